@@ -1,0 +1,32 @@
+"""Balanced multi-modal learning in JAX.
+
+`balance` combines the gradients of several objectives inside an optax chain;
+`mimo` is its default rule, `weightings` holds the others.
+"""
+
+from mimo_jax import solvers as solvers
+from mimo_jax import weightings as weightings
+from mimo_jax._balance import balance as balance
+from mimo_jax._balance import BalanceState as BalanceState
+from mimo_jax._version import __version__ as __version__
+from mimo_jax.base import Observation as Observation
+from mimo_jax.base import stateless as stateless
+from mimo_jax.base import Weighting as Weighting
+from mimo_jax.jacobian import combine as combine
+from mimo_jax.jacobian import gramian as gramian
+from mimo_jax.jacobian import value_and_jacobian as value_and_jacobian
+from mimo_jax.weightings import mimo as mimo
+
+__all__ = [
+  'BalanceState',
+  'Observation',
+  'Weighting',
+  'balance',
+  'combine',
+  'gramian',
+  'mimo',
+  'solvers',
+  'stateless',
+  'value_and_jacobian',
+  'weightings',
+]

@@ -1,0 +1,216 @@
+"""The gradient transformation that balances several objectives."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mimo_jax import _devices
+from mimo_jax import _objectives
+from mimo_jax import base
+from mimo_jax import jacobian
+from mimo_jax.weightings import mimo
+
+
+class BalanceState(NamedTuple):
+  """State of `balance`: the last good values."""
+
+  weights: jax.Array | None  # [K], zeros before the first step
+  weighting: base.PyTree  # the weighting's own state
+
+
+def balance(
+  weighting: base.Weighting | None = None,
+  *,
+  objectives: tuple[str, ...] | None = None,
+  axis_name: str | tuple[str, ...] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Combines the gradients of several objectives into one.
+
+  Stands first in an optax chain. What it is given as `updates` may be
+
+  1. the pullback of `losses, pullback = jax.vjp(losses_fn, params)`, the form
+     to use: a weighting that needs losses only (MIMO) costs exactly one
+     backward pass, the others get the Jacobian row by row;
+  2. the Jacobian in either form of `jax.jacrev`: a mapping name -> gradients
+     (a sequence, for a sequence of losses), or leaves [K, ...].
+
+  All give the same update.
+
+  Non-finite losses or gradients never enter balance's own state, and the
+  update they cause is non-finite, so a guard after it skips the step:
+  `optax.chain(balance(), optax.apply_if_finite(optax.adam(1e-3), 5))`.
+
+  Args:
+    weighting: the rule, `mimo_jax.mimo()` by default; see
+      `mimo_jax.weightings`.
+    objectives: names of the objectives, the primary one first. They fix the
+      number and order of objectives, so that the state can hold the weights
+      (`optax.tree.get(opt_state, 'weights')`) and the state of stateful rules.
+      Without them the primary objective is the key 'fused' of a mapping, or
+      index 0, and the state holds no weights (None), because their number is
+      not known when the state is made.
+    axis_name: axis (or axes) of `jax.pmap`, `jax.vmap` or `jax.shard_map` to
+      average over: K losses and one gradient for a rule that needs losses
+      only, the Jacobian for the others. Not needed under `jax.jit` with
+      sharded arrays.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
+    argument `losses`, in the form that `losses_fn` returns: a mapping name ->
+    scalar, a sequence of scalars, or a vector [K]. Other extra arguments are
+    ignored.
+
+  Raises:
+    ValueError: if `objectives` are not unique names; when tracing, if losses
+      are missing or do not match the objectives, the updates do not match the
+      losses, or a weighting with state for each objective has no `objectives`.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   mimo_jax.balance(objectives=('fused', 'audio', 'visual')),
+    ...   optax.sgd(0.1),
+    ... )
+    >>> params = jnp.array([1.0, -2.0])
+    >>> def losses_fn(params):
+    ...   audio, visual = params**2
+    ...   return {'fused': audio + visual, 'audio': audio, 'visual': visual}
+    >>> opt_state = optimizer.init(params)
+    >>> losses, pullback = jax.vjp(losses_fn, params)
+    >>> updates, opt_state = optimizer.update(
+    ...   pullback, opt_state, params, losses=losses
+    ... )
+    >>> optax.tree.get(opt_state, 'weights').tolist()
+    [1.0, 0.047, 0.953]
+  """
+  rule = mimo() if weighting is None else weighting
+  if not isinstance(rule, base.Weighting):
+    raise ValueError(
+      f'weighting is {rule!r}; expected a mimo_jax.Weighting, such as'
+      ' mimo_jax.mimo() (called).'
+    )
+  names = None if objectives is None else tuple(objectives)
+  if names is not None and (
+    isinstance(objectives, str) or not names or len(set(names)) != len(names)
+  ):
+    raise ValueError(
+      f'objectives={objectives!r}; expected a tuple of unique names, the'
+      " primary one first, such as ('fused', 'audio', 'visual')."
+    )
+
+  def init(params: base.PyTree) -> BalanceState:
+    del params
+    if names is not None:
+      weights = jnp.zeros(len(names), jnp.result_type(float))
+      return BalanceState(weights, rule.init(len(names)))
+    if _has_state_for_each_objective(rule):
+      raise ValueError(
+        'This weighting keeps state for each objective, so balance must know'
+        ' them: balance(weighting, objectives=(primary, other, ...)).'
+      )
+    return BalanceState(None, rule.init(1))
+
+  def update(
+    updates: base.PyTree | Callable[[Any], Any],
+    state: BalanceState,
+    params: base.PyTree | None = None,
+    *,
+    losses: base.PyTree | None = None,
+    **extra_args: Any,
+  ) -> tuple[base.PyTree, BalanceState]:
+    del extra_args
+    given = _objectives.read(losses, names)
+    means, shares = _devices.mean_of_losses(given.losses, axis_name)
+    observation = base.Observation(losses=_as_vector(means))
+    if rule.needs == 'losses':
+      weights, rule_state, good = _weigh(rule, observation, state.weighting)
+      # By linearity the shares may go to the weights: one gradient to sum.
+      local = [weights[i] * share for i, share in enumerate(shares)]
+      if callable(updates):
+        cotangents = [
+          jacobian.vary_like(weight.astype(loss.dtype), loss)
+          for weight, loss in zip(local, given.losses, strict=True)
+        ]
+        direction = jacobian.pull(updates, given.like_losses(cotangents))
+      else:
+        gradients = _objectives.gradients_of(updates, given, params)
+        direction = jacobian.combine(
+          gradients, jnp.stack(local), range(len(gradients))
+        )
+      direction = _devices.sum_of_gradients(direction, given.losses, axis_name)
+    else:
+      if callable(updates):
+        gradients = jacobian.pullback_rows(updates, losses)
+        gradients = [gradients[i] for i in given.order]
+      else:
+        gradients = _objectives.gradients_of(updates, given, params)
+      gradients = [
+        jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
+        for gradient, share in zip(gradients, shares, strict=True)
+      ]
+      gradients = _devices.sum_of_gradients(gradients, given.losses, axis_name)
+      indices = range(len(gradients))
+      observation = observation._replace(
+        gramian=jacobian.gramian(gradients, indices)
+      )
+      if rule.needs == 'jacobian':
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
+        observation = observation._replace(jacobian=stacked)
+      weights, rule_state, good = _weigh(rule, observation, state.weighting)
+      direction = jacobian.combine(gradients, weights, indices)
+
+    logged = None
+    if state.weights is not None:
+      logged = _keep_unless(good, _for_each_objective(weights), state.weights)
+    rule_state = jax.tree.map(
+      functools.partial(_keep_unless, good), rule_state, state.weighting
+    )
+    return direction, BalanceState(logged, rule_state)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _weigh(
+  rule: base.Weighting, observation: base.Observation, state: base.PyTree
+) -> tuple[base.PyTree, base.PyTree, jax.Array]:
+  """Weights (NaN unless all that was seen is finite), state, and whether."""
+  weights, state = rule.update(observation, state)
+  seen = (observation.losses, observation.gramian, weights)
+  good = jnp.stack(
+    [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(seen)]
+  ).all()
+  weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
+  return weights, state, good
+
+
+def _for_each_objective(weights: base.PyTree) -> jax.Array:
+  """Weights [K]; for a weight at every coordinate, their mean."""
+  leaves = jax.tree.leaves(weights)
+  count = sum(leaf[0].size for leaf in leaves)
+  return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
+
+
+def _keep_unless(good: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+  """The new value, or the old one if this step was not finite."""
+  new = jnp.asarray(new)
+  if not jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
+    new = new.astype(jnp.asarray(old).dtype)
+  return jnp.where(good, new, old)
+
+
+def _as_vector(losses: list[jax.Array]) -> jax.Array:
+  dtype = jnp.result_type(jnp.float32, *losses)
+  return jnp.stack([loss.astype(dtype) for loss in losses])
+
+
+def _has_state_for_each_objective(rule: base.Weighting) -> bool:
+  """Whether the state's shapes depend on the number of objectives."""
+  two, three = (jax.eval_shape(lambda k=k: rule.init(k)) for k in (2, 3))
+  return two != three

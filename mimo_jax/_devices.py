@@ -1,0 +1,105 @@
+"""Averages over the devices of `pmap` and `shard_map`.
+
+Under `jax.shard_map` with replication checking, JAX knows over which mesh axes
+a value varies, and the pullback of varying losses with respect to replicated
+params already sums over the devices. Under `jax.pmap`, `jax.vmap` and
+`shard_map(check_vma=False)` nothing is known and every gradient is local.
+
+One rule covers them all. A loss that varies (or about which nothing is known)
+has the share 1/N in the average over N devices, so its gradient is multiplied
+by that share; a gradient that still varies then is one device's summand, and
+is summed.
+"""
+
+import math
+
+import jax
+from jax import lax
+
+from mimo_jax import base
+from mimo_jax import jacobian
+
+AxisName = str | tuple[str, ...] | None
+
+
+def mean_of_losses(
+  losses: tuple[jax.Array, ...], axis_name: AxisName
+) -> tuple[list[jax.Array], list[float]]:
+  """Averages each loss over the devices.
+
+  Args:
+    losses: K scalars.
+    axis_name: the axes to average over.
+
+  Returns:
+    The averaged losses, and the share of one device's loss in each.
+
+  Raises:
+    ValueError: if the averages still differ between devices, but not all.
+  """
+  axes = [_varying(loss, axis_name) for loss in losses]
+  means = [
+    lax.pmean(loss, over) if over else loss
+    for loss, over in zip(losses, axes, strict=True)
+  ]
+  left = [jacobian.varying_axes(mean) for mean in means]
+  if len(set(left)) > 1:
+    raise ValueError(_message(frozenset().union(*left), axis_name))
+  shares = [
+    1 / math.prod(lax.axis_size(axis) for axis in over) for over in axes
+  ]
+  return means, shares
+
+
+def sum_of_gradients(
+  gradients: base.PyTree, losses: tuple[jax.Array, ...], axis_name: AxisName
+) -> base.PyTree:
+  """Sums over the devices what is not summed yet.
+
+  Args:
+    gradients: pytree of gradients, multiplied by the shares of their losses.
+    losses: the K losses, before they were averaged.
+    axis_name: the axes to sum over.
+
+  Returns:
+    The gradients of the averaged losses.
+
+  Raises:
+    ValueError: if they were summed over an axis that `axis_name` does not
+      name, which would give N times the gradient, silently.
+  """
+  differing = frozenset().union(*map(jacobian.varying_axes, losses))
+
+  def leaf_sum(leaf: jax.Array) -> jax.Array:
+    summed = differing - jacobian.varying_axes(leaf) - set(_names(axis_name))
+    if summed:
+      raise ValueError(_message(summed, axis_name))
+    axes = _varying(leaf, axis_name)
+    return lax.psum(leaf, axes) if axes else leaf
+
+  return jax.tree.map(leaf_sum, gradients)
+
+
+def _names(axis_name: AxisName) -> tuple[str, ...]:
+  return (axis_name,) if isinstance(axis_name, str) else axis_name or ()
+
+
+def _varying(value: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
+  """Those of the named axes over which `value` differs, or may differ."""
+  known = jacobian.varying_axes(value)
+
+  def is_checked(axis: str) -> bool:
+    return axis in jacobian.varying_axes(lax.axis_index(axis))
+
+  return tuple(
+    axis for axis in _names(axis_name) if axis in known or not is_checked(axis)
+  )
+
+
+def _message(axes: frozenset[str], axis_name: AxisName) -> str:
+  return (
+    f'The losses differ between the devices of the mesh axes {sorted(axes)},'
+    ' over which jax.shard_map sums the gradients of replicated params, and'
+    f' balance was given axis_name={axis_name!r}. Expected'
+    f' axis_name={tuple(sorted(axes | set(_names(axis_name))))!r}, to average.'
+  )

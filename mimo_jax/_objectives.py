@@ -1,0 +1,192 @@
+"""The order of the objectives, whatever form their losses come in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import base
+from mimo_jax import jacobian
+
+PRIMARY = 'fused'
+
+
+class Objectives(NamedTuple):
+  """K losses in row order, the primary one first."""
+
+  names: tuple[Any, ...]  # K names, or indices where there are no names
+  order: tuple[int, ...]  # where each row's loss stands in the user's form
+  losses: tuple[jax.Array, ...]  # K scalars
+  keyed: bool  # whether the losses came with names
+  ordered: bool  # whether it is known which row of a stacked J is whose
+  like_losses: Callable[[Sequence[Any]], base.PyTree]  # back to the user's form
+
+
+def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
+  """Reads losses given as a mapping, a sequence or a vector.
+
+  Args:
+    losses: mapping name -> scalar, sequence of scalars, or array `[K]`.
+    objectives: the names in row order, primary first, or None for the order
+      of `losses` itself with the key 'fused' of a mapping put first.
+
+  Returns:
+    The losses in row order, and how to put K values back into their form.
+
+  Raises:
+    ValueError: if `losses` is missing, not K scalars, or does not match
+      `objectives`.
+  """
+  if losses is None:
+    raise ValueError(
+      'balance was not given the losses of this step. Call'
+      ' `optimizer.update(updates, opt_state, params, losses=losses)` with a'
+      ' mapping name -> scalar, a sequence of scalars or a vector [K].'
+    )
+  if hasattr(losses, 'ndim'):
+    if losses.ndim != 1:
+      raise ValueError(
+        f'losses is an array of shape {losses.shape}; expected a vector [K],'
+        ' one scalar for each objective.'
+      )
+    keys: tuple[Any, ...] = tuple(range(losses.shape[0]))
+    leaves = [losses[i] for i in keys]
+    rebuild: Callable[[list[Any]], base.PyTree] = jnp.stack
+  else:
+    keys, leaves, rebuild = _read_container(losses)
+  order = _row_order(keys, objectives)
+
+  def like_losses(rows: Sequence[Any]) -> base.PyTree:
+    values = dict(zip(order, rows, strict=True))
+    return rebuild([values[i] for i in range(len(keys))])
+
+  return Objectives(
+    names=objectives or tuple(keys[i] for i in order),
+    order=order,
+    losses=tuple(leaves[i] for i in order),
+    keyed=_named(keys),
+    ordered=objectives is not None or not _named(keys),
+    like_losses=like_losses,
+  )
+
+
+def _read_container(
+  losses: base.PyTree,
+) -> tuple[tuple[Any, ...], list[Any], Callable[[list[Any]], base.PyTree]]:
+  """Keys, scalars and the inverse, of a mapping, named tuple or sequence."""
+  paths, treedef = jax.tree_util.tree_flatten_with_path(losses)
+  keys = []
+  for path, leaf in paths:
+    label = 'losses' + jax.tree_util.keystr(path)
+    if len(path) != 1:
+      raise ValueError(
+        f'{label} is nested or not in a container; expected losses as a mapping'
+        ' name -> scalar, a sequence of scalars or a vector [K].'
+      )
+    if jnp.shape(leaf) != ():
+      raise ValueError(
+        f'{label} has shape {jnp.shape(leaf)}; expected a scalar: take the mean'
+        ' over the batch.'
+      )
+    entry = path[0]
+    keys.append(
+      next(
+        getattr(entry, field)
+        for field in ('key', 'idx', 'name')
+        if hasattr(entry, field)
+      )
+    )
+  if not keys:
+    raise ValueError('losses is empty; expected at least one scalar loss.')
+  leaves = [jnp.asarray(leaf) for _, leaf in paths]
+  return tuple(keys), leaves, lambda values: jax.tree.unflatten(treedef, values)
+
+
+def _named(keys: tuple[Any, ...]) -> bool:
+  return not all(isinstance(key, int) for key in keys)
+
+
+def _row_order(
+  keys: tuple[Any, ...], objectives: tuple[str, ...] | None
+) -> tuple[int, ...]:
+  """Position in `losses` of each row of the Jacobian."""
+  if objectives is None:
+    if not _named(keys):
+      return tuple(range(len(keys)))
+    if PRIMARY not in keys:
+      raise ValueError(
+        f'losses has the objectives {sorted(keys)} and no {PRIMARY!r}, so the'
+        ' primary one is unknown. Name it first in'
+        ' `balance(objectives=(primary, ...))`.'
+      )
+    first = keys.index(PRIMARY)
+    return (first, *(i for i in range(len(keys)) if i != first))
+  if not _named(keys):
+    if len(keys) != len(objectives):
+      raise ValueError(
+        f'losses has {len(keys)} values; expected {len(objectives)}, one for'
+        f' each of objectives={objectives}.'
+      )
+    return tuple(range(len(keys)))
+  if set(keys) != set(objectives):
+    missing = sorted(set(objectives) - set(keys))
+    unknown = sorted(set(keys) - set(objectives))
+    raise ValueError(
+      f'losses has the objectives {sorted(keys)}; expected those of'
+      f' objectives={objectives}: missing {missing}, unknown {unknown}.'
+    )
+  return tuple(keys.index(name) for name in objectives)
+
+
+def gradients_of(
+  updates: base.PyTree, given: Objectives, params: base.PyTree | None
+) -> list[base.PyTree]:
+  """Reads per-objective gradients in any form; K pytrees in row order.
+
+  Args:
+    updates: a mapping name -> gradients, a sequence of gradients, or leaves
+      [K, ...].
+    given: the losses beside them.
+    params: if not None, tells a mapping from params that are named like the
+      objectives.
+
+  Returns:
+    One pytree like params for each objective, the primary one first.
+
+  Raises:
+    ValueError: if `updates` has none of these forms.
+  """
+  size = len(given.names)
+  stacked = params is not None and (_structure(updates) == _structure(params))
+  if not stacked and isinstance(updates, Mapping):
+    if set(updates) == set(given.names):
+      return jacobian.rows(updates, given.names)
+    if set(updates) & set(given.names):
+      raise ValueError(
+        f'updates has gradients of {sorted(updates)}; expected those of the'
+        f' objectives {list(given.names)}.'
+      )
+  if not stacked and isinstance(updates, list | tuple) and len(updates) == size:
+    structures = {_structure(row) for row in updates}
+    if len(structures) == 1 and not given.keyed:
+      return jacobian.rows(updates, given.order)
+  for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
+    if jnp.shape(leaf)[:1] != (size,):
+      raise ValueError(
+        f'updates{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)};'
+        f' expected gradients of {size} objectives: [{size}, ...], a mapping'
+        f' with the keys {list(given.names)}, or the pullback that'
+        ' `jax.vjp(losses_fn, params)` returns.'
+      )
+  if not given.ordered:
+    raise ValueError(
+      f'updates has leaves [{size}, ...] and losses are a mapping, so it is'
+      ' unknown which row belongs to which objective. Name them in row order:'
+      ' balance(objectives=(primary, ...)).'
+    )
+  return jacobian.rows(updates)
+
+
+def _structure(tree: base.PyTree) -> Any:
+  return jax.tree.structure(tree)

@@ -1,0 +1,100 @@
+"""Convex quadratic programs over the non-negative orthant."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class _ActiveSet(NamedTuple):
+  x: jax.Array  # [K], feasible: x >= 0, and 0 outside the support
+  support: jax.Array  # [K] bool, where x may be positive
+  refused: jax.Array  # [K] bool, tried since x last moved, and left at once
+  steps: jax.Array
+  done: jax.Array
+
+
+def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
+  """Minimises ½ xᵀAx − bᵀx over x ≥ 0.
+
+  Lawson and Hanson's active-set method on the normal equations. Each step
+  solves the equality-constrained problem on the current support exactly, so
+  the result is exact to rounding once the support is found, usually after as
+  many steps as it has members. At the solution
+
+      x ≥ 0,   A x − b ≥ 0,   xᵀ(A x − b) = 0.
+
+  Args:
+    matrix: A, [K, K], symmetric positive semidefinite with a diagonal of order
+      one (tolerances are relative to that). The problem must be bounded: b in
+      the range of A, or A x ≠ 0 for every direction x ≥ 0 with bᵀx > 0.
+    linear: b, [K].
+
+  Returns:
+    x, [K]. Where A is singular the solution may not be unique; the one
+    returned has linearly independent columns of A in its support.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import solvers
+    >>> solvers.non_negative_qp(
+    ...   jnp.array([[1.0, 0.5], [0.5, 1.0]]), jnp.array([1.0, -1.0])
+    ... ).tolist()
+    [1.0, 0.0]
+
+  References:
+    C. L. Lawson and R. J. Hanson, Solving Least Squares Problems, 1974,
+    chapter 23, algorithm NNLS.
+  """
+  size = linear.shape[0]
+  dtype = jnp.result_type(matrix, linear)
+  matrix, linear = matrix.astype(dtype), linear.astype(dtype)
+  tolerance = 4 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(linear))
+  identity = jnp.eye(size, dtype=dtype)
+
+  def step(state: _ActiveSet) -> _ActiveSet:
+    x, support = state.x, state.support
+    # Rows and columns outside the support become those of the identity.
+    system = jnp.where(support[:, None] & support[None, :], matrix, identity)
+    target = jnp.linalg.solve(system, jnp.where(support, linear, 0))
+    # A singular system (numerically dependent columns) has no usable target.
+    target = jnp.where(jnp.isfinite(target), target, 0)
+    blocked = support & (target <= 0)
+    # How far towards the target before an entry reaches zero.
+    ratios = jnp.where(blocked, x / jnp.where(blocked, x - target, 1), jnp.inf)
+    ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
+    length = jnp.minimum(jnp.min(ratios), 1)
+    leaving = blocked & (ratios <= length)
+    moved = jnp.where(support & ~leaving, x + length * (target - x), 0)
+    x = jnp.where(jnp.any(blocked), moved, jnp.where(support, target, 0))
+    progress = length > 0
+    refused = jnp.where(progress, False, state.refused) | (leaving & ~progress)
+    support = support & ~leaving
+
+    # At the optimum of its support: let in the most violated condition.
+    violation = linear - matrix @ x
+    candidate = ~support & ~refused & (violation > tolerance)
+    settled = ~jnp.any(blocked)
+    entering = jnp.argmax(jnp.where(candidate, violation, -jnp.inf))
+    enters = settled & jnp.any(candidate)
+    support = support | (enters & (jnp.arange(size) == entering))
+    return _ActiveSet(
+      x, support, refused, state.steps + 1, settled & ~jnp.any(candidate)
+    )
+
+  # All zeros, in the type and device variance of the data.
+  zero = linear * 0
+  nothing = zero > 1
+  start = _ActiveSet(
+    x=zero,
+    support=nothing,
+    refused=nothing,
+    steps=jnp.zeros((), jnp.int32),
+    done=jnp.zeros((), bool),
+  )
+  # Finite in exact arithmetic; the cap bounds what rounding can do.
+  result = lax.while_loop(
+    lambda state: ~state.done & (state.steps < 10 * size + 10), step, start
+  )
+  return result.x

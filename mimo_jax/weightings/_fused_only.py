@@ -1,0 +1,32 @@
+"""Joint training: the primary objective alone."""
+
+import jax.numpy as jnp
+
+from mimo_jax import base
+
+
+def fused_only() -> base.Weighting:
+  """Joint training, the usual way to train a multi-modal network.
+
+  Weight 1 on the primary (fused) objective and 0 on every other. Uni-modal
+  heads then never learn; to read a joint-trained model's uni-modal accuracy,
+  train them on stopped gradients instead (`mimo_jax.nn.LateFusion` with
+  `detach_heads=True`, and `sum`), which gives encoders the same gradient.
+
+  Properties: simplex, linear_under_scaling.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.fused_only()
+    >>> observation = mimo_jax.Observation(losses=jnp.array([0.3, 0.7]))
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [1.0, 0.0]
+  """
+  return base.stateless(
+    lambda observation: jnp.zeros_like(observation.losses).at[0].set(1),
+    needs='losses',
+  )

@@ -1,0 +1,120 @@
+"""MIMO: the worst modality first, then the fused loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import base
+
+Scalar: TypeAlias = float | jax.Array
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], Scalar]
+
+
+class MIMOState(NamedTuple):
+  """State of `mimo` with schedules."""
+
+  step: jax.Array  # [] int32, steps taken
+
+
+def mimo(
+  penalty: ScalarOrSchedule = 1.0, temperature: ScalarOrSchedule = 1.0
+) -> base.Weighting:
+  """Balanced multi-modal learning by multi-objective optimisation (MIMO).
+
+  First make the worst modality as good as it can be, then, among those
+  solutions, minimise the fused loss F₀:
+
+      min F₀(θ)   subject to   θ ∈ argmin max_m F_m(θ),   m = 1..M
+
+  by descent on its penalised and smoothed form
+
+      Φ  = F₀ + λ μ log( (1/M) Σ_m exp(F_m/μ) )
+      ∇Φ = ∇F₀ + λ Σ_m π_m ∇F_m,   π = softmax(F/μ)
+
+  λ = `penalty`, μ = `temperature`, M = K − 1. The weights are 1 for the
+  primary objective and λ π_m for modality m: they depend on the K loss values
+  only, so a step costs one backward pass, like joint training. μ → 0 puts all
+  of λ on the worst modality, μ → ∞ spreads it evenly. Adding a constant to
+  every F_m changes nothing. With one modality its weight is λ; with none, the
+  primary objective is all there is.
+
+  The paper's abstract states the problem, the penalty and the smoothing; the
+  formulas here are our derivation from it.
+
+  Args:
+    penalty: λ ≥ 0, or a schedule `step -> λ`. Larger: the worst modality
+      matters more than the fused loss. 0 is joint training.
+    temperature: μ > 0, in units of the loss, or a schedule `step -> μ`.
+      Larger: the other modalities share the penalty.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless, or with schedules a state that carries
+    the number of steps taken.
+
+  Raises:
+    ValueError: if penalty is negative, or temperature not positive.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.mimo(penalty=2.0, temperature=0.5)
+    >>> losses = jnp.array([0.3, 0.2, 0.9])  # fused, audio, visual
+    >>> weights, _ = rule.update(mimo_jax.Observation(losses), rule.init(3))
+    >>> weights.tolist()
+    [1.0, 0.396, 1.604]
+
+  References:
+    H. Fernando et al., `arXiv 2511.06686
+    <https://arxiv.org/abs/2511.06686>`_, 2025, for the idea.
+  """
+  _check('penalty', penalty, lambda value: 0 <= value < math.inf, 'at least 0')
+  _check('temperature', temperature, lambda value: value > 0, 'above 0')
+
+  def weigh(
+    losses: jax.Array, penalty: Scalar, temperature: Scalar
+  ) -> jax.Array:
+    if losses.shape[0] == 1:  # no modality beside the primary objective
+      return jnp.ones_like(losses)
+    modality = losses[1:]
+    # The largest is taken off first, so that no quotient overflows.
+    shares = jax.nn.softmax((modality - jnp.max(modality)) / temperature)
+    weights = jnp.concatenate([jnp.ones_like(losses[:1]), penalty * shares])
+    return weights.astype(losses.dtype)
+
+  if not callable(penalty) and not callable(temperature):
+    return base.stateless(
+      lambda observation: weigh(observation.losses, penalty, temperature),
+      needs='losses',
+    )
+
+  def init(num_objectives: int) -> MIMOState:
+    del num_objectives
+    return MIMOState(step=jnp.zeros((), jnp.int32))
+
+  def update(
+    observation: base.Observation, state: MIMOState
+  ) -> tuple[jax.Array, MIMOState]:
+    weights = weigh(
+      observation.losses,
+      penalty(state.step) if callable(penalty) else penalty,
+      temperature(state.step) if callable(temperature) else temperature,
+    )
+    return weights, MIMOState(step=state.step + 1)
+
+  return base.Weighting(init, update, needs='losses')
+
+
+def _check(
+  name: str, value: Any, valid: Callable[[Any], bool], expected: str
+) -> None:
+  """Checks what is known when the rule is made; traced values pass."""
+  if callable(value) or isinstance(value, jax.core.Tracer):
+    return
+  if jnp.shape(value) != () or not valid(value):
+    raise ValueError(
+      f'mimo was given {name}={value!r}; expected a number {expected}, or a'
+      ' schedule.'
+    )

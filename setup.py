@@ -1,0 +1,5 @@
+"""Shim: everything is in setup.cfg."""
+
+import setuptools
+
+setuptools.setup()
