@@ -1,0 +1,12 @@
+"""Data sets, transforms and the one loader of mimo_jax's experiments.
+
+One folder a data set, laid out as `tfds new` does; then, in the order in which
+data flow:
+
+  * `sources`: a prepared split as a random-access source; small ones in memory.
+  * `transforms`: standardisation by training statistics, and noise.
+  * `loader`: endless training batches and exhaustive evaluation batches.
+
+Importing the package imports none of its parts; these need the extra
+`mimo-jax[data]`. No part imports JAX.
+"""

@@ -1,0 +1,1 @@
+"""UCI Multiple Features: handwritten digits seen through six feature sets."""

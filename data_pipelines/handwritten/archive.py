@@ -1,0 +1,71 @@
+"""The data set's original values, checked against their known checksum."""
+
+import hashlib
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MODALITIES = {
+  'fac': (216, 'int16'),  # profile correlations
+  'fou': (76, 'float32'),  # Fourier coefficients of the shape
+  'kar': (64, 'float32'),  # Karhunen-Loève coefficients
+  'mor': (6, 'float32'),  # morphological features
+  'pix': (240, 'uint8'),  # pixel averages in 2 x 3 windows
+  'zer': (47, 'float32'),  # Zernike moments
+}
+"""Number of features and stored type of each modality."""
+
+NUM_ROWS = 2000
+NUM_CLASSES = 10
+
+PATH = pathlib.Path(__file__).with_name('handwritten.npz')
+SHA256 = '85117cb871ddea8dae436a24d9776f9be2d7c4862f60f2a658c427127b9c56f2'
+
+_EXPECTED = (
+  f'Expected {PATH.name} with sha256 {SHA256}, holding '
+  + ', '.join(
+    f'{name} [{NUM_ROWS}, {size}] {dtype}'
+    for name, (size, dtype) in MODALITIES.items()
+  )
+  + f' and label [{NUM_ROWS}] uint8. Restore the file from the repository: '
+  'git checkout -- data_pipelines/handwritten/handwritten.npz'
+)
+
+
+def read_archive(
+  path: pathlib.Path = PATH,
+) -> dict[str, npt.NDArray[Any]]:
+  """Reads every array of the data set, after verifying the file.
+
+  Args:
+    path: The npz file. The default is the one that comes with this package.
+
+  Returns:
+    The modalities, each `[2000, features]` in its original type, and `label`,
+    `[2000]` uint8. Rows are sorted by class, 200 of each.
+
+  Raises:
+    FileNotFoundError: if there is no file at `path`.
+    ValueError: if the file is not, byte for byte, the one that was published.
+
+  Examples:
+    >>> arrays = read_archive()
+    >>> arrays['pix'].shape, arrays['pix'].dtype, arrays['pix'].max()
+    ((2000, 240), dtype('uint8'), np.uint8(6))
+  """
+  try:
+    content = path.read_bytes()
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{path} does not exist. {_EXPECTED}') from error
+  checksum = hashlib.sha256(content).hexdigest()
+  if checksum != SHA256:
+    raise ValueError(
+      f'{path} is truncated or altered: its {len(content)} bytes have sha256 '
+      f'{checksum}. {_EXPECTED}'
+    )
+  # Decoded from the bytes that were verified, not from a second read.
+  with np.load(io.BytesIO(content)) as archive:
+    return dict(archive)

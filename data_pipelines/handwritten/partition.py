@@ -1,0 +1,56 @@
+"""The fixed, stratified division of the rows into splits."""
+
+import numpy as np
+import numpy.typing as npt
+
+ROWS_PER_CLASS = {'train': 100, 'validation': 20, 'test': 80}
+
+_SEED = 1998  # the year in which the data set was published
+
+
+def partition(
+  label: npt.NDArray[np.integer],
+) -> dict[str, npt.NDArray[np.int32]]:
+  """Divides the rows into training, validation and test rows.
+
+  The rows of each class are shuffled and cut into 100, 20 and 80; then the
+  rows of each split are shuffled, so that classes are mixed. The seed is fixed:
+  the same labels always give the same rows in the same order.
+
+  Args:
+    label: Class of each row, `[2000]`, 200 rows of each class, in any order.
+
+  Returns:
+    The row numbers of `train` `[1000]`, `validation` `[200]` and `test`
+    `[800]`: disjoint, and together every row.
+
+  Raises:
+    ValueError: if a class does not have 200 rows.
+
+  Examples:
+    >>> import numpy as np
+    >>> rows = partition(np.repeat(np.arange(10), 200))
+    >>> {name: len(numbers) for name, numbers in rows.items()}
+    {'train': 1000, 'validation': 200, 'test': 800}
+  """
+  classes, counts = np.unique(label, return_counts=True)
+  total = sum(ROWS_PER_CLASS.values())
+  if any(counts != total):
+    raise ValueError(
+      f'Expected {total} rows of each class, got '
+      f'{dict(zip(classes.tolist(), counts.tolist(), strict=True))}.'
+    )
+  # RandomState, because NumPy promises never to change its numbers; a
+  # Generator's may change between versions, and the splits with them.
+  random = np.random.RandomState(_SEED)
+  # [classes, 200], a shuffled row of row numbers for each class.
+  shuffled = np.stack(
+    [random.permutation(np.flatnonzero(label == c)) for c in classes]
+  )
+  bounds = np.cumsum(list(ROWS_PER_CLASS.values()))[:-1]
+  return {
+    name: random.permutation(part.ravel()).astype(np.int32)
+    for name, part in zip(
+      ROWS_PER_CLASS, np.split(shuffled, bounds, axis=1), strict=True
+    )
+  }

@@ -1,0 +1,319 @@
+"""The one loader: endless training batches, exhaustive evaluation batches."""
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines import sources
+
+with _extra.data_extra():
+  import grain
+  from absl import flags
+
+
+def loader(
+  source: sources.Source,
+  *,
+  batch_size: int,
+  seed: int,
+  transforms: Sequence[Any] = (),
+  shard_index: int = 0,
+  shard_count: int = 1,
+  num_workers: int = 0,
+  num_threads: int = 0,
+) -> grain.DatasetIterator:
+  """Makes training batches for ever, from epochs each shuffled anew.
+
+  Shuffle, then transform, then shard, then repeat, then batch. Every epoch of a
+  shard has each of its elements once; no element is dropped, since a batch may
+  hold the end of one epoch and the start of the next. All depends on `seed`
+  alone: not on the number of workers or threads, nor on where a run was stopped
+  and restored.
+
+  Args:
+    source: Where elements come from; `sources.in_memory` where they fit.
+    batch_size: Elements in each batch of this process, at least 1; it may be
+      larger than the source.
+    seed: Order and noise, from 0 to 2**32 - 1.
+    transforms: `grain.transforms.Map` and `RandomMap`, applied in order to each
+      element each time. Deterministic ones are cheaper in `sources.in_memory`.
+    shard_index: Which part of each epoch this process reads; with several
+      processes `jax.process_index()`.
+    shard_count: Number of disjoint parts; `jax.process_count()`. Where it does
+      not divide the length, parts differ by one element.
+    num_workers: Processes that work ahead; 0 works in this one. Worth it only
+      where an element costs much to make. They import the main module anew, so
+      a script needs its `if __name__ == '__main__':`.
+    num_threads: Threads that read ahead in each process; 0 for data in memory,
+      a few for a disk that is slow to answer.
+
+  Returns:
+    An iterator of dictionaries of arrays, `[batch_size, ...]`. Its `get_state`
+    gives a small JSON-serialisable dictionary and `set_state` goes on from
+    there, with any number of workers and threads. `close` stops the workers.
+
+  Raises:
+    ValueError: if an argument is outside its range, the source (or a shard of
+      it) is empty, or a transform is of another kind.
+
+  Examples:
+    >>> import numpy as np
+    >>> rows = [{'x': np.float32(x)} for x in range(3)]
+    >>> batches = loader(rows, batch_size=2, seed=0)
+    >>> two_epochs = np.concatenate([next(batches)['x'] for _ in range(3)])
+    >>> sorted(two_epochs[:3]) == sorted(two_epochs[3:]) == [0, 1, 2]
+    True
+    >>> state = batches.get_state()
+    >>> expected = next(batches)['x']
+    >>> batches.set_state(state)
+    >>> bool(np.all(next(batches)['x'] == expected))
+    True
+  """
+  _check(source, batch_size, transforms)
+  seed = _seed(seed)
+  if not 0 <= shard_index < shard_count <= len(source):
+    raise ValueError(
+      'Expected 0 <= shard_index < shard_count <= length of the source, got '
+      f'shard_index {shard_index}, shard_count {shard_count} and length '
+      f'{len(source)}.'
+    )
+  if num_workers < 0 or num_threads < 0:
+    raise ValueError(
+      'Expected num_workers and num_threads of at least 0, got '
+      f'{num_workers} and {num_threads}.'
+    )
+  # Transforms stand before the slice because Grain seeds a random one by the
+  # element's index there: after it, all shards would draw the same noise.
+  batches = (
+    grain.MapDataset.range(len(source))
+    .seed(seed)
+    .map_with_index(_Shuffle(source, seed))
+    .apply(tuple(transforms))
+    .slice(slice(shard_index, None, shard_count))
+    .repeat()
+    .batch(batch_size, drop_remainder=True)
+  )
+  return _Batches(
+    batches,
+    identity={
+      'length': len(source),
+      'batch_size': batch_size,
+      'seed': seed,
+      'shard_index': shard_index,
+      'shard_count': shard_count,
+    },
+    num_workers=num_workers,
+    num_threads=num_threads,
+  )
+
+
+def evaluation_batches(
+  source: sources.Source,
+  *,
+  batch_size: int,
+  transforms: Sequence[Any] = (),
+  seed: int | None = None,
+) -> grain.IterDataset:
+  """Makes batches that hold each element exactly once, in order.
+
+  Args:
+    source: Where elements come from.
+    batch_size: Elements in each batch, at least 1; it may be larger than the
+      source.
+    transforms: `grain.transforms.Map` and `RandomMap`, applied in order.
+    seed: For random transforms, which need it: each pass draws the same. With
+      None they are refused, since an evaluation should not vary unnoticed.
+
+  Returns:
+    An iterable, for any number of passes, of dictionaries of arrays
+    `[batch_size, ...]` with the further entry `mask`, `[batch_size]` bool. The
+    last batch is filled up with zeros, where `mask` is False.
+
+  Raises:
+    ValueError: if `batch_size` is below 1, the source is empty or already has
+      an entry `mask`, or a transform is of another kind or lacks a seed.
+
+  Examples:
+    >>> import numpy as np
+    >>> rows = [{'x': np.float32(x)} for x in (5, 6, 7)]
+    >>> for batch in evaluation_batches(rows, batch_size=2):
+    ...   print(batch['x'], batch['mask'])
+    [5. 6.] [ True  True]
+    [7. 0.] [ True False]
+  """
+  _check(source, batch_size, transforms)
+  if 'mask' in source[0]:
+    raise ValueError(
+      "The elements already have an entry 'mask', which evaluation_batches "
+      'adds. Rename it.'
+    )
+  data = grain.MapDataset.source(source)
+  if seed is not None:
+    data = data.seed(_seed(seed))
+  elif any(isinstance(t, grain.transforms.RandomMap) for t in transforms):
+    raise ValueError(
+      'A random transform makes the evaluation random. Leave it out, or give '
+      'evaluation_batches a seed to draw the same each time.'
+    )
+  return (
+    data.apply(tuple(transforms))
+    .map(_with_mask)
+    .batch(
+      batch_size,
+      batch_fn=functools.partial(
+        grain.experimental.batch_and_pad, batch_size=batch_size
+      ),
+    )
+    .to_iter_dataset(_read_options(0))
+  )
+
+
+class _Shuffle(grain.transforms.MapWithIndex):
+  """Fetches the element at a place of the epochs' shuffled order.
+
+  Grain's own shuffle computes each place by itself and needs no memory, but
+  takes 160 microseconds a place for 100 elements and 20 for 1,000 (its cycle
+  walk is long where the length is small). Drawing an epoch's order at once
+  costs next to no time, and 8 bytes an element for each order that is kept.
+  """
+
+  def __init__(self, source: sources.Source, seed: int) -> None:
+    self._source = source
+    self._length = len(source)
+    self._seed = seed
+    # The orders of the latest even and odd epochs: a cache, not a state. Two,
+    # because a batch, or threads reading ahead, may stand across a border.
+    self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
+
+  def map_with_index(self, index: int, element: int) -> sources.Element:
+    """Returns the element at place `index`, counted through all epochs."""
+    del element  # The index without its epoch.
+    epoch, place = divmod(index, self._length)
+    return self._source[int(self._order(epoch)[place])]
+
+  def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+    known, order = self._orders.get(epoch % 2, (-1, np.empty(0, np.int64)))
+    if known != epoch:
+      # RandomState, whose numbers NumPy promises never to change: a run can be
+      # restored under another version.
+      random = np.random.RandomState([self._seed, epoch])
+      order = random.permutation(self._length)
+      self._orders[epoch % 2] = epoch, order
+    return order
+
+
+class _Batches(grain.DatasetIterator):
+  """Iterates over batches by number, in this process or in others.
+
+  Grain's own states depend on the number of workers. Since batch `n` is the
+  same however it is made, its number is state enough; the identity beside it
+  catches a state that belongs to another loader.
+  """
+
+  def __init__(
+    self,
+    batches: grain.MapDataset,
+    identity: Mapping[str, int],
+    num_workers: int,
+    num_threads: int,
+  ) -> None:
+    super().__init__()
+    self._batches = batches
+    # Python integers, since JSON has no others.
+    self._identity = {k: operator.index(v) for k, v in identity.items()}
+    self._num_workers = num_workers
+    self._num_threads = num_threads
+    self._next_batch = 0
+    # Made on demand, so that restoring does not start workers twice.
+    self._iterator: grain.DatasetIterator | None = None
+    self._is_closed = False
+
+  def __next__(self) -> dict[str, npt.NDArray[Any]]:
+    if self._is_closed:
+      raise ValueError('The loader was closed. Make a new one.')
+    if self._iterator is None:
+      self._iterator = self._start()
+    batch = next(self._iterator)
+    self._next_batch += 1
+    return batch
+
+  def get_state(self) -> dict[str, Any]:
+    return {'next_batch': self._next_batch, **self._identity}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    identity = {key: state.get(key) for key in self._identity}
+    if identity != self._identity:
+      raise ValueError(
+        f'The state is of a loader with {identity}, this one has '
+        f'{self._identity}. Make the loader with the arguments of the run '
+        'that is restored.'
+      )
+    self._stop()
+    self._next_batch = state['next_batch']
+
+  def close(self) -> None:
+    self._stop()
+    self._is_closed = True
+    super().close()
+
+  def _start(self) -> grain.DatasetIterator:
+    if self._num_workers > 0 and not flags.FLAGS.is_parsed():
+      # Grain's workers read its flags, which only absl.app.run parses; in a
+      # program without it they keep their defaults.
+      flags.FLAGS.mark_as_parsed()
+    return iter(
+      self._batches.slice(slice(self._next_batch, None))
+      .to_iter_dataset(_read_options(self._num_threads))
+      .mp_prefetch(
+        grain.MultiprocessingOptions(
+          num_workers=self._num_workers, per_worker_buffer_size=2
+        )
+      )
+    )
+
+  def _stop(self) -> None:
+    if self._iterator is not None:
+      self._iterator.close()
+      self._iterator = None
+
+
+def _check(
+  source: sources.Source, batch_size: int, transforms: Sequence[Any]
+) -> None:
+  """Raises ValueError for what no loader can work with."""
+  if batch_size < 1:
+    raise ValueError(f'Expected a batch_size of at least 1, got {batch_size}.')
+  if len(source) == 0:
+    raise ValueError('Expected a source with elements, got an empty one.')
+  for transform in transforms:
+    if not isinstance(
+      transform, grain.transforms.Map | grain.transforms.RandomMap
+    ):
+      raise ValueError(
+        'Expected transforms of the kinds grain.transforms.Map and '
+        f'grain.transforms.RandomMap, got {transform!r}. What changes the '
+        'number of elements belongs in the source.'
+      )
+
+
+def _seed(seed: int) -> int:
+  """Returns the seed as a Python integer; it must fit in 32 bits."""
+  if not 0 <= operator.index(seed) < 2**32:
+    raise ValueError(f'Expected a seed from 0 to 2**32 - 1, got {seed}.')
+  return operator.index(seed)
+
+
+def _read_options(num_threads: int) -> grain.ReadOptions:
+  # What is buffered are whole batches: two for each thread keep it busy.
+  return grain.ReadOptions(
+    num_threads=num_threads, prefetch_buffer_size=2 * num_threads
+  )
+
+
+def _with_mask(element: sources.Element) -> sources.Element:
+  return element | {'mask': np.asarray(True)}

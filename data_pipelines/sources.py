@@ -1,0 +1,249 @@
+"""Random-access sources: prepared splits, data in memory, subsets of them.
+
+A source has a length and gives its elements by number; that is all that the
+loader asks of it, so a list of dictionaries is a source too.
+"""
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+
+Element: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class Source(Protocol):
+  """What the loader reads from: elements by number, in any order."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Element: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InMemory:
+  """A source whose elements lie stacked in memory.
+
+  Attributes:
+    arrays: Name to values, `[length, ...]`, read-only; row `i` of each is
+      element `i`.
+  """
+
+  arrays: Mapping[str, npt.NDArray[Any]]
+
+  def __len__(self) -> int:
+    return len(next(iter(self.arrays.values())))
+
+  def __getitem__(self, index: int, /) -> Element:
+    # The ellipsis keeps scalars arrays (of rank 0).
+    return {name: array[index, ...] for name, array in self.arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Subset:
+  """The elements of a source that `rows` names."""
+
+  source: Source
+  rows: npt.NDArray[np.integer]
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index: int, /) -> Element:
+    return self.source[int(self.rows[index])]
+
+
+def data_sets() -> list[str]:
+  """Lists the names that `open_source` knows: the folders of this package.
+
+  Returns:
+    The names, sorted.
+
+  Examples:
+    >>> data_sets()
+    ['handwritten']
+  """
+  package = importlib.import_module(__package__)
+  return sorted(
+    m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg
+  )
+
+
+def open_source(
+  name: str,
+  *,
+  config: str | None,
+  split: str,
+  data_dir: str | os.PathLike[str] | None = None,
+) -> Source:
+  """Opens one split of a data set, preparing the data set on first use.
+
+  Preparation writes ArrayRecord files, once per config. They appear under their
+  final name only when complete: after an interruption it starts again, and of
+  several processes that prepare at the same time one wins and all read its
+  files. TFDS's progress bars are switched off, for the whole process.
+
+  Args:
+    name: A name that `data_sets` lists.
+    config: One of the data set's configs; None is its default one.
+    split: One of the data set's splits.
+    data_dir: Where prepared data sets lie. The default is the environment
+      variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
+
+  Returns:
+    A source that decodes an element each time it is asked for; `in_memory`
+    decodes all of them once.
+
+  Raises:
+    ModuleNotFoundError: if a package of the extra `data` is not installed.
+    ValueError: if there is no such data set, config or split.
+
+  Examples:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   source = open_source(
+    ...     'handwritten', config='two', split='test', data_dir=folder
+    ...   )
+    ...   {key: value.shape for key, value in source[0].items()}
+    {'fou': (76,), 'pix': (240,), 'label': (), 'row': ()}
+  """
+  if name not in data_sets():
+    raise ValueError(
+      f'Unknown data set {name!r}. Known: {", ".join(data_sets())}. A new one '
+      'is a folder of data_pipelines, laid out as `tfds new` does.'
+    )
+  module = importlib.import_module(
+    f'{__package__}.{name}.{name}_dataset_builder'
+  )
+  configs = list(module.Builder.builder_configs)
+  if config is not None and config not in configs:
+    raise ValueError(
+      f'{name} has no config {config!r}. Available: {", ".join(configs)}.'
+    )
+  # Imported late, because only this function needs TFDS.
+  from data_pipelines import _prepared
+
+  builder = _prepared.prepare(module.Builder, config, data_dir)
+  if split not in builder.info.splits:
+    raise ValueError(
+      f'{name} has no split {split!r}. Available: '
+      f'{", ".join(builder.info.splits)}. For a part of one, use `subset`.'
+    )
+  return _prepared.Records(builder, split)
+
+
+def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
+  """Decodes and transforms every element once and holds them in memory.
+
+  Args:
+    source: A source that is not empty, whose elements have equal shapes.
+    transforms: Deterministic transforms (`grain.transforms.Map`) to apply, in
+      order. What is applied here costs nothing in training; random ones belong
+      in the loader, which draws anew in each epoch.
+
+  Returns:
+    A source with the transformed elements, in the same order.
+
+  Raises:
+    ValueError: if the source is empty, a transform is not a `Map`, or the
+      elements cannot be stacked because their names or shapes differ.
+
+  Examples:
+    >>> import numpy as np
+    >>> source = in_memory([{'x': np.ones(3)}, {'x': np.zeros(3)}])
+    >>> len(source), source.arrays['x'].shape
+    (2, (2, 3))
+  """
+  with _extra.data_extra():
+    import grain
+
+  for transform in transforms:
+    if not isinstance(transform, grain.transforms.Map):
+      raise ValueError(
+        f'in_memory applies deterministic transforms, got {transform!r}, '
+        'which is not a grain.transforms.Map. Give a random transform to the '
+        'loader.'
+      )
+  if len(source) == 0:
+    raise ValueError('Expected a source with elements, got an empty one.')
+  elements = []
+  for index in range(len(source)):
+    element = source[index]
+    for transform in transforms:
+      element = transform.map(element)
+    elements.append(element)
+  return InMemory({name: _stack(elements, name) for name in _names(elements)})
+
+
+def subset(source: Source, fraction: float, seed: int) -> Source:
+  """Draws elements at random, without replacement.
+
+  Equal seeds draw equal elements, and of two fractions with one seed the larger
+  draws all that the smaller does; so curves over the fraction compare nested
+  sets. Classes are not balanced.
+
+  Args:
+    source: Any source.
+    fraction: Share of the elements to draw, above 0 and up to 1; 1 gives the
+      source itself.
+    seed: Which elements, from 0 to 2**32 - 1.
+
+  Returns:
+    A source of `round(fraction * len(source))` elements in their old order.
+
+  Raises:
+    ValueError: if `fraction` is outside its range or draws no element.
+
+  Examples:
+    >>> tenth = subset([{'x': x} for x in range(50)], 0.1, seed=0)
+    >>> [element['x'] for element in tenth]
+    [2, 10, 11, 28, 41]
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f'Expected 0 < fraction <= 1, got {fraction}.')
+  if fraction == 1:
+    return source
+  size = round(fraction * len(source))
+  if size == 0:
+    raise ValueError(
+      f'A fraction of {fraction} of {len(source)} elements rounds to none. '
+      'Choose a larger fraction.'
+    )
+  # RandomState, whose numbers NumPy promises never to change. Prefixes of one
+  # permutation make the subsets nested; in order, they read forwards.
+  rows = np.random.RandomState(seed).permutation(len(source))[:size]
+  return _Subset(source, np.sort(rows))
+
+
+def _names(elements: Sequence[Element]) -> list[str]:
+  """Returns the names of the elements; raises ValueError if they differ."""
+  names = list(elements[0])
+  for index, element in enumerate(elements):
+    if element.keys() != elements[0].keys():
+      raise ValueError(
+        f'Expected every element to have the names {names}, got '
+        f'{list(element)} in element {index}.'
+      )
+  return names
+
+
+def _stack(elements: Sequence[Element], name: str) -> npt.NDArray[Any]:
+  """Stacks one name of all elements into a read-only array."""
+  shapes = {np.shape(element[name]) for element in elements}
+  if len(shapes) > 1:
+    raise ValueError(
+      f'Expected every {name!r} to have one shape, got {sorted(shapes)}. Cut '
+      'or pad it with a transform.'
+    )
+  stacked = np.stack([element[name] for element in elements])
+  # Elements are views of this; a transform that writes in place must fail
+  # rather than change what later epochs see.
+  stacked.flags.writeable = False
+  return stacked
