@@ -1,0 +1,1 @@
+"""Experiments: train one model, compare methods over seeds, benchmark."""

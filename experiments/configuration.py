@@ -1,0 +1,126 @@
+"""Reading configurations: arguments of config files, methods, flags."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='Configuration file, as experiments/configs/handwritten.py[:arg]',
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory of this run; by default one under runs/.'
+)
+
+
+def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
+  """Reads a config file's argument: words separated by commas, in any order.
+
+  Args:
+    arg: the argument, such as 'two,smoke'; may be empty.
+    **choices: for each topic the words that it may be given.
+
+  Returns:
+    For each topic the word given, or None.
+
+  Raises:
+    ValueError: if a word is unknown, or a topic was given two.
+
+  Examples:
+    >>> words('two,smoke', views=('two', 'six'), smoke=('smoke',))
+    {'views': 'two', 'smoke': 'smoke'}
+  """
+  found: dict[str, str | None] = dict.fromkeys(choices)
+  for word in filter(None, arg.split(',')):
+    topics = [topic for topic, known in choices.items() if word in known]
+    if not topics:
+      known = {topic: list(known) for topic, known in choices.items()}
+      raise ValueError(
+        f'The config argument {arg!r} has the unknown word {word!r}; expected'
+        f' words of {known}, separated by commas.'
+      )
+    if found[topics[0]] is not None:
+      raise ValueError(
+        f'The config argument {arg!r} names two {topics[0]}:'
+        f' {found[topics[0]]!r} and {word!r}.'
+      )
+    found[topics[0]] = word
+  return found
+
+
+def with_method(
+  config: config_dict.ConfigDict, method: str
+) -> config_dict.ConfigDict:
+  """The configuration of one of `config.methods`.
+
+  Args:
+    config: a configuration with `methods`, a mapping name -> changes. The
+      change of `weighting` replaces it whole, since each rule has its own
+      parameters; the others are merged.
+    method: a name in `config.methods`.
+
+  Returns:
+    A changed copy.
+
+  Raises:
+    ValueError: if the method is unknown.
+    KeyError: if it changes what the configuration does not have.
+  """
+  if method not in config.methods:
+    raise ValueError(
+      f'There is no method {method!r}; config.methods has'
+      f' {sorted(config.methods)}.'
+    )
+  changed = config_dict.ConfigDict(config.to_dict())
+  changes = config.methods[method].to_dict()
+  if 'weighting' in changes:
+    weighting = changes.pop('weighting')
+    with changed.unlocked():
+      changed.weighting = weighting
+  changed.lock()
+  changed.update(changes)
+  return changed
+
+
+def flatten(config: config_dict.ConfigDict) -> Iterator[tuple[str, object]]:
+  """All keys, with dots, and their values; mappings without keys left out."""
+  for key, value in config.items():
+    if isinstance(value, config_dict.ConfigDict):
+      yield from ((f'{key}.{below}', leaf) for below, leaf in flatten(value))
+    else:
+      yield key, value
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Runs a program that has `--config`; wrong input ends it in one message."""
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      rest = app.parse_flags_with_usage(argv)
+      if CONFIG.value is None:
+        raise app.UsageError(
+          'Give a configuration:'
+          ' --config=experiments/configs/handwritten.py[:arg]'
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      # What ml_collections met when it applied one of these.
+      given = [word for word in argv[1:] if word.startswith('--config')]
+      sys.exit(f'Cannot read the configuration {" ".join(given)}: {error}')
+    return rest
+
+  def guarded(argv: list[str]) -> None:
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
+    try:
+      main(argv)
+    except (ValueError, FloatingPointError, ModuleNotFoundError) as error:
+      # With --verbosity=1 the traceback too.
+      logging.debug('Stopped by', exc_info=True)
+      sys.exit(f'{type(error).__name__}: {error}')
+
+  app.run(guarded, flags_parser=parse)

@@ -1,0 +1,140 @@
+"""The figures of a comparison."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib import figure
+
+from experiments import statistics
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_COLOURS = (
+  '#000000',
+  '#E69F00',
+  '#56B4E9',
+  '#009E73',
+  '#D55E00',
+  '#CC79A7',
+  '#0072B2',
+  '#F0E442',
+)
+# Any: Matplotlib types its parameters one by one.
+_STYLE: dict[Any, Any] = {
+  'font.size': 9,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'grid.alpha': 0.3,
+}
+
+
+def accuracy(
+  scores: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+  modalities: Sequence[str],
+  path: pathlib.Path,
+) -> None:
+  """Draws each method's accuracies, whole and with sensors missing.
+
+  Args:
+    scores: method -> score -> shares of correct answers, [seeds].
+    modalities: their names.
+    path: where the PNG goes.
+  """
+  panels = {
+    'Accuracy of each output': {
+      name: f'accuracy/{name}' for name in ('fused', *modalities)
+    },
+    'Fused accuracy with a sensor missing or noisy': {
+      **{f'no {name}': f'missing/{name}' for name in modalities},
+      'noise': 'noise/fused',
+    },
+  }
+  with mpl.rc_context(_STYLE):
+    canvas = figure.Figure(figsize=(11, 3.6), layout='constrained', dpi=150)
+    for axes, (title, columns) in zip(
+      canvas.subplots(1, 2), panels.items(), strict=True
+    ):
+      for i, (method, values) in enumerate(scores.items()):
+        offset = 0.7 * ((i + 0.5) / len(scores) - 0.5)
+        points = [
+          statistics.estimate(100 * values[name]) for name in columns.values()
+        ]
+        axes.errorbar(
+          np.arange(len(points)) + offset,
+          [point.mean for point in points],
+          yerr=[point.error for point in points],
+          fmt='o',
+          markersize=4.5,
+          capsize=2,
+          color=_COLOURS[i % len(_COLOURS)],
+          label=method,
+        )
+      axes.set_xticks(range(len(columns)), list(columns))
+      axes.grid(visible=False, axis='x')
+      axes.set_title(title, fontsize=10)
+      axes.set_ylabel('test accuracy, %')
+    handles, labels = canvas.axes[0].get_legend_handles_labels()
+    canvas.legend(
+      handles,
+      labels,
+      ncols=len(scores),
+      loc='outside lower center',
+      frameon=False,
+    )
+    canvas.savefig(path)
+
+
+def curves(
+  values: Mapping[str, npt.NDArray[Any]],
+  methods: Sequence[str],
+  objectives: Sequence[str],
+  path: pathlib.Path,
+) -> None:
+  """Draws losses and weights over training, a column a method.
+
+  Args:
+    values: `losses/<method>` and `weights/<method>`, [seeds, steps, K].
+    methods: their names.
+    objectives: the names of the K objectives, the primary one first.
+    path: where the PNG goes.
+  """
+  with mpl.rc_context(_STYLE):
+    canvas = figure.Figure(
+      figsize=(2.6 * len(methods) + 1, 4.6), layout='constrained', dpi=150
+    )
+    grid = canvas.subplots(
+      2, len(methods), sharex=True, sharey='row', squeeze=False
+    )
+    kinds = ('losses', 'weights')
+    for column, method in enumerate(methods):
+      for axes, kind in zip(grid[:, column], kinds, strict=True):
+        runs = values[f'{kind}/{method}']
+        steps = np.arange(1, runs.shape[1] + 1)
+        for i, objective in enumerate(objectives):
+          axes.plot(
+            steps,
+            np.mean(runs[:, :, i], 0),
+            color=_COLOURS[i % len(_COLOURS)],
+            linewidth=1.5 if i == 0 else 0.9,
+            label=objective,
+          )
+        if kind == 'losses':
+          axes.set_yscale('log')
+          axes.set_title(method, fontsize=10)
+        else:
+          axes.set_xlabel('step')
+    grid[0, 0].set_ylabel('loss, mean over seeds')
+    grid[1, 0].set_ylabel('weight, mean over seeds')
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    canvas.legend(
+      handles,
+      labels,
+      ncols=len(objectives),
+      loc='outside lower center',
+      frameon=False,
+    )
+    canvas.savefig(path)

@@ -1,0 +1,204 @@
+"""The report of a comparison: tables and figures from its results.
+
+  python -m experiments.report DIRECTORY
+
+writes `report.md` and its figures anew from `results.jsonl` and `curves.npz`.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments import figures
+from experiments import runs
+from experiments import statistics
+
+Values = npt.NDArray[np.float64]
+
+
+class Results(NamedTuple):
+  """The results of a comparison."""
+
+  header: Mapping[str, Any]
+  modalities: Sequence[str]
+  scores: Mapping[str, Mapping[str, Values]]  # method -> score -> [seeds]
+  seconds: Mapping[str, Values]  # method -> seconds a step, [calls]
+
+
+def read(workdir: pathlib.Path) -> Results:
+  """Reads `results.jsonl` of a comparison's directory.
+
+  Raises:
+    ValueError: if it does not begin with a header, or methods do not have the
+      same seeds.
+  """
+  path = workdir / 'results.jsonl'
+  header, *rows = runs.read_lines(path)
+  names = [name for name in rows[0] if '/' in name]
+  scores: dict[str, dict[str, Values]] = {}
+  seeds = set()
+  for method in dict.fromkeys(row['method'] for row in rows):
+    own = [row for row in rows if row['method'] == method]
+    seeds.add(tuple(row['seed'] for row in own))
+    scores[method] = {
+      name: np.array([row[name] for row in own]) for name in names
+    }
+  if len(seeds) != 1:
+    raise ValueError(f'{path}: the methods were run on different seeds.')
+  return Results(
+    header,
+    modalities=header['objectives'][1:],
+    scores=scores,
+    seconds={k: np.array(v) for k, v in header['seconds_per_step'].items()},
+  )
+
+
+def tables(workdir: pathlib.Path) -> str:
+  """The tables of a comparison's directory, in Markdown."""
+  results = read(workdir)
+  methods, modalities = list(results.scores), results.modalities
+  number = len(next(iter(results.scores.values()))['accuracy/fused'])
+
+  def score(name: str) -> dict[str, Values]:
+    return {method: results.scores[method][name] for method in methods}
+
+  def over_modalities(kind: str, reduce: Any) -> dict[str, Values]:
+    return {
+      method: reduce(
+        [results.scores[method][f'{kind}/{name}'] for name in modalities], 0
+      )
+      for method in methods
+    }
+
+  noise = results.header['config']['evaluation']['noise']
+  summary = {
+    'fused': score('accuracy/fused'),
+    'uni-modal mean': over_modalities('accuracy', np.mean),
+    'worst missing': over_modalities('missing', np.min),
+    f'noise {noise:g}': score('noise/fused'),
+  }
+  reference = methods[0]
+  relative = {
+    method: f'{_relative(results.seconds, method, reference):.2f}'
+    for method in methods
+  }
+  plural = 's' if number > 1 else ''
+  return '\n\n'.join(
+    [
+      f'Test accuracy in %, mean ± standard error over {number} seed{plural}.'
+      ' **Bold** is the best of its column; = is a tie with it: over the same'
+      ' seeds, a difference of no more than its own standard error.',
+      _table(summary, {f'time / {reference}': relative}),
+      "Fused: the fused output. Uni-modal mean: of the modalities' own heads."
+      ' Worst missing: fused, without the modality that is missed most (zeros'
+      f' for its standardised input). Noise {noise:g}: fused, Gaussian noise of'
+      ' that many standard deviations on every feature. Time: seconds a'
+      f' training step relative to {reference}, all seeds in one program, median'
+      ' over calls.',
+      "Accuracy of each modality's own head:",
+      _table({name: score(f'accuracy/{name}') for name in modalities}),
+      'Fused accuracy without one modality:',
+      _table({name: score(f'missing/{name}') for name in modalities}),
+    ]
+  )
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Writes `report.md`, `accuracy.png` and `curves.png`; returns the first."""
+  results = read(workdir)
+  figures.accuracy(results.scores, results.modalities, workdir / 'accuracy.png')
+  with np.load(workdir / 'curves.npz') as curves:
+    figures.curves(
+      curves,
+      list(results.scores),
+      results.header['objectives'],
+      workdir / 'curves.png',
+    )
+  header = results.header
+  config = header['config']
+  versions = ', '.join(f'{k} {v}' for k, v in header['versions'].items())
+  methods = '\n'.join(
+    f'- `{name}`: {_changes(config["methods"][name])}'
+    for name in results.scores
+  )
+  path = workdir / 'report.md'
+  runs.write_text(
+    path,
+    f'# {config["data"]["name"].capitalize()},'
+    f' {config["data"]["config"]}: {len(results.scores)} methods\n\n'
+    f'{tables(workdir)}\n\n'
+    '![Accuracy of each method](accuracy.png)\n\n'
+    '![Losses and weights in training](curves.png)\n\n'
+    f'Methods:\n\n{methods}\n\n'
+    f'Made by commit {header["commit"]} on {header["device"]}'
+    f' ({header["num_devices"]}), with {versions}. `results.jsonl` has the'
+    ' whole configuration and every run.\n',
+  )
+  return path
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+  """One method's changes to the configuration, for people."""
+  weighting = dict(changes.get('weighting', {}))
+  name = weighting.pop('name', None)
+  arguments = ', '.join(f'{k}={v:g}' for k, v in weighting.items())
+  words = [f'weighting `{name}({arguments})`'] if name else []
+  words += [
+    f'{topic} {key} = {value}'
+    for topic, values in changes.items()
+    if topic != 'weighting' and isinstance(values, Mapping)
+    for key, value in values.items()
+  ]
+  return ', '.join(words)
+
+
+def _relative(
+  seconds: Mapping[str, Values], method: str, reference: str
+) -> float:
+  """Median ratio of two methods' times, call by call."""
+  return float(np.median(seconds[method] / seconds[reference]))
+
+
+def _table(
+  columns: Mapping[str, Mapping[str, Values]],
+  extra: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+  """Markdown table of estimates in %, a row a method."""
+  cells: dict[str, dict[str, str]] = {}
+  for column, values in columns.items():
+    best, tied = statistics.ties(dict(values))
+    cells[column] = {}
+    for method, runs_ in values.items():
+      mean, error = statistics.estimate(100 * runs_)
+      text = f'{mean:.1f}' if np.isnan(error) else f'{mean:.1f} ± {error:.1f}'
+      if method == best:
+        text = f'**{text}**'
+      cells[column][method] = text + (' =' if method in tied else '')
+  cells |= {name: dict(column) for name, column in (extra or {}).items()}
+  methods = list(next(iter(cells.values())))
+  lines = [['method', *cells]] + [
+    [method, *(column[method] for column in cells.values())]
+    for method in methods
+  ]
+  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+  lines.insert(1, ['-' * width for width in widths])
+  return '\n'.join(
+    '| '
+    + ' | '.join(
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    )
+    + ' |'
+    for line in lines
+  )
+
+
+if __name__ == '__main__':
+  if len(sys.argv) != 2:
+    sys.exit('Usage: python -m experiments.report DIRECTORY')
+  directory = pathlib.Path(sys.argv[1])
+  write(directory)
+  print(tables(directory))
