@@ -87,6 +87,7 @@ def compare(
     arrays, progress = restored
     states = arrays['states']
     curves = {name: np.array(curve) for name, curve in arrays['curves'].items()}
+    runs.warn_of_changes(progress['header'], header)
     start, positions = progress['step'], progress['loaders']
     seconds, header = progress['seconds'], progress['header']
   for one, position in zip(inputs, positions, strict=True):

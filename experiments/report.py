@@ -97,8 +97,8 @@ def tables(workdir: pathlib.Path) -> str:
       ' Worst missing: fused, without the modality that is missed most (zeros'
       f' for its standardised input). Noise {noise:g}: fused, Gaussian noise of'
       ' that many standard deviations on every feature. Time: seconds a'
-      f' training step relative to {reference}, all seeds in one program, median'
-      ' over calls.',
+      f' training step relative to {reference}, all seeds in one program,'
+      ' median over calls.',
       "Accuracy of each modality's own head:",
       _table({name: score(f'accuracy/{name}') for name in modalities}),
       'Fused accuracy without one modality:',

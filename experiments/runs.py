@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import config_dict
 
 from experiments import configuration
@@ -74,6 +75,19 @@ def header(config: config_dict.ConfigDict) -> dict[str, Any]:
     'device': jax.devices()[0].device_kind,
     'num_devices': jax.device_count(),
   }
+
+
+def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+  """Says what differs between the header of a run and this process."""
+  for key in ('versions', 'commit', 'device', 'num_devices'):
+    if then[key] != now[key]:
+      logging.warning(
+        'The run was begun with %s %s and goes on with %s: the rest may differ'
+        ' from what it would have been.',
+        key,
+        then[key],
+        now[key],
+      )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

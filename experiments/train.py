@@ -59,6 +59,7 @@ def train(
     inputs.train.set_state(init_state)
   else:
     state, progress = restored
+    runs.warn_of_changes(progress['metrics'][0], rows[0])
     rows = progress['metrics']
     inputs.train.set_state(progress['loader'])
   metrics_path = workdir / 'metrics.jsonl'

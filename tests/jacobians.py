@@ -1,0 +1,109 @@
+"""Jacobians of known structure, asymmetric in everything else.
+
+Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
+stands on an axis, unless that is what the sample is there for.
+"""
+
+import numpy as np
+
+import mimo_jax
+
+
+def generic(size: int, params: int, seed: int = 0) -> np.ndarray:
+  """Independent directions, lengths between 1 and about K."""
+  random = np.random.RandomState(97 * size + 13 * params + seed)
+  rows = random.normal(size=[size, params])
+  return rows * np.linspace(1, 1 + 0.8 * size, size)[:, None]
+
+
+def stationary(size: int, params: int) -> np.ndarray:
+  """Pareto-stationary: the rows, weighed by 1..K, sum to zero."""
+  rows = generic(size, params)
+  weights = np.arange(1.0, size + 1)
+  rows[-1] = -weights[:-1] @ rows[:-1] / weights[-1]
+  return rows
+
+
+def conflicting(size: int, params: int) -> np.ndarray:
+  """Every pair at an obtuse angle, and yet a common direction of descent.
+
+  The centred rows have obtuse angles; what they share is orthogonal to all of
+  them, and short.
+  """
+  rows = np.zeros([size, params])
+  rows[:, :size] = size * np.eye(size) - 1
+  rows[:, size] = 0.5
+  rows *= np.linspace(1, 2.3, size)[:, None]
+  basis, _ = np.linalg.qr(generic(params, params))
+  return rows @ basis
+
+
+def rank_deficient(size: int, params: int, rank: int) -> np.ndarray:
+  """Rows in a subspace of dimension `rank`, below K."""
+  return generic(size, rank, seed=1) @ generic(rank, params, seed=2)
+
+
+def affinely_dependent(size: int, params: int) -> np.ndarray:
+  """The last row is a convex combination of the others."""
+  rows = generic(size, params, seed=3) + 0.4
+  weights = np.arange(1.0, size)
+  rows[-1] = weights @ rows[:-1] / weights.sum()
+  return rows
+
+
+def with_row(rows: np.ndarray, index: int, row: np.ndarray) -> np.ndarray:
+  """A copy of `rows` in which one row is replaced."""
+  rows = rows.copy()
+  rows[index] = row
+  return rows
+
+
+def sampled() -> dict[str, np.ndarray]:
+  """All samples by name."""
+  four, five = generic(4, 7), generic(5, 11)
+  return {
+    'one_row': generic(1, 5),
+    'one_zero_row': np.zeros([1, 5]),
+    'pair': generic(2, 5),
+    'three': generic(3, 7),
+    'five': five,
+    'eight': generic(8, 19),
+    'acute': np.abs(five) + 0.1,
+    'conflicting': conflicting(4, 9),
+    'stationary': stationary(4, 9),
+    'nearly_stationary': stationary(3, 7) + 1e-3 * generic(3, 7, seed=4),
+    'opposed_pair': np.stack([four[0], -2.5 * four[0]]),
+    'opposed_pair_and_others': with_row(four, 2, -0.3 * four[0]),
+    'duplicates': with_row(with_row(five, 3, five[1]), 4, five[1]),
+    'all_equal': np.tile(four[2], [3, 1]),
+    'dominated': with_row(four, 3, 7.0 * four[1]),
+    'affinely_dependent': affinely_dependent(5, 8),
+    'rank_deficient': rank_deficient(6, 10, 3),
+    'more_rows_than_params': generic(7, 3),
+    'zero_row': with_row(four, 1, np.zeros(7)),
+    'two_zero_rows': with_row(with_row(five, 0, np.zeros(11)), 3, np.zeros(11)),
+    'zeros': np.zeros([3, 7]),
+    'orthogonal': np.linalg.qr(generic(6, 6))[0][:4] * [[1], [5], [0.2], [3]],
+    'lengths_1e-3_to_1e3': five * np.logspace(-3, 3, 5)[:, None],
+    'lengths_1e3_to_1e-3_conflicting': conflicting(4, 9)
+    * np.logspace(3, -3, 4)[:, None],
+  }
+
+
+def losses_of(rows: np.ndarray) -> np.ndarray:
+  """Losses for the objectives of a sample, all different."""
+  return 0.2 + 0.9 * np.sin(1.0 + np.arange(len(rows))) ** 2
+
+
+def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
+  """All that a weighting may ask to see, of a Jacobian in three leaves."""
+  rows = np.asarray(rows, np.float32)
+  jacobian = {
+    'encoders': [rows[:, 1:3], rows[:, 3:].reshape(len(rows), 1, -1)],
+    'bias': rows[:, 0],
+  }
+  return mimo_jax.Observation(
+    losses=np.asarray(losses, np.float32),
+    gramian=mimo_jax.gramian(jacobian),
+    jacobian=jacobian,
+  )
