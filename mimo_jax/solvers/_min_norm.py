@@ -45,10 +45,10 @@ def min_norm(gramian: jax.Array) -> jax.Array:
   squares = jnp.diagonal(scaled)
   is_zero = squares <= 0
   lengths = jnp.sqrt(jnp.where(is_zero, 1, squares))
-  cosines = scaled / lengths / lengths[:, None]
+  cosines = scaled / lengths[None, :] / lengths[:, None]
   inverse = jnp.min(lengths) / lengths
   x = _non_negative_qp.non_negative_qp(
-    cosines + inverse * inverse[:, None], inverse
+    cosines + jnp.outer(inverse, inverse), inverse
   )
   weights = inverse * x
   weights = weights / jnp.sum(weights)

@@ -1,0 +1,592 @@
+"""The runners: one step for all, resumable to the bit, clear about mistakes."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import compare
+from experiments import configuration
+from experiments import data
+from experiments import evaluation
+from experiments import report
+from experiments import runs
+from experiments import statistics
+from experiments import train
+from experiments import training
+from experiments.configs import handwritten
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = 'experiments/configs/handwritten.py'
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+def batches_of(config, seed, number):
+  """The first training batches of a run."""
+  iterator = data.open_data(config, seed).train
+  return [next(iterator) for _ in range(number)]
+
+
+def run(module, *arguments, cwd=ROOT):
+  """Runs a program as a user does."""
+  return subprocess.run(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    cwd=cwd,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def final_arrays(workdir, config):
+  """All arrays of a finished run's last checkpoint."""
+  experiment = training.make(config)
+  batch = batches_of(config, config.seed, 1)[0]
+  like = experiment.init(jax.random.key(config.seed), batch)
+  checkpoints = runs.Checkpoints(workdir)
+  arrays, progress = checkpoints.restore(like)
+  checkpoints.close()
+  key = jax.random.key_data(arrays.key)
+  return arrays._replace(key=key), progress
+
+
+# The training step.
+
+
+def test_step_is_the_hand_made_one():
+  config = smoke(optimizer={'learning_rate': 0.1, 'momentum': 0.0})
+  config.weighting.penalty = 2.0
+  experiment = training.make(config)
+  batch = batches_of(config, 3, 1)[0]
+  state = experiment.init(jax.random.key(7), batch)
+
+  def objective(params):
+    logits = experiment.model.apply({'params': params}, batch)
+    losses = {
+      name: -jnp.mean(
+        jnp.take_along_axis(
+          jax.nn.log_softmax(value), batch['label'][:, None], 1
+        )
+      )
+      for name, value in logits.items()
+    }
+    modality = jnp.stack([losses['fou'], losses['pix']])
+    temperature = config.weighting.temperature
+    smooth = temperature * jax.nn.logsumexp(modality / temperature)
+    return losses['fused'] + 2.0 * smooth
+
+  expected = jax.tree.map(
+    lambda p, g: p - 0.1 * g, state.params, jax.grad(objective)(state.params)
+  )
+  after, metrics = experiment.train_step(state, batch)
+  chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-6)
+  assert int(after.step) == 1
+  assert metrics['weights']['fused'] == 1
+  modality_weights = metrics['weights']['fou'] + metrics['weights']['pix']
+  np.testing.assert_allclose(modality_weights, 2.0, rtol=1e-6)
+
+
+def test_one_compilation_however_many_steps():
+  config = smoke()
+  experiment = training.make(config)
+  batches = batches_of(config, 0, 5)
+  state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
+  step = jax.jit(chex.assert_max_traces(experiment.train_step, n=1))
+  for batch in batches:
+    state, _ = step(state, batch)
+  assert int(state.step) == 5
+
+
+@pytest.mark.parametrize('method', ['joint', 'sum', 'mgda', 'mimo_3'])
+def test_seeds_under_vmap_are_the_runs_one_by_one(method):
+  config = configuration.with_method(smoke(), method)
+  experiment = training.make(config)
+  seeds = [2, 9]
+  data_of = {seed: batches_of(config, seed, 4) for seed in seeds}
+  alone = []
+  for seed in seeds:
+    state = experiment.init(jax.random.key(seed), data_of[seed][0])
+    for batch in data_of[seed]:
+      state, _ = jax.jit(experiment.train_step)(state, batch)
+    alone.append(state.params)
+  keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+  stacked = compare._stack([compare._stack(data_of[seed]) for seed in seeds])
+  first = jax.tree.map(lambda leaf: leaf[:, 0], stacked)
+  states = jax.vmap(experiment.init)(keys, first)
+  states, metrics = jax.jit(
+    jax.vmap(lambda s, b: jax.lax.scan(experiment.train_step, s, b))
+  )(states, stacked)
+  for i in range(len(seeds)):
+    together = jax.tree.map(lambda leaf, i=i: leaf[i], states.params)
+    chex.assert_trees_all_close(together, alone[i], rtol=2e-4, atol=2e-5)
+  assert metrics['losses']['fused'].shape == (2, 4)
+
+
+def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
+  joint = configuration.with_method(smoke(), 'joint')
+  fused_only = smoke()
+  with fused_only.unlocked():
+    fused_only.weighting = {'name': 'fused_only'}
+  results = []
+  for config in (joint, fused_only):
+    experiment = training.make(config)
+    batches = batches_of(config, 1, 6)
+    state = experiment.init(jax.random.key(1), batches[0])
+    start = state.params
+    for batch in batches:
+      state, _ = jax.jit(experiment.train_step)(state, batch)
+    results.append(state.params)
+  for part in start:
+    moved = not np.allclose(
+      jax.tree.leaves(results[0][part])[-1], jax.tree.leaves(start[part])[-1]
+    )
+    assert moved, part
+    if not part.startswith('heads'):
+      chex.assert_trees_all_close(
+        results[0][part], results[1][part], rtol=1e-5, atol=1e-7
+      )
+
+
+def test_a_non_finite_batch_changes_nothing_but_the_counters():
+  config = smoke()
+  experiment = training.make(config)
+  good, _ = batches_of(config, 0, 2)
+  state = experiment.init(jax.random.key(0), good)
+  state, _ = experiment.train_step(state, good)
+  bad = good | {'pix': np.full_like(good['pix'], np.nan)}
+  after, metrics = experiment.train_step(state, bad)
+  chex.assert_trees_all_equal(after.params, state.params)
+  assert np.isnan(metrics['losses']['fused'])
+  assert int(optax.tree.get(after.opt_state, 'notfinite_count')) == 1
+  np.testing.assert_array_equal(
+    optax.tree.get(after.opt_state, 'weights'),
+    optax.tree.get(state.opt_state, 'weights'),
+  )
+
+
+# Evaluation.
+
+
+class _Votes:
+  """A model without parameters whose logits are its inputs."""
+
+  encoders = ('a', 'b')
+
+  def apply(self, variables, inputs):
+    del variables
+    return {
+      'fused': 2 * inputs['a'] + inputs['b'],
+      'a': inputs['a'],
+      'b': inputs['b'],
+    }
+
+
+def test_accuracies_are_those_counted_by_hand():
+  # Rows 0..2 are real, row 3 is padding that every output would get right.
+  a = 4.0 * np.eye(3)[[0, 1, 0, 2]]
+  b = 6.0 * np.eye(3)[[1, 1, 2, 2]]
+  batch = {
+    'a': a,
+    'b': b,
+    'label': np.array([0, 1, 2, 2]),
+    'mask': np.array([True, True, True, False]),
+  }
+  step = evaluation.make_evaluation_step(_Votes(), noise=0.0)
+  scores = evaluation.evaluate(step, None, [batch])
+  expected = {
+    'accuracy/fused': 2 / 3,  # 2a + b: classes 0, 1, 0
+    'accuracy/a': 2 / 3,
+    'accuracy/b': 2 / 3,
+    'missing/a': 2 / 3,  # b alone: 1, 1, 2
+    'missing/b': 2 / 3,  # a alone: 0, 1, 0
+    'noise/fused': 2 / 3,
+  }
+  assert scores.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(scores[name], value, err_msg=name)
+
+
+def test_noise_is_the_same_for_all_and_hurts():
+  generator = np.random.default_rng(0)
+  label = generator.integers(0, 3, 500)
+  batch = {
+    'a': 1.0 * np.eye(3)[label],
+    'b': 1.0 * np.eye(3)[label],
+    'label': label,
+    'mask': np.ones(500, bool),
+  }
+  step = evaluation.make_evaluation_step(_Votes(), noise=2.0)
+  once = evaluation.evaluate(step, None, [batch])
+  assert once == evaluation.evaluate(step, None, [batch])
+  assert once['accuracy/fused'] == 1
+  assert 1 / 3 < once['noise/fused'] < 0.9
+
+
+# Statistics and the report.
+
+
+def test_standard_error_and_ties_are_those_of_paired_runs():
+  best = np.array([0.90, 0.80, 0.70, 0.60])
+  values = {
+    'behind': best - np.array([0.010, 0.011, 0.009, 0.010]),  # always
+    'best': best,
+    'close': best - np.array([0.02, -0.02, 0.03, -0.01]),  # now and then
+  }
+  assert statistics.ties(values) == ('best', ['close'])
+  mean, error = statistics.estimate(best)
+  np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
+
+
+def fake_results(workdir):
+  """A comparison whose numbers are chosen, not run."""
+  config = handwritten.get_config('two,smoke')
+  names = ('accuracy/fused', 'accuracy/fou', 'accuracy/pix', 'missing/fou')
+  names = (*names, 'missing/pix', 'noise/fused')
+  shares = {
+    'joint': [
+      [0.5, 0.25, 0.75, 0.5, 0.25, 0.4],
+      [0.6, 0.35, 0.65, 0.3, 0.5, 0.4],
+    ],
+    'sum': [[0.5, 0.75, 0.75, 0.5, 0.5, 0.5], [0.4, 0.65, 0.75, 0.5, 0.5, 0.4]],
+  }
+  header = {
+    'config': json.loads(json.dumps(config.to_dict())),
+    'seed': 0,
+    'versions': {'jax': '1.2.3'},
+    'commit': 'abc',
+    'device': 'cpu',
+    'num_devices': 1,
+    'objectives': ['fused', 'fou', 'pix'],
+    'seconds_per_step': {'joint': [1.0, 2.0, 4.0], 'sum': [1.5, 3.0, 4.0]},
+  }
+  rows = [header] + [
+    {'method': method, 'seed': seed, 'split': 'test'}
+    | dict(zip(names, values, strict=True))
+    for method, runs_ in shares.items()
+    for seed, values in enumerate(runs_)
+  ]
+  workdir.mkdir(exist_ok=True)
+  runs.write_lines(workdir / 'results.jsonl', rows)
+  generator = np.random.default_rng(0)
+  curves = {
+    f'{kind}/{method}': generator.uniform(0.1, 2.0, (2, 5, 3))
+    for kind in ('losses', 'weights')
+    for method in shares
+  }
+  np.savez(workdir / 'curves.npz', **curves)
+
+
+def test_report_shows_what_was_measured(tmp_path):
+  fake_results(tmp_path)
+  text = report.write(tmp_path).read_text()
+  summary, own, missing = re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE)
+
+  def cells(table):
+    return [
+      [cell.strip() for cell in line.strip('|\n ').split('|')]
+      for line in table.splitlines()
+    ]
+
+  assert cells(summary) == [
+    ['method', 'fused', 'uni-modal mean', 'worst missing', 'noise 1',
+     'time / joint'],
+    cells(summary)[1],
+    ['joint', '**55.0 ± 5.0**', '50.0 ± 0.0', '27.5 ± 2.5', '40.0 ± 0.0 =',
+     '1.00'],
+    ['sum', '45.0 ± 5.0 =', '**72.5 ± 2.5**', '**50.0 ± 0.0**',
+     '**45.0 ± 5.0**', '1.50'],
+  ]  # fmt: skip
+  assert cells(own)[2] == ['joint', '30.0 ± 5.0', '70.0 ± 5.0 =']
+  assert cells(missing)[3] == ['sum', '**50.0 ± 0.0**', '**50.0 ± 0.0**']
+  assert 'mimo(penalty' not in text  # a method that was not run
+  for name in ('accuracy.png', 'curves.png'):
+    assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+    assert f'({name})' in text
+
+
+def test_report_refuses_numbers_without_a_header(tmp_path):
+  fake_results(tmp_path)
+  path = tmp_path / 'results.jsonl'
+  path.write_text('\n'.join(path.read_text().splitlines()[1:]) + '\n')
+  with pytest.raises(ValueError, match=r'results\.jsonl.*header'):
+    report.tables(tmp_path)
+
+
+# Whole runs.
+
+
+def test_train_writes_what_it_says(tmp_path):
+  config = smoke()
+  scores = train.train(config, tmp_path)
+  rows = runs.read_lines(tmp_path / 'metrics.jsonl')
+  assert rows[0]['config'] == json.loads(json.dumps(config.to_dict()))
+  assert rows[0]['versions']['jax'] == jax.__version__
+  assert [(row['step'], row['split']) for row in rows[1:]] == [
+    (10, 'train'), (10, 'validation'), (20, 'train'), (20, 'validation'),
+    (30, 'train'), (30, 'validation'), (30, 'test'),
+  ]  # fmt: skip
+  losses = [row['losses']['fused'] for row in rows if 'losses' in row]
+  assert losses[-1] < 0.5 * losses[0]
+  assert scores['accuracy/fused'] > 0.5
+  assert {k: rows[-1][k] for k in scores} == scores
+  assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+def test_train_run_twice_does_nothing_the_second_time(tmp_path):
+  first = train.train(smoke(), tmp_path)
+  metrics = (tmp_path / 'metrics.jsonl').read_bytes()
+  assert train.train(smoke(), tmp_path) == first
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == metrics
+
+
+def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
+  tmp_path, monkeypatch
+):
+  config = smoke(data={'noise': 0.1})
+  train.train(config, tmp_path / 'whole')
+  opened = data.open_data
+
+  class Interrupted:
+    """A loader whose user presses Ctrl-C at some batch."""
+
+    def __init__(self, loader, place):
+      self.loader = loader
+      self.left = place
+
+    def __next__(self):
+      self.left -= 1
+      if self.left < 0:
+        raise KeyboardInterrupt
+      return next(self.loader)
+
+    def __getattr__(self, name):
+      return getattr(self.loader, name)
+
+  # The first batch makes the initial state: stops at steps 1, 11, 17.
+  for place in (1, 11, 17):
+    workdir = tmp_path / f'stopped{place}'
+
+    def open_data(config, seed, place=place):
+      inputs = opened(config, seed)
+      return inputs._replace(train=Interrupted(inputs.train, place))
+
+    with monkeypatch.context() as patch:
+      patch.setattr(data, 'open_data', open_data)
+      with pytest.raises(KeyboardInterrupt):
+        train.train(config, workdir)
+    train.train(config, workdir)
+    assert_same_run(workdir, tmp_path / 'whole', config)
+
+
+def assert_same_run(workdir, other, config):
+  """Two finished training runs are equal to the bit."""
+  name = 'metrics.jsonl'
+  assert (workdir / name).read_bytes() == (other / name).read_bytes()
+  ours, theirs = final_arrays(workdir, config), final_arrays(other, config)
+  assert int(ours[0].step) == config.steps
+  chex.assert_trees_all_equal(ours, theirs)
+
+
+def kill_when(module, arguments, ready):
+  """Starts a program and kills it with SIGKILL as soon as `ready()`."""
+  process = subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  deadline = time.monotonic() + 200
+  while not ready():
+    assert process.poll() is None, 'ended before it could be killed'
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+
+
+def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
+  # Saves most of the time, so that it is killed while it writes.
+  changes = {'steps': 60, 'checkpoint_every_steps': 2}
+  arguments = [f'--config={CONFIG}:two,smoke'] + [
+    f'--config.{key}={value}' for key, value in changes.items()
+  ]
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  finished = run('train', *arguments, f'--workdir={whole}')
+  assert finished.returncode == 0, finished.stderr
+  assert 'accuracy/fused' in finished.stdout
+  for saved in (0, 9, 30):
+
+    def ready(saved=saved):
+      steps = [
+        int(path.name.split('.')[0])
+        for path in (killed / 'checkpoints').glob('[0-9]*')
+      ]
+      return max(steps, default=-1) >= saved
+
+    kill_when('train', [*arguments, f'--workdir={killed}'], ready)
+    assert not list((killed / 'checkpoints').glob('60'))
+  resumed = run('train', *arguments, f'--workdir={killed}')
+  assert resumed.returncode == 0, resumed.stderr
+  assert_same_run(killed, whole, smoke(**changes))
+
+
+def test_compare_killed_ends_as_if_undisturbed(tmp_path):
+  changes = {'checkpoint_every_steps': 10, 'compare': ('joint', 'mimo_3')}
+  arguments = [f'--config={CONFIG}:two,smoke'] + [
+    f'--config.{key}={value}' for key, value in changes.items()
+  ]
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  finished = run('compare', *arguments, f'--workdir={whole}')
+  assert finished.returncode == 0, finished.stderr
+  assert '| mimo_3 |' in finished.stdout
+  kill_when(
+    'compare',
+    [*arguments, f'--workdir={killed}'],
+    (killed / 'checkpoints' / '10').exists,
+  )
+  resumed = run('compare', *arguments, f'--workdir={killed}')
+  assert resumed.returncode == 0, resumed.stderr
+  ours, theirs = report.read(killed), report.read(whole)
+  chex.assert_trees_all_equal(ours.scores, theirs.scores)
+  with np.load(killed / 'curves.npz') as a, np.load(whole / 'curves.npz') as b:
+    assert set(a) == set(b)
+    for name in a:
+      np.testing.assert_array_equal(a[name], b[name])
+      assert np.all(a[name] != 0) or name == 'weights/joint'
+  # One time a method and call: the killed run's first call is in there.
+  assert all(len(values) == 3 for values in ours.seconds.values())
+
+
+def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
+  config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
+  compare.compare(config, tmp_path / 'compare')
+  together = report.read(tmp_path / 'compare')
+  alone = train.train(
+    configuration.with_method(config, 'mimo_3'), tmp_path / 'train'
+  )
+  for name, share in alone.items():
+    # The same to rounding: at most one answer in 800 differs.
+    assert abs(together.scores['mimo_3'][name][0] - share) <= 1.01 / 800
+  rows = runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')
+  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+    losses = curves['losses/mimo_3'][0]
+  np.testing.assert_allclose(
+    losses[29, 0], rows[-3]['losses']['fused'], rtol=1e-3
+  )
+
+
+def test_statistics_of_small_data_are_those_of_its_own_rows():
+  config = smoke(data={'train_fraction': 0.1, 'batch_size': 100})
+  batch = batches_of(config, 5, 1)[0]  # one epoch: all 100 rows
+  np.testing.assert_allclose(np.mean(batch['fou'], 0), 0, atol=1e-5)
+  np.testing.assert_allclose(np.std(batch['fou'], 0), 1, atol=1e-4)
+  other = batches_of(config, 6, 1)[0]
+  assert set(batch['row'].tolist()) != set(other['row'].tolist())
+
+
+# Mistakes.
+
+
+def test_a_directory_of_another_configuration_is_refused(tmp_path):
+  runs.open_workdir(tmp_path, smoke())
+  with pytest.raises(ValueError, match='steps: given 31, the run there has'):
+    train.train(smoke(steps=31), tmp_path)
+  with pytest.raises(ValueError, match='another --workdir'):
+    compare.compare(smoke(num_seeds=3), tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.lerning_rate=0.1', 'lerning_rate'),
+    ('--config.optimizer.lr=0.1', 'lr'),
+    ('--config.steps=many', 'many'),
+    ('--config.weighting.name=mimmo', "no 'mimmo'"),
+    ('--config.weighting.name=mgda', 'mgda does not take'),
+  ],
+)
+def test_a_wrong_key_or_value_ends_in_one_clear_message(
+  tmp_path, flag, message
+):
+  result = run(
+    'train', f'--config={CONFIG}:two,smoke', flag, f'--workdir={tmp_path}/run'
+  )
+  assert result.returncode != 0
+  assert message in result.stderr
+  assert 'Traceback' not in result.stderr
+  assert not list(tmp_path.glob('run/checkpoints/*'))
+
+
+@pytest.mark.parametrize(
+  ('arg', 'message'),
+  [('seven', "unknown word 'seven'"), ('two,six', 'two views'), ('tow', 'two')],
+)
+def test_a_wrong_word_after_the_colon_names_the_known_ones(arg, message):
+  with pytest.raises(ValueError, match=message):
+    handwritten.get_config(arg)
+
+
+def test_a_method_may_not_change_what_must_be_shared(tmp_path):
+  config = smoke(compare=('joint', 'longer'))
+  with config.unlocked():
+    config.methods.longer = {'steps': 40, 'weighting': {'name': 'sum'}}
+  with pytest.raises(ValueError, match=r"'longer' changes \['steps'\]"):
+    compare.compare(config, tmp_path)
+  with pytest.raises(ValueError, match="no method 'jiont'"):
+    configuration.with_method(config, 'jiont')
+
+
+def test_training_that_only_skips_is_stopped_before_it_is_saved(tmp_path):
+  config = smoke(optimizer={'learning_rate': 1e38})
+  with pytest.raises(FloatingPointError, match='max_skipped_steps'):
+    train.train(config, tmp_path)
+  assert not list(tmp_path.glob('checkpoints/[0-9]*'))
+
+
+@pytest.mark.parametrize('arg', ['', 'six', 'three', 'two'])
+def test_every_configuration_can_take_a_step_with_every_method(arg):
+  config = handwritten.get_config(arg)
+  for word in ('Reference:', 'Command:', 'Expected:'):
+    assert word in handwritten.__doc__
+  batch = batches_of(config, 0, 1)[0]
+  for method in config.methods:
+    experiment = training.make(configuration.with_method(config, method))
+    init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+    after, metrics = jax.eval_shape(experiment.train_step, init, batch)
+    assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(
+      lambda a: a.shape, init
+    )
+    assert set(metrics['losses']) == set(experiment.objectives)
+
+
+def test_benchmark_prints_the_ratios():
+  result = run(
+    'benchmark', '--repeats=3', '--batch_size=2', '--parameters=1000'
+  )
+  assert result.returncode == 0, result.stderr
+  for pattern in (
+    r'mimo +[\d.]+ ms +[\d.]+ x joint',
+    r'value_and_jacobian +[\d.]+ ms +[\d.]+ x value_and_grad',
+    r'J @ J.T +[\d.]+ ms +[\d.]+ x gramian',
+  ):
+    assert re.search(pattern, result.stdout), result.stdout
