@@ -1,5 +1,6 @@
 """Reading configurations: arguments of config files, methods, flags."""
 
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -100,17 +101,25 @@ def run(main: Callable[[list[str]], None]) -> None:
   """Runs a program that has `--config`; wrong input ends it in one message."""
 
   def parse(argv: list[str]) -> list[str]:
+    given = [word for word in argv[1:] if word.startswith('--config')]
+    if not given:
+      sys.exit(
+        'Give a configuration:'
+        ' --config=experiments/configs/handwritten.py[:arg]'
+      )
     try:
       rest = app.parse_flags_with_usage(argv)
-      if CONFIG.value is None:
-        raise app.UsageError(
-          'Give a configuration:'
-          ' --config=experiments/configs/handwritten.py[:arg]'
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      # What ml_collections met when it applied one of these.
-      given = [word for word in argv[1:] if word.startswith('--config')]
-      sys.exit(f'Cannot read the configuration {" ".join(given)}: {error}')
+    except AttributeError as error:
+      # What ml_collections raises for a key that the config file did not set:
+      # around a KeyError whose text has the key, and a near one if there is.
+      (cause,) = error.args
+      text = cause.args[0] if isinstance(cause, KeyError) else cause
+      sys.exit(f'{" ".join(given)}: the configuration has no key {text}')
+    except (KeyError, TypeError, ValueError) as error:
+      sys.exit(f'{" ".join(given)}: {error}')
+    path = config_flags.get_config_filename(flags.FLAGS['config'])
+    if not pathlib.Path(path).exists():
+      sys.exit(f'{" ".join(given)}: there is no file {path}.')
     return rest
 
   def guarded(argv: list[str]) -> None:
