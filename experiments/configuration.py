@@ -117,7 +117,9 @@ def run(main: Callable[[list[str]], None]) -> None:
       sys.exit(f'{" ".join(given)}: the configuration has no key {text}')
     except (KeyError, TypeError, ValueError) as error:
       sys.exit(f'{" ".join(given)}: {error}')
-    path = config_flags.get_config_filename(flags.FLAGS['config'])
+    path, _, _ = config_flags.get_config_filename(
+      flags.FLAGS['config']
+    ).partition(':')
     if not pathlib.Path(path).exists():
       sys.exit(f'{" ".join(given)}: there is no file {path}.')
     return rest

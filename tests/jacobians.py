@@ -4,9 +4,13 @@ Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
 stands on an axis, unless that is what the sample is there for.
 """
 
+import jax
 import numpy as np
+import scipy.optimize
 
 import mimo_jax
+
+_gramian = jax.jit(mimo_jax.gramian)
 
 
 def generic(size: int, params: int, seed: int = 0) -> np.ndarray:
@@ -79,6 +83,7 @@ def sampled() -> dict[str, np.ndarray]:
     'dominated': with_row(four, 3, 7.0 * four[1]),
     'affinely_dependent': affinely_dependent(5, 8),
     'rank_deficient': rank_deficient(6, 10, 3),
+    'rank_deficient_in_a_cone': np.abs(generic(6, 3)) @ generic(3, 8),
     'more_rows_than_params': generic(7, 3),
     'zero_row': with_row(four, 1, np.zeros(7)),
     'two_zero_rows': with_row(with_row(five, 0, np.zeros(11)), 3, np.zeros(11)),
@@ -104,6 +109,25 @@ def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
   }
   return mimo_jax.Observation(
     losses=np.asarray(losses, np.float32),
-    gramian=mimo_jax.gramian(jacobian),
+    gramian=_gramian(jacobian),
     jacobian=jacobian,
   )
+
+
+def shortest(rows: np.ndarray) -> np.ndarray:
+  """The shortest vector of the hull, from scipy: Lawson and Hanson's NNLS.
+
+  On the rows themselves, in float64; never sees the Gramian.
+  """
+  lengths = np.linalg.norm(rows, axis=1)
+  if not lengths.min():
+    return np.zeros(rows.shape[1])
+  system = np.vstack([rows.T / lengths.min(), np.ones(len(rows))])
+  target = np.append(np.zeros(rows.shape[1]), 1.0)
+  multiples, _ = scipy.optimize.nnls(system, target, maxiter=100 * len(rows))
+  return rows.T @ (multiples / multiples.sum())
+
+
+def is_stationary(rows: np.ndarray) -> bool:
+  """Whether some convex combination of the rows is zero."""
+  return np.linalg.norm(shortest(rows)) <= 1e-9 * np.linalg.norm(rows)
