@@ -174,7 +174,7 @@ def _table(
     cells[column] = {}
     for method, runs_ in values.items():
       mean, error = statistics.estimate(100 * runs_)
-      text = f'{mean:.1f}' if np.isnan(error) else f'{mean:.1f} ± {error:.1f}'
+      text = f'{mean:.2f}' if np.isnan(error) else f'{mean:.2f} ± {error:.2f}'
       if method == best:
         text = f'**{text}**'
       cells[column][method] = text + (' =' if method in tied else '')

@@ -44,9 +44,9 @@ def train(
     FloatingPointError: if so many steps in a row were not finite that the
       optimizer no longer skips them.
   """
-  workdir = runs.open_workdir(workdir, config)
   experiment = training.make(config)
   inputs = data.open_data(config, config.seed)
+  workdir = runs.open_workdir(workdir, config)
   checkpoints = runs.Checkpoints(workdir)
 
   init_state = inputs.train.get_state()
