@@ -307,9 +307,14 @@ def test_report_shows_what_was_measured(tmp_path):
     ]
 
   header, _, joint, total = cells(summary)
-  assert header == (
-    'method, fused, uni-modal mean, worst missing, noise 1, time / joint'
-  ).split(', ')
+  assert header == [
+    'method',
+    'fused',
+    'uni-modal mean',
+    'worst missing',
+    'noise 1',
+    'time / joint',
+  ]
   assert joint == [
     'joint',
     '**55.00 ± 5.00**',
