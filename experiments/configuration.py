@@ -129,7 +129,7 @@ def run(main: Callable[[list[str]], None]) -> None:
       logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
     try:
       main(argv)
-    except (ValueError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
       # With --verbosity=1 the traceback too.
       logging.debug('Stopped by', exc_info=True)
       sys.exit(f'{type(error).__name__}: {error}')
