@@ -10,6 +10,7 @@ import optax
 
 from mimo_jax import _devices
 from mimo_jax import _objectives
+from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax.weightings import mimo
@@ -135,19 +136,24 @@ def balance(
       local = [weights[i] * share for i, share in enumerate(shares)]
       if callable(updates):
         cotangents = [
-          jacobian.vary_like(weight.astype(loss.dtype), loss)
+          _pullback.vary_like(weight.astype(loss.dtype), loss)
           for weight, loss in zip(local, given.losses, strict=True)
         ]
-        direction = jacobian.pull(updates, given.like_losses(cotangents))
+        direction = _pullback.pull(updates, given.like_losses(cotangents))
       else:
         gradients = _objectives.gradients_of(updates, given, params)
         direction = jacobian.combine(
           gradients, jnp.stack(local), range(len(gradients))
         )
       direction = _devices.sum_of_gradients(direction, given.losses, axis_name)
+      if jax.tree.leaves(rule_state):
+        # The rule has not seen the gradient, but a step that will be skipped
+        # must not be remembered. Without state there is nothing to read P
+        # numbers for.
+        good &= _all_finite(direction)
     else:
       if callable(updates):
-        gradients = jacobian.pullback_rows(updates, losses)
+        gradients = _pullback.rows_of(updates, losses)
         gradients = [gradients[i] for i in given.order]
       else:
         gradients = _objectives.gradients_of(updates, given, params)
@@ -182,12 +188,14 @@ def _weigh(
 ) -> tuple[base.PyTree, base.PyTree, jax.Array]:
   """Weights (NaN unless all that was seen is finite), state, and whether."""
   weights, state = rule.update(observation, state)
-  seen = (observation.losses, observation.gramian, weights)
-  good = jnp.stack(
-    [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(seen)]
-  ).all()
+  good = _all_finite((observation.losses, observation.gramian, weights))
   weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
   return weights, state, good
+
+
+def _all_finite(tree: base.PyTree) -> jax.Array:
+  leaves = jax.tree.leaves(tree)
+  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
 
 
 def _for_each_objective(weights: base.PyTree) -> jax.Array:

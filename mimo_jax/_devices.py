@@ -16,8 +16,8 @@ import math
 import jax
 from jax import lax
 
+from mimo_jax import _pullback
 from mimo_jax import base
-from mimo_jax import jacobian
 
 AxisName = str | tuple[str, ...] | None
 
@@ -42,7 +42,7 @@ def mean_of_losses(
     lax.pmean(loss, over) if over else loss
     for loss, over in zip(losses, axes, strict=True)
   ]
-  left = [jacobian.varying_axes(mean) for mean in means]
+  left = [_pullback.varying_axes(mean) for mean in means]
   if len(set(left)) > 1:
     raise ValueError(_message(frozenset().union(*left), axis_name))
   shares = [
@@ -68,10 +68,10 @@ def sum_of_gradients(
     ValueError: if they were summed over an axis that `axis_name` does not
       name, which would give N times the gradient, silently.
   """
-  differing = frozenset().union(*map(jacobian.varying_axes, losses))
+  differing = frozenset().union(*map(_pullback.varying_axes, losses))
 
   def leaf_sum(leaf: jax.Array) -> jax.Array:
-    summed = differing - jacobian.varying_axes(leaf) - set(_names(axis_name))
+    summed = differing - _pullback.varying_axes(leaf) - set(_names(axis_name))
     if summed:
       raise ValueError(_message(summed, axis_name))
     axes = _varying(leaf, axis_name)
@@ -86,10 +86,10 @@ def _names(axis_name: AxisName) -> tuple[str, ...]:
 
 def _varying(value: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
   """Those of the named axes over which `value` differs, or may differ."""
-  known = jacobian.varying_axes(value)
+  known = _pullback.varying_axes(value)
 
   def is_checked(axis: str) -> bool:
-    return axis in jacobian.varying_axes(lax.axis_index(axis))
+    return axis in _pullback.varying_axes(lax.axis_index(axis))
 
   return tuple(
     axis for axis in _names(axis_name) if axis in known or not is_checked(axis)

@@ -159,24 +159,30 @@ def gradients_of(
   """
   size = len(given.names)
   stacked = params is not None and (_structure(updates) == _structure(params))
-  if not stacked and isinstance(updates, Mapping):
-    if set(updates) == set(given.names):
-      return jacobian.rows(updates, given.names)
-    if set(updates) & set(given.names):
+  by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
+  if not stacked and isinstance(by_name, Mapping):
+    if set(by_name) == set(given.names):
+      return jacobian.rows(by_name, given.names)
+    if set(by_name) & set(given.names):
       raise ValueError(
-        f'updates has gradients of {sorted(updates)}; expected those of the'
+        f'updates has gradients of {sorted(by_name)}; expected those of the'
         f' objectives {list(given.names)}.'
       )
   if not stacked and isinstance(updates, list | tuple) and len(updates) == size:
     structures = {_structure(row) for row in updates}
     if len(structures) == 1 and not given.keyed:
       return jacobian.rows(updates, given.order)
-  for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
-    if jnp.shape(leaf)[:1] != (size,):
+  paths = jax.tree_util.tree_flatten_with_path(updates)[0]
+  like = jax.tree.leaves(params) if stacked else [None] * len(paths)
+  for (path, leaf), param in zip(paths, like, strict=True):
+    shape = jnp.shape(leaf)
+    # Without params at hand, only the first axis can be checked.
+    below = shape[1:] if param is None else jnp.shape(param)
+    if shape != (size, *below):
       raise ValueError(
-        f'updates{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)};'
-        f' expected gradients of {size} objectives: [{size}, ...], a mapping'
-        f' with the keys {list(given.names)}, or the pullback that'
+        f'updates{jax.tree_util.keystr(path)} has shape {shape}; expected'
+        f' gradients of {size} objectives: [{size}, ...], a mapping with the'
+        f' keys {list(given.names)}, or the pullback that'
         ' `jax.vjp(losses_fn, params)` returns.'
       )
   if not given.ordered:

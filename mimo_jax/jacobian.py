@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.interpreters import ad
 
+from mimo_jax import _pullback
 from mimo_jax import base
 
 # Products are summed in runs of this many numbers before the runs are summed.
@@ -74,7 +74,7 @@ def value_and_jacobian(
       losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
     else:
       losses, pullback = jax.vjp(of_params, params)
-    gradients = pullback_rows(pullback, losses)
+    gradients = _pullback.rows_of(pullback, losses)
     if hasattr(losses, 'ndim'):
       jacobian = jax.tree.map(lambda *rows: jnp.stack(rows), *gradients)
     else:
@@ -82,78 +82,6 @@ def value_and_jacobian(
     return ((losses, aux) if has_aux else losses), jacobian
 
   return value_and_jacobian_fn
-
-
-def pullback_rows(
-  pullback: Callable[[Any], Any], losses: base.PyTree
-) -> list[base.PyTree]:
-  """Gradient of each loss, in the order of `losses`' leaves or entries.
-
-  Args:
-    pullback: what `jax.vjp(losses_fn, params)` returned.
-    losses: the losses that it returned beside, in the same form.
-
-  Returns:
-    K pytrees like `params`.
-  """
-  if hasattr(losses, 'ndim'):
-    basis = jnp.eye(losses.shape[0], dtype=losses.dtype)
-    return [pull(pullback, vary_like(row, losses)) for row in basis]
-  leaves, treedef = jax.tree.flatten(losses)
-  # A cotangent that JAX knows to be zero is not pulled back at all; an array
-  # of zeros is, and XLA removes only part of that work (2.3 times the joint
-  # step's operations for three encoders, 1.7 with symbolic zeros).
-  symbolic = isinstance(pullback, _pullback_type())
-
-  def cotangent(leaf: jax.Array, one: bool) -> Any:
-    if symbolic and not one:
-      return ad.Zero(jax.typeof(leaf).to_ct_aval())
-    return vary_like(jnp.full_like(leaf, float(one)), leaf)
-
-  return [
-    pull(
-      pullback,
-      jax.tree.unflatten(
-        treedef, [cotangent(leaf, i == row) for i, leaf in enumerate(leaves)]
-      ),
-    )
-    for row in range(len(leaves))
-  ]
-
-
-def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
-  """The gradient that a pullback with respect to params alone returns."""
-  gradients = pullback(cotangent)
-  if not isinstance(gradients, tuple) or len(gradients) != 1:
-    given = (
-      f'{len(gradients)} of them'
-      if isinstance(gradients, tuple)
-      else f'a {type(gradients).__name__}'
-    )
-    raise ValueError(
-      'The pullback must return a tuple of one gradient, that of params, as'
-      f' `jax.vjp(losses_fn, params)` makes it; it returned {given}. Close over'
-      ' what is not to be trained: jax.vjp(lambda p: losses_fn(p, batch),'
-      ' params).'
-    )
-  return gradients[0]
-
-
-@functools.cache
-def _pullback_type() -> type:
-  """The type of what `jax.vjp` returns, found without computing anything."""
-  return type(jax.eval_shape(lambda: jax.vjp(lambda x: x, 1.0)[1]))
-
-
-def varying_axes(value: Any) -> frozenset[str]:
-  """Mesh axes over which `jax.shard_map` knows `value` to differ."""
-  return jax.typeof(value).manual_axis_type.varying
-
-
-def vary_like(value: jax.Array, like: jax.Array) -> jax.Array:
-  """Marks `value` as differing between devices wherever `like` does."""
-  axes = tuple(varying_axes(like) - varying_axes(value))
-  return lax.pcast(value, axes, to='varying') if axes else value
 
 
 def rows(
