@@ -140,12 +140,14 @@ def balance(
           for weight, loss in zip(local, given.losses, strict=True)
         ]
         direction = _pullback.pull(updates, given.like_losses(cotangents))
+        _devices.check_not_summed(direction, given.losses, axis_name)
       else:
         gradients = _objectives.gradients_of(updates, given, params)
+        _devices.check_not_summed(gradients, given.losses, axis_name)
         direction = jacobian.combine(
           gradients, jnp.stack(local), range(len(gradients))
         )
-      direction = _devices.sum_of_gradients(direction, given.losses, axis_name)
+      direction = _devices.sum_of_gradients(direction, axis_name)
       if jax.tree.leaves(rule_state):
         # The rule has not seen the gradient, but a step that will be skipped
         # must not be remembered. Without state there is nothing to read P
@@ -157,11 +159,12 @@ def balance(
         gradients = [gradients[i] for i in given.order]
       else:
         gradients = _objectives.gradients_of(updates, given, params)
+      _devices.check_not_summed(gradients, given.losses, axis_name)
       gradients = [
         jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
         for gradient, share in zip(gradients, shares, strict=True)
       ]
-      gradients = _devices.sum_of_gradients(gradients, given.losses, axis_name)
+      gradients = _devices.sum_of_gradients(gradients, axis_name)
       indices = range(len(gradients))
       observation = observation._replace(
         gramian=jacobian.gramian(gradients, indices)

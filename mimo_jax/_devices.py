@@ -51,29 +51,41 @@ def mean_of_losses(
   return means, shares
 
 
-def sum_of_gradients(
+def check_not_summed(
   gradients: base.PyTree, losses: tuple[jax.Array, ...], axis_name: AxisName
+) -> None:
+  """Refuses gradients that were summed over an axis nobody named.
+
+  Args:
+    gradients: pytree of gradients of the losses.
+    losses: the K losses, before they were averaged.
+    axis_name: the axes to average over.
+
+  Raises:
+    ValueError: if the losses differ over another axis and a gradient does not:
+      it would be N times the gradient of the average, silently.
+  """
+  differing = frozenset().union(*map(_pullback.varying_axes, losses))
+  for leaf in jax.tree.leaves(gradients):
+    summed = differing - _pullback.varying_axes(leaf) - set(_names(axis_name))
+    if summed:
+      raise ValueError(_message(summed, axis_name))
+
+
+def sum_of_gradients(
+  gradients: base.PyTree, axis_name: AxisName
 ) -> base.PyTree:
   """Sums over the devices what is not summed yet.
 
   Args:
     gradients: pytree of gradients, multiplied by the shares of their losses.
-    losses: the K losses, before they were averaged.
     axis_name: the axes to sum over.
 
   Returns:
     The gradients of the averaged losses.
-
-  Raises:
-    ValueError: if they were summed over an axis that `axis_name` does not
-      name, which would give N times the gradient, silently.
   """
-  differing = frozenset().union(*map(_pullback.varying_axes, losses))
 
   def leaf_sum(leaf: jax.Array) -> jax.Array:
-    summed = differing - _pullback.varying_axes(leaf) - set(_names(axis_name))
-    if summed:
-      raise ValueError(_message(summed, axis_name))
     axes = _varying(leaf, axis_name)
     return lax.psum(leaf, axes) if axes else leaf
 

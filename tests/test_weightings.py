@@ -1,0 +1,250 @@
+"""One contract for all weightings, and each weighting's claims."""
+
+import inspect
+import re
+
+import jacobians
+import jax
+import jax.numpy as jnp
+import numpy as np
+import properties
+import pytest
+
+from mimo_jax import weightings
+
+FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
+RULES = {name: factory() for name, factory in FACTORIES.items()}
+JACOBIANS = jacobians.sampled()
+SCALES = (0.0, 1e-10, 1.0, 1e10)
+SECTIONS = (
+  'Properties',
+  'Args',
+  'Returns',
+  'Raises',
+  'Examples',
+  'References',
+)
+
+each_weighting = pytest.mark.parametrize('name', FACTORIES)
+each_jacobian = pytest.mark.parametrize('sample', JACOBIANS)
+
+
+def claims(name):
+  """The words of the line *Properties* of a factory's docstring."""
+  text = inspect.getdoc(FACTORIES[name])
+  line = re.search(r'^Properties: (.*?)\.$', text, re.MULTILINE | re.DOTALL)
+  return re.split(r',\s+', line[1]) if line else []
+
+
+CLAIMS = [(name, claim) for name in FACTORIES for claim in claims(name)]
+
+
+def observe(rows):
+  return jacobians.observe(rows, jacobians.losses_of(rows))
+
+
+def updated(name, rows, steps=1):
+  """The weights after some steps at the same point, jitted."""
+  rule = RULES[name]
+  update, state = jax.jit(rule.update), rule.init(len(rows))
+  for _ in range(steps):
+    weights, state = update(observe(rows), state)
+  return weights, state
+
+
+def assert_same_direction(rows, weights, other, tolerance=properties.TOLERANCE):
+  weights, other = np.asarray(weights, float), np.asarray(other, float)
+  np.testing.assert_allclose(
+    rows.T @ other,
+    rows.T @ weights,
+    rtol=0,
+    atol=tolerance * properties.summed_lengths(rows, weights),
+  )
+
+
+@each_weighting
+@each_jacobian
+def test_weights_are_finite_float32_one_for_each_objective(name, sample):
+  for scale in SCALES:
+    rows = scale * JACOBIANS[sample]
+    weights, _ = updated(name, rows, steps=2)
+    assert weights.shape == (len(rows),)
+    assert weights.dtype == jnp.float32
+    assert np.all(np.isfinite(weights)), (scale, weights)
+    assert np.all(np.isfinite(rows.T @ np.asarray(weights, float)))
+
+
+@each_weighting
+def test_weights_have_the_precision_of_the_losses(name):
+  rows = JACOBIANS['five']
+  with jax.enable_x64(True):
+    observation = jax.tree.map(
+      lambda leaf: jnp.asarray(leaf, jnp.float64), observe(rows)
+    )
+    rule = RULES[name]
+    weights, _ = rule.update(observation, rule.init(len(rows)))
+    assert weights.dtype == jnp.float64
+
+
+@each_weighting
+def test_state_keeps_its_structure_shapes_and_types(name):
+  rows = JACOBIANS['conflicting']
+  first = RULES[name].init(len(rows))
+  _, last = updated(name, rows, steps=3)
+  assert jax.tree.structure(last) == jax.tree.structure(first)
+  for new, old in zip(
+    jax.tree.leaves(last), jax.tree.leaves(first), strict=True
+  ):
+    old = jnp.asarray(old)
+    assert (new.shape, new.dtype) == (old.shape, old.dtype)
+    assert not old.weak_type
+
+
+@each_weighting
+def test_repeated_calls_trace_once(name):
+  rule, traces = RULES[name], []
+
+  @jax.jit
+  def update(observation, state):
+    traces.append(observation)
+    return rule.update(observation, state)
+
+  state = rule.init(4)
+  for sample in ('conflicting', 'stationary', 'conflicting'):
+    _, state = update(observe(JACOBIANS[sample]), state)
+  assert len(traces) == 1
+
+
+@each_weighting
+def test_vmap_is_the_loop(name):
+  rule = RULES[name]
+  samples = [JACOBIANS[key] for key in ('conflicting', 'stationary')]
+  samples.append(jacobians.generic(4, 9) * [[1e-3], [1.0], [1e3], [0.0]])
+  observations = [observe(rows) for rows in samples]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)
+  together, _ = jax.jit(jax.vmap(rule.update, in_axes=(0, None)))(
+    stacked, rule.init(4)
+  )
+  for rows, weights in zip(samples, together, strict=True):
+    assert_same_direction(rows, updated(name, rows)[0], weights)
+
+
+@each_weighting
+@pytest.mark.parametrize('sample', ['five', 'rank_deficient', 'zero_row'])
+def test_jit_is_eager(name, sample):
+  rows, rule = JACOBIANS[sample], RULES[name]
+  eager, _ = rule.update(observe(rows), rule.init(len(rows)))
+  assert_same_direction(rows, updated(name, rows)[0], eager)
+
+
+@each_weighting
+@pytest.mark.parametrize('scale', SCALES)
+def test_one_objective_has_a_non_negative_multiple_of_its_gradient(name, scale):
+  weights, _ = updated(name, scale * JACOBIANS['one_row'])
+  assert weights.shape == (1,)
+  assert 0 <= weights[0] < np.inf
+
+
+@each_weighting
+def test_weights_need_no_more_than_the_rule_declares(name):
+  rule, observation = RULES[name], observe(JACOBIANS['five'])
+  order = ('losses', 'gramian', 'jacobian')
+  unseen = order[order.index(rule.needs) + 1 :]
+  hidden = observation._replace(**dict.fromkeys(unseen))
+  state = rule.init(5)
+  weights, _ = rule.update(hidden, state)
+  np.testing.assert_array_equal(weights, rule.update(observation, state)[0])
+
+
+@pytest.mark.parametrize(('name', 'claim'), CLAIMS)
+@each_jacobian
+def test_claim_holds(name, claim, sample):
+  getattr(properties, claim)(RULES[name], JACOBIANS[sample])
+
+
+@pytest.mark.parametrize(('name', 'claim'), CLAIMS)
+def test_claim_is_a_word_of_the_vocabulary(name, claim):
+  assert list(inspect.signature(getattr(properties, claim)).parameters) == [
+    'rule',
+    'rows',
+  ], f'{name} claims {claim}'
+
+
+@each_weighting
+def test_rules_that_see_gradients_claim_something(name):
+  assert claims(name) or RULES[name].needs == 'losses'
+
+
+@each_weighting
+def test_docstring_has_its_sections_in_the_order_of_the_house(name):
+  text = inspect.getdoc(FACTORIES[name])
+  present = re.findall(rf'^({"|".join(SECTIONS)}):', text, re.MULTILINE)
+  assert present == [word for word in SECTIONS if word in present]
+  assert {'Returns', 'Examples'} <= set(present)
+  has_args = bool(inspect.signature(FACTORIES[name]).parameters)
+  assert ('Args' in present) == has_args
+
+
+@each_weighting
+def test_docstring_says_what_the_state_carries(name):
+  text = inspect.getdoc(FACTORIES[name])
+  returns = re.search(r'^Returns:\n(.*?)(\n\n|\Z)', text, re.M | re.S)[1]
+  assert 'mimo_jax.Weighting' in returns
+  assert 'stateless' in returns or 'state ' in returns
+
+
+# Facts of single rules that no shared property can hold.
+
+
+def test_mgda_of_the_hand_checked_pair():
+  rows = np.array([[-4.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]])
+  weights, _ = updated('mgda', rows)
+  np.testing.assert_allclose(weights, [0.6, 0.4], rtol=1e-6)
+
+
+def test_mgda_direction_is_zero_if_and_only_if_stationary():
+  for sample, rows in JACOBIANS.items():
+    weights, _ = updated('mgda', rows)
+    weights = np.asarray(weights, float)
+    length = np.linalg.norm(rows.T @ weights)
+    summed = properties.summed_lengths(rows, weights)
+    stationary = jacobians.is_stationary(rows)
+    assert (length <= 1e-5 * summed) == stationary, (sample, length, summed)
+
+
+def test_sum_is_as_many_times_the_mean_as_there_are_objectives():
+  total, _ = updated('sum', JACOBIANS['five'])
+  average, _ = updated('mean', JACOBIANS['five'])
+  np.testing.assert_array_equal(total, [1] * 5)
+  np.testing.assert_allclose(5 * average, total, rtol=1e-6)
+
+
+def test_fused_only_sees_the_primary_objective_alone():
+  weights, _ = updated('fused_only', JACOBIANS['eight'])
+  np.testing.assert_array_equal(weights, [1, 0, 0, 0, 0, 0, 0, 0])
+
+
+def test_constant_gives_what_it_was_given():
+  rule = weightings.constant([0.5, -2.0, 3.0])
+  weights, _ = rule.update(observe(JACOBIANS['three']), rule.init(3))
+  np.testing.assert_array_equal(weights, [0.5, -2.0, 3.0])
+  rule = weightings.constant(0.25)
+  weights, _ = rule.update(observe(JACOBIANS['pair']), rule.init(2))
+  np.testing.assert_array_equal(weights, [0.25, 0.25])
+
+
+def test_constant_takes_traced_weights():
+  def weigh(first):
+    rule = weightings.constant(jnp.stack([first, 2 * first, first**2]))
+    return rule.update(observe(JACOBIANS['three']), rule.init(3))[0]
+
+  weights = jax.vmap(weigh)(jnp.array([0.5, 3.0]))
+  np.testing.assert_array_equal(weights, [[0.5, 1, 0.25], [3, 6, 9]])
+
+
+def test_constant_refuses_what_is_not_a_weight_for_each_objective():
+  with pytest.raises(ValueError, match=r'shape \(2, 1\).*a vector \[K\]'):
+    weightings.constant([[1.0], [2.0]])
+  rule = weightings.constant([1.0, 2.0])
+  with pytest.raises(ValueError, match='2 weights for 3 objectives'):
+    rule.update(observe(JACOBIANS['three']), rule.init(3))
