@@ -780,7 +780,17 @@ def test_a_gradient_that_is_not_finite_leaves_the_state_and_is_seen(
     lambda p: as_mapping(OBJECTIVES)(losses_fn(p, -0.7 * BATCH)), PARAMS
   )
   updates, state = optimizer.update(pullback, good, PARAMS, losses=losses)
-XX, ['loss', 'gradient'])
+  assert not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(updates))
+  # A rule with state forgets the step; one without has nothing to forget, and
+  # its weights are those of the losses, which were finite.
+  assert_trees_close(state.weighting, good.weighting, rtol=0, atol=0)
+  if jax.tree.leaves(good.weighting):
+    assert_trees_close(state.weights, good.weights, rtol=0, atol=0)
+  assert np.all(np.isfinite(state.weights))
+
+
+@each_kind
+@pytest.mark.parametrize('where', ['loss', 'gradient'])
 def test_a_guard_skips_exactly_the_step_that_is_not_finite(rule, where):
   optimizer = optax.chain(
     mimo_jax.balance(ALL_RULES[rule], objectives=OBJECTIVES),
