@@ -78,10 +78,11 @@ def sign_agreement():
 
 
 def inverse_lengths():
-  """Every gradient at length one: a rule that tells all rows apart."""
+  """The i-th gradient at length i: a rule that tells all rows apart."""
 
   def weigh(observation):
-    return 1 / jnp.sqrt(jnp.diagonal(observation.gramian))
+    place = 1.0 + jnp.arange(observation.num_objectives)
+    return place / jnp.sqrt(jnp.diagonal(observation.gramian))
 
   return mimo_jax.stateless(weigh, needs='gramian')
 

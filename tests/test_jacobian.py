@@ -157,13 +157,15 @@ LEAVES = {
 
 def random_jacobian(key, size, shapes, dtype=jnp.float32):
   """Leaves [K, *shape] of different lengths in rows and leaves."""
-  lengths = jnp.linspace(0.2, 3.0, size)
+  random = np.random.RandomState(jax.random.key_data(key))
+  lengths = np.linspace(0.2, 3.0, size)
   return [
-    (
-      jax.random.normal(jax.random.fold_in(key, i), (size, *shape))
-      * jnp.expand_dims(lengths, tuple(range(1, len(shape) + 1)))
-      * (1 + i)
-    ).astype(dtype)
+    jnp.asarray(
+      random.normal(size=(size, *shape))
+      * lengths.reshape(-1, *(1 for _ in shape))
+      * (1 + i),
+      dtype,
+    )
     for i, shape in enumerate(shapes)
   ]
 
@@ -183,7 +185,7 @@ def assert_is_gramian(gramian, jacobian, rtol=1e-6):
 
 
 @pytest.mark.parametrize('leaves', LEAVES)
-@pytest.mark.parametrize('size', [1, 2, 3])
+@pytest.mark.parametrize('size', [1, 3])
 def test_gramian_is_the_product_of_all_pairs(leaves, size, key):
   jacobian = random_jacobian(key, size, LEAVES[leaves])
   gramian = jax.jit(mimo_jax.gramian)(jacobian)
@@ -203,9 +205,10 @@ def test_gramian_is_right_and_symmetric_for_any_number_of_objectives(size, key):
 @pytest.mark.parametrize('size', [3, 17])
 def test_gramian_in_jit_is_the_eager_one(size, key):
   jacobian = random_jacobian(key, size, [(5, 31), ()])
-  np.testing.assert_allclose(
-    mimo_jax.gramian(jacobian), jax.jit(mimo_jax.gramian)(jacobian), rtol=1e-4
-  )
+  jitted = np.asarray(jax.jit(mimo_jax.gramian)(jacobian))
+  lengths = np.sqrt(np.diagonal(jitted))
+  difference = np.abs(mimo_jax.gramian(jacobian) - jitted)
+  assert np.all(difference <= 5e-6 * np.outer(lengths, lengths))
 
 
 @pytest.mark.parametrize('size', [2, 17])

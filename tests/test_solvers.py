@@ -354,3 +354,9 @@ def test_solvers_trace_once(solver):
     gramian = jnp.asarray(rows @ rows.T)
     traced(*(gramian, jnp.asarray(linear))[: solve.__code__.co_argcount])
   assert len(traces) == 1
+
+
+@pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
+def test_min_norm_of_what_is_not_finite_is_not_finite(value):
+  gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])
+  assert np.all(np.isnan(solvers.min_norm(gramian)))

@@ -25,7 +25,8 @@ def min_norm(gramian: jax.Array) -> jax.Array:
       are the shortest point themselves and share all weight equally.
 
   Returns:
-    a, [K]. Not unique if the vectors are affinely dependent; Jᵀa always is.
+    a, [K]. Not unique if the vectors are affinely dependent; Jᵀa always is. NaN
+    if G is not finite.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -53,4 +54,6 @@ def min_norm(gramian: jax.Array) -> jax.Array:
   weights = inverse * x
   weights = weights / jnp.sum(weights)
   share = is_zero / jnp.maximum(jnp.sum(is_zero), 1)
-  return jnp.where(jnp.any(is_zero), share, weights).astype(gramian.dtype)
+  weights = jnp.where(jnp.any(is_zero), share, weights)
+  finite = jnp.all(jnp.isfinite(gramian))
+  return jnp.where(finite, weights, jnp.nan).astype(gramian.dtype)

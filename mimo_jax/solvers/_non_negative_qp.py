@@ -33,7 +33,9 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
 
   Returns:
     x, [K]. Where A is singular the solution may not be unique; the one
-    returned has linearly independent columns of A in its support.
+    returned has linearly independent columns of A in its support. If those are
+    dependent to the precision of the type (1e-7 in float32), the cap on the
+    number of steps may end it at a feasible x that is not optimal.
 
   Examples:
     >>> import jax.numpy as jnp

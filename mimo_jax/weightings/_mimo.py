@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mimo_jax import base
 
@@ -43,6 +44,8 @@ def mimo(
 
   The paper's abstract states the problem, the penalty and the smoothing; the
   formulas here are our derivation from it.
+
+  Properties: linear_under_scaling.
 
   Args:
     penalty: λ ≥ 0, or a schedule `step -> λ`. Larger: the worst modality
@@ -113,7 +116,7 @@ def _check(
   """Checks what is known when the rule is made; traced values pass."""
   if callable(value) or isinstance(value, jax.core.Tracer):
     return
-  if jnp.shape(value) != () or not valid(value):
+  if np.shape(value) != () or not valid(value):
     raise ValueError(
       f'mimo was given {name}={value!r}; expected a number {expected}, or a'
       ' schedule.'
