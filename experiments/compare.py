@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tqdm
 from jax import lax
 from ml_collections import config_dict
@@ -63,9 +64,9 @@ def compare(
       changes what all methods must share.
   """
   methods = {name: _make(config, name) for name in config.compare}
-  workdir = runs.open_workdir(workdir, config)
   seeds = range(config.seed, config.seed + config.num_seeds)
   inputs = [data.open_data(config, seed) for seed in seeds]
+  workdir = runs.open_workdir(workdir, config)
   objectives = ('fused', *sorted(config.model.encoders))
 
   positions = [one.train.get_state() for one in inputs]
@@ -152,8 +153,10 @@ def compare(
     scores = evaluation.evaluate(
       method.evaluation_step, states[name].params, test
     )
+    skipped = optax.tree.get(states[name].opt_state, 'total_notfinite')
     rows += [
       {'method': name, 'seed': seed, 'split': 'test'}
+      | {'skipped_steps': int(skipped[i])}
       | {key: float(values[i]) for key, values in scores.items()}
       for i, seed in enumerate(seeds)
     ]

@@ -26,6 +26,7 @@ class Results(NamedTuple):
   header: Mapping[str, Any]
   modalities: Sequence[str]
   scores: Mapping[str, Mapping[str, Values]]  # method -> score -> [seeds]
+  skipped: Mapping[str, Sequence[int]]  # method -> non-finite steps, [seeds]
   seconds: Mapping[str, Values]  # method -> seconds a step, [calls]
 
 
@@ -40,10 +41,12 @@ def read(workdir: pathlib.Path) -> Results:
   header, *rows = runs.read_lines(path)
   names = [name for name in rows[0] if '/' in name]
   scores: dict[str, dict[str, Values]] = {}
+  skipped: dict[str, list[int]] = {}
   seeds = set()
   for method in dict.fromkeys(row['method'] for row in rows):
     own = [row for row in rows if row['method'] == method]
     seeds.add(tuple(row['seed'] for row in own))
+    skipped[method] = [row['skipped_steps'] for row in own]
     scores[method] = {
       name: np.array([row[name] for row in own]) for name in names
     }
@@ -53,6 +56,7 @@ def read(workdir: pathlib.Path) -> Results:
     header,
     modalities=header['objectives'][1:],
     scores=scores,
+    skipped=skipped,
     seconds={k: np.array(v) for k, v in header['seconds_per_step'].items()},
   )
 
@@ -87,6 +91,12 @@ def tables(workdir: pathlib.Path) -> str:
     for method in methods
   }
   plural = 's' if number > 1 else ''
+  diverged = [
+    f'`{method}` skipped {max(steps)} steps of a seed, because losses or'
+    ' gradients were not finite.'
+    for method, steps in results.skipped.items()
+    if max(steps) > 0
+  ]
   return '\n\n'.join(
     [
       f'Test accuracy in %, mean ± standard error over {number} seed{plural}.'
@@ -103,6 +113,7 @@ def tables(workdir: pathlib.Path) -> str:
       _table({name: score(f'accuracy/{name}') for name in modalities}),
       'Fused accuracy without one modality:',
       _table({name: score(f'missing/{name}') for name in modalities}),
+      *diverged,
     ]
   )
 
@@ -145,7 +156,7 @@ def _changes(changes: Mapping[str, Any]) -> str:
   """One method's changes to the configuration, for people."""
   weighting = dict(changes.get('weighting', {}))
   name = weighting.pop('name', None)
-  arguments = ', '.join(f'{k}={v:g}' for k, v in weighting.items())
+  arguments = ', '.join(f'{k}={v}' for k, v in weighting.items())
   words = [f'weighting `{name}({arguments})`'] if name else []
   words += [
     f'{topic} {key} = {value}'

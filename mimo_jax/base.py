@@ -83,6 +83,11 @@ def stateless(
   def update(
     observation: Observation, state: StatelessState
   ) -> tuple[PyTree, StatelessState]:
+    if getattr(observation, needs) is None:
+      raise ValueError(
+        f'This weighting needs the {needs}; the observation has'
+        f' {needs}=None. `mimo_jax.balance` gives what `Weighting.needs` says.'
+      )
     return weigh(observation), state
 
   return Weighting(init, update, needs)

@@ -280,6 +280,7 @@ def fake_results(workdir):
   }
   rows = [header] + [
     {'method': method, 'seed': seed, 'split': 'test'}
+    | {'skipped_steps': 3 * seed if method == 'sum' else 0}
     | dict(zip(names, values, strict=True))
     for method, runs_ in shares.items()
     for seed, values in enumerate(runs_)
@@ -333,6 +334,8 @@ def test_report_shows_what_was_measured(tmp_path):
   ]
   assert cells(own)[2] == ['joint', '30.00 ± 5.00', '70.00 ± 5.00 =']
   assert cells(missing)[3] == ['sum', '**50.00 ± 0.00**', '**50.00 ± 0.00**']
+  assert '`sum` skipped 3 steps' in text
+  assert '`joint` skipped' not in text
   assert 'mimo(penalty' not in text  # a method that was not run
   for name in ('accuracy.png', 'curves.png'):
     assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')

@@ -10,6 +10,7 @@ import numpy as np
 import properties
 import pytest
 
+import mimo_jax
 from mimo_jax import weightings
 
 FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
@@ -248,3 +249,14 @@ def test_constant_refuses_what_is_not_a_weight_for_each_objective():
   rule = weightings.constant([1.0, 2.0])
   with pytest.raises(ValueError, match='2 weights for 3 objectives'):
     rule.update(observe(JACOBIANS['three']), rule.init(3))
+
+
+@pytest.mark.parametrize('name', weightings.__all__)
+def test_a_rule_that_lacks_what_it_needs_says_so(name):
+  rule = getattr(weightings, name)()
+  bare = mimo_jax.Observation(losses=jnp.array([0.3, 0.7, 0.5]))
+  if rule.needs == 'losses':
+    rule.update(bare, rule.init(3))
+  else:
+    with pytest.raises(ValueError, match=f'{rule.needs}=None'):
+      rule.update(bare, rule.init(3))
