@@ -77,7 +77,11 @@ def train(
   with (
     metrics_path.open('a') as metrics_file,
     tqdm.tqdm(
-      initial=start, total=config.steps, desc='train', unit='step'
+      initial=start,
+      total=config.steps,
+      desc='train',
+      unit='step',
+      mininterval=0.5,
     ) as progress_bar,
   ):
 
@@ -95,7 +99,9 @@ def train(
       if step % config.log_every_steps == 0 or is_last:
         values = jax.tree.map(float, jax.device_get(metrics))
         log({'step': step, 'split': 'train', **values})
-        progress_bar.set_postfix_str(_summary(values, experiment.objectives))
+        progress_bar.set_postfix_str(
+          _summary(values, experiment.objectives), refresh=False
+        )
       if step % config.checkpoint_every_steps == 0 or is_last:
         _check_finite(state, config.max_skipped_steps)
         for split in ('validation', 'test') if is_last else ('validation',):
