@@ -77,14 +77,7 @@ def accuracy(
       axes.grid(visible=False, axis='x')
       axes.set_title(title, fontsize=10)
       axes.set_ylabel('test accuracy, %')
-    handles, labels = canvas.axes[0].get_legend_handles_labels()
-    canvas.legend(
-      handles,
-      labels,
-      ncols=len(scores),
-      loc='outside lower center',
-      frameon=False,
-    )
+    _legend(canvas)
     canvas.savefig(path)
 
 
@@ -129,12 +122,17 @@ def curves(
           axes.set_xlabel('step')
     grid[0, 0].set_ylabel('loss, mean over seeds')
     grid[1, 0].set_ylabel('weight, mean over seeds')
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    canvas.legend(
-      handles,
-      labels,
-      ncols=len(objectives),
-      loc='outside lower center',
-      frameon=False,
-    )
+    _legend(canvas)
     canvas.savefig(path)
+
+
+def _legend(canvas: figure.Figure) -> None:
+  """One legend below all panels, which share their labels."""
+  handles, labels = canvas.axes[0].get_legend_handles_labels()
+  canvas.legend(
+    handles,
+    labels,
+    ncols=len(labels),
+    loc='outside lower center',
+    frameon=False,
+  )

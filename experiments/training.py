@@ -103,17 +103,22 @@ def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
     modality: _named(nn, encoder)
     for modality, encoder in settings.pop('encoders').items()
   }
-  fusion = getattr(nn, settings.pop('fusion'))
+  fusion = _lookup(nn, settings.pop('fusion'))
   return nn.LateFusion(encoders=encoders, fusion=fusion, **settings)
+
+
+def _lookup(module: Any, name: str) -> Any:
+  function = getattr(module, name, None)
+  if function is None:
+    raise ValueError(f'{module.__name__} has no {name!r}.')
+  return function
 
 
 def _named(module: Any, settings: config_dict.ConfigDict) -> Any:
   """Calls the function of a module that `settings.name` names."""
   arguments = dict(settings)
   name = arguments.pop('name')
-  function = getattr(module, name, None)
-  if function is None:
-    raise ValueError(f'{module.__name__} has no {name!r}.')
+  function = _lookup(module, name)
   try:
     return function(**arguments)
   except TypeError as error:

@@ -16,12 +16,12 @@ from mimo_jax import _pullback
 from mimo_jax import base
 
 # Products are summed in runs of this many numbers before the runs are summed.
-# A reduction to K(K+1)/2 scalars in one go adds up millions of float32 numbers
-# one after the other: relative error 2e-2 at 1e7 parameters, and half the
-# speed. Runs of 64 leave 1e-7.
+# Reduced to scalars in one go, XLA on CPU adds up millions of float32 numbers
+# one after the other, with a relative error of 2e-2 at 1e7 parameters. Runs of
+# 64 leave 1e-7.
 _RUN = 64
-# The one-pass form is 2 to 12 times faster than a matrix product up to K = 32,
-# but compiles for 0.3 s a leaf at K = 16 and 2 s at K = 32.
+# Above this many objectives the K(K+1)/2 sums take seconds to compile, leaf by
+# leaf, and a matrix product does it.
 _MAX_UNROLLED = 16
 # Leaves of fewer numbers than this (biases, norms) are reduced together. Their
 # copies cost nothing, and compiling takes half as long.
@@ -121,7 +121,7 @@ def gramian(
 
   Accumulated in float32 (float64 for float64 gradients) whatever the
   gradients' type, with a relative error near 1e-7 at any number of parameters
-  up to K = 16; a few 1e-6 above, where a matrix product is faster.
+  up to K = 16; a few 1e-6 above, where it is a matrix product.
 
   Args:
     jacobian: leaves [K, ...]; or, with `objectives`, a mapping or sequence of
