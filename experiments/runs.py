@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,18 +61,11 @@ def open_workdir(
 
 def header(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What the first line of every metrics file says about the run."""
-  git = subprocess.run(
-    ['git', 'describe', '--always', '--dirty'],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parent,
-    check=False,
-  )
   return {
     'config': json.loads(_dump(config)),
     'seed': config.seed,
     'versions': {name: importlib.metadata.version(name) for name in _PACKAGES},
-    'commit': git.stdout.strip() or None,
+    'commit': _commit(),
     'device': jax.devices()[0].device_kind,
     'num_devices': jax.device_count(),
   }
@@ -163,3 +157,17 @@ class Checkpoints:
 
 def _dump(config: config_dict.ConfigDict) -> str:
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def _commit() -> str | None:
+  """The commit of this checkout; None without git, or outside of one."""
+  if shutil.which('git') is None:
+    return None
+  git = subprocess.run(
+    ['git', 'describe', '--always', '--dirty'],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parent,
+    check=False,
+  )
+  return git.stdout.strip() or None

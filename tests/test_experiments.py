@@ -370,6 +370,18 @@ def test_train_writes_what_it_says(tmp_path):
   assert list((tmp_path / 'tensorboard').glob('events*'))
 
 
+def test_header_says_the_commit_where_there_is_git(monkeypatch):
+  monkeypatch.setattr(
+    runs.subprocess,
+    'run',
+    lambda *_, **__: subprocess.CompletedProcess([], 0, stdout='abc123\n'),
+  )
+  monkeypatch.setattr(runs.shutil, 'which', lambda name: f'/bin/{name}')
+  assert runs.header(smoke())['commit'] == 'abc123'
+  monkeypatch.setattr(runs.shutil, 'which', lambda _: None)
+  assert runs.header(smoke())['commit'] is None
+
+
 def test_train_run_twice_does_nothing_the_second_time(tmp_path):
   first = train.train(smoke(), tmp_path)
   metrics = (tmp_path / 'metrics.jsonl').read_bytes()
