@@ -9,7 +9,9 @@ from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
 from mimo_jax._balance import BalanceState as BalanceState
 from mimo_jax._version import __version__ as __version__
+from mimo_jax.base import Direction as Direction
 from mimo_jax.base import Observation as Observation
+from mimo_jax.base import stateful as stateful
 from mimo_jax.base import stateless as stateless
 from mimo_jax.base import Weighting as Weighting
 from mimo_jax.jacobian import combine as combine
@@ -19,6 +21,7 @@ from mimo_jax.weightings import mimo as mimo
 
 __all__ = [
   'BalanceState',
+  'Direction',
   'Observation',
   'Weighting',
   'balance',
@@ -26,6 +29,7 @@ __all__ = [
   'gramian',
   'mimo',
   'solvers',
+  'stateful',
   'stateless',
   'value_and_jacobian',
   'weightings',

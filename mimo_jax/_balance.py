@@ -62,13 +62,23 @@ def balance(
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `losses`, in the form that `losses_fn` returns: a mapping name ->
-    scalar, a sequence of scalars, or a vector [K]. Other extra arguments are
-    ignored.
+    scalar, a sequence of scalars, or a vector [K]. Rules that say so in
+    `Weighting.extra_args` take more:
+
+    - `independent_updates`: a pair, each a pullback or a Jacobian as `updates`
+      may be, at the same params, on two batches independent of each other
+      (`updates` itself may be one of them).
+    - `losses_after`: the losses, in the form of `losses`, of the batch of the
+      step before at the params it led to, which are the present ones. Not
+      looked at in the first step: any losses do.
+
+    Other extra arguments are ignored.
 
   Raises:
     ValueError: if `objectives` are not unique names; when tracing, if losses
       are missing or do not match the objectives, the updates do not match the
-      losses, or a weighting with state for each objective has no `objectives`.
+      losses, an extra argument that the weighting needs is missing, or a
+      weighting with state for each objective has no `objectives`.
 
   Examples:
     >>> import jax
@@ -107,16 +117,15 @@ def balance(
     )
 
   def init(params: base.PyTree) -> BalanceState:
-    del params
     if names is not None:
       weights = jnp.zeros(len(names), jnp.result_type(float))
-      return BalanceState(weights, rule.init(len(names)))
-    if _has_state_for_each_objective(rule):
+      return BalanceState(weights, rule.init(len(names), params))
+    if _has_state_for_each_objective(rule, params):
       raise ValueError(
         'This weighting keeps state for each objective, so balance must know'
         ' them: balance(weighting, objectives=(primary, other, ...)).'
       )
-    return BalanceState(None, rule.init(1))
+    return BalanceState(None, rule.init(1, params))
 
   def update(
     updates: base.PyTree | Callable[[Any], Any],
@@ -126,10 +135,49 @@ def balance(
     losses: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
-    del extra_args
     given = _objectives.read(losses, names)
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
     observation = base.Observation(losses=_as_vector(means))
+
+    def averaged_gradients(
+      updates: base.PyTree | Callable[[Any], Any],
+    ) -> list[base.PyTree]:
+      if callable(updates):
+        gradients = _pullback.rows_of(updates, losses)
+        gradients = [gradients[i] for i in given.order]
+      else:
+        gradients = _objectives.gradients_of(updates, given, params)
+      _devices.check_not_summed(gradients, given.losses, axis_name)
+      gradients = [
+        jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
+        for gradient, share in zip(gradients, shares, strict=True)
+      ]
+      return _devices.sum_of_gradients(gradients, axis_name)
+
+    if 'losses_after' in rule.extra_args:
+      after = _objectives.read(_extra(extra_args, 'losses_after'), names)
+      if len(after.losses) != len(given.losses):
+        raise ValueError(
+          f'losses_after has {len(after.losses)} losses and losses has'
+          f' {len(given.losses)}; expected as many.'
+        )
+      means_after, _ = _devices.mean_of_losses(after.losses, axis_name)
+      observation = observation._replace(losses_after=_as_vector(means_after))
+    if 'independent_updates' in rule.extra_args:
+      pair = _extra(extra_args, 'independent_updates')
+      if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(
+          f'independent_updates is a {type(pair).__name__}; expected a pair of'
+          ' pullbacks or Jacobians, from two independent batches.'
+        )
+      first, second = (averaged_gradients(each) for each in pair)
+      together = [*first, *second]
+      observation = observation._replace(
+        cross_gramian=jacobian.gramian(together, range(len(together)))[
+          : len(first), len(first) :
+        ]
+      )
+
     if rule.needs == 'losses':
       weights, rule_state, good = _weigh(rule, observation, state.weighting)
       # By linearity the shares may go to the weights: one gradient to sum.
@@ -154,17 +202,7 @@ def balance(
         # numbers for.
         good &= _all_finite(direction)
     else:
-      if callable(updates):
-        gradients = _pullback.rows_of(updates, losses)
-        gradients = [gradients[i] for i in given.order]
-      else:
-        gradients = _objectives.gradients_of(updates, given, params)
-      _devices.check_not_summed(gradients, given.losses, axis_name)
-      gradients = [
-        jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
-        for gradient, share in zip(gradients, shares, strict=True)
-      ]
-      gradients = _devices.sum_of_gradients(gradients, axis_name)
+      gradients = averaged_gradients(updates)
       indices = range(len(gradients))
       observation = observation._replace(
         gramian=jacobian.gramian(gradients, indices)
@@ -173,7 +211,11 @@ def balance(
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
         observation = observation._replace(jacobian=stacked)
       weights, rule_state, good = _weigh(rule, observation, state.weighting)
-      direction = jacobian.combine(gradients, weights, indices)
+      direction = (
+        _like(weights.updates, gradients[0])
+        if isinstance(weights, base.Direction)
+        else jacobian.combine(gradients, weights, indices)
+      )
 
     logged = None
     if state.weights is not None:
@@ -191,7 +233,7 @@ def _weigh(
 ) -> tuple[base.PyTree, base.PyTree, jax.Array]:
   """Weights (NaN unless all that was seen is finite), state, and whether."""
   weights, state = rule.update(observation, state)
-  good = _all_finite((observation.losses, observation.gramian, weights))
+  good = _all_finite((observation._replace(jacobian=None), weights))
   weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
   return weights, state, good
 
@@ -203,6 +245,8 @@ def _all_finite(tree: base.PyTree) -> jax.Array:
 
 def _for_each_objective(weights: base.PyTree) -> jax.Array:
   """Weights [K]; for a weight at every coordinate, their mean."""
+  if isinstance(weights, base.Direction):
+    return weights.weights
   leaves = jax.tree.leaves(weights)
   count = sum(leaf[0].size for leaf in leaves)
   return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
@@ -221,7 +265,28 @@ def _as_vector(losses: list[jax.Array]) -> jax.Array:
   return jnp.stack([loss.astype(dtype) for loss in losses])
 
 
-def _has_state_for_each_objective(rule: base.Weighting) -> bool:
+def _like(updates: base.PyTree, gradient: base.PyTree) -> base.PyTree:
+  return jax.tree.map(
+    lambda leaf, like: leaf.astype(jnp.asarray(like).dtype), updates, gradient
+  )
+
+
+def _extra(extra_args: dict[str, Any], name: base.ExtraArg) -> Any:
+  if extra_args.get(name) is None:
+    raise ValueError(
+      f'This weighting needs the extra argument {name!r}, which balance was not'
+      ' given: optimizer.update(updates, opt_state, params, losses=losses,'
+      f' {name}=...).'
+    )
+  return extra_args[name]
+
+
+def _has_state_for_each_objective(
+  rule: base.Weighting, params: base.PyTree
+) -> bool:
   """Whether the state's shapes depend on the number of objectives."""
-  two, three = (jax.eval_shape(lambda k=k: rule.init(k)) for k in (2, 3))
+  two, three = (
+    jax.eval_shape(lambda params, k=k: rule.init(k, params), params)
+    for k in (2, 3)
+  )
   return two != three

@@ -4,6 +4,8 @@ Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
 stands on an axis, unless that is what the sample is there for.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 import scipy.optimize
@@ -107,11 +109,32 @@ def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
     'encoders': [rows[:, 1:3], rows[:, 3:].reshape(len(rows), 1, -1)],
     'bias': rows[:, 0],
   }
+  # Two more batches: their gradients differ from these, and their Gramian is
+  # not symmetric.
+  noise = generic(*rows.shape, seed=5) if rows.shape[1] else rows
+  first, second = rows * (1 + 0.1 * noise), rows * (1 - 0.2 * noise)
   return mimo_jax.Observation(
     losses=np.asarray(losses, np.float32),
     gramian=_gramian(jacobian),
     jacobian=jacobian,
+    cross_gramian=np.asarray(first @ second.T, np.float32),
+    losses_after=np.asarray(0.7 * losses**1.5, np.float32),
   )
+
+
+def params_of(rows: np.ndarray) -> dict[str, Any]:
+  """Params whose gradients `observe` shows."""
+  return {
+    'encoders': [np.zeros(2, np.float32), np.zeros([1, rows.shape[1] - 3])],
+    'bias': np.zeros([], np.float32),
+  }
+
+
+def flat(updates: Any) -> np.ndarray:
+  """Updates like `params_of`, as the vector [P] that rows are."""
+  first, second = updates['encoders']
+  leaves = [updates['bias'], first, second]
+  return np.concatenate([np.asarray(leaf, float).ravel() for leaf in leaves])
 
 
 def shortest(rows: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ docstring. Each check takes the weighting and the rows of a Jacobian, float64
 to is a part of Σ |aᵢ| ‖gᵢ‖, the lengths that it is summed from.
 """
 
+from typing import Any, NamedTuple
+
 import jacobians
 import jax
 import numpy as np
@@ -16,17 +18,42 @@ EPS = float(np.finfo(np.float32).eps)
 TOLERANCE = 64 * EPS
 
 
+class Weighed(NamedTuple):
+  """What a rule makes of the rows of a Jacobian, in float64."""
+
+  weights: np.ndarray  # [K]; where each coordinate has its own, their mean
+  direction: np.ndarray  # [P]
+
+
+def weighed(rows: np.ndarray, weights: Any) -> Weighed:
+  """Reads weights in any of the forms that a rule may return."""
+  if isinstance(weights, mimo_jax.Direction):
+    return Weighed(
+      np.asarray(weights.weights, float), jacobians.flat(weights.updates)
+    )
+  if isinstance(weights, dict):
+    each = np.stack(
+      [
+        jacobians.flat(jax.tree.map(lambda leaf, i=i: leaf[i], weights))
+        for i in range(len(rows))
+      ]
+    )
+    return Weighed(each.mean(1), (each * rows).sum(0))
+  weights = np.asarray(weights, float)
+  return Weighed(weights, rows.T @ weights)
+
+
 def weigh(
   rule: mimo_jax.Weighting,
   rows: np.ndarray,
   losses: np.ndarray | None = None,
-) -> np.ndarray:
-  """The first weights that a rule gives these rows, in float64."""
+) -> Weighed:
+  """What a rule makes of these rows in its first step."""
   if losses is None:
     losses = jacobians.losses_of(rows)
   observation = jacobians.observe(rows, losses)
-  weights, _ = jax.jit(rule.update)(observation, rule.init(len(rows)))
-  return np.asarray(weights, np.float64)
+  state = rule.init(len(rows), jacobians.params_of(rows))
+  return weighed(rows, jax.jit(rule.update)(observation, state)[0])
 
 
 def summed_lengths(rows: np.ndarray, weights: np.ndarray) -> float:
@@ -54,20 +81,20 @@ def assert_shortest(
 
 def simplex(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """aᵢ ≥ 0 and Σ aᵢ = 1."""
-  weights = weigh(rule, rows)
+  weights = weigh(rule, rows).weights
   assert weights.min() >= 0
   np.testing.assert_allclose(weights.sum(), 1, rtol=len(rows) * EPS)
 
 
 def min_norm(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """Jᵀa is the shortest vector of the convex hull of the rows."""
-  assert_shortest(rows, weigh(rule, rows), TOLERANCE)
+  assert_shortest(rows, weigh(rule, rows).weights, TOLERANCE)
 
 
 def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """J d ≥ 0: to first order no objective is made worse."""
-  weights = weigh(rule, rows)
-  gain = rows @ (rows.T @ weights)
+  weights, direction = weigh(rule, rows)
+  gain = rows @ direction
   allowed = np.linalg.norm(rows, axis=1) * summed_lengths(rows, weights)
   assert np.all(gain >= -TOLERANCE * allowed), (gain, allowed)
 
@@ -75,12 +102,12 @@ def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 def permutation_equivariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """The order of the objectives, the primary one included, moves no d."""
   losses = jacobians.losses_of(rows)
-  weights = weigh(rule, rows, losses)
+  weights, direction = weigh(rule, rows, losses)
   for order in (np.arange(len(rows))[::-1], np.roll(np.arange(len(rows)), 1)):
     permuted = weigh(rule, rows[order], losses[order])
     np.testing.assert_allclose(
-      rows[order].T @ permuted,
-      rows.T @ weights,
+      permuted.direction,
+      direction,
       rtol=0,
       atol=TOLERANCE * summed_lengths(rows, weights),
     )
@@ -88,11 +115,11 @@ def permutation_equivariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 def scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """J → sJ leaves the weights as they are; compared as d(sJ) = s d(J)."""
-  weights = weigh(rule, rows)
+  weights, direction = weigh(rule, rows)
   for scale in (1e-10, 3e-4, 7e3, 1e10):
     np.testing.assert_allclose(
-      rows.T @ weigh(rule, scale * rows),
-      rows.T @ weights,
+      weigh(rule, scale * rows).direction / scale,
+      direction,
       rtol=0,
       atol=TOLERANCE * summed_lengths(rows, weights),
     )
@@ -106,12 +133,13 @@ def linear_under_scaling(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
   def direction(lengths: np.ndarray) -> np.ndarray:
     scaled = lengths[:, None] * rows
-    return scaled.T @ weigh(rule, scaled, losses)
+    return weigh(rule, scaled, losses).direction
 
+  weights = weigh(rule, rows, losses).weights
   parts = 3 * direction(one) + 0.5 * direction(other)
   np.testing.assert_allclose(
     direction(3 * one + 0.5 * other),
     parts,
     rtol=0,
-    atol=TOLERANCE * 7 * summed_lengths(rows, weigh(rule, rows, losses)),
+    atol=TOLERANCE * 7 * summed_lengths(rows, weights),
   )

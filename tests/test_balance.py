@@ -53,7 +53,8 @@ class Smoothed(NamedTuple):
 def smoothed(decay=0.75):
   """Weights proportional to a running mean of the losses."""
 
-  def init(num_objectives):
+  def init(num_objectives, params=None):
+    del params
     return Smoothed(jnp.zeros(num_objectives), jnp.zeros((), jnp.int32))
 
   def update(observation, state):

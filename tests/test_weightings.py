@@ -44,20 +44,23 @@ def observe(rows):
   return jacobians.observe(rows, jacobians.losses_of(rows))
 
 
+def init(name, rows):
+  return RULES[name].init(len(rows), jacobians.params_of(rows))
+
+
 def updated(name, rows, steps=1):
   """The weights after some steps at the same point, jitted."""
-  rule = RULES[name]
-  update, state = jax.jit(rule.update), rule.init(len(rows))
+  update, state = jax.jit(RULES[name].update), init(name, rows)
   for _ in range(steps):
     weights, state = update(observe(rows), state)
   return weights, state
 
 
 def assert_same_direction(rows, weights, other, tolerance=properties.TOLERANCE):
-  weights, other = np.asarray(weights, float), np.asarray(other, float)
+  weights, direction = properties.weighed(rows, weights)
   np.testing.assert_allclose(
-    rows.T @ other,
-    rows.T @ weights,
+    properties.weighed(rows, other).direction,
+    direction,
     rtol=0,
     atol=tolerance * properties.summed_lengths(rows, weights),
   )
@@ -69,10 +72,12 @@ def test_weights_are_finite_float32_one_for_each_objective(name, sample):
   for scale in SCALES:
     rows = scale * JACOBIANS[sample]
     weights, _ = updated(name, rows, steps=2)
-    assert weights.shape == (len(rows),)
-    assert weights.dtype == jnp.float32
-    assert np.all(np.isfinite(weights)), (scale, weights)
-    assert np.all(np.isfinite(rows.T @ np.asarray(weights, float)))
+    for leaf in jax.tree.leaves(weights):
+      assert leaf.dtype == jnp.float32
+      assert np.all(np.isfinite(leaf)), (scale, weights)
+    each, direction = properties.weighed(rows, weights)
+    assert each.shape == (len(rows),)
+    assert np.all(np.isfinite(direction))
 
 
 @each_weighting
@@ -82,15 +87,16 @@ def test_weights_have_the_precision_of_the_losses(name):
     observation = jax.tree.map(
       lambda leaf: jnp.asarray(leaf, jnp.float64), observe(rows)
     )
-    rule = RULES[name]
-    weights, _ = rule.update(observation, rule.init(len(rows)))
-    assert weights.dtype == jnp.float64
+    weights, _ = RULES[name].update(observation, init(name, rows))
+    assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {
+      jnp.dtype(float)
+    }
 
 
 @each_weighting
 def test_state_keeps_its_structure_shapes_and_types(name):
   rows = JACOBIANS['conflicting']
-  first = RULES[name].init(len(rows))
+  first = init(name, rows)
   _, last = updated(name, rows, steps=3)
   assert jax.tree.structure(last) == jax.tree.structure(first)
   for new, old in zip(
@@ -110,7 +116,7 @@ def test_repeated_calls_trace_once(name):
     traces.append(observation)
     return rule.update(observation, state)
 
-  state = rule.init(4)
+  state = init(name, JACOBIANS['conflicting'])
   for sample in ('conflicting', 'stationary', 'conflicting'):
     _, state = update(observe(JACOBIANS[sample]), state)
   assert len(traces) == 1
@@ -124,9 +130,10 @@ def test_vmap_is_the_loop(name):
   observations = [observe(rows) for rows in samples]
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)
   together, _ = jax.jit(jax.vmap(rule.update, in_axes=(0, None)))(
-    stacked, rule.init(4)
+    stacked, init(name, samples[0])
   )
-  for rows, weights in zip(samples, together, strict=True):
+  for i, rows in enumerate(samples):
+    weights = jax.tree.map(lambda leaf, i=i: leaf[i], together)
     assert_same_direction(rows, updated(name, rows)[0], weights)
 
 
@@ -134,27 +141,40 @@ def test_vmap_is_the_loop(name):
 @pytest.mark.parametrize('sample', ['five', 'rank_deficient', 'zero_row'])
 def test_jit_is_eager(name, sample):
   rows, rule = JACOBIANS[sample], RULES[name]
-  eager, _ = rule.update(observe(rows), rule.init(len(rows)))
+  eager, _ = rule.update(observe(rows), init(name, rows))
   assert_same_direction(rows, updated(name, rows)[0], eager)
 
 
 @each_weighting
 @pytest.mark.parametrize('scale', SCALES)
 def test_one_objective_has_a_non_negative_multiple_of_its_gradient(name, scale):
-  weights, _ = updated(name, scale * JACOBIANS['one_row'])
+  rows = scale * JACOBIANS['one_row']
+  weights, direction = properties.weighed(rows, updated(name, rows)[0])
   assert weights.shape == (1,)
-  assert 0 <= weights[0] < np.inf
+  gradient = rows[0]
+  multiple = gradient @ direction / max(gradient @ gradient, 1e-300)
+  assert 0 <= multiple < np.inf
+  np.testing.assert_allclose(direction, multiple * gradient, rtol=1e-5)
 
 
 @each_weighting
 def test_weights_need_no_more_than_the_rule_declares(name):
   rule, observation = RULES[name], observe(JACOBIANS['five'])
   order = ('losses', 'gramian', 'jacobian')
-  unseen = order[order.index(rule.needs) + 1 :]
+  unseen = [*order[order.index(rule.needs) + 1 :]]
+  if 'independent_updates' not in rule.extra_args:
+    unseen.append('cross_gramian')
+  if 'losses_after' not in rule.extra_args:
+    unseen.append('losses_after')
   hidden = observation._replace(**dict.fromkeys(unseen))
-  state = rule.init(5)
+  state = init(name, JACOBIANS['five'])
   weights, _ = rule.update(hidden, state)
-  np.testing.assert_array_equal(weights, rule.update(observation, state)[0])
+  for leaf, same in zip(
+    jax.tree.leaves(weights),
+    jax.tree.leaves(rule.update(observation, state)[0]),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(leaf, same)
 
 
 @pytest.mark.parametrize(('name', 'claim'), CLAIMS)
@@ -255,8 +275,10 @@ def test_constant_refuses_what_is_not_a_weight_for_each_objective():
 def test_a_rule_that_lacks_what_it_needs_says_so(name):
   rule = getattr(weightings, name)()
   bare = mimo_jax.Observation(losses=jnp.array([0.3, 0.7, 0.5]))
-  if rule.needs == 'losses':
-    rule.update(bare, rule.init(3))
-  else:
+  state = rule.init(3, {'w': jnp.zeros(2)})
+  if rule.needs != 'losses':
     with pytest.raises(ValueError, match=f'{rule.needs}=None'):
-      rule.update(bare, rule.init(3))
+      rule.update(bare, state)
+  for argument in rule.extra_args if rule.needs == 'losses' else ():
+    with pytest.raises(ValueError, match=argument):
+      rule.update(bare, state)

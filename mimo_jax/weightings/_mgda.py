@@ -44,7 +44,6 @@ def mgda() -> base.Weighting:
   """
 
   def weigh(observation: base.Observation) -> jax.Array:
-    assert observation.gramian is not None  # `stateless` has checked it
     return solvers.min_norm(observation.gramian)
 
   return base.stateless(weigh, needs='gramian')

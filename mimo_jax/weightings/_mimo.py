@@ -93,8 +93,8 @@ def mimo(
       needs='losses',
     )
 
-  def init(num_objectives: int) -> MIMOState:
-    del num_objectives
+  def init(num_objectives: int, params: base.PyTree = None) -> MIMOState:
+    del num_objectives, params
     return MIMOState(step=jnp.zeros((), jnp.int32))
 
   def update(
@@ -107,7 +107,7 @@ def mimo(
     )
     return weights, MIMOState(step=state.step + 1)
 
-  return base.Weighting(init, update, needs='losses')
+  return base.stateful(init, update, needs='losses')
 
 
 def _check(

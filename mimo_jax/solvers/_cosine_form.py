@@ -1,0 +1,57 @@
+"""Gramians split into what does not depend on lengths, and the lengths."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class CosineForm(NamedTuple):
+  """G = longest² · diag(lengths) cosines diag(lengths), but for zero vectors.
+
+  Where `is_zero`, length and cosine with itself are 1 and the cosines with
+  others 0: a unit vector orthogonal to all, which leaves systems of equations
+  regular and the others' solutions alone.
+  """
+
+  cosines: jax.Array  # [K, K], unit diagonal
+  lengths: jax.Array  # [K], of the vectors, relative to the longest
+  longest: jax.Array  # [], 1 if all are zero
+  is_zero: jax.Array  # [K] bool
+
+
+def cosine_form(gramian: jax.Array) -> CosineForm:
+  """Splits a Gramian into cosines and lengths.
+
+  Solvers that work on cosines are exact however the lengths differ, in float32
+  too, where the condition of the Gramian, the square of that of the vectors,
+  would leave nothing.
+
+  Args:
+    gramian: G, [K, K], inner products of K vectors.
+
+  Returns:
+    A `CosineForm`, NaN if G is not finite. A vector counts as zero if its
+    square, relative to that of the longest, is zero in the type of G.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import solvers
+    >>> form = solvers.cosine_form(jnp.array([[4.0, 3.0], [3.0, 9.0]]))
+    >>> form.cosines[0].tolist(), form.lengths.tolist(), float(form.longest)
+    ([1.0, 0.5], [0.667, 1.0], 3.0)
+  """
+  # Scaled by the largest entry first: squares of 1e-30 would otherwise vanish.
+  largest = jnp.max(jnp.diagonal(gramian))
+  largest = jnp.where(largest == 0, 1, largest)
+  scaled = gramian / largest
+  squares = jnp.diagonal(scaled)
+  is_zero = squares <= 0
+  lengths = jnp.sqrt(jnp.where(is_zero, 1, squares))
+  cosines = scaled / lengths[None, :] / lengths[:, None]
+  both = ~is_zero[:, None] & ~is_zero[None, :]
+  identity = jnp.eye(len(squares), dtype=gramian.dtype)
+  # The diagonal is 1 by definition, not to rounding.
+  cosines = jnp.where(both & (identity == 0), cosines, identity)
+  cosines = jnp.where(jnp.all(jnp.isfinite(gramian)), cosines, jnp.nan)
+  return CosineForm(cosines, lengths, jnp.sqrt(largest), is_zero)
