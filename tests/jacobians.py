@@ -104,7 +104,8 @@ def losses_of(rows: np.ndarray) -> np.ndarray:
 
 def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
   """All that a weighting may ask to see, of a Jacobian in three leaves."""
-  rows = np.asarray(rows, np.float32)
+  dtype = np.dtype(jax.numpy.result_type(float))
+  rows = np.asarray(rows, dtype)
   jacobian = {
     'encoders': [rows[:, 1:3], rows[:, 3:].reshape(len(rows), 1, -1)],
     'bias': rows[:, 0],
@@ -114,19 +115,20 @@ def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
   noise = generic(*rows.shape, seed=5) if rows.shape[1] else rows
   first, second = rows * (1 + 0.1 * noise), rows * (1 - 0.2 * noise)
   return mimo_jax.Observation(
-    losses=np.asarray(losses, np.float32),
+    losses=np.asarray(losses, dtype),
     gramian=_gramian(jacobian),
     jacobian=jacobian,
-    cross_gramian=np.asarray(first @ second.T, np.float32),
-    losses_after=np.asarray(0.7 * losses**1.5, np.float32),
+    cross_gramian=np.asarray(first @ second.T, dtype),
+    losses_after=np.asarray(0.7 * losses**1.5, dtype),
   )
 
 
 def params_of(rows: np.ndarray) -> dict[str, Any]:
   """Params whose gradients `observe` shows."""
+  dtype = np.dtype(jax.numpy.result_type(float))
   return {
-    'encoders': [np.zeros(2, np.float32), np.zeros([1, rows.shape[1] - 3])],
-    'bias': np.zeros([], np.float32),
+    'encoders': [np.zeros(2, dtype), np.zeros([1, rows.shape[1] - 3], dtype)],
+    'bias': np.zeros([], dtype),
   }
 
 
@@ -154,3 +156,31 @@ def shortest(rows: np.ndarray) -> np.ndarray:
 def is_stationary(rows: np.ndarray) -> bool:
   """Whether some convex combination of the rows is zero."""
   return np.linalg.norm(shortest(rows)) <= 1e-9 * np.linalg.norm(rows)
+
+
+def is_strongly_stationary(rows: np.ndarray) -> bool:
+  """Whether some combination of the rows with all weights positive is zero.
+
+  The largest smallest weight on unit rows, by a linear program.
+  """
+  lengths = np.linalg.norm(rows, axis=1)
+  size = len(rows)
+  if not lengths.min():
+    # A zero row takes any weight; what is left of the others decides.
+    return not lengths.max() or is_strongly_stationary(rows[lengths > 0])
+  units = rows / lengths[:, None]
+  # Variables: weights, and their minimum t, to be made large.
+  program = scipy.optimize.linprog(
+    np.append(np.zeros(size), -1),
+    A_ub=np.column_stack([-np.eye(size), np.ones(size)]),
+    b_ub=np.zeros(size),
+    A_eq=np.vstack(
+      [
+        np.column_stack([units.T, np.zeros(rows.shape[1])]),
+        np.append(np.ones(size), 0),
+      ]
+    ),
+    b_eq=np.append(np.zeros(rows.shape[1]), 1),
+    bounds=(0, None),
+  )
+  return program.status == 0 and -program.fun > 1e-6

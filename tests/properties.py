@@ -87,8 +87,13 @@ def simplex(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def min_norm(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """Jᵀa is the shortest vector of the convex hull of the rows."""
-  assert_shortest(rows, weigh(rule, rows).weights, TOLERANCE)
+  """Jᵀa is the shortest vector of the hull of the rows that are not zero."""
+  weights = weigh(rule, rows).weights
+  used = np.any(rows != 0, axis=1)
+  if used.any():
+    np.testing.assert_array_equal(weights[~used], 0)
+    rows, weights = rows[used], weights[used]
+  assert_shortest(rows, weights, TOLERANCE)
 
 
 def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
@@ -143,3 +148,150 @@ def linear_under_scaling(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
     rtol=0,
     atol=TOLERANCE * 7 * summed_lengths(rows, weights),
   )
+
+
+def after_steps(
+  rule: mimo_jax.Weighting,
+  rows: np.ndarray,
+  scales: np.ndarray | float,
+  units: np.ndarray | float,
+) -> Weighed:
+  """What a rule makes of losses that fell at unequal rates for three steps.
+
+  Losses are multiplied by `scales`, in which they are measured; rows by
+  `units`.
+  """
+  rows = rows * np.broadcast_to(units, len(rows))[:, None]
+  losses = scales * jacobians.losses_of(rows)
+  rates = np.linspace(0.5, 0.9, len(rows))
+  state = rule.init(len(rows), jacobians.params_of(rows))
+  update, weights = jax.jit(rule.update), None
+  for step in range(4):
+    observation = jacobians.observe(rows, losses * rates**step)
+    after = np.asarray(losses * rates ** (step - 0.4), np.float32)
+    observation = observation._replace(losses_after=after)
+    weights, state = update(observation, state)
+  return weighed(rows, weights)
+
+
+def loss_scale_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """L → sL, at all steps, leaves the weights as they are."""
+  weights, direction = after_steps(rule, rows, 1.0, 1.0)
+  for scale in (1e-10, 3e-4, 7e3, 1e10):
+    np.testing.assert_allclose(
+      after_steps(rule, rows, scale, 1.0).direction,
+      direction,
+      rtol=0,
+      atol=TOLERANCE * summed_lengths(rows, weights),
+    )
+
+
+def unit_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """L → c∘L and, with it, J → diag(c) J: d keeps its direction for all c > 0.
+
+  Compared as d over the lengths that it is summed from.
+  """
+
+  def relative(units: np.ndarray) -> np.ndarray:
+    weights, direction = after_steps(rule, rows, units, units)
+    length = summed_lengths(rows * units[:, None], weights)
+    return direction / length if length else direction
+
+  expected = relative(np.ones(len(rows)))
+  for units in (
+    np.geomspace(1e-3, 50, len(rows)),
+    np.linspace(3, 1, len(rows)),
+  ):
+    np.testing.assert_allclose(
+      relative(units), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+def strongly_stationary(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """No direction where a positive combination of all rows is zero."""
+  lengths = np.linalg.norm(rows, axis=1)
+  if not jacobians.is_strongly_stationary(rows):
+    return
+  weights, direction = weigh(rule, rows)
+  allowed = TOLERANCE * (lengths @ np.abs(weights))
+  assert np.linalg.norm(direction) <= allowed, (direction, allowed)
+
+
+def impartial(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """Independent rows: the same cosine of d with each."""
+  lengths = np.linalg.norm(rows, axis=1)
+  if not lengths.min() or len(rows) > rows.shape[1]:
+    return
+  if np.linalg.cond(rows / lengths[:, None]) > 100:
+    return
+  weights, direction = weigh(rule, rows)
+  along = rows @ direction / lengths
+  np.testing.assert_allclose(
+    along, along.mean(), rtol=0, atol=TOLERANCE * summed_lengths(rows, weights)
+  )
+  assert np.linalg.norm(direction) > 0
+
+
+def bargaining(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """aᵢ (G a)ᵢ is the same for every row that is not zero, or all a are 0."""
+  weights, direction = weigh(rule, rows)
+  lengths = np.linalg.norm(rows, axis=1)
+  assert np.all(weights[lengths == 0] == 0)
+  if not lengths.max() or jacobians.is_stationary(rows[lengths > 0]):
+    np.testing.assert_array_equal(weights, 0)
+    return
+  gains = (weights * (rows @ direction))[lengths > 0]
+  # What gᵢᵀd can be right to is a part of ‖gᵢ‖ Σ aⱼ‖gⱼ‖.
+  allowed = TOLERANCE * weights * lengths * summed_lengths(rows, weights)
+  assert np.all(np.abs(gains - gains.mean()) <= 2 * allowed[lengths > 0].max())
+  assert gains.min() > 0
+
+
+def row_scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """J → diag(s) J, s > 0, leaves d as it is.
+
+  By powers of two, which round nothing, so that no condition number enters.
+  """
+  weights, direction = weigh(rule, rows)
+  losses = jacobians.losses_of(rows)
+  exponents = np.arange(len(rows))
+  for scales in (2.0 ** (4 * exponents % 7 - 3), 2.0 ** (13 - 5 * exponents)):
+    scaled = weigh(rule, scales[:, None] * rows, losses)
+    np.testing.assert_allclose(
+      scaled.direction,
+      direction,
+      rtol=0,
+      atol=TOLERANCE * summed_lengths(rows, weights),
+    )
+
+
+def cagrad_ball(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """‖d − g₀‖ ≤ c ‖g₀‖ with the default c, and no other d there does better.
+
+  For any w on the simplex wᵀG p + c‖g₀‖ ‖Jᵀw‖ bounds min gᵢᵀd from above; the
+  weights beyond the mean, v = a − p, scaled to the simplex, must reach it.
+  Where d stops inside the ball, nothing is lost: J d ≥ 0.
+  """
+  c, size = 0.5, len(rows)
+  weights, direction = weigh(rule, rows)
+  lengths = np.linalg.norm(rows, axis=1)
+  if not lengths.max():
+    return
+  mean = rows.mean(0)
+  radius = c * np.linalg.norm(mean)
+  summed = summed_lengths(rows, weights)
+  distance = np.linalg.norm(direction - mean)
+  assert distance <= radius + TOLERANCE * summed
+  beyond = weights - 1 / size
+  assert beyond.min() >= -4 * EPS
+  used = lengths > 0
+  gains = rows[used] @ direction
+  if distance < radius - TOLERANCE * summed:
+    assert np.all(gains >= -TOLERANCE * lengths[used] * summed)
+    return
+  multipliers = beyond[used] / beyond[used].sum()
+  bound = multipliers @ (rows[used] @ mean) + radius * np.linalg.norm(
+    rows[used].T @ multipliers
+  )
+  scale = lengths[used] @ multipliers * summed
+  assert bound - gains.min() <= TOLERANCE * max(scale, np.abs(gains).min())

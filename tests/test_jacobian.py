@@ -236,10 +236,10 @@ def test_gramian_of_leaves_of_different_types_has_the_widest(key):
   assert_is_gramian(gramian, [wide, narrow.astype(jnp.bfloat16)])
 
 
-@pytest.mark.parametrize('size', [2, 17])
+@pytest.mark.parametrize('size', [2, 4, 17])
 def test_gramian_is_accurate_at_ten_million_params(size):
   # All positive: nothing cancels, every rounding of the sum shows.
-  count = 10**7 if size == 2 else 10**6
+  count = 10**7 if size <= 4 else 10**6
   ramp = jnp.linspace(0.1, 1.3, count)
   rows = [ramp ** (1 + i / 8) * (0.7 + i) for i in range(size)]
   exact = np.stack([np.asarray(row, np.float64) for row in rows])
@@ -247,6 +247,28 @@ def test_gramian_is_accurate_at_ten_million_params(size):
     lambda *rows: mimo_jax.gramian(rows, objectives=range(size))
   )(*rows)
   np.testing.assert_allclose(gramian, exact @ exact.T, rtol=1e-6)
+
+
+# 128 and 64 numbers are summed at a time, leaves of fewer than 4096 together.
+@pytest.mark.parametrize('size', [1, 2, 3, 4, 17])
+@pytest.mark.parametrize(
+  'counts',
+  [
+    (4095,), (4096,), (4097,), (4096 + 63,), (4096 + 64,), (4096 + 127,),
+    (33 * 128,), (33 * 128 + 1,), (127,), (128,), (0,), (0, 1, 4096, 4099, 3),
+  ],
+)  # fmt: skip
+def test_gramian_counts_every_number_of_a_leaf_once(counts, size, key):
+  jacobian = random_jacobian(key, size, [(count,) for count in counts])
+  gramian = jax.jit(mimo_jax.gramian)(jacobian)
+  assert gramian.shape == (size, size)
+  assert_is_gramian(gramian, jacobian, 1e-6 if size <= 16 else 5e-6)
+
+
+@pytest.mark.parametrize('size', [2, 17])
+def test_gramian_of_no_params_is_zero(size):
+  gramian = mimo_jax.gramian([{}] * size, objectives=range(size))
+  np.testing.assert_array_equal(gramian, np.zeros([size, size]))
 
 
 def test_gramian_does_not_depend_on_the_layout_of_the_tree(key):

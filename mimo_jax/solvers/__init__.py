@@ -1,8 +1,23 @@
 """The small [K, K] problems, each on its own: jittable, vmappable, exact."""
 
+from mimo_jax.solvers._alpha_fair import alpha_fair as alpha_fair
 from mimo_jax.solvers._cosine_form import cosine_form as cosine_form
-from mimo_jax.solvers._cosine_form import CosineForm as CosineForm
+from mimo_jax.solvers._dual_cone import dual_cone as dual_cone
+from mimo_jax.solvers._least_squares import least_squares as least_squares
+from mimo_jax.solvers._max_min_in_ball import max_min_in_ball as max_min_in_ball
 from mimo_jax.solvers._min_norm import min_norm as min_norm
 from mimo_jax.solvers._non_negative_qp import non_negative_qp as non_negative_qp
+from mimo_jax.solvers._simplex_projection import (
+  simplex_projection as simplex_projection,
+)
 
-__all__ = ['CosineForm', 'cosine_form', 'min_norm', 'non_negative_qp']
+__all__ = [
+  'alpha_fair',
+  'cosine_form',
+  'dual_cone',
+  'least_squares',
+  'max_min_in_ball',
+  'min_norm',
+  'non_negative_qp',
+  'simplex_projection',
+]

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _non_negative_qp
 
 
-def min_norm(gramian: jax.Array) -> jax.Array:
+def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   """Convex weights of the shortest vector in the hull of K vectors.
 
       a* = argmin  aᵀ G a   over  a ≥ 0, Σ a = 1
@@ -23,6 +24,8 @@ def min_norm(gramian: jax.Array) -> jax.Array:
   Args:
     gramian: G, [K, K], inner products of the vectors. Vectors of length zero
       are the shortest point themselves and share all weight equally.
+    drop_zero_rows: whether to leave them out instead, with weights of zero,
+      unless there are no others.
 
   Returns:
     a, [K]. Not unique if the vectors are affinely dependent; Jᵀa always is. NaN
@@ -39,21 +42,18 @@ def min_norm(gramian: jax.Array) -> jax.Array:
     P. Wolfe, Finding the nearest point in a polytope, Mathematical
     Programming 11, 1976, for the problem; the change of variables is ours.
   """
-  diagonal = jnp.diagonal(gramian)
-  # Scaled by the largest entry first: squares of 1e-30 would otherwise vanish.
-  largest = jnp.max(diagonal)
-  scaled = gramian / jnp.where(largest > 0, largest, 1)
-  squares = jnp.diagonal(scaled)
-  is_zero = squares <= 0
-  lengths = jnp.sqrt(jnp.where(is_zero, 1, squares))
-  cosines = scaled / lengths[None, :] / lengths[:, None]
-  inverse = jnp.min(lengths) / lengths
+  form = _cosine_form.cosine_form(gramian)
+  shortest = jnp.min(jnp.where(form.is_zero, jnp.inf, form.lengths))
+  # Zero vectors do not take part; if there are no others, none does.
+  inverse = jnp.where(form.is_zero, 0, shortest / form.lengths)
   x = _non_negative_qp.non_negative_qp(
-    cosines + jnp.outer(inverse, inverse), inverse
+    form.cosines + inverse[:, None] * inverse[None, :], inverse
   )
   weights = inverse * x
-  weights = weights / jnp.sum(weights)
-  share = is_zero / jnp.maximum(jnp.sum(is_zero), 1)
-  weights = jnp.where(jnp.any(is_zero), share, weights)
+  total = jnp.sum(weights)
+  weights = weights / jnp.where(total > 0, total, 1)
+  share = form.is_zero / jnp.maximum(jnp.sum(form.is_zero), 1)
+  share_all = jnp.all(form.is_zero) if drop_zero_rows else jnp.any(form.is_zero)
+  weights = jnp.where(share_all, share, weights)
   finite = jnp.all(jnp.isfinite(gramian))
   return jnp.where(finite, weights, jnp.nan).astype(gramian.dtype)

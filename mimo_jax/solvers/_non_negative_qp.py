@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mimo_jax.solvers import _pivot
+
 
 class _ActiveSet(NamedTuple):
   x: jax.Array  # [K], feasible: x >= 0, and 0 outside the support
   support: jax.Array  # [K] bool, where x may be positive
   refused: jax.Array  # [K] bool, tried since x last moved, and left at once
+  tableau: jax.Array  # [K, K + 1], [A | -b] with the support pivoted in
   steps: jax.Array
   done: jax.Array
 
@@ -52,38 +55,43 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
   size = linear.shape[0]
   dtype = jnp.result_type(matrix, linear)
   matrix, linear = matrix.astype(dtype), linear.astype(dtype)
-  tolerance = 4 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(linear))
-  identity = jnp.eye(size, dtype=dtype)
+  eps = jnp.finfo(dtype).eps
+  tolerance = 4 * eps * jnp.max(jnp.abs(linear))
+  indices = jnp.arange(size)
+  on_diagonal = indices[:, None] == indices[None, :]
 
   def step(state: _ActiveSet) -> _ActiveSet:
-    x, support = state.x, state.support
-    # Rows and columns outside the support become those of the identity.
-    system = jnp.where(support[:, None] & support[None, :], matrix, identity)
-    target = jnp.linalg.solve(system, jnp.where(support, linear, 0))
-    # A singular system (numerically dependent columns) has no usable target.
-    target = jnp.where(jnp.isfinite(target), target, 0)
+    x, support, tableau = state.x, state.support, state.tableau
+    inverse = tableau[:, :size]
+    # The minimiser on the support, and a step of iterative refinement, which
+    # takes back what pivots on nearly dependent columns have lost.
+    target = jnp.where(support, tableau[:, -1], 0)
+    residual = jnp.where(support, linear - matrix @ target, 0)
+    target = target + jnp.where(support, inverse @ residual, 0)
     blocked = support & (target <= 0)
     # How far towards the target before an entry reaches zero.
     ratios = jnp.where(blocked, x / jnp.where(blocked, x - target, 1), jnp.inf)
     ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
-    length = jnp.minimum(jnp.min(ratios), 1)
-    leaving = blocked & (ratios <= length)
-    moved = jnp.where(support & ~leaving, x + length * (target - x), 0)
-    x = jnp.where(jnp.any(blocked), moved, jnp.where(support, target, 0))
-    progress = length > 0
-    refused = jnp.where(progress, False, state.refused) | (leaving & ~progress)
-    support = support & ~leaving
-
-    # At the optimum of its support: let in the most violated condition.
-    violation = linear - matrix @ x
-    candidate = ~support & ~refused & (violation > tolerance)
+    leaving = jnp.argmin(ratios)
     settled = ~jnp.any(blocked)
+    length = jnp.where(settled, 1, jnp.minimum(ratios[leaving], 1))
+    leaves = ~settled & (indices == leaving)
+    moved = jnp.where(support & ~leaves, x + length * (target - x), 0)
+    x = jnp.where(settled, target, moved)
+    progress = length > 0
+    refused = jnp.where(progress, False, state.refused) | (leaves & ~progress)
+
+    # At the optimum of its support: let in the most violated condition, unless
+    # its column depends on the support's: the pivot is what is left of it.
+    violation = linear - matrix @ x
+    independent = jnp.sum(jnp.where(on_diagonal, inverse, 0), 1) > 8 * eps
+    candidate = ~support & ~refused & independent & (violation > tolerance)
+    done = settled & ~jnp.any(candidate)
     entering = jnp.argmax(jnp.where(candidate, violation, -jnp.inf))
-    enters = settled & jnp.any(candidate)
-    support = support | (enters & (jnp.arange(size) == entering))
-    return _ActiveSet(
-      x, support, refused, state.steps + 1, settled & ~jnp.any(candidate)
-    )
+    index = jnp.where(settled, entering, leaving)
+    support = jnp.where(done, support, support ^ (indices == index))
+    tableau = _pivot.pivot(tableau, index)
+    return _ActiveSet(x, support, refused, tableau, state.steps + 1, done)
 
   # All zeros, in the type and device variance of the data.
   zero = linear * 0
@@ -92,6 +100,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     x=zero,
     support=nothing,
     refused=nothing,
+    tableau=jnp.concatenate([matrix, -linear[:, None]], axis=1),
     steps=jnp.zeros((), jnp.int32),
     done=jnp.zeros((), bool),
   )

@@ -1,10 +1,63 @@
 """The weightings, one a file; this namespace is their registry."""
 
+from mimo_jax.weightings._aligned_mtl import aligned_mtl as aligned_mtl
+from mimo_jax.weightings._cagrad import cagrad as cagrad
+from mimo_jax.weightings._config import config as config
 from mimo_jax.weightings._constant import constant as constant
+from mimo_jax.weightings._cosmos import cosmos as cosmos
+from mimo_jax.weightings._dualproj import dualproj as dualproj
+from mimo_jax.weightings._dwa import dwa as dwa
+from mimo_jax.weightings._fairgrad import fairgrad as fairgrad
+from mimo_jax.weightings._famo import famo as famo
 from mimo_jax.weightings._fused_only import fused_only as fused_only
+from mimo_jax.weightings._geometric_mean import geometric_mean as geometric_mean
+from mimo_jax.weightings._graddrop import graddrop as graddrop
+from mimo_jax.weightings._gradvac import gradvac as gradvac
+from mimo_jax.weightings._imtl_g import imtl_g as imtl_g
+from mimo_jax.weightings._imtl_l import imtl_l as imtl_l
+from mimo_jax.weightings._krum import krum as krum
 from mimo_jax.weightings._mean import mean as mean
 from mimo_jax.weightings._mgda import mgda as mgda
 from mimo_jax.weightings._mimo import mimo as mimo
+from mimo_jax.weightings._nash_mtl import nash_mtl as nash_mtl
+from mimo_jax.weightings._pbi import pbi as pbi
+from mimo_jax.weightings._pcd import pcd as pcd
+from mimo_jax.weightings._pcgrad import pcgrad as pcgrad
+from mimo_jax.weightings._random import random as random
+from mimo_jax.weightings._stch import stch as stch
 from mimo_jax.weightings._sum import sum as sum
+from mimo_jax.weightings._trimmed_mean import trimmed_mean as trimmed_mean
+from mimo_jax.weightings._upgrad import upgrad as upgrad
+from mimo_jax.weightings._uw import uw as uw
 
-__all__ = ['constant', 'fused_only', 'mean', 'mgda', 'mimo', 'sum']
+__all__ = [
+  'aligned_mtl',
+  'cagrad',
+  'config',
+  'constant',
+  'cosmos',
+  'dualproj',
+  'dwa',
+  'fairgrad',
+  'famo',
+  'fused_only',
+  'geometric_mean',
+  'graddrop',
+  'gradvac',
+  'imtl_g',
+  'imtl_l',
+  'krum',
+  'mean',
+  'mgda',
+  'mimo',
+  'nash_mtl',
+  'pbi',
+  'pcd',
+  'pcgrad',
+  'random',
+  'stch',
+  'sum',
+  'trimmed_mean',
+  'upgrad',
+  'uw',
+]

@@ -1,12 +1,21 @@
 """Multiple-gradient descent."""
 
-import jax
+from typing import Literal
 
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
 from mimo_jax import base
 from mimo_jax import solvers
 
+_NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
 
-def mgda() -> base.Weighting:
+
+def mgda(
+  zero_rows: _arguments.ZeroRows = 'drop',
+  normalization: Literal['none', 'l2', 'loss', 'loss+'] = 'none',
+) -> base.Weighting:
   """Multiple-gradient descent algorithm (MGDA).
 
   The shortest vector in the convex hull of the gradients, which decreases
@@ -17,13 +26,27 @@ def mgda() -> base.Weighting:
   G = `observation.gramian`. Solved exactly. The authors' code and most
   libraries run Frank-Wolfe or projected steps for a fixed number of rounds
   instead and stop several percent short on three or more objectives.
-  Where a gradient is zero, so is the result, as the definition says.
+
+  A zero gradient is the shortest vector itself, so that by the definition one
+  finished or masked objective stops all others. Unless told to keep to that,
+  this rule leaves zero gradients out.
 
   Properties: simplex, min_norm, non_conflicting, permutation_equivariant,
     scale_invariant.
 
+  Args:
+    zero_rows: 'drop' ignores zero gradients; 'keep' returns zero where there
+      is one, as the definition says.
+    normalization: by what the gradients are divided before they enter the
+      problem, as in the code of Sener and Koltun: 'none'; 'l2', their lengths;
+      'loss', their losses; 'loss+', both. The weights are for the gradients as
+      they were; the guarantees hold without it.
+
   Returns:
     A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if zero_rows or normalization is none of its words.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -42,8 +65,23 @@ def mgda() -> base.Weighting:
     O. Sener and V. Koltun, `Multi-Task Learning as Multi-Objective
     Optimization <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018.
   """
+  _arguments.check_zero_rows('mgda', zero_rows)
+  if normalization not in _NORMALIZATIONS:
+    raise ValueError(
+      f'mgda was given normalization={normalization!r}; expected one of'
+      f' {_NORMALIZATIONS}.'
+    )
 
   def weigh(observation: base.Observation) -> jax.Array:
-    return solvers.min_norm(observation.gramian)
+    gramian, losses = observation.gramian, observation.losses
+    if normalization in ('l2', 'loss+'):
+      form = solvers.cosine_form(gramian)
+      gramian = jnp.where(form.is_zero, 0, form.cosines)
+    if normalization in ('loss', 'loss+'):
+      # A loss of zero is finished: its gradient is left as it is.
+      scale = jnp.where(losses == 0, 1, losses).astype(gramian.dtype)
+      gramian = gramian / scale[:, None] / scale[None, :]
+    weights = solvers.min_norm(gramian, drop_zero_rows=zero_rows == 'drop')
+    return weights.astype(observation.losses.dtype)
 
   return base.stateless(weigh, needs='gramian')

@@ -1,0 +1,42 @@
+"""Projection on the cone of directions that conflict with no gradient."""
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax.solvers import _cosine_form
+from mimo_jax.solvers import _non_negative_qp
+
+
+def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
+  """Weights of the projection of Jᵀu on the dual cone {d : J d ≥ 0}.
+
+      v* = argmin  vᵀ G v   over  v ≥ u,     d = Jᵀv*
+
+  Certificate: v ≥ u, G v ≥ 0 and (v − u)ᵀ G v = 0. Solved on cosines: with n
+  the lengths of the rows, y = n∘(v − u) ≥ 0 minimises ½ yᵀC y + (C (n∘u))ᵀ y.
+  So the answer does not depend on how the lengths differ, and no
+  regularisation is needed.
+
+  Args:
+    gramian: G, [K, K], inner products of the rows of J.
+    lower: u, [K], the weights of the vector to project.
+
+  Returns:
+    v, [K], at least u; not unique if rows are dependent, Jᵀv always is. A row
+    of length zero keeps its uᵢ. NaN if G is not finite.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import solvers
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> solvers.dual_cone(rows @ rows.T, jnp.array([0.5, 0.5])).tolist()
+    [0.611, 0.5]
+  """
+  form = _cosine_form.cosine_form(gramian)
+  scaled = jnp.where(form.is_zero, 0, form.lengths * lower)
+  linear = -form.cosines @ scaled
+  size = jnp.max(jnp.abs(linear))
+  # All zero: what is to be projected is zero already.
+  size = jnp.where(size == 0, 1, size)
+  excess = size * _non_negative_qp.non_negative_qp(form.cosines, linear / size)
+  return lower + excess / form.lengths

@@ -1,0 +1,147 @@
+"""The direction in a ball that is best for the worst objective."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mimo_jax.solvers import _cosine_form
+from mimo_jax.solvers import _pivot
+
+
+class _Path(NamedTuple):
+  level: jax.Array  # [], t
+  support: jax.Array  # [K] bool, the rows that are tight at this level
+  refused: jax.Array  # [K] bool, came or went since the level last rose
+  tableau: jax.Array  # [K, K + 2], [C | b | -c] with the support pivoted in
+  owed: jax.Array  # [] int32, the row to let in next, or -1
+  steps: jax.Array
+  done: jax.Array
+
+
+def max_min_in_ball(
+  gramian: jax.Array,
+  center: jax.Array,
+  radius: float | jax.Array,
+  *,
+  ceiling: float | jax.Array = jnp.inf,
+) -> jax.Array:
+  """Weights of the direction in a ball that most helps the worst objective.
+
+      d* = argmax  minᵢ gᵢᵀd   over  ‖d − g₀‖ ≤ r ‖g₀‖,     g₀ = Jᵀp
+
+  Let d(t) be the nearest point to g₀ with gᵢᵀd ≥ t for all i. It moves away
+  from g₀ as t grows, and d* is where it meets the sphere. d(t) is piecewise
+  affine: the rows that are tight change one at a time, at levels that are
+  found exactly, so d* is found exactly after about K pivots. Where t cannot
+  grow up to the sphere (zero is in the hull of the rows), any d in the ball
+  with J d ≥ 0 is optimal, and d* is the one nearest to g₀.
+
+  Certificate: with κ = r‖g₀‖, a = p + v, v ≥ 0 and w = v / Σ v, the duality gap
+  wᵀG p + κ √(wᵀG w) − minᵢ (G a)ᵢ is zero.
+
+  Args:
+    gramian: G, [K, K], inner products of the rows of J.
+    center: p, [K], the weights of g₀.
+    radius: r ≥ 0.
+    ceiling: the largest level t to go to, in units of G. 0 asks for no more
+      than J d ≥ 0.
+
+  Returns:
+    a, [K], at least p, with d* = Jᵀa. Rows of length zero are left out and
+    keep their pᵢ. NaN if G is not finite.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import solvers
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> mean = jnp.array([0.5, 0.5])
+    >>> solvers.max_min_in_ball(rows @ rows.T, mean, 0.5).tolist()
+    [0.704, 0.5]
+  """
+  form = _cosine_form.cosine_form(gramian)
+  size = center.shape[0]
+  cosines, valid = form.cosines, ~form.is_zero
+  dtype = cosines.dtype
+  eps = jnp.finfo(dtype).eps
+  indices = jnp.arange(size)
+  # In units of the longest row. gᵢᵀd ≥ t is uᵢᵀd ≥ t cᵢ with unit vectors u.
+  shortest = jnp.min(jnp.where(valid, form.lengths, 1))
+  inverse = jnp.where(valid, shortest / form.lengths, 0)  # c
+  scaled = jnp.where(valid, form.lengths * center, 0).astype(dtype)
+  along = cosines @ scaled  # b, uᵢᵀg₀
+  bound = jnp.square(jnp.asarray(radius, dtype)) * (scaled @ along)  # κ²
+  bound = jnp.maximum(bound, 0)
+  highest = jnp.asarray(ceiling, dtype) / (shortest * form.longest**2)
+
+  def on_sphere(support: jax.Array, tableau: jax.Array) -> jax.Array:
+    """The level at which this piece of the path meets the sphere."""
+    # ‖d(t) − g₀‖² = (t c − b)ᵀ y(t) on the support, y(t) = y₀ + t y₁.
+    offset = jnp.where(support, tableau[:, -2], 0)
+    slope = jnp.where(support, tableau[:, -1], 0)
+    square, half = inverse @ slope, inverse @ offset
+    rest = -along @ offset - bound
+    square = jnp.where(square > 0, square, 1)
+    root = jnp.sqrt(jnp.maximum(half**2 - square * rest, 0))
+    return (root - half) / square
+
+  def step(state: _Path) -> _Path:
+    offset, slope = state.tableau[:, -2], state.tableau[:, -1]
+    inverse_matrix = state.tableau[:, :size]
+    # The next level at which a weight or a slack reaches zero.
+    falling = slope < -8 * eps * jnp.max(jnp.abs(slope))
+    falling = falling & valid & ~state.refused
+    levels = jnp.where(falling, -offset / jnp.where(falling, slope, 1), jnp.inf)
+    levels = jnp.maximum(levels, state.level)
+    index = jnp.argmin(levels)
+    sphere = jnp.maximum(on_sphere(state.support, state.tableau), state.level)
+    last = jnp.minimum(sphere, jnp.maximum(highest, state.level))
+    owes = state.owed >= 0
+    reached = ~owes & (last <= levels[index])
+    level = jnp.where(owes, state.level, jnp.minimum(levels[index], last))
+
+    # A row that depends on the tight ones cannot become tight beside them: one
+    # of those must go first, the first whose weight falls to zero in exchange.
+    column = jnp.sum(jnp.where(indices == index, inverse_matrix, 0), axis=1)
+    own = column[index]
+    dependent = ~owes & ~reached & ~state.support[index] & (own <= 8 * eps)
+    gives = state.support & (column < -8 * eps)
+    weights = jnp.maximum(offset + level * slope, 0)
+    ratios = jnp.where(gives, weights / jnp.where(gives, -column, 1), jnp.inf)
+    # None can go: the level cannot grow any further.
+    done = reached | (dependent & ~jnp.any(gives))
+    going = jnp.argmin(ratios)
+    owed = jnp.where(dependent, index, -1).astype(jnp.int32)
+    index = jnp.where(owes, state.owed, jnp.where(dependent, going, index))
+
+    is_index = indices == index
+    refused = jnp.where(level > state.level, False, state.refused) | is_index
+    support = jnp.where(done, state.support, state.support ^ is_index)
+    tableau = jnp.where(done, state.tableau, _pivot.pivot(state.tableau, index))
+    return _Path(level, support, refused, tableau, owed, state.steps + 1, done)
+
+  zero = along * 0
+  first = jnp.where(valid, along / jnp.where(valid, inverse, 1), jnp.inf)
+  start = _Path(
+    level=jnp.min(first),
+    support=zero > 1,
+    refused=zero > 1,
+    tableau=jnp.concatenate(
+      [cosines, along[:, None], -inverse[:, None]], axis=1
+    ),
+    owed=jnp.argmin(first).astype(jnp.int32),
+    steps=jnp.zeros((), jnp.int32),
+    done=~jnp.isfinite(jnp.min(first)),
+  )
+  end = lax.while_loop(
+    lambda state: ~state.done & (state.steps < 10 * size + 10), step, start
+  )
+  excess = end.tableau[:, -2] + end.level * end.tableau[:, -1]
+  excess = jnp.where(end.support, excess, 0)
+  # A step of iterative refinement takes back what the pivots have lost.
+  residual = end.level * inverse - along - cosines @ excess
+  residual = jnp.where(end.support, residual, 0)
+  excess = excess + end.tableau[:, :size] @ residual
+  excess = jnp.where(end.support, jnp.maximum(excess, 0), 0)
+  return center + excess / form.lengths

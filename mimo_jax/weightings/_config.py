@@ -1,0 +1,73 @@
+"""Conflict-free inverse gradients."""
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import base
+from mimo_jax import solvers
+
+
+def config(preference: _arguments.Vector | None = None) -> base.Weighting:
+  """Conflict-free training by inverse gradients (ConFIG).
+
+  The unit vector with prescribed ratios of cosines with the gradients, as long
+  as the sum of the gradients' projections on it:
+
+      x = U⁺ p,    v = x / ‖x‖,    d = (Σᵢ gᵢᵀv) v
+
+  The rows of U are the unit gradients and p = `preference`. By their cosines
+  C, from `observation.gramian`: x = Uᵀ C⁺p. On independent gradients all
+  cosines are equal and positive with the default p, so that no objective gets
+  worse. On dependent ones x is the least-squares solution, and may conflict.
+  A zero gradient is ignored; opposed gradients give zero (TorchJD keeps
+  rounding noise there).
+
+  Properties: impartial, permutation_equivariant, scale_invariant,
+    linear_under_scaling.
+
+  Args:
+    preference: p ≥ 0, K numbers, that of the primary objective first, in
+      proportion to which d points along the unit gradients; by default all
+      equal.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if preference is not a vector of finite numbers at least 0, not
+      all 0; when tracing, if it does not have K entries.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.config()
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [1.226, 0.844]
+
+  References:
+    Q. Liu et al., `ConFIG: Towards Conflict-free Training of Physics Informed
+    Neural Networks <https://arxiv.org/abs/2408.11104>`_, ICLR 2025, Eq. 2.
+  """
+  _arguments.check_preference('config', preference)
+
+  def weigh(observation: base.Observation) -> jax.Array:
+    form = solvers.cosine_form(observation.gramian)
+    p = _arguments.preference_of('config', preference, form.lengths)
+    p = jnp.where(form.is_zero, 0, p / jnp.max(p))
+    solution, _ = solvers.least_squares(form.cosines, p)
+    along = form.cosines @ solution  # uᵢᵀx
+    square = solution @ along  # ‖x‖²
+    # x is zero to rounding: no direction has these cosines.
+    eps = jnp.finfo(square.dtype).eps
+    is_zero = square <= (
+      observation.num_objectives * eps * jnp.square(jnp.sum(jnp.abs(solution)))
+    )
+    lengths = jnp.where(form.is_zero, 0, form.lengths)
+    length = lengths @ along / jnp.where(is_zero, 1, square)
+    weights = jnp.where(is_zero, 0, length * solution / form.lengths)
+    return weights.astype(observation.losses.dtype)
+
+  return base.stateless(weigh, needs='gramian')

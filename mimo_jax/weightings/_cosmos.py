@@ -1,0 +1,85 @@
+"""Linear scalarization that keeps the losses at the angle of a preference."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+def cosmos(
+  penalty: _arguments.Scalar = 1.0,
+  preference: _arguments.Vector | None = None,
+) -> base.Weighting:
+  """Linear scalarization with a cosine penalty (COSMOS).
+
+  A weighted sum of the losses, less the cosine of the angle between the losses
+  and the preference, which draws the losses towards the ray along it:
+
+      S = rᵀL - λ cos(r, L)
+      w = ∂S/∂L = r - λ/‖L‖ ( r/‖r‖ - cos(r, L) L/‖L‖ )
+
+  λ = `penalty`, r = `preference`. λ = 0 is `constant` weights r. An objective
+  whose loss is smaller than its share along r loses weight, which a large λ/‖L‖
+  makes negative. The sum grows with the unit of the losses and the cosine does
+  not, so that the smaller the losses, the more the angle matters.
+
+  The authors draw r anew from a Dirichlet distribution at every step and show
+  it to the network, which learns all trade-offs at once; here it is fixed.
+  Where all losses are 0 there is no angle, and the weights are r; the authors'
+  1e-8 in the norm is not needed.
+
+  Properties: permutation_equivariant, linear_under_scaling.
+
+  Args:
+    penalty: λ ≥ 0. Larger: the angle matters more than the sum.
+    preference: r ≥ 0, K numbers, that of the primary objective first; by
+      default 1/K each. Used as they are.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if penalty is negative, or preference not a vector of finite
+      numbers ≥ 0 with one above; when tracing, if it does not have K entries.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.cosmos(preference=[0.5, 0.5])
+    >>> observation = mimo_jax.Observation(losses=jnp.array([0.6, 0.8]))
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [0.387, 0.585]
+
+  References:
+    M. Ruchte and J. Grabocka, `Scalable Pareto Front Approximation for Deep
+    Multi-Objective Learning <https://arxiv.org/abs/2103.13392>`_, ICDM 2021.
+  """
+  _arguments.check_number(
+    'cosmos',
+    'penalty',
+    penalty,
+    lambda value: 0 <= value < math.inf,
+    'at least 0',
+  )
+  _arguments.check_preference('cosmos', preference)
+
+  def weigh(observation: base.Observation) -> jax.Array:
+    losses = observation.losses
+    r = _arguments.preference_of('cosmos', preference, losses)
+    largest = jnp.max(jnp.abs(losses))
+    # Triggers where all losses are zero: there is no angle.
+    zero = largest < jnp.finfo(losses.dtype).tiny
+    largest = jnp.where(zero, 1, largest)
+    # Scaled first, so that no square under- or overflows.
+    scaled = jnp.where(zero, 1, losses / largest)
+    length = jnp.linalg.norm(scaled)
+    along_r, along_losses = r / jnp.linalg.norm(r), scaled / length
+    cosine = jnp.sum(along_r * along_losses)
+    slope = (along_r - cosine * along_losses) / length / largest
+    weights = r - penalty * jnp.where(zero, 0, slope)
+    return weights.astype(losses.dtype)
+
+  return base.stateless(weigh, needs='losses')

@@ -1,0 +1,115 @@
+"""Dynamic weight average."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+class DWAState(NamedTuple):
+  """State of `dwa`."""
+
+  step: jax.Array  # [] int32, steps taken
+  running: jax.Array  # [K], sum over this epoch so far, divided by its length
+  newer: jax.Array  # [K], L(e-1), mean over the last whole epoch
+  older: jax.Array  # [K], L(e-2), mean over the epoch before that
+
+
+def dwa(
+  temperature: _arguments.Scalar = 2.0, steps_per_epoch: int = 1
+) -> base.Weighting:
+  """Dynamic weight average (DWA).
+
+  Losses that fall slowly get more weight, by the ratio of the means L_i(e) of
+  the last two whole epochs:
+
+      r_i = L_i(e-1) / L_i(e-2),   w = K softmax(r/T)
+
+  T = `temperature`, e the present epoch. Σ w_i = K. All weights are 1 in the
+  first two epochs and whenever all losses fall at the same rate; the unit of a
+  loss does not matter. The weights are constants of S = Σ w_i L_i.
+
+  Epochs are counted here, in calls of `update`, where the authors average at
+  the end of each pass over the data. With the default every step is an epoch,
+  which follows the noise of single batches. Losses are taken to be positive;
+  one whose older mean is 0 has no rate, and r_i = 1 stands in for it.
+
+  Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
+
+  Args:
+    temperature: T > 0. Larger: more even weights.
+    steps_per_epoch: steps over which losses are averaged, at least 1. Larger:
+      less noise, slower to follow.
+
+  Returns:
+    A `mimo_jax.Weighting`; its state carries the number of steps taken and the
+    mean losses of this epoch and the two before.
+
+  Raises:
+    ValueError: if temperature is not positive, or steps_per_epoch not a whole
+      number of at least 1.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.dwa(temperature=1.0)
+    >>> state = rule.init(2)
+    >>> for losses in ([0.8, 0.8], [0.4, 0.8], [0.2, 0.8]):
+    ...   observation = mimo_jax.Observation(jnp.array(losses))
+    ...   weights, state = rule.update(observation, state)
+    ...   print(weights.tolist())
+    [1.0, 1.0]
+    [1.0, 1.0]
+    [0.755, 1.245]
+
+  References:
+    S. Liu, E. Johns and A. J. Davison, `End-to-End Multi-Task Learning with
+    Attention <https://arxiv.org/abs/1803.10704>`_, CVPR 2019.
+  """
+  _arguments.check_number(
+    'dwa', 'temperature', temperature, lambda value: value > 0, 'above 0'
+  )
+  _arguments.check_number(
+    'dwa',
+    'steps_per_epoch',
+    steps_per_epoch,
+    lambda value: (
+      np.issubdtype(np.asarray(value).dtype, np.integer) and value >= 1
+    ),
+    'that is whole, at least 1',
+  )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> DWAState:
+    del params
+    zeros = jnp.zeros(num_objectives, jnp.result_type(float))
+    return DWAState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+  def update(
+    observation: base.Observation, state: DWAState
+  ) -> tuple[jax.Array, DWAState]:
+    losses = observation.losses
+    largest = jnp.finfo(state.older.dtype).max
+    # Triggers in the first two epochs, and where a loss was 0 all epoch long.
+    no_rate = state.older == 0
+    rates = state.newer / jnp.where(no_rate, 1, state.older)
+    rates = jnp.where(no_rate, 1, jnp.clip(rates, -largest, largest))
+    # The largest is taken off first, so that no quotient overflows.
+    shares = jax.nn.softmax((rates - jnp.max(rates)) / temperature)
+    weights = (len(losses) * shares).astype(losses.dtype)
+
+    running = state.running + losses / steps_per_epoch
+    step = state.step + 1
+    is_end = step % steps_per_epoch == 0
+    state = DWAState(
+      step=step,
+      running=jnp.where(is_end, 0, running),
+      newer=jnp.where(is_end, running, state.newer),
+      older=jnp.where(is_end, state.newer, state.older),
+    )
+    return weights, state
+
+  return base.stateful(init, update, needs='losses')

@@ -1,0 +1,109 @@
+"""Gradient sign dropout."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mimo_jax import base
+
+
+class GradDropState(NamedTuple):
+  """State of `graddrop`."""
+
+  key: jax.Array  # [], of the next step's draws
+
+
+def graddrop(
+  leak: float | Sequence[float] | jax.Array = 0.0, seed: int = 0
+) -> base.Weighting:
+  """Gradient sign dropout (GradDrop).
+
+  Every coordinate p picks a sign at random, the likelier the more of the
+  gradients there have it, and drops the entries of the other sign:
+
+      Q_p = Σᵢ max(J_ip, 0) / Σᵢ |J_ip|,   U_p ~ uniform on [0, 1)
+      a_ip = ℓᵢ + (1 − ℓᵢ) M_ip
+      M_ip = [J_ip > 0] if U_p < Q_p else [J_ip < 0]
+
+  ℓ = `leak`. The weights are shaped like `observation.jacobian`. Without a leak
+  the direction is the positive or the negative part of the sum, and its
+  expectation the sum; coordinates where all agree are the sum itself, and where
+  all are zero nothing is kept.
+
+  On gradients of parameters. The paper's experiments drop in the gradients of a
+  shared representation, times the signs of its activations.
+
+  Properties: scale_invariant, permutation_equivariant.
+
+  Args:
+    leak: ℓ in [0, 1], the share of each gradient that is never dropped: one
+      number, or K of them, that of the primary objective first. 1 gives the
+      sum.
+    seed: of the draws.
+
+  Returns:
+    A `mimo_jax.Weighting`; state carries the random key.
+
+  Raises:
+    ValueError: if a leak is not between 0 and 1; when tracing, if there are
+      leaks, but not K.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.graddrop(leak=[0.5, 0.0])
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), jacobian=rows)
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [[0.5, 1.0, 1.0], [1.0, 1.0, 1.0]]
+
+  References:
+    Z. Chen et al., `Just Pick a Sign: Optimizing Deep Multitask Models with
+    Gradient Sign Dropout <https://arxiv.org/abs/2010.06808>`_, NeurIPS 2020,
+    Algorithm 1.
+  """
+  shape = np.shape(leak)
+  is_known = not isinstance(leak, jax.core.Tracer)
+  if len(shape) > 1 or (
+    is_known and not np.all((np.asarray(leak) >= 0) & (np.asarray(leak) <= 1))
+  ):
+    raise ValueError(
+      f'graddrop was given leak={leak!r}; expected a number in [0, 1], or one'
+      ' for each objective.'
+    )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> GradDropState:
+    del num_objectives, params
+    return GradDropState(key=jax.random.key(seed))
+
+  def update(
+    observation: base.Observation, state: GradDropState
+  ) -> tuple[base.PyTree, GradDropState]:
+    size = observation.num_objectives
+    if shape not in ((), (size,)):
+      raise ValueError(
+        f'graddrop was given {shape[0]} leaks for {size} objectives.'
+      )
+    dtype = observation.losses.dtype
+    leaks = jnp.broadcast_to(jnp.asarray(leak, dtype), (size,))
+    leaves, structure = jax.tree.flatten(observation.jacobian)
+    key, *leaf_keys = jax.random.split(state.key, len(leaves) + 1)
+
+    def weigh(leaf: jax.Array, leaf_key: jax.Array) -> jax.Array:
+      wide = leaf.astype(jnp.promote_types(leaf.dtype, dtype))
+      positive = jnp.sum(jnp.maximum(wide, 0), axis=0)
+      total = positive + jnp.sum(jnp.maximum(-wide, 0), axis=0)
+      # Where all are zero, either sign keeps nothing.
+      purity = positive / jnp.where(total == 0, 1, total)
+      drawn = jax.random.uniform(leaf_key, leaf.shape[1:], wide.dtype)
+      kept = jnp.where((drawn < purity)[None], wide > 0, wide < 0)
+      leaked = leaks.reshape(size, *[1] * (leaf.ndim - 1))
+      return jnp.where(kept, jnp.ones((), dtype), leaked)
+
+    weights = [weigh(*pair) for pair in zip(leaves, leaf_keys, strict=True)]
+    return jax.tree.unflatten(structure, weights), GradDropState(key)
+
+  return base.stateful(init, update, needs='jacobian')

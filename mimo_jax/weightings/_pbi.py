@@ -1,0 +1,93 @@
+"""Penalty-based boundary intersection."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+def pbi(
+  penalty: _arguments.Scalar = 5.0,
+  preference: _arguments.Vector | None = None,
+  ideal: _arguments.Scalar | _arguments.Vector = 0.0,
+) -> base.Weighting:
+  """Penalty-based boundary intersection (PBI).
+
+  Goes down along the ray from the ideal point that the preference points to,
+  and pays for the distance from that ray:
+
+      f = L - z,   u = p/‖p‖,   d₁ = fᵀu,   d₂ = ‖f - d₁ u‖
+      S = d₁ + θ d₂,   w = ∂S/∂L = u + θ (f - d₁ u)/d₂
+
+  θ = `penalty`, p = `preference`, z = `ideal`. At the minimum on the ray the
+  losses above z are in the ratio of p. θ = 0 is `constant` weights u. An
+  objective with less loss than its share along the ray is to get worse if θ is
+  large: its weight is negative. Two parts of fixed length, the weights do not
+  depend on how far the losses are from the ideal or the ray.
+
+  On the ray d₂ has no gradient, and w = u, here also where losses are nearer to
+  it than can be told in their type. (Others add a constant under the root,
+  which decides once losses are as small.)
+
+  Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
+
+  Args:
+    penalty: θ ≥ 0. Larger: nearer to the ray, at the cost of single objectives.
+    preference: p ≥ 0, K numbers, that of the primary objective first; by
+      default even. Only ratios matter.
+    ideal: z, losses that cannot be reached, one number or K of them.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if penalty is negative, preference not a vector of finite
+      numbers ≥ 0 with one above, or ideal not a finite number or vector; when
+      tracing, if a vector does not have K entries.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.pbi(penalty=0.5, preference=[0.8, 0.6])
+    >>> observation = mimo_jax.Observation(losses=jnp.array([0.3, 0.7]))
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [0.5, 1.0]
+
+  References:
+    Q. Zhang and H. Li, `MOEA/D: A Multiobjective Evolutionary Algorithm Based
+    on Decomposition <https://doi.org/10.1109/TEVC.2007.892759>`_, IEEE
+    Transactions on Evolutionary Computation 2007.
+  """
+  _arguments.check_number(
+    'pbi',
+    'penalty',
+    penalty,
+    lambda value: 0 <= value < math.inf,
+    'at least 0',
+  )
+  _arguments.check_preference('pbi', preference)
+  _arguments.check_numbers('pbi', 'ideal', ideal)
+
+  def weigh(observation: base.Observation) -> jax.Array:
+    losses = observation.losses
+    p = _arguments.preference_of('pbi', preference, losses)
+    z = _arguments.for_each_objective('pbi', 'ideal', ideal, losses)
+    limits = jnp.finfo(losses.dtype)
+    u = p / jnp.linalg.norm(p)
+    f = losses - z
+    largest = jnp.max(jnp.abs(f))
+    # Scaled first, so that no square under- or overflows. f may be all zero.
+    largest = jnp.where(largest < limits.tiny, 1, largest)
+    f = f / largest
+    across = f - jnp.sum(f * u) * u
+    distance = jnp.linalg.norm(across)
+    # Triggers on the ray, where the rest is rounding of L and z.
+    sizes = (jnp.abs(losses) + jnp.abs(z)) / largest
+    on_ray = distance <= 8 * limits.eps * jnp.linalg.norm(sizes)
+    away = jnp.where(on_ray, 0, across / jnp.where(on_ray, 1, distance))
+    return (u + penalty * away).astype(losses.dtype)
+
+  return base.stateless(weigh, needs='losses')

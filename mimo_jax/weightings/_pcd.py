@@ -1,0 +1,142 @@
+"""Priority-constrained descent."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mimo_jax import _arguments
+from mimo_jax import base
+from mimo_jax import solvers
+
+
+class PCDState(NamedTuple):
+  """State of `pcd`."""
+
+  squares: jax.Array  # [K], running mean of ‖gᵢ‖², v
+  step: jax.Array  # [] int32, steps taken, t
+
+
+def pcd(
+  progress: _arguments.Scalar | _arguments.Vector = 0.02,
+  decay: float = 0.999,
+) -> base.Weighting:
+  """Priority-constrained descent (PCD).
+
+  The direction nearest to the primary gradient along which every other
+  objective makes a minimum of progress:
+
+      g̃ᵢ = gᵢ / √v̂ᵢ
+      d̃ = argmin ‖d − g̃₁‖   s.t.   g̃ⱼᵀd ≥ τⱼ ‖g̃ⱼ‖²,  j ≥ 2
+      d = ‖g₁‖ d̃ / ‖d̃‖
+
+  v̂ is the bias-corrected running mean of ‖gᵢ‖² with decay β = `decay`, τ =
+  `progress`; the norms come from `observation.gramian`. Without conflicts d is
+  the primary gradient. Where the demands contradict each other d is the
+  primary gradient, too; where it is zero, so is d.
+
+  Like the published rule, d is stretched to full length even where d̃ is
+  short: against a secondary gradient that is exactly opposed, d points along
+  that one, away from the primary.
+
+  The paper adds 1e-8 to v̂; that makes gradients shorter than 1e-4 another
+  method, and is left out. A secondary gradient that is zero asks for nothing.
+
+  Properties: scale_invariant.
+
+  Args:
+    progress: τ in [0, 1], one number or K − 1 of them.
+    decay: β in [0, 1).
+
+  Returns:
+    A `mimo_jax.Weighting`; state carries the running means and the number of
+    steps.
+
+  Raises:
+    ValueError: if progress is not in [0, 1] or decay not in [0, 1); when
+      tracing, if progress has neither one nor K - 1 entries.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.pcd()
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    >>> rule.update(observation, rule.init(2))[0].tolist()
+    [1.848, 1.095]
+
+  References:
+    `Not All Objectives Are Born Equal: Priority-Constrained Descent for
+    Hierarchical Multi-Objective Optimization
+    <https://arxiv.org/abs/2606.29521>`_, TMLR 2026.
+  """
+  _arguments.check_numbers('pcd', 'progress', progress)
+  if not isinstance(progress, jax.core.Tracer) and (
+    np.min(progress) < 0 or np.max(progress) > 1
+  ):
+    raise ValueError(
+      f'pcd was given progress={progress!r}; expected it in [0, 1].'
+    )
+  _arguments.check_number(
+    'pcd', 'decay', decay, lambda value: 0 <= value < 1, 'in [0, 1)'
+  )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> PCDState:
+    del params
+    return PCDState(
+      squares=jnp.zeros(num_objectives, jnp.result_type(float)),
+      step=jnp.zeros((), jnp.int32),
+    )
+
+  def update(
+    observation: base.Observation, state: PCDState
+  ) -> tuple[jax.Array, PCDState]:
+    gramian = observation.gramian
+    size = observation.num_objectives
+    squares = decay * state.squares + (1 - decay) * jnp.diagonal(gramian)
+    step = state.step + 1
+    state = PCDState(squares.astype(state.squares.dtype), step)
+    if size == 1:
+      return jnp.ones_like(observation.losses), state
+
+    form = solvers.cosine_form(gramian)
+    eps = jnp.finfo(gramian.dtype).eps
+    # 1 − βᵗ without the cancellation that float32 has at β = 0.999.
+    log_decay = math.log(decay) if decay > 0 else -math.inf
+    corrected = squares / -jnp.expm1(step.astype(gramian.dtype) * log_decay)
+    means = jnp.sqrt(corrected) / form.longest  # √v̂, in units of lengths
+    means = jnp.where(means > 0, means, 1)
+    lengths = jnp.where(form.is_zero, 0, form.lengths / means)  # ‖g̃ᵢ‖
+    tau = jnp.asarray(progress, gramian.dtype)
+    tau = _arguments.for_each_objective(
+      'pcd', 'progress', tau, form.lengths[1:]
+    )
+
+    # d̃ = g̃₁ + Σ yⱼ uⱼ with unit vectors u and y ≥ 0; the constraints are
+    # uⱼᵀd̃ ≥ τⱼ ‖g̃ⱼ‖. What is added to the diagonal keeps demands bounded that
+    # contradict each other.
+    cosines = form.cosines[1:, 1:]
+    asked = jnp.where(form.is_zero[1:], 0, tau * lengths[1:])
+    missing = asked - lengths[0] * form.cosines[1:, 0]
+    missing = jnp.where(form.is_zero[1:], 0, missing)
+    bounded = cosines + 8 * eps * jnp.eye(size - 1, dtype=gramian.dtype)
+    scale = jnp.max(jnp.abs(missing))
+    scale = jnp.where(scale > 0, scale, 1)
+    y = scale * solvers.non_negative_qp(bounded, missing / scale)
+    left = jnp.max(missing - cosines @ y)
+    feasible = left <= jnp.sqrt(eps) * scale
+    y = jnp.where(feasible, y, 0)
+
+    whole = jnp.concatenate([lengths[:1], y])  # coefficients of u
+    square = whole @ form.cosines @ whole  # ‖d̃‖²
+    # d̃ is zero to rounding, or the primary gradient is.
+    is_zero = form.is_zero[0] | (
+      square <= size * eps * jnp.square(jnp.sum(jnp.abs(whole)))
+    )
+    stretch = form.lengths[0] / jnp.sqrt(jnp.where(is_zero, 1, square))
+    weights = jnp.where(is_zero, 0, stretch * whole / form.lengths)
+    return weights.astype(observation.losses.dtype), state
+
+  return base.stateful(init, update, needs='gramian')

@@ -1,0 +1,74 @@
+"""Smooth Tchebycheff scalarization."""
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+def stch(
+  temperature: _arguments.Scalar = 1.0,
+  preference: _arguments.Vector | None = None,
+  ideal: _arguments.Scalar | _arguments.Vector = 0.0,
+) -> base.Weighting:
+  """Smooth Tchebycheff scalarization (STCH).
+
+  The gradient of a smooth maximum of the losses, whose minimiser is Pareto
+  optimal, and which reaches every Pareto-optimal point for some p:
+
+      S = μ log Σ exp( p_i (L_i - z_i) / μ )
+      w_i = ∂S/∂L_i = p_i softmax(p (L - z) / μ)_i
+
+  μ = `temperature`, p = `preference`, z = `ideal`. S lies between
+  max p_i (L_i - z_i) and μ log K above it: μ → 0 leaves p_i on the worst
+  objective alone, μ → ∞ gives p_i / K to each.
+
+  μ is in units of p_i L_i, with the default p in those of L_i / K. LibMTL goes
+  by logarithms of losses over their means in the last of some warm-up epochs
+  instead, another rule, which is not offered.
+
+  Properties: permutation_equivariant, linear_under_scaling.
+
+  Args:
+    temperature: μ > 0. Larger: more even weights.
+    preference: p ≥ 0, K numbers, that of the primary objective first; by
+      default 1/K each. Larger: this objective matters more. Used as they are.
+    ideal: z, the losses to compare with, one number or K of them.
+
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if temperature is not positive, preference not a vector of
+      finite numbers ≥ 0 with one above, or ideal not a finite number or vector;
+      when tracing, if a vector does not have K entries.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.stch(temperature=0.5)
+    >>> observation = mimo_jax.Observation(losses=jnp.array([0.3, 0.7, 2.0]))
+    >>> rule.update(observation, rule.init(3))[0].tolist()
+    [0.062, 0.081, 0.191]
+
+  References:
+    X. Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective
+    Optimization <https://arxiv.org/abs/2402.19078>`_, ICML 2024.
+  """
+  _arguments.check_number(
+    'stch', 'temperature', temperature, lambda value: value > 0, 'above 0'
+  )
+  _arguments.check_preference('stch', preference)
+  _arguments.check_numbers('stch', 'ideal', ideal)
+
+  def weigh(observation: base.Observation) -> jax.Array:
+    losses = observation.losses
+    p = _arguments.preference_of('stch', preference, losses)
+    z = _arguments.for_each_objective('stch', 'ideal', ideal, losses)
+    gaps = p * (losses - z)
+    # The largest is taken off first, so that no quotient overflows.
+    shares = jax.nn.softmax((gaps - jnp.max(gaps)) / temperature)
+    return (p * shares).astype(losses.dtype)
+
+  return base.stateless(weigh, needs='losses')
