@@ -265,33 +265,45 @@ def row_scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
     )
 
 
-def cagrad_ball(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """‖d − g₀‖ ≤ c ‖g₀‖ with the default c, and no other d there does better.
+def assert_best_in_ball(
+  rows: np.ndarray, weights: np.ndarray, radius: float, tolerance: float
+) -> None:
+  """Certifies Jᵀa as best for the worst row within r‖g₀‖ of the mean g₀.
 
-  For any w on the simplex wᵀG p + c‖g₀‖ ‖Jᵀw‖ bounds min gᵢᵀd from above; the
+  For any w on the simplex wᵀG p + r‖g₀‖ ‖Jᵀw‖ bounds min gᵢᵀd from above; the
   weights beyond the mean, v = a − p, scaled to the simplex, must reach it.
-  Where d stops inside the ball, nothing is lost: J d ≥ 0.
+  Where d stops inside the ball, nothing can be gained: J d ≥ 0.
   """
-  c, size = 0.5, len(rows)
-  weights, direction = weigh(rule, rows)
   lengths = np.linalg.norm(rows, axis=1)
   if not lengths.max():
     return
+  direction = rows.T @ weights
   mean = rows.mean(0)
-  radius = c * np.linalg.norm(mean)
+  reach = radius * np.linalg.norm(mean)
   summed = summed_lengths(rows, weights)
   distance = np.linalg.norm(direction - mean)
-  assert distance <= radius + TOLERANCE * summed
-  beyond = weights - 1 / size
-  assert beyond.min() >= -4 * EPS
+  assert distance <= reach + tolerance * summed
+  beyond = weights - 1 / len(rows)
+  assert beyond.min() >= -tolerance
   used = lengths > 0
   gains = rows[used] @ direction
-  if distance < radius - TOLERANCE * summed:
-    assert np.all(gains >= -TOLERANCE * lengths[used] * summed)
+  if distance < reach - tolerance * summed:
+    # The level is found to the square root of what C is right to, where zero
+    # is in the hull.
+    assert np.all(gains >= -np.sqrt(tolerance) * lengths[used] * summed)
+    return
+  if beyond[used].sum() <= tolerance:  # the ball is a point
+    assert reach <= tolerance * summed
     return
   multipliers = beyond[used] / beyond[used].sum()
-  bound = multipliers @ (rows[used] @ mean) + radius * np.linalg.norm(
+  bound = multipliers @ (rows[used] @ mean) + reach * np.linalg.norm(
     rows[used].T @ multipliers
   )
-  scale = lengths[used] @ multipliers * summed
-  assert bound - gains.min() <= TOLERANCE * max(scale, np.abs(gains).min())
+  # Each gain is right to a part of what it is summed from.
+  allowed = tolerance * (lengths[used] + lengths[used] @ multipliers) * summed
+  assert np.all(bound - gains <= allowed), (bound - gains, allowed)
+
+
+def cagrad_ball(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
+  """Jᵀa is best for the worst row in the ball, with the default c of 0.5."""
+  assert_best_in_ball(rows, weigh(rule, rows).weights, 0.5, TOLERANCE)

@@ -96,8 +96,10 @@ def compiled(rules):
   }
 
 
+# Every weighting goes through a chain at the end of this file.
+ONE_OF_A_KIND = ('fused_only', 'mgda', 'mimo', 'sum')
 RULES = compiled(
-  {name: getattr(weightings, name)() for name in weightings.__all__}
+  {name: getattr(weightings, name)() for name in ONE_OF_A_KIND}
   | {
     'uneven constant': weightings.constant([0.5, 2.0, -1.0]),
     'sharp mimo': mimo_jax.mimo(3.0, 0.7),
@@ -944,3 +946,163 @@ def test_a_plain_gradient_that_looks_like_rows_is_refused(rule, shape):
 def test_the_options_of_balance_are_by_name():
   with pytest.raises(TypeError, match='positional'):
     mimo_jax.balance(mimo_jax.mimo(), DEFAULT)
+
+
+# Every weighting, and what some of them are given beside the losses.
+
+
+def shifted_losses(shift):
+  """The losses of another batch: three_losses of params moved a little."""
+  return lambda params: as_mapping(OBJECTIVES)(
+    three_losses(jax.tree.map(lambda leaf: leaf * (1 + shift) + shift, params))
+  )
+
+
+def full_step(optimizer, traces=None):
+  """A step that gives every extra argument there is."""
+
+  def step(params, state, after, poison=0.0):
+    if traces is not None:
+      traces.append(params)
+    losses, pullback = jax.vjp(
+      lambda p: jax.tree.map(lambda loss: loss + poison, shifted_losses(0)(p)),
+      params,
+    )
+    pair = [jax.vjp(shifted_losses(s), params)[1] for s in (0.1, -0.2)]
+    updates, state = optimizer.update(
+      pullback,
+      state,
+      params,
+      losses=losses,
+      losses_after=after,
+      independent_updates=pair,
+    )
+    params = optax.apply_updates(params, updates)
+    return params, state, shifted_losses(0)(params)
+
+  return step
+
+
+def leaves_of(tree):
+  """Numpy leaves; random keys as their data."""
+  return [
+    np.asarray(jax.random.key_data(leaf))
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    else np.asarray(leaf)
+    for leaf in jax.tree.leaves(tree)
+  ]
+
+
+@pytest.mark.parametrize('name', weightings.__all__)
+def test_every_weighting_trains_in_a_chain_and_forgets_a_bad_step(name):
+  traces = []
+  optimizer = optax.chain(
+    mimo_jax.balance(getattr(weightings, name)(), objectives=OBJECTIVES),
+    optax.sgd(1e-2),
+  )
+  step = jax.jit(full_step(optimizer, traces))
+  params, state = PARAMS, optimizer.init(PARAMS)
+  after = shifted_losses(0)(params)
+  for _ in range(3):
+    params, state, after = step(params, state, after, 0.0)
+    assert all(np.all(np.isfinite(leaf)) for leaf in leaves_of(params))
+  assert optax.tree.get(state, 'weights').shape == (3,)
+  bad_params, bad_state, _ = step(params, state, after, jnp.nan)
+  assert len(traces) == 1
+  for leaf, kept in zip(leaves_of(bad_state), leaves_of(state), strict=True):
+    np.testing.assert_array_equal(leaf, kept)
+  assert not any(np.any(np.isfinite(leaf)) for leaf in leaves_of(bad_params))
+
+
+def test_independent_updates_make_the_cross_gramian():
+  rule = weightings.modo(step_size=0.3)
+  optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES)
+  losses, pullback = jax.vjp(shifted_losses(0), PARAMS)
+  functions = [shifted_losses(0.1), shifted_losses(-0.2)]
+  pullbacks = [jax.vjp(function, PARAMS)[1] for function in functions]
+  jacobians = [jax.jacrev(function)(PARAMS) for function in functions]
+  first, second = (
+    np.stack(
+      [
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(each[name])])
+        for name in OBJECTIVES
+      ]
+    )
+    for each in jacobians
+  )
+  expected, _ = rule.update(
+    mimo_jax.Observation(
+      jnp.stack([losses[name] for name in OBJECTIVES]),
+      cross_gramian=jnp.asarray(first @ second.T),
+    ),
+    rule.init(3),
+  )
+  assert np.ptp(expected) > 0.01
+  for pair in (pullbacks, tuple(jacobians), (pullbacks[0], jacobians[1])):
+    updates, state = optimizer.update(
+      pullback,
+      optimizer.init(PARAMS),
+      PARAMS,
+      losses=losses,
+      independent_updates=pair,
+    )
+    np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
+    (direction,) = pullback(as_mapping(OBJECTIVES)(list(state.weights)))
+    assert_trees_close(updates, direction)
+
+
+def test_losses_after_come_in_the_form_of_the_losses():
+  rule = weightings.famo()
+  optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES)
+  losses, pullback = jax.vjp(shifted_losses(0), PARAMS)
+  vector = jnp.stack([losses[name] for name in OBJECTIVES])
+  state, rule_state = optimizer.init(PARAMS), rule.init(3)
+  for scale in (np.ones(3), np.array([0.5, 0.9, 1.2])):
+    after = dict(zip(OBJECTIVES, scale * vector, strict=True))
+    _, state = optimizer.update(
+      pullback,
+      state,
+      PARAMS,
+      losses=losses,
+      losses_after=dict(reversed(after.items())),
+    )
+    weights, rule_state = rule.update(
+      mimo_jax.Observation(vector, losses_after=scale * vector), rule_state
+    )
+  np.testing.assert_allclose(state.weights, weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'extra', 'message'),
+  [
+    ('modo', {}, r"'independent_updates', which balance was not given"),
+    ('modo', {'independent_updates': None}, r'which balance was not given'),
+    ('modo', {'independent_updates': 3}, r'is a int; expected a pair'),
+    ('famo', {}, r"'losses_after', which balance was not given"),
+    ('famo', {'losses_after': {'fused': 1.0}}, r"missing .*'audio'"),
+    ('famo', {'losses_after': [1.0, 2.0]}, r'2 values; expected 3'),
+  ],
+)
+def test_extra_arguments_that_are_needed_are_checked(name, extra, message):
+  optimizer = mimo_jax.balance(
+    getattr(weightings, name)(), objectives=OBJECTIVES
+  )
+  losses, pullback = jax.vjp(shifted_losses(0), PARAMS)
+  with pytest.raises(ValueError, match=message):
+    optimizer.update(
+      pullback, optimizer.init(PARAMS), PARAMS, losses=losses, **extra
+    )
+
+
+@pytest.mark.parametrize('name', ['db_mtl', 'moco'])
+def test_a_direction_has_the_types_of_the_gradients(name):
+  params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+  optimizer = mimo_jax.balance(
+    getattr(weightings, name)(), objectives=OBJECTIVES
+  )
+  losses, pullback = jax.vjp(shifted_losses(0), params)
+  updates, state = optimizer.update(
+    pullback, optimizer.init(params), params, losses=losses
+  )
+  assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.bfloat16}
+  assert state.weights.dtype == jnp.float32

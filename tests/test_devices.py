@@ -17,6 +17,8 @@ OBJECTIVES = ('fused', 'visual', 'audio')
 RULES = {
   'mimo': mimo_jax.mimo(1.5, 0.8),
   'mgda': mimo_jax.weightings.mgda(),
+  'modo': mimo_jax.weightings.modo(step_size=0.2),
+  'moco': mimo_jax.weightings.moco(),
 }
 PARAMS = {
   'audio': jnp.array([0.9, -0.4, 1.3]),
@@ -67,7 +69,12 @@ def make_update(rule, axis_name, form='pullback', losses_fn=losses_of):
         lambda p: stacked(losses_fn(p, batch))
       )(params)
     updates, state = optimizer.update(
-      given, optimizer.init(params), params, losses=losses
+      given,
+      optimizer.init(params),
+      params,
+      losses=losses,
+      # Not independent, which is of no consequence here.
+      independent_updates=(given, given),
     )
     return updates, state.weights
 

@@ -352,7 +352,8 @@ def test_solvers_trace_once(solver):
 
   for rows, linear in programs(5):
     gramian = jnp.asarray(rows @ rows.T)
-    traced(*(gramian, jnp.asarray(linear))[: solve.__code__.co_argcount])
+    arguments = (gramian, jnp.asarray(linear), 0.5)
+    traced(*arguments[: solve.__code__.co_argcount])
   assert len(traces) == 1
 
 
@@ -360,3 +361,302 @@ def test_solvers_trace_once(solver):
 def test_min_norm_of_what_is_not_finite_is_not_finite(value):
   gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])
   assert np.all(np.isnan(solvers.min_norm(gramian)))
+
+
+# The dual cone.
+
+
+dual_cone = jax.jit(solvers.dual_cone)
+max_min_in_ball = jax.jit(solvers.max_min_in_ball)
+alpha_fair = jax.jit(solvers.alpha_fair)
+
+
+def assert_projected(rows, lower, weights, tolerance):
+  """Weights v ≥ u, G v ≥ 0 and (v − u)ᵀ G v = 0, each relative to what is summed."""
+  weights = np.asarray(weights, np.float64)
+  lengths = np.linalg.norm(rows, axis=1)
+  summed = lengths @ np.abs(weights)
+  gains = rows @ (rows.T @ weights)
+  assert np.all(weights >= lower)
+  assert np.all(gains >= -tolerance * lengths * summed)
+  # Of zero rows any weight will do; they keep theirs.
+  np.testing.assert_array_equal(weights[lengths == 0], lower[lengths == 0])
+  assert abs((weights - lower) @ gains) <= tolerance * summed**2
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_dual_cone_meets_the_optimality_conditions(size, x64):
+  dtype = np.float64 if x64 else np.float32
+  for rows in of_size(size):
+    lower = np.linspace(0.2, 1, size).astype(dtype)
+    weights = dual_cone((rows @ rows.T).astype(dtype), lower)
+    assert weights.dtype == dtype
+    assert_projected(rows, lower, weights, 32 * rounding(dtype, rows))
+
+
+@few
+@hypothesis.given(rows=hulls(), exponent=st.integers(-12, 12))
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_dual_cone_is_optimal_on_any_gramian(dtype, rows, exponent):
+  rows = rows * 10.0**exponent
+  lower = np.linspace(1, 0, len(rows)).astype(dtype)
+  with jax.enable_x64(dtype == np.float64):
+    weights = dual_cone((rows @ rows.T).astype(dtype), lower)
+  assert_projected(rows, lower, weights, 32 * rounding(dtype, rows))
+
+
+@pytest.mark.parametrize('name', JACOBIANS)
+def test_dual_cone_is_the_projection_that_scipy_finds(name, x64):
+  """By Moreau: x + Uᵀy with y ≥ 0 the least squares of −x, on the rows."""
+  rows = JACOBIANS[name]
+  lengths = np.linalg.norm(rows, axis=1)
+  units = rows / np.where(lengths > 0, lengths, 1)[:, None]
+  lower = np.linspace(0.3, 1, len(rows))
+  point = rows.T @ lower
+  multipliers, _ = scipy.optimize.nnls(units.T, -point, maxiter=1000)
+  weights = np.asarray(dual_cone(jnp.asarray(rows @ rows.T), lower), float)
+  np.testing.assert_allclose(
+    rows.T @ weights,
+    point + units.T @ multipliers,
+    rtol=0,
+    atol=(1e-12 if x64 else 2e-5) * (lengths @ weights),
+  )
+
+
+def test_dual_cone_of_two_is_the_closed_form(x64):
+  gramian = jnp.array([[4.0, -3.0], [-3.0, 9.0]])
+  for lower in ([1.0, 0.2], [0.1, 1.0], [1.0, 1.0], [0.0, 0.0]):
+    first = max(lower[0], 3 * lower[1] / 4)
+    second = max(lower[1], 3 * lower[0] / 9)
+    np.testing.assert_allclose(
+      dual_cone(gramian, jnp.array(lower)),
+      [first, second],
+      rtol=1e-14 if x64 else 1e-6,
+    )
+
+
+# The ball.
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('radius', [0.2, 0.7, 1.5])
+def test_ball_meets_the_optimality_conditions(size, radius, x64):
+  dtype = np.float64 if x64 else np.float32
+  center = np.full(size, 1 / size, dtype)
+  for rows in of_size(size):
+    weights = max_min_in_ball((rows @ rows.T).astype(dtype), center, radius)
+    assert weights.dtype == dtype
+    properties.assert_best_in_ball(
+      rows, np.asarray(weights, float), radius, 16 * rounding(dtype, rows)
+    )
+
+
+@few
+@hypothesis.given(
+  rows=hulls(), exponent=st.integers(-12, 12), radius=st.floats(0, 2)
+)
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_ball_is_optimal_on_any_gramian(dtype, rows, exponent, radius):
+  rows = rows * 10.0**exponent
+  center = np.full(len(rows), 1 / len(rows), dtype)
+  with jax.enable_x64(dtype == np.float64):
+    weights = max_min_in_ball((rows @ rows.T).astype(dtype), center, radius)
+  properties.assert_best_in_ball(
+    rows, np.asarray(weights, float), radius, 16 * rounding(dtype, rows)
+  )
+
+
+def test_ball_is_not_below_what_scipy_slsqp_finds():
+  """The primal problem, max t with gᵢᵀd ≥ t in the ball, by another way."""
+  for name in ('three', 'five', 'conflicting', 'more_rows_than_params'):
+    rows = JACOBIANS[name]
+    size, params = rows.shape
+    mean = rows.mean(0)
+    for radius in (0.3, 0.8):
+      found = scipy.optimize.minimize(
+        lambda z: -z[-1],
+        np.append(mean, (rows @ mean).min() - 0.1),
+        constraints=[
+          {
+            'type': 'ineq',
+            'fun': lambda z, rows=rows: rows @ z[:-1] - z[-1],
+          },
+          {
+            'type': 'ineq',
+            'fun': lambda z, mean=mean, radius=radius: (
+              radius**2 * mean @ mean - np.sum((z[:-1] - mean) ** 2)
+            ),
+          },
+        ],
+        method='SLSQP',
+        options={'ftol': 1e-12, 'maxiter': 1000},
+      )
+      assert found.x.shape == (params + 1,)
+      with jax.enable_x64(True):
+        weights = np.asarray(
+          max_min_in_ball(
+            jnp.asarray(rows @ rows.T), jnp.full(size, 1 / size), radius
+          )
+        )
+      level = (rows @ rows.T @ weights).min()
+      np.testing.assert_allclose(level, -found.fun, rtol=1e-5, atol=1e-7)
+
+
+def test_ball_below_a_ceiling_asks_for_no_more(x64):
+  rows = JACOBIANS['five']
+  gramian, center = jnp.asarray(rows @ rows.T), jnp.full(5, 0.2)
+  whole = rows @ rows.T @ np.asarray(max_min_in_ball(gramian, center, 0.5))
+  level = 0.6 * whole.min() + 0.4 * (rows @ rows.mean(0)).min()
+  weights = max_min_in_ball(gramian, center, 0.5, ceiling=level)
+  gains = rows @ rows.T @ np.asarray(weights, float)
+  np.testing.assert_allclose(gains.min(), level, rtol=1e-10 if x64 else 1e-4)
+  # The nearest such direction to the mean: only tight rows have been added.
+  tight = np.asarray(weights) > 0.2 + 1e-4
+  assert tight.any()
+  np.testing.assert_allclose(gains[tight], level, rtol=1e-10 if x64 else 1e-4)
+
+
+# The alpha-fair equations.
+
+
+def assert_fair(rows, weights, alpha, dtype):
+  """aᵢ (G a)ᵢ^α = 1, as far as rounding of C can tell; or no solution."""
+  eps = np.finfo(dtype).eps
+  weights = np.asarray(weights, np.float64)
+  lengths = np.linalg.norm(rows, axis=1)
+  used = lengths > 0
+  assert np.all(weights[~used] == 0)
+  if not np.any(weights):
+    if used.any():
+      units = rows[used] / lengths[used][:, None]
+      shortest = np.linalg.norm(jacobians.shortest(units))
+      assert shortest <= 16 * np.sqrt(used.sum() * eps)
+    return
+  assert np.all(weights[used] > 0)
+  gains = (rows @ (rows.T @ weights))[used]
+  # Each gain is right to a part of the lengths that it is summed from.
+  relative = eps * lengths[used] * (lengths @ weights) / np.abs(gains)
+  # Newton's steps see all gains together, each over the root of its aᵢ(Ga)ᵢ.
+  push = weights[used] * np.abs(gains)
+  spread = np.sqrt(push.max() / push)
+  residual = np.abs(weights[used] * np.abs(gains) ** alpha - 1)
+  allowed = 1e3 * (1 + alpha) * (relative * spread + eps)
+  assert np.all(residual <= np.maximum(allowed, 1e-13)), (residual, allowed)
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('alpha', [0.5, 1.0, 2.0])
+def test_fair_weights_solve_their_equation(size, alpha, x64):
+  dtype = np.float64 if x64 else np.float32
+  for rows in of_size(size):
+    if alpha < 1 and jacobians.is_stationary(rows):
+      continue  # d has a limit that is not zero while weights diverge
+    weights = alpha_fair((rows @ rows.T).astype(dtype), alpha)
+    assert weights.dtype == dtype
+    assert_fair(rows, weights, alpha, dtype)
+
+
+@few
+@hypothesis.given(
+  rows=hulls(), exponent=st.integers(-12, 12), alpha=st.floats(1, 3)
+)
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_fair_weights_are_right_on_any_gramian(dtype, rows, exponent, alpha):
+  rows = rows * 10.0**exponent
+  with jax.enable_x64(dtype == np.float64):
+    weights = alpha_fair((rows @ rows.T).astype(dtype), alpha)
+  assert np.all(np.isfinite(weights))
+  assert_fair(rows, weights, float(dtype(alpha)), dtype)
+
+
+def test_fair_weights_of_orthogonal_rows_are_the_closed_form(x64):
+  squares = np.array([3.0, 0.02, 7.0, 1e4])
+  for alpha in (0.5, 1.0, 3.0):
+    np.testing.assert_allclose(
+      alpha_fair(jnp.asarray(np.diag(squares)), alpha),
+      squares ** (-alpha / (1 + alpha)),
+      rtol=1e-13 if x64 else 1e-5,
+    )
+
+
+def test_fair_weights_minimise_their_potential():
+  """½ aᵀGa − Σ log a has no lower value where scipy looks."""
+  rows = JACOBIANS['conflicting']
+  gramian = rows @ rows.T
+
+  def value(log_weights):
+    weights = np.exp(log_weights)
+    return 0.5 * weights @ gramian @ weights - log_weights.sum()
+
+  found = scipy.optimize.minimize(value, np.zeros(4), method='BFGS')
+  with jax.enable_x64(True):
+    ours = value(np.log(np.asarray(alpha_fair(jnp.asarray(gramian)))))
+  assert ours <= found.fun + 1e-12
+
+
+# Least squares, and cosines.
+
+
+@pytest.mark.parametrize('name', JACOBIANS)
+def test_least_squares_is_that_of_numpy(name, x64):
+  rows = JACOBIANS[name]
+  lengths = np.linalg.norm(rows, axis=1)
+  units = rows / np.where(lengths > 0, lengths, 1)[:, None]
+  matrix, target = units @ units.T, np.linspace(0.5, 2, len(rows))
+  eps = np.finfo(np.float64 if x64 else np.float32).eps
+  values = np.linalg.eigvalsh(matrix)
+  cutoff = 4 * len(rows) * eps * values[-1]
+  if np.any((values > cutoff / 100) & (values < 100 * cutoff)):
+    return  # too near the cut-off to say which side it is on
+  x, error = solvers.least_squares(jnp.asarray(matrix), jnp.asarray(target))
+  expected = np.linalg.pinv(matrix, rcond=4 * len(rows) * eps) @ target
+  least = values[values > cutoff].min() if values[-1] > 0 else 1
+  np.testing.assert_allclose(
+    x, expected, rtol=0, atol=100 * eps / least * np.abs(expected).max()
+  )
+  np.testing.assert_allclose(
+    error,
+    np.abs(matrix @ expected - target).max(),
+    rtol=0,
+    atol=100 * eps / least * max(1, np.abs(expected).max()),
+  )
+
+
+def test_cosine_form_puts_the_gramian_together_again(x64):
+  rows = JACOBIANS['lengths_1e-3_to_1e3'] * 1e9
+  gramian = jnp.asarray(rows @ rows.T)
+  form = solvers.cosine_form(gramian)
+  lengths = form.lengths * form.longest
+  np.testing.assert_allclose(
+    lengths[:, None] * form.cosines * lengths[None, :],
+    gramian,
+    rtol=1e-14 if x64 else 1e-6,
+  )
+  np.testing.assert_array_equal(np.diagonal(form.cosines), 1)
+  np.testing.assert_allclose(form.lengths.max(), 1, rtol=1e-6)
+  assert not form.is_zero.any()
+
+
+def test_cosine_form_of_zero_rows_is_orthogonal_to_all():
+  rows = JACOBIANS['two_zero_rows']
+  form = solvers.cosine_form(jnp.asarray(rows @ rows.T, jnp.float32))
+  np.testing.assert_array_equal(form.is_zero, [1, 0, 0, 1, 0])
+  np.testing.assert_array_equal(form.cosines[0], [1, 0, 0, 0, 0])
+  np.testing.assert_array_equal(form.cosines[:, 3], [0, 0, 0, 1, 0])
+  np.testing.assert_array_equal(form.lengths[jnp.array([0, 3])], 1)
+  nothing = solvers.cosine_form(jnp.zeros([3, 3]))
+  np.testing.assert_array_equal(nothing.cosines, np.eye(3))
+  assert nothing.longest == 1
+
+
+@pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
+def test_solvers_of_what_is_not_finite_are_not_finite(value):
+  gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])
+  ones = jnp.ones(3)
+  for weights in (
+    dual_cone(gramian, ones),
+    max_min_in_ball(gramian, ones / 3, 0.5),
+    alpha_fair(gramian),
+    solvers.least_squares(gramian, ones)[0],
+  ):
+    assert not np.any(np.isfinite(weights))

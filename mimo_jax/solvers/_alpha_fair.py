@@ -105,18 +105,19 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
     return _Newton(new, change, is_stationary, state.steps + 1, done)
 
   one = jnp.exp(log_push / (1 + power))  # the solution for orthogonal rows
+  # Made from the data, so that they vary between devices where the data do.
   start = _Newton(
     weights=one,
     change=one[0] * 0 + jnp.inf,
     is_stationary=one[0] < 0,
     steps=jnp.zeros((), jnp.int32),
-    done=jnp.zeros((), bool),
+    done=one[0] < 0,
   )
   end = lax.while_loop(
     lambda state: ~state.done & (state.steps < _MAX_STEPS), step, start
   )
   # Back to the units of G, and of the largest m.
   log_scale = (largest - 2 * jnp.log(form.longest)) / (1 + power)
-  log_scale = jnp.where(jnp.isfinite(log_scale), log_scale, jnp.nan)
   weights = end.weights / form.lengths * jnp.exp(log_scale)
-  return jnp.where(form.is_zero | end.is_stationary, 0, weights)
+  weights = jnp.where(form.is_zero | end.is_stationary, 0, weights)
+  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)

@@ -39,4 +39,5 @@ def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
   # All zero: what is to be projected is zero already.
   size = jnp.where(size == 0, 1, size)
   excess = size * _non_negative_qp.non_negative_qp(form.cosines, linear / size)
-  return lower + excess / form.lengths
+  weights = lower + excess / form.lengths
+  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)

@@ -74,17 +74,21 @@ def max_min_in_ball(
   bound = jnp.square(jnp.asarray(radius, dtype)) * (scaled @ along)  # κ²
   bound = jnp.maximum(bound, 0)
   highest = jnp.asarray(ceiling, dtype) / (shortest * form.longest**2)
+  # At the level of g₀ itself one row is tight.
+  levels = jnp.where(valid, along / jnp.where(valid, inverse, 1), jnp.inf)
+  first = jnp.argmin(levels)
 
-  def on_sphere(support: jax.Array, tableau: jax.Array) -> jax.Array:
-    """The level at which this piece of the path meets the sphere."""
-    # ‖d(t) − g₀‖² = (t c − b)ᵀ y(t) on the support, y(t) = y₀ + t y₁.
-    offset = jnp.where(support, tableau[:, -2], 0)
-    slope = jnp.where(support, tableau[:, -1], 0)
-    square, half = inverse @ slope, inverse @ offset
-    rest = -along @ offset - bound
-    square = jnp.where(square > 0, square, 1)
-    root = jnp.sqrt(jnp.maximum(half**2 - square * rest, 0))
-    return (root - half) / square
+  def rise_to_sphere(state: _Path) -> jax.Array:
+    """How far the level can rise on this piece of the path to the sphere."""
+    # ‖d(t) − g₀‖² = (t c − b)ᵀ y(t) on the support, with y(t) = y₀ + t y₁ and
+    # the derivative 2 cᵀy(t).
+    slope = jnp.where(state.support, state.tableau[:, -1], 0)
+    offset = jnp.where(state.support, state.tableau[:, -2], 0)
+    y = offset + state.level * slope
+    left = jnp.maximum(bound - (state.level * inverse - along) @ y, 0)
+    square, half = inverse @ slope, jnp.maximum(inverse @ y, 0)
+    root = half + jnp.sqrt(jnp.square(half) + jnp.maximum(square, 0) * left)
+    return left / jnp.where(root > 0, root, 1)
 
   def step(state: _Path) -> _Path:
     offset, slope = state.tableau[:, -2], state.tableau[:, -1]
@@ -92,21 +96,26 @@ def max_min_in_ball(
     # The next level at which a weight or a slack reaches zero.
     falling = slope < -8 * eps * jnp.max(jnp.abs(slope))
     falling = falling & valid & ~state.refused
-    levels = jnp.where(falling, -offset / jnp.where(falling, slope, 1), jnp.inf)
-    levels = jnp.maximum(levels, state.level)
-    index = jnp.argmin(levels)
-    sphere = jnp.maximum(on_sphere(state.support, state.tableau), state.level)
+    next_levels = jnp.where(
+      falling, -offset / jnp.where(falling, slope, 1), jnp.inf
+    )
+    next_levels = jnp.maximum(next_levels, state.level)
+    index = jnp.argmin(next_levels)
+    sphere = state.level + rise_to_sphere(state)
     last = jnp.minimum(sphere, jnp.maximum(highest, state.level))
     owes = state.owed >= 0
-    reached = ~owes & (last <= levels[index])
-    level = jnp.where(owes, state.level, jnp.minimum(levels[index], last))
+    reached = ~owes & (last <= next_levels[index])
+    level = jnp.where(owes, state.level, jnp.minimum(next_levels[index], last))
 
     # A row that depends on the tight ones cannot become tight beside them: one
     # of those must go first, the first whose weight falls to zero in exchange.
     column = jnp.sum(jnp.where(indices == index, inverse_matrix, 0), axis=1)
     own = column[index]
-    dependent = ~owes & ~reached & ~state.support[index] & (own <= 8 * eps)
-    gives = state.support & (column < -8 * eps)
+    dependent = (
+      ~owes & ~reached & ~state.support[index] & (own <= max(8, size) * eps)
+    )
+    # Entries that are rounding would be exchanged for nothing.
+    gives = state.support & (column < -jnp.sqrt(eps) * jnp.max(jnp.abs(column)))
     weights = jnp.maximum(offset + level * slope, 0)
     ratios = jnp.where(gives, weights / jnp.where(gives, -column, 1), jnp.inf)
     # None can go: the level cannot grow any further.
@@ -122,26 +131,35 @@ def max_min_in_ball(
     return _Path(level, support, refused, tableau, owed, state.steps + 1, done)
 
   zero = along * 0
-  first = jnp.where(valid, along / jnp.where(valid, inverse, 1), jnp.inf)
   start = _Path(
-    level=jnp.min(first),
+    level=levels[first],
     support=zero > 1,
     refused=zero > 1,
     tableau=jnp.concatenate(
       [cosines, along[:, None], -inverse[:, None]], axis=1
     ),
-    owed=jnp.argmin(first).astype(jnp.int32),
+    owed=first.astype(jnp.int32),
     steps=jnp.zeros((), jnp.int32),
-    done=~jnp.isfinite(jnp.min(first)),
+    done=~jnp.isfinite(levels[first]),
   )
   end = lax.while_loop(
     lambda state: ~state.done & (state.steps < 10 * size + 10), step, start
   )
+
+  def missing(excess: jax.Array) -> jax.Array:
+    """What the tight rows lack of their level."""
+    left = end.level * inverse - along - cosines @ excess
+    return jnp.where(end.support, left, 0)
+
   excess = end.tableau[:, -2] + end.level * end.tableau[:, -1]
   excess = jnp.where(end.support, excess, 0)
-  # A step of iterative refinement takes back what the pivots have lost.
-  residual = end.level * inverse - along - cosines @ excess
-  residual = jnp.where(end.support, residual, 0)
-  excess = excess + end.tableau[:, :size] @ residual
-  excess = jnp.where(end.support, jnp.maximum(excess, 0), 0)
-  return center + excess / form.lengths
+  # A step of iterative refinement takes back what the pivots have lost, unless
+  # they have lost everything.
+  refined = excess + end.tableau[:, :size] @ missing(excess)
+  refined = jnp.where(end.support, refined, 0)
+  better = jnp.sum(missing(refined) ** 2) < jnp.sum(missing(excess) ** 2)
+  excess = jnp.where(better, refined, excess)
+  # A ball that is a point leaves nothing but rounding.
+  excess = jnp.where(end.support & (bound > 0), jnp.maximum(excess, 0), 0)
+  weights = center + excess / form.lengths
+  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)

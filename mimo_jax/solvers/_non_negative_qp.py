@@ -102,7 +102,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     refused=nothing,
     tableau=jnp.concatenate([matrix, -linear[:, None]], axis=1),
     steps=jnp.zeros((), jnp.int32),
-    done=jnp.zeros((), bool),
+    done=nothing[0],
   )
   # Finite in exact arithmetic; the cap bounds what rounding can do.
   result = lax.while_loop(
