@@ -286,8 +286,8 @@ def updated(text: str) -> str:
   """The README with its generated tables anew."""
   for name, table in SECTIONS.items():
     begin, end = f'<!-- {name}: begin -->\n', f'\n<!-- {name}: end -->'
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
     text = head + begin + '\n' + table() + '\n' + end + tail
   return text
 

@@ -7,9 +7,7 @@ from mimo_jax.solvers._least_squares import least_squares as least_squares
 from mimo_jax.solvers._max_min_in_ball import max_min_in_ball as max_min_in_ball
 from mimo_jax.solvers._min_norm import min_norm as min_norm
 from mimo_jax.solvers._non_negative_qp import non_negative_qp as non_negative_qp
-from mimo_jax.solvers._simplex_projection import (
-  simplex_projection as simplex_projection,
-)
+from mimo_jax.solvers._simplex import simplex_projection as simplex_projection
 
 __all__ = [
   'alpha_fair',

@@ -14,7 +14,7 @@ def constant(
 ) -> base.Weighting:
   """Weights fixed by the user.
 
-  Properties: linear_under_scaling.
+  Properties: linear_under_scaling, loss_scale_free.
 
   Args:
     weights: one number for every objective, or K of them, that of the primary

@@ -13,7 +13,7 @@ def fused_only() -> base.Weighting:
   train them on stopped gradients instead (`mimo_jax.nn.LateFusion` with
   `detach_heads=True`, and `sum`), which gives encoders the same gradient.
 
-  Properties: simplex, linear_under_scaling.
+  Properties: simplex, linear_under_scaling, loss_scale_free.
 
   Returns:
     A `mimo_jax.Weighting`; stateless.

@@ -1,12 +1,12 @@
 """Gradient sign dropout."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mimo_jax import _arguments
 from mimo_jax import base
 
 
@@ -17,7 +17,7 @@ class GradDropState(NamedTuple):
 
 
 def graddrop(
-  leak: float | Sequence[float] | jax.Array = 0.0, seed: int = 0
+  leak: _arguments.Scalar | _arguments.Vector = 0.0, seed: int = 0
 ) -> base.Weighting:
   """Gradient sign dropout (GradDrop).
 
@@ -65,15 +65,13 @@ def graddrop(
     Gradient Sign Dropout <https://arxiv.org/abs/2010.06808>`_, NeurIPS 2020,
     Algorithm 1.
   """
-  shape = np.shape(leak)
-  is_known = not isinstance(leak, jax.core.Tracer)
-  if len(shape) > 1 or (
-    is_known and not np.all((np.asarray(leak) >= 0) & (np.asarray(leak) <= 1))
-  ):
-    raise ValueError(
-      f'graddrop was given leak={leak!r}; expected a number in [0, 1], or one'
-      ' for each objective.'
-    )
+  _arguments.check_numbers('graddrop', 'leak', leak)
+  if not isinstance(leak, jax.core.Tracer):
+    shares = np.asarray(leak)
+    if not np.all((shares >= 0) & (shares <= 1)):
+      raise ValueError(
+        f'graddrop was given leak={leak!r}; expected it in [0, 1].'
+      )
 
   def init(num_objectives: int, params: base.PyTree = None) -> GradDropState:
     del num_objectives, params
@@ -83,12 +81,10 @@ def graddrop(
     observation: base.Observation, state: GradDropState
   ) -> tuple[base.PyTree, GradDropState]:
     size = observation.num_objectives
-    if shape not in ((), (size,)):
-      raise ValueError(
-        f'graddrop was given {shape[0]} leaks for {size} objectives.'
-      )
     dtype = observation.losses.dtype
-    leaks = jnp.broadcast_to(jnp.asarray(leak, dtype), (size,))
+    leaks = _arguments.for_each_objective(
+      'graddrop', 'leak', leak, observation.losses
+    )
     leaves, structure = jax.tree.flatten(observation.jacobian)
     key, *leaf_keys = jax.random.split(state.key, len(leaves) + 1)
 

@@ -1,12 +1,12 @@
 """Gradient vaccine."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from mimo_jax import _arguments
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -22,7 +22,7 @@ class GradVacState(NamedTuple):
   key: jax.Array  # [], of the next step's random orders
 
 
-def gradvac(beta: float | jax.Array = 0.5, seed: int = 0) -> base.Weighting:
+def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   """Gradient vaccine (GradVac).
 
   Like PCGrad, but with the cosines between objectives seen so far, in place of
@@ -71,7 +71,9 @@ def gradvac(beta: float | jax.Array = 0.5, seed: int = 0) -> base.Weighting:
     Optimization in Massively Multilingual Models
     <https://arxiv.org/abs/2010.05874>`_, ICLR 2021.
   """
-  _check('beta', beta)
+  _arguments.check_number(
+    'gradvac', 'beta', beta, lambda value: 0 <= value <= 1, 'in [0, 1]'
+  )
 
   def init(num_objectives: int, params: base.PyTree = None) -> GradVacState:
     del params
@@ -144,13 +146,3 @@ def gradvac(beta: float | jax.Array = 0.5, seed: int = 0) -> base.Weighting:
     return weights.astype(observation.losses.dtype), GradVacState(targets, key)
 
   return base.stateful(init, update, needs='gramian')
-
-
-def _check(name: str, value: Any) -> None:
-  """Checks what is known when the rule is made; traced values pass."""
-  if isinstance(value, jax.core.Tracer):
-    return
-  if np.shape(value) != () or not 0 <= value <= 1:
-    raise ValueError(
-      f'gradvac was given {name}={value!r}; expected a number in [0, 1].'
-    )

@@ -10,7 +10,8 @@ def mean() -> base.Weighting:
 
   The weights a_i = 1/K: the gradient of the mean loss.
 
-  Properties: simplex, permutation_equivariant, linear_under_scaling.
+  Properties: simplex, permutation_equivariant, linear_under_scaling,
+    loss_scale_free.
 
   Returns:
     A `mimo_jax.Weighting`; stateless.

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from mimo_jax import _arguments
 from mimo_jax import base
 
-Scalar: TypeAlias = float | jax.Array
+Scalar: TypeAlias = _arguments.Scalar
 ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], Scalar]
 
 
@@ -73,8 +73,22 @@ def mimo(
     H. Fernando et al., `arXiv 2511.06686
     <https://arxiv.org/abs/2511.06686>`_, 2025, for the idea.
   """
-  _check('penalty', penalty, lambda value: 0 <= value < math.inf, 'at least 0')
-  _check('temperature', temperature, lambda value: value > 0, 'above 0')
+  if not callable(penalty):
+    _arguments.check_number(
+      'mimo',
+      'penalty',
+      penalty,
+      lambda value: 0 <= value < math.inf,
+      'at least 0, or a schedule',
+    )
+  if not callable(temperature):
+    _arguments.check_number(
+      'mimo',
+      'temperature',
+      temperature,
+      lambda value: value > 0,
+      'above 0, or a schedule',
+    )
 
   def weigh(
     losses: jax.Array, penalty: Scalar, temperature: Scalar
@@ -108,16 +122,3 @@ def mimo(
     return weights, MIMOState(step=state.step + 1)
 
   return base.stateful(init, update, needs='losses')
-
-
-def _check(
-  name: str, value: Any, valid: Callable[[Any], bool], expected: str
-) -> None:
-  """Checks what is known when the rule is made; traced values pass."""
-  if callable(value) or isinstance(value, jax.core.Tracer):
-    return
-  if np.shape(value) != () or not valid(value):
-    raise ValueError(
-      f'mimo was given {name}={value!r}; expected a number {expected}, or a'
-      ' schedule.'
-    )

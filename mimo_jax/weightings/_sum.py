@@ -11,7 +11,7 @@ def sum() -> base.Weighting:
   The weights a_i = 1: the gradient of the sum of the losses, K times that of
   `mean`.
 
-  Properties: permutation_equivariant, linear_under_scaling.
+  Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
 
   Returns:
     A `mimo_jax.Weighting`; stateless.

@@ -1,0 +1,33 @@
+"""Gradients that a rule remembers: K of them, shaped like the Jacobian."""
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import base
+from mimo_jax import jacobian
+
+
+def zeros(rule: str, num_objectives: int, params: base.PyTree) -> base.PyTree:
+  """Leaves [K, ...] of zeros, like params and float32 or wider."""
+  if params is None:
+    raise ValueError(
+      f'{rule} remembers a gradient of each objective, so its state needs'
+      ' params for their shapes: init(num_objectives, params).'
+    )
+  return jax.tree.map(
+    lambda leaf: jnp.zeros(
+      (num_objectives, *jnp.shape(leaf)),
+      jnp.promote_types(jnp.result_type(leaf), jnp.float32),
+    ),
+    params,
+  )
+
+
+def like(new: base.PyTree, old: base.PyTree) -> base.PyTree:
+  """`new` in the types of `old`, for the state."""
+  return jax.tree.map(lambda leaf, was: leaf.astype(was.dtype), new, old)
+
+
+def squared_lengths(tracker: base.PyTree) -> jax.Array:
+  """‖row‖² of each of the K rows, summed as accurately as a Gramian."""
+  return jax.vmap(lambda row: jacobian.gramian([row], (0,))[0, 0])(tracker)

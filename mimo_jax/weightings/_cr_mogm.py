@@ -1,0 +1,124 @@
+"""Correlation-reduced multi-objective gradient manipulation."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import base
+from mimo_jax import solvers
+
+ScalarOrSchedule: TypeAlias = (
+  _arguments.Scalar | Callable[[jax.Array], _arguments.Scalar]
+)
+
+
+class CRMOGMState(NamedTuple):
+  """State of `cr_mogm`."""
+
+  mean: jax.Array  # [K], λ
+  step: jax.Array  # [] int32, steps taken
+  weighting: base.PyTree  # the state of the rule inside
+
+
+def cr_mogm(
+  weighting: base.Weighting | None = None, decay: ScalarOrSchedule = 0.9
+) -> base.Weighting:
+  """Correlation-reduced multi-objective gradient manipulation (CR-MOGM).
+
+  A running mean of another rule's weights. Weights made of the gradients that
+  they multiply are correlated with their noise, and the mean is less so:
+
+      λ₁ = w₁,   λ_t = ρ_t λ_{t−1} + (1 − ρ_t) w_t
+
+  w = the weights of `weighting`, ρ = `decay`. The paper lets ρ grow to 1 as the
+  learning rate decays, which a schedule does.
+
+  Properties: simplex, permutation_equivariant, scale_invariant.
+
+  Args:
+    weighting: a rule whose weights are [K]. None is MGDA, the shortest vector
+      in the convex hull of the gradients; the properties are those with MGDA.
+    decay: ρ in [0, 1], or a schedule `step -> ρ`. Larger: a longer mean. 0 is
+      the rule itself, and 1 keeps its first weights.
+
+  Returns:
+    A `mimo_jax.Weighting` that needs what `weighting` needs; state carries the
+    mean, the number of steps taken and the state of `weighting`.
+
+  Raises:
+    ValueError: if decay is not between 0 and 1, or weighting not a
+      `mimo_jax.Weighting`; when tracing, if its weights are not [K].
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.cr_mogm(decay=0.5)
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> state = rule.init(2)
+    >>> for rows in (rows, rows[::-1]):
+    ...   observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    ...   weights, state = rule.update(observation, state)
+    ...   print(weights.tolist())
+    [0.6, 0.4]
+    [0.5, 0.5]
+
+  References:
+    S. Zhou et al., `On the Convergence of Stochastic Multi-Objective Gradient
+    Manipulation and Beyond
+    <https://papers.nips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html>`_,
+    NeurIPS 2022.
+  """
+  if not callable(decay):
+    _arguments.check_number(
+      'cr_mogm',
+      'decay',
+      decay,
+      lambda value: 0 <= value <= 1,
+      'in [0, 1], or a schedule',
+    )
+  rule = _min_norm() if weighting is None else weighting
+  if not isinstance(rule, base.Weighting):
+    raise ValueError(
+      f'cr_mogm was given weighting={rule!r}; expected a mimo_jax.Weighting,'
+      ' such as mimo_jax.weightings.mgda() (called).'
+    )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> CRMOGMState:
+    return CRMOGMState(
+      mean=jnp.zeros(num_objectives, jnp.result_type(float)),
+      step=jnp.zeros((), jnp.int32),
+      weighting=rule.init(num_objectives, params),
+    )
+
+  def update(
+    observation: base.Observation, state: CRMOGMState
+  ) -> tuple[jax.Array, CRMOGMState]:
+    weights, rule_state = rule.update(observation, state.weighting)
+    shape = getattr(weights, 'shape', None)
+    if shape != (observation.num_objectives,):
+      raise ValueError(
+        'cr_mogm was given a weighting that returns'
+        f' {type(weights).__name__} of shape {shape}; expected weights of shape'
+        f' ({observation.num_objectives},), one for each objective.'
+      )
+    share = decay(state.step) if callable(decay) else decay
+    share = jnp.where(state.step == 0, 0, share)
+    mean = share * state.mean + (1 - share) * weights
+    return mean.astype(observation.losses.dtype), CRMOGMState(
+      mean=mean.astype(state.mean.dtype),
+      step=state.step + 1,
+      weighting=rule_state,
+    )
+
+  return base.stateful(
+    init, update, needs=rule.needs, extra_args=rule.extra_args
+  )
+
+
+def _min_norm() -> base.Weighting:
+  return base.stateless(
+    lambda observation: solvers.min_norm(observation.gramian), needs='gramian'
+  )

@@ -1,0 +1,127 @@
+"""Dual-balancing multi-task learning."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import _trackers
+from mimo_jax import base
+from mimo_jax import jacobian
+
+
+class DBMTLState(NamedTuple):
+  """State of `db_mtl`."""
+
+  tracker: base.PyTree  # leaves [K, ...], B before its correction
+  step: jax.Array  # [] int32, steps taken
+  remembered: jax.Array  # [], the product of all βₖ so far
+
+
+def db_mtl(
+  decay: _arguments.Scalar = 0.9, decay_power: _arguments.Scalar = 0.0
+) -> base.Weighting:
+  """Dual-balancing multi-task learning (DB-MTL).
+
+  Balances losses by their logarithms, and gradients by making the running means
+  of the logarithms' gradients equally long, as long as the longest:
+
+      hᵢ = ∇ log Lᵢ = gᵢ / Lᵢ
+      Bᵢ ← βₖ Bᵢ + (1 − βₖ) hᵢ,   B₀ = 0,   βₖ = β / k^σ,   k = 1, 2, ...
+      d = Σᵢ aᵢ B̂ᵢ,   aᵢ = maxⱼ ‖Bⱼ‖ / ‖Bᵢ‖,   B̂ = B / (1 − β₁ ⋯ βₖ)
+
+  β = `decay`, σ = `decay_power`. The weights, which are for the log, are
+  aᵢ / Lᵢ: with β = 0 those of the gradients.
+
+  Other codes use B in place of B̂, the mean proper, which makes the first step
+  1 − β of its length, 0.1 by default. They also add 1e-8 to what they divide
+  by. Here a gradient whose mean is zero has weight 0; and hᵢ = 0 where a loss
+  is not positive and has no logarithm. A gradient that is nearly zero is made
+  as long as the others, noise or not.
+
+  Properties: permutation_equivariant, scale_invariant, unit_free.
+
+  Args:
+    decay: β from 0 to below 1. Larger: longer means.
+    decay_power: σ ≥ 0. Larger: the means forget faster as training goes on.
+
+  Returns:
+    A `mimo_jax.Weighting` that returns a `mimo_jax.Direction`; state carries
+    the running means, K times the size of params, and the number of steps.
+
+  Raises:
+    ValueError: if decay or decay_power is out of range; when its state is made,
+      if params are missing.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.db_mtl()
+    >>> rows = jnp.array([[-3.0, 0.0, 4.0], [6.0, 0.0, 8.0]])
+    >>> losses = jnp.array([1.0, 0.5])
+    >>> observation = mimo_jax.Observation(losses, jacobian=rows)
+    >>> state = rule.init(2, params=jnp.zeros(3))
+    >>> direction, state = rule.update(observation, state)
+    >>> direction.weights.tolist(), direction.updates.tolist()
+    ([4.0, 2.0], [0.0, 0.0, 32.0])
+
+  References:
+    B. Lin et al., `Dual-Balancing for Multi-Task Learning
+    <https://arxiv.org/abs/2308.12029>`_, 2023.
+  """
+  _arguments.check_number(
+    'db_mtl',
+    'decay',
+    decay,
+    lambda value: 0 <= value < 1,
+    'from 0 to below 1',
+  )
+  _arguments.check_number(
+    'db_mtl',
+    'decay_power',
+    decay_power,
+    lambda value: 0 <= value < math.inf,
+    'at least 0',
+  )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> DBMTLState:
+    return DBMTLState(
+      tracker=_trackers.zeros('db_mtl', num_objectives, params),
+      step=jnp.zeros((), jnp.int32),
+      remembered=jnp.ones((), jnp.result_type(float)),
+    )
+
+  def update(
+    observation: base.Observation, state: DBMTLState
+  ) -> tuple[base.Direction, DBMTLState]:
+    losses = observation.losses
+    has_logarithm = losses > 0
+    slopes = jnp.where(
+      has_logarithm, 1 / jnp.where(has_logarithm, losses, 1), 0
+    )
+    share = decay / (state.step + 1.0) ** decay_power
+
+    def move(mean: jax.Array, leaf: jax.Array) -> jax.Array:
+      each = slopes.reshape(-1, *[1] * (leaf.ndim - 1))
+      return mean + (1 - share) * (each * leaf - mean)
+
+    tracker = jax.tree.map(move, state.tracker, observation.jacobian)
+    lengths = jnp.sqrt(_trackers.squared_lengths(tracker))
+    is_zero = lengths == 0
+    ratios = jnp.where(
+      is_zero, 0, jnp.max(lengths) / jnp.where(is_zero, 1, lengths)
+    )
+    remembered = state.remembered * share
+    direction = base.Direction(
+      updates=jacobian.combine(tracker, ratios / (1 - remembered)),
+      weights=(ratios * slopes).astype(losses.dtype),
+    )
+    return direction, DBMTLState(
+      tracker=_trackers.like(tracker, state.tracker),
+      step=state.step + 1,
+      remembered=remembered.astype(state.remembered.dtype),
+    )
+
+  return base.stateful(init, update, needs='jacobian')

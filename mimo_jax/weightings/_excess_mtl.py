@@ -1,0 +1,134 @@
+"""Multi-task learning with excess risks."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import _trackers
+from mimo_jax import base
+
+
+class ExcessMTLState(NamedTuple):
+  """State of `excess_mtl`."""
+
+  squares: base.PyTree  # leaves [K, ...], S, sums of squared gradients
+  logits: jax.Array  # [K], log w
+  baseline: jax.Array  # [K], e(0), the mean of e in the warm-up
+  step: jax.Array  # [] int32, steps taken
+
+
+def excess_mtl(
+  step_size: _arguments.Scalar = 0.01, num_warmup_steps: int = 1
+) -> base.Weighting:
+  """Multi-task learning with excess risks (ExcessMTL).
+
+  More weight to objectives that are far from the best they can reach, whatever
+  noise is left there, by a diagonal estimate of that distance:
+
+      Sᵢ ← Sᵢ + gᵢ²,   eᵢ = Σ_p g_ip² / √S_ip
+      wᵢ ← wᵢ exp(η eᵢ / eᵢ(0)) / Z,   Σ w = 1,   w₀ = 1/K
+
+  η = `step_size`. The first `num_warmup_steps` steps leave w as it is, and e(0)
+  is the mean of e over them: with one, as in the authors' code, the first e. An
+  objective with e(0) = 0 takes the first e that is not as its e(0).
+
+  Weights have sum 1, where the authors' have sum K: divide their learning rate
+  of the model by K, not η. Another library learns from the very first e, not
+  divided by anything. They are kept as logarithms and do not overflow.
+
+  Properties: simplex, permutation_equivariant, scale_invariant.
+
+  Args:
+    step_size: η ≥ 0. Larger: the weights move faster.
+    num_warmup_steps: steps with equal weights that e(0) is the mean of, at
+      least 1.
+
+  Returns:
+    A `mimo_jax.Weighting`; state carries the sums of squares, K times the size
+    of params, the logarithms of the weights, e(0) and the number of steps.
+
+  Raises:
+    ValueError: if step_size is negative or num_warmup_steps below 1; when its
+      state is made, if params are missing.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.excess_mtl(step_size=1.0)
+    >>> state = rule.init(2, params=jnp.zeros(2))
+    >>> for rows in ([[4.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [1.0, 0.0]]):
+    ...   observation = mimo_jax.Observation(
+    ...     jnp.ones(2), jacobian=jnp.array(rows)
+    ...   )
+    ...   weights, state = rule.update(observation, state)
+    ...   print(weights.tolist())
+    [0.5, 0.5]
+    [0.436, 0.564]
+
+  References:
+    Y. He et al., `Robust Multi-Task Learning with Excess Risks
+    <https://arxiv.org/abs/2402.02009>`_, ICML 2024, Algorithm 1.
+  """
+  _arguments.check_number(
+    'excess_mtl',
+    'step_size',
+    step_size,
+    lambda value: 0 <= value < math.inf,
+    'at least 0',
+  )
+  _arguments.check_number(
+    'excess_mtl',
+    'num_warmup_steps',
+    num_warmup_steps,
+    lambda value: value >= 1,
+    'at least 1',
+  )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> ExcessMTLState:
+    zeros = jnp.zeros(num_objectives, jnp.result_type(float))
+    return ExcessMTLState(
+      squares=_trackers.zeros('excess_mtl', num_objectives, params),
+      logits=zeros - math.log(num_objectives),
+      baseline=zeros,
+      step=jnp.zeros((), jnp.int32),
+    )
+
+  def update(
+    observation: base.Observation, state: ExcessMTLState
+  ) -> tuple[jax.Array, ExcessMTLState]:
+    squares = jax.tree.map(
+      lambda total, leaf: total + leaf.astype(total.dtype) ** 2,
+      state.squares,
+      observation.jacobian,
+    )
+
+    def over_fourth_root(leaf: jax.Array, total: jax.Array) -> jax.Array:
+      is_zero = total == 0
+      root = jnp.sqrt(jnp.sqrt(jnp.where(is_zero, 1, total)))
+      return jnp.where(is_zero, 0, leaf / root)
+
+    excess = _trackers.squared_lengths(
+      jax.tree.map(over_fourth_root, observation.jacobian, squares)
+    )
+    is_warmup = state.step < num_warmup_steps
+    mean = state.baseline + (excess - state.baseline) / (state.step + 1)
+    # Gradients that were zero so far have no scale yet.
+    late = jnp.where(state.baseline == 0, excess, state.baseline)
+    baseline = jnp.where(is_warmup, mean, late)
+    is_zero = baseline == 0
+    relative = jnp.where(is_zero, 0, excess / jnp.where(is_zero, 1, baseline))
+    moved = jax.nn.log_softmax(state.logits + step_size * relative)
+    logits = jnp.where(is_warmup, state.logits, moved)
+    return jax.nn.softmax(logits).astype(
+      observation.losses.dtype
+    ), ExcessMTLState(
+      squares=_trackers.like(squares, state.squares),
+      logits=logits.astype(state.logits.dtype),
+      baseline=baseline.astype(state.baseline.dtype),
+      step=state.step + 1,
+    )
+
+  return base.stateful(init, update, needs='jacobian')

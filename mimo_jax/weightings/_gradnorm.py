@@ -1,0 +1,134 @@
+"""Gradient normalisation."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+class GradNormState(NamedTuple):
+  """State of `gradnorm`."""
+
+  logits: jax.Array  # [K], s
+  initial_losses: jax.Array  # [K], those of the first step
+  step: jax.Array  # [] int32, steps taken
+  optimizer: optax.OptState  # of the logits
+
+
+def gradnorm(
+  alpha: _arguments.Scalar = 1.5,
+  optimizer: optax.GradientTransformation | None = None,
+) -> base.Weighting:
+  """Gradient normalisation (GradNorm).
+
+  Learns weights that bring the lengths of the weighted gradients together, the
+  longer the further behind an objective is in reducing its loss:
+
+      w = K softmax(s),   rᵢ = (Lᵢ/Lᵢ(0)) / meanⱼ (Lⱼ/Lⱼ(0)),   Ḡ = meanⱼ wⱼ nⱼ
+      minimise over s   Σᵢ | wᵢ nᵢ / Ḡ − rᵢ^α |,   Ḡ and r held fixed
+
+  by one step of `optimizer` at each step of training. nᵢ = ‖gᵢ‖ from
+  `observation.gramian`, α = `alpha`, L(0) = the losses of the first step. The
+  present weights are used, and what is learned is for the next step. Σ w = K.
+
+  The paper has |wᵢ nᵢ − Ḡ rᵢ^α|, which makes the learning rate depend on the
+  scale of the gradients; takes n of the last shared layer, where ours is of all
+  params that `balance` sees; and scales w itself, where other codes and ours
+  learn s. Losses are taken to be positive: one that is 0 in the first step
+  counts as standing still, Lᵢ/Lᵢ(0) = 1.
+
+  Properties: permutation_equivariant, scale_invariant, loss_scale_free.
+
+  Args:
+    alpha: α ≥ 0. Larger: more weight on objectives that are behind. 0 makes all
+      weighted gradients equally long.
+    optimizer: of s. None is `optax.adam(0.025)`.
+
+  Returns:
+    A `mimo_jax.Weighting`; state carries s, the losses of the first step, the
+    number of steps taken and the state of the optimizer.
+
+  Raises:
+    ValueError: if alpha is negative, or optimizer not an optax optimizer.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.gradnorm()
+    >>> rows = jnp.array([[-3.0, 0.0, 4.0], [6.0, 0.0, 8.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    >>> state = rule.init(2)
+    >>> for _ in range(2):
+    ...   weights, state = rule.update(observation, state)
+    ...   print(weights.tolist())
+    [1.0, 1.0]
+    [1.025, 0.975]
+
+  References:
+    Z. Chen, V. Badrinarayanan, C.-Y. Lee and A. Rabinovich, `GradNorm: Gradient
+    Normalization for Adaptive Loss Balancing in Deep Multitask Networks
+    <https://arxiv.org/abs/1711.02257>`_, ICML 2018, Algorithm 1.
+  """
+  _arguments.check_number(
+    'gradnorm',
+    'alpha',
+    alpha,
+    lambda value: 0 <= value < math.inf,
+    'at least 0',
+  )
+  _arguments.check_optimizer('gradnorm', optimizer)
+  learner = optax.adam(0.025) if optimizer is None else optimizer
+
+  def init(num_objectives: int, params: base.PyTree = None) -> GradNormState:
+    del params
+    logits = jnp.zeros(num_objectives, jnp.result_type(float))
+    return GradNormState(
+      logits=logits,
+      initial_losses=logits,
+      step=jnp.zeros((), jnp.int32),
+      optimizer=learner.init(logits),
+    )
+
+  def update(
+    observation: base.Observation, state: GradNormState
+  ) -> tuple[jax.Array, GradNormState]:
+    losses = observation.losses
+    size = observation.num_objectives
+    initial = jnp.where(state.step == 0, losses, state.initial_losses)
+    has_rate = initial > 0
+    relative = jnp.where(has_rate, losses / jnp.where(has_rate, initial, 1), 1)
+    relative = jnp.maximum(relative, 0)
+    average = jnp.mean(relative)
+    # All losses have reached zero together: none is behind.
+    rates = jnp.where(
+      average == 0, 1, relative / jnp.where(average == 0, 1, average)
+    )
+    weights = size * jax.nn.softmax(state.logits)
+    lengths = jnp.sqrt(jnp.diagonal(observation.gramian))
+    scale = jnp.mean(weights * lengths)
+    # All gradients are zero: their lengths have nothing to say.
+    lengths = jnp.where(
+      scale == 0, 0, lengths / jnp.where(scale == 0, 1, scale)
+    )
+    excess = weights * lengths - rates**alpha
+    # A difference that is rounding has no sign.
+    rounding = 8 * size * jnp.finfo(excess.dtype).eps
+    signs = jnp.where(jnp.abs(excess) <= rounding, 0, jnp.sign(excess))
+    slopes = weights * signs * lengths  # with respect to log w
+    gradient = slopes - weights / size * jnp.sum(slopes)
+    step, optimizer_state = learner.update(
+      gradient.astype(state.logits.dtype), state.optimizer, state.logits
+    )
+    return weights.astype(losses.dtype), GradNormState(
+      logits=optax.apply_updates(state.logits, step),
+      initial_losses=initial.astype(state.initial_losses.dtype),
+      step=state.step + 1,
+      optimizer=optimizer_state,
+    )
+
+  return base.stateful(init, update, needs='gramian')

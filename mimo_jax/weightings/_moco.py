@@ -1,0 +1,119 @@
+"""Multi-objective gradient correction."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import _trackers
+from mimo_jax import base
+from mimo_jax import jacobian
+from mimo_jax import solvers
+
+
+class MoCoState(NamedTuple):
+  """State of `moco`."""
+
+  tracker: base.PyTree  # leaves [K, ...], Y
+  shares: jax.Array  # [K], λ
+
+
+def moco(
+  tracker_step: _arguments.Scalar = 0.1,
+  step_size: _arguments.Scalar = 0.1,
+  regularization: _arguments.Scalar = 0.1,
+) -> base.Weighting:
+  """Multi-objective gradient correction (MoCo).
+
+  MGDA on running means of the gradients, which are less noisy than those of one
+  batch, by one step of projected gradient descent at each step of training:
+
+      Y ← Y − β (Y − J),   Y₀ = 0
+      λ ← proj( λ − γ (Y Yᵀ λ + ρ λ) )   onto  λ ≥ 0, Σ λ = 1;   λ₀ = 1/K
+      d = Yᵀ λ
+
+  β = `tracker_step`, γ = `step_size`, ρ = `regularization`. The means begin at
+  zero, as in the authors' code, so that the first directions are short. γ and ρ
+  are in units of the gradients' squared lengths.
+
+  Another library takes a softmax in place of the projection, which keeps λ near
+  1/K for ever, and makes each gradient as long as its loss is large.
+
+  Properties: simplex, permutation_equivariant.
+
+  Args:
+    tracker_step: β in [0, 1]. Smaller: a longer mean. 1 is today's gradient.
+    step_size: γ ≥ 0. Larger: the weights follow faster.
+    regularization: ρ ≥ 0. Larger: closer to equal weights.
+
+  Returns:
+    A `mimo_jax.Weighting` that returns a `mimo_jax.Direction`; state carries
+    the running means, K times the size of params, and the weights.
+
+  Raises:
+    ValueError: if a number is out of range; when its state is made, if params
+      are missing.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.weightings.moco()
+    >>> rows = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), jacobian=rows)
+    >>> state = rule.init(2, params=jnp.zeros(3))
+    >>> direction, state = rule.update(observation, state)
+    >>> direction.weights.tolist(), direction.updates.tolist()
+    ([0.505, 0.495], [0.095, 0.100, 0.100])
+
+  References:
+    H. Fernando, H. Shen, M. Liu, S. Chaudhury, K. Murugesan and T. Chen,
+    `Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent
+    Approach <https://openreview.net/forum?id=dLAYGdKTi2>`_, ICLR 2023.
+  """
+  _arguments.check_number(
+    'moco',
+    'tracker_step',
+    tracker_step,
+    lambda value: 0 <= value <= 1,
+    'in [0, 1]',
+  )
+  for name, number in (
+    ('step_size', step_size),
+    ('regularization', regularization),
+  ):
+    _arguments.check_number(
+      'moco', name, number, lambda value: 0 <= value < math.inf, 'at least 0'
+    )
+
+  def init(num_objectives: int, params: base.PyTree = None) -> MoCoState:
+    dtype = jnp.result_type(float)
+    return MoCoState(
+      tracker=_trackers.zeros('moco', num_objectives, params),
+      shares=jnp.full(num_objectives, 1 / num_objectives, dtype),
+    )
+
+  def update(
+    observation: base.Observation, state: MoCoState
+  ) -> tuple[base.Direction, MoCoState]:
+    tracker = jax.tree.map(
+      lambda mean, leaf: mean - tracker_step * (mean - leaf),
+      state.tracker,
+      observation.jacobian,
+    )
+    dtype = observation.losses.dtype
+    gramian = jacobian.gramian(tracker)
+    along = jnp.sum(gramian * state.shares[None, :], axis=1)
+    gradient = along + regularization * state.shares
+    weights = solvers.simplex_projection(state.shares - step_size * gradient)
+    direction = base.Direction(
+      updates=jacobian.combine(tracker, weights),
+      weights=weights.astype(dtype),
+    )
+    return direction, MoCoState(
+      tracker=_trackers.like(tracker, state.tracker),
+      shares=weights.astype(state.shares.dtype),
+    )
+
+  return base.stateful(init, update, needs='jacobian')
