@@ -4,8 +4,11 @@ Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
 stands on an axis, unless that is what the sample is there for.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import scipy.optimize
@@ -184,3 +187,20 @@ def is_strongly_stationary(rows: np.ndarray) -> bool:
     bounds=(0, None),
   )
   return program.status == 0 and -program.fun > 1e-6
+
+
+@st.composite
+def hulls(
+  draw: st.DrawFn,
+  sizes: Sequence[int] = (2, 3, 5, 7),
+  params: Sequence[int] = (1, 2, 4, 9),
+) -> np.ndarray:
+  """Small whole numbers make every degeneracy, lengths and scale the rest."""
+  shape = (draw(st.sampled_from(sizes)), draw(st.sampled_from(params)))
+  whole = st.integers(-3, 3).map(float)
+  rows = draw(hnp.arrays(np.float64, shape, elements=whole))
+  noise = draw(st.sampled_from((0.0, 1e-6, 1e-2, 1.0)))
+  rows += noise * generic(*shape, draw(st.integers(0, 9)))
+  lengths = draw(hnp.arrays(np.float64, (shape[0], 1), elements=whole))
+  spread = draw(st.booleans())
+  return rows * 10.0 ** (lengths if spread else 0)

@@ -155,6 +155,23 @@ def test_pcgrad_projects_in_every_order_equally_often(key):
     assert np.all(np.abs(counts - 200) < 5 * np.sqrt(200 * 7 / 8)), counts
 
 
+def test_pcgrad_never_projects_a_gradient_on_itself(key):
+  """Not even one that the others turned against itself."""
+  rows = np.array([[0.0, -3, -3], [1, 2, 1], [-1, 1, 2]])
+  turned = rows[0]
+  for j in (1, 2):
+    turned = turned - turned @ rows[j] / (rows[j] @ rows[j]) * rows[j]
+  assert turned @ rows[0] < -1
+  candidates = [pcgrad_direction(rows, order) for order in orders_of(3)]
+  rule = make('pcgrad')
+
+  def weigh(key):
+    return update(rule, observe(rows), init(rule, 3)._replace(key=key))[0]
+
+  for weights in jax.jit(jax.vmap(weigh))(jax.random.split(key, 100)):
+    assert_one_of(candidates, rows.T @ np.asarray(weights, float), 1e-4)
+
+
 def test_pcgrad_orders_anew_in_every_step_and_by_its_seed():
   rows = jacobians.conflicting(5, 9) + 0.3 * jacobians.generic(5, 9)
   rule = make('pcgrad', seed=3)

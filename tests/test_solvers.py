@@ -87,27 +87,8 @@ def test_min_norm_is_the_published_vector(name, x64):
   )
 
 
-@st.composite
-def hulls(draw):
-  """Small whole numbers make every degeneracy, lengths and scale the rest."""
-  size = draw(st.sampled_from((2, 3, 5, 7)))
-  params = draw(st.sampled_from((1, 2, 4, 9)))
-  rows = draw(
-    hnp.arrays(
-      np.float64, (size, params), elements=st.integers(-3, 3).map(float)
-    )
-  )
-  noise = draw(st.sampled_from((0.0, 1e-6, 1e-2, 1.0)))
-  rows += noise * jacobians.generic(size, params, draw(st.integers(0, 9)))
-  lengths = draw(
-    hnp.arrays(np.float64, (size, 1), elements=st.integers(-3, 3).map(float))
-  )
-  spread = draw(st.booleans())
-  return rows * 10.0 ** (lengths if spread else 0)
-
-
 @few
-@hypothesis.given(rows=hulls(), exponent=st.integers(-12, 12))
+@hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_min_norm_is_optimal_on_any_gramian(dtype, rows, exponent):
   rows = rows * 10.0**exponent
@@ -117,7 +98,7 @@ def test_min_norm_is_optimal_on_any_gramian(dtype, rows, exponent):
 
 
 @few
-@hypothesis.given(rows=hulls(), exponent=st.integers(-12, 12))
+@hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
 def test_min_norm_does_not_depend_on_the_scale(rows, exponent):
   # A power of two, so that not even rounding differs.
   gramian = (rows @ rows.T).astype(np.float32)
@@ -372,7 +353,7 @@ alpha_fair = jax.jit(solvers.alpha_fair)
 
 
 def assert_projected(rows, lower, weights, tolerance):
-  """Weights v ≥ u, G v ≥ 0 and (v − u)ᵀ G v = 0, each relative to what is summed."""
+  """Weights v ≥ u, G v ≥ 0, (v − u)ᵀ G v = 0, relative to what is summed."""
   weights = np.asarray(weights, np.float64)
   lengths = np.linalg.norm(rows, axis=1)
   summed = lengths @ np.abs(weights)
@@ -395,7 +376,7 @@ def test_dual_cone_meets_the_optimality_conditions(size, x64):
 
 
 @few
-@hypothesis.given(rows=hulls(), exponent=st.integers(-12, 12))
+@hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_dual_cone_is_optimal_on_any_gramian(dtype, rows, exponent):
   rows = rows * 10.0**exponent
@@ -453,7 +434,7 @@ def test_ball_meets_the_optimality_conditions(size, radius, x64):
 
 @few
 @hypothesis.given(
-  rows=hulls(), exponent=st.integers(-12, 12), radius=st.floats(0, 2)
+  rows=jacobians.hulls(), exponent=st.integers(-12, 12), radius=st.floats(0, 2)
 )
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_ball_is_optimal_on_any_gramian(dtype, rows, exponent, radius):
@@ -558,7 +539,7 @@ def test_fair_weights_solve_their_equation(size, alpha, x64):
 
 @few
 @hypothesis.given(
-  rows=hulls(), exponent=st.integers(-12, 12), alpha=st.floats(1, 3)
+  rows=jacobians.hulls(), exponent=st.integers(-12, 12), alpha=st.floats(1, 3)
 )
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_fair_weights_are_right_on_any_gramian(dtype, rows, exponent, alpha):

@@ -3,6 +3,8 @@
 import inspect
 import re
 
+import hypothesis
+import hypothesis.strategies as st
 import jacobians
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from mimo_jax import weightings
 FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
 RULES = {name: factory() for name, factory in FACTORIES.items()}
 JACOBIANS = jacobians.sampled()
-SCALES = (0.0, 1e-10, 1.0, 1e10)
+SCALES = (0.0, 1e-12, 1.0, 1e12)
 SECTIONS = (
   'Properties',
   'Args',
@@ -37,11 +39,11 @@ def claims(name):
   return re.split(r',\s+', line[1]) if line else []
 
 
-def holds(name, claim, sample):
+def check(name, claim, rows):
   """Checks a claim; one marked (x64) is made for that precision only."""
   word, *precision = claim.split(' ')
   with jax.enable_x64(precision == ['(x64)']):
-    getattr(properties, word)(RULES[name], JACOBIANS[sample])
+    getattr(properties, word)(RULES[name], rows)
 
 
 CLAIMS = [(name, claim) for name in FACTORIES for claim in claims(name)]
@@ -187,7 +189,33 @@ def test_weights_need_no_more_than_the_rule_declares(name):
 @pytest.mark.parametrize(('name', 'claim'), CLAIMS)
 @each_jacobian
 def test_claim_holds(name, claim, sample):
-  holds(name, claim, sample)
+  check(name, claim, JACOBIANS[sample])
+
+
+few = hypothesis.settings(
+  max_examples=15, deadline=None, derandomize=True, database=None
+)
+
+
+@each_weighting
+@few
+@hypothesis.given(
+  rows=jacobians.hulls(sizes=(2, 3, 5), params=(4,)),
+  exponent=st.integers(-12, 12),
+)
+def test_weights_are_finite_on_any_jacobian(name, rows, exponent):
+  rows = rows * 10.0**exponent
+  weights, _ = updated(name, rows, steps=2)
+  each, direction = properties.weighed(rows, weights)
+  assert np.all(np.isfinite(each))
+  assert np.all(np.isfinite(direction))
+
+
+@pytest.mark.parametrize(('name', 'claim'), CLAIMS)
+@few
+@hypothesis.given(rows=jacobians.hulls(sizes=(2, 3, 5), params=(4,)))
+def test_claim_holds_on_any_jacobian(name, claim, rows):
+  check(name, claim, rows)
 
 
 @pytest.mark.parametrize(('name', 'claim'), CLAIMS)
