@@ -126,6 +126,19 @@ def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
   )
 
 
+def seen_by(
+  rule: mimo_jax.Weighting, observation: mimo_jax.Observation
+) -> mimo_jax.Observation:
+  """What `balance` shows a rule: no more than it declares."""
+  order = ('losses', 'gramian', 'jacobian')
+  hidden = [*order[order.index(rule.needs) + 1 :]]
+  if 'independent_updates' not in rule.extra_args:
+    hidden.append('cross_gramian')
+  if 'losses_after' not in rule.extra_args:
+    hidden.append('losses_after')
+  return observation._replace(**dict.fromkeys(hidden))
+
+
 def params_of(rows: np.ndarray) -> dict[str, Any]:
   """Params whose gradients `observe` shows."""
   dtype = np.dtype(jax.numpy.result_type(float))

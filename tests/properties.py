@@ -51,7 +51,7 @@ def weigh(
   """What a rule makes of these rows in its first step."""
   if losses is None:
     losses = jacobians.losses_of(rows)
-  observation = jacobians.observe(rows, losses)
+  observation = jacobians.seen_by(rule, jacobians.observe(rows, losses))
   state = rule.init(len(rows), jacobians.params_of(rows))
   return weighed(rows, jax.jit(rule.update)(observation, state)[0])
 

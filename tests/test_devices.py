@@ -17,7 +17,7 @@ OBJECTIVES = ('fused', 'visual', 'audio')
 RULES = {
   'mimo': mimo_jax.mimo(1.5, 0.8),
   'mgda': mimo_jax.weightings.mgda(),
-  'modo': mimo_jax.weightings.modo(step_size=0.2),
+  'modo': mimo_jax.weightings.modo(step_size=0.01),
   'moco': mimo_jax.weightings.moco(),
 }
 PARAMS = {

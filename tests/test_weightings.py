@@ -60,8 +60,9 @@ def init(name, rows):
 def updated(name, rows, steps=1):
   """The weights after some steps at the same point, jitted."""
   update, state = jax.jit(RULES[name].update), init(name, rows)
+  observation = jacobians.seen_by(RULES[name], observe(rows))
   for _ in range(steps):
-    weights, state = update(observe(rows), state)
+    weights, state = update(observation, state)
   return weights, state
 
 
@@ -96,7 +97,7 @@ def test_weights_have_the_precision_of_the_losses(name):
     observation = jax.tree.map(
       lambda leaf: jnp.asarray(leaf, jnp.float64), observe(rows)
     )
-    weights, _ = RULES[name].update(observation, init(name, rows))
+    weights, _ = jax.jit(RULES[name].update)(observation, init(name, rows))
     assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {
       jnp.dtype(float)
     }
@@ -147,7 +148,7 @@ def test_vmap_is_the_loop(name):
 
 
 @each_weighting
-@pytest.mark.parametrize('sample', ['five', 'rank_deficient', 'zero_row'])
+@pytest.mark.parametrize('sample', ['rank_deficient', 'zero_row'])
 def test_jit_is_eager(name, sample):
   rows, rule = JACOBIANS[sample], RULES[name]
   eager, _ = rule.update(observe(rows), init(name, rows))
@@ -169,18 +170,12 @@ def test_one_objective_has_a_non_negative_multiple_of_its_gradient(name, scale):
 @each_weighting
 def test_weights_need_no_more_than_the_rule_declares(name):
   rule, observation = RULES[name], observe(JACOBIANS['five'])
-  order = ('losses', 'gramian', 'jacobian')
-  unseen = [*order[order.index(rule.needs) + 1 :]]
-  if 'independent_updates' not in rule.extra_args:
-    unseen.append('cross_gramian')
-  if 'losses_after' not in rule.extra_args:
-    unseen.append('losses_after')
-  hidden = observation._replace(**dict.fromkeys(unseen))
+  hidden = jacobians.seen_by(rule, observation)
   state = init(name, JACOBIANS['five'])
-  weights, _ = rule.update(hidden, state)
+  update = jax.jit(rule.update)
   for leaf, same in zip(
-    jax.tree.leaves(weights),
-    jax.tree.leaves(rule.update(observation, state)[0]),
+    jax.tree.leaves(update(hidden, state)[0]),
+    jax.tree.leaves(update(observation, state)[0]),
     strict=True,
   ):
     np.testing.assert_array_equal(leaf, same)
