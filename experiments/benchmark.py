@@ -1,170 +1,225 @@
 """Times what balancing costs, side by side in one process.
 
   python -m experiments.benchmark
+  python -m experiments.benchmark --methods=mgda,upgrad --parameters=resnet18
 
 Every round runs each program once, and ratios are taken within a round, so
-that what disturbs the machine disturbs both sides.
+that what disturbs the machine disturbs both sides. The rules are timed beside
+TorchJD's where that is installed (see `peers`), on the same numbers, and their
+directions compared.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tqdm
 from absl import app
 from absl import flags
-from flax import linen
 
 import mimo_jax
-from mimo_jax import nn
+from experiments import peers
+from experiments import programs
+from experiments import timing
 
-_REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=3)
+_REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=2)
+_SECONDS = flags.DEFINE_float(
+  'seconds',
+  1.0,
+  'No more rounds once programs took this long together, but at least 2.',
+  lower_bound=0.0,
+)
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 32, 'Batch size of the steps.', lower_bound=1
 )
-_PARAMETERS = flags.DEFINE_integer(
-  'parameters', 10_000_000, 'Length of the gradients.', lower_bound=1
+_PARAMETERS = flags.DEFINE_list(
+  'parameters',
+  ['100000', '10000000', 'resnet18'],
+  'Lengths of the gradients; resnet18 is 11.2 million in 62 leaves.',
+)
+_SIZES = flags.DEFINE_list(
+  'objectives',
+  ['2', '3', '7'],
+  'Numbers of objectives, K; weights alone are timed for the largest two.',
+)
+_METHODS = flags.DEFINE_list(
+  'methods', [], 'Weightings to time; all of them by default.'
+)
+_PEERS = flags.DEFINE_bool(
+  'peers', None, 'Whether to time TorchJD; by default if it is installed.'
+)
+_ASYNC_DISPATCH = flags.DEFINE_bool(
+  'async_dispatch',
+  True,
+  'On CPU, JAX hands programs of more than 1000 operations to a thread of its'
+  ' own, which costs 30 us where the result is waited for at once, as here.'
+  ' --noasync_dispatch runs them where they are called.',
 )
 
-_OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
+_WEIGHTS = 'losses and Gramian -> weights'
+# Rules that solve something; the others are formulas.
+_SOLVED = (
+  'aligned_mtl',
+  'cagrad',
+  'config',
+  'dualproj',
+  'fairgrad',
+  'imtl_g',
+  'mgda',
+  'nash_mtl',
+  'pcd',
+  'upgrad',
+)
 
 
-class ConvEncoder(linen.Module):
-  """Three 3 x 3 convolutions and the mean over the picture."""
+class Result(NamedTuple):
+  """One line of one table."""
 
-  widths: Sequence[int] = (32, 64, 128)
+  table: str
+  num_objectives: int
+  method: str
+  comparison: timing.Comparison
 
-  @linen.compact
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    """Encodes pictures [batch, height, width, channels]."""
-    features = inputs
-    for i, width in enumerate(self.widths):
-      stride = 1 if i == 0 else 2
-      features = linen.relu(
-        linen.Conv(width, (3, 3), strides=(stride, stride))(features)
-      )
-    return jnp.mean(features, (1, 2))
+  @property
+  def needs(self) -> str:
+    """What our rule reads."""
+    return getattr(mimo_jax.weightings, self.method)().needs
 
-
-def interleaved(
-  programs: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, np.ndarray[Any, Any]]:
-  """Seconds of each program in each round, after one round not counted.
-
-  Args:
-    programs: functions without arguments that return arrays to wait for.
-    repeats: the number of rounds. Their order is reversed in every other one.
-
-  Returns:
-    Name -> seconds, [repeats].
-  """
-  seconds: dict[str, list[float]] = {name: [] for name in programs}
-  for program in programs.values():
-    jax.block_until_ready(program())
-  for turn in tqdm.trange(repeats, desc=', '.join(programs), leave=False):
-    names = list(programs) if turn % 2 else list(reversed(list(programs)))
-    for name in names:
-      began = time.perf_counter()
-      jax.block_until_ready(programs[name]())
-      seconds[name].append(time.perf_counter() - began)
-  return {name: np.array(values) for name, values in seconds.items()}
+  @property
+  def label(self) -> str:
+    """What tells it from the others of its table."""
+    return f'{self.method}, K = {self.num_objectives}'
 
 
-def step_programs(batch_size: int) -> dict[str, Callable[[], Any]]:
-  """Training steps of three convolutional encoders, jitted.
-
-  Joint is the step that a user writes without this library: the gradient of
-  the fused loss alone, then SGD. The others are the same with `balance`.
-  """
-  model = nn.LateFusion(
-    encoders={name: ConvEncoder() for name in _OBJECTIVES[1:]}, num_classes=10
-  )
-  keys = jax.random.split(jax.random.key(0), 5)
-  inputs = {
-    name: jax.random.normal(key, (batch_size, 32, 32, 3))
-    for name, key in zip(_OBJECTIVES[1:], keys, strict=False)
-  }
-  labels = jax.random.randint(keys[3], (batch_size,), 0, 10)
-  params = model.init(keys[4], inputs)['params']
-
-  def losses_fn(params: Any) -> dict[str, jax.Array]:
-    logits: Any = model.apply({'params': params}, inputs)
-    return nn.cross_entropy_losses(logits, labels)
-
-  def joint_step(params: Any, opt_state: Any) -> Any:
-    fused, gradient = jax.value_and_grad(lambda p: losses_fn(p)['fused'])(
-      params
-    )
-    updates, opt_state = sgd.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, fused
-
-  def balanced_step(optimizer: Any) -> Callable[[Any, Any], Any]:
-    def step(params: Any, opt_state: Any) -> Any:
-      losses, pullback = jax.vjp(losses_fn, params)
-      updates, opt_state = optimizer.update(
-        pullback, opt_state, params, losses=losses
-      )
-      return optax.apply_updates(params, updates), opt_state, losses
-
-    return step
-
-  sgd = optax.sgd(0.01, momentum=0.9)
-  programs = {'joint': _ready(joint_step, params, sgd.init(params))}
-  for name, rule in (
-    ('mimo', mimo_jax.mimo()),
-    ('mgda', mimo_jax.weightings.mgda()),
-  ):
-    optimizer = optax.chain(mimo_jax.balance(rule, objectives=_OBJECTIVES), sgd)
-    programs[name] = _ready(
-      balanced_step(optimizer), params, optimizer.init(params)
-    )
-  programs['value_and_grad'] = _ready(
-    jax.value_and_grad(lambda p: losses_fn(p)['fused']), params
-  )
-  programs['value_and_jacobian'] = _ready(
-    mimo_jax.value_and_jacobian(losses_fn), params
-  )
-  return programs
-
-
-def gramian_programs(
-  num_objectives: int, num_parameters: int
-) -> dict[str, Callable[[], Any]]:
-  """The Gramian, the naive one, and one plain read of the same numbers."""
-  jacobian = jax.random.normal(
-    jax.random.key(1), (num_objectives, num_parameters)
-  )
-  rows = [jnp.array(row) for row in jacobian]
-  indices = tuple(range(num_objectives))
+def compare_directions(
+  methods: Sequence[str],
+  num_objectives: int,
+  shapes: Sequence[tuple[int, ...]],
+  repeats: int,
+  seconds: float,
+  with_peers: bool,
+) -> dict[str, timing.Comparison]:
+  """Jacobian -> direction, by the rules that one batch is enough for."""
+  length = sum(math.prod(shape) for shape in shapes)
+  rows = programs.conflicting_rows(num_objectives, length)
+  gradients = programs.as_gradients(rows, shapes)
+  jacobian = peers.tensor(rows) if with_peers else None
   return {
-    'gramian': _ready(lambda rows: mimo_jax.gramian(rows, indices), rows),
-    'J @ J.T': _ready(lambda jacobian: jacobian @ jacobian.T, jacobian),
-    'read': _ready(lambda rows: [jnp.sum(row) for row in rows], rows),
+    name: timing.compare(
+      programs.direction(name, gradients),
+      peers.direction(name, jacobian) if with_peers else None,
+      repeats,
+      seconds,
+    )
+    for name in tqdm.tqdm(methods, leave=False)
+    if not getattr(mimo_jax.weightings, name)().extra_args
   }
 
 
-def _ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-  """A compiled program on its arguments."""
-  compiled = jax.jit(function).lower(*arguments).compile()
-  return lambda: compiled(*arguments)
-
-
-def _ratio(
-  seconds: Mapping[str, np.ndarray[Any, Any]], name: str, reference: str
-) -> float:
-  return float(np.median(seconds[name] / seconds[reference]))
+def compare_weights(
+  methods: Sequence[str],
+  num_objectives: int,
+  repeats: int,
+  seconds: float,
+  with_peers: bool,
+) -> dict[str, timing.Comparison]:
+  """Losses and Gramian -> weights, by the rules that read no Jacobian."""
+  rows = programs.conflicting_rows(num_objectives, 1000)
+  root = np.linalg.cholesky(rows @ rows.T)
+  return {
+    name: timing.compare(
+      programs.weights(name, root),
+      peers.weights(name, root) if with_peers else None,
+      repeats,
+      seconds,
+    )
+    for name in tqdm.tqdm(methods, leave=False)
+    if getattr(mimo_jax.weightings, name)().needs != 'jacobian'
+  }
 
 
 def main(argv: list[str]) -> None:
   """Prints the tables."""
   del argv
-  repeats = _REPEATS.value
-  print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}')
-  steps = interleaved(step_programs(_BATCH_SIZE.value), repeats)
+  repeats, seconds = _REPEATS.value, _SECONDS.value
+  sizes = [int(size) for size in _SIZES.value]
+  every = mimo_jax.weightings.__all__
+  unknown = sorted(set(_METHODS.value) - set(every))
+  if unknown:
+    raise app.UsageError(
+      f'--methods has {", ".join(unknown)}; mimo_jax.weightings has'
+      f' {", ".join(every)}.'
+    )
+  # Before anything touches the CPU: this setting cannot change later.
+  jax.config.update('jax_cpu_enable_async_dispatch', _ASYNC_DISPATCH.value)
+  print(
+    f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
+    f' {os.cpu_count()} CPU cores,'
+    f' {"a" if _ASYNC_DISPATCH.value else ""}synchronous dispatch; {_load()}'
+  )
+  with_peers = _announce_peers()
+  _print_steps(repeats)
+  results = []
+  for parameters in _PARAMETERS.value:
+    shapes, title = _layout(parameters)
+    for size in sizes:
+      if len(shapes) == 1:
+        _print_passes(size, shapes[0][0], title, repeats, seconds)
+      comparisons = compare_directions(
+        _METHODS.value or list(peers.PEERS),
+        size,
+        shapes,
+        repeats,
+        seconds,
+        with_peers,
+      )
+      print(f'Jacobian -> direction, K = {size}, {title}, ms:')
+      _print_table(comparisons, 'ms')
+      results += [Result(title, size, *item) for item in comparisons.items()]
+  for size in sorted(sizes)[-2:]:
+    comparisons = compare_weights(
+      _METHODS.value or every, size, repeats, seconds, with_peers
+    )
+    print(f'Losses and Gramian -> weights, K = {size}, microseconds:')
+    _print_table(comparisons, 'us')
+    results += [Result(_WEIGHTS, size, *item) for item in comparisons.items()]
+  _print_mimo(results, sizes, repeats)
+  _print_summary(results)
+  print(f'At the end: {_load()}')
+
+
+def _announce_peers() -> bool:
+  """Whether to time TorchJD, having said so."""
+  if _PEERS.value is False:
+    return False
+  missing = peers.missing()
+  if missing and _PEERS.value:
+    raise app.UsageError(missing)
+  print(missing or peers.describe())
+  return not missing
+
+
+def _layout(parameters: str) -> tuple[list[tuple[int, ...]], str]:
+  """Shapes of the leaves, and what to call them."""
+  if parameters == 'resnet18':
+    shapes = programs.resnet18_shapes()
+    length = sum(math.prod(shape) for shape in shapes)
+    return shapes, f'{length:,} parameters in {len(shapes)} leaves'
+  return [(int(parameters),)], f'{int(parameters):,} parameters'
+
+
+def _print_table(
+  comparisons: Mapping[str, timing.Comparison], unit: str
+) -> None:
+  reasons = {name: peer.differs for name, peer in peers.PEERS.items()}
+  print(timing.table(comparisons, unit, reasons), flush=True)
+
+
+def _print_steps(repeats: int) -> None:
+  taken = timing.interleaved(programs.steps(_BATCH_SIZE.value), repeats)
   print(
     f'Training step, three convolutional encoders, batch {_BATCH_SIZE.value},'
     f' K = 4, median of {repeats}:'
@@ -176,19 +231,89 @@ def main(argv: list[str]) -> None:
     ('value_and_grad', 'value_and_grad'),
     ('value_and_jacobian', 'value_and_grad'),
   ):
+    _print_ratio(taken, name, reference)
+
+
+def _print_passes(
+  size: int, length: int, title: str, repeats: int, seconds: float
+) -> None:
+  taken = timing.interleaved(programs.passes(size, length), repeats, seconds)
+  print(f'Passes over the gradients, K = {size}, {title}:')
+  for name in taken:
+    is_combination = name.startswith('combine') or name == 'sum of rows'
+    _print_ratio(taken, name, 'combine' if is_combination else 'gramian')
+
+
+def _print_ratio(
+  taken: Mapping[str, timing.Times], name: str, reference: str
+) -> None:
+  ratio = timing.ratio(taken[name], taken[reference])
+  print(
+    f'  {name:<20}{1e3 * taken[name].median:9.2f} ms{ratio:7.2f} x {reference}',
+    flush=True,
+  )
+
+
+def _print_mimo(
+  results: Sequence[Result], sizes: Sequence[int], repeats: int
+) -> None:
+  """What is done besides the backward passes: by MIMO, and the others."""
+  print('Besides the backward passes: MIMO, losses -> weights')
+  for size in sizes:
+    taken = timing.interleaved(programs.mimo_weights(size), repeats)
+    vector, mapping = (each.median for each in taken.values())
     print(
-      f'  {name:<20}{1e3 * np.median(steps[name]):9.2f} ms'
-      f'{_ratio(steps, name, reference):7.2f} x {reference}'
+      f'  K = {size}: {1e6 * mapping:.1f} us from a mapping of scalars,'
+      f' {1e6 * vector:.1f} us from a vector'
     )
-  for size in (2, 3, 7):
-    length = _PARAMETERS.value
-    seconds = interleaved(gramian_programs(size, length), max(3, repeats // 4))
-    print(f'Gramian, K = {size}, {length:,} parameters:')
-    for name, values in seconds.items():
+    medians: dict[str, list[float]] = {}
+    for each in results:
+      if (
+        each.table != _WEIGHTS
+        and each.num_objectives == size
+        and each.needs == 'gramian'
+      ):
+        medians.setdefault(each.table, []).append(each.comparison.ours.median)
+    for title, times in medians.items():
+      median = float(np.median(times))
       print(
-        f'  {name:<20}{1e3 * np.median(values):9.2f} ms'
-        f'{_ratio(seconds, name, "gramian"):7.2f} x gramian'
+        f'    {1e3 * median:.2f} ms the median rule of the Gramian, {title}:'
+        f' {median / mapping:,.0f} x MIMO'
       )
+
+
+def _print_summary(results: Sequence[Result]) -> None:
+  compared = [each for each in results if each.comparison.theirs is not None]
+  if compared:
+    print("TorchJD's time / ours:")
+  for title in dict.fromkeys(each.table for each in compared):
+    of_table = [each for each in compared if each.table == title]
+    for what, chosen in (
+      ('all rules', of_table),
+      (
+        'rules of the Gramian',
+        [each for each in of_table if each.needs == 'gramian'],
+      ),
+      (
+        'rules that solve something',
+        [each for each in of_table if each.method in _SOLVED],
+      ),
+    ):
+      comparisons = {each.label: each.comparison for each in chosen}
+      if comparisons:
+        print(f'  {title}, {what}:\n    {timing.summary(comparisons)}')
+  slow = {
+    each.label: each.comparison.ours.median
+    for each in results
+    if each.table == _WEIGHTS
+  }
+  if slow:
+    slowest = max(slow, key=slow.__getitem__)
+    print(f'Slowest weights: {1e6 * slow[slowest]:.0f} us ({slowest})')
+
+
+def _load() -> str:
+  return f'load {os.getloadavg()[0]:.1f}'
 
 
 if __name__ == '__main__':

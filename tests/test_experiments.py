@@ -609,16 +609,3 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
       lambda a: a.shape, init
     )
     assert set(metrics['losses']) == set(experiment.objectives)
-
-
-def test_benchmark_prints_the_ratios():
-  result = run(
-    'benchmark', '--repeats=3', '--batch_size=2', '--parameters=1000'
-  )
-  assert result.returncode == 0, result.stderr
-  for pattern in (
-    r'mimo +[\d.]+ ms +[\d.]+ x joint',
-    r'value_and_jacobian +[\d.]+ ms +[\d.]+ x value_and_grad',
-    r'J @ J.T +[\d.]+ ms +[\d.]+ x gramian',
-  ):
-    assert re.search(pattern, result.stdout), result.stdout

@@ -277,9 +277,11 @@ def test_importing_the_library_imports_no_optional_package():
     """
     import sys
     import optax
-    before = set(sys.modules)
+    def packages():
+      return {name.split('.')[0] for name in sys.modules}
+    before = packages()
     import mimo_jax
-    new = {name.split('.')[0] for name in set(sys.modules) - before}
+    new = packages() - before
     print(sorted(new - {'mimo_jax'} - set(sys.stdlib_module_names)))
     optional = {
       'flax', 'chex', 'grain', 'orbax', 'ml_collections', 'tensorflow_datasets'

@@ -35,9 +35,10 @@ def excess_mtl(
   is the mean of e over them: with one, as in the authors' code, the first e. An
   objective with e(0) = 0 takes the first e that is not as its e(0).
 
-  Weights have sum 1, where the authors' have sum K: divide their learning rate
-  of the model by K, not η. Another library learns from the very first e, not
-  divided by anything. They are kept as logarithms and do not overflow.
+  Weights have sum 1, where the authors' have sum K: multiply their learning
+  rate of the model by K, and leave η. Another library learns from the very
+  first e, not divided by anything. They are kept as logarithms and do not
+  overflow.
 
   Properties: simplex, permutation_equivariant, scale_invariant.
 

@@ -90,8 +90,9 @@ def graddrop(
 
     def weigh(leaf: jax.Array, leaf_key: jax.Array) -> jax.Array:
       wide = leaf.astype(jnp.promote_types(leaf.dtype, dtype))
-      positive = jnp.sum(jnp.maximum(wide, 0), axis=0)
-      total = positive + jnp.sum(jnp.maximum(-wide, 0), axis=0)
+      # Row by row: XLA fuses that, and not a reduction over the first axis.
+      positive = sum(jnp.maximum(row, 0) for row in wide)
+      total = positive + sum(jnp.maximum(-row, 0) for row in wide)
       # Where all are zero, either sign keeps nothing.
       purity = positive / jnp.where(total == 0, 1, total)
       drawn = jax.random.uniform(leaf_key, leaf.shape[1:], wide.dtype)

@@ -1,0 +1,187 @@
+"""Times programs in turn, and compares two that do the same."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+# A program shorter than this is called once untimed in every round, to get its
+# threads and caches back from the one before it, and then as often as takes
+# about this long.
+_TURN = 5e-3  # seconds
+# Relative difference of two directions up to which they count as the same.
+TOLERANCE = 1e-3
+
+
+class Program(NamedTuple):
+  """Something to time whose results can be compared."""
+
+  run: Callable[[], Any]
+  # Reads what `run` returned as a direction, one float64 vector.
+  direction: Callable[[Any], np.ndarray[Any, Any]]
+
+
+class Times(NamedTuple):
+  """Seconds that one call takes."""
+
+  rounds: np.ndarray[Any, Any]  # the median of the calls of a round, [rounds]
+  fastest: float  # of all calls
+
+  @property
+  def median(self) -> float:
+    """The median over the rounds."""
+    return float(np.median(self.rounds))
+
+
+class Comparison(NamedTuple):
+  """One rule of ours, and that of others where they have it."""
+
+  ours: Times
+  theirs: Times | None = None
+  difference: float = math.nan  # of the directions, relative to the longer one
+
+  @property
+  def ratio(self) -> float:
+    """Their time by ours: the median over the rounds."""
+    return math.nan if self.theirs is None else ratio(self.theirs, self.ours)
+
+  @property
+  def ratio_of_fastest(self) -> float:
+    """The same of the fastest call of each, which load disturbs least."""
+    if self.theirs is None:
+      return math.nan
+    return self.theirs.fastest / self.ours.fastest
+
+
+def ratio(times: Times, reference: Times) -> float:
+  """Median over the rounds of the ratio within a round."""
+  return float(np.median(times.rounds / reference.rounds))
+
+
+def interleaved(
+  programs: Mapping[str, Callable[[], Any]],
+  repeats: int,
+  seconds: float = math.inf,
+) -> dict[str, Times]:
+  """Times programs in turn, after a first call that is not counted.
+
+  Args:
+    programs: functions without arguments that return arrays to wait for.
+    repeats: the number of rounds. Their order is reversed in every other one.
+    seconds: no round but the first two begins after this time.
+
+  Returns:
+    Name -> times.
+  """
+  calls = {}
+  for name, program in programs.items():
+    taken = _seconds_of(program)
+    if taken < 100 * _TURN:  # it may have compiled, or started its threads
+      taken = _seconds_of(program)
+    calls[name] = math.ceil(_TURN / taken)
+  each: dict[str, list[list[float]]] = {name: [] for name in programs}
+  began = time.perf_counter()
+  for turn in tqdm.trange(repeats, desc=', '.join(programs), leave=False):
+    if turn >= 2 and time.perf_counter() - began > seconds:
+      break
+    names = list(programs) if turn % 2 else list(reversed(list(programs)))
+    for name in names:
+      if calls[name] > 1:
+        _seconds_of(programs[name])
+      each[name].append(
+        [_seconds_of(programs[name]) for _ in range(calls[name])]
+      )
+  return {
+    name: Times(np.median(rounds, axis=1), float(np.min(rounds)))
+    for name, rounds in each.items()
+  }
+
+
+def _seconds_of(program: Callable[[], Any]) -> float:
+  began = time.perf_counter()
+  jax.block_until_ready(program())
+  return time.perf_counter() - began
+
+
+def compare(
+  ours: Program,
+  theirs: Program | None,
+  repeats: int,
+  seconds: float = math.inf,
+) -> Comparison:
+  """Times ours beside theirs, and compares their directions.
+
+  Args:
+    ours: a program.
+    theirs: one that does the same, or None.
+    repeats: the number of rounds.
+    seconds: no round but the first two begins after this time.
+
+  Returns:
+    The seconds, and the difference.
+  """
+  programs = {'ours': ours.run}
+  if theirs is None:
+    return Comparison(interleaved(programs, repeats, seconds)['ours'])
+  programs['theirs'] = theirs.run
+  taken = interleaved(programs, repeats, seconds)
+  one, other = (each.direction(each.run()) for each in (ours, theirs))
+  longer = max(np.linalg.norm(one), np.linalg.norm(other))
+  difference = float(np.linalg.norm(one - other) / longer)
+  return Comparison(taken['ours'], taken['theirs'], difference)
+
+
+def table(
+  comparisons: Mapping[str, Comparison],
+  unit: str,
+  reasons: Mapping[str, str],
+) -> str:
+  """Lines of numbers, one a rule.
+
+  Args:
+    comparisons: name -> times.
+    unit: 'ms' or 'us'.
+    reasons: name -> why their direction may be another than ours.
+
+  Returns:
+    The lines. Those of directions that differ end in the reason.
+  """
+  scale = {'ms': 1e3, 'us': 1e6}[unit]
+  compared = any(each.theirs is not None for each in comparisons.values())
+  header = f'  {"":<15}{"ours":>10}'
+  if compared:
+    header += f'{"theirs":>10}{"ratio":>8}{"fastest":>9}{"difference":>12}'
+  lines = [header + f'{"rounds":>8}']
+  for name, each in comparisons.items():
+    line = f'  {name:<15}{scale * each.ours.median:10.2f}'
+    if each.theirs is not None:
+      line += (
+        f'{scale * each.theirs.median:10.2f}{each.ratio:8.2f}'
+        f'{each.ratio_of_fastest:9.2f}{each.difference:12.1e}'
+      )
+    elif compared:
+      line += f'{"-":>10}{"-":>8}{"-":>9}{"-":>12}'
+    line += f'{len(each.ours.rounds):8d}'
+    if each.theirs is not None and not each.difference <= TOLERANCE:
+      line += '  ' + (reasons.get(name) or 'DIFFERS')
+    lines.append(line)
+  return '\n'.join(lines)
+
+
+def summary(comparisons: Mapping[str, Comparison]) -> str:
+  """The median ratio, and the least one with the name of its comparison."""
+  ratios = {name: each.ratio for name, each in comparisons.items()}
+  fastest = {name: each.ratio_of_fastest for name, each in comparisons.items()}
+  return f'{_spread(ratios)}; of the fastest calls: {_spread(fastest)}'
+
+
+def _spread(ratios: Mapping[str, float]) -> str:
+  least = min(ratios, key=ratios.__getitem__)
+  return (
+    f'median {np.median(list(ratios.values())):.2f}, least'
+    f' {ratios[least]:.2f} ({least})'
+  )
