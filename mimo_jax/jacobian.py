@@ -23,7 +23,7 @@ from mimo_jax import base
 _RUN, _LANES = 64, 1
 # For two or three objectives: eight shorter runs side by side. LLVM unrolls a
 # run up to some 300 instructions, K(K+3) for each number, and only then adds
-# lanes as one vector: 1.0 to 1.3 times a plain read on CPU, where runs of 64
+# lanes as one vector: 1.0 to 1.7 times a plain read on CPU, where runs of 64
 # take 1.6 to 4 times. From K = 4 the runs would be so short that storing their
 # sums costs more than that. A run and lanes that are no powers of two cost
 # divisions to find a number's place in a leaf of several axes.
