@@ -7,6 +7,8 @@ data flow:
   * `transforms`: standardisation by training statistics, and noise.
   * `loader`: endless training batches and exhaustive evaluation batches.
 
+`sample_tree` writes tiny copies of the data sets that users download.
+
 Importing the package imports none of its parts; these need the extra
 `mimo-jax[data]`. No part imports JAX.
 """

@@ -50,6 +50,7 @@ def prepare(
   builder_class: type[tfds.core.GeneratorBasedBuilder],
   config: str | None,
   data_dir: str | os.PathLike[str] | None,
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> tfds.core.GeneratorBasedBuilder:
   """Returns a builder whose data set is prepared, preparing it if need be.
 
@@ -57,6 +58,7 @@ def prepare(
     builder_class: The data set's builder.
     config: Name of a config; None is the default one.
     data_dir: Where prepared data sets lie; None is TFDS's choice.
+    manual_dir: Where the user has put the files; None is TFDS's choice.
 
   Returns:
     A builder that has read the prepared data set's description.
@@ -86,7 +88,9 @@ def prepare(
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(download_mode=mode)
+        download_config=tfds.download.DownloadConfig(
+          download_mode=mode, manual_dir=manual_dir
+        )
       )
   except OSError:
     # TFDS does not replace the folder of another process that was faster.

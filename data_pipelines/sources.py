@@ -68,7 +68,7 @@ def data_sets() -> list[str]:
 
   Examples:
     >>> data_sets()
-    ['handwritten']
+    ['av_mnist', 'handwritten']
   """
   package = importlib.import_module(__package__)
   return sorted(
@@ -82,6 +82,7 @@ def open_source(
   config: str | None,
   split: str,
   data_dir: str | os.PathLike[str] | None = None,
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
   """Opens one split of a data set, preparing the data set on first use.
 
@@ -96,14 +97,19 @@ def open_source(
     split: One of the data set's splits.
     data_dir: Where prepared data sets lie. The default is the environment
       variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
+    manual_dir: The folder with the files that the user has downloaded, for data
+      sets that do not come with the package; read when the data set is
+      prepared, and not after. The default is `downloads/manual` in data_dir.
 
   Returns:
     A source that decodes an element each time it is asked for; `in_memory`
     decodes all of them once.
 
   Raises:
+    FileNotFoundError: if a file of the user's is missing.
     ModuleNotFoundError: if a package of the extra `data` is not installed.
-    ValueError: if there is no such data set, config or split.
+    ValueError: if there is no such data set, config or split, or a file of the
+      user's is damaged.
 
   Examples:
     >>> import tempfile
@@ -130,7 +136,7 @@ def open_source(
   # Imported late, because only this function needs TFDS.
   from data_pipelines import _prepared
 
-  builder = _prepared.prepare(module.Builder, config, data_dir)
+  builder = _prepared.prepare(module.Builder, config, data_dir, manual_dir)
   if split not in builder.info.splits:
     raise ValueError(
       f'{name} has no split {split!r}. Available: '

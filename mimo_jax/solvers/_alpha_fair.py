@@ -46,8 +46,7 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
   Returns:
     a, [K]: 0 for rows of length zero, which are left out, and 0 for all rows
     where there is no solution, as far as the precision of G can tell
-    (‖d‖² below K eps (Σ aᵢ‖gᵢ‖)²). NaN if G is not
-    finite.
+    (‖d‖² below K eps (Σ aᵢ‖gᵢ‖)²). NaN if G is not finite.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -1,0 +1,82 @@
+"""Folders that users fill: what was expected there, and what was found."""
+
+import os
+import pathlib
+from typing import Any
+
+# What Git leaves in place of a file that Git LFS has not downloaded.
+_LFS = b'version https://git-lfs'
+_MOST_LISTED = 20
+
+
+def folder(dl_manager: Any, tree: str) -> pathlib.Path:
+  """The folder that the user named, or TFDS's place for one.
+
+  Args:
+    dl_manager: TFDS's, of a builder with `MANUAL_DOWNLOAD_INSTRUCTIONS`.
+    tree: what should lie there, for the error.
+
+  Returns:
+    A folder that is not empty.
+
+  Raises:
+    FileNotFoundError: if it is missing or empty.
+  """
+  try:
+    return pathlib.Path(dl_manager.manual_dir)
+  except AssertionError as error:
+    first_line = str(error).split(' Create it')[0]
+    raise FileNotFoundError(
+      f'{first_line} Name the folder as manual_dir. Expected in it:\n{tree}'
+    ) from error
+
+
+def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
+  """The first of several paths in a folder that exists.
+
+  Args:
+    root: the folder.
+    names: paths in it, the preferred one first.
+    tree: what should lie there, for the error.
+
+  Returns:
+    The path of a file that is no pointer of Git LFS.
+
+  Raises:
+    FileNotFoundError: if there is none of them.
+    ValueError: if it is a pointer.
+
+  Examples:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...   root = pathlib.Path(name)
+    ...   _ = (root / 'digits.npy').write_bytes(b'')
+    ...   file(root, ('labels.npy', 'digits.npy'), 'labels.npy').name
+    'digits.npy'
+  """
+  for name in names:
+    path = root / name
+    if path.is_file():
+      with path.open('rb') as stream:
+        if stream.read(len(_LFS)) == _LFS:
+          raise ValueError(
+            f'{path} is a pointer of Git LFS, not the file. Fetch it with: git'
+            ' lfs pull'
+          )
+      return path
+  raise FileNotFoundError(
+    f'{root} has no {" or ".join(names)}. Expected:\n{tree}\nFound:'
+    f' {_found(root)}'
+  )
+
+
+def _found(root: pathlib.Path) -> str:
+  """Names of the files in a folder, the first few of them."""
+  names: list[str] = []
+  for parent, folders, files in os.walk(root):
+    folders.sort()
+    for name in sorted(files):
+      if len(names) == _MOST_LISTED:
+        return ', '.join([*names, '...'])
+      names.append((pathlib.Path(parent) / name).relative_to(root).as_posix())
+  return ', '.join(names) or 'no file'

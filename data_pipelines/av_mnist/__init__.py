@@ -1,0 +1,1 @@
+"""AV-MNIST: pictures of digits, and spectrograms of spoken ones."""

@@ -1,0 +1,136 @@
+"""The arrays of AV-MNIST as MultiBench publishes them, and a tiny copy."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _manual
+
+IMAGE_SHAPE = (28, 28, 1)
+AUDIO_SHAPE = (112, 112, 1)
+NUM_CLASSES = 10
+EXPECTED = {'train': 55_000, 'validation': 5_000, 'test': 10_000}
+"""Rows of the published data set."""
+
+TREE = """\
+  image/train_data.npy   (60000, 784), 0 to 255
+  image/test_data.npy    (10000, 784)
+  audio/train_data.npy   (60000, 112, 112), 0 to 255
+  audio/test_data.npy    (10000, 112, 112)
+  train_labels.npy       (60000,), 0 to 9
+  test_labels.npy        (10000,)
+or these in a folder avmnist; the folder image may be called images."""
+
+# MultiBench keeps the last 5,000 of 60,000 for validation.
+_VALIDATION_SHARE = 12
+
+
+class Arrays(NamedTuple):
+  """One part of the published tree; row i of each belongs together."""
+
+  image: npt.NDArray[Any]  # [rows, 784], 0 to 255
+  audio: npt.NDArray[Any]  # [rows, 112, 112], 0 to 255
+  label: npt.NDArray[np.int64]  # [rows], 0 to 9
+
+
+def read(root: pathlib.Path, part: str) -> Arrays:
+  """Opens one part, without reading the pictures and spectrograms into memory.
+
+  Args:
+    root: the folder that has the tree, or `avmnist` with it.
+    part: 'train' or 'test'.
+
+  Returns:
+    The arrays; the first two are mapped from their files.
+
+  Raises:
+    FileNotFoundError: if a file is missing.
+    ValueError: if a file is truncated, no array, or of another shape than
+      expected, or if there are labels that are no digits.
+  """
+  if (root / 'avmnist').is_dir():
+    root = root / 'avmnist'
+
+  def load(*names: str) -> npt.NDArray[Any]:
+    path = _manual.file(root, names, TREE)
+    try:
+      return np.load(path, mmap_mode='r', allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+      raise ValueError(
+        f'{path} is truncated or no array of NumPy: {error}'
+      ) from error
+
+  labels = load(f'{part}_labels.npy')
+  image = load(f'image/{part}_data.npy', f'images/{part}_data.npy')
+  audio = load(f'audio/{part}_data.npy')
+  rows = labels.size
+  for name, array, shape in (
+    ('labels', labels, (rows,)),
+    ('image', image, (rows, IMAGE_SHAPE[0] * IMAGE_SHAPE[1])),
+    ('audio', audio, (rows, *AUDIO_SHAPE[:2])),
+  ):
+    if array.shape != shape:
+      raise ValueError(
+        f'{name} of {part} in {root} has shape {array.shape}; expected {shape},'
+        f' for {rows} labels. Expected:\n{TREE}'
+      )
+  wrong = np.flatnonzero(~np.isin(labels, np.arange(NUM_CLASSES)))
+  if wrong.size:
+    raise ValueError(
+      f'{part}_labels.npy in {root} has {wrong.size} labels that are no digits,'
+      f' the first of them {labels[wrong[0]]} in row {wrong[0]}.'
+    )
+  return Arrays(image, audio, np.asarray(labels, np.int64))
+
+
+def splits(num_train_rows: int) -> dict[str, slice]:
+  """Rows of the published training part: MultiBench's two splits of it.
+
+  Args:
+    num_train_rows: 60,000, or fewer in a tiny copy.
+
+  Returns:
+    Name -> rows; the last twelfth is for validation.
+
+  Examples:
+    >>> splits(60_000)
+    {'train': slice(0, 55000, None), 'validation': slice(55000, 60000, None)}
+  """
+  first = num_train_rows - num_train_rows // _VALIDATION_SHARE
+  return {
+    'train': slice(0, first),
+    'validation': slice(first, num_train_rows),
+  }
+
+
+def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
+  """Writes a tiny tree whose labels can be learned from either modality.
+
+  Every digit has a picture and a spectrogram of its own, and noise on both,
+  more on the sound.
+
+  Args:
+    root: where to write the tree; made if need be.
+    train: rows of the training part.
+    test: rows of the test part.
+  """
+  random = np.random.RandomState(0)
+  pictures = random.uniform(0, 255, (NUM_CLASSES, 784))
+  # Smooth in time and frequency, as spectrograms are.
+  sounds = random.uniform(0, 255, (NUM_CLASSES, 14, 14))
+  sounds = sounds.repeat(8, axis=1).repeat(8, axis=2)
+  for part, rows in (('train', train), ('test', test)):
+    label = random.randint(0, NUM_CLASSES, rows)
+    for name, patterns, noise in (
+      ('image', pictures, 60.0),
+      ('audio', sounds, 120.0),
+    ):
+      values = patterns[label] + random.normal(
+        0, noise, (rows, *patterns.shape[1:])
+      )
+      path = root / name / f'{part}_data.npy'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      np.save(path, values.clip(0, 255).astype(np.float32))
+    np.save(root / f'{part}_labels.npy', label.astype(np.float32))

@@ -1,0 +1,67 @@
+"""Writes a tiny data set in its official format, to try everything on.
+
+  python -m data_pipelines.sample_tree av_mnist DIRECTORY
+
+The labels can be learned. A data set that comes with the package needs none.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+
+from data_pipelines import sources
+
+
+def names() -> list[str]:
+  """The data sets that users download, which have a sample.
+
+  Returns:
+    The names, sorted.
+
+  Examples:
+    >>> names()
+    ['av_mnist']
+  """
+  return [
+    name
+    for name in sources.data_sets()
+    if importlib.util.find_spec(f'{__package__}.{name}.tree')
+  ]
+
+
+def write(name: str, root: pathlib.Path) -> None:
+  """Writes the sample of a data set.
+
+  Args:
+    name: one of `names`.
+    root: a folder that is empty or missing.
+
+  Raises:
+    FileExistsError: if there is anything in the folder.
+    ValueError: if there is no such sample.
+  """
+  if name not in names():
+    raise ValueError(f'No sample {name!r}; there are: {", ".join(names())}.')
+  if root.exists() and any(root.iterdir()):
+    raise FileExistsError(
+      f'{root} is not empty; name a folder that is, or a new one.'
+    )
+  module = importlib.import_module(f'{__package__}.{name}.tree')
+  module.write_sample(root)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the command line."""
+  parser = argparse.ArgumentParser(
+    prog='python -m data_pipelines.sample_tree', description=__doc__
+  )
+  parser.add_argument('name', choices=names())
+  parser.add_argument('directory', type=pathlib.Path)
+  chosen = parser.parse_args(arguments)
+  write(chosen.name, chosen.directory)
+
+
+if __name__ == '__main__':
+  main()
