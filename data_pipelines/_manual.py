@@ -31,6 +31,12 @@ def folder(dl_manager: Any, tree: str) -> pathlib.Path:
     ) from error
 
 
+def is_pointer(path: pathlib.Path) -> bool:
+  """Whether a file is what Git leaves before Git LFS has downloaded it."""
+  with path.open('rb') as stream:
+    return stream.read(len(_LFS)) == _LFS
+
+
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
   """The first of several paths in a folder that exists.
 
@@ -57,20 +63,19 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
   for name in names:
     path = root / name
     if path.is_file():
-      with path.open('rb') as stream:
-        if stream.read(len(_LFS)) == _LFS:
-          raise ValueError(
-            f'{path} is a pointer of Git LFS, not the file. Fetch it with: git'
-            ' lfs pull'
-          )
+      if is_pointer(path):
+        raise ValueError(
+          f'{path} is a pointer of Git LFS, not the file. Fetch it with: git'
+          ' lfs pull'
+        )
       return path
   raise FileNotFoundError(
     f'{root} has no {" or ".join(names)}. Expected:\n{tree}\nFound:'
-    f' {_found(root)}'
+    f' {found(root)}'
   )
 
 
-def _found(root: pathlib.Path) -> str:
+def found(root: pathlib.Path) -> str:
   """Names of the files in a folder, the first few of them."""
   names: list[str] = []
   for parent, folders, files in os.walk(root):

@@ -1,0 +1,179 @@
+"""Reads the items of a split, and counts and lists those that cannot be."""
+
+import collections
+import csv
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import tqdm
+
+# Items read ahead of the one that is written, for each thread.
+_AHEAD = 4
+
+
+class SkipError(Exception):
+  """An item that cannot be read; it is counted under its reason.
+
+  Attributes:
+    reason: a word to count by: 'missing', 'corrupt', 'lfs_pointer',
+      'too_short' and the like.
+    detail: for people: the file and what is wrong with it.
+  """
+
+  def __init__(self, reason: str, detail: str) -> None:
+    super().__init__(f'{reason}: {detail}')
+    self.reason = reason
+    self.detail = detail
+
+
+class Audit(NamedTuple):
+  """Where the skipped items of one split are told.
+
+  Attributes:
+    name: of the data set.
+    split: of it.
+    folder: where `skipped-<split>.csv` is written: the prepared data set's.
+    expected: the number of items of the published split, or None.
+  """
+
+  name: str
+  split: str
+  folder: str | os.PathLike[str]
+  expected: int | None = None
+
+
+def examples(
+  audit: Audit,
+  items: Mapping[str, Any],
+  read: Callable[[str, Any], dict[str, Any]],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Reads items in threads, in order, and says at the end what is missing.
+
+  Decoders leave Python while they work, so threads use every core.
+
+  Args:
+    audit: where to tell what was skipped.
+    items: key -> what `read` needs to know of the item.
+    read: (key, item) -> example; raises `SkipError` for one to leave out.
+
+  Yields:
+    (number, example), the numbers counting what was read, as TFDS wants it.
+
+  Raises:
+    ValueError: if no item at all could be read.
+  """
+  skipped: list[tuple[str, str, str]] = []
+  count = 0
+  for key, result in _in_order(items, read, f'{audit.name} {audit.split}'):
+    if isinstance(result, SkipError):
+      skipped.append((key, result.reason, result.detail))
+    else:
+      yield count, result
+      count += 1
+  path = pathlib.Path(audit.folder) / f'skipped-{audit.split}.csv'
+  with path.open('w', newline='') as file:
+    csv.writer(file).writerows([('key', 'reason', 'detail'), *skipped])
+  _tell(audit, count, skipped)
+  if count == 0:
+    first = f' The first: {skipped[0][2]}' if skipped else ''
+    raise ValueError(
+      f'{audit.name}: no item of the split {audit.split!r} could be read, of'
+      f' {len(items)} that were looked for.{first}'
+    )
+
+
+def table(folder: str | os.PathLike[str], split: str) -> list[dict[str, str]]:
+  """Reads the list of what was skipped when a data set was prepared.
+
+  Args:
+    folder: the prepared data set's (`builder.data_path`).
+    split: the name of a split.
+
+  Returns:
+    A row an item: its `key`, `reason` and `detail`.
+
+  Examples:
+    >>> import tempfile
+    >>> def read(key, item):
+    ...   raise SkipError('missing', f'{item} is not there')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   audit = Audit('clips', 'test', folder)
+    ...   try:
+    ...     list(examples(audit, {'a': 'a.wav'}, read))
+    ...   except ValueError:
+    ...     table(folder, 'test')
+    [{'key': 'a', 'reason': 'missing', 'detail': 'a.wav is not there'}]
+  """
+  path = pathlib.Path(folder) / f'skipped-{split}.csv'
+  with path.open(newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def _in_order(
+  items: Mapping[str, Any],
+  read: Callable[[str, Any], dict[str, Any]],
+  description: str,
+) -> Iterator[tuple[str, dict[str, Any] | SkipError]]:
+  """Reads in threads a little ahead; results come in the order of the keys."""
+
+  def attempt(key: str, item: Any) -> dict[str, Any] | SkipError:
+    try:
+      return read(key, item)
+    except SkipError as error:
+      return error
+
+  workers = os.cpu_count() or 1
+  waiting: collections.deque[Any] = collections.deque()
+  pairs = iter(items.items())
+  with (
+    futures.ThreadPoolExecutor(workers) as pool,
+    # None: no bar where standard error is no terminal.
+    tqdm.tqdm(total=len(items), desc=description, disable=None) as bar,
+  ):
+    try:
+      while True:
+        while len(waiting) < _AHEAD * workers:
+          pair = next(pairs, None)
+          if pair is None:
+            break
+          waiting.append((pair[0], pool.submit(attempt, *pair)))
+        if not waiting:
+          return
+        key, future = waiting.popleft()
+        yield key, future.result()
+        bar.update()
+    finally:
+      # After an error or Ctrl-C, what nobody waits for is not begun.
+      for _, future in waiting:
+        future.cancel()
+
+
+def _tell(
+  audit: Audit, count: int, skipped: Sequence[tuple[str, str, str]]
+) -> None:
+  """Sums up: what was read, what was expected, what was left out and why."""
+  reasons: collections.Counter[Hashable] = collections.Counter(
+    reason for _, reason, _ in skipped
+  )
+  text = f'{audit.name}: the split {audit.split!r} has {count} items'
+  if audit.expected is not None:
+    text += f'; the published one has {audit.expected}'
+  if skipped:
+    listed = ', '.join(
+      f'{number} {reason}'
+      for reason, number in sorted(
+        reasons.items(), key=lambda pair: str(pair[0])
+      )
+    )
+    text += (
+      f'. Skipped: {listed}; skipped-{audit.split}.csv in the prepared folder'
+      ' lists them'
+    )
+  is_whole = not skipped and audit.expected in (None, count)
+  logging.getLogger(__name__).log(
+    logging.INFO if is_whole else logging.WARNING, '%s.', text
+  )

@@ -1,0 +1,1 @@
+"""CREMA-D: acted emotions, as sound and as video of the face."""

@@ -1,0 +1,241 @@
+"""The folder of CREMA-D: its clips, their splits, and a tiny copy of it."""
+
+import csv
+import fractions
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines import _manual
+from data_pipelines import _sample
+from data_pipelines import _splits
+
+EMOTIONS = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
+"""The classes, in the field's order of numbers."""
+SENTENCES = (
+  *('DFA', 'IEO', 'IOM', 'ITH', 'ITS', 'IWL'),
+  *('IWW', 'MTI', 'TAI', 'TIE', 'TSI', 'WSI'),
+)
+LEVELS = ('LO', 'MD', 'HI', 'XX')
+NUM_CLIPS = 7_442
+FIELD = {'train': 6_698, 'test': 744}
+"""Rows of the field's two lists; `validation` is carved from `train`."""
+
+TREE = """\
+  AudioWAV/<clip>.wav            7,442 files (the folder may be called Audio)
+  VideoFlash/<clip>.flv          7,442 files, or instead
+  Image-01-FPS/<clip>/*.jpg      one frame a second of each
+  train.csv, test.csv            optional: the field's lists, 6,698 and 744
+                                 rows clip,EMOTION (also in a folder CREMAD)
+  SentenceFilenames.csv          optional: the names of all clips
+A clip is named <actor>_<sentence>_<emotion>_<level>, as 1001_DFA_ANG_XX."""
+
+# Of the actors. Those of `validation` are the same in all configurations.
+_VALIDATION = 0.1
+_TEST = 0.1
+
+
+class Clip(NamedTuple):
+  """What the name of a clip says."""
+
+  actor: str
+  sentence: str
+  emotion: str
+  level: str
+
+  @property
+  def label(self) -> int:
+    """The number of the emotion."""
+    return EMOTIONS.index(self.emotion)
+
+
+def clip(name: str) -> Clip:
+  """Reads the name of a clip.
+
+  Args:
+    name: without suffix.
+
+  Returns:
+    Its parts. One file was published as `1040_ITH_SAD_X` for some years; the
+    level X counts as XX.
+
+  Raises:
+    ValueError: if it is not such a name.
+
+  Examples:
+    >>> clip('1001_DFA_ANG_XX')
+    Clip(actor='1001', sentence='DFA', emotion='ANG', level='XX')
+  """
+  parts = name.split('_')
+  if parts[3:] == ['X']:
+    parts[3] = 'XX'
+  known = (None, SENTENCES, EMOTIONS, LEVELS)
+  if (
+    len(parts) != len(known)
+    or not (parts[0].isdigit() and len(parts[0]) == 4)
+    or any(
+      part not in of for part, of in zip(parts[1:], known[1:], strict=True)
+    )
+  ):
+    raise ValueError(
+      f'{name!r} is no name of a clip of CREMA-D; expected'
+      ' <actor>_<sentence>_<emotion>_<level>, as 1001_DFA_ANG_XX.'
+    )
+  return Clip(*parts)
+
+
+def splits(
+  root: pathlib.Path, by_actor: bool
+) -> tuple[dict[str, list[str]], dict[str, int | None]]:
+  """The clips of each split.
+
+  Args:
+    root: the folder that has the tree.
+    by_actor: whether to let no actor be in two splits. Otherwise the field's
+      lists are followed, if both are there; without them, too, splits are by
+      actor. `validation` is the same tenth of the actors in all cases, taken
+      from the training part.
+
+  Returns:
+    Split -> names of clips, sorted, also of those whose files may be missing;
+    and the published number of clips where the split has one.
+
+  Raises:
+    FileNotFoundError: if there is one list without the other, or no clip.
+    ValueError: if a list is no such list.
+  """
+  lists = {
+    part: _first_file(root, (f'{part}.csv', f'CREMAD/{part}.csv'))
+    for part in FIELD
+  }
+  found = [path for path in lists.values() if path]
+  if by_actor or not found:
+    names = _all_names(root)
+    divided = _splits.split(
+      {name: clip(name).actor for name in names},
+      {'validation': _VALIDATION, 'test': _TEST},
+    )
+    return divided, dict.fromkeys(divided)
+  if len(found) == 1:
+    raise FileNotFoundError(
+      f'{root} has {found[0].name} but not the other of the lists train.csv and'
+      f' test.csv. Give both or none. Expected:\n{TREE}'
+    )
+  train, test = (_read_list(path) for path in found)
+  both = sorted(set(train) & set(test))
+  if both:
+    raise ValueError(
+      f'{len(both)} clips are in both train.csv and test.csv in {root}, the'
+      f' first of them {both[0]}.'
+    )
+  divided = _splits.split(
+    {name: clip(name).actor for name in sorted(train)},
+    {'validation': _VALIDATION},
+  )
+  # The lists' 6,698 training clips are the two parts together.
+  expected: dict[str, int | None] = {
+    'train': FIELD['train'] - len(divided['validation']),
+    'validation': None,
+    'test': FIELD['test'],
+  }
+  return {**divided, 'test': sorted(test)}, expected
+
+
+def _first_file(
+  root: pathlib.Path, names: Iterable[str]
+) -> pathlib.Path | None:
+  return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _read_list(path: pathlib.Path) -> list[str]:
+  """Names in a list without header; its classes must be those of the names."""
+  names = []
+  # One of the field's files begins with a byte order mark.
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    for number, row in enumerate(csv.reader(file), 1):
+      if not row:
+        continue
+      if len(row) != 2 or row[1].strip() not in EMOTIONS:
+        raise ValueError(
+          f'{path}, line {number}: expected a clip and one of'
+          f' {", ".join(EMOTIONS)} separated by a comma, got {row}.'
+        )
+      name, emotion = (cell.strip() for cell in row)
+      try:
+        named = clip(name).emotion
+      except ValueError as error:
+        raise ValueError(f'{path}, line {number}: {error}') from error
+      if named != emotion:
+        raise ValueError(
+          f'{path}, line {number}: {name} is listed as {emotion}, but its name'
+          f' says {named}.'
+        )
+      names.append(name)
+  if not names:
+    raise ValueError(f'{path} has no row; expected clip,EMOTION in each line.')
+  return names
+
+
+def _all_names(root: pathlib.Path) -> list[str]:
+  """All clips that the list of clips names, or of which any file is there."""
+  path = root / 'SentenceFilenames.csv'
+  if path.is_file():
+    with path.open(encoding='utf-8-sig', newline='') as file:
+      reader = csv.DictReader(file)
+      columns = {name.lower(): name for name in reader.fieldnames or ()}
+      if 'filename' not in columns:
+        raise ValueError(
+          f'{path} has the columns {reader.fieldnames}; expected one called'
+          ' Filename.'
+        )
+      names = {row[columns['filename']].strip() for row in reader}
+  else:
+    names = {
+      entry.stem if entry.suffix in ('.wav', '.flv') else entry.name
+      for folder in ('AudioWAV', 'Audio', 'VideoFlash', 'Image-01-FPS')
+      if (root / folder).is_dir()
+      for entry in (root / folder).iterdir()
+      if entry.suffix in ('.wav', '.flv') or entry.is_dir()
+      if not entry.name.startswith('.')
+    }
+  if not names:
+    raise FileNotFoundError(
+      f'{root} has no clip. Expected:\n{TREE}\nFound: {_manual.found(root)}'
+    )
+  return sorted(names)
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes a tiny tree: real WAV and FLV files of 10 actors, and both lists.
+
+  Args:
+    root: where to write the tree; made if need be.
+  """
+  random = np.random.RandomState(0)
+  names: dict[str, list[str]] = {part: [] for part in FIELD}
+  # By their hash, 1007 and 1013 are actors of `test`, 1012 of `validation`.
+  for actor in range(1007, 1017):
+    for label, emotion in enumerate(EMOTIONS):
+      for sentence in SENTENCES[:2]:
+        name = f'{actor}_{sentence}_{emotion}_XX'
+        seconds = random.uniform(1.3, 2.5)
+        _sample.write_wav(
+          root / 'AudioWAV' / f'{name}.wav',
+          _sample.sound(label, len(EMOTIONS), seconds, random),
+        )
+        _sample.write_video(
+          root / 'VideoFlash' / f'{name}.flv',
+          [
+            _sample.picture(label, len(EMOTIONS), random)
+            for _ in range(round(seconds * 10))
+          ],
+          fractions.Fraction(10),
+        )
+        # As in the field's lists, every actor is in both.
+        part = 'test' if sentence == SENTENCES[actor % 2] else 'train'
+        names[part].append(name)
+  for part, listed in names.items():
+    with (root / f'{part}.csv').open('w', newline='') as file:
+      csv.writer(file).writerows((name, clip(name).emotion) for name in listed)
