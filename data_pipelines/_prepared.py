@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def prepare(
 
   Raises:
     OSError: if the files cannot be written.
+    ValueError: if they were prepared from another folder of the user's.
   """
   # TFDS reads the variable when it is imported; this honours a later change.
   folder = data_dir or os.environ.get('TFDS_DATA_DIR')
@@ -75,7 +77,9 @@ def prepare(
     )
 
   builder = build()
+  origin = pathlib.Path(builder.data_path) / 'prepared_from.txt'
   if _is_complete(builder):
+    _check_origin(origin, manual_dir)
     return builder
   tfds.disable_progress_bar()
   # A folder under the final name that is not complete is a damaged copy: TFDS
@@ -96,7 +100,25 @@ def prepare(
     # TFDS does not replace the folder of another process that was faster.
     if not _is_complete(build()):
       raise
+  if manual_dir is not None:
+    origin.write_text(f'{pathlib.Path(manual_dir).resolve()}\n')
   return build()
+
+
+def _check_origin(
+  origin: pathlib.Path, manual_dir: str | os.PathLike[str] | None
+) -> None:
+  """A sample that was prepared must not pass for the data that are meant."""
+  if manual_dir is None or not origin.exists():
+    return
+  theirs, ours = origin.read_text().strip(), pathlib.Path(manual_dir).resolve()
+  if theirs != str(ours):
+    raise ValueError(
+      f'{origin.parent} was prepared from {theirs}, not from {ours}. Remove it'
+      ' to prepare it anew, or name another place for prepared data in the'
+      ' environment variable TFDS_DATA_DIR; to use it as it is, leave the'
+      ' manual folder out.'
+    )
 
 
 def _is_complete(builder: tfds.core.GeneratorBasedBuilder) -> bool:

@@ -23,7 +23,7 @@ def share(group: str) -> float:
 
 
 def split(
-  groups: Mapping[str, str], parts: Mapping[str, float]
+  groups: Mapping[str, str], parts: Mapping[str, float], salt: str = ''
 ) -> dict[str, list[str]]:
   """Divides items so that no group is in two parts.
 
@@ -33,6 +33,8 @@ def split(
   Args:
     groups: item -> its group.
     parts: part -> its share of the groups, in (0, 1); what is left is 'train'.
+    salt: put before each group's name. Of few groups, the hash gives a part
+      more or less than its share; another salt, another number.
 
   Returns:
     Part -> its items, in their order; 'train' is the first.
@@ -45,7 +47,7 @@ def split(
   """
   divided: dict[str, list[str]] = {'train': [], **{name: [] for name in parts}}
   for item, group in groups.items():
-    place = share(group)
+    place = share(salt + group)
     chosen = 'train'
     for name, width in parts.items():
       if 0 <= place < width:

@@ -82,11 +82,7 @@ def loader(
       f'shard_index {shard_index}, shard_count {shard_count} and length '
       f'{len(source)}.'
     )
-  if num_workers < 0 or num_threads < 0:
-    raise ValueError(
-      'Expected num_workers and num_threads of at least 0, got '
-      f'{num_workers} and {num_threads}.'
-    )
+  _check_numbers(num_workers, num_threads)
   # Transforms stand before the slice because Grain seeds a random one by the
   # element's index there: after it, all shards would draw the same noise.
   batches = (
@@ -118,6 +114,8 @@ def evaluation_batches(
   batch_size: int,
   transforms: Sequence[Any] = (),
   seed: int | None = None,
+  num_workers: int = 0,
+  num_threads: int = 0,
 ) -> grain.IterDataset:
   """Makes batches that hold each element exactly once, in order.
 
@@ -128,6 +126,8 @@ def evaluation_batches(
     transforms: `grain.transforms.Map` and `RandomMap`, applied in order.
     seed: For random transforms, which need it: each pass draws the same. With
       None they are refused, since an evaluation should not vary unnoticed.
+    num_workers: Processes that work ahead, started for each pass; see `loader`.
+    num_threads: Threads that read ahead in each process.
 
   Returns:
     An iterable, for any number of passes, of dictionaries of arrays
@@ -136,7 +136,8 @@ def evaluation_batches(
 
   Raises:
     ValueError: if `batch_size` is below 1, the source is empty or already has
-      an entry `mask`, or a transform is of another kind or lacks a seed.
+      an entry `mask`, a transform is of another kind or lacks a seed, or a
+      number of workers or threads is negative.
 
   Examples:
     >>> import numpy as np
@@ -160,7 +161,8 @@ def evaluation_batches(
       'A random transform makes the evaluation random. Leave it out, or give '
       'evaluation_batches a seed to draw the same each time.'
     )
-  return (
+  _check_numbers(num_workers, num_threads)
+  batches = (
     data.apply(tuple(transforms))
     .map(_with_mask)
     .batch(
@@ -169,8 +171,8 @@ def evaluation_batches(
         grain.experimental.batch_and_pad, batch_size=batch_size
       ),
     )
-    .to_iter_dataset(_read_options(0))
   )
+  return _ahead(batches, num_workers, num_threads)
 
 
 class _Shuffle(grain.transforms.MapWithIndex):
@@ -262,17 +264,11 @@ class _Batches(grain.DatasetIterator):
     super().close()
 
   def _start(self) -> grain.DatasetIterator:
-    if self._num_workers > 0 and not flags.FLAGS.is_parsed():
-      # Grain's workers read its flags, which only absl.app.run parses; in a
-      # program without it they keep their defaults.
-      flags.FLAGS.mark_as_parsed()
     return iter(
-      self._batches.slice(slice(self._next_batch, None))
-      .to_iter_dataset(_read_options(self._num_threads))
-      .mp_prefetch(
-        grain.MultiprocessingOptions(
-          num_workers=self._num_workers, per_worker_buffer_size=2
-        )
+      _ahead(
+        self._batches.slice(slice(self._next_batch, None)),
+        self._num_workers,
+        self._num_threads,
       )
     )
 
@@ -301,6 +297,14 @@ def _check(
       )
 
 
+def _check_numbers(num_workers: int, num_threads: int) -> None:
+  if num_workers < 0 or num_threads < 0:
+    raise ValueError(
+      'Expected num_workers and num_threads of at least 0, got '
+      f'{num_workers} and {num_threads}.'
+    )
+
+
 def _seed(seed: int) -> int:
   """Returns the seed as a Python integer; it must fit in 32 bits."""
   if not 0 <= operator.index(seed) < 2**32:
@@ -308,10 +312,23 @@ def _seed(seed: int) -> int:
   return operator.index(seed)
 
 
-def _read_options(num_threads: int) -> grain.ReadOptions:
-  # What is buffered are whole batches: two for each thread keep it busy.
-  return grain.ReadOptions(
-    num_threads=num_threads, prefetch_buffer_size=2 * num_threads
+def _ahead(
+  batches: grain.MapDataset, num_workers: int, num_threads: int
+) -> grain.IterDataset:
+  """Iterates over batches that threads of other processes make ahead."""
+  if num_workers > 0 and not flags.FLAGS.is_parsed():
+    # Grain's workers read its flags, which only absl.app.run parses; in a
+    # program without it they keep their defaults.
+    flags.FLAGS.mark_as_parsed()
+  return batches.to_iter_dataset(
+    # What is buffered are whole batches: two for each thread keep it busy.
+    grain.ReadOptions(
+      num_threads=num_threads, prefetch_buffer_size=2 * num_threads
+    )
+  ).mp_prefetch(
+    grain.MultiprocessingOptions(
+      num_workers=num_workers, per_worker_buffer_size=2
+    )
   )
 
 

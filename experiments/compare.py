@@ -1,7 +1,8 @@
 """Compares methods over seeds, on the same data, in one program a method.
 
   python -m experiments.compare \
-      --config=experiments/configs/handwritten.py[:arg] [--config.key=value]
+      --config=experiments/configs/handwritten.py[:arg] [--config.key=value] \
+      [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
 Every method of `config.methods` starts from the same parameters and sees the
 same batches in the same order. All seeds of a method run under `vmap` in one
@@ -10,6 +11,7 @@ run's directory ends up with `results.jsonl`, `curves.npz`, `report.md` and its
 figures. A run that was killed goes on from its last checkpoint.
 """
 
+import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -41,11 +43,13 @@ class _Method(NamedTuple):
 
   init: Callable[..., Any]  # (keys, batch) -> states
   train_steps: Any  # (states, batches) -> states, metrics
-  evaluation_step: Callable[..., Any]  # (params, batch, index) -> counts
+  predict: evaluation.Predict
 
 
 def compare(
-  config: config_dict.ConfigDict, workdir: pathlib.Path
+  config: config_dict.ConfigDict,
+  workdir: pathlib.Path,
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
   """Trains and evaluates every method on every seed, and writes the report.
 
@@ -55,6 +59,8 @@ def compare(
       `config.seed + s`, to rounding. `config.compare` names the methods; the
       first is what the times of the others are relative to.
     workdir: the run's directory.
+    manual_dir: the folder with the data set's downloaded files; needed when
+      the data set is prepared, and not after.
 
   Returns:
     The path of the report.
@@ -65,7 +71,7 @@ def compare(
   """
   methods = {name: _make(config, name) for name in config.compare}
   seeds = range(config.seed, config.seed + config.num_seeds)
-  inputs = [data.open_data(config, seed) for seed in seeds]
+  inputs = [data.open_data(config, seed, manual_dir) for seed in seeds]
   workdir = runs.open_workdir(workdir, config)
   objectives = ('fused', *sorted(config.model.encoders))
 
@@ -143,15 +149,23 @@ def compare(
         )
   checkpoints.close()
 
-  # Every seed standardises by its own training rows.
-  test = [
-    _stack(batch)
-    for batch in zip(*(one.evaluation('test') for one in inputs), strict=True)
-  ]
   rows: list[dict[str, Any]] = [header | {'seconds_per_step': seconds}]
   for name, method in methods.items():
     scores = evaluation.evaluate(
-      method.evaluation_step, states[name].params, test
+      method.predict,
+      states[name].variables,
+      # Every seed standardises by its own training rows.
+      (
+        _stack(batch)
+        for batch in zip(
+          *(one.evaluation('test') for one in inputs), strict=True
+        )
+      ),
+      modalities=objectives[1:],
+      metrics=config.evaluation.metrics,
+      noise_levels=config.evaluation.noise_levels,
+      thorough=True,
+      target=config.target,
     )
     skipped = optax.tree.get(states[name].opt_state, 'total_notfinite')
     rows += [
@@ -176,8 +190,8 @@ def _make(config: config_dict.ConfigDict, name: str) -> _Method:
     )
   changed = configuration.with_method(config, name)
   experiment = training.make(changed)
-  evaluation_step = evaluation.make_evaluation_step(
-    experiment.model, changed.evaluation.noise
+  predict = evaluation.make_predict(
+    experiment.model, config.evaluation.noise_scale.to_dict()
   )
 
   def train_steps(state: training.TrainState, batches: Any) -> Any:
@@ -186,7 +200,7 @@ def _make(config: config_dict.ConfigDict, name: str) -> _Method:
   return _Method(
     init=jax.jit(jax.vmap(experiment.init)),
     train_steps=jax.jit(jax.vmap(train_steps), donate_argnums=0),
-    evaluation_step=jax.jit(jax.vmap(evaluation_step, in_axes=(0, 0, None))),
+    predict=jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
   )
 
 
@@ -208,7 +222,7 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(
     configuration.WORKDIR.value or runs.default_workdir('compare', config)
   )
-  path = compare(config, workdir)
+  path = compare(config, workdir, configuration.MANUAL_DIR.value)
   print(report.tables(workdir))
   print(f'The report, with figures, is {path}.')
 

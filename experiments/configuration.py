@@ -10,12 +10,20 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from experiments import methods
+
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='Configuration file, as experiments/configs/handwritten.py[:arg]',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of this run; by default one under runs/.'
+)
+MANUAL_DIR = flags.DEFINE_string(
+  'manual_dir',
+  None,
+  'Folder with the files of the data set that you have downloaded; read when'
+  ' the data set is prepared, and not after.',
 )
 
 
@@ -52,6 +60,37 @@ def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
       )
     found[topics[0]] = word
   return found
+
+
+def begin(
+  arg: str, **choices: Sequence[str]
+) -> tuple[config_dict.ConfigDict, dict[str, str | None]]:
+  """Begins a configuration with what all of them have in common.
+
+  Args:
+    arg: the argument of the config file.
+    **choices: for each topic of the file's own the words that it may be given.
+
+  Returns:
+    A configuration with `seed`, `max_skipped_steps`, `methods` and `compare`;
+    and the words given, where `method` and `smoke` are topics, too.
+  """
+  config = config_dict.ConfigDict()
+  config.seed = 0
+  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
+  config.methods = methods.standard()
+  # The first is the reference for time.
+  config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
+  given = words(arg, **choices, method=tuple(config.methods), smoke=('smoke',))
+  return config, given
+
+
+def finish(
+  config: config_dict.ConfigDict, given: dict[str, str | None]
+) -> config_dict.ConfigDict:
+  """The configuration, changed to the method that was named, if one was."""
+  method = given['method']
+  return config if method is None else with_method(config, method)
 
 
 def with_method(

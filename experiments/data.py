@@ -1,6 +1,7 @@
 """The data of a run: training batches and evaluation batches."""
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from ml_collections import config_dict
 from data_pipelines import loader
 from data_pipelines import sources
 from data_pipelines import transforms
+from data_pipelines import views
+from experiments import named
 
 
 class Data(NamedTuple):
@@ -18,54 +21,87 @@ class Data(NamedTuple):
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
 
 
-def open_data(config: config_dict.ConfigDict, seed: int) -> Data:
+def open_data(
+  config: config_dict.ConfigDict,
+  seed: int,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> Data:
   """Opens the data set that a configuration names.
 
-  Inputs are standardised by the mean and standard deviation of the training
-  rows that are used, and of those only.
+  Elements become what the model takes by the views of `config.data.views`,
+  each with its `name` and arguments in `data_pipelines.views`; without any they
+  pass as they are stored.
 
   Args:
-    config: with `data`, `model.encoders` (the modalities) and
-      `evaluation.batch_size`.
+    config: with `data`, `target`, `model.encoders` (the modalities) and
+      `evaluation.batch_size`. With `data.standardize`, inputs are standardised
+      by the mean and standard deviation of the training rows that are used, and
+      of those only.
     seed: draws the training rows where `train_fraction` is below 1, their
-      order, and the training noise.
+      order, the views' random choices, and the training noise.
+    manual_dir: the folder with the user's files, read when the data set is
+      prepared.
 
   Returns:
     The training iterator and a function from a split's name to its batches.
+
+  Raises:
+    ValueError: if random views are to be held in memory.
   """
+  settings = config.data
   modalities = sorted(config.model.encoders)
+  made = {
+    name: named.make(views, view)
+    for name, view in settings.views.to_dict().items()
+  }
+  keep = () if config.target in made else (config.target,)
+  always: tuple[Any, ...] = ()
+  random: tuple[Any, ...] = ()
+  if made:
+    always = (views.EvaluationViews(made, keep),)
+    random = (views.TrainingViews(made, keep),)
 
   def source(split: str) -> sources.Source:
-    return sources.open_source(
-      config.data.name, config=config.data.config, split=split
+    rows: sources.Source = sources.open_source(
+      settings.name,
+      config=settings.config,
+      split=split,
+      manual_dir=manual_dir,
     )
+    return rows
 
-  rows = sources.subset(source('train'), config.data.train_fraction, seed)
-  standardize = transforms.Standardize(*transforms.statistics(rows, modalities))
-  always: tuple[Any, ...] = (standardize,)
-  if config.data.in_memory:
-    rows, always = sources.in_memory(rows, always), ()
-  noise = config.data.noise
-  random = (
-    (transforms.GaussianNoise(dict.fromkeys(modalities, noise)),)
-    if noise > 0
-    else ()
-  )
+  rows = sources.subset(source('train'), settings.train_fraction, seed)
+  if settings.standardize:
+    standardize = transforms.Standardize(
+      *transforms.statistics(rows, modalities)
+    )
+    always, random = (*always, standardize), (*random, standardize)
+  if settings.in_memory:
+    rows, random = sources.in_memory(rows, always), ()
+  if settings.noise > 0:
+    noise = dict.fromkeys(modalities, settings.noise)
+    random = (*random, transforms.GaussianNoise(noise))
   train = loader.loader(
     rows,
-    batch_size=config.data.batch_size,
+    batch_size=settings.batch_size,
     seed=seed,
-    transforms=(*always, *random),
-    num_workers=config.data.num_workers,
+    transforms=random,
+    num_workers=settings.num_workers,
+    num_threads=settings.num_threads,
   )
 
   @functools.cache
   def evaluation(split: str) -> Iterable[Any]:
     rows: sources.Source = source(split)
-    if config.data.in_memory:
-      rows = sources.in_memory(rows, (standardize,))
+    chain = always
+    if settings.in_memory:
+      rows, chain = sources.in_memory(rows, always), ()
     return loader.evaluation_batches(
-      rows, batch_size=config.evaluation.batch_size, transforms=always
+      rows,
+      batch_size=config.evaluation.batch_size,
+      transforms=chain,
+      num_workers=settings.num_workers,
+      num_threads=settings.num_threads,
     )
 
   return Data(train, evaluation)

@@ -35,22 +35,30 @@ _STYLE: dict[Any, Any] = {
 def accuracy(
   scores: Mapping[str, Mapping[str, npt.NDArray[Any]]],
   modalities: Sequence[str],
+  metric: str,
   path: pathlib.Path,
 ) -> None:
-  """Draws each method's accuracies, whole and with sensors missing.
+  """Draws each method's scores, whole and with sensors missing or noisy.
 
   Args:
-    scores: method -> score -> shares of correct answers, [seeds].
+    scores: method -> score -> values in 0..1, [seeds].
     modalities: their names.
+    metric: the name of the primary metric.
     path: where the PNG goes.
   """
+  title = metric.replace('_', ' ')
+  some = next(iter(scores.values()))
   panels = {
-    'Accuracy of each output': {
-      name: f'accuracy/{name}' for name in ('fused', *modalities)
+    f'{title.capitalize()} of each output': {
+      name: f'{metric}/{name}' for name in ('fused', *modalities)
     },
-    'Fused accuracy with a sensor missing or noisy': {
+    f'Fused {title} with a sensor missing, or noise on all': {
       **{f'no {name}': f'missing/{name}' for name in modalities},
-      'noise': 'noise/fused',
+      **{
+        f'noise {name.removeprefix("noise/")}': name
+        for name in some
+        if name.startswith('noise/')
+      },
     },
   }
   with mpl.rc_context(_STYLE):
@@ -76,7 +84,7 @@ def accuracy(
       axes.set_xticks(range(len(columns)), list(columns))
       axes.grid(visible=False, axis='x')
       axes.set_title(title, fontsize=10)
-      axes.set_ylabel('test accuracy, %')
+      axes.set_ylabel(f'test {title}, %')
     _legend(canvas)
     canvas.savefig(path)
 

@@ -25,6 +25,7 @@ class Results(NamedTuple):
 
   header: Mapping[str, Any]
   modalities: Sequence[str]
+  metrics: Sequence[str]  # the first is the primary one
   scores: Mapping[str, Mapping[str, Values]]  # method -> score -> [seeds]
   skipped: Mapping[str, Sequence[int]]  # method -> non-finite steps, [seeds]
   seconds: Mapping[str, Values]  # method -> seconds a step, [calls]
@@ -39,7 +40,7 @@ def read(workdir: pathlib.Path) -> Results:
   """
   path = workdir / 'results.jsonl'
   header, *rows = runs.read_lines(path)
-  names = [name for name in rows[0] if '/' in name]
+  names = [k for k in rows[0] if k not in ('method', 'seed', 'split')]
   scores: dict[str, dict[str, Values]] = {}
   skipped: dict[str, list[int]] = {}
   seeds = set()
@@ -55,6 +56,7 @@ def read(workdir: pathlib.Path) -> Results:
   return Results(
     header,
     modalities=header['objectives'][1:],
+    metrics=header['config']['evaluation']['metrics'],
     scores=scores,
     skipped=skipped,
     seconds={k: np.array(v) for k, v in header['seconds_per_step'].items()},
@@ -78,13 +80,16 @@ def tables(workdir: pathlib.Path) -> str:
       for method in methods
     }
 
-  noise = results.header['config']['evaluation']['noise']
+  primary, *others = results.metrics
+  levels = results.header['config']['evaluation']['noise_levels']
   summary = {
-    'fused': score('accuracy/fused'),
-    'uni-modal mean': over_modalities('accuracy', np.mean),
+    'fused': score(f'{primary}/fused'),
+    **{_words(metric): score(f'{metric}/fused') for metric in others},
+    'uni-modal mean': over_modalities(primary, np.mean),
     'worst missing': over_modalities('missing', np.min),
-    f'noise {noise:g}': score('noise/fused'),
   }
+  if levels:
+    summary['robustness'] = score('relative_robustness')
   reference = methods[0]
   relative = {
     method: f'{_relative(results.seconds, method, reference):.2f}'
@@ -97,22 +102,39 @@ def tables(workdir: pathlib.Path) -> str:
     for method, steps in results.skipped.items()
     if max(steps) > 0
   ]
+  title = _words(primary)
   return '\n\n'.join(
     [
-      f'Test accuracy in %, mean ± standard error over {number} seed{plural}.'
+      f'Test {title} in %, mean ± standard error over {number} seed{plural}.'
       ' **Bold** is the best of its column; = is a tie with it: over the same'
       ' seeds, a difference of no more than its own standard error.',
       _table(summary, {f'time / {reference}': relative}),
-      "Fused: the fused output. Uni-modal mean: of the modalities' own heads."
+      "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
       ' Worst missing: fused, without the modality that is missed most (zeros'
-      f' for its standardised input). Noise {noise:g}: fused, Gaussian noise of'
-      ' that many standard deviations on every feature. Time: seconds a'
-      f' training step relative to {reference}, all seeds in one program,'
-      ' median over calls.',
-      "Accuracy of each modality's own head:",
-      _table({name: score(f'accuracy/{name}') for name in modalities}),
-      'Fused accuracy without one modality:',
+      ' for its input).'
+      + (
+        ' Robustness: fused, the mean over noise from 0 to'
+        f' {max(levels):g} units (config.evaluation.noise_scale) on every'
+        ' input.'
+        if levels
+        else ''
+      )
+      + f' Time: seconds a training step relative to {reference}, all seeds in'
+      ' one program, median over calls.',
+      f'{title.capitalize()} of each modality alone, by its own output:',
+      _table({name: score(f'{primary}/{name}') for name in modalities}),
+      f'Fused {title} without one modality:',
       _table({name: score(f'missing/{name}') for name in modalities}),
+      f'What each modality contributes to the fused {title} (Shapley values,'
+      ' which add up to what is gained over no input at all), and the mean'
+      ' difference between two of them:',
+      _table(
+        {
+          **{name: score(f'shapley/{name}') for name in modalities},
+          'imbalance': score('imbalance/shapley'),
+        },
+        mark_best=False,
+      ),
       *diverged,
     ]
   )
@@ -121,7 +143,12 @@ def tables(workdir: pathlib.Path) -> str:
 def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes `report.md`, `accuracy.png` and `curves.png`; returns the first."""
   results = read(workdir)
-  figures.accuracy(results.scores, results.modalities, workdir / 'accuracy.png')
+  figures.accuracy(
+    results.scores,
+    results.modalities,
+    results.metrics[0],
+    workdir / 'accuracy.png',
+  )
   with np.load(workdir / 'curves.npz') as curves:
     figures.curves(
       curves,
@@ -152,6 +179,11 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def _words(metric: str) -> str:
+  """The name of a metric, for people."""
+  return metric.replace('_', ' ').replace('f1', 'F1')
+
+
 def _changes(changes: Mapping[str, Any]) -> str:
   """One method's changes to the configuration, for people."""
   weighting = dict(changes.get('weighting', {}))
@@ -177,6 +209,7 @@ def _relative(
 def _table(
   columns: Mapping[str, Mapping[str, Values]],
   extra: Mapping[str, Mapping[str, str]] | None = None,
+  mark_best: bool = True,
 ) -> str:
   """Markdown table of estimates in %, a row a method."""
   cells: dict[str, dict[str, str]] = {}
@@ -186,9 +219,11 @@ def _table(
     for method, runs_ in values.items():
       mean, error = statistics.estimate(100 * runs_)
       text = f'{mean:.2f}' if np.isnan(error) else f'{mean:.2f} ± {error:.2f}'
-      if method == best:
+      if mark_best and method == best:
         text = f'**{text}**'
-      cells[column][method] = text + (' =' if method in tied else '')
+      if mark_best and method in tied:
+        text += ' ='
+      cells[column][method] = text
   cells |= {name: dict(column) for name, column in (extra or {}).items()}
   methods = list(next(iter(cells.values())))
   lines = [['method', *cells]] + [

@@ -1,7 +1,8 @@
 """Trains one model.
 
   python -m experiments.train \
-      --config=experiments/configs/handwritten.py[:arg] [--config.key=value]
+      --config=experiments/configs/handwritten.py[:arg] [--config.key=value] \
+      [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
 The run's directory holds its configuration, `metrics.jsonl`, TensorBoard
 events and checkpoints. A run that was killed goes on where its last checkpoint
@@ -10,6 +11,7 @@ was not.
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -28,16 +30,20 @@ from experiments import training
 
 
 def train(
-  config: config_dict.ConfigDict, workdir: pathlib.Path
+  config: config_dict.ConfigDict,
+  workdir: pathlib.Path,
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, float]:
   """Trains the model that a configuration describes, or finishes doing so.
 
   Args:
     config: as the files in experiments/configs/ make it.
     workdir: the run's directory.
+    manual_dir: the folder with the data set's downloaded files; needed when
+      the data set is prepared, and not after.
 
   Returns:
-    Shares of correct answers on the test split; `evaluation` names them.
+    Scores on the test split; `evaluation.evaluate` names them.
 
   Raises:
     ValueError: if `workdir` holds a run of another configuration.
@@ -45,7 +51,7 @@ def train(
       optimizer no longer skips them.
   """
   experiment = training.make(config)
-  inputs = data.open_data(config, config.seed)
+  inputs = data.open_data(config, config.seed, manual_dir)
   workdir = runs.open_workdir(workdir, config)
   checkpoints = runs.Checkpoints(workdir)
 
@@ -67,8 +73,10 @@ def train(
   runs.write_lines(metrics_path, rows)
 
   train_step = jax.jit(experiment.train_step, donate_argnums=0)
-  evaluation_step = jax.jit(
-    evaluation.make_evaluation_step(experiment.model, config.evaluation.noise)
+  predict = jax.jit(
+    evaluation.make_predict(
+      experiment.model, config.evaluation.noise_scale.to_dict()
+    )
   )
   start = int(state.step)
   events = tensorboardX.SummaryWriter(
@@ -105,10 +113,19 @@ def train(
       if step % config.checkpoint_every_steps == 0 or is_last:
         _check_finite(state, config.max_skipped_steps)
         for split in ('validation', 'test') if is_last else ('validation',):
-          shares = evaluation.evaluate(
-            evaluation_step, state.params, inputs.evaluation(split)
-          )
-          scores = {name: float(share) for name, share in shares.items()}
+          scores = {
+            name: float(value)
+            for name, value in evaluation.evaluate(
+              predict,
+              state.variables,
+              inputs.evaluation(split),
+              modalities=experiment.model.encoders,
+              metrics=config.evaluation.metrics,
+              noise_levels=config.evaluation.noise_levels,
+              thorough=is_last,
+              target=config.target,
+            ).items()
+          }
           log({'step': step, 'split': split, **scores})
         checkpoints.save(
           step, state, {'metrics': rows, 'loader': inputs.train.get_state()}
@@ -152,16 +169,16 @@ def _summary(
 
 
 def main(argv: list[str]) -> None:
-  """Trains, and prints the shares of correct test answers."""
+  """Trains, and prints the scores on the test split."""
   del argv
   config = configuration.CONFIG.value
   workdir = pathlib.Path(
     configuration.WORKDIR.value or runs.default_workdir('train', config)
   )
-  scores = train(config, workdir)
-  print(f'Test split, % correct after {config.steps} steps:')
-  for name, share in scores.items():
-    print(f'  {name:<20}{100 * share:6.2f}')
+  scores = train(config, workdir, configuration.MANUAL_DIR.value)
+  print(f'Test split after {config.steps} steps:')
+  for name, score in scores.items():
+    print(f'  {name:<28}{score:8.4f}')
   print(f'Metrics, TensorBoard events and checkpoints are in {workdir}.')
 
 

@@ -1,5 +1,6 @@
 """The pure training step that every runner uses, and what it is made of."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import optax
 from ml_collections import config_dict
 
 import mimo_jax
+from experiments import named
 from mimo_jax import nn
 
 Batch = Mapping[str, Any]
@@ -19,8 +21,14 @@ class TrainState(NamedTuple):
 
   step: jax.Array  # [] int32, steps taken
   params: Any
+  model_state: Any  # the model's other collections: batch statistics; or {}
   opt_state: optax.OptState  # the optimizer's and the weighting's state
   key: jax.Array  # never changes; each step's key is folded from it
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What Flax applies: params and the other collections."""
+    return {'params': self.params, **self.model_state}
 
 
 class Experiment(NamedTuple):
@@ -36,10 +44,11 @@ def make(config: config_dict.ConfigDict) -> Experiment:
   """Builds the model, the optimizer and the training step of a configuration.
 
   Args:
-    config: with `model`, `weighting`, `optimizer` and `max_skipped_steps`.
-      Each sub-dictionary is the keyword arguments of one function, and its
-      `name` that function's name: in `mimo_jax.nn`, `mimo_jax.weightings` and
-      `optax`.
+    config: with `model`, `loss`, `target`, `weighting`, `gradient_transforms`,
+      `optimizer` and `max_skipped_steps`. Each sub-dictionary is the keyword
+      arguments of one function, and its `name` that function's name: in
+      `mimo_jax.nn`, `mimo_jax.weightings` and `optax`. A value that is such a
+      dictionary, as the schedule of a learning rate, is made likewise.
 
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
@@ -49,19 +58,31 @@ def make(config: config_dict.ConfigDict) -> Experiment:
   """
   model = make_model(config.model)
   objectives = ('fused', *sorted(model.encoders))
+  losses_of = named.lookup(nn, config.loss)
   optimizer = optax.chain(
     mimo_jax.balance(
-      _named(mimo_jax.weightings, config.weighting), objectives=objectives
+      named.make(mimo_jax.weightings, config.weighting.to_dict()),
+      objectives=objectives,
     ),
+    # A step that is not finite is skipped by all that follows.
     optax.apply_if_finite(
-      _named(optax, config.optimizer), config.max_skipped_steps
+      optax.chain(
+        *(named.make(optax, each) for each in config.gradient_transforms),
+        named.make(optax, config.optimizer.to_dict()),
+      ),
+      config.max_skipped_steps,
     ),
   )
 
   def init(key: jax.Array, batch: Batch) -> TrainState:
-    params = model.init(key, batch)['params']
+    model_state = model.init(key, batch)
+    params = model_state.pop('params')
     return TrainState(
-      jnp.zeros((), jnp.int32), params, optimizer.init(params), key
+      jnp.zeros((), jnp.int32),
+      params,
+      model_state,
+      optimizer.init(params),
+      key,
     )
 
   def train_step(
@@ -69,21 +90,35 @@ def make(config: config_dict.ConfigDict) -> Experiment:
   ) -> tuple[TrainState, dict[str, Any]]:
     step_key = jax.random.fold_in(state.key, state.step)
 
-    def losses_fn(params: Any) -> dict[str, jax.Array]:
-      logits: Any = model.apply(
-        {'params': params}, batch, rngs={'dropout': step_key}
+    def losses_fn(params: Any) -> tuple[dict[str, jax.Array], Any]:
+      logits, model_state = model.apply(
+        {'params': params, **state.model_state},
+        batch,
+        train=True,
+        rngs={'dropout': step_key},
+        mutable=list(state.model_state),
       )
-      return nn.cross_entropy_losses(logits, batch['label'])
+      return losses_of(logits, batch[config.target]), model_state
 
-    losses, pullback = jax.vjp(losses_fn, state.params)
+    losses, pullback, model_state = jax.vjp(
+      losses_fn, state.params, has_aux=True
+    )
     updates, opt_state = optimizer.update(
       pullback, state.opt_state, state.params, losses=losses
     )
     weights = optax.tree.get(opt_state, 'weights')
+    # Batch statistics of a skipped step are forgotten with it.
+    is_finite = optax.tree.get(opt_state, 'last_finite')
+    model_state = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      model_state,
+      state.model_state,
+    )
     return (
       TrainState(
         state.step + 1,
         optax.apply_updates(state.params, updates),
+        model_state,
         opt_state,
         state.key,
       ),
@@ -98,30 +133,15 @@ def make(config: config_dict.ConfigDict) -> Experiment:
 
 def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
   """Late fusion as `config.model` describes it."""
-  settings = dict(config)
+  settings = config.to_dict()
   encoders = {
-    modality: _named(nn, encoder)
+    modality: named.make(nn, encoder)
     for modality, encoder in settings.pop('encoders').items()
   }
-  fusion = _lookup(nn, settings.pop('fusion'))
-  return nn.LateFusion(encoders=encoders, fusion=fusion, **settings)
-
-
-def _lookup(module: Any, name: str) -> Any:
-  function = getattr(module, name, None)
-  if function is None:
-    raise ValueError(f'{module.__name__} has no {name!r}.')
-  return function
-
-
-def _named(module: Any, settings: config_dict.ConfigDict) -> Any:
-  """Calls the function of a module that `settings.name` names."""
-  arguments = dict(settings)
-  name = arguments.pop('name')
-  function = _lookup(module, name)
-  try:
-    return function(**arguments)
-  except TypeError as error:
-    raise ValueError(
-      f'{module.__name__}.{name} does not take {arguments}: {error}'
-    ) from error
+  fusion = settings.pop('fusion')
+  return nn.LateFusion(
+    encoders=encoders,
+    # LateFusion makes it, with the number of classes.
+    fusion=functools.partial(named.lookup(nn, fusion.pop('name')), **fusion),
+    **settings,
+  )

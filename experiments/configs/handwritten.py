@@ -8,8 +8,8 @@ Expected: README.md, section "What balancing does"; about one minute on two CPU
   cores.
 
 The argument after the colon takes words separated by commas: the views (`six`,
-`three` or `two`), one of the methods below, and `smoke` for a few steps of a
-narrow model. `handwritten.py:two,mgda` trains two views by MGDA.
+`three` or `two`), a method of `experiments/methods.py`, and `smoke` for a few
+steps of a narrow model. `handwritten.py:two,mgda` trains two views by MGDA.
 """
 
 from ml_collections import config_dict
@@ -25,30 +25,7 @@ VIEWS = {
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
-  config = config_dict.ConfigDict()
-  config.seed = 0
-
-  # Methods that `compare` compares, as changes to what stands below. Joint
-  # training has heads on stopped gradients, so that they can be read without
-  # disturbing it.
-  methods = {
-    'joint': {
-      'weighting': {'name': 'sum'},
-      'model': {'detach_heads': True},
-    },
-    'sum': {'weighting': {'name': 'sum'}},
-    'mgda': {'weighting': {'name': 'mgda'}},
-    'mimo_1': {
-      'weighting': {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
-    },
-    'mimo_3': {
-      'weighting': {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
-    },
-  }
-  config.methods = methods
-  words = configuration.words(
-    arg, views=tuple(VIEWS), method=tuple(methods), smoke=('smoke',)
-  )
+  config, words = configuration.begin(arg, views=tuple(VIEWS))
   views = words['views'] or 'six'
   smoke = words['smoke'] is not None
 
@@ -58,9 +35,12 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     'config': views,
     'train_fraction': 1.0,  # of 1,000 rows
     'batch_size': 64,
+    'views': {},  # as stored
+    'standardize': True,
     'noise': 0.0,  # training noise, in standard deviations of each feature
     'in_memory': True,
     'num_workers': 0,
+    'num_threads': 0,
   }
 
   # Model
@@ -70,16 +50,20 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       for name in VIEWS[views]
     },
     'num_classes': 10,
-    'fusion': 'ConcatFusion',
+    'fusion': {'name': 'ConcatFusion'},
     'detach_heads': False,
   }
+
+  # Objectives
+  config.loss = 'cross_entropy_losses'
+  config.target = 'label'
 
   # Weighting
   config.weighting = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
 
   # Optimiser
+  config.gradient_transforms = ()
   config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
-  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
 
   # Schedule
   config.steps = 30 if smoke else 600
@@ -89,13 +73,12 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   # Evaluation
   config.evaluation = {
     'batch_size': 200,
-    'noise': 1.0,  # sensor noise, in standard deviations of each feature
+    'metrics': ('accuracy',),  # the first is the primary one
+    'noise_levels': (0.5, 1.0, 1.5, 2.0),
+    # Unit of noise: the standard deviation of each feature.
+    'noise_scale': dict.fromkeys(VIEWS[views], 1.0),
   }
 
   # Comparison
-  config.compare = tuple(methods)  # the first is the reference for time
   config.num_seeds = 2 if smoke else 10
-
-  if words['method'] is not None:
-    config = configuration.with_method(config, words['method'])
-  return config
+  return configuration.finish(config, words)

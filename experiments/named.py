@@ -1,0 +1,68 @@
+"""Makes what a configuration names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def lookup(module: Any, name: str) -> Any:
+  """The public function or class of a module that has a name.
+
+  Args:
+    module: where to look.
+    name: what for.
+
+  Returns:
+    What is there.
+
+  Raises:
+    ValueError: if there is nothing.
+
+  Examples:
+    >>> import optax
+    >>> lookup(optax, 'stochastic')
+    Traceback (most recent call last):
+    ValueError: optax has no 'stochastic'.
+  """
+  found = None if name.startswith('_') else getattr(module, name, None)
+  if found is None:
+    raise ValueError(f'{module.__name__} has no {name!r}.')
+  return found
+
+
+def make(module: Any, settings: Mapping[str, Any]) -> Any:
+  """Calls the function of a module that `settings['name']` names.
+
+  Args:
+    module: where to look.
+    settings: `name` and the function's keyword arguments. An argument that is
+      such a mapping itself is made first.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    ValueError: if there is no such function, or it takes no such arguments.
+
+  Examples:
+    >>> import optax
+    >>> decay = {'name': 'cosine_decay_schedule', 'init_value': 0.1}
+    >>> schedule = decay | {'decay_steps': 1000}
+    >>> sgd = make(optax, {'name': 'sgd', 'learning_rate': schedule})
+    >>> make(optax, {'name': 'sgd', 'learning_rte': 0.1})
+    Traceback (most recent call last):
+    ValueError: optax.sgd does not take {'learning_rte': 0.1}: ...
+  """
+  arguments = {
+    key: make(module, value)
+    if isinstance(value, Mapping) and 'name' in value
+    else value
+    for key, value in settings.items()
+    if key != 'name'
+  }
+  function = lookup(module, settings['name'])
+  try:
+    return function(**arguments)
+  except TypeError as error:
+    raise ValueError(
+      f'{module.__name__}.{settings["name"]} does not take {arguments}: {error}'
+    ) from error
