@@ -44,11 +44,12 @@ def check(path: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def read_wav(path: pathlib.Path) -> npt.NDArray[np.int16]:
-  """Reads a WAV file: mean of its channels, resampled to `RATE`.
+def read_wav(path: pathlib.Path, rate: int = RATE) -> npt.NDArray[np.int16]:
+  """Reads a WAV file: mean of its channels, resampled.
 
   Args:
     path: any format that libsndfile knows.
+    rate: samples a second to resample to, where the file has another number.
 
   Returns:
     [n] int16.
@@ -68,10 +69,10 @@ def read_wav(path: pathlib.Path) -> npt.NDArray[np.int16]:
       f'{path} has {path.stat().st_size} bytes of {declared}: truncated',
     )
   try:
-    values, rate = soundfile.read(path, dtype='float32', always_2d=True)
+    values, own = soundfile.read(path, dtype='float32', always_2d=True)
   except soundfile.LibsndfileError as error:
     raise _audit.SkipError('corrupt', f'{path}: {error}') from error
-  return _stored(values.mean(axis=1), rate, path)
+  return _stored(values.mean(axis=1), own, path, rate)
 
 
 def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
@@ -162,7 +163,7 @@ def read_pictures(folder: pathlib.Path) -> list[bytes]:
   Raises:
     SkipError: if there is none, or one is damaged.
   """
-  paths = sorted(folder.glob('*.jpg')) if folder.is_dir() else []
+  paths = sorted(folder.glob('[!.]*.jpg')) if folder.is_dir() else []
   if not paths:
     raise _audit.SkipError('missing', f'{folder} has no .jpg file')
   pictures = []
@@ -249,11 +250,14 @@ def _declared_seconds(container: Any, stream: Any) -> float:
 
 
 def _stored(
-  values: npt.NDArray[np.float32], rate: int, path: pathlib.Path
+  values: npt.NDArray[np.float32],
+  rate: int,
+  path: pathlib.Path,
+  wanted: int = RATE,
 ) -> npt.NDArray[np.int16]:
   """Samples in [-1, 1] as they are stored."""
   if len(values) == 0:
     raise _audit.SkipError('too_short', f'{path} has no sample')
-  if rate != RATE:
-    values = soxr.resample(values, rate, RATE)
+  if rate != wanted:
+    values = soxr.resample(values, rate, wanted)
   return np.round(values * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)

@@ -108,6 +108,8 @@ def write_video(
     if values is not None:
       audio: Any = container.add_stream('aac', rate=_media.RATE)
       audio.layout = 'mono'
+      # A sample is to be small; FFmpeg's own choice is three times as much.
+      audio.bit_rate = 24_000
       frame = av.AudioFrame.from_ndarray(values[None], 'fltp', 'mono')
       frame.sample_rate = _media.RATE
       streams.append((audio, [frame]))

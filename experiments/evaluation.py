@@ -55,9 +55,9 @@ def make_predict(model: Any, noise_scale: Mapping[str, float]) -> Predict:
   Noise comes first: every feature of modality m gets level · scaleₘ · N(0, 1),
   in a sequence (with lengths) the valid steps alone. Then the modalities that
   are not present are replaced by zeros, which is the mean of a standardised
-  input; their lengths stay. The draws depend on the batch's index, the number
-  of modalities and the modality, and on nothing else: all models, methods,
-  seeds and levels get the same.
+  input; their lengths stay. The draws depend on the batch's index and shape,
+  the number of modalities and the modality, and on nothing else: all models,
+  methods, seeds and levels get the same.
 
   Args:
     model: has `encoders`, a mapping by modality, and `apply(variables, inputs)`
@@ -164,7 +164,7 @@ def evaluate(
 
   Raises:
     ValueError: if a metric is unknown or none is given, a level is negative, a
-      batch lacks an array, or there is no row (whose mask is True).
+      batch lacks a modality, or there is no row (whose mask is True).
 
   Examples:
     >>> class Model:  # its outputs are its inputs, and their sum
@@ -300,5 +300,6 @@ def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
 
 def _is_valid(length: jax.Array, value: jax.Array) -> jax.Array:
   """Which steps of [batch, time, ...] are valid, [batch, time, 1, ...]."""
-  is_valid = jnp.arange(value.shape[1]) < jnp.asarray(length)[:, None]
+  steps = jnp.arange(value.shape[1])
+  is_valid = steps[None] < jnp.asarray(length)[:, None]
   return is_valid.reshape(is_valid.shape + (1,) * (value.ndim - 2))

@@ -179,7 +179,7 @@ def probe(
     alone, and `probe/fused`, from those of all side by side.
 
   Raises:
-    ValueError: if a batch lacks an array, or the labels are no classes.
+    ValueError: if a batch lacks a modality, or the labels are no classes.
     FloatingPointError: if an optimum was not reached.
 
   Examples:
@@ -246,14 +246,14 @@ def _solve(
   max_iters: int,
 ) -> tuple[Linear, jax.Array]:
   """The optimum, and the largest entry of the gradient there."""
-  mean = jnp.mean(features, 0)
+  mean = jnp.mean(features, 0, keepdims=True)
   # Constants are told by their range: rounding may leave a deviation above 0.
-  is_constant = jnp.ptp(features, 0) == 0
-  std = jnp.where(is_constant, 1.0, jnp.std(features, 0))
+  is_constant = jnp.ptp(features, 0, keepdims=True) == 0
+  std = jnp.where(is_constant, 1.0, jnp.std(features, 0, keepdims=True))
   standardised = jnp.where(is_constant, 0.0, (features - mean) / std)
 
   def loss_fn(linear: Linear) -> jax.Array:
-    logits = standardised @ linear.kernel + linear.bias
+    logits = standardised @ linear.kernel + linear.bias[None]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(losses) + l2 / 2 * jnp.sum(jnp.square(linear.kernel))
 
@@ -280,5 +280,5 @@ def _solve(
     step,
     step((0, start, solver.init(start))),
   )
-  kernel = linear.kernel / std[:, None]
-  return Linear(kernel, linear.bias - mean @ kernel), residual(state)
+  kernel = linear.kernel / std.T
+  return Linear(kernel, linear.bias - mean[0] @ kernel), residual(state)

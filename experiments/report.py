@@ -18,6 +18,7 @@ from experiments import runs
 from experiments import statistics
 
 Values = npt.NDArray[np.float64]
+_NOT_SCORES = ('method', 'seed', 'split', 'skipped_steps')
 
 
 class Results(NamedTuple):
@@ -40,7 +41,7 @@ def read(workdir: pathlib.Path) -> Results:
   """
   path = workdir / 'results.jsonl'
   header, *rows = runs.read_lines(path)
-  names = [k for k in rows[0] if k not in ('method', 'seed', 'split')]
+  names = [k for k in rows[0] if k not in _NOT_SCORES]
   scores: dict[str, dict[str, Values]] = {}
   skipped: dict[str, list[int]] = {}
   seeds = set()

@@ -1,13 +1,8 @@
 """The runners: one step for all, resumable to the bit, clear about mistakes."""
 
 import json
-import os
-import pathlib
 import re
-import signal
 import subprocess
-import sys
-import time
 
 import chex
 import jax
@@ -15,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import running
 
 from experiments import compare
 from experiments import configuration
 from experiments import data
-from experiments import evaluation
 from experiments import report
 from experiments import runs
 from experiments import statistics
@@ -27,7 +22,6 @@ from experiments import train
 from experiments import training
 from experiments.configs import handwritten
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = 'experiments/configs/handwritten.py'
 
 
@@ -38,37 +32,6 @@ def smoke(**changes):
   return config
 
 
-def batches_of(config, seed, number):
-  """The first training batches of a run."""
-  iterator = data.open_data(config, seed).train
-  return [next(iterator) for _ in range(number)]
-
-
-def run(module, *arguments, cwd=ROOT):
-  """Runs a program as a user does."""
-  return subprocess.run(
-    [sys.executable, '-m', f'experiments.{module}', *arguments],
-    cwd=cwd,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-
-
-def final_arrays(workdir, config):
-  """All arrays of a finished run's last checkpoint."""
-  experiment = training.make(config)
-  batch = batches_of(config, config.seed, 1)[0]
-  like = experiment.init(jax.random.key(config.seed), batch)
-  checkpoints = runs.Checkpoints(workdir)
-  arrays, progress = checkpoints.restore(like)
-  checkpoints.close()
-  key = jax.random.key_data(arrays.key)
-  return arrays._replace(key=key), progress
-
-
 # The training step.
 
 
@@ -76,7 +39,7 @@ def test_step_is_the_hand_made_one():
   config = smoke(optimizer={'learning_rate': 0.1, 'momentum': 0.0})
   config.weighting.penalty = 2.0
   experiment = training.make(config)
-  batch = batches_of(config, 3, 1)[0]
+  batch = running.batches_of(config, 3, 1)[0]
   state = experiment.init(jax.random.key(7), batch)
 
   def objective(params):
@@ -108,7 +71,7 @@ def test_step_is_the_hand_made_one():
 def test_one_compilation_however_many_steps():
   config = smoke()
   experiment = training.make(config)
-  batches = batches_of(config, 0, 5)
+  batches = running.batches_of(config, 0, 5)
   state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
   step = jax.jit(chex.assert_max_traces(experiment.train_step, n=1))
   for batch in batches:
@@ -121,7 +84,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(method):
   config = configuration.with_method(smoke(), method)
   experiment = training.make(config)
   seeds = [2, 9]
-  data_of = {seed: batches_of(config, seed, 4) for seed in seeds}
+  data_of = {seed: running.batches_of(config, seed, 4) for seed in seeds}
   alone = []
   for seed in seeds:
     state = experiment.init(jax.random.key(seed), data_of[seed][0])
@@ -149,7 +112,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
   results = []
   for config in (joint, fused_only):
     experiment = training.make(config)
-    batches = batches_of(config, 1, 6)
+    batches = running.batches_of(config, 1, 6)
     state = experiment.init(jax.random.key(1), batches[0])
     start = state.params
     for batch in batches:
@@ -169,7 +132,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
 def test_a_non_finite_batch_changes_nothing_but_the_counters():
   config = smoke()
   experiment = training.make(config)
-  good, _ = batches_of(config, 0, 2)
+  good, _ = running.batches_of(config, 0, 2)
   state = experiment.init(jax.random.key(0), good)
   state, _ = experiment.train_step(state, good)
   bad = good | {'pix': np.full_like(good['pix'], np.nan)}
@@ -181,64 +144,6 @@ def test_a_non_finite_batch_changes_nothing_but_the_counters():
     optax.tree.get(after.opt_state, 'weights'),
     optax.tree.get(state.opt_state, 'weights'),
   )
-
-
-# Evaluation.
-
-
-class _Votes:
-  """A model without parameters whose logits are its inputs."""
-
-  encoders = ('a', 'b')
-
-  def apply(self, variables, inputs):
-    del variables
-    return {
-      'fused': 2 * inputs['a'] + inputs['b'],
-      'a': inputs['a'],
-      'b': inputs['b'],
-    }
-
-
-def test_accuracies_are_those_counted_by_hand():
-  # Rows 0..2 are real, row 3 is padding that every output would get right.
-  a = 4.0 * np.eye(3)[[0, 1, 0, 2]]
-  b = 6.0 * np.eye(3)[[1, 1, 2, 2]]
-  batch = {
-    'a': a,
-    'b': b,
-    'label': np.array([0, 1, 2, 2]),
-    'mask': np.array([True, True, True, False]),
-  }
-  step = evaluation.make_evaluation_step(_Votes(), noise=0.0)
-  scores = evaluation.evaluate(step, None, [batch])
-  expected = {
-    'accuracy/fused': 2 / 3,  # 2a + b: classes 0, 1, 0
-    'accuracy/a': 2 / 3,
-    'accuracy/b': 2 / 3,
-    'missing/a': 2 / 3,  # b alone: 1, 1, 2
-    'missing/b': 2 / 3,  # a alone: 0, 1, 0
-    'noise/fused': 2 / 3,
-  }
-  assert scores.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_allclose(scores[name], value, err_msg=name)
-
-
-def test_noise_is_the_same_for_all_and_hurts():
-  generator = np.random.default_rng(0)
-  label = generator.integers(0, 3, 500)
-  batch = {
-    'a': 1.0 * np.eye(3)[label],
-    'b': 1.0 * np.eye(3)[label],
-    'label': label,
-    'mask': np.ones(500, bool),
-  }
-  step = evaluation.make_evaluation_step(_Votes(), noise=2.0)
-  once = evaluation.evaluate(step, None, [batch])
-  assert once == evaluation.evaluate(step, None, [batch])
-  assert once['accuracy/fused'] == 1
-  assert 1 / 3 < once['noise/fused'] < 0.9
 
 
 # Statistics and the report.
@@ -260,13 +165,17 @@ def fake_results(workdir):
   """A comparison whose numbers are chosen, not run."""
   config = handwritten.get_config('two,smoke')
   names = ('accuracy/fused', 'accuracy/fou', 'accuracy/pix', 'missing/fou')
-  names = (*names, 'missing/pix', 'noise/fused')
+  names = (*names, 'missing/pix', 'relative_robustness', 'noise/2')
+  names = (*names, 'shapley/fou', 'shapley/pix', 'imbalance/shapley')
   shares = {
     'joint': [
-      [0.5, 0.25, 0.75, 0.5, 0.25, 0.4],
-      [0.6, 0.35, 0.65, 0.3, 0.5, 0.4],
+      [0.5, 0.25, 0.75, 0.5, 0.25, 0.4, 0.3, 0.1, 0.4, 0.3],
+      [0.6, 0.35, 0.65, 0.3, 0.5, 0.4, 0.3, 0.3, 0.2, 0.1],
     ],
-    'sum': [[0.5, 0.75, 0.75, 0.5, 0.5, 0.5], [0.4, 0.65, 0.75, 0.5, 0.5, 0.4]],
+    'sum': [
+      [0.5, 0.75, 0.75, 0.5, 0.5, 0.5, 0.3, 0.2, 0.2, 0.0],
+      [0.4, 0.65, 0.75, 0.5, 0.5, 0.4, 0.3, 0.2, 0.2, 0.0],
+    ],
   }
   header = {
     'config': json.loads(json.dumps(config.to_dict())),
@@ -299,7 +208,9 @@ def fake_results(workdir):
 def test_report_shows_what_was_measured(tmp_path):
   fake_results(tmp_path)
   text = report.write(tmp_path).read_text()
-  summary, own, missing = re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE)
+  summary, own, missing, contributions = re.findall(
+    r'(?:^\|.*\n)+', text, re.MULTILINE
+  )
 
   def cells(table):
     return [
@@ -313,7 +224,7 @@ def test_report_shows_what_was_measured(tmp_path):
     'fused',
     'uni-modal mean',
     'worst missing',
-    'noise 1',
+    'robustness',
     'time / joint',
   ]
   assert joint == [
@@ -334,6 +245,10 @@ def test_report_shows_what_was_measured(tmp_path):
   ]
   assert cells(own)[2] == ['joint', '30.00 ± 5.00', '70.00 ± 5.00 =']
   assert cells(missing)[3] == ['sum', '**50.00 ± 0.00**', '**50.00 ± 0.00**']
+  assert cells(contributions)[0][1:] == ['fou', 'pix', 'imbalance']
+  assert cells(contributions)[2] == [
+    'joint', '20.00 ± 10.00', '30.00 ± 10.00', '20.00 ± 10.00',
+  ]  # fmt: skip
   assert '`sum` skipped 3 steps' in text
   assert '`joint` skipped' not in text
   assert 'mimo(penalty' not in text  # a method that was not run
@@ -363,6 +278,7 @@ def test_train_writes_what_it_says(tmp_path):
     (10, 'train'), (10, 'validation'), (20, 'train'), (20, 'validation'),
     (30, 'train'), (30, 'validation'), (30, 'test'),
   ]  # fmt: skip
+  assert {'missing/fou', 'shapley/pix', 'noise/2'} <= rows[-1].keys()
   losses = [row['losses']['fused'] for row in rows if 'losses' in row]
   assert losses[-1] < 0.5 * losses[0]
   assert scores['accuracy/fused'] > 0.5
@@ -416,8 +332,8 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
   for place in (1, 11, 17):
     workdir = tmp_path / f'stopped{place}'
 
-    def open_data(config, seed, place=place):
-      inputs = opened(config, seed)
+    def open_data(config, seed, manual_dir, place=place):
+      inputs = opened(config, seed, manual_dir)
       return inputs._replace(train=Interrupted(inputs.train, place))
 
     with monkeypatch.context() as patch:
@@ -425,34 +341,7 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
       with pytest.raises(KeyboardInterrupt):
         train.train(config, workdir)
     train.train(config, workdir)
-    assert_same_run(workdir, tmp_path / 'whole', config)
-
-
-def assert_same_run(workdir, other, config):
-  """Two finished training runs are equal to the bit."""
-  name = 'metrics.jsonl'
-  assert (workdir / name).read_bytes() == (other / name).read_bytes()
-  ours, theirs = final_arrays(workdir, config), final_arrays(other, config)
-  assert int(ours[0].step) == config.steps
-  chex.assert_trees_all_equal(ours, theirs)
-
-
-def kill_when(module, arguments, ready):
-  """Starts a program and kills it with SIGKILL as soon as `ready()`."""
-  process = subprocess.Popen(
-    [sys.executable, '-m', f'experiments.{module}', *arguments],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
-  deadline = time.monotonic() + 200
-  while not ready():
-    assert process.poll() is None, 'ended before it could be killed'
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
+    running.assert_same_run(workdir, tmp_path / 'whole', config)
 
 
 def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
@@ -462,7 +351,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
     f'--config.{key}={value}' for key, value in changes.items()
   ]
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  finished = run('train', *arguments, f'--workdir={whole}')
+  finished = running.run('train', *arguments, f'--workdir={whole}')
   assert finished.returncode == 0, finished.stderr
   assert 'accuracy/fused' in finished.stdout
   for saved in (0, 9, 30):
@@ -474,11 +363,11 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
       ]
       return max(steps, default=-1) >= saved
 
-    kill_when('train', [*arguments, f'--workdir={killed}'], ready)
+    running.kill_when('train', [*arguments, f'--workdir={killed}'], ready)
     assert not list((killed / 'checkpoints').glob('60'))
-  resumed = run('train', *arguments, f'--workdir={killed}')
+  resumed = running.run('train', *arguments, f'--workdir={killed}')
   assert resumed.returncode == 0, resumed.stderr
-  assert_same_run(killed, whole, smoke(**changes))
+  running.assert_same_run(killed, whole, smoke(**changes))
 
 
 def test_compare_killed_ends_as_if_undisturbed(tmp_path):
@@ -487,15 +376,15 @@ def test_compare_killed_ends_as_if_undisturbed(tmp_path):
     f'--config.{key}={value}' for key, value in changes.items()
   ]
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  finished = run('compare', *arguments, f'--workdir={whole}')
+  finished = running.run('compare', *arguments, f'--workdir={whole}')
   assert finished.returncode == 0, finished.stderr
   assert '| mimo_3 |' in finished.stdout
-  kill_when(
+  running.kill_when(
     'compare',
     [*arguments, f'--workdir={killed}'],
     (killed / 'checkpoints' / '10').exists,
   )
-  resumed = run('compare', *arguments, f'--workdir={killed}')
+  resumed = running.run('compare', *arguments, f'--workdir={killed}')
   assert resumed.returncode == 0, resumed.stderr
   ours, theirs = report.read(killed), report.read(whole)
   chex.assert_trees_all_equal(ours.scores, theirs.scores)
@@ -528,10 +417,10 @@ def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
 
 def test_statistics_of_small_data_are_those_of_its_own_rows():
   config = smoke(data={'train_fraction': 0.1, 'batch_size': 100})
-  batch = batches_of(config, 5, 1)[0]  # one epoch: all 100 rows
+  batch = running.batches_of(config, 5, 1)[0]  # one epoch: all 100 rows
   np.testing.assert_allclose(np.mean(batch['fou'], 0), 0, atol=1e-5)
   np.testing.assert_allclose(np.std(batch['fou'], 0), 1, atol=1e-4)
-  other = batches_of(config, 6, 1)[0]
+  other = running.batches_of(config, 6, 1)[0]
   assert set(batch['row'].tolist()) != set(other['row'].tolist())
 
 
@@ -553,14 +442,14 @@ def test_a_directory_of_another_configuration_is_refused(tmp_path):
     ('--config.optimizer.lr=0.1', 'lr'),
     ('--config.steps=many', 'many'),
     ('--config.weighting.name=mimmo', "no 'mimmo'"),
-    ('--config.model.fusion=Sum', "no 'Sum'"),
+    ('--config.model.fusion.name=Sum', "no 'Sum'"),
     ('--config.weighting.name=mgda', 'mgda does not take'),
   ],
 )
 def test_a_wrong_key_or_value_ends_in_one_clear_message(
   tmp_path, flag, message
 ):
-  result = run(
+  result = running.run(
     'train', f'--config={CONFIG}:two,smoke', flag, f'--workdir={tmp_path}/run'
   )
   assert result.returncode != 0
@@ -600,7 +489,7 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
   config = handwritten.get_config(arg)
   for word in ('Reference:', 'Command:', 'Expected:'):
     assert word in handwritten.__doc__
-  batch = batches_of(config, 0, 1)[0]
+  batch = running.batches_of(config, 0, 1)[0]
   for method in config.methods:
     experiment = training.make(configuration.with_method(config, method))
     init = jax.eval_shape(experiment.init, jax.random.key(0), batch)

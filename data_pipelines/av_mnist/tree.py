@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _manual
+from data_pipelines.av_mnist import digits
 
 IMAGE_SHAPE = (28, 28, 1)
 AUDIO_SHAPE = (112, 112, 1)
@@ -109,7 +110,8 @@ def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
   """Writes a tiny tree whose labels can be learned from either modality.
 
   Every digit has a picture and a spectrogram of its own, and noise on both,
-  more on the sound.
+  more on the sound. Beside the arrays lies what the data set is made from, with
+  other pictures and as many of them, so that either configuration can be tried.
 
   Args:
     root: where to write the tree; made if need be.
@@ -134,3 +136,4 @@ def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
       path.parent.mkdir(parents=True, exist_ok=True)
       np.save(path, values.clip(0, 255).astype(np.float32))
     np.save(root / f'{part}_labels.npy', label.astype(np.float32))
+  digits.write_sample(root, train, test)

@@ -1,5 +1,6 @@
 """The folder of CREMA-D: its clips, their splits, and a tiny copy of it."""
 
+import collections
 import csv
 import fractions
 import pathlib
@@ -176,10 +177,22 @@ def _read_list(path: pathlib.Path) -> list[str]:
           f'{path}, line {number}: {name} is listed as {emotion}, but its name'
           f' says {named}.'
         )
-      names.append(name)
+      names.append(_renamed(name))
   if not names:
     raise ValueError(f'{path} has no row; expected clip,EMOTION in each line.')
+  _check_unique(names, path)
   return names
+
+
+def _check_unique(names: list[str], path: pathlib.Path) -> None:
+  name, count = collections.Counter(names).most_common(1)[0]
+  if count > 1:
+    raise ValueError(f'{path} lists {name} {count} times; expected once.')
+
+
+def _renamed(name: str) -> str:
+  """The name that a clip has today, so that it is one clip in all copies."""
+  return f'{name}X' if name.endswith('_X') else name
 
 
 def _all_names(root: pathlib.Path) -> list[str]:
@@ -194,10 +207,20 @@ def _all_names(root: pathlib.Path) -> list[str]:
           f'{path} has the columns {reader.fieldnames}; expected one called'
           ' Filename.'
         )
-      names = {row[columns['filename']].strip() for row in reader}
+      names = set()
+      for row in reader:
+        # A row that ends before the column has None there.
+        name = (row[columns['filename']] or '').strip()
+        try:
+          clip(name)
+        except ValueError as error:
+          raise ValueError(
+            f'{path}, line {reader.line_num}: {error}'
+          ) from error
+        names.add(_renamed(name))
   else:
     names = {
-      entry.stem if entry.suffix in ('.wav', '.flv') else entry.name
+      _renamed(entry.stem if entry.suffix in ('.wav', '.flv') else entry.name)
       for folder in ('AudioWAV', 'Audio', 'VideoFlash', 'Image-01-FPS')
       if (root / folder).is_dir()
       for entry in (root / folder).iterdir()

@@ -9,16 +9,30 @@ if importlib.util.find_spec('flax') is None:
     name='flax',
   )
 
-from mimo_jax.nn._fusion import ConcatFusion as ConcatFusion
-from mimo_jax.nn._fusion import SumFusion as SumFusion
+from mimo_jax.nn._concat_fusion import ConcatFusion as ConcatFusion
+from mimo_jax.nn._film_fusion import FiLMFusion as FiLMFusion
+from mimo_jax.nn._gated_fusion import GatedFusion as GatedFusion
+from mimo_jax.nn._gru import GRU as GRU
 from mimo_jax.nn._late_fusion import LateFusion as LateFusion
+from mimo_jax.nn._lenet import LeNet as LeNet
+from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
 from mimo_jax.nn._mlp import MLP as MLP
+from mimo_jax.nn._resnet import ResNet18 as ResNet18
+from mimo_jax.nn._sum_fusion import SumFusion as SumFusion
+from mimo_jax.nn._transformer import Transformer as Transformer
 
 __all__ = [
+  'GRU',
   'MLP',
   'ConcatFusion',
+  'FiLMFusion',
+  'GatedFusion',
   'LateFusion',
+  'LeNet',
+  'ResNet18',
   'SumFusion',
+  'Transformer',
+  'absolute_error_losses',
   'cross_entropy_losses',
 ]

@@ -1,31 +1,69 @@
 """Late fusion of one encoder for each modality."""
 
+import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mimo_jax.nn import _fusion
+from mimo_jax.nn import _concat_fusion
+from mimo_jax.nn import _initializers
+from mimo_jax.nn import _precision
+from mimo_jax.nn import _shapley
+
+_HEADS = ('auxiliary', 'share', 'shapley')
 
 
 class LateFusion(nn.Module):
   """Late fusion: an encoder a modality, fused logits, and uni-modal logits.
 
-  Each modality has a linear head of its own beside the fusion, so that its
-  encoder can be trained and judged alone. Late fusion makes the Jacobian of
-  the losses block-sparse, which `mimo_jax.value_and_jacobian` uses.
+  Each modality has logits of its own beside the fused ones, so that its
+  encoder can be trained and judged alone. There are three ways to make them.
+
+  `heads='auxiliary'`: a dense layer of its own on each modality's features
+  (MMPareto). A uni-modal loss then touches its own encoder and head only, so
+  the Jacobian of the losses is block-sparse, which
+  `mimo_jax.value_and_jacobian` uses.
+
+  `heads='share'`: the modality's part of the fused logits (OGM-GE and
+  BalanceBenchmark), z_m W_m + b/M of `ConcatFusion` without hidden layers,
+  z_m W_m + b_m of `SumFusion`, or what the method `shares` of a fusion of
+  one's own returns. No parameters are added, the logits add up to the fused
+  ones, and the Jacobian is block-sparse but for the fusion's parameters.
+
+  `heads='shapley'`: the modality's Shapley value of the fused logits (AGM),
+  with any fusion,
+
+      φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (f(S ∪ m) - f(S)),    f(∅) = 0,
+
+  over the coalitions S without m, where f(S) is the fusion of the features of
+  S with those of the encoders' outputs for a zero input in place of the rest;
+  of two modalities, φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. No parameters are
+  added and the logits add up to the fused ones. It fuses 2^M - 1 times, and
+  every loss touches every encoder. The zero input is one row in evaluation
+  mode (running statistics, no dropout), all of its steps valid, and goes
+  before the batch.
 
   Attributes:
     encoders: mapping modality -> Flax module from that modality's input to
-      features [batch, d].
+      features [batch, d]. Those whose `__call__` has a parameter `train` or
+      `length` are given it.
     num_classes: the number of logits of each output.
     fusion: class of the fusion, made with `num_classes`: `ConcatFusion`,
-      `SumFusion`, or a module of one's own from a mapping of features to
-      logits.
-    detach_heads: stop gradients between the encoders and the uni-modal heads.
-      Then a joint-trained model's uni-modal accuracy can be read (train on the
-      sum of all losses) and the encoders learn from the fused loss alone.
+      `SumFusion`, `FiLMFusion`, `GatedFusion`, or a module of one's own from a
+      mapping of features to logits, which is given `train` if it takes it.
+    heads: how uni-modal logits are made: 'auxiliary', 'share' or 'shapley'.
+    detach_heads: stop gradients between the encoders and the uni-modal logits
+      (of 'auxiliary' before the heads, which still learn; of the others after
+      them). Then a joint-trained model's uni-modal accuracy can be read (train
+      on the sum of all losses) and the encoders learn from the fused loss
+      alone.
+    kernel_init: initialiser of the dense layers of heads and fusion, or its
+      name in `flax.linen.initializers`; None for that of the fusion and, in
+      heads, of Flax ('lecun_normal').
 
   Examples:
     >>> import jax
@@ -39,27 +77,122 @@ class LateFusion(nn.Module):
     >>> logits, variables = model.init_with_output(jax.random.key(0), inputs)
     >>> {name: value.shape for name, value in sorted(logits.items())}
     {'audio': (8, 10), 'fused': (8, 10), 'visual': (8, 10)}
+    >>> features = model.apply(variables, inputs, method='features')
+    >>> {name: value.shape for name, value in sorted(features.items())}
+    {'audio': (8, 32), 'visual': (8, 64)}
   """
 
   encoders: Mapping[str, nn.Module]
   num_classes: int
-  fusion: Callable[..., nn.Module] = _fusion.ConcatFusion
+  fusion: Callable[..., nn.Module] = _concat_fusion.ConcatFusion
+  heads: str = 'auxiliary'
   detach_heads: bool = False
+  kernel_init: _initializers.Initializer | str | None = None
 
   @nn.compact
-  def __call__(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  def __call__(
+    self, inputs: Mapping[str, jax.Array], *, train: bool = False
+  ) -> dict[str, jax.Array]:
     """Logits of the fusion and of each modality.
 
     Args:
-      inputs: mapping modality -> array [batch, ...]; entries that are not
-        modalities (labels, say) are ignored.
+      inputs: mapping modality -> array [batch, ...], and, of sequences,
+        `<modality>_length` -> [batch], integers; entries of other names
+        (labels, say) are ignored.
+      train: whether encoders and fusion are in training, for those that care.
 
     Returns:
       `{'fused': [batch, num_classes], modality: [batch, num_classes], ...}`.
 
     Raises:
+      ValueError: if an input is missing, a modality is named 'fused', `heads`
+        is unknown or not to be had of this fusion, or `kernel_init` is.
+    """
+    if self.heads not in _HEADS:
+      raise ValueError(f'heads={self.heads!r}: expected one of {_HEADS}.')
+    self._check(inputs)
+    # Before the batch, whose statistics must not be in the running ones yet.
+    absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
+    features = self.features(inputs, train=train)
+    fusion = self.fusion(self.num_classes, **self._options(), name='fusion')
+    options = _taken(fusion.__call__, train=train)
+
+    if self.heads == 'shapley':
+      values = {
+        coalition: fusion(absent | _subset(features, coalition), **options)
+        for coalition in _shapley.coalitions(tuple(features))
+      }
+      fused = values[frozenset(features)]
+      logits = _shapley.shapley_values(values, tuple(features))
+    else:
+      fused = fusion(features, **options)
+      logits = _shares(fusion, features) if self.heads == 'share' else {}
+
+    if self.heads == 'auxiliary':
+      kernel_init = _initializers.initializer(
+        'lecun_normal' if self.kernel_init is None else self.kernel_init
+      )
+      for name, value in features.items():
+        head = nn.Dense(
+          self.num_classes, kernel_init=kernel_init, name=f'heads_{name}'
+        )
+        logits[name] = head(
+          lax.stop_gradient(value) if self.detach_heads else value
+        )
+    elif self.detach_heads:
+      logits = {name: lax.stop_gradient(logits[name]) for name in logits}
+    return {'fused': fused, **logits}
+
+  def features(
+    self, inputs: Mapping[str, jax.Array], *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Features of each modality, as the fusion gets them.
+
+    Args:
+      inputs: as `__call__` takes them.
+      train: whether the encoders are in training.
+
+    Returns:
+      Mapping modality -> [batch, d], float32 if the encoder's are narrower.
+
+    Raises:
       ValueError: if an input is missing, or a modality is named 'fused'.
     """
+    self._check(inputs)
+    features = {}
+    for name, encoder in self.encoders.items():
+      options = _taken(
+        encoder.__call__, train=train, length=inputs.get(f'{name}_length')
+      )
+      features[name] = _precision.at_least_float32(
+        encoder(inputs[name], **options)
+      )
+    return features
+
+  def _zero_features(
+    self, inputs: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Features of absent modalities, [batch, d]."""
+    zeros = {name: jnp.zeros_like(inputs[name][:1]) for name in self.encoders}
+    return {
+      name: jnp.broadcast_to(value, (inputs[name].shape[0], *value.shape[1:]))
+      for name, value in self.features(zeros).items()
+    }
+
+  def _options(self) -> dict[str, Any]:
+    """What the class of the fusion is made with beside `num_classes`."""
+    if self.kernel_init is None:
+      return {}
+    if 'kernel_init' not in inspect.signature(self.fusion).parameters:
+      raise ValueError(
+        f'kernel_init={self.kernel_init!r} is for the fusion too, but'
+        f' {self.fusion} has no such attribute: give it one, or leave'
+        ' kernel_init out.'
+      )
+    return {'kernel_init': self.kernel_init}
+
+  def _check(self, inputs: Mapping[str, jax.Array]) -> None:
+    """Refuses what cannot be fused."""
     if 'fused' in self.encoders:
       raise ValueError(
         "A modality is named 'fused', which is the name of the fused output;"
@@ -71,13 +204,34 @@ class LateFusion(nn.Module):
         f'The inputs lack {missing}: expected {sorted(self.encoders)}, given'
         f' {sorted(inputs)}. For a missing sensor give zeros.'
       )
-    features = {
-      name: encoder(inputs[name]) for name, encoder in self.encoders.items()
-    }
-    logits = {'fused': self.fusion(self.num_classes, name='fusion')(features)}
-    for name, value in features.items():
-      head = nn.Dense(self.num_classes, name=f'heads_{name}')
-      logits[name] = head(
-        lax.stop_gradient(value) if self.detach_heads else value
-      )
-    return logits
+
+
+def _shares(
+  fusion: nn.Module, features: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """Each modality's share of the fused logits, if the fusion has shares."""
+  shares = getattr(fusion, 'shares', None)
+  if shares is None:
+    raise ValueError(
+      f"heads='share': {type(fusion).__name__} has no method `shares`."
+      " ConcatFusion and SumFusion have; 'auxiliary' and 'shapley' work with"
+      ' any fusion.'
+    )
+  return shares(features)
+
+
+def _taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
+  """Of the arguments that are there, those that a function has by name."""
+  parameters = inspect.signature(function).parameters
+  return {
+    name: value
+    for name, value in offered.items()
+    if name in parameters and value is not None
+  }
+
+
+def _subset(
+  features: Mapping[str, jax.Array], names: frozenset[str]
+) -> dict[str, jax.Array]:
+  """The features of those names."""
+  return {name: value for name, value in features.items() if name in names}

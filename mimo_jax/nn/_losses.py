@@ -1,10 +1,12 @@
-"""From logits and labels to the mapping of losses that balance takes."""
+"""From outputs and labels to the mapping of losses that balance takes."""
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from mimo_jax.nn import _precision
 
 
 def cross_entropy_losses(
@@ -41,7 +43,50 @@ def cross_entropy_losses(
       )
     losses[name] = jnp.mean(
       optax.softmax_cross_entropy_with_integer_labels(
-        value.astype(jnp.promote_types(value.dtype, jnp.float32)), labels
+        _precision.at_least_float32(value), labels
+      )
+    )
+  return losses
+
+
+def absolute_error_losses(
+  outputs: Mapping[str, jax.Array], targets: jax.Array
+) -> dict[str, jax.Array]:
+  """Mean absolute error of each output against the same targets.
+
+  The loss of sentiment scores (CMU-MOSEI) and of other regressions with one
+  number a row: a model of `num_classes=1`.
+
+  Args:
+    outputs: mapping objective -> [batch, 1], as `LateFusion` returns.
+    targets: [batch], numbers.
+
+  Returns:
+    Mapping objective -> scalar, float32 whatever the outputs' type.
+
+  Raises:
+    ValueError: if an entry is not [batch, 1] for these targets.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> losses = nn.absolute_error_losses(
+    ...   {'fused': jnp.array([[1.0], [-2.5]])}, jnp.array([0.0, -2.0])
+    ... )
+    >>> float(losses['fused'])
+    0.75
+  """
+  losses = {}
+  for name, value in outputs.items():
+    if value.shape != (*targets.shape, 1) or targets.ndim != 1:
+      raise ValueError(
+        f'outputs[{name!r}] has shape {value.shape}, targets {targets.shape};'
+        ' expected [batch, 1] and [batch].'
+      )
+    losses[name] = jnp.mean(
+      jnp.abs(
+        _precision.at_least_float32(value[:, 0])
+        - _precision.at_least_float32(targets)
       )
     )
   return losses

@@ -1,0 +1,221 @@
+"""The folder that AV-MNIST is made from: MNIST and spoken digits; a tiny copy.
+
+It imports nothing of the published arrays' `tree`, which writes both copies.
+"""
+
+import gzip
+import logging
+import math
+import pathlib
+import re
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _manual
+from data_pipelines import _sample
+
+NUM_RECORDINGS = 3_000
+"""6 speakers, 10 digits, 50 times."""
+
+TREE = """\
+  mnist/train-images-idx3-ubyte  60,000 pictures of MNIST, as it is published
+  mnist/train-labels-idx1-ubyte
+  mnist/t10k-images-idx3-ubyte   10,000 pictures
+  mnist/t10k-labels-idx1-ubyte
+  recordings/<digit>_<speaker>_<index>.wav
+                                 3,000 files of the Free Spoken Digit Dataset
+The files of MNIST may end in .gz, be spelt train-images.idx3-ubyte, and lie
+beside the folder recordings; that one may lie in free-spoken-digit-dataset."""
+
+# MNIST's names of the two parts.
+_PARTS = {'train': 'train', 'test': 't10k'}
+_PIXELS = (28, 28)
+_GZIP = b'\x1f\x8b'
+_RECORDING = re.compile(r'(\d)_([A-Za-z]+)_(\d+)\.wav')
+# Recordings 0 to 4 of a speaker and digit are for testing by the data set's own
+# rule; of those for training, 5 to 9 are for validation by ours.
+_FIRST_OF_VALIDATION = 5
+_FIRST_OF_TRAIN = 10
+
+
+class Digits(NamedTuple):
+  """One part of MNIST; row i of each belongs together."""
+
+  image: npt.NDArray[np.uint8]  # [rows, 784]
+  label: npt.NDArray[np.int64]  # [rows], 0 to 9
+
+
+def read(root: pathlib.Path, part: str) -> Digits:
+  """Reads one part of MNIST.
+
+  Args:
+    root: the folder that has the tree.
+    part: 'train' or 'test'.
+
+  Returns:
+    Pictures and labels.
+
+  Raises:
+    FileNotFoundError: if a file is missing.
+    ValueError: if a file is truncated or no such file, or the two do not belong
+      together.
+  """
+  folder = root / 'mnist' if (root / 'mnist').is_dir() else root
+  paths = []
+  arrays = []
+  for kind, rank in (('images', 3), ('labels', 1)):
+    name = f'{_PARTS[part]}-{kind}'
+    names = (f'{name}-idx{rank}-ubyte', f'{name}.idx{rank}-ubyte')
+    paths.append(
+      _manual.file(folder, (*names, *(f'{each}.gz' for each in names)), TREE)
+    )
+    arrays.append(_read_idx(paths[-1], rank))
+  image, label = arrays
+  if image.shape != (len(label), *_PIXELS):
+    raise ValueError(
+      f'{paths[0]} has pictures of shape {image.shape}; expected'
+      f' {(len(label), *_PIXELS)}, for the {len(label)} labels of'
+      f' {paths[1].name}.'
+    )
+  wrong = np.flatnonzero(label > 9)
+  if wrong.size:
+    raise ValueError(
+      f'{paths[1]} has {wrong.size} labels that are no digits, the first of'
+      f' them {label[wrong[0]]} in row {wrong[0]}.'
+    )
+  return Digits(image.reshape(len(label), -1), label.astype(np.int64))
+
+
+def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
+  """Reads an array of bytes: 0, 0, 8, rank; sizes, big-endian; the bytes."""
+  data = path.read_bytes()
+  # By what it holds: browsers unpack files and leave their names.
+  if data.startswith(_GZIP):
+    try:
+      data = gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+      raise ValueError(
+        f'{path} is truncated or damaged: {error}. Fetch it again.'
+      ) from error
+  magic = bytes([0, 0, 8, rank])
+  header = 4 + 4 * rank
+  if not data.startswith(magic) or len(data) < header:
+    raise ValueError(
+      f'{path} begins with the bytes {list(data[:4])}; expected {list(magic)},'
+      f' an idx file of rank {rank}. Fetch it again.'
+    )
+  shape = tuple(np.frombuffer(data[4:header], '>u4').tolist())
+  size = math.prod(shape)
+  if len(data) != header + size:
+    raise ValueError(
+      f'{path} has {len(data) - header} values; expected {size}, of shape'
+      f' {shape}, as it says at its beginning. Fetch it again.'
+    )
+  return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
+  """Lists the spoken digits of each split.
+
+  Args:
+    root: the folder that has the tree.
+
+  Returns:
+    Split -> digit -> files, sorted by name. No file is in two splits; every
+    speaker is in all of them.
+
+  Raises:
+    FileNotFoundError: if the folder is missing.
+    ValueError: if a file has another name than expected, or a split has no
+      recording of a digit.
+  """
+  folders = [
+    root / 'recordings',
+    root / 'free-spoken-digit-dataset' / 'recordings',
+  ]
+  folder = next((each for each in folders if each.is_dir()), None)
+  if folder is None:
+    raise FileNotFoundError(
+      f'{root} has no folder recordings. Expected:\n{TREE}\nFound:'
+      f' {_manual.found(root)}'
+    )
+  listed: dict[str, dict[int, list[pathlib.Path]]] = {
+    split: {digit: [] for digit in range(10)}
+    for split in ('train', 'validation', 'test')
+  }
+  count = 0
+  for path in sorted(folder.glob('*.wav')):
+    if path.name.startswith('.'):
+      continue
+    parts = _RECORDING.fullmatch(path.name)
+    if not parts:
+      raise ValueError(
+        f'{path} is no recording of the Free Spoken Digit Dataset; expected a'
+        ' name <digit>_<speaker>_<index>.wav, as 7_jackson_32.wav. Move it'
+        ' elsewhere or rename it.'
+      )
+    listed[_split(int(parts[3]))][int(parts[1])].append(path)
+    count += 1
+  for split, digits in listed.items():
+    silent = [digit for digit, paths in digits.items() if not paths]
+    if silent:
+      raise ValueError(
+        f'{folder} has no recording of {silent} for {split}. Expected indices'
+        ' 0 to 4 (test), 5 to 9 (validation) and 10 to 49 (train) of every'
+        ' digit.'
+      )
+  if count != NUM_RECORDINGS:
+    logging.getLogger(__name__).warning(
+      '%s has %d recordings; the published data set has %d. Which recording'
+      ' goes with a picture depends on the list of them.',
+      folder,
+      count,
+      NUM_RECORDINGS,
+    )
+  return listed
+
+
+def _split(index: int) -> str:
+  if index < _FIRST_OF_VALIDATION:
+    return 'test'
+  return 'validation' if index < _FIRST_OF_TRAIN else 'train'
+
+
+def write_sample(root: pathlib.Path, train: int, test: int) -> None:
+  """Writes a tiny tree: pictures with a pattern a digit, tones for voices.
+
+  Args:
+    root: where to write the tree; made if need be.
+    train: pictures of the training part.
+    test: pictures of the test part.
+  """
+  random = np.random.RandomState(1)
+  patterns = random.uniform(0, 255, (10, *_PIXELS))
+  (root / 'mnist').mkdir(parents=True, exist_ok=True)
+  for part, rows in (('train', train), ('test', test)):
+    label = random.randint(0, 10, rows)
+    image = patterns[label] + random.normal(0, 60, (rows, *_PIXELS))
+    for kind, values in (('images', image.clip(0, 255)), ('labels', label)):
+      name = f'{_PARTS[part]}-{kind}-idx{values.ndim}-ubyte.gz'
+      (root / 'mnist' / name).write_bytes(gzip.compress(_idx(values)))
+  for digit in range(10):
+    for speaker in ('george', 'jackson'):
+      for index in (0, 1, 5, 6, *range(10, 16)):
+        seconds = random.uniform(0.2, 0.5)
+        _sample.write_wav(
+          root / 'recordings' / f'{digit}_{speaker}_{index}.wav',
+          # Of 13 pitches the first 10, which are below half of the rate.
+          _sample.sound(digit, 13, seconds, random, rate=8_000),
+          rate=8_000,
+        )
+
+
+def _idx(values: npt.NDArray[Any]) -> bytes:
+  return (
+    bytes([0, 0, 8, values.ndim])
+    + np.array(values.shape, '>u4').tobytes()
+    + values.astype(np.uint8).tobytes()
+  )

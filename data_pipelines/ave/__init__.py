@@ -1,0 +1,1 @@
+"""AVE: 28 events in videos of ten seconds, with their start and end."""

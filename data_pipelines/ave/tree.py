@@ -1,0 +1,178 @@
+"""The folder of AVE: its lists of events, their splits, and a tiny copy."""
+
+import fractions
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines import _audit
+from data_pipelines import _manual
+from data_pipelines import _repeats
+from data_pipelines import _sample
+
+CLASSES = (
+  *('Church bell', 'Male speech, man speaking', 'Bark'),
+  *('Fixed-wing aircraft, airplane', 'Race car, auto racing'),
+  *('Female speech, woman speaking', 'Helicopter', 'Violin, fiddle', 'Flute'),
+  *('Ukulele', 'Frying (food)', 'Truck', 'Shofar', 'Motorcycle'),
+  *('Acoustic guitar', 'Train horn', 'Clock', 'Banjo', 'Goat'),
+  *('Baby cry, infant cry', 'Bus', 'Chainsaw', 'Cat', 'Horse'),
+  *('Toilet flush', 'Rodents, rats, mice', 'Accordion', 'Mandolin'),
+)
+"""The classes, in the order of their first event in the lists."""
+SECONDS = 10
+"""The length of a video."""
+BACKGROUND = len(CLASSES)
+"""What a second without the event is labelled."""
+EXPECTED = {'train': 3_294, 'validation': 401, 'test': 402}
+"""Videos: of train's 3,312, the 18 that are in another list, too, left out."""
+
+TREE = """\
+  AVE/<id>.mp4                   4,097 videos of ten seconds
+  trainSet.txt, valSet.txt, testSet.txt
+                                 3,339, 402 and 402 lines
+                                 <category>&<id>&<quality>&<start>&<end>
+The folder may also be the one above, which has it as AVE_Dataset."""
+
+_LISTS = {
+  'train': 'trainSet.txt',
+  'validation': 'valSet.txt',
+  'test': 'testSet.txt',
+}
+# Of the 28, those that the sample has; one has a comma.
+_SAMPLED = (0, 7, 18, 26)
+
+
+class Event(NamedTuple):
+  """An event in a video, from second `start` to `end`."""
+
+  label: int
+  start: int
+  end: int
+
+  @property
+  def segment_labels(self) -> list[int]:
+    """The class of each second; all are background if the event is empty."""
+    return [
+      self.label if self.start <= second < self.end else BACKGROUND
+      for second in range(SECONDS)
+    ]
+
+
+Items = dict[str, Event | _audit.SkipError]
+
+
+def folder(root: pathlib.Path) -> pathlib.Path:
+  """The folder with the lists: the one that is given or `AVE_Dataset` in it.
+
+  Args:
+    root: the folder that the user named.
+
+  Returns:
+    A folder that has the first of the lists.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is a pointer of Git LFS.
+  """
+  names = (_LISTS['train'], f'AVE_Dataset/{_LISTS["train"]}')
+  return _manual.file(root, names, TREE).parent
+
+
+def splits(root: pathlib.Path) -> dict[str, Items]:
+  """The videos of each split.
+
+  Args:
+    root: the folder that has the lists.
+
+  Returns:
+    Split -> key -> the event of a video or why it is left out, whether its
+    file is there or not. Of the lines of one video in one list, the first
+    counts; a video in two lists stays in the later of train, validation, test.
+
+  Raises:
+    FileNotFoundError: if there is no such list.
+    ValueError: if a line is no such line.
+  """
+  parts = {
+    part: _read_list(_manual.file(root, (name,), TREE))
+    for part, name in _LISTS.items()
+  }
+  return _repeats.without_repeats(parts, group=str)
+
+
+def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
+  """(id, event) of each line, with or without a header."""
+  numbers = {name: number for number, name in enumerate(CLASSES)}
+  seconds = {str(second): second for second in range(SECONDS + 1)}
+  listed = []
+  lines = path.read_text(encoding='utf-8-sig').splitlines()
+  for number, line in enumerate(lines, 1):
+    cells = [cell.strip() for cell in line.split('&')]
+    is_header = number == 1 and not any(
+      cell in numbers or cell.isdigit() for cell in cells
+    )
+    if not line.strip() or (is_header and len(cells) == 5):
+      continue
+    if len(cells) != 5 or not cells[1]:
+      raise ValueError(
+        f'{path}, line {number}: expected <category>&<id>&<quality>&<start>&'
+        f'<end>, got {line!r}.'
+      )
+    category, video, _, start, end = cells
+    if category not in numbers:
+      raise ValueError(
+        f'{path}, line {number}: {category!r} is none of the categories'
+        f' {"; ".join(CLASSES)}.'
+      )
+    if not (
+      start in seconds and end in seconds and seconds[start] <= seconds[end]
+    ):
+      raise ValueError(
+        f'{path}, line {number}: expected whole seconds, 0 <= start <= end <='
+        f' {SECONDS}, got start {start} and end {end}.'
+      )
+    event = Event(numbers[category], seconds[start], seconds[end])
+    listed.append((video, event))
+  if not listed:
+    raise ValueError(
+      f'{path} has no line <category>&<id>&<quality>&<start>&<end>.'
+    )
+  return listed
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and all lists.
+
+  Args:
+    root: where to write the tree; made if need be.
+  """
+  random = np.random.RandomState(0)
+  lines: dict[str, list[str]] = {part: [] for part in _LISTS}
+  for number in range(60):
+    place = number % len(_SAMPLED)
+    start = int(random.randint(0, 4))
+    end = start + int(random.randint(4, 7))
+    # The event can be heard and seen from its start to its end only.
+    sound = _sample.sound(place, len(_SAMPLED), SECONDS, random)
+    silence = random.normal(0, 0.15, len(sound)).astype(np.float32)
+    rate = len(sound) // SECONDS
+    silence[start * rate : end * rate] = sound[start * rate : end * rate]
+    grey = random.normal(90, 20, (SECONDS, 32, 48, 3)).clip(0, 255)
+    _sample.write_video(
+      root / 'AVE' / f'sample-{number:04d}.mp4',
+      [
+        _sample.picture(place, len(_SAMPLED), random, 32, 48)
+        if start <= second < end
+        else grey[second].astype(np.uint8)
+        for second in range(SECONDS)
+      ],
+      fractions.Fraction(1),
+      silence,
+    )
+    part = 'train' if number < 40 else 'validation' if number < 50 else 'test'
+    category = CLASSES[_SAMPLED[place]]
+    lines[part].append(f'{category}&sample-{number:04d}&good&{start}&{end}\n')
+  for part, listed in lines.items():
+    (root / _LISTS[part]).write_text(''.join(listed))

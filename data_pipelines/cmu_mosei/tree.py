@@ -1,0 +1,159 @@
+"""The pickles of CMU-MOSEI and CMU-MOSI that the field uses, and tiny ones."""
+
+import pathlib
+import pickle
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines import _audit
+
+LABELS = ('labels', 'regression_labels')
+"""What the scores are called in the layouts of MulT and of MMSA."""
+
+TREE = """\
+One file for each configuration that is prepared, the first of these found:
+  mosei            mosei_senti_data.pkl, mosei_raw.pkl or
+                   MOSEI/Processed/aligned_50.pkl
+  mosei_unaligned  mosei_senti_data_noalign.pkl or
+                   MOSEI/Processed/unaligned_50.pkl
+  mosi             mosi_data.pkl, mosi_raw.pkl or MOSI/Processed/aligned_50.pkl
+  mosi_unaligned   mosi_data_noalign.pkl or MOSI/Processed/unaligned_50.pkl
+Each: train, valid, test -> vision, audio, text (n, t, d), id and labels (in
+MMSA's files, which are in folders: regression_labels)."""
+
+_MOST = 3.0
+
+
+class Source(NamedTuple):
+  """What a configuration reads."""
+
+  files: tuple[str, ...]
+  aligned: bool
+  expected: dict[str, int]  # published numbers of clips
+
+
+_MOSEI = {'train': 16_326, 'validation': 1_871, 'test': 4_659}
+_MOSI = {'train': 1_284, 'validation': 229, 'test': 686}
+
+SOURCES = {
+  'mosei': Source(
+    (
+      'mosei_senti_data.pkl',
+      'mosei_raw.pkl',
+      'MOSEI/Processed/aligned_50.pkl',
+    ),
+    True,
+    _MOSEI,
+  ),
+  'mosei_unaligned': Source(
+    ('mosei_senti_data_noalign.pkl', 'MOSEI/Processed/unaligned_50.pkl'),
+    False,
+    _MOSEI,
+  ),
+  'mosi': Source(
+    ('mosi_data.pkl', 'mosi_raw.pkl', 'MOSI/Processed/aligned_50.pkl'),
+    True,
+    _MOSI,
+  ),
+  'mosi_unaligned': Source(
+    ('mosi_data_noalign.pkl', 'MOSI/Processed/unaligned_50.pkl'),
+    False,
+    _MOSI,
+  ),
+}
+"""Configuration -> what it reads."""
+
+
+def score(value: float, where: str) -> np.float32:
+  """Checks a score.
+
+  Args:
+    value: as published.
+    where: for the list of skipped clips.
+
+  Returns:
+    The score, from -3 to 3.
+
+  Raises:
+    SkipError: if it is outside, or no number.
+
+  Examples:
+    >>> score(-1.5, 'a')
+    np.float32(-1.5)
+  """
+  if not abs(value) <= _MOST:
+    raise _audit.SkipError(
+      'label_out_of_range',
+      f'{where} has the score {value}; expected one from -3 to 3',
+    )
+  return np.float32(value)
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes a tiny pickle of each configuration, of 70 clips.
+
+  Args:
+    root: where to write them; made if need be.
+  """
+  random = np.random.RandomState(0)
+  root.mkdir(parents=True, exist_ok=True)
+  for name, widths, lengths in (
+    ('mosei', (35, 74, 300), (6, 6, 6)),
+    ('mosei_unaligned', (35, 74, 300), (12, 10, 6)),
+    ('mosi', (20, 5, 300), (6, 6, 6)),
+    ('mosi_unaligned', (20, 5, 300), (12, 10, 6)),
+  ):
+    with (root / SOURCES[name].files[0]).open('wb') as file:
+      pickle.dump(
+        _sample(
+          dict(zip(('vision', 'audio', 'text'), widths, strict=True)),
+          dict(zip(('vision', 'audio', 'text'), lengths, strict=True)),
+          # MOSI's ids are bytes, and their first part names the clip.
+          is_mosi=name.startswith('mosi'),
+          random=random,
+        ),
+        file,
+      )
+
+
+def _sample(
+  widths: dict[str, int],
+  lengths: dict[str, int],
+  is_mosi: bool,
+  random: np.random.RandomState,
+) -> dict[str, dict[str, Any]]:
+  directions = {
+    name: random.normal(0, 1, width) for name, width in widths.items()
+  }
+  scores = np.array([-2.4, -1.4, -1, 0, 0.8, 1.6, 3], np.float32)
+  parts: dict[str, dict[str, Any]] = {}
+  first = 0  # number of a video
+  for part, rows in (('train', 42), ('valid', 14), ('test', 14)):
+    chosen = scores[random.permutation(np.arange(rows) % len(scores))]
+    ids = []
+    for row in range(rows):
+      video, clip = f'video{first + row // 5:06d}', row % 5
+      start = f'{clip * 6}.25', f'{clip * 6 + 5}.5'
+      ids.append((f'{video}_{clip + 1}' if is_mosi else video, *start))
+    first += rows // 5 + 1
+    arrays: dict[str, Any] = {}
+    # Words that are said, at most; the rest is padding, on the left.
+    said = random.randint(3, lengths['text'] + 1, rows)
+    for name, direction in directions.items():
+      steps = lengths[name]
+      values = chosen[:, None, None] * direction
+      values = values + random.normal(0, 1, (rows, steps, len(direction)))
+      if name == 'audio' and not is_mosi:
+        values[::10, -1, 0] = -np.inf  # the logarithm of silence
+      is_padding = np.arange(steps) < steps - said[:, None] * (
+        steps // lengths['text']
+      )
+      values[is_padding] = 0
+      arrays[name] = values.astype(np.float32)
+    parts[part] = {
+      **arrays,
+      'labels': chosen[:, None, None],
+      'id': np.array(ids, np.bytes_ if is_mosi else np.str_),
+    }
+  return parts

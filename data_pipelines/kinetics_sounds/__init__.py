@@ -1,0 +1,1 @@
+"""Kinetics-Sounds: 31 actions that are seen and heard."""

@@ -1,0 +1,193 @@
+"""The folder of Kinetics-Sounds: its lists of clips, splits, a tiny copy."""
+
+import csv
+import fractions
+import logging
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines import _clips
+from data_pipelines import _manual
+from data_pipelines import _sample
+
+CLASSES = (
+  *('blowing_nose', 'blowing_out_candles', 'bowling', 'chopping_wood'),
+  *('dribbling_basketball', 'laughing', 'mowing_lawn', 'playing_accordion'),
+  *('playing_bagpipes', 'playing_bass_guitar', 'playing_clarinet'),
+  *('playing_drums', 'playing_guitar', 'playing_harmonica'),
+  *('playing_keyboard', 'playing_organ', 'playing_piano'),
+  *('playing_saxophone', 'playing_trombone', 'playing_trumpet'),
+  *('playing_violin', 'playing_xylophone', 'ripping_paper'),
+  *('shoveling_snow', 'shuffling_cards', 'singing', 'stomping_grapes'),
+  *('tap_dancing', 'tapping_guitar', 'tapping_pen', 'tickling'),
+)
+"""The classes, in the field's order of numbers."""
+FIELD = {'train': 14_799, 'test': 2_597}
+"""Rows of the field's two lists; `validation` is carved from `train`."""
+
+TREE = """\
+  my_train.txt, my_test.txt      the field's lists, 14,799 and 2,597 rows
+                                 <clip>,10,<number of the class>, or instead
+  train.csv, validate.csv        annotations of Kinetics-400, with the columns
+                                 label, youtube_id and time_start (also in a
+                                 folder annotations; the second also val.csv)
+  **/<clip>.mp4                  the videos, in whatever folders, or instead
+  **/<clip>.wav                  the sound of each, and
+  **/<clip>/frame_0000N.jpg      ten pictures of each, N from 1 to 10
+A clip is named <id>_<start>_<end> or <id>_<start>, with the 11 characters of a
+YouTube id and seconds, as 0123456789a_000030_000040 or 0123456789a_30."""
+
+_LISTS = {'train': 'my_train.txt', 'test': 'my_test.txt'}
+_KINETICS = {'train': ('train',), 'test': ('validate', 'val')}
+# Of the 31, those that the sample has.
+_SAMPLED = (5, 12, 17, 27)
+
+
+def splits(
+  root: pathlib.Path,
+) -> tuple[dict[str, _clips.Items], dict[str, int | None]]:
+  """The clips of each split.
+
+  Args:
+    root: the folder that has the tree.
+
+  Returns:
+    Split -> key -> what to read of a clip, or why not, whether its files are
+    there or not; and the published number of clips where the split has one.
+    The field's lists are followed if they are there. Otherwise the 31 classes
+    of Kinetics are taken, and its validation part is `test`.
+
+  Raises:
+    FileNotFoundError: if there is a list without the other, or none.
+    ValueError: if a list is no such list.
+  """
+  lists = {part: root / name for part, name in _LISTS.items()}
+  if any(path.is_file() for path in lists.values()):
+    _require_both(root, [path for path in lists.values() if path.is_file()])
+    parts = _clips.splits(*(_read_list(path) for path in lists.values()))
+    return parts, _clips.expected(parts, **FIELD)
+  annotations = [
+    path
+    for names in _KINETICS.values()
+    if (path := _first_file(root, names)) is not None
+  ]
+  _require_both(root, annotations)
+  parts = _clips.splits(*(_read_annotations(path) for path in annotations))
+  return parts, dict.fromkeys(parts)
+
+
+def _first_file(
+  root: pathlib.Path, names: Sequence[str]
+) -> pathlib.Path | None:
+  paths = (
+    root / folder / f'{name}.csv'
+    for folder in ('', 'annotations')
+    for name in names
+  )
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _require_both(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:
+  if len(paths) < 2:
+    which = f'only {paths[0].name}' if paths else 'none'
+    raise FileNotFoundError(
+      f'{root} has {which} of the two lists of clips, of training and test.'
+      f' Expected:\n{TREE}\nFound: {_manual.found(root)}'
+    )
+
+
+def _read_list(path: pathlib.Path) -> list[tuple[str, _clips.Listed]]:
+  """Reads one of the field's lists."""
+  numbers = {str(number): number for number in range(len(CLASSES))}
+  listed = []
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    for line, row in enumerate(csv.reader(file), 1):
+      if not row:
+        continue
+      cells = [cell.strip() for cell in row]
+      # The 10 is checked, or two columns the other way round were one class.
+      if len(cells) != 3 or cells[1] != '10' or cells[2] not in numbers:
+        raise ValueError(
+          f'{path}, line {line}: expected <clip>,10,<class>, the class from 0'
+          f' to {len(CLASSES) - 1}, got {row}.'
+        )
+      try:
+        clip = _clips.clip(cells[0])
+      except ValueError as error:
+        raise ValueError(f'{path}, line {line}: {error}') from error
+      listed.append((clip.name, _clips.Listed(clip, numbers[cells[2]])))
+  if not listed:
+    raise ValueError(f'{path} has no row; expected <clip>,10,<class> in each.')
+  return listed
+
+
+def _read_annotations(
+  path: pathlib.Path,
+) -> list[tuple[str, _clips.Listed]]:
+  """Reads the rows of the 31 classes in an annotation file of Kinetics."""
+  numbers = {name: number for number, name in enumerate(CLASSES)}
+  needed = ('label', 'youtube_id', 'time_start')
+  listed = []
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    reader = csv.DictReader(file)
+    if not set(needed) <= set(reader.fieldnames or ()):
+      raise ValueError(
+        f'{path} has the columns {reader.fieldnames}; expected'
+        f' {", ".join(needed)} among them.'
+      )
+    for row in reader:
+      # A row that is cut short has None in place of its last cells.
+      cells = [(row[name] or '').strip() for name in needed]
+      label = cells[0].replace(' ', '_')
+      if label not in numbers:
+        continue
+      try:
+        clip = _clips.clip(f'{cells[1]}_{cells[2]}')
+      except ValueError as error:
+        raise ValueError(f'{path}, line {reader.line_num}: {error}') from error
+      listed.append((clip.name, _clips.Listed(clip, numbers[label])))
+  absent = set(range(len(CLASSES))) - {item.label for _, item in listed}
+  if len(absent) == len(CLASSES):
+    raise ValueError(f'{path} has no row of the classes {", ".join(CLASSES)}.')
+  if absent:
+    logging.getLogger(__name__).warning(
+      '%s has no row of the classes %s.',
+      path,
+      ', '.join(CLASSES[number] for number in sorted(absent)),
+    )
+  return listed
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and both lists.
+
+  Args:
+    root: where to write the tree; made if need be.
+  """
+  random = np.random.RandomState(0)
+  rows: dict[str, list[str]] = {part: [] for part in FIELD}
+  for video in range(72):
+    place = video % len(_SAMPLED)
+    start = 5 + video
+    clip = f'kinetic{video:04d}'
+    name = f'{clip}_{start:06d}_{start + 10:06d}'
+    seconds = random.uniform(2.6, 3.4)
+    # In the field's split, too, test clips come from Kinetics' training part.
+    _sample.write_video(
+      root / 'train' / f'{name}.mp4',
+      [
+        _sample.picture(place, len(_SAMPLED), random)
+        for _ in range(round(seconds * 5))
+      ],
+      fractions.Fraction(5),
+      _sample.sound(place, len(_SAMPLED), seconds, random),
+    )
+    # The field's lists spell names in two ways.
+    part, spelling = (
+      ('test', f'{clip}_{start}') if video >= 56 else ('train', name)
+    )
+    rows[part].append(f'{spelling},10,{_SAMPLED[place]}\n')
+  for part, lines in rows.items():
+    (root / _LISTS[part]).write_text(''.join(lines))

@@ -1,0 +1,1 @@
+"""UR-FUNNY: is what a speaker of a TED talk says humorous."""

@@ -1,0 +1,303 @@
+"""The pickles of UR-FUNNY: the features of its authors, and a tiny copy."""
+
+import logging
+import pathlib
+import pickle
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _audit
+from data_pipelines import _feature_sequences
+from data_pipelines import _manual
+from data_pipelines import _pickles
+
+CLASSES = ('not_humorous', 'humorous')
+PACKED = 'humor.pkl'
+"""MultiBench's file."""
+
+TREE = """\
+For the configuration sdk, the features of version 2 (or 1) of the authors:
+  data_folds.pkl                train, dev, test -> ids
+  humor_label_sdk.pkl           id -> 0 or 1
+  language_sdk.pkl              id -> punchline_embedding_indexes, ...
+                                (version 1: word_embedding_indexes_sdk.pkl)
+  word_embedding_list.pkl       (words, 300)
+  openface_features_sdk.pkl     id -> punchline_features (words, 371), ...
+  covarep_features_sdk.pkl      id -> punchline_features (words, 81), ...
+For the configuration multibench:
+  humor.pkl                     train, valid, test -> vision, audio, text,
+                                labels, id"""
+
+_FOLDS = {'train': 'train', 'validation': 'dev', 'test': 'test'}
+_LANGUAGE = ('language_sdk.pkl', 'word_embedding_indexes_sdk.pkl')
+_INDEXES = 'punchline_embedding_indexes'
+_FEATURES = 'punchline_features'
+
+
+class Sdk(NamedTuple):
+  """What the authors' six pickles say of the punchlines."""
+
+  words: dict[Hashable, Any]  # id -> numbers of its words
+  vectors: npt.NDArray[np.float32]  # [words, 300]
+  vision: dict[Hashable, Any]  # id -> [words, 371]
+  audio: dict[Hashable, Any]  # id -> [words, 81]
+  labels: dict[Hashable, Any]  # id -> 0 or 1
+  widths: dict[str, int]
+
+
+def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
+  """The official folds, in which no speaker is in two splits.
+
+  Args:
+    root: the folder that has the tree.
+
+  Returns:
+    Split -> id as text -> id as it is in the other pickles.
+
+  Raises:
+    FileNotFoundError: if the list is missing.
+    ValueError: if it is damaged, or an id is listed twice.
+  """
+  path = _manual.file(root, ('data_folds.pkl',), TREE)
+  folds = _pickles.check_keys(_pickles.load(path), _FOLDS.values(), str(path))
+  divided: dict[str, dict[str, Hashable]] = {}
+  seen: set[str] = set()
+  for split, fold in _FOLDS.items():
+    divided[split] = {}
+    if not isinstance(folds[fold], (list, tuple, np.ndarray)):
+      raise ValueError(
+        f'{path}: {fold} is of the type {type(folds[fold]).__name__}; expected'
+        ' a list of ids.'
+      )
+    for key in folds[fold]:
+      name = _feature_sequences.text(key)
+      if name in seen:
+        raise ValueError(
+          f'{path} lists {name} more than once, the last time in {fold}. Get'
+          ' the published list.'
+        )
+      seen.add(name)
+      divided[split][name] = key
+  return divided
+
+
+def read_sdk(root: pathlib.Path) -> Sdk:
+  """Reads the authors' pickles one after the other; contexts are let go.
+
+  Args:
+    root: the folder that has the tree.
+
+  Returns:
+    What they say of the punchlines.
+
+  Raises:
+    FileNotFoundError: if one is missing.
+    ValueError: if one is damaged, or its items have features of several widths.
+  """
+
+  def load(*names: str) -> tuple[pathlib.Path, Any]:
+    path = _manual.file(root, names, TREE)
+    return path, _pickles.load(path)
+
+  def of_items(entry: str, *names: str) -> tuple[pathlib.Path, dict[Any, Any]]:
+    path, content = load(*names)
+    items = _pickles.check_keys(content, (), str(path))
+    return path, {
+      key: item[entry]
+      for key, item in items.items()
+      if isinstance(item, dict) and entry in item
+    }
+
+  labels_path, content = load('humor_label_sdk.pkl')
+  labels = _pickles.check_keys(content, (), str(labels_path))
+  vectors_path, content = load('word_embedding_list.pkl')
+  try:
+    vectors = np.asarray(content, np.float32)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{vectors_path}: {error}.') from error
+  if vectors.ndim != 2:
+    raise ValueError(
+      f'{vectors_path} has the shape {vectors.shape}; expected (words, 300).'
+    )
+  _, words = of_items(_INDEXES, *_LANGUAGE)
+  vision_path, vision = of_items(_FEATURES, 'openface_features_sdk.pkl')
+  audio_path, audio = of_items(_FEATURES, 'covarep_features_sdk.pkl')
+  widths = {
+    'vision': _feature_sequences.width(vision.values(), str(vision_path)),
+    'audio': _feature_sequences.width(audio.values(), str(audio_path)),
+    'text': vectors.shape[1],
+  }
+  return Sdk(words, vectors, vision, audio, labels, widths)
+
+
+def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
+  """One punchline.
+
+  Args:
+    sdk: what was read.
+    clip: its id as text.
+    key: its id as it is in the pickles.
+
+  Returns:
+    An element of the data set.
+
+  Raises:
+    SkipError: if something of it is missing or wrong.
+  """
+  found = {
+    'label': sdk.labels.get(key),
+    'words': sdk.words.get(key),
+    'vision': sdk.vision.get(key),
+    'audio': sdk.audio.get(key),
+  }
+  if lacking := [name for name, value in found.items() if value is None]:
+    raise _audit.SkipError('missing', f'{clip} has no {", ".join(lacking)}')
+  sequences = {**found, 'text': _vectors(sdk.vectors, found['words'], clip)}
+  return {
+    **_feature_sequences.element(
+      sequences, sdk.widths, aligned=True, where=clip
+    ),
+    'label': label(found['label'], clip),
+    'clip_id': clip,
+  }
+
+
+def _vectors(
+  vectors: npt.NDArray[np.float32], words: Any, clip: str
+) -> npt.NDArray[np.float32]:
+  numbers = np.asarray(words)
+  if numbers.size == 0:
+    return vectors[:0]
+  if numbers.ndim != 1 or numbers.dtype.kind not in 'iu':
+    raise _audit.SkipError(
+      'corrupt', f'{clip}: {_INDEXES} is no list of integers'
+    )
+  if numbers.min() < 0 or numbers.max() >= len(vectors):
+    raise _audit.SkipError(
+      'corrupt',
+      f'{clip} has words {numbers.min()} to {numbers.max()}; the list of'
+      f' vectors has {len(vectors)}',
+    )
+  return vectors[numbers]
+
+
+def label(value: Any, where: str) -> int:
+  """Checks a label.
+
+  Args:
+    value: as published.
+    where: for the list of skipped items.
+
+  Returns:
+    0 or 1.
+
+  Raises:
+    SkipError: if it is neither.
+
+  Examples:
+    >>> label(np.float32(1), 'a')
+    1
+  """
+  if np.size(value) != 1 or (number := np.ravel(value)[0]) not in (0, 1):
+    raise _audit.SkipError(
+      'label_out_of_range', f'{where} has the label {value}; expected 0 or 1'
+    )
+  return int(number)
+
+
+def warn_of_unlisted(
+  root: pathlib.Path, sdk: Sdk, divided: dict[str, dict[str, Hashable]]
+) -> None:
+  """Logs how many labelled items are in no fold, if there are any."""
+  listed = {key for keys in divided.values() for key in keys.values()}
+  if unlisted := len(sdk.labels.keys() - listed):
+    logging.getLogger(__name__).warning(
+      'ur_funny in %s: %d items that have labels are in no split of'
+      ' data_folds.pkl, and are left out.',
+      root,
+      unlisted,
+    )
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes tiny pickles of both configurations, with the same 66 punchlines.
+
+  Args:
+    root: where to write them; made if need be.
+  """
+  random = np.random.RandomState(0)
+  directions = {
+    name: random.normal(0, 0.5, width).astype(np.float32)
+    for name, width in (('vision', 371), ('audio', 81), ('text', 300))
+  }
+  # Words 1 to 20 are heard where nothing is funny, 21 to 40 where something is;
+  # word 0 is the padding.
+  vectors = random.normal(0, 1, (41, 300)).astype(np.float32)
+  vectors[0] = 0
+  vectors[1:21] -= directions['text']
+  vectors[21:] += directions['text']
+
+  def words(label: int, count: int) -> list[int]:
+    return random.randint(1 + 20 * label, 21 + 20 * label, count).tolist()
+
+  def rows(name: str, label: int, count: int) -> npt.NDArray[np.float32]:
+    direction = directions[name]
+    noise = random.normal(0, 1, (count, len(direction)))
+    return ((2 * label - 1) * direction + noise).astype(np.float32)
+
+  folds: dict[str, list[int]] = {}
+  labels: dict[int, int] = {}
+  language: dict[int, Any] = {}
+  features: dict[str, dict[int, Any]] = {'vision': {}, 'audio': {}}
+  packed: dict[str, dict[str, Any]] = {}
+  first = 1
+  for fold, part, count in (
+    ('train', 'train', 42),
+    ('dev', 'valid', 12),
+    ('test', 'test', 12),
+  ):
+    ids = list(range(first, first + count))
+    first += count
+    folds[fold] = ids
+    steps = 5
+    arrays: dict[str, Any] = {
+      name: np.zeros((count, steps, len(direction)), np.float32)
+      for name, direction in directions.items()
+    }
+    for row, key in enumerate(ids):
+      labels[key] = funny = int(random.randint(2))
+      length = random.randint(3, steps + 1)
+      language[key] = {
+        'punchline_embedding_indexes': words(funny, length),
+        'context_embedding_indexes': [words(0, 2)],
+      }
+      arrays['text'][row, -length:] = vectors[
+        language[key]['punchline_embedding_indexes']
+      ]
+      for name, items in features.items():
+        values = rows(name, funny, length)
+        items[key] = {
+          'punchline_features': list(values),
+          'context_features': [list(rows(name, 0, 2))],
+        }
+        arrays[name][row, -length:] = values
+    packed[part] = {
+      **arrays,
+      'labels': np.array([[labels[key]] for key in ids]),
+      'id': np.array(ids),
+    }
+  root.mkdir(parents=True, exist_ok=True)
+  for name, content in (
+    ('data_folds', folds),
+    ('humor_label_sdk', labels),
+    ('language_sdk', language),
+    ('word_embedding_list', list(vectors)),
+    ('openface_features_sdk', features['vision']),
+    ('covarep_features_sdk', features['audio']),
+    ('humor', packed),
+  ):
+    with (root / f'{name}.pkl').open('wb') as file:
+      pickle.dump(content, file)

@@ -1,0 +1,1 @@
+"""VGGSound: 309 classes of sounds whose source is in the picture."""

@@ -1,0 +1,117 @@
+"""The folder of VGGSound: its list of clips, their splits, and a tiny copy."""
+
+import csv
+import fractions
+import pathlib
+
+import numpy as np
+
+from data_pipelines import _audit
+from data_pipelines import _clips
+from data_pipelines import _manual
+from data_pipelines import _sample
+from data_pipelines.vggsound import labels
+
+PUBLISHED = {'train': 183_730, 'test': 15_446}
+"""Clips of the 309 classes; `validation` is carved from `train`."""
+
+TREE = """\
+  vggsound.csv                   the official list, no header, rows
+                                 <id>,<start>,"<label>",<train or test>
+  **/<clip>.mp4                  the videos, in whatever folders, and maybe
+  **/<clip>.wav                  the sound of each; with it, instead of a video
+  **/<clip>.mp4/*.jpg            one picture a second of each (or **/<clip>/)
+A clip is named <id>_<start>, with the 11 characters of a YouTube id and seconds
+with leading zeros or without, as 0123456789a_000030. The folders of OGM-GE,
+train-videos, test-videos, train-audios and test-audios, are such folders."""
+
+# A class of which some versions of the list have rows, for training only, and
+# the authors' statistics, 309 classes, none.
+_WITHDRAWN = 'extending ladders'
+# Of the 309, those that the sample has; one has a comma.
+_SAMPLED = ('dog barking', 'playing violin, fiddle', 'thunder', 'airplane')
+
+
+def splits(
+  root: pathlib.Path,
+) -> tuple[dict[str, _clips.Items], dict[str, int | None]]:
+  """The clips of each split.
+
+  Args:
+    root: the folder that has the tree.
+
+  Returns:
+    Split -> key -> what to read of a clip, or why not, whether its files are
+    there or not; and the published number of clips where the split has one.
+
+  Raises:
+    FileNotFoundError: if there is no list.
+    ValueError: if it is no such list.
+  """
+  path = _manual.file(root, ('vggsound.csv',), TREE)
+  numbers = {name: number for number, name in enumerate(labels.CLASSES)}
+  parts: dict[str, list[tuple[str, _clips.Listed | _audit.SkipError]]] = {
+    part: [] for part in PUBLISHED
+  }
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    reader = csv.reader(file, skipinitialspace=True)
+    for row in reader:
+      if not row:
+        continue
+      where = f'{path}, line {reader.line_num}'
+      if len(row) != 4 or row[3].strip() not in parts:
+        raise ValueError(
+          f'{where}: expected <id>,<start>,"<label>",<train or test>, a label'
+          f' with commas in quotes, got {row}.'
+        )
+      video, start, label, part = (cell.strip() for cell in row)
+      if label not in numbers and label != _WITHDRAWN:
+        raise ValueError(
+          f'{where}: {label!r} is none of the 309 labels that'
+          ' data_pipelines/vggsound/labels.py lists.'
+        )
+      try:
+        clip = _clips.clip(f'{video}_{start}')
+      except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
+      parts[part].append(
+        (
+          clip.name,
+          _audit.SkipError('no_class', f'{label!r} is none of the 309 classes')
+          if label == _WITHDRAWN
+          else _clips.Listed(clip, numbers[label]),
+        )
+      )
+  empty = [part for part, listed in parts.items() if not listed]
+  if empty:
+    raise ValueError(f'{path} has no row of {" or ".join(empty)}.')
+  divided = _clips.splits(**parts)
+  return divided, _clips.expected(divided, **PUBLISHED)
+
+
+def write_sample(root: pathlib.Path) -> None:
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and the list.
+
+  Args:
+    root: where to write the tree; made if need be.
+  """
+  random = np.random.RandomState(0)
+  rows: list[tuple[str, int, str, str]] = []
+  for number in range(72):
+    place = number % len(_SAMPLED)
+    video, start = f'vgg_id-{number:04d}', 5 + number
+    # Fewer than four seconds, and the field's loaders drop a clip.
+    seconds = random.uniform(3.6, 4.8)
+    _sample.write_video(
+      root / 'video' / f'{_clips.Clip(video, start).name}.mp4',
+      [
+        _sample.picture(place, len(_SAMPLED), random)
+        for _ in range(round(seconds * 2))
+      ],
+      fractions.Fraction(2),
+      _sample.sound(place, len(_SAMPLED), seconds, random),
+    )
+    part = 'train' if number < 56 else 'test'
+    rows.append((video, start, _SAMPLED[place], part))
+  with (root / 'vggsound.csv').open('w', newline='') as file:
+    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(rows)

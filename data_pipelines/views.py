@@ -1,0 +1,163 @@
+"""Views: what a model sees of a stored element, in training and in evaluation.
+
+A data set stores signals, frames and features once; each experiment in the
+field looks at them in its own way. A *view* makes one entry of a batch from an
+element; the classes of this module are the views there are, and two transforms
+apply them.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _element
+from data_pipelines import _extra
+from data_pipelines import sources
+from data_pipelines.audio import FilterBank as FilterBank
+from data_pipelines.audio import Psd3s as Psd3s
+from data_pipelines.audio import Psd10s as Psd10s
+from data_pipelines.audio import Stft3s as Stft3s
+from data_pipelines.audio import Stft5s as Stft5s
+from data_pipelines.frames import Frames as Frames
+from data_pipelines.sequences import BinaryLabel as BinaryLabel
+from data_pipelines.sequences import PaddedSequence as PaddedSequence
+from data_pipelines.sequences import Scaled as Scaled
+from data_pipelines.sequences import Score as Score
+from data_pipelines.sequences import SequenceLength as SequenceLength
+from data_pipelines.sequences import SevenClassLabel as SevenClassLabel
+
+with _extra.data_extra():
+  import grain
+
+
+class View(Protocol):
+  """Makes one entry of a batch from a stored element; a pure function.
+
+  Examples:
+    >>> view: View = Scaled('image', 255)
+    >>> view({'image': 51}, None).item()
+    0.2
+  """
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes the entry.
+
+    Args:
+      element: The stored element; it is not changed.
+      random: All that the entry may depend on beside the element; None in
+        evaluation, where a view is deterministic.
+
+    Returns:
+      An array, of the same shape for every element.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingViews(grain.transforms.RandomMap):
+  """Replaces an element by random views of it.
+
+  The generator is the one that Grain seeds for each element and epoch, so the
+  views depend on the loader's seed alone: not on workers, shards or restarts.
+
+  Attributes:
+    views: Name to view: the entries that the new element has.
+    keep: Names of the entries that it takes over; it has no others.
+
+  Raises:
+    ValueError: if a name is both a view's and kept.
+
+  Examples:
+    >>> import numpy as np
+    >>> training = TrainingViews({'image': Scaled('raw', 255)})
+    >>> element = {'raw': np.array([0, 51]), 'label': np.array(3)}
+    >>> training.random_map(element, np.random.default_rng(0))
+    {'image': array([0. , 0.2], dtype=float32), 'label': array(3)}
+  """
+
+  views: Mapping[str, View]
+  keep: Sequence[str] = ('label',)
+
+  def __post_init__(self) -> None:
+    _check(self.views, self.keep)
+
+  def random_map(
+    self, element: sources.Element, rng: np.random.Generator
+  ) -> sources.Element:
+    """Makes the views of one element.
+
+    Args:
+      element: Name to values; it is not changed.
+      rng: Source of all that is random in them.
+
+    Returns:
+      A new element.
+
+    Raises:
+      ValueError: if an entry is missing.
+    """
+    return _viewed(element, self.views, self.keep, rng)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationViews(grain.transforms.Map):
+  """Replaces an element by deterministic views of it.
+
+  Attributes:
+    views: Name to view: the entries that the new element has.
+    keep: Names of the entries that it takes over; it has no others.
+
+  Raises:
+    ValueError: if a name is both a view's and kept.
+
+  Examples:
+    >>> import numpy as np
+    >>> evaluation = EvaluationViews({'image': Scaled('raw', 255)}, keep=[])
+    >>> evaluation.map({'raw': np.array([0, 51]), 'label': np.array(3)})
+    {'image': array([0. , 0.2], dtype=float32)}
+  """
+
+  views: Mapping[str, View]
+  keep: Sequence[str] = ('label',)
+
+  def __post_init__(self) -> None:
+    _check(self.views, self.keep)
+
+  def map(self, element: sources.Element) -> sources.Element:
+    """Makes the views of one element.
+
+    Args:
+      element: Name to values; it is not changed.
+
+    Returns:
+      A new element.
+
+    Raises:
+      ValueError: if an entry is missing.
+    """
+    return _viewed(element, self.views, self.keep, None)
+
+
+def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
+  both = sorted(set(views) & set(keep))
+  if both:
+    raise ValueError(
+      f'Expected each entry to be a view or kept, got both for {both}. Give '
+      '`keep` the other names only.'
+    )
+
+
+def _viewed(
+  element: sources.Element,
+  views: Mapping[str, View],
+  keep: Sequence[str],
+  random: np.random.Generator | None,
+) -> sources.Element:
+  # Sorted, so that the draws do not depend on how the mapping was written.
+  return {name: views[name](element, random) for name in sorted(views)} | {
+    name: _element.value(element, name) for name in keep
+  }

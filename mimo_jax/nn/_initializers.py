@@ -1,0 +1,42 @@
+"""Initialisers of kernels, by function or by name."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+Initializer = Callable[..., jax.Array]
+
+
+def initializer(kernel_init: Initializer | str) -> Initializer:
+  """The initialiser itself, or the one that a name stands for.
+
+  Args:
+    kernel_init: a function of a key, a shape and a type, or the name of the
+      function of `flax.linen.initializers` that makes it: 'lecun_normal' (what
+      Flax's dense layers start from), 'glorot_normal' (audio-visual models of
+      OGM-GE and PMR), 'he_uniform', ...
+
+  Returns:
+    The function of a key, a shape and a type.
+
+  Raises:
+    ValueError: if the name is none of those, or one that needs arguments.
+
+  Examples:
+    >>> import jax
+    >>> from mimo_jax.nn import _initializers
+    >>> draw = _initializers.initializer('glorot_normal')
+    >>> draw(jax.random.key(0), (3, 2)).shape
+    (3, 2)
+  """
+  if not isinstance(kernel_init, str):
+    return kernel_init
+  try:
+    return getattr(nn.initializers, kernel_init)()
+  except (AttributeError, TypeError) as error:
+    raise ValueError(
+      f'kernel_init={kernel_init!r}: expected the name of a function of'
+      " flax.linen.initializers that needs no arguments ('lecun_normal',"
+      " 'glorot_normal', 'he_uniform', ...), or an initialiser itself."
+    ) from error

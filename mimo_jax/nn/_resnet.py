@@ -1,0 +1,141 @@
+"""ResNet-18 for images, spectrograms and the frames of a video."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from mimo_jax.nn import _precision
+
+_BLOCKS = (2, 2, 2, 2)
+
+
+class ResNet18(nn.Module):
+  """ResNet-18 without its classifier, layer for layer as torchvision's.
+
+  He et al., arXiv 1512.03385: a 7x7 stem of stride 2, a 3x3 max-pool of stride
+  2, four stages of two basic blocks with 1, 2, 4 and 8 times `width` channels,
+  and the mean over height and width. The frames of a video are encoded one by
+  one, as a larger batch, and averaged: the encoder of the field's audio-visual
+  models, of spectrograms with one channel and of frames with three.
+
+  Equal to PyTorch's in what ports get wrong: pads of 3 and 1 on both sides
+  (Flax's 'SAME' is uneven at stride 2), batch normalisation with epsilon 1e-5
+  that keeps 0.9 of its running statistics (PyTorch's momentum 0.1), no biases
+  in convolutions, which start from Kaiming normal by fan-out. Names are
+  torchvision's too: its `layer1.0.conv1.weight` is the kernel of
+  `layer1_0/conv1`, transposed. One thing differs: Flax's running variance is
+  that of the batch itself, divided by n, where PyTorch's is divided by n - 1.
+
+  Attributes:
+    width: channels of the stem and the first stage; the features have 8 times
+      as many.
+    dtype: type to compute in, such as 'bfloat16'; None for that of inputs and
+      parameters. Parameters, statistics and features stay float32.
+    axis_name: axis of `pmap` or `vmap` over which training averages the batch
+      statistics; None for each device's own.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> encoder, frames = nn.ResNet18(width=4), jnp.ones((2, 3, 32, 32, 3))
+    >>> variables = encoder.init(jax.random.key(0), frames)
+    >>> features, updates = encoder.apply(
+    ...   variables, frames, train=True, mutable=['batch_stats']
+    ... )
+    >>> features.shape
+    (2, 32)
+  """
+
+  width: int = 64
+  dtype: DTypeLike | None = None
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+    """Encodes images or frames.
+
+    Args:
+      inputs: [batch, height, width, channels], or [batch, frames, height,
+        width, channels].
+      train: normalise by the statistics of this batch and update the running
+        ones, which are then to be `mutable`.
+
+    Returns:
+      Features [batch, 8 * width].
+
+    Raises:
+      ValueError: if the inputs have neither four nor five dimensions.
+    """
+    if inputs.ndim not in (4, 5):
+      raise ValueError(
+        f'ResNet18 takes [batch, height, width, channels] or [batch, frames,'
+        f' height, width, channels]; given {inputs.shape}.'
+      )
+    conv = functools.partial(
+      nn.Conv,
+      use_bias=False,
+      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+      dtype=self.dtype,
+    )
+    norm = functools.partial(
+      nn.BatchNorm,
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+    )
+    maps = inputs.reshape((-1, *inputs.shape[-3:]))
+    maps = conv(self.width, (7, 7), strides=2, padding=3, name='conv1')(maps)
+    maps = nn.relu(norm(name='bn1')(maps))
+    maps = nn.max_pool(maps, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    for stage, blocks in enumerate(_BLOCKS):
+      for block in range(blocks):
+        maps = _BasicBlock(
+          width=self.width * 2**stage,
+          stride=2 if stage > 0 and block == 0 else 1,
+          conv=conv,
+          norm=norm,
+          name=f'layer{stage + 1}_{block}',
+        )(maps)
+    features = jnp.mean(_precision.at_least_float32(maps), (1, 2))
+    # All frames are of one size, so this is the mean over time, height, width.
+    return jnp.mean(
+      features.reshape((inputs.shape[0], -1, features.shape[-1])), 1
+    )
+
+
+class _BasicBlock(nn.Module):
+  """Two 3x3 convolutions beside a shortcut.
+
+  Attributes:
+    width: channels of the result.
+    stride: of the first convolution and the shortcut.
+    conv: makes a convolution.
+    norm: makes a batch normalisation.
+  """
+
+  width: int
+  stride: int
+  conv: functools.partial[nn.Conv]
+  norm: functools.partial[nn.BatchNorm]
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    conv, norm, stride = self.conv, self.norm, self.stride
+    maps = conv(self.width, (3, 3), strides=stride, padding=1, name='conv1')(
+      inputs
+    )
+    maps = nn.relu(norm(name='bn1')(maps))
+    maps = conv(self.width, (3, 3), padding=1, name='conv2')(maps)
+    maps = norm(name='bn2')(maps)
+    if inputs.shape != maps.shape:
+      inputs = conv(self.width, (1, 1), strides=stride, name='downsample_0')(
+        inputs
+      )
+      inputs = norm(name='downsample_1')(inputs)
+    return nn.relu(maps + inputs)

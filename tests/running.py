@@ -1,0 +1,75 @@
+"""Runs experiments as a user does, and stops them as machines do."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+
+from experiments import data
+from experiments import runs
+from experiments import training
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(module, *arguments, cwd=ROOT, env=None):
+  """Runs a program to its end."""
+  return subprocess.run(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    cwd=cwd,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def kill_when(module, arguments, ready, env=None):
+  """Starts a program and kills it with SIGKILL as soon as `ready()`."""
+  process = subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  deadline = time.monotonic() + 200
+  while not ready():
+    assert process.poll() is None, 'ended before it could be killed'
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+
+
+def batches_of(config, seed, number):
+  """The first training batches of a run."""
+  iterator = data.open_data(config, seed).train
+  return [next(iterator) for _ in range(number)]
+
+
+def final_arrays(workdir, config):
+  """All arrays of a finished run's last checkpoint, and its progress."""
+  experiment = training.make(config)
+  batch = batches_of(config, config.seed, 1)[0]
+  like = experiment.init(jax.random.key(config.seed), batch)
+  checkpoints = runs.Checkpoints(workdir)
+  arrays, progress = checkpoints.restore(like)
+  checkpoints.close()
+  key = jax.random.key_data(arrays.key)
+  return arrays._replace(key=key), progress
+
+
+def assert_same_run(workdir, other, config):
+  """Two finished training runs are equal to the bit."""
+  name = 'metrics.jsonl'
+  assert (workdir / name).read_bytes() == (other / name).read_bytes()
+  ours, theirs = final_arrays(workdir, config), final_arrays(other, config)
+  assert int(ours[0].step) == config.steps
+  chex.assert_trees_all_equal(ours, theirs)

@@ -1,0 +1,124 @@
+"""From a data set's sample tree to a trained model, as for the real one."""
+
+import importlib
+
+import numpy as np
+import pytest
+import running
+
+from data_pipelines import sample_tree
+from data_pipelines import sources
+from experiments import compare
+from experiments import configuration
+from experiments import report
+from experiments import runs
+from experiments import train
+
+DATA_SETS = [name for name in sources.data_sets() if name != 'handwritten']
+# Settings and data that a configuration has besides its default ones.
+OTHERS = {
+  'av_mnist': ['agm', 'rebuilt'],
+  'cmu_mosei': ['multibench', 'multibench,mosi'],
+  'crema_d': ['ogm,actor_disjoint'],
+  'ur_funny': ['multibench'],
+}
+
+
+def config_of(name, arg='smoke'):
+  module = importlib.import_module(f'experiments.configs.{name}')
+  return module.get_config(arg)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """Sample trees, written once, and the place of prepared data."""
+  root = tmp_path_factory.mktemp('samples')
+  for name in DATA_SETS:
+    sample_tree.write(name, root / name)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(root / 'prepared'))
+    yield root
+
+
+def test_every_data_set_has_a_sample_and_a_configuration():
+  assert sample_tree.names() == DATA_SETS
+  for name in DATA_SETS:
+    document = importlib.import_module(f'experiments.configs.{name}').__doc__
+    for word in ('Reference:', 'Command:', 'Expected:'):
+      assert word in document
+
+
+@pytest.mark.parametrize('name', DATA_SETS)
+def test_one_command_prepares_trains_and_after_a_kill_goes_on(
+  name, folders, tmp_path
+):
+  killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+  arguments = [
+    f'--config=experiments/configs/{name}.py:smoke',
+    f'--manual_dir={folders / name}',
+  ]
+  running.kill_when(
+    'train',
+    [*arguments, f'--workdir={killed}'],
+    (killed / 'checkpoints' / '10').exists,
+  )
+  resumed = running.run('train', *arguments, f'--workdir={killed}')
+  assert resumed.returncode == 0, resumed.stderr
+  assert 'shapley/' in resumed.stdout
+  config = config_of(name)
+  scores = train.train(config, whole, folders / name)
+  running.assert_same_run(killed, whole, config)
+  # It learned: far from chance, on rows that it was not trained on.
+  assert scores[f'{config.evaluation.metrics[0]}/fused'] > 1.5 * chance(name)
+
+
+def chance(name):
+  """Share of right answers by the most frequent of the sample's classes."""
+  config = config_of(name).data
+  source = sources.open_source(name, config=config.config, split='test')
+  if name == 'cmu_mosei':
+    labels = [int(element['score'] >= 0) for element in source]
+  else:
+    labels = [int(element['label']) for element in source]
+  return np.bincount(labels).max() / len(labels)
+
+
+@pytest.mark.parametrize('name', DATA_SETS)
+def test_joint_training_is_one_word(name, folders, tmp_path):
+  config = config_of(name, 'smoke,joint')
+  config.steps = 4
+  train.train(config, tmp_path, folders / name)
+  rows = runs.read_lines(tmp_path / 'metrics.jsonl')
+  (last,) = [row for row in rows if row.get('split') == 'train']
+  assert set(last['weights'].values()) == {1.0}
+  assert config.model.detach_heads
+
+
+@pytest.mark.parametrize(
+  ('name', 'arg'), [(name, arg) for name in OTHERS for arg in OTHERS[name]]
+)
+def test_the_other_settings_train(name, arg, folders, tmp_path):
+  config = config_of(name, f'{arg},smoke')
+  config.steps = 2
+  scores = train.train(config, tmp_path, folders / name)
+  assert np.isfinite(scores[f'{config.evaluation.metrics[0]}/fused'])
+
+
+@pytest.mark.parametrize('name', ['crema_d', 'ur_funny'])
+def test_methods_are_compared_as_on_handwritten(name, folders, tmp_path):
+  config = config_of(name)
+  config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
+  config.compare = ('joint', 'mgda', 'mimo_1')
+  compare.compare(config, tmp_path / 'compare', folders / name)
+  results = report.read(tmp_path / 'compare')
+  assert list(results.scores) == ['joint', 'mgda', 'mimo_1']
+  assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
+  # One seed of it is the run of `train`, batch statistics included.
+  config = configuration.with_method(config, 'mimo_1')
+  alone = train.train(config, tmp_path / 'train', folders / name)
+  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+    losses = curves['losses/mimo_1'][0, -1, 0]
+  rows = runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')
+  (last,) = [r for r in rows if r.get('split') == 'train' and r['step'] == 4]
+  np.testing.assert_allclose(losses, last['losses']['fused'], rtol=2e-2)
+  assert alone.keys() == results.scores['mimo_1'].keys()
