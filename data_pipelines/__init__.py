@@ -4,6 +4,8 @@ One folder a data set, laid out as `tfds new` does; then, in the order in which
 data flow:
 
   * `sources`: a prepared split as a random-access source; small ones in memory.
+  * `views`: what a model sees of a stored element: spectrograms (`audio`),
+    pictures (`frames`), feature sequences and labels (`sequences`).
   * `transforms`: standardisation by training statistics, and noise.
   * `loader`: endless training batches and exhaustive evaluation batches.
 

@@ -139,7 +139,7 @@ def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:
     )
   if not set(keys) <= value.keys():
     raise ValueError(
-      f'{where} has the keys {", ".join(map(str, value)) or "of none"};'
+      f'{where} has the keys {", ".join(map(str, value)) or "none"};'
       f' expected {", ".join(keys)}.'
     )
   return value

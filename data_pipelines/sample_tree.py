@@ -1,6 +1,6 @@
 """Writes a tiny data set in its official format, to try everything on.
 
-  python -m data_pipelines.sample_tree av_mnist DIRECTORY
+  python -m data_pipelines.sample_tree crema_d DIRECTORY
 
 The labels can be learned. A data set that comes with the package needs none.
 """
@@ -21,8 +21,8 @@ def names() -> list[str]:
     The names, sorted.
 
   Examples:
-    >>> names()
-    ['av_mnist']
+    >>> names()  # doctest: +ELLIPSIS
+    ['av_mnist', 'ave', 'cmu_mosei', 'crema_d', 'kinetics_sounds', ...]
   """
   return [
     name

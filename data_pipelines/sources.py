@@ -67,8 +67,8 @@ def data_sets() -> list[str]:
     The names, sorted.
 
   Examples:
-    >>> data_sets()
-    ['av_mnist', 'handwritten']
+    >>> data_sets()  # doctest: +ELLIPSIS
+    ['av_mnist', 'ave', 'cmu_mosei', 'crema_d', 'handwritten', ...]
   """
   package = importlib.import_module(__package__)
   return sorted(

@@ -32,6 +32,9 @@ from data_pipelines.sequences import SevenClassLabel as SevenClassLabel
 with _extra.data_extra():
   import grain
 
+RANDOM = (Frames, Stft5s)
+"""Views that draw in training; the others are the same there as elsewhere."""
+
 
 class View(Protocol):
   """Makes one entry of a batch from a stored element; a pure function.

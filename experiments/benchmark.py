@@ -2,13 +2,16 @@
 
   python -m experiments.benchmark
   python -m experiments.benchmark --methods=mgda,upgrad --parameters=resnet18
+  python -m experiments.benchmark --data=crema_d --manual_dir=FOLDER
 
 Every round runs each program once, and ratios are taken within a round, so
 that what disturbs the machine disturbs both sides. The rules are timed beside
 TorchJD's where that is installed (see `peers`), on the same numbers, and their
-directions compared.
+directions compared. With `--data`, the stages of a data set's loading are
+timed, and nothing else.
 """
 
+import importlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,8 +24,10 @@ from absl import app
 from absl import flags
 
 import mimo_jax
+from experiments import configuration
 from experiments import peers
 from experiments import programs
+from experiments import stages
 from experiments import timing
 
 _REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=2)
@@ -57,6 +62,22 @@ _ASYNC_DISPATCH = flags.DEFINE_bool(
   'On CPU, JAX hands programs of more than 1000 operations to a thread of its'
   ' own, which costs 30 us where the result is waited for at once, as here.'
   ' --noasync_dispatch runs them where they are called.',
+)
+
+_DATA = flags.DEFINE_string(
+  'data',
+  None,
+  'A file of experiments/configs and its argument, as crema_d or crema_d:ogm:'
+  ' time the stages of its data, and nothing else.',
+)
+_ITEMS = flags.DEFINE_integer(
+  'items', 256, 'Items a stage makes in a round.', lower_bound=1
+)
+_WORKERS = flags.DEFINE_integer(
+  'workers',
+  os.cpu_count() or 1,
+  'Processes of the loader in the last stage; 0 leaves it out.',
+  lower_bound=0,
 )
 
 _WEIGHTS = 'losses and Gramian -> weights'
@@ -144,6 +165,9 @@ def compare_weights(
 def main(argv: list[str]) -> None:
   """Prints the tables."""
   del argv
+  if _DATA.value is not None:
+    _print_stages(_DATA.value)
+    return
   repeats, seconds = _REPEATS.value, _SECONDS.value
   sizes = [int(size) for size in _SIZES.value]
   every = mimo_jax.weightings.__all__
@@ -189,6 +213,27 @@ def main(argv: list[str]) -> None:
   _print_mimo(results, sizes, repeats)
   _print_summary(results)
   print(f'At the end: {_load()}')
+
+
+def _print_stages(data: str) -> None:
+  name, _, arg = data.partition(':')
+  try:
+    module = importlib.import_module(f'experiments.configs.{name}')
+    config = module.get_config(arg)
+    if not config.data.views:
+      raise ValueError(f'{name} is stored as it is used: nothing to time.')
+  except (ModuleNotFoundError, ValueError) as error:
+    raise app.UsageError(f'--data={data}: {error}') from error
+  print(f'{name}, {os.cpu_count()} CPU cores; {_load()}', flush=True)
+  rates = stages.measure(
+    config,
+    configuration.MANUAL_DIR.value,
+    _ITEMS.value,
+    _REPEATS.value,
+    _WORKERS.value,
+  )
+  print(f'Training items a second, median of {_REPEATS.value} rounds:')
+  print(stages.table(rates))
 
 
 def _announce_peers() -> bool:

@@ -55,6 +55,14 @@ def open_data(
     for name, view in settings.views.to_dict().items()
   }
   keep = () if config.target in made else (config.target,)
+  drawn = [
+    name for name, view in made.items() if isinstance(view, views.RANDOM)
+  ]
+  if drawn and settings.in_memory:
+    raise ValueError(
+      f'config.data.in_memory makes each view once, but {drawn} are drawn anew'
+      ' in each epoch of training. Set it to False.'
+    )
   always: tuple[Any, ...] = ()
   random: tuple[Any, ...] = ()
   if made:
@@ -68,9 +76,11 @@ def open_data(
       split=split,
       manual_dir=manual_dir,
     )
-    return rows
+    # Of the training rows only those that are used, in evaluation, too.
+    fraction = settings.train_fraction if split == 'train' else 1
+    return sources.subset(rows, fraction, seed)
 
-  rows = sources.subset(source('train'), settings.train_fraction, seed)
+  rows = source('train')
   if settings.standardize:
     standardize = transforms.Standardize(
       *transforms.statistics(rows, modalities)

@@ -1,6 +1,15 @@
-"""Linear probes: how well frozen features tell the classes apart."""
+"""Linear probes: how well frozen features tell the classes apart.
+
+  python -m experiments.probe \
+      --config=experiments/configs/handwritten.py[:arg] [--config.key=value]
+
+probes the encoders that the same command of `experiments.train` has trained:
+fits a linear classifier on the features of the training rows, each modality's
+and all together, and prints its accuracy on the test split.
+"""
 
 import functools
+import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -10,8 +19,12 @@ import numpy as np
 import optax
 from jax import lax
 
+from experiments import configuration
+from experiments import data
 from experiments import evaluation
 from experiments import metrics
+from experiments import runs
+from experiments import training
 
 # Some hundred iterations get this far; thousands where features are skewed.
 _TOLERANCE = 1e-7
@@ -282,3 +295,42 @@ def _solve(
   )
   kernel = linear.kernel / std.T
   return Linear(kernel, linear.bias - mean[0] @ kernel), residual(state)
+
+
+def main(argv: list[str]) -> None:
+  """Probes a trained model, and prints the accuracies."""
+  del argv
+  config = configuration.CONFIG.value
+  workdir = pathlib.Path(
+    configuration.WORKDIR.value or runs.default_workdir('train', config)
+  ).absolute()
+  if not (workdir / 'checkpoints').is_dir():
+    raise FileNotFoundError(
+      f'{workdir} has no checkpoints. Train first, with the same arguments:'
+      ' python -m experiments.train'
+    )
+  runs.open_workdir(workdir, config)
+  inputs = data.open_data(config, config.seed, configuration.MANUAL_DIR.value)
+  experiment = training.make(config)
+  state = experiment.init(jax.random.key(config.seed), next(inputs.train))
+  checkpoints = runs.Checkpoints(workdir)
+  restored = checkpoints.restore(state)
+  checkpoints.close()
+  if restored is None:
+    raise FileNotFoundError(f'{workdir} has no finished checkpoint yet.')
+  state = restored[0]
+  scores = probe(
+    experiment.model,
+    state.variables,
+    inputs.evaluation('train'),
+    inputs.evaluation('test'),
+    num_classes=config.model.num_classes,
+    target=config.target,
+  )
+  print(f'Linear probes after {int(state.step)} steps, test accuracy:')
+  for name, score in scores.items():
+    print(f'  {name:<28}{score:8.4f}')
+
+
+if __name__ == '__main__':
+  configuration.run(main)

@@ -6,6 +6,7 @@ import shutil
 import struct
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 
@@ -292,6 +293,25 @@ def test_a_spectrogram_has_its_cells_where_they_belong():
   assert picture[60, 20] == 0
   # Louder by a factor, the picture is the same.
   np.testing.assert_allclose(rebuild.spectrogram(7 * values), picture, atol=0.1)
+
+
+def test_a_spectrogram_is_that_of_the_stated_windows():
+  """Every window by itself, from the definition; the resizing is Pillow's."""
+  random = np.random.RandomState(4)
+  values = random.normal(size=2000) * np.linspace(0, 1, 2000)
+  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
+  spectra = [
+    np.abs(np.fft.rfft(window * values[begin : begin + 256])) ** 2
+    for begin in range(0, 2000 - 256 + 1, 64)
+  ]
+  power = np.array(spectra).T
+  assert power.shape == (129, 28)
+  decibels = np.maximum(10 * np.log10(power / power.max()), -60)
+  image = PIL.Image.fromarray((255 * (1 + decibels / 60)).astype(np.float32))
+  expected = image.resize((112, 112), PIL.Image.Resampling.BILINEAR)
+  np.testing.assert_allclose(
+    rebuild.spectrogram(values), np.asarray(expected), atol=1e-2
+  )
 
 
 def test_a_silent_recording_is_black():

@@ -34,7 +34,7 @@ SEQUENCES = {
 }
 TRANSFORMER = {
   'width': 12,
-  'num_layers': 2,
+  'num_layers': 1,
   'num_heads': 3,
   'feedforward_width': 20,
 }
@@ -51,23 +51,27 @@ def sequence_encoder(name, **settings):
   make, own = SEQUENCES[name]
   if make is nn.Transformer:
     own = TRANSFORMER | own
-  return make(**own, **settings)
+  return make(**own | settings)
 
 
 def inputs_of(shape):
   return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
 
 
-def random_variables(encoder, key, inputs):
-  """Variables of which none is at its initial zero or one."""
-  variables = jax.jit(encoder.init)(key, inputs)
-  leaves, structure = jax.tree.flatten(variables)
-  keys = jax.random.split(key, len(leaves))
-  noisy = [
-    leaf + 0.2 * jnp.abs(jax.random.normal(k, leaf.shape))
-    for leaf, k in zip(leaves, keys, strict=True)
-  ]
-  return jax.tree.unflatten(structure, noisy)
+def random_variables(encoder, inputs):
+  """Variables of which none is zero or one, without the time of an init."""
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
+  random, variables = np.random.RandomState(1), {}
+  for path, leaf in sorted(flax.traverse_util.flatten_dict(shapes).items()):
+    z = random.standard_normal(leaf.shape)
+    if path[-1] == 'kernel':
+      z = z / np.sqrt(np.prod(leaf.shape[:-1]))
+    elif path[-1] == 'var':
+      z = 1 + 0.2 * abs(z)
+    else:
+      z = 0.2 * z + (path[-1] == 'scale')
+    variables[path] = jnp.asarray(z, leaf.dtype)
+  return flax.traverse_util.unflatten_dict(variables)
 
 
 def drawn(name, shape):
@@ -144,20 +148,18 @@ def test_resnet_is_that_of_torchvision(case):
       rtol=1e-4,
       atol=1e-5,
     )
-  # PyTorch divides by n - 1 what Flax divides by n, all pixels of all images.
-  *lead, height, width, _ = inputs.shape
-  n = np.prod(lead) * -(-height // 2) * -(-width // 2)
-  before = 0.9 * drawn('bn1.running_var', (64,))[::4]
-  unbiased = np.asarray(expected['statistics']['bn1.running_var']) - before
-  np.testing.assert_allclose(
-    updated['bn1']['var'][::4] - before, unbiased * (n - 1) / n, rtol=2e-5
-  )
+  # PyTorch divides by n - 1 what Flax divides by n: 2x2 pixels of all images.
+  n = 4 * np.prod(inputs.shape[:-3])
+  before = 0.9 * drawn('layer4.1.bn2.running_var', (512,))[::32]
+  unbiased = expected['statistics']['layer4.1.bn2.running_var'] - before
+  biased = updated['layer4_1']['bn2']['var'][::32] - before
+  np.testing.assert_allclose(biased, unbiased * (n - 1) / n, rtol=1e-3)
 
 
-def test_frames_are_encoded_one_by_one_and_averaged(key):
+def test_frames_are_encoded_one_by_one_and_averaged():
   encoder = image_encoder('resnet')
   frames = inputs_of((3, 2, 37, 34, 2))
-  variables = random_variables(encoder, key, frames)
+  variables = random_variables(encoder, frames)
   apply = jax.jit(encoder.apply)
   apart = [apply(variables, frames[:, t]) for t in range(2)]
   together = apply(variables, frames)
@@ -168,12 +170,12 @@ def test_frames_are_encoded_one_by_one_and_averaged(key):
   )
 
 
-def test_resnet_starts_from_kaiming_normal_by_fan_out(key):
-  # Every kernel is as the last: enough values to see a standard deviation.
-  params = jax.jit(nn.ResNet18(width=16).init)(key, inputs_of((1, 32, 32, 3)))[
+def test_resnet_starts_from_kaiming_normal_by_fan_out():
+  key = jax.random.key(0, impl='unsafe_rbg')  # a tenth of the time to compile
+  params = jax.jit(nn.ResNet18(width=8).init)(key, jnp.ones((1, 32, 32, 3)))[
     'params'
   ]
-  for name, outer, pixels in (('conv2', 128, 9), ('downsample_0', 128, 1)):
+  for name, outer, pixels in (('conv2', 64, 9), ('downsample_0', 64, 1)):
     kernel = params['layer4_0'][name]['kernel']
     expected = np.sqrt(2 / (pixels * outer))
     np.testing.assert_allclose(np.std(kernel), expected, rtol=0.03)
@@ -208,9 +210,9 @@ def block_of(inputs, params, statistics, train):
 
 
 @pytest.mark.parametrize('train', [False, True])
-def test_lenet_is_blocks_that_halve_the_image(train, key):
+def test_lenet_is_blocks_that_halve_the_image(train):
   encoder, inputs = image_encoder('lenet'), inputs_of(IMAGES['lenet'][2])
-  variables = random_variables(encoder, key, inputs)
+  variables = random_variables(encoder, inputs)
   features, _ = jax.jit(
     functools.partial(encoder.apply, train=train, mutable=['batch_stats'])
   )(variables, inputs)
@@ -249,11 +251,11 @@ def test_lenet_has_the_widths_of_av_mnist(size, num_blocks, width):
 
 
 @each_image_encoder
-def test_statistics_over_an_axis_are_those_of_the_whole_batch(name, key):
+def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
   encoder = image_encoder(name)
   # Other means on other devices, or averaging would not be seen.
   inputs = inputs_of(IMAGES[name][2]) + jnp.arange(6.0).reshape(6, 1, 1, 1)
-  variables = random_variables(encoder, key, inputs)
+  variables = random_variables(encoder, inputs)
 
   def trained(encoder, inputs):
     return encoder.apply(variables, inputs, train=True, mutable=['batch_stats'])
@@ -273,8 +275,8 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch(name, key):
     ):
       for device in range(3):
         np.testing.assert_allclose(one[device], other, rtol=1e-4, atol=1e-4)
-  apart, _ = jax.jit(jax.vmap(functools.partial(trained, encoder)))(shards)
-  assert np.max(np.abs(apart.reshape(whole.shape) - whole)) > 0.1
+  apart, _ = jax.jit(functools.partial(trained, encoder))(shards[0])
+  assert np.max(np.abs(apart - whole[:2])) > 0.1
 
 
 @pytest.mark.parametrize(
@@ -366,8 +368,12 @@ def transformer_params():
 
 @each_sequence_encoder
 def test_sequence_encoders_are_those_of_pytorch(name):
-  encoder, (inputs, length) = sequence_encoder(name), steps_and_lengths()
-  params = gru_params() if name == 'gru' else transformer_params()
+  inputs, length = steps_and_lengths()
+  if name == 'gru':
+    encoder, params = sequence_encoder(name), gru_params()
+  else:
+    encoder = sequence_encoder(name, num_layers=2)
+    params = transformer_params()
   params = jax.tree.map(np.float32, params)
   expected = SEQUENCE['gru' if name == 'gru' else 'transformer']
   if name != 'gru':
@@ -377,10 +383,10 @@ def test_sequence_encoders_are_those_of_pytorch(name):
 
 
 @each_sequence_encoder
-def test_padding_has_no_influence(name, key):
+def test_padding_has_no_influence(name):
   encoder, (inputs, length) = sequence_encoder(name), steps_and_lengths()
   length = length.at[2].set(0)
-  variables = random_variables(encoder, key, inputs)
+  variables = random_variables(encoder, inputs)
 
   @jax.jit
   def features_and_gradient(inputs):
@@ -409,9 +415,9 @@ def test_padding_has_no_influence(name, key):
 
 
 @each_sequence_encoder
-def test_without_lengths_all_steps_are_valid(name, key):
+def test_without_lengths_all_steps_are_valid(name):
   encoder, (inputs, length) = sequence_encoder(name), steps_and_lengths()
-  variables = random_variables(encoder, key, inputs)
+  variables = random_variables(encoder, inputs)
   apply = jax.jit(encoder.apply)
   features = apply(variables, inputs)
   np.testing.assert_allclose(
@@ -422,13 +428,14 @@ def test_without_lengths_all_steps_are_valid(name, key):
   assert np.min(np.max(np.abs(shorter - features)[1:], 1)) > 1e-2
 
 
-def test_the_order_of_the_steps_matters_to_the_gru_alone(key):
+def test_the_order_of_the_steps_matters_to_the_gru_alone():
   inputs, _ = steps_and_lengths()
   for name, matters in (('gru', True), ('mean', False)):
     encoder = sequence_encoder(name)
-    variables = random_variables(encoder, key, inputs)
-    turned = encoder.apply(variables, inputs[:, ::-1])
-    gap = np.max(np.abs(turned - encoder.apply(variables, inputs)))
+    variables = random_variables(encoder, inputs)
+    apply = jax.jit(encoder.apply)
+    turned = apply(variables, inputs[:, ::-1])
+    gap = np.max(np.abs(turned - apply(variables, inputs)))
     assert (gap > 1e-2) == matters
     assert matters or gap < 1e-5
 
@@ -436,8 +443,8 @@ def test_the_order_of_the_steps_matters_to_the_gru_alone(key):
 def test_dropout_is_of_training_alone(key):
   inputs, _ = steps_and_lengths()
   encoder = sequence_encoder('mean', dropout=0.3)
-  variables = random_variables(encoder, key, inputs)
-  expected = encoder.apply(variables, inputs)
+  variables = random_variables(encoder, inputs)
+  expected = jax.jit(encoder.apply)(variables, inputs)
 
   @jax.jit
   def trained(key):
@@ -447,9 +454,11 @@ def test_dropout_is_of_training_alone(key):
   one, other = trained(keys[0]), trained(keys[1])
   np.testing.assert_array_equal(trained(keys[0]), one)
   assert np.min([np.max(np.abs(one - x)) for x in (other, expected)]) > 0.1
-  with_none = sequence_encoder('mean', dropout=0.0)
+  with_none = jax.jit(
+    functools.partial(sequence_encoder('mean', dropout=0.0).apply, train=True)
+  )
   np.testing.assert_allclose(
-    with_none.apply(variables, inputs, train=True), expected, rtol=1e-6
+    with_none(variables, inputs), expected, rtol=1e-5, atol=1e-6
   )
 
 
@@ -512,15 +521,22 @@ def test_transformers_that_cannot_be_are_refused(settings, message, key):
 # All of them.
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', jnp.bfloat16])
-@pytest.mark.parametrize('name', [*IMAGES, 'gru', 'mean'])
-def test_bfloat16_is_a_type_to_compute_in_alone(name, dtype, key):
+@pytest.mark.parametrize(
+  ('name', 'dtype'),
+  [
+    ('resnet', 'bfloat16'),
+    ('lenet', jnp.bfloat16),
+    ('gru', jnp.bfloat16),
+    ('mean', 'bfloat16'),
+  ],
+)
+def test_bfloat16_is_a_type_to_compute_in_alone(name, dtype):
   if name in IMAGES:
     make, inputs = image_encoder, inputs_of(IMAGES[name][2])
   else:
     make, (inputs, _) = sequence_encoder, steps_and_lengths()
   narrow, wide = make(name, dtype=dtype), make(name)
-  variables = random_variables(narrow, key, inputs)
+  variables = random_variables(narrow, inputs)
   mutable = {'mutable': ['batch_stats']} if name in IMAGES else {}
   train = name in IMAGES
 

@@ -201,14 +201,16 @@ def spectrogram(
     >>> picture.shape, int(picture[:, 50].argmax())  # 1,000 of 4,000 Hz
     ((112, 112), 28)
   """
-  _, _, power = scipy.signal.spectrogram(
+  _, _, magnitude = scipy.signal.spectrogram(
     values,
     RATE,
     window='hann',
     nperseg=WINDOW,
     noverlap=WINDOW - _HOP,
     detrend=False,
+    mode='magnitude',
   )
+  power = np.square(magnitude)
   loudest = power.max()
   # A silent recording has no decibels; all of it is softest.
   relative = power / loudest if loudest > 0 else power

@@ -30,8 +30,8 @@ class LeNet(nn.Module):
     >>> import jax.numpy as jnp
     >>> from mimo_jax import nn
     >>> encoder = nn.LeNet(base_width=6, num_blocks=4)
-    >>> features, variables = encoder.init_with_output(
-    ...   jax.random.key(0), jnp.ones((32, 28, 28, 1))
+    >>> features, variables = jax.eval_shape(  # without the computation
+    ...   encoder.init_with_output, jax.random.key(0), jnp.ones((32, 28, 28, 1))
     ... )
     >>> features.shape, sorted(variables)
     ((32, 48), ['batch_stats', 'params'])

@@ -41,13 +41,12 @@ class ResNet18(nn.Module):
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from mimo_jax import nn
-    >>> encoder, frames = nn.ResNet18(width=4), jnp.ones((2, 3, 32, 32, 3))
-    >>> variables = encoder.init(jax.random.key(0), frames)
-    >>> features, updates = encoder.apply(
-    ...   variables, frames, train=True, mutable=['batch_stats']
+    >>> encoder, frames = nn.ResNet18(), jnp.ones((2, 3, 64, 64, 3))
+    >>> features, variables = jax.eval_shape(  # without the computation
+    ...   encoder.init_with_output, jax.random.key(0), frames
     ... )
-    >>> features.shape
-    (2, 32)
+    >>> features.shape, sorted(variables)
+    ((2, 512), ['batch_stats', 'params'])
   """
 
   width: int = 64
