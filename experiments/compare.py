@@ -78,7 +78,6 @@ def compare(
   positions = [one.train.get_state() for one in inputs]
   first = _stack([next(one.train) for one in inputs])
   keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-  states = {name: one.init(keys, first) for name, one in methods.items()}
   shape = (config.num_seeds, config.steps, len(objectives))
   curves = {
     f'{kind}/{name}': np.zeros(shape, np.float32)
@@ -89,8 +88,18 @@ def compare(
   header = runs.header(config) | {'objectives': objectives}
   start = 0
   checkpoints = runs.Checkpoints(workdir)
-  restored = checkpoints.restore({'states': states, 'curves': curves})
-  if restored is not None:
+  restored = checkpoints.restore(
+    {
+      'states': {
+        name: jax.eval_shape(one.init, keys, first)
+        for name, one in methods.items()
+      },
+      'curves': jax.eval_shape(lambda: curves),
+    }
+  )
+  if restored is None:
+    states = {name: one.init(keys, first) for name, one in methods.items()}
+  else:
     arrays, progress = restored
     states = arrays['states']
     curves = {name: np.array(curve) for name, curve in arrays['curves'].items()}

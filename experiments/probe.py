@@ -312,9 +312,12 @@ def main(argv: list[str]) -> None:
   runs.open_workdir(workdir, config)
   inputs = data.open_data(config, config.seed, configuration.MANUAL_DIR.value)
   experiment = training.make(config)
-  state = experiment.init(jax.random.key(config.seed), next(inputs.train))
   checkpoints = runs.Checkpoints(workdir)
-  restored = checkpoints.restore(state)
+  restored = checkpoints.restore(
+    jax.eval_shape(
+      experiment.init, jax.random.key(config.seed), next(inputs.train)
+    )
+  )
   checkpoints.close()
   if restored is None:
     raise FileNotFoundError(f'{workdir} has no finished checkpoint yet.')

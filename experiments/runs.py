@@ -136,15 +136,19 @@ class Checkpoints:
       force=True,
     )
 
-  def restore(self, arrays: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest checkpoint, in the structure of `arrays`; None if none."""
+  def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    """The newest checkpoint; None if there is none.
+
+    Args:
+      like: the arrays' structure, as of `jax.eval_shape`.
+    """
     step = self._manager.latest_step()
     if step is None:
       return None
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(
-        arrays=ocp.args.StandardRestore(jax.eval_shape(lambda: arrays)),
+        arrays=ocp.args.StandardRestore(like),
         progress=ocp.args.JsonRestore(),
       ),
     )

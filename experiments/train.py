@@ -55,14 +55,14 @@ def train(
   workdir = runs.open_workdir(workdir, config)
   checkpoints = runs.Checkpoints(workdir)
 
-  init_state = inputs.train.get_state()
-  state = jax.jit(experiment.init)(
-    jax.random.key(config.seed), next(inputs.train)
-  )
+  start_of_data = inputs.train.get_state()
+  first = next(inputs.train)
+  key = jax.random.key(config.seed)
   rows: list[dict[str, Any]] = [runs.header(config)]
-  restored = checkpoints.restore(state)
+  restored = checkpoints.restore(jax.eval_shape(experiment.init, key, first))
   if restored is None:
-    inputs.train.set_state(init_state)
+    state = jax.jit(experiment.init)(key, first)
+    inputs.train.set_state(start_of_data)
   else:
     state, progress = restored
     runs.warn_of_changes(progress['metrics'][0], rows[0])

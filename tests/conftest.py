@@ -2,10 +2,26 @@
 
 import gc
 import itertools
+import os
+import shutil
+import tempfile
 import zlib
 
 import jax
 import pytest
+
+# All processes of a test run share what they compile: pytest's workers, and the
+# programs that tests start. The first process makes the folder.
+CACHE = 'JAX_COMPILATION_CACHE_DIR'
+own_cache = None if CACHE in os.environ else tempfile.mkdtemp(prefix='jax')
+if own_cache:
+  os.environ[CACHE] = own_cache
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+  # jax has read the environment already.
+  jax.config.update('jax_compilation_cache_dir', own_cache)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', 'cpu')
@@ -23,6 +39,11 @@ def pytest_runtest_teardown():
   if next(finished) % TESTS_BETWEEN_RELEASES == 0:
     jax.clear_caches()
     gc.collect()
+
+
+def pytest_unconfigure():
+  if own_cache:
+    shutil.rmtree(own_cache, ignore_errors=True)
 
 
 @pytest.fixture(params=[False, True], ids=['float32', 'float64'])

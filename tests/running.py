@@ -58,7 +58,7 @@ def final_arrays(workdir, config):
   """All arrays of a finished run's last checkpoint, and its progress."""
   experiment = training.make(config)
   batch = batches_of(config, config.seed, 1)[0]
-  like = experiment.init(jax.random.key(config.seed), batch)
+  like = jax.eval_shape(experiment.init, jax.random.key(config.seed), batch)
   checkpoints = runs.Checkpoints(workdir)
   arrays, progress = checkpoints.restore(like)
   checkpoints.close()

@@ -178,7 +178,7 @@ def test_resnet_starts_from_kaiming_normal_by_fan_out():
   for name, outer, pixels in (('conv2', 64, 9), ('downsample_0', 64, 1)):
     kernel = params['layer4_0'][name]['kernel']
     expected = np.sqrt(2 / (pixels * outer))
-    np.testing.assert_allclose(np.std(kernel), expected, rtol=0.03)
+    np.testing.assert_allclose(np.std(kernel), expected, rtol=0.05)
     assert np.max(np.abs(kernel)) > 3 * expected  # not truncated
   for path, leaf in flax.traverse_util.flatten_dict(params).items():
     if path[-1] != 'kernel':
@@ -515,7 +515,9 @@ def test_inputs_that_are_no_sequences_are_refused(name, key):
 )
 def test_transformers_that_cannot_be_are_refused(settings, message, key):
   with pytest.raises(ValueError, match=message):
-    nn.Transformer(**TRANSFORMER | settings).init(key, jnp.ones((2, 7, 5)))
+    jax.eval_shape(
+      nn.Transformer(**TRANSFORMER | settings).init, key, jnp.ones((2, 7, 5))
+    )
 
 
 # All of them.

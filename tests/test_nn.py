@@ -260,6 +260,31 @@ def test_losses_of_other_shapes_are_refused(logits, labels):
     )
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_absolute_errors_are_means_of_distances_in_float32(dtype, key):
+  outputs = {
+    name: jax.random.normal(jax.random.fold_in(key, i), (13, 1)).astype(dtype)
+    for i, name in enumerate(('fused', 'audio'))
+  }
+  targets = jnp.linspace(-3.0, 2.5, 13)
+  losses = nn.absolute_error_losses(outputs, targets)
+  assert list(losses) == list(outputs)
+  for name, value in outputs.items():
+    gaps = np.asarray(value, np.float64)[:, 0] - np.asarray(targets)
+    np.testing.assert_allclose(losses[name], np.abs(gaps).mean(), rtol=1e-6)
+    assert losses[name].dtype == jnp.float32
+    assert losses[name].shape == ()
+
+
+@pytest.mark.parametrize(
+  ('outputs', 'targets'),
+  [((5,), (5,)), ((4, 1), (5,)), ((5, 3), (5,)), ((5, 1), (5, 1))],
+)
+def test_absolute_errors_of_other_shapes_are_refused(outputs, targets):
+  with pytest.raises(ValueError, match=r"outputs\['audio'\] has shape"):
+    nn.absolute_error_losses({'audio': jnp.zeros(outputs)}, jnp.zeros(targets))
+
+
 # What is imported. In processes of their own, where nothing is yet.
 
 

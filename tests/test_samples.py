@@ -1,5 +1,6 @@
 """From a data set's sample tree to a trained model, as for the real one."""
 
+import functools
 import importlib
 
 import numpy as np
@@ -30,14 +31,18 @@ def config_of(name, arg='smoke'):
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory):
-  """Sample trees, written once, and the place of prepared data."""
+def folder_of(tmp_path_factory):
+  """Data set -> its sample tree; prepared data have a place of their own."""
   root = tmp_path_factory.mktemp('samples')
-  for name in DATA_SETS:
+
+  @functools.cache
+  def written(name):
     sample_tree.write(name, root / name)
+    return root / name
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('TFDS_DATA_DIR', str(root / 'prepared'))
-    yield root
+    yield written
 
 
 def test_every_data_set_has_a_sample_and_a_configuration():
@@ -50,13 +55,13 @@ def test_every_data_set_has_a_sample_and_a_configuration():
 
 @pytest.mark.parametrize('name', DATA_SETS)
 def test_one_command_prepares_trains_and_after_a_kill_goes_on(
-  name, folders, tmp_path
+  name, folder_of, tmp_path
 ):
-  killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   arguments = [
     f'--config=experiments/configs/{name}.py:smoke',
-    f'--manual_dir={folders / name}',
+    f'--manual_dir={folder_of(name)}',
   ]
+  killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   running.kill_when(
     'train',
     [*arguments, f'--workdir={killed}'],
@@ -66,10 +71,15 @@ def test_one_command_prepares_trains_and_after_a_kill_goes_on(
   assert resumed.returncode == 0, resumed.stderr
   assert 'shapley/' in resumed.stdout
   config = config_of(name)
-  scores = train.train(config, whole, folders / name)
-  running.assert_same_run(killed, whole, config)
-  # It learned: far from chance, on rows that it was not trained on.
-  assert scores[f'{config.evaluation.metrics[0]}/fused'] > 1.5 * chance(name)
+  # Random views, batch statistics, a schedule; and dropout.
+  if name in ('crema_d', 'cmu_mosei'):
+    running.run('train', *arguments, f'--workdir={whole}')
+    running.assert_same_run(killed, whole, config)
+  # It learned: better than chance, on rows that it was not trained on.
+  last = runs.read_lines(killed / 'metrics.jsonl')[-1]
+  assert (last['step'], last['split']) == (config.steps, 'test')
+  primary = config.evaluation.metrics[0]
+  assert last[f'{primary}/fused'] > 1.3 * chance(name)
 
 
 def chance(name):
@@ -84,10 +94,10 @@ def chance(name):
 
 
 @pytest.mark.parametrize('name', DATA_SETS)
-def test_joint_training_is_one_word(name, folders, tmp_path):
+def test_joint_training_is_one_word(name, folder_of, tmp_path):
   config = config_of(name, 'smoke,joint')
   config.steps = 4
-  train.train(config, tmp_path, folders / name)
+  train.train(config, tmp_path, folder_of(name))
   rows = runs.read_lines(tmp_path / 'metrics.jsonl')
   (last,) = [row for row in rows if row.get('split') == 'train']
   assert set(last['weights'].values()) == {1.0}
@@ -97,25 +107,25 @@ def test_joint_training_is_one_word(name, folders, tmp_path):
 @pytest.mark.parametrize(
   ('name', 'arg'), [(name, arg) for name in OTHERS for arg in OTHERS[name]]
 )
-def test_the_other_settings_train(name, arg, folders, tmp_path):
+def test_the_other_settings_train(name, arg, folder_of, tmp_path):
   config = config_of(name, f'{arg},smoke')
   config.steps = 2
-  scores = train.train(config, tmp_path, folders / name)
+  scores = train.train(config, tmp_path, folder_of(name))
   assert np.isfinite(scores[f'{config.evaluation.metrics[0]}/fused'])
 
 
 @pytest.mark.parametrize('name', ['crema_d', 'ur_funny'])
-def test_methods_are_compared_as_on_handwritten(name, folders, tmp_path):
+def test_methods_are_compared_as_on_handwritten(name, folder_of, tmp_path):
   config = config_of(name)
   config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
   config.compare = ('joint', 'mgda', 'mimo_1')
-  compare.compare(config, tmp_path / 'compare', folders / name)
+  compare.compare(config, tmp_path / 'compare', folder_of(name))
   results = report.read(tmp_path / 'compare')
   assert list(results.scores) == ['joint', 'mgda', 'mimo_1']
   assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
   # One seed of it is the run of `train`, batch statistics included.
   config = configuration.with_method(config, 'mimo_1')
-  alone = train.train(config, tmp_path / 'train', folders / name)
+  alone = train.train(config, tmp_path / 'train', folder_of(name))
   with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
     losses = curves['losses/mimo_1'][0, -1, 0]
   rows = runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')

@@ -28,7 +28,7 @@ class Transformer(nn.Module):
   - BalanceBenchmark, CMU-MOSEI: width 1024, 2 layers, 4 heads, no bias in the
     projection, last step;
   - AGM, UR-FUNNY: width 768, 8 layers, 4 heads, a bias, first step;
-  - MultiBench: 5 layers, 5 heads, no bias, last step.
+  - MultiBench: 5 layers, 5 heads, last step.
 
   They attend to padding and may return its output. Here what lies beyond a
   sequence's length has no influence, were it NaN, and 'last' is the last valid
