@@ -3,6 +3,7 @@
 import collections
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -507,3 +508,41 @@ def test_loss_rule_on_a_pullback_costs_one_joint_step(late_fusion):
   params, batch, joint = late_fusion
   spent = flops(functools.partial(pulled_back, mimo_jax.mimo()), params, batch)
   assert spent <= 1.1 * joint
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit, jax.vmap])
+def test_recurrent_losses_have_the_rows_of_separate_gradients(wrap, key):
+  """A loss may be that of all steps of a scan, while others are zero."""
+
+  def losses_fn(params):
+    def step(carry, x):
+      carry = jnp.tanh(params['slow'] * carry + x)
+      return carry, carry
+
+    last, steps = jax.lax.scan(step, jnp.ones(3), jnp.arange(6.0).reshape(2, 3))
+    return {
+      'all': jnp.sum(steps * jnp.arange(1.0, 7.0).reshape(2, 3)),
+      'last': jnp.sum(last**2),
+      'other': jnp.sum(params['fast'] ** 3),
+    }
+
+  def rows(params):
+    return mimo_jax.value_and_jacobian(losses_fn)(params)[1]
+
+  def expected(params):
+    return {
+      name: jax.grad(lambda p, name=name: losses_fn(p)[name])(params)
+      for name in ('all', 'last', 'other')
+    }
+
+  keys = jax.random.split(key)
+  params = {
+    'slow': jax.random.normal(keys[0], (2, 3)),
+    'fast': jax.random.normal(keys[1], (2, 4)),
+  }
+  if wrap is not jax.vmap:
+    params = jax.tree.map(lambda leaf: leaf[0], params)
+  expected_rows = jax.vmap if wrap is jax.vmap else jax.jit
+  chex.assert_trees_all_close(
+    wrap(rows)(params), expected_rows(expected)(params), rtol=1e-5
+  )

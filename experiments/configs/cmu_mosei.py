@@ -116,7 +116,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   # Schedule
   if is_regression:
     config.optimizer.learning_rate = 1e-2 if smoke else 1e-3
-    config.steps = 30 if smoke else 100 * _EPOCH
+    config.steps = 20 if smoke else 100 * _EPOCH
   else:
     config.optimizer.learning_rate = {
       'name': 'exponential_decay',
@@ -125,7 +125,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       'decay_rate': 0.1,
       'staircase': True,
     }
-    config.steps = 30 if smoke else 30 * _EPOCH
+    config.steps = 20 if smoke else 30 * _EPOCH
   config.log_every_steps = 10
   config.checkpoint_every_steps = 10 if smoke else _EPOCH
 
@@ -145,7 +145,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       if is_regression
       else ('accuracy', 'macro_f1')
     ),
-    'noise_levels': (0.5, 1.0, 1.5, 2.0),
+    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
     # Units of noise: those of the features, which are not standardised.
     'noise_scale': dict.fromkeys(widths, 1.0),
   }

@@ -82,7 +82,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   }
 
   # Schedule
-  config.steps = 30 if smoke else 100 * _EPOCH
+  config.steps = 20 if smoke else 100 * _EPOCH
   config.log_every_steps = 10 if smoke else 20
   config.checkpoint_every_steps = 10 if smoke else 5 * _EPOCH
 
@@ -90,7 +90,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.evaluation = {
     'batch_size': 16 if smoke else 128,
     'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
-    'noise_levels': (0.5, 1.0, 1.5, 2.0),
+    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
     # Units of noise: those of the features, which are not standardised.
     'noise_scale': dict.fromkeys(widths, 1.0),
   }
