@@ -46,16 +46,16 @@ def accuracy(
     metric: the name of the primary metric.
     path: where the PNG goes.
   """
-  title = metric.replace('_', ' ')
+  words = metric.replace('_', ' ')
   some = next(iter(scores.values()))
   panels = {
-    f'{title.capitalize()} of each output': {
+    f'{words.capitalize()} of each output': {
       name: f'{metric}/{name}' for name in ('fused', *modalities)
     },
-    f'Fused {title} with a sensor missing, or noise on all': {
-      **{f'no {name}': f'missing/{name}' for name in modalities},
+    f'Fused {words} with a sensor missing, or noise on all': {
+      **{f'no\n{name}': f'missing/{name}' for name in modalities},
       **{
-        f'noise {name.removeprefix("noise/")}': name
+        f'noise\n{name.removeprefix("noise/")}': name
         for name in some
         if name.startswith('noise/')
       },
@@ -84,7 +84,7 @@ def accuracy(
       axes.set_xticks(range(len(columns)), list(columns))
       axes.grid(visible=False, axis='x')
       axes.set_title(title, fontsize=10)
-      axes.set_ylabel(f'test {title}, %')
+      axes.set_ylabel(f'test {words}, %')
     _legend(canvas)
     canvas.savefig(path)
 

@@ -47,7 +47,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ),
     CremaDConfig(
       name='actor_disjoint',
-      description='No actor is in two splits: 80, 10 and 10 % of the actors.',
+      description='No actor is in two splits: 71, 9 and 11 of the actors.',
       by_actor=True,
     ),
   ]

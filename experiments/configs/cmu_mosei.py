@@ -29,6 +29,14 @@ from experiments import configuration
 # Of 16,326 rows in batches of 32.
 _EPOCH = 511
 
+# Of the files; all others have 50.
+_STEPS = {
+  ('mosei_unaligned', 'audio'): 500,
+  ('mosei_unaligned', 'vision'): 500,
+  ('mosi_unaligned', 'audio'): 375,
+  ('mosi_unaligned', 'vision'): 500,
+}
+
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
@@ -44,9 +52,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   views: dict[str, Any] = {}
   for name in widths:
     sequence: dict[str, Any] = {'source': name}
-    # Text has 50 steps in all files, the others up to 500 if unaligned.
-    is_long = data.endswith('unaligned') and name != 'text'
-    sequence['max_length'] = 500 if is_long else 50
+    sequence['max_length'] = _STEPS.get((data, name), 50)
     if is_regression:
       sequence['cut_by'] = 'text'
       views[f'{name}_length'] = {'name': 'SequenceLength', **sequence}
