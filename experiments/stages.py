@@ -36,8 +36,9 @@ def measure(
   Returns:
     Stage -> items a second, [rounds]. `read` decodes a record, `<view>` makes
     one view of a record that was read, as in training; `bare loop` does both,
-    for all views, in a Python loop; `loader` is `data_pipelines.loader` in this
-    process, and `loader, n workers` with processes that work ahead.
+    for all views, in a Python loop, and forgets each item; `bare loop, stacked`
+    collects and stacks them to batches; `loader` is `data_pipelines.loader` in
+    this process, and `loader, n workers` with processes that work ahead.
   """
   settings = config.data
   source = sources.open_source(
@@ -81,6 +82,16 @@ def measure(
   stages['bare loop'] = repeatedly(
     lambda: transform.random_map(source[next(order)], random)
   )
+
+  def stacked() -> None:
+    for _ in range(batches_a_round):
+      items = [
+        transform.random_map(source[next(order)], random) for _ in range(size)
+      ]
+      for name in items[0]:
+        np.stack([item[name] for item in items])
+
+  stages['bare loop, stacked'] = stacked
   taken: dict[str, list[float]] = {}
   for turn in tqdm.trange(rounds + 1, desc='rounds', leave=False):
     seconds = {name: _seconds(run) for name, run in stages.items()}
@@ -115,12 +126,12 @@ def _seconds(run: Callable[[], None]) -> float:
 
 
 def table(rates: dict[str, np.ndarray[Any, Any]]) -> str:
-  """Lines of items a second, the median over rounds, and by the bare loop."""
-  bare = rates['bare loop']
+  """Lines of items a second, medians over rounds, and by the bare loops."""
   lines = []
   for name, rate in rates.items():
     line = f'  {name:<20}{np.median(rate):10.1f} items/s'
     if name.startswith('loader'):
-      line += f'{np.median(rate / bare):7.2f} x bare loop'
+      for bare in ('bare loop', 'bare loop, stacked'):
+        line += f'{np.median(rate / rates[bare]):7.2f} x {bare}'
     lines.append(line)
   return '\n'.join(lines)
