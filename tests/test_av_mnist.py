@@ -98,6 +98,16 @@ def test_prepared_once_the_tree_is_not_needed_any_more(data_dir):
   assert len(opened(None, data_dir)) == COUNTS['train']
 
 
+def test_a_sample_does_not_pass_for_other_data(sample, data_dir, broken):
+  with pytest.raises(ValueError, match='was prepared from') as caught:
+    opened(broken, data_dir)
+  for part in (str(sample), str(broken), 'TFDS_DATA_DIR'):
+    assert part in str(caught.value)
+  # The same folder, however it is spelled, and none at all are fine.
+  again = opened(sample / '..' / sample.name, data_dir)
+  assert len(again) == len(opened(None, data_dir)) == COUNTS['train']
+
+
 @pytest.mark.parametrize('nested', ['avmnist', ''])
 def test_the_other_spellings_of_the_tree(broken, tmp_path, nested):
   (broken / 'image').rename(broken / 'images')

@@ -1,6 +1,7 @@
 """The benchmark: what it compares is the same, and its ratios are of rounds."""
 
 import importlib.util
+import itertools
 import math
 import os
 import pathlib
@@ -12,14 +13,18 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import running
 from absl import flags
 from absl.testing import flagsaver
 
 import mimo_jax
+from data_pipelines.av_mnist import tree
 from experiments import benchmark
 from experiments import peers
 from experiments import programs
+from experiments import stages
 from experiments import timing
+from experiments.configs import av_mnist
 
 ROOT = pathlib.Path(__file__).parent.parent
 needs_peers = pytest.mark.skipif(
@@ -342,3 +347,48 @@ def test_benchmark_insists_on_peers_only_when_told(flag, monkeypatch, capsys):
   with flag(peers=False):
     assert not benchmark._announce_peers()
   assert capsys.readouterr().out == ''
+
+
+# Stages of loading.
+
+
+def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
+  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
+  config = av_mnist.get_config('smoke')
+  config.data.batch_size = 8
+  clock = itertools.count()
+  # Each look at the clock takes a second; every stage looks twice.
+  monkeypatch.setattr(stages.time, 'perf_counter', lambda: float(next(clock)))
+  rates = stages.measure(
+    config, tmp_path / 'av_mnist', items=20, rounds=3, num_workers=0
+  )
+  assert list(rates) == [
+    'read', 'audio', 'image', 'bare loop', 'bare loop, stacked', 'loader',
+  ]  # fmt: skip
+  for name, rate in rates.items():
+    # Whole batches: 16 items a second, in three rounds.
+    np.testing.assert_array_equal(rate, [16.0] * 3, err_msg=name)
+  last = stages.table(rates).splitlines()[-1].split()
+  assert last[:3] == ['loader', '16.0', 'items/s']
+  assert last[3:5] == ['1.00', 'x']
+
+
+def test_stages_are_printed_with_those_of_workers(tmp_path):
+  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
+  environment = {'TFDS_DATA_DIR': str(tmp_path / 'prepared')}
+  flags_ = ['--repeats=2', '--items=8', '--workers=1']
+  result = running.run(
+    'benchmark',
+    '--data=av_mnist:smoke',
+    f'--manual_dir={tmp_path}/av_mnist',
+    *flags_,
+    env=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'loader, 1 workers' in result.stdout
+  unknown = running.run('benchmark', '--data=mnist')
+  assert unknown.returncode != 0
+  assert "No module named 'experiments.configs.mnist'" in unknown.stderr
+  stored = running.run('benchmark', '--data=handwritten')
+  assert stored.returncode != 0 and 'nothing to time' in stored.stderr

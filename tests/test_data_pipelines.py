@@ -817,3 +817,17 @@ def test_evaluation_refuses_what_it_cannot_do(changed, message):
   arguments = {'source': toy(4), 'batch_size': 2} | changed
   with pytest.raises(ValueError, match=message):
     loader.evaluation_batches(arguments.pop('source'), **arguments)
+
+
+@pytest.mark.parametrize(
+  'other',
+  [{'x': np.zeros(3)}, {'x': np.zeros(2, np.float32)}, {'y': np.zeros(2)}],
+)
+def test_elements_of_different_forms_are_named(other):
+  rows = [{'x': np.zeros(2)}, other]
+  for batches in (
+    loader.loader(rows, batch_size=2, seed=0),
+    iter(loader.evaluation_batches(rows, batch_size=2)),
+  ):
+    with pytest.raises(ValueError, match='elements of one form.*float64'):
+      next(batches)

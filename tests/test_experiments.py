@@ -20,6 +20,8 @@ from experiments import runs
 from experiments import statistics
 from experiments import train
 from experiments import training
+from experiments.configs import av_mnist
+from experiments.configs import crema_d
 from experiments.configs import handwritten
 
 CONFIG = 'experiments/configs/handwritten.py'
@@ -296,6 +298,48 @@ def test_header_says_the_commit_where_there_is_git(monkeypatch):
   assert runs.header(smoke())['commit'] == 'abc123'
   monkeypatch.setattr(runs.shutil, 'which', lambda _: None)
   assert runs.header(smoke())['commit'] is None
+
+
+def test_a_trained_model_is_probed_by_the_same_command(tmp_path):
+  arguments = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
+  untrained = running.run('probe', *arguments)
+  assert untrained.returncode != 0
+  assert 'Train first' in untrained.stderr
+  scores = train.train(smoke(), tmp_path / 'run')
+  result = running.run('probe', *arguments)
+  assert result.returncode == 0, result.stderr
+  probed = dict(re.findall(r'probe/(\w+) +([\d.]+)', result.stdout))
+  assert set(probed) == {'fou', 'pix', 'fused'}
+  # A probe that is solved to its optimum beats heads after 30 steps.
+  for name, value in probed.items():
+    assert scores[f'accuracy/{name}'] < float(value) < 1
+
+
+def test_what_is_drawn_anew_is_not_held_in_memory():
+  config = crema_d.get_config('smoke')
+  config.data.in_memory = True
+  with pytest.raises(ValueError, match=r"in_memory.*\['visual'\]"):
+    data.open_data(config, 0)
+
+
+def test_batch_statistics_of_a_skipped_step_are_forgotten():
+  config = av_mnist.get_config('smoke')
+  experiment = training.make(config)
+  generator = np.random.default_rng(0)
+  good = {
+    'image': generator.uniform(size=(4, 28, 28, 1)).astype(np.float32),
+    'audio': generator.uniform(size=(4, 112, 112, 1)).astype(np.float32),
+    'label': np.arange(4),
+  }
+  state = jax.jit(experiment.init)(jax.random.key(0), good)
+  step = jax.jit(experiment.train_step)
+  after, _ = step(state, good)
+  moved = jax.tree.map(np.array_equal, after.model_state, state.model_state)
+  assert not any(jax.tree.leaves(moved))
+  bad = good | {'image': np.full_like(good['image'], np.nan)}
+  skipped, _ = step(after, bad)
+  chex.assert_trees_all_equal(skipped.params, after.params)
+  chex.assert_trees_all_equal(skipped.model_state, after.model_state)
 
 
 def test_train_run_twice_does_nothing_the_second_time(tmp_path):
