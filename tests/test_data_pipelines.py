@@ -829,5 +829,5 @@ def test_elements_of_different_forms_are_named(other):
     loader.loader(rows, batch_size=2, seed=0),
     iter(loader.evaluation_batches(rows, batch_size=2)),
   ):
-    with pytest.raises(ValueError, match='elements of one form.*float64'):
+    with pytest.raises(ValueError, match=r'elements of one form.*float64'):
       next(batches)
