@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+import tqdm
 
 from experiments import contribution
 from experiments import metrics as metrics_lib
@@ -258,7 +259,9 @@ def _run(
     for present, level in conditions
   ]
   parts: list[Any] = []
-  for index, batch in enumerate(batches):
+  # None: no bar where standard error is no terminal.
+  bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
+  for index, batch in enumerate(bar):
     # Moved to the device once, not once a condition.
     inputs = jax.device_put(model_inputs(batch, modalities))
     whole, *others = (

@@ -96,7 +96,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   # Evaluation
   config.evaluation = {
     'batch_size': 16 if smoke else 64,
-    'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
+    # The first is the primary one.
+    'metrics': ('accuracy', 'macro_f1', 'mean_average_precision'),
     'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
     # Units of noise, about the deviation of such inputs: nats of the STFT.
     'noise_scale': {'audio': 2.5, 'visual': 1.0},
