@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines import _element
 from data_pipelines import _extra
 from data_pipelines import sources
 
@@ -56,13 +57,15 @@ def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
   """
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
-  mean = {name: np.zeros(np.shape(_value(source[0], name))) for name in names}
+  mean = {
+    name: np.zeros(np.shape(_element.value(source[0], name))) for name in names
+  }
   # Sum of squared deviations from the running mean.
   square = {name: np.zeros_like(mean[name]) for name in names}
   for index in range(len(source)):
     element = source[index]
     for name in names:
-      value = np.asarray(_value(element, name), np.float64)
+      value = np.asarray(_element.value(element, name), np.float64)
       deviation = value - mean[name]
       mean[name] += deviation / (index + 1)
       square[name] += deviation * (value - mean[name])
@@ -127,7 +130,8 @@ class Standardize(grain.transforms.Map):
     """
     return element | {
       name: np.asarray(
-        (_value(element, name) - np.asarray(mean, np.float64)) / self.std[name],
+        (_element.value(element, name) - np.asarray(mean, np.float64))
+        / self.std[name],
         np.float32,
       )
       for name, mean in self.mean.items()
@@ -182,17 +186,7 @@ class GaussianNoise(grain.transforms.RandomMap):
     noisy = {}
     # Sorted, so that the draws do not depend on how the mapping was written.
     for name in sorted(self.scale):
-      value = np.asarray(_value(element, name), np.float32)
+      value = np.asarray(_element.value(element, name), np.float32)
       noise = rng.standard_normal(value.shape, np.float32)
       noisy[name] = value + np.float32(self.scale[name]) * noise
     return element | noisy
-
-
-def _value(element: sources.Element, name: str) -> npt.NDArray[Any]:
-  """Returns one value of an element; a missing one is named."""
-  try:
-    return element[name]
-  except KeyError as error:
-    raise ValueError(
-      f'The element has no {name!r}. It has: {", ".join(element)}.'
-    ) from error

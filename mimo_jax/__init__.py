@@ -8,6 +8,9 @@ from mimo_jax import solvers as solvers
 from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
 from mimo_jax._balance import BalanceState as BalanceState
+from mimo_jax._mmpareto import mmpareto as mmpareto
+from mimo_jax._ogm import ogm as ogm
+from mimo_jax._ogm import ogm_ge as ogm_ge
 from mimo_jax._version import __version__ as __version__
 from mimo_jax.base import Direction as Direction
 from mimo_jax.base import Observation as Observation
@@ -28,6 +31,9 @@ __all__ = [
   'combine',
   'gramian',
   'mimo',
+  'mmpareto',
+  'ogm',
+  'ogm_ge',
   'solvers',
   'stateful',
   'stateless',

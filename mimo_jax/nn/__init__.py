@@ -10,6 +10,7 @@ if importlib.util.find_spec('flax') is None:
   )
 
 from mimo_jax.nn._concat_fusion import ConcatFusion as ConcatFusion
+from mimo_jax.nn._encoder_of import encoder_of as encoder_of
 from mimo_jax.nn._film_fusion import FiLMFusion as FiLMFusion
 from mimo_jax.nn._gated_fusion import GatedFusion as GatedFusion
 from mimo_jax.nn._gru import GRU as GRU
@@ -19,6 +20,7 @@ from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
 from mimo_jax.nn._mlp import MLP as MLP
 from mimo_jax.nn._resnet import ResNet18 as ResNet18
+from mimo_jax.nn._scores import true_class_scores as true_class_scores
 from mimo_jax.nn._sum_fusion import SumFusion as SumFusion
 from mimo_jax.nn._transformer import Transformer as Transformer
 
@@ -35,4 +37,6 @@ __all__ = [
   'Transformer',
   'absolute_error_losses',
   'cross_entropy_losses',
+  'encoder_of',
+  'true_class_scores',
 ]
