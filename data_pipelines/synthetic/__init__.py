@@ -1,0 +1,1 @@
+"""A testbed: Gaussian modalities whose Bayes accuracy is known."""

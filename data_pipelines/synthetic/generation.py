@@ -1,0 +1,178 @@
+"""Draws rows, and knows what the best possible classifier makes of them."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines.synthetic import settings
+
+with _extra.data_extra():
+  import scipy.integrate
+  import scipy.linalg
+  import scipy.special
+
+
+def draw(
+  config: Mapping[str, settings.Modality], size: int, seed: int
+) -> dict[str, npt.NDArray[Any]]:
+  r"""Draws rows, independent of each other.
+
+  With y a class drawn uniformly, e_y its unit vector, d and s the separation
+  and slowness of a modality, C classes and n features,
+
+      x = H z,   z = [(d e_y + u) / s, v],   u ~ N(0, I_C),  v ~ N(0, I_{n-C}),
+
+  where H is the Walsh-Hadamard matrix divided by \sqrt n: orthogonal, so x
+  tells as much as z does, with entries of equal size, so each feature gets an
+  equal share of signal and nuisance and no scaling of features parts them.
+
+  Equal seeds give equal labels and noise whatever the config, modality by
+  modality in the order of the config: configs differ in the effect that they
+  are meant to study, not in the draw. A longer draw begins with the shorter.
+
+  Args:
+    config: The modalities, as in `settings.CONFIGS`.
+    size: Number of rows.
+    seed: From 0 to 2**32 - 1; different seeds draw independent rows.
+
+  Returns:
+    Each modality `[size, features]` float32, and `label` `[size]` int64.
+
+  Examples:
+    >>> rows = draw(settings.CONFIGS['imbalance_8'], 5, seed=0)
+    >>> rows['strong'].shape, rows['label']
+    ((5, 32), array([9, 5, 5, 8, 1]))
+  """
+
+  # RandomState, because NumPy promises never to change its numbers. A stream
+  # for each part, so that no part depends on the size of another.
+  def stream(*part: int) -> np.random.RandomState:
+    return np.random.RandomState([seed, *part])
+
+  num_classes = settings.NUM_CLASSES
+  label = stream(0).randint(num_classes, size=size, dtype=np.int64)
+  rows: dict[str, npt.NDArray[Any]] = {}
+  for position, (name, modality) in enumerate(config.items()):
+    signal = stream(1, position).normal(size=[size, num_classes])
+    signal[np.arange(size), label] += modality.separation
+    nuisance = stream(2, position).normal(
+      size=[size, modality.features - num_classes]
+    )
+    z = np.concatenate([signal / modality.slowness, nuisance], axis=1)
+    rows[name] = (z @ _rotation(modality.features)).astype(np.float32)
+  return {**rows, 'label': label}
+
+
+def log_posterior(
+  config: Mapping[str, settings.Modality],
+  inputs: Mapping[str, npt.NDArray[np.floating]],
+) -> npt.NDArray[np.float64]:
+  """Logarithm of the classes' true probabilities, given some modalities.
+
+  Up to a constant the log-likelihood of class c is d (z_c s) in the notation of
+  `draw`, and those of several modalities add up. So the Bayes classifier is
+  linear in the inputs, and any encoder with a linear part can represent it.
+
+  Args:
+    config: The modalities that the rows were drawn from.
+    inputs: Those that are seen, at least one, each `[..., features]`.
+
+  Returns:
+    `[..., classes]`. Its largest entry is the Bayes classifier's answer; the
+    mean of minus the entry of the label estimates the least cross-entropy that
+    any model can reach.
+
+  Raises:
+    ValueError: if nothing is seen, or what the config does not have.
+
+  Examples:
+    >>> config = settings.CONFIGS['imbalance_8']
+    >>> rows = draw(config, 1000, seed=0)
+    >>> seen = log_posterior(config, {'weak': rows['weak']})
+    >>> float(np.mean(seen.argmax(-1) == rows['label']))
+    0.329
+  """
+  _check_names(config, inputs)
+  if not inputs:
+    raise ValueError(f'Expected some of {list(config)}, got no modality.')
+  scores: Any = 0.0
+  for name, values in inputs.items():
+    modality = config[name]
+    z = values @ _rotation(modality.features)  # its own inverse
+    signal = z[..., : settings.NUM_CLASSES] * modality.slowness
+    scores = scores + modality.separation * signal
+  return scipy.special.log_softmax(scores, axis=-1)
+
+
+def bayes_accuracy(
+  config: Mapping[str, settings.Modality], modalities: Collection[str]
+) -> float:
+  """Accuracy of the best classifier that sees the given modalities.
+
+  Args:
+    config: The modalities that rows are drawn from.
+    modalities: The names of those that are seen; none gives chance.
+
+  Returns:
+    `accuracy_of_separation` at the root of the sum of their information.
+
+  Raises:
+    ValueError: if the config has no such modality.
+
+  Examples:
+    >>> config = settings.CONFIGS['imbalance_8']
+    >>> [bayes_accuracy(config, [name]) for name in config]
+    [0.8753, 0.3409]
+    >>> bayes_accuracy(config, list(config))
+    0.9025
+  """
+  _check_names(config, modalities)
+  information = sum(config[name].information for name in set(modalities))
+  return accuracy_of_separation(information**0.5, settings.NUM_CLASSES)
+
+
+def accuracy_of_separation(separation: float, num_classes: int) -> float:
+  r"""Bayes accuracy among equiprobable Gaussians with orthogonal means.
+
+  The right class's score, of mean d, must exceed C - 1 others of mean 0, all of
+  unit variance and independent:
+
+      P = \int \phi(t) \Phi(t + d)^{C - 1} dt.
+
+  Args:
+    separation: d, the length of a class mean in standard deviations.
+    num_classes: C.
+
+  Returns:
+    The probability P.
+
+  Examples:
+    >>> accuracy_of_separation(0.0, 4), accuracy_of_separation(2**0.5, 2)
+    (0.25, 0.841345)
+  """
+
+  def integrand(t: float) -> float:
+    density = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+    return density * scipy.special.ndtr(t + separation) ** (num_classes - 1)
+
+  probability, _ = scipy.integrate.quad(integrand, -np.inf, np.inf)
+  return float(probability)
+
+
+def _rotation(features: int) -> npt.NDArray[np.float64]:
+  """H of `draw`: symmetric and orthogonal, so its own inverse."""
+  return scipy.linalg.hadamard(features) / np.sqrt(features)
+
+
+def _check_names(
+  config: Mapping[str, settings.Modality], names: Collection[str]
+) -> None:
+  """Raises ValueError if the config lacks one of the names."""
+  unknown = sorted(set(names) - set(config))
+  if unknown:
+    raise ValueError(
+      f'Unknown modalities {unknown}; the config has {list(config)}.'
+    )

@@ -1,0 +1,87 @@
+"""The modalities of each config: what they tell, how fast, in what noise."""
+
+import dataclasses
+import math
+
+NUM_CLASSES = 10
+
+SPLITS = {'train': 2000, 'validation': 1000, 'test': 4000}
+"""Rows of each split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+  """One modality of the testbed.
+
+  Attributes:
+    information: What it tells of the class, at least 0: the Kullback-Leibler
+      divergence of any class's density from any other's, in nats. It is also
+      the squared length of a class mean, in standard deviations of the noise,
+      and adds up over modalities.
+    slowness: Factor, at least 1, by which the signal is smaller than the
+      nuisance it is mixed with. It changes how fast gradient descent finds the
+      signal, not what the signal tells.
+    features: Number of features, a power of two above `NUM_CLASSES`. All but
+      `NUM_CLASSES` dimensions of them are nuisance, which tells nothing and
+      which a model can overfit to.
+
+  Raises:
+    ValueError: if a value is outside its range.
+
+  Examples:
+    >>> Modality(information=4.0).separation
+    2.0
+  """
+
+  information: float
+  slowness: float = 1.0
+  features: int = 32
+
+  def __post_init__(self) -> None:
+    if not 0 <= self.information < math.inf:
+      raise ValueError(
+        'Expected a finite information of at least 0 nats, got'
+        f' {self.information}.'
+      )
+    if not 1 <= self.slowness < math.inf:
+      raise ValueError(
+        f'Expected a finite slowness of at least 1, got {self.slowness}.'
+      )
+    if self.features <= NUM_CLASSES or self.features.bit_count() != 1:
+      raise ValueError(
+        f'Expected a power of two above {NUM_CLASSES} as number of features,'
+        f' got {self.features}.'
+      )
+
+  @property
+  def separation(self) -> float:
+    """Length of a class mean, in standard deviations of the noise."""
+    return math.sqrt(self.information)
+
+
+CONFIGS = {
+  'balanced': {'first': Modality(4.5), 'second': Modality(4.5)},
+  'imbalance_2': {'strong': Modality(6.0), 'weak': Modality(3.0)},
+  'imbalance_4': {'strong': Modality(7.2), 'weak': Modality(1.8)},
+  'imbalance_8': {'strong': Modality(8.0), 'weak': Modality(1.0)},
+  'useless': {'strong': Modality(9.0), 'noise': Modality(0.0)},
+  'slowness_2': {'fast': Modality(4.5), 'slow': Modality(4.5, slowness=2.0)},
+  'slowness_4': {'fast': Modality(4.5), 'slow': Modality(4.5, slowness=4.0)},
+  'slowness_8': {'fast': Modality(4.5), 'slow': Modality(4.5, slowness=8.0)},
+  'nuisance_16': {
+    'clean': Modality(4.5, features=16),
+    'noisy': Modality(4.5, features=256),
+  },
+  'three': {
+    'strong': Modality(4.5),
+    'slow': Modality(3.0, slowness=4.0),
+    'weak': Modality(1.5),
+  },
+}
+"""Config to its modalities; the first config is the default.
+
+All have 9 nats in total, hence one and the same fused Bayes accuracy: they
+differ in who holds the information, and in how hard it is to learn. The number
+in a name is the ratio of the two modalities' information, slowness or number of
+features.
+"""

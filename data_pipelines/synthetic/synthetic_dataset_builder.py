@@ -1,0 +1,109 @@
+"""TFDS builder of the synthetic testbed."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data_pipelines import _extra
+from data_pipelines.synthetic import generation
+from data_pipelines.synthetic import settings
+
+with _extra.data_extra():
+  import tensorflow_datasets as tfds
+
+  # TFDS needs it without saying so, and fails only when it first does.
+  importlib.import_module('importlib_resources')
+
+
+@dataclasses.dataclass(eq=False)
+class SyntheticConfig(tfds.core.BuilderConfig):
+  """Which modalities to generate.
+
+  Attributes:
+    modalities: Name to what it is like.
+  """
+
+  modalities: Mapping[str, settings.Modality] = dataclasses.field(
+    default_factory=dict
+  )
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Modalities of known information, slowness and noise.
+
+  Every element is a dictionary: each modality `[features]` float32, `label`
+  int64 and `row` int32, counted over `train`, `validation` and `test`. The
+  labels are the same in every config.
+
+  Examples:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   builder = Builder(data_dir=folder, config='nuisance_16')
+    >>> builder.info.features
+    FeaturesDict({
+        'clean': Tensor(shape=(16,), dtype=float32),
+        'label': ClassLabel(shape=(), dtype=int64, num_classes=10),
+        'noisy': Tensor(shape=(256,), dtype=float32),
+        'row': Scalar(shape=(), dtype=int32),
+    })
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
+  BUILDER_CONFIGS: ClassVar[list[SyntheticConfig]] = [
+    # The first one is the default.
+    SyntheticConfig(
+      name=name,
+      description=', '.join(f'{m}: {modalities[m]}' for m in modalities),
+      modalities=modalities,
+    )
+    for name, modalities in settings.CONFIGS.items()
+  ]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          **{
+            name: tfds.features.Tensor(
+              shape=(modality.features,), dtype=np.float32
+            )
+            for name, modality in self.builder_config.modalities.items()
+          },
+          'label': tfds.features.ClassLabel(num_classes=settings.NUM_CLASSES),
+          'row': tfds.features.Scalar(dtype=np.int32),
+        }
+      ),
+      # Rows are independent draws: any order is as good.
+      disable_shuffling=True,
+    )
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    del dl_manager  # Nothing is downloaded.
+    first_rows = np.cumsum([0, *settings.SPLITS.values()]).tolist()
+    return {
+      split: self._generate_examples(size, seed, first_row)
+      for seed, (first_row, (split, size)) in enumerate(
+        zip(first_rows, settings.SPLITS.items(), strict=False)
+      )
+    }
+
+  def _generate_examples(
+    self, size: int, seed: int, first_row: int
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    modalities = self.builder_config.modalities
+    arrays = generation.draw(modalities, size, seed)
+    for position in range(size):
+      yield (
+        position,
+        {
+          **{name: arrays[name][position] for name in modalities},
+          'label': int(arrays['label'][position]),
+          'row': np.int32(first_row + position),
+        },
+      )
