@@ -1,0 +1,29 @@
+"""Which encoder of `LateFusion` a parameter is in."""
+
+_PREFIX = 'encoders_'
+
+
+def encoder_of(path: tuple[str, ...]) -> str | None:
+  """The modality in whose encoder a parameter of `LateFusion` is.
+
+  For `mimo_jax.mmpareto`, `mimo_jax.ogm` and `mimo_jax.ogm_ge`. The first key
+  that begins with 'encoders_' names the modality, so that it also serves a
+  `LateFusion` inside another module.
+
+  Args:
+    path: the keys on the way to the parameter.
+
+  Returns:
+    The modality, or None for heads, fusion and anything else.
+
+  Examples:
+    >>> from mimo_jax import nn
+    >>> nn.encoder_of(('encoders_audio', 'Dense_0', 'kernel'))
+    'audio'
+    >>> nn.encoder_of(('heads_audio', 'kernel')) is None
+    True
+  """
+  for key in path:
+    if key.startswith(_PREFIX):
+      return key.removeprefix(_PREFIX)
+  return None

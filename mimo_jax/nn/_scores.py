@@ -1,0 +1,50 @@
+"""How sure each output is of the true class."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax.nn import _precision
+
+
+def true_class_scores(
+  logits: Mapping[str, jax.Array], labels: jax.Array
+) -> dict[str, jax.Array]:
+  """Mean probability that each output gives to the true class.
+
+  S_m = (1/B) Σ_i softmax(s_m(i))[y_i] of logits s_m: the scores that
+  `mimo_jax.ogm` and `mimo_jax.ogm_ge` compare modalities by. Return them from
+  `losses_fn` beside the losses, `jax.vjp(losses_fn, params, has_aux=True)`.
+
+  Args:
+    logits: mapping output -> [batch, classes], as `LateFusion` returns.
+    labels: [batch], integer classes.
+
+  Returns:
+    Mapping output -> scalar in [0, 1], float32 whatever the logits' type.
+
+  Raises:
+    ValueError: if an entry is not [batch, classes] for these labels.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> scores = nn.true_class_scores(
+    ...   {'audio': jnp.zeros((2, 4)), 'visual': jnp.eye(2, 4)},
+    ...   jnp.array([0, 1]),
+    ... )
+    >>> {name: float(score) for name, score in scores.items()}
+    {'audio': 0.25, 'visual': 0.475}
+  """
+  scores = {}
+  for name, value in logits.items():
+    if value.ndim != 2 or value.shape[:1] != labels.shape:
+      raise ValueError(
+        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
+        ' expected [batch, classes] and [batch].'
+      )
+    shares = jax.nn.softmax(_precision.at_least_float32(value))
+    true = jnp.take_along_axis(shares, labels[:, None], axis=1)
+    scores[name] = jnp.mean(true)
+  return scores
