@@ -48,9 +48,9 @@ def make(module: Any, settings: Mapping[str, Any]) -> Any:
     >>> decay = {'name': 'cosine_decay_schedule', 'init_value': 0.1}
     >>> schedule = decay | {'decay_steps': 1000}
     >>> sgd = make(optax, {'name': 'sgd', 'learning_rate': schedule})
-    >>> make(optax, {'name': 'sgd', 'learning_rte': 0.1})
+    >>> make(optax, {'name': 'sgd', 'lr': 0.1})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: optax.sgd does not take {'learning_rte': 0.1}: ...
+    ValueError: optax.sgd does not take {'lr': 0.1}: ...
   """
   arguments = {
     key: make(module, value)
