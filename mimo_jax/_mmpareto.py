@@ -144,21 +144,18 @@ def mmpareto(
       row: [i for i, owner in enumerate(owners) if owner == names[row]]
       for row in rows
     }
-    pairs = [
-      _pair_of_weights(
-        jacobian.gramian(
-          [[gradients[i][each] for i in places[row]] for each in (0, row)],
-          range(2),
-        )
-      )
-      for row in rows
-    ]
     # What no encoder owns, and to be replaced where one does.
     combined = [jnp.sum(leaf, axis=0) for leaf in gradients]
-    for pair, row in zip(pairs, rows, strict=True):
-      for i in places[row]:
-        fused, own = gradients[i][0], gradients[i][row]
-        combined[i] = gamma * _turned(fused, own, pair.astype(fused.dtype))
+    pairs = []
+    for row in rows:
+      tensors = [(gradients[i][0], gradients[i][row]) for i in places[row]]
+      gramians = [jacobian.gramian(tensor, range(2)) for tensor in tensors]
+      pair = _pair_of_weights(sum(gramians[1:], start=gramians[0]))
+      for i, tensor, gramian in zip(
+        places[row], tensors, gramians, strict=True
+      ):
+        combined[i] = gamma * _turned(tensor, gramian, pair)
+      pairs.append(pair)
     shares = 2 * jnp.stack(pairs).astype(observation.losses.dtype)
     weights = (
       jnp.ones_like(observation.losses).at[np.array(rows)].set(shares[:, 1])
@@ -186,17 +183,21 @@ def _pair_of_weights(gramian: jax.Array) -> jax.Array:
   return jnp.where(opposed, shares, 0.5)
 
 
-def _turned(fused: jax.Array, own: jax.Array, pair: jax.Array) -> jax.Array:
-  """λ h of one tensor."""
-  terms = 2 * pair[0] * fused, 2 * pair[1] * own
-  turned = terms[0] + terms[1]
-  sizes = jnp.abs(terms[0]) + jnp.abs(terms[1])
-  squares = jacobian.gramian((fused + own, turned, sizes), range(3))
-  plain_length, length, size = jnp.sqrt(jnp.diagonal(squares))
+def _turned(
+  tensor: tuple[jax.Array, jax.Array], gramian: jax.Array, pair: jax.Array
+) -> jax.Array:
+  """λ h of one tensor, whose gradients have this Gramian."""
+  fused, own = tensor
+  twice = 2 * pair.astype(fused.dtype)
+  turned = twice[0] * fused + twice[1] * own
+  plain_length, length = jnp.sqrt(
+    jnp.diagonal(jacobian.gramian((fused + own, turned), range(2)))
+  )
   # Opposed gradients cancel to rounding errors, which λ would blow up.
-  is_zero = length <= _ROUNDING * jnp.finfo(length.dtype).eps * size
+  size = jnp.dot(twice, jnp.sqrt(jnp.diagonal(gramian)).astype(fused.dtype))
+  is_zero = length <= _ROUNDING * jnp.finfo(fused.dtype).eps * size
   stretch = jnp.maximum(1, plain_length / jnp.where(is_zero, 1, length))
-  return jnp.where(is_zero, 0, stretch) * turned
+  return jnp.where(is_zero, 0, stretch).astype(fused.dtype) * turned
 
 
 def _widened(leaf: jax.Array) -> jax.Array:

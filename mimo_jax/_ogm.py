@@ -200,7 +200,7 @@ def _modulation(
   noise: _arguments.Scalar,
   seed: _arguments.Scalar | None,
 ) -> optax.GradientTransformationExtraArgs:
-  """Checks the arguments and makes the transformation; no noise without a seed."""
+  """Checks the arguments, makes the transformation; without a seed no noise."""
   _encoders.check_encoder_of(rule, encoder_of)
   _encoders.check_names(rule, 'modalities', modalities, "('audio', 'visual')")
   _arguments.check_number(
