@@ -21,7 +21,7 @@ Expected: no accuracy above these, except by the luck of 4,000 test rows
   | `nuisance_16` | `clean` 0.710, `noisy` 0.710 |
   | `three` | `strong` 0.710, `slow` 0.587, `weak` 0.415 |
 
-  With ten seeds, one testbed takes about one minute on two CPU cores. For
+  With ten seeds, one testbed takes less than a minute on two CPU cores. For
   example the slow modality of `slowness_4` alone: joint training 0.557, the
   plain sum 0.595, MGDA 0.635.
 
