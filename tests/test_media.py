@@ -35,7 +35,7 @@ def sine(pitch, seconds, rate, amplitude=0.5):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-  """Three seconds, ten grey frames a second; the MP4 has a tone of 440 Hz.
+  """Three seconds, ten grey frames a second; the MP4 has a tone of 1 kHz.
 
   `fast.mp4` has the same packets with the table of contents in front, so that
   it can be opened when its end is lost.
@@ -43,7 +43,7 @@ def videos(tmp_path_factory):
   folder = tmp_path_factory.mktemp('videos')
   pictures = [np.full((48, 64, 3), level, np.uint8) for level in LEVELS]
   rate = fractions.Fraction(10)
-  tone = sine(440, 3, _media.RATE).astype(np.float32)
+  tone = sine(1000, 3, _media.RATE).astype(np.float32)
   _sample.write_video(folder / 'clip.flv', pictures, rate)
   _sample.write_video(folder / 'clip.mp4', pictures, rate, tone)
   with (
@@ -144,8 +144,11 @@ def test_the_sound_of_a_video_has_its_pitch_and_level(videos):
   # The codec works in blocks of 1,024 and adds some at the ends.
   assert len(values) == pytest.approx(3 * _media.RATE, abs=3 * 1024)
   middle = values[8_000:40_000]
-  assert np.abs(np.fft.rfft(middle)).argmax() * 0.5 == pytest.approx(440, abs=1)
-  assert np.sqrt(2) * middle.std() == pytest.approx(0.5, rel=0.05)
+  pitch = np.abs(np.fft.rfft(middle)).argmax() * 0.5
+  assert pitch == pytest.approx(1000, abs=1)
+  # At 24 kbit/s FFmpeg's encoder keeps this tone; of one at 440 Hz it loses up
+  # to 8 %, by its version.
+  assert np.sqrt(2) * middle.std() == pytest.approx(0.5, rel=0.03)
 
 
 def test_stereo_sound_of_a_video_is_averaged_and_resampled(tmp_path):
