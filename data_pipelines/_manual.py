@@ -7,13 +7,19 @@ from typing import Any
 # What Git leaves in place of a file that Git LFS has not downloaded.
 _LFS = b'version https://git-lfs'
 _MOST_LISTED = 20
+ORIGIN = 'prepared_from.txt'
+"""The file, beside prepared data, with the name of the user's folder."""
 
 
-def folder(dl_manager: Any, tree: str) -> pathlib.Path:
+def folder(builder: Any, dl_manager: Any, tree: str) -> pathlib.Path:
   """The folder that the user named, or TFDS's place for one.
 
+  Its name is written beside the data that are being prepared, and gets its
+  final place with them, so that no prepared data set is without it.
+
   Args:
-    dl_manager: TFDS's, of a builder with `MANUAL_DOWNLOAD_INSTRUCTIONS`.
+    builder: TFDS's, with `MANUAL_DOWNLOAD_INSTRUCTIONS`, while it prepares.
+    dl_manager: the builder's.
     tree: what should lie there, for the error.
 
   Returns:
@@ -23,12 +29,14 @@ def folder(dl_manager: Any, tree: str) -> pathlib.Path:
     FileNotFoundError: if it is missing or empty.
   """
   try:
-    return pathlib.Path(dl_manager.manual_dir)
+    root = pathlib.Path(dl_manager.manual_dir)
   except AssertionError as error:
     first_line = str(error).split(' Create it')[0]
     raise FileNotFoundError(
       f'{first_line} Name the folder as manual_dir. Expected in it:\n{tree}'
     ) from error
+  (pathlib.Path(builder.data_path) / ORIGIN).write_text(f'{root.resolve()}\n')
+  return root
 
 
 def is_pointer(path: pathlib.Path) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines import _manual
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -77,9 +78,8 @@ def prepare(
     )
 
   builder = build()
-  origin = pathlib.Path(builder.data_path) / 'prepared_from.txt'
   if _is_complete(builder):
-    _check_origin(origin, manual_dir)
+    _check_origin(pathlib.Path(builder.data_path), manual_dir)
     return builder
   tfds.disable_progress_bar()
   # A folder under the final name that is not complete is a damaged copy: TFDS
@@ -100,21 +100,20 @@ def prepare(
     # TFDS does not replace the folder of another process that was faster.
     if not _is_complete(build()):
       raise
-  if manual_dir is not None:
-    origin.write_text(f'{pathlib.Path(manual_dir).resolve()}\n')
   return build()
 
 
 def _check_origin(
-  origin: pathlib.Path, manual_dir: str | os.PathLike[str] | None
+  prepared: pathlib.Path, manual_dir: str | os.PathLike[str] | None
 ) -> None:
   """A sample that was prepared must not pass for the data that are meant."""
+  origin = prepared / _manual.ORIGIN
   if manual_dir is None or not origin.exists():
     return
   theirs, ours = origin.read_text().strip(), pathlib.Path(manual_dir).resolve()
   if theirs != str(ours):
     raise ValueError(
-      f'{origin.parent} was prepared from {theirs}, not from {ours}. Remove it'
+      f'{prepared} was prepared from {theirs}, not from {ours}. Remove it'
       ' to prepare it anew, or name another place for prepared data in the'
       ' environment variable TFDS_DATA_DIR; to use it as it is, leave the'
       ' manual folder out.'

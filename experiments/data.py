@@ -21,6 +21,17 @@ class Data(NamedTuple):
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
 
 
+def make_views(
+  config: config_dict.ConfigDict,
+) -> tuple[dict[str, views.View], tuple[str, ...]]:
+  """The views of `config.data.views`, and what is kept beside them."""
+  made = {
+    name: named.make(views, view)
+    for name, view in config.data.views.to_dict().items()
+  }
+  return made, () if config.target in made else (config.target,)
+
+
 def open_data(
   config: config_dict.ConfigDict,
   seed: int,
@@ -50,11 +61,7 @@ def open_data(
   """
   settings = config.data
   modalities = sorted(config.model.encoders)
-  made = {
-    name: named.make(views, view)
-    for name, view in settings.views.to_dict().items()
-  }
-  keep = () if config.target in made else (config.target,)
+  made, keep = make_views(config)
   drawn = [
     name for name, view in made.items() if isinstance(view, views.RANDOM)
   ]

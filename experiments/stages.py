@@ -14,7 +14,7 @@ from ml_collections import config_dict
 from data_pipelines import loader
 from data_pipelines import sources
 from data_pipelines import views
-from experiments import named
+from experiments import data
 
 
 def measure(
@@ -47,11 +47,7 @@ def measure(
     split='train',
     manual_dir=manual_dir,
   )
-  made = {
-    name: named.make(views, view)
-    for name, view in settings.views.to_dict().items()
-  }
-  keep = () if config.target in made else (config.target,)
+  made, keep = data.make_views(config)
   transform = views.TrainingViews(made, keep)
   size = settings.batch_size
   batches_a_round = max(items // size, 1)

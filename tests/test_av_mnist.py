@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from data_pipelines import _manual
 from data_pipelines import sample_tree
 from data_pipelines import sources
 from data_pipelines.av_mnist import av_mnist_dataset_builder
@@ -103,6 +104,9 @@ def test_a_sample_does_not_pass_for_other_data(sample, data_dir, broken):
     opened(broken, data_dir)
   for part in (str(sample), str(broken), 'TFDS_DATA_DIR'):
     assert part in str(caught.value)
+  # It stands there from the moment at which the data do.
+  (written,) = data_dir.rglob(_manual.ORIGIN)
+  assert written.read_text().strip() == str(sample.resolve())
   # The same folder, however it is spelled, and none at all are fine.
   again = opened(sample / '..' / sample.name, data_dir)
   assert len(again) == len(opened(None, data_dir)) == COUNTS['train']

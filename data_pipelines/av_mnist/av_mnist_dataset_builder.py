@@ -88,7 +88,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     chosen = digits if self._is_rebuilt else tree
-    root = _manual.folder(dl_manager, chosen.TREE)
+    root = _manual.folder(self, dl_manager, chosen.TREE)
     train, test = (chosen.read(root, part) for part in ('train', 'test'))
     rows: _Rows = {
       name: (train, np.arange(len(train.label))[part])

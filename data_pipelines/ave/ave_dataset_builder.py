@@ -56,7 +56,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = tree.folder(_manual.folder(dl_manager, tree.TREE))
+    root = tree.folder(_manual.folder(self, dl_manager, tree.TREE))
     return {
       split: self._generate_examples(root, split, items)
       for split, items in tree.splits(root).items()

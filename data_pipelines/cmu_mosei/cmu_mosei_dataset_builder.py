@@ -51,7 +51,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(dl_manager, tree.TREE)
+    root = _manual.folder(self, dl_manager, tree.TREE)
     source = tree.SOURCES[self.builder_config.name]
     path = _manual.file(root, source.files, tree.TREE)
     return {

@@ -70,7 +70,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(dl_manager, tree.TREE)
+    root = _manual.folder(self, dl_manager, tree.TREE)
     names, expected = tree.splits(root, self.builder_config.by_actor)
     return {
       split: self._generate_examples(root, split, listed, expected[split])

@@ -50,7 +50,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(dl_manager, tree.TREE)
+    root = _manual.folder(self, dl_manager, tree.TREE)
     parts, expected = tree.splits(root)
     media = _clips.find(root)
     return {
