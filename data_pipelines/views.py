@@ -7,14 +7,16 @@ apply them.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _element
 from data_pipelines import _extra
+from data_pipelines import frames
 from data_pipelines import sources
 from data_pipelines.audio import FilterBank as FilterBank
 from data_pipelines.audio import Psd3s as Psd3s
@@ -34,6 +36,10 @@ with _extra.data_extra():
 
 RANDOM = (Frames, Stft5s)
 """Views that draw in training; the others are the same there as elsewhere."""
+
+MakeEntry = Callable[
+  [sources.Element, np.random.Generator | None], npt.NDArray[Any]
+]
 
 
 class View(Protocol):
@@ -58,6 +64,61 @@ class View(Protocol):
     Returns:
       An array, of the same shape for every element.
     """
+
+
+@runtime_checkable
+class DeviceView(View, Protocol):
+  """A view whose last step is left to the device that trains.
+
+  The loader makes what is small, as pictures of bytes are, and `on_device`
+  makes of it what the model takes. Whoever feeds a model calls it once, inside
+  the compiled program, as `experiments.data.finish` does.
+
+  Examples:
+    >>> isinstance(Frames(1, 'first'), DeviceView)
+    True
+    >>> isinstance(Scaled('image', 255), DeviceView)
+    False
+  """
+
+  def on_device(self, value: frames.Array) -> frames.Array:
+    """Finishes entries that the view has made; a pure function.
+
+    Args:
+      value: One entry, or with any leading axes, as a batch has them; JAX's or
+        NumPy's.
+
+    Returns:
+      What the model takes, with the same leading axes, and of the same kind.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """A view that does in the loader what `DeviceView` leaves to the device.
+
+  For what a loader does to finished entries, as to add noise in their units.
+
+  Attributes:
+    view: The view to finish.
+
+  Examples:
+    >>> import io
+    >>> from PIL import Image
+    >>> jpeg = io.BytesIO()
+    >>> Image.new('RGB', (8, 8), (240, 240, 240)).save(jpeg, 'JPEG')
+    >>> element = {'frames': np.array([jpeg.getvalue()], object)}
+    >>> Finished(Frames(1, 'first', 2))(element, None)[0, 0, 0].tolist()
+    [1.992, 2.166, 2.379]
+  """
+
+  view: DeviceView
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes the entry, whole; see `View`."""
+    return self.view.on_device(self.view(element, random))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +164,11 @@ class TrainingViews(grain.transforms.RandomMap):
     Raises:
       ValueError: if an entry is missing.
     """
-    return _viewed(element, self.views, self.keep, rng)
+    return {name: make(element, rng) for name, make in self.entries().items()}
+
+  def entries(self) -> dict[str, MakeEntry]:
+    """What makes each entry; see `loader.ByEntry`."""
+    return _entries(self.views, self.keep)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,7 +207,11 @@ class EvaluationViews(grain.transforms.Map):
     Raises:
       ValueError: if an entry is missing.
     """
-    return _viewed(element, self.views, self.keep, None)
+    return {name: make(element, None) for name, make in self.entries().items()}
+
+  def entries(self) -> dict[str, MakeEntry]:
+    """What makes each entry; see `loader.ByEntry`."""
+    return _entries(self.views, self.keep)
 
 
 def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
@@ -154,13 +223,17 @@ def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
     )
 
 
-def _viewed(
-  element: sources.Element,
-  views: Mapping[str, View],
-  keep: Sequence[str],
-  random: np.random.Generator | None,
-) -> sources.Element:
+def _entries(
+  views: Mapping[str, View], keep: Sequence[str]
+) -> dict[str, MakeEntry]:
   # Sorted, so that the draws do not depend on how the mapping was written.
-  return {name: views[name](element, random) for name in sorted(views)} | {
-    name: _element.value(element, name) for name in keep
+  return {name: views[name] for name in sorted(views)} | {
+    name: functools.partial(_kept, name) for name in keep
   }
+
+
+def _kept(
+  name: str, element: sources.Element, random: np.random.Generator | None
+) -> npt.NDArray[Any]:
+  del random
+  return _element.value(element, name)

@@ -4,17 +4,22 @@
       --config=experiments/configs/handwritten.py[:arg] [--config.key=value] \
       [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
-Every method of `config.methods` starts from the same parameters and sees the
-same batches in the same order. All seeds of a method run under `vmap` in one
-compiled program, which scans the training step of `experiments.train`. The
-run's directory ends up with `results.jsonl`, `curves.npz`, `report.md` and its
-figures. A run that was killed goes on from its last checkpoint.
+Every method of `config.compare` starts from the same parameters and sees the
+same batches in the same order for the same number of steps. With
+`config.num_tuning_seeds`, each candidate of a method's grid is trained on as
+many seeds first, and the one with the best fused output on the validation split
+is the method's. All seeds of a method run under `vmap` in one compiled program,
+which scans the training step of `experiments.train`. The run's directory ends
+up with `results.jsonl`, `curves.npz`, `report.md` and its figures. A run that
+was killed goes on from its last checkpoint.
 """
 
+import itertools
 import os
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,13 +33,14 @@ from ml_collections import config_dict
 from experiments import configuration
 from experiments import data
 from experiments import evaluation
+from experiments import rehearsals
 from experiments import report
 from experiments import runs
 from experiments import training
 
 # What a method may change: the rest is shared, or the comparison is not fair.
 _OF_A_METHOD = frozenset(
-  {'weighting', 'model', 'optimizer', 'max_skipped_steps'}
+  {'method', 'weighting', 'model', 'optimizer', 'max_skipped_steps', 'grid'}
 )
 
 
@@ -44,6 +50,15 @@ class _Method(NamedTuple):
   init: Callable[..., Any]  # (keys, batch) -> states
   train_steps: Any  # (states, batches) -> states, metrics
   predict: evaluation.Predict
+  rehearsals: rehearsals.Rehearsals
+
+
+class _Trained(NamedTuple):
+  """What training several methods gives."""
+
+  states: dict[str, Any]  # method -> [seeds, ...]
+  curves: dict[str, Any]  # losses/<method>, weights/<method>: [seeds, steps, K]
+  header: dict[str, Any]  # with the times
 
 
 def compare(
@@ -66,28 +81,139 @@ def compare(
     The path of the report.
 
   Raises:
-    ValueError: if `workdir` holds a run of another configuration, or a method
-      changes what all methods must share.
+    ValueError: if `workdir` holds a run of another configuration, a method
+      changes what all methods must share, or more seeds are to tune on than
+      there are.
   """
-  methods = {name: _make(config, name) for name in config.compare}
+  if config.num_tuning_seeds > config.num_seeds:
+    raise ValueError(
+      f'num_tuning_seeds={config.num_tuning_seeds} is more than num_seeds='
+      f'{config.num_seeds}: methods are tuned on the first of their seeds.'
+    )
+  for name in config.compare:
+    _check(config, name)
   seeds = range(config.seed, config.seed + config.num_seeds)
   inputs = [data.open_data(config, seed, manual_dir) for seed in seeds]
   workdir = runs.open_workdir(workdir, config)
-  objectives = ('fused', *sorted(config.model.encoders))
+  tuning = (
+    [_tune(config, name, inputs, workdir) for name in config.compare]
+    if config.num_tuning_seeds
+    else []
+  )
+  chosen = {
+    one['method']: runs.best_candidate(one['candidates'])['values']
+    for one in tuning
+  }
+  methods = {
+    name: _make(
+      configuration.with_values(config, name, chosen.get(name, {})),
+      name,
+      inputs[0].steps_per_epoch,
+    )
+    for name in config.compare
+  }
+  header = runs.header(config) | {'tuning': tuning}
+  trained = _train(methods, config, inputs, workdir, header)
 
-  positions = [one.train.get_state() for one in inputs]
+  rows: list[dict[str, Any]] = [trained.header]
+  for name, method in methods.items():
+    state = trained.states[name]
+    scores = evaluation.evaluate(
+      method.predict,
+      state.variables,
+      _evaluation_batches(inputs, 'test'),
+      modalities=sorted(config.model.encoders),
+      metrics=config.evaluation.metrics,
+      noise_levels=config.evaluation.noise_levels,
+      thorough=True,
+      target=config.target,
+    )
+    skipped = optax.tree.get(state.opt_state, 'total_notfinite')
+    rows += [
+      {'method': name, 'seed': seed, 'split': 'test'}
+      | {'skipped_steps': int(skipped[i])}
+      | {key: float(values[i]) for key, values in scores.items()}
+      for i, seed in enumerate(seeds)
+    ]
+  named: Any = trained.curves  # np.savez has keyword arguments of its own
+  np.savez_compressed(workdir / 'curves.npz', **named)
+  runs.write_lines(workdir / 'results.jsonl', rows)
+  return report.write(workdir)
+
+
+def _tune(
+  config: config_dict.ConfigDict,
+  name: str,
+  inputs: Sequence[data.Data],
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Every candidate of one method's grid, and its score on validation."""
+  values = configuration.candidates(config, name)
+  if len(values) == 1:
+    return {'method': name, 'candidates': [{'values': values[0]}]}
+  directory = workdir / 'tuning'
+  path = directory / f'{name}.jsonl'
+  if path.exists():
+    return runs.read_lines(path)[1]
+  (directory / name).mkdir(parents=True, exist_ok=True)
+  few = inputs[: config.num_tuning_seeds]
+  candidates = {
+    ', '.join(f'{k.split(".")[-1]}={v}' for k, v in some.items()): _make(
+      configuration.with_values(config, name, some),
+      name,
+      few[0].steps_per_epoch,
+    )
+    for some in values
+  }
+  trained = _train(
+    candidates, config, few, directory / name, runs.header(config), f'{name}: '
+  )
+  metric = config.evaluation.metrics[0]
+  found: dict[str, Any] = {'method': name, 'candidates': []}
+  for some, (label, method) in zip(values, candidates.items(), strict=True):
+    scores = evaluation.evaluate(
+      method.predict,
+      trained.states[label].variables,
+      _evaluation_batches(few, 'validation'),
+      modalities=sorted(config.model.encoders),
+      metrics=[metric],
+      thorough=False,
+      target=config.target,
+    )[f'{metric}/fused']
+    found['candidates'].append(
+      {'values': some, 'validation': [float(score) for score in scores]}
+    )
+  runs.write_lines(path, [runs.header(config), found])
+  shutil.rmtree(directory / name)
+  return found
+
+
+def _train(
+  methods: Mapping[str, _Method],
+  config: config_dict.ConfigDict,
+  inputs: Sequence[data.Data],
+  directory: pathlib.Path,
+  header: dict[str, Any],
+  label: str = '',
+) -> _Trained:
+  """Trains methods in turn, some steps each, or finishes doing so."""
+  objectives = ('fused', *sorted(config.model.encoders))
+  header = header | {'objectives': objectives}
+  number = len(inputs)
+  for one in inputs:
+    one.train.set_state(one.train.get_state() | {'next_batch': 0})
   first = _stack([next(one.train) for one in inputs])
-  keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-  shape = (config.num_seeds, config.steps, len(objectives))
+  keys = jnp.stack([jax.random.key(config.seed + i) for i in range(number)])
+  shape = (number, config.steps, len(objectives))
   curves = {
     f'{kind}/{name}': np.zeros(shape, np.float32)
     for kind in ('losses', 'weights')
     for name in methods
   }
   seconds: dict[str, list[float]] = {name: [] for name in methods}
-  header = runs.header(config) | {'objectives': objectives}
+  rehearsed: dict[str, list[float]] = {name: [] for name in methods}
   start = 0
-  checkpoints = runs.Checkpoints(workdir)
+  checkpoints = runs.Checkpoints(directory)
   restored = checkpoints.restore(
     {
       'states': {
@@ -104,19 +230,34 @@ def compare(
     states = arrays['states']
     curves = {name: np.array(curve) for name, curve in arrays['curves'].items()}
     runs.warn_of_changes(progress['header'], header)
-    start, positions = progress['step'], progress['loaders']
-    seconds, header = progress['seconds'], progress['header']
-  for one, position in zip(inputs, positions, strict=True):
-    one.train.set_state(position)
+    start, header = progress['step'], progress['header']
+    seconds, rehearsed = progress['seconds'], progress['rehearsed']
+  for one in inputs:
+    one.train.set_state(one.train.get_state() | {'next_batch': start})
 
   compiled: dict[tuple[str, int], Callable[..., Any]] = {}
   with tqdm.tqdm(
     initial=start * len(methods),
     total=config.steps * len(methods),
-    desc=f'{len(methods)} methods x {len(seeds)} seeds',
+    desc=f'{label}{len(methods)} methods x {number} seeds',
     unit='step',
     mininterval=0.5,
   ) as progress_bar:
+
+    def train_steps(name: str, batches: Any) -> tuple[Any, float]:
+      """Metrics [seeds, steps] and seconds of some steps."""
+      length = batches[config.target].shape[1]
+      if (name, length) not in compiled:
+        progress_bar.set_postfix_str(f'compiling {name}')
+        compiled[name, length] = (
+          methods[name].train_steps.lower(states[name], batches).compile()
+        )
+      began = time.perf_counter()
+      states[name], metrics = jax.block_until_ready(
+        compiled[name, length](states[name], batches)
+      )
+      return metrics, time.perf_counter() - began
+
     for begin in range(start, config.steps, config.log_every_steps):
       end = min(begin + config.log_every_steps, config.steps)
       per_seed = [
@@ -125,21 +266,25 @@ def compare(
       # Blocked on, or the first method's time would hold the transfer.
       batches = jax.block_until_ready(jax.device_put(_stack(per_seed)))
       for name in _rotated(list(methods), begin // config.log_every_steps):
-        method = methods[name]
-        if (name, end - begin) not in compiled:
-          progress_bar.set_postfix_str(f'compiling {name}')
-          compiled[name, end - begin] = method.train_steps.lower(
-            states[name], batches
-          ).compile()
-        began = time.perf_counter()
-        states[name], metrics = jax.block_until_ready(
-          compiled[name, end - begin](states[name], batches)
-        )
-        seconds[name].append((time.perf_counter() - began) / (end - begin))
-        for kind, values in metrics.items():
-          for i, objective in enumerate(objectives):
-            curves[f'{kind}/{name}'][:, begin:end, i] = values[objective]
-        loss = float(np.mean(metrics['losses']['fused']))
+        due = methods[name].rehearsals.is_due
+        cuts = [begin, *filter(due, range(begin + 1, end)), end]
+        taken = 0.0
+        for low, high in itertools.pairwise(cuts):
+          if due(low):
+            states[name], spent = methods[name].rehearsals.run(
+              states[name], inputs, low
+            )
+            rehearsed[name].append(spent)
+          part = slice(low - begin, high - begin)
+          metrics, spent = train_steps(
+            name, {key: leaf[:, part] for key, leaf in batches.items()}
+          )
+          taken += spent
+          for kind, values in metrics.items():
+            for i, objective in enumerate(objectives):
+              curves[f'{kind}/{name}'][:, low:high, i] = values[objective]
+        seconds[name].append(taken / (end - begin))
+        loss = float(np.mean(curves[f'losses/{name}'][:, begin:end, 0]))
         progress_bar.set_postfix_str(
           f'{name}: fused loss {loss:.3f}', refresh=False
         )
@@ -151,65 +296,62 @@ def compare(
           {'states': states, 'curves': curves},
           {
             'step': end,
-            'loaders': [one.train.get_state() for one in inputs],
             'seconds': seconds,
+            'rehearsed': rehearsed,
             'header': header,
           },
         )
   checkpoints.close()
-
-  rows: list[dict[str, Any]] = [header | {'seconds_per_step': seconds}]
-  for name, method in methods.items():
-    scores = evaluation.evaluate(
-      method.predict,
-      states[name].variables,
-      # Every seed standardises by its own training rows.
-      (
-        _stack(batch)
-        for batch in zip(
-          *(one.evaluation('test') for one in inputs), strict=True
-        )
-      ),
-      modalities=objectives[1:],
-      metrics=config.evaluation.metrics,
-      noise_levels=config.evaluation.noise_levels,
-      thorough=True,
-      target=config.target,
-    )
-    skipped = optax.tree.get(states[name].opt_state, 'total_notfinite')
-    rows += [
-      {'method': name, 'seed': seed, 'split': 'test'}
-      | {'skipped_steps': int(skipped[i])}
-      | {key: float(values[i]) for key, values in scores.items()}
-      for i, seed in enumerate(seeds)
-    ]
-  named: Any = curves  # np.savez has keyword arguments of its own
-  np.savez_compressed(workdir / 'curves.npz', **named)
-  runs.write_lines(workdir / 'results.jsonl', rows)
-  return report.write(workdir)
+  return _Trained(
+    states,
+    curves,
+    header | {'seconds_per_step': seconds, 'seconds_of_rehearsals': rehearsed},
+  )
 
 
-def _make(config: config_dict.ConfigDict, name: str) -> _Method:
-  """One method of a configuration, vmapped over seeds, not compiled yet."""
+def _check(config: config_dict.ConfigDict, name: str) -> None:
+  """Refuses a method that changes what all must share."""
+  configuration.with_method(config, name)
   shared = sorted(set(config.methods[name]) - _OF_A_METHOD)
   if shared:
     raise ValueError(
       f'The method {name!r} changes {shared}, which all methods of a comparison'
       f' must share; it may change {sorted(_OF_A_METHOD)}.'
     )
-  changed = configuration.with_method(config, name)
-  experiment = training.make(changed)
+
+
+def _make(
+  config: config_dict.ConfigDict, name: str, steps_per_epoch: int
+) -> _Method:
+  """One method of a configuration, vmapped over seeds, not compiled yet."""
+  experiment = training.make(
+    configuration.with_method(config, name), steps_per_epoch
+  )
   predict = evaluation.make_predict(
-    experiment.model, config.evaluation.noise_scale.to_dict()
+    experiment.model,
+    config.evaluation.noise_scale.to_dict(),
+    data.finish(config),
   )
 
   def train_steps(state: training.TrainState, batches: Any) -> Any:
     return lax.scan(experiment.train_step, state, batches)
 
+  def ready(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(jax.vmap(function))
+
   return _Method(
-    init=jax.jit(jax.vmap(experiment.init)),
+    init=ready(experiment.init),
     train_steps=jax.jit(jax.vmap(train_steps), donate_argnums=0),
     predict=jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
+    rehearsals=rehearsals.Rehearsals(experiment, ready, _stack),
+  )
+
+
+def _evaluation_batches(inputs: Sequence[data.Data], split: str) -> Any:
+  """Batches [seeds, ...]: every seed standardises by its own training rows."""
+  return (
+    _stack(batch)
+    for batch in zip(*(one.evaluation(split) for one in inputs), strict=True)
   )
 
 

@@ -1,8 +1,10 @@
 """Reading configurations: arguments of config files, methods, flags."""
 
+import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -10,7 +12,7 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
-from experiments import methods
+from experiments.methods import presets
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -72,15 +74,20 @@ def begin(
     **choices: for each topic of the file's own the words that it may be given.
 
   Returns:
-    A configuration with `seed`, `max_skipped_steps`, `methods` and `compare`;
-    and the words given, where `method` and `smoke` are topics, too.
+    A configuration with `seed`, `max_skipped_steps`, `method`, `methods`,
+    `compare`, `subject` and `num_tuning_seeds`; and the words given, where
+    `method` and `smoke` are topics, too.
   """
   config = config_dict.ConfigDict()
   config.seed = 0
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
-  config.methods = methods.standard()
+  config.method = {'name': 'weighted'}  # by config.weighting
+  config.methods = presets.presets()
   # The first is the reference for time.
   config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
+  config.subject = ''  # the method that the report tests against each other one
+  # Runs of each value of a method's grid, of which validation chooses.
+  config.num_tuning_seeds = 0  # 0: nothing is tried
   given = words(arg, **choices, method=tuple(config.methods), smoke=('smoke',))
   return config, given
 
@@ -99,9 +106,9 @@ def with_method(
   """The configuration of one of `config.methods`.
 
   Args:
-    config: a configuration with `methods`, a mapping name -> changes. The
-      change of `weighting` replaces it whole, since each rule has its own
-      parameters; the others are merged.
+    config: a configuration with `methods`, a mapping name -> changes. Those of
+      `method` and `weighting` replace it whole, since each has parameters of
+      its own; the others are merged. `grid` changes nothing: see `candidates`.
     method: a name in `config.methods`.
 
   Returns:
@@ -118,16 +125,74 @@ def with_method(
     )
   changed = config_dict.ConfigDict(config.to_dict())
   changes = config.methods[method].to_dict()
-  if 'weighting' in changes:
-    weighting = changes.pop('weighting')
-    with changed.unlocked():
-      changed.weighting = weighting
+  changes.pop('grid', None)
+  with changed.unlocked():
+    for whole in ('method', 'weighting'):
+      if whole in changes:
+        changed[whole] = changes.pop(whole)
   changed.lock()
   changed.update(changes)
   return changed
 
 
-def flatten(config: config_dict.ConfigDict) -> Iterator[tuple[str, object]]:
+def candidates(
+  config: config_dict.ConfigDict, method: str
+) -> list[dict[str, Any]]:
+  """What a method's grid tries: all combinations of its values.
+
+  Args:
+    config: a configuration with `methods`.
+    method: a name in it.
+
+  Returns:
+    For each candidate the changes, dotted key -> value; one without changes if
+    the method has no grid.
+
+  Examples:
+    >>> method = {'grid': {'weighting': {'c': (0.2, 0.4)}}}
+    >>> config = config_dict.ConfigDict({'methods': {'cagrad': method}})
+    >>> candidates(config, 'cagrad')
+    [{'weighting.c': 0.2}, {'weighting.c': 0.4}]
+  """
+  grid = dict(flatten(config.methods[method].get('grid', {})))
+  return [
+    dict(zip(grid, values, strict=True))
+    for values in itertools.product(*grid.values())
+  ]
+
+
+def with_values(
+  config: config_dict.ConfigDict, method: str, values: Mapping[str, Any]
+) -> config_dict.ConfigDict:
+  """A copy whose method has these values, one of `candidates`, and no grid.
+
+  Args:
+    config: a configuration with `methods`.
+    method: a name in it.
+    values: dotted key -> value; a key may be one that the preset does not set.
+
+  Returns:
+    The changed copy.
+  """
+  changed = config_dict.ConfigDict(config.to_dict())
+  changes = changed.methods[method]
+  with changed.unlocked():
+    for path, value in values.items():
+      *above, last = path.split('.')
+      place = changes
+      for key in above:
+        if key not in place:
+          place[key] = {}
+        place = place[key]
+      place[last] = value
+    if 'grid' in changes:
+      del changes['grid']
+  return changed
+
+
+def flatten(
+  config: config_dict.ConfigDict | Mapping[str, Any],
+) -> Iterator[tuple[str, Any]]:
   """All keys, with dots, and their values; mappings without keys left out."""
   for key, value in config.items():
     if isinstance(value, config_dict.ConfigDict):

@@ -50,7 +50,15 @@ def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
   return {k: batch[k] for k in (*modalities, *lengths) if k in batch}
 
 
-def make_predict(model: Any, noise_scale: Mapping[str, float]) -> Predict:
+def _as_it_is(batch: Batch) -> Batch:
+  return batch
+
+
+def make_predict(
+  model: Any,
+  noise_scale: Mapping[str, float],
+  finish: Callable[[Batch], Batch] = _as_it_is,
+) -> Predict:
   """Makes the pure function from one batch and a condition to the outputs.
 
   Noise comes first: every feature of modality m gets level · scaleₘ · N(0, 1),
@@ -66,12 +74,15 @@ def make_predict(model: Any, noise_scale: Mapping[str, float]) -> Predict:
       evaluation mode, as `mimo_jax.nn.LateFusion` does.
     noise_scale: modality -> standard deviation of noise of level 1, in the
       units of its input: 1 for standardised inputs.
+    finish: what remains to be done to the inputs on the device, before noise,
+      which is in the units of finished ones: `data.finish`.
 
   Returns:
     `predict(variables, batch, condition, index)` -> outputs. The batch has an
-    array [batch, ...] of floats for each modality, and for sequences
-    [batch, time, ...], padded on the right, may have `<modality>_length`
-    [batch], which the model gets too. The condition is data, so that one
+    array [batch, ...] for each modality, of floats once finished, and for
+    sequences [batch, time, ...], padded on the right, may have
+    `<modality>_length` [batch], which the model gets too. The condition is
+    data, so that one
     compilation serves all. For seeds at once:
     `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
 
@@ -102,7 +113,7 @@ def make_predict(model: Any, noise_scale: Mapping[str, float]) -> Predict:
   ) -> Outputs:
     key = jax.random.fold_in(jax.random.key(_NOISE_SEED), index)
     keys = jax.random.split(key, len(modalities))
-    inputs = model_inputs(batch, modalities)
+    inputs = dict(finish(model_inputs(batch, modalities)))
     for i, name in enumerate(modalities):
       value = jnp.asarray(inputs[name])
       scale = (condition.noise * noise_scale[name]).astype(value.dtype)

@@ -1,5 +1,6 @@
 """The figures of a comparison."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ _COLOURS = (
   '#0072B2',
   '#F0E442',
 )
+_MARKERS = ('o', 's', '^', 'D')  # the next one when colours are used up
+_COLUMNS = 5  # of methods side by side
 # Any: Matplotlib types its parameters one by one.
 _STYLE: dict[Any, Any] = {
   'font.size': 9,
@@ -62,7 +65,10 @@ def accuracy(
     },
   }
   with mpl.rc_context(_STYLE):
-    canvas = figure.Figure(figsize=(11, 3.6), layout='constrained', dpi=150)
+    # Wide enough that the points of all methods stay apart.
+    size = (max(11, 0.05 * len(scores) * (2 * len(some) + 2)), 3.6)
+    size = (min(size[0], 18), 3.6 if len(scores) < 8 else 4.4)
+    canvas = figure.Figure(figsize=size, layout='constrained', dpi=150)
     for axes, (title, columns) in zip(
       canvas.subplots(1, 2), panels.items(), strict=True
     ):
@@ -75,7 +81,7 @@ def accuracy(
           np.arange(len(points)) + offset,
           [point.mean for point in points],
           yerr=[point.error for point in points],
-          fmt='o',
+          fmt=_marker(i),
           markersize=4.5,
           capsize=2,
           color=_COLOURS[i % len(_COLOURS)],
@@ -103,16 +109,21 @@ def curves(
     objectives: the names of the K objectives, the primary one first.
     path: where the PNG goes.
   """
+  columns = min(len(methods), _COLUMNS)
+  rows = math.ceil(len(methods) / columns)
+  kinds = ('losses', 'weights')
   with mpl.rc_context(_STYLE):
     canvas = figure.Figure(
-      figsize=(2.6 * len(methods) + 1, 4.6), layout='constrained', dpi=150
+      figsize=(2.6 * columns + 1, 4.6 * rows), layout='constrained', dpi=150
     )
-    grid = canvas.subplots(
-      2, len(methods), sharex=True, sharey='row', squeeze=False
-    )
-    kinds = ('losses', 'weights')
-    for column, method in enumerate(methods):
-      for axes, kind in zip(grid[:, column], kinds, strict=True):
+    grid = canvas.subplots(2 * rows, columns, sharex=True, squeeze=False)
+    for kind, part in zip(kinds, (grid[0::2], grid[1::2]), strict=True):
+      panels = part.flatten()
+      for axes in panels[1:]:
+        axes.sharey(panels[0])
+      for axes in panels[len(methods) :]:
+        axes.set_visible(False)
+      for axes, method in zip(panels, methods, strict=False):
         runs = values[f'{kind}/{method}']
         steps = np.arange(1, runs.shape[1] + 1)
         for i, objective in enumerate(objectives):
@@ -128,10 +139,15 @@ def curves(
           axes.set_title(method, fontsize=10)
         else:
           axes.set_xlabel('step')
-    grid[0, 0].set_ylabel('loss, mean over seeds')
-    grid[1, 0].set_ylabel('weight, mean over seeds')
+    for row in range(rows):
+      grid[2 * row, 0].set_ylabel('loss, mean over seeds')
+      grid[2 * row + 1, 0].set_ylabel('weight, mean over seeds')
     _legend(canvas)
     canvas.savefig(path)
+
+
+def _marker(i: int) -> str:
+  return _MARKERS[i // len(_COLOURS) % len(_MARKERS)]
 
 
 def _legend(canvas: figure.Figure) -> None:
@@ -140,7 +156,7 @@ def _legend(canvas: figure.Figure) -> None:
   canvas.legend(
     handles,
     labels,
-    ncols=len(labels),
+    ncols=min(len(labels), 8),
     loc='outside lower center',
     frameon=False,
   )

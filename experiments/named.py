@@ -1,6 +1,6 @@
 """Makes what a configuration names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -29,13 +29,18 @@ def lookup(module: Any, name: str) -> Any:
   return found
 
 
-def make(module: Any, settings: Mapping[str, Any]) -> Any:
+def make(
+  module: Any,
+  settings: Mapping[str, Any],
+  adapt: Callable[[Any], Any] = lambda made: made,
+) -> Any:
   """Calls the function of a module that `settings['name']` names.
 
   Args:
     module: where to look.
     settings: `name` and the function's keyword arguments. An argument that is
       such a mapping itself is made first.
+    adapt: changes each argument that was made so, a schedule say.
 
   Returns:
     What the function returns.
@@ -53,7 +58,7 @@ def make(module: Any, settings: Mapping[str, Any]) -> Any:
     ValueError: optax.sgd does not take {'lr': 0.1}: ...
   """
   arguments = {
-    key: make(module, value)
+    key: adapt(make(module, value))
     if isinstance(value, Mapping) and 'name' in value
     else value
     for key, value in settings.items()

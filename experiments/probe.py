@@ -171,6 +171,7 @@ def probe(
   num_classes: int,
   target: str = 'label',
   l2: float = 1e-3,
+  finish: Callable[[evaluation.Batch], evaluation.Batch] = lambda batch: batch,
 ) -> dict[str, float]:
   """Linear probes of a model's frozen encoders, each alone and all together.
 
@@ -186,6 +187,7 @@ def probe(
     num_classes: the number of classes.
     target: the name of the labels [batch] in the batches.
     l2: the strength of the penalty, above 0.
+    finish: what remains to be done to the inputs on the device: `data.finish`.
 
   Returns:
     Test accuracies: `probe/<modality>`, from the features of that modality
@@ -210,7 +212,13 @@ def probe(
     {'probe/a': 0.5, 'probe/b': 0.5, 'probe/fused': 1.0}
   """
   modalities = sorted(model.encoders)
-  apply = jax.jit(functools.partial(model.apply, method='features'))
+
+  @jax.jit
+  def apply(variables: Any, inputs: evaluation.Batch) -> dict[str, jax.Array]:
+    features: dict[str, jax.Array] = model.apply(
+      variables, dict(finish(inputs)), method='features'
+    )
+    return features
 
   def collect(
     batches: Iterable[evaluation.Batch],
@@ -311,7 +319,7 @@ def main(argv: list[str]) -> None:
     )
   runs.open_workdir(workdir, config)
   inputs = data.open_data(config, config.seed, configuration.MANUAL_DIR.value)
-  experiment = training.make(config)
+  experiment = training.make(config, inputs.steps_per_epoch)
   checkpoints = runs.Checkpoints(workdir)
   restored = checkpoints.restore(
     jax.eval_shape(
@@ -329,6 +337,7 @@ def main(argv: list[str]) -> None:
     inputs.evaluation('test'),
     num_classes=config.model.num_classes,
     target=config.target,
+    finish=data.finish(config),
   )
   print(f'Linear probes after {int(state.step)} steps, test accuracy:')
   for name, score in scores.items():

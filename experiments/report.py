@@ -30,6 +30,7 @@ class Results(NamedTuple):
   scores: Mapping[str, Mapping[str, Values]]  # method -> score -> [seeds]
   skipped: Mapping[str, Sequence[int]]  # method -> non-finite steps, [seeds]
   seconds: Mapping[str, Values]  # method -> seconds a step, [calls]
+  rehearsals: Mapping[str, float]  # method -> seconds of all together
 
 
 def read(workdir: pathlib.Path) -> Results:
@@ -61,7 +62,36 @@ def read(workdir: pathlib.Path) -> Results:
     scores=scores,
     skipped=skipped,
     seconds={k: np.array(v) for k, v in header['seconds_per_step'].items()},
+    rehearsals={
+      k: sum(v) for k, v in header.get('seconds_of_rehearsals', {}).items()
+    },
   )
+
+
+def summary(results: Results) -> dict[str, dict[str, Values]]:
+  """What methods are compared by: column -> method -> [seeds], in 0..1."""
+
+  def score(name: str) -> dict[str, Values]:
+    return {method: scores[name] for method, scores in results.scores.items()}
+
+  def over_modalities(kind: str, reduce: Any) -> dict[str, Values]:
+    return {
+      method: reduce(
+        [scores[f'{kind}/{name}'] for name in results.modalities], 0
+      )
+      for method, scores in results.scores.items()
+    }
+
+  primary, *others = results.metrics
+  columns = {
+    'fused': score(f'{primary}/fused'),
+    **{_words(metric): score(f'{metric}/fused') for metric in others},
+    'uni-modal mean': over_modalities(primary, np.mean),
+    'worst missing': over_modalities('missing', np.min),
+  }
+  if results.header['config']['evaluation']['noise_levels']:
+    columns['robustness'] = score('relative_robustness')
+  return columns
 
 
 def tables(workdir: pathlib.Path) -> str:
@@ -73,28 +103,12 @@ def tables(workdir: pathlib.Path) -> str:
   def score(name: str) -> dict[str, Values]:
     return {method: results.scores[method][name] for method in methods}
 
-  def over_modalities(kind: str, reduce: Any) -> dict[str, Values]:
-    return {
-      method: reduce(
-        [results.scores[method][f'{kind}/{name}'] for name in modalities], 0
-      )
-      for method in methods
-    }
-
-  primary, *others = results.metrics
+  primary = results.metrics[0]
   levels = results.header['config']['evaluation']['noise_levels']
-  summary = {
-    'fused': score(f'{primary}/fused'),
-    **{_words(metric): score(f'{metric}/fused') for metric in others},
-    'uni-modal mean': over_modalities(primary, np.mean),
-    'worst missing': over_modalities('missing', np.min),
-  }
-  if levels:
-    summary['robustness'] = score('relative_robustness')
+  columns = summary(results)
   reference = methods[0]
   relative = {
-    method: f'{_relative(results.seconds, method, reference):.2f}'
-    for method in methods
+    method: f'{_relative(results, method, reference):.2f}' for method in methods
   }
   plural = 's' if number > 1 else ''
   diverged = [
@@ -109,7 +123,7 @@ def tables(workdir: pathlib.Path) -> str:
       f'Test {title} in %, mean ± standard error over {number} seed{plural}.'
       ' **Bold** is the best of its column; = is a tie with it: over the same'
       ' seeds, a difference of no more than its own standard error.',
-      _table(summary, {f'time / {reference}': relative}),
+      _table(columns, {f'time / {reference}': relative}),
       "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
       ' Worst missing: fused, without the modality that is missed most (zeros'
       ' for its input).'
@@ -121,7 +135,9 @@ def tables(workdir: pathlib.Path) -> str:
         else ''
       )
       + f' Time: seconds a training step relative to {reference}, all seeds in'
-      ' one program, median over calls.',
+      ' one program, median over calls; with what a method does between steps,'
+      ' shared out over them.',
+      *_tests(results, columns),
       f'{title.capitalize()} of each modality alone, by its own output:',
       _table({name: score(f'{primary}/{name}') for name in modalities}),
       f'Fused {title} without one modality:',
@@ -160,8 +176,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   header = results.header
   config = header['config']
   versions = ', '.join(f'{k} {v}' for k, v in header['versions'].items())
+  choices = {one['method']: _choice(one) for one in header.get('tuning', [])}
   methods = '\n'.join(
-    f'- `{name}`: {_changes(config["methods"][name])}'
+    f'- `{name}`: {_changes(config["methods"][name])}{choices.get(name, "")}'
     for name in results.scores
   )
   path = workdir / 'report.md'
@@ -187,24 +204,83 @@ def _words(metric: str) -> str:
 
 def _changes(changes: Mapping[str, Any]) -> str:
   """One method's changes to the configuration, for people."""
-  weighting = dict(changes.get('weighting', {}))
-  name = weighting.pop('name', None)
-  arguments = ', '.join(f'{k}={v}' for k, v in weighting.items())
-  words = [f'weighting `{name}({arguments})`'] if name else []
+  words = []
+  for topic in ('method', 'weighting'):
+    arguments = dict(changes.get(topic, {}))
+    if name := arguments.pop('name', None):
+      given = ', '.join(f'{k}={v}' for k, v in arguments.items())
+      words.append(f'{topic} `{name}({given})`')
   words += [
     f'{topic} {key} = {value}'
     for topic, values in changes.items()
-    if topic != 'weighting' and isinstance(values, Mapping)
+    if topic not in ('method', 'weighting', 'grid')
+    and isinstance(values, Mapping)
     for key, value in values.items()
   ]
   return ', '.join(words)
 
 
-def _relative(
-  seconds: Mapping[str, Values], method: str, reference: str
-) -> float:
-  """Median ratio of two methods' times, call by call."""
-  return float(np.median(seconds[method] / seconds[reference]))
+def _choice(tuned: Mapping[str, Any]) -> str:
+  """What was tried of a method's grid, and what validation chose."""
+  candidates = tuned['candidates']
+  if len(candidates) == 1:
+    return ''
+  chosen = runs.best_candidate(candidates)
+  tried = []
+  for candidate in candidates:
+    mean = 100 * np.mean(candidate['validation'])
+    values = ', '.join(
+      f'{path.split(".")[-1]}={value}'
+      for path, value in candidate['values'].items()
+    )
+    text = f'{values} ({mean:.2f})'
+    tried.append(f'**{text}**' if candidate == chosen else text)
+  return (
+    f'; of {"; ".join(tried)} by the fused output on validation, mean over'
+    f' {len(chosen["validation"])} seeds'
+  )
+
+
+def _relative(results: Results, method: str, reference: str) -> float:
+  """Median ratio of two methods' times, call by call; rehearsals shared out."""
+  theirs = results.seconds[reference]
+  step = np.median(results.seconds[method] / theirs)
+  rehearsal = results.rehearsals.get(method, 0.0)
+  steps = results.header['config']['steps']
+  return float(step + rehearsal / steps / np.median(theirs))
+
+
+def _tests(
+  results: Results, columns: Mapping[str, Mapping[str, Values]]
+) -> list[str]:
+  """The subject of a comparison against each other method."""
+  subject = results.header['config'].get('subject')
+  others = [method for method in results.scores if method != subject]
+  if subject not in results.scores or not others:
+    return []
+  found = {
+    (column, method): statistics.difference(
+      100 * values[subject], 100 * values[method]
+    )
+    for column, values in columns.items()
+    for method in others
+  }
+  corrected = statistics.holm(
+    {f'{i}': one.p_value for i, one in enumerate(found.values())}
+  )
+  cells: dict[str, dict[str, str]] = {column: {} for column in columns}
+  for (column, method), one, p_value in zip(
+    found, found.values(), corrected.values(), strict=True
+  ):
+    mean, error = one.estimate
+    text = f'{mean:+.2f} ± {error:.2f}'
+    cells[column][method] = f'**{text}**' if p_value < 0.05 else text
+  return [
+    f'What `{subject}` has more than each other method, over the same seeds;'
+    ' **bold** if p < 0.05 in a paired t test, corrected by Holm for the'
+    f' {len(found)} tests of this table:',
+    _lines(cells),
+  ]
 
 
 def _table(
@@ -226,6 +302,11 @@ def _table(
         text += ' ='
       cells[column][method] = text
   cells |= {name: dict(column) for name, column in (extra or {}).items()}
+  return _lines(cells)
+
+
+def _lines(cells: Mapping[str, Mapping[str, str]]) -> str:
+  """Markdown table of column -> method -> text, a row a method."""
   methods = list(next(iter(cells.values())))
   lines = [['method', *cells]] + [
     [method, *(column[method] for column in cells.values())]

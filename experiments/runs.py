@@ -3,14 +3,16 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import config_dict
@@ -112,6 +114,32 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
       ' numbers without one cannot be reported.'
     )
   return rows
+
+
+def best_candidate(candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """The candidate whose `validation` [seeds] has the best mean.
+
+  Args:
+    candidates: each with `values`, and `validation` if there are several.
+
+  Returns:
+    The best one; of equal ones the first. NaN is worse than any number.
+
+  Examples:
+    >>> best_candidate([
+    ...   {'values': {'c': 1}, 'validation': [0.5, 0.7]},
+    ...   {'values': {'c': 2}, 'validation': [0.6, 0.7]},
+    ... ])['values']
+    {'c': 2}
+  """
+  if len(candidates) == 1:
+    return candidates[0]
+
+  def mean(candidate: Mapping[str, Any]) -> float:
+    value = float(np.mean(candidate['validation']))
+    return -math.inf if math.isnan(value) else value
+
+  return max(candidates, key=mean)
 
 
 class Checkpoints:

@@ -1,9 +1,11 @@
 """Means, standard errors and ties over seeds."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 
 class Estimate(NamedTuple):
@@ -66,3 +68,64 @@ def ties(values: dict[str, npt.NDArray[Any]]) -> tuple[str, list[str]]:
       if difference.mean == 0 or difference.mean <= difference.error:
         tied.append(name)
   return best, tied
+
+
+class Difference(NamedTuple):
+  """One method against another, over the same seeds."""
+
+  estimate: Estimate  # of the differences
+  p_value: float  # NaN for a single seed
+
+
+def difference(
+  values: npt.NDArray[Any], others: npt.NDArray[Any]
+) -> Difference:
+  """The mean difference over paired runs, and a paired t test of it.
+
+  The test is two-sided, of no difference in the mean. Runs that all differ by
+  the same have p = 1 if that is zero, else 0.
+
+  Args:
+    values: of one method, [seeds].
+    others: of another one, on the same seeds.
+
+  Returns:
+    The difference, positive where `values` are higher.
+
+  Examples:
+    >>> import numpy as np
+    >>> difference(np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.8, 0.5]))
+    Difference(estimate=Estimate(mean=0.100, error=0.057), p_value=0.225)
+  """
+  gained = values - others
+  if len(gained) < 2:
+    p_value = float('nan')
+  elif np.ptp(gained) == 0:  # the test would divide by their deviation
+    p_value = float(gained[0] == 0)
+  else:
+    p_value = float(stats.ttest_1samp(gained, 0).pvalue)
+  return Difference(estimate(gained), p_value)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+  """Holm's step-down correction of several tests.
+
+  The i-th smallest of n (i from 0) is multiplied by n − i; none becomes smaller
+  than one before it, or larger than 1.
+
+  Args:
+    p_values: test -> p.
+
+  Returns:
+    Test -> corrected p, in the same order; NaN stays, and is not counted.
+
+  Examples:
+    >>> holm({'a': 0.01, 'b': 0.04, 'c': 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+  """
+  known = {name: p for name, p in p_values.items() if not np.isnan(p)}
+  corrected, largest = dict(p_values), 0.0
+  for i, name in enumerate(sorted(known, key=known.__getitem__)):
+    largest = max(largest, min(1.0, (len(known) - i) * known[name]))
+    corrected[name] = largest
+  return corrected

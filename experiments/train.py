@@ -25,6 +25,7 @@ from ml_collections import config_dict
 from experiments import configuration
 from experiments import data
 from experiments import evaluation
+from experiments import rehearsals
 from experiments import runs
 from experiments import training
 
@@ -50,8 +51,8 @@ def train(
     FloatingPointError: if so many steps in a row were not finite that the
       optimizer no longer skips them.
   """
-  experiment = training.make(config)
   inputs = data.open_data(config, config.seed, manual_dir)
+  experiment = training.make(config, inputs.steps_per_epoch)
   workdir = runs.open_workdir(workdir, config)
   checkpoints = runs.Checkpoints(workdir)
 
@@ -75,8 +76,13 @@ def train(
   train_step = jax.jit(experiment.train_step, donate_argnums=0)
   predict = jax.jit(
     evaluation.make_predict(
-      experiment.model, config.evaluation.noise_scale.to_dict()
+      experiment.model,
+      config.evaluation.noise_scale.to_dict(),
+      data.finish(config),
     )
+  )
+  rehearsing = rehearsals.Rehearsals(
+    experiment, jax.jit, lambda batches: batches[0]
   )
   start = int(state.step)
   events = tensorboardX.SummaryWriter(
@@ -101,6 +107,8 @@ def train(
         events.add_scalar(name, value, row['step'])
 
     for step in range(start + 1, config.steps + 1):
+      if rehearsing.is_due(step - 1):
+        state, _ = rehearsing.run(state, [inputs], step - 1)
       state, metrics = train_step(state, next(inputs.train))
       progress_bar.update()
       is_last = step == config.steps

@@ -1,7 +1,8 @@
 """The pure training step that every runner uses, and what it is made of."""
 
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,45 +11,38 @@ import optax
 from ml_collections import config_dict
 
 import mimo_jax
+from experiments import data
+from experiments import methods
 from experiments import named
+from experiments.methods import base
 from mimo_jax import nn
 
-Batch = Mapping[str, Any]
-
-
-class TrainState(NamedTuple):
-  """All that changes in training."""
-
-  step: jax.Array  # [] int32, steps taken
-  params: Any
-  model_state: Any  # the model's other collections: batch statistics; or {}
-  opt_state: optax.OptState  # the optimizer's and the weighting's state
-  key: jax.Array  # never changes; each step's key is folded from it
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    """What Flax applies: params and the other collections."""
-    return {'params': self.params, **self.model_state}
+Batch = base.Batch
+TrainState = base.TrainState
 
 
 class Experiment(NamedTuple):
   """What a configuration describes, ready to run."""
 
-  objectives: tuple[str, ...]  # ('fused', modality, ...)
+  objectives: tuple[str, ...]  # ('fused', modality, ...): the outputs' losses
   model: nn.LateFusion
   init: Callable[[jax.Array, Batch], TrainState]
   train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+  rehearsal: base.Rehearsal | None  # what to do between steps
+  steps_per_epoch: int
 
 
-def make(config: config_dict.ConfigDict) -> Experiment:
+def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
   """Builds the model, the optimizer and the training step of a configuration.
 
   Args:
-    config: with `model`, `loss`, `target`, `weighting`, `gradient_transforms`,
-      `optimizer` and `max_skipped_steps`. Each sub-dictionary is the keyword
-      arguments of one function, and its `name` that function's name: in
-      `mimo_jax.nn`, `mimo_jax.weightings` and `optax`. A value that is such a
-      dictionary, as the schedule of a learning rate, is made likewise.
+    config: with `model`, `loss`, `target`, `method`, `weighting`,
+      `gradient_transforms`, `optimizer` and `max_skipped_steps`. Each
+      sub-dictionary is the keyword arguments of one function, and its `name`
+      that function's name: in `mimo_jax.nn`, `experiments.methods`,
+      `mimo_jax.weightings` and `optax`. A value that is such a dictionary, as
+      the schedule of a learning rate, is made likewise.
+    steps_per_epoch: steps in which the training rows are seen once.
 
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
@@ -56,79 +50,94 @@ def make(config: config_dict.ConfigDict) -> Experiment:
     {objective: []}}`. Both are pure, so they may be jitted, scanned over
     batches and vmapped over seeds.
   """
-  model = make_model(config.model)
-  objectives = ('fused', *sorted(model.encoders))
-  losses_of = named.lookup(nn, config.loss)
-  optimizer = optax.chain(
-    mimo_jax.balance(
-      named.make(mimo_jax.weightings, config.weighting.to_dict()),
-      objectives=objectives,
-    ),
-    # A step that is not finite is skipped by all that follows.
-    optax.apply_if_finite(
-      optax.chain(
-        *(named.make(optax, each) for each in config.gradient_transforms),
-        named.make(optax, config.optimizer.to_dict()),
-      ),
-      config.max_skipped_steps,
-    ),
+  task = base.Task(
+    model=make_model(config.model),
+    losses_of=named.lookup(nn, config.loss),
+    target=config.target,
+    weighting=named.make(mimo_jax.weightings, config.weighting.to_dict()),
+    optimizer=functools.partial(_make_optimizer, config),
+    steps_per_epoch=steps_per_epoch,
   )
+  method = _make_method(config, task)
+  optimizer = optax.chain(
+    method.gradients,
+    # A step that is not finite is skipped by all that follows.
+    optax.apply_if_finite(method.optimizer, config.max_skipped_steps),
+  )
+  finish = data.finish(config)
 
   def init(key: jax.Array, batch: Batch) -> TrainState:
-    model_state = model.init(key, batch)
+    batch = finish(batch)
+    model_state = method.model.init(key, batch)
     params = model_state.pop('params')
-    return TrainState(
-      jnp.zeros((), jnp.int32),
-      params,
-      model_state,
-      optimizer.init(params),
-      key,
+    state = TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=model_state,
+      opt_state=optimizer.init(params),
+      memory=(),
+      key=key,
+    )
+    return method.init(state, batch)
+
+  def update(
+    state: TrainState, batch: Batch, key: jax.Array, phase: Any
+  ) -> tuple[TrainState, base.Losses]:
+    def losses_fn(params: Any) -> tuple[base.Losses, base.Seen]:
+      return method.losses(state._replace(params=params), batch, key, phase)
+
+    losses, pullback, seen = jax.vjp(losses_fn, state.params, has_aux=True)
+    updates, opt_state = optimizer.update(
+      pullback, state.opt_state, state.params, losses=losses, **seen.observed
+    )
+    # What a skipped update saw is forgotten with it.
+    is_finite = optax.tree.get(opt_state, 'last_finite')
+    model_state, memory = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      (seen.model_state, seen.memory),
+      (state.model_state, state.memory),
+    )
+    return (
+      state._replace(
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+        memory=memory,
+      ),
+      losses,
     )
 
   def train_step(
     state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Any]]:
-    step_key = jax.random.fold_in(state.key, state.step)
-
-    def losses_fn(params: Any) -> tuple[dict[str, jax.Array], Any]:
-      logits, model_state = model.apply(
-        {'params': params, **state.model_state},
-        batch,
-        train=True,
-        rngs={'dropout': step_key},
-        mutable=list(state.model_state),
-      )
-      return losses_of(logits, batch[config.target]), model_state
-
-    losses, pullback, model_state = jax.vjp(
-      losses_fn, state.params, has_aux=True
-    )
-    updates, opt_state = optimizer.update(
-      pullback, state.opt_state, state.params, losses=losses
-    )
-    weights = optax.tree.get(opt_state, 'weights')
-    # Batch statistics of a skipped step are forgotten with it.
-    is_finite = optax.tree.get(opt_state, 'last_finite')
-    model_state = jax.tree.map(
-      lambda new, old: jnp.where(is_finite, new, old),
-      model_state,
-      state.model_state,
-    )
+    batch = finish(batch)
+    key = jax.random.fold_in(state.key, state.step)
+    losses: base.Losses = {}
+    for i, phase in enumerate(method.phases):
+      phase_key = key if i == 0 else jax.random.fold_in(key, i)
+      state, of_phase = update(state, batch, phase_key, phase)
+      losses |= of_phase
+    weights = optax.tree.get(state.opt_state, 'weights')
     return (
-      TrainState(
-        state.step + 1,
-        optax.apply_updates(state.params, updates),
-        model_state,
-        opt_state,
-        state.key,
-      ),
+      state._replace(step=state.step + 1),
       {
-        'losses': losses,
-        'weights': {name: weights[i] for i, name in enumerate(objectives)},
+        'losses': {name: losses[name] for name in method.objectives},
+        'weights': {
+          # A method that does not weigh adds up.
+          name: jnp.ones_like(losses[name]) if weights is None else weights[i]
+          for i, name in enumerate(method.objectives)
+        },
       },
     )
 
-  return Experiment(objectives, model, init, train_step)
+  return Experiment(
+    task.objectives,
+    method.model,
+    init,
+    train_step,
+    _finished(method.rehearsal, finish),
+    steps_per_epoch,
+  )
 
 
 def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
@@ -144,4 +153,56 @@ def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
     # LateFusion makes it, with the number of classes.
     fusion=functools.partial(named.lookup(nn, fusion.pop('name')), **fusion),
     **settings,
+  )
+
+
+def _make_method(
+  config: config_dict.ConfigDict, task: base.Task
+) -> base.Method:
+  """The method that `config.method` names, for a task."""
+  options = config.method.to_dict()
+  module = named.lookup(methods, options.pop('name'))
+  known = list(inspect.signature(module.make).parameters)[1:]
+  if unknown := sorted(set(options) - set(known)):
+    raise ValueError(
+      f'{module.__name__}.make does not take {unknown}; expected some of'
+      f' {known} in config.method.'
+    )
+  method: base.Method = module.make(task, **options)
+  return method
+
+
+def _make_optimizer(
+  config: config_dict.ConfigDict, updates_per_step: int
+) -> optax.GradientTransformation:
+  """The user's transforms and optimizer; schedules count steps, not updates."""
+
+  def slowed(made: Any) -> Any:
+    return lambda count: made(count // updates_per_step)
+
+  adapt = slowed if updates_per_step > 1 else lambda made: made
+  return optax.chain(
+    *(named.make(optax, each, adapt) for each in config.gradient_transforms),
+    named.make(optax, config.optimizer.to_dict(), adapt),
+  )
+
+
+def _finished(
+  rehearsal: base.Rehearsal | None, finish: Callable[[Batch], Batch]
+) -> base.Rehearsal | None:
+  """The rehearsal for batches as the loader gives them."""
+  if rehearsal is None:
+    return None
+
+  def begin(state: TrainState, batch: Batch) -> Any:
+    return rehearsal.begin(state, finish(batch))
+
+  def walk(one: base.Pass) -> base.Pass:
+    def step(state: TrainState, scratch: Any, batch: Batch) -> Any:
+      return one.step(state, scratch, finish(batch))
+
+    return one._replace(step=step)
+
+  return rehearsal._replace(
+    begin=begin, passes=tuple(walk(one) for one in rehearsal.passes)
   )

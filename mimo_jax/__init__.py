@@ -8,6 +8,7 @@ from mimo_jax import solvers as solvers
 from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
 from mimo_jax._balance import BalanceState as BalanceState
+from mimo_jax._mla import orthogonal_head as orthogonal_head
 from mimo_jax._mmpareto import mmpareto as mmpareto
 from mimo_jax._ogm import ogm as ogm
 from mimo_jax._ogm import ogm_ge as ogm_ge
@@ -34,6 +35,7 @@ __all__ = [
   'mmpareto',
   'ogm',
   'ogm_ge',
+  'orthogonal_head',
   'solvers',
   'stateful',
   'stateless',

@@ -35,6 +35,11 @@ def check_encoder_of(rule: str, encoder_of: Any) -> None:
     )
 
 
+def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+  """The keys of a path of `jax.tree_util`, as strings."""
+  return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+
+
 def owners(
   rule: str,
   encoder_of: EncoderOf,
@@ -57,7 +62,7 @@ def owners(
   """
   found, paths = [], []
   for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    keys = tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+    keys = keys_of(path)
     owner = encoder_of(keys)
     if owner is not None and owner not in modalities:
       raise ValueError(

@@ -56,7 +56,7 @@ def batches_of(config, seed, number):
 
 def final_arrays(workdir, config):
   """All arrays of a finished run's last checkpoint, and its progress."""
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   batch = batches_of(config, config.seed, 1)[0]
   like = jax.eval_shape(experiment.init, jax.random.key(config.seed), batch)
   checkpoints = runs.Checkpoints(workdir)

@@ -40,7 +40,7 @@ def smoke(**changes):
 def test_step_is_the_hand_made_one():
   config = smoke(optimizer={'learning_rate': 0.1, 'momentum': 0.0})
   config.weighting.penalty = 2.0
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   batch = running.batches_of(config, 3, 1)[0]
   state = experiment.init(jax.random.key(7), batch)
 
@@ -72,7 +72,7 @@ def test_step_is_the_hand_made_one():
 
 def test_one_compilation_however_many_steps():
   config = smoke()
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   batches = running.batches_of(config, 0, 5)
   state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
   step = jax.jit(chex.assert_max_traces(experiment.train_step, n=1))
@@ -84,7 +84,7 @@ def test_one_compilation_however_many_steps():
 @pytest.mark.parametrize('method', ['joint', 'sum', 'mgda', 'mimo_3'])
 def test_seeds_under_vmap_are_the_runs_one_by_one(method):
   config = configuration.with_method(smoke(), method)
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   seeds = [2, 9]
   data_of = {seed: running.batches_of(config, seed, 4) for seed in seeds}
   alone = []
@@ -113,7 +113,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
     fused_only.weighting = {'name': 'fused_only'}
   results = []
   for config in (joint, fused_only):
-    experiment = training.make(config)
+    experiment = training.make(config, 15)
     batches = running.batches_of(config, 1, 6)
     state = experiment.init(jax.random.key(1), batches[0])
     start = state.params
@@ -133,7 +133,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
 
 def test_a_non_finite_batch_changes_nothing_but_the_counters():
   config = smoke()
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   good, _ = running.batches_of(config, 0, 2)
   state = experiment.init(jax.random.key(0), good)
   state, _ = experiment.train_step(state, good)
@@ -324,7 +324,7 @@ def test_what_is_drawn_anew_is_not_held_in_memory():
 
 def test_batch_statistics_of_a_skipped_step_are_forgotten():
   config = av_mnist.get_config('smoke')
-  experiment = training.make(config)
+  experiment = training.make(config, 15)
   generator = np.random.default_rng(0)
   good = {
     'image': generator.uniform(size=(4, 28, 28, 1)).astype(np.float32),
@@ -535,10 +535,10 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
     assert word in handwritten.__doc__
   batch = running.batches_of(config, 0, 1)[0]
   for method in config.methods:
-    experiment = training.make(configuration.with_method(config, method))
+    experiment = training.make(configuration.with_method(config, method), 15)
     init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
     after, metrics = jax.eval_shape(experiment.train_step, init, batch)
     assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(
       lambda a: a.shape, init
     )
-    assert set(metrics['losses']) == set(experiment.objectives)
+    assert set(metrics['losses']) >= set(experiment.objectives)

@@ -1,6 +1,11 @@
-"""Fusions and uni-modal logits, written out by hand."""
+"""Fusions and uni-modal logits, written out by hand.
+
+`reference/fusions.json` says where its numbers come from.
+"""
 
 import functools
+import json
+import pathlib
 
 import flax.linen
 import jax
@@ -10,6 +15,9 @@ import pytest
 
 from mimo_jax import nn
 
+REFERENCE = json.loads(
+  (pathlib.Path(__file__).parent / 'reference' / 'fusions.json').read_text()
+)
 CLASSES = 5
 # Not in sorted order, and of different widths.
 WIDTHS = {'visual': 4, 'audio': 3, 'text': 6}
@@ -20,8 +28,9 @@ FUSIONS = {
   'sum': nn.SumFusion,
   'film': nn.FiLMFusion,
   'gated': functools.partial(nn.GatedFusion, width=8),
+  'cosine': functools.partial(nn.CosineFusion, scale=4.0),
 }
-ANY_NUMBER = ('concat', 'hidden', 'sum')
+ANY_NUMBER = ('concat', 'hidden', 'sum', 'cosine')
 
 
 def rows(*shape, seed=0):
@@ -121,6 +130,168 @@ def test_modulation_is_of_two_modalities(fusion, attribute, key):
       fusion(CLASSES).init(key, features_of(names))
   with pytest.raises(ValueError, match=f"{attribute}='text' is no modality"):
     fusion(CLASSES, **{attribute: 'text'}).init(key, features_of(TWO))
+
+
+def cosines(features, kernel):
+  lengths = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(
+    kernel, axis=0
+  )
+  return features @ kernel / np.where(lengths == 0, 1, lengths)
+
+
+def test_cosines_are_those_of_recorded_numbers():
+  case = REFERENCE['cosine']
+  assert nn.CosineFusion(4).scale == case['scale']
+  params = {
+    name: {'kernel': jnp.asarray(kernel).T}
+    for name, kernel in case['kernels'].items()
+  }
+  features = jax.tree.map(
+    jnp.asarray, REFERENCE['features'], is_leaf=lambda x: isinstance(x, list)
+  )
+  logits = nn.CosineFusion(4).apply({'params': params}, features)
+  np.testing.assert_allclose(logits, case['logits'], rtol=1e-5, atol=1e-5)
+
+
+def test_shares_of_cosines_add_up_whatever_the_lengths():
+  model, batch = model_of('cosine', heads='share'), batch_of()
+  variables = variables_of(model, batch)
+  logits, state = model.apply(variables, batch, mutable=['intermediates'])
+  close(sum(logits[name] for name in WIDTHS), logits['fused'])
+  features = state['intermediates']['features']
+  for name, value in features.items():
+    kernel = variables['params']['fusion'][name]['kernel']
+    assert kernel.shape == (WIDTHS[name], CLASSES)
+    close(logits[name], 4 * cosines(wide(value), wide(kernel)))
+  # Each row and each column by a factor of its own.
+  lengths = {name: np.exp(rows(11, 1, seed=60)) for name in WIDTHS}
+  scaled = {name: features[name] * lengths[name] for name in WIDTHS}
+  params = jax.tree.map(
+    lambda kernel: kernel * np.exp(rows(1, CLASSES, seed=61)),
+    variables['params']['fusion'],
+  )
+  close(model.fuse({'params': {'fusion': params}}, scaled), logits['fused'])
+
+
+@pytest.mark.parametrize('size', [1e-12, 1e-30, 1e12, 1e30])
+def test_cosines_of_any_size_have_gradients(size):
+  fusion, cotangent = nn.CosineFusion(CLASSES), rows(11, CLASSES, seed=20)
+  features = {'audio': rows(11, 3), 'visual': rows(11, 4, seed=1)}
+  features['audio'][5] = 0
+  params = {
+    name: {'kernel': rows(WIDTHS[name], CLASSES, seed=i)}
+    for i, name in enumerate(TWO)
+  }
+  params['visual']['kernel'][:, 2] = 0
+
+  @jax.jit
+  def results(params, features):
+    def loss(params, features):
+      logits = fusion.apply({'params': params}, features)
+      return jnp.sum(logits * cotangent), logits
+
+    return jax.grad(loss, (0, 1), has_aux=True)(params, features)
+
+  def times(tree, factor):
+    return jax.tree.map(lambda leaf: jnp.float32(leaf * factor), tree)
+
+  gradients, logits = results(times(params, 1), times(features, 1))
+  (to_params, to_features), same = results(
+    times(params, size), times(features, size)
+  )
+  close(same, logits)
+  jax.tree.map(
+    close, (times(to_params, size), times(to_features, size)), gradients
+  )
+  # By finite differences in float64, away from what is zero.
+  step = {name: rows(11, WIDTHS[name], seed=70) for name in TWO}
+  step['audio'][5] = 0
+
+  def by_hand(move):
+    return 15 * sum(
+      cosines(
+        wide(features[name]) + move * step[name], wide(params[name]['kernel'])
+      )
+      for name in TWO
+    )
+
+  close(logits, by_hand(0))
+  slope = np.sum((by_hand(1e-6) - by_hand(-1e-6)) / 2e-6 * cotangent)
+  expected = sum(np.sum(wide(gradients[1][name]) * step[name]) for name in TWO)
+  np.testing.assert_allclose(expected, slope, rtol=1e-4)
+  for zero in (to_features['audio'][5], to_params['visual']['kernel'][:, 2]):
+    np.testing.assert_array_equal(zero, 0)
+  assert np.all(to_features['audio'][4] != 0)
+
+
+@pytest.mark.parametrize('scale', [0.0, -1.0, np.inf])
+def test_cosines_are_scaled_by_a_positive_number(scale, key):
+  with pytest.raises(ValueError, match=r'CosineFusion was given scale='):
+    nn.CosineFusion(CLASSES, scale).init(key, features_of())
+
+
+def test_a_shared_head_weighs_by_entropy_as_recorded():
+  case = REFERENCE['shared_head']
+  # Features that are the logits of each modality.
+  head = {'kernel': jnp.eye(4), 'bias': jnp.zeros(4)}
+  logits = {name: jnp.array(value) for name, value in case['logits'].items()}
+  fused = nn.SharedHeadFusion(4).apply({'params': {'head': head}}, logits)
+  np.testing.assert_allclose(fused, case['fused'], rtol=1e-5, atol=1e-5)
+  # The sure modality counts for more.
+  audio, visual = (
+    np.array([case[key][name] for key in ('entropy', 'weights')])
+    for name in ('audio', 'visual')
+  )
+  assert np.all((audio[0] < visual[0]) == (audio[1] > visual[1]))
+
+
+def test_a_shared_head_is_one_layer_for_all():
+  encoders = {name: nn.MLP((9, 6)) for name in WIDTHS}
+  model = nn.LateFusion(
+    encoders, CLASSES, nn.SharedHeadFusion, 'share', kernel_init='he_normal'
+  )
+  variables = variables_of(model, batch_of())
+  layer = variables['params']['fusion']['head']
+  assert jax.tree.map(jnp.shape, variables['params']['fusion']) == {
+    'head': {'kernel': (6, CLASSES), 'bias': (CLASSES,)}
+  }
+  logits, state = model.apply(variables, batch_of(), mutable=['intermediates'])
+  features = state['intermediates']['features']
+  weights, own = {}, {}
+  for name, value in features.items():
+    own[name] = dense(layer, value)
+    close(logits[name], own[name])
+    p = np.exp(own[name] - own[name].max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    weights[name] = np.exp(np.sum(p * np.log(p), 1, keepdims=True))
+  total = sum(weights.values())
+  close(logits['fused'], sum(weights[n] * own[n] for n in own) / total)
+
+
+def test_a_shared_head_of_logits_that_are_huge():
+  head = {'kernel': jnp.eye(CLASSES), 'bias': jnp.zeros(CLASSES)}
+  logits = {
+    name: 1e15 * rows(11, CLASSES, seed=i) for i, name in enumerate(TWO)
+  }
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(logits):
+    fusion = nn.SharedHeadFusion(CLASSES)
+    return jnp.sum(fusion.apply({'params': {'head': head}}, logits))
+
+  # All are sure of one class, and weigh the same.
+  value, gradient = loss(logits)
+  np.testing.assert_allclose(
+    value, sum(np.sum(wide(x)) for x in logits.values()) / 2, rtol=1e-4
+  )
+  for leaf in gradient.values():
+    np.testing.assert_allclose(leaf, 0.5, rtol=1e-6)
+
+
+def test_a_shared_head_needs_features_of_one_width(key):
+  with pytest.raises(ValueError, match=r"'audio': 3.*expected one width"):
+    nn.SharedHeadFusion(CLASSES).init(key, features_of())
 
 
 # Late fusion: uni-modal logits.
@@ -451,6 +622,124 @@ def test_features_are_what_the_fusion_gets_and_float32():
   )
 
 
+@pytest.mark.parametrize('heads', ['auxiliary', 'shapley'])
+def test_a_pass_gives_the_features_that_it_fused(heads):
+  # Of encoders that draw: a second pass with another key would not be equal.
+  encoders = {name: Normalised() for name in TWO}
+  model = nn.LateFusion(encoders, CLASSES, heads=heads, detach_heads=True)
+  batch, key = batch_of(TWO), jax.random.key(4)
+  variables = model.init(key, batch)
+  assert set(variables) == {'params', 'batch_stats'}
+  given = {'train': True, 'rngs': {'dropout': key}}
+  logits, state = model.apply(
+    variables, batch, mutable=['batch_stats', 'intermediates'], **given
+  )
+  features = state['intermediates']['features']
+  assert list(features) == list(TWO)
+  expected, _ = model.apply(
+    variables, batch, mutable=['batch_stats'], method='features', **given
+  )
+  jax.tree.map(np.testing.assert_array_equal, features, dict(expected))
+  close(model.fuse(variables, features), logits['fused'])
+  # They are replaced, not heaped up, if they come in again.
+  _, again = model.apply(
+    {**variables, 'intermediates': state['intermediates']},
+    batch,
+    mutable=['batch_stats', 'intermediates'],
+    **given,
+  )
+  jax.tree.map(np.testing.assert_array_equal, again, state)
+  # Nothing changes for those who do not ask for them.
+  plain, statistics = model.apply(
+    variables, batch, mutable=['batch_stats'], **given
+  )
+  jax.tree.map(np.testing.assert_array_equal, plain, logits)
+  assert set(statistics) == {'batch_stats'}
+
+
+@pytest.mark.parametrize('fusion', ['concat', 'film'])
+def test_fuse_is_the_fusion_of_given_features(fusion):
+  names = names_for(fusion)
+  model, batch = model_of(fusion, names), batch_of(names)
+  variables = variables_of(model, batch)
+  features = features_of(names)
+  layers = {'params': variables['params']['fusion']}
+  cotangent = rows(11, CLASSES, seed=30)
+
+  def through_model(variables, features):
+    fused = model.fuse(variables, {**features, 'other': 0})
+    return jnp.sum(fused * cotangent), fused
+
+  def through_fusion(layers, features):
+    fused = FUSIONS[fusion](CLASSES).apply(layers, features)
+    return jnp.sum(fused * cotangent), fused
+
+  (to_variables, to_features), fused = jax.jit(
+    jax.grad(through_model, (0, 1), has_aux=True)
+  )(variables, features)
+  (to_layers, expected), expected_fused = jax.jit(
+    jax.grad(through_fusion, (0, 1), has_aux=True)
+  )(layers, features)
+  close(fused, expected_fused)
+  jax.tree.map(close, to_features, expected)
+  jax.tree.map(close, to_variables['params']['fusion'], to_layers['params'])
+  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(to_layers))
+  encoders = {
+    name: tree
+    for name, tree in to_variables['params'].items()
+    if name != 'fusion'
+  }
+  assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(encoders))
+
+
+@pytest.mark.parametrize('fusion', ['concat', 'sum'])
+def test_shares_of_given_features_are_those_of_the_heads(fusion):
+  model, batch = model_of(fusion, heads='share'), batch_of()
+  variables = variables_of(model, batch)
+  logits, state = model.apply(variables, batch, mutable=['intermediates'])
+  features = state['intermediates']['features']
+  # In whatever order they come.
+  features = {name: features[name] for name in sorted(features)}
+  shares = model.shares(variables, features)
+  assert set(shares) == set(WIDTHS)
+  for name, share in shares.items():
+    close(share, logits[name])
+
+
+def test_fuse_gives_train_to_a_fusion_without_parameters():
+  class Doubled(flax.linen.Module):
+    num_classes: int
+
+    def __call__(self, features, train=False):
+      sums = [jnp.sum(value, 1, keepdims=True) for value in features.values()]
+      return jnp.tile(sum(sums), self.num_classes) * (2 if train else 1)
+
+  model, features = model_of(), features_of()
+  model = model.clone(fusion=Doubled)
+  total = sum(np.sum(value, 1) for value in features.values())
+  for train, factor in ((False, 1), (True, 2)):
+    fused = model.fuse({'params': {}}, features, train=train)
+    close(fused, np.tile(factor * total[:, None], CLASSES))
+
+
+def test_features_that_cannot_be_fused_are_refused():
+  features = features_of()
+  variables = variables_of(model_of('hidden'), batch_of())
+  for method in ('fuse', 'shares'):
+    call = getattr(model_of('hidden'), method)
+    with pytest.raises(
+      ValueError, match=r"features lack \['audio'\]: expected"
+    ):
+      call(variables, {k: v for k, v in features.items() if k != 'audio'})
+    with pytest.raises(ValueError, match=r"expected \{'params': parameters\}"):
+      call(variables['params'], features)
+  with pytest.raises(ValueError, match=r'hidden_widths=.*no shares'):
+    model_of('hidden').shares(variables, features)
+  model = model_of('film', TWO)
+  with pytest.raises(ValueError, match=r'FiLMFusion has no method `shares`'):
+    model.shares(variables_of(model, batch_of(TWO)), features)
+
+
 def test_features_of_missing_inputs_are_refused():
   model, batch = model_of(), batch_of()
   variables = variables_of(model, batch)
@@ -519,3 +808,80 @@ def test_a_fusion_without_kernel_init_keeps_its_own(key):
   key = jax.random.key(0, impl='unsafe_rbg')
   params = jax.jit(model.init)(key, batch_of())['params']
   np.testing.assert_array_equal(params['fusion']['Dense_0']['kernel'], 0.5)
+
+
+# Shapley values and scaled gradients.
+
+
+def test_shapley_outputs_of_a_game_by_hand():
+  features, absent = (
+    features_of(TWO),
+    {name: rows(11, WIDTHS[name], seed=40 + i) for i, name in enumerate(TWO)},
+  )
+  kernels = {name: rows(WIDTHS[name], CLASSES, seed=50) for name in TWO}
+
+  def fuse(values):
+    assert list(values) == list(TWO)
+    return jnp.tanh(values['visual'] @ kernels['visual']) * (
+      values['audio'] @ kernels['audio']
+    )
+
+  fused, values = nn.shapley_outputs(fuse, features, absent)
+  assert list(values) == list(TWO)
+  seen, unseen = (
+    np.tanh(wide(x['visual']) @ kernels['visual']) for x in (features, absent)
+  )
+  heard, unheard = (
+    wide(x['audio']) @ kernels['audio'] for x in (features, absent)
+  )
+  close(fused, seen * heard)
+  close(values['visual'], (seen * heard - unseen * heard + seen * unheard) / 2)
+  close(values['audio'], (seen * heard - seen * unheard + unseen * heard) / 2)
+
+
+def test_shapley_outputs_need_what_stands_for_each_modality():
+  features = features_of()
+  with pytest.raises(ValueError, match=r"absent has the modalities \['audio'"):
+    nn.shapley_outputs(lambda _: 0, features, features_of(TWO))
+
+
+def test_scaled_gradients_of_a_value_that_stays():
+  value = rows(3, 4)
+  factors = jnp.array([0.0, 1.0, -2.5, 1e30])
+
+  def loss(value, factor):
+    scaled = nn.scale_gradient(value, factor)
+    return jnp.sum(scaled**3), scaled
+
+  # Traced factors, one a row of the batch of programs, and their own gradient.
+  (gradients, to_factor), same = jax.jit(
+    jax.vmap(jax.grad(loss, (0, 1), has_aux=True), (None, 0))
+  )(value, factors)
+  for i, factor in enumerate(factors):
+    np.testing.assert_array_equal(same[i], value)
+    np.testing.assert_allclose(
+      gradients[i], 3 * wide(value) ** 2 * float(factor), rtol=1e-6
+    )
+  np.testing.assert_array_equal(to_factor, 0)
+  # Forward, and twice: the factor comes in once for each derivative.
+  _, tangent = jax.jvp(
+    lambda x: nn.scale_gradient(x, 3), (2.0,), (jnp.float32(5.0),)
+  )
+  assert tangent == 15
+  cube = jax.grad(jax.grad(lambda x: nn.scale_gradient(x, 2.0) ** 3))
+  assert cube(5.0) == 2 * 2 * 6 * 5
+
+
+def test_scaled_gradients_keep_their_type():
+  value = jnp.asarray(rows(5), jnp.bfloat16)
+
+  def loss(value, factor):
+    scaled = nn.scale_gradient(value, factor)
+    assert scaled.dtype == jnp.bfloat16
+    return jnp.sum(scaled)
+
+  gradient = jax.grad(loss)(value, jnp.float32(0.3))
+  assert gradient.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(gradient, jnp.full(5, 0.3, jnp.bfloat16))
+  with pytest.raises(ValueError, match=r'factor of shape \(5,\)'):
+    nn.scale_gradient(value, jnp.ones(5))

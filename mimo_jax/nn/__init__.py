@@ -10,6 +10,7 @@ if importlib.util.find_spec('flax') is None:
   )
 
 from mimo_jax.nn._concat_fusion import ConcatFusion as ConcatFusion
+from mimo_jax.nn._cosine_fusion import CosineFusion as CosineFusion
 from mimo_jax.nn._encoder_of import encoder_of as encoder_of
 from mimo_jax.nn._film_fusion import FiLMFusion as FiLMFusion
 from mimo_jax.nn._gated_fusion import GatedFusion as GatedFusion
@@ -20,7 +21,10 @@ from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
 from mimo_jax.nn._mlp import MLP as MLP
 from mimo_jax.nn._resnet import ResNet18 as ResNet18
+from mimo_jax.nn._scale_gradient import scale_gradient as scale_gradient
 from mimo_jax.nn._scores import true_class_scores as true_class_scores
+from mimo_jax.nn._shapley import shapley_outputs as shapley_outputs
+from mimo_jax.nn._shared_head_fusion import SharedHeadFusion as SharedHeadFusion
 from mimo_jax.nn._sum_fusion import SumFusion as SumFusion
 from mimo_jax.nn._transformer import Transformer as Transformer
 
@@ -28,15 +32,19 @@ __all__ = [
   'GRU',
   'MLP',
   'ConcatFusion',
+  'CosineFusion',
   'FiLMFusion',
   'GatedFusion',
   'LateFusion',
   'LeNet',
   'ResNet18',
+  'SharedHeadFusion',
   'SumFusion',
   'Transformer',
   'absolute_error_losses',
   'cross_entropy_losses',
   'encoder_of',
+  'scale_gradient',
+  'shapley_outputs',
   'true_class_scores',
 ]

@@ -30,9 +30,11 @@ class LateFusion(nn.Module):
 
   `heads='share'`: the modality's part of the fused logits (OGM-GE and
   BalanceBenchmark), z_m W_m + b/M of `ConcatFusion` without hidden layers,
-  z_m W_m + b_m of `SumFusion`, or what the method `shares` of a fusion of
-  one's own returns. No parameters are added, the logits add up to the fused
-  ones, and the Jacobian is block-sparse but for the fusion's parameters.
+  z_m W_m + b_m of `SumFusion`, its cosines of `CosineFusion`, or what the
+  method `shares` of a fusion of one's own returns. No parameters are added, the
+  logits add up to the fused ones, and the Jacobian is block-sparse but for the
+  fusion's parameters. Of `SharedHeadFusion` they are what the shared head makes
+  of the modality alone (MLA), which the fused ones are a weighted mean of.
 
   `heads='shapley'`: the modality's Shapley value of the fused logits (AGM),
   with any fusion,
@@ -47,14 +49,27 @@ class LateFusion(nn.Module):
   mode (running statistics, no dropout), all of its steps valid, and goes
   before the batch.
 
+  The features of a pass are to be had without a second one, by Flax's
+  collection 'intermediates', beside any other that is mutable:
+
+      logits, state = model.apply(
+        variables, inputs, train=True, mutable=['batch_stats', 'intermediates']
+      )
+      features = state['intermediates']['features']  # {modality: [batch, d]}
+
+  They are those that the fusion got, before `detach_heads` stops anything;
+  `init` leaves them out. `fuse` and `shares` apply the fusion to features that
+  are given.
+
   Attributes:
     encoders: mapping modality -> Flax module from that modality's input to
       features [batch, d]. Those whose `__call__` has a parameter `train` or
       `length` are given it.
     num_classes: the number of logits of each output.
     fusion: class of the fusion, made with `num_classes`: `ConcatFusion`,
-      `SumFusion`, `FiLMFusion`, `GatedFusion`, or a module of one's own from a
-      mapping of features to logits, which is given `train` if it takes it.
+      `SumFusion`, `FiLMFusion`, `GatedFusion`, `CosineFusion`,
+      `SharedHeadFusion`, or a module of one's own from a mapping of features
+      to logits, which is given `train` if it takes it.
     heads: how uni-modal logits are made: 'auxiliary', 'share' or 'shapley'.
     detach_heads: stop gradients between the encoders and the uni-modal logits
       (of 'auxiliary' before the heads, which still learn; of the others after
@@ -80,6 +95,9 @@ class LateFusion(nn.Module):
     >>> features = model.apply(variables, inputs, method='features')
     >>> {name: value.shape for name, value in sorted(features.items())}
     {'audio': (8, 32), 'visual': (8, 64)}
+    >>> fused = model.fuse(variables, features)
+    >>> bool(jnp.allclose(fused, logits['fused'], atol=1e-6))
+    True
   """
 
   encoders: Mapping[str, nn.Module]
@@ -114,16 +132,21 @@ class LateFusion(nn.Module):
     # Before the batch, whose statistics must not be in the running ones yet.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
     features = self.features(inputs, train=train)
-    fusion = self.fusion(self.num_classes, **self._options(), name='fusion')
+    # The mapping itself, not a tuple of what each call has sown.
+    self.sow(
+      'intermediates',
+      'features',
+      features,
+      init_fn=dict,
+      reduce_fn=lambda _, last: last,
+    )
+    fusion = self._fusion()
     options = _taken(fusion.__call__, train=train)
 
     if self.heads == 'shapley':
-      values = {
-        coalition: fusion(absent | _subset(features, coalition), **options)
-        for coalition in _shapley.coalitions(tuple(features))
-      }
-      fused = values[frozenset(features)]
-      logits = _shapley.shapley_values(values, tuple(features))
+      fused, logits = _shapley.shapley_outputs(
+        lambda some: fusion(some, **options), features, absent
+      )
     else:
       fused = fusion(features, **options)
       logits = _shares(fusion, features) if self.heads == 'share' else {}
@@ -169,6 +192,94 @@ class LateFusion(nn.Module):
       )
     return features
 
+  @nn.nowrap
+  def fuse(
+    self,
+    variables: Mapping[str, Any],
+    features: Mapping[str, jax.Array],
+    *,
+    train: bool = False,
+  ) -> jax.Array:
+    """Fused logits of given features, whatever encoded or changed them.
+
+    A function of the model that is not bound: `model.fuse(variables,
+    features)`, not by `apply`. Gradients go to the fusion's variables and to
+    the features.
+
+    Args:
+      variables: those of the model, as `init` returns them; of them only the
+        fusion's are read.
+      features: mapping modality -> [batch, d], as `features` returns them;
+        entries of other names are ignored.
+      train: given to a fusion that takes it. One that draws or updates
+        statistics in training has to be applied by itself.
+
+    Returns:
+      Logits [batch, num_classes].
+
+    Raises:
+      ValueError: if features are missing, or parameters alone were given.
+    """
+    fusion, given, features = self._of_fusion(variables, features)
+    options = _taken(fusion.__call__, train=train)
+    logits: Any = fusion.apply(given, features, **options)
+    return logits
+
+  @nn.nowrap
+  def shares(
+    self, variables: Mapping[str, Any], features: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Each modality's share of the fused logits of given features.
+
+    Called like `fuse`, whatever `heads` is.
+
+    Args:
+      variables: as of `fuse`.
+      features: as of `fuse`.
+
+    Returns:
+      Mapping modality -> [batch, num_classes].
+
+    Raises:
+      ValueError: if the fusion has no shares, features are missing, or
+        parameters alone were given.
+    """
+    fusion, given, features = self._of_fusion(variables, features)
+    shares: Any = fusion.apply(given, features, method=_shares)
+    return shares
+
+  @nn.nowrap
+  def _fusion(self) -> nn.Module:
+    """The fusion, of which a model in a pass keeps the variables."""
+    return self.fusion(self.num_classes, **self._options(), name='fusion')
+
+  @nn.nowrap
+  def _of_fusion(
+    self, variables: Mapping[str, Any], features: Mapping[str, jax.Array]
+  ) -> tuple[nn.Module, dict[str, Any], dict[str, jax.Array]]:
+    """The fusion, its variables, and the features that it takes."""
+    if 'fusion' in variables:
+      raise ValueError(
+        f'LateFusion was given variables with the keys {sorted(variables)},'
+        " which are a model's parameters; expected {'params': parameters}."
+      )
+    missing = sorted(set(self.encoders) - set(features))
+    if missing:
+      raise ValueError(
+        f'The features lack {missing}: expected {sorted(self.encoders)}, given'
+        f' {sorted(features)}. For a missing modality give what stands for it.'
+      )
+    given = {
+      collection: tree['fusion']
+      for collection, tree in variables.items()
+      if 'fusion' in tree
+    }
+    return (
+      self._fusion(),
+      given,
+      {name: features[name] for name in self.encoders},
+    )
+
   def _zero_features(
     self, inputs: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
@@ -179,6 +290,7 @@ class LateFusion(nn.Module):
       for name, value in self.features(zeros).items()
     }
 
+  @nn.nowrap
   def _options(self) -> dict[str, Any]:
     """What the class of the fusion is made with beside `num_classes`."""
     if self.kernel_init is None:
@@ -213,8 +325,9 @@ def _shares(
   shares = getattr(fusion, 'shares', None)
   if shares is None:
     raise ValueError(
-      f"heads='share': {type(fusion).__name__} has no method `shares`."
-      " ConcatFusion and SumFusion have; 'auxiliary' and 'shapley' work with"
+      f"{type(fusion).__name__} has no method `shares`, which heads='share' and"
+      ' LateFusion.shares need. ConcatFusion, SumFusion, CosineFusion and'
+      " SharedHeadFusion have one; heads='auxiliary' and 'shapley' work with"
       ' any fusion.'
     )
   return shares(features)
@@ -228,10 +341,3 @@ def _taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
     for name, value in offered.items()
     if name in parameters and value is not None
   }
-
-
-def _subset(
-  features: Mapping[str, jax.Array], names: frozenset[str]
-) -> dict[str, jax.Array]:
-  """The features of those names."""
-  return {name: value for name, value in features.items() if name in names}

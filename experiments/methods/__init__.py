@@ -1,0 +1,11 @@
+"""Ways to train a multi-modal model: one file a method.
+
+The package's namespace is the registry: `config.method.name` is the name of a
+module here, its other keys the arguments of that module's `make(task, ...)`,
+and the module's `GRID` what a comparison tries of them.
+"""
+
+from experiments.methods import mmpareto as mmpareto
+from experiments.methods import ogm as ogm
+from experiments.methods import ogm_ge as ogm_ge
+from experiments.methods import weighted as weighted

@@ -1,0 +1,49 @@
+"""Innocent uni-modal assistance (MMPareto)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+import mimo_jax
+from experiments.methods import base
+from mimo_jax import nn
+
+GRID: Mapping[str, Sequence[Any]] = {'gamma': (1.0, 1.5, 2.0)}
+
+
+def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
+  """The fused and the uni-modal gradient of each encoder, without conflict.
+
+  `mimo_jax.mmpareto`, on the losses of the fused output and of each modality's
+  own head. The heads are the model's `auxiliary` ones, whatever the
+  configuration says, as in the paper.
+
+  Args:
+    task: what is trained.
+    gamma: the strength of the combined gradient.
+
+  Returns:
+    The method.
+
+  References:
+    Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
+    Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
+  """
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    del phase
+    outputs = base.forward(model, state, batch, key)
+    losses = task.losses_of(outputs.logits, batch[task.target])
+    return losses, base.Seen(outputs.model_state, state.memory)
+
+  return base.Method(
+    model=model,
+    objectives=task.objectives,
+    losses=losses,
+    gradients=mimo_jax.mmpareto(nn.encoder_of, task.objectives, gamma=gamma),
+    optimizer=task.optimizer(1),
+  )

@@ -1,0 +1,55 @@
+"""The methods that a configuration can name, as changes to it."""
+
+import types
+from typing import Any
+
+from experiments import methods
+
+
+def presets() -> dict[str, dict[str, Any]]:
+  """Joint training, weightings of the losses, and every method beside.
+
+  Joint training learns from the fused loss alone; its uni-modal outputs stand
+  on stopped gradients, so that they can be read without disturbing it. `mimo_1`
+  and `mimo_3` are MIMO mild and strong, with nothing to choose. `grid` is what
+  a comparison tries of each, see `experiments.compare`: keys of the
+  configuration and their values. No method tries more than four.
+
+  Returns:
+    Name -> changes, for `configuration.with_method`.
+
+  Examples:
+    >>> found = presets()
+    >>> {'joint', 'sum', 'mgda', 'mimo', 'ogm', 'mmpareto'} <= set(found)
+    True
+    >>> found['ogm']['grid']
+    {'method': {'alpha': (0.1, 0.3, 0.8)}}
+  """
+  return {
+    'joint': {
+      'weighting': {'name': 'sum'},
+      'model': {'detach_heads': True},
+    },
+    'sum': {'weighting': {'name': 'sum'}},
+    'mgda': {'weighting': {'name': 'mgda'}},
+    'mimo': {
+      'weighting': {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0},
+      'grid': {'weighting': {'penalty': (0.5, 2.0), 'temperature': (0.3, 1.0)}},
+    },
+    'mimo_1': {
+      'weighting': {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+    },
+    'mimo_3': {
+      'weighting': {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
+    },
+    **{
+      name: {
+        'method': {'name': name},
+        'grid': {'method': dict(module.GRID)},
+      }
+      for name, module in sorted(vars(methods).items())
+      if isinstance(module, types.ModuleType)
+      and hasattr(module, 'GRID')
+      and name != 'weighted'
+    },
+  }

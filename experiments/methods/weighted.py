@@ -1,0 +1,41 @@
+"""Training on weighted losses of all outputs, by any rule of mimo_jax."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+import mimo_jax
+from experiments.methods import base
+
+GRID: Mapping[str, Sequence[Any]] = {}
+
+
+def make(task: base.Task) -> base.Method:
+  """The fused and the uni-modal losses, weighed by `config.weighting`.
+
+  MIMO, MGDA, the plain sum, and joint training, too: the sum, with
+  `config.model.detach_heads`.
+
+  Args:
+    task: what is trained.
+
+  Returns:
+    The method: `mimo_jax.balance` of the task's weighting.
+  """
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    del phase
+    outputs = base.forward(task.model, state, batch, key)
+    losses = task.losses_of(outputs.logits, batch[task.target])
+    return losses, base.Seen(outputs.model_state, state.memory)
+
+  return base.Method(
+    model=task.model,
+    objectives=task.objectives,
+    losses=losses,
+    gradients=mimo_jax.balance(task.weighting, objectives=task.objectives),
+    optimizer=task.optimizer(1),
+  )

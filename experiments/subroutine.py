@@ -1,0 +1,220 @@
+"""What each method adds to a step of joint training: time and memory."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import configuration
+from experiments import timing
+from experiments import training
+from experiments.methods import base
+
+# Rivals that need the gradients of single objectives, or passes beside the one
+# forward and backward pass of a step.
+COSTLY = (
+  'mgda',
+  'mmpareto',
+  'agm',
+  'pmr',
+  'g_blending',
+  'umt',
+  'cml',
+  'mla',
+)
+# A made-up run, by which rehearsals are shared out over its steps.
+_STEPS_PER_EPOCH = 100
+_EPOCHS = 30
+_VALIDATION_BATCHES = 10
+
+
+class Cost(NamedTuple):
+  """The cost of one method."""
+
+  step: timing.Times
+  added: float  # seconds a step, median over the rounds, without rehearsals
+  error: float  # standard error of that median
+  rehearsal: float  # seconds a step, shared out over a run
+  megabytes: float  # that the compiled step needs at its peak
+
+  @property
+  def subroutine(self) -> float:
+    """Seconds that the method adds to a step, rehearsals included."""
+    return self.added + self.rehearsal
+
+
+def make_config() -> config_dict.ConfigDict:
+  """Three modalities of pictures, a ResNet-18 of an eighth the width each."""
+  config, _ = configuration.begin('')
+  modalities = ('audio', 'depth', 'visual')
+  config.data = {'views': {}}
+  config.model = {
+    'encoders': {
+      name: {'name': 'ResNet18', 'width': 8, 'dtype': 'float32'}
+      for name in modalities
+    },
+    'num_classes': 10,
+    'fusion': {'name': 'ConcatFusion'},
+    'heads': 'auxiliary',
+    'detach_heads': False,
+  }
+  config.loss = 'cross_entropy_losses'
+  config.target = 'label'
+  config.weighting = {'name': 'sum'}
+  config.gradient_transforms = ()
+  config.optimizer = {'name': 'sgd', 'learning_rate': 1e-3, 'momentum': 0.9}
+  return config
+
+
+def measure(
+  config: config_dict.ConfigDict,
+  methods: Sequence[str],
+  batch_size: int,
+  rounds: int,
+  size: int = 32,
+) -> dict[str, Cost]:
+  """Times a step of each method, in turn, in one process.
+
+  The subroutine, as MIMO's paper means it: what a method does beside a step of
+  joint training. The reference is the step of the first method, whose model has
+  uni-modal heads, too; differences are taken within a round. The time of
+  rehearsals is that of their walks over batches, by the time of one batch, in a
+  run of 30 epochs of 100 steps, with 10 batches of validation.
+
+  Args:
+    config: with `methods`, `model` of pictures, and all that a step needs.
+    methods: names in `config.methods`, with 'joint' first.
+    batch_size: of the made-up batch.
+    rounds: how often each step is timed.
+    size: height and width of the pictures, of three channels.
+
+  Returns:
+    Method -> its cost.
+  """
+  batch = _batch(config, batch_size, size)
+  programs: dict[str, Callable[[], Any]] = {}
+  megabytes, walks = {}, {}
+  for name in methods:
+    experiment = training.make(
+      configuration.with_method(config, name), _STEPS_PER_EPOCH
+    )
+    state = jax.jit(experiment.init)(jax.random.key(0), batch)
+    compiled = jax.jit(experiment.train_step).lower(state, batch).compile()
+    programs[name] = _call(compiled, state, batch)
+    megabytes[name] = _peak(compiled.memory_analysis()) / 1e6
+    walks[name] = list(_walks(experiment.rehearsal, state, batch))
+  taken = timing.interleaved(programs, rounds)
+  reference = taken[methods[0]]
+  costs = {}
+  for name, times in taken.items():
+    added = times.rounds - reference.rounds
+    costs[name] = Cost(
+      step=times,
+      added=float(np.median(added)),
+      error=_error_of_median(added),
+      rehearsal=sum(share * _seconds(walk, 5) for share, walk in walks[name]),
+      megabytes=megabytes[name],
+    )
+  return costs
+
+
+def table(costs: Mapping[str, Cost]) -> str:
+  """Lines of milliseconds and megabytes, one a method."""
+  reference = next(iter(costs))
+  lines = [
+    f'  {"":<12}{"step, ms":>10}{"added, ms":>18}{"rehearsal, ms":>15}'
+    f'{"x " + reference:>10}{"peak, MB":>10}'
+  ]
+  whole = costs[reference].step.median
+  for name, cost in costs.items():
+    added = f'{1e3 * cost.added:.2f} +- {1e3 * cost.error:.2f}'
+    lines.append(
+      f'  {name:<12}{1e3 * cost.step.median:10.1f}{added:>18}'
+      f'{1e3 * cost.rehearsal:15.2f}'
+      f'{(whole + cost.subroutine) / whole:10.2f}{cost.megabytes:10.1f}'
+    )
+  return '\n'.join(lines)
+
+
+def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
+  """How much cheaper one method's subroutine is than the costly ones'."""
+  rivals = {name: costs[name].subroutine for name in COSTLY if name in costs}
+  median = statistics.median(rivals.values())
+  own = costs[method]
+  above = own.subroutine + 2 * own.error
+  return (
+    f'{method} adds {1e3 * own.subroutine:.2f} +- {1e3 * own.error:.2f} ms, the'
+    f' median of {", ".join(rivals)} {1e3 * median:.2f} ms:'
+    f' {median / max(own.subroutine, own.error):.0f} times as much; at two'
+    f' standard errors above, {median / above:.0f} times'
+  )
+
+
+def _batch(
+  config: config_dict.ConfigDict, batch_size: int, size: int
+) -> dict[str, jax.Array]:
+  """A batch of noise."""
+  names = sorted(config.model.encoders)
+  keys = jax.random.split(jax.random.key(1), len(names) + 1)
+  shape = (batch_size, size, size, 3)
+  batch = {
+    name: jax.random.normal(key, shape)
+    for name, key in zip(names, keys[1:], strict=True)
+  }
+  batch[config.target] = jax.random.randint(
+    keys[0], (batch_size,), 0, config.model.num_classes
+  )
+  return batch
+
+
+def _walks(
+  rehearsal: base.Rehearsal | None, state: Any, batch: base.Batch
+) -> Iterator[tuple[float, Callable[[], Any]]]:
+  """Each walk of a rehearsal: its batches by the steps they serve, and one."""
+  if rehearsal is None:
+    return
+  every = rehearsal.every_epochs or _EPOCHS
+  scratch = jax.jit(rehearsal.begin)(state, batch)
+  for one in rehearsal.passes:
+    batches = (
+      max(1, round(one.epochs * _STEPS_PER_EPOCH))
+      if one.split == 'train'
+      else _VALIDATION_BATCHES
+    )
+    step = jax.jit(one.step)
+    yield (
+      batches / (every * _STEPS_PER_EPOCH),
+      _call(step, state, scratch, batch),
+    )
+
+
+def _call(program: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+  return lambda: program(*arguments)
+
+
+def _seconds(program: Callable[[], Any], rounds: int) -> float:
+  """The median time of a call, after one that may compile."""
+  return timing.interleaved({'walk': program}, rounds)['walk'].median
+
+
+def _peak(memory: Any) -> int:
+  """Bytes that a compiled program needs at once."""
+  return int(
+    memory.temp_size_in_bytes
+    + memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+  )
+
+
+def _error_of_median(values: np.ndarray[Any, Any]) -> float:
+  """Standard error of a median, by the quartiles' distance.
+
+  1.2533 · IQR / 1.349 / √n, exact for normal values; what disturbs a round
+  now and then does not enter.
+  """
+  low, high = np.quantile(values, [0.25, 0.75])
+  return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)))

@@ -1,0 +1,114 @@
+"""Fusion by cosines."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mimo_jax import _arguments
+from mimo_jax.nn import _initializers
+from mimo_jax.nn import _precision
+
+
+class CosineFusion(nn.Module):
+  """Fusion by cosines (MMCosine): lengths of features and kernels do not count.
+
+      logits_k = s Σ_m cos(z_m, w_mk)
+
+  with a kernel of each modality, of which w_mk is the column of class k, and no
+  bias, so that no modality gets ahead by longer features. Xu et al., arXiv
+  2303.05338. It is trained by the cross-entropy of these logits, which also are
+  those of evaluation. The features may have different widths.
+
+  The cosine with features or a kernel of zero is 0, and so are its gradients.
+
+  Attributes:
+    num_classes: the number of logits.
+    scale: s > 0; 15 in BalanceBenchmark.
+    kernel_init: initialiser of the kernels, or its name in
+      `flax.linen.initializers`.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> features = {'audio': jnp.ones((4, 16)), 'visual': jnp.ones((4, 8))}
+    >>> fusion = nn.CosineFusion(num_classes=10)
+    >>> logits, variables = fusion.init_with_output(jax.random.key(0), features)
+    >>> variables['params']['visual']['kernel'].shape
+    (8, 10)
+    >>> bool(jnp.all(jnp.abs(logits) < 2 * 15))
+    True
+  """
+
+  num_classes: int
+  scale: float = 15.0
+  kernel_init: _initializers.Initializer | str = 'lecun_normal'
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d_m] to logits [batch, num_classes]."""
+    shares = self.shares(features)
+    return jnp.sum(jnp.stack([shares[name] for name in sorted(shares)]), axis=0)
+
+  @nn.compact
+  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Each modality's share of the logits: s cos(z_m, w_mk).
+
+    Args:
+      features: mapping modality -> [batch, d_m].
+
+    Returns:
+      Mapping modality -> [batch, num_classes], which add up to the logits.
+
+    Raises:
+      ValueError: if the scale is not positive.
+    """
+    _arguments.check_number(
+      'CosineFusion',
+      'scale',
+      self.scale,
+      lambda value: 0 < value < math.inf,
+      'above 0',
+    )
+    kernel_init = _initializers.initializer(self.kernel_init)
+    return {
+      name: self.scale
+      * _Cosines(self.num_classes, kernel_init, name=name)(value)
+      for name, value in features.items()
+    }
+
+
+class _Cosines(nn.Module):
+  """Cosines of features and the columns of a kernel.
+
+  Attributes:
+    num_classes: the number of columns.
+    kernel_init: initialiser of the kernel.
+  """
+
+  num_classes: int
+  kernel_init: _initializers.Initializer
+
+  @nn.compact
+  def __call__(self, features: jax.Array) -> jax.Array:
+    features = _precision.at_least_float32(features)
+    kernel = self.param(
+      'kernel', self.kernel_init, (features.shape[-1], self.num_classes)
+    )
+    return _normalised(features, axis=-1) @ _normalised(kernel, axis=0)
+
+
+def _normalised(vectors: jax.Array, axis: int) -> jax.Array:
+  """Vectors of length 1 along an axis; zero, gradients too, for zero ones."""
+  # Squares of entries up to 1, where those of the vectors' own could overflow.
+  # The result does not depend on the size, so that it needs no gradient.
+  size = jax.lax.stop_gradient(
+    jnp.max(jnp.abs(vectors), axis=axis, keepdims=True)
+  )
+  is_zero = size < jnp.finfo(vectors.dtype).tiny
+  scaled = vectors / jnp.where(is_zero, 1, size)
+  squares = jnp.sum(scaled**2, axis=axis, keepdims=True)
+  length = jnp.sqrt(jnp.where(is_zero, 1, squares))
+  return jnp.where(is_zero, 0, scaled / length)

@@ -1,0 +1,58 @@
+"""The identity, whose gradient is scaled."""
+
+import jax
+import jax.numpy as jnp
+
+
+def scale_gradient(value: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
+  """The value itself, through which gradients pass times a factor.
+
+  For rules that slow or hasten what lies before an output, such as AGM's. What
+  `optax.scale_gradient` does, which as of optax 0.2.8 compares the factor with
+  0 and 1 in Python and so refuses a traced one.
+
+  Args:
+    value: array of floats.
+    factor: scalar, which may be traced; no gradient goes to it.
+
+  Returns:
+    `value`, to the bit. Its tangents, and so its gradients, are multiplied by
+    `factor` in float32 or wider and keep the value's type.
+
+  Raises:
+    ValueError: if `factor` is not a scalar.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> @jax.jit
+    ... def gradient(value, factor):
+    ...   return jax.grad(lambda x: nn.scale_gradient(x, factor) ** 2)(value)
+    >>> float(gradient(3.0, 0.5))
+    3.0
+  """
+  if jnp.shape(factor) != ():
+    raise ValueError(
+      f'scale_gradient was given a factor of shape {jnp.shape(factor)};'
+      ' expected a scalar. Call it under jax.vmap for a factor a row.'
+    )
+  return _scaled(jnp.asarray(value), jnp.asarray(factor))
+
+
+@jax.custom_jvp
+def _scaled(value: jax.Array, factor: jax.Array) -> jax.Array:
+  del factor
+  return value
+
+
+@_scaled.defjvp
+def _scaled_jvp(
+  primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  value, factor = primals
+  tangent, _ = tangents
+  dtype = jnp.promote_types(tangent.dtype, jnp.float32)
+  scaled = tangent.astype(dtype) * factor.astype(dtype)
+  # Not `value`, through which a second derivative would pass unscaled.
+  return _scaled(value, factor), scaled.astype(tangent.dtype)
