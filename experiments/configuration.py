@@ -80,6 +80,7 @@ def begin(
   """
   config = config_dict.ConfigDict()
   config.seed = 0
+  config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': experiments.parallel
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
   config.method = {'name': 'weighted'}  # by config.weighting
   config.methods = presets.presets()
@@ -88,6 +89,8 @@ def begin(
   config.subject = ''  # the method that the report tests against each other one
   # Runs of each value of a method's grid, of which validation chooses.
   config.num_tuning_seeds = 0  # 0: nothing is tried
+  # What experiments.sweep tries; see experiments.search_space.
+  config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
   given = words(arg, **choices, method=tuple(config.methods), smoke=('smoke',))
   return config, given
 

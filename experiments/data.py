@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import config_dict
 
 from data_pipelines import loader
@@ -103,7 +104,9 @@ def open_data(
 
   Returns:
     The training iterator, a function from a split's name to its batches, both
-    of batches that `finish` completes, and the steps of an epoch.
+    of batches that `finish` completes, and the steps of an epoch. Of several
+    processes each trains on its own rows of a batch, which side by side are
+    those of a single process, and evaluates on all.
 
   Raises:
     ValueError: if random views are to be held in memory.
@@ -154,9 +157,11 @@ def open_data(
     random = (*random, transforms.GaussianNoise(noise))
   train = loader.loader(
     rows,
-    batch_size=settings.batch_size,
+    batch_size=settings.batch_size // jax.process_count(),
     seed=seed,
     transforms=random,
+    shard_index=jax.process_index(),
+    shard_count=jax.process_count(),
     num_workers=settings.num_workers,
     num_threads=settings.num_threads,
   )

@@ -61,12 +61,12 @@ def make_predict(
 ) -> Predict:
   """Makes the pure function from one batch and a condition to the outputs.
 
-  Noise comes first: every feature of modality m gets level · scaleₘ · N(0, 1),
-  in a sequence (with lengths) the valid steps alone. Then the modalities that
-  are not present are replaced by zeros, which is the mean of a standardised
-  input; their lengths stay. The draws depend on the batch's index and shape,
-  the number of modalities and the modality, and on nothing else: all models,
-  methods, seeds and levels get the same.
+  Once inputs are finished, noise comes first: every feature of modality m gets
+  level · scaleₘ · N(0, 1), in a sequence (with lengths) the valid steps alone.
+  Then the modalities that are not present are replaced by zeros, which is the
+  mean of a standardised input; their lengths stay. The draws depend on the
+  batch's index and shape, the number of modalities and the modality, and on
+  nothing else: all models, methods, seeds and levels get the same.
 
   Args:
     model: has `encoders`, a mapping by modality, and `apply(variables, inputs)`
@@ -82,8 +82,7 @@ def make_predict(
     array [batch, ...] for each modality, of floats once finished, and for
     sequences [batch, time, ...], padded on the right, may have
     `<modality>_length` [batch], which the model gets too. The condition is
-    data, so that one
-    compilation serves all. For seeds at once:
+    data, so that one compilation serves all. For seeds at once:
     `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
 
   Raises:

@@ -1,4 +1,4 @@
-"""The figures of a comparison."""
+"""The figures of a comparison and of a sweep."""
 
 import math
 import pathlib
@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib import figure
+from matplotlib import patches
 
 from experiments import statistics
 
@@ -143,6 +144,126 @@ def curves(
       grid[2 * row, 0].set_ylabel('loss, mean over seeds')
       grid[2 * row + 1, 0].set_ylabel('weight, mean over seeds')
     _legend(canvas)
+    canvas.savefig(path)
+
+
+def lines(
+  values: Mapping[
+    tuple[str, float], Mapping[str, Mapping[str, npt.NDArray[Any]]]
+  ],
+  axis: str,
+  subject: str,
+  path: pathlib.Path,
+) -> None:
+  """Draws measures of all methods over what settings differ in.
+
+  Args:
+    values: (family, place on the axis) -> measure -> method -> values in 0..1,
+      [seeds]. A row of panels a family, a column a measure.
+    axis: what the place is.
+    subject: the method that is drawn thick.
+    path: where the PNG goes.
+  """
+  families = list(dict.fromkeys(family for family, _ in values))
+  measures = list(next(iter(values.values())))
+  methods = list(next(iter(values.values()))[measures[0]])
+  with mpl.rc_context(_STYLE):
+    canvas = figure.Figure(
+      figsize=(3.8 * len(measures), 3.0 * len(families) + 0.6),
+      layout='constrained',
+      dpi=130,
+    )
+    grid = canvas.subplots(
+      len(families), len(measures), sharex='row', squeeze=False
+    )
+    for row, family in zip(grid, families, strict=True):
+      places = sorted(place for one, place in values if one == family)
+      for axes, measure in zip(row, measures, strict=True):
+        for i, method in enumerate(methods):
+          points = [
+            statistics.estimate(100 * values[family, place][measure][method])
+            for place in places
+          ]
+          is_subject = method == subject
+          axes.errorbar(
+            places,
+            [point.mean for point in points],
+            yerr=[point.error for point in points],
+            fmt='-' + _marker(i),
+            linewidth=2.2 if is_subject else 0.9,
+            markersize=5 if is_subject else 3.5,
+            alpha=1 if is_subject else 0.75,
+            zorder=3 if is_subject else 2,
+            color=_COLOURS[i % len(_COLOURS)],
+            label=method,
+          )
+        axes.set_xscale('log')
+        axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel(axis)
+        axes.set_title(f'{family}: {measure}', fontsize=9)
+      row[0].set_ylabel('test accuracy, %')
+    _legend(canvas)
+    canvas.savefig(path)
+
+
+def heat_map(
+  panels: Mapping[str, npt.NDArray[Any]],
+  *,
+  rows: tuple[str, Sequence[str]],
+  columns: tuple[str, Sequence[str]],
+  marked: tuple[int, int],
+  path: pathlib.Path,
+) -> None:
+  """Draws scores over a grid of two values, a panel a score.
+
+  Args:
+    panels: title -> scores, [rows, columns].
+    rows: what changes from row to row, and its values.
+    columns: what changes from column to column, and its values.
+    marked: the row and column of the cell to frame.
+    path: where the PNG goes.
+  """
+  with mpl.rc_context(_STYLE | {'axes.grid': False}):
+    # Wide enough that numbers of four digits do not touch.
+    size = (max(3.2, 0.62 * len(columns[1]) + 1.6), 0.45 * len(rows[1]) + 1.3)
+    canvas = figure.Figure(
+      figsize=(len(panels) * size[0], max(2.6, size[1])),
+      layout='constrained',
+      dpi=150,
+    )
+    grid = canvas.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, scores) in zip(grid, panels.items(), strict=True):
+      image = axes.imshow(scores, cmap='viridis', aspect='auto')
+      middle = (np.nanmin(scores) + np.nanmax(scores)) / 2
+      for (row, column), score in np.ndenumerate(scores):
+        axes.text(
+          column,
+          row,
+          f'{score:.1f}',
+          ha='center',
+          va='center',
+          color='black' if score > middle else 'white',
+          fontweight='bold' if (row, column) == marked else 'normal',
+        )
+      axes.add_patch(
+        patches.Rectangle(
+          (marked[1] - 0.5, marked[0] - 0.5),
+          1,
+          1,
+          fill=False,
+          edgecolor=_COLOURS[4],
+          linewidth=2.5,
+          clip_on=False,
+        )
+      )
+      axes.spines[:].set_visible(False)
+      axes.set_xticks(range(len(columns[1])), columns[1])
+      axes.set_yticks(range(len(rows[1])), rows[1])
+      axes.set_xlabel(columns[0])
+      axes.set_ylabel(rows[0])
+      axes.set_title(title, fontsize=10)
+      canvas.colorbar(image, ax=axes)
     canvas.savefig(path)
 
 

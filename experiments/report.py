@@ -108,7 +108,8 @@ def tables(workdir: pathlib.Path) -> str:
   columns = summary(results)
   reference = methods[0]
   relative = {
-    method: f'{_relative(results, method, reference):.2f}' for method in methods
+    method: f'{relative_time(results, method, reference):.2f}'
+    for method in methods
   }
   plural = 's' if number > 1 else ''
   diverged = [
@@ -123,7 +124,7 @@ def tables(workdir: pathlib.Path) -> str:
       f'Test {title} in %, mean ± standard error over {number} seed{plural}.'
       ' **Bold** is the best of its column; = is a tie with it: over the same'
       ' seeds, a difference of no more than its own standard error.',
-      _table(columns, {f'time / {reference}': relative}),
+      table(columns, {f'time / {reference}': relative}),
       "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
       ' Worst missing: fused, without the modality that is missed most (zeros'
       ' for its input).'
@@ -139,13 +140,13 @@ def tables(workdir: pathlib.Path) -> str:
       ' shared out over them.',
       *_tests(results, columns),
       f'{title.capitalize()} of each modality alone, by its own output:',
-      _table({name: score(f'{primary}/{name}') for name in modalities}),
+      table({name: score(f'{primary}/{name}') for name in modalities}),
       f'Fused {title} without one modality:',
-      _table({name: score(f'missing/{name}') for name in modalities}),
+      table({name: score(f'missing/{name}') for name in modalities}),
       f'What each modality contributes to the fused {title} (Shapley values,'
       ' which add up to what is gained over no input at all), and the mean'
       ' difference between two of them:',
-      _table(
+      table(
         {
           **{name: score(f'shapley/{name}') for name in modalities},
           'imbalance': score('imbalance/shapley'),
@@ -241,7 +242,7 @@ def _choice(tuned: Mapping[str, Any]) -> str:
   )
 
 
-def _relative(results: Results, method: str, reference: str) -> float:
+def relative_time(results: Results, method: str, reference: str) -> float:
   """Median ratio of two methods' times, call by call; rehearsals shared out."""
   theirs = results.seconds[reference]
   step = np.median(results.seconds[method] / theirs)
@@ -279,16 +280,25 @@ def _tests(
     f'What `{subject}` has more than each other method, over the same seeds;'
     ' **bold** if p < 0.05 in a paired t test, corrected by Holm for the'
     f' {len(found)} tests of this table:',
-    _lines(cells),
+    lines(cells),
   ]
 
 
-def _table(
+def table(
   columns: Mapping[str, Mapping[str, Values]],
   extra: Mapping[str, Mapping[str, str]] | None = None,
   mark_best: bool = True,
 ) -> str:
-  """Markdown table of estimates in %, a row a method."""
+  """Markdown table of estimates in %, a row a method.
+
+  Args:
+    columns: column -> method -> values in 0..1, [seeds].
+    extra: column -> method -> text, behind them.
+    mark_best: whether to mark the best of each column, and ties with it.
+
+  Returns:
+    The lines.
+  """
   cells: dict[str, dict[str, str]] = {}
   for column, values in columns.items():
     best, tied = statistics.ties(dict(values))
@@ -302,10 +312,10 @@ def _table(
         text += ' ='
       cells[column][method] = text
   cells |= {name: dict(column) for name, column in (extra or {}).items()}
-  return _lines(cells)
+  return lines(cells)
 
 
-def _lines(cells: Mapping[str, Mapping[str, str]]) -> str:
+def lines(cells: Mapping[str, Mapping[str, str]]) -> str:
   """Markdown table of column -> method -> text, a row a method."""
   methods = list(next(iter(cells.values())))
   lines = [['method', *cells]] + [

@@ -34,6 +34,8 @@ def open_workdir(
 ) -> pathlib.Path:
   """Makes a run's directory, or checks that it belongs to the same run.
 
+  Of several processes the first one makes it.
+
   Raises:
     ValueError: if it holds a run of another configuration.
   """
@@ -55,7 +57,7 @@ def open_workdir(
         + '\n'.join(differences)
         + '\nGive another --workdir, or remove that one to start anew.'
       )
-  else:
+  elif jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, _dump(config))
   return workdir
@@ -70,12 +72,14 @@ def header(config: config_dict.ConfigDict) -> dict[str, Any]:
     'commit': _commit(),
     'device': jax.devices()[0].device_kind,
     'num_devices': jax.device_count(),
+    'num_processes': jax.process_count(),
   }
 
 
 def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
   """Says what differs between the header of a run and this process."""
-  for key in ('versions', 'commit', 'device', 'num_devices'):
+  keys = ('versions', 'commit', 'device', 'num_devices', 'num_processes')
+  for key in keys:
     if then[key] != now[key]:
       logging.warning(
         'The run was begun with %s %s and goes on with %s: the rest may differ'
@@ -168,11 +172,21 @@ class Checkpoints:
     """The newest checkpoint; None if there is none.
 
     Args:
-      like: the arrays' structure, as of `jax.eval_shape`.
+      like: the arrays' structure, as of `jax.eval_shape`; where they have no
+        sharding, they come to the first device, wherever they were saved.
     """
     step = self._manager.latest_step()
     if step is None:
       return None
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+      lambda leaf: (
+        leaf
+        if leaf.sharding is not None
+        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
+      ),
+      like,
+    )
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(

@@ -38,7 +38,8 @@ def measure(
     one view of a record that was read, as in training; `bare loop` does both,
     for all views, in a Python loop, and forgets each item; `bare loop, stacked`
     collects and stacks them to batches; `loader` is `data_pipelines.loader` in
-    this process, and `loader, n workers` with processes that work ahead.
+    this process, which makes the same calls in another order, and `loader, n
+    workers` with processes that work ahead.
   """
   settings = config.data
   source = sources.open_source(

@@ -8,26 +8,50 @@ The run's directory holds its configuration, `metrics.jsonl`, TensorBoard
 events and checkpoints. A run that was killed goes on where its last checkpoint
 stands when the same command is given again, and ends bit for bit like one that
 was not.
+
+`--config.parallel` takes it from one device to all that there are, see
+`experiments.parallel`, and these flags to several processes, each given the
+same command but for its number:
+
+      --config.parallel=jit --coordinator=HOST_OF_PROCESS_0:PORT \
+      --num_processes=2 --process_id=0
+
+They share the run's directory, which the first of them writes.
 """
 
 import json
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import jax
 import optax
 import tensorboardX
 import tqdm
+from absl import flags
 from ml_collections import config_dict
 
 from experiments import configuration
 from experiments import data
 from experiments import evaluation
+from experiments import parallel
 from experiments import rehearsals
 from experiments import runs
 from experiments import training
+
+COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  "Address and port of process 0, of several; 'auto' where JAX finds the"
+  ' processes by itself, as under Slurm.',
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes run together.'
+)
+PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this one is, from 0.'
+)
 
 
 def train(
@@ -47,74 +71,78 @@ def train(
     Scores on the test split; `evaluation.evaluate` names them.
 
   Raises:
-    ValueError: if `workdir` holds a run of another configuration.
+    ValueError: if `workdir` holds a run of another configuration, or the
+      devices or the method do not go with `config.parallel`.
     FloatingPointError: if so many steps in a row were not finite that the
       optimizer no longer skips them.
   """
-  inputs = data.open_data(config, config.seed, manual_dir)
-  experiment = training.make(config, inputs.steps_per_epoch)
+  layout = parallel.make_layout(config.parallel)
+  parallel.check_batch_size(layout, config.data.batch_size)
+  with parallel.first_process_first():
+    inputs = data.open_data(config, config.seed, manual_dir)
+  experiment = training.make(config, inputs.steps_per_epoch, layout)
+  if experiment.rehearsal is not None and jax.process_count() > 1:
+    raise ValueError(
+      f'The method {config.method.name!r} rehearses between steps, which it'
+      f' does in one process, and there are {jax.process_count()}.'
+    )
   workdir = runs.open_workdir(workdir, config)
   checkpoints = runs.Checkpoints(workdir)
 
   start_of_data = inputs.train.get_state()
-  first = next(inputs.train)
+  first = parallel.train_batch(layout, next(inputs.train))
   key = jax.random.key(config.seed)
   rows: list[dict[str, Any]] = [runs.header(config)]
-  restored = checkpoints.restore(jax.eval_shape(experiment.init, key, first))
+  shapes = parallel.state_shapes(layout, experiment.init, key, first)
+  restored = checkpoints.restore(shapes)
   if restored is None:
-    state = jax.jit(experiment.init)(key, first)
+    init = parallel.compile_init(layout, experiment.init, shapes)
+    state = init(key, first)
     inputs.train.set_state(start_of_data)
   else:
     state, progress = restored
     runs.warn_of_changes(progress['metrics'][0], rows[0])
     rows = progress['metrics']
     inputs.train.set_state(progress['loader'])
-  metrics_path = workdir / 'metrics.jsonl'
-  # What was logged after the checkpoint will be logged again.
-  runs.write_lines(metrics_path, rows)
 
-  train_step = jax.jit(experiment.train_step, donate_argnums=0)
-  predict = jax.jit(
+  train_step = parallel.compile_step(layout, experiment.train_step, shapes)
+  predict = parallel.compile_predict(
+    layout,
     evaluation.make_predict(
       experiment.model,
       config.evaluation.noise_scale.to_dict(),
       data.finish(config),
-    )
+    ),
   )
   rehearsing = rehearsals.Rehearsals(
-    experiment, jax.jit, lambda batches: batches[0]
+    experiment,
+    jax.jit,
+    lambda batches: parallel.whole_batch(layout, batches[0]),
   )
   start = int(state.step)
-  events = tensorboardX.SummaryWriter(
-    str(workdir / 'tensorboard'), purge_step=start + 1
-  )
+  is_writer = jax.process_index() == 0
   with (
-    metrics_path.open('a') as metrics_file,
+    _Log(workdir, rows, start, is_writer) as log,
     tqdm.tqdm(
       initial=start,
       total=config.steps,
       desc='train',
       unit='step',
       mininterval=0.5,
+      disable=not is_writer,
     ) as progress_bar,
   ):
-
-    def log(row: dict[str, Any]) -> None:
-      rows.append(row)
-      metrics_file.write(json.dumps(row) + '\n')
-      metrics_file.flush()
-      for name, value in _scalars(row):
-        events.add_scalar(name, value, row['step'])
-
     for step in range(start + 1, config.steps + 1):
       if rehearsing.is_due(step - 1):
         state, _ = rehearsing.run(state, [inputs], step - 1)
-      state, metrics = train_step(state, next(inputs.train))
+        state = parallel.put(layout, state, shapes)
+      batch = parallel.train_batch(layout, next(inputs.train))
+      state, metrics = train_step(state, batch)
       progress_bar.update()
       is_last = step == config.steps
       if step % config.log_every_steps == 0 or is_last:
         values = jax.tree.map(float, jax.device_get(metrics))
-        log({'step': step, 'split': 'train', **values})
+        log.add({'step': step, 'split': 'train', **values})
         progress_bar.set_postfix_str(
           _summary(values, experiment.objectives), refresh=False
         )
@@ -126,7 +154,7 @@ def train(
             for name, value in evaluation.evaluate(
               predict,
               state.variables,
-              inputs.evaluation(split),
+              _placed(layout, inputs.evaluation(split), config),
               modalities=experiment.model.encoders,
               metrics=config.evaluation.metrics,
               noise_levels=config.evaluation.noise_levels,
@@ -134,14 +162,71 @@ def train(
               target=config.target,
             ).items()
           }
-          log({'step': step, 'split': split, **scores})
+          log.add({'step': step, 'split': split, **scores})
         checkpoints.save(
           step, state, {'metrics': rows, 'loader': inputs.train.get_state()}
         )
-  events.close()
   checkpoints.close()
   inputs.train.close()
   return {k: v for k, v in rows[-1].items() if k not in ('step', 'split')}
+
+
+class _Log:
+  """Rows of metrics: kept, and written as JSON lines and TensorBoard events."""
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    rows: list[dict[str, Any]],
+    start: int,
+    is_writer: bool,
+  ) -> None:
+    """Opens the files of a run.
+
+    Args:
+      workdir: the run's directory.
+      rows: those up to now, to which more are added.
+      start: the step up to which there are some.
+      is_writer: whether this process writes them.
+    """
+    self._rows = rows
+    self._is_writer = is_writer
+    if is_writer:
+      path = workdir / 'metrics.jsonl'
+      # What was logged after the checkpoint will be logged again.
+      runs.write_lines(path, rows)
+      self._file = path.open('a')
+      self._events = tensorboardX.SummaryWriter(
+        str(workdir / 'tensorboard'), purge_step=start + 1
+      )
+
+  def add(self, row: dict[str, Any]) -> None:
+    """Adds a row."""
+    self._rows.append(row)
+    if self._is_writer:
+      self._file.write(json.dumps(row) + '\n')
+      self._file.flush()
+      for name, value in _scalars(row):
+        self._events.add_scalar(name, value, row['step'])
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._is_writer:
+      self._file.close()
+      self._events.close()
+
+
+def _placed(
+  layout: parallel.Layout,
+  batches: Iterable[evaluation.Batch],
+  config: config_dict.ConfigDict,
+) -> Iterator[evaluation.Batch]:
+  """Batches to evaluate on, with what the model sees on the devices."""
+  for batch in batches:
+    inputs = evaluation.model_inputs(batch, sorted(config.model.encoders))
+    yield {**batch, **parallel.whole_batch(layout, inputs)}
 
 
 def _check_finite(state: training.TrainState, max_skipped_steps: int) -> None:
@@ -183,7 +268,12 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(
     configuration.WORKDIR.value or runs.default_workdir('train', config)
   )
-  scores = train(config, workdir, configuration.MANUAL_DIR.value)
+  with parallel.processes(
+    COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+  ):
+    scores = train(config, workdir, configuration.MANUAL_DIR.value)
+    if jax.process_index() > 0:
+      return
   print(f'Test split after {config.steps} steps:')
   for name, score in scores.items():
     print(f'  {name:<28}{score:8.4f}')

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from ml_collections import config_dict
 
 import mimo_jax
 from experiments import data
 from experiments import methods
 from experiments import named
+from experiments import parallel
+from experiments import parts
 from experiments.methods import base
 from mimo_jax import nn
 
@@ -32,7 +35,11 @@ class Experiment(NamedTuple):
   steps_per_epoch: int
 
 
-def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
+def make(
+  config: config_dict.ConfigDict,
+  steps_per_epoch: int,
+  layout: parallel.Layout | None = None,
+) -> Experiment:
   """Builds the model, the optimizer and the training step of a configuration.
 
   Args:
@@ -43,22 +50,33 @@ def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
       `mimo_jax.weightings` and `optax`. A value that is such a dictionary, as
       the schedule of a learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
+    layout: the devices that the step will run on; None for a single one.
 
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
     batch)` returns the next one and `{'losses': {objective: []}, 'weights':
     {objective: []}}`. Both are pure, so they may be jitted, scanned over
-    batches and vmapped over seeds.
+    batches and vmapped over seeds; with a layout of many devices,
+    `parallel.compile_step` compiles the step.
+
+  Raises:
+    ValueError: if the method, or the model, cannot run under 'pmap'.
   """
+  layout = layout or parallel.make_layout('single')
+  axis_name = layout.axis_name
   task = base.Task(
-    model=make_model(config.model),
+    model=parts.with_axis(make_model(config.model), axis_name),
     losses_of=named.lookup(nn, config.loss),
     target=config.target,
     weighting=named.make(mimo_jax.weightings, config.weighting.to_dict()),
     optimizer=functools.partial(_make_optimizer, config),
     steps_per_epoch=steps_per_epoch,
+    balance=functools.partial(parallel.balance, layout),
+    axis_name=axis_name,
   )
   method = _make_method(config, task)
+  if axis_name is not None:
+    parts.check_method(config.method.name, method)
   optimizer = optax.chain(
     method.gradients,
     # A step that is not finite is skipped by all that follows.
@@ -70,6 +88,8 @@ def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
     batch = finish(batch)
     model_state = method.model.init(key, batch)
     params = model_state.pop('params')
+    if axis_name is not None:
+      parts.check_statistics(method.model, model_state)
     state = TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
@@ -84,9 +104,23 @@ def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
   ) -> tuple[TrainState, base.Losses]:
     def losses_fn(params: Any) -> tuple[base.Losses, base.Seen]:
-      return method.losses(state._replace(params=params), batch, key, phase)
+      whole = parallel.gathered(
+        layout, (params, state.model_state, state.memory)
+      )
+      seeing = state._replace(
+        params=whole[0], model_state=whole[1], memory=whole[2]
+      )
+      return method.losses(seeing, batch, key, phase)
 
     losses, pullback, seen = jax.vjp(losses_fn, state.params, has_aux=True)
+    if axis_name is not None:
+      parts.check_draws(
+        config.method.name,
+        lambda key: method.losses(state, batch, key, phase),
+        key,
+      )
+      memory, observed = lax.pmean((seen.memory, seen.observed), axis_name)
+      seen = seen._replace(memory=memory, observed=observed)
     updates, opt_state = optimizer.update(
       pullback, state.opt_state, state.params, losses=losses, **seen.observed
     )
@@ -104,7 +138,7 @@ def make(config: config_dict.ConfigDict, steps_per_epoch: int) -> Experiment:
         opt_state=opt_state,
         memory=memory,
       ),
-      losses,
+      losses if axis_name is None else lax.pmean(losses, axis_name),
     )
 
   def train_step(

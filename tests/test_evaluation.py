@@ -393,6 +393,23 @@ def test_noise_of_level_zero_changes_no_bit_and_types_stay():
     assert noisy.dtype == clean.dtype == dtype
 
 
+def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
+  pixels = np.random.default_rng(0).integers(0, 256, (9, 4)).astype(np.uint8)
+  batch = {'a': pixels, 'b': pixels[:, 1:], 'label': np.arange(9)}
+
+  def finish(part):
+    assert part.keys() == {'a', 'b'}  # as much of a batch as the model sees
+    return {**part, 'a': part['a'] / 50 - 3, 'b': part['b'] / 10.0}
+
+  scale = {'a': 2.0, 'b': 1.0}
+  predict = jax.jit(evaluation.make_predict(Echo('a', 'b'), scale, finish))
+  seen = predict(None, batch, condition([True, False], 0.5), 2)
+  noise = drawn(batch, 2, scale)['a']
+  expected = pixels / 50 - 3 + 0.5 * noise
+  np.testing.assert_allclose(seen['a'], expected, rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(seen['b'], np.zeros((9, 3)))
+
+
 def test_a_modality_without_scale_or_input_is_named():
   with pytest.raises(ValueError, match=r"lacks \['b'\].*given \['a'\]"):
     evaluation.make_predict(Echo('a', 'b'), {'a': 1.0})
@@ -827,5 +844,22 @@ def test_probes_of_a_model_are_those_of_its_features():
   }
   assert scores == expected
   assert len(set(scores.values())) > 1
+
+  # As a loader gives them that leaves a step to the device.
+  def travelling(batches):
+    return [batch | {'still': batch['still'] - 5} for batch in batches]
+
+  def finish(part):
+    return {**part, 'still': part['still'] + 5}
+
+  finished = probe.probe(
+    MODEL,
+    variables,
+    travelling(train),
+    travelling(test),
+    num_classes=3,
+    finish=finish,
+  )
+  assert finished == expected
   with pytest.raises(ValueError, match='at least one batch'):
     probe.probe(MODEL, variables, train, [], num_classes=3)

@@ -1,10 +1,12 @@
-"""Frames of a clip: which, how cropped and resized, and normalised."""
+"""Frames of a clip: which, how cropped and resized, how normalised."""
 
 import importlib
 import io
 import math
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,11 +41,6 @@ def ramp(height, width):
   pixels[..., 0] = np.linspace(20, 230, width).round()
   pixels[..., 1] = np.linspace(200, 50, height).round()[:, None]
   return pixels
-
-
-def pixels_of(views):
-  """Undoes the normalisation."""
-  return (views.astype(np.float64) * STD + MEAN) * 255
 
 
 def resized(pixels, height, width):
@@ -150,7 +147,7 @@ def test_frames_come_in_the_order_of_the_policy():
   clip = element([np.full([5, 4, 3], 20 * i, np.uint8) for i in range(10)])
   for policy, expected in [('segments', [1, 4, 7]), ('ends', [0, 4, 9])]:
     views = frames.Frames(3, policy, size=2)(clip, None)
-    levels = pixels_of(views).mean(axis=(1, 2, 3))
+    levels = views.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(levels, 20 * np.array(expected), atol=1e-3)
 
 
@@ -229,7 +226,7 @@ def test_training_crops_resizes_and_then_mirrors():
       expected = expected[:, ::-1]
       mirrored += 1
     # Pillow rounds to whole numbers twice, after rows and after columns.
-    np.testing.assert_allclose(pixels_of(picture), expected, atol=1.1)
+    np.testing.assert_allclose(picture, expected, atol=1.1)
   assert 0 < mirrored < 12
 
 
@@ -258,7 +255,7 @@ def test_each_frame_draws_its_own_crop_unless_the_clip_shares_one():
 def test_a_shared_crop_fits_frames_of_other_sizes():
   clip = element([ramp(60, 80), ramp(30, 40), ramp(90, 20)])
   view = frames.Frames(3, 'first', size=8, per_clip=True)
-  views = pixels_of(view(clip, np.random.default_rng(0)))
+  views = view(clip, np.random.default_rng(0)).astype(float)
   # The same share of a frame half as large, but for rounding.
   np.testing.assert_allclose(views[0], views[1], atol=8)
 
@@ -286,7 +283,7 @@ def test_whole_frames_are_resized_only():
 
 def test_a_larger_smallest_area_shows_more_of_the_frame():
   view = frames.Frames(50, 'first', size=4, min_area=0.9)
-  views = pixels_of(view(element([ramp(40, 50)]), np.random.default_rng(0)))
+  views = view(element([ramp(40, 50)]), np.random.default_rng(0))
   # Red spans 210 levels from left to right; resized to 4, three quarters.
   span = np.ptp(views[..., 0], axis=(1, 2))
   assert span.min() > 0.75 * 210 * math.sqrt(0.9 * 0.75) - 5
@@ -302,7 +299,7 @@ def test_evaluation_resizes_regardless_of_the_aspect_ratio(height, width, size):
   pixels = noise(height, width)
   (picture,) = frames.Frames(1, 'first', size=size)(element([pixels]), None)
   expected = resized(pixels, size, size)
-  np.testing.assert_allclose(pixels_of(picture), expected, atol=1.1)
+  np.testing.assert_allclose(picture, expected, atol=1.1)
 
 
 @pytest.mark.parametrize(
@@ -323,10 +320,10 @@ def test_evaluation_may_cut_out_the_middle(height, width, expected):
   assert picture.shape == (12, 12, 3)
   shorter = min(height, width)
   whole = resized(pixels, int(12 * height / shorter), int(12 * width / shorter))
-  np.testing.assert_allclose(pixels_of(picture), whole[expected], atol=1.1)
+  np.testing.assert_allclose(picture, whole[expected], atol=1.1)
 
 
-def test_normalisation_is_imagenets_in_every_channel():
+def test_pictures_are_bytes_of_their_colours():
   stream = io.BytesIO()
   colour = (200, 30, 90)
   Image.new('RGB', (32, 24), colour).save(stream, 'JPEG', quality=100)
@@ -334,24 +331,47 @@ def test_normalisation_is_imagenets_in_every_channel():
   for random in [None, np.random.default_rng(0)]:
     views = frames.Frames(2, 'first', size=16)(clip, random)
     assert views.shape == (2, 16, 16, 3)
-    assert views.dtype == np.float32
-    for channel in range(3):
-      # JPEG keeps a constant colour but for a level of rounding.
-      expected = (colour[channel] / 255 - MEAN[channel]) / STD[channel]
-      np.testing.assert_allclose(
-        views[..., channel], expected, atol=1.01 / 255 / STD[channel]
-      )
-  exact = frames.Frames(1, 'first', size=16)(
-    element([np.full([16, 16, 3], colour, np.uint8)]), None
-  )
-  expected = (np.array(colour) / 255 - MEAN) / STD
-  np.testing.assert_allclose(exact[0, 3, 5], expected, rtol=1e-5)
+    assert views.dtype == np.uint8
+    # JPEG keeps a constant colour but for a level of rounding.
+    assert np.abs(views - np.float64(colour)).max() <= 1
+
+
+def test_the_device_normalises_every_channel_as_for_imagenet():
+  pictures = noise(24, 5, seed=3).reshape(2, 3, 4, 5, 3)
+  expected = (pictures / 255 - MEAN) / STD
+  on_device = frames.Frames(3, 'first').on_device
+  for finish in (jax.jit(on_device), jax.vmap(on_device), on_device):
+    finished = finish(jnp.asarray(pictures))
+    assert finished.dtype == jnp.float32
+    np.testing.assert_allclose(finished, expected, atol=2e-6)
+  scanned = jax.lax.scan(lambda _, x: (None, on_device(x)), None, pictures)[1]
+  np.testing.assert_allclose(scanned, expected, atol=2e-6)
+
+
+def test_pictures_are_not_normalised_twice():
+  on_device = frames.Frames(1, 'first').on_device
+  once = on_device(jnp.asarray(noise(4, 4)))
+  with pytest.raises(ValueError, match=r'uint8, got float32.*once only'):
+    jax.jit(on_device)(once)
+
+
+def test_pictures_made_in_place_are_the_same():
+  clip = element([noise(20, 30, seed) for seed in range(9)])
+  for random in (None, 5):
+    view = frames.Frames(3, 'segments', size=6)
+    # A row of a batch, and of what lay in its memory before.
+    rows = np.full([2, 3, 6, 6, 3], 99, np.uint8)
+    view.write(clip, random and np.random.default_rng(random), rows[1])
+    expected = view(clip, random and np.random.default_rng(random))
+    np.testing.assert_array_equal(rows[1], expected)
+    assert np.all(rows[0] == 99)
 
 
 def test_grey_pictures_have_three_equal_channels():
   grey = element([np.full([6, 6], 128, np.uint8)])
-  views = pixels_of(frames.Frames(1, 'first', size=4)(grey, None))
-  np.testing.assert_allclose(views, 128, atol=1e-3)
+  views = frames.Frames(1, 'first', size=4)(grey, None)
+  assert views.shape == (1, 4, 4, 3)
+  assert np.all(views == 128)
 
 
 # What is refused.

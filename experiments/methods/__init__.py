@@ -5,7 +5,14 @@ module here, its other keys the arguments of that module's `make(task, ...)`,
 and the module's `GRID` what a comparison tries of them.
 """
 
+from experiments.methods import agm as agm
+from experiments.methods import cml as cml
+from experiments.methods import g_blending as g_blending
+from experiments.methods import mla as mla
+from experiments.methods import mmcosine as mmcosine
 from experiments.methods import mmpareto as mmpareto
 from experiments.methods import ogm as ogm
 from experiments.methods import ogm_ge as ogm_ge
+from experiments.methods import pmr as pmr
+from experiments.methods import umt as umt
 from experiments.methods import weighted as weighted

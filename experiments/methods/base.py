@@ -49,6 +49,12 @@ class Task(NamedTuple):
   # user's transforms and optimizer, with schedules that count steps
   optimizer: Callable[[int], optax.GradientTransformation]
   steps_per_epoch: int
+  # `mimo_jax.balance` for the devices that there are
+  balance: Callable[..., optax.GradientTransformationExtraArgs] = (
+    mimo_jax.balance
+  )
+  # over which `jax.pmap` runs the step; None where a batch is whole
+  axis_name: str | None = None
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -132,6 +138,10 @@ class Method(NamedTuple):
     rehearsal: what is done between steps, if anything.
     phases: a step updates once in each, on the same batch; the last phase's
       losses must be those of all objectives that earlier ones left out.
+    is_mean_over_rows: whether losses, memory and what was observed of a batch
+      are the means of those of its equal parts, and nothing is drawn: then
+      devices may each see a part, as under `config.parallel='pmap'`, which is
+      refused otherwise.
   """
 
   model: nn.LateFusion
@@ -142,6 +152,7 @@ class Method(NamedTuple):
   init: Callable[[TrainState, Batch], TrainState] = as_made
   rehearsal: Rehearsal | None = None
   phases: tuple[Any, ...] = (None,)
+  is_mean_over_rows: bool = False
 
 
 class Outputs(NamedTuple):
@@ -222,10 +233,9 @@ def read_out(
     model=model,
     objectives=objectives,
     losses=losses,
-    gradients=mimo_jax.balance(
-      mimo_jax.weightings.sum(), objectives=objectives
-    ),
+    gradients=task.balance(mimo_jax.weightings.sum(), objectives=objectives),
     optimizer=task.optimizer(1),
+    is_mean_over_rows=extra is None,
   )
   return plain._replace(**changes)
 
@@ -244,7 +254,7 @@ def masked_losses(
     Output -> sum over rows, []; divide by the number of rows for the mean.
   """
   targets = jnp.asarray(batch[task.target])
-  mask = jnp.asarray(batch.get('mask', jnp.ones(targets.shape[:1], bool)))
+  mask = mask_of(task, batch)
 
   def of_row(logits: Mapping[str, jax.Array], target: jax.Array) -> Losses:
     rows = {name: value[None] for name, value in logits.items()}
@@ -254,3 +264,23 @@ def masked_losses(
   return {
     name: jnp.sum(jnp.where(mask, value, 0)) for name, value in losses.items()
   }
+
+
+def mask_of(task: Task, batch: Batch) -> jax.Array:
+  """Which rows of a batch are real, [batch]; all of a training batch."""
+  rows = jnp.shape(batch[task.target])[:1]
+  return jnp.asarray(batch.get('mask', jnp.ones(rows, bool)))
+
+
+def check_classes(task: Task, method: str) -> None:
+  """Refuses a task whose targets are no classes.
+
+  Raises:
+    ValueError: if its losses are not cross entropies.
+  """
+  if task.losses_of is not nn.cross_entropy_losses:
+    raise ValueError(
+      f'{method} is defined for classes, and config.loss is'
+      f' {getattr(task.losses_of, "__name__", task.losses_of)!r}; expected'
+      " 'cross_entropy_losses'."
+    )

@@ -44,6 +44,12 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
     model=model,
     objectives=task.objectives,
     losses=losses,
-    gradients=mimo_jax.mmpareto(nn.encoder_of, task.objectives, gamma=gamma),
+    gradients=mimo_jax.mmpareto(
+      nn.encoder_of,
+      task.objectives,
+      gamma=gamma,
+      axis_name=task.axis_name,
+    ),
     optimizer=task.optimizer(1),
+    is_mean_over_rows=True,
   )

@@ -40,6 +40,7 @@ def make(
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
+  base.check_classes(task, 'ogm')
   return modulated(
     task,
     mimo_jax.ogm(

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 
-import mimo_jax
 from experiments.methods import base
 
 GRID: Mapping[str, Sequence[Any]] = {}
@@ -36,6 +35,7 @@ def make(task: base.Task) -> base.Method:
     model=task.model,
     objectives=task.objectives,
     losses=losses,
-    gradients=mimo_jax.balance(task.weighting, objectives=task.objectives),
+    gradients=task.balance(task.weighting, objectives=task.objectives),
     optimizer=task.optimizer(1),
+    is_mean_over_rows=True,
   )

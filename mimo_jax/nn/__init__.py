@@ -24,6 +24,7 @@ from mimo_jax.nn._resnet import ResNet18 as ResNet18
 from mimo_jax.nn._scale_gradient import scale_gradient as scale_gradient
 from mimo_jax.nn._scores import true_class_scores as true_class_scores
 from mimo_jax.nn._shapley import shapley_outputs as shapley_outputs
+from mimo_jax.nn._shared_head_fusion import entropy_weighted as entropy_weighted
 from mimo_jax.nn._shared_head_fusion import SharedHeadFusion as SharedHeadFusion
 from mimo_jax.nn._sum_fusion import SumFusion as SumFusion
 from mimo_jax.nn._transformer import Transformer as Transformer
@@ -44,6 +45,7 @@ __all__ = [
   'absolute_error_losses',
   'cross_entropy_losses',
   'encoder_of',
+  'entropy_weighted',
   'scale_gradient',
   'shapley_outputs',
   'true_class_scores',

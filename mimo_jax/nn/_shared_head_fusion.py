@@ -54,13 +54,7 @@ class SharedHeadFusion(nn.Module):
     Raises:
       ValueError: if the features have different widths.
     """
-    shares = self.shares(features)
-    logits = jnp.stack([shares[name] for name in sorted(shares)])
-    log_probabilities = nn.log_softmax(logits)
-    entropies = -jnp.sum(
-      jnp.exp(log_probabilities) * log_probabilities, axis=-1, keepdims=True
-    )
-    return jnp.sum(nn.softmax(-entropies, axis=0) * logits, axis=0)
+    return entropy_weighted(self.shares(features))
 
   @nn.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -90,3 +84,29 @@ class SharedHeadFusion(nn.Module):
       name='head',
     )
     return {name: head(value) for name, value in features.items()}
+
+
+def entropy_weighted(logits: Mapping[str, jax.Array]) -> jax.Array:
+  """The mean of several logits, weighted by how sure each is (MLA).
+
+  Σ_m w_m s_m, w = softmax over m of -H(softmax(s_m)), for each sample.
+
+  Args:
+    logits: mapping modality -> s_m, [batch, num_classes].
+
+  Returns:
+    Logits [batch, num_classes].
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> sure, unsure = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 0.0]])
+    >>> nn.entropy_weighted({'audio': sure, 'visual': unsure}).tolist()
+    [[5.998, 0.0]]
+  """
+  stacked = jnp.stack([logits[name] for name in sorted(logits)])
+  log_probabilities = nn.log_softmax(stacked)
+  entropies = -jnp.sum(
+    jnp.exp(log_probabilities) * log_probabilities, axis=-1, keepdims=True
+  )
+  return jnp.sum(nn.softmax(-entropies, axis=0) * stacked, axis=0)

@@ -1,0 +1,137 @@
+"""Adaptive gradient modulation (AGM)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.methods import base
+from mimo_jax import nn
+
+GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.1, 0.3, 1.0)}
+
+_LEAST_PROBABILITY = 1e-8
+_LARGEST_EXPONENT = 10.0  # before alpha
+
+
+class RunningScores(NamedTuple):
+  """The mean of the scores over all steps so far."""
+
+  mean: jax.Array  # [M]
+  steps: jax.Array  # [] int32
+
+
+def make(task: base.Task, *, alpha: float = 0.3) -> base.Method:
+  """Scales what flows back into each modality's part of the fused logits.
+
+  The parts o_m are the modalities' Shapley values of the fused logits, with
+  features of a zero input for those that are absent; they add up to the fused
+  logits, for any fusion and any number of modalities. The gradient of the
+  fused loss that flows into o_m is multiplied by `coefficients`.
+
+  This is the authors' code for two modalities and the paper's formula for more.
+  BalanceBenchmark has the opposite sign, which slows down the weak modality,
+  and scales the encoders' gradients. The authors' code also clips the gradient
+  if one of the head's entries is large; `config.gradient_transforms` can.
+
+  Args:
+    task: what is trained, on classes.
+    alpha: how much modalities are slowed down or sped up.
+
+  Returns:
+    The method. Its memory is a `RunningScores`.
+
+  References:
+    H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
+    Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
+  """
+  base.check_classes(task, 'agm')
+
+  def extra(
+    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
+  ) -> tuple[base.Losses, RunningScores, Mapping[str, Any]]:
+    targets = batch[task.target]
+    _, parts = nn.shapley_outputs(
+      lambda features: task.model.fuse(state.variables, features, train=True),
+      outputs.features,
+      _absent(task, state, batch),
+    )
+    scores = jax.lax.stop_gradient(
+      jnp.stack([_surprise(parts[name], targets) for name in task.modalities])
+    )
+    running: RunningScores = state.memory
+    factors = coefficients(scores, running.mean, alpha)
+    scaled = [
+      nn.scale_gradient(parts[name], factors[i])
+      for i, name in enumerate(task.modalities)
+    ]
+    fused = sum(scaled[1:], start=scaled[0])
+    steps = running.steps + 1
+    memory = RunningScores(
+      running.mean + (scores - running.mean) / steps, steps
+    )
+    return task.losses_of({'fused': fused}, targets), memory, {}
+
+  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    del batch
+    zeros = jnp.zeros(len(task.modalities))
+    return state._replace(memory=RunningScores(zeros, jnp.zeros((), jnp.int32)))
+
+  return base.read_out(task, extra, init=init)
+
+
+def coefficients(
+  scores: jax.Array, running: jax.Array, alpha: float
+) -> jax.Array:
+  """What the gradients are multiplied by, [M].
+
+      r_m = exp(-M/(M-1) (s_m - mean s)),    τ_m likewise of running means
+      k_m = exp(α min(τ_m - r_m, 10))
+
+  With two modalities r_a = exp(s_v - s_a). A modality that is ahead of where it
+  was, by the others, has r above τ and is slowed down.
+
+  Args:
+    scores: s_m, [M]: mean of -log p of the true class; low is strong.
+    running: their means over the steps before; zeros at first.
+    alpha: α.
+
+  Returns:
+    Positive numbers; 1 where r = τ.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([1.0, 2.0])
+    >>> coefficients(scores, jnp.zeros(2), 0.5).tolist()
+    [0.424, 1.372]
+    >>> coefficients(scores, scores, 0.5).tolist()
+    [1.0, 1.0]
+  """
+  count = scores.shape[0]
+
+  def strength(values: jax.Array) -> jax.Array:
+    return jnp.exp(-count / (count - 1) * (values - jnp.mean(values)))
+
+  difference = strength(running) - strength(scores)
+  return jnp.exp(alpha * jnp.minimum(difference, _LARGEST_EXPONENT))
+
+
+def _surprise(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """s_m: mean of -log p of the true class, p at least 1e-8."""
+  own = jnp.take_along_axis(
+    jax.nn.softmax(logits), jnp.asarray(targets)[:, None], axis=1
+  )
+  return jnp.mean(-jnp.log(jnp.maximum(own, _LEAST_PROBABILITY)))
+
+
+def _absent(
+  task: base.Task, state: base.TrainState, batch: base.Batch
+) -> dict[str, jax.Array]:
+  """Features of zero inputs, [batch, d_m]."""
+  zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
+  features: Any = task.model.apply(state.variables, zeros, method='features')
+  return {
+    name: jnp.broadcast_to(value, (batch[name].shape[0], *value.shape[1:]))
+    for name, value in features.items()
+  }

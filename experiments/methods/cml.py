@@ -1,0 +1,96 @@
+"""Calibrating multi-modal learning (CML)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+import mimo_jax
+from experiments.methods import base
+
+GRID: Mapping[str, Sequence[Any]] = {'strength': (0.01, 0.1, 1.0)}
+
+
+def make(
+  task: base.Task,
+  *,
+  strength: float = 0.1,
+  hinge: Literal['sample', 'batch'] = 'sample',
+) -> base.Method:
+  """Punishes confidence that rises when a modality is removed.
+
+  Modalities are removed one by one in a random order, down to a single one: of
+  M - 1 partial sets P the fused logits are computed with zeros for the features
+  of what is removed. With conf the largest probability of a row, and Q the set
+  from which one removal made P,
+
+      L = (CE + Σ_P CE_P) / M + λ Σ_P Σ_i max(0, conf_P(i) - conf_Q(i))
+
+  The sum over rows i is of the batch, so λ belongs to a batch size. The order
+  is drawn at every step, the paper draws it at every epoch. BalanceBenchmark
+  takes the maximum after the sum over rows: `hinge='batch'`. It works with
+  every fusion, and any number of modalities.
+
+  Args:
+    task: what is trained, on classes.
+    strength: λ.
+    hinge: whether the maximum is of each row or of the batch.
+
+  Returns:
+    The method.
+
+  References:
+    H. Ma et al., `Calibrating Multimodal Learning
+    <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
+  """
+  base.check_classes(task, 'cml')
+  if hinge not in ('sample', 'batch'):
+    raise ValueError(f"cml: hinge={hinge!r}; expected 'sample' or 'batch'.")
+  count = len(task.modalities)
+
+  def extra(
+    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
+  ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
+    order = jax.random.permutation(
+      jax.random.fold_in(state.key, state.step), count
+    )
+    place = jnp.argsort(order)  # of each modality in the order of removal
+    before = confidence(outputs.logits['fused'])
+    partial, rise = jnp.zeros(()), jnp.zeros(())
+    for removed in range(1, count):
+      features = {
+        name: jnp.where(place[i] < removed, 0, outputs.features[name])
+        for i, name in enumerate(task.modalities)
+      }
+      logits = task.model.fuse(state.variables, features, train=True)
+      losses = task.losses_of({'fused': logits}, batch[task.target])
+      partial += losses['fused'] / count
+      after = confidence(logits)
+      gained, before = after - before, after
+      rise += (
+        jnp.sum(jnp.maximum(gained, 0))
+        if hinge == 'sample'
+        else jnp.maximum(jnp.sum(gained), 0)
+      )
+    return {'partial': partial, 'rise': strength * rise}, state.memory, {}
+
+  names = ('partial', 'rise')
+  plain = base.read_out(task, extra, names=names)
+  weights = (1 / count, *(1.0,) * (len(plain.objectives) - 1))
+  return plain._replace(
+    gradients=mimo_jax.balance(
+      mimo_jax.weightings.constant(weights), objectives=plain.objectives
+    )
+  )
+
+
+def confidence(logits: jax.Array) -> jax.Array:
+  """The largest probability of each row: [batch, C] -> [batch].
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> confidence(jnp.log(jnp.array([[0.2, 0.8], [0.5, 0.5]]))).tolist()
+    [0.8, 0.5]
+  """
+  return jnp.max(jax.nn.softmax(logits), axis=-1)

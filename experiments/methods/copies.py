@@ -1,0 +1,95 @@
+"""Copies of a model, which a rehearsal trains beside it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.methods import base
+from mimo_jax import nn
+
+# Keys of copies are folded by numbers from here down, where no step comes.
+_LAST = 2**32 - 1
+# Non-finite updates in a row that are skipped: all of them.
+_ALL = 2**31 - 1
+
+
+def begin(
+  task: base.Task,
+  state: base.TrainState,
+  variables: Mapping[str, Any],
+  number: int,
+) -> base.TrainState:
+  """The state of a copy, before its first step.
+
+  Args:
+    task: whose optimizer it is given, afresh: schedules begin anew.
+    state: of the model in training.
+    variables: what the copy starts from.
+    number: of the copy, from 0; see `key_of`.
+
+  Returns:
+    A state like that of the model, at step 0, without memory.
+  """
+  params = variables['params']
+  return base.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state={k: v for k, v in variables.items() if k != 'params'},
+    opt_state=_optimizer(task).init(params),
+    memory=(),
+    key=key_of(state, number),
+  )
+
+
+def key_of(state: base.TrainState, number: int) -> jax.Array:
+  """The key of a copy: one of its own, and another after other steps."""
+  key = jax.random.fold_in(state.key, _LAST - number)
+  return jax.random.fold_in(key, state.step)
+
+
+def stepper(
+  task: base.Task, model: nn.LateFusion, objectives: Sequence[str]
+) -> Callable[[base.TrainState, base.Batch], base.TrainState]:
+  """The training step of a copy: on the sum of some of the losses.
+
+  A step whose gradient is not finite is skipped.
+
+  Args:
+    task: whose losses and optimizer.
+    model: what is trained.
+    objectives: names of the outputs whose losses are added up.
+
+  Returns:
+    `step(copy, batch) -> copy`, pure.
+  """
+  optimizer = _optimizer(task)
+
+  def step(copy: base.TrainState, batch: base.Batch) -> base.TrainState:
+    key = jax.random.fold_in(copy.key, copy.step)
+
+    def loss(params: Any) -> tuple[jax.Array, Any]:
+      outputs = base.forward(model, copy._replace(params=params), batch, key)
+      logits = {name: outputs.logits[name] for name in objectives}
+      losses = task.losses_of(logits, batch[task.target])
+      total = jnp.sum(jnp.stack([losses[name] for name in objectives]))
+      return total, outputs.model_state
+
+    gradient, model_state = jax.grad(loss, has_aux=True)(copy.params)
+    updates, opt_state = optimizer.update(gradient, copy.opt_state, copy.params)
+    is_finite = optax.tree.get(opt_state, 'last_finite')
+    return copy._replace(
+      step=copy.step + 1,
+      params=optax.apply_updates(copy.params, updates),
+      model_state=optax.tree.where(is_finite, model_state, copy.model_state),
+      opt_state=opt_state,
+    )
+
+  return step
+
+
+def _optimizer(task: base.Task) -> optax.GradientTransformation:
+  """The task's, guarded."""
+  return optax.apply_if_finite(task.optimizer(1), _ALL)

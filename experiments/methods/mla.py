@@ -1,0 +1,143 @@
+"""Alternating uni-modal adaptation (MLA)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+import mimo_jax
+from experiments.methods import base
+from mimo_jax import nn
+
+GRID: Mapping[str, Sequence[Any]] = {}
+
+_FUSION = 'fusion'
+
+
+def make(task: base.Task) -> base.Method:
+  """One modality at a time, through a head that all of them share.
+
+  A step has a phase for each modality, on the same batch. In its phase a
+  modality's encoder runs alone and learns from the loss that the shared head
+  has on its features, the objective 'shared_<modality>'; so does the head,
+  whose gradient `mimo_jax.orthogonal_head` keeps off what the others have
+  taught it. Nothing learns from a fused loss. Evaluation fuses by
+  `mimo_jax.nn.SharedHeadFusion`, in place of whatever fusion the configuration
+  has. M modalities are M phases, in the order of their names.
+
+  The optimizer of an encoder, and of the head that its uni-modal output is read
+  by, moves in the modality's phase only: in the others parameters, moments and
+  weight decay stand still. The shared head's moves in every phase, M times a
+  step, and its schedules count steps. Each part has an optimizer of its own, so
+  a gradient is clipped by the norm of its part. Updates that are skipped are
+  counted by phases.
+
+  The objective 'fused' is a value that nothing learns from, of the logits that
+  the phases had, each before its update. It costs no second pass, for which the
+  memory holds these logits.
+
+  Args:
+    task: what is trained; its encoders must give features of one width.
+
+  Returns:
+    The method. When the model is initialised, a ValueError says if widths
+    differ.
+
+  References:
+    X. Zhang, J. Yoon, M. Bansal and H. Yao, `Multimodal Representation Learning
+    by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
+    CVPR 2024.
+  """
+  base.check_classes(task, 'mla')
+  model = task.model.clone(
+    fusion=nn.SharedHeadFusion, heads='auxiliary', detach_heads=True
+  )
+  modalities = task.modalities
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: int
+  ) -> tuple[base.Losses, base.Seen]:
+    modality = modalities[phase]
+    # The model with one of its encoders, of the same parameters.
+    alone = model.clone(encoders={modality: model.encoders[modality]})
+    outputs = base.forward(alone, state, batch, key)
+    # Of one modality, the fused logits are those of the shared head.
+    memory = state.memory | {modality: outputs.logits['fused']}
+    so_far = {name: memory[name] for name in modalities[: phase + 1]}
+    logits = {
+      f'shared_{modality}': outputs.logits['fused'],
+      modality: outputs.logits[modality],
+      # Replaced by those of the phases to come.
+      'fused': lax.stop_gradient(nn.entropy_weighted(so_far)),
+    }
+    return (
+      task.losses_of(logits, batch[task.target]),
+      base.Seen(
+        outputs.model_state,
+        memory,
+        {'features': outputs.features[modality], 'phase': phase},
+      ),
+    )
+
+  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    logits: Any = jax.eval_shape(
+      lambda variables: model.apply(variables, batch), state.variables
+    )
+    fused = logits['fused']
+    zeros = {name: jnp.zeros(fused.shape, fused.dtype) for name in modalities}
+    return state._replace(memory=zeros)
+
+  return base.Method(
+    model=model,
+    objectives=(*task.objectives, *(f'shared_{name}' for name in modalities)),
+    losses=losses,
+    gradients=optax.chain(
+      mimo_jax.balance(mimo_jax.weightings.sum()),
+      mimo_jax.orthogonal_head(
+        lambda path: path[0] == _FUSION,
+        updates_per_batch=len(modalities),
+        steps_per_epoch=task.steps_per_epoch,
+      ),
+    ),
+    optimizer=optax.partition(
+      {
+        _FUSION: task.optimizer(len(modalities)),
+        **{
+          name: optax.conditionally_mask(
+            task.optimizer(1), _in_phase(i), forward_extra_args=True
+          )
+          for i, name in enumerate(modalities)
+        },
+      },
+      _parts,
+    ),
+    init=init,
+    phases=tuple(range(len(modalities))),
+  )
+
+
+def _in_phase(number: int) -> Callable[..., Any]:
+  """Whether it is a modality's turn."""
+
+  def is_due(step: jax.Array, *, phase: int, **extra_args: Any) -> bool:
+    del step, extra_args
+    return phase == number
+
+  return is_due
+
+
+def _parts(params: Any) -> Any:
+  """Of each parameter the modality that it belongs to, or the fusion."""
+
+  def part(path: tuple[Any, ...], leaf: Any) -> str:
+    del leaf
+    keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+    encoder = nn.encoder_of(keys)
+    if encoder is not None:
+      return encoder
+    return keys[0].removeprefix('heads_')
+
+  return jax.tree_util.tree_map_with_path(part, params)

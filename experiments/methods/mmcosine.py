@@ -1,0 +1,53 @@
+"""Fusion by cosines (MMCosine)."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.methods import base
+from mimo_jax import nn
+
+GRID: Mapping[str, Sequence[Any]] = {'scale': (5.0, 15.0, 30.0)}
+
+
+def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
+  """Joint training with lengths of features and kernels taken out.
+
+  The fused logits are `mimo_jax.nn.CosineFusion`'s, s Σ_m cos(z_m, w_mk),
+  s = `scale`, in training and in evaluation, and the model learns from their
+  loss alone. They stand in place of the linear fusion that the configuration
+  has: `ConcatFusion` without hidden layers, `SumFusion`, or `CosineFusion`
+  itself. M modalities take M cosines.
+
+  Args:
+    task: what is trained.
+    scale: s > 0; 15 in BalanceBenchmark.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: if the fusion is none of these, or the scale not positive, the
+      latter when the model is initialised.
+
+  References:
+    R. Xu et al., `MMCosine: Multi-Modal Cosine Loss Towards Balanced
+    Audio-Visual Fine-Grained Learning <https://arxiv.org/abs/2303.05338>`_,
+    ICASSP 2023.
+  """
+  base.check_classes(task, 'mmcosine')
+  given = task.model.fusion
+  fusion = getattr(given, 'func', given)
+  options = getattr(given, 'keywords', {})
+  is_linear = fusion in (nn.ConcatFusion, nn.SumFusion, nn.CosineFusion)
+  if not is_linear or options.get('hidden_widths'):
+    raise ValueError(
+      f'mmcosine was given a model with fusion={given}; expected ConcatFusion'
+      ' without hidden_widths, or SumFusion, whose linear layers its cosines'
+      ' can stand for. Change config.model.fusion, or leave mmcosine out.'
+    )
+  kept = {k: v for k, v in options.items() if k == 'kernel_init'}
+  model = task.model.clone(
+    fusion=functools.partial(nn.CosineFusion, scale=scale, **kept)
+  )
+  return base.read_out(task._replace(model=model))

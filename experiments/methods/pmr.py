@@ -1,0 +1,245 @@
+"""Prototypical modal rebalance (PMR)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.methods import base
+
+GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.1, 0.3, 1.0)}
+
+Rule = Literal['switch', 'clipped']
+
+
+class Prototypes(NamedTuple):
+  """Mean features of each class."""
+
+  centers: dict[str, jax.Array]  # modality -> [C, d]
+  seen: jax.Array  # [C] bool: whether a class ever had a row
+
+
+def make(
+  task: base.Task,
+  *,
+  alpha: float = 1.0,
+  rule: Rule = 'switch',
+  momentum: float = 0.2,
+  share: float = 0.1,
+) -> base.Method:
+  """Adds a loss of the slow modalities' distances from class prototypes.
+
+  At each epoch's start the prototypes are computed anew, from the features of
+  the first tenth of its batches, and averaged with the old ones. A class
+  without a row in it keeps its old prototype, and one that never had a row is
+  no candidate, where the released code divides 0 by 0. The loss is the cross
+  entropy of softmax(-distance), weighed by `coefficients`.
+
+  The paper's regulariser, the entropy of these softmaxes in the first epochs,
+  is not in the released code, and not here.
+
+  Args:
+    task: what is trained, on classes.
+    alpha: the largest weight of a prototype loss; 1 in the released code.
+    rule: 'switch' of the released code or 'clipped' of the paper, see
+      `coefficients`, also for three and more modalities.
+    momentum: the part of old prototypes in new ones; 0.2 in the released code,
+      0.5 in BalanceBenchmark.
+    share: the part of an epoch that prototypes are computed from.
+
+  Returns:
+    The method. Its memory are `Prototypes`.
+
+  References:
+    Y. Fan et al., `PMR: Prototypical Modal Rebalance for Multimodal Learning
+    <https://arxiv.org/abs/2211.07089>`_, CVPR 2023.
+  """
+  base.check_classes(task, 'pmr')
+  if rule not in ('switch', 'clipped'):
+    raise ValueError(f"pmr: rule={rule!r}; expected 'switch' or 'clipped'.")
+  num_classes = task.model.num_classes
+
+  def extra(
+    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
+  ) -> tuple[base.Losses, Prototypes, Mapping[str, Any]]:
+    prototypes: Prototypes = state.memory
+    targets = jnp.asarray(batch[task.target])
+    found = {
+      name: prototype_loss(
+        outputs.features[name],
+        prototypes.centers[name],
+        prototypes.seen,
+        targets,
+      )
+      for name in task.modalities
+    }
+    scores = jnp.stack([found[name][1] for name in task.modalities])
+    weights = jax.lax.stop_gradient(coefficients(scores, alpha, rule))
+    losses = jnp.stack([found[name][0] for name in task.modalities])
+    return {'prototypes': jnp.dot(weights, losses)}, prototypes, {}
+
+  def empty(state: base.TrainState, batch: base.Batch) -> Prototypes:
+    features: Any = jax.eval_shape(
+      lambda: task.model.apply(state.variables, batch, method='features')
+    )
+    return Prototypes(
+      {
+        name: jnp.zeros((num_classes, features[name].shape[-1]))
+        for name in task.modalities
+      },
+      jnp.zeros(num_classes, bool),
+    )
+
+  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    return state._replace(memory=empty(state, batch))
+
+  def begin(
+    state: base.TrainState, batch: base.Batch
+  ) -> tuple[dict[str, jax.Array], jax.Array]:
+    return empty(state, batch).centers, jnp.zeros(num_classes)
+
+  def step(
+    state: base.TrainState,
+    scratch: tuple[dict[str, jax.Array], jax.Array],
+    batch: base.Batch,
+  ) -> tuple[dict[str, jax.Array], jax.Array]:
+    sums, counts = scratch
+    features: Any = task.model.apply(state.variables, batch, method='features')
+    is_class = jax.nn.one_hot(batch[task.target], num_classes)
+    return (
+      {name: sums[name] + is_class.T @ features[name] for name in sums},
+      counts + jnp.sum(is_class, axis=0),
+    )
+
+  def end(
+    state: base.TrainState, scratch: tuple[dict[str, jax.Array], jax.Array]
+  ) -> base.TrainState:
+    return state._replace(memory=updated(state.memory, *scratch, momentum))
+
+  return base.read_out(
+    task,
+    extra,
+    names=('prototypes',),
+    init=init,
+    rehearsal=base.Rehearsal(
+      every_epochs=1.0,
+      begin=begin,
+      passes=(base.Pass('train', share, step),),
+      end=end,
+    ),
+  )
+
+
+def updated(
+  old: Prototypes,
+  sums: Mapping[str, jax.Array],
+  counts: jax.Array,
+  momentum: float,
+) -> Prototypes:
+  """New prototypes from sums of features.
+
+  Args:
+    old: the prototypes before.
+    sums: modality -> sum of the features of each class, [C, d].
+    counts: rows of each class, [C].
+    momentum: the part of an old prototype in a new one, where there is one.
+
+  Returns:
+    The prototypes; those of classes without a row are the old ones.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> old = Prototypes({'a': jnp.array([[1.0], [2.0]])},
+    ...                  jnp.array([True, False]))
+    >>> sums = {'a': jnp.array([[6.0], [0.0]])}
+    >>> new = updated(old, sums, jnp.array([2.0, 0.0]), momentum=0.2)
+    >>> new.centers['a'].tolist(), new.seen.tolist()
+    ([[2.6], [2.0]], [True, False])
+  """
+  has_rows = counts > 0
+
+  def center(old_one: jax.Array, total: jax.Array) -> jax.Array:
+    fresh = total / jnp.maximum(counts, 1)[:, None]
+    mixed = (1 - momentum) * fresh + momentum * old_one
+    new = jnp.where(old.seen[:, None], mixed, fresh)
+    return jnp.where(has_rows[:, None], new, old_one)
+
+  return Prototypes(
+    {name: center(old.centers[name], sums[name]) for name in old.centers},
+    old.seen | has_rows,
+  )
+
+
+def prototype_loss(
+  features: jax.Array, centers: jax.Array, seen: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Cross entropy of softmax(-distance), and the score of a modality.
+
+  Args:
+    features: [batch, d].
+    centers: [C, d].
+    seen: [C] bool; other classes are no candidates, and rows of them do not
+      count.
+    labels: [batch].
+
+  Returns:
+    The mean over rows of the loss, and of the probability of the true class.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> centers = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    >>> features, labels = jnp.array([[0.0, 0.0]]), jnp.array([0])
+    >>> loss, score = prototype_loss(
+    ...   features, centers, jnp.array([True, True]), labels
+    ... )
+    >>> float(loss), float(score)  # distances 0 and 5
+    (0.007, 0.993)
+  """
+  squared = jnp.sum((features[:, None] - centers[None]) ** 2, axis=-1)
+  # The root has no derivative at 0; that of a row on its prototype is 0.
+  apart = squared > 0
+  distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)
+  least = jnp.finfo(distance.dtype).min / 4
+  log_probability = jax.nn.log_softmax(jnp.where(seen, -distance, least))
+  own = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
+  counts = seen[labels]
+  rows = jnp.maximum(jnp.sum(counts), 1)
+  own = jnp.where(counts, own, 0)
+  return (
+    -jnp.sum(own) / rows,
+    jnp.sum(jnp.where(counts, jnp.exp(own), 0)) / rows,
+  )
+
+
+def coefficients(scores: jax.Array, alpha: float, rule: Rule) -> jax.Array:
+  """The weight of each modality's prototype loss, [M].
+
+  With ρ_m = max_j S_j / S_m, which for two modalities is the ratio of the fast
+  to the slow one for the slow one, and 1 for the other,
+
+      'switch'   α if ρ_m > 1, else 0
+      'clipped'  α min(ρ_m - 1, 1)
+
+  Args:
+    scores: S_m, [M], at least 0.
+    alpha: α.
+    rule: which of the two.
+
+  Returns:
+    Weights from 0 to α; 0 for equal scores.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.5, 0.4, 0.1])
+    >>> coefficients(scores, 0.6, 'switch').tolist()
+    [0.0, 0.6, 0.6]
+    >>> coefficients(scores, 0.6, 'clipped').tolist()
+    [0.0, 0.15, 0.6]
+  """
+  best = jnp.max(scores)
+  if rule == 'switch':
+    return alpha * (scores < best).astype(scores.dtype)
+  least = jnp.finfo(scores.dtype).tiny
+  ratio = (best + least) / (scores + least)
+  return alpha * jnp.clip(ratio - 1, 0, 1)

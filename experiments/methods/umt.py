@@ -1,0 +1,102 @@
+"""Distillation from uni-modal teachers (UMT)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments.methods import base
+from experiments.methods import copies
+
+GRID: Mapping[str, Sequence[Any]] = {'strength': (0.1, 1.0, 10.0)}
+
+
+def make(
+  task: base.Task, *, strength: float = 10.0, teacher_epochs: float = 30.0
+) -> base.Method:
+  """Joint training whose features stay near those of uni-modal teachers.
+
+      L = L_fused + λ Σ_m mean (z_m - t_m)²
+
+  with the features z_m of modality m and those t_m of its teacher, of which the
+  mean is over rows and entries; λ = `strength`, 10 in BalanceBenchmark. The
+  second term is the objective 'distillation'.
+
+  The teachers are uni-modal models with initial parameters of their own: the
+  encoders of a copy of the model, each with a head, trained on the sum of their
+  losses before the first step, over the batches that the model will see. No
+  loss touches another's encoder, so that they learn as M models apart would,
+  but for what the optimizer computes of all gradients at once, such as clipping
+  by the global norm. From then on they stand still. They are in evaluation mode
+  (running statistics, no dropout), where BalanceBenchmark leaves them in
+  training.
+
+  Args:
+    task: what is trained.
+    strength: λ ≥ 0.
+    teacher_epochs: how long the teachers are trained, above 0: as long as the
+      model, best. The learning rate's schedule begins anew for them.
+
+  Returns:
+    The method. Its memory is the teachers' variables.
+
+  Raises:
+    ValueError: if an argument is out of its range.
+
+  References:
+    C. Du et al., `On Uni-Modal Feature Learning in Supervised Multi-Modal
+    Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
+  """
+  if not strength >= 0:
+    raise ValueError(
+      f'umt was given strength={strength!r}; expected a number of at least 0.'
+    )
+  if not teacher_epochs > 0:
+    raise ValueError(
+      f'umt was given teacher_epochs={teacher_epochs!r}; expected a number'
+      ' above 0.'
+    )
+  teachers = task.model.clone(heads='auxiliary', detach_heads=False)
+  teach = copies.stepper(task, teachers, task.modalities)
+
+  def extra(
+    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
+  ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
+    targets: Any = teachers.apply(state.memory, batch, method='features')
+    distances = [
+      jnp.mean((outputs.features[name] - targets[name]) ** 2)
+      for name in task.modalities
+    ]
+    distillation = strength * jnp.sum(jnp.stack(distances))
+    return {'distillation': distillation}, state.memory, {}
+
+  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    # By the model's own key the teachers would start where it does.
+    variables = teachers.init(copies.key_of(state, 0), batch)
+    return state._replace(memory=variables)
+
+  def begin(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    del batch
+    return copies.begin(task, state, state.memory, 0)
+
+  def step(
+    state: base.TrainState, scratch: base.TrainState, batch: base.Batch
+  ) -> base.TrainState:
+    del state
+    return teach(scratch, batch)
+
+  def end(state: base.TrainState, scratch: base.TrainState) -> base.TrainState:
+    return state._replace(memory=scratch.variables)
+
+  return base.read_out(
+    task,
+    extra,
+    names=('distillation',),
+    init=init,
+    rehearsal=base.Rehearsal(
+      every_epochs=None,
+      begin=begin,
+      passes=(base.Pass('train', teacher_epochs, step),),
+      end=end,
+    ),
+  )

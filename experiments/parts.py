@@ -1,0 +1,74 @@
+"""What a training step must keep to that sees a part of each batch.
+
+Under `jax.pmap` every device runs the step on its own rows. That gives what one
+device makes of the whole batch if all that is averaged by name are means over
+rows; the rest is refused here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from experiments.methods import base
+from mimo_jax import nn
+
+
+def with_axis(model: nn.LateFusion, axis_name: str | None) -> nn.LateFusion:
+  """The model, whose batch statistics are those of all devices."""
+  if axis_name is None:
+    return model
+  encoders = {
+    name: encoder.clone(axis_name=axis_name)
+    if hasattr(encoder, 'axis_name')
+    else encoder
+    for name, encoder in model.encoders.items()
+  }
+  return model.clone(encoders=encoders)
+
+
+def check_statistics(model: nn.LateFusion, model_state: Any) -> None:
+  """Refuses batch statistics that would be those of one device."""
+  known = {
+    f'encoders_{name}'
+    for name, encoder in model.encoders.items()
+    if hasattr(encoder, 'axis_name')
+  }
+  for collection, tree in model_state.items():
+    if unknown := sorted(set(tree) - known):
+      raise ValueError(
+        f'{unknown} keep {collection!r} and have no `axis_name`, so that each'
+        ' device would have its own. Expected modules with it, or'
+        " config.parallel='jit', which needs none."
+      )
+
+
+def check_method(name: str, method: base.Method) -> None:
+  """Refuses a method that must see whole batches."""
+  if method.rehearsal is not None or not method.is_mean_over_rows:
+    reason = (
+      'rehearses on whole batches'
+      if method.rehearsal is not None
+      else 'is not known to be a mean over rows'
+    )
+    raise ValueError(
+      f"The method {name!r} {reason}, and config.parallel='pmap' shows each"
+      " device its own part of a batch. Expected 'jit' or 'fsdp', which run"
+      ' every method.'
+    )
+
+
+def check_draws(
+  name: str, losses: Callable[[jax.Array], Any], key: jax.Array
+) -> None:
+  """Refuses losses that depend on a random key."""
+  program = jax.make_jaxpr(losses)(key).jaxpr
+  (drawn,) = program.invars
+  if any(
+    drawn is variable for line in program.eqns for variable in line.invars
+  ):
+    raise ValueError(
+      f'The method {name!r} draws random numbers (dropout, say) in its losses,'
+      " which all devices would draw alike under config.parallel='pmap'."
+      " Expected 'jit' or 'fsdp', which draw for the whole batch."
+    )
