@@ -9,9 +9,9 @@ same batches in the same order for the same number of steps. With
 `config.num_tuning_seeds`, each candidate of a method's grid is trained on as
 many seeds first, and the one with the best fused output on the validation split
 is the method's. All seeds of a method run under `vmap` in one compiled program,
-which scans the training step of `experiments.train`. The run's directory ends
-up with `results.jsonl`, `curves.npz`, `report.md` and its figures. A run that
-was killed goes on from its last checkpoint.
+which loops over the training step of `experiments.train`. The run's directory
+ends up with `results.jsonl`, `curves.npz`, `report.md` and its figures. A run
+that was killed goes on from its last checkpoint.
 """
 
 import itertools
@@ -48,7 +48,8 @@ class _Method(NamedTuple):
   """One method, on all seeds at once: leading axis [seeds] everywhere."""
 
   init: Callable[..., Any]  # (keys, batch) -> states
-  train_steps: Any  # (states, batches) -> states, metrics
+  # states, batches, first and last place in them -> states, metrics
+  train_steps: Any
   predict: evaluation.Predict
   rehearsals: rehearsals.Rehearsals
 
@@ -244,17 +245,20 @@ def _train(
     mininterval=0.5,
   ) as progress_bar:
 
-    def train_steps(name: str, batches: Any) -> tuple[Any, float]:
-      """Metrics [seeds, steps] and seconds of some steps."""
+    def train_steps(name: str, batches: Any, part: slice) -> tuple[Any, float]:
+      """Metrics [seeds, steps] and seconds of some of the steps."""
+      places = np.int32(part.start), np.int32(part.stop)
       length = batches[config.target].shape[1]
       if (name, length) not in compiled:
         progress_bar.set_postfix_str(f'compiling {name}')
         compiled[name, length] = (
-          methods[name].train_steps.lower(states[name], batches).compile()
+          methods[name]
+          .train_steps.lower(states[name], batches, *places)
+          .compile()
         )
       began = time.perf_counter()
       states[name], metrics = jax.block_until_ready(
-        compiled[name, length](states[name], batches)
+        compiled[name, length](states[name], batches, *places)
       )
       return metrics, time.perf_counter() - began
 
@@ -276,13 +280,13 @@ def _train(
             )
             rehearsed[name].append(spent)
           part = slice(low - begin, high - begin)
-          metrics, spent = train_steps(
-            name, {key: leaf[:, part] for key, leaf in batches.items()}
-          )
+          metrics, spent = train_steps(name, batches, part)
           taken += spent
           for kind, values in metrics.items():
             for i, objective in enumerate(objectives):
-              curves[f'{kind}/{name}'][:, low:high, i] = values[objective]
+              curves[f'{kind}/{name}'][:, low:high, i] = np.asarray(
+                values[objective]
+              )[:, part]
         seconds[name].append(taken / (end - begin))
         loss = float(np.mean(curves[f'losses/{name}'][:, begin:end, 0]))
         progress_bar.set_postfix_str(
@@ -333,15 +337,36 @@ def _make(
     data.finish(config),
   )
 
-  def train_steps(state: training.TrainState, batches: Any) -> Any:
-    return lax.scan(experiment.train_step, state, batches)
+  def train_steps(
+    state: training.TrainState, batches: Any, first: Any, last: Any
+  ) -> Any:
+    """Steps on some of the batches: one program, wherever a run is cut."""
+
+    def batch(place: Any) -> Any:
+      return jax.tree.map(lambda leaf: leaf[place], batches)
+
+    def step(place: Any, carry: Any) -> Any:
+      state, metrics = carry
+      state, new = experiment.train_step(state, batch(place))
+      return state, jax.tree.map(
+        lambda values, value: values.at[place].set(value), metrics, new
+      )
+
+    _, shapes = jax.eval_shape(experiment.train_step, state, batch(0))
+    length = jax.tree.leaves(batches)[0].shape[0]
+    metrics = jax.tree.map(
+      lambda like: jnp.zeros((length, *like.shape), like.dtype), shapes
+    )
+    return lax.fori_loop(first, last, step, (state, metrics))
 
   def ready(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(jax.vmap(function))
 
   return _Method(
     init=ready(experiment.init),
-    train_steps=jax.jit(jax.vmap(train_steps), donate_argnums=0),
+    train_steps=jax.jit(
+      jax.vmap(train_steps, in_axes=(0, 0, None, None)), donate_argnums=0
+    ),
     predict=jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
     rehearsals=rehearsals.Rehearsals(experiment, ready, _stack),
   )

@@ -1,6 +1,5 @@
 """Runs what a method does between steps."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -49,6 +48,7 @@ class Rehearsals:
       self._begin = ready(self._rehearsal.begin)
       self._end = ready(self._rehearsal.end)
       self._steps = [ready(one.step) for one in self._rehearsal.passes]
+      self._compiled: list[Callable[..., Any]] = []
 
   def is_due(self, step: int) -> bool:
     """Whether to rehearse when `step` steps have been taken."""
@@ -69,8 +69,7 @@ class Rehearsals:
 
     Returns:
       The state with what the method has learnt, and the seconds that its walks
-      computed: without loading, and with the median of the others in place of a
-      walk's first batch, which may have been compiled for.
+      computed: without loading and compiling.
     """
     assert self._rehearsal is not None
     places = [one.train.get_state() for one in inputs]
@@ -79,7 +78,6 @@ class Rehearsals:
       first = next(self._batches('train', 0, inputs, step))
       scratch = self._begin(state, first)
       for walk, take in zip(self._rehearsal.passes, self._steps, strict=True):
-        taken: list[float] = []
         length = self._length(walk.epochs) if walk.split == 'train' else None
         for batch in tqdm.tqdm(
           self._batches(walk.split, walk.epochs, inputs, step),
@@ -88,10 +86,12 @@ class Rehearsals:
           leave=False,
           disable=None,
         ):
+          if take not in self._compiled:
+            self._compiled.append(take)
+            jax.block_until_ready(take(state, scratch, batch))
           began = time.perf_counter()
           scratch = jax.block_until_ready(take(state, scratch, batch))
-          taken.append(time.perf_counter() - began)
-        seconds += sum(taken[1:]) + statistics.median(taken[1:] or taken)
+          seconds += time.perf_counter() - began
       return self._end(state, scratch), seconds
     finally:
       for one, place in zip(inputs, places, strict=True):

@@ -10,6 +10,7 @@ One that was killed goes on when the same command is given again.
 
 import importlib
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ STUDIES: Mapping[str, Study] = {
         (('data.train_fraction', rows / 1000),),
       )
       for views in ('two', 'three', 'six')
-      for rows in (100, 300, 1000)
+      for rows in (100, 1000)
     ),
     about='Late fusion of an MLP (128, 64) a view, 600 steps of 64 rows.',
   ),
@@ -133,7 +134,9 @@ def run(
   results = {}
   for i, setting in enumerate(study.settings):
     print(f'{study.title}: {setting.name} ({i + 1}/{len(study.settings)})')
-    workdir = directory / setting.name.replace(', ', '_').replace(' ', '_')
+    # By what is run: families may share a setting.
+    words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
+    workdir = directory / re.sub(r'[^\w.=]+', '-', '-'.join(words))
     if not (workdir / 'results.jsonl').exists():
       compare.compare(_config(setting, seeds, tuning_seeds, smoke), workdir)
       jax.clear_caches()

@@ -330,7 +330,8 @@ def _train(
   start = 0
   run = program.init(keys, first)
   checkpoints = runs.Checkpoints(directory)
-  restored = checkpoints.restore(program.to_save(run))
+  like = jax.eval_shape(lambda: program.to_save(run))
+  restored = checkpoints.restore(like)
   if restored is not None:
     saved, progress = restored
     run = program.restored(saved, run)

@@ -79,7 +79,7 @@ def make(
   plain = base.read_out(task, extra, names=names)
   weights = (1 / count, *(1.0,) * (len(plain.objectives) - 1))
   return plain._replace(
-    gradients=mimo_jax.balance(
+    gradients=task.balance(
       mimo_jax.weightings.constant(weights), objectives=plain.objectives
     )
   )
