@@ -26,6 +26,9 @@ _RATE = 16_000
 # Full scale of 16-bit integers.
 _SCALE = np.float32(1 / 32_768)
 _LOG_OFFSET = 1e-7
+# What OGM's authors subtract from energies, and divide them by.
+_FILTER_BANK_MEAN = np.float32(-4.503877)
+_TWO_DEVIATIONS = np.float32(2 * 5.141276)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,17 +248,26 @@ class FilterBank:
     Raises:
       ValueError: if the signal is missing, empty, or not int16 [n].
     """
+    picture = np.empty([1024, 128, 1], np.float32)
+    self.write(element, random, picture)
+    return picture
+
+  def write(
+    self,
+    element: sources.Element,
+    random: np.random.Generator | None,
+    out: Floats,
+  ) -> None:
+    """Makes the picture in place; see `__call__`."""
     del random
     length, shift = _kaldi.frame_sizes(self.sample_rate)
     signal = _signal(element, self.source)[: length + 1023 * shift]
     # The authors subtract the signal's mean; so does the filter bank, in every
     # frame.
     energies = _kaldi.filter_bank(signal * _SCALE, self.sample_rate, 128)
-    picture = np.zeros([1024, 128, 1], np.float32)
-    picture[: len(energies), :, 0] = energies
-    picture += 4.503877
-    picture /= 2 * 5.141276
-    return picture
+    energies -= _FILTER_BANK_MEAN
+    np.divide(energies, _TWO_DEVIATIONS, out=out[: len(energies), :, 0])
+    out[len(energies) :] = -_FILTER_BANK_MEAN / _TWO_DEVIATIONS
 
 
 def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:

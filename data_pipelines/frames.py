@@ -117,23 +117,32 @@ class Frames:
     Raises:
       ValueError: if the entry is missing or there is no frame.
     """
-    encoded = _element.value(element, self.source)
-    chosen = indices(self.policy, len(encoded), self.num_frames, random)
     shape = [self.num_frames, self.size, self.size, 3]
     pictures = np.empty(shape, np.uint8)
+    self.write(element, random, pictures)
+    return pictures
+
+  def write(
+    self,
+    element: sources.Element,
+    random: np.random.Generator | None,
+    out: npt.NDArray[np.uint8],
+  ) -> None:
+    """Makes the pictures in place; see `__call__`."""
+    encoded = _element.value(element, self.source)
+    chosen = indices(self.policy, len(encoded), self.num_frames, random)
     # One seed for all frames, rather than one box, since frames of a clip need
     # not be of one size.
     seed = (
       random.integers(2**63) if random is not None and self.per_clip else None
     )
-    for picture, index in zip(pictures, chosen, strict=True):
+    for picture, index in zip(out, chosen, strict=True):
       frame = Image.open(io.BytesIO(encoded[index])).convert('RGB')
       if random is None:
         picture[...] = self._evaluated(frame)
       else:
         own = random if seed is None else np.random.default_rng(seed)
         picture[...] = self._augmented(frame, own)
-    return pictures
 
   def on_device(self, value: Array) -> Array:
     """Normalises pictures: (x / 255 - mean) / std of each colour.

@@ -8,7 +8,7 @@ apply them.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,13 +37,11 @@ with _extra.data_extra():
 RANDOM = (Frames, Stft5s)
 """Views that draw in training; the others are the same there as elsewhere."""
 
-MakeEntry = Callable[
-  [sources.Element, np.random.Generator | None], npt.NDArray[Any]
-]
-
 
 class View(Protocol):
   """Makes one entry of a batch from a stored element; a pure function.
+
+  It may be a `DeviceView` and a `loader.InPlace`, too: both are for speed.
 
   Examples:
     >>> view: View = Scaled('image', 255)
@@ -166,7 +164,7 @@ class TrainingViews(grain.transforms.RandomMap):
     """
     return {name: make(element, rng) for name, make in self.entries().items()}
 
-  def entries(self) -> dict[str, MakeEntry]:
+  def entries(self) -> dict[str, View]:
     """What makes each entry; see `loader.ByEntry`."""
     return _entries(self.views, self.keep)
 
@@ -209,7 +207,7 @@ class EvaluationViews(grain.transforms.Map):
     """
     return {name: make(element, None) for name, make in self.entries().items()}
 
-  def entries(self) -> dict[str, MakeEntry]:
+  def entries(self) -> dict[str, View]:
     """What makes each entry; see `loader.ByEntry`."""
     return _entries(self.views, self.keep)
 
@@ -223,13 +221,10 @@ def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
     )
 
 
-def _entries(
-  views: Mapping[str, View], keep: Sequence[str]
-) -> dict[str, MakeEntry]:
+def _entries(views: Mapping[str, View], keep: Sequence[str]) -> dict[str, View]:
   # Sorted, so that the draws do not depend on how the mapping was written.
-  return {name: views[name] for name in sorted(views)} | {
-    name: functools.partial(_kept, name) for name in keep
-  }
+  made = {name: views[name] for name in sorted(views)}
+  return made | {name: functools.partial(_kept, name) for name in keep}
 
 
 def _kept(

@@ -3,12 +3,14 @@
   python -m experiments.benchmark
   python -m experiments.benchmark --methods=mgda,upgrad --parameters=resnet18
   python -m experiments.benchmark --data=crema_d --manual_dir=FOLDER
+  python -m experiments.benchmark --subroutine
 
 Every round runs each program once, and ratios are taken within a round, so
 that what disturbs the machine disturbs both sides. The rules are timed beside
 TorchJD's where that is installed (see `peers`), on the same numbers, and their
 directions compared. With `--data`, the stages of a data set's loading are
-timed, and nothing else.
+timed, and nothing else; with `--subroutine`, what each method of a comparison
+adds to a step.
 """
 
 import importlib
@@ -28,6 +30,7 @@ from experiments import configuration
 from experiments import peers
 from experiments import programs
 from experiments import stages
+from experiments import subroutine
 from experiments import timing
 
 _REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=2)
@@ -69,6 +72,12 @@ _DATA = flags.DEFINE_string(
   None,
   'A file of experiments/configs and its argument, as crema_d or crema_d:ogm:'
   ' time the stages of its data, and nothing else.',
+)
+_SUBROUTINE = flags.DEFINE_bool(
+  'subroutine',
+  False,
+  'Time what each method adds to a step of joint training, and its memory, and'
+  ' nothing else.',
 )
 _ITEMS = flags.DEFINE_integer(
   'items', 256, 'Items a stage makes in a round.', lower_bound=1
@@ -168,6 +177,9 @@ def main(argv: list[str]) -> None:
   if _DATA.value is not None:
     _print_stages(_DATA.value)
     return
+  if _SUBROUTINE.value:
+    _print_subroutine(_BATCH_SIZE.value, _REPEATS.value)
+    return
   repeats, seconds = _REPEATS.value, _SECONDS.value
   sizes = [int(size) for size in _SIZES.value]
   every = mimo_jax.weightings.__all__
@@ -234,6 +246,24 @@ def _print_stages(data: str) -> None:
   )
   print(f'Training items a second, median of {_REPEATS.value} rounds:')
   print(stages.table(rates))
+
+
+def _print_subroutine(batch_size: int, repeats: int) -> None:
+  print(
+    f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
+    f' {os.cpu_count()} CPU cores; {_load()}',
+    flush=True,
+  )
+  costs = subroutine.measure(
+    subroutine.make_config(), subroutine.METHODS, batch_size, repeats
+  )
+  print(
+    f'Three ResNet-18 of width {subroutine.WIDTH}, pictures of 32 x 32, batch'
+    f' {batch_size}; added to a step of joint training, median of {repeats}:'
+  )
+  print(subroutine.table(costs))
+  print(subroutine.summary(costs))
+  print(f'At the end: {_load()}')
 
 
 def _announce_peers() -> bool:

@@ -258,19 +258,32 @@ def put(layout: Layout, state: Any, shapes: Any) -> Any:
   )
 
 
-def compile_predict(layout: Layout, predict: Callable[..., Any]) -> Any:
-  """Compiles `predict(variables, batch, ...)`, for batches of `whole_batch`.
+def compile_predict(
+  layout: Layout, predict: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Compiles `predict(variables, batch, *others)`.
 
   Args:
     layout: of the run.
     predict: a pure function.
 
   Returns:
-    The compiled function; every process has all of what it returns.
+    The compiled function, for batches of which every process has all rows, and
+    which gives every process all of what it returns.
   """
   if layout.mode == 'single':
     return jax.jit(predict)
-  return jax.jit(predict, out_shardings=_everywhere(layout))
+  compiled = jax.jit(predict, out_shardings=_everywhere(layout))
+  given: Batch | None = None
+  placed: Any = None
+
+  def placing(variables: Any, batch: Batch, *others: Any) -> Any:
+    nonlocal given, placed
+    if batch is not given:  # one batch comes once for each condition
+      given, placed = batch, whole_batch(layout, batch)
+    return compiled(variables, placed, *others)
+
+  return placing
 
 
 def gathered(layout: Layout, tree: Any) -> Any:

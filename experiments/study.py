@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_dict
 
 from data_pipelines.synthetic import generation
@@ -319,6 +320,8 @@ def main(argv: list[str]) -> None:
   unknown = sorted(set(argv[1:]) - set(STUDIES))
   if unknown or not argv[1:]:
     sys.exit(f'Name studies of {", ".join(STUDIES)}; given {unknown}.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
   directory = pathlib.Path(_STUDY_DIRECTORY.value).absolute()
   # The settings of a study share most programs.
   jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))

@@ -25,6 +25,23 @@ COSTLY = (
   'cml',
   'mla',
 )
+METHODS = (
+  'joint',
+  'sum',
+  'mimo',
+  'mgda',
+  'mmpareto',
+  'agm',
+  'pmr',
+  'g_blending',
+  'umt',
+  'cml',
+  'mla',
+  'mmcosine',
+  'ogm',
+  'ogm_ge',
+)
+WIDTH = 16  # of the ResNets; 64 is the usual one
 # A made-up run, by which rehearsals are shared out over its steps.
 _STEPS_PER_EPOCH = 100
 _EPOCHS = 30
@@ -47,13 +64,13 @@ class Cost(NamedTuple):
 
 
 def make_config() -> config_dict.ConfigDict:
-  """Three modalities of pictures, a ResNet-18 of an eighth the width each."""
+  """Three modalities of pictures, a ResNet-18 of a quarter the width each."""
   config, _ = configuration.begin('')
   modalities = ('audio', 'depth', 'visual')
-  config.data = {'views': {}}
+  config.data = {'views': {}, 'noise': 0.0}
   config.model = {
     'encoders': {
-      name: {'name': 'ResNet18', 'width': 8, 'dtype': 'float32'}
+      name: {'name': 'ResNet18', 'width': WIDTH, 'dtype': 'float32'}
       for name in modalities
     },
     'num_classes': 10,

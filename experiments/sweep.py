@@ -330,7 +330,7 @@ def _train(
   start = 0
   run = program.init(keys, first)
   checkpoints = runs.Checkpoints(directory)
-  like = jax.eval_shape(lambda: program.to_save(run))
+  like = jax.eval_shape(lambda saved: saved, program.to_save(run))
   restored = checkpoints.restore(like)
   if restored is not None:
     saved, progress = restored
@@ -452,6 +452,15 @@ def _make(
     for key in group.traced
   }
 
+  def over_devices(of_runs: Callable[..., Any], *axes: _Axis) -> Any:
+    return jax.shard_map(
+      of_runs,
+      mesh=mesh,
+      in_specs=tuple(axis.spec for axis in axes),
+      out_specs=_RUNS.spec,
+      check_vma=False,  # methods make constants, which are on all devices
+    )
+
   def over_runs(function: Callable[..., Any], *axes: _Axis) -> Any:
     """The function of one run, for all of them; each device has its part."""
     seeds = jax.vmap(
@@ -464,21 +473,24 @@ def _make(
       in_axes=[axis.values for axis in axes],
       axis_size=len(place_of_values) // rows,
     )
-    return jax.shard_map(
-      all_runs,
-      mesh=mesh,
-      in_specs=tuple(axis.spec for axis in axes),
-      out_specs=_RUNS.spec,
-      check_vma=False,  # methods make constants, which are on all devices
-    )
+    return over_devices(all_runs, *axes)
 
   def experiment_of(values: Values) -> training.Experiment:
     return training.make(
       search_space.with_values(config, values), steps_per_epoch
     )
 
-  def init(values: dict[str, jax.Array], key: jax.Array, batch: Any) -> _Run:
-    return _Run(values, experiment_of(values).init(key, batch))
+  def init(values: dict[str, jax.Array], keys: jax.Array, batch: Any) -> _Run:
+    # One by one: random numbers under vmap take long to compile.
+    def of_values(some: tuple[dict[str, jax.Array], jax.Array]) -> _Run:
+      one, _ = some
+      return lax.map(
+        lambda seed: _Run(one, experiment_of(one).init(*seed)), (keys, batch)
+      )
+
+    return lax.map(
+      of_values, (values, jnp.arange(len(place_of_values) // rows))
+    )
 
   def train_steps(run: _Run, batches: Any) -> tuple[_Run, jax.Array]:
     state, metrics = lax.scan(
@@ -524,7 +536,7 @@ def _make(
   def join(batches: Sequence[Any]) -> Any:
     return _stack([batches[i] for i in place_of_seeds])
 
-  init_all = jax.jit(over_runs(init, _VALUES, _SEEDS, _SEEDS))
+  init_all = jax.jit(over_devices(init, _VALUES, _SEEDS, _SEEDS))
   return _Program(
     init=lambda keys, batch: init_all(traced, keys, batch),
     train_steps=jax.jit(

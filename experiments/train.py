@@ -22,7 +22,7 @@ They share the run's directory, which the first of them writes.
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -154,7 +154,7 @@ def train(
             for name, value in evaluation.evaluate(
               predict,
               state.variables,
-              _placed(layout, inputs.evaluation(split), config),
+              inputs.evaluation(split),
               modalities=experiment.model.encoders,
               metrics=config.evaluation.metrics,
               noise_levels=config.evaluation.noise_levels,
@@ -216,17 +216,6 @@ class _Log:
     if self._is_writer:
       self._file.close()
       self._events.close()
-
-
-def _placed(
-  layout: parallel.Layout,
-  batches: Iterable[evaluation.Batch],
-  config: config_dict.ConfigDict,
-) -> Iterator[evaluation.Batch]:
-  """Batches to evaluate on, with what the model sees on the devices."""
-  for batch in batches:
-    inputs = evaluation.model_inputs(batch, sorted(config.model.encoders))
-    yield {**batch, **parallel.whole_batch(layout, inputs)}
 
 
 def _check_finite(state: training.TrainState, max_skipped_steps: int) -> None:

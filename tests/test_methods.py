@@ -22,6 +22,8 @@ from experiments import report
 from experiments import runs
 from experiments import statistics
 from experiments import study
+from experiments import subroutine
+from experiments import timing
 from experiments import train
 from experiments import training
 from experiments.configs import handwritten
@@ -385,3 +387,41 @@ def test_every_study_names_configurations_that_exist():
       config = study._config(setting, 10, 3, smoke=False)
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}
+
+
+# Costs.
+
+
+def test_subroutine_is_what_a_step_has_more_within_a_round():
+  config = subroutine.make_config()
+  for encoder in config.model.encoders.values():
+    with config.unlocked():
+      encoder.update({'name': 'MLP', 'widths': (8,)})
+      del encoder['width']
+      del encoder['dtype']
+  costs = subroutine.measure(config, ('joint', 'mimo', 'pmr'), 4, 2, size=4)
+  assert costs['joint'].added == costs['joint'].error == 0
+  assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
+  assert all(cost.megabytes > 0 for cost in costs.values())
+  difference = costs['mimo'].step.rounds - costs['joint'].step.rounds
+  np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
+
+
+def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
+  def cost(added, rehearsal=0.0):
+    times = timing.Times(np.array([1.0 + added]), 1.0 + added)
+    return subroutine.Cost(times, added, 0.001, rehearsal, 5.0)
+
+  costs = {
+    'joint': cost(0.0),
+    'mimo': cost(0.002),
+    'mgda': cost(0.1),
+    'umt': cost(0.02, rehearsal=0.04),
+    'mla': cost(0.01),
+    'ogm': cost(9.0),  # needs no more than the one gradient
+  }
+  text = subroutine.summary(costs)
+  assert 'adds 2.00 +- 1.00 ms' in text
+  assert '60.00 ms: 30 times as much' in text
+  assert text.endswith('at two standard errors above, 15 times')
+  assert '1.06' in subroutine.table(costs).splitlines()[4]
