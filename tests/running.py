@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,3 +74,55 @@ def assert_same_run(workdir, other, config):
   ours, theirs = final_arrays(workdir, config), final_arrays(other, config)
   assert int(ours[0].step) == config.steps
   chex.assert_trees_all_equal(ours, theirs)
+
+
+def start_processes(arguments, number, env=None):
+  """Starts one run of `experiments.train` in several processes, on loopback."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  return [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-m',
+        'experiments.train',
+        *arguments,
+        f'--coordinator=localhost:{port}',
+        f'--num_processes={number}',
+        f'--process_id={index}',
+      ],
+      cwd=ROOT,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(number)
+  ]
+
+
+def kill_some_when(processes, killed, ready):
+  """Kills some of several processes with SIGKILL as soon as `ready()`.
+
+  Returns:
+    Of those left, when they have ended: return code, standard error; and the
+    seconds that took.
+  """
+  deadline = time.monotonic() + 200
+  while not ready():
+    for process in processes:
+      assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  for index in killed:
+    processes[index].send_signal(signal.SIGKILL)
+  began = time.monotonic()
+  errors = [process.communicate(timeout=120)[1] for process in processes]
+  return [
+    (process.returncode, error, time.monotonic() - began)
+    for index, (process, error) in enumerate(
+      zip(processes, errors, strict=True)
+    )
+    if index not in killed
+  ]

@@ -396,10 +396,10 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   config = subroutine.make_config()
   for encoder in config.model.encoders.values():
     with config.unlocked():
-      encoder.update({'name': 'MLP', 'widths': (8,)})
+      encoder.update({'name': 'LeNet', 'base_width': 2, 'num_blocks': 1})
       del encoder['width']
       del encoder['dtype']
-  costs = subroutine.measure(config, ('joint', 'mimo', 'pmr'), 4, 2, size=4)
+  costs = subroutine.measure(config, ('joint', 'mimo', 'pmr'), 4, 2, size=8)
   assert costs['joint'].added == costs['joint'].error == 0
   assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
   assert all(cost.megabytes > 0 for cost in costs.values())

@@ -34,7 +34,7 @@ def trained_alone(config, values, seed):
   experiment = training.make(config, inputs.steps_per_epoch)
   rehearsing = rehearsals.Rehearsals(experiment, jax.jit, lambda all_: all_[0])
   batches = running.batches_of(config, seed, config.steps)
-  state = jax.jit(experiment.init)(jax.random.key(seed), batches[0])
+  state = experiment.init(jax.random.key(seed), batches[0])
   train_step = jax.jit(experiment.train_step)
   for step, batch in enumerate(batches):
     if rehearsing.is_due(step):
@@ -72,11 +72,13 @@ def assert_run_is(saved, place, alone):
 
 
 def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
-  # 5 x 2 runs on 8 devices: some fill up.
+  # 5 x 2 runs on 8 devices: some fill up. Prototypes are rehearsed.
   config = smoke(
-    ['weighting.penalty=0.3,1,2,3,4'],
+    ['method.alpha=0.3,1,2,3,4'],
     ['optimizer.learning_rate=log:5e-3:2e-2'],
+    arg='two,pmr,smoke',
     seed=3,
+    log_every_steps=15,  # of an epoch
     sweep={'num_samples': 1},
   )
   sweep.sweep(config, tmp_path)
@@ -88,26 +90,15 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
   assert len(rows[0]['programs']) == 1
   alone = trained_alone(config, tried[3], 4)
   assert_run_is(saved, (3, 1), alone)
+  with pytest.raises(AssertionError):
+    assert_run_is(saved, (2, 1), alone)
+  model = training.make_model(config.model)
   hits = []
   for batch in data.open_data(config, 4).evaluation('test'):
-    logits = training.make_model(config.model).apply(alone.variables, batch)
+    logits = model.apply(alone.variables, batch)
     hits.append(jnp.argmax(logits['fou'], -1) == batch['label'])
   share = float(jnp.mean(jnp.concatenate(hits)))
   assert abs(rows[8]['test']['fou'] - share) <= 2.01 / 800
-
-
-def test_rehearsals_are_those_of_each_run(tmp_path, saved):
-  config = smoke(
-    ['method.alpha=0.5,2.0'],
-    arg='two,pmr,smoke',
-    num_seeds=1,
-    log_every_steps=15,  # of an epoch
-  )
-  sweep.sweep(config, tmp_path)
-  alone = trained_alone(config, {'method.alpha': 2.0}, 0)
-  assert_run_is(saved, (1, 0), alone)
-  with pytest.raises(AssertionError):
-    assert_run_is(saved, (0, 0), alone)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +196,10 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
   arrays, _ = checkpoints.restore(jax.eval_shape(lambda all_: all_, finals[30]))
   checkpoints.close()
   chex.assert_trees_all_equal(finals[30], arrays)
+  values = search_space.combinations(config)[3]
+  assert values == {'model.detach_heads': False, 'weighting.penalty': 3.0}
+  last = {'arrays': arrays, 'step': 30}
+  assert_run_is(last, (1, 0), trained_alone(config, values, 0))
 
 
 # What is tried.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments.methods import base
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.1, 0.3, 1.0)}
+GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.3, 1.0, 3.0)}
 
 _LEAST_PROBABILITY = 1e-8
 _LARGEST_EXPONENT = 10.0  # before alpha
@@ -22,7 +22,7 @@ class RunningScores(NamedTuple):
   steps: jax.Array  # [] int32
 
 
-def make(task: base.Task, *, alpha: float = 0.3) -> base.Method:
+def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
   """Scales what flows back into each modality's part of the fused logits.
 
   The parts o_m are the modalities' Shapley values of the fused logits, with

@@ -53,7 +53,7 @@ def make(
     state: base.TrainState, batch: base.Batch, outputs: base.Outputs
   ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
     order = jax.random.permutation(
-      jax.random.fold_in(state.key, state.step), count
+      jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1), count
     )
     place = jnp.argsort(order)  # of each modality in the order of removal
     before = confidence(outputs.logits['fused'])
