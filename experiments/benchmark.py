@@ -249,21 +249,24 @@ def _print_stages(data: str) -> None:
 
 
 def _print_subroutine(batch_size: int, repeats: int) -> None:
+  config = subroutine.make_config()
+  shapes = dict.fromkeys(config.model.encoders, (32, 32, 3))
+  costs = subroutine.measure(
+    {
+      name: configuration.with_method(config, name)
+      for name in subroutine.METHODS
+    },
+    subroutine.made_up_batch(config, batch_size, shapes),
+    repeats,
+  )
   print(
     f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
-    f' {os.cpu_count()} CPU cores; {_load()}',
-    flush=True,
-  )
-  costs = subroutine.measure(
-    subroutine.make_config(), subroutine.METHODS, batch_size, repeats
-  )
-  print(
+    f' {os.cpu_count()} CPU cores; {_load()}\n'
     f'Three ResNet-18 of width {subroutine.WIDTH}, pictures of 32 x 32, batch'
     f' {batch_size}; added to a step of joint training, median of {repeats}:'
   )
   print(subroutine.table(costs))
   print(subroutine.summary(costs))
-  print(f'At the end: {_load()}')
 
 
 def _announce_peers() -> bool:

@@ -83,13 +83,18 @@ def compare(
 
   Raises:
     ValueError: if `workdir` holds a run of another configuration, a method
-      changes what all methods must share, or more seeds are to tune on than
-      there are.
+      changes what all methods must share, more seeds are to tune on than there
+      are, or `config.parallel` is not 'single'.
   """
   if config.num_tuning_seeds > config.num_seeds:
     raise ValueError(
       f'num_tuning_seeds={config.num_tuning_seeds} is more than num_seeds='
       f'{config.num_seeds}: methods are tuned on the first of their seeds.'
+    )
+  if config.parallel != 'single':
+    raise ValueError(
+      f'config.parallel is {config.parallel!r}, and a comparison runs all seeds'
+      " on one device; expected 'single'."
     )
   for name in config.compare:
     _check(config, name)

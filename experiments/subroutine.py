@@ -1,11 +1,12 @@
 """What each method adds to a step of joint training: time and memory."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import tqdm
 from ml_collections import config_dict
 
 from experiments import configuration
@@ -77,6 +78,7 @@ def make_config() -> config_dict.ConfigDict:
     'fusion': {'name': 'ConcatFusion'},
     'heads': 'auxiliary',
     'detach_heads': False,
+    'checkpoint_encoders': False,
   }
   config.loss = 'cross_entropy_losses'
   config.target = 'label'
@@ -86,45 +88,55 @@ def make_config() -> config_dict.ConfigDict:
   return config
 
 
-def measure(
+def made_up_batch(
   config: config_dict.ConfigDict,
-  methods: Sequence[str],
   batch_size: int,
+  shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, jax.Array]:
+  """A batch of noise: modality -> [batch_size, *shape], and labels."""
+  keys = jax.random.split(jax.random.key(1), len(shapes) + 1)
+  batch = {
+    name: jax.random.normal(key, (batch_size, *shape))
+    for (name, shape), key in zip(shapes.items(), keys[1:], strict=True)
+  }
+  batch[config.target] = jax.random.randint(
+    keys[0], (batch_size,), 0, config.model.num_classes
+  )
+  return batch
+
+
+def measure(
+  configs: Mapping[str, config_dict.ConfigDict],
+  batch: base.Batch,
   rounds: int,
-  size: int = 32,
 ) -> dict[str, Cost]:
-  """Times a step of each method, in turn, in one process.
+  """Times the steps of several configurations, in turn, in one process.
 
   The subroutine, as MIMO's paper means it: what a method does beside a step of
-  joint training. The reference is the step of the first method, whose model has
-  uni-modal heads, too; differences are taken within a round. The time of
-  rehearsals is that of their walks over batches, by the time of one batch, in a
-  run of 30 epochs of 100 steps, with 10 batches of validation.
+  joint training. Differences to the first configuration are taken within a
+  round. The time of rehearsals is that of their walks over batches, by the time
+  of one batch, in a run of 30 epochs of 100 steps, with 10 batches of
+  validation.
 
   Args:
-    config: with `methods`, `model` of pictures, and all that a step needs.
-    methods: names in `config.methods`, with 'joint' first.
-    batch_size: of the made-up batch.
+    configs: name -> configuration of a method, the reference first.
+    batch: for all of them.
     rounds: how often each step is timed.
-    size: height and width of the pictures, of three channels.
 
   Returns:
-    Method -> its cost.
+    Name -> its cost.
   """
-  batch = _batch(config, batch_size, size)
   programs: dict[str, Callable[[], Any]] = {}
   megabytes, walks = {}, {}
-  for name in methods:
-    experiment = training.make(
-      configuration.with_method(config, name), _STEPS_PER_EPOCH
-    )
+  for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
+    experiment = training.make(config, _STEPS_PER_EPOCH)
     state = jax.jit(experiment.init)(jax.random.key(0), batch)
     compiled = jax.jit(experiment.train_step).lower(state, batch).compile()
     programs[name] = _call(compiled, state, batch)
     megabytes[name] = _peak(compiled.memory_analysis()) / 1e6
     walks[name] = list(_walks(experiment.rehearsal, state, batch))
   taken = timing.interleaved(programs, rounds)
-  reference = taken[methods[0]]
+  reference = next(iter(taken.values()))
   costs = {}
   for name, times in taken.items():
     added = times.rounds - reference.rounds
@@ -168,23 +180,6 @@ def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
     f' {median / max(own.subroutine, own.error):.0f} times as much; at two'
     f' standard errors above, {median / above:.0f} times'
   )
-
-
-def _batch(
-  config: config_dict.ConfigDict, batch_size: int, size: int
-) -> dict[str, jax.Array]:
-  """A batch of noise."""
-  names = sorted(config.model.encoders)
-  keys = jax.random.split(jax.random.key(1), len(names) + 1)
-  shape = (batch_size, size, size, 3)
-  batch = {
-    name: jax.random.normal(key, shape)
-    for name, key in zip(names, keys[1:], strict=True)
-  }
-  batch[config.target] = jax.random.randint(
-    keys[0], (batch_size,), 0, config.model.num_classes
-  )
-  return batch
 
 
 def _walks(

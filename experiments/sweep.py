@@ -33,7 +33,6 @@ import tqdm
 from absl import flags
 from jax import lax
 from jax.sharding import Mesh
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 from ml_collections import config_dict
 
@@ -255,7 +254,8 @@ def _traceable(
     experiment = training.make(traced, inputs.steps_per_epoch)
     batch = batches['train']
     state = experiment.init(jax.random.key(0), batch)
-    # As in training, where the state must keep its types.
+    # As in training, where the state must keep its types: a float that is
+    # unknown is a float32, where a known one takes the type of what it meets.
     state, _ = lax.scan(
       experiment.train_step, state, jax.tree.map(lambda x: x[None], batch)
     )
@@ -446,9 +446,8 @@ def _make(
   # What fills up repeats the last ones.
   place_of_values = _filled(num_values, rows)
   place_of_seeds = _filled(num_seeds, columns)
-  # Weakly typed like Python's floats, which they stand for.
   traced = {
-    key: jnp.stack([jnp.asarray(values[i][key]) for i in place_of_values])
+    key: np.array([values[i][key] for i in place_of_values], np.float32)
     for key in group.traced
   }
 
@@ -529,7 +528,7 @@ def _make(
       leaf = np.asarray(leaf)[place_of_values][:, place_of_seeds]
       if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         leaf = jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
-      return jax.device_put(leaf, NamedSharding(mesh, _RUNS.spec))
+      return jax.device_put(leaf, like.sharding)
 
     return like._replace(state=jax.tree.map(leaf_of, saved, like.state))
 
@@ -598,7 +597,7 @@ def _layout(
 
   Examples:
     >>> _layout(4, 4, 8), _layout(3, 4, 8), _layout(2, 1, 8)
-    ((4, 2), (2, 4), (2, 1))
+    ((4, 2), (3, 2), (2, 1))
   """
 
   def cost(shape: tuple[int, int]) -> tuple[int, int, int]:
@@ -615,7 +614,12 @@ def _layout(
 
 
 def _filled(number: int, divisor: int) -> list[int]:
-  """0 to number − 1, the last one repeated until it can be divided."""
+  """0 to number − 1, the last one repeated until it can be divided.
+
+  Examples:
+    >>> _filled(3, 2)
+    [0, 1, 2, 2]
+  """
   length = -(-number // divisor) * divisor
   return [min(i, number - 1) for i in range(length)]
 

@@ -7,6 +7,7 @@ import functools
 import json
 import pathlib
 
+import chex
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -885,3 +886,38 @@ def test_scaled_gradients_keep_their_type():
   np.testing.assert_array_equal(gradient, jnp.full(5, 0.3, jnp.bfloat16))
   with pytest.raises(ValueError, match=r'factor of shape \(5,\)'):
     nn.scale_gradient(value, jnp.ones(5))
+
+
+def test_checkpointed_encoders_change_nothing_but_memory():
+  inputs = {
+    name: jax.random.normal(jax.random.key(i), (4, 8, 8, 3))
+    for i, name in enumerate('ab')
+  }
+  labels = jnp.arange(4)
+
+  def make(checkpoint):
+    encoders = {name: nn.LeNet(base_width=2, num_blocks=2) for name in 'ab'}
+    return nn.LateFusion(encoders, 5, checkpoint_encoders=checkpoint)
+
+  variables = make(checkpoint=False).init(jax.random.key(9), inputs)
+
+  def gradient_of(model):
+    def loss(params):
+      logits, state = model.apply(
+        variables | {'params': params},
+        inputs,
+        train=True,
+        mutable=['batch_stats', 'intermediates'],
+      )
+      return nn.cross_entropy_losses(logits, labels)['fused'], state
+
+    return jax.grad(loss, has_aux=True)
+
+  plain, saved = make(checkpoint=False), make(checkpoint=True)
+  params = variables['params']
+  expected = jax.jit(gradient_of(plain))(params)
+  found = jax.jit(gradient_of(saved))(params)
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+  program = str(jax.make_jaxpr(gradient_of(saved))(params))
+  assert 'remat' in program
+  assert 'remat' not in str(jax.make_jaxpr(gradient_of(plain))(params))

@@ -16,6 +16,7 @@ from scipy import stats
 from experiments import compare
 from experiments import configuration
 from experiments import data
+from experiments import device_benchmark
 from experiments import methods
 from experiments import rehearsals
 from experiments import report
@@ -399,7 +400,16 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
       encoder.update({'name': 'LeNet', 'base_width': 2, 'num_blocks': 1})
       del encoder['width']
       del encoder['dtype']
-  costs = subroutine.measure(config, ('joint', 'mimo', 'pmr'), 4, 2, size=8)
+  costs = subroutine.measure(
+    {
+      name: configuration.with_method(config, name)
+      for name in ('joint', 'mimo', 'pmr')
+    },
+    subroutine.made_up_batch(
+      config, 4, dict.fromkeys(config.model.encoders, (8, 8, 3))
+    ),
+    rounds=2,
+  )
   assert costs['joint'].added == costs['joint'].error == 0
   assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
   assert all(cost.megabytes > 0 for cost in costs.values())
@@ -425,3 +435,25 @@ def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
   assert '60.00 ms: 30 times as much' in text
   assert text.endswith('at two standard errors above, 15 times')
   assert '1.06' in subroutine.table(costs).splitlines()[4]
+
+
+def test_device_benchmark_changes_what_it_says():
+  configs = device_benchmark.configs(['mgda'], 'bfloat16', 8)
+  joint, mgda = configs['joint'], configs['mgda']
+  assert joint.model.detach_heads
+  assert not mgda.model.detach_heads
+  assert mgda.weighting.to_dict() == {'name': 'mgda'}
+  for encoder in mgda.model.encoders.values():
+    assert (encoder.dtype, encoder.width) == ('bfloat16', 8)
+
+  def cost(seconds):
+    times = timing.Times(np.array([seconds, seconds]), seconds)
+    return subroutine.Cost(times, 0.0, 0.0, 0.0, 12.3)
+
+  table = device_benchmark.steps_table({'joint': cost(0.5), 'mgda': cost(0.75)})
+  assert table.splitlines()[2:] == [
+    '| joint | 2.00 | 1.00 | 12 |',
+    '| mgda | 1.33 | 1.50 | 12 |',
+  ]
+  rows = device_benchmark.bandwidth(1000, 2).splitlines()[2:]
+  assert [row.split(' | ')[0] for row in rows] == ['| 2', '| 3', '| 7']

@@ -15,6 +15,7 @@ from experiments import rehearsals
 from experiments import runs
 from experiments import search_space
 from experiments import sweep
+from experiments import sweep_benchmark
 from experiments import sweep_report
 from experiments import training
 from experiments.configs import handwritten
@@ -45,14 +46,21 @@ def trained_alone(config, values, seed):
 
 @pytest.fixture
 def saved(monkeypatch):
-  """Records what is saved last, in place of Orbax."""
+  """Records what is saved last, in place of Orbax, and what is trained."""
   found = {}
 
   def save(self, step, arrays, progress):
     del self, progress
     found.update(arrays=arrays, step=step)
 
+  train = sweep._train
+
+  def recorded(*args):
+    found['run'] = train(*args)
+    return found['run']
+
   monkeypatch.setattr(runs.Checkpoints, 'save', save)
+  monkeypatch.setattr(sweep, '_train', recorded)
   return found
 
 
@@ -72,12 +80,13 @@ def assert_run_is(saved, place, alone):
 
 
 def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
-  # 5 x 2 runs on 8 devices: some fill up. Prototypes are rehearsed.
+  # 3 x 3 runs on 8 devices: seeds are filled up. Prototypes are rehearsed.
   config = smoke(
-    ['method.alpha=0.3,1,2,3,4'],
+    ['method.alpha=0.3,1,3'],
     ['optimizer.learning_rate=log:5e-3:2e-2'],
     arg='two,pmr,smoke',
     seed=3,
+    num_seeds=3,
     log_every_steps=15,  # of an epoch
     sweep={'num_samples': 1},
   )
@@ -85,20 +94,23 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
   tried = search_space.combinations(config)
   rows = runs.read_lines(tmp_path / 'results.jsonl')
   assert [(row['values'], row['seed']) for row in rows[1:]] == [
-    (values, seed) for values in tried for seed in (3, 4)
+    (values, seed) for values in tried for seed in (3, 4, 5)
   ]
   assert len(rows[0]['programs']) == 1
-  alone = trained_alone(config, tried[3], 4)
-  assert_run_is(saved, (3, 1), alone)
+  for leaf in jax.tree.leaves(saved['run'].state):
+    assert leaf.sharding.num_devices == 6
+    assert leaf.addressable_shards[0].data.shape[:2] == (1, 2)
+  alone = trained_alone(config, tried[2], 4)
+  assert_run_is(saved, (2, 1), alone)
   with pytest.raises(AssertionError):
-    assert_run_is(saved, (2, 1), alone)
+    assert_run_is(saved, (1, 1), alone)
   model = training.make_model(config.model)
   hits = []
   for batch in data.open_data(config, 4).evaluation('test'):
     logits = model.apply(alone.variables, batch)
     hits.append(jnp.argmax(logits['fou'], -1) == batch['label'])
   share = float(jnp.mean(jnp.concatenate(hits)))
-  assert abs(rows[8]['test']['fou'] - share) <= 2.01 / 800
+  assert abs(rows[1 + 3 * 2 + 1]['test']['fou'] - share) <= 2.01 / 800
 
 
 @pytest.mark.parametrize(
@@ -142,9 +154,9 @@ def test_runs_share_a_program_where_they_can(arg, grid, traced, members):
 
 
 def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
-  config = smoke(
-    ['model.detach_heads=True,False', 'weighting.penalty=1,3'], num_seeds=1
-  )
+  # 9 runs on 8 devices: values are filled up.
+  penalties = 'weighting.penalty=0.2,0.4,0.6,0.8,1,1.5,2,2.5,3'
+  config = smoke(['model.detach_heads=True,False', penalties], num_seeds=1)
   sweep.sweep(config, tmp_path / 'whole')
   opened = data.open_data
 
@@ -196,10 +208,10 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
   arrays, _ = checkpoints.restore(jax.eval_shape(lambda all_: all_, finals[30]))
   checkpoints.close()
   chex.assert_trees_all_equal(finals[30], arrays)
-  values = search_space.combinations(config)[3]
+  values = search_space.combinations(config)[-1]
   assert values == {'model.detach_heads': False, 'weighting.penalty': 3.0}
   last = {'arrays': arrays, 'step': 30}
-  assert_run_is(last, (1, 0), trained_alone(config, values, 0))
+  assert_run_is(last, (8, 0), trained_alone(config, values, 0))
 
 
 # What is tried.
@@ -322,6 +334,25 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
   assert result.returncode != 0
   assert "did you mean 'optimizer.learning_rate'?" in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+def test_speed_is_that_of_the_same_runs_alone(monkeypatch):
+  config = smoke(['weighting.penalty=1.5,3', 'optimizer.momentum=0.5'])
+  asked = []
+
+  def recorded(config, workdir):
+    del workdir
+    tried = search_space.combinations(config)
+    asked.append((tried, config.seed, config.num_seeds))
+
+  monkeypatch.setattr(sweep, 'sweep', recorded)
+  monkeypatch.setattr(jax, 'clear_caches', lambda: None)
+  speed = sweep_benchmark.compare_speed(config)
+  tried = search_space.combinations(config)
+  alone = [([values], seed, 1) for values in tried for seed in (0, 1)]
+  assert asked == [*alone[:2], (tried, 0, 2), *alone[2:]]
+  assert len(speed.alone) == 4
+  assert sweep_benchmark.Speed(3.0, (4.0, 8.0)).ratio == 0.25
 
 
 # What is shown.

@@ -74,6 +74,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     'fusion': fusion,
     'heads': 'auxiliary',  # a dense layer of its own for each modality
     'detach_heads': False,
+    'checkpoint_encoders': False,
   }
 
   # Objectives

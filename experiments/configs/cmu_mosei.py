@@ -99,6 +99,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     # A part of the fused logits where that is one dense layer.
     'heads': 'auxiliary' if is_regression else 'share',
     'detach_heads': False,
+    'checkpoint_encoders': False,
   }
 
   # Objectives

@@ -52,6 +52,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     'num_classes': 10,
     'fusion': {'name': 'ConcatFusion'},
     'detach_heads': False,
+    'checkpoint_encoders': False,
   }
 
   # Objectives

@@ -66,6 +66,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     'num_classes': settings.NUM_CLASSES,
     'fusion': {'name': 'ConcatFusion'},
     'detach_heads': False,
+    'checkpoint_encoders': False,
   }
 
   # Objectives

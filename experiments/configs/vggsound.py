@@ -62,6 +62,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     'fusion': {'name': 'ConcatFusion'},
     'heads': 'share',  # of the fused logits
     'detach_heads': False,
+    'checkpoint_encoders': False,
     'kernel_init': 'glorot_normal',
   }
 

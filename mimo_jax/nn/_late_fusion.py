@@ -1,5 +1,6 @@
 """Late fusion of one encoder for each modality."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -76,6 +77,9 @@ class LateFusion(nn.Module):
       them). Then a joint-trained model's uni-modal accuracy can be read (train
       on the sum of all losses) and the encoders learn from the fused loss
       alone.
+    checkpoint_encoders: keep no activations of the encoders for the backward
+      pass, which computes them anew, one encoder at a time: less memory for one
+      more forward pass (`jax.checkpoint`).
     kernel_init: initialiser of the dense layers of heads and fusion, or its
       name in `flax.linen.initializers`; None for that of the fusion and, in
       heads, of Flax ('lecun_normal').
@@ -105,6 +109,7 @@ class LateFusion(nn.Module):
   fusion: Callable[..., nn.Module] = _concat_fusion.ConcatFusion
   heads: str = 'auxiliary'
   detach_heads: bool = False
+  checkpoint_encoders: bool = False
   kernel_init: _initializers.Initializer | str | None = None
 
   @nn.compact
@@ -187,8 +192,11 @@ class LateFusion(nn.Module):
       options = _taken(
         encoder.__call__, train=train, length=inputs.get(f'{name}_length')
       )
+      encode = functools.partial(_encode, options)
+      if self.checkpoint_encoders:
+        encode = nn.remat(encode)
       features[name] = _precision.at_least_float32(
-        encoder(inputs[name], **options)
+        encode(encoder, inputs[name])
       )
     return features
 
@@ -316,6 +324,14 @@ class LateFusion(nn.Module):
         f'The inputs lack {missing}: expected {sorted(self.encoders)}, given'
         f' {sorted(inputs)}. For a missing sensor give zeros.'
       )
+
+
+def _encode(
+  options: Mapping[str, Any], encoder: nn.Module, value: jax.Array
+) -> jax.Array:
+  """Features of one modality."""
+  encoded: jax.Array = encoder(value, **options)
+  return encoded
 
 
 def _shares(
