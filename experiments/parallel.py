@@ -45,7 +45,7 @@ _SMALL = 4096
 # which is how long others may hang; a process that computes is heard of.
 _HEARTBEAT, _SHUTDOWN = 30, 30
 # Seconds in which all processes must have started.
-_START = 50
+_START = 40
 
 Batch = Mapping[str, Any]
 
@@ -421,6 +421,12 @@ def processes(
       f' --process_id={process_id}; expected all three, or --coordinator=auto'
       ' alone, or none of them for a single process.'
     )
+  print(
+    'Waiting for all processes to connect with the first'
+    f' ({coordinator}), {_START} seconds at most.',
+    file=sys.stderr,
+    flush=True,
+  )
   jax.distributed.initialize(
     None if coordinator == 'auto' else coordinator,
     num_processes,

@@ -161,6 +161,21 @@ def test_fsdp_divides_what_is_large_and_keeps_it_divided():
   assert not trained('mimo', 'jit', 8).sharded
 
 
+def test_one_bad_row_spoils_the_step_on_all_devices():
+  made = Made(config_of('gradnorm'), 'fsdp', 8)
+  bad = batches()[0]['sound'].copy()
+  bad[13, 5] = np.nan
+  batch = parallel.train_batch(made.layout, batches()[0] | {'sound': bad})
+  before = first_state('gradnorm')
+  state, _ = made.step(started('gradnorm', made), batch)
+  balanced, guarded = state.opt_state
+  assert int(guarded.total_notfinite) == 1
+  chex.assert_trees_all_equal(
+    (state.params, state.model_state, balanced),
+    (before.params, before.model_state, before.opt_state[0]),
+  )
+
+
 @pytest.mark.parametrize(
   ('shape', 'spec'),
   [
