@@ -80,6 +80,9 @@ def begin(
   """
   config = config_dict.ConfigDict()
   config.seed = 0
+  # How many parts make an update, and where balancing stands: 'each' part or
+  # their 'accumulated' losses. See experiments/accumulation.py.
+  config.accumulation = {'batches': 1, 'balance': 'each'}
   config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': experiments.parallel
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
   config.method = {'name': 'weighted'}  # by config.weighting

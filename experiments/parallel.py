@@ -227,11 +227,12 @@ def compile_step(
   if layout.mode == 'single':
     return jax.jit(train_step, donate_argnums=0)
   if layout.mode != 'pmap':
-    return jax.jit(
+    compiled = jax.jit(
       train_step,
       donate_argnums=0,
       out_shardings=(_of(shapes), _everywhere(layout)),
     )
+    return _one_at_a_time(layout, compiled)
   mapped = jax.pmap(
     train_step,
     axis_name=AXIS,
@@ -248,7 +249,7 @@ def compile_step(
     }
     return mapped(state, parts)
 
-  return step
+  return _one_at_a_time(layout, step)
 
 
 def put(layout: Layout, state: Any, shapes: Any) -> Any:
@@ -273,7 +274,9 @@ def compile_predict(
   """
   if layout.mode == 'single':
     return jax.jit(predict)
-  compiled = jax.jit(predict, out_shardings=_everywhere(layout))
+  compiled = _one_at_a_time(
+    layout, jax.jit(predict, out_shardings=_everywhere(layout))
+  )
   given: Batch | None = None
   placed: Any = None
 
@@ -461,6 +464,25 @@ def processes(
 
 def _everywhere(layout: Layout) -> NamedSharding:
   return NamedSharding(layout.mesh, PartitionSpec())
+
+
+def _one_at_a_time(
+  layout: Layout, function: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Waits for each call's end where several at a time may block each other.
+
+  XLA runs all CPU devices of a process on one pool of threads, and a collective
+  holds a thread for each of them until all have come to it. Of two programs
+  under way each may hold what the other waits for, for ever.
+  """
+  if layout.num_devices == 1 or layout.mesh.devices.flat[0].platform != 'cpu':
+    return function
+
+  @functools.wraps(function)
+  def waiting(*arguments: Any) -> Any:
+    return jax.block_until_ready(function(*arguments))
+
+  return waiting
 
 
 def _of(shapes: Any) -> Any:

@@ -12,6 +12,7 @@ from jax import lax
 from ml_collections import config_dict
 
 import mimo_jax
+from experiments import accumulation
 from experiments import data
 from experiments import methods
 from experiments import named
@@ -44,7 +45,8 @@ def make(
 
   Args:
     config: with `model`, `loss`, `target`, `method`, `weighting`,
-      `gradient_transforms`, `optimizer` and `max_skipped_steps`. Each
+      `gradient_transforms`, `optimizer`, `accumulation`, `data.views` and
+      `max_skipped_steps`. Each
       sub-dictionary is the keyword arguments of one function, and its `name`
       that function's name: in `mimo_jax.nn`, `experiments.methods`,
       `mimo_jax.weightings` and `optax`. A value that is such a dictionary, as
@@ -77,10 +79,15 @@ def make(
   method = _make_method(config, task)
   if axis_name is not None:
     parts.check_method(config.method.name, method)
+  accumulation.check(config, method)
+  method_losses = accumulation.losses(config.accumulation, method.losses)
   optimizer = optax.chain(
     method.gradients,
     # A step that is not finite is skipped by all that follows.
-    optax.apply_if_finite(method.optimizer, config.max_skipped_steps),
+    optax.apply_if_finite(
+      accumulation.optimizer(config.accumulation, method.optimizer),
+      config.max_skipped_steps,
+    ),
   )
   finish = data.finish(config)
 
@@ -110,13 +117,13 @@ def make(
       seeing = state._replace(
         params=whole[0], model_state=whole[1], memory=whole[2]
       )
-      return method.losses(seeing, batch, key, phase)
+      return method_losses(seeing, batch, key, phase)
 
     losses, pullback, seen = jax.vjp(losses_fn, state.params, has_aux=True)
     if axis_name is not None:
       parts.check_draws(
         config.method.name,
-        lambda key: method.losses(state, batch, key, phase),
+        lambda key: method_losses(state, batch, key, phase),
         key,
       )
       memory, observed = lax.pmean((seen.memory, seen.observed), axis_name)
@@ -210,11 +217,13 @@ def _make_optimizer(
   config: config_dict.ConfigDict, updates_per_step: int
 ) -> optax.GradientTransformation:
   """The user's transforms and optimizer; schedules count steps, not updates."""
+  steps_per_update = accumulation.steps_per_update(config.accumulation)
 
-  def slowed(made: Any) -> Any:
-    return lambda count: made(count // updates_per_step)
+  def in_steps(made: Any) -> Any:
+    return lambda count: made(count * steps_per_update // updates_per_step)
 
-  adapt = slowed if updates_per_step > 1 else lambda made: made
+  counts_steps = steps_per_update == updates_per_step == 1
+  adapt = (lambda made: made) if counts_steps else in_steps
   return optax.chain(
     *(named.make(optax, each, adapt) for each in config.gradient_transforms),
     named.make(optax, config.optimizer.to_dict(), adapt),

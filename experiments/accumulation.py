@@ -1,0 +1,148 @@
+"""Steps on more rows than fit into memory at once: two ways.
+
+`config.accumulation.batches` is how many parts make one update, and
+`config.accumulation.balance` where balancing stands:
+
+- 'each': every step takes one batch and is balanced by itself; the optimizer
+  gets the mean of so many balanced gradients (`optax.MultiSteps` behind
+  `balance`) and moves in the last of them. Weights see the losses of a batch.
+- 'accumulated': a step cuts its batch into so many parts, one after the other,
+  and is balanced once, on their mean losses, as if the batch had been whole.
+  Activations are kept for one part only and computed again for the gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from ml_collections import config_dict
+
+from experiments.methods import base
+
+LossesFn = Callable[
+  [base.TrainState, base.Batch, jax.Array, Any], tuple[base.Losses, base.Seen]
+]
+
+
+def check(config: config_dict.ConfigDict, method: base.Method) -> None:
+  """Refuses what cannot be accumulated.
+
+  Raises:
+    ValueError: if a value of `config.accumulation` is out of its range, the
+      method updates more than once a batch, or it is no mean over rows and its
+      batch is to be cut.
+  """
+  settings = config.accumulation
+  if settings.batches < 1 or settings.balance not in ('each', 'accumulated'):
+    raise ValueError(
+      f'config.accumulation is {settings.to_dict()}; expected batches of at'
+      " least 1 and balance 'each' or 'accumulated'."
+    )
+  if settings.batches > 1 and len(method.phases) > 1:
+    raise ValueError(
+      f'The method {config.method.name!r} updates {len(method.phases)} times a'
+      f' batch; expected config.accumulation.batches=1, given'
+      f' {settings.batches}.'
+    )
+  if (
+    settings.batches > 1
+    and settings.balance == 'accumulated'
+    and not method.is_mean_over_rows
+  ):
+    raise ValueError(
+      f'The method {config.method.name!r} is not known to be a mean over rows,'
+      " so its batch cannot be cut; use config.accumulation.balance='each'."
+    )
+
+
+def optimizer(
+  settings: config_dict.ConfigDict, inner: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+  """The optimizer, which moves once in so many steps if balanced in 'each'.
+
+  Args:
+    settings: `config.accumulation`.
+    inner: what follows the method's transformation.
+
+  Returns:
+    The transformation.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> settings = config_dict.ConfigDict({'batches': 2, 'balance': 'each'})
+    >>> twice = optimizer(settings, optax.sgd(1.0))
+    >>> params = jnp.float32(0)
+    >>> state = twice.init(params)
+    >>> first, state = twice.update(jnp.float32(1), state, params)
+    >>> second, state = twice.update(jnp.float32(3), state, params)
+    >>> float(first), float(second)
+    (0.0, -2.0)
+  """
+  if settings.batches == 1 or settings.balance == 'accumulated':
+    return optax.with_extra_args_support(inner)
+  several = optax.MultiSteps(inner, settings.batches)
+  return several.gradient_transformation()
+
+
+def steps_per_update(settings: config_dict.ConfigDict) -> int:
+  """How many steps one update takes, by which schedules count steps."""
+  return settings.batches if settings.balance == 'each' else 1
+
+
+def losses(settings: config_dict.ConfigDict, whole: LossesFn) -> LossesFn:
+  """A method's losses, in parts of the batch if balanced when 'accumulated'.
+
+  Args:
+    settings: `config.accumulation`.
+    whole: the method's `losses`, means over rows.
+
+  Returns:
+    A function like it. Losses and what was observed are means over the parts;
+    batch statistics and memory go from part to part.
+
+  Raises:
+    ValueError: when tracing, if the batch cannot be cut into equal parts.
+  """
+  parts = settings.batches
+  if parts == 1 or settings.balance == 'each':
+    return whole
+
+  def in_parts(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    rows = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+    if any(count % parts for count in rows):
+      raise ValueError(
+        f'A batch of {sorted(rows)} rows cannot be cut into'
+        f' config.accumulation.batches={parts} equal parts.'
+      )
+
+    @jax.checkpoint
+    def one(carry: Any, part: Any) -> Any:
+      model_state, memory = carry
+      rows, part_key = part
+      found, seen = whole(
+        state._replace(model_state=model_state, memory=memory),
+        rows,
+        part_key,
+        phase,
+      )
+      return (seen.model_state, seen.memory), (found, dict(seen.observed))
+
+    cut = jax.tree.map(
+      lambda leaf: jnp.reshape(leaf, (parts, -1, *leaf.shape[1:])), batch
+    )
+    (model_state, memory), (found, observed) = lax.scan(
+      one,
+      (state.model_state, state.memory),
+      (cut, jax.random.split(key, parts)),
+    )
+    found, observed = jax.tree.map(
+      lambda leaf: jnp.mean(leaf, axis=0), (found, observed)
+    )
+    return found, base.Seen(model_state, memory, observed)
+
+  return in_parts

@@ -1,0 +1,127 @@
+"""More rows than fit at once: balanced in each part, or on the whole."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+import running
+
+from experiments import training
+from experiments.configs import handwritten
+
+
+def smoke(batches, balance, **changes):
+  """A configuration that accumulates, with plain gradient descent."""
+  config = handwritten.get_config('two,smoke')
+  config.optimizer = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.0}
+  config.accumulation = {'batches': batches, 'balance': balance}
+  with config.unlocked():
+    config.update(changes)
+  return config
+
+
+def run(config, batches):
+  """States after each batch, and the last metrics."""
+  experiment = training.make(config, 15)
+  state = jax.jit(experiment.init)(jax.random.key(3), batches[0])
+  step = jax.jit(experiment.train_step)
+  states = [state]
+  for batch in batches:
+    state, metrics = step(state, batch)
+    states.append(state)
+  return states, metrics
+
+
+@pytest.mark.parametrize('rule', ['mimo', 'mgda'])
+def test_accumulated_losses_give_the_step_of_the_whole_batch(rule):
+  config = smoke(4, 'accumulated')
+  with config.unlocked():
+    config.weighting = {'name': rule}
+  batches = running.batches_of(config, 0, 2)
+  cut, metrics = run(config, batches)
+  config.accumulation.batches = 1
+  whole, expected = run(config, batches)
+  chex.assert_trees_all_close(
+    cut[-1].params, whole[-1].params, rtol=1e-4, atol=1e-6
+  )
+  chex.assert_trees_all_close(metrics, expected, rtol=1e-4)
+
+
+def test_each_part_is_balanced_and_the_optimizer_gets_the_mean():
+  config = smoke(2, 'each')
+  batches = running.batches_of(config, 1, 4)
+  states, _ = run(config, batches)
+  start, waiting, moved, *_ = states
+  chex.assert_trees_all_equal(waiting.params, start.params)
+  # What each batch would have done alone, from where both began.
+  config.accumulation.batches = 1
+  alone = []
+  for batch in batches[:2]:
+    (before, after), _ = run(config, [batch])
+    chex.assert_trees_all_equal(before.params, start.params)
+    alone.append(after.params)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *alone)
+  chex.assert_trees_all_close(moved.params, mean, rtol=1e-5, atol=1e-7)
+  chex.assert_trees_all_equal(states[3].params, moved.params)
+  assert int(states[-1].step) == 4
+
+
+def test_a_part_that_is_not_finite_is_left_out():
+  config = smoke(2, 'each')
+  good, bad, other = running.batches_of(config, 2, 3)
+  bad = bad | {'pix': np.full_like(bad['pix'], np.nan)}
+  with_bad, _ = run(config, [good, bad, other])
+  without, _ = run(config, [good, other])
+  chex.assert_trees_all_close(
+    with_bad[-1].params, without[-1].params, rtol=1e-6
+  )
+  chex.assert_tree_all_finite(with_bad[-1].params)
+
+
+def test_schedules_count_steps_not_updates():
+  config = smoke(2, 'each')
+  with config.unlocked():
+    config.optimizer = {
+      'name': 'sgd',
+      'learning_rate': {
+        'name': 'exponential_decay',
+        'init_value': 1.0,
+        'transition_steps': 4,
+        'decay_rate': 0.5,
+        'staircase': True,
+      },
+    }
+  optimizer = training._make_optimizer(config, updates_per_step=1)
+  state = optimizer.init(np.float32(0))
+  moved = []
+  for _ in range(4):  # eight steps
+    update, state = optimizer.update(np.float32(1), state)
+    moved.append(float(update))
+  assert moved == [-1.0, -1.0, -0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+  ('batches', 'balance', 'method', 'message'),
+  [
+    (0, 'each', 'weighted', 'batches of at least 1'),
+    (2, 'all', 'weighted', "'each' or 'accumulated'"),
+    (2, 'each', 'mla', 'updates 2 times a batch'),
+    (2, 'accumulated', 'pmr', "'pmr' is not known to be a mean"),
+  ],
+)
+def test_what_cannot_be_accumulated_is_refused(
+  batches, balance, method, message
+):
+  config = smoke(batches, balance)
+  config.method.name = method
+  with pytest.raises(ValueError, match=message):
+    training.make(config, 15)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+  config = smoke(7, 'accumulated')
+  batch = running.batches_of(config, 0, 1)[0]
+  experiment = training.make(config, 15)
+  state = experiment.init(jax.random.key(0), batch)
+  with pytest.raises(ValueError, match=r'batches=7'):
+    experiment.train_step(state, batch)
