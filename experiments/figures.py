@@ -189,7 +189,7 @@ def lines(
             places,
             [point.mean for point in points],
             yerr=[point.error for point in points],
-            fmt='-' + _marker(i),
+            fmt=_marker(i) + ('-' if i < len(_COLOURS) else '--'),
             linewidth=2.2 if is_subject else 0.9,
             markersize=5 if is_subject else 3.5,
             alpha=1 if is_subject else 0.75,
