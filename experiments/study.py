@@ -222,7 +222,9 @@ def wins(
 ) -> str:
   """How often the subject is above and below each other method."""
   # A setting that two families share counts once.
-  once = {(s.config, s.changes): s for s in reversed(measures)}.values()
+  once = {
+    (setting.config, setting.changes): setting for setting in measures
+  }.values()
   tests = {
     (name, setting, method): statistics.difference(values[_SUBJECT], others)
     for setting in once
