@@ -37,7 +37,9 @@ _SIZE = flags.DEFINE_integer(
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 20, 'Rounds to time.', lower_bound=2)
 _PARAMETERS = flags.DEFINE_integer(
-  'parameters', 22_400_000, 'Length of the gradients that are passed over.'
+  'num_parameters',
+  22_400_000,
+  'Length of the gradients that are passed over.',
 )
 
 

@@ -350,7 +350,9 @@ def test_a_study_counts_wins_and_losses(tmp_path):
   places = {10: 0.2, 20: 0.0, 30: -0.2}  # above, level, below joint training
   results = {}
   for (place, ahead), noise in zip(places.items(), quiet, strict=True):
-    setting = study.Setting('views', place, 'handwritten:two')
+    setting = study.Setting(
+      'views', place, 'handwritten:two', (('steps', place),)
+    )
     accuracies = {'joint': np.full(6, 0.5), 'mimo': 0.5 + ahead + noise}
     results[setting] = made_up(
       tmp_path / str(place), accuracies, seconds, {'joint': [], 'mimo': []}
