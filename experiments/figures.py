@@ -197,7 +197,8 @@ def lines(
             color=_COLOURS[i % len(_COLOURS)],
             label=method,
           )
-        axes.set_xscale('log')
+        if len(places) > 1:
+          axes.set_xscale('log')
         axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
         axes.minorticks_off()
         axes.set_xlabel(axis)

@@ -1,6 +1,6 @@
 """Several comparisons, and one report over them.
 
-  python -m experiments.study handwritten
+  python -m experiments.study views
   python -m experiments.study testbed
 
 A study runs `experiments.compare` on settings that differ in one thing, with
@@ -76,7 +76,7 @@ class Study(NamedTuple):
 
 
 STUDIES: Mapping[str, Study] = {
-  'handwritten': Study(
+  'views': Study(
     title='Handwritten digits: two, three and six views',
     axis='training rows',
     settings=tuple(
@@ -86,8 +86,13 @@ STUDIES: Mapping[str, Study] = {
         f'handwritten:{views}',
         (('data.train_fraction', rows / 1000),),
       )
-      for views in ('two', 'three', 'six')
-      for rows in (100, 1000)
+      for views, rows in (
+        ('two', 100),
+        ('two', 1000),
+        ('three', 100),
+        ('three', 1000),
+        ('six', 100),
+      )
     ),
     about='Late fusion of an MLP (128, 64) a view, 600 steps of 64 rows.',
   ),
