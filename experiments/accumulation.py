@@ -11,7 +11,6 @@
   Activations are kept for one part only and computed again for the gradient.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,10 +20,6 @@ from jax import lax
 from ml_collections import config_dict
 
 from experiments.methods import base
-
-LossesFn = Callable[
-  [base.TrainState, base.Batch, jax.Array, Any], tuple[base.Losses, base.Seen]
-]
 
 
 def check(config: config_dict.ConfigDict, method: base.Method) -> None:
@@ -92,7 +87,9 @@ def steps_per_update(settings: config_dict.ConfigDict) -> int:
   return settings.batches if settings.balance == 'each' else 1
 
 
-def losses(settings: config_dict.ConfigDict, whole: LossesFn) -> LossesFn:
+def losses(
+  settings: config_dict.ConfigDict, whole: base.LossesFn
+) -> base.LossesFn:
   """A method's losses, in parts of the batch if balanced when 'accumulated'.
 
   Args:

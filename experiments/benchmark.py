@@ -32,6 +32,7 @@ from experiments import programs
 from experiments import stages
 from experiments import subroutine
 from experiments import timing
+from experiments.methods import presets
 
 _REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=2)
 _SECONDS = flags.DEFINE_float(
@@ -252,10 +253,7 @@ def _print_subroutine(batch_size: int, repeats: int) -> None:
   config = subroutine.make_config()
   shapes = dict.fromkeys(config.model.encoders, (32, 32, 3))
   costs = subroutine.measure(
-    {
-      name: configuration.with_method(config, name)
-      for name in subroutine.METHODS
-    },
+    {name: configuration.with_method(config, name) for name in presets.tuned()},
     subroutine.made_up_batch(config, batch_size, shapes),
     repeats,
   )

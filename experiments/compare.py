@@ -111,11 +111,7 @@ def compare(
     for one in tuning
   }
   methods = {
-    name: _make(
-      configuration.with_values(config, name, chosen.get(name, {})),
-      name,
-      inputs[0].steps_per_epoch,
-    )
+    name: _make(config, name, chosen.get(name, {}), inputs[0].steps_per_epoch)
     for name in config.compare
   }
   header = runs.header(config) | {'tuning': tuning}
@@ -165,9 +161,7 @@ def _tune(
   few = inputs[: config.num_tuning_seeds]
   candidates = {
     ', '.join(f'{k.split(".")[-1]}={v}' for k, v in some.items()): _make(
-      configuration.with_values(config, name, some),
-      name,
-      few[0].steps_per_epoch,
+      config, name, some, few[0].steps_per_epoch
     )
     for some in values
   }
@@ -330,11 +324,15 @@ def _check(config: config_dict.ConfigDict, name: str) -> None:
 
 
 def _make(
-  config: config_dict.ConfigDict, name: str, steps_per_epoch: int
+  config: config_dict.ConfigDict,
+  name: str,
+  values: Mapping[str, Any],
+  steps_per_epoch: int,
 ) -> _Method:
-  """One method of a configuration, vmapped over seeds, not compiled yet."""
+  """One method with some values, vmapped over seeds, not compiled yet."""
+  method = configuration.with_method(config, name)
   experiment = training.make(
-    configuration.with_method(config, name), steps_per_epoch
+    configuration.with_values(method, values), steps_per_epoch
   )
   predict = evaluation.make_predict(
     experiment.model,

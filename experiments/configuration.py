@@ -168,32 +168,31 @@ def candidates(
 
 
 def with_values(
-  config: config_dict.ConfigDict, method: str, values: Mapping[str, Any]
+  config: config_dict.ConfigDict, values: Mapping[str, Any]
 ) -> config_dict.ConfigDict:
-  """A copy whose method has these values, one of `candidates`, and no grid.
+  """The configuration with some values, one of `candidates` for example.
 
   Args:
-    config: a configuration with `methods`.
-    method: a name in it.
-    values: dotted key -> value; a key may be one that the preset does not set.
+    config: unchanged.
+    values: dotted key -> value, which may be traced. The last part of a key may
+      be one that is not set, such as an argument with a default.
 
   Returns:
-    The changed copy.
+    A changed copy.
+
+  Examples:
+    >>> config = config_dict.ConfigDict({'optimizer': {'learning_rate': 0.1}})
+    >>> with_values(config, {'optimizer.learning_rate': 0.3}).to_dict()
+    {'optimizer': {'learning_rate': 0.3}}
   """
-  changed = config_dict.ConfigDict(config.to_dict())
-  changes = changed.methods[method]
-  with changed.unlocked():
-    for path, value in values.items():
-      *above, last = path.split('.')
-      place = changes
-      for key in above:
-        if key not in place:
-          place[key] = {}
-        place = place[key]
-      place[last] = value
-    if 'grid' in changes:
-      del changes['grid']
-  return changed
+  settings = config.to_dict()
+  for key, value in values.items():
+    *above, last = key.split('.')
+    place = settings
+    for name in above:
+      place = place[name]
+    place[last] = value
+  return config_dict.ConfigDict(settings).lock()
 
 
 def flatten(

@@ -161,26 +161,15 @@ def with_values(
 
   Args:
     config: unchanged.
-    values: dotted key -> value, which may be traced.
+    values: as `configuration.with_values` takes them.
 
   Returns:
     A changed copy.
-
-  Examples:
-    >>> config = config_dict.ConfigDict({'optimizer': {'learning_rate': 0.1}})
-    >>> with_values(config, {'optimizer.learning_rate': 0.3}).to_dict()
-    {'optimizer': {'learning_rate': 0.3}}
   """
-  settings = config.to_dict()
-  if 'sweep' in settings:
-    settings['sweep'] |= {'grid': {}, 'random': {}}
-  for key, value in values.items():
-    *above, last = key.split('.')
-    place = settings
-    for name in above:
-      place = place[name]
-    place[last] = value
-  return config_dict.ConfigDict(settings).lock()
+  none: dict[str, Any] = {}
+  if 'sweep' in config:
+    none = {'sweep.grid': {}, 'sweep.random': {}}
+  return configuration.with_values(config, none | dict(values))
 
 
 def label(values: Mapping[str, Any]) -> str:

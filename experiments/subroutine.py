@@ -26,22 +26,6 @@ COSTLY = (
   'cml',
   'mla',
 )
-METHODS = (
-  'joint',
-  'sum',
-  'mimo',
-  'mgda',
-  'mmpareto',
-  'agm',
-  'pmr',
-  'g_blending',
-  'umt',
-  'cml',
-  'mla',
-  'mmcosine',
-  'ogm',
-  'ogm_ge',
-)
 WIDTH = 16  # of the ResNets; 64 is the usual one
 # A made-up run, by which rehearsals are shared out over its steps.
 _STEPS_PER_EPOCH = 100

@@ -46,11 +46,10 @@ def make(
   Args:
     config: with `model`, `loss`, `target`, `method`, `weighting`,
       `gradient_transforms`, `optimizer`, `accumulation`, `data.views` and
-      `max_skipped_steps`. Each
-      sub-dictionary is the keyword arguments of one function, and its `name`
-      that function's name: in `mimo_jax.nn`, `experiments.methods`,
-      `mimo_jax.weightings` and `optax`. A value that is such a dictionary, as
-      the schedule of a learning rate, is made likewise.
+      `max_skipped_steps`. A sub-dictionary with a `name` is the keyword
+      arguments of the function of that name, in `mimo_jax.nn`,
+      `experiments.methods`, `mimo_jax.weightings` or `optax`. A value that is
+      such a dictionary, as the schedule of a learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
     layout: the devices that the step will run on; None for a single one.
 

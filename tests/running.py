@@ -49,6 +49,22 @@ def kill_when(module, arguments, ready, env=None):
   process.wait()
 
 
+class Interrupted:
+  """A loader whose user presses Ctrl-C at some batch."""
+
+  def __init__(self, loader, left):
+    self.loader, self.left = loader, left
+
+  def __next__(self):
+    self.left -= 1
+    if self.left < 0:
+      raise KeyboardInterrupt
+    return next(self.loader)
+
+  def __getattr__(self, name):
+    return getattr(self.loader, name)
+
+
 def batches_of(config, seed, number):
   """The first training batches of a run."""
   iterator = data.open_data(config, seed).train

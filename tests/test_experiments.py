@@ -356,29 +356,13 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
   train.train(config, tmp_path / 'whole')
   opened = data.open_data
 
-  class Interrupted:
-    """A loader whose user presses Ctrl-C at some batch."""
-
-    def __init__(self, loader, place):
-      self.loader = loader
-      self.left = place
-
-    def __next__(self):
-      self.left -= 1
-      if self.left < 0:
-        raise KeyboardInterrupt
-      return next(self.loader)
-
-    def __getattr__(self, name):
-      return getattr(self.loader, name)
-
   # The first batch makes the initial state: stops at steps 1, 11, 17.
   for place in (1, 11, 17):
     workdir = tmp_path / f'stopped{place}'
 
     def open_data(config, seed, manual_dir, place=place):
       inputs = opened(config, seed, manual_dir)
-      return inputs._replace(train=Interrupted(inputs.train, place))
+      return inputs._replace(train=running.Interrupted(inputs.train, place))
 
     with monkeypatch.context() as patch:
       patch.setattr(data, 'open_data', open_data)

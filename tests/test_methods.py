@@ -60,14 +60,14 @@ def test_no_grid_has_more_than_four_candidates():
     candidates = configuration.candidates(config, name)
     assert 1 <= len(candidates) <= 4, name
     for values in candidates:
-      changed = configuration.with_values(config, name, values)
-      one = configuration.with_method(changed, name)
+      changed = configuration.with_values(
+        configuration.with_method(config, name), values
+      )
       for path, value in values.items():
-        *above, last = path.split('.')
-        for key in above:
+        one = changed
+        for key in path.split('.'):
           one = one[key]
-        assert one[last] == value
-        one = configuration.with_method(changed, name)
+        assert one == value
 
 
 def test_the_eleventh_method_is_one_file_and_one_import_line(
@@ -188,26 +188,11 @@ def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path, monkeypatch):
   train.train(config, tmp_path / 'whole')
   opened = data.open_data
 
-  class Interrupted:
-    """A loader whose user presses Ctrl-C at some batch."""
-
-    def __init__(self, loader, left):
-      self.loader, self.left = loader, left
-
-    def __next__(self):
-      self.left -= 1
-      if self.left < 0:
-        raise KeyboardInterrupt
-      return next(self.loader)
-
-    def __getattr__(self, name):
-      return getattr(self.loader, name)
-
   def open_data(config, seed, manual_dir):
     inputs = opened(config, seed, manual_dir)
     # One batch for the first state, two for the first rehearsal, 15 steps, and
     # one of the second rehearsal.
-    return inputs._replace(train=Interrupted(inputs.train, 20))
+    return inputs._replace(train=running.Interrupted(inputs.train, 20))
 
   with monkeypatch.context() as patch:
     patch.setattr(data, 'open_data', open_data)

@@ -14,7 +14,7 @@ Expected: not measured on the published arrays, for want of them. With `smoke`
 
 The argument after the colon takes words separated by commas: a setting
 (`multibench` or `agm`), the data (`published`, the default, or `rebuilt` from
-MNIST and spoken digits), a method of `experiments/methods.py`, and `smoke` for
+MNIST and spoken digits), a method of `experiments/methods`, and `smoke` for
 a few steps.
 """
 

@@ -11,7 +11,7 @@ Expected: not measured, for want of the data and a GPU. With `smoke` on the
   sample tree, one minute on two CPU cores.
 
 The argument after the colon takes words separated by commas: a method of
-`experiments/methods.py`, and `smoke` for a few steps of a narrow model on small
+`experiments/methods`, and `smoke` for a few steps of a narrow model on small
 pictures.
 """
 

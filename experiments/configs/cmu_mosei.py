@@ -17,7 +17,7 @@ Expected: not measured, for want of the data. With `smoke` on the sample tree,
 The argument after the colon takes words separated by commas: a setting
 (`balance_benchmark` or `multibench`), the data (`mosei`, `mosei_unaligned`,
 `mosi` or `mosi_unaligned`; by default those of the setting), a method of
-`experiments/methods.py`, and `smoke` for a few steps of a narrow model.
+`experiments/methods`, and `smoke` for a few steps of a narrow model.
 """
 
 from typing import Any

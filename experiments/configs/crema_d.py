@@ -15,7 +15,7 @@ Expected: not measured, for want of the data and a GPU. With `smoke` on the
 
 The argument after the colon takes words separated by commas: a setting
 (`balance_benchmark` or `ogm`), the splits (`field` or `actor_disjoint`), a
-method of `experiments/methods.py`, and `smoke` for a few steps of a narrow
+method of `experiments/methods`, and `smoke` for a few steps of a narrow
 model on small pictures.
 """
 

@@ -8,7 +8,7 @@ Expected: README.md, section "What balancing does"; about one minute on two CPU
   cores.
 
 The argument after the colon takes words separated by commas: the views (`six`,
-`three` or `two`), a method of `experiments/methods.py`, and `smoke` for a few
+`three` or `two`), a method of `experiments/methods`, and `smoke` for a few
 steps of a narrow model. `handwritten.py:two,mgda` trains two views by MGDA.
 """
 

@@ -26,7 +26,7 @@ Expected: no accuracy above these, except by the luck of 4,000 test rows
   plain sum 0.595, MGDA 0.635.
 
 The argument after the colon takes words separated by commas: the testbed, a
-method of `experiments/methods.py`, and `smoke` for a few steps of a narrow
+method of `experiments/methods`, and `smoke` for a few steps of a narrow
 model. `synthetic.py:slowness_4,mgda` trains a fast and a slow modality by MGDA.
 """
 

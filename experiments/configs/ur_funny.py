@@ -12,7 +12,7 @@ Expected: not measured, for want of the data. With `smoke` on the sample tree,
   half a minute on two CPU cores.
 
 The argument after the colon takes words separated by commas: the files (`sdk`
-or `multibench`), a method of `experiments/methods.py`, and `smoke` for a few
+or `multibench`), a method of `experiments/methods`, and `smoke` for a few
 steps of a narrow model.
 """
 

@@ -76,6 +76,10 @@ class Seen(NamedTuple):
   observed: Mapping[str, Any] = {}
 
 
+# (state, batch, key, phase) -> losses, and what was seen
+LossesFn = Callable[[TrainState, Batch, jax.Array, Any], tuple[Losses, Seen]]
+
+
 class Pass(NamedTuple):
   """One walk over batches in a rehearsal.
 
@@ -146,7 +150,7 @@ class Method(NamedTuple):
 
   model: nn.LateFusion
   objectives: tuple[str, ...]
-  losses: Callable[[TrainState, Batch, jax.Array, Any], tuple[Losses, Seen]]
+  losses: LossesFn
   gradients: optax.GradientTransformationExtraArgs
   optimizer: optax.GradientTransformation
   init: Callable[[TrainState, Batch], TrainState] = as_made
@@ -187,6 +191,28 @@ def forward(
   logits, updated = outputs
   features = updated.pop('intermediates')['features']
   return Outputs(logits, features, updated)
+
+
+def output_losses(task: Task, model: nn.LateFusion) -> LossesFn:
+  """The losses of all outputs of a model, and nothing else.
+
+  Args:
+    task: whose losses.
+    model: what is trained.
+
+  Returns:
+    The `losses` of a `Method` without memory or extra arguments.
+  """
+
+  def losses(
+    state: TrainState, batch: Batch, key: jax.Array, phase: Any
+  ) -> tuple[Losses, Seen]:
+    del phase
+    outputs = forward(model, state, batch, key)
+    found = task.losses_of(outputs.logits, batch[task.target])
+    return found, Seen(outputs.model_state, state.memory)
+
+  return losses
 
 
 def read_out(

@@ -88,14 +88,6 @@ def make(
   train_apart = copies.stepper(task, model, task.modalities)
   train_fused = copies.stepper(task, model, ('fused',))
 
-  def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
-  ) -> tuple[base.Losses, base.Seen]:
-    del phase
-    outputs = base.forward(model, state, batch, key)
-    losses = task.losses_of(outputs.logits, batch[task.target])
-    return losses, base.Seen(outputs.model_state, state.memory)
-
   def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
     del batch
     return _Scratch(
@@ -158,7 +150,7 @@ def make(
   return base.Method(
     model=model,
     objectives=objectives,
-    losses=losses,
+    losses=base.output_losses(task, model),
     gradients=mimo_jax.balance(_as_blended(factor), objectives=objectives),
     optimizer=task.optimizer(1),
     rehearsal=base.Rehearsal(

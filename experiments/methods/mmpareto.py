@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 import mimo_jax
 from experiments.methods import base
 from mimo_jax import nn
@@ -32,18 +30,10 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
   """
   model = task.model.clone(heads='auxiliary', detach_heads=False)
 
-  def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
-  ) -> tuple[base.Losses, base.Seen]:
-    del phase
-    outputs = base.forward(model, state, batch, key)
-    losses = task.losses_of(outputs.logits, batch[task.target])
-    return losses, base.Seen(outputs.model_state, state.memory)
-
   return base.Method(
     model=model,
     objectives=task.objectives,
-    losses=losses,
+    losses=base.output_losses(task, model),
     gradients=mimo_jax.mmpareto(
       nn.encoder_of,
       task.objectives,

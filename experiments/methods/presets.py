@@ -53,3 +53,13 @@ def presets() -> dict[str, dict[str, Any]]:
       and name != 'weighted'
     },
   }
+
+
+def tuned() -> tuple[str, ...]:
+  """The presets that a fair comparison has: all but MIMO's fixed ones.
+
+  Examples:
+    >>> tuned()[:4]
+    ('joint', 'sum', 'mgda', 'mimo')
+  """
+  return tuple(n for n in presets() if n not in ('mimo_1', 'mimo_3'))

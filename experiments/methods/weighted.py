@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from experiments.methods import base
 
 GRID: Mapping[str, Sequence[Any]] = {}
@@ -22,19 +20,10 @@ def make(task: base.Task) -> base.Method:
   Returns:
     The method: `mimo_jax.balance` of the task's weighting.
   """
-
-  def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
-  ) -> tuple[base.Losses, base.Seen]:
-    del phase
-    outputs = base.forward(task.model, state, batch, key)
-    losses = task.losses_of(outputs.logits, batch[task.target])
-    return losses, base.Seen(outputs.model_state, state.memory)
-
   return base.Method(
     model=task.model,
     objectives=task.objectives,
-    losses=losses,
+    losses=base.output_losses(task, task.model),
     gradients=task.balance(task.weighting, objectives=task.objectives),
     optimizer=task.optimizer(1),
     is_mean_over_rows=True,

@@ -1,6 +1,6 @@
 """AGM, PMR and CML: their formulas, and as compared methods.
 
-`reference/methods_a.json` says where its numbers come from.
+`reference/agm_cml_pmr.json` says where its numbers come from.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from mimo_jax import nn
 from mimo_jax import weightings
 
 REFERENCE = json.loads(
-  (pathlib.Path(__file__).parent / 'reference' / 'methods_a.json').read_text()
+  (pathlib.Path(__file__).parent / 'reference' / 'agm_cml_pmr.json').read_text()
 )
 LABELS = np.array(REFERENCE['labels'])
 FEATURES = {
