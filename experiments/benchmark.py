@@ -4,13 +4,14 @@
   python -m experiments.benchmark --methods=mgda,upgrad --parameters=resnet18
   python -m experiments.benchmark --data=crema_d --manual_dir=FOLDER
   python -m experiments.benchmark --subroutine
+  python -m experiments.benchmark --memory --batch_size=128
 
 Every round runs each program once, and ratios are taken within a round, so
 that what disturbs the machine disturbs both sides. The rules are timed beside
 TorchJD's where that is installed (see `peers`), on the same numbers, and their
 directions compared. With `--data`, the stages of a data set's loading are
 timed, and nothing else; with `--subroutine`, what each method of a comparison
-adds to a step.
+adds to a step; with `--memory`, the ways to need less memory.
 """
 
 import importlib
@@ -24,9 +25,11 @@ import numpy as np
 import tqdm
 from absl import app
 from absl import flags
+from ml_collections import config_dict
 
 import mimo_jax
 from experiments import configuration
+from experiments import memory
 from experiments import peers
 from experiments import programs
 from experiments import stages
@@ -79,6 +82,12 @@ _SUBROUTINE = flags.DEFINE_bool(
   False,
   'Time what each method adds to a step of joint training, and its memory, and'
   ' nothing else.',
+)
+_MEMORY = flags.DEFINE_bool(
+  'memory',
+  False,
+  'Time an update of --batch_size rows in each way to need less memory, and'
+  ' say what it needs, and nothing else.',
 )
 _ITEMS = flags.DEFINE_integer(
   'items', 256, 'Items a stage makes in a round.', lower_bound=1
@@ -181,6 +190,9 @@ def main(argv: list[str]) -> None:
   if _SUBROUTINE.value:
     _print_subroutine(_BATCH_SIZE.value, _REPEATS.value)
     return
+  if _MEMORY.value:
+    _print_memory(_BATCH_SIZE.value, _REPEATS.value)
+    return
   repeats, seconds = _REPEATS.value, _SECONDS.value
   sizes = [int(size) for size in _SIZES.value]
   every = mimo_jax.weightings.__all__
@@ -251,20 +263,46 @@ def _print_stages(data: str) -> None:
 
 def _print_subroutine(batch_size: int, repeats: int) -> None:
   config = subroutine.make_config()
-  shapes = dict.fromkeys(config.model.encoders, (32, 32, 3))
   costs = subroutine.measure(
     {name: configuration.with_method(config, name) for name in presets.tuned()},
-    subroutine.made_up_batch(config, batch_size, shapes),
+    _pictures(config, batch_size),
     repeats,
   )
+  _print_setting(batch_size)
+  print(f'Added to a step of joint training, median of {repeats} rounds:')
+  print(subroutine.table(costs))
+  print(subroutine.summary(costs))
+
+
+def _print_memory(batch_size: int, repeats: int) -> None:
+  if batch_size % memory.PARTS:
+    raise app.UsageError(
+      f'--batch_size={batch_size} is cut into {memory.PARTS} parts; expected a'
+      ' multiple of that.'
+    )
+  configs = memory.variants()
+  needs = memory.measure(
+    configs, _pictures(configs['default'], batch_size), repeats
+  )
+  _print_setting(batch_size)
+  print(f'An update by MIMO, median of {repeats} rounds:')
+  print(memory.table(needs))
+
+
+def _pictures(
+  config: config_dict.ConfigDict, batch_size: int
+) -> dict[str, jax.Array]:
+  shapes = dict.fromkeys(config.model.encoders, (32, 32, 3))
+  return subroutine.made_up_batch(config, batch_size, shapes)
+
+
+def _print_setting(batch_size: int) -> None:
   print(
     f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
     f' {os.cpu_count()} CPU cores; {_load()}\n'
     f'Three ResNet-18 of width {subroutine.WIDTH}, pictures of 32 x 32, batch'
-    f' {batch_size}; added to a step of joint training, median of {repeats}:'
+    f' {batch_size}.'
   )
-  print(subroutine.table(costs))
-  print(subroutine.summary(costs))
 
 
 def _announce_peers() -> bool:

@@ -33,6 +33,7 @@ from ml_collections import config_dict
 from experiments import configuration
 from experiments import data
 from experiments import evaluation
+from experiments import metrics as metrics_lib
 from experiments import rehearsals
 from experiments import report
 from experiments import runs
@@ -84,7 +85,7 @@ def compare(
   Raises:
     ValueError: if `workdir` holds a run of another configuration, a method
       changes what all methods must share, more seeds are to tune on than there
-      are, or `config.parallel` is not 'single'.
+      are, the primary metric is an error, or `config.parallel` is not 'single'.
   """
   if config.num_tuning_seeds > config.num_seeds:
     raise ValueError(
@@ -96,6 +97,7 @@ def compare(
       f'config.parallel is {config.parallel!r}, and a comparison runs all seeds'
       " on one device; expected 'single'."
     )
+  metrics_lib.check_primary(config.evaluation.metrics)
   for name in config.compare:
     _check(config, name)
   seeds = range(config.seed, config.seed + config.num_seeds)
@@ -368,7 +370,8 @@ def _make(
   return _Method(
     init=ready(experiment.init),
     train_steps=jax.jit(
-      jax.vmap(train_steps, in_axes=(0, 0, None, None)), donate_argnums=0
+      jax.vmap(train_steps, in_axes=(0, 0, None, None)),
+      donate_argnums=(0,) if config.donate_state else (),
     ),
     predict=jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
     rehearsals=rehearsals.Rehearsals(experiment, ready, _stack),

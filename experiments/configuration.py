@@ -74,15 +74,18 @@ def begin(
     **choices: for each topic of the file's own the words that it may be given.
 
   Returns:
-    A configuration with `seed`, `max_skipped_steps`, `method`, `methods`,
-    `compare`, `subject` and `num_tuning_seeds`; and the words given, where
-    `method` and `smoke` are topics, too.
+    A configuration with `seed`, `accumulation`, `donate_state`, `parallel`,
+    `max_skipped_steps`, `method`, `methods`, `compare`, `subject`,
+    `num_tuning_seeds` and `sweep`; and the words given, where `method` and
+    `smoke` are topics, too.
   """
   config = config_dict.ConfigDict()
   config.seed = 0
   # How many parts make an update, and where balancing stands: 'each' part or
   # their 'accumulated' losses. See experiments/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
+  # Whether a step's old state gives its memory to the new one.
+  config.donate_state = True
   config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': experiments.parallel
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
   config.method = {'name': 'weighted'}  # by config.weighting

@@ -211,25 +211,31 @@ def compile_init(
 
 
 def compile_step(
-  layout: Layout, train_step: Callable[[Any, Any], Any], shapes: Any
+  layout: Layout,
+  train_step: Callable[[Any, Any], Any],
+  shapes: Any,
+  donate: bool = True,
 ) -> Callable[[Any, Any], Any]:
-  """Compiles a training step, whose old state gives its memory to the new one.
+  """Compiles a training step.
 
   Args:
     layout: of the run.
     train_step: `train_step(state, batch) -> (state, metrics)`, made for this
       layout.
     shapes: of the state, as `state_shapes` says.
+    donate: whether the old state gives its memory to the new one, and cannot
+      be read after the step.
 
   Returns:
     The compiled function, for batches of `train_batch`.
   """
+  donated = (0,) if donate else ()
   if layout.mode == 'single':
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=donated)
   if layout.mode != 'pmap':
     compiled = jax.jit(
       train_step,
-      donate_argnums=0,
+      donate_argnums=donated,
       out_shardings=(_of(shapes), _everywhere(layout)),
     )
     return _one_at_a_time(layout, compiled)
@@ -238,7 +244,7 @@ def compile_step(
     axis_name=AXIS,
     in_axes=(None, 0),
     out_axes=None,
-    donate_argnums=0,
+    donate_argnums=donated,
     devices=list(layout.mesh.devices.flat),
   )
 

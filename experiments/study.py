@@ -83,13 +83,8 @@ STUDIES: Mapping[str, Study] = {
         f'handwritten:{views}',
         (('data.train_fraction', rows / 1000),),
       )
-      for views, rows in (
-        ('two', 100),
-        ('two', 1000),
-        ('three', 100),
-        ('three', 1000),
-        ('six', 100),
-      )
+      for views in ('two', 'three', 'six')
+      for rows in (100, 300, 1000)
     ),
     about='Late fusion of an MLP (128, 64) a view, 600 steps of 64 rows.',
   ),
@@ -103,7 +98,7 @@ STUDIES: Mapping[str, Study] = {
         f'synthetic:{"balanced" if factor == 1 else f"{family}_{factor}"}',
       )
       for family in ('imbalance', 'slowness')
-      for factor in (1, 2, 8)
+      for factor in (1, 2, 4, 8)
     ),
     about='data_pipelines/synthetic, late fusion of an MLP (64) a modality, 600'
     ' steps of 64 rows. *imbalance*: one modality has that many times the'
@@ -179,6 +174,9 @@ def write(
   )
   header = next(iter(results.values())).header
   config = header['config']
+  commits = ', '.join(
+    dict.fromkeys(one.header['commit'] for one in results.values())
+  )
   versions = ', '.join(f'{k} {v}' for k, v in header['versions'].items())
   path = directory / 'report.md'
   runs.write_text(
@@ -193,7 +191,7 @@ def write(
     f'{tables(measures)}\n\n'
     f'## Against `{_SUBJECT}`\n\n{wins(measures)}\n\n'
     f'{times(results)}\n\n'
-    f'Made by commit {header["commit"]} on {header["device"]}'
+    f'Made by commit {commits} on {header["device"]}'
     f' ({header["num_devices"]}), with {versions}, by'
     f' `python -m experiments.study {name}`.\n',
   )

@@ -117,7 +117,7 @@ def measure(
     state = jax.jit(experiment.init)(jax.random.key(0), batch)
     compiled = jax.jit(experiment.train_step).lower(state, batch).compile()
     programs[name] = _call(compiled, state, batch)
-    megabytes[name] = _peak(compiled.memory_analysis()) / 1e6
+    megabytes[name] = peak_megabytes(compiled)
     walks[name] = list(_walks(experiment.rehearsal, state, batch))
   taken = timing.interleaved(programs, rounds)
   reference = next(iter(taken.values()))
@@ -166,6 +166,17 @@ def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
   )
 
 
+def peak_megabytes(compiled: Any) -> float:
+  """What a compiled program needs at once, by the compiler's own analysis."""
+  memory = compiled.memory_analysis()
+  return (
+    memory.temp_size_in_bytes
+    + memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+  ) / 1e6
+
+
 def _walks(
   rehearsal: base.Rehearsal | None, state: Any, batch: base.Batch
 ) -> Iterator[tuple[float, Callable[[], Any]]]:
@@ -194,16 +205,6 @@ def _call(program: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
 def _seconds(program: Callable[[], Any], rounds: int) -> float:
   """The median time of a call, after one that may compile."""
   return timing.interleaved({'walk': program}, rounds)['walk'].median
-
-
-def _peak(memory: Any) -> int:
-  """Bytes that a compiled program needs at once."""
-  return int(
-    memory.temp_size_in_bytes
-    + memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-  )
 
 
 def _error_of_median(values: np.ndarray[Any, Any]) -> float:

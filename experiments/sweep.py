@@ -39,6 +39,7 @@ from ml_collections import config_dict
 from experiments import configuration
 from experiments import data
 from experiments import evaluation
+from experiments import metrics as metrics_lib
 from experiments import rehearsals
 from experiments import runs
 from experiments import search_space
@@ -124,14 +125,15 @@ def sweep(
     The path of the table.
 
   Raises:
-    ValueError: if `workdir` holds another sweep, a combination is wrong, or
-      each run is to be on many devices.
+    ValueError: if `workdir` holds another sweep, a combination is wrong, the
+      primary metric is an error, or each run is to be on many devices.
   """
   if config.get('parallel', 'single') != 'single':
     raise ValueError(
       f'config.parallel is {config.parallel!r}, which divides a single run; a'
       " sweep divides its runs among the devices. Expected 'single'."
     )
+  metrics_lib.check_primary(config.evaluation.metrics)
   combinations = search_space.combinations(config)
   for values in combinations:
     _check(config, values)
@@ -539,7 +541,8 @@ def _make(
   return _Program(
     init=lambda keys, batch: init_all(traced, keys, batch),
     train_steps=jax.jit(
-      over_runs(train_steps, _RUNS, _SEEDS), donate_argnums=0
+      over_runs(train_steps, _RUNS, _SEEDS),
+      donate_argnums=(0,) if config.donate_state else (),
     ),
     predict=predict_all,
     rehearsals=rehearsals.Rehearsals(

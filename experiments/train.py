@@ -105,7 +105,9 @@ def train(
     rows = progress['metrics']
     inputs.train.set_state(progress['loader'])
 
-  train_step = parallel.compile_step(layout, experiment.train_step, shapes)
+  train_step = parallel.compile_step(
+    layout, experiment.train_step, shapes, config.donate_state
+  )
   predict = parallel.compile_predict(
     layout,
     evaluation.make_predict(

@@ -1,11 +1,18 @@
 """More rows than fit at once: balanced in each part, or on the whole."""
 
+import re
+
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import running
 
+from experiments import configuration
+from experiments import memory
+from experiments import parallel
+from experiments import timing
 from experiments import training
 from experiments.configs import handwritten
 
@@ -125,3 +132,62 @@ def test_a_batch_that_cannot_be_cut_is_refused():
   state = experiment.init(jax.random.key(0), batch)
   with pytest.raises(ValueError, match=r'batches=7'):
     experiment.train_step(state, batch)
+
+
+def test_a_donated_state_gives_its_memory_to_the_next():
+  config = smoke(1, 'each')
+  assert config.donate_state
+  batch, _ = running.batches_of(config, 0, 2)
+  configs = {'default': config}
+  for name, values in {
+    'kept': {'donate_state': False},
+    'two steps': {'accumulation.batches': 2},
+  }.items():
+    configs[name] = configuration.with_values(config, values)
+  needs = memory.measure(configs, batch, 2)
+  state = jax.eval_shape(
+    training.make(config, 15).init, jax.random.key(0), batch
+  )
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  saved = needs['kept'].megabytes - needs['default'].megabytes
+  np.testing.assert_allclose(saved, size / 1e6, rtol=0.02)
+  # Gradients are kept from step to step.
+  assert needs['two steps'].megabytes > needs['default'].megabytes
+
+
+@pytest.mark.parametrize('donate', [True, False])
+def test_only_a_donated_state_is_used_up(donate):
+  layout = parallel.make_layout('single')
+  step = parallel.compile_step(
+    layout, lambda state, batch: (state + batch, ()), None, donate
+  )
+  state = jnp.ones(1000)
+  new, _ = step(state, jnp.ones(1000))
+  assert float(new[0]) == 2
+  assert state.is_deleted() == donate
+
+
+def test_the_table_of_memory_stands_beside_the_default():
+  def need(milliseconds, megabytes):
+    times = timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
+    return memory.Need(times, megabytes)
+
+  text = memory.table(
+    {'default': need([10, 20, 30], 8.0), 'less': need([15, 32, 45], 2.0)}
+  )
+  assert text.splitlines()[2].split() == ['less', '32.0', '1.50', '2.0', '0.25']
+
+
+def test_every_way_to_need_less_memory_is_a_value_of_the_configuration():
+  variants = memory.variants()
+  default = dict(configuration.flatten(variants.pop('default')))
+  for name, config in variants.items():
+    changed = {
+      key
+      for key, value in configuration.flatten(config)
+      if value != default[key]
+    }
+    assert changed, name
+    assert all(
+      re.match(r'accumulation\.|donate_state$|model\.', key) for key in changed
+    )

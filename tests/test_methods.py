@@ -24,6 +24,7 @@ from experiments import runs
 from experiments import statistics
 from experiments import study
 from experiments import subroutine
+from experiments import sweep
 from experiments import timing
 from experiments import train
 from experiments import training
@@ -240,6 +241,15 @@ def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
 def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
   with pytest.raises(ValueError, match='num_tuning_seeds=3 is more than'):
     compare.compare(smoke(num_tuning_seeds=3), tmp_path)
+
+
+def test_an_error_is_refused_as_what_runs_are_chosen_by(tmp_path):
+  wrong = smoke()
+  wrong.evaluation.metrics = ('mean_absolute_error', 'correlation')
+  with pytest.raises(ValueError, match=r"begins with 'mean_absolute_error'"):
+    compare.compare(wrong, tmp_path)
+  with pytest.raises(ValueError, match=r"begins with 'mean_absolute_error'"):
+    sweep.sweep(wrong, tmp_path)
 
 
 def test_of_equal_candidates_the_first_and_never_nan():

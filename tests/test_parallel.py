@@ -31,6 +31,8 @@ RULES = {
   'mgda': {'name': 'mgda'},
   'gradnorm': {'name': 'gradnorm'},
 }
+# A method with a transformation of its own, which draws noise.
+METHODS = {'ogm_ge': {'name': 'ogm_ge', 'alpha': 0.5, 'noise': 0.1}}
 # Every rule in every mode on 8 devices, and each once on 1 and 2.
 CASES = [
   *((rule, mode, 8) for rule in RULES for mode in ('pmap', 'jit', 'fsdp')),
@@ -40,6 +42,7 @@ CASES = [
   ('gradnorm', 'pmap', 1),
   ('mimo', 'jit', 1),
   ('mgda', 'fsdp', 1),
+  ('ogm_ge', 'pmap', 2),
 ]
 
 
@@ -52,7 +55,10 @@ def config_of(rule='mimo', **changes):
       'sound': {'name': 'MLP', 'widths': (24,)},  # 256 x 24: worth dividing
     }
     config.model.num_classes = 3
-    config.weighting = RULES[rule]
+    if rule in METHODS:
+      config.method = METHODS[rule]
+    else:
+      config.weighting = RULES[rule]
     for key, value in changes.items():
       config[key] = value
   return config

@@ -143,7 +143,7 @@ class Method(NamedTuple):
     phases: a step updates once in each, on the same batch; the last phase's
       losses must be those of all objectives that earlier ones left out.
     is_mean_over_rows: whether losses, memory and what was observed of a batch
-      are the means of those of its equal parts, and nothing is drawn: then
+      are the means of those of its equal parts, and they draw nothing: then
       devices may each see a part, as under `config.parallel='pmap'`, which is
       refused otherwise.
   """

@@ -65,5 +65,5 @@ def modulated(
     scores = nn.true_class_scores(shares, batch[task.target])
     return {}, state.memory, {'scores': scores}
 
-  plain = base.read_out(task, extra)
+  plain = base.read_out(task, extra, is_mean_over_rows=True)
   return plain._replace(gradients=optax.chain(plain.gradients, modulation))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments.methods import base
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.3, 1.0, 2.0)}
+GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.03, 0.1, 0.3, 1.0)}
 
 Rule = Literal['switch', 'clipped']
 
