@@ -89,7 +89,7 @@ def measure(
     compiled = step.lower(state, parts[0]).compile()
     megabytes[name] = subroutine.peak_megabytes(compiled)
     programs[name] = _updates(compiled, state, parts)
-  taken = timing.interleaved(programs, rounds)
+  taken = timing.interleaved(programs, rounds, warm=True)
   return {name: Need(times, megabytes[name]) for name, times in taken.items()}
 
 

@@ -34,7 +34,6 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 import mimo_jax
-from mimo_jax import _pullback
 
 AXIS = 'device'
 MODES = ('single', 'pmap', 'jit', 'fsdp')
@@ -350,10 +349,7 @@ def balance(
     **extra_args: Any,
   ) -> tuple[Any, Any]:
     del params, extra_args
-    # The losses' leaves are in the order of their sorted names.
-    gradients = dict(
-      zip(sorted(losses), _pullback.rows_of(updates, losses), strict=True)
-    )
+    gradients = mimo_jax.pull_jacobian(updates, losses)
     specs = jax.tree.map(
       functools.partial(_spec, layout), next(iter(gradients.values()))
     )

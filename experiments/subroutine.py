@@ -1,5 +1,6 @@
 """What each method adds to a step of joint training: time and memory."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ class Cost(NamedTuple):
   error: float  # standard error of that median
   rehearsal: float  # seconds a step, shared out over a run
   megabytes: float  # that the compiled step needs at its peak
+  gigaflops: float  # operations of the step, as XLA counts them
 
   @property
   def subroutine(self) -> float:
@@ -111,15 +113,17 @@ def measure(
     Name -> its cost.
   """
   programs: dict[str, Callable[[], Any]] = {}
-  megabytes, walks = {}, {}
+  megabytes, gigaflops, walks = {}, {}, {}
   for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
     experiment = training.make(config, _STEPS_PER_EPOCH)
     state = jax.jit(experiment.init)(jax.random.key(0), batch)
     compiled = jax.jit(experiment.train_step).lower(state, batch).compile()
     programs[name] = _call(compiled, state, batch)
     megabytes[name] = peak_megabytes(compiled)
+    counted = compiled.cost_analysis() or {}  # not every backend counts
+    gigaflops[name] = counted.get('flops', math.nan) / 1e9
     walks[name] = list(_walks(experiment.rehearsal, state, batch))
-  taken = timing.interleaved(programs, rounds)
+  taken = timing.interleaved(programs, rounds, warm=True)
   reference = next(iter(taken.values()))
   costs = {}
   for name, times in taken.items():
@@ -130,6 +134,7 @@ def measure(
       error=_error_of_median(added),
       rehearsal=sum(share * _seconds(walk, 5) for share, walk in walks[name]),
       megabytes=megabytes[name],
+      gigaflops=gigaflops[name],
     )
   return costs
 
@@ -139,7 +144,7 @@ def table(costs: Mapping[str, Cost]) -> str:
   reference = next(iter(costs))
   lines = [
     f'  {"":<12}{"step, ms":>10}{"added, ms":>18}{"rehearsal, ms":>15}'
-    f'{"x " + reference:>10}{"peak, MB":>10}'
+    f'{"x " + reference:>10}{"peak, MB":>10}{"gigaflops":>11}'
   ]
   whole = costs[reference].step.median
   for name, cost in costs.items():
@@ -148,6 +153,7 @@ def table(costs: Mapping[str, Cost]) -> str:
       f'  {name:<12}{1e3 * cost.step.median:10.1f}{added:>18}'
       f'{1e3 * cost.rehearsal:15.2f}'
       f'{(whole + cost.subroutine) / whole:10.2f}{cost.megabytes:10.1f}'
+      f'{cost.gigaflops:11.3f}'
     )
   return '\n'.join(lines)
 

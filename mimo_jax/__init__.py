@@ -20,6 +20,7 @@ from mimo_jax.base import stateless as stateless
 from mimo_jax.base import Weighting as Weighting
 from mimo_jax.jacobian import combine as combine
 from mimo_jax.jacobian import gramian as gramian
+from mimo_jax.jacobian import pull_jacobian as pull_jacobian
 from mimo_jax.jacobian import value_and_jacobian as value_and_jacobian
 from mimo_jax.weightings import mimo as mimo
 
@@ -36,6 +37,7 @@ __all__ = [
   'ogm',
   'ogm_ge',
   'orthogonal_head',
+  'pull_jacobian',
   'solvers',
   'stateful',
   'stateless',

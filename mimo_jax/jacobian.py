@@ -83,14 +83,47 @@ def value_and_jacobian(
       losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
     else:
       losses, pullback = jax.vjp(of_params, params)
-    gradients = _pullback.rows_of(pullback, losses)
-    if hasattr(losses, 'ndim'):
-      jacobian = jax.tree.map(lambda *rows: jnp.stack(rows), *gradients)
-    else:
-      jacobian = jax.tree.unflatten(jax.tree.structure(losses), gradients)
+    jacobian = pull_jacobian(pullback, losses)
     return ((losses, aux) if has_aux else losses), jacobian
 
   return value_and_jacobian_fn
+
+
+def pull_jacobian(
+  pullback: Callable[[Any], Any], losses: base.PyTree
+) -> base.PyTree:
+  """The gradients of all K losses, from their pullback.
+
+  For those who have `losses, pullback = jax.vjp(losses_fn, params)` and want
+  to look at the gradients themselves. K backward passes, as
+  `value_and_jacobian` takes them.
+
+  Args:
+    pullback: what `jax.vjp` returned, with respect to params alone.
+    losses: what it returned beside: a mapping name -> scalar, a sequence of
+      scalars, or a vector [K].
+
+  Returns:
+    The Jacobian, in the form that `jax.jacrev(losses_fn)` gives.
+
+  Raises:
+    ValueError: if the pullback is not one with respect to params alone.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> def losses_fn(params):
+    ...   return {'fused': jnp.sum(params**2), 'audio': params[0]}
+    >>> losses, pullback = jax.vjp(losses_fn, jnp.array([1.0, 3.0]))
+    >>> jacobian = mimo_jax.pull_jacobian(pullback, losses)
+    >>> float(jnp.vdot(jacobian['fused'], jacobian['audio']))  # no conflict
+    2.0
+  """
+  gradients = _pullback.rows_of(pullback, losses)
+  if hasattr(losses, 'ndim'):
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *gradients)
+  return jax.tree.unflatten(jax.tree.structure(losses), gradients)
 
 
 def rows(

@@ -150,9 +150,10 @@ def test_a_donated_state_gives_its_memory_to_the_next():
   )
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   saved = needs['kept'].megabytes - needs['default'].megabytes
-  np.testing.assert_allclose(saved, size / 1e6, rtol=0.02)
-  # Gradients are kept from step to step.
-  assert needs['two steps'].megabytes > needs['default'].megabytes
+  # No more than the state; less by what dies before the peak is reached.
+  assert 0.5 * size / 1e6 < saved < 1.02 * size / 1e6
+  # Half of the rows at a time: less than the state has more, in gradients.
+  assert size / 1e6 < needs['two steps'].megabytes < needs['kept'].megabytes
 
 
 @pytest.mark.parametrize('donate', [True, False])

@@ -80,6 +80,14 @@ def test_jacobian_has_the_form_and_the_values_of_jacrev(form):
 
 
 @each_form
+def test_a_pullback_gives_the_jacobian_of_its_losses(form):
+  losses, pullback = jax.vjp(in_form(form), PARAMS)
+  expected = jax.jacrev(in_form(form))(PARAMS)
+  jacobian = mimo_jax.pull_jacobian(pullback, losses)
+  assert_trees_close(jacobian, expected, rtol=1e-5, atol=1e-6)
+
+
+@each_form
 def test_auxiliary_output_stands_beside_the_losses(form):
   def with_aux(params):
     return in_form(form)(params), {'seen': params['encoders'][1] * 2, 'n': 3}

@@ -410,6 +410,11 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   assert costs['joint'].added == costs['joint'].error == 0
   assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
   assert all(cost.megabytes > 0 for cost in costs.values())
+  # MIMO needs the operations of joint training, and those of K numbers and of
+  # taking the heads' gradients to the encoders.
+  more = costs['mimo'].gigaflops / costs['joint'].gigaflops - 1
+  assert 0 <= more < 0.03
+  assert costs['joint'].gigaflops < costs['pmr'].gigaflops
   difference = costs['mimo'].step.rounds - costs['joint'].step.rounds
   np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
 
@@ -417,7 +422,7 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
 def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
   def cost(added, rehearsal=0.0):
     times = timing.Times(np.array([1.0 + added]), 1.0 + added)
-    return subroutine.Cost(times, added, 0.001, rehearsal, 5.0)
+    return subroutine.Cost(times, added, 0.001, rehearsal, 5.0, 0.2)
 
   costs = {
     'joint': cost(0.0),
@@ -445,7 +450,7 @@ def test_device_benchmark_changes_what_it_says():
 
   def cost(seconds):
     times = timing.Times(np.array([seconds, seconds]), seconds)
-    return subroutine.Cost(times, 0.0, 0.0, 0.0, 12.3)
+    return subroutine.Cost(times, 0.0, 0.0, 0.0, 12.3, 0.2)
 
   table = device_benchmark.steps_table({'joint': cost(0.5), 'mgda': cost(0.75)})
   assert table.splitlines()[2:] == [

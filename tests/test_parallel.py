@@ -104,14 +104,13 @@ class Made:
 
 @functools.cache
 def first_state(rule):
-  """Of one device, on the host: compiling it each time would take a while."""
-  state = Made(config_of(rule), 'single', 1).init()
-  return jax.device_get(state._replace(key=()))
+  """Of one device: compiling it each time would take a while."""
+  return Made(config_of(rule), 'single', 1).init()
 
 
 def started(rule, made):
-  """The same first state, where it belongs; a step will use it up."""
-  state = first_state(rule)._replace(key=jax.random.key(3))
+  """A copy of it, where it belongs; a step will use it up."""
+  state = jax.tree.map(jnp.copy, first_state(rule))
   return parallel.put(made.layout, state, made.shapes)
 
 
