@@ -9,7 +9,8 @@ gradients comes to the speed of the device's memory. On inputs of noise; no data
 set is needed. All is timed in turn, in one process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,11 @@ from experiments.configs import crema_d
 
 _BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['64', '256'], 'Batch sizes.')
 _DTYPES = flags.DEFINE_list(
-  'dtypes', ['float32', 'bfloat16'], 'What encoders compute in.'
+  'dtypes', ['float32', 'bfloat16'], 'Of encoders, and of gradients to pass.'
 )
 _WEIGHTINGS = flags.DEFINE_list(
   'weightings',
-  ['mimo', 'sum', 'famo', 'mgda', 'upgrad', 'cagrad', 'pcgrad', 'nash_mtl'],
+  ['mimo', 'sum', 'gradnorm', 'mgda', 'upgrad', 'cagrad', 'pcgrad', 'nash_mtl'],
   'Weightings beside joint training.',
 )
 _WIDTH = flags.DEFINE_integer('width', 64, 'Of the ResNets.', lower_bound=1)
@@ -36,11 +37,14 @@ _SIZE = flags.DEFINE_integer(
   'size', 224, 'Height and width of the frames.', lower_bound=8
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 20, 'Rounds to time.', lower_bound=2)
-_PARAMETERS = flags.DEFINE_integer(
+_PARAMETERS = flags.DEFINE_list(
   'num_parameters',
-  22_400_000,
-  'Length of the gradients that are passed over.',
+  ['22400000', '224000000'],
+  'Lengths of gradients to pass over; the first is that of two ResNet-18.',
 )
+# Passes are handed to the device so many at a time: it need not wait for the
+# host between them, as it does not within a training step.
+_IN_A_ROW = 20
 
 
 def configs(
@@ -83,19 +87,39 @@ def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
   return '\n'.join(lines)
 
 
-def bandwidth(num_parameters: int, rounds: int) -> str:
-  """Markdown: bytes a second of `gramian`, by those of a plain read."""
-  lines = ['| K | `gramian`, GB/s | read, GB/s | share |', '|---|---|---|---|']
+def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
+  """Markdown: bytes a second of `gramian`, by those of a plain read.
+
+  Args:
+    num_parameters: length of the gradients.
+    dtype: theirs.
+    rounds: how often each pass is timed.
+
+  Returns:
+    A row for K of 2, 3 and 7.
+  """
+  lines = [
+    f'| K, {dtype} | `gramian`, GB/s | read, GB/s | share |',
+    '|---|---|---|---|',
+  ]
   for size in (2, 3, 7):
-    passes = programs.passes(size, num_parameters)
+    gradients = [
+      jax.random.normal(key, (num_parameters,), dtype)
+      for key in jax.random.split(jax.random.key(0), size)
+    ]
+    reads = programs.reads(gradients)
     taken = timing.interleaved(
-      {name: passes[name] for name in ('gramian', 'read')}, rounds
+      {name: _in_a_row(run) for name, run in reads.items()}, rounds
     )
-    gigabytes = 4 * size * num_parameters / 1e9
-    own, read = (gigabytes / taken[name].median for name in taken)
+    gigabytes = _IN_A_ROW * sum(row.nbytes for row in gradients) / 1e9
+    own, read = (gigabytes / taken[name].median for name in ('gramian', 'read'))
     share = 1 / timing.ratio(taken['gramian'], taken['read'])
     lines.append(f'| {size} | {own:.0f} | {read:.0f} | {share:.2f} |')
   return '\n'.join(lines)
+
+
+def _in_a_row(run: Callable[[], Any]) -> Callable[[], Any]:
+  return lambda: [run() for _ in range(_IN_A_ROW)]
 
 
 def main(argv: list[str]) -> None:
@@ -116,10 +140,10 @@ def main(argv: list[str]) -> None:
       batch['visual'] = (32 * (batch['visual'] + 4)).astype(jnp.uint8)
       costs = subroutine.measure(made, batch, _ROUNDS.value)
       print(f'{dtype}, batch {batch_size}:\n\n{steps_table(costs)}\n')
-  print(
-    f'Passes over K gradients of {_PARAMETERS.value:,} parameters:\n\n'
-    f'{bandwidth(_PARAMETERS.value, _ROUNDS.value)}'
-  )
+  for length in map(int, _PARAMETERS.value):
+    for dtype in _DTYPES.value:
+      print(f'Passes over K gradients of {length:,} parameters:\n')
+      print(f'{bandwidth(length, dtype, _ROUNDS.value)}\n')
 
 
 if __name__ == '__main__':

@@ -104,11 +104,9 @@ def passes(
   rows = [jnp.array(row) for row in jacobian]
   weights = jnp.linspace(0.5, 1.5, num_objectives)
   indices = range(num_objectives)
-  return {
-    'gramian': _ready(lambda rows: mimo_jax.gramian(rows, indices), rows),
+  return reads(rows) | {
     'gramian, [K, P]': _ready(mimo_jax.gramian, jacobian),
     'J @ J.T': _ready(lambda jacobian: jacobian @ jacobian.T, jacobian),
-    'read': _ready(lambda rows: [jnp.sum(row) for row in rows], rows),
     'combine': _ready(
       lambda rows, weights: mimo_jax.combine(rows, weights, indices),
       rows,
@@ -118,6 +116,16 @@ def passes(
     'sum of rows': _ready(
       lambda rows: functools.reduce(operator.add, rows), rows
     ),
+  }
+
+
+def reads(rows: Sequence[jax.Array]) -> dict[str, Callable[[], Any]]:
+  """The Gramian of K gradients [P], and a plain pass that sums up each."""
+  return {
+    'gramian': _ready(
+      lambda rows: mimo_jax.gramian(rows, range(len(rows))), rows
+    ),
+    'read': _ready(lambda rows: [jnp.sum(row) for row in rows], rows),
   }
 
 

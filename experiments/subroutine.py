@@ -1,8 +1,10 @@
 """What each method adds to a step of joint training: time and memory."""
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -112,17 +114,20 @@ def measure(
   Returns:
     Name -> its cost.
   """
-  programs: dict[str, Callable[[], Any]] = {}
-  megabytes, gigaflops, walks = {}, {}, {}
-  for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
-    experiment = training.make(config, _STEPS_PER_EPOCH)
-    state = jax.jit(experiment.init)(jax.random.key(0), batch)
-    compiled = jax.jit(experiment.train_step).lower(state, batch).compile()
-    programs[name] = _call(compiled, state, batch)
-    megabytes[name] = peak_megabytes(compiled)
-    counted = compiled.cost_analysis() or {}  # not every backend counts
-    gigaflops[name] = counted.get('flops', math.nan) / 1e9
-    walks[name] = list(_walks(experiment.rehearsal, state, batch))
+  names = list(configs)
+  progress = tqdm.tqdm(names, desc='compile', leave=False)
+  # The first alone: on a GPU, XLA tries out the kernels that all of them share.
+  compiled = {names[0]: _compile(configs[names[0]], batch)}
+  progress.update()
+  with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    others = {
+      name: pool.submit(_compile, configs[name], batch) for name in names[1:]
+    }
+    for name, other in others.items():
+      compiled[name] = other.result()
+      progress.update()
+  progress.close()
+  programs = {name: one.step for name, one in compiled.items()}
   taken = timing.interleaved(programs, rounds, warm=True)
   reference = next(iter(taken.values()))
   costs = {}
@@ -132,11 +137,35 @@ def measure(
       step=times,
       added=float(np.median(added)),
       error=_error_of_median(added),
-      rehearsal=sum(share * _seconds(walk, 5) for share, walk in walks[name]),
-      megabytes=megabytes[name],
-      gigaflops=gigaflops[name],
+      rehearsal=sum(
+        share * _seconds(walk, 5) for share, walk in compiled[name].walks
+      ),
+      megabytes=compiled[name].megabytes,
+      gigaflops=compiled[name].gigaflops,
     )
   return costs
+
+
+class _Compiled(NamedTuple):
+  """What `measure` times of a configuration."""
+
+  step: Callable[[], Any]
+  walks: list[tuple[float, Callable[[], Any]]]  # those of its rehearsals
+  megabytes: float
+  gigaflops: float
+
+
+def _compile(config: config_dict.ConfigDict, batch: base.Batch) -> _Compiled:
+  experiment = training.make(config, _STEPS_PER_EPOCH)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  step = jax.jit(experiment.train_step).lower(state, batch).compile()
+  counted = step.cost_analysis() or {}  # not every backend counts
+  return _Compiled(
+    _call(step, state, batch),
+    list(_walks(experiment.rehearsal, state, batch)),
+    peak_megabytes(step),
+    counted.get('flops', math.nan) / 1e9,
+  )
 
 
 def table(costs: Mapping[str, Cost]) -> str:

@@ -29,6 +29,10 @@ _RUN, _LANES = 64, 1
 # divisions to find a number's place in a leaf of several axes.
 _VECTOR_RUN, _VECTOR_LANES = 16, 8
 _VECTOR_SIZES = (2, 3)
+# On an accelerator a run is what a block of threads adds up as a tree, reading
+# side by side: of gradients of 1e8 numbers on an H200, 0.8 to 1.0 of the speed
+# of a plain read with runs of 512 and 2048; with those above, 0.4 to 0.7.
+_ACCELERATOR_RUN = 1024
 # Above this many objectives the K(K+1)/2 sums take seconds to compile, leaf by
 # leaf, and a matrix product does it.
 _MAX_UNROLLED = 16
@@ -191,9 +195,7 @@ def gramian(
       map(_matrix_gramian, zip(*blocks, strict=True)),
       start=jnp.zeros((size, size), jnp.float32),
     )
-  run, lanes = (
-    (_VECTOR_RUN, _VECTOR_LANES) if size in _VECTOR_SIZES else (_RUN, _LANES)
-  )
+  run, lanes = _run_and_lanes(size, jax.default_backend())
   blocks = [_blocks(row, run, lanes) for row in gradients]
   # The entries i <= j, row by row, until the end: scalars stacked as a matrix
   # for every leaf would take half of the compile time at K = 7.
@@ -204,6 +206,15 @@ def gramian(
   place = np.zeros((size, size), int)
   place[np.triu_indices(size)] = range(upper.size)
   return upper[np.maximum(place, place.T)]
+
+
+def _run_and_lanes(size: int, backend: str) -> tuple[int, int]:
+  """The shape in which `size` gradients are reduced fastest."""
+  if backend != 'cpu':
+    return _ACCELERATOR_RUN, 1
+  if size in _VECTOR_SIZES:
+    return _VECTOR_RUN, _VECTOR_LANES
+  return _RUN, _LANES
 
 
 def _blocks(gradient: base.PyTree, run: int, lanes: int) -> list[jax.Array]:

@@ -31,7 +31,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 ).strip()
 
 # Before anything touches a backend: settings of these cannot change later.
-jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -258,16 +258,22 @@ def test_gramian_is_accurate_at_ten_million_params(size):
   np.testing.assert_allclose(gramian, exact @ exact.T, rtol=1e-6)
 
 
-# 128 and 64 numbers are summed at a time, leaves of fewer than 4096 together.
+# 128 and 64 numbers are summed at a time, and 1024 on accelerators; leaves of
+# fewer than 4096 together.
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
 @pytest.mark.parametrize('size', [1, 2, 3, 4, 17])
 @pytest.mark.parametrize(
   'counts',
   [
     (4095,), (4096,), (4097,), (4096 + 63,), (4096 + 64,), (4096 + 127,),
     (33 * 128,), (33 * 128 + 1,), (127,), (128,), (0,), (0, 1, 4096, 4099, 3),
+    (5119,), (5120,),
   ],
 )  # fmt: skip
-def test_gramian_counts_every_number_of_a_leaf_once(counts, size, key):
+def test_gramian_counts_every_number_of_a_leaf_once(
+  counts, size, backend, key, monkeypatch
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
   jacobian = random_jacobian(key, size, [(count,) for count in counts])
   gramian = jax.jit(mimo_jax.gramian)(jacobian)
   assert gramian.shape == (size, size)
@@ -322,9 +328,8 @@ def test_gramian_differentiates(key):
   def weighed(rows):
     return jnp.sum(pairs * mimo_jax.gramian(rows))
 
-  np.testing.assert_allclose(
-    jax.grad(weighed)(rows), (pairs + pairs.T) @ rows, rtol=1e-4, atol=1e-4
-  )
+  expected = (pairs + pairs.T) @ np.asarray(rows)
+  np.testing.assert_allclose(jax.grad(weighed)(rows), expected, rtol=1e-4)
 
 
 # Combination.

@@ -457,5 +457,5 @@ def test_device_benchmark_changes_what_it_says():
     '| joint | 2.00 | 1.00 | 12 |',
     '| mgda | 1.33 | 1.50 | 12 |',
   ]
-  rows = device_benchmark.bandwidth(1000, 2).splitlines()[2:]
+  rows = device_benchmark.bandwidth(1000, 'bfloat16', 2).splitlines()[2:]
   assert [row.split(' | ')[0] for row in rows] == ['| 2', '| 3', '| 7']

@@ -1,6 +1,7 @@
 """The solvers, by their optimality conditions and against outside solvers."""
 
 import functools
+import inspect
 import json
 import pathlib
 
@@ -322,6 +323,13 @@ def padded_programs():
     yield np.pad(rows, [(0, 0), (0, 9 - rows.shape[1])]), linear
 
 
+def calls(solve):
+  """Arguments of five programs, as many as the solver takes."""
+  count = len(inspect.getfullargspec(inspect.unwrap(solve)).args)
+  for rows, linear in programs(5):
+    yield (jnp.asarray(rows @ rows.T), jnp.asarray(linear), 0.5)[:count]
+
+
 @pytest.mark.parametrize('solver', solvers.__all__)
 def test_solvers_trace_once(solver):
   solve, traces = getattr(solvers, solver), []
@@ -331,11 +339,20 @@ def test_solvers_trace_once(solver):
     traces.append(1)
     return solve(*args)
 
-  for rows, linear in programs(5):
-    gramian = jnp.asarray(rows @ rows.T)
-    arguments = (gramian, jnp.asarray(linear), 0.5)
-    traced(*arguments[: solve.__code__.co_argcount])
+  for arguments in calls(solve):
+    traced(*arguments)
   assert len(traces) == 1
+
+
+@pytest.mark.parametrize('solver', solvers.__all__)
+def test_solvers_multiply_in_full_precision(solver):
+  # A GPU's default rounds the factors to 10 bits; a TPU's to 8.
+  solve = getattr(solvers, solver)
+  program = str(jax.make_jaxpr(solve)(*next(calls(solve))))
+  products = program.count('dot_general[')
+  assert bool(products) == (solver not in ('cosine_form', 'simplex_projection'))
+  full = 'precision=(Precision.HIGHEST, Precision.HIGHEST)'
+  assert program.count(full) == products
 
 
 @pytest.mark.parametrize('value', [jnp.nan, jnp.inf])

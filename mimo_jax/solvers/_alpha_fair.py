@@ -8,6 +8,7 @@ from jax import lax
 from jax.scipy import linalg
 
 from mimo_jax.solvers import _cosine_form
+from mimo_jax.solvers import _products
 
 # Six or seven steps are the rule. Lengths 1e6 apart with alpha far from 1 take
 # thirty, and so does finding out that there is no solution.
@@ -22,6 +23,7 @@ class _Newton(NamedTuple):
   done: jax.Array
 
 
+@_products.full_precision
 def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
   """Positive weights with G a = a^(−1/α), entry by entry.
 

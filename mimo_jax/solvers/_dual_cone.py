@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _non_negative_qp
+from mimo_jax.solvers import _products
 
 
+@_products.full_precision
 def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
   """Weights of the projection of Jᵀu on the dual cone {d : J d ≥ 0}.
 

@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax.solvers import _products
 
+
+@_products.full_precision
 def least_squares(
   matrix: jax.Array, target: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

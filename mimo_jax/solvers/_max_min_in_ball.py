@@ -8,6 +8,7 @@ from jax import lax
 
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _pivot
+from mimo_jax.solvers import _products
 
 
 class _Path(NamedTuple):
@@ -20,6 +21,7 @@ class _Path(NamedTuple):
   done: jax.Array
 
 
+@_products.full_precision
 def max_min_in_ball(
   gramian: jax.Array,
   center: jax.Array,

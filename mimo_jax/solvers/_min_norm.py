@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _non_negative_qp
+from mimo_jax.solvers import _products
 
 
+@_products.full_precision
 def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   """Convex weights of the shortest vector in the hull of K vectors.
 

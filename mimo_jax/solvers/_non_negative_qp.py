@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mimo_jax.solvers import _pivot
+from mimo_jax.solvers import _products
 
 
 class _ActiveSet(NamedTuple):
@@ -18,6 +19,7 @@ class _ActiveSet(NamedTuple):
   done: jax.Array
 
 
+@_products.full_precision
 def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
   """Minimises ½ xᵀAx − bᵀx over x ≥ 0.
 
