@@ -151,7 +151,7 @@ def lines(
   values: Mapping[
     tuple[str, float], Mapping[str, Mapping[str, npt.NDArray[Any]]]
   ],
-  axis: str,
+  axis: str | None,
   subject: str,
   path: pathlib.Path,
 ) -> None:
@@ -160,7 +160,7 @@ def lines(
   Args:
     values: (family, place on the axis) -> measure -> method -> values in 0..1,
       [seeds]. A row of panels a family, a column a measure.
-    axis: what the place is.
+    axis: what the place is; None: what the family is named after.
     subject: the method that is drawn thick.
     path: where the PNG goes.
   """
@@ -201,7 +201,7 @@ def lines(
           axes.set_xscale('log')
         axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
         axes.minorticks_off()
-        axes.set_xlabel(axis)
+        axes.set_xlabel(axis or family)
         axes.set_title(f'{family}: {measure}', fontsize=9)
       row[0].set_ylabel('test accuracy, %')
     _legend(canvas)

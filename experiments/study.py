@@ -67,7 +67,7 @@ class Study(NamedTuple):
   """Settings that differ in one thing."""
 
   title: str
-  axis: str  # what `place` is
+  axis: str | None  # what `place` is; None: what the family is named after
   settings: Sequence[Setting]
   about: str  # a paragraph for the report
 
@@ -90,7 +90,7 @@ STUDIES: Mapping[str, Study] = {
   ),
   'testbed': Study(
     title='The testbed: modalities of known Bayes accuracy',
-    axis='imbalance',
+    axis=None,
     settings=tuple(
       Setting(
         family,
@@ -187,9 +187,10 @@ def write(
     ' chosen by the fused accuracy on validation, mean over'
     f' {config["num_tuning_seeds"]} seeds; then'
     f' {config["num_seeds"]} seeds were trained and tested once.\n\n'
-    f'![Every measure over {study.axis}](lines.png)\n\n'
+    f'![Every measure over {_axes(study)}](lines.png)\n\n'
     f'{tables(measures)}\n\n'
     f'## Against `{_SUBJECT}`\n\n{wins(measures)}\n\n'
+    f'{choices(results)}'
     f'{times(results)}\n\n'
     f'Made by commit {commits} on {header["device"]}'
     f' ({header["num_devices"]}), with {versions}, by'
@@ -254,6 +255,26 @@ def wins(
   )
 
 
+def choices(results: Mapping[Setting, report.Results]) -> str:
+  """What validation chose, in Markdown: a row a method, a column a setting."""
+  cells = {
+    setting.name: {
+      tuned['method']: ', '.join(
+        f'{path.split(".")[-1]} {value}'
+        for path, value in runs.best_candidate(tuned['candidates'])[
+          'values'
+        ].items()
+      )
+      for tuned in one.header.get('tuning', [])
+      if len(tuned['candidates']) > 1
+    }
+    for setting, one in results.items()
+  }
+  if not any(cells.values()):
+    return ''
+  return f'What validation chose:\n\n{report.lines(cells)}\n\n'
+
+
 def times(results: Mapping[Setting, report.Results]) -> str:
   """Seconds of a step by those of joint training, median over settings."""
   reference = _METHODS[0]
@@ -273,6 +294,12 @@ def times(results: Mapping[Setting, report.Results]) -> str:
     ' seeds in one program, median over the settings. With networks as small as'
     ' these, much of it is not arithmetic.\n\n' + report.lines(cells)
   )
+
+
+def _axes(study: Study) -> str:
+  """What the axes of a study's figure are."""
+  families = dict.fromkeys(setting.family for setting in study.settings)
+  return study.axis or ' and '.join(families)
 
 
 def _config(

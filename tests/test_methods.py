@@ -353,8 +353,20 @@ def test_a_study_counts_wins_and_losses(tmp_path):
       tmp_path / str(place), accuracies, seconds, {'joint': [], 'mimo': []}
     )
   one = study.Study('Made up', 'rows', tuple(results), 'Not run.')
+  for result in results.values():
+    result.header['tuning'] = [
+      {
+        'method': 'mimo',
+        'candidates': [
+          {'values': {'weighting.penalty': 1.0}, 'validation': [0.5, 0.6]},
+          {'values': {'weighting.penalty': 2.0}, 'validation': [0.5, 0.7]},
+        ],
+      },
+      {'method': 'joint', 'candidates': [{'values': {}}]},
+    ]
   text = study.write('made up', one, results, tmp_path / 'report').read_text()
   assert '1 / 1 / 1' in text
+  assert re.search(r'\| mimo +\| penalty 2.0', text)
   assert '| views, 10' in text
   assert (tmp_path / 'report' / 'lines.png').read_bytes()[1:4] == b'PNG'
 
