@@ -5,6 +5,7 @@
   python -m experiments.benchmark --data=crema_d --manual_dir=FOLDER
   python -m experiments.benchmark --subroutine
   python -m experiments.benchmark --memory --batch_size=128
+  python -m experiments.benchmark --memory --network_width=64 --picture_size=112
 
 Every round runs each program once, and ratios are taken within a round, so
 that what disturbs the machine disturbs both sides. The rules are timed beside
@@ -46,6 +47,18 @@ _SECONDS = flags.DEFINE_float(
 )
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 32, 'Batch size of the steps.', lower_bound=1
+)
+_NETWORK_WIDTH = flags.DEFINE_integer(
+  'network_width',
+  16,
+  'Width of the ResNets of --subroutine and --memory; 64 is the usual one.',
+  lower_bound=1,
+)
+_PICTURE_SIZE = flags.DEFINE_integer(
+  'picture_size',
+  32,
+  'Height and width of the pictures of --subroutine and --memory.',
+  lower_bound=8,
 )
 _PARAMETERS = flags.DEFINE_list(
   'parameters',
@@ -262,7 +275,7 @@ def _print_stages(data: str) -> None:
 
 
 def _print_subroutine(batch_size: int, repeats: int) -> None:
-  config = subroutine.make_config()
+  config = subroutine.make_config(_NETWORK_WIDTH.value)
   costs = subroutine.measure(
     {name: configuration.with_method(config, name) for name in presets.tuned()},
     _pictures(config, batch_size),
@@ -280,7 +293,7 @@ def _print_memory(batch_size: int, repeats: int) -> None:
       f'--batch_size={batch_size} is cut into {memory.PARTS} parts; expected a'
       ' multiple of that.'
     )
-  configs = memory.variants()
+  configs = memory.variants(_NETWORK_WIDTH.value)
   needs = memory.measure(
     configs, _pictures(configs['default'], batch_size), repeats
   )
@@ -292,7 +305,8 @@ def _print_memory(batch_size: int, repeats: int) -> None:
 def _pictures(
   config: config_dict.ConfigDict, batch_size: int
 ) -> dict[str, jax.Array]:
-  shapes = dict.fromkeys(config.model.encoders, (32, 32, 3))
+  size = _PICTURE_SIZE.value
+  shapes = dict.fromkeys(config.model.encoders, (size, size, 3))
   return subroutine.made_up_batch(config, batch_size, shapes)
 
 
@@ -300,8 +314,8 @@ def _print_setting(batch_size: int) -> None:
   print(
     f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
     f' {os.cpu_count()} CPU cores; {_load()}\n'
-    f'Three ResNet-18 of width {subroutine.WIDTH}, pictures of 32 x 32, batch'
-    f' {batch_size}.'
+    f'Three ResNet-18 of width {_NETWORK_WIDTH.value}, pictures of'
+    f' {_PICTURE_SIZE.value} x {_PICTURE_SIZE.value}, batch {batch_size}.'
   )
 
 

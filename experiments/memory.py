@@ -25,13 +25,16 @@ class Need(NamedTuple):
   megabytes: float  # that the compiled step needs at its peak
 
 
-def variants() -> dict[str, config_dict.ConfigDict]:
+def variants(width: int) -> dict[str, config_dict.ConfigDict]:
   """One configuration each, of MIMO on three ResNet-18; the default first.
+
+  Args:
+    width: of the ResNets.
 
   Returns:
     What is changed, as on the command line -> the configuration.
   """
-  default = subroutine.make_config()
+  default = subroutine.make_config(width)
   default.weighting = {'name': 'mimo'}
   encoders = default.model.encoders
   changes: dict[str, dict[str, Any]] = {

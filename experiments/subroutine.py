@@ -29,7 +29,6 @@ COSTLY = (
   'cml',
   'mla',
 )
-WIDTH = 16  # of the ResNets; 64 is the usual one
 # A made-up run, by which rehearsals are shared out over its steps.
 _STEPS_PER_EPOCH = 100
 _EPOCHS = 30
@@ -52,14 +51,14 @@ class Cost(NamedTuple):
     return self.added + self.rehearsal
 
 
-def make_config() -> config_dict.ConfigDict:
-  """Three modalities of pictures, a ResNet-18 of a quarter the width each."""
+def make_config(width: int) -> config_dict.ConfigDict:
+  """Three modalities of pictures, a ResNet-18 each, whose usual width is 64."""
   config, _ = configuration.begin('')
   modalities = ('audio', 'depth', 'visual')
   config.data = {'views': {}, 'noise': 0.0}
   config.model = {
     'encoders': {
-      name: {'name': 'ResNet18', 'width': WIDTH, 'dtype': 'float32'}
+      name: {'name': 'ResNet18', 'width': width, 'dtype': 'float32'}
       for name in modalities
     },
     'num_classes': 10,

@@ -403,7 +403,7 @@ def test_every_study_names_configurations_that_exist():
 
 
 def test_subroutine_is_what_a_step_has_more_within_a_round():
-  config = subroutine.make_config()
+  config = subroutine.make_config(16)
   for encoder in config.model.encoders.values():
     with config.unlocked():
       encoder.update({'name': 'LeNet', 'base_width': 2, 'num_blocks': 1})
