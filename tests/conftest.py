@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import pathlib
 import shutil
 import tempfile
 import zlib
@@ -16,11 +17,11 @@ CACHE = 'JAX_COMPILATION_CACHE_DIR'
 own_cache = None if CACHE in os.environ else tempfile.mkdtemp(prefix='jax')
 if own_cache:
   os.environ[CACHE] = own_cache
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
   os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
   # jax has read the environment already.
   jax.config.update('jax_compilation_cache_dir', own_cache)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 # Most of a test run is compilation, of programs that run once: LLVM's first
@@ -38,12 +39,16 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # Every compiled program holds memory maps, of which Linux gives a process
 # 65,530: thousands of tests in one process would exhaust them, and it aborts.
-TESTS_BETWEEN_RELEASES = 200
+MAPS = pathlib.Path('/proc/self/maps')
+MAPS_BEFORE_RELEASE = 30_000
+TESTS_BETWEEN_LOOKS = 50
 finished = itertools.count(1)
 
 
 def pytest_runtest_teardown():
-  if next(finished) % TESTS_BETWEEN_RELEASES == 0:
+  if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
+    return
+  if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
     jax.clear_caches()
     gc.collect()
 

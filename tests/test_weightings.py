@@ -28,6 +28,7 @@ SECTIONS = (
   'References',
 )
 
+# Beside each other, the rule below: its programs are compiled once a shape.
 each_weighting = pytest.mark.parametrize('name', FACTORIES)
 each_jacobian = pytest.mark.parametrize('sample', JACOBIANS)
 
@@ -76,8 +77,8 @@ def assert_same_direction(rows, weights, other, tolerance=properties.TOLERANCE):
   )
 
 
-@each_weighting
 @each_jacobian
+@each_weighting
 def test_weights_are_finite_float32_one_for_each_objective(name, sample):
   for scale in SCALES:
     rows = scale * JACOBIANS[sample]
@@ -148,9 +149,8 @@ def test_vmap_is_the_loop(name):
 
 
 @each_weighting
-@pytest.mark.parametrize('sample', ['rank_deficient', 'zero_row'])
-def test_jit_is_eager(name, sample):
-  rows, rule = JACOBIANS[sample], RULES[name]
+def test_jit_is_eager(name):
+  rows, rule = JACOBIANS['rank_deficient'], RULES[name]
   eager, _ = rule.update(observe(rows), init(name, rows))
   assert_same_direction(rows, updated(name, rows)[0], eager)
 
@@ -181,8 +181,8 @@ def test_weights_need_no_more_than_the_rule_declares(name):
     np.testing.assert_array_equal(leaf, same)
 
 
-@pytest.mark.parametrize(('name', 'claim'), CLAIMS)
 @each_jacobian
+@pytest.mark.parametrize(('name', 'claim'), CLAIMS)
 def test_claim_holds(name, claim, sample):
   check(name, claim, JACOBIANS[sample])
 
@@ -256,8 +256,9 @@ def test_mgda_of_the_hand_checked_pair():
 
 def test_mgda_direction_is_zero_if_and_only_if_stationary():
   rule = weightings.mgda(zero_rows='keep')
+  update = jax.jit(rule.update)
   for sample, rows in JACOBIANS.items():
-    weights, _ = rule.update(observe(rows), rule.init(len(rows)))
+    weights, _ = update(observe(rows), rule.init(len(rows)))
     weights = np.asarray(weights, float)
     length = np.linalg.norm(rows.T @ weights)
     summed = properties.summed_lengths(rows, weights)

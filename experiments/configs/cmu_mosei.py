@@ -17,7 +17,8 @@ Expected: not measured, for want of the data. With `smoke` on the sample tree,
 The argument after the colon takes words separated by commas: a setting
 (`balance_benchmark` or `multibench`), the data (`mosei`, `mosei_unaligned`,
 `mosi` or `mosi_unaligned`; by default those of the setting), a method of
-`experiments/methods`, and `smoke` for a few steps of a narrow model.
+`experiments/methods`, and `smoke` for a few steps of a narrow model on the
+first 50 time steps.
 """
 
 from typing import Any
@@ -52,7 +53,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   views: dict[str, Any] = {}
   for name in widths:
     sequence: dict[str, Any] = {'source': name}
-    sequence['max_length'] = _STEPS.get((data, name), 50)
+    sequence['max_length'] = 50 if smoke else _STEPS.get((data, name), 50)
     if is_regression:
       sequence['cut_by'] = 'text'
       views[f'{name}_length'] = {'name': 'SequenceLength', **sequence}
