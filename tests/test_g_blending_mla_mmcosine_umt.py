@@ -450,6 +450,26 @@ def test_in_a_phase_of_mla_statistics_of_the_others_stand_still():
   )
 
 
+@pytest.mark.parametrize('heads', ['share', 'shapley'])
+def test_without_auxiliary_heads_mla_reads_a_modality_by_the_shared_one(heads):
+  method = mla.make(make_task(heads=heads))
+  state, batch = first_state(method), batch_of(BATCHES, 0, 1)
+  assert set(state.params) == {'encoders_fou', 'encoders_pix', 'fusion'}
+
+  @compiled
+  def losses_and_gradient(params):
+    def losses_of(params):
+      return method.losses(state._replace(params=params), batch, state.key, 1)[
+        0
+      ]
+
+    return losses_of(params), jax.grad(lambda p: losses_of(p)['pix'])(params)
+
+  losses, gradient = losses_and_gradient(state.params)
+  assert losses['pix'] == losses['shared_pix'] > 0
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
 def test_mla_needs_features_of_one_width():
   encoders = {'fou': nn.MLP((4,)), 'pix': nn.MLP((5,))}
   method = mla.make(make_task(encoders=encoders))

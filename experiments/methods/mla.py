@@ -26,14 +26,16 @@ def make(task: base.Task) -> base.Method:
   whose gradient `mimo_jax.orthogonal_head` keeps off what the others have
   taught it. Nothing learns from a fused loss. Evaluation fuses by
   `mimo_jax.nn.SharedHeadFusion`, in place of whatever fusion the configuration
-  has. M modalities are M phases, in the order of their names.
+  has. M modalities are M phases, in the order of their names. A modality's own
+  output, which teaches the encoder nothing, is that of a dense layer beside if
+  the configuration has `auxiliary` heads, and otherwise the shared head's.
 
-  The optimizer of an encoder, and of the head that its uni-modal output is read
-  by, moves in the modality's phase only: in the others parameters, moments and
-  weight decay stand still. The shared head's moves in every phase, M times a
-  step, and its schedules count steps. Each part has an optimizer of its own, so
-  a gradient is clipped by the norm of its part. Updates that are skipped are
-  counted by phases.
+  The optimizer of an encoder, and of its auxiliary head, moves in the
+  modality's phase only: in the others parameters, moments and weight decay
+  stand still. The shared head's moves in every phase, M times a step, and its
+  schedules count steps. Each part has an optimizer of its own, so a gradient is
+  clipped by the norm of its part. Updates that are skipped are counted by
+  phases.
 
   The objective 'fused' is a value that nothing learns from, of the logits that
   the phases had, each before its update. It costs no second pass, for which the
@@ -52,8 +54,9 @@ def make(task: base.Task) -> base.Method:
     CVPR 2024.
   """
   base.check_classes(task, 'mla')
+  heads = 'auxiliary' if task.model.heads == 'auxiliary' else 'share'
   model = task.model.clone(
-    fusion=nn.SharedHeadFusion, heads='auxiliary', detach_heads=True
+    fusion=nn.SharedHeadFusion, heads=heads, detach_heads=True
   )
   modalities = task.modalities
 
