@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
-from jax import lax
 from ml_collections import config_dict
 
 from experiments import configuration
@@ -49,8 +48,8 @@ class _Method(NamedTuple):
   """One method, on all seeds at once: leading axis [seeds] everywhere."""
 
   init: Callable[..., Any]  # (keys, batch) -> states
-  # states, batches, first and last place in them -> states, metrics
-  train_steps: Any
+  # states, batches, place in them -> states, metrics
+  train_step: Any
   predict: evaluation.Predict
   rehearsals: rehearsals.Rehearsals
 
@@ -246,21 +245,25 @@ def _train(
     mininterval=0.5,
   ) as progress_bar:
 
-    def train_steps(name: str, batches: Any, part: slice) -> tuple[Any, float]:
-      """Metrics [seeds, steps] and seconds of some of the steps."""
-      places = np.int32(part.start), np.int32(part.stop)
+    def train_steps(
+      name: str, batches: Any, places: range
+    ) -> tuple[Any, float]:
+      """Metrics [steps] of [seeds], and seconds, of some of the steps."""
       length = batches[config.target].shape[1]
       if (name, length) not in compiled:
         progress_bar.set_postfix_str(f'compiling {name}')
         compiled[name, length] = (
           methods[name]
-          .train_steps.lower(states[name], batches, *places)
+          .train_step.lower(states[name], batches, np.int32(0))
           .compile()
         )
+      step, metrics = compiled[name, length], []
       began = time.perf_counter()
-      states[name], metrics = jax.block_until_ready(
-        compiled[name, length](states[name], batches, *places)
-      )
+      # Not a loop in the program, in which XLA's convolutions are slow on CPUs.
+      for place in places:
+        states[name], new = step(states[name], batches, np.int32(place))
+        metrics.append(new)
+      jax.block_until_ready((states[name], metrics))
       return metrics, time.perf_counter() - began
 
     for begin in range(start, config.steps, config.log_every_steps):
@@ -280,14 +283,13 @@ def _train(
               states[name], inputs, low
             )
             rehearsed[name].append(spent)
-          part = slice(low - begin, high - begin)
-          metrics, spent = train_steps(name, batches, part)
+          places = range(low - begin, high - begin)
+          metrics, spent = train_steps(name, batches, places)
           taken += spent
-          for kind, values in metrics.items():
-            for i, objective in enumerate(objectives):
-              curves[f'{kind}/{name}'][:, low:high, i] = np.asarray(
-                values[objective]
-              )[:, part]
+          for step, new in enumerate(jax.device_get(metrics), start=low):
+            for kind, values in new.items():
+              for i, objective in enumerate(objectives):
+                curves[f'{kind}/{name}'][:, step, i] = values[objective]
         seconds[name].append(taken / (end - begin))
         loss = float(np.mean(curves[f'losses/{name}'][:, begin:end, 0]))
         progress_bar.set_postfix_str(
@@ -342,35 +344,18 @@ def _make(
     data.finish(config),
   )
 
-  def train_steps(
-    state: training.TrainState, batches: Any, first: Any, last: Any
-  ) -> Any:
-    """Steps on some of the batches: one program, wherever a run is cut."""
-
-    def batch(place: Any) -> Any:
-      return jax.tree.map(lambda leaf: leaf[place], batches)
-
-    def step(place: Any, carry: Any) -> Any:
-      state, metrics = carry
-      state, new = experiment.train_step(state, batch(place))
-      return state, jax.tree.map(
-        lambda values, value: values.at[place].set(value), metrics, new
-      )
-
-    _, shapes = jax.eval_shape(experiment.train_step, state, batch(0))
-    length = jax.tree.leaves(batches)[0].shape[0]
-    metrics = jax.tree.map(
-      lambda like: jnp.zeros((length, *like.shape), like.dtype), shapes
-    )
-    return lax.fori_loop(first, last, step, (state, metrics))
+  def train_step(state: training.TrainState, batches: Any, place: Any) -> Any:
+    """A step on one of the batches."""
+    batch = jax.tree.map(lambda leaf: leaf[place], batches)
+    return experiment.train_step(state, batch)
 
   def ready(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(jax.vmap(function))
 
   return _Method(
     init=ready(experiment.init),
-    train_steps=jax.jit(
-      jax.vmap(train_steps, in_axes=(0, 0, None, None)),
+    train_step=jax.jit(
+      jax.vmap(train_step, in_axes=(0, 0, None)),
       donate_argnums=(0,) if config.donate_state else (),
     ),
     predict=jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
