@@ -28,7 +28,8 @@ SECTIONS = (
   'References',
 )
 
-# Beside each other, the rule below: its programs are compiled once a shape.
+# Of both on one test, the weighting goes last, so that all samples of one rule
+# follow each other: its programs are compiled once a shape.
 each_weighting = pytest.mark.parametrize('name', FACTORIES)
 each_jacobian = pytest.mark.parametrize('sample', JACOBIANS)
 
@@ -149,8 +150,9 @@ def test_vmap_is_the_loop(name):
 
 
 @each_weighting
-def test_jit_is_eager(name):
-  rows, rule = JACOBIANS['rank_deficient'], RULES[name]
+@pytest.mark.parametrize('sample', ['rank_deficient', 'zero_row'])
+def test_jit_is_eager(name, sample):
+  rows, rule = JACOBIANS[sample], RULES[name]
   eager, _ = rule.update(observe(rows), init(name, rows))
   assert_same_direction(rows, updated(name, rows)[0], eager)
 
