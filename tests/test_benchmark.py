@@ -27,6 +27,7 @@ from experiments import timing
 from experiments.configs import av_mnist
 
 ROOT = pathlib.Path(__file__).parent.parent
+# PyTorch is as large as all else together, and only these three tests need it.
 needs_peers = pytest.mark.skipif(
   bool(peers.missing()), reason="TorchJD is not installed: '.[peers]'"
 )
