@@ -72,7 +72,9 @@ def data_sets() -> list[str]:
   """
   package = importlib.import_module(__package__)
   return sorted(
-    m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg
+    m.name
+    for m in pkgutil.iter_modules(package.__path__)
+    if m.ispkg and m.name not in ('reading', 'samples', 'views')
   )
 
 
@@ -134,7 +136,7 @@ def open_source(
       f'{name} has no config {config!r}. Available: {", ".join(configs)}.'
     )
   # Imported late, because only this function needs TFDS.
-  from data_pipelines import _prepared
+  from data_pipelines.reading import _prepared
 
   builder = _prepared.prepare(module.Builder, config, data_dir, manual_dir)
   if split not in builder.info.splits:

@@ -29,14 +29,14 @@ import optax
 import tqdm
 from ml_collections import config_dict
 
-from experiments import configuration
-from experiments import data
-from experiments import evaluation
-from experiments import metrics as metrics_lib
-from experiments import rehearsals
 from experiments import report
-from experiments import runs
-from experiments import training
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import rehearsals
+from experiments.core import runs
+from experiments.core import training
+from experiments.evaluation import evaluate
+from experiments.evaluation import metrics as metrics_lib
 
 # What a method may change: the rest is shared, or the comparison is not fair.
 _OF_A_METHOD = frozenset(
@@ -50,7 +50,7 @@ class _Method(NamedTuple):
   init: Callable[..., Any]  # (keys, batch) -> states
   # states, batches, place in them -> states, metrics
   train_step: Any
-  predict: evaluation.Predict
+  predict: evaluate.Predict
   rehearsals: rehearsals.Rehearsals
 
 
@@ -121,7 +121,7 @@ def compare(
   rows: list[dict[str, Any]] = [trained.header]
   for name, method in methods.items():
     state = trained.states[name]
-    scores = evaluation.evaluate(
+    scores = evaluate.evaluate(
       method.predict,
       state.variables,
       _evaluation_batches(inputs, 'test'),
@@ -172,7 +172,7 @@ def _tune(
   metric = config.evaluation.metrics[0]
   found: dict[str, Any] = {'method': name, 'candidates': []}
   for some, (label, method) in zip(values, candidates.items(), strict=True):
-    scores = evaluation.evaluate(
+    scores = evaluate.evaluate(
       method.predict,
       trained.states[label].variables,
       _evaluation_batches(few, 'validation'),
@@ -338,7 +338,7 @@ def _make(
   experiment = training.make(
     configuration.with_values(method, values), steps_per_epoch
   )
-  predict = evaluation.make_predict(
+  predict = evaluate.make_predict(
     experiment.model,
     config.evaluation.noise_scale.to_dict(),
     data.finish(config),

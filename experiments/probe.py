@@ -19,12 +19,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments import configuration
-from experiments import data
-from experiments import evaluation
-from experiments import metrics
-from experiments import runs
-from experiments import training
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import runs
+from experiments.core import training
+from experiments.evaluation import evaluate
+from experiments.evaluation import metrics
 
 # Some hundred iterations get this far; thousands where features are skewed.
 _TOLERANCE = 1e-7
@@ -165,13 +165,13 @@ def linear_probe(
 def probe(
   model: Any,
   variables: Any,
-  train_batches: Iterable[evaluation.Batch],
-  test_batches: Iterable[evaluation.Batch],
+  train_batches: Iterable[evaluate.Batch],
+  test_batches: Iterable[evaluate.Batch],
   *,
   num_classes: int,
   target: str = 'label',
   l2: float = 1e-3,
-  finish: Callable[[evaluation.Batch], evaluation.Batch] = lambda batch: batch,
+  finish: Callable[[evaluate.Batch], evaluate.Batch] = lambda batch: batch,
 ) -> dict[str, float]:
   """Linear probes of a model's frozen encoders, each alone and all together.
 
@@ -214,14 +214,14 @@ def probe(
   modalities = sorted(model.encoders)
 
   @jax.jit
-  def apply(variables: Any, inputs: evaluation.Batch) -> dict[str, jax.Array]:
+  def apply(variables: Any, inputs: evaluate.Batch) -> dict[str, jax.Array]:
     features: dict[str, jax.Array] = model.apply(
       variables, dict(finish(inputs)), method='features'
     )
     return features
 
   def collect(
-    batches: Iterable[evaluation.Batch],
+    batches: Iterable[evaluate.Batch],
   ) -> tuple[dict[str, metrics.Array], metrics.Array]:
     return _collect(
       lambda inputs: apply(variables, inputs), batches, modalities, target
@@ -238,15 +238,15 @@ def probe(
 
 
 def _collect(
-  features_fn: Callable[[evaluation.Batch], dict[str, jax.Array]],
-  batches: Iterable[evaluation.Batch],
+  features_fn: Callable[[evaluate.Batch], dict[str, jax.Array]],
+  batches: Iterable[evaluate.Batch],
   modalities: list[str],
   target: str,
 ) -> tuple[dict[str, metrics.Array], metrics.Array]:
   """Features of each modality and of all, and labels, of all rows."""
   parts = []
   for batch in batches:
-    inputs = evaluation.model_inputs(batch, modalities)
+    inputs = evaluate.model_inputs(batch, modalities)
     features = jax.device_get(features_fn(inputs))
     features['fused'] = np.concatenate([features[m] for m in modalities], 1)
     mask = np.asarray(batch['mask'], bool)

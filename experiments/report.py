@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from experiments import figures
-from experiments import runs
-from experiments import statistics
+from experiments.core import runs
+from experiments.evaluation import statistics
+from experiments.reporting import figures
 
 Values = npt.NDArray[np.float64]
 _NOT_SCORES = ('method', 'seed', 'split', 'skipped_steps')

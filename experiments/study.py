@@ -25,11 +25,11 @@ from ml_collections import config_dict
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings as testbed_settings
 from experiments import compare
-from experiments import figures
 from experiments import report
-from experiments import runs
-from experiments import statistics
+from experiments.core import runs
+from experiments.evaluation import statistics
 from experiments.methods import presets
+from experiments.reporting import figures
 
 _SUBJECT = 'mimo'
 _METHODS = presets.tuned()

@@ -36,15 +36,15 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec
 from ml_collections import config_dict
 
-from experiments import configuration
-from experiments import data
-from experiments import evaluation
-from experiments import metrics as metrics_lib
-from experiments import rehearsals
-from experiments import runs
-from experiments import search_space
-from experiments import sweep_report
-from experiments import training
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import rehearsals
+from experiments.core import runs
+from experiments.core import search_space
+from experiments.core import training
+from experiments.evaluation import evaluate
+from experiments.evaluation import metrics as metrics_lib
+from experiments.reporting import sweep_report
 
 _GRID = flags.DEFINE_multi_string(
   'grid',
@@ -98,7 +98,7 @@ class _Program(NamedTuple):
 
   init: Callable[..., Any]  # (keys, batch) -> runs
   train_steps: Callable[..., Any]  # (runs, batches) -> runs, fused losses
-  predict: evaluation.Predict  # of [values * seeds], not filled up
+  predict: evaluate.Predict  # of [values * seeds], not filled up
   rehearsals: rehearsals.Rehearsals
   join: rehearsals.Join  # batches of each seed -> batch of all
   to_save: Callable[[_Run], Any]  # without what fills up
@@ -385,7 +385,7 @@ def _evaluate(
   """Scores of all runs, values first."""
   metric = config.evaluation.metrics[0]
   scores = {
-    split: evaluation.evaluate(
+    split: evaluate.evaluate(
       program.predict,
       run,
       _evaluation_batches(config, program, len(values), inputs, split),
@@ -427,7 +427,7 @@ def _evaluation_batches(
   modalities = sorted(config.model.encoders)
   for batches in zip(*(one.evaluation(split) for one in inputs), strict=True):
     joined = program.join(
-      [evaluation.model_inputs(batch, modalities) for batch in batches]
+      [evaluate.model_inputs(batch, modalities) for batch in batches]
     )
     for name in ('mask', config.target):
       joined[name] = np.stack([b[name] for b in batches] * num_values)
@@ -500,7 +500,7 @@ def _make(
     return run._replace(state=state), metrics['losses']['fused']
 
   def predict(run: _Run, batch: Any, condition: Any, index: Any) -> Any:
-    of_model = evaluation.make_predict(
+    of_model = evaluate.make_predict(
       experiment_of(run.values).model,
       config.evaluation.noise_scale.to_dict(),
       data.finish(config),

@@ -9,9 +9,9 @@ events and checkpoints. A run that was killed goes on where its last checkpoint
 stands when the same command is given again, and ends bit for bit like one that
 was not.
 
-`--config.parallel` takes it from one device to all that there are, see
-`experiments.parallel`, and these flags to several processes, each given the
-same command but for its number:
+`--config.parallel` takes it from one device to all, see
+`experiments.core.parallel`, and these flags to several processes, each given
+the same command but for its number:
 
       --config.parallel=jit --coordinator=HOST_OF_PROCESS_0:PORT \
       --num_processes=2 --process_id=0
@@ -32,13 +32,13 @@ import tqdm
 from absl import flags
 from ml_collections import config_dict
 
-from experiments import configuration
-from experiments import data
-from experiments import evaluation
-from experiments import parallel
-from experiments import rehearsals
-from experiments import runs
-from experiments import training
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import parallel
+from experiments.core import rehearsals
+from experiments.core import runs
+from experiments.core import training
+from experiments.evaluation import evaluate
 
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
@@ -110,7 +110,7 @@ def train(
   )
   predict = parallel.compile_predict(
     layout,
-    evaluation.make_predict(
+    evaluate.make_predict(
       experiment.model,
       config.evaluation.noise_scale.to_dict(),
       data.finish(config),
@@ -153,7 +153,7 @@ def train(
         for split in ('validation', 'test') if is_last else ('validation',):
           scores = {
             name: float(value)
-            for name, value in evaluation.evaluate(
+            for name, value in evaluate.evaluate(
               predict,
               state.variables,
               inputs.evaluation(split),

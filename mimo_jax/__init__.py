@@ -8,10 +8,6 @@ from mimo_jax import solvers as solvers
 from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
 from mimo_jax._balance import BalanceState as BalanceState
-from mimo_jax._mla import orthogonal_head as orthogonal_head
-from mimo_jax._mmpareto import mmpareto as mmpareto
-from mimo_jax._ogm import ogm as ogm
-from mimo_jax._ogm import ogm_ge as ogm_ge
 from mimo_jax._version import __version__ as __version__
 from mimo_jax.base import Direction as Direction
 from mimo_jax.base import Observation as Observation
@@ -22,6 +18,10 @@ from mimo_jax.jacobian import combine as combine
 from mimo_jax.jacobian import gramian as gramian
 from mimo_jax.jacobian import pull_jacobian as pull_jacobian
 from mimo_jax.jacobian import value_and_jacobian as value_and_jacobian
+from mimo_jax.per_encoder._mla import orthogonal_head as orthogonal_head
+from mimo_jax.per_encoder._mmpareto import mmpareto as mmpareto
+from mimo_jax.per_encoder._ogm import ogm as ogm
+from mimo_jax.per_encoder._ogm import ogm_ge as ogm_ge
 from mimo_jax.weightings import mimo as mimo
 
 __all__ = [

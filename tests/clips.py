@@ -7,8 +7,8 @@ import av
 import numpy as np
 import PIL.Image
 
-from data_pipelines import _sample
 from data_pipelines import sources
+from data_pipelines.samples import _sample
 
 
 def waveform(path):

@@ -8,11 +8,11 @@ to is a part of Σ |aᵢ| ‖gᵢ‖, the lengths that it is summed from.
 
 from typing import Any, NamedTuple
 
-import jacobians
 import jax
 import numpy as np
 
 import mimo_jax
+from tests import jacobians
 
 EPS = float(np.finfo(np.float32).eps)
 TOLERANCE = 64 * EPS

@@ -11,9 +11,9 @@ import time
 import chex
 import jax
 
-from experiments import data
-from experiments import runs
-from experiments import training
+from experiments.core import data
+from experiments.core import runs
+from experiments.core import training
 
 ROOT = pathlib.Path(__file__).parent.parent
 

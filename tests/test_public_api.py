@@ -13,11 +13,11 @@ import textwrap
 import zipfile
 
 import pytest
-import readme_tables
 
 import mimo_jax
 from mimo_jax import _version
 from mimo_jax import weightings
+from tests import readme_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = (

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import _audit
 from data_pipelines import _extra
-from data_pipelines import _manual
-from data_pipelines import _media
 from data_pipelines.av_mnist import digits
 from data_pipelines.av_mnist import rebuild
 from data_pipelines.av_mnist import tree
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds

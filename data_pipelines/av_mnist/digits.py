@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import _manual
-from data_pipelines import _sample
+from data_pipelines.reading import _manual
+from data_pipelines.samples import _sample
 
 NUM_RECORDINGS = 3_000
 """6 speakers, 10 digits, 50 times."""

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import _manual
 from data_pipelines.av_mnist import digits
+from data_pipelines.reading import _manual
 
 IMAGE_SHAPE = (28, 28, 1)
 AUDIO_SHAPE = (112, 112, 1)

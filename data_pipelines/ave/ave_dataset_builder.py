@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_pipelines import _audio_visual
-from data_pipelines import _audit
 from data_pipelines import _extra
-from data_pipelines import _manual
-from data_pipelines import _media
 from data_pipelines.ave import tree
+from data_pipelines.reading import _audio_visual
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import _audit
-from data_pipelines import _manual
-from data_pipelines import _repeats
-from data_pipelines import _sample
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _repeats
+from data_pipelines.samples import _sample
 
 CLASSES = (
   *('Church bell', 'Male speech, man speaking', 'Bark'),

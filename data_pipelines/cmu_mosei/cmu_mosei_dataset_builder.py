@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_pipelines import _audit
 from data_pipelines import _extra
-from data_pipelines import _feature_sequences
-from data_pipelines import _manual
 from data_pipelines.cmu_mosei import tree
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _feature_sequences
+from data_pipelines.reading import _manual
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines import _audit
+from data_pipelines.reading import _audit
 
 LABELS = ('labels', 'regression_labels')
 """What the scores are called in the layouts of MulT and of MMSA."""

@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from data_pipelines import _audio_visual
-from data_pipelines import _audit
 from data_pipelines import _extra
-from data_pipelines import _manual
-from data_pipelines import _media
 from data_pipelines.crema_d import tree
+from data_pipelines.reading import _audio_visual
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import _manual
-from data_pipelines import _sample
-from data_pipelines import _splits
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _splits
+from data_pipelines.samples import _sample
 
 EMOTIONS = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 """The classes, in the field's order of numbers."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines import _clips
-from data_pipelines import _manual
-from data_pipelines import _sample
+from data_pipelines.reading import _clips
+from data_pipelines.reading import _manual
+from data_pipelines.samples import _sample
 
 CLASSES = (
   *('blowing_nose', 'blowing_out_candles', 'bowling', 'chopping_wood'),

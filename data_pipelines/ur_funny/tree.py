@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import _audit
-from data_pipelines import _feature_sequences
-from data_pipelines import _manual
-from data_pipelines import _pickles
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _feature_sequences
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _pickles
 
 CLASSES = ('not_humorous', 'humorous')
 PACKED = 'humor.pkl'

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from data_pipelines import _audit
 from data_pipelines import _extra
-from data_pipelines import _feature_sequences
-from data_pipelines import _manual
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _feature_sequences
+from data_pipelines.reading import _manual
 from data_pipelines.ur_funny import tree
 
 with _extra.data_extra():

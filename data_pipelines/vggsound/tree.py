@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import _audit
-from data_pipelines import _clips
-from data_pipelines import _manual
-from data_pipelines import _sample
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _clips
+from data_pipelines.reading import _manual
+from data_pipelines.samples import _sample
 from data_pipelines.vggsound import labels
 
 PUBLISHED = {'train': 183_730, 'test': 15_446}

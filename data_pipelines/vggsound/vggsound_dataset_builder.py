@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from data_pipelines import _audio_visual
-from data_pipelines import _audit
-from data_pipelines import _clips
 from data_pipelines import _extra
-from data_pipelines import _manual
-from data_pipelines import _media
+from data_pipelines.reading import _audio_visual
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _clips
+from data_pipelines.reading import _manual
+from data_pipelines.reading import _media
 from data_pipelines.vggsound import labels
 from data_pipelines.vggsound import tree
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 55,000 rows in batches of 40 and 64.
 _EPOCH_OF_40 = 1_375

@@ -17,7 +17,7 @@ pictures.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 3,339 rows in batches of 64, as published.
 _EPOCH = 53

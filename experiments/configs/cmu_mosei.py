@@ -25,7 +25,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 16,326 rows in batches of 32.
 _EPOCH = 511

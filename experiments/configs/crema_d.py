@@ -21,7 +21,7 @@ model on small pictures.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 6,698 rows, as published; validation takes about a tenth of them.
 _EPOCH_OF_32 = 210

@@ -14,7 +14,7 @@ steps of a narrow model. `handwritten.py:two,mgda` trains two views by MGDA.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 VIEWS = {
   'six': ('fac', 'fou', 'kar', 'mor', 'pix', 'zer'),

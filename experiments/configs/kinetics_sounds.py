@@ -18,7 +18,7 @@ pictures.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 14,799 rows in batches of 32, as published.
 _EPOCH = 463

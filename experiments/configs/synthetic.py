@@ -33,7 +33,7 @@ model. `synthetic.py:slowness_4,mgda` trains a fast and a slow modality by MGDA.
 from ml_collections import config_dict
 
 from data_pipelines.synthetic import settings
-from experiments import configuration
+from experiments.core import configuration
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:

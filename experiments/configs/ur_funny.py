@@ -18,7 +18,7 @@ steps of a narrow model.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 7,614 rows in batches of 32.
 _EPOCH = 238

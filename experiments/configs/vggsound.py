@@ -18,7 +18,7 @@ pictures.
 
 from ml_collections import config_dict
 
-from experiments import configuration
+from experiments.core import configuration
 
 # Of 183,730 rows in batches of 64, as published.
 _EPOCH = 2_871

@@ -9,25 +9,25 @@ if importlib.util.find_spec('flax') is None:
     name='flax',
   )
 
-from mimo_jax.nn._concat_fusion import ConcatFusion as ConcatFusion
-from mimo_jax.nn._cosine_fusion import CosineFusion as CosineFusion
 from mimo_jax.nn._encoder_of import encoder_of as encoder_of
-from mimo_jax.nn._film_fusion import FiLMFusion as FiLMFusion
-from mimo_jax.nn._gated_fusion import GatedFusion as GatedFusion
-from mimo_jax.nn._gru import GRU as GRU
 from mimo_jax.nn._late_fusion import LateFusion as LateFusion
-from mimo_jax.nn._lenet import LeNet as LeNet
 from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
-from mimo_jax.nn._mlp import MLP as MLP
-from mimo_jax.nn._resnet import ResNet18 as ResNet18
 from mimo_jax.nn._scale_gradient import scale_gradient as scale_gradient
 from mimo_jax.nn._scores import true_class_scores as true_class_scores
 from mimo_jax.nn._shapley import shapley_outputs as shapley_outputs
-from mimo_jax.nn._shared_head_fusion import entropy_weighted as entropy_weighted
-from mimo_jax.nn._shared_head_fusion import SharedHeadFusion as SharedHeadFusion
-from mimo_jax.nn._sum_fusion import SumFusion as SumFusion
-from mimo_jax.nn._transformer import Transformer as Transformer
+from mimo_jax.nn.encoders._gru import GRU as GRU
+from mimo_jax.nn.encoders._lenet import LeNet as LeNet
+from mimo_jax.nn.encoders._mlp import MLP as MLP
+from mimo_jax.nn.encoders._resnet import ResNet18 as ResNet18
+from mimo_jax.nn.encoders._transformer import Transformer as Transformer
+from mimo_jax.nn.fusion._concat import ConcatFusion as ConcatFusion
+from mimo_jax.nn.fusion._cosine import CosineFusion as CosineFusion
+from mimo_jax.nn.fusion._film import FiLMFusion as FiLMFusion
+from mimo_jax.nn.fusion._gated import GatedFusion as GatedFusion
+from mimo_jax.nn.fusion._shared_head import entropy_weighted as entropy_weighted
+from mimo_jax.nn.fusion._shared_head import SharedHeadFusion as SharedHeadFusion
+from mimo_jax.nn.fusion._sum import SumFusion as SumFusion
 
 __all__ = [
   'GRU',

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mimo_jax.nn import _concat_fusion
 from mimo_jax.nn import _initializers
 from mimo_jax.nn import _precision
 from mimo_jax.nn import _shapley
+from mimo_jax.nn.fusion import _concat
 
 _HEADS = ('auxiliary', 'share', 'shapley')
 
@@ -106,7 +106,7 @@ class LateFusion(nn.Module):
 
   encoders: Mapping[str, nn.Module]
   num_classes: int
-  fusion: Callable[..., nn.Module] = _concat_fusion.ConcatFusion
+  fusion: Callable[..., nn.Module] = _concat.ConcatFusion
   heads: str = 'auxiliary'
   detach_heads: bool = False
   checkpoint_encoders: bool = False

@@ -1,0 +1,1 @@
+"""Reads what users have on disk: media, lists, pickles, prepared records."""

@@ -1,0 +1,257 @@
+"""Sequences of features of vision, sound and text: one form for all sources."""
+
+import collections
+import importlib
+import logging
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines.reading import _audit
+from data_pipelines.reading import _pickles
+
+with _extra.data_extra():
+  import tensorflow_datasets as tfds
+
+  # TFDS needs it without saying so, and fails only when it first does.
+  importlib.import_module('importlib_resources')
+
+MODALITIES = ('vision', 'audio', 'text')
+# Our names of the splits, and those of the published pickles.
+_SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
+# What follows the video in the name of a clip: [3], $_$3 or _3.
+_SEGMENT = re.compile(r'(\[[^\[]*\]|\$_\$.*|_\d+)$')
+
+
+class Packed(NamedTuple):
+  """A split of a pickle whose elements are rows of arrays."""
+
+  sequences: dict[str, Any]  # modality -> [n] of [t, d]
+  widths: dict[str, int]  # modality -> d
+  labels: npt.NDArray[np.float64]  # [n]
+  clips: dict[str, int]  # clip -> row
+  videos: frozenset[str]
+
+
+def features(**others: Any) -> tfds.features.FeaturesDict:
+  """The features of an element.
+
+  Args:
+    **others: further features.
+
+  Returns:
+    `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what was
+    asked for.
+  """
+  return tfds.features.FeaturesDict(
+    {
+      **{
+        name: tfds.features.Tensor(
+          shape=(None, None), dtype=np.float32, encoding='bytes'
+        )
+        for name in MODALITIES
+      },
+      'clip_id': tfds.features.Text(),
+      **others,
+    }
+  )
+
+
+def width(sequences: Iterable[Any], where: str) -> int:
+  """The number of features in a step, which must be that of all sequences.
+
+  Args:
+    sequences: [t, d] each; those without steps are passed over.
+    where: the file, and the place in it, for the error.
+
+  Returns:
+    d, as the first step of each sequence tells it.
+
+  Raises:
+    ValueError: if they differ, or there is none.
+
+  Examples:
+    >>> width([np.zeros((4, 3)), [], [[1, 2, 3]]], 'a.pkl')
+    3
+  """
+  try:
+    found = collections.Counter(len(each[0]) for each in sequences if len(each))
+  except TypeError as error:
+    raise ValueError(
+      f'{where} should hold sequences of steps of features: {error}.'
+    ) from error
+  if len(found) != 1:
+    raise ValueError(
+      f'{where} has sequences of the widths {sorted(found)}, in this order so'
+      f' many: {[found[each] for each in sorted(found)]}; expected one width.'
+    )
+  return next(iter(found))
+
+
+def element(
+  sequences: Mapping[str, Any],
+  widths: Mapping[str, int],
+  aligned: bool,
+  where: str,
+) -> dict[str, npt.NDArray[np.float32]]:
+  """The sequences of an element, as they are stored.
+
+  Args:
+    sequences: modality -> [t, d], as published.
+    widths: modality -> d.
+    aligned: whether step i of all is the same word.
+    where: the file, and the place in it, for the list of skipped elements.
+
+  Returns:
+    Modality -> float32, values unchanged, -inf and NaN too.
+
+  Raises:
+    SkipError: 'empty_text' if all of the text is zero (MultiBench drops such
+      elements), 'too_short' if another modality has no step, 'lengths_differ',
+      or 'corrupt' if there are no numbers of the expected width.
+  """
+  stored = {}
+  for name in MODALITIES:
+    try:
+      stored[name] = np.asarray(sequences[name], np.float32)
+    except (TypeError, ValueError) as error:
+      raise _audit.SkipError('corrupt', f'{where}, {name}: {error}') from error
+  if not stored['text'].any():
+    raise _audit.SkipError('empty_text', f'{where}: all of the text is zero')
+  for name, values in stored.items():
+    if values.size == 0:
+      raise _audit.SkipError('too_short', f'{where}: {name} has no step')
+    if values.ndim != 2 or values.shape[1] != widths[name]:
+      raise _audit.SkipError(
+        'corrupt',
+        f'{where}: {name} has the shape {values.shape}; expected'
+        f' (steps, {widths[name]})',
+      )
+  lengths = {name: len(values) for name, values in stored.items()}
+  if aligned and len(set(lengths.values())) > 1:
+    raise _audit.SkipError('lengths_differ', f'{where} has the steps {lengths}')
+  return stored
+
+
+def packed_element(
+  part: Packed, row: int, aligned: bool, where: str
+) -> dict[str, npt.NDArray[np.float32]]:
+  """As `element`, of one row."""
+  sequences = {name: part.sequences[name][row] for name in MODALITIES}
+  return element(sequences, part.widths, aligned, where)
+
+
+def read_packed(
+  path: pathlib.Path, label_names: Sequence[str] = ('labels',)
+) -> dict[str, Packed]:
+  """Reads train -> vision, audio, text, labels, id; arrays are not copied.
+
+  Args:
+    path: the pickle.
+    label_names: what the labels may be called.
+
+  Returns:
+    'train', 'validation' and 'test'. A clip is named by its id, or if that has
+    more than one part (video, start, end) by `video[start:end]`; one that
+    returns in its split gets the suffix `#2` and so on. If a video is in two
+    splits, a warning says so.
+
+  Raises:
+    ValueError: if the file is damaged or laid out in another way.
+  """
+  content = _pickles.check_keys(
+    _pickles.load(path), _SPLITS.values(), str(path)
+  )
+  parts = {
+    split: _part(content[published], label_names, f'{path}, {published}')
+    for split, published in _SPLITS.items()
+  }
+  for name in MODALITIES:
+    if len(found := {part.widths[name] for part in parts.values()}) > 1:
+      raise ValueError(
+        f'{path}: the splits have {sorted(found)} features of {name}; expected'
+        ' the same number in all.'
+      )
+  _warn_of_leaks(path, parts)
+  return parts
+
+
+def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
+  content = _pickles.check_keys(content, (*MODALITIES, 'id'), where)
+  chosen = next((name for name in label_names if name in content), None)
+  if chosen is None:
+    raise ValueError(
+      f'{where} has the keys {", ".join(content)}, of which none is'
+      f' {" or ".join(label_names)}.'
+    )
+  try:
+    counts = {name: len(content[name]) for name in (*MODALITIES, chosen, 'id')}
+    labels = np.asarray(content[chosen], np.float64)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{where}: {error}.') from error
+  if len({*counts.values(), labels.size}) > 1 or labels.size == 0:
+    raise ValueError(
+      f'{where} should have one row and one label an element; it has the rows'
+      f' {counts} and labels of the shape {labels.shape}.'
+    )
+  names, videos = zip(*map(_clip_and_video, content['id']), strict=True)
+  return Packed(
+    sequences={name: content[name] for name in MODALITIES},
+    widths={
+      name: width(content[name], f'{where}, {name}') for name in MODALITIES
+    },
+    labels=labels.reshape(-1),
+    clips={name: row for row, name in enumerate(_distinct(names))},
+    videos=frozenset(videos),
+  )
+
+
+def _clip_and_video(row: Any) -> tuple[str, str]:
+  """Names of a clip and its video, from one row of `id`."""
+  first, *others = map(text, np.asarray(row, np.object_).reshape(-1).tolist())
+  clip = f'{first}[{":".join(others)}]' if others else first
+  return clip, _SEGMENT.sub('', first)
+
+
+def text(value: Any) -> str:
+  """Text of an id: some are numbers, some bytes.
+
+  Args:
+    value: the id.
+
+  Returns:
+    Its text.
+
+  Examples:
+    >>> text(b'a_1'), text(np.int64(7))
+    ('a_1', '7')
+  """
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'backslashreplace')
+  return str(value)
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+  seen: collections.Counter[str] = collections.Counter()
+  for name in names:
+    seen[name] += 1
+    yield name if seen[name] == 1 else f'{name}#{seen[name]}'
+
+
+def _warn_of_leaks(path: pathlib.Path, parts: Mapping[str, Packed]) -> None:
+  count = collections.Counter(
+    video for part in parts.values() for video in part.videos
+  )
+  shared = sorted(video for video, number in count.items() if number > 1)
+  if shared:
+    logging.getLogger(__name__).warning(
+      '%s: %d videos are in more than one split, the first of them %s.',
+      path,
+      len(shared),
+      shared[0],
+    )

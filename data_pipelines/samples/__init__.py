@@ -1,0 +1,1 @@
+"""Tiny copies of the data sets that users download."""

@@ -1,0 +1,122 @@
+"""Tiny media whose class can be seen and heard, for `sample_tree`."""
+
+import colorsys
+import fractions
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines.reading import _media
+
+with _extra.data_extra():
+  import av
+  import soundfile
+
+# FFmpeg's names of codecs, by suffix: those of the published files.
+_CODECS = {'.flv': 'flv', '.mp4': 'libx264'}
+
+
+def sound(
+  label: int,
+  num_classes: int,
+  seconds: float,
+  random: np.random.RandomState,
+  rate: int = _media.RATE,
+) -> npt.NDArray[np.float32]:
+  """A tone whose pitch tells the class, in noise of half its strength.
+
+  Args:
+    label: the class.
+    num_classes: how many there are; pitches are spread from 200 to 6,000 Hz.
+    seconds: the length.
+    random: draws noise and phase.
+    rate: samples a second.
+
+  Returns:
+    [n], in [-1, 1].
+  """
+  pitch = 200 * 30 ** (label / max(num_classes - 1, 1))
+  time = np.arange(round(seconds * rate)) / rate
+  tone = np.sin(2 * np.pi * (pitch * time + random.uniform()))
+  noise = random.normal(0, 0.15, len(time))
+  return np.clip(0.3 * tone + noise, -1, 1).astype(np.float32)
+
+
+def picture(
+  label: int,
+  num_classes: int,
+  random: np.random.RandomState,
+  height: int = 48,
+  width: int = 64,
+) -> npt.NDArray[np.uint8]:
+  """A field whose hue tells the class, with noise.
+
+  Args:
+    label: the class.
+    num_classes: how many there are.
+    random: draws noise.
+    height: of the picture, even.
+    width: of the picture, even.
+
+  Returns:
+    [height, width, 3].
+  """
+  colour = 200 * np.array(colorsys.hsv_to_rgb(label / num_classes, 0.8, 1))
+  noise = random.normal(0, 20, (height, width, 3))
+  return (colour + noise).clip(0, 255).astype(np.uint8)
+
+
+def write_wav(
+  path: pathlib.Path,
+  values: npt.NDArray[np.float32],
+  rate: int = _media.RATE,
+) -> None:
+  """Writes a WAV file of 16 bits."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  soundfile.write(path, values, rate, subtype='PCM_16')
+
+
+def write_jpeg(path: pathlib.Path, values: npt.NDArray[np.uint8]) -> None:
+  """Writes a JPEG file."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(_media.jpeg(values))
+
+
+def write_video(
+  path: pathlib.Path,
+  pictures: list[npt.NDArray[np.uint8]],
+  rate: fractions.Fraction,
+  values: npt.NDArray[np.float32] | None = None,
+) -> None:
+  """Writes a video in the format that its suffix says.
+
+  Args:
+    path: ends in .flv or .mp4.
+    pictures: the frames.
+    rate: frames a second.
+    values: its sound at `_media.RATE`, for .mp4; None for none.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with av.open(str(path), 'w') as container:
+    video: Any = container.add_stream(_CODECS[path.suffix], rate=rate)
+    video.height, video.width = pictures[0].shape[:2]
+    video.pix_fmt = 'yuv420p'
+    streams = [(video, _pictures(pictures))]
+    if values is not None:
+      audio: Any = container.add_stream('aac', rate=_media.RATE)
+      audio.layout = 'mono'
+      # A sample is to be small; FFmpeg's own choice is three times as much.
+      audio.bit_rate = 24_000
+      frame = av.AudioFrame.from_ndarray(values[None], 'fltp', 'mono')
+      frame.sample_rate = _media.RATE
+      streams.append((audio, [frame]))
+    for stream, frames in streams:
+      for each in [*frames, None]:
+        container.mux(stream.encode(each))
+
+
+def _pictures(pictures: list[npt.NDArray[np.uint8]]) -> list[Any]:
+  return [av.VideoFrame.from_ndarray(each, 'rgb24') for each in pictures]

@@ -1,0 +1,234 @@
+"""Views: what a model sees of a stored element, in training and in evaluation.
+
+A data set stores signals, frames and features once; each experiment in the
+field looks at them in its own way. A *view* makes one entry of a batch from an
+element; the classes of this module are the views there are, and two transforms
+apply them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines import sources
+from data_pipelines.views import _element
+from data_pipelines.views import frames
+from data_pipelines.views.audio import FilterBank as FilterBank
+from data_pipelines.views.audio import Psd3s as Psd3s
+from data_pipelines.views.audio import Psd10s as Psd10s
+from data_pipelines.views.audio import Stft3s as Stft3s
+from data_pipelines.views.audio import Stft5s as Stft5s
+from data_pipelines.views.frames import Frames as Frames
+from data_pipelines.views.sequences import BinaryLabel as BinaryLabel
+from data_pipelines.views.sequences import PaddedSequence as PaddedSequence
+from data_pipelines.views.sequences import Scaled as Scaled
+from data_pipelines.views.sequences import Score as Score
+from data_pipelines.views.sequences import SequenceLength as SequenceLength
+from data_pipelines.views.sequences import SevenClassLabel as SevenClassLabel
+
+with _extra.data_extra():
+  import grain
+
+RANDOM = (Frames, Stft5s)
+"""Views that draw in training; the others are the same there as elsewhere."""
+
+
+class View(Protocol):
+  """Makes one entry of a batch from a stored element; a pure function.
+
+  It may be a `DeviceView` and a `loader.InPlace`, too: both are for speed.
+
+  Examples:
+    >>> view: View = Scaled('image', 255)
+    >>> view({'image': 51}, None).item()
+    0.2
+  """
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes the entry.
+
+    Args:
+      element: The stored element; it is not changed.
+      random: All that the entry may depend on beside the element; None in
+        evaluation, where a view is deterministic.
+
+    Returns:
+      An array, of the same shape for every element.
+    """
+
+
+@runtime_checkable
+class DeviceView(View, Protocol):
+  """A view whose last step is left to the device that trains.
+
+  The loader makes what is small, as pictures of bytes are, and `on_device`
+  makes of it what the model takes. Whoever feeds a model calls it once, inside
+  the compiled program, as `experiments.core.data.finish` does.
+
+  Examples:
+    >>> isinstance(Frames(1, 'first'), DeviceView)
+    True
+    >>> isinstance(Scaled('image', 255), DeviceView)
+    False
+  """
+
+  def on_device(self, value: frames.Array) -> frames.Array:
+    """Finishes entries that the view has made; a pure function.
+
+    Args:
+      value: One entry, or with any leading axes, as a batch has them; JAX's or
+        NumPy's.
+
+    Returns:
+      What the model takes, with the same leading axes, and of the same kind.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """A view that does in the loader what `DeviceView` leaves to the device.
+
+  For what a loader does to finished entries, as to add noise in their units.
+
+  Attributes:
+    view: The view to finish.
+
+  Examples:
+    >>> import io
+    >>> from PIL import Image
+    >>> jpeg = io.BytesIO()
+    >>> Image.new('RGB', (8, 8), (240, 240, 240)).save(jpeg, 'JPEG')
+    >>> element = {'frames': np.array([jpeg.getvalue()], object)}
+    >>> Finished(Frames(1, 'first', 2))(element, None)[0, 0, 0].tolist()
+    [1.992, 2.166, 2.379]
+  """
+
+  view: DeviceView
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes the entry, whole; see `View`."""
+    return self.view.on_device(self.view(element, random))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingViews(grain.transforms.RandomMap):
+  """Replaces an element by random views of it.
+
+  The generator is the one that Grain seeds for each element and epoch, so the
+  views depend on the loader's seed alone: not on workers, shards or restarts.
+
+  Attributes:
+    views: Name to view: the entries that the new element has.
+    keep: Names of the entries that it takes over; it has no others.
+
+  Raises:
+    ValueError: if a name is both a view's and kept.
+
+  Examples:
+    >>> import numpy as np
+    >>> training = TrainingViews({'image': Scaled('raw', 255)})
+    >>> element = {'raw': np.array([0, 51]), 'label': np.array(3)}
+    >>> training.random_map(element, np.random.default_rng(0))
+    {'image': array([0. , 0.2], dtype=float32), 'label': array(3)}
+  """
+
+  views: Mapping[str, View]
+  keep: Sequence[str] = ('label',)
+
+  def __post_init__(self) -> None:
+    _check(self.views, self.keep)
+
+  def random_map(
+    self, element: sources.Element, rng: np.random.Generator
+  ) -> sources.Element:
+    """Makes the views of one element.
+
+    Args:
+      element: Name to values; it is not changed.
+      rng: Source of all that is random in them.
+
+    Returns:
+      A new element.
+
+    Raises:
+      ValueError: if an entry is missing.
+    """
+    return {name: make(element, rng) for name, make in self.entries().items()}
+
+  def entries(self) -> dict[str, View]:
+    """What makes each entry; see `loader.ByEntry`."""
+    return _entries(self.views, self.keep)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationViews(grain.transforms.Map):
+  """Replaces an element by deterministic views of it.
+
+  Attributes:
+    views: Name to view: the entries that the new element has.
+    keep: Names of the entries that it takes over; it has no others.
+
+  Raises:
+    ValueError: if a name is both a view's and kept.
+
+  Examples:
+    >>> import numpy as np
+    >>> evaluation = EvaluationViews({'image': Scaled('raw', 255)}, keep=[])
+    >>> evaluation.map({'raw': np.array([0, 51]), 'label': np.array(3)})
+    {'image': array([0. , 0.2], dtype=float32)}
+  """
+
+  views: Mapping[str, View]
+  keep: Sequence[str] = ('label',)
+
+  def __post_init__(self) -> None:
+    _check(self.views, self.keep)
+
+  def map(self, element: sources.Element) -> sources.Element:
+    """Makes the views of one element.
+
+    Args:
+      element: Name to values; it is not changed.
+
+    Returns:
+      A new element.
+
+    Raises:
+      ValueError: if an entry is missing.
+    """
+    return {name: make(element, None) for name, make in self.entries().items()}
+
+  def entries(self) -> dict[str, View]:
+    """What makes each entry; see `loader.ByEntry`."""
+    return _entries(self.views, self.keep)
+
+
+def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
+  both = sorted(set(views) & set(keep))
+  if both:
+    raise ValueError(
+      f'Expected each entry to be a view or kept, got both for {both}. Give '
+      '`keep` the other names only.'
+    )
+
+
+def _entries(views: Mapping[str, View], keep: Sequence[str]) -> dict[str, View]:
+  # Sorted, so that the draws do not depend on how the mapping was written.
+  made = {name: views[name] for name in sorted(views)}
+  return made | {name: functools.partial(_kept, name) for name in keep}
+
+
+def _kept(
+  name: str, element: sources.Element, random: np.random.Generator | None
+) -> npt.NDArray[Any]:
+  del random
+  return _element.value(element, name)

@@ -1,0 +1,316 @@
+"""Audio front ends of the field: a stored signal to one picture of it.
+
+Each of these views takes a mono signal of 16-bit integers and gives float32
+with one channel, scaled as its authors do. Short signals are repeated from
+their start, so that a picture is full whatever the length.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines import sources
+from data_pipelines.views import _element
+from data_pipelines.views import _kaldi
+
+with _extra.data_extra():
+  # Both load their parts on first use, so that these lines cost little.
+  import librosa
+  import scipy
+
+Floats = npt.NDArray[np.float32]
+
+_RATE = 16_000
+# Full scale of 16-bit integers.
+_SCALE = np.float32(1 / 32_768)
+_LOG_OFFSET = 1e-7
+# What OGM's authors subtract from energies, and divide them by.
+_FILTER_BANK_MEAN = np.float32(-4.503877)
+_TWO_DEVIATIONS = np.float32(2 * 5.141276)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stft3s:
+  """OGM's and AGM's picture of CREMA-D: log magnitudes of 3 seconds.
+
+  The signal is resampled to 22,050 Hz, repeated, cut to the first 3 s and
+  clipped to [-1, 1]; windows of 512 samples (Hann) are centred 353 samples
+  apart, zeros beyond the ends; ln(magnitude + 1e-7). Nothing is random. Older
+  versions of librosa, which the authors may have used, mirrored the signal at
+  its ends: it changes the first and the last column.
+
+  Attributes:
+    source: Name of the stored signal.
+    sample_rate: Of the stored signal, in Hz.
+
+  Examples:
+    >>> import numpy as np
+    >>> picture = Stft3s()({'audio': np.zeros(40_000, np.int16)}, None)
+    >>> picture.shape, picture[0, 0].item()
+    ((257, 188, 1), -16.118)
+  """
+
+  source: str = 'audio'
+  sample_rate: int = _RATE
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> Floats:
+    """Makes the picture.
+
+    Args:
+      element: Has the signal, int16 [n].
+      random: Not used.
+
+    Returns:
+      [257, 188, 1], frequency x time.
+
+    Raises:
+      ValueError: if the signal is missing, empty, or not int16 [n].
+    """
+    del random
+    samples = _samples(element, self.source, self.sample_rate, 22_050)
+    # Resampling can overshoot the full scale.
+    samples = np.clip(np.resize(samples, 3 * 22_050), -1, 1)
+    return _log_magnitude(samples, window=512, hop=353)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stft5s:
+  """OGM's and PMR's picture of VGGSound: log magnitudes of 5 seconds of 10.
+
+  The signal is repeated to 10 s and cut to 5 s that start anywhere in the first
+  5 s, uniformly; in evaluation (no generator) at 2.5 s. Windows of 256 samples
+  (Hann) are centred 128 samples apart; ln(magnitude + 1e-7). OGM and PMR draw
+  the start in the test as well, so that their result varies; this one does not.
+
+  Attributes:
+    source: Name of the stored signal.
+    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
+
+  Examples:
+    >>> import numpy as np
+    >>> second_half = np.repeat(np.int16([0, 9]), 80_000)
+    >>> element = {'audio': second_half}
+    >>> Stft5s()(element, None)[0, [0, 625], 0].tolist()
+    [-16.118, -4.049]
+    >>> Stft5s()(element, np.random.default_rng(0)).shape
+    (129, 626, 1)
+  """
+
+  source: str = 'audio'
+  sample_rate: int = _RATE
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> Floats:
+    """Makes the picture.
+
+    Args:
+      element: Has the signal, int16 [n].
+      random: Draws the start; None takes the middle.
+
+    Returns:
+      [129, 626, 1], frequency x time.
+
+    Raises:
+      ValueError: if the signal is missing, empty, or not int16 [n].
+    """
+    samples = _samples(element, self.source, self.sample_rate, _RATE)
+    length = 5 * _RATE
+    start = length // 2 if random is None else int(random.integers(length + 1))
+    return _log_magnitude(
+      np.resize(samples, start + length)[start:], window=256, hop=128
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Psd10s:
+  """The picture of AVE, Kinetics-Sounds and VGGSound: densities of 10 seconds.
+
+  The signal is repeated and cut to the first 10 s. Windows of 512 samples,
+  159 samples apart, lose their mean and get a Tukey window (a quarter tapered);
+  ln(power density + 1e-7), then shifted and scaled to mean 0 and deviation 1 in
+  each picture (deviation + 1e-9, so that a constant one becomes 0). It is OGM's
+  older front end, PMR's of AVE, and that of VGGSound's authors.
+
+  Attributes:
+    source: Name of the stored signal.
+    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
+
+  Examples:
+    >>> import numpy as np
+    >>> picture = Psd10s()({'audio': np.arange(9000, dtype=np.int16)}, None)
+    >>> picture.shape, picture.std().item()
+    ((257, 1004, 1), 1.000)
+  """
+
+  source: str = 'audio'
+  sample_rate: int = _RATE
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> Floats:
+    """Makes the picture.
+
+    Args:
+      element: Has the signal, int16 [n].
+      random: Not used.
+
+    Returns:
+      [257, 1004, 1], frequency x time.
+
+    Raises:
+      ValueError: if the signal is missing, empty, or not int16 [n].
+    """
+    del random
+    samples = _samples(element, self.source, self.sample_rate, _RATE)
+    return _normalized_density(np.resize(samples, 10 * _RATE))
+
+
+@dataclasses.dataclass(frozen=True)
+class Psd3s:
+  """PMR's picture of CREMA-D: as `Psd10s`, of 3 seconds.
+
+  Attributes:
+    source: Name of the stored signal.
+    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
+
+  Examples:
+    >>> import numpy as np
+    >>> Psd3s()({'audio': np.arange(9000, dtype=np.int16)}, None).shape
+    (257, 299, 1)
+  """
+
+  source: str = 'audio'
+  sample_rate: int = _RATE
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> Floats:
+    """Makes the picture.
+
+    Args:
+      element: Has the signal, int16 [n].
+      random: Not used.
+
+    Returns:
+      [257, 299, 1], frequency x time.
+
+    Raises:
+      ValueError: if the signal is missing, empty, or not int16 [n].
+    """
+    del random
+    samples = _samples(element, self.source, self.sample_rate, _RATE)
+    return _normalized_density(np.resize(samples, 3 * _RATE))
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterBank:
+  """OGM's picture of Kinetics-Sounds: Kaldi's filter bank of 10.26 seconds.
+
+  Logarithms of the energies in 128 mel filters, every 10 ms (see
+  `torchaudio.compliance.kaldi.fbank`, with a Hann window and no dither), cut or
+  padded with zeros to 1,024 frames, then (x + 4.503877) / (2 · 5.141276).
+  MMPareto and BalanceBenchmark are said to use it for CREMA-D too.
+
+  The picture is time x mel; all others are frequency x time.
+
+  Attributes:
+    source: Name of the stored signal.
+    sample_rate: Of the stored signal, in Hz, which is not resampled: filters
+      span 20 Hz to half of it.
+
+  Examples:
+    >>> import numpy as np
+    >>> picture = FilterBank()({'audio': np.zeros(560, np.int16)}, None)
+    >>> picture.shape, picture[1, 0].item(), picture[2, 0].item()
+    ((1024, 128, 1), -1.112, 0.438)
+  """
+
+  source: str = 'audio'
+  sample_rate: int = _RATE
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> Floats:
+    """Makes the picture.
+
+    Args:
+      element: Has the signal, int16 [n].
+      random: Not used.
+
+    Returns:
+      [1024, 128, 1], time x mel.
+
+    Raises:
+      ValueError: if the signal is missing, empty, or not int16 [n].
+    """
+    picture = np.empty([1024, 128, 1], np.float32)
+    self.write(element, random, picture)
+    return picture
+
+  def write(
+    self,
+    element: sources.Element,
+    random: np.random.Generator | None,
+    out: Floats,
+  ) -> None:
+    """Makes the picture in place; see `__call__`."""
+    del random
+    length, shift = _kaldi.frame_sizes(self.sample_rate)
+    signal = _signal(element, self.source)[: length + 1023 * shift]
+    # The authors subtract the signal's mean; so does the filter bank, in every
+    # frame.
+    energies = _kaldi.filter_bank(signal * _SCALE, self.sample_rate, 128)
+    energies -= _FILTER_BANK_MEAN
+    np.divide(energies, _TWO_DEVIATIONS, out=out[: len(energies), :, 0])
+    out[len(energies) :] = -_FILTER_BANK_MEAN / _TWO_DEVIATIONS
+
+
+def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
+  """Returns the stored signal; anything else is refused."""
+  signal = np.asarray(_element.value(element, source))
+  if signal.dtype != np.int16 or signal.ndim != 1:
+    raise ValueError(
+      f'Expected {source!r} to be a mono signal, int16 [n], got '
+      f'{signal.dtype} {list(signal.shape)}.'
+    )
+  if len(signal) == 0:
+    raise ValueError(
+      f'{source!r} is an empty signal, of which there is no picture. Leave '
+      'such elements out when the data set is prepared.'
+    )
+  return signal
+
+
+def _samples(
+  element: sources.Element, source: str, stored_rate: int, rate: int
+) -> Floats:
+  """Returns the stored signal in [-1, 1), resampled (by SoX) if need be."""
+  samples = _signal(element, source) * _SCALE
+  if stored_rate == rate:
+    return samples
+  return librosa.resample(samples, orig_sr=stored_rate, target_sr=rate)
+
+
+def _log_magnitude(samples: Floats, window: int, hop: int) -> Floats:
+  """Returns ln(|short-time Fourier transform| + 1e-7), with a channel."""
+  magnitude = np.abs(
+    librosa.stft(samples, n_fft=window, hop_length=hop, pad_mode='constant')
+  )
+  return np.log(magnitude + _LOG_OFFSET)[..., None]
+
+
+def _normalized_density(samples: Floats) -> Floats:
+  """Returns the logarithm of the power density, mean 0 and deviation 1."""
+  _, _, density = scipy.signal.spectrogram(
+    samples, _RATE, nperseg=512, noverlap=353
+  )
+  picture = np.log(density + _LOG_OFFSET)
+  # In float64 the mean of equal values is exact, and silence becomes 0.
+  picture -= picture.mean(dtype=np.float64)
+  picture /= np.sqrt(np.mean(np.square(picture))) + 1e-9
+  return picture[..., None]

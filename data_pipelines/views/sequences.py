@@ -1,0 +1,334 @@
+"""Views of feature sequences and of the scores that belong to them."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import sources
+from data_pipelines.views import _element
+
+
+@dataclasses.dataclass(frozen=True)
+class PaddedSequence:
+  """A sequence of fixed length: cut, or padded with zeros on the right.
+
+  The published sequences are padded on the left. With `cut_by='text'` this
+  starts at the first step at which the text is not all zero, in each modality:
+  what MultiBench and AGM do to aligned sequences. A text of zeros only cuts
+  nothing. Values that are not finite, as the logarithms of silence in the audio
+  features, become 0.
+
+  Attributes:
+    source: Name of the stored sequence.
+    max_length: Steps of the view.
+    cut_by: Name of the sequence, as long, that says where to start; None starts
+      at the beginning, padding and all, as BalanceBenchmark does.
+
+  Raises:
+    ValueError: if max_length is below 1.
+
+  Examples:
+    >>> import numpy as np
+    >>> element = {
+    ...   'text': np.float32([[0, 0], [0, 1], [0, 0]]),
+    ...   'audio': np.float32([[5], [6], [-np.inf]]),
+    ... }
+    >>> PaddedSequence('audio', 4, cut_by='text')(element, None).ravel()
+    array([6., 0., 0., 0.], dtype=float32)
+    >>> PaddedSequence('audio', 2)(element, None).ravel()
+    array([5., 6.], dtype=float32)
+  """
+
+  source: str
+  max_length: int
+  cut_by: str | None = None
+
+  def __post_init__(self) -> None:
+    _check_length(self.max_length)
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.float32]:
+    """Makes the sequence.
+
+    Args:
+      element: Has the sequence, [steps, d], and that which cuts it.
+      random: Not used.
+
+    Returns:
+      [max_length, d].
+
+    Raises:
+      ValueError: if an entry is missing or not a sequence, or the two are not
+        of one length.
+    """
+    del random
+    steps = _steps(element, self.source, self.cut_by)[: self.max_length]
+    padded = np.zeros([self.max_length, steps.shape[1]], np.float32)
+    padded[: len(steps)] = np.nan_to_num(steps, posinf=0, neginf=0)
+    return padded
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceLength:
+  """How many steps of a `PaddedSequence` come from the stored sequence.
+
+  Attributes:
+    source: Name of the stored sequence.
+    max_length: Steps of the view.
+    cut_by: As for the sequence.
+
+  Raises:
+    ValueError: if max_length is below 1.
+
+  Examples:
+    >>> import numpy as np
+    >>> element = {'text': np.float32([[0, 0], [0, 1], [0, 0]])}
+    >>> SequenceLength('text', 4, cut_by='text')(element, None)
+    array(2, dtype=int32)
+  """
+
+  source: str
+  max_length: int
+  cut_by: str | None = None
+
+  def __post_init__(self) -> None:
+    _check_length(self.max_length)
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.int32]:
+    """Counts the steps.
+
+    Args:
+      element: Has the sequence, [steps, d], and that which cuts it.
+      random: Not used.
+
+    Returns:
+      The number, from 1 (for an empty sequence, too) to max_length.
+
+    Raises:
+      ValueError: if an entry is missing or not a sequence, or the two are not
+        of one length.
+    """
+    del random
+    length = len(_steps(element, self.source, self.cut_by))
+    # A mean over no step would not be a number.
+    return np.array(min(max(length, 1), self.max_length), np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryLabel:
+  """The sign of a score as a class, 0 or 1.
+
+  The field has two conventions for a score of zero, which change the accuracy:
+  BalanceBenchmark and AGM count it as positive, MultiBench as negative.
+
+  Attributes:
+    zero: The class of a score of zero, 'positive' (1) or 'negative' (0).
+    source: Name of the stored score.
+
+  Raises:
+    ValueError: if `zero` is neither.
+
+  Examples:
+    >>> element = {'score': 0.0}
+    >>> BinaryLabel('positive')(element, None)
+    array(1)
+    >>> BinaryLabel('negative')(element, None)
+    array(0)
+  """
+
+  zero: Literal['positive', 'negative']
+  source: str = 'score'
+
+  def __post_init__(self) -> None:
+    if self.zero not in ('positive', 'negative'):
+      raise ValueError(
+        f"Expected zero to be 'positive' or 'negative', got {self.zero!r}."
+      )
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.int64]:
+    """Makes the label.
+
+    Args:
+      element: Has the score, a single number.
+      random: Not used.
+
+    Returns:
+      The class.
+
+    Raises:
+      ValueError: if the score is missing or not a single finite number.
+    """
+    del random
+    score = _score(element, self.source)
+    return np.array(
+      score >= 0 if self.zero == 'positive' else score > 0, np.int64
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SevenClassLabel:
+  """A score from -3 to 3 as one of seven classes, 3 for exactly zero.
+
+  The classes, from 0 to 6: (-∞, -2), [-2, -1), [-1, 0), {0}, (0, 1], (1, 2] and
+  (2, ∞).
+
+  Attributes:
+    source: Name of the stored score.
+
+  Examples:
+    >>> [SevenClassLabel()({'score': s}, None).item() for s in (-2, 0, 0.5, 3)]
+    [1, 3, 4, 6]
+  """
+
+  source: str = 'score'
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.int64]:
+    """Makes the label.
+
+    Args:
+      element: Has the score, a single number.
+      random: Not used.
+
+    Returns:
+      The class.
+
+    Raises:
+      ValueError: if the score is missing or not a single finite number.
+    """
+    del random
+    score = _score(element, self.source)
+    # Borders belong to the class nearer to zero, and zero is its own.
+    passed = [score >= -2, score >= -1, score >= 0]
+    passed += [score > 0, score > 1, score > 2]
+    return np.array(sum(passed), np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A score as it is stored, for regression.
+
+  Attributes:
+    source: Name of the stored score.
+
+  Examples:
+    >>> Score()({'score': [[-1.5]]}, None)
+    array(-1.5, dtype=float32)
+  """
+
+  source: str = 'score'
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.float32]:
+    """Returns the score.
+
+    Args:
+      element: Has the score, a single number.
+      random: Not used.
+
+    Returns:
+      The score, of rank 0.
+
+    Raises:
+      ValueError: if the score is missing or not a single finite number.
+    """
+    del random
+    return np.array(_score(element, self.source), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+  """An entry divided by a number, as AV-MNIST's by 255.
+
+  Attributes:
+    source: Name of the stored entry.
+    divisor: The number, finite and above 0.
+
+  Raises:
+    ValueError: if the divisor is outside its range.
+
+  Examples:
+    >>> import numpy as np
+    >>> Scaled('image', 255)({'image': np.array([0, 51])}, None)
+    array([0. , 0.2], dtype=float32)
+  """
+
+  source: str
+  divisor: float
+
+  def __post_init__(self) -> None:
+    if not (math.isfinite(self.divisor) and self.divisor > 0):
+      raise ValueError(
+        f'Expected a finite divisor above 0, got {self.divisor}.'
+      )
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.float32]:
+    """Scales the entry.
+
+    Args:
+      element: Has the entry.
+      random: Not used.
+
+    Returns:
+      The entry in its shape.
+
+    Raises:
+      ValueError: if the entry is missing.
+    """
+    del random
+    stored = np.asarray(_element.value(element, self.source), np.float32)
+    return stored / np.float32(self.divisor)
+
+
+def _check_length(max_length: int) -> None:
+  if max_length < 1:
+    raise ValueError(f'Expected a max_length of at least 1, got {max_length}.')
+
+
+def _steps(
+  element: sources.Element, source: str, cut_by: str | None
+) -> npt.NDArray[Any]:
+  """Returns the stored steps from the first that counts."""
+  steps = _sequence(element, source)
+  if cut_by is None:
+    return steps
+  other = _sequence(element, cut_by)
+  if len(other) != len(steps):
+    raise ValueError(
+      f'Expected {source!r} and {cut_by!r} to have the same number of steps, '
+      f'got {len(steps)} and {len(other)}. Only aligned sequences can be cut '
+      'together; use cut_by=None for others.'
+    )
+  # Of zeros only, argmax is 0, and nothing is cut.
+  return steps[np.argmax(other.any(axis=1)) :] if len(other) else steps
+
+
+def _sequence(element: sources.Element, name: str) -> npt.NDArray[Any]:
+  sequence = np.asarray(_element.value(element, name))
+  if sequence.ndim != 2:
+    raise ValueError(
+      f'Expected {name!r} to be a sequence [steps, d], got the shape '
+      f'{list(sequence.shape)}.'
+    )
+  return sequence
+
+
+def _score(element: sources.Element, source: str) -> float:
+  score = np.asarray(_element.value(element, source))
+  if score.size != 1 or not math.isfinite(score.item()):
+    raise ValueError(
+      f'Expected {source!r} to be a single finite number, got {score!r}.'
+    )
+  return float(score.item())

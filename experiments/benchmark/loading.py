@@ -1,0 +1,134 @@
+"""Times each stage between a data set's files and a batch."""
+
+import functools
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+from ml_collections import config_dict
+
+from data_pipelines import loader
+from data_pipelines import sources
+from data_pipelines import views
+from experiments.core import data
+
+
+def measure(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None,
+  items: int,
+  rounds: int,
+  num_workers: int,
+) -> dict[str, np.ndarray[Any, Any]]:
+  """Times the stages in turn, on the training split of a configuration.
+
+  Args:
+    config: with `data`, whose `views` are what is timed, and `target`.
+    manual_dir: the folder with the user's files, if they are not prepared yet.
+    items: elements that each stage makes in a round, but whole batches.
+    rounds: how often; the first one more, which is not counted.
+    num_workers: processes of the last stage; 0 leaves it out.
+
+  Returns:
+    Stage -> items a second, [rounds]. `read` decodes a record, `<view>` makes
+    one view of a record that was read, as in training; `bare loop` does both,
+    for all views, in a Python loop, and forgets each item; `bare loop, stacked`
+    collects and stacks them to batches; `loader` is `data_pipelines.loader` in
+    this process, which makes the same calls in another order, and `loader, n
+    workers` with processes that work ahead.
+  """
+  settings = config.data
+  source = sources.open_source(
+    settings.name,
+    config=settings.config,
+    split='train',
+    manual_dir=manual_dir,
+  )
+  made, keep = data.make_views(config)
+  transform = views.TrainingViews(made, keep)
+  size = settings.batch_size
+  batches_a_round = max(items // size, 1)
+  number = batches_a_round * size
+  order = itertools.cycle(range(len(source)))
+  elements = itertools.cycle([source[i] for i in range(min(len(source), 64))])
+  random = np.random.default_rng(0)
+  open_loader = functools.partial(
+    loader.loader, source, batch_size=size, seed=0, transforms=(transform,)
+  )
+  in_process = open_loader()
+
+  def repeatedly(make: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+      for _ in range(number):
+        make()
+
+    return run
+
+  def one_view(view: views.View) -> Any:
+    return view(next(elements), random)
+
+  stages: dict[str, Callable[[], None]] = {
+    'read': repeatedly(lambda: source[next(order)])
+  }
+  for name, view in made.items():
+    stages[name] = repeatedly(functools.partial(one_view, view))
+  stages['bare loop'] = repeatedly(
+    lambda: transform.random_map(source[next(order)], random)
+  )
+
+  def stacked() -> None:
+    for _ in range(batches_a_round):
+      items = [
+        transform.random_map(source[next(order)], random) for _ in range(size)
+      ]
+      for name in items[0]:
+        np.stack([item[name] for item in items])
+
+  stages['bare loop, stacked'] = stacked
+  taken: dict[str, list[float]] = {}
+  for turn in tqdm.trange(rounds + 1, desc='rounds', leave=False):
+    seconds = {name: _seconds(run) for name, run in stages.items()}
+    seconds['loader'] = _seconds(
+      functools.partial(_take, in_process, batches_a_round)
+    )
+    if num_workers:
+      # Its own, since workers that are ahead disturb the other stages.
+      ahead = open_loader(num_workers=num_workers)
+      # Until what they made while they started is used up.
+      _take(ahead, 3 * num_workers)
+      seconds[f'loader, {num_workers} workers'] = _seconds(
+        functools.partial(_take, ahead, batches_a_round)
+      )
+      ahead.close()
+    if turn > 0:
+      for name, value in seconds.items():
+        taken.setdefault(name, []).append(number / value)
+  in_process.close()
+  return {name: np.array(rates) for name, rates in taken.items()}
+
+
+def _take(iterator: Iterator[Any], number: int) -> None:
+  for _ in range(number):
+    next(iterator)
+
+
+def _seconds(run: Callable[[], None]) -> float:
+  began = time.perf_counter()
+  run()
+  return time.perf_counter() - began
+
+
+def table(rates: dict[str, np.ndarray[Any, Any]]) -> str:
+  """Lines of items a second, medians over rounds, and by the bare loops."""
+  lines = []
+  for name, rate in rates.items():
+    line = f'  {name:<20}{np.median(rate):10.1f} items/s'
+    if name.startswith('loader'):
+      for bare in ('bare loop', 'bare loop, stacked'):
+        line += f'{np.median(rate / rates[bare]):7.2f} x {bare}'
+    lines.append(line)
+  return '\n'.join(lines)

@@ -1,0 +1,127 @@
+"""Ways to need less memory for a training step, and what they cost in time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import tqdm
+from ml_collections import config_dict
+
+from experiments.benchmark import subroutine
+from experiments.benchmark import timing
+from experiments.core import accumulation
+from experiments.core import configuration
+from experiments.core import parallel
+from experiments.core import training
+
+PARTS = 4  # into which the rows of an update are cut
+_STEPS_PER_EPOCH = 100  # of a made-up run
+
+
+class Need(NamedTuple):
+  """What one update takes."""
+
+  update: timing.Times
+  megabytes: float  # that the compiled step needs at its peak
+
+
+def variants(width: int) -> dict[str, config_dict.ConfigDict]:
+  """One configuration each, of MIMO on three ResNet-18; the default first.
+
+  Args:
+    width: of the ResNets.
+
+  Returns:
+    What is changed, as on the command line -> the configuration.
+  """
+  default = subroutine.make_config(width)
+  default.weighting = {'name': 'mimo'}
+  encoders = default.model.encoders
+  changes: dict[str, dict[str, Any]] = {
+    'default': {},
+    f'accumulation.batches={PARTS}': {'accumulation.batches': PARTS},
+    'the same, balance=accumulated': {
+      'accumulation.batches': PARTS,
+      'accumulation.balance': 'accumulated',
+    },
+    'model.checkpoint_encoders=True': {'model.checkpoint_encoders': True},
+    'model.encoders.*.dtype=bfloat16': {
+      f'model.encoders.{name}.dtype': 'bfloat16' for name in encoders
+    },
+    'donate_state=False': {'donate_state': False},
+  }
+  return {
+    name: configuration.with_values(default, values)
+    for name, values in changes.items()
+  }
+
+
+def measure(
+  configs: Mapping[str, config_dict.ConfigDict],
+  batch: Mapping[str, jax.Array],
+  rounds: int,
+) -> dict[str, Need]:
+  """Times updates on the same rows, in turn, in one process.
+
+  Args:
+    configs: name -> configuration.
+    batch: the rows of an update. Where an update takes several steps, each is
+      given its part of them, and their times are added up.
+    rounds: how often each update is timed.
+
+  Returns:
+    Name -> what it needs.
+  """
+  programs: dict[str, Callable[[], Any]] = {}
+  megabytes = {}
+  for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
+    layout = parallel.make_layout(config.parallel)
+    experiment = training.make(config, _STEPS_PER_EPOCH, layout)
+    steps = accumulation.steps_per_update(config.accumulation)
+    parts = [
+      {key: value[i::steps] for key, value in batch.items()}
+      for i in range(steps)
+    ]
+    state = jax.jit(experiment.init)(jax.random.key(0), parts[0])
+    shapes = parallel.state_shapes(
+      layout, experiment.init, jax.random.key(0), parts[0]
+    )
+    step: Any = parallel.compile_step(
+      layout, experiment.train_step, shapes, config.donate_state
+    )
+    compiled = step.lower(state, parts[0]).compile()
+    megabytes[name] = subroutine.peak_megabytes(compiled)
+    programs[name] = _updates(compiled, state, parts)
+  taken = timing.interleaved(programs, rounds, warm=True)
+  return {name: Need(times, megabytes[name]) for name, times in taken.items()}
+
+
+def table(needs: Mapping[str, Need]) -> str:
+  """Lines of milliseconds and megabytes, beside the first one's."""
+  reference = next(iter(needs.values()))
+  width = 2 + max(map(len, needs))
+  lines = [
+    f'  {"":<{width}}{"update, ms":>12}{"x default":>11}{"peak, MB":>10}'
+    f'{"x default":>11}'
+  ]
+  for name, need in needs.items():
+    lines.append(
+      f'  {name:<{width}}{1e3 * need.update.median:12.1f}'
+      f'{timing.ratio(need.update, reference.update):11.2f}'
+      f'{need.megabytes:10.1f}{need.megabytes / reference.megabytes:11.2f}'
+    )
+  return '\n'.join(lines)
+
+
+def _updates(
+  step: Callable[[Any, Any], Any], state: Any, parts: list[Any]
+) -> Callable[[], Any]:
+  """Updates in turn: a donated state cannot be stepped from twice."""
+
+  def update() -> Any:
+    nonlocal state
+    for part in parts:
+      state, metrics = step(state, part)
+    return metrics
+
+  return update

@@ -1,0 +1,251 @@
+"""What each method adds to a step of joint training: time and memory."""
+
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+from ml_collections import config_dict
+
+from experiments.benchmark import timing
+from experiments.core import configuration
+from experiments.core import training
+from experiments.methods import base
+
+# Rivals that need the gradients of single objectives, or passes beside the one
+# forward and backward pass of a step.
+COSTLY = (
+  'mgda',
+  'mmpareto',
+  'agm',
+  'pmr',
+  'g_blending',
+  'umt',
+  'cml',
+  'mla',
+)
+# A made-up run, by which rehearsals are shared out over its steps.
+_STEPS_PER_EPOCH = 100
+_EPOCHS = 30
+_VALIDATION_BATCHES = 10
+
+
+class Cost(NamedTuple):
+  """The cost of one method."""
+
+  step: timing.Times
+  added: float  # seconds a step, median over the rounds, without rehearsals
+  error: float  # standard error of that median
+  rehearsal: float  # seconds a step, shared out over a run
+  megabytes: float  # that the compiled step needs at its peak
+  gigaflops: float  # operations of the step, as XLA counts them
+
+  @property
+  def subroutine(self) -> float:
+    """Seconds that the method adds to a step, rehearsals included."""
+    return self.added + self.rehearsal
+
+
+def make_config(width: int) -> config_dict.ConfigDict:
+  """Three modalities of pictures, a ResNet-18 each, whose usual width is 64."""
+  config, _ = configuration.begin('')
+  modalities = ('audio', 'depth', 'visual')
+  config.data = {'views': {}, 'noise': 0.0}
+  config.model = {
+    'encoders': {
+      name: {'name': 'ResNet18', 'width': width, 'dtype': 'float32'}
+      for name in modalities
+    },
+    'num_classes': 10,
+    'fusion': {'name': 'ConcatFusion'},
+    'heads': 'auxiliary',
+    'detach_heads': False,
+    'checkpoint_encoders': False,
+  }
+  config.loss = 'cross_entropy_losses'
+  config.target = 'label'
+  config.weighting = {'name': 'sum'}
+  config.gradient_transforms = ()
+  config.optimizer = {'name': 'sgd', 'learning_rate': 1e-3, 'momentum': 0.9}
+  return config
+
+
+def made_up_batch(
+  config: config_dict.ConfigDict,
+  batch_size: int,
+  shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, jax.Array]:
+  """A batch of noise: modality -> [batch_size, *shape], and labels."""
+  keys = jax.random.split(jax.random.key(1), len(shapes) + 1)
+  batch = {
+    name: jax.random.normal(key, (batch_size, *shape))
+    for (name, shape), key in zip(shapes.items(), keys[1:], strict=True)
+  }
+  batch[config.target] = jax.random.randint(
+    keys[0], (batch_size,), 0, config.model.num_classes
+  )
+  return batch
+
+
+def measure(
+  configs: Mapping[str, config_dict.ConfigDict],
+  batch: base.Batch,
+  rounds: int,
+) -> dict[str, Cost]:
+  """Times the steps of several configurations, in turn, in one process.
+
+  The subroutine, as MIMO's paper means it: what a method does beside a step of
+  joint training. Differences to the first configuration are taken within a
+  round. The time of rehearsals is that of their walks over batches, by the time
+  of one batch, in a run of 30 epochs of 100 steps, with 10 batches of
+  validation.
+
+  Args:
+    configs: name -> configuration of a method, the reference first.
+    batch: for all of them.
+    rounds: how often each step is timed.
+
+  Returns:
+    Name -> its cost.
+  """
+  names = list(configs)
+  progress = tqdm.tqdm(names, desc='compile', leave=False)
+  # The first alone: on a GPU, XLA tries out the kernels that all of them share.
+  compiled = {names[0]: _compile(configs[names[0]], batch)}
+  progress.update()
+  with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    others = {
+      name: pool.submit(_compile, configs[name], batch) for name in names[1:]
+    }
+    for name, other in others.items():
+      compiled[name] = other.result()
+      progress.update()
+  progress.close()
+  programs = {name: one.step for name, one in compiled.items()}
+  taken = timing.interleaved(programs, rounds, warm=True)
+  reference = next(iter(taken.values()))
+  costs = {}
+  for name, times in taken.items():
+    added = times.rounds - reference.rounds
+    costs[name] = Cost(
+      step=times,
+      added=float(np.median(added)),
+      error=_error_of_median(added),
+      rehearsal=sum(
+        share * _seconds(walk, 5) for share, walk in compiled[name].walks
+      ),
+      megabytes=compiled[name].megabytes,
+      gigaflops=compiled[name].gigaflops,
+    )
+  return costs
+
+
+class _Compiled(NamedTuple):
+  """What `measure` times of a configuration."""
+
+  step: Callable[[], Any]
+  walks: list[tuple[float, Callable[[], Any]]]  # those of its rehearsals
+  megabytes: float
+  gigaflops: float
+
+
+def _compile(config: config_dict.ConfigDict, batch: base.Batch) -> _Compiled:
+  experiment = training.make(config, _STEPS_PER_EPOCH)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  step = jax.jit(experiment.train_step).lower(state, batch).compile()
+  counted = step.cost_analysis() or {}  # not every backend counts
+  return _Compiled(
+    _call(step, state, batch),
+    list(_walks(experiment.rehearsal, state, batch)),
+    peak_megabytes(step),
+    counted.get('flops', math.nan) / 1e9,
+  )
+
+
+def table(costs: Mapping[str, Cost]) -> str:
+  """Lines of milliseconds and megabytes, one a method."""
+  reference = next(iter(costs))
+  lines = [
+    f'  {"":<12}{"step, ms":>10}{"added, ms":>18}{"rehearsal, ms":>15}'
+    f'{"x " + reference:>10}{"peak, MB":>10}{"gigaflops":>11}'
+  ]
+  whole = costs[reference].step.median
+  for name, cost in costs.items():
+    added = f'{1e3 * cost.added:.2f} +- {1e3 * cost.error:.2f}'
+    lines.append(
+      f'  {name:<12}{1e3 * cost.step.median:10.1f}{added:>18}'
+      f'{1e3 * cost.rehearsal:15.2f}'
+      f'{(whole + cost.subroutine) / whole:10.2f}{cost.megabytes:10.1f}'
+      f'{cost.gigaflops:11.3f}'
+    )
+  return '\n'.join(lines)
+
+
+def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
+  """How much cheaper one method's subroutine is than the costly ones'."""
+  rivals = {name: costs[name].subroutine for name in COSTLY if name in costs}
+  median = statistics.median(rivals.values())
+  own = costs[method]
+  above = own.subroutine + 2 * own.error
+  return (
+    f'{method} adds {1e3 * own.subroutine:.2f} +- {1e3 * own.error:.2f} ms, the'
+    f' median of {", ".join(rivals)} {1e3 * median:.2f} ms:'
+    f' {median / max(own.subroutine, own.error):.0f} times as much; at two'
+    f' standard errors above, {median / above:.0f} times'
+  )
+
+
+def peak_megabytes(compiled: Any) -> float:
+  """What a compiled program needs at once, by the compiler's own analysis."""
+  memory = compiled.memory_analysis()
+  return (
+    memory.temp_size_in_bytes
+    + memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+  ) / 1e6
+
+
+def _walks(
+  rehearsal: base.Rehearsal | None, state: Any, batch: base.Batch
+) -> Iterator[tuple[float, Callable[[], Any]]]:
+  """Each walk of a rehearsal: its batches by the steps they serve, and one."""
+  if rehearsal is None:
+    return
+  every = rehearsal.every_epochs or _EPOCHS
+  scratch = jax.jit(rehearsal.begin)(state, batch)
+  for one in rehearsal.passes:
+    batches = (
+      max(1, round(one.epochs * _STEPS_PER_EPOCH))
+      if one.split == 'train'
+      else _VALIDATION_BATCHES
+    )
+    step = jax.jit(one.step)
+    yield (
+      batches / (every * _STEPS_PER_EPOCH),
+      _call(step, state, scratch, batch),
+    )
+
+
+def _call(program: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+  return lambda: program(*arguments)
+
+
+def _seconds(program: Callable[[], Any], rounds: int) -> float:
+  """The median time of a call, after one that may compile."""
+  return timing.interleaved({'walk': program}, rounds)['walk'].median
+
+
+def _error_of_median(values: np.ndarray[Any, Any]) -> float:
+  """Standard error of a median, by the quartiles' distance.
+
+  1.2533 · IQR / 1.349 / √n, exact for normal values; what disturbs a round
+  now and then does not enter.
+  """
+  low, high = np.quantile(values, [0.25, 0.75])
+  return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)))

@@ -1,0 +1,116 @@
+"""Times a sweep in one program beside the same runs one after the other.
+
+  python -m experiments.benchmark.sweep [--views=two] [--num_devices=2]
+
+Sixteen runs of Handwritten, four penalties by four seeds. Everything that a
+sweep does is counted on both sides: opening the data, tracing and compiling,
+600 steps, checkpoints, evaluation on validation and test, the table. Not
+counted is what a process does once: importing, starting the backend, and what
+a first, small sweep finds slow. Nothing compiled is kept from one to the next.
+"""
+
+import pathlib
+import tempfile
+import time
+from typing import NamedTuple
+
+import jax
+import tqdm
+from absl import app
+from absl import flags
+from ml_collections import config_dict
+
+from experiments import sweep
+from experiments.configs import handwritten
+from experiments.core import search_space
+
+_VIEWS = flags.DEFINE_enum(
+  'views', 'six', sorted(handwritten.VIEWS), 'Views of Handwritten.'
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+  'num_devices', 1, 'Devices that the CPU is to pass for.', lower_bound=1
+)
+
+
+class Speed(NamedTuple):
+  """Seconds that the same runs take."""
+
+  together: float  # in one sweep
+  alone: tuple[float, ...]  # each in a sweep of its own
+
+  @property
+  def ratio(self) -> float:
+    """The time together by the time one after the other."""
+    return self.together / sum(self.alone)
+
+
+def compare_speed(config: config_dict.ConfigDict) -> Speed:
+  """Times a sweep, and each of its runs alone, in this process.
+
+  Half of the runs come before the sweep and half after it, so that a machine
+  whose speed drifts favours neither. JAX forgets what it compiled before each.
+
+  Args:
+    config: with `sweep`, as for `sweep.sweep`.
+
+  Returns:
+    The seconds.
+  """
+  combinations = search_space.combinations(config)
+  alone = [
+    _alone(config, values, config.seed + i)
+    for values in combinations
+    for i in range(config.num_seeds)
+  ]
+  middle = len(alone) // 2
+  taken = []
+  for one in tqdm.tqdm([*alone[:middle], config, *alone[middle:]]):
+    with tempfile.TemporaryDirectory() as directory:
+      jax.clear_caches()
+      began = time.perf_counter()
+      sweep.sweep(one, pathlib.Path(directory))
+      taken.append(time.perf_counter() - began)
+  together = taken.pop(middle)
+  return Speed(together, tuple(taken))
+
+
+def _alone(
+  config: config_dict.ConfigDict, values: sweep.Values, seed: int
+) -> config_dict.ConfigDict:
+  """The sweep of one run."""
+  changed = search_space.with_flags(
+    search_space.with_values(config, values),
+    grid=[f'{key}={value!r}' for key, value in values.items()],
+    random=[],
+  )
+  changed.seed = seed
+  changed.num_seeds = 1
+  return changed
+
+
+def main(argv: list[str]) -> None:
+  """Prints the ratio."""
+  del argv
+  # What is compiled must not be found on disk either.
+  jax.config.update('jax_enable_compilation_cache', False)
+  jax.config.update('jax_num_cpu_devices', _NUM_DEVICES.value)
+  grid = ['weighting.penalty=0.3,1.0,3.0,10.0']
+  with tempfile.TemporaryDirectory() as directory:
+    small = handwritten.get_config(f'{_VIEWS.value},smoke')
+    sweep.sweep(
+      search_space.with_flags(small, grid, []), pathlib.Path(directory)
+    )
+  config = handwritten.get_config(_VIEWS.value)
+  config.num_seeds = 4
+  speed = compare_speed(search_space.with_flags(config, grid, []))
+  print(
+    f'{len(speed.alone)} runs of Handwritten, {_VIEWS.value} views,'
+    f' {config.steps} steps, on {jax.device_count()}'
+    f' {jax.devices()[0].device_kind}, compilation counted:\n'
+    f'  one after the other {sum(speed.alone):8.1f} s\n'
+    f'  in one program      {speed.together:8.1f} s, {speed.ratio:.2f} of it'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,1 @@
+"""One engine: configurations, variants, the step, devices, runs, data."""

@@ -1,0 +1,251 @@
+"""Reading configurations: arguments of config files, methods, flags."""
+
+import itertools
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+from experiments.methods import presets
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='Configuration file, as experiments/configs/handwritten.py[:arg]',
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory of this run; by default one under runs/.'
+)
+MANUAL_DIR = flags.DEFINE_string(
+  'manual_dir',
+  None,
+  'Folder with the files of the data set that you have downloaded; read when'
+  ' the data set is prepared, and not after.',
+)
+
+
+def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
+  """Reads a config file's argument: words separated by commas, in any order.
+
+  Args:
+    arg: the argument, such as 'two,smoke'; may be empty.
+    **choices: for each topic the words that it may be given.
+
+  Returns:
+    For each topic the word given, or None.
+
+  Raises:
+    ValueError: if a word is unknown, or a topic was given two.
+
+  Examples:
+    >>> words('two,smoke', views=('two', 'six'), smoke=('smoke',))
+    {'views': 'two', 'smoke': 'smoke'}
+  """
+  found: dict[str, str | None] = dict.fromkeys(choices)
+  for word in filter(None, arg.split(',')):
+    topics = [topic for topic, known in choices.items() if word in known]
+    if not topics:
+      known = {topic: list(known) for topic, known in choices.items()}
+      raise ValueError(
+        f'The config argument {arg!r} has the unknown word {word!r}; expected'
+        f' words of {known}, separated by commas.'
+      )
+    if found[topics[0]] is not None:
+      raise ValueError(
+        f'The config argument {arg!r} names two {topics[0]}:'
+        f' {found[topics[0]]!r} and {word!r}.'
+      )
+    found[topics[0]] = word
+  return found
+
+
+def begin(
+  arg: str, **choices: Sequence[str]
+) -> tuple[config_dict.ConfigDict, dict[str, str | None]]:
+  """Begins a configuration with what all of them have in common.
+
+  Args:
+    arg: the argument of the config file.
+    **choices: for each topic of the file's own the words that it may be given.
+
+  Returns:
+    A configuration with `seed`, `accumulation`, `donate_state`, `parallel`,
+    `max_skipped_steps`, `method`, `methods`, `compare`, `subject`,
+    `num_tuning_seeds` and `sweep`; and the words given, where `method` and
+    `smoke` are topics, too.
+  """
+  config = config_dict.ConfigDict()
+  config.seed = 0
+  # How many parts make an update, and where balancing stands: 'each' part or
+  # their 'accumulated' losses. See experiments/accumulation.py.
+  config.accumulation = {'batches': 1, 'balance': 'each'}
+  # Whether a step's old state gives its memory to the new one.
+  config.donate_state = True
+  config.parallel = (
+    'single'  # or 'pmap', 'jit', 'fsdp': experiments.core.parallel
+  )
+  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
+  config.method = {'name': 'weighted'}  # by config.weighting
+  config.methods = presets.presets()
+  # The first is the reference for time.
+  config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
+  config.subject = ''  # the method that the report tests against each other one
+  # Runs of each value of a method's grid, of which validation chooses.
+  config.num_tuning_seeds = 0  # 0: nothing is tried
+  # What experiments.sweep tries; see experiments.core.search_space.
+  config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
+  given = words(arg, **choices, method=tuple(config.methods), smoke=('smoke',))
+  return config, given
+
+
+def finish(
+  config: config_dict.ConfigDict, given: dict[str, str | None]
+) -> config_dict.ConfigDict:
+  """The configuration, changed to the method that was named, if one was."""
+  method = given['method']
+  return config if method is None else with_method(config, method)
+
+
+def with_method(
+  config: config_dict.ConfigDict, method: str
+) -> config_dict.ConfigDict:
+  """The configuration of one of `config.methods`.
+
+  Args:
+    config: a configuration with `methods`, a mapping name -> changes. Those of
+      `method` and `weighting` replace it whole, since each has parameters of
+      its own; the others are merged. `grid` changes nothing: see `candidates`.
+    method: a name in `config.methods`.
+
+  Returns:
+    A changed copy.
+
+  Raises:
+    ValueError: if the method is unknown.
+    KeyError: if it changes what the configuration does not have.
+  """
+  if method not in config.methods:
+    raise ValueError(
+      f'There is no method {method!r}; config.methods has'
+      f' {sorted(config.methods)}.'
+    )
+  changed = config_dict.ConfigDict(config.to_dict())
+  changes = config.methods[method].to_dict()
+  changes.pop('grid', None)
+  with changed.unlocked():
+    for whole in ('method', 'weighting'):
+      if whole in changes:
+        changed[whole] = changes.pop(whole)
+  changed.lock()
+  changed.update(changes)
+  return changed
+
+
+def candidates(
+  config: config_dict.ConfigDict, method: str
+) -> list[dict[str, Any]]:
+  """What a method's grid tries: all combinations of its values.
+
+  Args:
+    config: a configuration with `methods`.
+    method: a name in it.
+
+  Returns:
+    For each candidate the changes, dotted key -> value; one without changes if
+    the method has no grid.
+
+  Examples:
+    >>> method = {'grid': {'weighting': {'c': (0.2, 0.4)}}}
+    >>> config = config_dict.ConfigDict({'methods': {'cagrad': method}})
+    >>> candidates(config, 'cagrad')
+    [{'weighting.c': 0.2}, {'weighting.c': 0.4}]
+  """
+  grid = dict(flatten(config.methods[method].get('grid', {})))
+  return [
+    dict(zip(grid, values, strict=True))
+    for values in itertools.product(*grid.values())
+  ]
+
+
+def with_values(
+  config: config_dict.ConfigDict, values: Mapping[str, Any]
+) -> config_dict.ConfigDict:
+  """The configuration with some values, one of `candidates` for example.
+
+  Args:
+    config: unchanged.
+    values: dotted key -> value, which may be traced. The last part of a key may
+      be one that is not set, such as an argument with a default.
+
+  Returns:
+    A changed copy.
+
+  Examples:
+    >>> config = config_dict.ConfigDict({'optimizer': {'learning_rate': 0.1}})
+    >>> with_values(config, {'optimizer.learning_rate': 0.3}).to_dict()
+    {'optimizer': {'learning_rate': 0.3}}
+  """
+  settings = config.to_dict()
+  for key, value in values.items():
+    *above, last = key.split('.')
+    place = settings
+    for name in above:
+      place = place[name]
+    place[last] = value
+  return config_dict.ConfigDict(settings).lock()
+
+
+def flatten(
+  config: config_dict.ConfigDict | Mapping[str, Any],
+) -> Iterator[tuple[str, Any]]:
+  """All keys, with dots, and their values; mappings without keys left out."""
+  for key, value in config.items():
+    if isinstance(value, config_dict.ConfigDict):
+      yield from ((f'{key}.{below}', leaf) for below, leaf in flatten(value))
+    else:
+      yield key, value
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Runs a program that has `--config`; wrong input ends it in one message."""
+
+  def parse(argv: list[str]) -> list[str]:
+    given = [word for word in argv[1:] if word.startswith('--config')]
+    if not given:
+      sys.exit(
+        'Give a configuration:'
+        ' --config=experiments/configs/handwritten.py[:arg]'
+      )
+    try:
+      rest = app.parse_flags_with_usage(argv)
+    except AttributeError as error:
+      # What ml_collections raises for a key that the config file did not set:
+      # around a KeyError whose text has the key, and a near one if there is.
+      (cause,) = error.args
+      text = cause.args[0] if isinstance(cause, KeyError) else cause
+      sys.exit(f'{" ".join(given)}: the configuration has no key {text}')
+    except (KeyError, TypeError, ValueError) as error:
+      sys.exit(f'{" ".join(given)}: {error}')
+    path, _, _ = config_flags.get_config_filename(
+      flags.FLAGS['config']
+    ).partition(':')
+    if not pathlib.Path(path).exists():
+      sys.exit(f'{" ".join(given)}: there is no file {path}.')
+    return rest
+
+  def guarded(argv: list[str]) -> None:
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
+    try:
+      main(argv)
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+      # With --verbosity=1 the traceback too.
+      logging.debug('Stopped by', exc_info=True)
+      sys.exit(f'{type(error).__name__}: {error}')
+
+  app.run(guarded, flags_parser=parse)

@@ -1,0 +1,183 @@
+"""The data of a run: training batches and evaluation batches."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import config_dict
+
+from data_pipelines import loader
+from data_pipelines import sources
+from data_pipelines import views
+from data_pipelines.views import transforms
+from experiments.core import named
+
+Batch = Mapping[str, Any]
+
+
+class Data(NamedTuple):
+  """The data of one run."""
+
+  train: Any  # iterator of batches, with get_state and set_state
+  evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
+  steps_per_epoch: int  # batches in which each training row is seen once
+
+
+def make_views(
+  config: config_dict.ConfigDict,
+) -> tuple[dict[str, views.View], tuple[str, ...]]:
+  """The views of `config.data.views`, and what is kept beside them."""
+  made = {
+    name: named.make(views, view)
+    for name, view in config.data.views.to_dict().items()
+  }
+  return made, () if config.target in made else (config.target,)
+
+
+def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
+  """What remains to be done to a batch on the device, before the model.
+
+  The loader leaves to the device what is cheap there and would make batches
+  large: pictures travel as bytes and are normalised here. Call it once a batch,
+  inside the compiled program.
+
+  Args:
+    config: with `data.views`, `data.noise` and `target`.
+
+  Returns:
+    A pure function from a batch of the loader, or a part of one, to one with
+    the same entries: those of a `views.DeviceView` finished, the others as they
+    are. Any axes may lead, so it may be jitted, vmapped and scanned. It is the
+    identity without such views, and with training noise, whose units are those
+    of finished entries: there the loader finishes them.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> frames = {'name': 'Frames', 'num_frames': 1, 'policy': 'first'}
+    >>> config = config_dict.ConfigDict(
+    ...   {'data': {'views': {'face': frames}, 'noise': 0}, 'target': 'label'}
+    ... )
+    >>> batch = {'face': jnp.full((4, 1, 224, 224, 3), 255, jnp.uint8)}
+    >>> finish(config)(batch)['face'][0, 0, 0, 0].tolist()
+    [2.249, 2.429, 2.640]
+  """
+  halves: dict[str, Callable[[Any], Any]] = {}
+  if not config.data.noise > 0:
+    halves = {
+      name: view.on_device
+      for name, view in make_views(config)[0].items()
+      if isinstance(view, views.DeviceView)
+    }
+
+  def finish_batch(batch: Batch) -> Batch:
+    return {
+      name: halves[name](value) if name in halves else value
+      for name, value in batch.items()
+    }
+
+  return finish_batch
+
+
+def open_data(
+  config: config_dict.ConfigDict,
+  seed: int,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> Data:
+  """Opens the data set that a configuration names.
+
+  Elements become what the model takes by the views of `config.data.views`,
+  each with its `name` and arguments in `data_pipelines.views`; without any they
+  pass as they are stored.
+
+  Args:
+    config: with `data`, `target`, `model.encoders` (the modalities) and
+      `evaluation.batch_size`. With `data.standardize`, inputs are standardised
+      by the mean and standard deviation of the training rows that are used, and
+      of those only. With `data.noise` above 0, training inputs get noise of
+      that deviation.
+    seed: draws the training rows where `train_fraction` is below 1, their
+      order, the views' random choices, and the training noise.
+    manual_dir: the folder with the user's files, read when the data set is
+      prepared.
+
+  Returns:
+    The training iterator, a function from a split's name to its batches, both
+    of batches that `finish` completes, and the steps of an epoch. Of several
+    processes each trains on its own rows of a batch, which side by side are
+    those of a single process, and evaluates on all.
+
+  Raises:
+    ValueError: if random views are to be held in memory.
+  """
+  settings = config.data
+  modalities = sorted(config.model.encoders)
+  made, keep = make_views(config)
+  drawn = [
+    name for name, view in made.items() if isinstance(view, views.RANDOM)
+  ]
+  if drawn and settings.in_memory:
+    raise ValueError(
+      f'config.data.in_memory makes each view once, but {drawn} are drawn anew'
+      ' in each epoch of training. Set it to False.'
+    )
+  if settings.noise > 0:  # in the units of what is finished; see `finish`
+    made = {
+      name: views.Finished(view) if isinstance(view, views.DeviceView) else view
+      for name, view in made.items()
+    }
+  always: tuple[Any, ...] = ()
+  random: tuple[Any, ...] = ()
+  if made:
+    always = (views.EvaluationViews(made, keep),)
+    random = (views.TrainingViews(made, keep),)
+
+  def source(split: str) -> sources.Source:
+    rows: sources.Source = sources.open_source(
+      settings.name,
+      config=settings.config,
+      split=split,
+      manual_dir=manual_dir,
+    )
+    # Of the training rows only those that are used, in evaluation, too.
+    fraction = settings.train_fraction if split == 'train' else 1
+    return sources.subset(rows, fraction, seed)
+
+  rows = source('train')
+  if settings.standardize:
+    standardize = transforms.Standardize(
+      *transforms.statistics(rows, modalities)
+    )
+    always, random = (*always, standardize), (*random, standardize)
+  if settings.in_memory:
+    rows, random = sources.in_memory(rows, always), ()
+  if settings.noise > 0:
+    noise = dict.fromkeys(modalities, settings.noise)
+    random = (*random, transforms.GaussianNoise(noise))
+  train = loader.loader(
+    rows,
+    batch_size=settings.batch_size // jax.process_count(),
+    seed=seed,
+    transforms=random,
+    shard_index=jax.process_index(),
+    shard_count=jax.process_count(),
+    num_workers=settings.num_workers,
+    num_threads=settings.num_threads,
+  )
+
+  @functools.cache
+  def evaluation(split: str) -> Iterable[Any]:
+    rows: sources.Source = source(split)
+    chain = always
+    if settings.in_memory:
+      rows, chain = sources.in_memory(rows, always), ()
+    return loader.evaluation_batches(
+      rows,
+      batch_size=config.evaluation.batch_size,
+      transforms=chain,
+      num_workers=settings.num_workers,
+      num_threads=settings.num_threads,
+    )
+
+  return Data(train, evaluation, max(1, len(rows) // settings.batch_size))

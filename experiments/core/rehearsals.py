@@ -1,0 +1,122 @@
+"""Runs what a method does between steps."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import tqdm
+
+from experiments.core import data
+from experiments.core import training
+from experiments.methods import base
+
+# Gets a method's pure function ready to be called: jit, or vmap before it.
+Ready = Callable[[Callable[..., Any]], Callable[..., Any]]
+# Joins the batches of all runs to one.
+Join = Callable[[Sequence[Any]], Any]
+
+
+class Rehearsals:
+  """The rehearsals of one experiment: when they are due, and doing them.
+
+  A rehearsal walks over the batches to come and puts the loaders back, so
+  training sees the same batches with it and without. It keeps nothing: killed
+  in the midst of one, a run does it again from its start.
+
+  Examples:
+    >>> from experiments.configs import handwritten
+    >>> experiment = training.make(handwritten.get_config('two,smoke'), 15)
+    >>> Rehearsals(experiment, jax.jit, lambda batches: batches[0]).is_due(0)
+    False
+  """
+
+  def __init__(
+    self, experiment: training.Experiment, ready: Ready, join: Join
+  ) -> None:
+    """Makes the programs; nothing is compiled before it is needed.
+
+    Args:
+      experiment: whose rehearsals.
+      ready: `jax.jit` for one run; for several, vmapped before.
+      join: makes one batch of a list with that of each run.
+    """
+    self._rehearsal = experiment.rehearsal
+    self._steps_per_epoch = experiment.steps_per_epoch
+    self._join = join
+    if self._rehearsal is not None:
+      self._begin = ready(self._rehearsal.begin)
+      self._end = ready(self._rehearsal.end)
+      self._steps = [ready(one.step) for one in self._rehearsal.passes]
+      self._compiled: list[Callable[..., Any]] = []
+
+  def is_due(self, step: int) -> bool:
+    """Whether to rehearse when `step` steps have been taken."""
+    if self._rehearsal is None:
+      return False
+    every = self._rehearsal.every_epochs
+    return step == 0 if every is None else step % self._length(every) == 0
+
+  def run(
+    self, state: Any, inputs: Sequence[data.Data], step: int
+  ) -> tuple[Any, float]:
+    """Rehearses, and puts the loaders back where they were.
+
+    Args:
+      state: of all runs.
+      inputs: the data of each run.
+      step: steps taken so far: the place of the batches to come.
+
+    Returns:
+      The state with what the method has learnt, and the seconds that its walks
+      computed: without loading and compiling.
+    """
+    assert self._rehearsal is not None
+    places = [one.train.get_state() for one in inputs]
+    seconds = 0.0
+    try:
+      first = next(self._batches('train', 0, inputs, step))
+      scratch = self._begin(state, first)
+      for walk, take in zip(self._rehearsal.passes, self._steps, strict=True):
+        length = self._length(walk.epochs) if walk.split == 'train' else None
+        for batch in tqdm.tqdm(
+          self._batches(walk.split, walk.epochs, inputs, step),
+          desc=f'rehearsal: {walk.split}',
+          total=length,
+          leave=False,
+          disable=None,
+        ):
+          if take not in self._compiled:
+            self._compiled.append(take)
+            jax.block_until_ready(take(state, scratch, batch))
+          began = time.perf_counter()
+          scratch = jax.block_until_ready(take(state, scratch, batch))
+          seconds += time.perf_counter() - began
+      return self._end(state, scratch), seconds
+    finally:
+      for one, place in zip(inputs, places, strict=True):
+        one.train.set_state(place)
+
+  def _length(self, epochs: float) -> int:
+    """Epochs in steps, one at least."""
+    return max(1, round(epochs * self._steps_per_epoch))
+
+  def _batches(
+    self,
+    split: str,
+    epochs: float,
+    inputs: Sequence[data.Data],
+    step: int,
+  ) -> Iterator[base.Batch]:
+    """Batches of all runs at once."""
+    if split == 'train':
+      for one in inputs:
+        # A step takes one batch.
+        one.train.set_state(one.train.get_state() | {'next_batch': step})
+      for _ in range(self._length(epochs)):
+        yield self._join([next(one.train) for one in inputs])
+    else:
+      for batches in zip(
+        *(one.evaluation(split) for one in inputs), strict=True
+      ):
+        yield self._join(batches)

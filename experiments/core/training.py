@@ -1,0 +1,250 @@
+"""The pure training step that every runner uses, and what it is made of."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from ml_collections import config_dict
+
+import mimo_jax
+from experiments import methods
+from experiments.core import accumulation
+from experiments.core import data
+from experiments.core import named
+from experiments.core import parallel
+from experiments.core import parts
+from experiments.methods import base
+from mimo_jax import nn
+
+Batch = base.Batch
+TrainState = base.TrainState
+
+
+class Experiment(NamedTuple):
+  """What a configuration describes, ready to run."""
+
+  objectives: tuple[str, ...]  # ('fused', modality, ...): the outputs' losses
+  model: nn.LateFusion
+  init: Callable[[jax.Array, Batch], TrainState]
+  train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+  rehearsal: base.Rehearsal | None  # what to do between steps
+  steps_per_epoch: int
+
+
+def make(
+  config: config_dict.ConfigDict,
+  steps_per_epoch: int,
+  layout: parallel.Layout | None = None,
+) -> Experiment:
+  """Builds the model, the optimizer and the training step of a configuration.
+
+  Args:
+    config: with `model`, `loss`, `target`, `method`, `weighting`,
+      `gradient_transforms`, `optimizer`, `accumulation`, `data.views` and
+      `max_skipped_steps`. A sub-dictionary with a `name` is the keyword
+      arguments of the function of that name, in `mimo_jax.nn`,
+      `experiments.methods`, `mimo_jax.weightings` or `optax`. A value that is
+      such a dictionary, as the schedule of a learning rate, is made likewise.
+    steps_per_epoch: steps in which the training rows are seen once.
+    layout: the devices that the step will run on; None for a single one.
+
+  Returns:
+    The experiment. `init(key, batch)` makes the state, `train_step(state,
+    batch)` returns the next one and `{'losses': {objective: []}, 'weights':
+    {objective: []}}`. Both are pure, so they may be jitted, scanned over
+    batches and vmapped over seeds; with a layout of many devices,
+    `parallel.compile_step` compiles the step.
+
+  Raises:
+    ValueError: if the method, or the model, cannot run under 'pmap'.
+  """
+  layout = layout or parallel.make_layout('single')
+  axis_name = layout.axis_name
+  task = base.Task(
+    model=parts.with_axis(make_model(config.model), axis_name),
+    losses_of=named.lookup(nn, config.loss),
+    target=config.target,
+    weighting=named.make(mimo_jax.weightings, config.weighting.to_dict()),
+    optimizer=functools.partial(_make_optimizer, config),
+    steps_per_epoch=steps_per_epoch,
+    balance=functools.partial(parallel.balance, layout),
+    axis_name=axis_name,
+  )
+  method = _make_method(config, task)
+  if axis_name is not None:
+    parts.check_method(config.method.name, method)
+  accumulation.check(config, method)
+  method_losses = accumulation.losses(config.accumulation, method.losses)
+  optimizer = optax.chain(
+    method.gradients,
+    # A step that is not finite is skipped by all that follows.
+    optax.apply_if_finite(
+      accumulation.optimizer(config.accumulation, method.optimizer),
+      config.max_skipped_steps,
+    ),
+  )
+  finish = data.finish(config)
+
+  def init(key: jax.Array, batch: Batch) -> TrainState:
+    batch = finish(batch)
+    model_state = method.model.init(key, batch)
+    params = model_state.pop('params')
+    if axis_name is not None:
+      parts.check_statistics(method.model, model_state)
+    state = TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=model_state,
+      opt_state=optimizer.init(params),
+      memory=(),
+      key=key,
+    )
+    return method.init(state, batch)
+
+  def update(
+    state: TrainState, batch: Batch, key: jax.Array, phase: Any
+  ) -> tuple[TrainState, base.Losses]:
+    def losses_fn(params: Any) -> tuple[base.Losses, base.Seen]:
+      whole = parallel.gathered(
+        layout, (params, state.model_state, state.memory)
+      )
+      seeing = state._replace(
+        params=whole[0], model_state=whole[1], memory=whole[2]
+      )
+      return method_losses(seeing, batch, key, phase)
+
+    losses, pullback, seen = jax.vjp(losses_fn, state.params, has_aux=True)
+    if axis_name is not None:
+      parts.check_draws(
+        config.method.name,
+        lambda key: method_losses(state, batch, key, phase),
+        key,
+      )
+      memory, observed = lax.pmean((seen.memory, seen.observed), axis_name)
+      seen = seen._replace(memory=memory, observed=observed)
+    updates, opt_state = optimizer.update(
+      pullback, state.opt_state, state.params, losses=losses, **seen.observed
+    )
+    # What a skipped update saw is forgotten with it.
+    is_finite = optax.tree.get(opt_state, 'last_finite')
+    model_state, memory = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      (seen.model_state, seen.memory),
+      (state.model_state, state.memory),
+    )
+    return (
+      state._replace(
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+        memory=memory,
+      ),
+      losses if axis_name is None else lax.pmean(losses, axis_name),
+    )
+
+  def train_step(
+    state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Any]]:
+    batch = finish(batch)
+    key = jax.random.fold_in(state.key, state.step)
+    losses: base.Losses = {}
+    for i, phase in enumerate(method.phases):
+      phase_key = key if i == 0 else jax.random.fold_in(key, i)
+      state, of_phase = update(state, batch, phase_key, phase)
+      losses |= of_phase
+    weights = optax.tree.get(state.opt_state, 'weights')
+    return (
+      state._replace(step=state.step + 1),
+      {
+        'losses': {name: losses[name] for name in method.objectives},
+        'weights': {
+          # A method that does not weigh adds up.
+          name: jnp.ones_like(losses[name]) if weights is None else weights[i]
+          for i, name in enumerate(method.objectives)
+        },
+      },
+    )
+
+  return Experiment(
+    task.objectives,
+    method.model,
+    init,
+    train_step,
+    _finished(method.rehearsal, finish),
+    steps_per_epoch,
+  )
+
+
+def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
+  """Late fusion as `config.model` describes it."""
+  settings = config.to_dict()
+  encoders = {
+    modality: named.make(nn, encoder)
+    for modality, encoder in settings.pop('encoders').items()
+  }
+  fusion = settings.pop('fusion')
+  return nn.LateFusion(
+    encoders=encoders,
+    # LateFusion makes it, with the number of classes.
+    fusion=functools.partial(named.lookup(nn, fusion.pop('name')), **fusion),
+    **settings,
+  )
+
+
+def _make_method(
+  config: config_dict.ConfigDict, task: base.Task
+) -> base.Method:
+  """The method that `config.method` names, for a task."""
+  options = config.method.to_dict()
+  module = named.lookup(methods, options.pop('name'))
+  known = list(inspect.signature(module.make).parameters)[1:]
+  if unknown := sorted(set(options) - set(known)):
+    raise ValueError(
+      f'{module.__name__}.make does not take {unknown}; expected some of'
+      f' {known} in config.method.'
+    )
+  method: base.Method = module.make(task, **options)
+  return method
+
+
+def _make_optimizer(
+  config: config_dict.ConfigDict, updates_per_step: int
+) -> optax.GradientTransformation:
+  """The user's transforms and optimizer; schedules count steps, not updates."""
+  steps_per_update = accumulation.steps_per_update(config.accumulation)
+
+  def in_steps(made: Any) -> Any:
+    return lambda count: made(count * steps_per_update // updates_per_step)
+
+  counts_steps = steps_per_update == updates_per_step == 1
+  adapt = (lambda made: made) if counts_steps else in_steps
+  return optax.chain(
+    *(named.make(optax, each, adapt) for each in config.gradient_transforms),
+    named.make(optax, config.optimizer.to_dict(), adapt),
+  )
+
+
+def _finished(
+  rehearsal: base.Rehearsal | None, finish: Callable[[Batch], Batch]
+) -> base.Rehearsal | None:
+  """The rehearsal for batches as the loader gives them."""
+  if rehearsal is None:
+    return None
+
+  def begin(state: TrainState, batch: Batch) -> Any:
+    return rehearsal.begin(state, finish(batch))
+
+  def walk(one: base.Pass) -> base.Pass:
+    def step(state: TrainState, scratch: Any, batch: Batch) -> Any:
+      return one.step(state, scratch, finish(batch))
+
+    return one._replace(step=step)
+
+  return rehearsal._replace(
+    begin=begin, passes=tuple(walk(one) for one in rehearsal.passes)
+  )

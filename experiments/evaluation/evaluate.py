@@ -1,0 +1,318 @@
+"""The evaluation protocol: whole, missing and noisy inputs, contributions."""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import tqdm
+
+from experiments.evaluation import contribution
+from experiments.evaluation import metrics as metrics_lib
+
+# Noise is the same for every model and method: they face the same sensors.
+_NOISE_SEED = 0
+
+Array = npt.NDArray[Any]
+Batch = Mapping[str, Any]
+Outputs = dict[str, jax.Array]  # 'fused' and modalities -> [batch, C]
+
+
+class Condition(NamedTuple):
+  """What is done to the inputs before the model sees them."""
+
+  present: jax.Array  # [modalities] bool, in the order of their sorted names
+  noise: jax.Array  # [] float32, the level
+
+
+Predict = Callable[[Any, Batch, Condition, Any], Outputs]
+# A condition on the host: the modalities that are present, the level of noise.
+_Case = tuple[frozenset[str], float]
+
+
+def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
+  """The part of a batch that a model sees: modalities, lengths of sequences.
+
+  Raises:
+    ValueError: if a modality is absent.
+
+  Examples:
+    >>> batch = {'text': [[1.0, 2.0]], 'text_length': [2], 'label': [0]}
+    >>> model_inputs(batch, ['text'])
+    {'text': [[1.0, 2.0]], 'text_length': [2]}
+  """
+  if absent := sorted(set(modalities) - batch.keys()):
+    raise ValueError(f'A batch lacks {absent}; it has {sorted(batch.keys())}.')
+  lengths = [f'{name}_length' for name in modalities]
+  return {k: batch[k] for k in (*modalities, *lengths) if k in batch}
+
+
+def _as_it_is(batch: Batch) -> Batch:
+  return batch
+
+
+def make_predict(
+  model: Any,
+  noise_scale: Mapping[str, float],
+  finish: Callable[[Batch], Batch] = _as_it_is,
+) -> Predict:
+  """Makes the pure function from one batch and a condition to the outputs.
+
+  Once inputs are finished, noise comes first: every feature of modality m gets
+  level · scaleₘ · N(0, 1), in a sequence (with lengths) the valid steps alone.
+  Then the modalities that are not present are replaced by zeros, which is the
+  mean of a standardised input; their lengths stay. The draws depend on the
+  batch's index and shape, the number of modalities and the modality, and on
+  nothing else: all models, methods, seeds and levels get the same.
+
+  Args:
+    model: has `encoders`, a mapping by modality, and `apply(variables, inputs)`
+      that gives `{'fused': [batch, C], modality: [batch, C], ...}` in
+      evaluation mode, as `mimo_jax.nn.LateFusion` does.
+    noise_scale: modality -> standard deviation of noise of level 1, in the
+      units of its input: 1 for standardised inputs.
+    finish: what remains to be done to the inputs on the device, before noise,
+      which is in the units of finished ones: `data.finish`.
+
+  Returns:
+    `predict(variables, batch, condition, index)` -> outputs. The batch has an
+    array [batch, ...] for each modality, of floats once finished, and for
+    sequences [batch, time, ...], padded on the right, may have
+    `<modality>_length` [batch], which the model gets too. The condition is
+    data, so that one compilation serves all. For seeds at once:
+    `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
+
+  Raises:
+    ValueError: if a modality has no scale.
+
+  Examples:
+    >>> from mimo_jax import nn
+    >>> model = nn.LateFusion({'a': nn.MLP((3,)), 'b': nn.MLP((4,))}, 2)
+    >>> batch = {'a': jnp.ones((5, 6)), 'b': jnp.ones((5, 7))}
+    >>> variables = model.init(jax.random.key(0), batch)
+    >>> predict = jax.jit(make_predict(model, {'a': 1.0, 'b': 1.0}))
+    >>> without_b = Condition(jnp.array([True, False]), jnp.float32(0.5))
+    >>> outputs = predict(variables, batch, without_b, 0)
+    >>> {name: value.shape for name, value in sorted(outputs.items())}
+    {'a': (5, 2), 'b': (5, 2), 'fused': (5, 2)}
+  """
+  modalities = sorted(model.encoders)
+  without = [name for name in modalities if name not in noise_scale]
+  if without:
+    raise ValueError(
+      f'noise_scale lacks {without}: expected {modalities}, given'
+      f' {sorted(noise_scale)}.'
+    )
+
+  def predict(
+    variables: Any, batch: Batch, condition: Condition, index: Any
+  ) -> Outputs:
+    key = jax.random.fold_in(jax.random.key(_NOISE_SEED), index)
+    keys = jax.random.split(key, len(modalities))
+    inputs = dict(finish(model_inputs(batch, modalities)))
+    for i, name in enumerate(modalities):
+      value = jnp.asarray(inputs[name])
+      scale = (condition.noise * noise_scale[name]).astype(value.dtype)
+      noise = scale * jax.random.normal(keys[i], value.shape, value.dtype)
+      if (length := inputs.get(f'{name}_length')) is not None:
+        noise = jnp.where(_is_valid(length, value), noise, 0)
+      inputs[name] = jnp.where(condition.present[i], value + noise, 0)
+    outputs: Outputs = model.apply(variables, inputs)
+    return outputs
+
+  return predict
+
+
+def evaluate(
+  predict: Predict,
+  variables: Any,
+  batches: Iterable[Batch],
+  *,
+  modalities: Iterable[str],
+  metrics: Sequence[str],
+  noise_levels: Sequence[float] = (),
+  thorough: bool,
+  target: str = 'label',
+) -> dict[str, npt.NDArray[np.float64]]:
+  """Evaluates a model on all batches of a split, under all conditions.
+
+  One pass over the batches. On each of them the model runs once if not
+  thorough; if thorough 2^M + L times: with each set of the M modalities
+  present, and with each of the L noise levels above 0. Only outputs and
+  targets are kept, and metrics are computed of all of them.
+
+  Args:
+    predict: compiled `make_predict`, or one vmapped over seeds.
+    variables: the model's; with seeds, each leaf has a leading axis [seeds].
+    batches: each with an array a modality, `mask` [batch] (bool, False for
+      rows that only fill up a batch) and the target, as
+      `data_pipelines.loader.evaluation_batches` makes. With seeds, every array
+      has a leading axis [seeds], `mask` and target too.
+    modalities: their names.
+    metrics: names of functions in `evaluation.metrics`. The first is the
+      primary one, by which conditions are compared.
+    noise_levels: levels of noise, at least 0. Level 0, the clean inputs, need
+      not be among them.
+    thorough: whether to run more than the whole inputs.
+    target: the name of the targets [batch] in the batches.
+
+  Returns:
+    Values [] (or [seeds]) under these names. Whole inputs:
+      `<metric>/<output>`: every metric of every output.
+    If thorough, the primary metric of the fused output:
+      `missing/<modality>`: with all modalities but that one.
+      `only/<modality>`: with that one alone.
+      `shapley/<modality>`: its Shapley value over all sets of modalities.
+      `noise/<level>`: at each level above 0.
+      `relative_robustness`: mean over the range of levels, 0 included; absent
+        without a level above 0.
+      `imbalance/shapley`: mean difference of two modalities' Shapley values.
+      `imbalance/<primary metric>`: the same of their own outputs, by that
+        metric. Both are NaN for a single modality.
+
+  Raises:
+    ValueError: if a metric is unknown or none is given, a level is negative, a
+      batch lacks a modality, or there is no row (whose mask is True).
+
+  Examples:
+    >>> class Model:  # its outputs are its inputs, and their sum
+    ...   encoders = ('a', 'b')
+    ...   def apply(self, variables, inputs):
+    ...     return inputs | {'fused': inputs['a'] + inputs['b']}
+    >>> batch = {
+    ...   'a': np.float32([[3, 0], [0, 1], [0, 1]]),
+    ...   'b': np.float32([[1, 0], [2, 0], [0, 0]]),
+    ...   'label': np.array([0, 1, 1]),
+    ...   'mask': np.array([True, True, False]),
+    ... }
+    >>> scores = evaluate(
+    ...   jax.jit(make_predict(Model(), {'a': 1.0, 'b': 1.0})),
+    ...   None,
+    ...   [batch],
+    ...   modalities=['a', 'b'],
+    ...   metrics=['accuracy'],
+    ...   thorough=True,
+    ... )
+    >>> for name, value in scores.items():
+    ...   print(name, value)
+    accuracy/a 1.0
+    accuracy/b 0.5
+    accuracy/fused 0.5
+    missing/a 0.5
+    missing/b 1.0
+    only/a 1.0
+    only/b 0.5
+    shapley/a 0.25
+    shapley/b -0.25
+    imbalance/shapley 0.5
+    imbalance/accuracy 0.5
+  """
+  functions = {name: metrics_lib.get(name) for name in metrics}
+  if not functions:
+    raise ValueError('Expected the name of at least one metric, got none.')
+  if min(noise_levels, default=0) < 0:
+    raise ValueError(
+      f'Expected noise levels of at least 0, got {list(noise_levels)}.'
+    )
+  names = sorted(modalities)
+  levels = sorted({0.0, *map(float, noise_levels)})
+  # All modalities at level 0 are the whole inputs, and first.
+  conditions = [(frozenset(names), 0.0)]
+  if thorough:
+    conditions += [(some, 0.0) for some in contribution.coalitions(names)[:-1]]
+    conditions += [(frozenset(names), level) for level in levels[1:]]
+  outputs, targets, masks = _run(
+    predict, variables, batches, names, conditions, target
+  )
+  scores = []
+  for rows in [masks] if masks.ndim == 1 else list(enumerate(masks)):
+    (whole, *others), truths = jax.tree.map(
+      operator.itemgetter(rows), (outputs, targets)
+    )
+    score = {
+      f'{metric}/{output}': function(whole[output], truths)
+      for metric, function in functions.items()
+      for output in sorted(whole)
+    }
+    if thorough:
+      primary = functions[metrics[0]]
+      fused = [primary(one['fused'], truths) for one in (whole, *others)]
+      own = {name: score[f'{metrics[0]}/{name}'] for name in names}
+      score |= _comparisons(dict(zip(conditions, fused, strict=True)))
+      score[f'imbalance/{metrics[0]}'] = contribution.imbalance_degree(own)
+    scores.append(score)
+  return {
+    name: np.array([score[name] for score in scores]).reshape(masks.shape[:-1])
+    for name in scores[0]
+  }
+
+
+def _run(
+  predict: Predict,
+  variables: Any,
+  batches: Iterable[Batch],
+  modalities: Sequence[str],
+  conditions: Sequence[_Case],
+  target: str,
+) -> tuple[list[dict[str, Array]], Array, Array]:
+  """Outputs under each condition, targets and masks, of all batches.
+
+  All outputs under the first condition, the fused one under the others.
+  """
+  data = [
+    Condition(
+      jnp.array([name in present for name in modalities]), jnp.float32(level)
+    )
+    for present, level in conditions
+  ]
+  parts: list[Any] = []
+  # None: no bar where standard error is no terminal.
+  bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
+  for index, batch in enumerate(bar):
+    # Moved to the device once, not once a condition.
+    inputs = jax.device_put(model_inputs(batch, modalities))
+    whole, *others = (
+      predict(variables, inputs, condition, index) for condition in data
+    )
+    outputs = [whole, *({'fused': one['fused']} for one in others)]
+    mask = np.asarray(batch['mask'], bool)
+    parts.append((*jax.device_get((outputs, batch[target])), mask))
+  if not parts:
+    raise ValueError('Expected at least one batch, got none.')
+  axis = np.ndim(parts[0][2]) - 1  # of rows, behind that of seeds
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *parts)
+
+
+def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
+  """What follows from the fused output's metric under all conditions."""
+  values = {
+    present: value for (present, level), value in fused.items() if not level
+  }
+  everything = max(values, key=len)
+  contributions = contribution.shapley(values)
+  names = list(contributions)
+  scores = {f'missing/{name}': values[everything - {name}] for name in names}
+  scores |= {f'only/{name}': values[frozenset({name})] for name in names}
+  scores |= {f'shapley/{name}': contributions[name] for name in names}
+  curve = {
+    level: value
+    for (present, level), value in fused.items()
+    if present == everything
+  }
+  scores |= {f'noise/{level:g}': curve[level] for level in curve if level > 0}
+  if len(curve) > 1:
+    scores['relative_robustness'] = contribution.relative_robustness(
+      list(curve), list(curve.values())
+    )
+  scores['imbalance/shapley'] = contribution.imbalance_degree(contributions)
+  return scores
+
+
+def _is_valid(length: jax.Array, value: jax.Array) -> jax.Array:
+  """Which steps of [batch, time, ...] are valid, [batch, time, 1, ...]."""
+  steps = jnp.arange(value.shape[1])
+  is_valid = steps[None] < jnp.asarray(length)[:, None]
+  return is_valid.reshape(is_valid.shape + (1,) * (value.ndim - 2))

@@ -1,0 +1,1 @@
+"""Fusions of the features of all modalities to logits."""

@@ -1,0 +1,1 @@
+"""Transformations that treat each encoder, or the head, on its own."""

@@ -1,0 +1,225 @@
+"""MLA's gradient of the shared head, kept off what the head was taught last."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mimo_jax import base
+from mimo_jax.per_encoder import _paths
+
+# From the keys of a parameter's path to whether it is in the shared head.
+IsHead: TypeAlias = Callable[[tuple[str, ...]], bool]
+
+# α at the start of an epoch, and its factor over one, in the authors' code.
+_DECAY = 0.1
+
+
+class OrthogonalHeadState(NamedTuple):
+  """State of `orthogonal_head`."""
+
+  num_updates: jax.Array  # [] int32, so far
+  root: jax.Array  # [d, d], R of P = R Rᵀ; the identity at first
+
+
+def orthogonal_head(
+  is_head: IsHead, *, updates_per_batch: int, steps_per_epoch: int
+) -> optax.GradientTransformationExtraArgs:
+  """The gradient modification of MLA, for a head that modalities share.
+
+  MLA (multi-modal learning with alternating uni-modal adaptation) trains one
+  modality at a time: of each batch it takes one update for each modality, of
+  the cross-entropy that the shared head has on that modality's features alone.
+  This keeps the head from losing what the others have taught it. It replaces
+  the gradient G [d, C] of the head's kernel by P G, where P [d, d] shrinks the
+  directions of the features so far, those of the update itself, as in the
+  authors' code, among them. With r the mean of the features of the update,
+
+      k = P r
+      P ← P - k kᵀ / (α + rᵀ k),    α = 0.1^(1 + b/n)
+      P ← P / ‖P‖_F
+      G ← P G
+
+  where P is the identity at first, and b is the number of the batch, from 0, of
+  the n of its epoch. The very first update is left as it is, and its features
+  are not counted. Gradients of other parameters, the head's bias among them,
+  are never changed. P of length 1 makes the head's gradient shorter, at the
+  start by the square root of d.
+
+  α + rᵀ k is the number of recursive least squares, from which the paper has
+  the rule. The authors' code divides by the matrix α + k rᵀ, entry by entry,
+  and so does BalanceBenchmark, which also adds the result to the gradient that
+  it should replace.
+
+  The state has a root R of P, updated in Potter's form (of square-root Kalman
+  filters),
+
+      f = Rᵀ r,    s = α + fᵀ f,    R ← R - (R f) fᵀ / (s + √(α s))
+
+  which is the same in exact arithmetic. In float32 the form above soon has
+  negative eigenvalues, which grow, once ‖r‖² is 10⁵ or so: the projected
+  gradient then goes up the loss. R Rᵀ has none.
+
+  Args:
+    is_head: function from the keys of a parameter's path, strings such as
+      `('fusion', 'head', 'kernel')`, to whether it is in the shared head:
+      `lambda path: path[0] == 'fusion'` for `mimo_jax.nn.LateFusion` with
+      `mimo_jax.nn.SharedHeadFusion`. Of these it is for the one of two axes.
+    updates_per_batch: how often `update` is called for a batch, which is the
+      number of modalities.
+    steps_per_epoch: n, the batches of an epoch.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
+    argument `features`, the [batch, d] that the head was given, or their mean
+    [d] (average that over devices, if there are several); other extra arguments
+    are ignored. Features that are not finite, or whose square is not, make the
+    kernel's update NaN, for a guard to skip, and leave the state as it is.
+
+  Raises:
+    ValueError: if an argument is none of its values; when the state is made, if
+      not exactly one array of two axes is in the head; when tracing, if
+      features are missing or of another width.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   mimo_jax.orthogonal_head(
+    ...     lambda path: path[0] == 'head',
+    ...     updates_per_batch=2,
+    ...     steps_per_epoch=100,
+    ...   ),
+    ...   optax.sgd(1.0),
+    ... )
+    >>> params = {'audio': jnp.ones(3), 'head': jnp.zeros((2, 1))}
+    >>> gradients = {'audio': jnp.ones(3), 'head': jnp.ones((2, 1))}
+    >>> opt_state = optimizer.init(params)
+    >>> audio, visual = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 3.0]])
+    >>> for features in (audio, visual):
+    ...   updates, opt_state = optimizer.update(
+    ...     gradients, opt_state, params, features=features
+    ...   )
+    >>> updates['head'].tolist()
+    [[-1.000], [-0.011]]
+
+  References:
+    X. Zhang, J. Yoon, M. Bansal and H. Yao, `Multimodal Representation Learning
+    by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
+    CVPR 2024.
+  """
+  if not callable(is_head):
+    raise ValueError(
+      f'orthogonal_head was given is_head={is_head!r}; expected a function from'
+      " the keys of a parameter's path to True or False, such as"
+      " lambda path: path[0] == 'fusion'."
+    )
+  _check_count('updates_per_batch', updates_per_batch, 'the modalities')
+  _check_count('steps_per_epoch', steps_per_epoch, 'the batches of an epoch')
+
+  def init(params: base.PyTree) -> OrthogonalHeadState:
+    leaves, place = _kernel(is_head, params)
+    kernel = jnp.asarray(leaves[place])
+    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+    return OrthogonalHeadState(
+      num_updates=jnp.zeros([], jnp.int32),
+      root=jnp.eye(kernel.shape[0], dtype=dtype),
+    )
+
+  def update(
+    updates: base.PyTree,
+    state: OrthogonalHeadState,
+    params: base.PyTree | None = None,
+    *,
+    features: jax.Array | None = None,
+    **extra_args: Any,
+  ) -> tuple[base.PyTree, OrthogonalHeadState]:
+    del params, extra_args
+    leaves, place = _kernel(is_head, updates)
+    mean = _mean(features, state.root)
+    batch = state.num_updates // updates_per_batch % steps_per_epoch
+    alpha = _DECAY ** (1 + batch.astype(mean.dtype) / steps_per_epoch)
+    root = _without(state.root, mean, alpha)
+    projection = _product(root, root.T)
+    length = jnp.linalg.norm(projection)
+    root /= jnp.sqrt(length)
+    finite = jnp.all(jnp.isfinite(root))
+
+    is_first = state.num_updates == 0
+    gradient = jnp.asarray(leaves[place])
+    projected = _product(projection / length, gradient.astype(mean.dtype))
+    # The type first: in bfloat16 the gradient itself is not to be rounded.
+    projected = jnp.where(is_first, gradient, projected.astype(gradient.dtype))
+    leaves[place] = jnp.where(finite, projected, jnp.nan)
+    moved = OrthogonalHeadState(
+      num_updates=optax.safe_increment(state.num_updates),
+      root=jnp.where(is_first, state.root, root),
+    )
+    return (
+      jax.tree.unflatten(jax.tree.structure(updates), leaves),
+      optax.tree.where(finite, moved, state),
+    )
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_count(name: str, value: Any, meaning: str) -> None:
+  """Checks that `value` is a whole number of at least 1."""
+  if not isinstance(value, int) or value < 1:
+    raise ValueError(
+      f'orthogonal_head was given {name}={value!r}; expected a whole number of'
+      f' at least 1, that of {meaning}.'
+    )
+
+
+def _kernel(is_head: IsHead, tree: base.PyTree) -> tuple[list[Any], int]:
+  """The leaves, and which one is the head's kernel."""
+  leaves: list[Any] = []
+  found, paths = [], []
+  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    keys = _paths.keys_of(path)
+    if is_head(keys) and jnp.ndim(leaf) == 2:
+      found.append(len(leaves))
+    leaves.append(leaf)
+    paths.append('/'.join(keys))
+  if len(found) != 1:
+    raise ValueError(
+      'orthogonal_head: is_head finds'
+      f' {[paths[place] for place in found]} of two axes among {paths};'
+      ' expected one, the kernel of the head that the modalities share.'
+    )
+  return leaves, found[0]
+
+
+def _mean(features: jax.Array | None, root: jax.Array) -> jax.Array:
+  """r, [d]."""
+  width = root.shape[0]
+  shape = None if features is None else jnp.shape(features)
+  if shape is None or len(shape) not in (1, 2) or shape[-1] != width:
+    raise ValueError(
+      f'orthogonal_head was given features of shape {shape}; expected [batch,'
+      f' {width}] or their mean [{width}] as extra argument:'
+      ' optimizer.update(updates, opt_state, params, features=what the head was'
+      ' given).'
+    )
+  wide = jnp.asarray(features, root.dtype)
+  return jnp.mean(wide.reshape(-1, width), axis=0)
+
+
+def _without(
+  root: jax.Array, mean: jax.Array, alpha: jax.typing.ArrayLike
+) -> jax.Array:
+  """The root of P - k kᵀ / (α + rᵀ k); NaN where the square of r overflows."""
+  part = _product(root.T, mean)
+  total = alpha + jnp.dot(part, part)
+  step = _product(root, part) / (total + jnp.sqrt(alpha * total))
+  return jnp.where(jnp.isfinite(total), root - jnp.outer(step, part), jnp.nan)
+
+
+def _product(one: jax.Array, other: jax.Array) -> jax.Array:
+  """The product in full precision, which accelerators would lower."""
+  return jnp.matmul(one, other, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,205 @@
+"""MMPareto: the fused and the uni-modal gradient of each encoder, as a pair."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mimo_jax import _arguments
+from mimo_jax import _balance
+from mimo_jax import base
+from mimo_jax import jacobian
+from mimo_jax.per_encoder import _paths
+
+# A sum that is shorter than this many rounding errors of its terms is zero.
+_ROUNDING = 16
+
+
+def mmpareto(
+  encoder_of: _paths.EncoderOf,
+  objectives: tuple[str, ...],
+  *,
+  gamma: _arguments.Scalar = 1.5,
+  axis_name: str | tuple[str, ...] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Innocent uni-modal assistance (MMPareto).
+
+  Stands where `balance` does, and combines the gradients of all objectives
+  encoder by encoder. With g_c the gradient of the fused loss and g_u that of
+  the modality's own loss, both over all of that modality's encoder,
+
+      a = (1/2, 1/2)                             if g_cᵀ g_u ≥ 0
+      a = argmin ‖a_c g_c + a_u g_u‖,  a ≥ 0, a_c + a_u = 1    otherwise
+
+  and for each of the encoder's tensors, whose parts of g_c and g_u these are,
+
+      h = 2 a_c g_c + 2 a_u g_u,    λ = max(1, ‖g_c + g_u‖ / ‖h‖)
+      update = γ λ h                                        (0 if ‖h‖ = 0)
+
+  so that a conflict turns the plain sum, but never shortens it: λ gives back
+  the length that the shorter h has lost, and γ raises the strength of the
+  gradient's noise, which by the paper helps to generalise. What no encoder owns
+  (heads, fusion) gets the plain sum of all gradients. Other objectives than
+  those two are not looked at in an encoder; of uni-modal losses that have heads
+  of their own there is nothing to see.
+
+  This is `balance` with a rule for the Jacobian rather than `optax.partition`
+  over one `balance` an encoder: those would need the Jacobian in full where
+  this one takes a pullback, and each encoder has other objectives.
+
+  The pair is that of `mimo_jax.solvers.min_norm`, in closed form,
+  a_c = (g_uᵀg_u - g_cᵀg_u) / ‖g_c - g_u‖². The authors' solver returns 0.001
+  and 0.999 where these would be 0 and 1, which in a conflict they never are.
+  Their code takes a right angle for a conflict, by which a zero gradient of one
+  loss would stop the encoder; here it is none.
+
+  Args:
+    encoder_of: function from the keys of a parameter's path, strings such as
+      `('encoders_audio', 'Dense_0', 'kernel')`, to the modality whose encoder
+      the parameter is in, or None: `mimo_jax.nn.encoder_of` for
+      `mimo_jax.nn.LateFusion`.
+    objectives: names of the objectives, the fused one first. A modality's own
+      objective has the modality's name.
+    gamma: γ > 0. 1 leaves aligned gradients at their plain sum.
+    axis_name: axis (or axes) of devices to average the Jacobian over, as of
+      `balance`.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs` whose `update` takes what that of
+    `balance` takes: a pullback or a Jacobian, and `losses`. Its state is that
+    of `balance`; the weights in it are 2 a_u for each modality, the mean over
+    the encoders of 2 a_c for the fused loss, and 1 for objectives that have no
+    encoder.
+
+  Raises:
+    ValueError: if objectives are not unique names, gamma is not positive, or
+      encoder_of no function; when the state is made, if encoder_of returns a
+      name that is no objective, or assigns nothing; and as `balance`.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   mimo_jax.mmpareto(
+    ...     lambda path: None if path[0] == 'bias' else path[0],
+    ...     ('fused', 'audio', 'visual'),
+    ...   ),
+    ...   optax.sgd(0.1),
+    ... )
+    >>> params = {'audio': 1.0, 'visual': jnp.ones(2), 'bias': 0.5}
+    >>> def losses_fn(params):
+    ...   audio, visual = params['audio'], params['visual']
+    ...   return {
+    ...     'fused': audio + 4 * visual[0] + params['bias'],
+    ...     'audio': 2 * audio,
+    ...     'visual': visual[1] - visual[0],
+    ...   }
+    >>> opt_state = optimizer.init(params)
+    >>> losses, pullback = jax.vjp(losses_fn, params)
+    >>> updates, opt_state = optimizer.update(
+    ...   pullback, opt_state, params, losses=losses
+    ... )
+    >>> float(updates['audio']), float(updates['bias'])
+    (-0.45, -0.1)
+    >>> updates['visual'].tolist()
+    [-0.093, -0.465]
+    >>> optax.tree.get(opt_state, 'weights').tolist()  # fused, audio, visual
+    [0.731, 1.0, 1.538]
+
+  References:
+    Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
+    Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
+  """
+  _paths.check_encoder_of('mmpareto', encoder_of)
+  _paths.check_names(
+    'mmpareto', 'objectives', objectives, "('fused', 'audio', 'visual')"
+  )
+  _arguments.check_number(
+    'mmpareto', 'gamma', gamma, lambda value: 0 < value < math.inf, 'above 0'
+  )
+  names = tuple(objectives)
+
+  def owners_of(tree: base.PyTree) -> list[str | None]:
+    return _paths.owners('mmpareto', encoder_of, tree, names[1:])
+
+  def init(
+    num_objectives: int, params: base.PyTree = None
+  ) -> base.StatelessState:
+    del num_objectives
+    owners_of(params)
+    return base.StatelessState()
+
+  def update(
+    observation: base.Observation, state: base.StatelessState
+  ) -> tuple[base.Direction, base.StatelessState]:
+    gradients, treedef = jax.tree.flatten(observation.jacobian)
+    gradients = [_widened(leaf) for leaf in gradients]
+    owners = owners_of(observation.jacobian)
+    rows = [row for row, name in enumerate(names) if name in owners]
+    places = {
+      row: [i for i, owner in enumerate(owners) if owner == names[row]]
+      for row in rows
+    }
+    # What no encoder owns, and to be replaced where one does.
+    combined = [jnp.sum(leaf, axis=0) for leaf in gradients]
+    pairs = []
+    for row in rows:
+      tensors = [(gradients[i][0], gradients[i][row]) for i in places[row]]
+      gramians = [jacobian.gramian(tensor, range(2)) for tensor in tensors]
+      pair = _pair_of_weights(sum(gramians[1:], start=gramians[0]))
+      for i, tensor, gramian in zip(
+        places[row], tensors, gramians, strict=True
+      ):
+        combined[i] = gamma * _turned(tensor, gramian, pair)
+      pairs.append(pair)
+    shares = 2 * jnp.stack(pairs).astype(observation.losses.dtype)
+    weights = (
+      jnp.ones_like(observation.losses).at[np.array(rows)].set(shares[:, 1])
+    )
+    weights = weights.at[0].set(jnp.mean(shares[:, 0]))
+    direction = jax.tree.unflatten(treedef, combined)
+    return base.Direction(direction, weights), state
+
+  return _balance.balance(
+    base.stateful(init, update, needs='jacobian'),
+    objectives=names,
+    axis_name=axis_name,
+  )
+
+
+def _pair_of_weights(gramian: jax.Array) -> jax.Array:
+  """a_c and a_u, [2], of an encoder's Gramian [2, 2]."""
+  (fused, cross), (_, own) = gramian
+  # In a conflict all of these are sums of positive numbers, and as exact as the
+  # Gramian, without a solver to compile. The rest of the weight as 1 minus the
+  # first one would not be, between gradients of very different lengths.
+  opposed = cross < 0
+  shares = jnp.stack([own - cross, fused - cross])
+  shares /= jnp.where(opposed, fused + own - 2 * cross, 1)
+  return jnp.where(opposed, shares, 0.5)
+
+
+def _turned(
+  tensor: tuple[jax.Array, jax.Array], gramian: jax.Array, pair: jax.Array
+) -> jax.Array:
+  """λ h of one tensor, whose gradients have this Gramian."""
+  fused, own = tensor
+  twice = 2 * pair.astype(fused.dtype)
+  turned = twice[0] * fused + twice[1] * own
+  plain_length, length = jnp.sqrt(
+    jnp.diagonal(jacobian.gramian((fused + own, turned), range(2)))
+  )
+  # Opposed gradients cancel to rounding errors, which λ would blow up.
+  size = jnp.dot(twice, jnp.sqrt(jnp.diagonal(gramian)).astype(fused.dtype))
+  is_zero = length <= _ROUNDING * jnp.finfo(fused.dtype).eps * size
+  stretch = jnp.maximum(1, plain_length / jnp.where(is_zero, 1, length))
+  return jnp.where(is_zero, 0, stretch).astype(fused.dtype) * turned
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+  """A gradient in float32 or wider."""
+  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

@@ -1,0 +1,514 @@
+"""AV-MNIST made anew: every step against another computation, and damage."""
+
+import gzip
+import re
+import shutil
+import struct
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+
+from data_pipelines import sample_tree
+from data_pipelines import sources
+from data_pipelines.av_mnist import av_mnist_dataset_builder
+from data_pipelines.av_mnist import digits
+from data_pipelines.av_mnist import rebuild
+from data_pipelines.reading import _audit
+
+COUNTS = {'train': 220, 'validation': 20, 'test': 60}
+INDICES = {
+  'train': range(10, 50),
+  'validation': range(5, 10),
+  'test': range(5),
+}
+
+
+@pytest.fixture(scope='module')
+def sample(tmp_path_factory):
+  root = tmp_path_factory.mktemp('sample') / 'av_mnist'
+  sample_tree.write('av_mnist', root)
+  return root
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory, sample):
+  folder = tmp_path_factory.mktemp('data')
+  opened(sample, folder)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def stored(data_dir):
+  return {split: arrays_of(None, data_dir, split) for split in COUNTS}
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+  root = tmp_path_factory.mktemp('small')
+  digits.write_sample(root, train=24, test=5)
+  return root
+
+
+@pytest.fixture
+def broken(tmp_path, small):
+  """A tree of its own, to break."""
+  return shutil.copytree(small, tmp_path / 'broken')
+
+
+def opened(manual_dir, data_dir, split='train'):
+  return sources.open_source(
+    'av_mnist',
+    config='rebuilt',
+    split=split,
+    data_dir=data_dir,
+    manual_dir=manual_dir,
+  )
+
+
+def arrays_of(*arguments):
+  """All elements of `opened`, texts decoded."""
+  arrays = dict(sources.in_memory(opened(*arguments)).arrays)
+  names = [name.decode() for name in arrays['recording']]
+  return {**arrays, 'recording': np.array(names)}
+
+
+def raw(sample, part, kind):
+  """The values of a file of MNIST, read as its page describes."""
+  (path,) = (sample / 'mnist').glob(f'{part}-{kind}-*')
+  data = gzip.decompress(path.read_bytes())
+  rank = data[3]
+  shape = struct.unpack(f'>{rank}I', data[4 : 4 + 4 * rank])
+  return np.array(list(data[4 + 4 * rank :]), np.float64).reshape(shape)
+
+
+# What is stored.
+
+
+def test_labels_and_rows_are_those_of_mnist(sample, stored):
+  train = raw(sample, 'train', 'labels')
+  for split, labels in (
+    ('train', train[:220]),
+    ('validation', train[220:]),
+    ('test', raw(sample, 't10k', 'labels')),
+  ):
+    np.testing.assert_array_equal(stored[split]['label'], labels)
+    first = 220 if split == 'validation' else 0
+    np.testing.assert_array_equal(
+      stored[split]['row'], np.arange(first, first + COUNTS[split])
+    )
+    assert stored[split]['label'].dtype == np.int64
+    assert stored[split]['image'].dtype == np.float32
+    assert stored[split]['image'].shape[1:] == (28, 28, 1)
+    assert stored[split]['audio'].dtype == np.float32
+    assert stored[split]['audio'].shape[1:] == (112, 112, 1)
+
+
+def test_pictures_keep_a_quarter_of_the_energy_of_the_training_split(
+  sample, stored
+):
+  """Against a singular value decomposition, of the 220 training rows only."""
+  pictures = raw(sample, 'train', 'images').reshape(-1, 784)
+  mean = pictures[:220].mean(axis=0)
+  _, values, rows = np.linalg.svd(pictures[:220] - mean, full_matrices=False)
+  energy = np.cumsum(values**2) / np.sum(values**2)
+  count = next(k for k in range(1, 220) if energy[k - 1] >= 0.25)
+  assert 1 < count < 9  # neither all nor none of what tells digits apart
+  rest = mean + (pictures - mean) @ rows[:count].T @ rows[:count]
+  low, high = rest[:220].min(), rest[:220].max()
+  expected = (255 * (rest - low) / (high - low)).clip(0, 255)
+  for split, part in (
+    ('train', slice(0, 220)),
+    ('validation', slice(220, 240)),
+  ):
+    np.testing.assert_allclose(
+      stored[split]['image'].reshape(-1, 784), expected[part], atol=1e-3
+    )
+  assert stored['train']['image'].min() == 0
+  assert stored['train']['image'].max() == 255
+  # The energy that is left, on the scale of the pictures.
+  left = stored['train']['image'].reshape(-1, 784).astype(float)
+  left = np.var(left, axis=0).sum() * ((high - low) / 255) ** 2
+  total = np.var(pictures[:220], axis=0).sum()
+  assert left / total == pytest.approx(energy[count - 1], rel=1e-4)
+
+
+def test_a_recording_says_the_digit_of_its_picture(sample, stored):
+  for split, arrays in stored.items():
+    for name, label in zip(arrays['recording'], arrays['label'], strict=True):
+      digit, _, index = name.split('_')
+      assert (sample / 'recordings' / f'{name}.wav').exists()
+      assert int(digit) == label
+      assert int(index) in INDICES[split]
+
+
+def test_no_recording_is_in_two_splits(stored):
+  names = {split: set(each['recording']) for split, each in stored.items()}
+  assert not names['train'] & names['validation']
+  assert not names['train'] & names['test']
+  assert not names['validation'] & names['test']
+  # And not one each: most of the 12 recordings of a digit are drawn.
+  assert len(names['train']) > 80
+
+
+def test_spectrograms_are_those_of_the_recordings_with_noise(sample, stored):
+  """The loudest frequency of each is that of its clean recording."""
+  arrays = stored['train']
+  for row in range(0, 220, 11):
+    path = sample / 'recordings' / f'{arrays["recording"][row]}.wav'
+    values, rate = soundfile.read(path)
+    spectrum = np.abs(np.fft.rfft(values))
+    pitch = spectrum.argmax() / len(values) * rate
+    loudest = arrays['audio'][row, ..., 0].mean(axis=1).argmax()
+    # Row 111.5 would be 4,000 Hz; a window tells 31 Hz apart.
+    assert (loudest + 0.5) * 4000 / 112 == pytest.approx(pitch, abs=60)
+
+
+def test_equal_recordings_have_other_noise_in_each_picture(stored):
+  arrays = stored['train']
+  names, counts = np.unique(arrays['recording'], return_counts=True)
+  assert counts.max() > 1
+  one, other = np.flatnonzero(arrays['recording'] == names[counts.argmax()])[:2]
+  assert not np.array_equal(arrays['audio'][one], arrays['audio'][other])
+
+
+def test_the_sample_can_be_learned_from_either_modality(stored):
+  """Nearest mean of the training rows, which is far from 0.1 by chance."""
+  label = stored['train']['label']
+  for name in ('image', 'audio'):
+    one, other = (
+      stored[split][name].reshape(COUNTS[split], -1)
+      for split in ('train', 'test')
+    )
+    means = np.stack([one[label == i].mean(0) for i in range(10)])
+    distance = np.square(other[:, None] - means).sum(-1)
+    assert np.mean(distance.argmin(1) == stored['test']['label']) > 0.9
+
+
+def test_a_second_preparation_gives_equal_values(sample, stored, tmp_path):
+  again = arrays_of(sample, tmp_path, 'validation')
+  assert again.keys() == stored['validation'].keys()
+  for name, values in again.items():
+    assert values.tobytes() == stored['validation'][name].tobytes()
+
+
+def test_both_configurations_prepare_from_one_folder(sample, data_dir):
+  published = sources.open_source(
+    'av_mnist',
+    config='multibench',
+    split='train',
+    data_dir=data_dir,
+    manual_dir=sample,
+  )
+  assert len(published) == COUNTS['train']
+  assert published[0].keys() == opened(None, data_dir)[0].keys() - {'recording'}
+
+
+def test_the_default_stays_the_published_one(tmp_path):
+  builder = av_mnist_dataset_builder.Builder(data_dir=tmp_path)
+  assert builder.builder_config.name == 'multibench'
+  assert 'vielzeuf2018centralnet' in builder.info.citation
+
+
+# The steps.
+
+
+@pytest.mark.parametrize('share', [0.2, 0.25, 0.251, 0.6])
+def test_the_fewest_components_are_kept_that_hold_the_energy(
+  monkeypatch, share
+):
+  """Four axes with shares of 1/2, 1/4, 3/20 and 1/10, in shuffled columns."""
+  monkeypatch.setattr(rebuild, 'KEPT_ENERGY', share)
+  scale = np.sqrt([0.15, 0.5, 0.1, 0.25])
+  pictures = np.concatenate([np.diag(scale), -np.diag(scale)]) * 40 + 70
+  projection = rebuild.fit(pictures)
+  expected = [1] if share <= 0.5 else [1, 3]
+  kept = np.flatnonzero(np.abs(projection.components).max(axis=1) > 0.5)
+  assert kept.tolist() == expected
+  np.testing.assert_allclose(projection.mean, 70)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+  random = np.random.RandomState(3)
+  pictures = random.randint(0, 256, (50, 12)).astype(np.uint8)
+  whole = rebuild.fit(pictures)(pictures)
+  monkeypatch.setattr(rebuild, '_ROWS', 7)
+  np.testing.assert_allclose(rebuild.fit(pictures)(pictures), whole, atol=1e-3)
+
+
+def test_pictures_outside_the_range_of_the_training_split_are_clipped():
+  projection = rebuild.fit(np.array([[10.0, 5], [20, 5], [14, 5]]))
+  np.testing.assert_allclose(
+    projection(np.array([[0.0, 5], [15, 5], [99, 5]]))[:, 0],
+    # From the lowest number of all, 5, to the highest, 20.
+    [0, 255 * 10 / 15, 255],
+    rtol=1e-6,
+  )
+
+
+def test_equal_pictures_have_no_components():
+  with pytest.raises(ValueError, match='are equal'):
+    rebuild.fit(np.full((4, 9), 7))
+
+
+@pytest.mark.parametrize('decibels', [-5.0, 0.0, 12.0])
+def test_the_noise_has_the_stated_level_and_is_white(monkeypatch, decibels):
+  monkeypatch.setattr(rebuild, 'NOISE_DECIBELS', decibels)
+  values = 0.3 * np.sin(np.arange(8000) * 0.4)
+  noise = rebuild.add_noise(values, np.random.RandomState(2)) - values
+  ratio = 10 * np.log10(np.mean(values**2) / np.mean(noise**2))
+  assert ratio == pytest.approx(decibels, abs=1e-6)
+  # Neighbours are uncorrelated and the four quarters of the band equal.
+  assert abs(np.corrcoef(noise[1:], noise[:-1])[0, 1]) < 0.05
+  power = np.abs(np.fft.rfft(noise)[1:]) ** 2
+  quarters = power.reshape(4, -1).sum(axis=1) / power.sum()
+  np.testing.assert_allclose(quarters, 0.25, atol=0.02)
+
+
+def test_recordings_of_a_digit_are_drawn_equally_often():
+  names = {0: ['a'], 1: ['b', 'c', 'd']}
+  drawn = rebuild.pair([1] * 3000, names, seed=5)
+  for name in names[1]:
+    assert drawn.count(name) == pytest.approx(1000, abs=100)
+  assert drawn == rebuild.pair([1] * 3000, names, seed=5)
+  assert drawn != rebuild.pair([1] * 3000, names, seed=6)
+
+
+def test_a_spectrogram_has_its_cells_where_they_belong():
+  """A tone of 500 Hz, then a softer one of 3,000 Hz: rows 14 and 84 of 112."""
+  time = np.arange(8000) / rebuild.RATE
+  values = np.where(
+    time < 0.5,
+    np.sin(2 * np.pi * 500 * time),
+    0.1 * np.sin(2 * np.pi * 3000 * time),
+  )
+  picture = rebuild.spectrogram(values)
+  assert picture.shape == (112, 112) and picture.dtype == np.float32
+  assert abs(int(picture[:, 20].argmax()) - 14) <= 1
+  assert abs(int(picture[:, 90].argmax()) - 84) <= 1
+  # A tenth of the amplitude is 20 dB less: 255 (1 - 20 / 60).
+  assert picture[:, 20].max() == pytest.approx(255, abs=10)
+  assert picture[:, 90].max() == pytest.approx(170, abs=10)
+  assert picture[60, 20] == 0
+  # Louder by a factor, the picture is the same.
+  np.testing.assert_allclose(rebuild.spectrogram(7 * values), picture, atol=0.1)
+
+
+def test_a_spectrogram_is_that_of_the_stated_windows():
+  """Every window by itself, from the definition; the resizing is Pillow's."""
+  random = np.random.RandomState(4)
+  values = random.normal(size=2000) * np.linspace(0, 1, 2000)
+  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
+  spectra = [
+    np.abs(np.fft.rfft(window * values[begin : begin + 256])) ** 2
+    for begin in range(0, 2000 - 256 + 1, 64)
+  ]
+  power = np.array(spectra).T
+  assert power.shape == (129, 28)
+  decibels = np.maximum(10 * np.log10(power / power.max()), -60)
+  image = PIL.Image.fromarray((255 * (1 + decibels / 60)).astype(np.float32))
+  expected = image.resize((112, 112), PIL.Image.Resampling.BILINEAR)
+  np.testing.assert_allclose(
+    rebuild.spectrogram(values), np.asarray(expected), atol=1e-2
+  )
+
+
+def test_a_silent_recording_is_black():
+  silence = np.zeros(900)
+  noisy = rebuild.add_noise(silence, np.random.RandomState(0))
+  np.testing.assert_array_equal(
+    rebuild.spectrogram(noisy), np.zeros((112, 112))
+  )
+
+
+# Trees that are spelt otherwise, or broken.
+
+
+@pytest.mark.parametrize('spelling', ['unpacked', 'dotted', 'mislabelled'])
+def test_the_other_spellings_of_the_files(broken, spelling):
+  expected = digits.read(broken, 'test')
+  for path in list((broken / 'mnist').iterdir()):
+    data = gzip.decompress(path.read_bytes())
+    name = path.name.removesuffix('.gz')
+    path.unlink()
+    if spelling == 'unpacked':
+      (path.parent / name).write_bytes(data)
+    elif spelling == 'dotted':
+      name = re.sub(r'-idx(\d)', r'.idx\1', name)
+      (path.parent / name).write_bytes(data)
+    else:  # unpacked by a browser that left the name
+      path.write_bytes(data)
+  actual = digits.read(broken, 'test')
+  np.testing.assert_array_equal(actual.image, expected.image)
+  np.testing.assert_array_equal(actual.label, expected.label)
+
+
+def test_the_other_places_of_the_files(broken):
+  for path in list((broken / 'mnist').iterdir()):
+    path.rename(broken / path.name)
+  (broken / 'mnist').rmdir()
+  (broken / 'free-spoken-digit-dataset').mkdir()
+  expected = len(digits.recordings(broken)['train'][3])
+  (broken / 'recordings').rename(
+    broken / 'free-spoken-digit-dataset' / 'recordings'
+  )
+  assert len(digits.read(broken, 'train').image) == 24
+  assert len(digits.recordings(broken)['train'][3]) == expected == 12
+
+
+def test_hidden_files_are_no_recordings(broken):
+  (broken / 'recordings' / '._3_george_0.wav').write_bytes(b'x')
+  (broken / 'recordings' / 'LICENSE').write_text('x')
+  listed = digits.recordings(broken)
+  assert sum(len(p) for each in listed.values() for p in each.values()) == 200
+
+
+def test_a_wrong_folder_shows_the_tree_that_is_expected(tmp_path):
+  (tmp_path / 'manual' / 'other').mkdir(parents=True)
+  with pytest.raises(FileNotFoundError, match='train-images-idx3-ubyte'):
+    opened(tmp_path / 'absent', tmp_path / 'data')
+  with pytest.raises(FileNotFoundError) as caught:
+    opened(tmp_path / 'manual', tmp_path / 'data')
+  assert 'recordings/<digit>_<speaker>_<index>.wav' in str(caught.value)
+  assert 'Found: no file' in str(caught.value)
+
+
+def test_no_folder_of_recordings_shows_what_was_found(broken, tmp_path):
+  (broken / 'recordings').rename(broken / 'wavs')
+  with pytest.raises(FileNotFoundError, match='no folder recordings') as caught:
+    opened(broken, tmp_path / 'data')
+  assert 'mnist/t10k-images-idx3-ubyte.gz' in str(caught.value)
+  # Repaired, the same command works.
+  (broken / 'wavs').rename(broken / 'recordings')
+  assert len(opened(broken, tmp_path / 'data')) == 22
+
+
+def cut_packed(data):
+  return data[:-9]
+
+
+def cut_values(data):
+  return gzip.compress(gzip.decompress(data)[:-1])
+
+
+def lengthen(data):
+  return gzip.compress(gzip.decompress(data) + b'\0')
+
+
+def change_magic(data):
+  return gzip.compress(b'\0\0\x0d' + gzip.decompress(data)[3:])
+
+
+def cut_header(data):
+  return gzip.compress(gzip.decompress(data)[:6])
+
+
+def empty(data):
+  del data
+  return b''
+
+
+def flip_a_byte(data):
+  middle = len(data) // 2
+  return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
+def pointer(data):
+  del data
+  return b'version https://git-lfs.github.com/spec/v1\noid sha256:1\n'
+
+
+@pytest.mark.parametrize('kind', ['images', 'labels'])
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (cut_packed, 'truncated or damaged'),
+    (flip_a_byte, 'truncated or damaged'),
+    (cut_values, 'values; expected'),
+    (lengthen, 'values; expected'),
+    (change_magic, r'\[0, 0, 13, .\]; expected \[0, 0, 8, .\]'),
+    (cut_header, 'begins with'),
+    (empty, r'bytes \[\]'),
+    (pointer, 'git lfs pull'),
+  ],
+)
+def test_damaged_files_of_mnist_are_named(broken, kind, damage, message):
+  (path,) = (broken / 'mnist').glob(f'train-{kind}-*')
+  path.write_bytes(damage(path.read_bytes()))
+  with pytest.raises(ValueError, match=message) as caught:
+    digits.read(broken, 'train')
+  assert str(path) in str(caught.value)
+
+
+def test_pictures_and_labels_of_two_parts_are_refused(broken):
+  folder = broken / 'mnist'
+  (folder / 't10k-labels-idx1-ubyte.gz').replace(
+    folder / 'train-labels-idx1-ubyte.gz'
+  )
+  with pytest.raises(ValueError, match=r'\(24, 28, 28\); expected \(5, 28, 28'):
+    digits.read(broken, 'train')
+
+
+def test_labels_that_are_no_digits_are_refused(broken):
+  path = broken / 'mnist' / 'train-labels-idx1-ubyte.gz'
+  data = bytearray(gzip.decompress(path.read_bytes()))
+  data[8 + 3] = 10
+  data[8 + 7] = 255
+  path.write_bytes(gzip.compress(bytes(data)))
+  with pytest.raises(ValueError, match=r'2 labels.* 10 in row 3'):
+    digits.read(broken, 'train')
+
+
+@pytest.mark.parametrize(
+  'name', ['12_george_3.wav', '1_george.wav', 'x_george_1.wav', '1-a-2.wav']
+)
+def test_a_recording_of_another_name_is_refused(broken, name):
+  (broken / 'recordings' / '1_george_11.wav').rename(
+    broken / 'recordings' / name
+  )
+  with pytest.raises(ValueError, match='no recording') as caught:
+    digits.recordings(broken)
+  assert name in str(caught.value) and '7_jackson_32' in str(caught.value)
+
+
+def test_a_split_without_a_digit_is_refused(broken):
+  for path in (broken / 'recordings').glob('4_*_[56].wav'):
+    path.unlink()
+  with pytest.raises(ValueError, match=r'recording of \[4\] for validation'):
+    digits.recordings(broken)
+
+
+def test_fewer_recordings_than_published_are_told(broken, caplog):
+  digits.recordings(broken)
+  assert '200 recordings; the published data set has 3000' in caplog.text
+
+
+def test_pictures_without_a_readable_recording_are_counted(
+  sample, stored, tmp_path, caplog
+):
+  """Of every digit, all recordings of one speaker are damaged, in two ways."""
+  broken = shutil.copytree(sample, tmp_path / 'broken')
+  for path in (broken / 'recordings').glob('*_george_*.wav'):
+    if int(path.stem.split('_')[2]) % 2:
+      soundfile.write(path, np.full(255, 0.1), 8000, subtype='PCM_16')
+    else:
+      path.write_bytes(path.read_bytes()[:-100])
+  left = arrays_of(broken, tmp_path / 'data', 'train')
+  rows = _audit.table(
+    tmp_path / 'data' / 'av_mnist' / 'rebuilt' / '1.0.0', 'train'
+  )
+  names = stored['train']['recording']
+  expected = {
+    f'row {row}': 'too_short' if int(name.split('_')[2]) % 2 else 'corrupt'
+    for row, name in enumerate(names)
+    if 'george' in name
+  }
+  assert {each['key']: each['reason'] for each in rows} == expected
+  assert {'too_short', 'corrupt'} == set(expected.values())
+  assert 'george' in rows[0]['detail']
+  # What is left is what it was: damage moves no other picture.
+  kept = np.array(['george' not in name for name in names])
+  for name, values in stored['train'].items():
+    np.testing.assert_array_equal(left[name], values[kept])
+  assert f'{sum(kept)} items; the published one has 55000' in caplog.text

@@ -1,0 +1,410 @@
+"""Frames of a clip: which, how cropped and resized, how normalised."""
+
+import importlib
+import io
+import math
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.views import frames
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+
+
+def encoded(pixels):
+  """A picture's bytes, without loss (PNG), so that tests know its pixels."""
+  stream = io.BytesIO()
+  Image.fromarray(pixels).save(stream, 'PNG')
+  return stream.getvalue()
+
+
+def element(pictures):
+  values = np.empty(len(pictures), object)
+  values[:] = [encoded(p) for p in pictures]
+  return {'frames': values}
+
+
+def noise(height, width, seed=0):
+  random = np.random.RandomState(seed)
+  return random.randint(0, 256, [height, width, 3]).astype(np.uint8)
+
+
+def ramp(height, width):
+  """Red grows to the right, green grows downwards, blue is constant."""
+  pixels = np.full([height, width, 3], 77, np.uint8)
+  pixels[..., 0] = np.linspace(20, 230, width).round()
+  pixels[..., 1] = np.linspace(200, 50, height).round()[:, None]
+  return pixels
+
+
+def resized(pixels, height, width):
+  """Bilinear interpolation; a smaller picture averages what a pixel covers."""
+
+  def weights(before, after):
+    scale = before / after
+    reach = max(scale, 1)
+    matrix = np.zeros([after, before])
+    for i in range(after):
+      for j in range(before):
+        distance = abs(j + 0.5 - (i + 0.5) * scale) / reach
+        matrix[i, j] = max(0, 1 - distance)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+  rows = weights(pixels.shape[0], height)
+  columns = weights(pixels.shape[1], width)
+  return np.einsum('ih,hwc,jw->ijc', rows, pixels, columns)
+
+
+def torchvision_box(width, height, min_area, random):
+  """RandomResizedCrop's draws, in its order: rows before columns."""
+  for _ in range(10):
+    target = height * width * random.uniform(min_area, 1.0)
+    aspect = np.exp(random.uniform(np.log(0.75), np.log(4 / 3)))
+    w = int(np.round(np.sqrt(target * aspect)))
+    h = int(np.round(np.sqrt(target / aspect)))
+    if 0 < w <= width and 0 < h <= height:
+      i = random.integers(0, height - h + 1)
+      j = random.integers(0, width - w + 1)
+      return j, i, j + w, i + h
+  ratio = width / height
+  if ratio < 0.75:
+    w, h = width, int(np.round(width / 0.75))
+  elif ratio > 4 / 3:
+    w, h = int(np.round(height * 4 / 3)), height
+  else:
+    w, h = width, height
+  i, j = (height - h) // 2, (width - w) // 2
+  return j, i, j + w, i + h
+
+
+# Which frames.
+
+
+@pytest.mark.parametrize(
+  ('policy', 'length', 'num_frames', 'expected'),
+  [
+    ('first', 10, 4, [0, 1, 2, 3]),
+    ('first', 3, 3, [0, 1, 2]),
+    ('first', 2, 4, [0, 1, 1, 1]),
+    ('segments', 10, 3, [1, 4, 7]),
+    ('segments', 6, 3, [1, 3, 5]),
+    ('segments', 20, 4, [2, 7, 12, 17]),
+    ('segments', 5, 3, [0, 1, 2]),
+    ('segments', 9, 1, [4]),
+    ('segments', 2, 3, [0, 1, 1]),
+    ('segment_starts', 10, 3, [0, 3, 6]),
+    ('segment_starts', 9, 4, [0, 2, 4, 6]),
+    ('segment_starts', 1, 3, [0, 0, 0]),
+    ('ends', 10, 3, [0, 4, 9]),
+    ('ends', 11, 3, [0, 5, 10]),
+    ('ends', 2, 3, [0, 0, 1]),
+    ('ends', 1, 3, [0, 0, 0]),
+    ('ends', 7, 1, [0]),
+    ('ends', 10, 4, [0, 3, 6, 9]),
+  ],
+)
+def test_policies_choose_these_frames(policy, length, num_frames, expected):
+  chosen = frames.indices(policy, length, num_frames, None)
+  assert chosen.tolist() == expected
+  if policy != 'segments':
+    random = np.random.default_rng(0)
+    before = random.bit_generator.state
+    drawn = frames.indices(policy, length, num_frames, random)
+    assert drawn.tolist() == expected
+    assert random.bit_generator.state == before
+
+
+def test_training_draws_every_member_of_each_segment_and_no_other():
+  random = np.random.default_rng(3)
+  drawn = np.stack(
+    [frames.indices('segments', 14, 3, random) for _ in range(600)]
+  )
+  for segment in range(3):
+    # Segments of 4; the last 2 of 14 frames belong to none.
+    counts = np.bincount(drawn[:, segment] - 4 * segment, minlength=4)
+    assert len(counts) == 4
+    # 150 expected of each, with a standard deviation of 11.
+    assert counts.min() > 100
+  # Segments draw independently: standard error 0.04 of a correlation.
+  correlation = np.corrcoef(drawn.T)
+  np.testing.assert_allclose(correlation, np.eye(3), atol=0.17)
+
+
+@pytest.mark.parametrize('policy', frames.POLICIES)
+@pytest.mark.parametrize('random', [None, np.random.default_rng(0)])
+def test_a_clip_without_frames_is_refused(policy, random):
+  with pytest.raises(ValueError, match='got one without'):
+    frames.Frames(2, policy)({'frames': np.empty(0, object)}, random)
+
+
+def test_frames_come_in_the_order_of_the_policy():
+  clip = element([np.full([5, 4, 3], 20 * i, np.uint8) for i in range(10)])
+  for policy, expected in [('segments', [1, 4, 7]), ('ends', [0, 4, 9])]:
+    views = frames.Frames(3, policy, size=2)(clip, None)
+    levels = views.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(levels, 20 * np.array(expected), atol=1e-3)
+
+
+# Cropping.
+
+
+@pytest.mark.parametrize(
+  ('width', 'height', 'min_area'),
+  [(340, 256, 0.08), (120, 300, 0.25), (7, 5, 0.08), (900, 40, 0.9)],
+)
+def test_boxes_are_torchvisions(width, height, min_area):
+  ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
+  for _ in range(200):
+    box = frames.random_box(width, height, min_area, ours)
+    assert box == torchvision_box(width, height, min_area, theirs)
+  # Both have drawn the same number of times.
+  assert ours.random() == theirs.random()
+
+
+@pytest.mark.parametrize('min_area', [0.08, 0.25])
+def test_boxes_lie_in_the_frame_and_vary_in_area_ratio_and_place(min_area):
+  random = np.random.default_rng(2)
+  width, height = 400, 350
+  left, top, right, bottom = np.transpose(
+    [frames.random_box(width, height, min_area, random) for _ in range(2000)]
+  )
+  assert left.min() >= 0 and top.min() >= 0
+  assert right.max() <= width and bottom.max() <= height
+  area = (right - left) * (bottom - top) / (width * height)
+  ratio = np.log((right - left) / (bottom - top))
+  # Rounding to whole pixels changes a small box by up to 1 %.
+  assert min_area * 0.98 < area.min() < min_area + 0.05
+  assert area.max() > 0.9
+  assert abs(ratio.min() + math.log(4 / 3)) < 0.02
+  assert abs(ratio.max() - math.log(4 / 3)) < 0.02
+  # Near the middle of the areas most boxes fit and draws are uniform.
+  small = area < 0.5
+  expected = (min_area + 0.5) / 2
+  np.testing.assert_allclose(area[small].mean(), expected, atol=0.02)
+  slack = width - (right - left)
+  assert abs(np.mean(left[slack > 50] / slack[slack > 50]) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(
+  ('width', 'height', 'expected'),
+  [
+    # Too wide, too high, and just right for the largest crop in the middle.
+    (101, 12, (42, 0, 58, 12)),
+    (12, 101, (0, 42, 12, 58)),
+    (4, 3, (0, 0, 4, 3)),
+  ],
+)
+def test_a_box_that_never_fits_is_the_largest_in_the_middle(
+  width, height, expected
+):
+  class Unlucky:
+    """Draws the largest area and a ratio that fits no frame but a square."""
+
+    def uniform(self, low, high):
+      return high if low > 0 else (low if width > height else high) * 0.5
+
+  box = frames.random_box(width, height, 1.0, Unlucky())
+  assert box == expected
+
+
+def test_training_crops_resizes_and_then_mirrors():
+  pixels = noise(30, 44)
+  view = frames.Frames(1, 'first', size=9)
+  mirrored = 0
+  for seed in range(12):
+    (picture,) = view(element([pixels]), np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    left, top, right, bottom = torchvision_box(44, 30, 0.08, random)
+    expected = resized(pixels[top:bottom, left:right], 9, 9)
+    if random.random() < 0.5:
+      expected = expected[:, ::-1]
+      mirrored += 1
+    # Pillow rounds to whole numbers twice, after rows and after columns.
+    np.testing.assert_allclose(picture, expected, atol=1.1)
+  assert 0 < mirrored < 12
+
+
+def test_half_of_the_frames_are_mirrored():
+  view = frames.Frames(400, 'first', size=4, crop='whole')
+  views = view(element([ramp(4, 4)]), np.random.default_rng(0))
+  plain = view(element([ramp(4, 4)]), None)[0]
+  is_plain = np.all(views == plain, axis=(1, 2, 3))
+  is_mirrored = np.all(views == plain[:, ::-1], axis=(1, 2, 3))
+  assert np.all(is_plain ^ is_mirrored)
+  # 200 expected, with a standard deviation of 10.
+  assert 160 < is_mirrored.sum() < 240
+
+
+def test_each_frame_draws_its_own_crop_unless_the_clip_shares_one():
+  clip = element([ramp(60, 80)] * 8)
+  own = frames.Frames(8, 'first', size=8)
+  assert len(np.unique(own(clip, np.random.default_rng(4)), axis=0)) == 8
+  shared = frames.Frames(8, 'first', size=8, per_clip=True)
+  draws = [shared(clip, np.random.default_rng(seed)) for seed in range(6)]
+  for views in draws:
+    assert len(np.unique(views, axis=0)) == 1
+  assert len(np.unique([views[0] for views in draws], axis=0)) == 6
+
+
+def test_a_shared_crop_fits_frames_of_other_sizes():
+  clip = element([ramp(60, 80), ramp(30, 40), ramp(90, 20)])
+  view = frames.Frames(3, 'first', size=8, per_clip=True)
+  views = view(clip, np.random.default_rng(0)).astype(float)
+  # The same share of a frame half as large, but for rounding.
+  np.testing.assert_allclose(views[0], views[1], atol=8)
+
+
+def test_training_depends_on_the_generator_and_on_nothing_else():
+  clip = element([noise(20, 30, seed) for seed in range(9)])
+  for per_clip in [False, True]:
+    view = frames.Frames(3, 'segments', size=6, per_clip=per_clip)
+    first, again, other = (
+      view(clip, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_whole_frames_are_resized_only():
+  pixels = ramp(21, 33)
+  view = frames.Frames(1, 'first', size=7, crop='whole')
+  trained = view(element([pixels]), np.random.default_rng(0))
+  evaluated = view(element([pixels]), None)
+  assert np.array_equal(trained, evaluated) or np.array_equal(
+    trained, evaluated[:, :, ::-1]
+  )
+
+
+def test_a_larger_smallest_area_shows_more_of_the_frame():
+  view = frames.Frames(50, 'first', size=4, min_area=0.9)
+  views = view(element([ramp(40, 50)]), np.random.default_rng(0))
+  # Red spans 210 levels from left to right; resized to 4, three quarters.
+  span = np.ptp(views[..., 0], axis=(1, 2))
+  assert span.min() > 0.75 * 210 * math.sqrt(0.9 * 0.75) - 5
+
+
+# Resizing and normalising.
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'size'), [(31, 47, 10), (12, 9, 20), (8, 8, 8)]
+)
+def test_evaluation_resizes_regardless_of_the_aspect_ratio(height, width, size):
+  pixels = noise(height, width)
+  (picture,) = frames.Frames(1, 'first', size=size)(element([pixels]), None)
+  expected = resized(pixels, size, size)
+  np.testing.assert_allclose(picture, expected, atol=1.1)
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'expected'),
+  [
+    # Resized to 12 x 18.
+    (24, 36, np.s_[:, 3:15]),
+    # To 12 x 17.5, cut to 17; of the surplus 5, 2.5 is rounded to even.
+    (24, 35, np.s_[:, 2:14]),
+    (40, 24, np.s_[4:16, :]),
+    (12, 12, np.s_[:, :]),
+  ],
+)
+def test_evaluation_may_cut_out_the_middle(height, width, expected):
+  pixels = ramp(height, width)
+  view = frames.Frames(1, 'first', size=12, evaluation='center_crop')
+  (picture,) = view(element([pixels]), None)
+  assert picture.shape == (12, 12, 3)
+  shorter = min(height, width)
+  whole = resized(pixels, int(12 * height / shorter), int(12 * width / shorter))
+  np.testing.assert_allclose(picture, whole[expected], atol=1.1)
+
+
+def test_pictures_are_bytes_of_their_colours():
+  stream = io.BytesIO()
+  colour = (200, 30, 90)
+  Image.new('RGB', (32, 24), colour).save(stream, 'JPEG', quality=100)
+  clip = {'frames': np.array([stream.getvalue()], object)}
+  for random in [None, np.random.default_rng(0)]:
+    views = frames.Frames(2, 'first', size=16)(clip, random)
+    assert views.shape == (2, 16, 16, 3)
+    assert views.dtype == np.uint8
+    # JPEG keeps a constant colour but for a level of rounding.
+    assert np.abs(views - np.float64(colour)).max() <= 1
+
+
+def test_the_device_normalises_every_channel_as_for_imagenet():
+  pictures = noise(24, 5, seed=3).reshape(2, 3, 4, 5, 3)
+  expected = (pictures / 255 - MEAN) / STD
+  on_device = frames.Frames(3, 'first').on_device
+  for finish in (jax.jit(on_device), jax.vmap(on_device), on_device):
+    finished = finish(jnp.asarray(pictures))
+    assert finished.dtype == jnp.float32
+    np.testing.assert_allclose(finished, expected, atol=2e-6)
+  scanned = jax.lax.scan(lambda _, x: (None, on_device(x)), None, pictures)[1]
+  np.testing.assert_allclose(scanned, expected, atol=2e-6)
+
+
+def test_pictures_are_not_normalised_twice():
+  on_device = frames.Frames(1, 'first').on_device
+  once = on_device(jnp.asarray(noise(4, 4)))
+  with pytest.raises(ValueError, match=r'uint8, got float32.*once only'):
+    jax.jit(on_device)(once)
+
+
+def test_pictures_made_in_place_are_the_same():
+  clip = element([noise(20, 30, seed) for seed in range(9)])
+  for random in (None, 5):
+    view = frames.Frames(3, 'segments', size=6)
+    # A row of a batch, and of what lay in its memory before.
+    rows = np.full([2, 3, 6, 6, 3], 99, np.uint8)
+    view.write(clip, random and np.random.default_rng(random), rows[1])
+    expected = view(clip, random and np.random.default_rng(random))
+    np.testing.assert_array_equal(rows[1], expected)
+    assert np.all(rows[0] == 99)
+
+
+def test_grey_pictures_have_three_equal_channels():
+  grey = element([np.full([6, 6], 128, np.uint8)])
+  views = frames.Frames(1, 'first', size=4)(grey, None)
+  assert views.shape == (1, 4, 4, 3)
+  assert np.all(views == 128)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'policy': 'last'}, r"policy 'last'.*first, segments"),
+    ({'crop': 'none'}, r"crop 'none'.*resized, whole"),
+    ({'evaluation': 'crop'}, r"evaluation 'crop'.*center_crop"),
+    ({'num_frames': 0}, 'num_frames.*0, 224'),
+    ({'size': 0}, 'size.*3, 0'),
+    ({'min_area': 0}, 'min_area.* 0'),
+    ({'min_area': 1.5}, r'min_area.*1\.5'),
+    ({'min_area': float('nan')}, 'min_area.*nan'),
+  ],
+)
+def test_options_outside_their_range_are_refused(changed, message):
+  options = {'num_frames': 3, 'policy': 'first'} | changed
+  with pytest.raises(ValueError, match=message):
+    frames.Frames(**options)
+
+
+def test_a_missing_entry_is_named():
+  view = frames.Frames(1, 'first', source='video')
+  with pytest.raises(ValueError, match=r"no 'video'.*frames"):
+    view(element([noise(4, 4)]), None)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'PIL', None)
+  monkeypatch.delitem(sys.modules, 'data_pipelines.views.frames')
+  with pytest.raises(ModuleNotFoundError, match=r"'mimo-jax\[data\]'") as error:
+    importlib.import_module('data_pipelines.views.frames')
+  assert error.value.name == 'PIL'

@@ -1,0 +1,409 @@
+"""Views and the transforms that apply them, alone and in the loader."""
+
+import dataclasses
+import inspect
+import io
+
+import grain
+import jax
+import numpy as np
+import pytest
+from ml_collections import config_dict
+from PIL import Image
+
+from data_pipelines import loader
+from data_pipelines import sources
+from data_pipelines import views
+from data_pipelines.views import audio
+from data_pipelines.views import frames
+from data_pipelines.views import sequences
+from experiments.core import data
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy:
+  """The sum of the stored values, and one draw in training."""
+
+  source: str
+
+  def __call__(self, element, random):
+    total = np.asarray(element[self.source].sum(), np.float64)
+    return total if random is None else total + random.random()
+
+
+def stored(row):
+  return {
+    'audio': np.arange(row, row + 4, dtype=np.int16),
+    'frames': np.array([b'1', b'2'], object),
+    'caption': np.array('what is said', object),
+    'label': np.array(row, np.int64),
+  }
+
+
+VIEWS = {'b': Noisy('audio'), 'a': Noisy('audio'), 'c': Noisy('audio')}
+
+
+def test_an_element_has_the_views_and_what_is_kept_and_nothing_else():
+  element = stored(3)
+  for keep in [(), ('label',), ('caption', 'label')]:
+    evaluated = views.EvaluationViews(VIEWS, keep).map(element)
+    trained = views.TrainingViews(VIEWS, keep).random_map(
+      element, np.random.default_rng(0)
+    )
+    assert evaluated.keys() == trained.keys() == {'a', 'b', 'c', *keep}
+    assert evaluated['a'] == 3 + 4 + 5 + 6
+    for name in keep:
+      assert evaluated[name] is trained[name] is element[name]
+  assert element.keys() == stored(3).keys()
+
+
+def test_the_label_is_kept_unless_said_otherwise():
+  assert views.EvaluationViews({}).map(stored(5)) == {'label': 5}
+  training = views.TrainingViews({})
+  assert training.random_map(stored(5), np.random.default_rng(0)) == {
+    'label': 5
+  }
+
+
+def test_a_view_may_take_the_name_of_what_it_replaces():
+  element = {'x': np.array([2.0, 4.0]), 'label': np.array(1)}
+  evaluation = views.EvaluationViews({'x': views.Scaled('x', 4)})
+  assert evaluation.map(element)['x'].tolist() == [0.5, 1]
+  assert element['x'].tolist() == [2, 4]
+
+
+def test_views_draw_in_the_order_of_their_names():
+  orders = [VIEWS, dict(sorted(VIEWS.items())), dict(reversed(VIEWS.items()))]
+  drawn = [
+    views.TrainingViews(order).random_map(stored(1), np.random.default_rng(7))
+    for order in orders
+  ]
+  random = np.random.default_rng(7)
+  expected = {name: 10 + random.random() for name in 'abc'}
+  for element in drawn:
+    assert {name: element[name] for name in 'abc'} == expected
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'keep': ['label', 'text']}, r"no 'text'.*audio, caption, frames, label"),
+    ({'views': {'x': views.Score('mood')}}, r"no 'mood'.*audio, caption"),
+  ],
+)
+def test_a_missing_entry_is_named(changed, message):
+  arguments = {'views': VIEWS} | changed
+  with pytest.raises(ValueError, match=message):
+    views.EvaluationViews(**arguments).map(stored(0))
+  with pytest.raises(ValueError, match=message):
+    views.TrainingViews(**arguments).random_map(
+      stored(0), np.random.default_rng(0)
+    )
+
+
+@pytest.mark.parametrize('kind', [views.TrainingViews, views.EvaluationViews])
+def test_a_name_is_a_views_or_kept_and_not_both(kind):
+  with pytest.raises(ValueError, match=r"both for \['label'\]"):
+    kind({'label': views.SevenClassLabel(), 'x': views.Score()})
+
+
+def test_every_view_can_be_named_in_a_config():
+  defined = {
+    name: value
+    for module in (audio, frames, sequences)
+    for name, value in vars(module).items()
+    if inspect.isclass(value) and value.__module__ == module.__name__
+  }
+  assert len(defined) == 12
+  for name, value in defined.items():
+    assert getattr(views, name) is value
+
+
+def test_views_of_equal_options_are_equal():
+  assert views.Frames(3, 'ends') == views.Frames(3, 'ends')
+  assert views.Stft3s() != views.Stft3s(sample_rate=8000)
+
+
+# In the loader.
+
+
+def training_batches(**options):
+  source = [stored(row) for row in range(6)]
+  batches = loader.loader(
+    source,
+    batch_size=4,
+    seed=2,
+    transforms=[views.TrainingViews(VIEWS)],
+    **options,
+  )
+  try:
+    return [next(batches) for _ in range(6)]
+  finally:
+    batches.close()
+
+
+def test_training_draws_anew_in_every_epoch():
+  batches = training_batches()
+  drawn = np.concatenate(
+    [batch['a'] - (4 * batch['label'] + 6) for batch in batches]
+  )
+  # 24 elements: 4 epochs of 6, and no two share a draw.
+  assert len(np.unique(drawn)) == 24
+  assert drawn.min() >= 0 and drawn.max() < 1
+
+
+def test_workers_change_nothing():
+  for actual, expected in zip(
+    training_batches(num_workers=1), training_batches(), strict=True
+  ):
+    assert actual.keys() == expected.keys() == {'a', 'b', 'c', 'label'}
+    for name in actual:
+      np.testing.assert_array_equal(actual[name], expected[name])
+
+
+def test_evaluation_needs_no_seed_and_repeats_itself():
+  source = [stored(row) for row in range(3)]
+  evaluation = views.EvaluationViews(VIEWS)
+  assert isinstance(evaluation, grain.transforms.Map)
+  batches = loader.evaluation_batches(
+    source, batch_size=2, transforms=[evaluation]
+  )
+  for _ in range(2):
+    first, second = batches
+    assert first['a'].tolist() == [6, 10]
+    assert second['a'].tolist() == [14, 0]
+    assert second['mask'].tolist() == [True, False]
+
+
+def test_training_views_are_refused_in_an_evaluation_without_a_seed():
+  with pytest.raises(ValueError, match='seed'):
+    loader.evaluation_batches(
+      [stored(0)], batch_size=1, transforms=[views.TrainingViews(VIEWS)]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyInPlace(Noisy):
+  """The same, and as the loader would rather have it."""
+
+  def write(self, element, random, out):
+    assert np.shape(out) == ()
+    out[...] = 1000 + self(element, random)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AsAWhole(grain.transforms.RandomMap):
+  """Views of which the loader does not know that they can be made in turn."""
+
+  views: views.TrainingViews
+
+  def random_map(self, element, rng):
+    return self.views.random_map(element, rng)
+
+
+def assert_same(actual, expected):
+  assert actual.keys() == expected.keys()
+  for name in actual:
+    assert actual[name].dtype == expected[name].dtype
+    np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize('others', [(), ('shifted',)])
+def test_views_made_in_turn_are_those_made_an_element_at_a_time(others):
+  # Batches of more than a group, over the ends of epochs.
+  source = [stored(row) for row in range(50)]
+  batch_size = loader._GROUP + 9
+
+  class Shifted(grain.transforms.RandomMap):
+    def random_map(self, element, rng):
+      return element | {'audio': element['audio'] + rng.integers(1000)}
+
+  training = views.TrainingViews(VIEWS)
+  assert isinstance(training, loader.ByEntry)
+  assert not isinstance(AsAWhole(training), loader.ByEntry)
+  in_turn, one_by_one = (
+    loader.loader(
+      source,
+      batch_size=batch_size,
+      seed=2,
+      shard_index=1,
+      shard_count=2,
+      transforms=[*(Shifted() for _ in others), last],
+    )
+    for last in (training, AsAWhole(training))
+  )
+  assert batch_size > loader._GROUP
+  for _ in range(3):
+    assert_same(next(in_turn), next(one_by_one))
+  in_turn.set_state({**in_turn.get_state(), 'next_batch': 1})
+  one_by_one.set_state({**one_by_one.get_state(), 'next_batch': 1})
+  assert_same(next(in_turn), next(one_by_one))
+
+
+def test_evaluation_in_turn_fills_up_with_zeros():
+  rows = 2 * loader._GROUP + 3
+  batches = list(
+    loader.evaluation_batches(
+      [stored(row) for row in range(rows)],
+      batch_size=loader._GROUP + 5,
+      transforms=[views.EvaluationViews(VIEWS)],
+    )
+  )
+  assert len(batches) == 2
+  for name in ('a', 'label', 'mask'):
+    every = np.concatenate([batch[name] for batch in batches])
+    row = np.arange(rows)
+    expected = {'a': 4 * row + 6, 'label': row, 'mask': row >= 0}[name]
+    np.testing.assert_array_equal(every[:rows], expected)
+    assert len(every) == rows + 7 and not every[rows:].any()
+
+
+def test_a_view_that_writes_in_place_is_asked_to():
+  made = {'a': Noisy('audio'), 'b': NoisyInPlace('audio'), 'c': Noisy('audio')}
+  source = [stored(row) for row in range(6)]
+  (plain, in_place) = (
+    next(
+      loader.loader(
+        source, batch_size=6, seed=3, transforms=[views.TrainingViews(each)]
+      )
+    )
+    for each in (VIEWS, made)
+  )
+  # The first one tells the form; it is made as any other.
+  np.testing.assert_allclose(
+    in_place['b'] - plain['b'], [0] + [1000] * 5, atol=1e-9
+  )
+  for name in ('a', 'c', 'label'):
+    np.testing.assert_array_equal(in_place[name], plain[name])
+
+
+def test_the_filter_bank_in_place_is_the_one_by_itself():
+  view = audio.FilterBank()
+  assert isinstance(view, loader.InPlace)
+  samples = np.random.RandomState(0).randint(-(2**15), 2**15, 200_000)
+  rows = np.full([2, 1024, 128, 1], np.nan, np.float32)
+  for length in (100, 40_000, 200_000):
+    element = {'audio': samples[:length].astype(np.int16)}
+    view.write(element, None, rows[1])
+    np.testing.assert_array_equal(rows[1], view(element, None))
+  assert np.all(np.isnan(rows[0]))
+
+
+def test_a_batch_that_was_handed_out_stays_as_it_is():
+  batches = loader.loader(
+    [stored(row) for row in range(40)],
+    batch_size=8,
+    seed=0,
+    transforms=[views.TrainingViews(VIEWS)],
+  )
+  kept = [next(batches) for _ in range(5)]
+  copies = [{k: v.copy() for k, v in batch.items()} for batch in kept]
+  for _ in range(10):
+    next(batches)
+  for batch, copy in zip(kept, copies, strict=True):
+    assert_same(batch, copy)
+
+
+# What is left to the device.
+
+
+def clip(row):
+  """Two frames, each of one colour."""
+  encoded = []
+  for shade in (row, 200 - row):
+    stream = io.BytesIO()
+    Image.new('RGB', (8, 6), (shade, 90, 3 * row)).save(stream, 'PNG')
+    encoded.append(stream.getvalue())
+  return stored(row) | {'frames': np.array(encoded, object)}
+
+
+def config_of(noise):
+  frames_ = {'name': 'Frames', 'num_frames': 2, 'policy': 'first', 'size': 4}
+  return config_dict.ConfigDict(
+    {
+      'data': {
+        'name': 'clips',
+        'config': None,
+        'views': {
+          'face': frames_,
+          'sound': {'name': 'Scaled', 'source': 'audio', 'divisor': 2},
+        },
+        'train_fraction': 1.0,
+        'batch_size': 6,
+        'standardize': False,
+        'in_memory': False,
+        'noise': noise,
+        'num_workers': 0,
+        'num_threads': 0,
+      },
+      'model': {'encoders': {'face': {}, 'sound': {}}},
+      'evaluation': {'batch_size': 4},
+      'target': 'label',
+    }
+  )
+
+
+def normalised(pictures):
+  mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+  return (pictures / 255 - mean) / std
+
+
+@pytest.fixture
+def opened(monkeypatch):
+  """Noise -> the batches of a configuration's training and evaluation."""
+  rows = [clip(row) for row in range(6)]
+  monkeypatch.setattr(sources, 'open_source', lambda *_, **__: rows)
+
+  def run(noise):
+    loaded = data.open_data(config_of(noise), seed=1)
+    return [next(loaded.train), *loaded.evaluation('test')]
+
+  return run
+
+
+def test_pictures_travel_as_bytes_and_are_finished_on_the_device(opened):
+  finish = data.finish(config_of(0.0))
+  for batch in opened(0.0):
+    assert batch['face'].dtype == np.uint8
+    finished = jax.jit(finish)(batch)
+    assert finished.keys() == batch.keys()
+    np.testing.assert_allclose(
+      finished['face'], normalised(batch['face']), atol=2e-6
+    )
+    for name in batch.keys() - {'face'}:
+      np.testing.assert_array_equal(finished[name], batch[name])
+    # A part of a batch, and with an axis of seeds.
+    seeds = {'face': np.stack([batch['face'], batch['face'][::-1]])}
+    expected = normalised(seeds['face'])
+    for each in (finish, jax.vmap(finish)):
+      np.testing.assert_allclose(each(seeds)['face'], expected, atol=2e-6)
+
+
+def test_training_noise_is_in_the_units_of_what_is_finished(opened):
+  plain, noisy = opened(0.0), opened(1e-3)
+  finish = data.finish(config_of(1e-3))
+  for batch in noisy:
+    assert finish(batch).keys() == batch.keys()
+    assert all(finish(batch)[name] is batch[name] for name in batch)
+  # Of a colour each: whatever the crop, pictures are the same.
+  added = noisy[0]['face'] - normalised(plain[0]['face'])
+  assert noisy[0]['face'].dtype == np.float32
+  # 576 draws: a standard error of 3 %.
+  assert 0.9e-3 < added.std() < 1.1e-3
+  for clean, batch in zip(plain[1:], noisy[1:], strict=True):
+    np.testing.assert_allclose(
+      batch['face'][batch['mask']],
+      normalised(clean['face'])[clean['mask']],
+      atol=2e-6,
+    )
+
+
+def test_nothing_is_left_to_the_device_without_such_views():
+  config = config_of(0.0)
+  config.data.views = {}
+  batch = {'face': np.zeros(3, np.uint8)}
+  assert data.finish(config)(batch)['face'] is batch['face']
+  assert isinstance(views.Frames(1, 'first'), views.DeviceView)
+  assert not isinstance(views.Scaled('image', 255), views.DeviceView)
+  whole = views.Finished(views.Frames(1, 'first'))
+  assert not isinstance(whole, views.DeviceView | loader.InPlace)

@@ -1,0 +1,194 @@
+"""More rows than fit at once: balanced in each part, or on the whole."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmark import memory
+from experiments.benchmark import timing
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import parallel
+from experiments.core import training
+from tests import running
+
+
+def smoke(batches, balance, **changes):
+  """A configuration that accumulates, with plain gradient descent."""
+  config = handwritten.get_config('two,smoke')
+  config.optimizer = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.0}
+  config.accumulation = {'batches': batches, 'balance': balance}
+  with config.unlocked():
+    config.update(changes)
+  return config
+
+
+def run(config, batches):
+  """States after each batch, and the last metrics."""
+  experiment = training.make(config, 15)
+  state = jax.jit(experiment.init)(jax.random.key(3), batches[0])
+  step = jax.jit(experiment.train_step)
+  states = [state]
+  for batch in batches:
+    state, metrics = step(state, batch)
+    states.append(state)
+  return states, metrics
+
+
+@pytest.mark.parametrize('rule', ['mimo', 'mgda'])
+def test_accumulated_losses_give_the_step_of_the_whole_batch(rule):
+  config = smoke(4, 'accumulated')
+  with config.unlocked():
+    config.weighting = {'name': rule}
+  batches = running.batches_of(config, 0, 2)
+  cut, metrics = run(config, batches)
+  config.accumulation.batches = 1
+  whole, expected = run(config, batches)
+  chex.assert_trees_all_close(
+    cut[-1].params, whole[-1].params, rtol=1e-4, atol=1e-6
+  )
+  chex.assert_trees_all_close(metrics, expected, rtol=1e-4)
+
+
+def test_each_part_is_balanced_and_the_optimizer_gets_the_mean():
+  config = smoke(2, 'each')
+  batches = running.batches_of(config, 1, 4)
+  states, _ = run(config, batches)
+  start, waiting, moved, *_ = states
+  chex.assert_trees_all_equal(waiting.params, start.params)
+  # What each batch would have done alone, from where both began.
+  config.accumulation.batches = 1
+  alone = []
+  for batch in batches[:2]:
+    (before, after), _ = run(config, [batch])
+    chex.assert_trees_all_equal(before.params, start.params)
+    alone.append(after.params)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *alone)
+  chex.assert_trees_all_close(moved.params, mean, rtol=1e-5, atol=1e-7)
+  chex.assert_trees_all_equal(states[3].params, moved.params)
+  assert int(states[-1].step) == 4
+
+
+def test_a_part_that_is_not_finite_is_left_out():
+  config = smoke(2, 'each')
+  good, bad, other = running.batches_of(config, 2, 3)
+  bad = bad | {'pix': np.full_like(bad['pix'], np.nan)}
+  with_bad, _ = run(config, [good, bad, other])
+  without, _ = run(config, [good, other])
+  chex.assert_trees_all_close(
+    with_bad[-1].params, without[-1].params, rtol=1e-6
+  )
+  chex.assert_tree_all_finite(with_bad[-1].params)
+
+
+def test_schedules_count_steps_not_updates():
+  config = smoke(2, 'each')
+  with config.unlocked():
+    config.optimizer = {
+      'name': 'sgd',
+      'learning_rate': {
+        'name': 'exponential_decay',
+        'init_value': 1.0,
+        'transition_steps': 4,
+        'decay_rate': 0.5,
+        'staircase': True,
+      },
+    }
+  optimizer = training._make_optimizer(config, updates_per_step=1)
+  state = optimizer.init(np.float32(0))
+  moved = []
+  for _ in range(4):  # eight steps
+    update, state = optimizer.update(np.float32(1), state)
+    moved.append(float(update))
+  assert moved == [-1.0, -1.0, -0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+  ('batches', 'balance', 'method', 'message'),
+  [
+    (0, 'each', 'weighted', 'batches of at least 1'),
+    (2, 'all', 'weighted', "'each' or 'accumulated'"),
+    (2, 'each', 'mla', 'updates 2 times a batch'),
+    (2, 'accumulated', 'pmr', "'pmr' is not known to be a mean"),
+  ],
+)
+def test_what_cannot_be_accumulated_is_refused(
+  batches, balance, method, message
+):
+  config = smoke(batches, balance)
+  config.method.name = method
+  with pytest.raises(ValueError, match=message):
+    training.make(config, 15)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+  config = smoke(7, 'accumulated')
+  batch = running.batches_of(config, 0, 1)[0]
+  experiment = training.make(config, 15)
+  state = experiment.init(jax.random.key(0), batch)
+  with pytest.raises(ValueError, match=r'batches=7'):
+    experiment.train_step(state, batch)
+
+
+def test_a_donated_state_gives_its_memory_to_the_next():
+  config = smoke(1, 'each')
+  assert config.donate_state
+  batch, _ = running.batches_of(config, 0, 2)
+  configs = {'default': config}
+  for name, values in {
+    'kept': {'donate_state': False},
+    'two steps': {'accumulation.batches': 2},
+  }.items():
+    configs[name] = configuration.with_values(config, values)
+  needs = memory.measure(configs, batch, 2)
+  state = jax.eval_shape(
+    training.make(config, 15).init, jax.random.key(0), batch
+  )
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  saved = needs['kept'].megabytes - needs['default'].megabytes
+  # No more than the state; less by what dies before the peak is reached.
+  assert 0.5 * size / 1e6 < saved < 1.02 * size / 1e6
+  # Half of the rows at a time: less than the state has more, in gradients.
+  assert size / 1e6 < needs['two steps'].megabytes < needs['kept'].megabytes
+
+
+@pytest.mark.parametrize('donate', [True, False])
+def test_only_a_donated_state_is_used_up(donate):
+  layout = parallel.make_layout('single')
+  step = parallel.compile_step(
+    layout, lambda state, batch: (state + batch, ()), None, donate
+  )
+  state = jnp.ones(1000)
+  new, _ = step(state, jnp.ones(1000))
+  assert float(new[0]) == 2
+  assert state.is_deleted() == donate
+
+
+def test_the_table_of_memory_stands_beside_the_default():
+  def need(milliseconds, megabytes):
+    times = timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
+    return memory.Need(times, megabytes)
+
+  text = memory.table(
+    {'default': need([10, 20, 30], 8.0), 'less': need([15, 32, 45], 2.0)}
+  )
+  assert text.splitlines()[2].split() == ['less', '32.0', '1.50', '2.0', '0.25']
+
+
+def test_every_way_to_need_less_memory_is_a_value_of_the_configuration():
+  variants = memory.variants(16)
+  default = dict(configuration.flatten(variants.pop('default')))
+  for name, config in variants.items():
+    changed = {
+      key
+      for key, value in configuration.flatten(config)
+      if value != default[key]
+    }
+    assert changed, name
+    assert all(
+      re.match(r'accumulation\.|donate_state$|model\.', key) for key in changed
+    )

@@ -1,0 +1,395 @@
+"""The benchmark: what it compares is the same, and its ratios are of rounds."""
+
+import importlib.util
+import itertools
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import mimo_jax
+from data_pipelines.av_mnist import tree
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import loading
+from experiments.benchmark import peers
+from experiments.benchmark import programs
+from experiments.benchmark import timing
+from experiments.configs import av_mnist
+from tests import running
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+# PyTorch is as large as all else together, and only these three tests need it.
+needs_peers = pytest.mark.skipif(
+  bool(peers.missing()), reason="TorchJD is not installed: '.[peers]'"
+)
+EVERY = mimo_jax.weightings.__all__
+# Those that draw numbers of their own, or stop before the solution.
+OTHERS = ('gradvac', 'graddrop', 'mgda', 'pcgrad')
+
+
+def run(*arguments):
+  """Runs the benchmark as a user does."""
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.benchmark', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+@pytest.fixture
+def flag():
+  """Sets flags of the benchmark for a while."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  return flagsaver.flagsaver
+
+
+def times(*rounds):
+  return timing.Times(np.array(rounds), min(rounds))
+
+
+def test_ratios_are_taken_within_rounds():
+  """A machine that is ten times slower in one round changes no ratio."""
+  ours, theirs = times(1.0, 20.0, 3.0), times(2.0, 60.0, 3.0)
+  assert timing.ratio(theirs, ours) == 2.0
+  comparison = timing.Comparison(ours, theirs)
+  assert comparison.ratio == 2.0
+  # Of the medians it would be 3 / 3.
+  assert comparison.ratio_of_fastest == 2.0
+  assert timing.Comparison(times(4.0, 5.0), times(2.0, 5.0)).ratio == 0.75
+  assert math.isnan(timing.Comparison(ours).ratio)
+
+
+def test_summary_is_the_median_and_names_the_least():
+  comparisons = {
+    name: timing.Comparison(times(2.0, 1.0), times(2.0 * factor, factor))
+    for name, factor in (('one', 3.0), ('two', 0.5), ('three', 2.0))
+  }
+  assert timing.summary(comparisons) == (
+    'median 2.00, least 0.50 (two); of the fastest calls: median 2.00, least'
+    ' 0.50 (two)'
+  )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A clock that stands still but for what programs add to `now`."""
+  clock = types.SimpleNamespace(now=0.0)
+  monkeypatch.setattr(
+    timing, 'time', types.SimpleNamespace(perf_counter=lambda: clock.now)
+  )
+  return clock
+
+
+def test_programs_are_called_in_turn_and_the_first_call_is_not_counted(clock):
+  called = []
+
+  def program(name):
+    def call():
+      clock.now += 0.01 if name in called else 9.0
+      called.append(name)
+
+    return call
+
+  taken = timing.interleaved({'a': program('a'), 'b': program('b')}, 3)
+  assert ''.join(called) == 'ab' + 'ba' + 'ab' + 'ba'
+  for each in taken.values():
+    np.testing.assert_allclose(each.rounds, [0.01, 0.01, 0.01])
+    np.testing.assert_allclose(each.fastest, 0.01)
+
+
+def test_no_more_rounds_begin_when_time_is_up(clock):
+  def call():
+    clock.now += 1.0
+
+  for seconds, rounds in ((0.0, 2), (3.5, 4), (99.0, 9)):
+    taken = timing.interleaved({'one': call}, 9, seconds)
+    assert taken['one'].rounds.shape == (rounds,)
+
+
+def test_short_programs_are_timed_over_many_calls(clock):
+  """So that a disturbed one does not count."""
+  number = 0
+
+  def call():
+    nonlocal number
+    number += 1
+    clock.now += 1.0 if number % 7 == 0 else 2.0**-10
+
+  taken = timing.interleaved({'one': call}, 4)['one']
+  assert taken.rounds.tolist() == [2.0**-10] * 4
+  # Two to see how long it takes; in each round, 6 that last 5 ms, and another.
+  assert number == 2 + 4 * (1 + 6)
+
+
+def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
+  ours, theirs = times(1e-3, 1e-3), times(2e-3, 3e-3)
+  text = timing.table(
+    {
+      'same': timing.Comparison(ours, theirs, 1e-5),
+      'known': timing.Comparison(ours, theirs, 0.5),
+      'unknown': timing.Comparison(ours, theirs, 0.5),
+      'broken': timing.Comparison(ours, theirs, math.nan),
+      'alone': timing.Comparison(ours),
+    },
+    'ms',
+    {'same': 'a reason', 'known': 'a reason', 'unknown': ''},
+  )
+  header, same, known, unknown, broken, alone = text.splitlines()
+  assert header.split() == [
+    *('ours', 'theirs', 'ratio', 'fastest', 'difference', 'rounds')
+  ]
+  assert same.split() == [
+    'same',
+    '1.00',
+    '2.50',
+    '2.50',
+    '2.00',
+    '1.0e-05',
+    '2',
+  ]
+  assert known.endswith('5.0e-01       2  a reason')
+  assert unknown.endswith('DIFFERS')
+  assert broken.endswith('DIFFERS')
+  assert alone.split() == ['alone', '1.00', '-', '-', '-', '-', '2']
+
+
+@pytest.mark.parametrize('size', [2, 3, 7])
+def test_rows_conflict_and_are_well_conditioned(size):
+  rows = programs.conflicting_rows(size, 20_000)
+  assert rows.shape == (size, 20_000)
+  assert rows.dtype == np.float32
+  gramian = rows.astype(np.float64) @ rows.T
+  lengths = np.sqrt(np.diagonal(gramian))
+  assert np.linalg.cond(gramian) < 50
+  assert np.all(np.diagonal(gramian / lengths / lengths[:, None], 1) < -0.3)
+  assert lengths.min() > 0.6 and lengths.max() < 2.5
+  assert np.ptp(lengths) > 0.1
+
+
+def test_resnet18_has_62_leaves():
+  """The numbers of torchvision's resnet18(num_classes=10)."""
+  shapes = programs.resnet18_shapes()
+  assert len(shapes) == 62
+  assert sum(math.prod(shape) for shape in shapes) == 11_181_642
+  assert sum(len(shape) == 4 for shape in shapes) == 20
+
+
+def test_gradients_hold_the_rows_in_order():
+  rows = np.arange(22.0, dtype=np.float32).reshape(2, 11)
+  shapes = [(2, 3), (1,), (4,)]
+  gradients = programs.as_gradients(rows, shapes)
+  for i, gradient in enumerate(gradients.values()):
+    assert [leaf.shape for leaf in gradient] == shapes
+    flat = np.concatenate([np.ravel(leaf) for leaf in gradient])
+    assert flat.tolist() == rows[i].tolist()
+
+
+@pytest.mark.parametrize('name', ['mean', 'mgda', 'trimmed_mean'])
+def test_direction_is_that_of_the_rule(name):
+  rows = programs.conflicting_rows(3, 50)
+  program = programs.direction(
+    name, programs.as_gradients(rows, [(40,), (2, 5)])
+  )
+  rule = getattr(mimo_jax.weightings, name)()
+  observation = mimo_jax.Observation(
+    jnp.ones(3), jnp.array(rows @ rows.T), jnp.array(rows)
+  )
+  weights = rule.update(observation, rule.init(3))[0]
+  expected = mimo_jax.combine(jnp.array(rows), weights)
+  np.testing.assert_allclose(
+    program.direction(program.run()), expected, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_weights_of_rules_with_any_needs_are_timed():
+  root = np.array([[1.0, 0.0, 0.0], [-0.5, 0.8, 0.0], [0.3, 0.4, 2.0]])
+  rules = {name: getattr(mimo_jax.weightings, name)() for name in EVERY}
+  one_of_each = {
+    (rule.needs, rule.extra_args): name
+    for name, rule in rules.items()
+    if rule.needs != 'jacobian'
+  }
+  assert len(one_of_each) >= 4
+  for name in one_of_each.values():
+    program = programs.weights(name, root.astype(np.float32))
+    weights = np.asarray(program.run()[0], np.float64)
+    assert weights.shape == (3,)
+    assert np.all(np.isfinite(weights)), name
+    np.testing.assert_allclose(
+      program.direction(program.run()), weights @ root, rtol=1e-6
+    )
+
+
+def test_passes_compute_what_they_say():
+  rows = programs.conflicting_rows(3, 500)
+  result = {name: run() for name, run in programs.passes(3, 500).items()}
+  for name in ('gramian', 'gramian, [K, P]', 'J @ J.T'):
+    np.testing.assert_allclose(result[name], rows @ rows.T, rtol=1e-4)
+  np.testing.assert_allclose(result['read'], rows.sum(1), atol=1e-5)
+  np.testing.assert_allclose(result['sum of rows'], rows.sum(0), atol=1e-5)
+  np.testing.assert_allclose(
+    result['combine'], np.array([0.5, 1.0, 1.5]) @ rows, atol=1e-5
+  )
+  assert jnp.array_equal(result['combine'], result['combine, [K, P]'])
+
+
+def test_peers_are_weightings_of_ours():
+  assert set(peers.PEERS) <= set(mimo_jax.weightings.__all__)
+  assert set(benchmark._SOLVED) <= set(peers.PEERS)
+
+
+def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name: None if name in ('torch', 'ecos') else find_spec('math'),
+  )
+  assert peers.missing() == (
+    "TorchJD is not timed, for want of torch, ecos; pip install '.[peers]' gets"
+    ' it.'
+  )
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  assert peers.missing() == ''
+
+
+@needs_peers
+@pytest.mark.parametrize('size', [2, 7])
+def test_directions_agree_with_torchjd(size):
+  comparisons = benchmark.compare_directions(
+    list(peers.PEERS), size, [(3, 50), (150,)], 2, 0.0, with_peers=True
+  )
+  assert set(comparisons) == set(peers.PEERS)
+  for name, each in comparisons.items():
+    if size < peers.PEERS[name].fewest:
+      assert each.theirs is None
+    elif name in OTHERS and (name, size) != ('pcgrad', 2):
+      assert peers.PEERS[name].differs
+    else:
+      assert each.difference < timing.TOLERANCE, name
+
+
+@needs_peers
+def test_weights_agree_with_torchjd():
+  comparisons = benchmark.compare_weights(
+    list(peers.PEERS), 7, 2, 0.0, with_peers=True
+  )
+  assert set(comparisons) == set(peers.PEERS) - {'graddrop', 'trimmed_mean'}
+  for name, each in comparisons.items():
+    if name not in OTHERS:
+      assert each.difference < timing.TOLERANCE, name
+
+
+@needs_peers
+def test_exact_minimum_norm_is_below_that_of_frank_wolfe():
+  """Where the two differ, ours is the solution."""
+  rows = programs.conflicting_rows(7, 500)
+  ours = programs.direction('mgda', programs.as_gradients(rows, [(500,)]))
+  theirs = peers.direction('mgda', peers.tensor(rows))
+  one, other = (
+    np.linalg.norm(each.direction(each.run())) for each in (ours, theirs)
+  )
+  assert one < 0.9999 * other
+
+
+def test_benchmark_prints_every_table():
+  result = run(
+    '--repeats=2', '--seconds=0', '--batch_size=1', '--parameters=100',
+    '--objectives=3', '--methods=mgda,mimo,trimmed_mean', '--nopeers',
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr
+  for pattern in (
+    r'mimo +[\d.]+ ms +[\d.]+ x joint',
+    r'value_and_jacobian +[\d.]+ ms +[\d.]+ x value_and_grad',
+    r'J @ J.T +[\d.]+ ms +[\d.]+ x gramian',
+    r'gramian, \[K, P\] +[\d.]+ ms +[\d.]+ x gramian',
+    r'sum of rows +[\d.]+ ms +[\d.]+ x combine',
+    r'direction, K = 3, 100 parameters, ms:\n +ours +rounds\n +mgda +[\d.]+',
+    r'weights, K = 3, microseconds:\n +ours +rounds\n +mgda .*\n +mimo .*\nBes',
+    r'K = 3: [\d.]+ us from a mapping of scalars, [\d.]+ us from a vector',
+    r'median rule of the Gramian, 100 parameters: [\d,]+ x MIMO',
+    r'Slowest weights: \d+ us \(m\w+, K = 3\)',
+  ):
+    assert re.search(pattern, result.stdout), (pattern, result.stdout)
+
+
+def test_benchmark_rejects_methods_that_there_are_not(flag):
+  with (
+    flag(methods=['mgda', 'frobnicate']),
+    pytest.raises(benchmark.app.UsageError, match='--methods has frobnicate;'),
+  ):
+    benchmark.main([])
+
+
+def test_benchmark_insists_on_peers_only_when_told(flag, monkeypatch, capsys):
+  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
+  with flag(peers=None):
+    assert not benchmark._announce_peers()
+  assert capsys.readouterr().out == 'no TorchJD here\n'
+  with (
+    flag(peers=True),
+    pytest.raises(benchmark.app.UsageError, match='no TorchJD here'),
+  ):
+    benchmark._announce_peers()
+  with flag(peers=False):
+    assert not benchmark._announce_peers()
+  assert capsys.readouterr().out == ''
+
+
+# Stages of loading.
+
+
+def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
+  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
+  config = av_mnist.get_config('smoke')
+  config.data.batch_size = 8
+  clock = itertools.count()
+  # Each look at the clock takes a second; every stage looks twice.
+  monkeypatch.setattr(loading.time, 'perf_counter', lambda: float(next(clock)))
+  rates = loading.measure(
+    config, tmp_path / 'av_mnist', items=20, rounds=3, num_workers=0
+  )
+  assert list(rates) == [
+    'read', 'audio', 'image', 'bare loop', 'bare loop, stacked', 'loader',
+  ]  # fmt: skip
+  for name, rate in rates.items():
+    # Whole batches: 16 items a second, in three rounds.
+    np.testing.assert_array_equal(rate, [16.0] * 3, err_msg=name)
+  last = loading.table(rates).splitlines()[-1].split()
+  assert last[:3] == ['loader', '16.0', 'items/s']
+  assert last[3:5] == ['1.00', 'x']
+
+
+def test_stages_are_printed_with_those_of_workers(tmp_path):
+  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
+  environment = {'TFDS_DATA_DIR': str(tmp_path / 'prepared')}
+  flags_ = ['--repeats=2', '--items=8', '--workers=1']
+  result = running.run(
+    'benchmark',
+    '--data=av_mnist:smoke',
+    f'--manual_dir={tmp_path}/av_mnist',
+    *flags_,
+    env=environment,
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'loader, 1 workers' in result.stdout
+  unknown = running.run('benchmark', '--data=mnist')
+  assert unknown.returncode != 0
+  assert "No module named 'experiments.configs.mnist'" in unknown.stderr
+  stored = running.run('benchmark', '--data=handwritten')
+  assert stored.returncode != 0 and 'nothing to time' in stored.stderr

@@ -1,0 +1,428 @@
+"""One training, on one device or many, in one process or several."""
+
+import collections
+import functools
+import re
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax import profiler
+from jax.sharding import PartitionSpec
+
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import parallel
+from experiments.core import parts
+from experiments.core import training
+from mimo_jax import nn
+from tests import running
+
+STEPS = 50
+ROWS = 16
+CHANNELS = 2  # with batch statistics
+# Needs losses; needs a Gramian; needs one, and remembers.
+RULES = {
+  'mimo': {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3},
+  'mgda': {'name': 'mgda'},
+  'gradnorm': {'name': 'gradnorm'},
+}
+# A method with a transformation of its own, which draws noise.
+METHODS = {'ogm_ge': {'name': 'ogm_ge', 'alpha': 0.5, 'noise': 0.1}}
+# Every rule in every mode on 8 devices, and each once on 1 and 2.
+CASES = [
+  *((rule, mode, 8) for rule in RULES for mode in ('pmap', 'jit', 'fsdp')),
+  ('mimo', 'pmap', 2),
+  ('mgda', 'jit', 2),
+  ('gradnorm', 'fsdp', 2),
+  ('gradnorm', 'pmap', 1),
+  ('mimo', 'jit', 1),
+  ('mgda', 'fsdp', 1),
+  ('ogm_ge', 'pmap', 2),
+]
+
+
+def config_of(rule='mimo', **changes):
+  """A sound and a picture, of which one encoder has batch statistics."""
+  config = handwritten.get_config('two,smoke')
+  with config.unlocked():
+    config.model.encoders = {
+      'picture': {'name': 'LeNet', 'base_width': CHANNELS, 'num_blocks': 1},
+      'sound': {'name': 'MLP', 'widths': (24,)},  # 256 x 24: worth dividing
+    }
+    config.model.num_classes = 3
+    if rule in METHODS:
+      config.method = METHODS[rule]
+    else:
+      config.weighting = RULES[rule]
+    for key, value in changes.items():
+      config[key] = value
+  return config
+
+
+@functools.cache
+def batches():
+  """Rows of different means on different devices."""
+  random = np.random.RandomState(0)
+  drift = np.linspace(-1, 2, ROWS, dtype=np.float32)
+  return [
+    {
+      'picture': (
+        random.standard_normal((ROWS, 6, 5, 1)) * 2 + drift[:, None, None, None]
+      ).astype(np.float32),
+      'sound': (
+        random.standard_normal((ROWS, 256)) * 0.3 - 0.1 * drift[:, None]
+      ).astype(np.float32),
+      'label': np.digitize(drift, [-0.5, 1.2]).astype(np.int32),
+    }
+    for _ in range(STEPS)
+  ]
+
+
+class Made:
+  """A step on some devices, with a state and a batch that lie there."""
+
+  def __init__(self, config, mode, devices):
+    self.layout = parallel.make_layout(mode, jax.devices()[:devices])
+    self.experiment = training.make(config, 10, self.layout)
+    self.batch = parallel.train_batch(self.layout, batches()[0])
+    self.shapes = parallel.state_shapes(
+      self.layout, self.experiment.init, jax.random.key(3), self.batch
+    )
+    self.step = parallel.compile_step(
+      self.layout, self.experiment.train_step, self.shapes
+    )
+
+  def init(self):
+    init = parallel.compile_init(self.layout, self.experiment.init, self.shapes)
+    return init(jax.random.key(3), self.batch)
+
+
+@functools.cache
+def first_state(rule):
+  """Of one device: compiling it each time would take a while."""
+  return Made(config_of(rule), 'single', 1).init()
+
+
+def started(rule, made):
+  """A copy of it, where it belongs; a step will use it up."""
+  state = jax.tree.map(jnp.copy, first_state(rule))
+  return parallel.put(made.layout, state, made.shapes)
+
+
+class Trained(NamedTuple):
+  """What 50 steps give."""
+
+  losses: list
+  end: tuple  # params, statistics and weights
+  program: str  # '' under pmap
+  sharded: set  # paths of the state's arrays that are divided after a step
+
+
+@functools.cache
+def trained(rule, mode, devices):
+  made = Made(config_of(rule), mode, devices)
+  state = started(rule, made)
+  program, losses = '', []
+  if mode in ('jit', 'fsdp') and devices == 8:
+    compiled = made.step.__wrapped__.lower(state, made.batch).compile()
+    program = compiled.as_text()
+  for batch in batches():
+    state, metrics = made.step(state, parallel.train_batch(made.layout, batch))
+    losses.append(metrics['losses'])
+  sharded = {
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree.leaves_with_path(state)
+    if not leaf.sharding.is_fully_replicated
+  }
+  end = state.params, state.model_state, metrics['weights']
+  return Trained(*jax.device_get((losses, end)), program, sharded)
+
+
+@pytest.mark.parametrize(('rule', 'mode', 'devices'), CASES)
+def test_every_mode_gives_the_training_of_one_device(rule, mode, devices):
+  found, expected = trained(rule, mode, devices), trained(rule, 'single', 1)
+  assert expected.losses[-1]['fused'] < 0.8 * expected.losses[0]['fused']
+  chex.assert_trees_all_close(found.losses, expected.losses, rtol=0, atol=1e-5)
+  chex.assert_trees_all_close(found.end, expected.end, rtol=0, atol=1e-4)
+
+
+def test_fsdp_divides_what_is_large_and_keeps_it_divided():
+  made = Made(config_of(), 'fsdp', 8)
+  state = made.init()
+  kernel = state.params['encoders_sound']['Dense_0']['kernel']
+  assert kernel.addressable_shards[3].data.shape == (32, 24)
+  chex.assert_trees_all_close(
+    state.params, first_state('mimo').params, rtol=0, atol=1e-6
+  )
+  # The parameter and its momentum.
+  sharded = trained('mimo', 'fsdp', 8).sharded
+  assert len(sharded) == 2
+  assert all("['encoders_sound']['Dense_0']['kernel']" in at for at in sharded)
+  assert not trained('mimo', 'jit', 8).sharded
+
+
+def test_one_bad_row_spoils_the_step_on_all_devices():
+  made = Made(config_of('gradnorm'), 'fsdp', 8)
+  bad = batches()[0]['sound'].copy()
+  bad[13, 5] = np.nan
+  batch = parallel.train_batch(made.layout, batches()[0] | {'sound': bad})
+  before = first_state('gradnorm')
+  state, _ = made.step(started('gradnorm', made), batch)
+  balanced, guarded = state.opt_state
+  assert int(guarded.total_notfinite) == 1
+  chex.assert_trees_all_equal(
+    (state.params, state.model_state, balanced),
+    (before.params, before.model_state, before.opt_state[0]),
+  )
+
+
+@pytest.mark.parametrize(
+  ('shape', 'spec'),
+  [
+    ((3, 3, 64, 128), (None, None, None, parallel.AXIS)),
+    ((128, 100), (parallel.AXIS,)),
+    ((1000, 64), (parallel.AXIS,)),
+    ((1001, 64), (None, parallel.AXIS)),
+    ((1001, 63), ()),  # nothing to divide evenly
+    ((60, 64), ()),  # small
+  ],
+)
+def test_fsdp_divides_the_longest_axis_that_can_be(shape, spec):
+  layout = parallel.make_layout('fsdp')
+  found = parallel.state_shapes(layout, lambda: jnp.zeros(shape))
+  assert found.sharding.spec == PartitionSpec(*spec)
+
+
+# What crosses the network.
+
+COLLECTIVE = re.compile(
+  r' = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all'
+  r'|collective-permute|collective-broadcast)(?:-start)?\('
+)
+
+
+def traffic(program):
+  """Collective -> how many there are, and how many numbers they return."""
+  counts, numbers = collections.Counter(), collections.Counter()
+  for line in program.splitlines():
+    if found := COLLECTIVE.search(line):
+      result, kind = found.groups()
+      counts[kind] += 1
+      for shape in re.findall(r'[a-z]\w*\[([\d,]*)\]', result):
+        numbers[kind] += int(np.prod([int(n) for n in shape.split(',') if n]))
+  return counts, numbers
+
+
+def sizes_of_params():
+  return {
+    name: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    for name, tree in first_state('mimo').params.items()
+  }
+
+
+@pytest.mark.parametrize('mode', ['jit', 'fsdp'])
+def test_mimo_sends_what_joint_training_sends(mode):
+  counts, numbers = traffic(trained('mimo', mode, 8).program)
+  config = config_of(weighting={'name': 'sum'})
+  config.model.detach_heads = True
+  joint = Made(config, mode, 8)
+  program = (
+    joint.step.__wrapped__.lower(joint.shapes, joint.batch).compile().as_text()
+  )
+  joint_counts, joint_numbers = traffic(program)
+  assert sum(numbers.values()) <= sum(joint_numbers.values()) + 3 + 8
+  assert sum(counts.values()) <= sum(joint_counts.values()) + 1
+  # Which is the least that there is: a gradient, K losses, two averages of each
+  # channel, and a sum on the way back.
+  least = sum(sizes_of_params().values()) + 3 + 3 * CHANNELS
+  assert joint_numbers['all-reduce'] == least
+  assert joint_numbers['all-gather'] == (256 * 24 if mode == 'fsdp' else 0)
+  assert set(numbers) | set(joint_numbers) <= {'all-reduce', 'all-gather'}
+
+
+def test_a_gramian_under_fsdp_costs_k_by_k_numbers_besides_the_gradients():
+  _, numbers = traffic(trained('mgda', 'fsdp', 8).program)
+  sizes = sizes_of_params()
+  # The rows: of the fused loss, and of both modalities together. A channel's
+  # averages once, and its sum on the way back for each of two losses.
+  fused = sum(sizes[k] for k in sizes if not k.startswith('heads_'))
+  modalities = sum(sizes[k] for k in sizes if k != 'fusion')
+  besides = numbers['all-reduce'] - fused - modalities - 4 * CHANNELS - 3
+  assert 9 <= besides <= 9 + 2
+  assert numbers['all-gather'] == 256 * 24
+  assert set(numbers) == {'all-reduce', 'all-gather'}
+
+
+HOST = re.compile(
+  r'DevicePut|_callback|copy_to_host|np\.asarray\(jax|infeed|outfeed'
+)
+
+
+def host_transfers(directory, function, *arguments):
+  """What a profile shows of transfers, while a function runs."""
+  with profiler.trace(directory):
+    jax.block_until_ready(function(*arguments))
+  (path,) = directory.glob('plugins/profile/*/*.xplane.pb')
+  names = [
+    event.name
+    for plane in profiler.ProfileData.from_file(str(path)).planes
+    for line in plane.lines
+    for event in line.events
+  ]
+  return {name for name in names if HOST.search(name)}
+
+
+def test_a_profile_of_a_step_shows_no_transfer_to_or_from_the_host(tmp_path):
+  made = Made(config_of(), 'jit', 8)
+  state = started('mimo', made)
+  state, metrics = jax.block_until_ready(made.step(state, made.batch))
+  with jax.transfer_guard('disallow'):
+    state, metrics = made.step(state, made.batch)
+    assert not host_transfers(tmp_path / 'step', made.step, state, made.batch)
+  # It would show them.
+  one = jax.block_until_ready(jnp.ones(8))
+  calling = jax.jit(lambda x: jax.pure_callback(np.negative, one, x))
+  for number, arguments in enumerate(
+    [(calling, one), (jax.jit(jnp.sin), np.ones(8)), (jax.device_get, metrics)]
+  ):
+    assert host_transfers(tmp_path / str(number), *arguments)
+  # Nor has the program any, on whatever device.
+  host = r'infeed|outfeed|callback|\bsend|\brecv|S\(5\)'
+  assert not re.search(host, trained('mimo', 'jit', 8).program)
+  assert re.search(host, calling.lower(one).compile().as_text())
+
+
+# What is refused.
+
+
+def test_an_unknown_mode_is_refused():
+  with pytest.raises(ValueError, match=r"'ddp'; expected one of.*'fsdp'"):
+    parallel.make_layout('ddp')
+
+
+def test_batches_that_devices_cannot_share_are_refused():
+  with pytest.raises(ValueError, match=r'batch_size is 20.*8 devices'):
+    parallel.check_batch_size(parallel.make_layout('jit'), 20)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'method': {'name': 'pmr'}}, "'pmr' rehearses"),
+    ({'method': {'name': 'agm'}}, "'agm' is not known to be a mean over rows"),
+  ],
+)
+def test_pmap_refuses_methods_that_see_whole_batches(changes, message):
+  with pytest.raises(ValueError, match=message):
+    Made(config_of(**changes), 'pmap', 2)
+
+
+def test_pmap_refuses_what_is_drawn():
+  def step(dropout):
+    config = config_of()
+    config.model.encoders.sound = {
+      'name': 'Transformer',
+      'width': 4,
+      'num_layers': 1,
+      'num_heads': 2,
+      'feedforward_width': 4,
+      'dropout': dropout,
+    }
+    layout = parallel.make_layout('pmap')
+    experiment = training.make(config, 10, layout)
+    rows = batches()[0]['sound'].reshape(ROWS, 32, 8)
+    batch = batches()[0] | {'sound': rows}
+    state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+    return parallel.compile_step(layout, experiment.train_step, state)(
+      state, batch
+    )
+
+  with pytest.raises(ValueError, match=r"'weighted' draws random numbers"):
+    step(0.5)
+
+
+def test_pmap_refuses_statistics_that_each_device_would_keep():
+  class Normalised(linen.Module):
+    @linen.compact
+    def __call__(self, inputs, *, train=False):
+      return linen.BatchNorm(use_running_average=not train)(inputs)
+
+  encoders = {'sound': Normalised(), 'picture': nn.LeNet(2, 2)}
+  model = parts.with_axis(nn.LateFusion(encoders, 3), 'device')
+  assert model.encoders['picture'].axis_name == 'device'
+  state = jax.eval_shape(model.init, jax.random.key(0), batches()[0])
+  with pytest.raises(ValueError, match=r"\['encoders_sound'\] keep 'batch_st"):
+    parts.check_statistics(model, {'batch_stats': state['batch_stats']})
+
+
+# Several processes.
+
+CONFIG = 'experiments/configs/handwritten.py:two,smoke'
+
+
+def steps_saved(workdir):
+  steps = [
+    int(path.name.split('.')[0])
+    for path in (workdir / 'checkpoints').glob('[0-9]*')
+    if path.name.isdigit()
+  ]
+  return max(steps, default=-1)
+
+
+def arrays_of(workdir, config):
+  arrays, progress = running.final_arrays(workdir, config)
+  return arrays._replace(opt_state=()), progress
+
+
+def test_processes_killed_end_as_one_undisturbed(tmp_path):
+  config = handwritten.get_config('two,smoke')
+  config.steps, config.checkpoint_every_steps = 40, 10
+  config.parallel = 'fsdp'
+  config.model.encoders.fou.widths = (64,)  # 76 x 64: worth dividing
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  train.train(config, whole)
+
+  arguments = [
+    f'--config={CONFIG}',
+    '--config.steps=40',
+    '--config.parallel=fsdp',
+    '--config.model.encoders.fou.widths=(64,)',
+    f'--workdir={killed}',
+  ]
+  two = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  four = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+
+  def start():
+    return running.start_processes(arguments, 2, two)
+
+  ((code, error, seconds),) = running.kill_some_when(
+    start(), [1], lambda: steps_saved(killed) >= 10
+  )
+  assert code != 0
+  assert 'Process 0 of 2 stops' in error or 'another task died' in error
+  assert seconds < 60
+  first = steps_saved(killed)
+  assert 10 <= first < 40
+  running.kill_some_when(start(), [0, 1], lambda: steps_saved(killed) > first)
+  assert first < steps_saved(killed) < 40
+  finished = running.run('train', *arguments, env=four)
+  assert finished.returncode == 0, finished.stderr
+
+  ours, theirs = arrays_of(killed, config), arrays_of(whole, config)
+  assert int(ours[0].step) == 40
+  chex.assert_trees_all_close(ours[0], theirs[0], rtol=0, atol=1e-5)
+  logged, expected = (
+    {
+      row['step']: row['losses']
+      for row in found[1]['metrics'][1:]
+      if row['split'] == 'train'
+    }
+    for found in (ours, theirs)
+  )
+  assert sorted(logged) == [10, 20, 30, 40]
+  chex.assert_trees_all_close(logged, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,484 @@
+"""Weightings of the Gramian: definitions, outside numbers, and differences.
+
+`reference/gramian_weightings.json` says where its numbers come from.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import solvers
+from mimo_jax import weightings
+from tests import jacobians
+from tests import readme_tables
+from tests import reference
+
+REFERENCE = reference.read('gramian_weightings')
+ROWS = {name: np.array(rows) for name, rows in REFERENCE['jacobians'].items()}
+RULES = {
+  'mgda': weightings.mgda(zero_rows='keep'),
+  'upgrad': weightings.upgrad(),
+  'dualproj': weightings.dualproj(),
+  'cagrad_0.5': weightings.cagrad(c=0.5),
+  'cagrad_0.2': weightings.cagrad(c=0.2),
+  'fairgrad_1': weightings.fairgrad(alpha=1.0),
+  'fairgrad_2': weightings.fairgrad(alpha=2.0),
+  'nash_mtl': weightings.nash_mtl(),
+  'config': weightings.config(),
+  'imtl_g': weightings.imtl_g(),
+  'aligned_mtl_min': weightings.aligned_mtl(),
+  'aligned_mtl_median': weightings.aligned_mtl(scale='median'),
+  'aligned_mtl_rmse': weightings.aligned_mtl(scale='rmse'),
+  'pcd_0.02': weightings.pcd(progress=0.02),
+  'pcd_0.5': weightings.pcd(progress=0.5),
+}
+UPDATES = {name: jax.jit(rule.update) for name, rule in RULES.items()}
+
+
+def weigh(rule, rows, losses=None, update=None):
+  """The first weights of a rule, from a Gramian in the precision at hand."""
+  losses = np.ones(len(rows)) if losses is None else losses
+  observation = mimo_jax.Observation(
+    jnp.asarray(losses, float), jnp.asarray(rows @ rows.T, float)
+  )
+  update = update or jax.jit(rule.update)
+  return np.asarray(update(observation, rule.init(len(rows)))[0], float)
+
+
+def direction(name, rows):
+  return rows.T @ weigh(RULES[name], rows, update=UPDATES[name])
+
+
+def assert_close(actual, expected, tolerance, scale=0.0):
+  scale = max(np.linalg.norm(expected), scale)
+  error = np.linalg.norm(actual - expected)
+  assert error <= tolerance * scale, (error, scale)
+
+
+TRUTH = [
+  (sample, name)
+  for sample, answers in REFERENCE['truth'].items()
+  for name in answers
+]
+
+
+@pytest.mark.parametrize(('sample', 'name'), TRUTH)
+def test_direction_is_the_exact_one(sample, name, x64):
+  rows = ROWS[sample]
+  # A direction of zero is right to a part of what it is summed from.
+  scale = 1e-3 * np.linalg.norm(rows, axis=1).min()
+  assert_close(
+    direction(name, rows),
+    np.array(REFERENCE['truth'][sample][name]),
+    1e-9 if x64 else 1e-4,
+    scale,
+  )
+
+
+def bargaining_solution(sample):
+  """Nash-MTL at unit length is the solution of FairGrad, scaled."""
+  fair = np.array(REFERENCE['truth'][sample]['fairgrad_1'])
+  return fair / np.linalg.norm(fair)
+
+
+@pytest.mark.parametrize(
+  'sample',
+  [name for name, truth in REFERENCE['truth'].items() if 'fairgrad_1' in truth],
+)
+def test_nash_mtl_is_the_bargaining_solution_at_unit_length(sample, x64):
+  assert_close(
+    direction('nash_mtl', ROWS[sample]),
+    bargaining_solution(sample),
+    1e-9 if x64 else 1e-4,
+  )
+
+
+# What TorchJD gets right, to the tolerance of its solvers; the rest is in the
+# table of differences below.
+RIGHT = {
+  'aligned_mtl_min': (1e-9, ()),
+  # Eigenvalues 1e12 apart: both are right to 1e-5 only.
+  'aligned_mtl_median': (1e-9, ('k8_p64_scales',)),
+  'aligned_mtl_rmse': (1e-9, ('k8_p64_scales',)),
+  'config': (1e-9, ('k2_p4_opposed',)),
+  'imtl_g': (
+    1e-9,
+    ('k2_p4_opposed', 'k3_p16_opposed_pair', 'k5_p4_rankdef'),
+  ),
+  'nash_mtl': (
+    1e-6,
+    (
+      'k2_p4_opposed',
+      'k2_p16_zero_row',
+      'k3_p16_opposed_pair',
+      'k3_p16_tiny',
+      'k5_p16_zero_row',
+      'k8_p64_scales',
+    ),
+  ),
+  'upgrad': (5e-4, ('k2_p4_opposed', 'k3_p16_tiny', 'k8_p64_scales')),
+  'dualproj': (5e-4, ('k2_p4_opposed', 'k3_p16_tiny', 'k8_p64_scales')),
+  'cagrad_0.5': (
+    2e-4,
+    (
+      'k2_p16_zero_row',
+      'k3_p16_opposed_pair',
+      'k3_p16_tiny',
+      'k5_p16_zero_row',
+      'k8_p64_scales',
+    ),
+  ),
+  'pcd_0.02': (1e-7, ('k3_p16_tiny', 'k8_p64_scales')),
+  'pcd_0.5': (1e-7, ('k3_p16_tiny', 'k8_p64_scales')),
+}
+TORCHJD = [
+  (sample, name)
+  for sample, answers in REFERENCE['torchjd'].items()
+  for name in answers
+  if name in RIGHT and sample not in RIGHT[name][1]
+]
+
+
+@pytest.mark.parametrize(('sample', 'name'), TORCHJD)
+def test_direction_is_that_of_torchjd(sample, name):
+  rows = ROWS[sample]
+  with jax.enable_x64(True):
+    ours = direction(name, rows)
+  assert_close(
+    ours,
+    np.array(REFERENCE['torchjd'][sample][name]),
+    RIGHT[name][0],
+    1e-3 * np.linalg.norm(rows, axis=1).max(),
+  )
+
+
+@pytest.mark.parametrize('sample', REFERENCE['libmtl'])
+def test_libmtl_differs_by_known_factors(sample):
+  rows, answers = ROWS[sample], REFERENCE['libmtl'][sample]
+  with jax.enable_x64(True):
+    # Where zero is in the hull it stops near zero, as the README says.
+    if 'opposed_pair' not in sample and 'zero_row' not in sample:
+      assert_close(
+        direction('cagrad_0.5', rows) / (1 + 0.5**2),
+        np.array(answers['cagrad_0.5']),
+        1e-4,
+      )
+    assert_close(
+      len(rows) * direction('aligned_mtl_min', rows),
+      np.array(answers['aligned_mtl_min']),
+      1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+  'case', readme_tables.differences(), ids=lambda case: case[0] + case[2]
+)
+def test_where_we_differ_the_certificate_is_ours(case):
+  """The table of the README, row by row."""
+  theirs, ours = readme_tables.residuals(case)
+  assert abs(ours) <= 1e-3, ours
+  assert theirs >= 100 * abs(ours) + 1e-3, (theirs, ours)
+
+
+@pytest.mark.parametrize('name', REFERENCE['pcd_sequences'])
+def test_pcd_follows_the_published_sequence(name):
+  sequence = REFERENCE['pcd_sequences'][name]
+  with jax.enable_x64(True):
+    rule = weightings.pcd(sequence['progress'], sequence['decay'])
+    state = rule.init(3)
+    for step in sequence['steps']:
+      observation = mimo_jax.Observation(jnp.ones(3), jnp.array(step['input']))
+      weights, state = rule.update(observation, state)
+      # The published code adds 1e-8 to squared norms of a few units.
+      np.testing.assert_allclose(weights, step['weights'], rtol=1e-7, atol=1e-9)
+
+
+def test_pcd_solves_its_program(x64):
+  """‖d‖ = ‖g₁‖, and d̃ meets the KKT conditions of the program."""
+  tolerance = 1e-9 if x64 else 1e-4
+  for sample in ('conflicting', 'five', 'eight', 'lengths_1e-3_to_1e3'):
+    rows = jacobians.sampled()[sample]
+    weights = weigh(weightings.pcd(progress=0.3), rows)
+    assert weights[0] > 0
+    lengths = np.linalg.norm(rows, axis=1)
+    units = rows / lengths[:, None]  # v̂ is ‖g‖² in the first step
+    multipliers = weights * lengths / (weights[0] * lengths[0])
+    solution = units.T @ multipliers
+    slack = units[1:] @ solution - 0.3
+    assert multipliers.min() >= 0
+    assert slack.min() >= -tolerance
+    assert np.all(np.abs(multipliers[1:] * slack) <= tolerance)
+    np.testing.assert_allclose(
+      np.linalg.norm(rows.T @ weights), lengths[0], rtol=tolerance
+    )
+
+
+def test_pcd_in_its_special_cases():
+  rule = weightings.pcd()
+  primary = np.array([1.0, 2.0, -1.0, 0.5])
+  other = np.array([0.5, 1.0, 3.0, -2.0])
+  # The secondary objectives contradict each other: the primary gradient.
+  rows = np.stack([primary, other, -2 * other])
+  np.testing.assert_allclose(weigh(rule, rows), [1, 0, 0], atol=1e-6)
+  # A primary gradient of zero, and secondary ones of zero.
+  assert not np.any(weigh(rule, np.stack([0 * primary, other])))
+  np.testing.assert_array_equal(
+    weigh(rule, np.stack([primary, 0 * other])), [1, 0]
+  )
+  # The published surprise: the direction of the secondary, at full length.
+  rows = np.stack([primary, -2 * primary])
+  np.testing.assert_allclose(
+    rows.T @ weigh(rule, rows), -primary, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_hand_checked_pair():
+  """Part of the numbers can be checked with a pencil."""
+  rows = np.array([[-4.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]])
+  expected = {
+    'mgda': (3 / 5, 2 / 5),
+    'upgrad': (10 / 9, 15 / 19),
+    'dualproj': (11 / 18, 1 / 2),
+    'cagrad_0.5': (0.704124, 0.5),
+    'imtl_g': (0.592330, 0.407670),
+    'aligned_mtl_min': (0.559072, 0.408261),
+    'aligned_mtl_rmse': (1.51087, 1.10331),
+    'fairgrad_1': (0.591461, 0.407071),
+    'nash_mtl': (0.418226, 0.287843),
+    'fairgrad_2': (0.471363, 0.319454),
+    'pcd_0.02': (1.84806, 1.09537),
+  }
+  for name, weights in expected.items():
+    np.testing.assert_allclose(
+      weigh(RULES[name], rows), weights, rtol=1e-5, err_msg=name
+    )
+
+
+@pytest.mark.parametrize('name', ['upgrad', 'dualproj', 'aligned_mtl'])
+def test_preference_is_linear_or_projected(name):
+  """The preference replaces 1/K; upgrad and aligned_mtl are linear in it."""
+  rows = jacobians.sampled()['conflicting']
+  factory = getattr(weightings, name)
+  default = weigh(factory(), rows)
+  np.testing.assert_allclose(
+    weigh(factory(preference=[0.25] * 4), rows), default, rtol=1e-6
+  )
+  p = np.array([0.1, 0.5, 2.0, 0.7])
+  if name != 'dualproj':
+    parts = [weigh(factory(preference=row), rows) for row in np.eye(4)]
+    np.testing.assert_allclose(
+      weigh(factory(preference=p), rows), p @ np.stack(parts), rtol=2e-5
+    )
+  else:
+    weights = weigh(factory(preference=p), rows)
+    assert np.all(weights >= p)
+
+
+def test_config_points_as_the_preference_says():
+  rows = jacobians.sampled()['five']
+  p = np.array([1.0, 2.0, 0.5, 3.0, 1.5])
+  d = rows.T @ weigh(weightings.config(preference=p), rows)
+  along = rows @ d / np.linalg.norm(rows, axis=1)
+  np.testing.assert_allclose(along / along[0], p, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'factory', [weightings.upgrad, weightings.config, weightings.aligned_mtl]
+)
+def test_preferences_are_checked(factory):
+  with pytest.raises(ValueError, match=r'preference=.*at least 0'):
+    factory(preference=[1.0, -1.0])
+  rule = factory(preference=[1.0, 2.0])
+  with pytest.raises(ValueError, match=r'2 values of preference for 3'):
+    weigh(rule, jacobians.generic(3, 5))
+
+
+def test_rules_refuse_what_they_cannot_take():
+  with pytest.raises(ValueError, match=r'c=-1.*at least 0'):
+    weightings.cagrad(c=-1)
+  with pytest.raises(ValueError, match=r"zero_rows='skip'.*'drop'"):
+    weightings.cagrad(zero_rows='skip')
+  with pytest.raises(ValueError, match=r"zero_rows='skip'.*'drop'"):
+    weightings.mgda(zero_rows='skip')
+  with pytest.raises(ValueError, match=r"normalization='l3'.*'loss\+'"):
+    weightings.mgda(normalization='l3')
+  with pytest.raises(ValueError, match=r"scale='max'.*'median'"):
+    weightings.aligned_mtl(scale='max')
+  with pytest.raises(ValueError, match=r'max_norm=0.*above 0'):
+    weightings.nash_mtl(max_norm=0)
+  with pytest.raises(ValueError, match=r'alpha=0.*above 0'):
+    weightings.fairgrad(alpha=0)
+  with pytest.raises(ValueError, match=r'progress=1\.5.*\[0, 1\]'):
+    weightings.pcd(progress=1.5)
+  with pytest.raises(ValueError, match=r'decay=1\.0.*\[0, 1\)'):
+    weightings.pcd(decay=1.0)
+  with pytest.raises(ValueError, match=r'3 values of progress for 2'):
+    weigh(weightings.pcd(progress=[0.1, 0.2, 0.3]), jacobians.generic(3, 5))
+
+
+def test_hyperparameters_may_be_traced():
+  rows = jacobians.conflicting(3, 6)
+
+  def both(c, alpha):
+    return [
+      rule.update(
+        mimo_jax.Observation(jnp.ones(3), jnp.asarray(rows @ rows.T, float)),
+        rule.init(3),
+      )[0]
+      for rule in (weightings.cagrad(c), weightings.fairgrad(alpha))
+    ]
+
+  together = jax.vmap(both)(jnp.array([0.2, 0.5]), jnp.array([1.0, 2.0]))
+  for i, (c, alpha) in enumerate(((0.2, 1.0), (0.5, 2.0))):
+    for row, rule in zip(
+      together, (weightings.cagrad(c), weightings.fairgrad(alpha)), strict=True
+    ):
+      np.testing.assert_allclose(row[i], weigh(rule, rows), rtol=1e-5)
+
+
+def test_a_zero_row_stops_mgda_and_holds_cagrad_back_only_if_kept():
+  rows = jacobians.generic(4, 9) + 0.3
+  zero = np.insert(rows, 2, 0, axis=0)
+  for factory, scale in ((weightings.mgda, 1.0), (weightings.cagrad, 4 / 5)):
+    # Dropped: as if it were not there, but for the K of the mean.
+    np.testing.assert_allclose(
+      zero.T @ weigh(factory(), zero),
+      scale * rows.T @ weigh(factory(), rows),
+      rtol=1e-4,
+    )
+  assert not np.any(zero.T @ weigh(weightings.mgda(zero_rows='keep'), zero))
+  kept = zero.T @ weigh(weightings.cagrad(zero_rows='keep'), zero)
+  projected = zero.T @ weigh(weightings.dualproj(), zero)
+  np.testing.assert_allclose(kept, projected, rtol=1e-4)
+
+
+def test_mgda_normalizes_as_the_authors_do():
+  """Shortest combination of scaled gradients, its weights on the raw ones."""
+  rows, losses = jacobians.generic(4, 9), np.array([0.5, 2.0, 1.1, 0.3])
+  lengths = np.linalg.norm(rows, axis=1)
+  for name, scale in (
+    ('none', np.ones(4)),
+    ('l2', lengths),
+    ('loss', losses),
+    ('loss+', losses * lengths),
+  ):
+    weights = weigh(weightings.mgda(normalization=name), rows, losses)
+    scaled = rows / scale[:, None]
+    d = scaled.T @ weights
+    assert np.all(scaled @ d >= d @ d * (1 - 1e-4)), name
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('sample', ['k2_p4_readable', 'k3_p16_conflict'])
+@pytest.mark.parametrize('name', ['none', 'l2', 'loss', 'loss+'])
+def test_mgda_has_the_weights_of_libmtl(sample, name):
+  answers = REFERENCE['libmtl'][sample]
+  weights = weigh(
+    weightings.mgda(normalization=name), ROWS[sample], answers['losses']
+  )
+  np.testing.assert_allclose(weights, answers['mgda_weights'][name], atol=2e-3)
+
+
+def test_cagrad_between_the_mean_and_mgda():
+  rows = jacobians.conflicting(4, 9)
+  np.testing.assert_array_equal(
+    weigh(weightings.cagrad(c=0.0), rows), np.full(4, 0.25, np.float32)
+  )
+  far = rows.T @ weigh(weightings.cagrad(c=1e4), rows)
+  shortest = jacobians.shortest(rows)
+  cosine = far @ shortest / np.linalg.norm(far) / np.linalg.norm(shortest)
+  assert cosine > 1 - 1e-6
+  assert (rows @ rows.T @ weigh(weightings.cagrad(c=1.0), rows)).min() >= -1e-5
+
+
+def test_cagrad_on_opposed_gradients_goes_on_by_the_mean():
+  rows = np.array([[1.0, 2.0, -1.0], [-2.0, -4.0, 2.0]])
+  d = rows.T @ weigh(weightings.cagrad(c=0.3), rows)
+  np.testing.assert_allclose(d, 0.7 * rows.mean(0), rtol=1e-6)
+
+
+def test_imtl_g_flips_a_direction_of_ascent_when_asked():
+  rows = ROWS['k3_p4_imtlg_ascent']
+  ascent = rows.T @ weigh(weightings.imtl_g(), rows)
+  assert np.all(rows @ ascent < 0)
+  descent = rows.T @ weigh(weightings.imtl_g(flip=True), rows)
+  np.testing.assert_array_equal(descent, -ascent)
+  plain = ROWS['k3_p16_conflict']
+  np.testing.assert_array_equal(
+    weigh(weightings.imtl_g(flip=True), plain),
+    weigh(weightings.imtl_g(), plain),
+  )
+
+
+def test_aligned_mtl_aligns(x64):
+  """The rows of B J are orthogonal and of equal length: B G B = σ V Vᵀ."""
+  rows = jacobians.generic(4, 9)
+  alignment = np.stack(
+    [weigh(weightings.aligned_mtl(preference=p), rows) for p in np.eye(4)]
+  )
+  aligned = alignment @ rows
+  smallest = np.linalg.eigvalsh(rows @ rows.T)[0]
+  np.testing.assert_allclose(
+    aligned @ aligned.T,
+    smallest * np.eye(4),
+    atol=(1e-11 if x64 else 1e-4) * smallest,
+  )
+
+
+def test_fairgrad_solves_its_equation(x64):
+  for alpha in (0.5, 1.0, 2.0, 4.0):
+    for sample in ('five', 'conflicting', 'duplicates', 'dominated'):
+      rows = jacobians.sampled()[sample]
+      weights = weigh(weightings.fairgrad(alpha), rows)
+      assert weights.min() > 0
+      np.testing.assert_allclose(
+        weights * (rows @ rows.T @ weights) ** alpha,
+        1,
+        atol=1e-9 if x64 else 1e-3,
+      )
+
+
+def test_nash_mtl_without_clipping_is_fairgrad_of_one():
+  rows = jacobians.sampled()['eight']
+  weights = weigh(weightings.nash_mtl(max_norm=None), rows)
+  np.testing.assert_array_equal(weights, weigh(weightings.fairgrad(1.0), rows))
+  np.testing.assert_allclose(
+    np.linalg.norm(rows.T @ weights), 8**0.5, rtol=1e-5
+  )
+  clipped = rows.T @ weigh(weightings.nash_mtl(max_norm=0.3), rows)
+  np.testing.assert_allclose(np.linalg.norm(clipped), 0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize('size', [16, 64])
+@pytest.mark.parametrize('name', ['upgrad', 'cagrad_0.5', 'nash_mtl', 'imtl_g'])
+def test_many_objectives(name, size):
+  """Their certificates at K = 16 and 64, in float32."""
+  rows = jacobians.generic(size, 2 * size)
+  weights = weigh(RULES[name], rows)
+  d = rows.T @ weights
+  lengths = np.linalg.norm(rows, axis=1)
+  scale = lengths * (np.abs(weights) @ lengths)
+  if name == 'upgrad':
+    assert np.all(rows @ d >= -1e-5 * scale)
+    assert np.all(weights >= 1 / size)
+  elif name == 'cagrad_0.5':
+    mean = rows.mean(0)
+    np.testing.assert_allclose(
+      np.linalg.norm(d - mean), 0.5 * np.linalg.norm(mean), rtol=1e-4
+    )
+  elif name == 'nash_mtl':
+    np.testing.assert_allclose(weights * (rows @ d) * size, 1, rtol=1e-3)
+  else:
+    np.testing.assert_allclose(
+      rows @ d / lengths, (rows @ d / lengths).mean(), atol=1e-4 * lengths.max()
+    )
+
+
+def test_solvers_and_rules_agree():
+  rows = jacobians.sampled()['conflicting']
+  gramian = jnp.asarray(rows @ rows.T, float)
+  np.testing.assert_array_equal(
+    weigh(weightings.mgda(), rows), solvers.min_norm(gramian)
+  )

@@ -1,0 +1,230 @@
+"""MLA's gradient of the shared head, against its formula in other forms.
+
+`reference/fusions.json` says where its numbers come from.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import nn
+from mimo_jax.per_encoder import _mla
+from tests import reference
+
+REFERENCE = reference.read('fusions')
+WIDTH, CLASSES, BATCH = 6, 3, 5
+GENERATOR = np.random.default_rng(0)
+
+
+def draw(*shape):
+  return GENERATOR.standard_normal(shape).astype(np.float32)
+
+
+GRADIENTS = {
+  'encoders_audio': {'kernel': draw(4, WIDTH)},
+  'fusion': {'head': {'bias': draw(CLASSES), 'kernel': draw(WIDTH, CLASSES)}},
+}
+# Of two modalities in turn, in five batches; not centred.
+FEATURES = (
+  np.float32([[[[3.0]], [[-1.0]]]]) + draw(5, 2, BATCH, WIDTH)
+).reshape(10, BATCH, WIDTH)
+
+
+def in_fusion(path):
+  return path[0] == 'fusion'
+
+
+def make(is_head=in_fusion, updates_per_batch=2, steps_per_epoch=3):
+  return mimo_jax.orthogonal_head(
+    is_head,
+    updates_per_batch=updates_per_batch,
+    steps_per_epoch=steps_per_epoch,
+  )
+
+
+def kernel_of(updates):
+  return updates['fusion']['head']['kernel']
+
+
+def test_projections_are_those_of_recorded_numbers(x64):
+  root = jnp.eye(5)
+  for case in REFERENCE['projection']:
+    mean = np.mean(REFERENCE['features'][case['modality']], axis=0)
+    mean = jnp.asarray(mean, root.dtype)
+    root = _mla._without(root, mean, case['alpha'])
+    tolerance = 1e-10 if x64 else 1e-5
+    np.testing.assert_allclose(
+      root @ root.T, case['P'], rtol=tolerance, atol=tolerance
+    )
+
+
+def test_gradients_are_projected_by_the_inverse_of_what_was_seen():
+  """By Woodbury's identity P is (P_old⁻¹ + r rᵀ/α)⁻¹, here in float64."""
+  head = make()
+  update, state = jax.jit(head.update), head.init(GRADIENTS)
+  np.testing.assert_array_equal(state.root, np.eye(WIDTH))
+  gradient = np.float64(kernel_of(GRADIENTS))
+  projection = np.eye(WIDTH)
+  for number, features in enumerate(FEATURES):
+    # The mean, too, is taken.
+    given = features if number % 3 else np.mean(features, axis=0)
+    updates, state = update(
+      GRADIENTS, state, features=given, scores={'audio': 0.5}
+    )
+    expected = gradient
+    if number:
+      # Batches of two, epochs of three.
+      alpha = 0.1 ** (1 + (number // 2 % 3) / 3)
+      mean = np.mean(np.float64(features), axis=0)
+      projection = np.linalg.inv(
+        np.linalg.inv(projection) + np.outer(mean, mean) / alpha
+      )
+      projection /= np.linalg.norm(projection)
+      expected = projection @ gradient
+    np.testing.assert_allclose(
+      kernel_of(updates), expected, rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(
+      state.root @ state.root.T, projection, rtol=1e-3, atol=1e-5
+    )
+    # What is not the head's kernel is left as it is.
+    updates['fusion']['head']['kernel'] = kernel_of(GRADIENTS)
+    jax.tree.map(np.testing.assert_array_equal, updates, GRADIENTS)
+  assert update._cache_size() == 2  # of features and of their mean
+  assert state.num_updates == 10
+
+
+@pytest.mark.parametrize('size', [1.0, 1e3, 1e6])
+def test_the_head_moves_off_what_it_was_taught_for_as_long_as_it_lasts(size):
+  """The recursion for P itself ends in eigenvalues of -1 for the larger two."""
+  width, steps = 32, 1000
+  head = make(lambda _: True, steps_per_epoch=50)
+  random = np.random.RandomState(0)
+  kinds = np.abs(random.standard_normal((2, width)))
+  noise = 0.1 * random.standard_normal((steps, width))
+  features = np.float32(size * (kinds[np.arange(steps) % 2] + noise))
+  gradient = np.float32(random.standard_normal((width, 2)))
+
+  def step(state, mean):
+    updates, state = head.update(gradient, state, features=mean)
+    return state, (updates, state.root)
+
+  _, (updates, roots) = jax.jit(
+    lambda features: jax.lax.scan(step, head.init(gradient), features)
+  )(features)
+  roots = np.float64(roots[100::100])
+  projections = roots @ np.swapaxes(roots, 1, 2)
+  np.testing.assert_allclose(
+    np.linalg.norm(projections, axis=(1, 2)), 1, rtol=1e-5
+  )
+  # Up to the rounding of this very product.
+  assert np.min(np.linalg.eigvalsh(projections)) > -1e-12
+  # Along the features of this update and the one before it little is left.
+  for mean in (features[-1], features[-2]):
+    left = np.linalg.norm(mean @ np.float64(updates[-1])) / np.linalg.norm(mean)
+    assert left < 0.02 * np.linalg.norm(updates[-1])
+  assert np.linalg.norm(updates[-1]) > 0.1
+  # It is no step up.
+  slopes = np.sum(np.float64(updates[1:]) * gradient, axis=(1, 2))
+  assert np.all(slopes > 0)
+
+
+@pytest.mark.parametrize('number', [0, 3])
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e25])
+def test_features_that_are_not_finite_leave_no_trace(number, value):
+  head = make()
+  state = head.init(GRADIENTS)
+  for features in FEATURES[:number]:
+    _, state = head.update(GRADIENTS, state, features=features)
+  broken = np.array(FEATURES[number])
+  broken[1, 2] = value
+  updates, kept = head.update(GRADIENTS, state, features=broken)
+  assert np.all(np.isnan(kernel_of(updates)))
+  jax.tree.map(np.testing.assert_array_equal, kept, state)
+  np.testing.assert_array_equal(
+    updates['fusion']['head']['bias'], GRADIENTS['fusion']['head']['bias']
+  )
+
+
+def test_gradients_keep_their_type():
+  gradients = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), GRADIENTS)
+  head = make()
+  state = head.init(gradients)
+  for features in FEATURES[:2]:
+    updates, state = head.update(
+      gradients, state, features=jnp.asarray(features, jnp.bfloat16)
+    )
+  assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(updates))
+  assert state.root.dtype == jnp.float32
+  expected = (state.root @ state.root.T) @ kernel_of(gradients)
+  np.testing.assert_allclose(
+    np.float32(kernel_of(updates)), expected, rtol=1e-2, atol=1e-2
+  )
+
+
+def test_it_stands_in_a_chain_with_a_model():
+  model = nn.LateFusion(
+    {'audio': nn.MLP((4,)), 'visual': nn.MLP((4,))},
+    CLASSES,
+    nn.SharedHeadFusion,
+    heads='share',
+  )
+  inputs = {'audio': draw(BATCH, 3), 'visual': draw(BATCH, 2)}
+  labels = np.arange(BATCH) % CLASSES
+  variables = model.init(jax.random.key(0), inputs)
+  optimizer = optax.chain(make(), optax.sgd(0.5))
+
+  @jax.jit
+  def step(params, opt_state):
+    losses = []
+    for name in inputs:
+
+      def loss_fn(params, name=name):
+        logits, state = model.apply(
+          {'params': params}, inputs, mutable=['intermediates']
+        )
+        losses = nn.cross_entropy_losses({name: logits[name]}, labels)
+        return losses[name], state['intermediates']['features'][name]
+
+      (loss, features), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+        params
+      )
+      updates, opt_state = optimizer.update(
+        gradients, opt_state, params, features=features
+      )
+      params = optax.apply_updates(params, updates)
+      losses.append(loss)
+    return params, opt_state, jnp.stack(losses)
+
+  params, opt_state = variables['params'], optimizer.init(variables['params'])
+  history = []
+  for _ in range(20):
+    params, opt_state, losses = step(params, opt_state)
+    history.append(losses)
+  assert np.all(history[-1] < 0.9 * history[0])
+  assert optax.tree.get(opt_state, 'num_updates') == 40
+
+
+def test_arguments_are_checked():
+  with pytest.raises(ValueError, match=r'is_head=None; expected a function'):
+    make(None)
+  for name in ('updates_per_batch', 'steps_per_epoch'):
+    for value in (0, 2.0):
+      with pytest.raises(ValueError, match=f'{name}={value}; expected a whole'):
+        make(**{name: value})
+  for is_head, found in (
+    (lambda _: True, r"\['encoders_audio/kernel', 'fusion/head/kernel'\]"),
+    (lambda path: path[-1] == 'bias', r'\[\]'),
+  ):
+    with pytest.raises(ValueError, match=f'finds {found} of two axes'):
+      make(is_head).init(GRADIENTS)
+  head = make()
+  state = head.init(GRADIENTS)
+  for features in (None, draw(WIDTH + 1), draw(BATCH, 1), draw(1, 1, WIDTH)):
+    shape = None if features is None else features.shape
+    with pytest.raises(ValueError, match=r'expected \[batch, 6\]') as error:
+      head.update(GRADIENTS, state, features=features)
+    assert f'features of shape {shape};' in str(error.value)

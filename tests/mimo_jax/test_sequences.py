@@ -1,0 +1,203 @@
+"""Feature sequences, their lengths, and the scores beside them."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.views import sequences
+
+# Padded on the left in all three, as published; the vision starts earlier, and
+# a word in the middle is all zero.
+ALIGNED = {
+  'text': np.float32([[0, 0], [0, 0], [0, 7], [0, 0], [5, 0]]),
+  'audio': np.float32([[0], [0], [-np.inf], [4], [np.nan]]),
+  'vision': np.float64([[0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 1, 1]]),
+}
+
+
+def padded(name, max_length, cut_by=None, element=ALIGNED):
+  view = sequences.PaddedSequence(name, max_length, cut_by)
+  length = sequences.SequenceLength(name, max_length, cut_by)
+  return view(element, None), length(element, None).item()
+
+
+@pytest.mark.parametrize(
+  ('name', 'max_length', 'cut_by', 'expected', 'length'),
+  [
+    ('text', 5, 'text', [[0, 7], [0, 0], [5, 0], [0, 0], [0, 0]], 3),
+    ('text', 2, 'text', [[0, 7], [0, 0]], 2),
+    ('text', 3, None, [[0, 0], [0, 0], [0, 7]], 3),
+    ('audio', 5, 'text', [[0], [4], [0], [0], [0]], 3),
+    ('audio', 7, None, [[0], [0], [0], [4], [0], [0], [0]], 5),
+    ('vision', 4, 'text', [[4, 5, 6], [7, 8, 9], [1, 1, 1], [0, 0, 0]], 3),
+    ('vision', 2, 'vision', [[1, 2, 3], [4, 5, 6]], 2),
+  ],
+)
+def test_sequences_are_cut_on_the_left_and_padded_on_the_right(
+  name, max_length, cut_by, expected, length
+):
+  sequence, counted = padded(name, max_length, cut_by)
+  assert sequence.dtype == np.float32
+  assert sequence.tolist() == expected
+  assert counted == length
+
+
+def test_one_start_keeps_modalities_aligned():
+  # Step t of every modality holds t, from a random first step of the text on.
+  for start in range(6):
+    steps = np.arange(1.0, 7)[:, None]
+    element = {'text': np.where(steps > start, steps, 0), 'audio': steps}
+    text, _ = padded('text', 8, 'text', element)
+    audio, length = padded('audio', 8, 'text', element)
+    np.testing.assert_array_equal(text, audio)
+    assert length == 6 - start
+    assert audio[:length, 0].tolist() == list(range(start + 1, 7))
+
+
+def test_a_text_of_zeros_cuts_nothing():
+  element = {'text': np.zeros([3, 2]), 'audio': np.float32([[1], [2], [3]])}
+  sequence, length = padded('audio', 4, 'text', element)
+  assert sequence.ravel().tolist() == [1, 2, 3, 0]
+  assert length == 3
+
+
+@pytest.mark.parametrize('cut_by', [None, 'text'])
+def test_an_empty_sequence_is_zeros_of_length_1(cut_by):
+  element = {'text': np.zeros([0, 300], np.float32)}
+  sequence, length = padded('text', 4, cut_by, element)
+  assert sequence.shape == (4, 300) and not sequence.any()
+  assert length == 1
+
+
+def test_every_value_that_is_not_finite_becomes_zero():
+  values = np.float32([[np.nan, 1], [np.inf, -2], [-np.inf, 3e38]])
+  sequence, _ = padded('x', 3, None, {'x': values})
+  np.testing.assert_array_equal(
+    sequence, np.float32([[0, 1], [0, -2], [0, 3e38]])
+  )
+
+
+def test_stored_sequences_are_not_changed():
+  before = {name: value.copy() for name, value in ALIGNED.items()}
+  for name in ALIGNED:
+    sequence, _ = padded(name, 4)
+    sequence[:] = 99
+  for name, value in before.items():
+    np.testing.assert_array_equal(ALIGNED[name], value)
+
+
+def test_the_length_is_a_scalar_of_32_bits():
+  length = sequences.SequenceLength('text', 4)(ALIGNED, None)
+  assert length.dtype == np.int32 and length.shape == ()
+
+
+@pytest.mark.parametrize(
+  'view', [sequences.PaddedSequence, sequences.SequenceLength]
+)
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('speech', 4), r"no 'speech'.*audio, score, text, words"),
+    (('audio', 4, 'speech'), "no 'speech'"),
+    (('audio', 4, 'words'), r"'audio' and 'words'.*5 and 3.*cut_by=None"),
+    (('score', 4), r"'score'.*\[steps, d\].*\[\]"),
+    (('audio', 0), 'max_length.*0'),
+  ],
+)
+def test_what_is_not_a_sequence_is_refused(view, arguments, message):
+  element = {
+    'text': ALIGNED['text'],
+    'audio': ALIGNED['audio'],
+    'words': np.ones([3, 2]),
+    'score': np.float32(1),
+  }
+  with pytest.raises(ValueError, match=message):
+    view(*arguments)(element, None)
+
+
+SCORES = [-3, -2.2, -2, -1.9, -1, -0.4, 0, 0.1, 1, 1.2, 2, 2.6, 3]
+
+
+@pytest.mark.parametrize(
+  ('view', 'expected'),
+  [
+    (
+      sequences.BinaryLabel(zero='positive'),
+      [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1],
+    ),
+    (
+      sequences.BinaryLabel(zero='negative'),
+      [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1],
+    ),
+    (
+      sequences.SevenClassLabel(),
+      [0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6],
+    ),
+  ],
+)
+def test_scores_become_these_classes(view, expected):
+  labels = [view({'score': np.float32(s)}, None) for s in SCORES]
+  assert [label.item() for label in labels] == expected
+  assert all(label.dtype == np.int64 for label in labels)
+  assert all(label.shape == () for label in labels)
+
+
+def test_negative_zero_is_zero():
+  element = {'score': np.float32(-0.0)}
+  assert sequences.BinaryLabel('positive')(element, None) == 1
+  assert sequences.BinaryLabel('negative')(element, None) == 0
+  assert sequences.SevenClassLabel()(element, None) == 3
+
+
+@pytest.mark.parametrize('shape', [(), (1,), (1, 1)])
+def test_scores_of_any_rank_become_scalars(shape):
+  element = {'value': np.full(shape, -1.7)}
+  score = sequences.Score('value')(element, None)
+  assert score.shape == () and score.dtype == np.float32
+  assert score == np.float32(-1.7)
+  assert sequences.SevenClassLabel('value')(element, None) == 1
+  assert sequences.BinaryLabel('positive', 'value')(element, None) == 0
+
+
+@pytest.mark.parametrize(
+  'view',
+  [
+    sequences.Score(),
+    sequences.SevenClassLabel(),
+    sequences.BinaryLabel(zero='negative'),
+  ],
+)
+@pytest.mark.parametrize(
+  ('element', 'message'),
+  [
+    ({'label': np.float32(1)}, r"no 'score'.*label"),
+    ({'score': np.float32([1, 2])}, 'single finite number'),
+    ({'score': np.float32(np.nan)}, 'single finite number.*nan'),
+    ({'score': np.float32(np.inf)}, 'single finite number.*inf'),
+  ],
+)
+def test_what_is_not_a_score_is_refused(view, element, message):
+  with pytest.raises(ValueError, match=message):
+    view(element, None)
+
+
+def test_scaled_values_are_quotients():
+  stored = np.array([[0, 51], [102, 255]], np.uint8)
+  scaled = sequences.Scaled('image', 255)({'image': stored}, None)
+  assert scaled.dtype == np.float32
+  np.testing.assert_array_equal(scaled, np.float32([[0, 0.2], [0.4, 1]]))
+  halves = sequences.Scaled('image', 2)({'image': np.float32([3])}, None)
+  assert halves.tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: sequences.BinaryLabel(zero='neutral'),
+    lambda: sequences.Scaled('image', 0),
+    lambda: sequences.Scaled('image', float('nan')),
+    lambda: sequences.Scaled('image', float('inf')),
+  ],
+)
+def test_options_outside_their_range_are_refused(make):
+  with pytest.raises(ValueError, match=r'Expected .* got'):
+    make()
