@@ -70,7 +70,7 @@ def loader(
   shard_count: int = 1,
   num_workers: int = 0,
   num_threads: int = 0,
-) -> grain.DatasetIterator:
+) -> 'Batches':
   """Makes training batches for ever, from epochs each shuffled anew.
 
   Shuffle, then transform, then shard, then repeat, then batch. Every epoch of a
@@ -103,7 +103,8 @@ def loader(
     An iterator of dictionaries of arrays, `[batch_size, ...]`. Its `get_state`
     gives a small JSON-serialisable dictionary and `set_state` goes on from
     there, with any number of workers and threads, and in any number of parts
-    whose batches together are as large. `close` stops the workers.
+    whose batches together are as large. `seek(step)` goes to the batch of that
+    number; `close` stops the workers.
 
   Raises:
     ValueError: if an argument is outside its range, the source (or a shard of
@@ -141,7 +142,7 @@ def loader(
   )
   transformed, entries = _apply(shuffled, transforms)
   elements = transformed.repeat()
-  return _Batches(
+  return Batches(
     grain.MapDataset.range(len(elements) // batch_size)
     .slice(slice(shard_index, None, shard_count))
     .map(_Batch(elements, entries, batch_size)),
@@ -378,7 +379,7 @@ def _apply(
   return data.apply((*others, pairs)), last.entries()
 
 
-class _Batches(grain.DatasetIterator):
+class Batches(grain.DatasetIterator):
   """Iterates over batches by number, in this process or in others.
 
   Grain's own states depend on the number of workers. Since batch `n` is the
@@ -414,9 +415,11 @@ class _Batches(grain.DatasetIterator):
     return batch
 
   def get_state(self) -> dict[str, Any]:
+    """Returns where the iterator stands, and whose state it is."""
     return {'next_batch': self._next_batch, **self._identity}
 
   def set_state(self, state: dict[str, Any]) -> None:
+    """Goes on from a state of a loader with the same source and seed."""
     identity = {key: state.get(key) for key in self._identity}
     if identity != self._identity:
       raise ValueError(
@@ -424,10 +427,24 @@ class _Batches(grain.DatasetIterator):
         f'{self._identity}. Make the loader with the arguments of the run '
         'that is restored.'
       )
+    self.seek(state['next_batch'])
+
+  def seek(self, step: int) -> None:
+    """Goes to batch number `step`, the first of which is 0.
+
+    Args:
+      step: How many batches of the run come before the next one, at least 0.
+
+    Raises:
+      ValueError: if it is negative.
+    """
+    if operator.index(step) < 0:
+      raise ValueError(f'Expected a step of at least 0, got {step}.')
     self._stop()
-    self._next_batch = state['next_batch']
+    self._next_batch = operator.index(step)
 
   def close(self) -> None:
+    """Stops the workers, for good."""
     self._stop()
     self._is_closed = True
     super().close()

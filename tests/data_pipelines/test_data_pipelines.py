@@ -687,6 +687,22 @@ def test_restoring_at_any_step_gives_the_same_tail(shards):
   assert_same_batches(take(batches, 7), expected[2:])
 
 
+def test_a_batch_is_found_by_its_number():
+  def start():
+    return loader.loader(toy(10), batch_size=4, seed=8, transforms=[NOISE])
+
+  expected = take(start(), 9)
+  batches = start()
+  for step in [6, 0, 8, 3, 3]:
+    batches.seek(step)
+    assert batches.get_state()['next_batch'] == step
+    assert_same_batches(take(batches, 9 - step), expected[step:])
+  with pytest.raises(ValueError, match='at least 0, got -1'):
+    batches.seek(-1)
+  with pytest.raises(TypeError, match='integer'):
+    batches.seek(0.5)
+
+
 def test_a_state_of_another_loader_is_refused():
   state = loader.loader(toy(6), batch_size=4, seed=0).get_state()
   for other in [
