@@ -318,8 +318,8 @@ def _train(
 
 def _check(config: config_dict.ConfigDict, name: str) -> None:
   """Refuses a method that changes what all must share."""
-  configuration.with_method(config, name)
-  shared = sorted(set(config.methods[name]) - _OF_A_METHOD)
+  configuration.with_recipe(config, name)
+  shared = sorted(set(config.recipes[name]) - _OF_A_METHOD)
   if shared:
     raise ValueError(
       f'The method {name!r} changes {shared}, which all methods of a comparison'
@@ -334,7 +334,7 @@ def _make(
   steps_per_epoch: int,
 ) -> _Method:
   """One method with some values, vmapped over seeds, not compiled yet."""
-  method = configuration.with_method(config, name)
+  method = configuration.with_recipe(config, name)
   experiment = training.make(
     configuration.with_values(method, values), steps_per_epoch
   )

@@ -179,7 +179,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   versions = ', '.join(f'{k} {v}' for k, v in header['versions'].items())
   choices = {one['method']: _choice(one) for one in header.get('tuning', [])}
   methods = '\n'.join(
-    f'- `{name}`: {_changes(config["methods"][name])}{choices.get(name, "")}'
+    f'- `{name}`: {_changes(config["recipes"][name])}{choices.get(name, "")}'
     for name in results.scores
   )
   path = workdir / 'report.md'

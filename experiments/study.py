@@ -28,11 +28,11 @@ from experiments import compare
 from experiments import report
 from experiments.core import runs
 from experiments.evaluation import statistics
-from experiments.methods import presets
+from experiments.methods import recipes
 from experiments.reporting import figures
 
 _SUBJECT = 'mimo'
-_METHODS = presets.tuned()
+_METHODS = recipes.tuned()
 
 _STUDY_DIRECTORY = flags.DEFINE_string(
   'studies', 'runs/study', 'Directory of the comparisons.'

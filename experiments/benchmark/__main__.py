@@ -36,7 +36,7 @@ from experiments.benchmark import programs
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.core import configuration
-from experiments.methods import presets
+from experiments.methods import recipes
 
 _REPEATS = flags.DEFINE_integer('repeats', 40, 'Rounds to time.', lower_bound=2)
 _SECONDS = flags.DEFINE_float(
@@ -277,7 +277,7 @@ def _print_stages(data: str) -> None:
 def _print_subroutine(batch_size: int, repeats: int) -> None:
   config = subroutine.make_config(_NETWORK_WIDTH.value)
   costs = subroutine.measure(
-    {name: configuration.with_method(config, name) for name in presets.tuned()},
+    {name: configuration.with_recipe(config, name) for name in recipes.tuned()},
     _pictures(config, batch_size),
     repeats,
   )

@@ -1,4 +1,4 @@
-"""Reading configurations: arguments of config files, methods, flags."""
+"""Reading configurations: arguments of config files, recipes, flags."""
 
 import itertools
 import pathlib
@@ -12,7 +12,7 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
-from experiments.methods import presets
+from experiments.methods import recipes
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -75,7 +75,7 @@ def begin(
 
   Returns:
     A configuration with `seed`, `accumulation`, `donate_state`, `parallel`,
-    `max_skipped_steps`, `method`, `methods`, `compare`, `subject`,
+    `max_skipped_steps`, `method`, `recipes`, `compare`, `subject`,
     `num_tuning_seeds` and `sweep`; and the words given, where `method` and
     `smoke` are topics, too.
   """
@@ -91,51 +91,51 @@ def begin(
   )
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
   config.method = {'name': 'weighted'}  # by config.weighting
-  config.methods = presets.presets()
+  config.recipes = recipes.recipes()
   # The first is the reference for time.
   config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
-  config.subject = ''  # the method that the report tests against each other one
-  # Runs of each value of a method's grid, of which validation chooses.
+  config.subject = ''  # the recipe that the report tests against each other one
+  # Runs of each value of a recipe's grid, of which validation chooses.
   config.num_tuning_seeds = 0  # 0: nothing is tried
   # What experiments.sweep tries; see experiments.core.search_space.
   config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
-  given = words(arg, **choices, method=tuple(config.methods), smoke=('smoke',))
+  given = words(arg, **choices, method=tuple(config.recipes), smoke=('smoke',))
   return config, given
 
 
 def finish(
   config: config_dict.ConfigDict, given: dict[str, str | None]
 ) -> config_dict.ConfigDict:
-  """The configuration, changed to the method that was named, if one was."""
+  """The configuration, changed to the recipe that was named, if one was."""
   method = given['method']
-  return config if method is None else with_method(config, method)
+  return config if method is None else with_recipe(config, method)
 
 
-def with_method(
-  config: config_dict.ConfigDict, method: str
+def with_recipe(
+  config: config_dict.ConfigDict, recipe: str
 ) -> config_dict.ConfigDict:
-  """The configuration of one of `config.methods`.
+  """The configuration of one of `config.recipes`.
 
   Args:
-    config: a configuration with `methods`, a mapping name -> changes. Those of
+    config: a configuration with `recipes`, a mapping name -> changes. Those of
       `method` and `weighting` replace it whole, since each has parameters of
       its own; the others are merged. `grid` changes nothing: see `candidates`.
-    method: a name in `config.methods`.
+    recipe: a name in `config.recipes`.
 
   Returns:
     A changed copy.
 
   Raises:
-    ValueError: if the method is unknown.
+    ValueError: if the recipe is unknown.
     KeyError: if it changes what the configuration does not have.
   """
-  if method not in config.methods:
+  if recipe not in config.recipes:
     raise ValueError(
-      f'There is no method {method!r}; config.methods has'
-      f' {sorted(config.methods)}.'
+      f'There is no recipe {recipe!r}; config.recipes has'
+      f' {sorted(config.recipes)}.'
     )
   changed = config_dict.ConfigDict(config.to_dict())
-  changes = config.methods[method].to_dict()
+  changes = config.recipes[recipe].to_dict()
   changes.pop('grid', None)
   with changed.unlocked():
     for whole in ('method', 'weighting'):
@@ -147,25 +147,25 @@ def with_method(
 
 
 def candidates(
-  config: config_dict.ConfigDict, method: str
+  config: config_dict.ConfigDict, recipe: str
 ) -> list[dict[str, Any]]:
-  """What a method's grid tries: all combinations of its values.
+  """What a recipe's grid tries: all combinations of its values.
 
   Args:
-    config: a configuration with `methods`.
-    method: a name in it.
+    config: a configuration with `recipes`.
+    recipe: a name in them.
 
   Returns:
     For each candidate the changes, dotted key -> value; one without changes if
-    the method has no grid.
+    the recipe has no grid.
 
   Examples:
-    >>> method = {'grid': {'weighting': {'c': (0.2, 0.4)}}}
-    >>> config = config_dict.ConfigDict({'methods': {'cagrad': method}})
+    >>> recipe = {'grid': {'weighting': {'c': (0.2, 0.4)}}}
+    >>> config = config_dict.ConfigDict({'recipes': {'cagrad': recipe}})
     >>> candidates(config, 'cagrad')
     [{'weighting.c': 0.2}, {'weighting.c': 0.4}]
   """
-  grid = dict(flatten(config.methods[method].get('grid', {})))
+  grid = dict(flatten(config.recipes[recipe].get('grid', {})))
   return [
     dict(zip(grid, values, strict=True))
     for values in itertools.product(*grid.values())

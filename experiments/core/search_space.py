@@ -20,7 +20,7 @@ _REFUSED = {
   'seed': 'a sweep has the seeds from config.seed on, config.num_seeds of them',
   'num_seeds': 'every combination has the same seeds',
   'sweep': 'it is what says so',
-  'methods': 'sweep config.method and config.weighting instead',
+  'recipes': 'sweep config.method and config.weighting instead',
   'compare': 'it is for experiments.compare',
   'subject': 'it is for experiments.compare',
   'num_tuning_seeds': 'it is for experiments.compare',

@@ -144,7 +144,7 @@ def test_methods_are_compared_as_on_handwritten(
   assert list(results.scores) == ['joint', *others, 'mimo_1']
   assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
   # One seed of it is the run of `train`, batch statistics included.
-  config = configuration.with_method(config, 'mimo_1')
+  config = configuration.with_recipe(config, 'mimo_1')
   alone = train.train(config, tmp_path / 'train', folder_of(name))
   with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
     losses = curves['losses/mimo_1'][0, -1, 0]

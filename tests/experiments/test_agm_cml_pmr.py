@@ -397,7 +397,7 @@ def test_unknown_options_are_refused():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_two_seeds_on_three_modalities(name):
-  config = configuration.with_method(
+  config = configuration.with_recipe(
     handwritten.get_config('three,smoke'), name
   )
   experiment = training.make(config, 15)

@@ -83,7 +83,7 @@ def test_one_compilation_however_many_steps():
 
 @pytest.mark.parametrize('method', ['joint', 'sum', 'mgda', 'mimo_3'])
 def test_seeds_under_vmap_are_the_runs_one_by_one(method):
-  config = configuration.with_method(smoke(), method)
+  config = configuration.with_recipe(smoke(), method)
   experiment = training.make(config, 15)
   seeds = [2, 9]
   data_of = {seed: running.batches_of(config, seed, 4) for seed in seeds}
@@ -107,7 +107,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(method):
 
 
 def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
-  joint = configuration.with_method(smoke(), 'joint')
+  joint = configuration.with_recipe(smoke(), 'joint')
   fused_only = smoke()
   with fused_only.unlocked():
     fused_only.weighting = {'name': 'fused_only'}
@@ -430,7 +430,7 @@ def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
   compare.compare(config, tmp_path / 'compare')
   together = report.read(tmp_path / 'compare')
   alone = train.train(
-    configuration.with_method(config, 'mimo_3'), tmp_path / 'train'
+    configuration.with_recipe(config, 'mimo_3'), tmp_path / 'train'
   )
   for name, share in alone.items():
     # The same to rounding: at most one answer in 800 differs.
@@ -498,11 +498,11 @@ def test_a_wrong_word_after_the_colon_names_the_known_ones(arg, message):
 def test_a_method_may_not_change_what_must_be_shared(tmp_path):
   config = smoke(compare=('joint', 'longer'))
   with config.unlocked():
-    config.methods.longer = {'steps': 40, 'weighting': {'name': 'sum'}}
+    config.recipes.longer = {'steps': 40, 'weighting': {'name': 'sum'}}
   with pytest.raises(ValueError, match=r"'longer' changes \['steps'\]"):
     compare.compare(config, tmp_path)
-  with pytest.raises(ValueError, match="no method 'jiont'"):
-    configuration.with_method(config, 'jiont')
+  with pytest.raises(ValueError, match="no recipe 'jiont'"):
+    configuration.with_recipe(config, 'jiont')
 
 
 def test_training_that_only_skips_is_stopped_before_it_is_saved(tmp_path):
@@ -515,7 +515,7 @@ def test_training_that_only_skips_is_stopped_before_it_is_saved(tmp_path):
 def assert_steps(config, batch, methods):
   """A step of each method keeps the state's shapes; nothing is compiled."""
   for method in methods:
-    experiment = training.make(configuration.with_method(config, method), 15)
+    experiment = training.make(configuration.with_recipe(config, method), 15)
     init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
     after, metrics = jax.eval_shape(experiment.train_step, init, batch)
     assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(
@@ -531,7 +531,7 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
     assert word in handwritten.__doc__
   batch = running.batches_of(config, 0, 1)[0]
   everything = arg == 'three'
-  methods = config.methods if everything else ('joint', 'mgda', 'mmpareto')
+  methods = config.recipes if everything else ('joint', 'mgda', 'mmpareto')
   assert_steps(config, batch, methods)
 
 
@@ -542,6 +542,6 @@ def test_every_method_can_take_a_step_on_crema_d():
     'visual': np.zeros((4, 2, 32, 32, 3), np.uint8),
     'label': np.arange(4) % 6,
   }
-  rivals = [name for name in config.methods if 'method' in config.methods[name]]
+  rivals = [name for name in config.recipes if 'method' in config.recipes[name]]
   assert len(rivals) == 10
   assert_steps(config, batch, rivals)

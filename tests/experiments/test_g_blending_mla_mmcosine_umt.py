@@ -80,7 +80,7 @@ def train(
     The states at the start and after the rehearsal, the rehearsal's scratch,
     the last state, and the metrics.
   """
-  config = configuration.with_method(
+  config = configuration.with_recipe(
     handwritten.get_config('three,smoke'), method
   )
   with config.unlocked():

@@ -29,7 +29,7 @@ from experiments.core import runs
 from experiments.core import training
 from experiments.evaluation import statistics
 from experiments.methods import base
-from experiments.methods import presets
+from experiments.methods import recipes
 from tests import running
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -47,7 +47,7 @@ def smoke(**changes):
 
 
 def test_runners_contain_no_name_of_a_method():
-  names = set(presets.presets()) - {'sum'}  # sum is also a function
+  names = set(recipes.recipes()) - {'sum'}  # sum is also a function
   for runner in RUNNERS:
     source = (ROOT / 'experiments' / f'{runner}.py').read_text()
     code = re.sub(r'""".*?"""|#[^\n]*', '', source, flags=re.DOTALL)
@@ -57,12 +57,12 @@ def test_runners_contain_no_name_of_a_method():
 
 def test_no_grid_has_more_than_four_candidates():
   config = smoke()
-  for name in config.methods:
+  for name in config.recipes:
     candidates = configuration.candidates(config, name)
     assert 1 <= len(candidates) <= 4, name
     for values in candidates:
       changed = configuration.with_values(
-        configuration.with_method(config, name), values
+        configuration.with_recipe(config, name), values
       )
       for path, value in values.items():
         one = changed
@@ -109,7 +109,7 @@ def test_an_unknown_option_names_the_known_ones():
   'name', ['agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr']
 )
 def test_methods_for_classes_refuse_scores(name):
-  config = configuration.with_method(smoke(loss='absolute_error_losses'), name)
+  config = configuration.with_recipe(smoke(loss='absolute_error_losses'), name)
   with pytest.raises(ValueError, match=f'{name}.* classes'):
     training.make(config, 15)
 
@@ -185,7 +185,7 @@ def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
 
 
 def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path, monkeypatch):
-  config = configuration.with_method(smoke(steps=20), 'pmr')
+  config = configuration.with_recipe(smoke(steps=20), 'pmr')
   train.train(config, tmp_path / 'whole')
   opened = data.open_data
 
@@ -210,7 +210,7 @@ def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
   config = smoke(compare=('joint', 'mimo'), num_tuning_seeds=1, steps=20)
   with config.unlocked():
     # A rate of 0 learns nothing.
-    config.methods.mimo.grid = {'optimizer': {'learning_rate': (0.0, 0.1)}}
+    config.recipes.mimo.grid = {'optimizer': {'learning_rate': (0.0, 0.1)}}
   trained = compare._train
 
   def interrupted(methods, config, inputs, directory, *rest):
@@ -411,7 +411,7 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
       del encoder['dtype']
   costs = subroutine.measure(
     {
-      name: configuration.with_method(config, name)
+      name: configuration.with_recipe(config, name)
       for name in ('joint', 'mimo', 'pmr')
     },
     subroutine.made_up_batch(

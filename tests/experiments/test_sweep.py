@@ -279,7 +279,7 @@ def test_random_samples_are_the_same_in_every_cell_of_the_grid():
     (['weighting.penlty.x=1'], [], "no key 'weighting.penlty.x'.*penalty'"),
     (['data.batchsize=8,16'], [], "no key 'data.batchsize'.*batch_size"),
     (['seed=1,2'], [], 'seed cannot be swept: .*num_seeds'),
-    (['methods.mimo.weighting.penalty=1,2'], [], 'config.weighting instead'),
+    (['recipes.mimo.weighting.penalty=1,2'], [], 'config.weighting instead'),
     (['steps=10,many'], [], "steps was given 'many'"),
     (['steps=10,20.5'], [], r'steps was given 10\.0'),
     (['steps=True'], [], 'steps was given True'),

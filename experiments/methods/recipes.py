@@ -1,4 +1,4 @@
-"""The methods that a configuration can name, as changes to it."""
+"""The recipes of a comparison: named changes of a configuration."""
 
 import types
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from experiments import methods
 
 
-def presets() -> dict[str, dict[str, Any]]:
+def recipes() -> dict[str, dict[str, Any]]:
   """Joint training, weightings of the losses, and every method beside.
 
   Joint training learns from the fused loss alone; its uni-modal outputs stand
@@ -16,10 +16,10 @@ def presets() -> dict[str, dict[str, Any]]:
   configuration and their values. No method tries more than four.
 
   Returns:
-    Name -> changes, for `configuration.with_method`.
+    Name -> changes, for `configuration.with_recipe`.
 
   Examples:
-    >>> found = presets()
+    >>> found = recipes()
     >>> {'joint', 'sum', 'mgda', 'mimo', 'ogm', 'mmpareto'} <= set(found)
     True
     >>> found['ogm']['grid']
@@ -56,10 +56,10 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def tuned() -> tuple[str, ...]:
-  """The presets that a fair comparison has: all but MIMO's fixed ones.
+  """The recipes that a fair comparison has: all but MIMO's fixed ones.
 
   Examples:
     >>> tuned()[:4]
     ('joint', 'sum', 'mgda', 'mimo')
   """
-  return tuple(n for n in presets() if n not in ('mimo_1', 'mimo_3'))
+  return tuple(n for n in recipes() if n not in ('mimo_1', 'mimo_3'))
