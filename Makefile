@@ -1,22 +1,39 @@
 # make demo: train, print a table, write a figure and a report.
-# make test: lint, types, doctests and tests.
-# Both set up .venv first. PYTHON names the interpreter, 3.11 or newer.
+# make quick: lint, types, and the doctests and tests that are not slow.
+# make test: lint, types, and all doctests and tests.
+# All set up .venv first. PYTHON names the interpreter, 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo quick test lint types tests clean
 
 demo: $(VENV)/experiments.installed
 	$(BIN)/python -m experiments.compare \
 	  --config=experiments/configs/handwritten.py --workdir=runs/demo
 
-test: $(VENV)/test.installed
+# Types are checked by one process, beside the tests; what one of the three
+# finds does not keep the others from saying what they find.
+test:
+	@$(MAKE) --no-print-directory --jobs --keep-going lint types tests
+
+# Doctests elsewhere are slow, all of them: tests/conftest.py.
+quick:
+	@$(MAKE) --no-print-directory --jobs --keep-going lint types tests \
+	  SELECT="-m 'not slow' mimo_jax tests"
+
+lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/test.installed
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses=auto
+
+# Each process takes neighbours, which share what they compile and the data sets
+# that they make, and then from those that have more left.
+tests: $(VENV)/test.installed
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(SELECT)
 
 $(VENV)/%.installed: setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mimo_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12")'

@@ -1,4 +1,10 @@
-"""Fixtures of all tests: simulated devices, strict shapes, keys by name."""
+"""Fixtures of all tests: simulated devices, strict shapes, keys by name.
+
+And which tests are slow: `make quick` runs `pytest -m 'not slow'`. In folders
+named `experiments` and `data_pipelines`, and in README.md, tests and doctests
+are slow unless `@pytest.mark.quick` says otherwise; elsewhere they are quick
+unless `@pytest.mark.slow` does. Every formula of `mimo_jax` has a quick test.
+"""
 
 import gc
 import itertools
@@ -51,6 +57,38 @@ def pytest_runtest_teardown():
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
     jax.clear_caches()
     gc.collect()
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+SLOW_FOLDERS = {'experiments', 'data_pipelines'}
+
+
+def is_slow_by_default(path):
+  return path == ROOT / 'README.md' or bool(
+    SLOW_FOLDERS.intersection(path.relative_to(ROOT).parts)
+  )
+
+
+def pytest_ignore_collect(collection_path, config):
+  """Of files without a quick test, `make quick` does not pay for the imports.
+
+  Those of TensorFlow Datasets, Matplotlib and scikit-learn take longer than a
+  quarter of the quick tests.
+  """
+  if (
+    config.option.markexpr == 'not slow'
+    and collection_path.is_file()
+    and is_slow_by_default(collection_path)
+    and 'mark.quick' not in collection_path.read_text()
+  ):
+    return True
+  return None
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if is_slow_by_default(item.path) and not item.get_closest_marker('quick'):
+      item.add_marker(pytest.mark.slow)
 
 
 def pytest_unconfigure():
