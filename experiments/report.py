@@ -266,9 +266,7 @@ def _tests(
     for column, values in columns.items()
     for method in others
   }
-  corrected = statistics.holm(
-    {f'{i}': one.p_value for i, one in enumerate(found.values())}
-  )
+  corrected = statistics.holm({key: one.p_value for key, one in found.items()})
   cells: dict[str, dict[str, str]] = {column: {} for column in columns}
   for (column, method), one, p_value in zip(
     found, found.values(), corrected.values(), strict=True
@@ -301,7 +299,7 @@ def table(
   """
   cells: dict[str, dict[str, str]] = {}
   for column, values in columns.items():
-    best, tied = statistics.ties(dict(values))
+    best, tied = statistics.ties(values, higher_is_better=True)
     cells[column] = {}
     for method, runs_ in values.items():
       mean, error = statistics.estimate(100 * runs_)

@@ -234,15 +234,13 @@ def wins(
     if method != _SUBJECT
   }
   keys = list(tests)
-  corrected = statistics.holm(
-    {str(i): tests[key].p_value for i, key in enumerate(keys)}
-  )
+  corrected = statistics.holm({key: tests[key].p_value for key in keys})
   counts: dict[str, dict[str, list[int]]] = {}
-  for i, key in enumerate(keys):
+  for key in keys:
     name, _, method = key
     count = counts.setdefault(name, {}).setdefault(method, [0, 0, 0])
     mean = tests[key].estimate.mean
-    significant = corrected[str(i)] < 0.05
+    significant = corrected[key] < 0.05
     count[1 if not significant else 0 if mean > 0 else 2] += 1
   cells = {
     name: {method: ' / '.join(map(str, three)) for method, three in one.items()}

@@ -1,10 +1,11 @@
 """Metrics of a model's outputs: each from all of them and all targets.
 
-Metrics of classes take logits [N, C] and labels [N]; an answer is the class of
-the largest logit, the first one in a tie. Metrics of a regression take outputs
-[N, 1] or [N] and targets [N], which for the sentiment scores of CMU-MOSI and
-CMU-MOSEI lie in [-3, 3]. All are computed on the host in float64, since many
-are no sums over batches. `get` finds one by its name.
+Metrics of classes take logits [N, C] and integer labels [N] from 0 to C - 1; an
+answer is the class of the largest logit, the first one in a tie. Metrics of a
+regression take outputs [N, 1] or [N] and targets [N], which for the sentiment
+scores of CMU-MOSI and CMU-MOSEI lie in [-3, 3]. What is of another form, or
+empty, is refused by a ValueError. All are computed on the host in float64,
+since many are no sums over batches. `get` finds one by its name.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
+from sklearn import metrics as sklearn_metrics
 
 Array = npt.NDArray[Any]
 Metric = Callable[[Array, Array], float]
@@ -19,16 +22,6 @@ Metric = Callable[[Array, Array], float]
 
 def accuracy(outputs: Array, targets: Array) -> float:
   """Share of right answers.
-
-  Args:
-    outputs: logits [N, C].
-    targets: labels [N], integers from 0 to C - 1.
-
-  Returns:
-    A number in [0, 1].
-
-  Raises:
-    ValueError: if the shapes or labels are others.
 
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -48,24 +41,14 @@ def macro_f1(outputs: Array, targets: Array) -> float:
   counts 0. (Scikit-learn's default averages over the classes that occur among
   targets or answers.)
 
-  Args:
-    outputs: logits [N, C].
-    targets: labels [N], integers from 0 to C - 1.
-
-  Returns:
-    A number in [0, 1].
-
-  Raises:
-    ValueError: if the shapes or labels are others.
-
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
     >>> macro_f1(logits, np.array([0, 1, 1]))  # of both classes 2 / 3
     0.667
   """
   outputs, targets = _of_classes(outputs, targets)
-  scores = _f1(np.argmax(outputs, 1), targets, outputs.shape[1])
-  return float(np.mean(scores))
+  answers = np.argmax(outputs, 1)
+  return _f1(answers, targets, outputs.shape[1], 'macro')
 
 
 def mean_average_precision(outputs: Array, targets: Array) -> float:
@@ -78,16 +61,9 @@ def mean_average_precision(outputs: Array, targets: Array) -> float:
   that audio-visual benchmarks report for one label an item. Where no score
   tells the items apart, it is the mean share of the classes that occur.
 
-  Args:
-    outputs: logits [N, C].
-    targets: labels [N], integers from 0 to C - 1.
-
   Returns:
     A number in (0, 1]; NaN if an output is not finite, since such scores have
     no order.
-
-  Raises:
-    ValueError: if the shapes or labels are others.
 
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -99,28 +75,17 @@ def mean_average_precision(outputs: Array, targets: Array) -> float:
   outputs, targets = _of_classes(outputs, targets)
   if not np.all(np.isfinite(outputs)):
     return float('nan')
-  # Logarithms of the softmax: they rank as it does, and do not underflow.
-  scores = outputs - np.max(outputs, 1, keepdims=True)
-  scores -= np.log(np.sum(np.exp(scores), 1, keepdims=True))
-  occurring = np.unique(targets)
+  # The logarithm ranks as the softmax does, and does not underflow.
+  scores = special.log_softmax(outputs, axis=1)
   precisions = [
-    _average_precision(scores[:, c], targets == c) for c in occurring
+    sklearn_metrics.average_precision_score(targets == c, scores[:, c])
+    for c in np.unique(targets)
   ]
   return float(np.mean(precisions))
 
 
 def mean_absolute_error(outputs: Array, targets: Array) -> float:
-  """Mean of |output - target|; the smaller the better.
-
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
-  Returns:
-    A number of at least 0.
-
-  Raises:
-    ValueError: if the shapes are others.
+  """Mean of |output - target|, in the targets' unit; the smaller the better.
 
   Examples:
     >>> mean_absolute_error(np.array([1.0, -2.0]), np.array([0.5, -1.0]))
@@ -133,16 +98,9 @@ def mean_absolute_error(outputs: Array, targets: Array) -> float:
 def correlation(outputs: Array, targets: Array) -> float:
   """Pearson's correlation of outputs and targets.
 
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
   Returns:
     A number in [-1, 1]; NaN where the outputs or the targets are all the same,
     which leaves it undefined.
-
-  Raises:
-    ValueError: if the shapes are others.
 
   Examples:
     >>> correlation(np.array([1.0, 2.0, 4.0]), np.array([-1.0, 0.0, 2.0]))
@@ -152,8 +110,7 @@ def correlation(outputs: Array, targets: Array) -> float:
   # Asked of the values: rounding may leave constants a variance above 0.
   if np.ptp(outputs) == 0 or np.ptp(targets) == 0:
     return float('nan')
-  x, y = outputs - np.mean(outputs), targets - np.mean(targets)
-  return float(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)))
+  return float(np.corrcoef(outputs, targets)[0, 1])
 
 
 def binary_accuracy(outputs: Array, targets: Array) -> float:
@@ -162,15 +119,8 @@ def binary_accuracy(outputs: Array, targets: Array) -> float:
   An output of exactly 0 counts as negative. This is "Acc-2" of CMU-MOSI and
   CMU-MOSEI in its non-zero variant, that of MulT and MultiBench.
 
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
   Returns:
     A number in [0, 1]; NaN if all targets are 0.
-
-  Raises:
-    ValueError: if the shapes are others.
 
   Examples:
     >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
@@ -187,16 +137,6 @@ def binary_accuracy_with_zero(outputs: Array, targets: Array) -> float:
   "Acc-2" of CMU-MOSI and CMU-MOSEI in its other variant, often called "has0":
   negative against non-negative, of all targets.
 
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
-  Returns:
-    A number in [0, 1].
-
-  Raises:
-    ValueError: if the shapes are others.
-
   Examples:
     >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
     >>> binary_accuracy_with_zero(outputs, np.array([1.0, -2.0, -1.0, 0.0]))
@@ -211,16 +151,6 @@ def seven_class_accuracy(outputs: Array, targets: Array) -> float:
 
   Both are clipped to [-3, 3] and rounded, halves to the even neighbour. "Acc-7"
   of CMU-MOSI and CMU-MOSEI.
-
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
-  Returns:
-    A number in [0, 1].
-
-  Raises:
-    ValueError: if the shapes are others.
 
   Examples:
     >>> outputs = np.array([1.4, -3.8, 0.4])
@@ -240,15 +170,8 @@ def weighted_f1(outputs: Array, targets: Array) -> float:
   MulT's code gives scikit-learn its arguments in the other order, so that the
   shares of the answers weigh there.
 
-  Args:
-    outputs: [N, 1] or [N].
-    targets: [N].
-
   Returns:
     A number in [0, 1]; NaN if all targets are 0.
-
-  Raises:
-    ValueError: if the shapes are others.
 
   Examples:
     >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
@@ -256,10 +179,7 @@ def weighted_f1(outputs: Array, targets: Array) -> float:
     0.667
   """
   answers, labels = _signs(outputs, targets)
-  if not len(labels):
-    return float('nan')
-  shares = np.bincount(labels, minlength=2) / len(labels)
-  return float(np.sum(shares * _f1(answers, labels, 2)))
+  return _f1(answers, labels, 2, 'weighted') if len(labels) else float('nan')
 
 
 METRICS: dict[str, Metric] = {
@@ -291,6 +211,26 @@ def get(name: str) -> Metric:
   if name not in METRICS:
     raise ValueError(f'There is no metric {name!r}; there are {list(METRICS)}.')
   return METRICS[name]
+
+
+def higher_is_better(name: str) -> bool:
+  """Whether the best value of a metric is the highest; of an error it is not.
+
+  Examples:
+    >>> higher_is_better('accuracy'), higher_is_better('mean_absolute_error')
+    (True, False)
+  """
+  return get(name) is not mean_absolute_error
+
+
+def is_share(name: str) -> bool:
+  """Whether a metric lies in [0, 1] and reads well in per cent.
+
+  Examples:
+    >>> is_share('accuracy'), is_share('correlation')
+    (True, False)
+  """
+  return get(name) not in (mean_absolute_error, correlation)
 
 
 def check_primary(names: Sequence[str]) -> None:
@@ -360,21 +300,14 @@ def _signs(outputs: Array, targets: Array) -> tuple[Array, Array]:
   return answers.astype(np.int64), labels.astype(np.int64)
 
 
-def _f1(answers: Array, labels: Array, num_classes: int) -> Array:
-  """F1 of each class, [num_classes]; 0 where a class is nowhere."""
-  hits = np.bincount(labels[answers == labels], minlength=num_classes)
-  # 2 tp + fp + fn: how often the class was answered, and how often it was so.
-  both = np.bincount(answers, minlength=num_classes) + np.bincount(
-    labels, minlength=num_classes
+def _f1(answers: Array, labels: Array, num_classes: int, average: str) -> float:
+  """F1 over all classes, 0 of one that is nowhere."""
+  return float(
+    sklearn_metrics.f1_score(
+      labels,
+      answers,
+      labels=range(num_classes),
+      average=average,
+      zero_division=0,
+    )
   )
-  return 2 * hits / np.maximum(both, 1)
-
-
-def _average_precision(scores: Array, is_positive: Array) -> float:
-  """Average precision of one class, from scores [N] and truths [N]."""
-  order = np.argsort(-scores, kind='stable')
-  hits = np.cumsum(is_positive[order])
-  # Precision and recall stand after the last of items with equal scores.
-  last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-  precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
-  return float(np.sum(np.diff(recall, prepend=0) * precision))

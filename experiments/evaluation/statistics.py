@@ -1,11 +1,14 @@
-"""Means, standard errors and ties over seeds."""
+"""Means, standard errors, the best and its ties over seeds."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+
+Key = TypeVar('Key', bound=Hashable)
 
 
 class Estimate(NamedTuple):
@@ -37,41 +40,100 @@ def estimate(values: npt.NDArray[Any]) -> Estimate:
   return Estimate(float(np.mean(values)), error)
 
 
-def ties(values: dict[str, npt.NDArray[Any]]) -> tuple[str, list[str]]:
-  """The method with the highest mean, and those that tie with it.
+def best(values: Sequence[Any], higher_is_better: bool) -> int:
+  """The place of the values with the best mean.
 
-  Runs of the same seed share data order and initial parameters, so methods are
+  Args:
+    values: each [seeds].
+    higher_is_better: the metric's direction, as `metrics.higher_is_better`
+      tells it.
+
+  Returns:
+    Of equal ones the first. A mean of NaN is worse than any number.
+
+  Examples:
+    >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.9]], True)
+    1
+    >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.1]], False)
+    0
+  """
+
+  def rank(i: int) -> tuple[bool, float]:
+    mean = float(np.mean(values[i]))
+    return not math.isnan(mean), mean if higher_is_better else -mean
+
+  return max(range(len(values)), key=rank)
+
+
+def best_candidate(
+  candidates: Sequence[dict[str, Any]], higher_is_better: bool
+) -> dict[str, Any]:
+  """The candidate whose `validation` [seeds] has the best mean, see `best`.
+
+  Args:
+    candidates: each with `values`, and `validation` if there are several.
+    higher_is_better: the direction of the metric in `validation`.
+
+  Returns:
+    One of them.
+
+  Examples:
+    >>> best_candidate(
+    ...   [
+    ...     {'values': {'c': 1}, 'validation': [0.5, 0.7]},
+    ...     {'values': {'c': 2}, 'validation': [0.6, 0.7]},
+    ...   ],
+    ...   higher_is_better=True,
+    ... )['values']
+    {'c': 2}
+  """
+  if len(candidates) == 1:
+    return candidates[0]
+  scores = [candidate['validation'] for candidate in candidates]
+  return candidates[best(scores, higher_is_better)]
+
+
+def ties(
+  values: Mapping[str, npt.NDArray[Any]], higher_is_better: bool
+) -> tuple[str, list[str]]:
+  """The variant with the best mean, and those that tie with it.
+
+  Runs of the same seed share data order and initial parameters, so variants are
   compared seed by seed: a tie is a mean difference no larger than one standard
   error of that difference.
 
   Args:
-    values: method -> [seeds], in the same order of seeds.
+    values: variant -> [seeds], in the same order of seeds.
+    higher_is_better: the metric's direction.
 
   Returns:
-    The name of the best method, and the names of those tied with it.
+    The name of the best variant, and the names of those tied with it.
 
   Examples:
     >>> import numpy as np
-    >>> ties({
+    >>> values = {
     ...   'a': np.array([0.9, 0.8, 0.7]),
     ...   'b': np.array([0.8, 0.9, 0.6]),
     ...   'c': np.array([0.5, 0.4, 0.3]),
-    ... })
+    ... }
+    >>> ties(values, higher_is_better=True)
     ('a', ['b'])
+    >>> ties(values, higher_is_better=False)
+    ('c', [])
   """
-  best = max(values, key=lambda name: float(np.mean(values[name])))
+  first = list(values)[best(list(values.values()), higher_is_better)]
   tied = []
   for name in values:
-    if name != best:
-      difference = estimate(values[best] - values[name])
+    if name != first:
+      mean, error = estimate(values[first] - values[name])
       # Equal in every seed is a tie too, also with a single seed.
-      if difference.mean == 0 or difference.mean <= difference.error:
+      if mean == 0 or abs(mean) <= error:
         tied.append(name)
-  return best, tied
+  return first, tied
 
 
 class Difference(NamedTuple):
-  """One method against another, over the same seeds."""
+  """One variant against another, over the same seeds."""
 
   estimate: Estimate  # of the differences
   p_value: float  # NaN for a single seed
@@ -86,7 +148,7 @@ def difference(
   the same have p = 1 if that is zero, else 0.
 
   Args:
-    values: of one method, [seeds].
+    values: of one variant, [seeds].
     others: of another one, on the same seeds.
 
   Returns:
@@ -107,7 +169,7 @@ def difference(
   return Difference(estimate(gained), p_value)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
   """Holm's step-down correction of several tests.
 
   The i-th smallest of n (i from 0) is multiplied by n − i; none becomes smaller

@@ -158,7 +158,7 @@ def test_standard_error_and_ties_are_those_of_paired_runs():
     'best': best,
     'close': best - np.array([0.02, -0.02, 0.03, -0.01]),  # now and then
   }
-  assert statistics.ties(values) == ('best', ['close'])
+  assert statistics.ties(values, higher_is_better=True) == ('best', ['close'])
   mean, error = statistics.estimate(best)
   np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
 
