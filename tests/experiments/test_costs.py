@@ -1,0 +1,79 @@
+"""What balancing costs, measured on models of a few weights."""
+
+import numpy as np
+
+from experiments.benchmark import device
+from experiments.benchmark import subroutine
+from experiments.benchmark import timing
+from experiments.core import configuration
+
+
+def test_subroutine_is_what_a_step_has_more_within_a_round():
+  config = subroutine.make_config(16)
+  for encoder in config.model.encoders.values():
+    with config.unlocked():
+      encoder.update({'name': 'LeNet', 'base_width': 2, 'num_blocks': 1})
+      del encoder['width']
+      del encoder['dtype']
+  costs = subroutine.measure(
+    {
+      name: configuration.with_recipe(config, name)
+      for name in ('joint', 'mimo', 'pmr')
+    },
+    subroutine.made_up_batch(
+      config, 4, dict.fromkeys(config.model.encoders, (8, 8, 3))
+    ),
+    rounds=2,
+  )
+  assert costs['joint'].added == costs['joint'].error == 0
+  assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
+  assert all(cost.megabytes > 0 for cost in costs.values())
+  # MIMO needs the operations of joint training, and those of K numbers and of
+  # taking the heads' gradients to the encoders.
+  more = costs['mimo'].gigaflops / costs['joint'].gigaflops - 1
+  assert 0 <= more < 0.03
+  assert costs['joint'].gigaflops < costs['pmr'].gigaflops
+  difference = costs['mimo'].step.rounds - costs['joint'].step.rounds
+  np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
+
+
+def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
+  def cost(added, rehearsal=0.0):
+    times = timing.Times(np.array([1.0 + added]), 1.0 + added)
+    return subroutine.Cost(times, added, 0.001, rehearsal, 5.0, 0.2)
+
+  costs = {
+    'joint': cost(0.0),
+    'mimo': cost(0.002),
+    'mgda': cost(0.1),
+    'umt': cost(0.02, rehearsal=0.04),
+    'mla': cost(0.01),
+    'ogm': cost(9.0),  # needs no more than the one gradient
+  }
+  text = subroutine.summary(costs)
+  assert 'adds 2.00 +- 1.00 ms' in text
+  assert '60.00 ms: 30 times as much' in text
+  assert text.endswith('at two standard errors above, 15 times')
+  assert '1.06' in subroutine.table(costs).splitlines()[4]
+
+
+def test_device_benchmark_changes_what_it_says():
+  configs = device.configs(['mgda'], 'bfloat16', 8)
+  joint, mgda = configs['joint'], configs['mgda']
+  assert joint.model.detach_heads
+  assert not mgda.model.detach_heads
+  assert mgda.weighting.to_dict() == {'name': 'mgda'}
+  for encoder in mgda.model.encoders.values():
+    assert (encoder.dtype, encoder.width) == ('bfloat16', 8)
+
+  def cost(seconds):
+    times = timing.Times(np.array([seconds, seconds]), seconds)
+    return subroutine.Cost(times, 0.0, 0.0, 0.0, 12.3, 0.2)
+
+  table = device.steps_table({'joint': cost(0.5), 'mgda': cost(0.75)})
+  assert table.splitlines()[2:] == [
+    '| joint | 2.00 | 1.00 | 12 |',
+    '| mgda | 1.33 | 1.50 | 12 |',
+  ]
+  rows = device.bandwidth(1000, 'bfloat16', 2).splitlines()[2:]
+  assert [row.split(' | ')[0] for row in rows] == ['| 2', '| 3', '| 7']

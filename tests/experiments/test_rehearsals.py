@@ -1,0 +1,84 @@
+"""What a method does between steps: when, on which rows, and resumed."""
+
+import numpy as np
+import pytest
+
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import rehearsals
+from experiments.core import training
+from experiments.methods import base
+from tests import running
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+def counting(every_epochs, passes):
+  """An experiment whose rehearsal collects the rows that it saw."""
+  experiment = training.make(smoke(), 15)
+
+  def step(state, scratch, batch):
+    del state
+    return [*scratch, np.asarray(batch['row'])]
+
+  rehearsal = base.Rehearsal(
+    every_epochs=every_epochs,
+    begin=lambda *_: [],
+    passes=tuple(base.Pass(split, n, step) for split, n in passes),
+    end=lambda _, scratch: scratch,
+  )
+  experiment = experiment._replace(rehearsal=rehearsal)
+  return rehearsals.Rehearsals(
+    experiment, lambda function: function, lambda batches: batches[0]
+  )
+
+
+def test_a_rehearsal_sees_the_batches_to_come_and_puts_them_back():
+  config = smoke()
+  inputs = data.open_data(config, 4)
+  upcoming = [next(inputs.train)['row'] for _ in range(9)]
+  inputs.train.set_state(inputs.train.get_state() | {'next_batch': 7})
+  one = counting(1.0, [('train', 3 / 15), ('validation', 1.0)])
+  rows, seconds = one.run(None, [inputs], 4)
+  for seen, expected in zip(rows[:3], upcoming[4:7], strict=True):
+    np.testing.assert_array_equal(seen, expected)
+  validation = [batch['row'] for batch in inputs.evaluation('validation')]
+  np.testing.assert_array_equal(
+    np.concatenate(rows[3:]), np.concatenate(validation)
+  )
+  np.testing.assert_array_equal(next(inputs.train)['row'], upcoming[7])
+  assert seconds >= 0
+
+
+def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
+  due = [step for step in range(40) if counting(1.0, []).is_due(step)]
+  assert due == [0, 15, 30]
+  assert [s for s in range(40) if counting(None, []).is_due(s)] == [0]
+  half = counting(0.5, [])
+  assert [s for s in range(20) if half.is_due(s)] == [0, 8, 16]
+
+
+def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path, monkeypatch):
+  config = configuration.with_recipe(smoke(steps=20), 'pmr')
+  train.train(config, tmp_path / 'whole')
+  opened = data.open_data
+
+  def open_data(config, seed, manual_dir):
+    inputs = opened(config, seed, manual_dir)
+    # One batch for the first state, two for the first rehearsal, 15 steps, and
+    # one of the second rehearsal.
+    return inputs._replace(train=running.Interrupted(inputs.train, 20))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data, 'open_data', open_data)
+    with pytest.raises(KeyboardInterrupt):
+      train.train(config, tmp_path / 'stopped')
+  train.train(config, tmp_path / 'stopped')
+  running.assert_same_run(tmp_path / 'stopped', tmp_path / 'whole', config)

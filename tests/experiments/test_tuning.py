@@ -1,0 +1,70 @@
+"""What a comparison chooses by validation."""
+
+import pytest
+
+from experiments import compare
+from experiments import sweep
+from experiments.configs import handwritten
+from experiments.core import runs
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
+  config = smoke(compare=('joint', 'mimo'), num_tuning_seeds=1, steps=20)
+  with config.unlocked():
+    # A rate of 0 learns nothing.
+    config.recipes.mimo.grid = {'optimizer': {'learning_rate': (0.0, 0.1)}}
+  trained = compare._train
+
+  def interrupted(methods, config, inputs, directory, *rest):
+    if 'tuning' not in directory.parts:
+      raise KeyboardInterrupt
+    return trained(methods, config, inputs, directory, *rest)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(compare, '_train', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      compare.compare(config, tmp_path)
+  tuned = (tmp_path / 'tuning' / 'mimo.jsonl').read_bytes()
+  assert not (tmp_path / 'tuning' / 'mimo').exists()
+  compare.compare(config, tmp_path)
+  assert (tmp_path / 'tuning' / 'mimo.jsonl').read_bytes() == tuned
+  header, *rows = runs.read_lines(tmp_path / 'results.jsonl')
+  joint, mimo = header['tuning']
+  assert len(joint['candidates']) == 1
+  slow, fast = mimo['candidates']
+  assert slow['values'] == {'optimizer.learning_rate': 0.0}
+  assert slow['validation'][0] < fast['validation'][0]
+  assert min(row['accuracy/fused'] for row in rows) > 0.4
+  text = (tmp_path / 'report.md').read_text()
+  assert '**learning_rate=0.1' in text
+  assert 'learning_rate=0.0 (' in text
+
+
+def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='num_tuning_seeds=3 is more than'):
+    compare.compare(smoke(num_tuning_seeds=3), tmp_path)
+
+
+def test_an_error_is_refused_as_what_runs_are_chosen_by(tmp_path):
+  wrong = smoke()
+  wrong.evaluation.metrics = ('mean_absolute_error', 'correlation')
+  with pytest.raises(ValueError, match=r"begins with 'mean_absolute_error'"):
+    compare.compare(wrong, tmp_path)
+  with pytest.raises(ValueError, match=r"begins with 'mean_absolute_error'"):
+    sweep.sweep(wrong, tmp_path)
+
+
+def test_of_equal_candidates_the_first_and_never_nan():
+  candidates = [
+    {'values': {'c': 0}, 'validation': [float('nan'), 0.9]},
+    {'values': {'c': 1}, 'validation': [0.5, 0.7]},
+    {'values': {'c': 2}, 'validation': [0.7, 0.5]},
+  ]
+  assert runs.best_candidate(candidates)['values'] == {'c': 1}
