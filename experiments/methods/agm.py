@@ -1,15 +1,15 @@
 """Adaptive gradient modulation (AGM)."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.3, 1.0, 3.0)}
+GRID: base.Grid = {'alpha': (0.3, 1.0, 3.0)}
 
 _LEAST_PROBABILITY = 1e-8
 _LARGEST_EXPONENT = 10.0  # before alpha
@@ -40,17 +40,20 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
     alpha: how much modalities are slowed down or sped up.
 
   Returns:
-    The method. Its memory is a `RunningScores`.
+    The method; its memory is a `RunningScores`.
 
   References:
     H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
-  base.check_classes(task, 'agm')
+  common.check_classes(task, 'agm')
+  plain = common.joint(task)
 
-  def extra(
-    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
-  ) -> tuple[base.Losses, RunningScores, Mapping[str, Any]]:
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    del phase
+    outputs = common.forward(plain.model, state, batch, key)
     targets = batch[task.target]
     _, parts = nn.shapley_outputs(
       lambda features: task.model.fuse(state.variables, features, train=True),
@@ -66,19 +69,20 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
       nn.scale_gradient(parts[name], factors[i])
       for i, name in enumerate(task.modalities)
     ]
-    fused = sum(scaled[1:], start=scaled[0])
+    logits = outputs.logits | {'fused': sum(scaled[1:], start=scaled[0])}
     steps = running.steps + 1
-    memory = RunningScores(
-      running.mean + (scores - running.mean) / steps, steps
+    mean = running.mean + (scores - running.mean) / steps
+    return (
+      task.losses_of(logits, targets),
+      base.Seen(outputs.model_state, RunningScores(mean, steps)),
     )
-    return task.losses_of({'fused': fused}, targets), memory, {}
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
     del batch
     zeros = jnp.zeros(len(task.modalities))
     return state._replace(memory=RunningScores(zeros, jnp.zeros((), jnp.int32)))
 
-  return base.read_out(task, extra, init=init)
+  return plain._replace(losses=losses, init=init, is_mean_over_rows=False)
 
 
 def coefficients(

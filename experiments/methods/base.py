@@ -2,17 +2,32 @@
 
 A training step is the same for every method. It asks the method for named
 losses, takes their pullback, and lets the method's gradient transformation turn
-it into updates, which the optimizer takes from there. A method may remember
-something between steps (its memory), hand the transformation more than losses,
-rehearse on the batches to come before it goes on, and update in several phases
-on one batch. Most need none of these.
+it into updates, which the optimizer takes from there. Most methods are losses
+and a rule for their gradients, which `experiments.methods.common` makes of one
+function. This is a whole file of experiments/methods but for its docstring:
+joint training that also keeps the fused output from being sure.
+
+  >>> import jax
+  >>> from experiments.methods import base
+  >>> from experiments.methods import common
+  >>> GRID: base.Grid = {'strength': (0.01, 0.1)}  # what a comparison tries
+  >>> def make(task, *, strength=0.1):
+  ...   def sureness(state, batch, outputs):
+  ...     log_p = jax.nn.log_softmax(outputs.logits['fused'])
+  ...     terms = jax.numpy.sum(jax.numpy.exp(log_p) * log_p, axis=-1)
+  ...     return {'sureness': strength * jax.numpy.mean(terms)}
+  ...   return common.joint(task, sureness, names=('sureness',))
+
+A method may also remember something between steps (its memory), hand the
+transformation more than losses, update in several phases on one batch, and
+rehearse on the batches to come before training goes on. Those that need none of
+these never see them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import mimo_jax
@@ -20,6 +35,8 @@ from mimo_jax import nn
 
 Batch = Mapping[str, Any]
 Losses = dict[str, jax.Array]  # objective -> []
+# What a comparison tries of a method: arguments of its `make`, and values.
+Grid = Mapping[str, Sequence[Any]]
 
 
 class TrainState(NamedTuple):
@@ -157,156 +174,3 @@ class Method(NamedTuple):
   rehearsal: Rehearsal | None = None
   phases: tuple[Any, ...] = (None,)
   is_mean_over_rows: bool = False
-
-
-class Outputs(NamedTuple):
-  """What the model made of a batch in training."""
-
-  logits: dict[str, jax.Array]  # 'fused' and modalities -> [batch, C]
-  features: dict[str, jax.Array]  # modality -> [batch, d], before the fusion
-  model_state: Any  # as the step leaves it
-
-
-def forward(
-  model: nn.LateFusion, state: TrainState, batch: Batch, key: jax.Array
-) -> Outputs:
-  """Applies the model in training, in one pass.
-
-  Args:
-    model: a `mimo_jax.nn.LateFusion`.
-    state: whose variables are applied.
-    batch: the inputs.
-    key: for dropout.
-
-  Returns:
-    Logits, features, and batch statistics.
-  """
-  outputs: Any = model.apply(
-    state.variables,
-    batch,
-    train=True,
-    rngs={'dropout': key},
-    mutable=[*state.model_state, 'intermediates'],
-  )
-  logits, updated = outputs
-  features = updated.pop('intermediates')['features']
-  return Outputs(logits, features, updated)
-
-
-def output_losses(task: Task, model: nn.LateFusion) -> LossesFn:
-  """The losses of all outputs of a model, and nothing else.
-
-  Args:
-    task: whose losses.
-    model: what is trained.
-
-  Returns:
-    The `losses` of a `Method` without memory or extra arguments.
-  """
-
-  def losses(
-    state: TrainState, batch: Batch, key: jax.Array, phase: Any
-  ) -> tuple[Losses, Seen]:
-    del phase
-    outputs = forward(model, state, batch, key)
-    found = task.losses_of(outputs.logits, batch[task.target])
-    return found, Seen(outputs.model_state, state.memory)
-
-  return losses
-
-
-def read_out(
-  task: Task,
-  extra: Callable[
-    [TrainState, Batch, Outputs], tuple[Losses, Any, Mapping[str, Any]]
-  ]
-  | None = None,
-  names: tuple[str, ...] = (),
-  **changes: Any,
-) -> Method:
-  """A method that trains on the fused loss, and on losses of its own beside it.
-
-  The modalities' own outputs stand on stopped gradients: they learn, so that
-  every method's encoders can be read alike, and do not disturb.
-
-  Args:
-    task: what is trained.
-    extra: `extra(state, batch, outputs) -> (losses, memory, observed)`: losses
-      of one's own, the memory as the step leaves it, and extra arguments of the
-      gradient transformation; none by default. A loss of the name of an output
-      replaces that output's.
-    names: of the losses of one's own, but of replaced ones.
-    **changes: fields of the method that are others than the plain ones.
-
-  Returns:
-    The method: all losses are added up.
-  """
-  model = task.model.clone(detach_heads=True)
-  objectives = (*task.objectives, *names)
-
-  def losses(
-    state: TrainState, batch: Batch, key: jax.Array, phase: Any
-  ) -> tuple[Losses, Seen]:
-    del phase
-    outputs = forward(model, state, batch, key)
-    own, memory, observed = (
-      ({}, state.memory, {}) if extra is None else extra(state, batch, outputs)
-    )
-    plain = task.losses_of(outputs.logits, batch[task.target])
-    return plain | own, Seen(outputs.model_state, memory, observed)
-
-  plain = Method(
-    model=model,
-    objectives=objectives,
-    losses=losses,
-    gradients=task.balance(mimo_jax.weightings.sum(), objectives=objectives),
-    optimizer=task.optimizer(1),
-    is_mean_over_rows=extra is None,
-  )
-  return plain._replace(**changes)
-
-
-def masked_losses(
-  task: Task, logits: Mapping[str, jax.Array], batch: Batch
-) -> Losses:
-  """Sums of the losses over the rows of an evaluation batch that are real.
-
-  Args:
-    task: whose losses.
-    logits: output -> [batch, C].
-    batch: with the targets, and `mask` [batch] where some rows only fill it up.
-
-  Returns:
-    Output -> sum over rows, []; divide by the number of rows for the mean.
-  """
-  targets = jnp.asarray(batch[task.target])
-  mask = mask_of(task, batch)
-
-  def of_row(logits: Mapping[str, jax.Array], target: jax.Array) -> Losses:
-    rows = {name: value[None] for name, value in logits.items()}
-    return task.losses_of(rows, target[None])
-
-  losses = jax.vmap(of_row)(dict(logits), targets)
-  return {
-    name: jnp.sum(jnp.where(mask, value, 0)) for name, value in losses.items()
-  }
-
-
-def mask_of(task: Task, batch: Batch) -> jax.Array:
-  """Which rows of a batch are real, [batch]; all of a training batch."""
-  rows = jnp.shape(batch[task.target])[:1]
-  return jnp.asarray(batch.get('mask', jnp.ones(rows, bool)))
-
-
-def check_classes(task: Task, method: str) -> None:
-  """Refuses a task whose targets are no classes.
-
-  Raises:
-    ValueError: if its losses are not cross entropies.
-  """
-  if task.losses_of is not nn.cross_entropy_losses:
-    raise ValueError(
-      f'{method} is defined for classes, and config.loss is'
-      f' {getattr(task.losses_of, "__name__", task.losses_of)!r}; expected'
-      " 'cross_entropy_losses'."
-    )

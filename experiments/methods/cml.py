@@ -1,15 +1,15 @@
 """Calibrating multi-modal learning (CML)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 
-GRID: Mapping[str, Sequence[Any]] = {'strength': (0.01, 0.1, 1.0)}
+GRID: base.Grid = {'strength': (0.01, 0.1, 1.0)}
 
 
 def make(
@@ -37,21 +37,21 @@ def make(
     strength: λ.
     hinge: whether the maximum is of each row or of the batch.
 
-  Returns:
-    The method.
+  Raises:
+    ValueError: if the hinge is none of these.
 
   References:
     H. Ma et al., `Calibrating Multimodal Learning
     <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
   """
-  base.check_classes(task, 'cml')
-  if hinge not in ('sample', 'batch'):
-    raise ValueError(f"cml: hinge={hinge!r}; expected 'sample' or 'batch'.")
+  common.check_classes(task, 'cml')
+  is_known = hinge in ('sample', 'batch')
+  common.check('cml', 'hinge', hinge, is_known, "'sample' or 'batch'")
   count = len(task.modalities)
 
-  def extra(
-    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
-  ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
+  def removals(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
     order = jax.random.permutation(
       jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1), count
     )
@@ -73,15 +73,12 @@ def make(
         if hinge == 'sample'
         else jnp.maximum(jnp.sum(gained), 0)
       )
-    return {'partial': partial, 'rise': strength * rise}, state.memory, {}
+    return {'partial': partial, 'rise': strength * rise}
 
   names = ('partial', 'rise')
-  plain = base.read_out(task, extra, names=names)
-  weights = (1 / count, *(1.0,) * (len(plain.objectives) - 1))
-  return plain._replace(
-    gradients=task.balance(
-      mimo_jax.weightings.constant(weights), objectives=plain.objectives
-    )
+  weights = (1 / count, *(1.0,) * (count + len(names)))
+  return common.joint(
+    task, removals, names, mimo_jax.weightings.constant(weights)
   )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
 # Keys of copies are folded by numbers from here down, where no step comes.
@@ -71,7 +72,7 @@ def stepper(
     key = jax.random.fold_in(copy.key, copy.step)
 
     def loss(params: Any) -> tuple[jax.Array, Any]:
-      outputs = base.forward(model, copy._replace(params=params), batch, key)
+      outputs = common.forward(model, copy._replace(params=params), batch, key)
       logits = {name: outputs.logits[name] for name in objectives}
       losses = task.losses_of(logits, batch[task.target])
       total = jnp.sum(jnp.stack([losses[name] for name in objectives]))

@@ -1,6 +1,6 @@
 """Gradient blending (G-Blending)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,9 +9,10 @@ import optax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 from experiments.methods import copies
 
-GRID: Mapping[str, Sequence[Any]] = {'total': ('one', 'objectives')}
+GRID: base.Grid = {'total': ('one', 'objectives')}
 
 
 class BlendState(NamedTuple):
@@ -63,9 +64,6 @@ def make(
     total: what the weights add up to: 'one', as in the paper, or the number of
       'objectives', as those of the plain sum do, which suits its learning rate.
 
-  Returns:
-    The method.
-
   Raises:
     ValueError: if an argument is none of its values.
 
@@ -74,17 +72,21 @@ def make(
     Classification Networks Hard? <https://arxiv.org/abs/1905.12681>`_, CVPR
     2020.
   """
-  if not super_epochs > 0:
-    raise ValueError(
-      f'g_blending was given super_epochs={super_epochs!r}; expected a number'
-      ' above 0; for weights that are found once, say offline=True.'
-    )
-  _check('negative', negative, ('zero', 'absolute'))
-  _check('total', total, ('one', 'objectives'))
+  common.check(
+    'g_blending',
+    'super_epochs',
+    super_epochs,
+    super_epochs > 0,
+    'a number above 0; for weights that are found once, say offline=True',
+  )
+  for name, value, known in (
+    ('negative', negative, ('zero', 'absolute')),
+    ('total', total, ('one', 'objectives')),
+  ):
+    common.check('g_blending', name, value, value in known, f'one of {known}')
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   objectives = task.objectives
-  number = len(objectives)
-  factor = 1.0 if total == 'one' else float(number)
+  factor = 1.0 if total == 'one' else float(len(objectives))
   train_apart = copies.stepper(task, model, task.modalities)
   train_fused = copies.stepper(task, model, ('fused',))
 
@@ -93,18 +95,9 @@ def make(
     return _Scratch(
       apart=copies.begin(task, state, state.variables, 0),
       fused=copies.begin(task, state, state.variables, 1),
-      sums=jnp.zeros((4, number), jnp.result_type(float)),
+      sums=jnp.zeros((4, len(objectives)), jnp.result_type(float)),
       rows=jnp.zeros(4, jnp.result_type(float)),
     )
-
-  def at_start(row: int) -> Callable[..., _Scratch]:
-    def step(
-      state: base.TrainState, scratch: _Scratch, batch: base.Batch
-    ) -> _Scratch:
-      # Neither copy has moved.
-      return add(scratch, row, logits_of(state, batch), batch)
-
-    return step
 
   def train(
     state: base.TrainState, scratch: _Scratch, batch: base.Batch
@@ -115,30 +108,36 @@ def make(
       fused=train_fused(scratch.fused, batch),
     )
 
-  def at_end(row: int) -> Callable[..., _Scratch]:
-    def step(
-      state: base.TrainState, scratch: _Scratch, batch: base.Batch
-    ) -> _Scratch:
-      del state
-      fused = logits_of(scratch.fused, batch)['fused']
-      logits = logits_of(scratch.apart, batch) | {'fused': fused}
-      return add(scratch, row, logits, batch)
-
-    return step
-
   def logits_of(state: base.TrainState, batch: base.Batch) -> Any:
     return model.apply(state.variables, batch)
 
-  def add(
-    scratch: _Scratch, row: int, logits: Any, batch: base.Batch
-  ) -> _Scratch:
-    found = base.masked_losses(task, logits, batch)
-    values = jnp.stack([found[name] for name in objectives])
-    count = jnp.sum(base.mask_of(task, batch))
-    return scratch._replace(
-      sums=scratch.sums.at[row].add(values),
-      rows=scratch.rows.at[row].add(count),
-    )
+  def at_start(
+    state: base.TrainState, scratch: _Scratch, batch: base.Batch
+  ) -> Any:
+    del scratch  # neither copy has moved
+    return logits_of(state, batch)
+
+  def at_end(
+    state: base.TrainState, scratch: _Scratch, batch: base.Batch
+  ) -> Any:
+    del state
+    fused = logits_of(scratch.fused, batch)['fused']
+    return logits_of(scratch.apart, batch) | {'fused': fused}
+
+  def measure(row: int, logits: Callable[..., Any]) -> Callable[..., _Scratch]:
+    def step(
+      state: base.TrainState, scratch: _Scratch, batch: base.Batch
+    ) -> _Scratch:
+      sums, rows = common.masked_losses(
+        task, logits(state, scratch, batch), batch
+      )
+      values = jnp.stack([sums[name] for name in objectives])
+      return scratch._replace(
+        sums=scratch.sums.at[row].add(values),
+        rows=scratch.rows.at[row].add(rows),
+      )
+
+    return step
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
     weights = blend(*(scratch.sums / scratch.rows[:, None]), negative=negative)
@@ -147,21 +146,19 @@ def make(
     )
 
   window = min(super_epochs, 1.0)
-  return base.Method(
+  return common.on_outputs(
+    task,
+    task.balance(_as_blended(factor), objectives=objectives),
     model=model,
-    objectives=objectives,
-    losses=base.output_losses(task, model),
-    gradients=mimo_jax.balance(_as_blended(factor), objectives=objectives),
-    optimizer=task.optimizer(1),
     rehearsal=base.Rehearsal(
       every_epochs=None if offline else super_epochs,
       begin=begin,
       passes=(
-        base.Pass('train', window, at_start(0)),
-        base.Pass('validation', 1.0, at_start(1)),
+        base.Pass('train', window, measure(0, at_start)),
+        base.Pass('validation', 1.0, measure(1, at_start)),
         base.Pass('train', super_epochs, train),
-        base.Pass('train', window, at_end(2)),
-        base.Pass('validation', 1.0, at_end(3)),
+        base.Pass('train', window, measure(2, at_end)),
+        base.Pass('validation', 1.0, measure(3, at_end)),
       ),
       end=end,
     ),
@@ -252,11 +249,3 @@ def _as_blended(total: float) -> mimo_jax.Weighting:
     return state.blend.astype(observation.losses.dtype), state
 
   return mimo_jax.stateful(init, update, needs='losses')
-
-
-def _check(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Checks that an option is one of those known."""
-  if value not in known:
-    raise ValueError(
-      f'g_blending was given {name}={value!r}; expected one of {known}.'
-    )

@@ -1,6 +1,6 @@
 """Alternating uni-modal adaptation (MLA)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ from jax import lax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {}
+GRID: base.Grid = {}
 
 _FUSION = 'fusion'
 
@@ -44,16 +45,16 @@ def make(task: base.Task) -> base.Method:
   Args:
     task: what is trained; its encoders must give features of one width.
 
-  Returns:
-    The method. When the model is initialised, a ValueError says if widths
-    differ.
+  Raises:
+    ValueError: if the targets are no classes, or, when the model is
+      initialised, if widths differ.
 
   References:
     X. Zhang, J. Yoon, M. Bansal and H. Yao, `Multimodal Representation Learning
     by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
     CVPR 2024.
   """
-  base.check_classes(task, 'mla')
+  common.check_classes(task, 'mla')
   heads = 'auxiliary' if task.model.heads == 'auxiliary' else 'share'
   model = task.model.clone(
     fusion=nn.SharedHeadFusion, heads=heads, detach_heads=True
@@ -66,7 +67,7 @@ def make(task: base.Task) -> base.Method:
     modality = modalities[phase]
     # The model with one of its encoders, of the same parameters.
     alone = model.clone(encoders={modality: model.encoders[modality]})
-    outputs = base.forward(alone, state, batch, key)
+    outputs = common.forward(alone, state, batch, key)
     # Of one modality, the fused logits are those of the shared head.
     memory = state.memory | {modality: outputs.logits['fused']}
     so_far = {name: memory[name] for name in modalities[: phase + 1]}
@@ -98,7 +99,7 @@ def make(task: base.Task) -> base.Method:
     objectives=(*task.objectives, *(f'shared_{name}' for name in modalities)),
     losses=losses,
     gradients=optax.chain(
-      mimo_jax.balance(mimo_jax.weightings.sum()),
+      task.balance(mimo_jax.weightings.sum()),
       mimo_jax.orthogonal_head(
         lambda path: path[0] == _FUSION,
         updates_per_batch=len(modalities),

@@ -1,13 +1,12 @@
 """Fusion by cosines (MMCosine)."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'scale': (5.0, 15.0, 30.0)}
+GRID: base.Grid = {'scale': (5.0, 15.0, 30.0)}
 
 
 def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
@@ -23,9 +22,6 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
     task: what is trained.
     scale: s > 0; 15 in BalanceBenchmark.
 
-  Returns:
-    The method.
-
   Raises:
     ValueError: if the fusion is none of these, or the scale not positive, the
       latter when the model is initialised.
@@ -35,7 +31,7 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
     Audio-Visual Fine-Grained Learning <https://arxiv.org/abs/2303.05338>`_,
     ICASSP 2023.
   """
-  base.check_classes(task, 'mmcosine')
+  common.check_classes(task, 'mmcosine')
   given = task.model.fusion
   fusion = getattr(given, 'func', given)
   options = getattr(given, 'keywords', {})
@@ -50,4 +46,4 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
   model = task.model.clone(
     fusion=functools.partial(nn.CosineFusion, scale=scale, **kept)
   )
-  return base.read_out(task._replace(model=model))
+  return common.joint(task._replace(model=model))

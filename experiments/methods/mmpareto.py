@@ -1,13 +1,11 @@
 """Innocent uni-modal assistance (MMPareto)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'gamma': (1.0, 1.5, 2.0)}
+GRID: base.Grid = {'gamma': (1.0, 1.5, 2.0)}
 
 
 def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
@@ -21,25 +19,15 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
     task: what is trained.
     gamma: the strength of the combined gradient.
 
-  Returns:
-    The method.
-
   References:
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
     Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
   """
-  model = task.model.clone(heads='auxiliary', detach_heads=False)
-
-  return base.Method(
-    model=model,
-    objectives=task.objectives,
-    losses=base.output_losses(task, model),
-    gradients=mimo_jax.mmpareto(
-      nn.encoder_of,
-      task.objectives,
-      gamma=gamma,
-      axis_name=task.axis_name,
+  return common.on_outputs(
+    task,
+    mimo_jax.mmpareto(
+      nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name
     ),
-    optimizer=task.optimizer(1),
+    model=task.model.clone(heads='auxiliary', detach_heads=False),
     is_mean_over_rows=True,
   )

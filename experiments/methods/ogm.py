@@ -1,15 +1,15 @@
 """On-the-fly gradient modulation (OGM)."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.1, 0.3, 0.8)}
+GRID: base.Grid = {'alpha': (0.1, 0.3, 0.8)}
 
 
 def make(
@@ -33,14 +33,11 @@ def make(
     min_ndim: the number of axes that a modulated tensor has at least; 4 in the
       authors' code (convolutions only), 2 in BalanceBenchmark.
 
-  Returns:
-    The method.
-
   References:
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
-  base.check_classes(task, 'ogm')
+  common.check_classes(task, 'ogm')
   return modulated(
     task,
     mimo_jax.ogm(
@@ -58,12 +55,11 @@ def modulated(
 ) -> base.Method:
   """Joint training, with a modulation of the gradient by scores behind it."""
 
-  def extra(
-    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
-  ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
+  def scores(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
     shares = task.model.shares(state.variables, outputs.features)
-    scores = nn.true_class_scores(shares, batch[task.target])
-    return {}, state.memory, {'scores': scores}
+    return {'scores': nn.true_class_scores(shares, batch[task.target])}
 
-  plain = base.read_out(task, extra, is_mean_over_rows=True)
+  plain = common.joint(task, observe=scores)
   return plain._replace(gradients=optax.chain(plain.gradients, modulation))

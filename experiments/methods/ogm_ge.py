@@ -1,16 +1,16 @@
 """On-the-fly gradient modulation with generalisation enhancement (OGM-GE)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import optax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import common
 from experiments.methods import ogm
 from mimo_jax import nn
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.1, 0.3, 0.8)}
+GRID: base.Grid = ogm.GRID
 
 
 def make(
@@ -30,14 +30,11 @@ def make(
     min_ndim: the number of axes that a modulated tensor has at least.
     noise: standard deviation of the noise, in those of each tensor's gradient.
 
-  Returns:
-    The method.
-
   References:
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
-  base.check_classes(task, 'ogm_ge')
+  common.check_classes(task, 'ogm_ge')
   method = ogm.modulated(
     task,
     mimo_jax.ogm_ge(

@@ -1,14 +1,14 @@
 """Prototypical modal rebalance (PMR)."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import common
 
-GRID: Mapping[str, Sequence[Any]] = {'alpha': (0.03, 0.1, 0.3, 1.0)}
+GRID: base.Grid = {'alpha': (0.03, 0.1, 0.3, 1.0)}
 
 Rule = Literal['switch', 'clipped']
 
@@ -18,6 +18,13 @@ class Prototypes(NamedTuple):
 
   centers: dict[str, jax.Array]  # modality -> [C, d]
   seen: jax.Array  # [C] bool: whether a class ever had a row
+
+
+class Sums(NamedTuple):
+  """What a rehearsal has so far."""
+
+  features: dict[str, jax.Array]  # modality -> [C, d], of each class
+  rows: jax.Array  # [C]
 
 
 def make(
@@ -49,78 +56,76 @@ def make(
     share: the part of an epoch that prototypes are computed from.
 
   Returns:
-    The method. Its memory are `Prototypes`.
+    The method; its memory are `Prototypes`.
+
+  Raises:
+    ValueError: if the rule is none of these.
 
   References:
     Y. Fan et al., `PMR: Prototypical Modal Rebalance for Multimodal Learning
     <https://arxiv.org/abs/2211.07089>`_, CVPR 2023.
   """
-  base.check_classes(task, 'pmr')
-  if rule not in ('switch', 'clipped'):
-    raise ValueError(f"pmr: rule={rule!r}; expected 'switch' or 'clipped'.")
+  common.check_classes(task, 'pmr')
+  is_known = rule in ('switch', 'clipped')
+  common.check('pmr', 'rule', rule, is_known, "'switch' or 'clipped'")
   num_classes = task.model.num_classes
 
-  def extra(
-    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
-  ) -> tuple[base.Losses, Prototypes, Mapping[str, Any]]:
+  def distances(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
     prototypes: Prototypes = state.memory
     targets = jnp.asarray(batch[task.target])
-    found = {
-      name: prototype_loss(
-        outputs.features[name],
-        prototypes.centers[name],
-        prototypes.seen,
-        targets,
-      )
-      for name in task.modalities
-    }
-    scores = jnp.stack([found[name][1] for name in task.modalities])
-    weights = jax.lax.stop_gradient(coefficients(scores, alpha, rule))
-    losses = jnp.stack([found[name][0] for name in task.modalities])
-    return {'prototypes': jnp.dot(weights, losses)}, prototypes, {}
+    losses, scores = zip(
+      *(
+        prototype_loss(
+          outputs.features[name],
+          prototypes.centers[name],
+          prototypes.seen,
+          targets,
+        )
+        for name in task.modalities
+      ),
+      strict=True,
+    )
+    weights = jax.lax.stop_gradient(
+      coefficients(jnp.stack(scores), alpha, rule)
+    )
+    return {'prototypes': jnp.dot(weights, jnp.stack(losses))}
 
-  def empty(state: base.TrainState, batch: base.Batch) -> Prototypes:
+  def begin(state: base.TrainState, batch: base.Batch) -> Sums:
     features: Any = jax.eval_shape(
       lambda: task.model.apply(state.variables, batch, method='features')
     )
-    return Prototypes(
+    return Sums(
       {
         name: jnp.zeros((num_classes, features[name].shape[-1]))
         for name in task.modalities
       },
-      jnp.zeros(num_classes, bool),
+      jnp.zeros(num_classes),
     )
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    return state._replace(memory=empty(state, batch))
+    sums = begin(state, batch)
+    return state._replace(memory=Prototypes(sums.features, sums.rows > 0))
 
-  def begin(
-    state: base.TrainState, batch: base.Batch
-  ) -> tuple[dict[str, jax.Array], jax.Array]:
-    return empty(state, batch).centers, jnp.zeros(num_classes)
-
-  def step(
-    state: base.TrainState,
-    scratch: tuple[dict[str, jax.Array], jax.Array],
-    batch: base.Batch,
-  ) -> tuple[dict[str, jax.Array], jax.Array]:
-    sums, counts = scratch
+  def step(state: base.TrainState, sums: Sums, batch: base.Batch) -> Sums:
     features: Any = task.model.apply(state.variables, batch, method='features')
     is_class = jax.nn.one_hot(batch[task.target], num_classes)
-    return (
-      {name: sums[name] + is_class.T @ features[name] for name in sums},
-      counts + jnp.sum(is_class, axis=0),
+    return Sums(
+      {
+        name: total + is_class.T @ features[name]
+        for name, total in sums.features.items()
+      },
+      sums.rows + jnp.sum(is_class, axis=0),
     )
 
-  def end(
-    state: base.TrainState, scratch: tuple[dict[str, jax.Array], jax.Array]
-  ) -> base.TrainState:
-    return state._replace(memory=updated(state.memory, *scratch, momentum))
+  def end(state: base.TrainState, sums: Sums) -> base.TrainState:
+    return state._replace(memory=updated(state.memory, sums, momentum))
 
-  return base.read_out(
+  return common.joint(
     task,
-    extra,
-    names=('prototypes',),
+    distances,
+    ('prototypes',),
     init=init,
     rehearsal=base.Rehearsal(
       every_epochs=1.0,
@@ -131,18 +136,12 @@ def make(
   )
 
 
-def updated(
-  old: Prototypes,
-  sums: Mapping[str, jax.Array],
-  counts: jax.Array,
-  momentum: float,
-) -> Prototypes:
+def updated(old: Prototypes, sums: Sums, momentum: float) -> Prototypes:
   """New prototypes from sums of features.
 
   Args:
     old: the prototypes before.
-    sums: modality -> sum of the features of each class, [C, d].
-    counts: rows of each class, [C].
+    sums: of the rows since.
     momentum: the part of an old prototype in a new one, where there is one.
 
   Returns:
@@ -152,21 +151,24 @@ def updated(
     >>> import jax.numpy as jnp
     >>> old = Prototypes({'a': jnp.array([[1.0], [2.0]])},
     ...                  jnp.array([True, False]))
-    >>> sums = {'a': jnp.array([[6.0], [0.0]])}
-    >>> new = updated(old, sums, jnp.array([2.0, 0.0]), momentum=0.2)
+    >>> sums = Sums({'a': jnp.array([[6.0], [0.0]])}, jnp.array([2.0, 0.0]))
+    >>> new = updated(old, sums, momentum=0.2)
     >>> new.centers['a'].tolist(), new.seen.tolist()
     ([[2.6], [2.0]], [True, False])
   """
-  has_rows = counts > 0
+  has_rows = sums.rows > 0
 
   def center(old_one: jax.Array, total: jax.Array) -> jax.Array:
-    fresh = total / jnp.maximum(counts, 1)[:, None]
+    fresh = total / jnp.maximum(sums.rows, 1)[:, None]
     mixed = (1 - momentum) * fresh + momentum * old_one
     new = jnp.where(old.seen[:, None], mixed, fresh)
     return jnp.where(has_rows[:, None], new, old_one)
 
   return Prototypes(
-    {name: center(old.centers[name], sums[name]) for name in old.centers},
+    {
+      name: center(old.centers[name], sums.features[name])
+      for name in old.centers
+    },
     old.seen | has_rows,
   )
 

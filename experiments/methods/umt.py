@@ -1,14 +1,14 @@
 """Distillation from uni-modal teachers (UMT)."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import common
 from experiments.methods import copies
 
-GRID: Mapping[str, Sequence[Any]] = {'strength': (0.1, 1.0, 10.0)}
+GRID: base.Grid = {'strength': (0.1, 1.0, 10.0)}
 
 
 def make(
@@ -38,7 +38,7 @@ def make(
       model, best. The learning rate's schedule begins anew for them.
 
   Returns:
-    The method. Its memory is the teachers' variables.
+    The method; its memory is the teachers' variables.
 
   Raises:
     ValueError: if an argument is out of its range.
@@ -47,28 +47,24 @@ def make(
     C. Du et al., `On Uni-Modal Feature Learning in Supervised Multi-Modal
     Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
   """
-  if not strength >= 0:
-    raise ValueError(
-      f'umt was given strength={strength!r}; expected a number of at least 0.'
-    )
-  if not teacher_epochs > 0:
-    raise ValueError(
-      f'umt was given teacher_epochs={teacher_epochs!r}; expected a number'
-      ' above 0.'
-    )
+  common.check(
+    'umt', 'strength', strength, strength >= 0, 'a number of at least 0'
+  )
+  common.check(
+    'umt', 'teacher_epochs', teacher_epochs, teacher_epochs > 0, 'one above 0'
+  )
   teachers = task.model.clone(heads='auxiliary', detach_heads=False)
   teach = copies.stepper(task, teachers, task.modalities)
 
-  def extra(
-    state: base.TrainState, batch: base.Batch, outputs: base.Outputs
-  ) -> tuple[base.Losses, Any, Mapping[str, Any]]:
+  def distillation(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
     targets: Any = teachers.apply(state.memory, batch, method='features')
     distances = [
       jnp.mean((outputs.features[name] - targets[name]) ** 2)
       for name in task.modalities
     ]
-    distillation = strength * jnp.sum(jnp.stack(distances))
-    return {'distillation': distillation}, state.memory, {}
+    return {'distillation': strength * jnp.sum(jnp.stack(distances))}
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
     # By the model's own key the teachers would start where it does.
@@ -79,24 +75,12 @@ def make(
     del batch
     return copies.begin(task, state, state.memory, 0)
 
-  def step(
-    state: base.TrainState, scratch: base.TrainState, batch: base.Batch
-  ) -> base.TrainState:
-    del state
-    return teach(scratch, batch)
-
-  def end(state: base.TrainState, scratch: base.TrainState) -> base.TrainState:
-    return state._replace(memory=scratch.variables)
-
-  return base.read_out(
-    task,
-    extra,
-    names=('distillation',),
-    init=init,
-    rehearsal=base.Rehearsal(
-      every_epochs=None,
-      begin=begin,
-      passes=(base.Pass('train', teacher_epochs, step),),
-      end=end,
-    ),
+  rehearsal = base.Rehearsal(
+    every_epochs=None,
+    begin=begin,
+    passes=(base.Pass('train', teacher_epochs, lambda _, *rest: teach(*rest)),),
+    end=lambda state, copy: state._replace(memory=copy.variables),
+  )
+  return common.joint(
+    task, distillation, ('distillation',), init=init, rehearsal=rehearsal
   )

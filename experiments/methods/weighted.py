@@ -1,11 +1,9 @@
 """Training on weighted losses of all outputs, by any rule of mimo_jax."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from experiments.methods import base
+from experiments.methods import common
 
-GRID: Mapping[str, Sequence[Any]] = {}
+GRID: base.Grid = {}
 
 
 def make(task: base.Task) -> base.Method:
@@ -16,15 +14,6 @@ def make(task: base.Task) -> base.Method:
 
   Args:
     task: what is trained.
-
-  Returns:
-    The method: `mimo_jax.balance` of the task's weighting.
   """
-  return base.Method(
-    model=task.model,
-    objectives=task.objectives,
-    losses=base.output_losses(task, task.model),
-    gradients=task.balance(task.weighting, objectives=task.objectives),
-    optimizer=task.optimizer(1),
-    is_mean_over_rows=True,
-  )
+  gradients = task.balance(task.weighting, objectives=task.objectives)
+  return common.on_outputs(task, gradients, is_mean_over_rows=True)
