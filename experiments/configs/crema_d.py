@@ -21,11 +21,8 @@ model on small pictures.
 
 from ml_collections import config_dict
 
+from experiments.configs import _audio_visual
 from experiments.core import configuration
-
-# Of 6,698 rows, as published; validation takes about a tenth of them.
-_EPOCH_OF_32 = 210
-_EPOCH_OF_64 = 105
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
@@ -36,86 +33,21 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     splits=('field', 'actor_disjoint'),
   )
   smoke = words['smoke'] is not None
-  size, width = (32, 8) if smoke else (224, 64)
   is_ogm = words['setting'] == 'ogm'
-
-  # Data
-  config.data = {
-    'name': 'crema_d',
-    'config': words['splits'] or 'field',
-    'train_fraction': 1.0,
-    'batch_size': 16 if smoke else 64 if is_ogm else 32,
-    'views': {
-      'audio': {'name': 'Stft3s' if is_ogm else 'FilterBank'},
-      'visual': {
-        'name': 'Frames',
-        'policy': 'first' if is_ogm else 'segments',
-        'num_frames': 1 if is_ogm else 2,
-        'size': size,
-      },
+  _audio_visual.fill(
+    config,
+    _audio_visual.OGM if is_ogm else _audio_visual.BALANCE_BENCHMARK,
+    smoke=smoke,
+    data_set='crema_d',
+    version=words['splits'] or 'field',
+    audio='Stft3s' if is_ogm else 'FilterBank',
+    frames={
+      'policy': 'first' if is_ogm else 'segments',
+      'num_frames': 1 if is_ogm else 2,
     },
-    'standardize': False,
-    'noise': 0.0,
-    'in_memory': False,
-    'num_workers': 0 if smoke else 8,
-    'num_threads': 0 if smoke else 1,
-  }
-
-  # Model
-  config.model = {
-    'encoders': {
-      'audio': {'name': 'ResNet18', 'width': width, 'dtype': 'float32'},
-      'visual': {'name': 'ResNet18', 'width': width, 'dtype': 'float32'},
-    },
-    'num_classes': 6,
-    'fusion': {'name': 'ConcatFusion'},
-    'heads': 'share',  # of the fused logits
-    'detach_heads': False,
-    'checkpoint_encoders': False,
-    'kernel_init': 'glorot_normal',
-  }
-
-  # Objectives
-  config.loss = 'cross_entropy_losses'
-  config.target = 'label'
-
-  # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
-
-  # Optimiser
-  if is_ogm:
-    config.gradient_transforms = (
-      {'name': 'add_decayed_weights', 'weight_decay': 1e-4},
-    )
-    config.optimizer = {'name': 'sgd', 'momentum': 0.9}
-  else:
-    config.gradient_transforms = ()
-    config.optimizer = {'name': 'adamw', 'weight_decay': 0.01}
-
-  # Schedule
-  config.optimizer.learning_rate = {
-    'name': 'exponential_decay',
-    'init_value': 1e-3,
-    'transition_steps': 70 * _EPOCH_OF_64 if is_ogm else 10 * _EPOCH_OF_32,
-    'decay_rate': 0.1,
-    'staircase': True,
-  }
-  config.steps = (
-    20 if smoke else 100 * _EPOCH_OF_64 if is_ogm else 30 * _EPOCH_OF_32
+    num_classes=6,
+    # Of 6,698 rows, as published; validation takes about a tenth of them.
+    steps_per_epoch=105 if is_ogm else 210,
   )
-  config.log_every_steps = 10
-  config.checkpoint_every_steps = 10 if smoke else _EPOCH_OF_32
-
-  # Evaluation
-  config.evaluation = {
-    'batch_size': 16 if smoke else 64,
-    'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
-    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
-    # Units of noise, about the deviation of such inputs: nats of the STFT, and
-    # the filter bank is divided by twice its deviation.
-    'noise_scale': {'audio': 2.5 if is_ogm else 0.5, 'visual': 1.0},
-  }
-
-  # Comparison
-  config.num_seeds = 2 if smoke else 3
+  config.checkpoint_every_steps = 10 if smoke else 210
   return configuration.finish(config, words)
