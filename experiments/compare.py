@@ -29,7 +29,6 @@ import optax
 import tqdm
 from ml_collections import config_dict
 
-from experiments import report
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import rehearsals
@@ -37,6 +36,9 @@ from experiments.core import runs
 from experiments.core import training
 from experiments.evaluation import evaluate
 from experiments.evaluation import metrics as metrics_lib
+from experiments.evaluation import statistics
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
 
 # What a method may change: the rest is shared, or the comparison is not fair.
 _OF_A_METHOD = frozenset(
@@ -84,7 +86,7 @@ def compare(
   Raises:
     ValueError: if `workdir` holds a run of another configuration, a method
       changes what all methods must share, more seeds are to tune on than there
-      are, the primary metric is an error, or `config.parallel` is not 'single'.
+      are, or `config.parallel` is not 'single'.
   """
   if config.num_tuning_seeds > config.num_seeds:
     raise ValueError(
@@ -96,7 +98,6 @@ def compare(
       f'config.parallel is {config.parallel!r}, and a comparison runs all seeds'
       " on one device; expected 'single'."
     )
-  metrics_lib.check_primary(config.evaluation.metrics)
   for name in config.compare:
     _check(config, name)
   seeds = range(config.seed, config.seed + config.num_seeds)
@@ -108,14 +109,25 @@ def compare(
     else []
   )
   chosen = {
-    one['method']: runs.best_candidate(one['candidates'])['values']
+    one['recipe']: statistics.best_candidate(
+      one['candidates'],
+      metrics_lib.higher_is_better(config.evaluation.metrics[0]),
+    )['values']
     for one in tuning
   }
   methods = {
     name: _make(config, name, chosen.get(name, {}), inputs[0].steps_per_epoch)
     for name in config.compare
   }
-  header = runs.header(config) | {'tuning': tuning}
+  header = runs.header(config) | {
+    'format': results_lib.FORMAT,
+    'kind': 'compare',
+    'modalities': sorted(config.model.encoders),
+    'metrics': list(config.evaluation.metrics),
+    'reference': config.compare[0],
+    'subject': config.get('subject'),
+    'tuning': tuning,
+  }
   trained = _train(methods, config, inputs, workdir, header)
 
   rows: list[dict[str, Any]] = [trained.header]
@@ -133,7 +145,8 @@ def compare(
     )
     skipped = optax.tree.get(state.opt_state, 'total_notfinite')
     rows += [
-      {'method': name, 'seed': seed, 'split': 'test'}
+      {'variant': name, 'values': chosen.get(name, {})}
+      | {'seed': seed, 'split': 'test'}
       | {'skipped_steps': int(skipped[i])}
       | {key: float(values[i]) for key, values in scores.items()}
       for i, seed in enumerate(seeds)
@@ -153,7 +166,7 @@ def _tune(
   """Every candidate of one method's grid, and its score on validation."""
   values = configuration.candidates(config, name)
   if len(values) == 1:
-    return {'method': name, 'candidates': [{'values': values[0]}]}
+    return {'recipe': name, 'candidates': [{'values': values[0]}]}
   directory = workdir / 'tuning'
   path = directory / f'{name}.jsonl'
   if path.exists():
@@ -170,7 +183,7 @@ def _tune(
     candidates, config, few, directory / name, runs.header(config), f'{name}: '
   )
   metric = config.evaluation.metrics[0]
-  found: dict[str, Any] = {'method': name, 'candidates': []}
+  found: dict[str, Any] = {'recipe': name, 'candidates': []}
   for some, (label, method) in zip(values, candidates.items(), strict=True):
     scores = evaluate.evaluate(
       method.predict,

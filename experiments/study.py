@@ -12,11 +12,9 @@ import importlib
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import jax
-import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
@@ -25,11 +23,13 @@ from ml_collections import config_dict
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings as testbed_settings
 from experiments import compare
-from experiments import report
-from experiments.core import runs
-from experiments.evaluation import statistics
 from experiments.methods import recipes
-from experiments.reporting import figures
+from experiments.reporting import results as results_lib
+from experiments.reporting import studies
+from experiments.reporting import tables
+from experiments.reporting.results import Results
+from experiments.reporting.studies import Setting
+from experiments.reporting.studies import Study
 
 _SUBJECT = 'mimo'
 _METHODS = recipes.tuned()
@@ -49,27 +49,24 @@ _SMOKE = flags.DEFINE_bool(
 )
 
 
-class Setting(NamedTuple):
-  """One comparison of a study."""
-
-  family: str  # a row of the figure
-  place: float  # on the axis
-  config: str  # a file of experiments/configs and its argument
-  changes: tuple[tuple[str, Any], ...] = ()  # dotted keys and values
-
-  @property
-  def name(self) -> str:
-    """Its directory's name, and its row's in tables."""
-    return f'{self.family}, {self.place:g}'
-
-
-class Study(NamedTuple):
-  """Settings that differ in one thing."""
-
-  title: str
-  axis: str | None  # what `place` is; None: what the family is named after
-  settings: Sequence[Setting]
-  about: str  # a paragraph for the report
+def _gaps(setting: Setting, results: Results) -> dict[str, tables.Column]:
+  """How far the testbed's recipes are from the best that is possible."""
+  modalities = testbed_settings.CONFIGS[setting.config.partition(':')[2]]
+  strong, weak = modalities  # the weak or slow one is the second
+  outputs = {
+    'fused': ('fused', list(modalities)),
+    'strong or fast alone': (strong, [strong]),
+    'weak or slow alone': (weak, [weak]),
+  }
+  columns = {}
+  for name, (output, present) in outputs.items():
+    best = generation.bayes_accuracy(modalities, present)
+    scores = results.score(f'accuracy/{output}')
+    columns[f'{name}, minus the best'] = tables.Column(
+      tables.Measure.of('accuracy'),
+      {recipe: values - best for recipe, values in scores.items()},
+    )
+  return columns
 
 
 STUDIES: Mapping[str, Study] = {
@@ -106,6 +103,7 @@ STUDIES: Mapping[str, Study] = {
     ' signal of one is that many times smaller than its nuisance, so that'
     ' gradient descent finds it later. Imbalance 1 and slowness 1 are the same'
     ' setting. The best is the Bayes accuracy.',
+    columns=_gaps,
   ),
 }
 
@@ -116,7 +114,7 @@ def run(
   seeds: int,
   tuning_seeds: int,
   smoke: bool = False,
-) -> dict[Setting, report.Results]:
+) -> dict[Setting, Results]:
   """Runs the comparisons of a study, or finishes doing so.
 
   Args:
@@ -138,166 +136,8 @@ def run(
     if not (workdir / 'results.jsonl').exists():
       compare.compare(_config(setting, seeds, tuning_seeds, smoke), workdir)
       jax.clear_caches()
-    results[setting] = report.read(workdir)
+    results[setting] = results_lib.read(workdir)
   return results
-
-
-def write(
-  name: str,
-  study: Study,
-  results: Mapping[Setting, report.Results],
-  directory: pathlib.Path,
-) -> pathlib.Path:
-  """Writes the report of a study: `report.md`, `lines.png`.
-
-  Args:
-    name: the study's.
-    study: what was compared.
-    results: of each setting.
-    directory: where the report goes.
-
-  Returns:
-    The path of the report.
-  """
-  directory.mkdir(parents=True, exist_ok=True)
-  measures = {
-    setting: _measures(name, setting, one) for setting, one in results.items()
-  }
-  figures.lines(
-    {
-      (setting.family, setting.place): values
-      for setting, values in measures.items()
-    },
-    study.axis,
-    _SUBJECT,
-    directory / 'lines.png',
-  )
-  header = next(iter(results.values())).header
-  config = header['config']
-  commits = ', '.join(
-    dict.fromkeys(one.header['commit'] for one in results.values())
-  )
-  versions = ', '.join(f'{k} {v}' for k, v in header['versions'].items())
-  path = directory / 'report.md'
-  runs.write_text(
-    path,
-    f'# {study.title}\n\n{study.about}\n\n'
-    'Every method has the same initial parameters, batches in the same order'
-    ' and number of steps. What it may choose (at most four candidates) was'
-    ' chosen by the fused accuracy on validation, mean over'
-    f' {config["num_tuning_seeds"]} seeds; then'
-    f' {config["num_seeds"]} seeds were trained and tested once.\n\n'
-    f'![Every measure over {_axes(study)}](lines.png)\n\n'
-    f'{tables(measures)}\n\n'
-    f'## Against `{_SUBJECT}`\n\n{wins(measures)}\n\n'
-    f'{choices(results)}'
-    f'{times(results)}\n\n'
-    f'Made by commit {commits} on {header["device"]}'
-    f' ({header["num_devices"]}), with {versions}, by'
-    f' `python -m experiments.study {name}`.\n',
-  )
-  return path
-
-
-def tables(
-  measures: Mapping[Setting, Mapping[str, Mapping[str, report.Values]]],
-) -> str:
-  """A table a measure, in Markdown: a row a method, a column a setting."""
-  names = dict.fromkeys(name for one in measures.values() for name in one)
-  return '\n\n'.join(
-    f'**{name.capitalize()}**, test accuracy in %, mean ± standard error;'
-    ' **bold** is the best of its column, = a tie with it.\n\n'
-    + report.table(
-      {
-        setting.name: values[name]
-        for setting, values in measures.items()
-        if name in values
-      }
-    )
-    for name in names
-  )
-
-
-def wins(
-  measures: Mapping[Setting, Mapping[str, Mapping[str, report.Values]]],
-) -> str:
-  """How often the subject is above and below each other method."""
-  # A setting that two families share counts once.
-  once = {
-    (setting.config, setting.changes): setting for setting in measures
-  }.values()
-  tests = {
-    (name, setting, method): statistics.difference(values[_SUBJECT], others)
-    for setting in once
-    for name, values in measures[setting].items()
-    for method, others in values.items()
-    if method != _SUBJECT
-  }
-  keys = list(tests)
-  corrected = statistics.holm({key: tests[key].p_value for key in keys})
-  counts: dict[str, dict[str, list[int]]] = {}
-  for key in keys:
-    name, _, method = key
-    count = counts.setdefault(name, {}).setdefault(method, [0, 0, 0])
-    mean = tests[key].estimate.mean
-    significant = corrected[key] < 0.05
-    count[1 if not significant else 0 if mean > 0 else 2] += 1
-  cells = {
-    name: {method: ' / '.join(map(str, three)) for method, three in one.items()}
-    for name, one in counts.items()
-  }
-  return (
-    f'Number of settings in which `{_SUBJECT}` is above / not to be told from /'
-    ' below each other method: paired t tests over seeds, 5 % after Holm for'
-    f' all {len(tests)} of them.\n\n' + report.lines(cells)
-  )
-
-
-def choices(results: Mapping[Setting, report.Results]) -> str:
-  """What validation chose, in Markdown: a row a method, a column a setting."""
-  cells = {
-    setting.name: {
-      tuned['method']: ', '.join(
-        f'{path.split(".")[-1]} {value}'
-        for path, value in runs.best_candidate(tuned['candidates'])[
-          'values'
-        ].items()
-      )
-      for tuned in one.header.get('tuning', [])
-      if len(tuned['candidates']) > 1
-    }
-    for setting, one in results.items()
-  }
-  if not any(cells.values()):
-    return ''
-  return f'What validation chose:\n\n{report.lines(cells)}\n\n'
-
-
-def times(results: Mapping[Setting, report.Results]) -> str:
-  """Seconds of a step by those of joint training, median over settings."""
-  reference = _METHODS[0]
-  medians = {
-    method: np.median(
-      [report.relative_time(one, method, reference) for one in results.values()]
-    )
-    for method in next(iter(results.values())).scores
-  }
-  cells = {
-    f'time / {reference}': {
-      method: f'{median:.2f}' for method, median in medians.items()
-    }
-  }
-  return (
-    'Seconds a step, with what a method does between steps shared out, all'
-    ' seeds in one program, median over the settings. With networks as small as'
-    ' these, much of it is not arithmetic.\n\n' + report.lines(cells)
-  )
-
-
-def _axes(study: Study) -> str:
-  """What the axes of a study's figure are."""
-  families = dict.fromkeys(setting.family for setting in study.settings)
-  return study.axis or ' and '.join(families)
 
 
 def _config(
@@ -315,33 +155,6 @@ def _config(
   config.num_seeds = seeds
   config.num_tuning_seeds = tuning_seeds
   return config
-
-
-def _measures(
-  name: str, setting: Setting, results: report.Results
-) -> dict[str, dict[str, report.Values]]:
-  """Measure -> method -> [seeds], in 0..1."""
-  if name != 'testbed':
-    return report.summary(results)
-  modalities = testbed_settings.CONFIGS[setting.config.partition(':')[2]]
-  strong, weak = modalities  # the weak or slow one is the second
-  best = {
-    'fused': generation.bayes_accuracy(modalities, list(modalities)),
-    strong: generation.bayes_accuracy(modalities, [strong]),
-    weak: generation.bayes_accuracy(modalities, [weak]),
-  }
-
-  def gap(output: str) -> dict[str, report.Values]:
-    return {
-      method: scores[f'accuracy/{output}'] - best[output]
-      for method, scores in results.scores.items()
-    }
-
-  return {
-    'fused, minus the best': gap('fused'),
-    'strong or fast alone, minus the best': gap(strong),
-    'weak or slow alone, minus the best': gap(weak),
-  }
 
 
 def main(argv: list[str]) -> None:
@@ -363,8 +176,11 @@ def main(argv: list[str]) -> None:
       _TUNING_SEEDS.value,
       _SMOKE.value,
     )
-    path = write(
-      name, STUDIES[name], results, pathlib.Path(_REPORTS.value) / name
+    path = studies.write(
+      STUDIES[name],
+      results,
+      pathlib.Path(_REPORTS.value) / name,
+      f'python -m experiments.study {name}',
     )
     print(f'The report is {path}.')
 

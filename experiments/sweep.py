@@ -43,8 +43,8 @@ from experiments.core import runs
 from experiments.core import search_space
 from experiments.core import training
 from experiments.evaluation import evaluate
-from experiments.evaluation import metrics as metrics_lib
-from experiments.reporting import sweep_report
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
 
 _GRID = flags.DEFINE_multi_string(
   'grid',
@@ -125,15 +125,14 @@ def sweep(
     The path of the table.
 
   Raises:
-    ValueError: if `workdir` holds another sweep, a combination is wrong, the
-      primary metric is an error, or each run is to be on many devices.
+    ValueError: if `workdir` holds another sweep, a combination is wrong, or
+      each run is to be on many devices.
   """
   if config.get('parallel', 'single') != 'single':
     raise ValueError(
       f'config.parallel is {config.parallel!r}, which divides a single run; a'
       " sweep divides its runs among the devices. Expected 'single'."
     )
-  metrics_lib.check_primary(config.evaluation.metrics)
   combinations = search_space.combinations(config)
   for values in combinations:
     _check(config, values)
@@ -162,14 +161,39 @@ def sweep(
       for one in inputs:
         one.train.close()
     header = runs.header(config) | {
+      'format': results_lib.FORMAT,
+      'kind': 'sweep',
       'modalities': sorted(config.model.encoders),
-      'metric': config.evaluation.metrics[0],
+      'metrics': list(config.evaluation.metrics),
       'programs': traced,
     }
     runs.write_lines(
-      path, [header, *itertools.chain(*(rows[i] for i in sorted(rows)))]
+      path,
+      [
+        header,
+        *(
+          _of_split(config, row, split)
+          for i in sorted(rows)
+          for split in ('validation', 'test')
+          for row in rows[i]
+        ),
+      ],
     )
-  return sweep_report.write(workdir)
+  return report.write(workdir)
+
+
+def _of_split(
+  config: config_dict.ConfigDict, row: Mapping[str, Any], split: str
+) -> dict[str, Any]:
+  """The row of one run and one split."""
+  metric = config.evaluation.metrics[0]
+  return {
+    'variant': search_space.label(row['values']),
+    'values': row['values'],
+    'seed': row['seed'],
+    'split': split,
+    'skipped_steps': row['skipped_steps'],
+  } | {f'{metric}/{name}': score for name, score in row[split].items()}
 
 
 def groups(

@@ -8,7 +8,7 @@ empty, is refused by a ValueError. All are computed on the host in float64,
 since many are no sums over batches. `get` finds one by its name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -231,27 +231,6 @@ def is_share(name: str) -> bool:
     (True, False)
   """
   return get(name) not in (mean_absolute_error, correlation)
-
-
-def check_primary(names: Sequence[str]) -> None:
-  """Refuses a primary metric, the first, by which no run can be chosen.
-
-  Args:
-    names: `config.evaluation.metrics`.
-
-  Raises:
-    ValueError: if it is an error, of which the smallest is the best: where runs
-      are compared, the highest is.
-
-  Examples:
-    >>> check_primary(('correlation', 'mean_absolute_error'))
-  """
-  if get(names[0]) is mean_absolute_error:
-    raise ValueError(
-      f'config.evaluation.metrics begins with {names[0]!r}, and the run whose'
-      ' first metric is highest is taken for the best; expected an error behind'
-      " it, as in ('correlation', 'mean_absolute_error')."
-    )
 
 
 def _of_classes(outputs: Array, targets: Array) -> tuple[Array, Array]:

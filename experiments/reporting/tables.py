@@ -40,13 +40,13 @@ class Measure(NamedTuple):
 
   @property
   def label(self) -> str:
-    """With its unit, for the axis of a figure."""
+    """With its unit, for an axis or the head of a column."""
     return f'{self.words}, %' if self.is_share else self.words
 
   @property
-  def title(self) -> str:
-    """With a capital letter."""
-    return self.words[:1].upper() + self.words[1:]
+  def prose(self) -> str:
+    """With its unit, for a sentence."""
+    return f'{self.words} in %' if self.is_share else self.words
 
   def scaled(self, values: Any) -> Values:
     """Values in the unit in which they are written."""
@@ -70,6 +70,11 @@ class Column(NamedTuple):
 
   measure: Measure
   values: Mapping[str, Values]  # row -> [seeds]
+
+  def gain(self, row: str, other: str) -> Values:
+    """By how much a row is better than another one, [seeds]."""
+    difference = self.values[row] - self.values[other]
+    return difference if self.measure.higher_is_better else -difference
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -152,3 +157,13 @@ def estimates(columns: Mapping[str, Column], mark_best: bool = True) -> Cells:
       for row in tied:
         cells[name][row] += ' ='
   return cells
+
+
+def capital(text: str) -> str:
+  """A text with a capital letter."""
+  return text[:1].upper() + text[1:]
+
+
+def value(setting: Any) -> str:
+  """A value of the configuration."""
+  return f'{setting:.4g}' if isinstance(setting, float) else str(setting)

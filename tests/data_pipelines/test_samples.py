@@ -9,10 +9,11 @@ import pytest
 from data_pipelines import sample_tree
 from data_pipelines import sources
 from experiments import compare
-from experiments import report
 from experiments import train
 from experiments.core import configuration
 from experiments.core import runs
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
 from tests import running
 
 DATA_SETS = sample_tree.names()
@@ -140,7 +141,7 @@ def test_methods_are_compared_as_on_handwritten(
   config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
   config.compare = ('joint', *others, 'mimo_1')
   compare.compare(config, tmp_path / 'compare', folder_of(name))
-  results = report.read(tmp_path / 'compare')
+  results = results_lib.read(tmp_path / 'compare')
   assert list(results.scores) == ['joint', *others, 'mimo_1']
   assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
   # One seed of it is the run of `train`, batch statistics included.

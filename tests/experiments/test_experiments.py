@@ -12,7 +12,6 @@ import optax
 import pytest
 
 from experiments import compare
-from experiments import report
 from experiments import train
 from experiments.configs import av_mnist
 from experiments.configs import crema_d
@@ -21,7 +20,7 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import training
-from experiments.evaluation import statistics
+from experiments.reporting import results as results_lib
 from tests import running
 
 CONFIG = 'experiments/configs/handwritten.py'
@@ -146,125 +145,6 @@ def test_a_non_finite_batch_changes_nothing_but_the_counters():
     optax.tree.get(after.opt_state, 'weights'),
     optax.tree.get(state.opt_state, 'weights'),
   )
-
-
-# Statistics and the report.
-
-
-def test_standard_error_and_ties_are_those_of_paired_runs():
-  best = np.array([0.90, 0.80, 0.70, 0.60])
-  values = {
-    'behind': best - np.array([0.010, 0.011, 0.009, 0.010]),  # always
-    'best': best,
-    'close': best - np.array([0.02, -0.02, 0.03, -0.01]),  # now and then
-  }
-  assert statistics.ties(values, higher_is_better=True) == ('best', ['close'])
-  mean, error = statistics.estimate(best)
-  np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
-
-
-def fake_results(workdir):
-  """A comparison whose numbers are chosen, not run."""
-  config = handwritten.get_config('two,smoke')
-  names = ('accuracy/fused', 'accuracy/fou', 'accuracy/pix', 'missing/fou')
-  names = (*names, 'missing/pix', 'relative_robustness', 'noise/2')
-  names = (*names, 'shapley/fou', 'shapley/pix', 'imbalance/shapley')
-  shares = {
-    'joint': [
-      [0.5, 0.25, 0.75, 0.5, 0.25, 0.4, 0.3, 0.1, 0.4, 0.3],
-      [0.6, 0.35, 0.65, 0.3, 0.5, 0.4, 0.3, 0.3, 0.2, 0.1],
-    ],
-    'sum': [
-      [0.5, 0.75, 0.75, 0.5, 0.5, 0.5, 0.3, 0.2, 0.2, 0.0],
-      [0.4, 0.65, 0.75, 0.5, 0.5, 0.4, 0.3, 0.2, 0.2, 0.0],
-    ],
-  }
-  header = {
-    'config': json.loads(json.dumps(config.to_dict())),
-    'seed': 0,
-    'versions': {'jax': '1.2.3'},
-    'commit': 'abc',
-    'device': 'cpu',
-    'num_devices': 1,
-    'objectives': ['fused', 'fou', 'pix'],
-    'seconds_per_step': {'joint': [1.0, 2.0, 4.0], 'sum': [1.5, 3.0, 4.0]},
-  }
-  rows = [header] + [
-    {'method': method, 'seed': seed, 'split': 'test'}
-    | {'skipped_steps': 3 * seed if method == 'sum' else 0}
-    | dict(zip(names, values, strict=True))
-    for method, runs_ in shares.items()
-    for seed, values in enumerate(runs_)
-  ]
-  workdir.mkdir(exist_ok=True)
-  runs.write_lines(workdir / 'results.jsonl', rows)
-  generator = np.random.default_rng(0)
-  curves = {
-    f'{kind}/{method}': generator.uniform(0.1, 2.0, (2, 5, 3))
-    for kind in ('losses', 'weights')
-    for method in shares
-  }
-  np.savez(workdir / 'curves.npz', **curves)
-
-
-def test_report_shows_what_was_measured(tmp_path):
-  fake_results(tmp_path)
-  text = report.write(tmp_path).read_text()
-  summary, own, missing, contributions = re.findall(
-    r'(?:^\|.*\n)+', text, re.MULTILINE
-  )
-
-  def cells(table):
-    return [
-      [cell.strip() for cell in line.strip('|\n ').split('|')]
-      for line in table.splitlines()
-    ]
-
-  header, _, joint, total = cells(summary)
-  assert header == [
-    'method',
-    'fused',
-    'uni-modal mean',
-    'worst missing',
-    'robustness',
-    'time / joint',
-  ]
-  assert joint == [
-    'joint',
-    '**55.00 ± 5.00**',
-    '50.00 ± 0.00',
-    '27.50 ± 2.50',
-    '40.00 ± 0.00 =',
-    '1.00',
-  ]
-  assert total == [
-    'sum',
-    '45.00 ± 5.00 =',
-    '**72.50 ± 2.50**',
-    '**50.00 ± 0.00**',
-    '**45.00 ± 5.00**',
-    '1.50',
-  ]
-  assert cells(own)[2] == ['joint', '30.00 ± 5.00', '70.00 ± 5.00 =']
-  assert cells(missing)[3] == ['sum', '**50.00 ± 0.00**', '**50.00 ± 0.00**']
-  assert cells(contributions)[0][1:] == ['fou', 'pix', 'imbalance']
-  assert cells(contributions)[2] == [
-    'joint', '20.00 ± 10.00', '30.00 ± 10.00', '20.00 ± 10.00',
-  ]  # fmt: skip
-  assert '`sum` skipped 3 steps' in text
-  assert '`joint` skipped' not in text
-  assert 'mimo(penalty' not in text  # a method that was not run
-  for name in ('accuracy.png', 'curves.png'):
-    assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
-    assert f'({name})' in text
-
-
-def test_report_refuses_numbers_without_a_header(tmp_path):
-  fake_results(tmp_path)
-  path = tmp_path / 'results.jsonl'
-  path.write_text('\n'.join(path.read_text().splitlines()[1:]) + '\n')
-  with pytest.raises(ValueError, match=r'results\.jsonl.*header'):
-    report.tables(tmp_path)
 
 
 # Whole runs.
@@ -414,7 +294,7 @@ def test_compare_killed_ends_as_if_undisturbed(tmp_path):
   )
   resumed = running.run('compare', *arguments, f'--workdir={killed}')
   assert resumed.returncode == 0, resumed.stderr
-  ours, theirs = report.read(killed), report.read(whole)
+  ours, theirs = results_lib.read(killed), results_lib.read(whole)
   chex.assert_trees_all_equal(ours.scores, theirs.scores)
   with np.load(killed / 'curves.npz') as a, np.load(whole / 'curves.npz') as b:
     assert set(a) == set(b)
@@ -422,13 +302,15 @@ def test_compare_killed_ends_as_if_undisturbed(tmp_path):
       np.testing.assert_array_equal(a[name], b[name])
       assert np.all(a[name] != 0)  # no step is missing
   # One time a method and call: the killed run's first call is in there.
-  assert all(len(values) == 3 for values in ours.seconds.values())
+  assert all(
+    len(values) == 3 for values in ours.header['seconds_per_step'].values()
+  )
 
 
 def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
   config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
   compare.compare(config, tmp_path / 'compare')
-  together = report.read(tmp_path / 'compare')
+  together = results_lib.read(tmp_path / 'compare')
   alone = train.train(
     configuration.with_recipe(config, 'mimo_3'), tmp_path / 'train'
   )

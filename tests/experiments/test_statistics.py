@@ -40,3 +40,15 @@ def test_difference_is_the_paired_t_test():
   )
   assert statistics.difference(ours, ours).p_value == 1
   assert statistics.difference(ours[:1], theirs[:1]).p_value != 0
+
+
+def test_standard_error_and_ties_are_those_of_paired_runs():
+  best = np.array([0.90, 0.80, 0.70, 0.60])
+  values = {
+    'behind': best - np.array([0.010, 0.011, 0.009, 0.010]),  # always
+    'best': best,
+    'close': best - np.array([0.02, -0.02, 0.03, -0.01]),  # now and then
+  }
+  assert statistics.ties(values, higher_is_better=True) == ('best', ['close'])
+  mean, error = statistics.estimate(best)
+  np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)

@@ -1,6 +1,5 @@
 """Sweeps: the runs of one program are those that train alone."""
 
-import json
 import re
 
 import chex
@@ -16,7 +15,6 @@ from experiments.core import rehearsals
 from experiments.core import runs
 from experiments.core import search_space
 from experiments.core import training
-from experiments.reporting import sweep_report
 from tests import running
 
 
@@ -91,11 +89,14 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
   )
   sweep.sweep(config, tmp_path)
   tried = search_space.combinations(config)
-  rows = runs.read_lines(tmp_path / 'results.jsonl')
-  assert [(row['values'], row['seed']) for row in rows[1:]] == [
-    (values, seed) for values in tried for seed in (3, 4, 5)
+  header, *rows = runs.read_lines(tmp_path / 'results.jsonl')
+  assert [(row['values'], row['seed'], row['split']) for row in rows] == [
+    (values, seed, split)
+    for values in tried
+    for split in ('validation', 'test')
+    for seed in (3, 4, 5)
   ]
-  assert len(rows[0]['programs']) == 1
+  assert len(header['programs']) == 1
   for leaf in jax.tree.leaves(saved['run'].state):
     assert leaf.sharding.num_devices == 6
     assert leaf.addressable_shards[0].data.shape[:2] == (1, 2)
@@ -109,7 +110,7 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, saved):
     logits = model.apply(alone.variables, batch)
     hits.append(jnp.argmax(logits['fou'], -1) == batch['label'])
   share = float(jnp.mean(jnp.concatenate(hits)))
-  assert abs(rows[1 + 3 * 2 + 1]['test']['fou'] - share) <= 2.01 / 800
+  assert abs(rows[2 * 6 + 3 + 1]['accuracy/fou'] - share) <= 2.01 / 800
 
 
 @pytest.mark.parametrize(
@@ -352,94 +353,3 @@ def test_speed_is_that_of_the_same_runs_alone(monkeypatch):
   assert asked == [*alone[:2], (tried, 0, 2), *alone[2:]]
   assert len(speed.alone) == 4
   assert sweep.Speed(3.0, (4.0, 8.0)).ratio == 0.25
-
-
-# What is shown.
-
-
-def fake_results(workdir, tried, shares):
-  """A sweep whose numbers are chosen, not run: [combinations, seeds, 4]."""
-  header = {
-    'config': json.loads(json.dumps(smoke().to_dict())),
-    'versions': {'jax': '1.2.3'},
-    'commit': 'abc',
-    'device': 'cpu',
-    'num_devices': 1,
-    'modalities': ['fou', 'pix'],
-    'metric': 'accuracy',
-    'programs': [{}],
-  }
-  rows = [
-    {
-      'values': values,
-      'seed': seed,
-      'skipped_steps': 2 * seed if i == 1 else 0,
-      'validation': {'fused': of_seed[0], 'fou': 0.1, 'pix': 0.1},
-      'test': dict(zip(('fused', 'fou', 'pix'), of_seed[1:], strict=True)),
-    }
-    for i, (values, of_values) in enumerate(zip(tried, shares, strict=True))
-    for seed, of_seed in enumerate(of_values)
-  ]
-  runs.write_lines(workdir / 'results.jsonl', [header, *rows])
-
-
-def test_the_table_shows_what_was_measured(tmp_path):
-  tried = [{'weighting.name': 'sum'}, {'weighting.name': 'mgda'}]
-  shares = [
-    [[0.50, 0.90, 0.4, 0.2], [0.60, 0.80, 0.4, 0.4]],
-    [[0.75, 0.55, 0.1, 0.3], [0.65, 0.65, 0.3, 0.5]],
-  ]
-  fake_results(tmp_path, tried, shares)
-  lines = sweep_report.write(tmp_path).read_text().splitlines()
-  table = [
-    [cell.strip() for cell in line.strip('|').split('|')]
-    for line in lines
-    if line.startswith('|')
-  ]
-  assert table[0] == [
-    'weighting.name', 'validation', 'test', 'fou', 'pix', 'uni-modal mean',
-  ]  # fmt: skip
-  assert table[2] == [
-    'sum', '55.00 ± 5.00', '85.00 ± 5.00', '40.00 ± 0.00', '30.00 ± 10.00',
-    '35.00 ± 5.00',
-  ]  # fmt: skip
-  assert table[3] == [
-    '**mgda**', '**70.00 ± 5.00**', '**60.00 ± 5.00**', '**20.00 ± 10.00**',
-    '**40.00 ± 10.00**', '**30.00 ± 10.00**',
-  ]  # fmt: skip
-  text = '\n'.join(lines)
-  assert '`weighting.name=mgda` skipped 2 steps of a seed' in text
-  assert 'over 2 seeds' in text
-  assert 'heatmap' not in text
-
-
-def test_a_grid_of_two_floats_has_a_heat_map(tmp_path, monkeypatch):
-  tried = [
-    {'weighting.penalty': penalty, 'optimizer.learning_rate': rate}
-    for penalty in (3.0, 1.0)
-    for rate in (0.01, 0.1, 0.03)
-  ]
-  shares = [[[i / 10, i / 10, 0.02 * i, 0.04 * i]] for i in range(6)]
-  fake_results(tmp_path, tried, shares)
-  drawn = {}
-  heat_map = sweep_report.figures.heat_map
-
-  def recorded(panels, **arguments):
-    drawn.update(panels=panels, **arguments)
-    heat_map(panels, **arguments)
-
-  monkeypatch.setattr(sweep_report.figures, 'heat_map', recorded)
-  assert '(heatmap.png)' in sweep_report.write(tmp_path).read_text()
-  assert (tmp_path / 'heatmap.png').read_bytes().startswith(b'\x89PNG')
-  assert drawn['rows'] == ('weighting.penalty', ['1', '3'])
-  assert drawn['columns'] == (
-    'optimizer.learning_rate',
-    ['0.01', '0.03', '0.1'],
-  )
-  fused, own = drawn['panels'].values()
-  np.testing.assert_allclose(fused, [[30, 50, 40], [0, 20, 10]])
-  np.testing.assert_allclose(own, [[9, 15, 12], [0, 6, 3]])
-  assert drawn['marked'] == (0, 1)
-  # Draws make no grid.
-  fake_results(tmp_path, tried[:5], shares[:5])
-  assert 'heatmap' not in sweep_report.write(tmp_path).read_text()

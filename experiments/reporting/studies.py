@@ -1,0 +1,180 @@
+"""The report over a study's comparisons, which differ in one thing."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.core import runs
+from experiments.reporting import figures
+from experiments.reporting import report
+from experiments.reporting import tables
+from experiments.reporting.results import Results
+
+Columns = Mapping[str, tables.Column]  # what recipes are compared by
+
+
+class Setting(NamedTuple):
+  """One comparison of a study."""
+
+  family: str  # a row of the figure
+  place: float  # on the axis
+  config: str  # a file of experiments/configs and its argument
+  changes: tuple[tuple[str, Any], ...] = ()  # dotted keys and values
+
+  @property
+  def name(self) -> str:
+    """Its column's name in tables."""
+    return f'{self.family}, {self.place:g}'
+
+
+def _summary(setting: Setting, results: Results) -> Columns:
+  del setting
+  return report.summary(results)
+
+
+class Study(NamedTuple):
+  """Settings that differ in one thing."""
+
+  title: str
+  axis: str | None  # what `place` is; None: what the family is named after
+  settings: Sequence[Setting]
+  about: str  # a paragraph for the report
+  # What to compare recipes by in one setting.
+  columns: Callable[[Setting, Results], Columns] = _summary
+
+
+def write(
+  study: Study,
+  results: Mapping[Setting, Results],
+  directory: pathlib.Path,
+  command: str,
+) -> pathlib.Path:
+  """Writes the report of a study: `report.md`, `lines.png`.
+
+  Args:
+    study: what was compared.
+    results: of each setting.
+    directory: where the report goes.
+    command: what makes it, for the reader.
+
+  Returns:
+    The path of the report.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  columns = {
+    setting: study.columns(setting, one) for setting, one in results.items()
+  }
+  some = next(iter(results.values()))
+  subject, config = some.header['subject'], some.config
+  figures.lines(
+    {(setting.family, setting.place): one for setting, one in columns.items()},
+    study.axis,
+    subject,
+    directory / 'lines.png',
+  )
+  families = dict.fromkeys(setting.family for setting in study.settings)
+  path = directory / 'report.md'
+  parts = [
+    f'# {study.title}',
+    study.about,
+    'Every recipe has the same initial parameters, batches in the same order'
+    ' and number of steps. What it may choose (at most four candidates) was'
+    f' chosen by the fused {some.measure.words} on validation, mean over'
+    f' {report.count(config["num_tuning_seeds"], "seed")}; then'
+    f' {report.count(config["num_seeds"], "seed")} were trained and tested'
+    ' once.',
+    f'![Every measure over {study.axis or " and ".join(families)}](lines.png)',
+    *_tables(columns),
+    f'## Against `{subject}`',
+    *_wins(columns, subject),
+    *_choices(results),
+    *_times(results),
+    f'{report.made_by([one.header for one in results.values()])}, by'
+    f' `{command}`.',
+  ]
+  runs.write_text(path, '\n\n'.join(parts) + '\n')
+  return path
+
+
+def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
+  """A table a measure: a row a recipe, a column a setting."""
+  parts = []
+  for name in dict.fromkeys(name for one in columns.values() for name in one):
+    of_setting = {
+      setting.name: one[name] for setting, one in columns.items() if name in one
+    }
+    measure = next(iter(of_setting.values())).measure
+    parts += [
+      f'**{tables.capital(name)}**, test {measure.prose}, mean ± standard'
+      ' error; **bold** is the best of its column, = a tie with it.'
+      f'{report.errors_among([measure])}',
+      tables.of_cells('recipe', tables.estimates(of_setting)),
+    ]
+  return parts
+
+
+def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
+  """How often the subject is better and worse than each other recipe."""
+  # A setting that two families share counts once.
+  once = {(setting.config, setting.changes): setting for setting in columns}
+  found = report.tests(
+    {
+      (name, setting): column
+      for setting in once.values()
+      for name, column in columns[setting].items()
+    },
+    subject,
+  )
+  counts: dict[str, dict[str, list[int]]] = {}
+  for ((name, _), other), test in found.items():
+    three = counts.setdefault(name, {}).setdefault(other, [0, 0, 0])
+    is_better = np.mean(test.gain) > 0
+    three[1 if not test.is_significant else 0 if is_better else 2] += 1
+  cells = {
+    name: {other: ' / '.join(map(str, three)) for other, three in one.items()}
+    for name, one in counts.items()
+  }
+  return [
+    f'Number of settings in which `{subject}` is better than / not to be told'
+    ' from / worse than each other recipe: paired t tests over seeds, 5 % after'
+    f' Holm for all {len(found)} of them.',
+    tables.of_cells('recipe', cells),
+  ]
+
+
+def _choices(results: Mapping[Setting, Results]) -> list[str]:
+  """What validation chose: a row a recipe, a column a setting."""
+  cells = {
+    setting.name: {
+      recipe: report.short(chosen['values'], ' ')
+      for recipe, (chosen, _) in one.tuned().items()
+    }
+    for setting, one in results.items()
+  }
+  if not any(cells.values()):
+    return []
+  return ['What validation chose:', tables.of_cells('recipe', cells)]
+
+
+def _times(results: Mapping[Setting, Results]) -> list[str]:
+  """Seconds of a step by those of the reference, median over settings."""
+  some = next(iter(results.values()))
+  medians = {
+    name: np.median([one.relative_time(name) for one in results.values()])
+    for name in some.variants
+  }
+  return [
+    'Seconds a step, with what a method does between steps shared out, all'
+    ' seeds in one program, median over the settings. With networks as small as'
+    ' these, much of it is not arithmetic.',
+    tables.of_cells(
+      'recipe',
+      {
+        f'time / {some.header["reference"]}': {
+          name: f'{median:.2f}' for name, median in medians.items()
+        }
+      },
+    ),
+  ]

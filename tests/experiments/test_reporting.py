@@ -1,0 +1,385 @@
+"""Reports of comparisons, sweeps and studies whose numbers are chosen."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments.configs import handwritten
+from experiments.core import runs
+from experiments.reporting import figures
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
+from experiments.reporting import studies
+from experiments.reporting import tables
+
+NAMES = (
+  '{0}/fused', '{0}/fou', '{0}/pix', 'missing/fou', 'missing/pix',
+  'relative_robustness', 'noise/2', 'shapley/fou', 'shapley/pix',
+  'imbalance/shapley',
+)  # fmt: skip
+
+
+def write_results(workdir, rows, **changes):
+  """A directory as a comparison leaves it, or with changes of its header."""
+  config = handwritten.get_config('two,smoke')
+  labels = list(dict.fromkeys(row['variant'] for row in rows))
+  header = {
+    'format': 2,
+    'kind': 'compare',
+    'config': json.loads(json.dumps(config.to_dict())),
+    'versions': {'jax': '1.2.3'},
+    'commit': 'abc',
+    'device': 'cpu',
+    'num_devices': 1,
+    'modalities': ['fou', 'pix'],
+    'metrics': ['accuracy'],
+    'reference': labels[0],
+    'subject': '',
+    'tuning': [],
+    'seconds_per_step': {label: [1.0, 1.0] for label in labels},
+    'seconds_of_rehearsals': {label: [] for label in labels},
+  } | changes
+  workdir.mkdir(exist_ok=True)
+  defaults = {'values': {}, 'seed': 0, 'split': 'test', 'skipped_steps': 0}
+  runs.write_lines(
+    workdir / 'results.jsonl', [header, *(defaults | row for row in rows)]
+  )
+  generator = np.random.default_rng(0)
+  curves = {
+    f'{kind}/{label}': generator.uniform(0.1, 2.0, (2, 5, 3))
+    for kind in ('losses', 'weights')
+    for label in labels
+  }
+  np.savez(workdir / 'curves.npz', **curves)
+  return workdir
+
+
+def rows_of(values, metric='accuracy'):
+  """Rows of recipe -> [seeds, names]."""
+  names = [name.format(metric) for name in NAMES]
+  return [
+    {'variant': recipe, 'seed': seed} | dict(zip(names, scores, strict=True))
+    for recipe, of_recipe in values.items()
+    for seed, scores in enumerate(of_recipe)
+  ]
+
+
+def tables_of(text):
+  """The cells of each Markdown table in a text, without the rule."""
+  found = []
+  for table in re.findall(r'(?:^\|.*(?:\n|$))+', text, re.MULTILINE):
+    head, rule, *lines = (
+      [cell.strip() for cell in line.strip('| ').split('|')]
+      for line in table.splitlines()
+    )
+    assert all(re.fullmatch('-+:?', cell) for cell in rule)
+    found.append([head, *lines])
+  return found
+
+
+COMPARISON = {
+  'joint': [
+    [0.5, 0.25, 0.75, 0.5, 0.25, 0.4, 0.3, 0.1, 0.4, 0.3],
+    [0.6, 0.35, 0.65, 0.3, 0.5, 0.4, 0.3, 0.3, 0.2, 0.1],
+  ],
+  'sum': [
+    [0.5, 0.75, 0.75, 0.5, 0.5, 0.5, 0.3, 0.2, 0.2, 0.0],
+    [0.4, 0.65, 0.75, 0.5, 0.5, 0.4, 0.3, 0.2, 0.2, 0.0],
+  ],
+}
+
+
+def test_a_comparison_shows_what_was_measured(tmp_path):
+  rows = rows_of(COMPARISON)
+  rows[3]['skipped_steps'] = 3
+  seconds = {'joint': [1.0, 2.0, 4.0], 'sum': [1.5, 3.0, 4.0]}
+  write_results(tmp_path, rows, seconds_per_step=seconds)
+  text = report.write(tmp_path).read_text()
+  summary, own, missing, contributions = tables_of(text)
+  assert summary == [
+    ['recipe', 'fused', 'uni-modal mean', 'worst missing', 'robustness',
+     'time / joint'],
+    ['joint', '**55.00 ± 5.00**', '50.00 ± 0.00', '27.50 ± 2.50',
+     '40.00 ± 0.00 =', '1.00'],
+    ['sum', '45.00 ± 5.00 =', '**72.50 ± 2.50**', '**50.00 ± 0.00**',
+     '**45.00 ± 5.00**', '1.50'],
+  ]  # fmt: skip
+  assert own[1] == ['joint', '30.00 ± 5.00', '70.00 ± 5.00 =']
+  assert missing[2] == ['sum', '**50.00 ± 0.00**', '**50.00 ± 0.00**']
+  assert contributions[:2] == [
+    ['recipe', 'fou', 'pix', 'imbalance'],
+    ['joint', '20.00 ± 10.00', '30.00 ± 10.00', '20.00 ± 10.00'],
+  ]
+  assert 'Test accuracy in %, mean ± standard error over 2 seeds' in text
+  assert 'less is better' not in text
+  assert '`sum` skipped 3 steps' in text and '`joint` skipped' not in text
+  assert '- `joint`: weighting `sum()`, model detach_heads = True\n' in text
+  assert 'mimo(penalty' not in text  # a recipe that was not run
+  for name in ('accuracy.png', 'curves.png'):
+    assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+    assert f'({name})' in text
+  assert report.tables(tmp_path) in text
+
+
+def test_a_regression_is_compared_by_its_error(tmp_path):
+  """The least error is the best, and what is less is a gain."""
+  quiet = 0.001 * np.arange(4)
+  errors = {'joint': 0.8 + quiet, 'mimo': 0.6 - quiet, 'sum': 0.7 + 0 * quiet}
+  metric = 'mean_absolute_error'
+  rows = rows_of(
+    {
+      recipe: [
+        [error, error + 0.1, error + 0.3, 1.0, 0.9, error, 1.2, -0.2, -0.1, 0.1]
+        for error in of_recipe
+      ]
+      for recipe, of_recipe in errors.items()
+    },
+    metric,
+  )
+  for row in rows:
+    row |= {'correlation/fused': row['seed'] / 8, 'binary_accuracy/fused': 0.5}
+  write_results(
+    tmp_path,
+    rows,
+    metrics=[metric, 'correlation', 'binary_accuracy'],
+    subject='mimo',
+    tuning=[
+      {
+        'recipe': 'mimo',
+        'candidates': [
+          {'values': {'weighting.penalty': 1.0}, 'validation': [0.6, 0.5]},
+          {'values': {'weighting.penalty': 2.0}, 'validation': [0.5, 0.7]},
+        ],
+      }
+    ],
+  )
+  text = report.write(tmp_path).read_text()
+  summary, against, own, *_ = tables_of(text)
+  assert summary[0][:6] == [
+    'recipe', 'fused', 'correlation', 'binary accuracy, %', 'uni-modal mean',
+    'worst missing',
+  ]  # fmt: skip
+  mimo = dict(zip(summary[0], summary[2], strict=True))
+  assert mimo['fused'] == '**0.5985 ± 0.0006**'
+  assert mimo['uni-modal mean'] == '**0.7985 ± 0.0006**'
+  assert mimo['worst missing'] == '1.0000 ± 0.0000 ='  # as all
+  assert mimo['correlation'] == '0.1875 ± 0.0807 ='
+  assert mimo['binary accuracy, %'] == '50.00 ± 0.00 ='
+  assert [row[0] for row in own if row[1].startswith('**')] == ['mimo']
+  assert against[1][:2] == ['joint', '**+0.2030 ± 0.0013**']
+  assert against[2][:2] == ['sum', '**+0.1015 ± 0.0006**']
+  assert 'Test mean absolute error, mean ±' in text
+  assert 'Of mean absolute error, less is better.' in text
+  assert 'a gain is below 0' in text
+  assert 'of **penalty=1.0 (0.5500)**; penalty=2.0 (0.6000) by' in text
+  assert (
+    '![Mean absolute error of each recipe](mean_absolute_error.png)' in text
+  )
+  assert (tmp_path / 'mean_absolute_error.png').exists()
+
+
+def test_results_that_cannot_be_read_are_refused(tmp_path):
+  rows = rows_of(COMPARISON)
+  path = tmp_path / 'results.jsonl'
+  write_results(tmp_path, rows)
+  path.write_text('\n'.join(path.read_text().splitlines()[1:]) + '\n')
+  with pytest.raises(ValueError, match=r'results\.jsonl.*header'):
+    report.tables(tmp_path)
+  write_results(tmp_path, rows, format=1)
+  with pytest.raises(ValueError, match=r'format 1.*again in a new directory'):
+    report.tables(tmp_path)
+  write_results(tmp_path, rows[:-1])
+  with pytest.raises(ValueError, match=r'same seeds.*\[\[0\], \[0, 1\]\]'):
+    report.tables(tmp_path)
+
+
+def test_a_rehearsal_counts_as_time_of_its_recipe(tmp_path):
+  write_results(
+    tmp_path,
+    rows_of(COMPARISON),
+    seconds_per_step={'joint': [0.1, 0.1], 'sum': [0.2, 0.2]},
+    seconds_of_rehearsals={'joint': [], 'sum': [3.0, 3.0]},
+  )
+  # 30 steps of 0.1 s: 6 s of rehearsal are two more of them each.
+  time = results_lib.read(tmp_path).relative_time('sum')
+  np.testing.assert_allclose(time, 2 + 2)
+
+
+# Sweeps.
+
+
+def write_sweep(workdir, tried, scores, metric='accuracy'):
+  """A sweep's directory: values of variants, and [variants, seeds, 4]."""
+  rows = [
+    {
+      'variant': ', '.join(f'{k}={v}' for k, v in values.items()),
+      'values': values,
+      'seed': seed,
+      'split': split,
+      'skipped_steps': 2 * seed if i == 1 else 0,
+    }
+    | {f'{metric}/{k}': v for k, v in zip(outputs, of_split, strict=False)}
+    for i, (values, of_values) in enumerate(zip(tried, scores, strict=True))
+    for seed, (validation, *test) in enumerate(of_values)
+    for split, outputs, of_split in (
+      ('validation', ('fused', 'fou', 'pix'), (validation, 0.1, 0.1)),
+      ('test', ('fused', 'fou', 'pix'), test),
+    )
+  ]
+  return write_results(
+    workdir, rows, kind='sweep', metrics=[metric], programs=[{}]
+  )
+
+
+@pytest.mark.parametrize('metric', ['accuracy', 'mean_absolute_error'])
+def test_a_sweep_marks_the_best_on_validation(tmp_path, metric):
+  tried = [{'weighting.name': 'sum'}, {'weighting.name': 'mgda'}]
+  scores = [
+    [[0.50, 0.90, 0.4, 0.2], [0.60, 0.80, 0.4, 0.4]],
+    [[0.75, 0.55, 0.1, 0.3], [0.65, 0.65, 0.3, 0.5]],
+  ]
+  text = report.write(write_sweep(tmp_path, tried, scores, metric)).read_text()
+  (table,) = tables_of(text)
+  rows = [
+    ['sum', '55.00 ± 5.00', '85.00 ± 5.00', '40.00 ± 0.00', '30.00 ± 10.00',
+     '35.00 ± 5.00'],
+    ['mgda', '70.00 ± 5.00', '60.00 ± 5.00', '20.00 ± 10.00', '40.00 ± 10.00',
+     '30.00 ± 10.00'],
+  ]  # fmt: skip
+  best = 1
+  if metric == 'mean_absolute_error':
+    rows = [
+      [re.sub(r'(\d+)\.00', lambda m: f'{int(m[1]) / 100:.4f}', cell)
+       for cell in row]
+      for row in rows
+    ]  # fmt: skip
+    best = 0
+  rows[best] = [f'**{cell}**' for cell in rows[best]]
+  names = ('validation', 'test', 'fou', 'pix', 'uni-modal mean')
+  assert table == [['weighting.name', *names], *rows]
+  assert '`weighting.name=mgda` skipped 2 steps of a seed' in text
+  assert 'over 2 seeds' in text and 'heatmap' not in text
+  assert ('less is better' in text) == (metric == 'mean_absolute_error')
+
+
+@pytest.mark.parametrize(
+  ('metric', 'marked'), [('accuracy', (0, 1)), ('mean_absolute_error', (1, 0))]
+)
+def test_a_grid_of_two_floats_has_a_heat_map(
+  tmp_path, monkeypatch, metric, marked
+):
+  tried = [
+    {'weighting.penalty': penalty, 'optimizer.learning_rate': rate}
+    for penalty in (3.0, 1.0)
+    for rate in (0.01, 0.1, 0.03)
+  ]
+  scores = [[[i / 10, i / 10, 0.02 * i, 0.04 * i]] for i in range(6)]
+  drawn = {}
+  heat_map = figures.heat_map
+
+  def recorded(panels, measure, **arguments):
+    drawn.update(panels=panels, measure=measure, **arguments)
+    heat_map(panels, measure, **arguments)
+
+  monkeypatch.setattr(figures, 'heat_map', recorded)
+  write_sweep(tmp_path, tried, scores, metric)
+  assert '(heatmap.png)' in report.write(tmp_path).read_text()
+  assert (tmp_path / 'heatmap.png').read_bytes().startswith(b'\x89PNG')
+  assert drawn['rows'] == ('weighting.penalty', ['1', '3'])
+  assert drawn['columns'] == (
+    'optimizer.learning_rate', ['0.01', '0.03', '0.1'],
+  )  # fmt: skip
+  assert drawn['marked'] == marked
+  assert drawn['measure'] == tables.Measure.of(metric)
+  fused, own = drawn['panels'].values()
+  np.testing.assert_allclose(fused, [[0.3, 0.5, 0.4], [0.0, 0.2, 0.1]])
+  np.testing.assert_allclose(own, [[0.09, 0.15, 0.12], [0.0, 0.06, 0.03]])
+  # Draws make no grid.
+  write_sweep(tmp_path, tried[:5], scores[:5], metric)
+  assert 'heatmap' not in report.write(tmp_path).read_text()
+
+
+# Studies.
+
+
+@pytest.mark.parametrize('metric', ['accuracy', 'mean_absolute_error'])
+def test_a_study_counts_wins_and_losses(tmp_path, metric):
+  quiet = np.random.default_rng(0).normal(scale=1e-3, size=(3, 6))
+  # Above joint training twice, level with it once.
+  places = {10: 0.2, 20: 0.0, 30: 0.3}
+  tuning = [
+    {
+      'recipe': 'mimo',
+      'candidates': [
+        {'values': {'weighting.penalty': 1.0}, 'validation': [0.5, 0.6]},
+        {'values': {'weighting.penalty': 2.0}, 'validation': [0.5, 0.7]},
+      ],
+    },
+    {'recipe': 'joint', 'candidates': [{'values': {}}]},
+  ]
+  results = {}
+  for (place, ahead), noise in zip(places.items(), quiet, strict=True):
+    setting = studies.Setting(
+      'views', place, 'handwritten:two', (('steps', place),)
+    )
+    scores = {'joint': np.full(6, 0.5), 'mimo': 0.5 + ahead + noise}
+    scores = {k: np.tile(v, (10, 1)).T for k, v in scores.items()}
+    results[setting] = results_lib.read(
+      write_results(
+        tmp_path / str(place),
+        rows_of(scores, metric),
+        metrics=[metric],
+        subject='mimo',
+        tuning=tuning,
+      )
+    )
+  # The same setting under another name counts once.
+  again = next(iter(results))
+  results[again._replace(family='rows')] = results[again]
+  one = studies.Study('Made up', 'rows', tuple(results), 'Not run.')
+  path = studies.write(one, results, tmp_path / 'report', 'a command')
+  text = path.read_text()
+  is_error = metric == 'mean_absolute_error'
+  *measures, wins, choices, times = tables_of(text)
+  assert len(measures) == 4  # fused, mean, missing, noise
+  assert measures[0][0] == [
+    'recipe', 'views, 10', 'views, 20', 'views, 30', 'rows, 10',
+  ]  # fmt: skip
+  winner = measures[0][1 if is_error else 2]
+  assert winner[1].startswith('**') and winner[3].startswith('**')
+  assert wins == [
+    ['recipe', 'fused', 'uni-modal mean', 'worst missing', 'robustness'],
+    ['joint', *(['0 / 1 / 2' if is_error else '2 / 1 / 0'] * 4)],
+  ]
+  assert choices[1][:2] == ['mimo', f'penalty {"1.0" if is_error else "2.0"}']
+  assert times[1:] == [['joint', '1.00'], ['mimo', '1.00']]
+  assert ('less is better' in text) == is_error
+  assert text.endswith('with jax 1.2.3, by `a command`.\n')
+  assert (tmp_path / 'report' / 'lines.png').read_bytes()[1:4] == b'PNG'
+
+
+# Tables.
+
+
+def test_a_table_aligns_numbers_and_refuses_ragged_rows():
+  text = tables.markdown(
+    ['a', 'numbers', 'both'], [['x', '-1.5', '1'], ['yy', '2e-05', 'n']]
+  )
+  assert text.splitlines() == [
+    '| a   | numbers | both |',
+    '| --- | ------: | ---- |',
+    '| x   |    -1.5 | 1    |',
+    '| yy  |   2e-05 | n    |',
+  ]
+  with pytest.raises(ValueError, match='zip'):
+    tables.markdown(['a', 'b'], [['1']])
+
+
+def test_values_are_written_in_the_unit_of_their_metric():
+  share, error = map(tables.Measure.of, ('weighted_f1', 'mean_absolute_error'))
+  assert (share.label, error.label) == ('weighted F1, %', 'mean absolute error')
+  assert share.text([0.5, 0.7]) == '60.00 ± 10.00'
+  assert share.text([-0.1, -0.1], sign='+') == '-10.00 ± 0.00'
+  assert error.text([0.61236], sign='+') == '+0.6124'  # of one seed
