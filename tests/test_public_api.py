@@ -17,7 +17,6 @@ import pytest
 import mimo_jax
 from mimo_jax import _version
 from mimo_jax import weightings
-from tests import readme_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = (
@@ -243,18 +242,3 @@ def test_the_wheel_works_with_jax_and_optax_alone(wheel, tmp_path):
   update, version = result.stdout.split()
   assert float(update) == pytest.approx(-0.1, rel=1e-5)  # Adam's first step
   assert version == mimo_jax.__version__
-
-
-def test_tables_of_the_readme_are_those_of_the_code():
-  text = readme_tables.README.read_text()
-  assert text == readme_tables.updated(text), (
-    'Write the tables anew: python tests/readme_tables.py'
-  )
-
-
-@pytest.mark.parametrize('name', weightings.__all__)
-def test_every_weighting_has_a_line_in_the_readme(name):
-  rows = re.findall(rf'^\| `{name}` \|.*$', readme_tables.methods(), re.M)
-  assert len(rows) == 1
-  method, needs, passes = rows[0].split(' | ')[1:4]
-  assert method and needs and passes

@@ -82,7 +82,7 @@ def begin(
   config = config_dict.ConfigDict()
   config.seed = 0
   # How many parts make an update, and where balancing stands: 'each' part or
-  # their 'accumulated' losses. See experiments/accumulation.py.
+  # their 'accumulated' losses. See experiments/core/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
   # Whether a step's old state gives its memory to the new one.
   config.donate_state = True

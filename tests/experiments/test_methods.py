@@ -58,8 +58,8 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   tmp_path, monkeypatch
 ):
   # The file and the line as README shows them.
-  readme = (ROOT / 'README.md').read_text()
-  section = readme[readme.index('### A method of your own') :]
+  readme = (ROOT / 'experiments/methods/README.md').read_text()
+  section = readme[readme.index('## A method of your own') :]
   file, line = re.findall(r'```python\n(.*?)```', section, re.DOTALL)[:2]
   name = re.fullmatch(
     r'from experiments\.methods import (\w+) as \1\n', line

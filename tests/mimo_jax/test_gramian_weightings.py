@@ -11,8 +11,8 @@ import pytest
 import mimo_jax
 from mimo_jax import solvers
 from mimo_jax import weightings
+from tests import differences
 from tests import jacobians
-from tests import readme_tables
 from tests import reference
 
 REFERENCE = reference.read('gramian_weightings')
@@ -173,11 +173,11 @@ def test_libmtl_differs_by_known_factors(sample):
 
 
 @pytest.mark.parametrize(
-  'case', readme_tables.differences(), ids=lambda case: case[0] + case[2]
+  'case', differences.CASES, ids=lambda case: case.method + case.sample
 )
 def test_where_we_differ_the_certificate_is_ours(case):
-  """The table of the README, row by row."""
-  theirs, ours = readme_tables.residuals(case)
+  """The table of weightings/README.md, row by row."""
+  theirs, ours = differences.residuals(case)
   assert abs(ours) <= 1e-3, ours
   assert theirs >= 100 * abs(ours) + 1e-3, (theirs, ours)
 
