@@ -1,8 +1,8 @@
 """Fixtures of all tests: simulated devices, strict shapes, keys by name.
 
 And which tests are slow: `make quick` runs `pytest -m 'not slow'`. In folders
-named `experiments` and `data_pipelines`, and in README.md, tests and doctests
-are slow unless `@pytest.mark.quick` says otherwise; elsewhere they are quick
+named `experiments` and `data_pipelines`, and in READMEs, tests and doctests are
+slow unless `@pytest.mark.quick` says otherwise; elsewhere they are quick
 unless `@pytest.mark.slow` does. Every formula of `mimo_jax` has a quick test.
 """
 
@@ -64,7 +64,7 @@ SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
 
 def is_slow_by_default(path):
-  return path == ROOT / 'README.md' or bool(
+  return path.name == 'README.md' or bool(
     SLOW_FOLDERS.intersection(path.relative_to(ROOT).parts)
   )
 

@@ -277,7 +277,15 @@ def test_commands_can_be_given():
     r'((?:[^`\n]|\\\n)*)'
   )
   assert len(found) > 30
-  benchmarks = 'steps rules memory subroutine loading sweep device'.split()
+  benchmarks = [
+    'steps',
+    'rules',
+    'memory',
+    'subroutine',
+    'loading',
+    'sweep',
+    'device',
+  ]
   for where, match in found:
     path = ROOT / match[1].rstrip('.').replace('.', '/')
     is_module = path.with_suffix('.py').exists()

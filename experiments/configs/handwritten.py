@@ -4,8 +4,8 @@ Reference: the data are the UCI Multiple Features data set; the set-up (late
   fusion, MLP (128, 64), SGD) is ours, small enough for a laptop.
 Command: python -m experiments.compare
   --config=experiments/configs/handwritten.py
-Expected: README.md, section "What balancing does"; about one minute on two CPU
-  cores.
+Expected: experiments/reports/README.md, "Five methods on six views"; about one
+  minute on two CPU cores.
 
 The argument after the colon takes words separated by commas: the views (`six`,
 `three` or `two`), a method of `experiments/methods`, and `smoke` for a few
