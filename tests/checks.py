@@ -1,0 +1,80 @@
+"""What tests of many parts assert and compute alike."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def assert_close(
+  actual: Any,
+  expected: Any,
+  rtol: float = 1e-5,
+  atol: float = 1e-6,
+  name: str = '',
+) -> None:
+  """Checks two pytrees: structure, shapes, and values up to a tolerance."""
+  assert jax.tree.structure(actual) == jax.tree.structure(expected), name
+  paths = jax.tree_util.tree_flatten_with_path(actual)[0]
+  for (path, one), other in zip(paths, jax.tree.leaves(expected), strict=True):
+    where = name + jax.tree_util.keystr(path)
+    assert np.shape(one) == np.shape(other), where
+    np.testing.assert_allclose(
+      np.asarray(one, float),
+      np.asarray(other, float),
+      rtol=rtol,
+      atol=atol,
+      err_msg=where,
+    )
+
+
+def assert_equal(actual: Any, expected: Any, name: str = '') -> None:
+  """Checks that two pytrees are the same numbers, to the bit."""
+  assert_close(actual, expected, rtol=0, atol=0, name=name)
+
+
+def assert_refused(
+  message: str, call: Callable[..., Any], *args: Any, **options: Any
+) -> None:
+  """Checks that a call raises a ValueError whose text matches `message`."""
+  try:
+    call(*args, **options)
+  except ValueError as error:
+    assert re.search(message, str(error)), f'{message!r} is not in: {error}'
+  else:
+    raise AssertionError(f'Nothing was refused; expected: {message!r}')
+
+
+def as_type(tree: Any, dtype: Any) -> Any:
+  """A pytree whose leaves all have that type."""
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def at(tree: Any, index: int) -> Any:
+  """One entry along the first axis of every leaf."""
+  return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def stacked(*trees: Any) -> Any:
+  """Pytrees side by side, along a new first axis of every leaf."""
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def flat(tree: Any) -> np.ndarray:
+  """A pytree as one vector in float64."""
+  leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+  return np.concatenate([leaf.ravel() for leaf in leaves])
+
+
+def types_of(tree: Any) -> Any:
+  """The shape and type of every leaf."""
+  return jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree)
+
+
+def standard_normal(*shape: int, seed: int = 0) -> np.ndarray:
+  """Normal numbers in float32, the same in every run."""
+  random = np.random.RandomState(seed)
+  return random.standard_normal(shape).astype(np.float32)

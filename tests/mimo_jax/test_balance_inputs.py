@@ -1,0 +1,201 @@
+"""Balance and what some rules take beside losses; narrow types; every rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests.mimo_jax import three_objectives as three
+
+PARAMS, BATCH = three.PARAMS, three.BATCH
+
+
+def balanced(rule):
+  return mimo_jax.balance(rule, objectives=three.OBJECTIVES)
+
+
+def shifted_losses(shift):
+  """The losses of another batch: those of params moved a little."""
+  return lambda params: three.named_losses_of(
+    jax.tree.map(lambda leaf: leaf * (1 + shift) + shift, params)
+  )
+
+
+def leaves_of(tree):
+  """Numpy leaves; random keys as their data."""
+  return [
+    np.asarray(jax.random.key_data(leaf))
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    else np.asarray(leaf)
+    for leaf in jax.tree.leaves(tree)
+  ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', weightings.__all__)
+def test_every_weighting_trains_in_a_chain_and_forgets_a_bad_step(name):
+  rule = getattr(weightings, name)()
+  optimizer = optax.chain(balanced(rule), optax.sgd(1e-2))
+  traces = []
+
+  @jax.jit
+  def step(params, state, poison):
+    traces.append(1)
+    losses, pullback = jax.vjp(
+      lambda p: jax.tree.map(
+        lambda loss: loss + poison, three.named_losses_of(p)
+      ),
+      params,
+    )
+    extra = {}
+    if 'independent_updates' in rule.extra_args:
+      extra['independent_updates'] = [
+        jax.vjp(shifted_losses(shift), params)[1] for shift in (0.1, -0.2)
+      ]
+    if 'losses_after' in rule.extra_args:
+      extra['losses_after'] = losses
+    updates, state = optimizer.update(
+      pullback, state, params, losses=losses, **extra
+    )
+    return optax.apply_updates(params, updates), state
+
+  params, state = PARAMS, optimizer.init(PARAMS)
+  for _ in range(3):
+    params, state = step(params, state, 0.0)
+    assert np.all(np.isfinite(checks.flat(params)))
+  assert optax.tree.get(state, 'weights').shape == (3,)
+  bad_params, bad_state = step(params, state, jnp.nan)
+  assert len(traces) == 1
+  for leaf, kept in zip(leaves_of(bad_state), leaves_of(state), strict=True):
+    np.testing.assert_array_equal(leaf, kept)
+  assert not np.any(np.isfinite(checks.flat(bad_params)))
+
+
+# Extra arguments.
+
+
+def test_independent_updates_make_the_cross_gramian():
+  rule = weightings.modo(step_size=0.3)
+  rule = rule._replace(update=jax.jit(rule.update))
+  optimizer = balanced(rule)
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+  functions = [shifted_losses(0.1), shifted_losses(-0.2)]
+  pullbacks = [jax.vjp(function, PARAMS)[1] for function in functions]
+  jacobians = [jax.jacrev(function)(PARAMS) for function in functions]
+  first, second = (
+    np.stack([checks.flat(each[name]) for name in three.OBJECTIVES])
+    for each in jacobians
+  )
+  expected, _ = rule.update(
+    mimo_jax.Observation(
+      jnp.stack([losses[name] for name in three.OBJECTIVES]),
+      cross_gramian=jnp.asarray(first @ second.T, jnp.float32),
+    ),
+    rule.init(3),
+  )
+  assert np.ptp(expected) > 0.01
+  for pair in (pullbacks, tuple(jacobians), (pullbacks[0], jacobians[1])):
+    updates, state = optimizer.update(
+      pullback,
+      optimizer.init(PARAMS),
+      PARAMS,
+      losses=losses,
+      independent_updates=pair,
+    )
+    np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
+    (direction,) = pullback(three.named(list(state.weights)))
+    checks.assert_close(updates, direction, 2e-5, 1e-5)
+
+
+def test_losses_after_come_in_the_form_of_the_losses():
+  rule = weightings.famo()
+  rule = rule._replace(update=jax.jit(rule.update))
+  optimizer = balanced(rule)
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+  vector = jnp.stack([losses[name] for name in three.OBJECTIVES])
+  state, rule_state = optimizer.init(PARAMS), rule.init(3)
+  for scale in (np.ones(3), np.array([0.5, 0.9, 1.2])):
+    after = three.named(jnp.float32(scale) * vector)
+    _, state = optimizer.update(
+      pullback,
+      state,
+      PARAMS,
+      losses=losses,
+      losses_after=dict(reversed(after.items())),
+    )
+    weights, rule_state = rule.update(
+      mimo_jax.Observation(vector, losses_after=jnp.float32(scale) * vector),
+      rule_state,
+    )
+  assert np.ptp(weights) > 1e-3
+  np.testing.assert_allclose(state.weights, weights, rtol=1e-5)
+
+
+def test_extra_arguments_that_are_needed_are_checked():
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+  modo, famo = balanced(weightings.modo()), balanced(weightings.famo())
+  for message, optimizer, extra in (
+    (r"'independent_updates', which balance was not given", modo, {}),
+    (r'which balance was not given', modo, {'independent_updates': None}),
+    (r'is a int; expected a pair', modo, {'independent_updates': 3}),
+    (r"'losses_after', which balance was not given", famo, {}),
+    (r"missing .*'audio'", famo, {'losses_after': {'fused': 1.0}}),
+    (r'2 values; expected 3', famo, {'losses_after': [1.0, 2.0]}),
+  ):
+    checks.assert_refused(
+      message,
+      optimizer.update,
+      pullback,
+      optimizer.init(PARAMS),
+      PARAMS,
+      losses=losses,
+      **extra,
+    )
+
+
+# Types.
+
+
+@pytest.mark.slow
+def test_bfloat16_has_bfloat16_updates_and_float32_weights():
+  narrow = checks.as_type(PARAMS, jnp.bfloat16)
+
+  def of_wide_losses(params):
+    return three.named_losses_of(checks.as_type(params, jnp.float32))
+
+  def of_narrow_losses(params):
+    batch = BATCH.astype(jnp.bfloat16)
+    losses = three.named_losses_of(params, batch)
+    assert losses['audio'].dtype == params['bias'].dtype
+    return losses
+
+  rules = {name: three.RULES[name] for name in three.KINDS}
+  for name, rule in (rules | {'moco': weightings.moco()}).items():
+    optimizer = balanced(rule)
+
+    @jax.jit
+    def updates_of(params, optimizer=optimizer):
+      wide, pullback = jax.vjp(of_wide_losses, params)
+      narrow, jacobian = mimo_jax.value_and_jacobian(of_narrow_losses)(params)
+      return [
+        optimizer.update(given, optimizer.init(params), params, losses=losses)
+        for given, losses in ((pullback, wide), (jacobian, narrow))
+      ]
+
+    # A direction is that of the rule itself, in the types of the gradients.
+    exact = updates_of(checks.as_type(narrow, jnp.float32))[0][0]
+    if name in rules:
+      rounded = checks.as_type(narrow, jnp.float32)
+      checks.assert_close(exact, three.hand_made(name, rounded), 1e-4, 1e-4)
+    for updates, state in updates_of(narrow):
+      assert state.weights.dtype == jnp.float32, name
+      for leaf, wide in zip(
+        jax.tree.leaves(updates), jax.tree.leaves(exact), strict=True
+      ):
+        assert leaf.dtype == jnp.bfloat16, name
+        gap = np.max(np.abs(np.asarray(leaf, float) - wide))
+        assert gap <= 0.05 * (1 + np.max(np.abs(wide))), name

@@ -1,0 +1,302 @@
+"""The forms of losses and gradients that balance takes, and those it refuses.
+
+Whatever the form, the update is the sum that is made by hand.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests.mimo_jax import three_objectives as three
+
+DEFAULT = ('fused', 'audio', 'visual')
+
+
+class Losses(NamedTuple):
+  """Losses in a form whose order is that of its fields."""
+
+  fused: jax.Array
+  visual: jax.Array
+  audio: jax.Array
+
+
+# The form of the losses, the names given to balance if any, and the row of
+# `losses_of` that each of its rows should be.
+FORMS = {
+  'mapping': (three.named, three.OBJECTIVES, (0, 1, 2)),
+  'default mapping': (
+    lambda losses: three.named(losses, ('fused', 'visual', 'audio')),
+    None,
+    (0, 2, 1),
+  ),
+  'named tuple': (lambda losses: Losses(*losses), None, (0, 1, 2)),
+  'list': (list, None, (0, 1, 2)),
+  'named list': (list, three.OBJECTIVES, (0, 1, 2)),
+  'tuple': (tuple, None, (0, 1, 2)),
+  'vector': (jnp.stack, None, (0, 1, 2)),
+  'named vector': (jnp.stack, three.OBJECTIVES, (0, 1, 2)),
+}
+REORDERED = {
+  order: lambda params, order=order: [three.losses_of(params)[i] for i in order]
+  for order in ((0, 1, 2), (0, 2, 1))
+}
+
+
+def updated(optimizer, given, losses, params=three.PARAMS):
+  """The first update."""
+  return optimizer.update(given, optimizer.init(params), params, losses=losses)[
+    0
+  ]
+
+
+def assert_sum(updates, expected, name):
+  checks.assert_close(updates, expected, rtol=2e-5, atol=1e-5, name=name)
+
+
+@pytest.mark.parametrize(
+  'form',
+  [
+    'default mapping',  # whose order is not that of its keys
+    *(
+      pytest.param(form, marks=pytest.mark.slow)
+      for form in FORMS
+      if form != 'default mapping'
+    ),
+  ],
+)
+def test_every_form_gives_the_hand_made_sum(form):
+  make, names, order = FORMS[form]
+
+  def losses_fn(params):
+    return make(three.losses_of(params))
+
+  losses, pullback = jax.vjp(losses_fn, three.PARAMS)
+  ways = {
+    'pullback': pullback,
+    # What is callable is a pullback, even if JAX did not make it.
+    'wrapped pullback': lambda cotangent: pullback(cotangent),
+    'value_and_jacobian': mimo_jax.value_and_jacobian(losses_fn)(three.PARAMS)[
+      1
+    ],
+    'jacrev': jax.jacrev(losses_fn)(three.PARAMS),
+  }
+  for rule in three.KINDS:
+    optimizer = mimo_jax.balance(three.RULES[rule], objectives=names)
+    expected = three.hand_made(rule, losses_fn=REORDERED[order])
+    for way, given in ways.items():
+      assert_sum(updated(optimizer, given, losses), expected, f'{rule}, {way}')
+
+
+@pytest.mark.slow
+def test_every_rule_gives_the_hand_made_sum():
+  losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
+  jacobian = jax.jacrev(three.named_losses_of)(three.PARAMS)
+  for rule in three.RULES:
+    optimizer = mimo_jax.balance(three.RULES[rule], objectives=three.OBJECTIVES)
+    for given in (pullback, jacobian):
+      assert_sum(updated(optimizer, given, losses), three.hand_made(rule), rule)
+
+
+def test_gradients_may_have_another_form_than_the_losses():
+  losses = three.losses_of(three.PARAMS)
+  stacked = jax.jacrev(lambda p: jnp.stack(three.losses_of(p)))(three.PARAMS)
+  by_name = jax.jacrev(three.named_losses_of)(three.PARAMS)
+  for rule in three.KINDS:
+    optimizer = mimo_jax.balance(three.RULES[rule], objectives=three.OBJECTIVES)
+    expected = three.hand_made(rule)
+    for name, given, form, params in (
+      ('rows, names', stacked, three.named(losses), three.PARAMS),
+      ('rows, names, no params', stacked, three.named(losses), None),
+      ('names, vector', by_name, jnp.stack(losses), three.PARAMS),
+    ):
+      updates, _ = optimizer.update(
+        given, optimizer.init(three.PARAMS), params, losses=form
+      )
+      assert_sum(updates, expected, f'{rule}, {name}')
+
+
+def test_objectives_fix_the_order_of_the_weights():
+  rule = weightings.constant([1.0, 10.0, 100.0])
+  losses = {'audio': 0.3, 'joint': 0.5, 'visual': 0.9}
+  gradients = {
+    name: {'w': jnp.eye(3)[place]} for place, name in enumerate(losses)
+  }
+  for order in itertools.permutations(losses):
+    optimizer = mimo_jax.balance(rule, objectives=order)
+    updates = updated(optimizer, gradients, losses, {'w': jnp.ones(3)})
+    np.testing.assert_array_equal(
+      updates['w'], [10.0 ** order.index(name) for name in losses], str(order)
+    )
+
+
+def test_one_objective_is_plain_training():
+  forms = {
+    'mapping': (lambda losses: {'joint': losses[0]}, ('joint',)),
+    'default mapping': (lambda losses: {'fused': losses[0]}, None),
+    'list': (list, None),
+    'named vector': (jnp.stack, ('joint',)),
+  }
+  rules = {'default': None, 'sum': weightings.sum(), 'mgda': weightings.mgda()}
+
+  @jax.jit
+  def updates_of(params):
+    updates = {}
+    for (form, (make, names)), rule in itertools.product(forms.items(), rules):
+      losses, pullback = jax.vjp(
+        lambda p, make=make: make(three.losses_of(p)[:1]), params
+      )
+      optimizer = mimo_jax.balance(rules[rule], objectives=names)
+      updates[f'{form}, {rule}'] = updated(optimizer, pullback, losses)
+    return updates, jax.grad(lambda p: three.losses_of(p)[0])(params)
+
+  updates, expected = updates_of(three.PARAMS)
+  for name, value in updates.items():
+    assert_sum(value, expected, name)
+
+
+# Params that look like a Jacobian.
+
+ALIKE = ('fused', 'visual', 'audio')
+
+
+def losses_of_alike(params):
+  fused, visual, audio = (params[name] for name in ALIKE)
+  return [
+    jnp.sum(fused * visual) + jnp.sum(audio**2),
+    3.0 * jnp.sum(visual**3),
+    jnp.sum(jnp.sin(audio) * fused),
+  ]
+
+
+def losses_of_list(params):
+  return losses_of_alike(three.named(params, ALIKE))
+
+
+@pytest.mark.slow
+def test_params_that_look_like_a_jacobian_are_none():
+  named = {
+    'fused': jnp.array([1.0, 2.0, -0.5]),
+    'visual': jnp.array([0.3, 0.6, 0.9]),
+    'audio': jnp.array([-1.0, 0.2, 0.7]),
+  }
+  listed = list(named.values())
+
+  def named_losses(params):
+    return three.named(losses_of_alike(params), ALIKE)
+
+  for rule in three.KINDS:
+    optimizer = mimo_jax.balance(three.RULES[rule], objectives=ALIKE)
+    losses, pullback = jax.vjp(named_losses, named)
+    expected = three.hand_made(rule, named, losses_of_alike)
+    for given in (
+      pullback,
+      jax.jacrev(named_losses)(named),
+      jax.jacrev(lambda p: jnp.stack(losses_of_alike(p)))(named),
+    ):
+      updates = updated(optimizer, given, losses, named)
+      assert_sum(updates, expected, f'{rule}, named like the objectives')
+    optimizer = mimo_jax.balance(three.RULES[rule])
+    expected = three.hand_made(rule, listed, losses_of_list)
+    for given in (
+      jax.jacrev(losses_of_list)(listed),
+      jax.jacrev(lambda p: jnp.stack(losses_of_list(p)))(listed),
+    ):
+      updates = updated(optimizer, given, losses_of_list(listed), listed)
+      assert_sum(updates, expected, f'{rule}, as many as losses')
+
+
+# What is refused.
+
+SCALARS = {name: jnp.array(0.2 + i) for i, name in enumerate(DEFAULT)}
+JACOBIAN = {
+  name: {'w': jnp.full([4], 1.0 + i), 'b': jnp.array(2.0)}
+  for i, name in enumerate(DEFAULT)
+}
+PLAIN = {'w': jnp.ones([4]), 'b': jnp.array(2.0)}
+REFUSED = {
+  r'not given the losses.*losses=losses': {'losses': None},
+  r"\['audio', 'joint'\] and no 'fused'.*objectives=\(primary": {
+    'losses': {'joint': SCALARS['fused'], 'audio': SCALARS['audio']}
+  },
+  r"2 values; expected 3.*objectives=\('fused'": {
+    'losses': [SCALARS['fused']] * 2,
+    'objectives': DEFAULT,
+  },
+  r'4 values; expected 3': {'losses': jnp.ones(4), 'objectives': DEFAULT},
+  r"expected those of.*missing \['text'\], unknown \['visual'\]": {
+    'objectives': ('fused', 'audio', 'text')
+  },
+  r"losses\['audio'\] has shape \(8,\); expected a scalar.*mean": {
+    'losses': SCALARS | {'audio': jnp.ones(8)}
+  },
+  r"losses\['audio'\]\['l2'\] is nested": {
+    'losses': SCALARS | {'audio': {'l2': jnp.ones([])}}
+  },
+  r'shape \(3, 8\); expected a vector \[K\]': {'losses': jnp.ones([3, 8])},
+  r'shape \(\); expected a vector': {'losses': jnp.ones([])},
+  r'expected losses as a mapping': {'losses': 0.3},
+  r'losses is empty': {'losses': {}},
+  r"updates\['b'\] has shape \(\); expected gradients of 3.*vjp": {
+    'updates': PLAIN
+  },
+  r"updates\['w'\] has shape \(5, 4\); expected gradients of 3": {
+    'updates': {'w': jnp.ones([5, 4])},
+    'params': {'w': jnp.ones(4)},
+  },
+  r'unknown which row belongs to which objective.*objectives=': {
+    'updates': {'w': jnp.ones([3, 4]), 'b': jnp.ones([3])}
+  },
+  r"gradients of \['audio', 'fused'\]; expected.*'visual'": {
+    'updates': {name: JACOBIAN[name] for name in ('fused', 'audio')}
+  },
+  r'weighting is <function mimo.*\(called\)': {'weighting': mimo_jax.mimo},
+  r"'mgda'; expected a mimo_jax.Weighting": {'weighting': 'mgda'},
+  r"'audio', 'audio'\); expected a tuple of unique names": {
+    'objectives': ('fused', 'audio', 'audio')
+  },
+  r"objectives='fused'; expected a tuple of unique": {'objectives': 'fused'},
+  r'objectives=\(\); expected': {'objectives': ()},
+  r'keeps state for each objective.*objectives=\(primary': {
+    'weighting': three.smoothed()
+  },
+  r'2 weights for 3 objectives': {'weighting': weightings.constant([1.0, 2.0])},
+}
+
+
+def update(updates=JACOBIAN, losses=SCALARS, params=PLAIN, **options):
+  return updated(mimo_jax.balance(**options), updates, losses, params)
+
+
+def test_mistakes_say_what_was_given_and_what_was_expected():
+  for message, given in REFUSED.items():
+    checks.assert_refused(message, update, **given)
+  # Plain gradients of params that begin with K; the params tell them apart.
+  for rule in (weightings.fused_only(), weightings.mgda()):
+    for shape in ((3,), (3, 4)):
+      plain = {'w': jnp.ones(shape)}
+      checks.assert_refused(
+        'expected gradients of 3',
+        update,
+        plain,
+        params=plain,
+        weighting=rule,
+        objectives=DEFAULT,
+      )
+  # Pullbacks of more than params.
+  for given, pullback in {
+    '2 of them': lambda losses: (losses, losses),
+    'a list': lambda losses: [losses],
+    'a dict': lambda losses: losses,
+  }.items():
+    checks.assert_refused(
+      f'tuple of one gradient.*{given}', update, pullback, params=None
+    )
+  with pytest.raises(TypeError, match='positional'):
+    mimo_jax.balance(mimo_jax.mimo(), DEFAULT)
