@@ -1,0 +1,80 @@
+"""What holds for every method, on the recorded batch."""
+
+import re
+
+import chex
+import jax
+import pytest
+
+import mimo_jax
+from experiments import methods
+from mimo_jax import nn
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+MODULES = {
+  name: module
+  for name, module in vars(methods).items()
+  if hasattr(module, 'GRID')
+}
+OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
+
+
+def test_every_method_balances_by_its_task(monkeypatch):
+  """Or tells a transformation of its own the axis of the task's devices."""
+  library, mmpareto, calls = mimo_jax.balance, mimo_jax.mmpareto, []
+
+  def balance(*arguments, **options):
+    calls.append('devices')
+    return library(*arguments, **options)
+
+  def record(*arguments, axis_name, **options):
+    calls.append(axis_name)
+    return mmpareto(*arguments, axis_name=axis_name, **options)
+
+  monkeypatch.setattr(mimo_jax, 'balance', None)
+  monkeypatch.setattr(mimo_jax, 'mmpareto', record)
+  task = recorded.make_task()._replace(balance=balance, axis_name='devices')
+  assert len(MODULES) == 11
+  for name, module in MODULES.items():
+    module.make(task)
+    assert set(calls) == {'devices'}, name
+    calls.clear()
+
+
+def test_methods_learn_from_scores_or_say_that_they_need_classes(monkeypatch):
+  monkeypatch.setattr(recorded, 'compiled', lambda function: function)
+  task = recorded.make_task(num_classes=1)
+  task = task._replace(losses_of=nn.absolute_error_losses)
+  for name, module in MODULES.items():
+    if name in OF_CLASSES:
+      with pytest.raises(ValueError, match=f'^{name} .* classes'):
+        module.make(task)
+      continue
+    method = module.make(task)
+
+    def step(method=method):
+      state, batch = recorded.begin(method, kernel=recorded.KERNEL[:, :1])
+      return state.params, recorded.update_of(method, state, batch)[0]
+
+    params, update = jax.eval_shape(step)
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, update)
+
+
+@pytest.mark.parametrize(
+  ('name', 'option', 'value'),
+  [
+    ('cml', 'hinge', 'row'),
+    ('g_blending', 'super_epochs', 0.0),
+    ('g_blending', 'negative', 'drop'),
+    ('g_blending', 'total', 1.0),
+    ('pmr', 'rule', 'paper'),
+    ('umt', 'strength', -1.0),
+    ('umt', 'teacher_epochs', 0),
+  ],
+)
+def test_options_out_of_range_are_named(name, option, value):
+  message = re.escape(f'{name} was given {option}={value!r}; expected')
+  with pytest.raises(ValueError, match=message):
+    MODULES[name].make(recorded.make_task(), **{option: value})

@@ -1,0 +1,66 @@
+"""UMT: the distillation, and the copies of a model that its teachers are."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import copies
+from experiments.methods import umt
+from tests.experiments.methods import recorded
+
+
+@pytest.fixture(scope='module')
+def made():
+  """On encoders with batch statistics: task, method, state and batch."""
+  task = recorded.make_task(encoder=recorded.Normalised)
+  method = umt.make(task, strength=3.0)
+  return task, method, *recorded.begin(method)
+
+
+@pytest.mark.quick
+def test_features_are_drawn_to_those_of_teachers_in_evaluation_mode(made):
+  _, method, state, batch = made
+  losses, seen = recorded.losses_of(method, state, batch)
+  expected = 0.0
+  for name in recorded.FEATURES:
+    teacher, student = (
+      batch[name] @ np.asarray(tree[f'encoders_{name}']['Dense_0']['kernel'])
+      for tree in (state.memory['params'], state.params)
+    )
+    # Running statistics, which are those of the start; and the batch's.
+    teacher = teacher / np.sqrt(1 + 1e-5)
+    student = (student - np.mean(student, axis=0, keepdims=True)) / np.sqrt(
+      np.var(student, axis=0, keepdims=True) + 1e-5
+    )
+    expected += 3.0 * np.mean((student - teacher) ** 2)
+  np.testing.assert_allclose(losses['distillation'], expected, rtol=1e-4)
+  chex.assert_trees_all_equal(seen.memory, state.memory)
+
+
+def test_a_copy_learns_one_loss_and_skips_what_is_not_finite(made):
+  task, _, state, batch = made
+  step = recorded.compiled(copies.stepper(task, task.model, ('audio',)))
+  bad = dict(batch, audio=np.full_like(batch['audio'], np.inf))
+  copy = copies.begin(task, state, state.variables, 0)
+  skipped = step(copy, bad)
+  chex.assert_trees_all_equal(skipped.variables, copy.variables)
+  assert int(skipped.step) == 1
+  moved = step(copy, batch)
+  for key in ('params', 'batch_stats'):
+    for name, differs in (('audio', True), ('visual', key == 'batch_stats')):
+      before, after = (
+        jax.tree.leaves(tree.variables[key][f'encoders_{name}'])
+        for tree in (copy, moved)
+      )
+      assert np.any(before[0] != after[0]) == differs, (key, name)
+
+
+def test_keys_of_copies_differ(made):
+  _, _, state, _ = made
+  keys = [state.key] + [
+    copies.key_of(state._replace(step=jnp.int32(step)), number)
+    for number, step in ((0, 0), (1, 0), (0, 5))
+  ]
+  assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
