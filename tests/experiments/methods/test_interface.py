@@ -71,9 +71,9 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   config = smoke(compare=('joint', name), num_tuning_seeds=1)
   compare.compare(config, tmp_path)
   rows = runs.read_lines(tmp_path / 'results.jsonl')
-  tuned = {one['method']: one['candidates'] for one in rows[0]['tuning']}
+  tuned = {one['recipe']: one['candidates'] for one in rows[0]['tuning']}
   assert len(tuned[name]) == np.prod([len(v) for v in module.GRID.values()])
-  scores = {row['method']: row['accuracy/fused'] for row in rows[1:]}
+  scores = {row['variant']: row['accuracy/fused'] for row in rows[1:]}
   assert scores[name] > 0.5
 
 
