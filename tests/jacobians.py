@@ -130,12 +130,10 @@ def seen_by(
   rule: mimo_jax.Weighting, observation: mimo_jax.Observation
 ) -> mimo_jax.Observation:
   """What `balance` shows a rule: no more than it declares."""
-  order = ('losses', 'gramian', 'jacobian')
-  hidden = [*order[order.index(rule.needs) + 1 :]]
-  if 'independent_updates' not in rule.extra_args:
-    hidden.append('cross_gramian')
-  if 'losses_after' not in rule.extra_args:
-    hidden.append('losses_after')
+  shown = {'losses', rule.needs}
+  if rule.needs == 'jacobian':
+    shown.add('gramian')
+  hidden = [field for field in observation._fields if field not in shown]
   return observation._replace(**dict.fromkeys(hidden))
 
 

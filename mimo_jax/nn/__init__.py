@@ -9,6 +9,7 @@ if importlib.util.find_spec('flax') is None:
     name='flax',
   )
 
+from mimo_jax import _exports
 from mimo_jax.nn._encoder_of import encoder_of as encoder_of
 from mimo_jax.nn._late_fusion import LateFusion as LateFusion
 from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
@@ -29,24 +30,4 @@ from mimo_jax.nn.fusion._shared_head import entropy_weighted as entropy_weighted
 from mimo_jax.nn.fusion._shared_head import SharedHeadFusion as SharedHeadFusion
 from mimo_jax.nn.fusion._sum import SumFusion as SumFusion
 
-__all__ = [
-  'GRU',
-  'MLP',
-  'ConcatFusion',
-  'CosineFusion',
-  'FiLMFusion',
-  'GatedFusion',
-  'LateFusion',
-  'LeNet',
-  'ResNet18',
-  'SharedHeadFusion',
-  'SumFusion',
-  'Transformer',
-  'absolute_error_losses',
-  'cross_entropy_losses',
-  'encoder_of',
-  'entropy_weighted',
-  'scale_gradient',
-  'shapley_outputs',
-  'true_class_scores',
-]
+__all__ = _exports.public_names(globals())

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mimo_jax import _numerics
 from mimo_jax.nn import _initializers
-from mimo_jax.nn import _precision
 from mimo_jax.nn import _shapley
 from mimo_jax.nn.fusion import _concat
 
@@ -195,9 +195,7 @@ class LateFusion(nn.Module):
       encode = functools.partial(_encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
-      features[name] = _precision.at_least_float32(
-        encode(encoder, inputs[name])
-      )
+      features[name] = _numerics.at_least_float32(encode(encoder, inputs[name]))
     return features
 
   @nn.nowrap

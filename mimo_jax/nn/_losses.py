@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 
 
 def cross_entropy_losses(
@@ -43,7 +43,7 @@ def cross_entropy_losses(
       )
     losses[name] = jnp.mean(
       optax.softmax_cross_entropy_with_integer_labels(
-        _precision.at_least_float32(value), labels
+        _numerics.at_least_float32(value), labels
       )
     )
   return losses
@@ -85,8 +85,8 @@ def absolute_error_losses(
       )
     losses[name] = jnp.mean(
       jnp.abs(
-        _precision.at_least_float32(value[:, 0])
-        - _precision.at_least_float32(targets)
+        _numerics.at_least_float32(value[:, 0])
+        - _numerics.at_least_float32(targets)
       )
     )
   return losses

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 
 
 def true_class_scores(
@@ -44,7 +44,7 @@ def true_class_scores(
         f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
         ' expected [batch, classes] and [batch].'
       )
-    shares = jax.nn.softmax(_precision.at_least_float32(value))
+    shares = jax.nn.softmax(_numerics.at_least_float32(value))
     true = jnp.take_along_axis(shares, labels[:, None], axis=1)
     scores[name] = jnp.mean(true)
   return scores

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.per_encoder import _paths
 
@@ -118,16 +120,19 @@ def orthogonal_head(
       " the keys of a parameter's path to True or False, such as"
       " lambda path: path[0] == 'fusion'."
     )
-  _check_count('updates_per_batch', updates_per_batch, 'the modalities')
-  _check_count('steps_per_epoch', steps_per_epoch, 'the batches of an epoch')
+  _arguments.check(
+    'orthogonal_head',
+    _arguments.whole(1),
+    updates_per_batch=updates_per_batch,
+    steps_per_epoch=steps_per_epoch,
+  )
 
   def init(params: base.PyTree) -> OrthogonalHeadState:
     leaves, place = _kernel(is_head, params)
     kernel = jnp.asarray(leaves[place])
-    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
     return OrthogonalHeadState(
       num_updates=jnp.zeros([], jnp.int32),
-      root=jnp.eye(kernel.shape[0], dtype=dtype),
+      root=jnp.eye(kernel.shape[0], dtype=_numerics.wide(kernel.dtype)),
     )
 
   def update(
@@ -165,15 +170,6 @@ def orthogonal_head(
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_count(name: str, value: Any, meaning: str) -> None:
-  """Checks that `value` is a whole number of at least 1."""
-  if not isinstance(value, int) or value < 1:
-    raise ValueError(
-      f'orthogonal_head was given {name}={value!r}; expected a whole number of'
-      f' at least 1, that of {meaning}.'
-    )
 
 
 def _kernel(is_head: IsHead, tree: base.PyTree) -> tuple[list[Any], int]:

@@ -26,9 +26,6 @@ def geometric_mean() -> base.Weighting:
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free,
     unit_free.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

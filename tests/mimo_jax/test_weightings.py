@@ -302,7 +302,7 @@ def test_constant_refuses_what_is_not_a_weight_for_each_objective():
   with pytest.raises(ValueError, match=r'shape \(2, 1\).*a vector \[K\]'):
     weightings.constant([[1.0], [2.0]])
   rule = weightings.constant([1.0, 2.0])
-  with pytest.raises(ValueError, match='2 weights for 3 objectives'):
+  with pytest.raises(ValueError, match='2 values of weights for 3 objectives'):
     rule.update(observe(JACOBIANS['three']), rule.init(3))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 
 
 class LeNet(nn.Module):
@@ -83,4 +83,4 @@ class LeNet(nn.Module):
         axis_name=self.axis_name,
       )(maps)
       maps = nn.max_pool(nn.relu(maps), (2, 2), (2, 2))
-    return _precision.at_least_float32(jnp.reshape(maps, (inputs.shape[0], -1)))
+    return _numerics.at_least_float32(jnp.reshape(maps, (inputs.shape[0], -1)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 
 _BLOCKS = (2, 2, 2, 2)
 
@@ -101,7 +101,7 @@ class ResNet18(nn.Module):
           norm=norm,
           name=f'layer{stage + 1}_{block}',
         )(maps)
-    features = jnp.mean(_precision.at_least_float32(maps), (1, 2))
+    features = jnp.mean(_numerics.at_least_float32(maps), (1, 2))
     # All frames are of one size, so this is the mean over time, height, width.
     return jnp.mean(
       features.reshape((inputs.shape[0], -1, features.shape[-1])), 1

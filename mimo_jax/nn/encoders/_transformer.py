@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _sequences
 
 # The variances of PyTorch's kernels, by the width n of their input: 1/(3n) of
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
         dtype=self.dtype,
         name=f'layer_{layer}',
       )(steps, valid, train=train)
-    return _pooled(valid, _precision.at_least_float32(steps), self.pooling)
+    return _pooled(valid, _numerics.at_least_float32(steps), self.pooling)
 
 
 class _EncoderLayer(nn.Module):
