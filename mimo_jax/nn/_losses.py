@@ -34,19 +34,12 @@ def cross_entropy_losses(
     >>> {name: float(loss) for name, loss in losses.items()}
     {'fused': 1.386, 'audio': 0.744}
   """
-  losses = {}
-  for name, value in logits.items():
-    if value.ndim != 2 or value.shape[:1] != labels.shape:
-      raise ValueError(
-        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
-        ' expected [batch, classes] and [batch].'
-      )
-    losses[name] = jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(
-        _numerics.at_least_float32(value), labels
-      )
+  return {
+    name: jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(value, labels)
     )
-  return losses
+    for name, value in wide_logits(logits, labels).items()
+  }
 
 
 def absolute_error_losses(
@@ -90,3 +83,18 @@ def absolute_error_losses(
       )
     )
   return losses
+
+
+def wide_logits(
+  logits: Mapping[str, jax.Array], labels: jax.Array
+) -> dict[str, jax.Array]:
+  """The logits in float32 or wider, if they are [batch, classes] for labels."""
+  for name, value in logits.items():
+    if value.ndim != 2 or value.shape[:1] != labels.shape:
+      raise ValueError(
+        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
+        ' expected [batch, classes] and [batch].'
+      )
+  return {
+    name: _numerics.at_least_float32(value) for name, value in logits.items()
+  }
