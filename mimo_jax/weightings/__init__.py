@@ -1,4 +1,9 @@
-"""The weightings, one a file; this namespace is their registry."""
+"""The weightings, one a file; this namespace is their registry.
+
+Numbers out of the range that a docstring gives are refused with a ValueError,
+when the rule is made; vectors of another length than K, when it is traced. A
+preference is a vector of finite numbers at least 0, not all 0.
+"""
 
 from mimo_jax import _exports
 from mimo_jax.weightings._aligned_mtl import aligned_mtl as aligned_mtl

@@ -43,10 +43,9 @@ def famo(
 
   The authors add 1e-8 to D, which decides where losses are that small; here
   only ratios count, and `minima=-1e-8` gives theirs. Their released code has a
-  weight decay of 1e-5. An objective whose loss is not above b has nothing left
-  to lose: its weight is 0, and a step before or after which this is so does
-  not move its logit (but for the optimizer's momentum and decay). Where this
-  holds for all, the weights are z.
+  weight decay of 1e-5. An objective whose loss is not above b has weight 0, and
+  a step before or after which this is so does not move its logit (but for the
+  optimizer's momentum and decay). Where this holds for all, the weights are z.
 
   Properties: simplex, permutation_equivariant, linear_under_scaling,
     loss_scale_free, unit_free.

@@ -38,9 +38,9 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   gradient as a whole; `optax.partition` over `balance` makes groups of params
   with targets of their own.
 
-  Other libraries add 1e-8 to the denominators, which stops it at small
-  gradients. Here T is kept within ±(1 − 1e-6) instead,
-  and cosines with a zero gradient count as 0, without a correction.
+  Other libraries add 1e-8 to the denominators, which turns small gradients
+  into no correction. Here T is kept within ±(1 − 1e-6) instead, and cosines
+  with a zero gradient count as 0, without a correction.
 
   Properties: scale_invariant, linear_under_scaling.
 

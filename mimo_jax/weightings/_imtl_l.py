@@ -36,8 +36,8 @@ def imtl_l(
 
   The authors and most libraries train s along with the network, by the same
   optimizer; here it is state of the rule and has its own. Losses are taken to
-  be positive. One that is not would push s up for ever; it has nothing left to
-  lose, and here no slope.
+  be positive: one that is not would push s up for ever, and here leaves s
+  where it is.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
