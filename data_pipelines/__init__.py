@@ -6,11 +6,12 @@ data flow:
   * `sources`: a prepared split as a random-access source; small ones in memory.
   * `views`: what a model sees of a stored element: spectrograms (`audio`),
     pictures (`frames`), feature sequences and labels (`sequences`).
-  * `transforms`: standardisation by training statistics, and noise.
+    `views.transforms`: standardisation by training statistics, and noise.
   * `loader`: endless training batches and exhaustive evaluation batches.
 
-`sample_tree` writes tiny copies of the data sets that users download.
+`reading` is what builders share. `sample_tree` writes tiny copies of the data
+sets that users download.
 
 Importing the package imports none of its parts; these need the extra
-`mimo-jax[data]`. No part imports JAX.
+`mimo-jax[data]`. No part needs JAX.
 """

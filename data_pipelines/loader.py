@@ -1,8 +1,8 @@
 """The one loader: endless training batches, exhaustive evaluation batches."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,51 +13,6 @@ from data_pipelines import sources
 with _extra.data_extra():
   import grain
   from absl import flags
-
-# Elements whose entries are made in turn; see `ByEntry`. Half as many are 3 %
-# slower, twice as many would hold more records in memory.
-_GROUP = 32
-
-MakeEntry = Callable[
-  [sources.Element, np.random.Generator | None], npt.NDArray[Any]
-]
-
-
-@runtime_checkable
-class ByEntry(Protocol):
-  """A transform that makes each entry of an element by itself.
-
-  The loader lets a last transform of this kind make one entry of several
-  elements, then the next entry of them. Code and tables of one view stay in
-  the processor's caches meanwhile, which saves a tenth of the time where
-  elements have a sound and pictures.
-  """
-
-  def entries(self) -> Mapping[str, MakeEntry]:
-    """What makes each entry.
-
-    Returns:
-      Name to a pure function of an element and its generator (None in a
-      `grain.transforms.Map`). Called in order, with one generator, they give
-      what the transform gives. One that is an `InPlace`, too, writes into the
-      batch itself.
-    """
-
-
-@runtime_checkable
-class InPlace(Protocol):
-  """What makes an entry, and can make it where it is needed.
-
-  Large entries are then not written twice.
-  """
-
-  def write(
-    self,
-    element: sources.Element,
-    random: np.random.Generator | None,
-    out: npt.NDArray[Any],
-  ) -> None:
-    """Makes the entry in `out`, whose shape and type are those of others."""
 
 
 def loader(
@@ -85,8 +40,7 @@ def loader(
       larger than the source.
     seed: Order and noise, from 0 to 2**32 - 1.
     transforms: `grain.transforms.Map` and `RandomMap`, applied in order to each
-      element each time. Deterministic ones are cheaper in `sources.in_memory`,
-      and a last one that is a `ByEntry`, as views are, is faster.
+      element each time. Deterministic ones are cheaper in `sources.in_memory`.
     shard_index: Which part this process reads; with several processes
       `jax.process_index()`.
     shard_count: Number of disjoint parts; `jax.process_count()`. The batches of
@@ -135,17 +89,17 @@ def loader(
   # Elements are numbered through all epochs, and Grain seeds a random transform
   # by that number. Shards take turns by whole batches: in each step they stand
   # side by side in the one order that there is.
-  shuffled = (
+  elements = (
     grain.MapDataset.range(len(source))
     .seed(seed)
     .map_with_index(_Shuffle(source, seed))
+    .apply(tuple(transforms))
+    .repeat()
   )
-  transformed, entries = _apply(shuffled, transforms)
-  elements = transformed.repeat()
   return Batches(
     grain.MapDataset.range(len(elements) // batch_size)
     .slice(slice(shard_index, None, shard_count))
-    .map(_Batch(elements, entries, batch_size)),
+    .map(_Batch(elements, batch_size)),
     identity={
       'length': len(source),
       # Of all shards: how many there are is no matter, since their places are.
@@ -211,10 +165,10 @@ def evaluation_batches(
       'evaluation_batches a seed to draw the same each time.'
     )
   _check_numbers(num_workers, num_threads)
-  elements, entries = _apply(data, transforms)
+  elements = data.apply(tuple(transforms))
   return _ahead(
     grain.MapDataset.range(-(-len(elements) // batch_size)).map(
-      _Batch(elements, entries, batch_size, with_mask=True)
+      _Batch(elements, batch_size, with_mask=True)
     ),
     num_workers,
     num_threads,
@@ -255,54 +209,23 @@ class _Shuffle(grain.transforms.MapWithIndex):
     return order
 
 
-class _WithGenerator(grain.transforms.RandomMap):
-  """Puts beside an element the generator that its last transform takes."""
-
-  # Of any seed: the state is replaced.
-  _seed = np.random.SeedSequence(0)
-
-  def random_map(
-    self, element: sources.Element, rng: np.random.Generator
-  ) -> tuple[sources.Element, np.random.Generator]:
-    """Returns the element, and a generator that draws what `rng` would."""
-    # Grain uses its own one again for the next element.
-    bits: Any = type(rng.bit_generator)(self._seed)
-    bits.state = rng.bit_generator.state
-    return element, np.random.Generator(bits)
-
-
-class _WithoutGenerator(grain.transforms.Map):
-  """Makes such a pair where the last transform is not random."""
-
-  def map(self, element: sources.Element) -> tuple[sources.Element, None]:
-    """Returns the element and None."""
-    return element, None
-
-
 class _Batch(grain.transforms.Map):
-  """Fetches elements into one batch, each as soon as it is made.
+  """Makes elements one after the other, each in its row of the batch.
 
   Grain's own `batch` holds all elements and then stacks them. For pictures,
   memory that is fresh for each element costs as much as a fifth of making it;
   here each element leaves its memory to the next one.
 
   Args:
-    elements: The elements; or, with `entries`, pairs of what they are made from
-      and a generator.
-    entries: What makes their entries, group by group; see `ByEntry`.
+    elements: The elements.
     batch_size: Rows of the batch.
     with_mask: Whether to add `mask`, which tells elements from filling.
   """
 
   def __init__(
-    self,
-    elements: grain.MapDataset,
-    entries: Mapping[str, MakeEntry] | None,
-    batch_size: int,
-    with_mask: bool = False,
+    self, elements: grain.MapDataset, batch_size: int, with_mask: bool = False
   ) -> None:
     self._elements = elements
-    self._entries = entries
     self._batch_size = batch_size
     self._with_mask = with_mask
 
@@ -310,73 +233,39 @@ class _Batch(grain.transforms.Map):
     """Returns batch `number`; zeros beyond the last element."""
     first = number * self._batch_size
     last = min(first + self._batch_size, len(self._elements))
-    batch: dict[str, npt.NDArray[Any]] = {}
-    if self._entries is None:
-      for place, index in enumerate(range(first, last)):
-        element = self._elements[index]
-        if place > 0 and element.keys() != batch.keys():
+    batch = self._with_first_row(self._elements[first])
+    for place in range(1, last - first):
+      element = self._elements[first + place]
+      if element.keys() != batch.keys():
+        raise ValueError(
+          f'Expected elements of one form, got {sorted(element)} after'
+          f' {sorted(batch)}. Drop or add entries with a transform.'
+        )
+      for name, rows in batch.items():
+        value = np.asarray(element[name])
+        if (value.shape, value.dtype) != (rows.shape[1:], rows.dtype):
           raise ValueError(
-            f'Expected elements of one form, got {sorted(element)} after'
-            f' {sorted(batch)}. Drop or add entries with a transform.'
+            f'Expected elements of one form, got {name!r} {value.dtype.name}'
+            f' {value.shape} after {rows.dtype.name} {rows.shape[1:]}. Cut or'
+            ' pad them with a transform, or a view.'
           )
-        for name, value in element.items():
-          self._write(batch, name, place, value)
-    else:
-      for begin in range(first, last, _GROUP):
-        group = [
-          self._elements[index]
-          for index in range(begin, min(begin + _GROUP, last))
-        ]
-        for name, make in self._entries.items():
-          in_place = make if isinstance(make, InPlace) else None
-          for place, (element, random) in enumerate(group, begin - first):
-            if place > 0 and in_place is not None:
-              in_place.write(element, random, batch[name][place, ...])
-            else:
-              self._write(batch, name, place, make(element, random))
+        rows[place] = value
     for rows in batch.values():
       rows[last - first :] = 0
     if self._with_mask:
       batch['mask'] = np.arange(self._batch_size) < last - first
     return batch
 
-  def _write(
-    self,
-    batch: dict[str, npt.NDArray[Any]],
-    name: str,
-    place: int,
-    value: npt.ArrayLike,
-  ) -> None:
-    """Writes one entry into its row; the first one tells the others' form."""
-    value = np.asarray(value)
-    if place == 0:
+  def _with_first_row(
+    self, element: sources.Element
+  ) -> dict[str, npt.NDArray[Any]]:
+    """Returns a batch whose form is that of its first element."""
+    batch = {}
+    for name, entry in element.items():
+      value = np.asarray(entry)
       batch[name] = np.empty((self._batch_size, *value.shape), value.dtype)
-    rows = batch[name]
-    if (value.shape, value.dtype) != (rows.shape[1:], rows.dtype):
-      raise ValueError(
-        f'Expected elements of one form, got {name!r} {value.dtype.name}'
-        f' {value.shape} after {rows.dtype.name} {rows.shape[1:]}. Cut or pad'
-        ' them with a transform, or a view.'
-      )
-    rows[place] = value
-
-
-def _apply(
-  data: grain.MapDataset, transforms: Sequence[Any]
-) -> tuple[grain.MapDataset, Mapping[str, MakeEntry] | None]:
-  """Applies transforms; a last one that is a `ByEntry` is left to `_Batch`.
-
-  Returns:
-    The elements and None; or pairs of what the last transform takes, and what
-    makes its entries.
-  """
-  if not transforms or not isinstance(transforms[-1], ByEntry):
-    return data.apply(tuple(transforms)), None
-  *others, last = transforms
-  is_random = isinstance(last, grain.transforms.RandomMap)
-  # In the place of the last one, so that Grain seeds the same generators.
-  pairs = _WithGenerator() if is_random else _WithoutGenerator()
-  return data.apply((*others, pairs)), last.entries()
+      batch[name][0] = value
+    return batch
 
 
 class Batches(grain.DatasetIterator):

@@ -7,7 +7,7 @@ loader asks of it, so a list of dictionaries is a source too.
 import dataclasses
 import importlib
 import os
-import pkgutil
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -61,7 +61,7 @@ class _Subset:
 
 
 def data_sets() -> list[str]:
-  """Lists the names that `open_source` knows: the folders of this package.
+  """Lists the names that `open_source` knows: folders that have a builder.
 
   Returns:
     The names, sorted.
@@ -72,9 +72,10 @@ def data_sets() -> list[str]:
   """
   package = importlib.import_module(__package__)
   return sorted(
-    m.name
-    for m in pkgutil.iter_modules(package.__path__)
-    if m.ispkg and m.name not in ('reading', 'samples', 'views')
+    path.parent.name
+    for folder in package.__path__
+    for path in pathlib.Path(folder).glob('*/*_dataset_builder.py')
+    if path.stem == f'{path.parent.name}_dataset_builder'
   )
 
 
@@ -136,15 +137,15 @@ def open_source(
       f'{name} has no config {config!r}. Available: {", ".join(configs)}.'
     )
   # Imported late, because only this function needs TFDS.
-  from data_pipelines.reading import _prepared
+  from data_pipelines.reading import prepared
 
-  builder = _prepared.prepare(module.Builder, config, data_dir, manual_dir)
+  builder = prepared.prepare(module.Builder, config, data_dir, manual_dir)
   if split not in builder.info.splits:
     raise ValueError(
       f'{name} has no split {split!r}. Available: '
       f'{", ".join(builder.info.splits)}. For a part of one, use `subset`.'
     )
-  return _prepared.Records(builder, split)
+  return prepared.Records(builder, split)
 
 
 def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:

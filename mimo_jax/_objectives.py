@@ -33,6 +33,10 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
 
   Returns:
     The losses in row order, and how to put K values back into their form.
+
+  Raises:
+    ValueError: if `losses` is missing, not K scalars, or does not match
+      `objectives`.
   """
   if losses is None:
     raise ValueError(
@@ -149,11 +153,12 @@ def gradients_of(
 
   Returns:
     One pytree like params for each objective, the primary one first.
+
+  Raises:
+    ValueError: if `updates` has none of these forms.
   """
   size = len(given.names)
-  stacked = params is not None and jax.tree.structure(
-    updates
-  ) == jax.tree.structure(params)
+  stacked = params is not None and (_structure(updates) == _structure(params))
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):
     if set(by_name) == set(given.names):
@@ -164,7 +169,7 @@ def gradients_of(
         f' objectives {list(given.names)}.'
       )
   if not stacked and isinstance(updates, list | tuple) and len(updates) == size:
-    structures = {jax.tree.structure(row) for row in updates}
+    structures = {_structure(row) for row in updates}
     if len(structures) == 1 and not given.keyed:
       return jacobian.rows(updates, given.order)
   paths = jax.tree_util.tree_flatten_with_path(updates)[0]
@@ -187,3 +192,7 @@ def gradients_of(
       ' balance(objectives=(primary, ...)).'
     )
   return jacobian.rows(updates)
+
+
+def _structure(tree: base.PyTree) -> Any:
+  return jax.tree.structure(tree)

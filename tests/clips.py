@@ -1,4 +1,4 @@
-"""Reads and damages media, for tests of audio-visual data sets."""
+"""Reads and damages data sets of clips, for their tests."""
 
 import fractions
 import io
@@ -8,7 +8,25 @@ import numpy as np
 import PIL.Image
 
 from data_pipelines import sources
-from data_pipelines.samples import _sample
+from data_pipelines.samples import tiny
+
+SPLITS = ('train', 'validation', 'test')
+
+
+def opened(name, manual_dir, data_dir, split='train', config=None):
+  """The elements of a split of a data set, prepared if need be."""
+  source = sources.open_source(
+    name, config=config, split=split, data_dir=data_dir, manual_dir=manual_dir
+  )
+  return [source[index] for index in range(len(source))]
+
+
+def ids(elements):
+  return [element['clip_id'].item().decode() for element in elements]
+
+
+def labels(elements):
+  return np.array([int(element['label']) for element in elements])
 
 
 def waveform(path):
@@ -38,43 +56,35 @@ def numbers(jpegs, path):
   return np.square(difference).mean((2, 3, 4)).argmin(1).tolist()
 
 
+def features(element, name):
+  """What tells the classes of a sample apart, of one modality."""
+  values = element[name]
+  if name == 'frames':
+    return decoded(values).mean((0, 1, 2))
+  if values.ndim == 1:  # sound
+    blocks = values[: len(values) // 512 * 512].reshape(-1, 512).astype(float)
+    return np.log1p(np.abs(np.fft.rfft(blocks)).mean(0))
+  if values.ndim == 2:  # steps of a sequence
+    return np.nan_to_num(values, neginf=0).mean(0)
+  return values.ravel()
+
+
 def nearest_mean_accuracy(train, test, name):
   """Accuracy in `test` of the class whose mean in `train` is the nearest."""
 
-  def features(element):
-    if name == 'frames':
-      return decoded(element['frames']).mean((0, 1, 2))
-    length = len(element['audio']) // 512 * 512
-    blocks = element['audio'][:length].reshape(-1, 512).astype(float)
-    return np.log1p(np.abs(np.fft.rfft(blocks)).mean(0))
+  def read(elements):
+    if 'score' in elements[0]:
+      elements = [each for each in elements if each['score'] != 0]
+      y = np.array([each['score'] > 0 for each in elements])
+    else:
+      y = labels(elements)
+    return np.stack([features(each, name) for each in elements]), y
 
-  x, y = np.stack([features(e) for e in train]), labels(train)
-  means = {label: x[y == label].mean(0) for label in np.unique(y)}
-  guesses = [
-    min(means, key=lambda label: np.square(features(e) - means[label]).sum())
-    for e in test
-  ]
-  return np.mean(guesses == labels(test))
-
-
-def labels(source):
-  return np.array([int(element['label']) for element in source])
-
-
-def ids(source):
-  return [element['clip_id'].item().decode() for element in source]
-
-
-def opener(name):
-  """A function that reads the elements of a split of a data set."""
-
-  def opened(manual_dir, data_dir, split='train'):
-    source = sources.open_source(
-      name, config=None, split=split, data_dir=data_dir, manual_dir=manual_dir
-    )
-    return [source[index] for index in range(len(source))]
-
-  return opened
+  (x, y), (unseen, expected) = read(train), read(test)
+  classes = np.unique(y)
+  means = np.stack([x[y == label].mean(0) for label in classes])
+  distance = np.square(unseen[:, None] - means).sum(-1)
+  return np.mean(classes[distance.argmin(1)] == expected)
 
 
 def truncate(path):
@@ -101,15 +111,15 @@ def silence(path):
   """Writes a video without sound."""
   shown = list(pictures(path))
   path.unlink()
-  _sample.write_video(path, shown, fractions.Fraction(5))
+  tiny.write_video(path, shown, fractions.Fraction(5))
 
 
 DAMAGES = {
-  'truncated': (truncate, 'corrupt'),
-  'empty': (empty, 'corrupt'),
-  'pointer': (write_pointer, 'lfs_pointer'),
-  'text': (write_text, 'corrupt'),
-  'gone': (remove, 'missing'),
-  'silent': (silence, 'no_audio'),
+  truncate: 'corrupt',
+  empty: 'corrupt',
+  write_pointer: 'lfs_pointer',
+  write_text: 'corrupt',
+  remove: 'missing',
+  silence: 'no_audio',
 }
 """What can happen to a video, and the reason that is counted then."""

@@ -1,10 +1,8 @@
 """TFDS builder of AV-MNIST."""
 
-import importlib
-import logging
+import functools
 import pathlib
-from collections.abc import Iterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +11,17 @@ from data_pipelines import _extra
 from data_pipelines.av_mnist import digits
 from data_pipelines.av_mnist import rebuild
 from data_pipelines.av_mnist import tree
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _media
+from data_pipelines.reading import audit
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
 
-  # TFDS needs it without saying so, and fails only when it first does.
-  importlib.import_module('importlib_resources')
+_Arrays = TypeVar('_Arrays', tree.Arrays, digits.Digits)
 
 
-# Part (MultiBench's arrays or MNIST's) and its rows, of each split.
-_Rows: TypeAlias = dict[str, tuple[Any, npt.NDArray[np.int64]]]
-
-
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.FolderBuilder):
   """Digits as a picture and as a spoken word.
 
   Every element is a dictionary: `image` [28, 28, 1] and `audio` [112, 112, 1]
@@ -38,8 +31,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   for validation, 10,000 to test.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     tfds.core.BuilderConfig(
       name='multibench',
@@ -59,12 +50,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     f' Dataset. Expected:\n{digits.TREE}'
   )
 
-  @property
-  def _is_rebuilt(self) -> bool:
-    return self.builder_config.name == 'rebuilt'
-
   def _info(self) -> tfds.core.DatasetInfo:
-    others = {'recording': tfds.features.Text()} if self._is_rebuilt else {}
+    is_rebuilt = self.builder_config.name == 'rebuilt'
+    others = {'recording': tfds.features.Text()} if is_rebuilt else {}
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
         {
@@ -84,93 +72,77 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    chosen = digits if self._is_rebuilt else tree
-    root = _manual.folder(self, dl_manager, chosen.TREE)
-    train, test = (chosen.read(root, part) for part in ('train', 'test'))
-    rows: _Rows = {
-      name: (train, np.arange(len(train.label))[part])
-      for name, part in tree.splits(len(train.label)).items()
-    }
-    rows['test'] = test, np.arange(len(test.label))
-    if self._is_rebuilt:
-      return self._rebuilt(root, rows)
-    counts = {name: len(numbers) for name, (_, numbers) in rows.items()}
-    if counts != tree.EXPECTED:
-      logging.getLogger(__name__).warning(
-        'av_mnist in %s has %s rows; the published data set has %s.',
-        root,
-        counts,
-        tree.EXPECTED,
-      )
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Finds the rows of each split; see `builder.FolderBuilder`."""
+    if self.builder_config.name == 'rebuilt':
+      return _rebuilt(root)
+    rows = _rows(tree.read(root, 'train'), tree.read(root, 'test'))
     return {
-      name: self._generate_examples(arrays, numbers)
-      for name, (arrays, numbers) in rows.items()
+      split: builder.Part(
+        {f'row {row}': row for row in numbers},
+        functools.partial(_published, arrays),
+        tree.EXPECTED[split],
+      )
+      for split, (arrays, numbers) in rows.items()
     }
 
-  def _generate_examples(
-    self, arrays: tree.Arrays, rows: npt.NDArray[np.int64]
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row in rows:
-      yield (
-        int(row),
-        _element(arrays.image[row], arrays.audio[row], arrays.label[row], row),
-      )
 
-  def _rebuilt(
-    self, root: pathlib.Path, rows: _Rows
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    train, numbers = rows['train']
-    projection = rebuild.fit(train.image[numbers])
-    recordings = digits.recordings(root)
-    return {
-      split: self._generate_rebuilt(
-        split,
-        {
-          f'row {row}': (row, part.label[row], recording)
-          for row, recording in zip(
-            numbers,
-            rebuild.pair(part.label[numbers], recordings[split], seed),
-            strict=True,
-          )
-        },
-        part.image,
-        projection,
-        seed,
-      )
-      for seed, (split, (part, numbers)) in enumerate(rows.items())
-    }
+def _rows(
+  train: _Arrays, test: _Arrays
+) -> dict[str, tuple[_Arrays, npt.NDArray[np.int64]]]:
+  """Returns the arrays of each split and its rows in them."""
+  numbers = np.arange(len(train.label))
+  carved = tree.splits(len(train.label)).items()
+  return {
+    **{split: (train, numbers[part]) for split, part in carved},
+    'test': (test, np.arange(len(test.label))),
+  }
 
-  def _generate_rebuilt(
-    self,
-    split: str,
-    items: dict[str, tuple[int, int, pathlib.Path]],
-    pictures: npt.NDArray[np.uint8],
-    projection: rebuild.Projection,
-    seed: int,
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    projected = projection(pictures)
 
-    def read(_: str, item: tuple[int, int, pathlib.Path]) -> dict[str, Any]:
-      row, label, path = item
-      values = _media.read_wav(path, rebuild.RATE) / 2**15
-      if len(values) < rebuild.WINDOW:
-        raise _audit.SkipError(
-          'too_short',
-          f'{path} has {len(values)} samples; expected {rebuild.WINDOW}',
-        )
-      # Of its own, so that no row depends on those before it.
-      random = np.random.RandomState([seed, row])
-      audio = rebuild.spectrogram(rebuild.add_noise(values, random))
-      return {
-        **_element(projected[row], audio, label, row),
-        'recording': path.stem,
-      }
+def _published(arrays: tree.Arrays, key: str, row: int) -> dict[str, Any]:
+  del key
+  return _element(arrays.image[row], arrays.audio[row], arrays.label[row], row)
 
-    audit = _audit.Audit(self.name, split, self.data_path, tree.EXPECTED[split])
-    return _audit.examples(audit, items, read)
+
+def _rebuilt(root: pathlib.Path) -> dict[str, builder.Part]:
+  rows = _rows(digits.read(root, 'train'), digits.read(root, 'test'))
+  train, numbers = rows['train']
+  projection = rebuild.fit(train.image[numbers])
+  recordings = digits.recordings(root)
+  parts = {}
+  for seed, (split, (arrays, numbers)) in enumerate(rows.items()):
+    paired = rebuild.pair(list(arrays.label[numbers]), recordings[split], seed)
+    parts[split] = builder.Part(
+      {f'row {r}': (r, p) for r, p in zip(numbers, paired, strict=True)},
+      functools.partial(_made, arrays, projection(arrays.image), seed),
+      tree.EXPECTED[split],
+    )
+  return parts
+
+
+def _made(
+  arrays: digits.Digits,
+  projected: npt.NDArray[np.float32],
+  seed: int,
+  key: str,
+  item: tuple[int, pathlib.Path],
+) -> dict[str, Any]:
+  """Makes an element of a picture and a recording."""
+  del key
+  row, path = item
+  values = media.read_wav(path, rebuild.RATE) / 2**15
+  if len(values) < rebuild.WINDOW:
+    raise audit.SkipError(
+      'too_short',
+      f'{path} has {len(values)} samples; expected {rebuild.WINDOW}',
+    )
+  # Of its own, so that no row depends on those before it.
+  random = np.random.RandomState([seed, row])
+  audio = rebuild.spectrogram(rebuild.add_noise(values, random))
+  return {
+    **_element(projected[row], audio, arrays.label[row], row),
+    'recording': path.stem,
+  }
 
 
 def _element(

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.reading import _manual
-from data_pipelines.samples import _sample
+from data_pipelines.reading import manual
+from data_pipelines.samples import tiny
 
 NUM_RECORDINGS = 3_000
 """6 speakers, 10 digits, 50 times."""
@@ -70,7 +70,7 @@ def read(root: pathlib.Path, part: str) -> Digits:
     name = f'{_PARTS[part]}-{kind}'
     names = (f'{name}-idx{rank}-ubyte', f'{name}.idx{rank}-ubyte')
     paths.append(
-      _manual.file(folder, (*names, *(f'{each}.gz' for each in names)), TREE)
+      manual.file(folder, (*names, *(f'{each}.gz' for each in names)), TREE)
     )
     arrays.append(_read_idx(paths[-1], rank))
   image, label = arrays
@@ -140,7 +140,7 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
   if folder is None:
     raise FileNotFoundError(
       f'{root} has no folder recordings. Expected:\n{TREE}\nFound:'
-      f' {_manual.found(root)}'
+      f' {manual.found(root)}'
     )
   listed: dict[str, dict[int, list[pathlib.Path]]] = {
     split: {digit: [] for digit in range(10)}
@@ -205,10 +205,10 @@ def write_sample(root: pathlib.Path, train: int, test: int) -> None:
     for speaker in ('george', 'jackson'):
       for index in (0, 1, 5, 6, *range(10, 16)):
         seconds = random.uniform(0.2, 0.5)
-        _sample.write_wav(
+        tiny.write_wav(
           root / 'recordings' / f'{digit}_{speaker}_{index}.wav',
           # Of 13 pitches the first 10, which are below half of the rate.
-          _sample.sound(digit, 13, seconds, random, rate=8_000),
+          tiny.sound(digit, 13, seconds, random, rate=8_000),
           rate=8_000,
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.av_mnist import digits
-from data_pipelines.reading import _manual
+from data_pipelines.reading import manual
 
 IMAGE_SHAPE = (28, 28, 1)
 AUDIO_SHAPE = (112, 112, 1)
@@ -55,7 +55,7 @@ def read(root: pathlib.Path, part: str) -> Arrays:
     root = root / 'avmnist'
 
   def load(*names: str) -> npt.NDArray[Any]:
-    path = _manual.file(root, names, TREE)
+    path = manual.file(root, names, TREE)
     try:
       return np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -1,23 +1,23 @@
 """TFDS builder of AVE."""
 
+import functools
 import pathlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from data_pipelines import _extra
 from data_pipelines.ave import tree
-from data_pipelines.reading import _audio_visual
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _media
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import audit
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.FolderBuilder):
   """Audio-visual events: sound, ten frames, 28 classes, a label a second.
 
   Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [10] JPEG
@@ -25,8 +25,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   is no event; `start` and `end` int64, its seconds; and the text `clip_id`.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     tfds.core.BuilderConfig(
       name='official',
@@ -39,7 +37,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=_audio_visual.features(
+      features=audio_visual.features(
         tree.CLASSES,
         texts=('clip_id',),
         segment_labels=tfds.features.Tensor(
@@ -53,29 +51,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = tree.folder(_manual.folder(self, dl_manager, tree.TREE))
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Finds the videos of each split; see `builder.FolderBuilder`."""
+    root = tree.folder(root)
+    read = functools.partial(_example, root / 'AVE')
     return {
-      split: self._generate_examples(root, split, items)
+      split: builder.Part(items, read, tree.EXPECTED[split])
       for split, items in tree.splits(root).items()
     }
 
-  def _generate_examples(
-    self, root: pathlib.Path, split: str, items: tree.Items
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    def read(video: str, event: Any) -> dict[str, Any]:
-      if isinstance(event, _audit.SkipError):
-        raise event
-      path = root / 'AVE' / f'{video}.mp4'
-      return {
-        'audio': _media.read_sound(path),
-        'frames': _media.read_frames(path, _media.ten_half_seconds),
-        'clip_id': video,
-        'segment_labels': event.segment_labels,
-        **event._asdict(),
-      }
 
-    audit = _audit.Audit(self.name, split, self.data_path, tree.EXPECTED[split])
-    return _audit.examples(audit, items, read)
+def _example(
+  folder: pathlib.Path, video: str, event: tree.Event | audit.SkipError
+) -> dict[str, Any]:
+  if isinstance(event, audit.SkipError):
+    raise event
+  path = folder / f'{video}.mp4'
+  return {
+    'audio': media.read_sound(path),
+    'frames': media.read_frames(path, media.ten_half_seconds),
+    'clip_id': video,
+    'segment_labels': event.segment_labels,
+    **event._asdict(),
+  }

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _repeats
-from data_pipelines.samples import _sample
+from data_pipelines.reading import audit
+from data_pipelines.reading import lists
+from data_pipelines.reading import manual
+from data_pipelines.reading import splitting
+from data_pipelines.reading import youtube
+from data_pipelines.samples import tiny
 
 CLASSES = (
   *('Church bell', 'Male speech, man speaking', 'Bark'),
@@ -60,7 +62,7 @@ class Event(NamedTuple):
     ]
 
 
-Items = dict[str, Event | _audit.SkipError]
+Items = dict[str, Event | audit.SkipError]
 
 
 def folder(root: pathlib.Path) -> pathlib.Path:
@@ -77,7 +79,7 @@ def folder(root: pathlib.Path) -> pathlib.Path:
     ValueError: if it is a pointer of Git LFS.
   """
   names = (_LISTS['train'], f'AVE_Dataset/{_LISTS["train"]}')
-  return _manual.file(root, names, TREE).parent
+  return manual.file(root, names, TREE).parent
 
 
 def splits(root: pathlib.Path) -> dict[str, Items]:
@@ -96,10 +98,10 @@ def splits(root: pathlib.Path) -> dict[str, Items]:
     ValueError: if a line is no such line.
   """
   parts = {
-    part: _read_list(_manual.file(root, (name,), TREE))
+    part: _read_list(manual.file(root, (name,), TREE))
     for part, name in _LISTS.items()
   }
-  return _repeats.without_repeats(parts, group=str)
+  return splitting.without_repeats(parts, group=str)
 
 
 def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
@@ -107,32 +109,33 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
   numbers = {name: number for number, name in enumerate(CLASSES)}
   seconds = {str(second): second for second in range(SECONDS + 1)}
   listed = []
-  lines = path.read_text(encoding='utf-8-sig').splitlines()
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(lists.read(path).splitlines(), 1):
     cells = [cell.strip() for cell in line.split('&')]
     is_header = number == 1 and not any(
       cell in numbers or cell.isdigit() for cell in cells
     )
     if not line.strip() or (is_header and len(cells) == 5):
       continue
+    where = f'{path}, line {number}'
     if len(cells) != 5 or not cells[1]:
       raise ValueError(
-        f'{path}, line {number}: expected <category>&<id>&<quality>&<start>&'
-        f'<end>, got {line!r}.'
+        f'{where}: expected <category>&<id>&<quality>&<start>&<end>, got'
+        f' {line!r}.'
       )
     category, video, _, start, end = cells
     if category not in numbers:
       raise ValueError(
-        f'{path}, line {number}: {category!r} is none of the categories'
-        f' {"; ".join(CLASSES)}.'
+        f'{where}: {category!r} is none of the categories {"; ".join(CLASSES)}.'
       )
     if not (
       start in seconds and end in seconds and seconds[start] <= seconds[end]
     ):
       raise ValueError(
-        f'{path}, line {number}: expected whole seconds, 0 <= start <= end <='
-        f' {SECONDS}, got start {start} and end {end}.'
+        f'{where}: expected whole seconds, 0 <= start <= end <= {SECONDS}, got'
+        f' start {start} and end {end}.'
       )
+    with lists.at(where):
+      youtube.check_video(video)
     event = Event(numbers[category], seconds[start], seconds[end])
     listed.append((video, event))
   if not listed:
@@ -155,15 +158,15 @@ def write_sample(root: pathlib.Path) -> None:
     start = int(random.randint(0, 4))
     end = start + int(random.randint(4, 7))
     # The event can be heard and seen from its start to its end only.
-    sound = _sample.sound(place, len(_SAMPLED), SECONDS, random)
+    sound = tiny.sound(place, len(_SAMPLED), SECONDS, random)
     silence = random.normal(0, 0.15, len(sound)).astype(np.float32)
     rate = len(sound) // SECONDS
     silence[start * rate : end * rate] = sound[start * rate : end * rate]
     grey = random.normal(90, 20, (SECONDS, 32, 48, 3)).clip(0, 255)
-    _sample.write_video(
+    tiny.write_video(
       root / 'AVE' / f'sample-{number:04d}.mp4',
       [
-        _sample.picture(place, len(_SAMPLED), random, 32, 48)
+        tiny.picture(place, len(_SAMPLED), random, 32, 48)
         if start <= second < end
         else grey[second].astype(np.uint8)
         for second in range(SECONDS)

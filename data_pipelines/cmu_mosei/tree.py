@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.reading import _audit
+from data_pipelines.reading import audit
 
 LABELS = ('labels', 'regression_labels')
 """What the scores are called in the layouts of MulT and of MMSA."""
@@ -83,7 +83,7 @@ def score(value: float, where: str) -> np.float32:
     np.float32(-1.5)
   """
   if not abs(value) <= _MOST:
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'label_out_of_range',
       f'{where} has the score {value}; expected one from -3 to 3',
     )

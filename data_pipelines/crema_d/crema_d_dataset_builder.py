@@ -1,16 +1,15 @@
 """TFDS builder of CREMA-D."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from data_pipelines import _extra
 from data_pipelines.crema_d import tree
-from data_pipelines.reading import _audio_visual
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _media
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -21,13 +20,13 @@ class CremaDConfig(tfds.core.BuilderConfig):
   """Which splits to make.
 
   Attributes:
-    by_actor: whether no actor is in two splits.
+    by_actor: Whether no actor is in two splits.
   """
 
   by_actor: bool = False
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.FolderBuilder):
   """Acted emotions: the sound of a clip, one frame a second, six classes.
 
   Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [t] JPEG
@@ -35,8 +34,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   and `level`.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[CremaDConfig]] = [
     CremaDConfig(
       name='field',
@@ -57,7 +54,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=_audio_visual.features(
+      features=audio_visual.features(
         tree.EMOTIONS,
         texts=('clip_id', 'actor', 'sentence', 'emotion', 'level'),
       ),
@@ -67,46 +64,35 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(self, dl_manager, tree.TREE)
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Finds the clips of each split; see `builder.FolderBuilder`."""
     names, expected = tree.splits(root, self.builder_config.by_actor)
+    read = functools.partial(_example, root)
     return {
-      split: self._generate_examples(root, split, listed, expected[split])
+      split: builder.Part(
+        {name: tree.clip(name) for name in listed}, read, expected[split]
+      )
       for split, listed in names.items()
     }
 
-  def _generate_examples(
-    self,
-    root: pathlib.Path,
-    split: str,
-    names: list[str],
-    expected: int | None,
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    def read(name: str, clip: tree.Clip) -> dict[str, Any]:
-      sounds, videos, pictures = (
-        _audio_visual.first_that_is(
-          *(root / folder / f'{name}{suffix}' for folder in folders),
-          # The one file that was renamed; old copies have its old name.
-          *(root / folder / f'{name[:-1]}{suffix}' for folder in folders),
-        )
-        for folders, suffix in (
-          (('AudioWAV', 'Audio'), '.wav'),
-          (('VideoFlash',), '.flv'),
-          (('Image-01-FPS',), ''),
-        )
-      )
-      return {
-        'audio': _media.read_wav(sounds),
-        'frames': _audio_visual.read_frames(
-          videos, pictures, _media.one_each_second
-        ),
-        'label': clip.label,
-        'clip_id': name,
-        **clip._asdict(),
-      }
 
-    audit = _audit.Audit(self.name, split, self.data_path, expected)
-    clips = {name: tree.clip(name) for name in names}
-    return _audit.examples(audit, clips, read)
+def _example(root: pathlib.Path, name: str, clip: tree.Clip) -> dict[str, Any]:
+  sounds, videos, pictures = (
+    audio_visual.first_that_is(
+      *(root / folder / f'{name}{suffix}' for folder in folders),
+      # The one file that was renamed; old copies have its old name.
+      *(root / folder / f'{name[:-1]}{suffix}' for folder in folders),
+    )
+    for folders, suffix in (
+      (('AudioWAV', 'Audio'), '.wav'),
+      (('VideoFlash',), '.flv'),
+      (('Image-01-FPS',), ''),
+    )
+  )
+  return {
+    'audio': media.read_wav(sounds),
+    'frames': audio_visual.read_frames(videos, pictures, media.one_each_second),
+    'label': clip.label,
+    'clip_id': name,
+    **clip._asdict(),
+  }

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _splits
-from data_pipelines.samples import _sample
+from data_pipelines.reading import lists
+from data_pipelines.reading import manual
+from data_pipelines.reading import splitting
+from data_pipelines.samples import tiny
 
 EMOTIONS = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 """The classes, in the field's order of numbers."""
@@ -109,14 +110,13 @@ def splits(
     FileNotFoundError: if there is one list without the other, or no clip.
     ValueError: if a list is no such list.
   """
-  lists = {
-    part: _first_file(root, (f'{part}.csv', f'CREMAD/{part}.csv'))
-    for part in FIELD
-  }
-  found = [path for path in lists.values() if path]
+  paths = (
+    _first_file(root, (f'{part}.csv', f'CREMAD/{part}.csv')) for part in FIELD
+  )
+  found = [path for path in paths if path]
   if by_actor or not found:
     names = _all_names(root)
-    divided = _splits.split(
+    divided = splitting.split(
       {name: clip(name).actor for name in names},
       {'validation': _VALIDATION, 'test': _TEST},
       _SALT,
@@ -134,7 +134,7 @@ def splits(
       f'{len(both)} clips are in both train.csv and test.csv in {root}, the'
       f' first of them {both[0]}.'
     )
-  divided = _splits.split(
+  divided = splitting.split(
     {name: clip(name).actor for name in sorted(train)},
     {'validation': _VALIDATION},
     _SALT,
@@ -157,27 +157,20 @@ def _first_file(
 def _read_list(path: pathlib.Path) -> list[str]:
   """Names in a list without header; its classes must be those of the names."""
   names = []
-  # One of the field's files begins with a byte order mark.
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    for number, row in enumerate(csv.reader(file), 1):
-      if not row:
-        continue
-      if len(row) != 2 or row[1].strip() not in EMOTIONS:
-        raise ValueError(
-          f'{path}, line {number}: expected a clip and one of'
-          f' {", ".join(EMOTIONS)} separated by a comma, got {row}.'
-        )
-      name, emotion = (cell.strip() for cell in row)
-      try:
-        named = clip(name).emotion
-      except ValueError as error:
-        raise ValueError(f'{path}, line {number}: {error}') from error
-      if named != emotion:
-        raise ValueError(
-          f'{path}, line {number}: {name} is listed as {emotion}, but its name'
-          f' says {named}.'
-        )
-      names.append(_renamed(name))
+  for where, row in lists.rows(path):
+    if len(row) != 2 or row[1] not in EMOTIONS:
+      raise ValueError(
+        f'{where}: expected a clip and one of {", ".join(EMOTIONS)} separated'
+        f' by a comma, got {row}.'
+      )
+    name, emotion = row
+    with lists.at(where):
+      named = clip(name).emotion
+    if named != emotion:
+      raise ValueError(
+        f'{where}: {name} is listed as {emotion}, but its name says {named}.'
+      )
+    names.append(_renamed(name))
   if not names:
     raise ValueError(f'{path} has no row; expected clip,EMOTION in each line.')
   _check_unique(names, path)
@@ -199,25 +192,11 @@ def _all_names(root: pathlib.Path) -> list[str]:
   """All clips that the list of clips names, or of which any file is there."""
   path = root / 'SentenceFilenames.csv'
   if path.is_file():
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      reader = csv.DictReader(file)
-      columns = {name.lower(): name for name in reader.fieldnames or ()}
-      if 'filename' not in columns:
-        raise ValueError(
-          f'{path} has the columns {reader.fieldnames}; expected one called'
-          ' Filename.'
-        )
-      names = set()
-      for row in reader:
-        # A row that ends before the column has None there.
-        name = (row[columns['filename']] or '').strip()
-        try:
-          clip(name)
-        except ValueError as error:
-          raise ValueError(
-            f'{path}, line {reader.line_num}: {error}'
-          ) from error
-        names.add(_renamed(name))
+    names = set()
+    for where, (name,) in lists.records(path, ['Filename']):
+      with lists.at(where):
+        clip(name)
+      names.add(_renamed(name))
   else:
     names = {
       _renamed(entry.stem if entry.suffix in ('.wav', '.flv') else entry.name)
@@ -229,7 +208,7 @@ def _all_names(root: pathlib.Path) -> list[str]:
     }
   if not names:
     raise FileNotFoundError(
-      f'{root} has no clip. Expected:\n{TREE}\nFound: {_manual.found(root)}'
+      f'{root} has no clip. Expected:\n{TREE}\nFound: {manual.found(root)}'
     )
   return sorted(names)
 
@@ -248,14 +227,14 @@ def write_sample(root: pathlib.Path) -> None:
       for sentence in SENTENCES[:2]:
         name = f'{actor}_{sentence}_{emotion}_XX'
         seconds = random.uniform(1.3, 2.5)
-        _sample.write_wav(
+        tiny.write_wav(
           root / 'AudioWAV' / f'{name}.wav',
-          _sample.sound(label, len(EMOTIONS), seconds, random),
+          tiny.sound(label, len(EMOTIONS), seconds, random),
         )
-        _sample.write_video(
+        tiny.write_video(
           root / 'VideoFlash' / f'{name}.flv',
           [
-            _sample.picture(label, len(EMOTIONS), random)
+            tiny.picture(label, len(EMOTIONS), random)
             for _ in range(round(seconds * 10))
           ],
           fractions.Fraction(10),

@@ -1,29 +1,26 @@
 """TFDS builder of Kinetics-Sounds."""
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import pathlib
+from typing import ClassVar
 
 from data_pipelines import _extra
 from data_pipelines.kinetics_sounds import tree
-from data_pipelines.reading import _audio_visual
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _clips
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _media
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
+from data_pipelines.reading import youtube
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.FolderBuilder):
   """Actions that are seen and heard: sound, ten frames, 31 classes.
 
   Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [t] JPEG
   bytes, `label` int64, and the text `clip_id`.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     tfds.core.BuilderConfig(
       name='field',
@@ -40,34 +37,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=_audio_visual.features(tree.CLASSES, texts=('clip_id',)),
+      features=audio_visual.features(tree.CLASSES, texts=('clip_id',)),
       homepage='https://github.com/cvdfoundation/kinetics-dataset',
       license='CC BY 4.0 (the annotations of Kinetics)',
       # The loader shuffles; here clips stay in the order of the lists.
       disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(self, dl_manager, tree.TREE)
-    parts, expected = tree.splits(root)
-    media = _clips.find(root)
-    return {
-      split: self._generate_examples(media, split, items, expected[split])
-      for split, items in parts.items()
-    }
-
-  def _generate_examples(
-    self,
-    media: _clips.Media,
-    split: str,
-    items: _clips.Items,
-    expected: int | None,
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    def read(key: str, item: Any) -> dict[str, Any]:
-      del key  # The item has the name, in one spelling.
-      return _clips.example(media, item, _media.ten_half_seconds)
-
-    audit = _audit.Audit(self.name, split, self.data_path, expected)
-    return _audit.examples(audit, items, read)
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Finds the clips of each split; see `builder.FolderBuilder`."""
+    return youtube.parts(root, *tree.splits(root), media.ten_half_seconds)

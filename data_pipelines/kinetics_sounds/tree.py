@@ -1,6 +1,5 @@
 """The folder of Kinetics-Sounds: its lists of clips, splits, a tiny copy."""
 
-import csv
 import fractions
 import logging
 import pathlib
@@ -8,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.reading import _clips
-from data_pipelines.reading import _manual
-from data_pipelines.samples import _sample
+from data_pipelines.reading import lists
+from data_pipelines.reading import manual
+from data_pipelines.reading import youtube
+from data_pipelines.samples import tiny
 
 CLASSES = (
   *('blowing_nose', 'blowing_out_candles', 'bowling', 'chopping_wood'),
@@ -47,7 +47,7 @@ _SAMPLED = (5, 12, 17, 27)
 
 def splits(
   root: pathlib.Path,
-) -> tuple[dict[str, _clips.Items], dict[str, int | None]]:
+) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
   """The clips of each split.
 
   Args:
@@ -63,19 +63,19 @@ def splits(
     FileNotFoundError: if there is a list without the other, or none.
     ValueError: if a list is no such list.
   """
-  lists = {part: root / name for part, name in _LISTS.items()}
-  if any(path.is_file() for path in lists.values()):
-    _require_both(root, [path for path in lists.values() if path.is_file()])
-    parts = _clips.splits(*(_read_list(path) for path in lists.values()))
-    return parts, _clips.expected(parts, **FIELD)
+  paths = [root / name for name in _LISTS.values()]
+  if any(path.is_file() for path in paths):
+    _require_both(root, [path for path in paths if path.is_file()])
+    train, test = (_read_list(path) for path in paths)
+    return youtube.splits(train, test, FIELD)
   annotations = [
     path
     for names in _KINETICS.values()
     if (path := _first_file(root, names)) is not None
   ]
   _require_both(root, annotations)
-  parts = _clips.splits(*(_read_annotations(path) for path in annotations))
-  return parts, dict.fromkeys(parts)
+  train, test = (_read_annotations(path) for path in annotations)
+  return youtube.splits(train, test, None)
 
 
 def _first_file(
@@ -94,30 +94,24 @@ def _require_both(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:
     which = f'only {paths[0].name}' if paths else 'none'
     raise FileNotFoundError(
       f'{root} has {which} of the two lists of clips, of training and test.'
-      f' Expected:\n{TREE}\nFound: {_manual.found(root)}'
+      f' Expected:\n{TREE}\nFound: {manual.found(root)}'
     )
 
 
-def _read_list(path: pathlib.Path) -> list[tuple[str, _clips.Listed]]:
+def _read_list(path: pathlib.Path) -> list[tuple[str, youtube.Listed]]:
   """Reads one of the field's lists."""
   numbers = {str(number): number for number in range(len(CLASSES))}
   listed = []
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    for line, row in enumerate(csv.reader(file), 1):
-      if not row:
-        continue
-      cells = [cell.strip() for cell in row]
-      # The 10 is checked, or two columns the other way round were one class.
-      if len(cells) != 3 or cells[1] != '10' or cells[2] not in numbers:
-        raise ValueError(
-          f'{path}, line {line}: expected <clip>,10,<class>, the class from 0'
-          f' to {len(CLASSES) - 1}, got {row}.'
-        )
-      try:
-        clip = _clips.clip(cells[0])
-      except ValueError as error:
-        raise ValueError(f'{path}, line {line}: {error}') from error
-      listed.append((clip.name, _clips.Listed(clip, numbers[cells[2]])))
+  for where, cells in lists.rows(path):
+    # The 10 is checked, or two columns the other way round were one class.
+    if len(cells) != 3 or cells[1] != '10' or cells[2] not in numbers:
+      raise ValueError(
+        f'{where}: expected <clip>,10,<class>, the class from 0 to'
+        f' {len(CLASSES) - 1}, got {cells}.'
+      )
+    with lists.at(where):
+      clip = youtube.clip(cells[0])
+    listed.append((clip.name, youtube.Listed(clip, numbers[cells[2]])))
   if not listed:
     raise ValueError(f'{path} has no row; expected <clip>,10,<class> in each.')
   return listed
@@ -125,29 +119,18 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, _clips.Listed]]:
 
 def _read_annotations(
   path: pathlib.Path,
-) -> list[tuple[str, _clips.Listed]]:
+) -> list[tuple[str, youtube.Listed]]:
   """Reads the rows of the 31 classes in an annotation file of Kinetics."""
   numbers = {name: number for number, name in enumerate(CLASSES)}
-  needed = ('label', 'youtube_id', 'time_start')
   listed = []
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    reader = csv.DictReader(file)
-    if not set(needed) <= set(reader.fieldnames or ()):
-      raise ValueError(
-        f'{path} has the columns {reader.fieldnames}; expected'
-        f' {", ".join(needed)} among them.'
-      )
-    for row in reader:
-      # A row that is cut short has None in place of its last cells.
-      cells = [(row[name] or '').strip() for name in needed]
-      label = cells[0].replace(' ', '_')
-      if label not in numbers:
-        continue
-      try:
-        clip = _clips.clip(f'{cells[1]}_{cells[2]}')
-      except ValueError as error:
-        raise ValueError(f'{path}, line {reader.line_num}: {error}') from error
-      listed.append((clip.name, _clips.Listed(clip, numbers[label])))
+  for where, (label, video, start) in lists.records(
+    path, ('label', 'youtube_id', 'time_start')
+  ):
+    number = numbers.get(label.replace(' ', '_'))
+    if number is not None:
+      with lists.at(where):
+        clip = youtube.clip(f'{video}_{start}')
+      listed.append((clip.name, youtube.Listed(clip, number)))
   absent = set(range(len(CLASSES))) - {item.label for _, item in listed}
   if len(absent) == len(CLASSES):
     raise ValueError(f'{path} has no row of the classes {", ".join(CLASSES)}.')
@@ -175,14 +158,14 @@ def write_sample(root: pathlib.Path) -> None:
     name = f'{clip}_{start:06d}_{start + 10:06d}'
     seconds = random.uniform(2.6, 3.4)
     # In the field's split, too, test clips come from Kinetics' training part.
-    _sample.write_video(
+    tiny.write_video(
       root / 'train' / f'{name}.mp4',
       [
-        _sample.picture(place, len(_SAMPLED), random)
+        tiny.picture(place, len(_SAMPLED), random)
         for _ in range(round(seconds * 5))
       ],
       fractions.Fraction(5),
-      _sample.sound(place, len(_SAMPLED), seconds, random),
+      tiny.sound(place, len(_SAMPLED), seconds, random),
     )
     # The field's lists spell names in two ways.
     part, spelling = (

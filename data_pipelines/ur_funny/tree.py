@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _feature_sequences
-from data_pipelines.reading import _manual
-from data_pipelines.reading import _pickles
+from data_pipelines.reading import audit
+from data_pipelines.reading import feature_sequences
+from data_pipelines.reading import manual
+from data_pipelines.reading import pickles
 
 CLASSES = ('not_humorous', 'humorous')
 PACKED = 'humor.pkl'
@@ -61,8 +61,8 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
     FileNotFoundError: if the list is missing.
     ValueError: if it is damaged, or an id is listed twice.
   """
-  path = _manual.file(root, ('data_folds.pkl',), TREE)
-  folds = _pickles.check_keys(_pickles.load(path), _FOLDS.values(), str(path))
+  path = manual.file(root, ('data_folds.pkl',), TREE)
+  folds = pickles.check_keys(pickles.load(path), _FOLDS.values(), str(path))
   divided: dict[str, dict[str, Hashable]] = {}
   seen: set[str] = set()
   for split, fold in _FOLDS.items():
@@ -73,7 +73,7 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
         ' a list of ids.'
       )
     for key in folds[fold]:
-      name = _feature_sequences.text(key)
+      name = feature_sequences.text(key)
       if name in seen:
         raise ValueError(
           f'{path} lists {name} more than once, the last time in {fold}. Get'
@@ -99,12 +99,12 @@ def read_sdk(root: pathlib.Path) -> Sdk:
   """
 
   def load(*names: str) -> tuple[pathlib.Path, Any]:
-    path = _manual.file(root, names, TREE)
-    return path, _pickles.load(path)
+    path = manual.file(root, names, TREE)
+    return path, pickles.load(path)
 
   def of_items(entry: str, *names: str) -> tuple[pathlib.Path, dict[Any, Any]]:
     path, content = load(*names)
-    items = _pickles.check_keys(content, (), str(path))
+    items = pickles.check_keys(content, (), str(path))
     return path, {
       key: item[entry]
       for key, item in items.items()
@@ -112,7 +112,7 @@ def read_sdk(root: pathlib.Path) -> Sdk:
     }
 
   labels_path, content = load('humor_label_sdk.pkl')
-  labels = _pickles.check_keys(content, (), str(labels_path))
+  labels = pickles.check_keys(content, (), str(labels_path))
   vectors_path, content = load('word_embedding_list.pkl')
   try:
     vectors = np.asarray(content, np.float32)
@@ -126,8 +126,8 @@ def read_sdk(root: pathlib.Path) -> Sdk:
   vision_path, vision = of_items(_FEATURES, 'openface_features_sdk.pkl')
   audio_path, audio = of_items(_FEATURES, 'covarep_features_sdk.pkl')
   widths = {
-    'vision': _feature_sequences.width(vision.values(), str(vision_path)),
-    'audio': _feature_sequences.width(audio.values(), str(audio_path)),
+    'vision': feature_sequences.width(vision.values(), str(vision_path)),
+    'audio': feature_sequences.width(audio.values(), str(audio_path)),
     'text': vectors.shape[1],
   }
   return Sdk(words, vectors, vision, audio, labels, widths)
@@ -154,10 +154,10 @@ def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
     'audio': sdk.audio.get(key),
   }
   if lacking := [name for name, value in found.items() if value is None]:
-    raise _audit.SkipError('missing', f'{clip} has no {", ".join(lacking)}')
+    raise audit.SkipError('missing', f'{clip} has no {", ".join(lacking)}')
   sequences = {**found, 'text': _vectors(sdk.vectors, found['words'], clip)}
   return {
-    **_feature_sequences.element(
+    **feature_sequences.element(
       sequences, sdk.widths, aligned=True, where=clip
     ),
     'label': label(found['label'], clip),
@@ -172,11 +172,11 @@ def _vectors(
   if numbers.size == 0:
     return vectors[:0]
   if numbers.ndim != 1 or numbers.dtype.kind not in 'iu':
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'corrupt', f'{clip}: {_INDEXES} is no list of integers'
     )
   if numbers.min() < 0 or numbers.max() >= len(vectors):
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'corrupt',
       f'{clip} has words {numbers.min()} to {numbers.max()}; the list of'
       f' vectors has {len(vectors)}',
@@ -202,7 +202,7 @@ def label(value: Any, where: str) -> int:
     1
   """
   if np.size(value) != 1 or (number := np.ravel(value)[0]) not in (0, 1):
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'label_out_of_range', f'{where} has the label {value}; expected 0 or 1'
     )
   return int(number)

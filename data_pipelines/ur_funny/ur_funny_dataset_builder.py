@@ -1,28 +1,26 @@
 """TFDS builder of UR-FUNNY."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import pathlib
 from typing import Any, ClassVar
 
 from data_pipelines import _extra
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _feature_sequences
-from data_pipelines.reading import _manual
+from data_pipelines.reading import builder
+from data_pipelines.reading import feature_sequences
+from data_pipelines.reading import manual
 from data_pipelines.ur_funny import tree
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.FolderBuilder):
   """Punchlines of talks, as features of words, voice and face; funny or not.
 
   Every element is a dictionary: `vision`, `audio` and `text`, [t, d] float32,
   step i of all the same word; `label` int64, and the text `clip_id`.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     tfds.core.BuilderConfig(
       name='sdk', description="The authors' features, a step a word."
@@ -39,7 +37,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=_feature_sequences.features(
+      features=feature_sequences.features(
         label=tfds.features.ClassLabel(names=list(tree.CLASSES))
       ),
       homepage='https://github.com/ROC-HCI/UR-FUNNY',
@@ -47,44 +45,29 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    root = _manual.folder(self, dl_manager, tree.TREE)
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Reads the pickles; see `builder.FolderBuilder`."""
     if self.builder_config.name == 'multibench':
-      path = _manual.file(root, (tree.PACKED,), tree.TREE)
+      path = manual.file(root, (tree.PACKED,), tree.TREE)
       return {
-        split: self._generate_examples(
-          split, part.clips, None, functools.partial(_packed_item, part)
-        )
-        for split, part in _feature_sequences.read_packed(path).items()
+        split: builder.Part(part.clips, functools.partial(_packed_item, part))
+        for split, part in feature_sequences.read_packed(path).items()
       }
     keys = tree.splits(root)
     sdk = tree.read_sdk(root)
     tree.warn_of_unlisted(root, sdk, keys)
+    read = functools.partial(tree.item, sdk)
     return {
-      split: self._generate_examples(
-        split, listed, len(listed), functools.partial(tree.item, sdk)
-      )
+      split: builder.Part(listed, read, len(listed))
       for split, listed in keys.items()
     }
 
-  def _generate_examples(
-    self,
-    split: str,
-    keys: Mapping[str, Any],
-    expected: int | None,
-    read: Callable[[str, Any], dict[str, Any]],
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    audit = _audit.Audit(self.name, split, self.data_path, expected)
-    return _audit.examples(audit, keys, read)
-
 
 def _packed_item(
-  part: _feature_sequences.Packed, clip: str, row: int
+  part: feature_sequences.Packed, clip: str, row: int
 ) -> dict[str, Any]:
   return {
-    **_feature_sequences.packed_element(part, row, aligned=True, where=clip),
+    **feature_sequences.packed_element(part, row, aligned=True, where=clip),
     'label': tree.label(part.labels[row], clip),
     'clip_id': clip,
   }

@@ -6,10 +6,11 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _clips
-from data_pipelines.reading import _manual
-from data_pipelines.samples import _sample
+from data_pipelines.reading import audit
+from data_pipelines.reading import lists
+from data_pipelines.reading import manual
+from data_pipelines.reading import youtube
+from data_pipelines.samples import tiny
 from data_pipelines.vggsound import labels
 
 PUBLISHED = {'train': 183_730, 'test': 15_446}
@@ -34,7 +35,7 @@ _SAMPLED = ('dog barking', 'playing violin, fiddle', 'thunder', 'airplane')
 
 def splits(
   root: pathlib.Path,
-) -> tuple[dict[str, _clips.Items], dict[str, int | None]]:
+) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
   """The clips of each split.
 
   Args:
@@ -48,45 +49,35 @@ def splits(
     FileNotFoundError: if there is no list.
     ValueError: if it is no such list.
   """
-  path = _manual.file(root, ('vggsound.csv',), TREE)
+  path = manual.file(root, ('vggsound.csv',), TREE)
   numbers = {name: number for number, name in enumerate(labels.CLASSES)}
-  parts: dict[str, list[tuple[str, _clips.Listed | _audit.SkipError]]] = {
+  parts: dict[str, list[tuple[str, youtube.Listed | audit.SkipError]]] = {
     part: [] for part in PUBLISHED
   }
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    reader = csv.reader(file, skipinitialspace=True)
-    for row in reader:
-      if not row:
-        continue
-      where = f'{path}, line {reader.line_num}'
-      if len(row) != 4 or row[3].strip() not in parts:
-        raise ValueError(
-          f'{where}: expected <id>,<start>,"<label>",<train or test>, a label'
-          f' with commas in quotes, got {row}.'
-        )
-      video, start, label, part = (cell.strip() for cell in row)
-      if label not in numbers and label != _WITHDRAWN:
-        raise ValueError(
-          f'{where}: {label!r} is none of the 309 labels that'
-          ' data_pipelines/vggsound/labels.py lists.'
-        )
-      try:
-        clip = _clips.clip(f'{video}_{start}')
-      except ValueError as error:
-        raise ValueError(f'{where}: {error}') from error
-      parts[part].append(
-        (
-          clip.name,
-          _audit.SkipError('no_class', f'{label!r} is none of the 309 classes')
-          if label == _WITHDRAWN
-          else _clips.Listed(clip, numbers[label]),
-        )
+  for where, cells in lists.rows(path):
+    if len(cells) != 4 or cells[3] not in parts:
+      raise ValueError(
+        f'{where}: expected <id>,<start>,"<label>",<train or test>, a label'
+        f' with commas in quotes, got {cells}.'
       )
+    video, start, label, part = cells
+    if label not in numbers and label != _WITHDRAWN:
+      raise ValueError(
+        f'{where}: {label!r} is none of the 309 labels that'
+        ' data_pipelines/vggsound/labels.py lists.'
+      )
+    with lists.at(where):
+      clip = youtube.clip(f'{video}_{start}')
+    item = (
+      audit.SkipError('no_class', f'{label!r} is none of the 309 classes')
+      if label == _WITHDRAWN
+      else youtube.Listed(clip, numbers[label])
+    )
+    parts[part].append((clip.name, item))
   empty = [part for part, listed in parts.items() if not listed]
   if empty:
     raise ValueError(f'{path} has no row of {" or ".join(empty)}.')
-  divided = _clips.splits(**parts)
-  return divided, _clips.expected(divided, **PUBLISHED)
+  return youtube.splits(**parts, published=PUBLISHED)
 
 
 def write_sample(root: pathlib.Path) -> None:
@@ -102,14 +93,14 @@ def write_sample(root: pathlib.Path) -> None:
     video, start = f'vgg_id-{number:04d}', 5 + number
     # Fewer than four seconds, and the field's loaders drop a clip.
     seconds = random.uniform(3.6, 4.8)
-    _sample.write_video(
-      root / 'video' / f'{_clips.Clip(video, start).name}.mp4',
+    tiny.write_video(
+      root / 'video' / f'{youtube.Clip(video, start).name}.mp4',
       [
-        _sample.picture(place, len(_SAMPLED), random)
+        tiny.picture(place, len(_SAMPLED), random)
         for _ in range(round(seconds * 2))
       ],
       fractions.Fraction(2),
-      _sample.sound(place, len(_SAMPLED), seconds, random),
+      tiny.sound(place, len(_SAMPLED), seconds, random),
     )
     part = 'train' if number < 56 else 'test'
     rows.append((video, start, _SAMPLED[place], part))

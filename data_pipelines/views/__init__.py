@@ -7,7 +7,6 @@ apply them.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,7 +40,7 @@ RANDOM = (Frames, Stft5s)
 class View(Protocol):
   """Makes one entry of a batch from a stored element; a pure function.
 
-  It may be a `DeviceView` and a `loader.InPlace`, too: both are for speed.
+  It may be a `DeviceView`, too, for speed.
 
   Examples:
     >>> view: View = Scaled('image', 255)
@@ -120,7 +119,32 @@ class Finished:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrainingViews(grain.transforms.RandomMap):
+class _Views:
+  """Names of what a new element has, and how each entry is made."""
+
+  views: Mapping[str, View]
+  keep: Sequence[str] = ('label',)
+
+  def __post_init__(self) -> None:
+    both = sorted(set(self.views) & set(self.keep))
+    if both:
+      raise ValueError(
+        f'Expected each entry to be a view or kept, got both for {both}. Give '
+        '`keep` the other names only.'
+      )
+
+  def _make(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> sources.Element:
+    # Sorted, so that the draws do not depend on how the mapping was written.
+    made = {
+      name: self.views[name](element, random) for name in sorted(self.views)
+    }
+    return made | {name: _element.value(element, name) for name in self.keep}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingViews(_Views, grain.transforms.RandomMap):
   """Replaces an element by random views of it.
 
   The generator is the one that Grain seeds for each element and epoch, so the
@@ -141,12 +165,6 @@ class TrainingViews(grain.transforms.RandomMap):
     {'image': array([0. , 0.2], dtype=float32), 'label': array(3)}
   """
 
-  views: Mapping[str, View]
-  keep: Sequence[str] = ('label',)
-
-  def __post_init__(self) -> None:
-    _check(self.views, self.keep)
-
   def random_map(
     self, element: sources.Element, rng: np.random.Generator
   ) -> sources.Element:
@@ -162,23 +180,12 @@ class TrainingViews(grain.transforms.RandomMap):
     Raises:
       ValueError: if an entry is missing.
     """
-    return {name: make(element, rng) for name, make in self.entries().items()}
-
-  def entries(self) -> dict[str, View]:
-    """What makes each entry; see `loader.ByEntry`."""
-    return _entries(self.views, self.keep)
+    return self._make(element, rng)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EvaluationViews(grain.transforms.Map):
-  """Replaces an element by deterministic views of it.
-
-  Attributes:
-    views: Name to view: the entries that the new element has.
-    keep: Names of the entries that it takes over; it has no others.
-
-  Raises:
-    ValueError: if a name is both a view's and kept.
+class EvaluationViews(_Views, grain.transforms.Map):
+  """Replaces an element by deterministic views of it; see `TrainingViews`.
 
   Examples:
     >>> import numpy as np
@@ -187,48 +194,6 @@ class EvaluationViews(grain.transforms.Map):
     {'image': array([0. , 0.2], dtype=float32)}
   """
 
-  views: Mapping[str, View]
-  keep: Sequence[str] = ('label',)
-
-  def __post_init__(self) -> None:
-    _check(self.views, self.keep)
-
   def map(self, element: sources.Element) -> sources.Element:
-    """Makes the views of one element.
-
-    Args:
-      element: Name to values; it is not changed.
-
-    Returns:
-      A new element.
-
-    Raises:
-      ValueError: if an entry is missing.
-    """
-    return {name: make(element, None) for name, make in self.entries().items()}
-
-  def entries(self) -> dict[str, View]:
-    """What makes each entry; see `loader.ByEntry`."""
-    return _entries(self.views, self.keep)
-
-
-def _check(views: Mapping[str, View], keep: Sequence[str]) -> None:
-  both = sorted(set(views) & set(keep))
-  if both:
-    raise ValueError(
-      f'Expected each entry to be a view or kept, got both for {both}. Give '
-      '`keep` the other names only.'
-    )
-
-
-def _entries(views: Mapping[str, View], keep: Sequence[str]) -> dict[str, View]:
-  # Sorted, so that the draws do not depend on how the mapping was written.
-  made = {name: views[name] for name in sorted(views)}
-  return made | {name: functools.partial(_kept, name) for name in keep}
-
-
-def _kept(
-  name: str, element: sources.Element, random: np.random.Generator | None
-) -> npt.NDArray[Any]:
-  del random
-  return _element.value(element, name)
+    """Makes the views of one element; see `TrainingViews.random_map`."""
+    return self._make(element, None)

@@ -2,7 +2,9 @@
 
 Each of these views takes a mono signal of 16-bit integers and gives float32
 with one channel, scaled as its authors do. Short signals are repeated from
-their start, so that a picture is full whatever the length.
+their start, so that a picture is full whatever the length; of another rate than
+the authors', they are resampled. All have two attributes: `source`, the name of
+the stored signal ('audio'), and `sample_rate`, its rate in Hz (16,000).
 """
 
 import dataclasses
@@ -32,24 +34,12 @@ _TWO_DEVIATIONS = np.float32(2 * 5.141276)
 
 
 @dataclasses.dataclass(frozen=True)
-class Stft3s:
-  """OGM's and AGM's picture of CREMA-D: log magnitudes of 3 seconds.
-
-  The signal is resampled to 22,050 Hz, repeated, cut to the first 3 s and
-  clipped to [-1, 1]; windows of 512 samples (Hann) are centred 353 samples
-  apart, zeros beyond the ends; ln(magnitude + 1e-7). Nothing is random. Older
-  versions of librosa, which the authors may have used, mirrored the signal at
-  its ends: it changes the first and the last column.
+class _FrontEnd:
+  """Makes a picture of a stored signal.
 
   Attributes:
     source: Name of the stored signal.
     sample_rate: Of the stored signal, in Hz.
-
-  Examples:
-    >>> import numpy as np
-    >>> picture = Stft3s()({'audio': np.zeros(40_000, np.int16)}, None)
-    >>> picture.shape, picture[0, 0].item()
-    ((257, 188, 1), -16.118)
   """
 
   source: str = 'audio'
@@ -62,33 +52,61 @@ class Stft3s:
 
     Args:
       element: Has the signal, int16 [n].
-      random: Not used.
+      random: Draws, in `Stft5s`, which part is shown; None evaluates.
 
     Returns:
-      [257, 188, 1], frequency x time.
+      [frequency, time, 1]; of a `FilterBank`, [time, mel, 1].
 
     Raises:
       ValueError: if the signal is missing, empty, or not int16 [n].
     """
+    return self._picture(_signal(element, self.source), random)[..., None]
+
+  def _picture(
+    self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
+  ) -> Floats:
+    raise NotImplementedError
+
+  def _samples(self, signal: npt.NDArray[np.int16], rate: int) -> Floats:
+    """Returns the signal in [-1, 1), resampled (by SoX) if need be."""
+    samples = signal * _SCALE
+    if self.sample_rate == rate:
+      return samples
+    return librosa.resample(samples, orig_sr=self.sample_rate, target_sr=rate)
+
+
+class Stft3s(_FrontEnd):
+  """OGM's and AGM's picture of CREMA-D: log magnitudes of 3 seconds.
+
+  The signal is resampled to 22,050 Hz, repeated, cut to the first 3 s and
+  clipped to [-1, 1]; windows of 512 samples (Hann) are centred 353 samples
+  apart, zeros beyond the ends; ln(magnitude + 1e-7). Nothing is random. Older
+  versions of librosa, which the authors may have used, mirrored the signal at
+  its ends: it changes the first and the last column.
+
+  Examples:
+    >>> import numpy as np
+    >>> picture = Stft3s()({'audio': np.zeros(40_000, np.int16)}, None)
+    >>> picture.shape, picture[0, 0].item()
+    ((257, 188, 1), -16.118)
+  """
+
+  def _picture(
+    self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
+  ) -> Floats:
     del random
-    samples = _samples(element, self.source, self.sample_rate, 22_050)
+    samples = np.resize(self._samples(signal, 22_050), 3 * 22_050)
     # Resampling can overshoot the full scale.
-    samples = np.clip(np.resize(samples, 3 * 22_050), -1, 1)
-    return _log_magnitude(samples, window=512, hop=353)
+    return _log_magnitude(np.clip(samples, -1, 1), window=512, hop=353)
 
 
-@dataclasses.dataclass(frozen=True)
-class Stft5s:
+class Stft5s(_FrontEnd):
   """OGM's and PMR's picture of VGGSound: log magnitudes of 5 seconds of 10.
 
   The signal is repeated to 10 s and cut to 5 s that start anywhere in the first
   5 s, uniformly; in evaluation (no generator) at 2.5 s. Windows of 256 samples
   (Hann) are centred 128 samples apart; ln(magnitude + 1e-7). OGM and PMR draw
   the start in the test as well, so that their result varies; this one does not.
-
-  Attributes:
-    source: Name of the stored signal.
-    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
 
   Examples:
     >>> import numpy as np
@@ -100,34 +118,16 @@ class Stft5s:
     (129, 626, 1)
   """
 
-  source: str = 'audio'
-  sample_rate: int = _RATE
-
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
+  def _picture(
+    self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
-    """Makes the picture.
-
-    Args:
-      element: Has the signal, int16 [n].
-      random: Draws the start; None takes the middle.
-
-    Returns:
-      [129, 626, 1], frequency x time.
-
-    Raises:
-      ValueError: if the signal is missing, empty, or not int16 [n].
-    """
-    samples = _samples(element, self.source, self.sample_rate, _RATE)
     length = 5 * _RATE
     start = length // 2 if random is None else int(random.integers(length + 1))
-    return _log_magnitude(
-      np.resize(samples, start + length)[start:], window=256, hop=128
-    )
+    samples = np.resize(self._samples(signal, _RATE), start + length)
+    return _log_magnitude(samples[start:], window=256, hop=128)
 
 
-@dataclasses.dataclass(frozen=True)
-class Psd10s:
+class Psd10s(_FrontEnd):
   """The picture of AVE, Kinetics-Sounds and VGGSound: densities of 10 seconds.
 
   The signal is repeated and cut to the first 10 s. Windows of 512 samples,
@@ -136,10 +136,6 @@ class Psd10s:
   each picture (deviation + 1e-9, so that a constant one becomes 0). It is OGM's
   older front end, PMR's of AVE, and that of VGGSound's authors.
 
-  Attributes:
-    source: Name of the stored signal.
-    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
-
   Examples:
     >>> import numpy as np
     >>> picture = Psd10s()({'audio': np.arange(9000, dtype=np.int16)}, None)
@@ -147,36 +143,18 @@ class Psd10s:
     ((257, 1004, 1), 1.000)
   """
 
-  source: str = 'audio'
-  sample_rate: int = _RATE
+  _SECONDS = 10
 
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
+  def _picture(
+    self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
-    """Makes the picture.
-
-    Args:
-      element: Has the signal, int16 [n].
-      random: Not used.
-
-    Returns:
-      [257, 1004, 1], frequency x time.
-
-    Raises:
-      ValueError: if the signal is missing, empty, or not int16 [n].
-    """
     del random
-    samples = _samples(element, self.source, self.sample_rate, _RATE)
-    return _normalized_density(np.resize(samples, 10 * _RATE))
+    samples = self._samples(signal, _RATE)
+    return _normalized_density(np.resize(samples, self._SECONDS * _RATE))
 
 
-@dataclasses.dataclass(frozen=True)
-class Psd3s:
+class Psd3s(Psd10s):
   """PMR's picture of CREMA-D: as `Psd10s`, of 3 seconds.
-
-  Attributes:
-    source: Name of the stored signal.
-    sample_rate: Of the stored signal, in Hz; resampled to 16 kHz if it differs.
 
   Examples:
     >>> import numpy as np
@@ -184,31 +162,10 @@ class Psd3s:
     (257, 299, 1)
   """
 
-  source: str = 'audio'
-  sample_rate: int = _RATE
-
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> Floats:
-    """Makes the picture.
-
-    Args:
-      element: Has the signal, int16 [n].
-      random: Not used.
-
-    Returns:
-      [257, 299, 1], frequency x time.
-
-    Raises:
-      ValueError: if the signal is missing, empty, or not int16 [n].
-    """
-    del random
-    samples = _samples(element, self.source, self.sample_rate, _RATE)
-    return _normalized_density(np.resize(samples, 3 * _RATE))
+  _SECONDS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class FilterBank:
+class FilterBank(_FrontEnd):
   """OGM's picture of Kinetics-Sounds: Kaldi's filter bank of 10.26 seconds.
 
   Logarithms of the energies in 128 mel filters, every 10 ms (see
@@ -216,12 +173,8 @@ class FilterBank:
   padded with zeros to 1,024 frames, then (x + 4.503877) / (2 · 5.141276).
   MMPareto and BalanceBenchmark are said to use it for CREMA-D too.
 
-  The picture is time x mel; all others are frequency x time.
-
-  Attributes:
-    source: Name of the stored signal.
-    sample_rate: Of the stored signal, in Hz, which is not resampled: filters
-      span 20 Hz to half of it.
+  The picture is time x mel; all others are frequency x time. The signal is not
+  resampled: filters span 20 Hz to half of its rate.
 
   Examples:
     >>> import numpy as np
@@ -230,44 +183,18 @@ class FilterBank:
     ((1024, 128, 1), -1.112, 0.438)
   """
 
-  source: str = 'audio'
-  sample_rate: int = _RATE
-
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
+  def _picture(
+    self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
-    """Makes the picture.
-
-    Args:
-      element: Has the signal, int16 [n].
-      random: Not used.
-
-    Returns:
-      [1024, 128, 1], time x mel.
-
-    Raises:
-      ValueError: if the signal is missing, empty, or not int16 [n].
-    """
-    picture = np.empty([1024, 128, 1], np.float32)
-    self.write(element, random, picture)
-    return picture
-
-  def write(
-    self,
-    element: sources.Element,
-    random: np.random.Generator | None,
-    out: Floats,
-  ) -> None:
-    """Makes the picture in place; see `__call__`."""
     del random
     length, shift = _kaldi.frame_sizes(self.sample_rate)
-    signal = _signal(element, self.source)[: length + 1023 * shift]
+    signal = signal[: length + 1023 * shift]
     # The authors subtract the signal's mean; so does the filter bank, in every
     # frame.
     energies = _kaldi.filter_bank(signal * _SCALE, self.sample_rate, 128)
-    energies -= _FILTER_BANK_MEAN
-    np.divide(energies, _TWO_DEVIATIONS, out=out[: len(energies), :, 0])
-    out[len(energies) :] = -_FILTER_BANK_MEAN / _TWO_DEVIATIONS
+    picture = np.zeros([1024, 128], np.float32)
+    picture[: len(energies)] = energies
+    return (picture - _FILTER_BANK_MEAN) / _TWO_DEVIATIONS
 
 
 def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
@@ -286,22 +213,12 @@ def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
   return signal
 
 
-def _samples(
-  element: sources.Element, source: str, stored_rate: int, rate: int
-) -> Floats:
-  """Returns the stored signal in [-1, 1), resampled (by SoX) if need be."""
-  samples = _signal(element, source) * _SCALE
-  if stored_rate == rate:
-    return samples
-  return librosa.resample(samples, orig_sr=stored_rate, target_sr=rate)
-
-
 def _log_magnitude(samples: Floats, window: int, hop: int) -> Floats:
-  """Returns ln(|short-time Fourier transform| + 1e-7), with a channel."""
+  """Returns ln(|short-time Fourier transform| + 1e-7)."""
   magnitude = np.abs(
     librosa.stft(samples, n_fft=window, hop_length=hop, pad_mode='constant')
   )
-  return np.log(magnitude + _LOG_OFFSET)[..., None]
+  return np.log(magnitude + _LOG_OFFSET)
 
 
 def _normalized_density(samples: Floats) -> Floats:
@@ -313,4 +230,4 @@ def _normalized_density(samples: Floats) -> Floats:
   # In float64 the mean of equal values is exact, and silence becomes 0.
   picture -= picture.mean(dtype=np.float64)
   picture /= np.sqrt(np.mean(np.square(picture))) + 1e-9
-  return picture[..., None]
+  return picture

@@ -1,24 +1,26 @@
 """Views of a clip's frames: which, how cropped, and normalised later."""
 
 import dataclasses
-import io
 import math
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TYPE_CHECKING, TypeVar
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines import _pictures
 from data_pipelines import sources
 from data_pipelines.views import _element
 
 with _extra.data_extra():
   from PIL import Image
 
+if TYPE_CHECKING:
+  import jax
+
 Policy = Literal['first', 'segments', 'segment_starts', 'ends']
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-Array = TypeVar('Array', jax.Array, npt.NDArray[Any])
+Array = TypeVar('Array', 'jax.Array', npt.NDArray[Any])
 
 POLICIES = ('first', 'segments', 'segment_starts', 'ends')
 CROPS = ('resized', 'whole')
@@ -73,6 +75,7 @@ class Frames:
     >>> pictures = Frames(3, 'segments')(element, np.random.default_rng(0))
     >>> pictures.shape, pictures[2, 100, 50].tolist()
     ((3, 224, 224, 3), [240, 240, 240])
+    >>> import jax
     >>> jax.jit(Frames(3, 'segments').on_device)(pictures)[2, 100, 50].tolist()
     [1.992, 2.166, 2.379]
   """
@@ -117,18 +120,6 @@ class Frames:
     Raises:
       ValueError: if the entry is missing or there is no frame.
     """
-    shape = [self.num_frames, self.size, self.size, 3]
-    pictures = np.empty(shape, np.uint8)
-    self.write(element, random, pictures)
-    return pictures
-
-  def write(
-    self,
-    element: sources.Element,
-    random: np.random.Generator | None,
-    out: npt.NDArray[np.uint8],
-  ) -> None:
-    """Makes the pictures in place; see `__call__`."""
     encoded = _element.value(element, self.source)
     chosen = indices(self.policy, len(encoded), self.num_frames, random)
     # One seed for all frames, rather than one box, since frames of a clip need
@@ -136,13 +127,16 @@ class Frames:
     seed = (
       random.integers(2**63) if random is not None and self.per_clip else None
     )
-    for picture, index in zip(out, chosen, strict=True):
-      frame = Image.open(io.BytesIO(encoded[index])).convert('RGB')
+    shape = [self.num_frames, self.size, self.size, 3]
+    pictures = np.empty(shape, np.uint8)
+    for picture, index in zip(pictures, chosen, strict=True):
+      frame = _pictures.opened(encoded[index]).convert('RGB')
       if random is None:
         picture[...] = self._evaluated(frame)
       else:
         own = random if seed is None else np.random.default_rng(seed)
         picture[...] = self._augmented(frame, own)
+    return pictures
 
   def on_device(self, value: Array) -> Array:
     """Normalises pictures: (x / 255 - mean) / std of each colour.

@@ -12,7 +12,36 @@ from data_pipelines.views import _element
 
 
 @dataclasses.dataclass(frozen=True)
-class PaddedSequence:
+class _Cut:
+  """A stored sequence, and where it is cut."""
+
+  source: str
+  max_length: int
+  cut_by: str | None = None
+
+  def __post_init__(self) -> None:
+    if self.max_length < 1:
+      raise ValueError(
+        f'Expected a max_length of at least 1, got {self.max_length}.'
+      )
+
+  def _steps(self, element: sources.Element) -> npt.NDArray[Any]:
+    """Returns the stored steps from the first that counts."""
+    steps = _sequence(element, self.source)
+    if self.cut_by is None:
+      return steps
+    other = _sequence(element, self.cut_by)
+    if len(other) != len(steps):
+      raise ValueError(
+        f'Expected {self.source!r} and {self.cut_by!r} to have the same number'
+        f' of steps, got {len(steps)} and {len(other)}. Only aligned sequences'
+        ' can be cut together; use cut_by=None for others.'
+      )
+    # Of zeros only, argmax is 0, and nothing is cut.
+    return steps[np.argmax(other.any(axis=1)) :] if len(other) else steps
+
+
+class PaddedSequence(_Cut):
   """A sequence of fixed length: cut, or padded with zeros on the right.
 
   The published sequences are padded on the left. With `cut_by='text'` this
@@ -42,13 +71,6 @@ class PaddedSequence:
     array([5., 6.], dtype=float32)
   """
 
-  source: str
-  max_length: int
-  cut_by: str | None = None
-
-  def __post_init__(self) -> None:
-    _check_length(self.max_length)
-
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
@@ -66,23 +88,16 @@ class PaddedSequence:
         of one length.
     """
     del random
-    steps = _steps(element, self.source, self.cut_by)[: self.max_length]
+    steps = self._steps(element)[: self.max_length]
     padded = np.zeros([self.max_length, steps.shape[1]], np.float32)
     padded[: len(steps)] = np.nan_to_num(steps, posinf=0, neginf=0)
     return padded
 
 
-@dataclasses.dataclass(frozen=True)
-class SequenceLength:
+class SequenceLength(_Cut):
   """How many steps of a `PaddedSequence` come from the stored sequence.
 
-  Attributes:
-    source: Name of the stored sequence.
-    max_length: Steps of the view.
-    cut_by: As for the sequence.
-
-  Raises:
-    ValueError: if max_length is below 1.
+  It has the same attributes.
 
   Examples:
     >>> import numpy as np
@@ -91,17 +106,10 @@ class SequenceLength:
     array(2, dtype=int32)
   """
 
-  source: str
-  max_length: int
-  cut_by: str | None = None
-
-  def __post_init__(self) -> None:
-    _check_length(self.max_length)
-
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.int32]:
-    """Counts the steps.
+    """Counts the steps; see `PaddedSequence`.
 
     Args:
       element: Has the sequence, [steps, d], and that which cuts it.
@@ -109,19 +117,47 @@ class SequenceLength:
 
     Returns:
       The number, from 1 (for an empty sequence, too) to max_length.
-
-    Raises:
-      ValueError: if an entry is missing or not a sequence, or the two are not
-        of one length.
     """
     del random
-    length = len(_steps(element, self.source, self.cut_by))
     # A mean over no step would not be a number.
-    return np.array(min(max(length, 1), self.max_length), np.int32)
+    length = max(len(self._steps(element)), 1)
+    return np.array(min(length, self.max_length), np.int32)
+
+
+class _OfScore:
+  """A view of a score, which is a single finite number."""
+
+  source: str
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes the label.
+
+    Args:
+      element: Has the score, a single number.
+      random: Not used.
+
+    Returns:
+      The label, of rank 0.
+
+    Raises:
+      ValueError: if the score is missing or not a single finite number.
+    """
+    del random
+    score = np.asarray(_element.value(element, self.source))
+    if score.size != 1 or not math.isfinite(score.item()):
+      raise ValueError(
+        f'Expected {self.source!r} to be a single finite number, got {score!r}.'
+      )
+    return self._label(float(score.item()))
+
+  def _label(self, score: float) -> npt.NDArray[Any]:
+    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class BinaryLabel:
+class BinaryLabel(_OfScore):
   """The sign of a score as a class, 0 or 1.
 
   The field has two conventions for a score of zero, which change the accuracy:
@@ -151,30 +187,13 @@ class BinaryLabel:
         f"Expected zero to be 'positive' or 'negative', got {self.zero!r}."
       )
 
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> npt.NDArray[np.int64]:
-    """Makes the label.
-
-    Args:
-      element: Has the score, a single number.
-      random: Not used.
-
-    Returns:
-      The class.
-
-    Raises:
-      ValueError: if the score is missing or not a single finite number.
-    """
-    del random
-    score = _score(element, self.source)
-    return np.array(
-      score >= 0 if self.zero == 'positive' else score > 0, np.int64
-    )
+  def _label(self, score: float) -> npt.NDArray[np.int64]:
+    is_one = score >= 0 if self.zero == 'positive' else score > 0
+    return np.array(is_one, np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
-class SevenClassLabel:
+class SevenClassLabel(_OfScore):
   """A score from -3 to 3 as one of seven classes, 3 for exactly zero.
 
   The classes, from 0 to 6: (-∞, -2), [-2, -1), [-1, 0), {0}, (0, 1], (1, 2] and
@@ -190,23 +209,7 @@ class SevenClassLabel:
 
   source: str = 'score'
 
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> npt.NDArray[np.int64]:
-    """Makes the label.
-
-    Args:
-      element: Has the score, a single number.
-      random: Not used.
-
-    Returns:
-      The class.
-
-    Raises:
-      ValueError: if the score is missing or not a single finite number.
-    """
-    del random
-    score = _score(element, self.source)
+  def _label(self, score: float) -> npt.NDArray[np.int64]:
     # Borders belong to the class nearer to zero, and zero is its own.
     passed = [score >= -2, score >= -1, score >= 0]
     passed += [score > 0, score > 1, score > 2]
@@ -214,7 +217,7 @@ class SevenClassLabel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class Score(_OfScore):
   """A score as it is stored, for regression.
 
   Attributes:
@@ -227,23 +230,8 @@ class Score:
 
   source: str = 'score'
 
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> npt.NDArray[np.float32]:
-    """Returns the score.
-
-    Args:
-      element: Has the score, a single number.
-      random: Not used.
-
-    Returns:
-      The score, of rank 0.
-
-    Raises:
-      ValueError: if the score is missing or not a single finite number.
-    """
-    del random
-    return np.array(_score(element, self.source), np.float32)
+  def _label(self, score: float) -> npt.NDArray[np.float32]:
+    return np.array(score, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,29 +280,6 @@ class Scaled:
     return stored / np.float32(self.divisor)
 
 
-def _check_length(max_length: int) -> None:
-  if max_length < 1:
-    raise ValueError(f'Expected a max_length of at least 1, got {max_length}.')
-
-
-def _steps(
-  element: sources.Element, source: str, cut_by: str | None
-) -> npt.NDArray[Any]:
-  """Returns the stored steps from the first that counts."""
-  steps = _sequence(element, source)
-  if cut_by is None:
-    return steps
-  other = _sequence(element, cut_by)
-  if len(other) != len(steps):
-    raise ValueError(
-      f'Expected {source!r} and {cut_by!r} to have the same number of steps, '
-      f'got {len(steps)} and {len(other)}. Only aligned sequences can be cut '
-      'together; use cut_by=None for others.'
-    )
-  # Of zeros only, argmax is 0, and nothing is cut.
-  return steps[np.argmax(other.any(axis=1)) :] if len(other) else steps
-
-
 def _sequence(element: sources.Element, name: str) -> npt.NDArray[Any]:
   sequence = np.asarray(_element.value(element, name))
   if sequence.ndim != 2:
@@ -323,12 +288,3 @@ def _sequence(element: sources.Element, name: str) -> npt.NDArray[Any]:
       f'{list(sequence.shape)}.'
     )
   return sequence
-
-
-def _score(element: sources.Element, source: str) -> float:
-  score = np.asarray(_element.value(element, source))
-  if score.size != 1 or not math.isfinite(score.item()):
-    raise ValueError(
-      f'Expected {source!r} to be a single finite number, got {score!r}.'
-    )
-  return float(score.item())

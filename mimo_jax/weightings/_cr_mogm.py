@@ -1,14 +1,18 @@
 """Correlation-reduced multi-objective gradient manipulation."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
-from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
+
+ScalarOrSchedule: TypeAlias = (
+  _arguments.Scalar | Callable[[jax.Array], _arguments.Scalar]
+)
 
 
 class CRMOGMState(NamedTuple):
@@ -20,8 +24,7 @@ class CRMOGMState(NamedTuple):
 
 
 def cr_mogm(
-  weighting: base.Weighting | None = None,
-  decay: _numerics.ScalarOrSchedule = 0.9,
+  weighting: base.Weighting | None = None, decay: ScalarOrSchedule = 0.9
 ) -> base.Weighting:
   """Correlation-reduced multi-objective gradient manipulation (CR-MOGM).
 
@@ -45,6 +48,10 @@ def cr_mogm(
     A `mimo_jax.Weighting` that needs what `weighting` needs; state carries the
     mean, the number of steps taken and the state of `weighting`.
 
+  Raises:
+    ValueError: if decay is not between 0 and 1, or weighting not a
+      `mimo_jax.Weighting`; when tracing, if its weights are not [K].
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -64,9 +71,14 @@ def cr_mogm(
     <https://papers.nips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html>`_,
     NeurIPS 2022.
   """
-  _arguments.check(
-    'cr_mogm', _arguments.or_schedule(_arguments.between(0, 1)), decay=decay
-  )
+  if not callable(decay):
+    _arguments.check_number(
+      'cr_mogm',
+      'decay',
+      decay,
+      lambda value: 0 <= value <= 1,
+      'in [0, 1], or a schedule',
+    )
   rule = _min_norm() if weighting is None else weighting
   if not isinstance(rule, base.Weighting):
     raise ValueError(
@@ -74,9 +86,9 @@ def cr_mogm(
       ' such as mimo_jax.weightings.mgda() (called).'
     )
 
-  def init(num_objectives: int, params: base.PyTree) -> CRMOGMState:
+  def init(num_objectives: int, params: base.PyTree = None) -> CRMOGMState:
     return CRMOGMState(
-      mean=jnp.zeros(num_objectives),
+      mean=jnp.zeros(num_objectives, jnp.result_type(float)),
       step=jnp.zeros((), jnp.int32),
       weighting=rule.init(num_objectives, params),
     )
@@ -92,12 +104,18 @@ def cr_mogm(
         f' {type(weights).__name__} of shape {shape}; expected weights of shape'
         f' ({observation.num_objectives},), one for each objective.'
       )
-    share = _numerics.value_at(decay, state.step)
+    share = decay(state.step) if callable(decay) else decay
     share = jnp.where(state.step == 0, 0, share)
     mean = share * state.mean + (1 - share) * weights
-    return mean, CRMOGMState(mean, state.step + 1, rule_state)
+    return mean.astype(observation.losses.dtype), CRMOGMState(
+      mean=mean.astype(state.mean.dtype),
+      step=state.step + 1,
+      weighting=rule_state,
+    )
 
-  return base.stateful(init, update, needs=rule.needs)
+  return base.stateful(
+    init, update, needs=rule.needs, extra_args=rule.extra_args
+  )
 
 
 def _min_norm() -> base.Weighting:

@@ -15,6 +15,9 @@ def fused_only() -> base.Weighting:
 
   Properties: simplex, linear_under_scaling, loss_scale_free.
 
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

@@ -1,5 +1,6 @@
 """Multi-objective gradient with double sampling."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -41,6 +42,12 @@ def modo(
     step_size: γ ≥ 0. Larger: the weights follow the batches faster.
     regularization: ρ ≥ 0. Larger: closer to equal weights.
 
+  Returns:
+    A `mimo_jax.Weighting`; state carries the weights.
+
+  Raises:
+    ValueError: if step_size or regularization is negative or not finite.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -58,22 +65,30 @@ def modo(
     Optimization, Generalization and Conflict-Avoidance
     <https://arxiv.org/abs/2305.20057>`_, NeurIPS 2023, Algorithm 1.
   """
-  _arguments.check(
-    'modo',
-    _arguments.at_least(0),
-    step_size=step_size,
-    regularization=regularization,
-  )
+  for name, value in (
+    ('step_size', step_size),
+    ('regularization', regularization),
+  ):
+    _arguments.check_number(
+      'modo', name, value, lambda value: 0 <= value < math.inf, 'at least 0'
+    )
 
-  def init(num_objectives: int) -> MoDoState:
-    return MoDoState(jnp.full(num_objectives, 1 / num_objectives, float))
+  def init(num_objectives: int, params: base.PyTree = None) -> MoDoState:
+    del params
+    dtype = jnp.result_type(float)
+    return MoDoState(jnp.full(num_objectives, 1 / num_objectives, dtype))
 
   def update(
     observation: base.Observation, state: MoDoState
   ) -> tuple[jax.Array, MoDoState]:
-    along = jnp.sum(observation.cross_gramian * state.shares[None, :], axis=1)
-    gradient = along + regularization * state.shares
-    weights = solvers.simplex_projection(state.shares - step_size * gradient)
-    return weights, MoDoState(weights)
+    weights = state.shares
+    along = jnp.sum(observation.cross_gramian * weights[None, :], axis=1)
+    gradient = along + regularization * weights
+    weights = solvers.simplex_projection(weights - step_size * gradient)
+    return weights.astype(observation.losses.dtype), MoDoState(
+      weights.astype(state.shares.dtype)
+    )
 
-  return base.stateful(init, update, needs='cross_gramian')
+  return base.stateful(
+    init, update, needs='losses', extra_args=('independent_updates',)
+  )

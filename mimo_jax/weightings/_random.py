@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from mimo_jax import _arguments
 from mimo_jax import base
@@ -30,6 +31,12 @@ def random(seed: int = 0) -> base.Weighting:
   Args:
     seed: whole number that all draws follow from.
 
+  Returns:
+    A `mimo_jax.Weighting`; its state carries the random key.
+
+  Raises:
+    ValueError: if `seed` is not a whole number.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -47,9 +54,16 @@ def random(seed: int = 0) -> base.Weighting:
     Weighting: A Litmus Test for Multi-Task Learning
     <https://arxiv.org/abs/2111.10603>`_, TMLR 2022.
   """
-  _arguments.check('random', _arguments.whole(), seed=seed)
+  _arguments.check_number(
+    'random',
+    'seed',
+    seed,
+    lambda value: np.issubdtype(np.asarray(value).dtype, np.integer),
+    'that is whole',
+  )
 
-  def init(_: int) -> RandomState:
+  def init(num_objectives: int, params: base.PyTree = None) -> RandomState:
+    del num_objectives, params
     return RandomState(key=jax.random.key(seed))
 
   def update(
@@ -57,7 +71,9 @@ def random(seed: int = 0) -> base.Weighting:
   ) -> tuple[jax.Array, RandomState]:
     losses = observation.losses
     key, draw = jax.random.split(state.key)
-    scores = jax.random.normal(draw, losses.shape, losses.dtype)
-    return jax.nn.softmax(scores), RandomState(key)
+    weights = jax.nn.softmax(
+      jax.random.normal(draw, losses.shape, losses.dtype)
+    )
+    return weights, RandomState(key=key)
 
   return base.stateful(init, update, needs='losses')

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from mimo_jax import _arguments
 from mimo_jax import base
 
 
@@ -25,6 +24,13 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     num_trimmed: b from 0 to (K − 1)/2. Larger: less is left of outliers. None
       is 1, or 0 for fewer than three objectives, where nothing would be left.
 
+  Returns:
+    A `mimo_jax.Weighting`; stateless.
+
+  Raises:
+    ValueError: if num_trimmed is negative; when tracing, if there are fewer
+      than 2b + 1 objectives.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -39,9 +45,10 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     Distributed Learning: Towards Optimal Statistical Rates
     <https://arxiv.org/abs/1803.01498>`_, ICML 2018.
   """
-  if num_trimmed is not None:
-    _arguments.check(
-      'trimmed_mean', _arguments.at_least(0), num_trimmed=num_trimmed
+  if num_trimmed is not None and num_trimmed < 0:
+    raise ValueError(
+      f'trimmed_mean was given num_trimmed={num_trimmed!r}; expected a number'
+      ' at least 0, or None.'
     )
 
   def weigh(observation: base.Observation) -> base.PyTree:
@@ -61,7 +68,8 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
       # K² comparisons an entry, in one pass, in place of a sort.
       rank = jnp.sum((other < one) | ((other == one) & tie), axis=1)
       kept = (rank >= trimmed) & (rank < size - trimmed)
-      return jnp.where(kept, 1 / (size - 2 * trimmed), 0)
+      weights = jnp.where(kept, 1 / (size - 2 * trimmed), 0)
+      return weights.astype(observation.losses.dtype)
 
     return jax.tree.map(weigh_leaf, observation.jacobian)
 

@@ -1,5 +1,6 @@
 """AV-MNIST made anew: every step against another computation, and damage."""
 
+import functools
 import gzip
 import re
 import shutil
@@ -10,12 +11,10 @@ import PIL.Image
 import pytest
 import soundfile
 
-from data_pipelines import sample_tree
-from data_pipelines import sources
-from data_pipelines.av_mnist import av_mnist_dataset_builder
 from data_pipelines.av_mnist import digits
 from data_pipelines.av_mnist import rebuild
-from data_pipelines.reading import _audit
+from data_pipelines.reading import audit
+from tests import clips
 
 COUNTS = {'train': 220, 'validation': 20, 'test': 60}
 INDICES = {
@@ -24,24 +23,20 @@ INDICES = {
   'test': range(5),
 }
 
-
-@pytest.fixture(scope='module')
-def sample(tmp_path_factory):
-  root = tmp_path_factory.mktemp('sample') / 'av_mnist'
-  sample_tree.write('av_mnist', root)
-  return root
+opened = functools.partial(clips.opened, 'av_mnist', config='rebuilt')
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory, sample):
-  folder = tmp_path_factory.mktemp('data')
-  opened(sample, folder)
-  return folder
+@pytest.fixture
+def sample(sample_of):
+  return sample_of('av_mnist')
 
 
-@pytest.fixture(scope='module')
-def stored(data_dir):
-  return {split: arrays_of(None, data_dir, split) for split in COUNTS}
+@pytest.fixture(name='stored')
+def stored_arrays(stored):
+  """Split -> name -> values of all elements, texts decoded."""
+  return {
+    split: stacked(stored('av_mnist', split, 'rebuilt')) for split in COUNTS
+  }
 
 
 @pytest.fixture(scope='module')
@@ -57,19 +52,11 @@ def broken(tmp_path, small):
   return shutil.copytree(small, tmp_path / 'broken')
 
 
-def opened(manual_dir, data_dir, split='train'):
-  return sources.open_source(
-    'av_mnist',
-    config='rebuilt',
-    split=split,
-    data_dir=data_dir,
-    manual_dir=manual_dir,
-  )
-
-
-def arrays_of(*arguments):
-  """All elements of `opened`, texts decoded."""
-  arrays = dict(sources.in_memory(opened(*arguments)).arrays)
+def stacked(elements):
+  arrays = {
+    name: np.stack([element[name] for element in elements])
+    for name in elements[0]
+  }
   names = [name.decode() for name in arrays['recording']]
   return {**arrays, 'recording': np.array(names)}
 
@@ -173,60 +160,30 @@ def test_equal_recordings_have_other_noise_in_each_picture(stored):
   assert not np.array_equal(arrays['audio'][one], arrays['audio'][other])
 
 
-def test_the_sample_can_be_learned_from_either_modality(stored):
-  """Nearest mean of the training rows, which is far from 0.1 by chance."""
-  label = stored['train']['label']
-  for name in ('image', 'audio'):
-    one, other = (
-      stored[split][name].reshape(COUNTS[split], -1)
-      for split in ('train', 'test')
-    )
-    means = np.stack([one[label == i].mean(0) for i in range(10)])
-    distance = np.square(other[:, None] - means).sum(-1)
-    assert np.mean(distance.argmin(1) == stored['test']['label']) > 0.9
-
-
 def test_a_second_preparation_gives_equal_values(sample, stored, tmp_path):
-  again = arrays_of(sample, tmp_path, 'validation')
+  again = stacked(opened(sample, tmp_path, 'validation'))
   assert again.keys() == stored['validation'].keys()
   for name, values in again.items():
     assert values.tobytes() == stored['validation'][name].tobytes()
-
-
-def test_both_configurations_prepare_from_one_folder(sample, data_dir):
-  published = sources.open_source(
-    'av_mnist',
-    config='multibench',
-    split='train',
-    data_dir=data_dir,
-    manual_dir=sample,
-  )
-  assert len(published) == COUNTS['train']
-  assert published[0].keys() == opened(None, data_dir)[0].keys() - {'recording'}
-
-
-def test_the_default_stays_the_published_one(tmp_path):
-  builder = av_mnist_dataset_builder.Builder(data_dir=tmp_path)
-  assert builder.builder_config.name == 'multibench'
-  assert 'vielzeuf2018centralnet' in builder.info.citation
+  # Both configurations prepare from one folder.
+  published = clips.opened('av_mnist', sample, tmp_path, 'validation')
+  assert published[0].keys() == again.keys() - {'recording'}
 
 
 # The steps.
 
 
-@pytest.mark.parametrize('share', [0.2, 0.25, 0.251, 0.6])
-def test_the_fewest_components_are_kept_that_hold_the_energy(
-  monkeypatch, share
-):
+def test_the_fewest_components_are_kept_that_hold_the_energy(monkeypatch):
   """Four axes with shares of 1/2, 1/4, 3/20 and 1/10, in shuffled columns."""
-  monkeypatch.setattr(rebuild, 'KEPT_ENERGY', share)
   scale = np.sqrt([0.15, 0.5, 0.1, 0.25])
   pictures = np.concatenate([np.diag(scale), -np.diag(scale)]) * 40 + 70
-  projection = rebuild.fit(pictures)
-  expected = [1] if share <= 0.5 else [1, 3]
-  kept = np.flatnonzero(np.abs(projection.components).max(axis=1) > 0.5)
-  assert kept.tolist() == expected
-  np.testing.assert_allclose(projection.mean, 70)
+  for share in (0.2, 0.25, 0.251, 0.6):
+    monkeypatch.setattr(rebuild, 'KEPT_ENERGY', share)
+    projection = rebuild.fit(pictures)
+    expected = [1] if share <= 0.5 else [1, 3]
+    kept = np.flatnonzero(np.abs(projection.components).max(axis=1) > 0.5)
+    assert kept.tolist() == expected, share
+    np.testing.assert_allclose(projection.mean, 70)
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch):
@@ -252,18 +209,18 @@ def test_equal_pictures_have_no_components():
     rebuild.fit(np.full((4, 9), 7))
 
 
-@pytest.mark.parametrize('decibels', [-5.0, 0.0, 12.0])
-def test_the_noise_has_the_stated_level_and_is_white(monkeypatch, decibels):
-  monkeypatch.setattr(rebuild, 'NOISE_DECIBELS', decibels)
+def test_the_noise_has_the_stated_level_and_is_white(monkeypatch):
   values = 0.3 * np.sin(np.arange(8000) * 0.4)
-  noise = rebuild.add_noise(values, np.random.RandomState(2)) - values
-  ratio = 10 * np.log10(np.mean(values**2) / np.mean(noise**2))
-  assert ratio == pytest.approx(decibels, abs=1e-6)
-  # Neighbours are uncorrelated and the four quarters of the band equal.
-  assert abs(np.corrcoef(noise[1:], noise[:-1])[0, 1]) < 0.05
-  power = np.abs(np.fft.rfft(noise)[1:]) ** 2
-  quarters = power.reshape(4, -1).sum(axis=1) / power.sum()
-  np.testing.assert_allclose(quarters, 0.25, atol=0.02)
+  for decibels in (-5.0, 0.0, 12.0):
+    monkeypatch.setattr(rebuild, 'NOISE_DECIBELS', decibels)
+    noise = rebuild.add_noise(values, np.random.RandomState(2)) - values
+    ratio = 10 * np.log10(np.mean(values**2) / np.mean(noise**2))
+    assert ratio == pytest.approx(decibels, abs=1e-6)
+    # Neighbours are uncorrelated and the four quarters of the band equal.
+    assert abs(np.corrcoef(noise[1:], noise[:-1])[0, 1]) < 0.05
+    power = np.abs(np.fft.rfft(noise)[1:]) ** 2
+    quarters = power.reshape(4, -1).sum(axis=1) / power.sum()
+    np.testing.assert_allclose(quarters, 0.25, atol=0.02)
 
 
 def test_recordings_of_a_digit_are_drawn_equally_often():
@@ -364,81 +321,50 @@ def test_hidden_files_are_no_recordings(broken):
   assert sum(len(p) for each in listed.values() for p in each.values()) == 200
 
 
-def test_a_wrong_folder_shows_the_tree_that_is_expected(tmp_path):
-  (tmp_path / 'manual' / 'other').mkdir(parents=True)
-  with pytest.raises(FileNotFoundError, match='train-images-idx3-ubyte'):
-    opened(tmp_path / 'absent', tmp_path / 'data')
-  with pytest.raises(FileNotFoundError) as caught:
-    opened(tmp_path / 'manual', tmp_path / 'data')
-  assert 'recordings/<digit>_<speaker>_<index>.wav' in str(caught.value)
-  assert 'Found: no file' in str(caught.value)
-
-
-def test_no_folder_of_recordings_shows_what_was_found(broken, tmp_path):
+def test_no_folder_of_recordings_shows_what_was_found(broken):
   (broken / 'recordings').rename(broken / 'wavs')
   with pytest.raises(FileNotFoundError, match='no folder recordings') as caught:
-    opened(broken, tmp_path / 'data')
+    digits.recordings(broken)
   assert 'mnist/t10k-images-idx3-ubyte.gz' in str(caught.value)
-  # Repaired, the same command works.
-  (broken / 'wavs').rename(broken / 'recordings')
-  assert len(opened(broken, tmp_path / 'data')) == 22
 
 
-def cut_packed(data):
-  return data[:-9]
+def unpacked(change):
+  """Damages what lies in the gzip."""
+  return lambda data: gzip.compress(change(gzip.decompress(data)))
 
 
-def cut_values(data):
-  return gzip.compress(gzip.decompress(data)[:-1])
+DAMAGES = [
+  (lambda data: data[:-9], 'truncated or damaged'),
+  (
+    lambda data: (
+      data[: len(data) // 2]
+      + bytes([data[len(data) // 2] ^ 255])
+      + data[len(data) // 2 + 1 :]
+    ),
+    'truncated or damaged',
+  ),
+  (unpacked(lambda data: data[:-1]), 'values; expected'),
+  (unpacked(lambda data: data + b'\0'), 'values; expected'),
+  (
+    unpacked(lambda data: b'\0\0\x0d' + data[3:]),
+    r'\[0, 0, 13, .\]; expected \[0, 0, 8, .\]',
+  ),
+  (unpacked(lambda data: data[:6]), 'begins with'),
+  (lambda _: b'', r'bytes \[\]'),
+  (lambda _: b'version https://git-lfs.github.com/spec/v1', 'git lfs pull'),
+]
 
 
-def lengthen(data):
-  return gzip.compress(gzip.decompress(data) + b'\0')
-
-
-def change_magic(data):
-  return gzip.compress(b'\0\0\x0d' + gzip.decompress(data)[3:])
-
-
-def cut_header(data):
-  return gzip.compress(gzip.decompress(data)[:6])
-
-
-def empty(data):
-  del data
-  return b''
-
-
-def flip_a_byte(data):
-  middle = len(data) // 2
-  return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
-
-
-def pointer(data):
-  del data
-  return b'version https://git-lfs.github.com/spec/v1\noid sha256:1\n'
-
-
-@pytest.mark.parametrize('kind', ['images', 'labels'])
-@pytest.mark.parametrize(
-  ('damage', 'message'),
-  [
-    (cut_packed, 'truncated or damaged'),
-    (flip_a_byte, 'truncated or damaged'),
-    (cut_values, 'values; expected'),
-    (lengthen, 'values; expected'),
-    (change_magic, r'\[0, 0, 13, .\]; expected \[0, 0, 8, .\]'),
-    (cut_header, 'begins with'),
-    (empty, r'bytes \[\]'),
-    (pointer, 'git lfs pull'),
-  ],
-)
-def test_damaged_files_of_mnist_are_named(broken, kind, damage, message):
-  (path,) = (broken / 'mnist').glob(f'train-{kind}-*')
-  path.write_bytes(damage(path.read_bytes()))
-  with pytest.raises(ValueError, match=message) as caught:
-    digits.read(broken, 'train')
-  assert str(path) in str(caught.value)
+def test_damaged_files_of_mnist_are_named(broken):
+  for kind in ('images', 'labels'):
+    (path,) = (broken / 'mnist').glob(f'train-{kind}-*')
+    whole = path.read_bytes()
+    for damage, message in DAMAGES:
+      path.write_bytes(damage(whole))
+      with pytest.raises(ValueError, match=message) as caught:
+        digits.read(broken, 'train')
+      assert str(path) in str(caught.value)
+    path.write_bytes(whole)
 
 
 def test_pictures_and_labels_of_two_parts_are_refused(broken):
@@ -460,16 +386,14 @@ def test_labels_that_are_no_digits_are_refused(broken):
     digits.read(broken, 'train')
 
 
-@pytest.mark.parametrize(
-  'name', ['12_george_3.wav', '1_george.wav', 'x_george_1.wav', '1-a-2.wav']
-)
-def test_a_recording_of_another_name_is_refused(broken, name):
-  (broken / 'recordings' / '1_george_11.wav').rename(
-    broken / 'recordings' / name
-  )
-  with pytest.raises(ValueError, match='no recording') as caught:
-    digits.recordings(broken)
-  assert name in str(caught.value) and '7_jackson_32' in str(caught.value)
+def test_a_recording_of_another_name_is_refused(broken):
+  before = broken / 'recordings' / '1_george_11.wav'
+  for name in ('12_george_3', '1_george', 'x_george_1', '1-a-2'):
+    after = before.rename(broken / 'recordings' / f'{name}.wav')
+    with pytest.raises(ValueError, match='no recording') as caught:
+      digits.recordings(broken)
+    assert name in str(caught.value) and '7_jackson_32' in str(caught.value)
+    after.rename(before)
 
 
 def test_a_split_without_a_digit_is_refused(broken):
@@ -494,8 +418,8 @@ def test_pictures_without_a_readable_recording_are_counted(
       soundfile.write(path, np.full(255, 0.1), 8000, subtype='PCM_16')
     else:
       path.write_bytes(path.read_bytes()[:-100])
-  left = arrays_of(broken, tmp_path / 'data', 'train')
-  rows = _audit.table(
+  left = stacked(opened(broken, tmp_path / 'data'))
+  rows = audit.table(
     tmp_path / 'data' / 'av_mnist' / 'rebuilt' / '1.0.0', 'train'
   )
   names = stored['train']['recording']

@@ -1,12 +1,7 @@
 """What all data sets of media share: decoding, splits, skipped items."""
 
 import fractions
-import hashlib
 import io
-import itertools
-import logging
-import threading
-from concurrent import futures
 
 import av
 import hypothesis
@@ -16,11 +11,10 @@ import PIL.Image
 import pytest
 import soundfile
 
-from data_pipelines.reading import _audio_visual
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _media
-from data_pipelines.reading import _splits
-from data_pipelines.samples import _sample
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import audit
+from data_pipelines.reading import media
+from data_pipelines.samples import tiny
 
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n'
 # Of the frames of the videos below, which a decoder gets right within 3.
@@ -43,9 +37,9 @@ def videos(tmp_path_factory):
   folder = tmp_path_factory.mktemp('videos')
   pictures = [np.full((48, 64, 3), level, np.uint8) for level in LEVELS]
   rate = fractions.Fraction(10)
-  tone = sine(1000, 3, _media.RATE).astype(np.float32)
-  _sample.write_video(folder / 'clip.flv', pictures, rate)
-  _sample.write_video(folder / 'clip.mp4', pictures, rate, tone)
+  tone = sine(1000, 3, media.RATE).astype(np.float32)
+  tiny.write_video(folder / 'clip.flv', pictures, rate)
+  tiny.write_video(folder / 'clip.mp4', pictures, rate, tone)
   with (
     av.open(str(folder / 'clip.mp4')) as source,
     av.open(
@@ -70,7 +64,7 @@ def levels(frames):
 
 
 def reason(function, *arguments):
-  with pytest.raises(_audit.SkipError) as caught:
+  with pytest.raises(audit.SkipError) as caught:
     function(*arguments)
   return caught.value.reason, caught.value.detail
 
@@ -81,23 +75,23 @@ def reason(function, *arguments):
 @pytest.mark.parametrize('rate', [8_000, 22_050, 44_100, 48_000])
 def test_resampling_keeps_pitch_and_level(tmp_path, rate):
   soundfile.write(tmp_path / 'a.wav', sine(1000, 2, rate), rate)
-  values = _media.read_wav(tmp_path / 'a.wav')
+  values = media.read_wav(tmp_path / 'a.wav')
   assert values.dtype == np.int16
-  assert len(values) == pytest.approx(2 * _media.RATE, abs=1)
+  assert len(values) == pytest.approx(2 * media.RATE, abs=1)
   # The same tone made at the wanted rate, except where the filter begins.
-  expected = sine(1000, 2, _media.RATE)[500:-500]
+  expected = sine(1000, 2, media.RATE)[500:-500]
   np.testing.assert_allclose(values[500:31500] / 2**15, expected, atol=2e-3)
 
 
 def test_a_tone_that_the_rate_cannot_hold_is_removed_not_folded(tmp_path):
   soundfile.write(tmp_path / 'a.wav', sine(12_000, 1, 48_000), 48_000)
-  values = _media.read_wav(tmp_path / 'a.wav')[500:-500] / 2**15
+  values = media.read_wav(tmp_path / 'a.wav')[500:-500] / 2**15
   assert np.abs(values).max() < 2e-3
 
 
 def test_another_rate_can_be_asked_for(tmp_path):
   soundfile.write(tmp_path / 'a.wav', sine(440, 1, 16_000), 16_000)
-  values = _media.read_wav(tmp_path / 'a.wav', 8_000)
+  values = media.read_wav(tmp_path / 'a.wav', 8_000)
   np.testing.assert_allclose(
     values[500:-500] / 2**15, sine(440, 1, 8_000)[500:-500], atol=2e-3
   )
@@ -106,27 +100,27 @@ def test_another_rate_can_be_asked_for(tmp_path):
 def test_samples_of_16_bits_are_kept_exactly(tmp_path):
   values = np.random.RandomState(0).randint(-(2**15), 2**15, 999)
   values = np.append(values, [2**15 - 1, -(2**15)]).astype(np.int16)
-  soundfile.write(tmp_path / 'a.wav', values, _media.RATE, subtype='PCM_16')
-  np.testing.assert_array_equal(_media.read_wav(tmp_path / 'a.wav'), values)
+  soundfile.write(tmp_path / 'a.wav', values, media.RATE, subtype='PCM_16')
+  np.testing.assert_array_equal(media.read_wav(tmp_path / 'a.wav'), values)
 
 
 def test_channels_are_averaged(tmp_path):
   stereo = np.array([[3000, 1000], [-200, 400], [0, 7]], np.int16)
-  soundfile.write(tmp_path / 'a.wav', stereo, _media.RATE, subtype='PCM_16')
+  soundfile.write(tmp_path / 'a.wav', stereo, media.RATE, subtype='PCM_16')
   # 3.5 is rounded to the even number.
-  assert _media.read_wav(tmp_path / 'a.wav').tolist() == [2000, 100, 4]
+  assert media.read_wav(tmp_path / 'a.wav').tolist() == [2000, 100, 4]
 
 
 def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path):
   loud = np.array([1.5, -1.5, 0.25], np.float32)
-  soundfile.write(tmp_path / 'a.wav', loud, _media.RATE, subtype='FLOAT')
-  stored = _media.read_wav(tmp_path / 'a.wav').tolist()
+  soundfile.write(tmp_path / 'a.wav', loud, media.RATE, subtype='FLOAT')
+  stored = media.read_wav(tmp_path / 'a.wav').tolist()
   assert stored == [2**15 - 1, -(2**15), 2**13]
 
 
 def test_silence_is_sound(tmp_path):
   soundfile.write(tmp_path / 'a.wav', np.zeros(50), 16_000, subtype='PCM_16')
-  assert _media.read_wav(tmp_path / 'a.wav').tolist() == [0] * 50
+  assert media.read_wav(tmp_path / 'a.wav').tolist() == [0] * 50
 
 
 @pytest.mark.parametrize('size', [0, 2**32 - 1])
@@ -136,13 +130,13 @@ def test_a_header_without_a_size_is_no_truncation(tmp_path, size):
   soundfile.write(path, sine(440, 1, 16_000), 16_000, subtype='PCM_16')
   data = path.read_bytes()
   path.write_bytes(data[:4] + size.to_bytes(4, 'little') + data[8:])
-  assert len(_media.read_wav(path)) == 16_000
+  assert len(media.read_wav(path)) == 16_000
 
 
 def test_the_sound_of_a_video_has_its_pitch_and_level(videos):
-  values = _media.read_sound(videos / 'clip.mp4') / 2**15
+  values = media.read_sound(videos / 'clip.mp4') / 2**15
   # The codec works in blocks of 1,024 and adds some at the ends.
-  assert len(values) == pytest.approx(3 * _media.RATE, abs=3 * 1024)
+  assert len(values) == pytest.approx(3 * media.RATE, abs=3 * 1024)
   middle = values[8_000:40_000]
   pitch = np.abs(np.fft.rfft(middle)).argmax() * 0.5
   assert pitch == pytest.approx(1000, abs=1)
@@ -163,7 +157,7 @@ def test_stereo_sound_of_a_video_is_averaged_and_resampled(tmp_path):
     frame.sample_rate = 44_100
     for each in (frame, None):
       container.mux(stream.encode(each))
-  values = _media.read_sound(tmp_path / 'a.mp4')[8_000:24_000] / 2**15
+  values = media.read_sound(tmp_path / 'a.mp4')[8_000:24_000] / 2**15
   amplitudes = np.abs(np.fft.rfft(values)) / len(values) * 2
   # One second: number k is k Hz. Each side counts one half.
   assert amplitudes[500] == pytest.approx(0.25, rel=0.05)
@@ -184,7 +178,7 @@ def test_frames_are_those_that_were_chosen(videos, name, numbers):
     seen.append((count, rate))
     return numbers
 
-  frames = _media.read_frames(videos / name, choose)
+  frames = media.read_frames(videos / name, choose)
   assert seen == [(30, 10.0)]
   np.testing.assert_allclose(
     levels(frames), [LEVELS[number] for number in numbers], atol=3
@@ -195,10 +189,10 @@ def test_frames_are_those_that_were_chosen(videos, name, numbers):
 def test_frames_are_stored_as_red_green_and_blue(tmp_path):
   colour = np.array([200, 40, 90])
   picture = np.broadcast_to(colour, (48, 64, 3)).astype(np.uint8)
-  _sample.write_video(tmp_path / 'a.flv', [picture], fractions.Fraction(10))
+  tiny.write_video(tmp_path / 'a.flv', [picture], fractions.Fraction(10))
   for data in (
-    *_media.read_frames(tmp_path / 'a.flv', _media.one_each_second),
-    _media.jpeg(picture),
+    *media.read_frames(tmp_path / 'a.flv', media.one_each_second),
+    media.jpeg(picture),
   ):
     stored = np.asarray(PIL.Image.open(io.BytesIO(data)), float)
     np.testing.assert_allclose(stored.mean(axis=(0, 1)), colour, atol=4)
@@ -217,7 +211,7 @@ def test_frames_are_stored_as_red_green_and_blue(tmp_path):
   ],
 )
 def test_the_first_frame_of_every_second(count, rate, expected):
-  assert _media.one_each_second(count, rate) == expected
+  assert media.one_each_second(count, rate) == expected
 
 
 @pytest.mark.parametrize(
@@ -235,25 +229,25 @@ def test_the_first_frame_of_every_second(count, rate, expected):
   ],
 )
 def test_ten_frames_at_half_seconds(count, rate, expected):
-  assert _media.ten_half_seconds(count, rate) == expected
+  assert media.ten_half_seconds(count, rate) == expected
 
 
 @hypothesis.given(st.integers(1, 2000), st.floats(0.5, 120))
 def test_all_frames_that_are_chosen_exist(count, rate):
-  places = _media.ten_half_seconds(count, rate)
+  places = media.ten_half_seconds(count, rate)
   assert len(places) == 10
-  each = _media.one_each_second(count, rate)
+  each = media.one_each_second(count, rate)
   assert each[0] == 0 and each == sorted(set(each))
   assert all(0 <= number < count for number in [*places, *each])
 
 
 def test_pictures_are_read_as_they_are_in_the_order_of_their_names(tmp_path):
   for number in (20, 3, 100):
-    data = _media.jpeg(np.full((8, 8, 3), number, np.uint8))
+    data = media.jpeg(np.full((8, 8, 3), number, np.uint8))
     (tmp_path / f'{number:05}.jpg').write_bytes(data)
   (tmp_path / '._00003.jpg').write_bytes(b'a companion that a Mac leaves')
   (tmp_path / 'notes.txt').write_text('x')
-  frames = _media.read_pictures(tmp_path)
+  frames = media.read_pictures(tmp_path)
   np.testing.assert_allclose(levels(frames), [3, 20, 100], atol=1)
   assert frames[1] == (tmp_path / '00020.jpg').read_bytes()
 
@@ -266,10 +260,10 @@ def cut(share):
 
 
 READERS = {
-  'clip.wav': _media.read_wav,
-  'clip.flv': lambda path: _media.read_frames(path, _media.one_each_second),
-  'clip.mp4': lambda path: _media.read_frames(path, _media.one_each_second),
-  'fast.mp4': _media.read_sound,
+  'clip.wav': media.read_wav,
+  'clip.flv': lambda path: media.read_frames(path, media.one_each_second),
+  'clip.mp4': lambda path: media.read_frames(path, media.one_each_second),
+  'fast.mp4': media.read_sound,
 }
 
 
@@ -305,7 +299,7 @@ def test_a_video_that_lost_its_end_is_truncated(videos, tmp_path):
   """Its head can be read and says how long it should be."""
   path = tmp_path / 'a.mp4'
   path.write_bytes(cut(0.5)((videos / 'fast.mp4').read_bytes()))
-  found, detail = reason(_media.read_frames, path, _media.one_each_second)
+  found, detail = reason(media.read_frames, path, media.one_each_second)
   assert found == 'corrupt' and 'of 3.0 s: truncated' in detail
 
 
@@ -314,17 +308,17 @@ def test_a_wav_that_lost_a_byte_is_truncated(tmp_path):
   soundfile.write(path, sine(440, 1, 16_000), 16_000)
   size = path.stat().st_size
   path.write_bytes(path.read_bytes()[:-1])
-  found, detail = reason(_media.read_wav, path)
+  found, detail = reason(media.read_wav, path)
   assert found == 'corrupt' and f'{size - 1} bytes of {size}' in detail
 
 
 def test_media_without_a_sample_a_frame_or_a_stream(videos, tmp_path):
   soundfile.write(tmp_path / 'a.wav', np.zeros(0), 16_000, subtype='PCM_16')
-  assert reason(_media.read_wav, tmp_path / 'a.wav')[0] == 'too_short'
-  assert reason(_media.read_sound, videos / 'clip.flv')[0] == 'no_audio'
+  assert reason(media.read_wav, tmp_path / 'a.wav')[0] == 'too_short'
+  assert reason(media.read_sound, videos / 'clip.flv')[0] == 'no_audio'
   soundfile.write(tmp_path / 'b.wav', sine(440, 1, 16_000), 16_000)
   found, _ = reason(
-    _media.read_frames, tmp_path / 'b.wav', _media.one_each_second
+    media.read_frames, tmp_path / 'b.wav', media.one_each_second
   )
   assert found == 'no_video'
 
@@ -361,20 +355,20 @@ def test_a_video_without_a_rate_or_a_frame_is_skipped(
   (tmp_path / 'a.flv').write_bytes(b'x')
   monkeypatch.setattr(av, 'open', lambda _: Streams(packets))
   found, detail = reason(
-    _media.read_frames, tmp_path / 'a.flv', _media.ten_half_seconds
+    media.read_frames, tmp_path / 'a.flv', media.ten_half_seconds
   )
   assert found == expected and 'has no frame' in detail
 
 
 def test_folders_of_pictures_that_cannot_be_read(tmp_path):
-  assert reason(_media.read_pictures, tmp_path / 'absent')[0] == 'missing'
-  assert reason(_media.read_pictures, tmp_path)[0] == 'missing'
+  assert reason(media.read_pictures, tmp_path / 'absent')[0] == 'missing'
+  assert reason(media.read_pictures, tmp_path)[0] == 'missing'
   path = tmp_path / '00000.jpg'
-  path.write_bytes(_media.jpeg(np.zeros((40, 40, 3), np.uint8))[:-60])
-  found, detail = reason(_media.read_pictures, tmp_path)
+  path.write_bytes(media.jpeg(np.zeros((40, 40, 3), np.uint8))[:-60])
+  found, detail = reason(media.read_pictures, tmp_path)
   assert found == 'corrupt' and str(path) in detail
   path.write_bytes(POINTER)
-  assert reason(_media.read_pictures, tmp_path)[0] == 'lfs_pointer'
+  assert reason(media.read_pictures, tmp_path)[0] == 'lfs_pointer'
 
 
 # What audio-visual data sets have in common.
@@ -382,32 +376,32 @@ def test_folders_of_pictures_that_cannot_be_read(tmp_path):
 
 def test_a_video_goes_before_its_pictures(videos, tmp_path):
   (tmp_path / 'pictures').mkdir()
-  data = _media.jpeg(np.full((8, 8, 3), 250, np.uint8))
+  data = media.jpeg(np.full((8, 8, 3), 250, np.uint8))
   (tmp_path / 'pictures' / '0.jpg').write_bytes(data)
 
   def read(video, pictures):
     return levels(
-      _audio_visual.read_frames(video, pictures, _media.one_each_second)
+      audio_visual.read_frames(video, pictures, media.one_each_second)
     )
 
   pictures = tmp_path / 'pictures'
   both = read(videos / 'clip.flv', pictures)
   np.testing.assert_allclose(both, [LEVELS[i] for i in (0, 10, 20)], atol=3)
   assert read(tmp_path / 'absent.flv', pictures) == [250]
-  with pytest.raises(_audit.SkipError, match=r'absent\.flv is not there'):
+  with pytest.raises(audit.SkipError, match=r'absent\.flv is not there'):
     read(tmp_path / 'absent.flv', tmp_path / 'absent')
 
 
 def test_the_first_path_that_exists(tmp_path):
   one, two, three = (tmp_path / name for name in ('one', 'two', 'three'))
-  assert _audio_visual.first_that_is(one, two) == one
+  assert audio_visual.first_that_is(one, two) == one
   three.write_text('x')
   two.mkdir()
-  assert _audio_visual.first_that_is(one, two, three) == two
+  assert audio_visual.first_that_is(one, two, three) == two
 
 
 def test_features_of_a_clip():
-  features = _audio_visual.features(['b', 'a'], ['clip_id'])
+  features = audio_visual.features(['b', 'a'], ['clip_id'])
   assert set(features) == {'audio', 'frames', 'label', 'clip_id'}
   assert features['label'].names == ['b', 'a']
   assert features['audio'].shape == (None,)
@@ -420,236 +414,10 @@ def test_features_of_a_clip():
 def test_pitch_and_hue_of_samples_tell_the_class():
   random = np.random.RandomState(0)
   for label, pitch in ((0, 200), (1, 200 * 30**0.5), (2, 6000)):
-    values = _sample.sound(label, 3, 1.0, random)
+    values = tiny.sound(label, 3, 1.0, random)
     assert np.abs(np.fft.rfft(values)).argmax() == pytest.approx(pitch, abs=1)
     # Red, green and blue, in this order.
-    colours = _sample.picture(label, 3, random).mean(axis=(0, 1))
+    colours = tiny.picture(label, 3, random).mean(axis=(0, 1))
     assert colours.argmax() == label
-  with_noise = _sample.picture(0, 3, random, height=6, width=10)
+  with_noise = tiny.picture(0, 3, random, height=6, width=10)
   assert with_noise.shape == (6, 10, 3) and with_noise.std(axis=(0, 1)).min()
-
-
-# Skipped items.
-
-
-def read_or_skip(key, item):
-  if item < 0:
-    raise _audit.SkipError(
-      'negative' if item > -9 else 'cold', f'{key}: {item}'
-    )
-  return {'value': 10 * item}
-
-
-def test_items_keep_their_order_and_the_skipped_ones_are_listed(
-  tmp_path, caplog
-):
-  items = {f'k{number}': number for number in range(200)}
-  items.update(k3=-1, k50=-20, k199=-2)
-  audit = _audit.Audit('toy', 'train', tmp_path, expected=201)
-  actual = list(_audit.examples(audit, items, read_or_skip))
-  kept = [item for item in items.values() if item >= 0]
-  assert actual == [
-    (number, {'value': 10 * item}) for number, item in enumerate(kept)
-  ]
-  assert _audit.table(tmp_path, 'train') == [
-    {'key': 'k3', 'reason': 'negative', 'detail': 'k3: -1'},
-    {'key': 'k50', 'reason': 'cold', 'detail': 'k50: -20'},
-    {'key': 'k199', 'reason': 'negative', 'detail': 'k199: -2'},
-  ]
-  (record,) = caplog.records
-  assert record.levelname == 'WARNING'
-  assert record.getMessage() == (
-    "toy: the split 'train' has 197 items; the published one has 201. Skipped:"
-    ' 1 cold, 2 negative; skipped-train.csv in the prepared folder lists them.'
-  )
-
-
-@pytest.mark.parametrize(
-  ('expected', 'level'), [(None, 'INFO'), (2, 'INFO'), (3, 'WARNING')]
-)
-def test_only_a_split_that_is_not_whole_is_warned_of(
-  tmp_path, caplog, expected, level
-):
-  caplog.set_level(logging.INFO)
-  audit = _audit.Audit('toy', 'test', tmp_path, expected)
-  list(_audit.examples(audit, {'a': 1, 'b': 2}, read_or_skip))
-  assert [record.levelname for record in caplog.records] == [level]
-
-
-def test_results_wait_for_those_before_them(tmp_path, monkeypatch):
-  """The first item is read last, and still is the first."""
-  monkeypatch.setattr('os.cpu_count', lambda: 2)
-  others = threading.Event()
-
-  def read(key, _):
-    if key == 'first':
-      assert others.wait(20)
-    else:
-      others.set()
-    return {'key': key}
-
-  audit = _audit.Audit('toy', 'train', tmp_path)
-  items = dict.fromkeys(['first', 'second', 'third'])
-  found = list(_audit.examples(audit, items, read))
-  assert [each['key'] for _, each in found] == list(items)
-
-
-@pytest.fixture
-def one_thread(monkeypatch):
-  """Items are read by one thread, four ahead; says when three are cancelled."""
-  monkeypatch.setattr('os.cpu_count', lambda: 1)
-  cancelled = threading.Event()
-  calls = []
-  cancel = futures.Future.cancel
-
-  def count(future):
-    cancel(future)
-    calls.append(future)
-    if len(calls) == 3:
-      cancelled.set()
-
-  monkeypatch.setattr(futures.Future, 'cancel', count)
-  return cancelled
-
-
-@pytest.mark.parametrize('error', [ZeroDivisionError, KeyboardInterrupt])
-def test_after_the_first_error_nothing_more_is_begun(
-  tmp_path, one_thread, error
-):
-  begun = []
-
-  def read(key, item):
-    begun.append(key)
-    if item == 2:
-      raise error
-    if item > 2:
-      # Begun before the error is seen; those after it are cancelled by then.
-      one_thread.wait(5)
-    return {'value': item}
-
-  audit = _audit.Audit('toy', 'train', tmp_path)
-  items = {f'k{number}': number for number in range(500)}
-  with pytest.raises(error):
-    list(_audit.examples(audit, items, read))
-  assert begun[:3] == ['k0', 'k1', 'k2'] and begun[3:] in ([], ['k3'])
-  assert not (tmp_path / 'skipped-train.csv').exists()
-
-
-def test_when_nobody_reads_on_nothing_more_is_begun(tmp_path, one_thread):
-  begun = []
-
-  def read(key, item):
-    begun.append(key)
-    if item:
-      one_thread.wait(5)
-    return {'value': item}
-
-  items = {f'k{number}': number for number in range(500)}
-  examples = _audit.examples(
-    _audit.Audit('toy', 'train', tmp_path), items, read
-  )
-  assert next(examples) == (0, {'value': 0})
-  examples.close()
-  assert begun in (['k0'], ['k0', 'k1'])
-
-
-def test_a_split_without_a_readable_item_is_an_error(tmp_path):
-  audit = _audit.Audit('toy', 'test', tmp_path)
-  with pytest.raises(ValueError, match=r"toy: .*'test'.*of 2 .*first: b: -3"):
-    list(_audit.examples(audit, {'b': -3, 'a': -4}, read_or_skip))
-  # What was wrong can be looked up.
-  assert [row['key'] for row in _audit.table(tmp_path, 'test')] == ['b', 'a']
-  with pytest.raises(
-    ValueError, match=r"'test'.* of 0 that were looked for\.$"
-  ):
-    list(_audit.examples(audit, {}, read_or_skip))
-
-
-def test_details_may_hold_commas_quotes_and_lines(tmp_path):
-  detail = 'a, "b"\nc;é'
-
-  def read(key, _):
-    if key == 'x':
-      raise _audit.SkipError('odd', detail)
-    return {}
-
-  audit = _audit.Audit('toy', 'test', tmp_path)
-  list(_audit.examples(audit, {'x': 0, 'y': 0}, read))
-  assert _audit.table(tmp_path, 'test')[0]['detail'] == detail
-
-
-# Splits by the hash of a group.
-
-
-@pytest.mark.parametrize(
-  ('group', 'bits'),
-  # The examples of the standard, FIPS 180, and a letter that is two bytes.
-  [
-    ('', 0xE3B0C442),
-    ('abc', 0xBA7816BF),
-    ('é', int(hashlib.sha256(b'\xc3\xa9').hexdigest()[:8], 16)),
-  ],
-)
-def test_the_place_of_a_group_never_changes(group, bits):
-  assert _splits.share(group) == bits / 2**32
-
-
-def test_places_of_groups_are_uniform():
-  places = np.sort([_splits.share(f'group {number}') for number in range(4000)])
-  assert places[0] >= 0 and places[-1] < 1
-  # Kolmogorov and Smirnov: above 1.63 / sqrt(n) by chance once in a hundred.
-  distance = np.abs(places - (np.arange(4000) + 0.5) / 4000).max()
-  assert distance < 1.63 / np.sqrt(4000)
-
-
-def groups_of(count):
-  return {f'item {i}': f'group {i // 3}' for i in range(count)}
-
-
-def test_no_group_is_in_two_parts_and_no_item_is_lost():
-  groups = groups_of(3000)
-  parts = _splits.split(groups, {'validation': 0.1, 'test': 0.25})
-  assert list(parts) == ['train', 'validation', 'test']
-  assert sorted(itertools.chain(*parts.values())) == sorted(groups)
-  owners = {
-    name: {groups[item] for item in items} for name, items in parts.items()
-  }
-  assert sum(len(each) for each in owners.values()) == len(
-    set.union(*owners.values())
-  )
-  sizes = {name: len(each) / 1000 for name, each in owners.items()}
-  expected = {'train': 0.65, 'validation': 0.1, 'test': 0.25}
-  assert sizes == pytest.approx(expected, abs=0.05)
-  for items in parts.values():
-    assert items == [item for item in groups if item in set(items)]
-
-
-def test_what_is_missing_moves_no_other_item():
-  parts = {'validation': 0.2, 'test': 0.2}
-  groups = groups_of(300)
-  whole = _splits.split(groups, parts)
-  fewer = {item: groups[item] for item in list(groups)[::-2]}
-  for name, items in _splits.split(fewer, parts).items():
-    assert items and set(items) <= set(whole[name])
-
-
-def test_a_part_is_the_same_whatever_parts_come_after_it():
-  groups = groups_of(900)
-  one = _splits.split(groups, {'validation': 0.1})
-  two = _splits.split(groups, {'validation': 0.1, 'test': 0.1})
-  assert one['validation'] == two['validation']
-  assert set(two['train']) | set(two['test']) == set(one['train'])
-
-
-def test_another_salt_gives_other_parts():
-  groups = groups_of(900)
-  one, two = (
-    _splits.split(groups, {'test': 0.5}, salt)['test'] for salt in ('', 'x')
-  )
-  assert one != two
-  assert (
-    two
-    == _splits.split(
-      {item: f'x{group}' for item, group in groups.items()}, {'test': 0.5}
-    )['test']
-  )

@@ -509,7 +509,7 @@ def test_inputs_that_are_no_sequences_are_refused(name, key):
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'pooling': 'max'}, "pooling='max'; expected 'last', 'first' or 'mean'"),
+    ({'pooling': 'max'}, "pooling='max': expected 'last', 'first' or 'mean'"),
     ({'num_heads': 5}, 'width=12 is no multiple of num_heads=5'),
   ],
 )

@@ -538,7 +538,7 @@ def test_a_fusion_of_ones_own_may_have_shares():
 
 
 def test_unknown_heads_are_refused(key):
-  with pytest.raises(ValueError, match="heads='none'; expected 'auxiliary'"):
+  with pytest.raises(ValueError, match="heads='none': expected one of"):
     model_of(heads='none').init(key, batch_of())
 
 

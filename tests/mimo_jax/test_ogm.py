@@ -498,7 +498,7 @@ def test_mistakes_are_named(factory, given, message):
   ('given', 'message'),
   [
     ({'noise': -1.0}, 'noise=-1.0; expected a number at least 0'),
-    ({'seed': 0.5}, 'seed=0.5; expected a whole number'),
+    ({'seed': 0.5}, 'seed=0.5; expected a number that is whole'),
   ],
 )
 def test_mistakes_of_the_noise_are_named(given, message):

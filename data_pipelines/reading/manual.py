@@ -11,16 +11,15 @@ ORIGIN = 'prepared_from.txt'
 """The file, beside prepared data, with the name of the user's folder."""
 
 
-def folder(builder: Any, dl_manager: Any, tree: str) -> pathlib.Path:
-  """The folder that the user named, or TFDS's place for one.
+def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
+  """Returns the folder that the user named, or TFDS's place for one.
 
   Its name is written beside the data that are being prepared, and gets its
   final place with them, so that no prepared data set is without it.
 
   Args:
     builder: TFDS's, with `MANUAL_DOWNLOAD_INSTRUCTIONS`, while it prepares.
-    dl_manager: the builder's.
-    tree: what should lie there, for the error.
+    dl_manager: The builder's.
 
   Returns:
     A folder that is not empty.
@@ -33,7 +32,8 @@ def folder(builder: Any, dl_manager: Any, tree: str) -> pathlib.Path:
   except AssertionError as error:
     first_line = str(error).split(' Create it')[0]
     raise FileNotFoundError(
-      f'{first_line} Name the folder as manual_dir. Expected in it:\n{tree}'
+      f'{first_line} Name the folder as manual_dir.'
+      f' {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
     ) from error
   (pathlib.Path(builder.data_path) / ORIGIN).write_text(f'{root.resolve()}\n')
   return root
@@ -43,6 +43,26 @@ def is_pointer(path: pathlib.Path) -> bool:
   """Whether a file is what Git leaves before Git LFS has downloaded it."""
   with path.open('rb') as stream:
     return stream.read(len(_LFS)) == _LFS
+
+
+def check_file(path: pathlib.Path) -> pathlib.Path:
+  """Returns the path of a file that is no pointer of Git LFS.
+
+  Args:
+    path: A file that is there.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: if it is a pointer.
+  """
+  if is_pointer(path):
+    raise ValueError(
+      f'{path} is a pointer of Git LFS, not the file. Fetch it with: git lfs'
+      ' pull'
+    )
+  return path
 
 
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
@@ -71,12 +91,7 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
   for name in names:
     path = root / name
     if path.is_file():
-      if is_pointer(path):
-        raise ValueError(
-          f'{path} is a pointer of Git LFS, not the file. Fetch it with: git'
-          ' lfs pull'
-        )
-      return path
+      return check_file(path)
   raise FileNotFoundError(
     f'{root} has no {" or ".join(names)}. Expected:\n{tree}\nFound:'
     f' {found(root)}'

@@ -1,6 +1,5 @@
-"""What the audio-visual data sets have in common: features of an element."""
+"""Clips of sound and pictures: their features, and where their frames are."""
 
-import importlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,27 +7,24 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import _extra
-from data_pipelines.reading import _media
+from data_pipelines.reading import media
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
-
-  # TFDS needs it without saying so, and fails only when it first does.
-  importlib.import_module('importlib_resources')
 
 
 def features(
   classes: Sequence[str], texts: Sequence[str], **others: Any
 ) -> tfds.features.FeaturesDict:
-  """The features of a clip.
+  """Describes what is stored of a clip.
 
   Args:
-    classes: names of the classes; a label is a number into them.
-    texts: names of entries that are text.
-    **others: further features.
+    classes: Names of the classes; a label is a number into them.
+    texts: Names of entries that are text.
+    **others: Further features.
 
   Returns:
-    `audio` [n] int16, mono, `_media.RATE` samples a second; `frames` [t], the
+    `audio` [n] int16, mono, `media.RATE` samples a second; `frames` [t], the
     bytes of a JPEG each; `label`; and what was asked for.
   """
   return tfds.features.FeaturesDict(
@@ -48,19 +44,19 @@ def features(
 
 
 def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
-  """The first of several paths that exists, or else the first of all."""
+  """Returns the first of several paths that exists, or else the first."""
   return next((path for path in paths if path.exists()), paths[0])
 
 
 def read_frames(
-  video: pathlib.Path, pictures: pathlib.Path, choose: Any
+  video: pathlib.Path, pictures: pathlib.Path, choose: media.Choose
 ) -> list[bytes]:
-  """Frames of a video, or those that somebody has extracted from it.
+  """Reads frames of a video, or those that somebody has extracted from it.
 
   Args:
-    video: the video; taken if it is there.
-    pictures: a folder of JPEG files; taken otherwise.
-    choose: see `_media.read_frames`.
+    video: The video; taken if it is there.
+    pictures: A folder of JPEG files; taken otherwise.
+    choose: Which frames of the video; see `media.read_frames`.
 
   Returns:
     JPEG bytes of each.
@@ -69,5 +65,5 @@ def read_frames(
     SkipError: if neither can be read.
   """
   if pictures.is_dir() and not video.exists():
-    return _media.read_pictures(pictures)
-  return _media.read_frames(video, choose)
+    return media.read_pictures(pictures)
+  return media.read_frames(video, choose)

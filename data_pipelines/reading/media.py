@@ -1,27 +1,31 @@
 """Decodes what users have on disk: WAV files, videos, folders of pictures.
 
 Audio becomes int16, mono, at one rate; pictures become JPEG bytes. Whatever
-cannot be read is an `_audit.SkipError`, with its reason.
+cannot be read is an `audit.SkipError`, with its reason.
 """
 
 import contextlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _manual
+from data_pipelines import _pictures
+from data_pipelines.reading import audit
+from data_pipelines.reading import manual
 
 with _extra.data_extra():
   import av
   import PIL.Image
   import soundfile
   import soxr
+
+Choose: TypeAlias = Callable[[int, float], Sequence[int]]
+"""(Number of frames, frames a second) to the numbers of frames to keep."""
 
 RATE = 16_000
 """Samples a second of stored audio."""
@@ -36,11 +40,11 @@ _LOST_SHARE = 0.25
 def check(path: pathlib.Path) -> pathlib.Path:
   """Returns the path of a file that is there, not empty and no pointer."""
   if not path.is_file():
-    raise _audit.SkipError('missing', f'{path} is not there')
+    raise audit.SkipError('missing', f'{path} is not there')
   if path.stat().st_size == 0:
-    raise _audit.SkipError('corrupt', f'{path} is empty')
-  if _manual.is_pointer(path):
-    raise _audit.SkipError('lfs_pointer', f'{path} is a pointer of Git LFS')
+    raise audit.SkipError('corrupt', f'{path} is empty')
+  if manual.is_pointer(path):
+    raise audit.SkipError('lfs_pointer', f'{path} is a pointer of Git LFS')
   return path
 
 
@@ -64,14 +68,14 @@ def read_wav(path: pathlib.Path, rate: int = RATE) -> npt.NDArray[np.int16]:
   declared = int.from_bytes(riff[4:], 'little') + 8
   # Some writers leave 0 or 2³² - 1 there when they cannot seek.
   if riff[:4] == b'RIFF' and path.stat().st_size < declared < 2**32 - 8:
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'corrupt',
       f'{path} has {path.stat().st_size} bytes of {declared}: truncated',
     )
   try:
     values, own = soundfile.read(path, dtype='float32', always_2d=True)
   except soundfile.LibsndfileError as error:
-    raise _audit.SkipError('corrupt', f'{path}: {error}') from error
+    raise audit.SkipError('corrupt', f'{path}: {error}') from error
   return _stored(values.mean(axis=1), own, path, rate)
 
 
@@ -90,7 +94,7 @@ def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
   blocks = []
   with _opened(path) as container:
     if not container.streams.audio:
-      raise _audit.SkipError('no_audio', f'{path} has no sound')
+      raise audit.SkipError('no_audio', f'{path} has no sound')
     stream = container.streams.audio[0]
     # Planar float: [channels, samples], whatever the codec's own format.
     resampler = av.AudioResampler(format='fltp')
@@ -98,13 +102,11 @@ def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
       blocks += [each.to_ndarray() for each in resampler.resample(frame)]
     rate = stream.rate
   if not blocks:
-    raise _audit.SkipError('too_short', f'{path} has no sample')
+    raise audit.SkipError('too_short', f'{path} has no sample')
   return _stored(np.concatenate(blocks, axis=1).mean(axis=0), rate, path)
 
 
-def read_frames(
-  path: pathlib.Path, choose: Callable[[int, float], Sequence[int]]
-) -> list[bytes]:
+def read_frames(path: pathlib.Path, choose: Choose) -> list[bytes]:
   """Reads some frames of a video.
 
   Args:
@@ -120,18 +122,18 @@ def read_frames(
   """
   with _opened(path) as container:
     if not container.streams.video:
-      raise _audit.SkipError('no_video', f'{path} has no picture')
+      raise audit.SkipError('no_video', f'{path} has no picture')
     stream = container.streams.video[0]
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     count = sum(packet.size > 0 for packet in container.demux(stream))
     declared = _declared_seconds(container, stream)
   if count == 0:
-    raise _audit.SkipError('too_short', f'{path} has no frame')
+    raise audit.SkipError('too_short', f'{path} has no frame')
   if rate <= 0:
-    raise _audit.SkipError('corrupt', f'{path} has no frame rate')
+    raise audit.SkipError('corrupt', f'{path} has no frame rate')
   lost = declared - count / rate
   if lost > min(_LOST_SECONDS, _LOST_SHARE * declared):
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'corrupt',
       f'{path} has {count / rate:.1f} s of {declared:.1f} s: truncated',
     )
@@ -145,7 +147,7 @@ def read_frames(
       if len(kept) == len(wanted):
         break
   if len(kept) < len(wanted):
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'corrupt', f'{path} has {count} frames, of which not all decode'
     )
   return [kept[number] for number in numbers]
@@ -165,14 +167,14 @@ def read_pictures(folder: pathlib.Path) -> list[bytes]:
   """
   paths = sorted(folder.glob('[!.]*.jpg')) if folder.is_dir() else []
   if not paths:
-    raise _audit.SkipError('missing', f'{folder} has no .jpg file')
+    raise audit.SkipError('missing', f'{folder} has no .jpg file')
   pictures = []
   for path in paths:
     data = check(path).read_bytes()
     try:
-      PIL.Image.open(io.BytesIO(data)).load()
+      _pictures.opened(data).load()
     except OSError as error:
-      raise _audit.SkipError('corrupt', f'{path}: {error}') from error
+      raise audit.SkipError('corrupt', f'{path}: {error}') from error
     pictures.append(data)
   return pictures
 
@@ -239,7 +241,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     with av.open(str(path)) as container:
       yield container
   except av.FFmpegError as error:
-    raise _audit.SkipError('corrupt', f'{path}: {error}') from error
+    raise audit.SkipError('corrupt', f'{path}: {error}') from error
 
 
 def _declared_seconds(container: Any, stream: Any) -> float:
@@ -257,7 +259,7 @@ def _stored(
 ) -> npt.NDArray[np.int16]:
   """Samples in [-1, 1] as they are stored."""
   if len(values) == 0:
-    raise _audit.SkipError('too_short', f'{path} has no sample')
+    raise audit.SkipError('too_short', f'{path} has no sample')
   if rate != wanted:
     values = soxr.resample(values, rate, wanted)
   return np.round(values * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
-from data_pipelines.reading import _manual
+from data_pipelines.reading import manual
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -107,7 +107,7 @@ def _check_origin(
   prepared: pathlib.Path, manual_dir: str | os.PathLike[str] | None
 ) -> None:
   """A sample that was prepared must not pass for the data that are meant."""
-  origin = prepared / _manual.ORIGIN
+  origin = prepared / manual.ORIGIN
   if manual_dir is None or not origin.exists():
     return
   theirs, ours = origin.read_text().strip(), pathlib.Path(manual_dir).resolve()

@@ -1,7 +1,6 @@
 """Sequences of features of vision, sound and text: one form for all sources."""
 
 import collections
-import importlib
 import logging
 import pathlib
 import re
@@ -12,14 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _pickles
+from data_pipelines.reading import audit
+from data_pipelines.reading import pickles
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
-
-  # TFDS needs it without saying so, and fails only when it first does.
-  importlib.import_module('importlib_resources')
 
 MODALITIES = ('vision', 'audio', 'text')
 # Our names of the splits, and those of the published pickles.
@@ -120,21 +116,21 @@ def element(
     try:
       stored[name] = np.asarray(sequences[name], np.float32)
     except (TypeError, ValueError) as error:
-      raise _audit.SkipError('corrupt', f'{where}, {name}: {error}') from error
+      raise audit.SkipError('corrupt', f'{where}, {name}: {error}') from error
   if not stored['text'].any():
-    raise _audit.SkipError('empty_text', f'{where}: all of the text is zero')
+    raise audit.SkipError('empty_text', f'{where}: all of the text is zero')
   for name, values in stored.items():
     if values.size == 0:
-      raise _audit.SkipError('too_short', f'{where}: {name} has no step')
+      raise audit.SkipError('too_short', f'{where}: {name} has no step')
     if values.ndim != 2 or values.shape[1] != widths[name]:
-      raise _audit.SkipError(
+      raise audit.SkipError(
         'corrupt',
         f'{where}: {name} has the shape {values.shape}; expected'
         f' (steps, {widths[name]})',
       )
   lengths = {name: len(values) for name, values in stored.items()}
   if aligned and len(set(lengths.values())) > 1:
-    raise _audit.SkipError('lengths_differ', f'{where} has the steps {lengths}')
+    raise audit.SkipError('lengths_differ', f'{where} has the steps {lengths}')
   return stored
 
 
@@ -164,9 +160,7 @@ def read_packed(
   Raises:
     ValueError: if the file is damaged or laid out in another way.
   """
-  content = _pickles.check_keys(
-    _pickles.load(path), _SPLITS.values(), str(path)
-  )
+  content = pickles.check_keys(pickles.load(path), _SPLITS.values(), str(path))
   parts = {
     split: _part(content[published], label_names, f'{path}, {published}')
     for split, published in _SPLITS.items()
@@ -182,7 +176,7 @@ def read_packed(
 
 
 def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
-  content = _pickles.check_keys(content, (*MODALITIES, 'id'), where)
+  content = pickles.check_keys(content, (*MODALITIES, 'id'), where)
   chosen = next((name for name in label_names if name in content), None)
   if chosen is None:
     raise ValueError(

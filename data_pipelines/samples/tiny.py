@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
-from data_pipelines.reading import _media
+from data_pipelines.reading import media
 
 with _extra.data_extra():
   import av
@@ -24,7 +24,7 @@ def sound(
   num_classes: int,
   seconds: float,
   random: np.random.RandomState,
-  rate: int = _media.RATE,
+  rate: int = media.RATE,
 ) -> npt.NDArray[np.float32]:
   """A tone whose pitch tells the class, in noise of half its strength.
 
@@ -72,7 +72,7 @@ def picture(
 def write_wav(
   path: pathlib.Path,
   values: npt.NDArray[np.float32],
-  rate: int = _media.RATE,
+  rate: int = media.RATE,
 ) -> None:
   """Writes a WAV file of 16 bits."""
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def write_wav(
 def write_jpeg(path: pathlib.Path, values: npt.NDArray[np.uint8]) -> None:
   """Writes a JPEG file."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(_media.jpeg(values))
+  path.write_bytes(media.jpeg(values))
 
 
 def write_video(
@@ -97,7 +97,7 @@ def write_video(
     path: ends in .flv or .mp4.
     pictures: the frames.
     rate: frames a second.
-    values: its sound at `_media.RATE`, for .mp4; None for none.
+    values: its sound at `media.RATE`, for .mp4; None for none.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), 'w') as container:
@@ -106,12 +106,12 @@ def write_video(
     video.pix_fmt = 'yuv420p'
     streams = [(video, _pictures(pictures))]
     if values is not None:
-      audio: Any = container.add_stream('aac', rate=_media.RATE)
+      audio: Any = container.add_stream('aac', rate=media.RATE)
       audio.layout = 'mono'
       # A sample is to be small; FFmpeg's own choice is three times as much.
       audio.bit_rate = 24_000
       frame = av.AudioFrame.from_ndarray(values[None], 'fltp', 'mono')
-      frame.sample_rate = _media.RATE
+      frame.sample_rate = media.RATE
       streams.append((audio, [frame]))
     for stream, frames in streams:
       for each in [*frames, None]:

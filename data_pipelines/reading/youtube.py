@@ -1,21 +1,23 @@
 """Clips that are named by a YouTube video and the second where they begin."""
 
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.reading import _audio_visual
-from data_pipelines.reading import _audit
-from data_pipelines.reading import _media
-from data_pipelines.reading import _repeats
-from data_pipelines.reading import _splits
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import audit
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
+from data_pipelines.reading import splitting
 
 # Of the videos in the training part.
 _VALIDATION = 0.1
-# A YouTube id may have underscores itself; its length tells where it ends.
-_NAME = re.compile(r'([A-Za-z0-9_-]{11})_(\d+)(?:_\d+)?')
+_ID = '[A-Za-z0-9_-]{11}'
+# An id may have underscores itself; its length tells where it ends.
+_NAME = re.compile(rf'({_ID})_([0-9]{{1,9}})(?:_[0-9]+)?')
 # The field's loaders drop clips with no more frames than these.
 _TOO_FEW = 3
 
@@ -39,7 +41,7 @@ class Listed(NamedTuple):
   label: int
 
 
-Items = dict[str, Listed | _audit.SkipError]
+Items = dict[str, Listed | audit.SkipError]
 
 
 class Media(NamedTuple):
@@ -49,6 +51,30 @@ class Media(NamedTuple):
   sounds: Mapping[Clip, pathlib.Path]
   videos: Mapping[Clip, pathlib.Path]
   pictures: Mapping[Clip, pathlib.Path]
+
+
+def check_video(name: str) -> str:
+  """Checks the id of a video, of which names of files are made.
+
+  Args:
+    name: As a list has it.
+
+  Returns:
+    The id; no path but the name of a file can come of it.
+
+  Raises:
+    ValueError: if it is no id.
+
+  Examples:
+    >>> check_video('../../x')
+    Traceback (most recent call last):
+    ValueError: '../../x' is no YouTube id, of 11 letters, digits, _ and -.
+  """
+  if not re.fullmatch(_ID, name):
+    raise ValueError(
+      f'{name!r} is no YouTube id, of 11 letters, digits, _ and -.'
+    )
+  return name
 
 
 def clip(name: str) -> Clip:
@@ -83,7 +109,7 @@ def find(root: pathlib.Path) -> Media:
   """Finds the files of clips by their names, in whatever folder they lie.
 
   Args:
-    root: where to look: there and in all folders below.
+    root: Where to look: there and in all folders below.
 
   Returns:
     The WAV files, the videos (.mp4), and the folders that are named as a clip,
@@ -115,97 +141,98 @@ def find(root: pathlib.Path) -> Media:
 
 
 def splits(
-  train: Sequence[tuple[str, Listed | _audit.SkipError]],
-  test: Sequence[tuple[str, Listed | _audit.SkipError]],
-) -> dict[str, Items]:
+  train: Sequence[tuple[str, Listed | audit.SkipError]],
+  test: Sequence[tuple[str, Listed | audit.SkipError]],
+  published: Mapping[str, int] | None,
+) -> tuple[dict[str, Items], dict[str, int | None]]:
   """Carves `validation` from the training clips, and no video is in two splits.
 
   Args:
     train: (name of the clip, what to read or why not) of the training list.
-    test: the same of the test list.
+    test: The same of the test list.
+    published: How many clips the two published lists have, if they are those.
 
   Returns:
     Split -> key -> what to read, or why not. A tenth of the videos of `train`
     is `validation`; training clips of videos that are in `test`, and repeated
-    ones, are among those not to read.
+    ones, are among those not to read. And split -> how many clips it should
+    have, None where nobody says.
   """
 
   def video(key: str) -> str:
     return clip(key.partition(' ')[0]).video
 
-  parts = _repeats.without_repeats({'train': train, 'test': test}, video)
-  divided = _splits.split(
+  parts = splitting.without_repeats({'train': train, 'test': test}, video)
+  divided = splitting.split(
     {key: video(key) for key in parts['train']}, {'validation': _VALIDATION}
   )
+  items = {
+    part: {key: parts['train'][key] for key in keys}
+    for part, keys in divided.items()
+  }
+  items['test'] = parts['test']
+  expected: dict[str, int | None] = dict.fromkeys(items)
+  if published:
+    carved = sum(isinstance(i, Listed) for i in items['validation'].values())
+    expected['train'] = published['train'] - carved
+    expected['test'] = published['test']
+  return items, expected
+
+
+def parts(
+  root: pathlib.Path,
+  items: Mapping[str, Items],
+  expected: Mapping[str, int | None],
+  choose: media.Choose,
+) -> dict[str, builder.Part]:
+  """Tells a builder how to read the splits.
+
+  Args:
+    root: The folder in which the media lie.
+    items: Split -> key -> what to read, or why not.
+    expected: Split -> how many clips it should have.
+    choose: Which frames of a video to keep; see `media.read_frames`.
+
+  Returns:
+    Split -> how it is read.
+  """
+  read = functools.partial(_example, find(root), choose)
   return {
-    **{
-      part: {key: parts['train'][key] for key in keys}
-      for part, keys in divided.items()
-    },
-    'test': parts['test'],
+    split: builder.Part(listed, read, expected[split])
+    for split, listed in items.items()
   }
 
 
-def expected(
-  parts: Mapping[str, Items], train: int, test: int
-) -> dict[str, int | None]:
-  """How many clips each split should have.
-
-  Args:
-    parts: what `splits` returned.
-    train: clips of the published training list, `validation` among them.
-    test: clips of the published test list.
-
-  Returns:
-    Split -> number, None for `validation`.
-  """
-  validation = sum(
-    isinstance(item, Listed) for item in parts['validation'].values()
-  )
-  return {'train': train - validation, 'validation': None, 'test': test}
-
-
-def example(
-  media: Media,
-  item: Listed | _audit.SkipError,
-  choose: Callable[[int, float], Sequence[int]],
+def _example(
+  found: Media, choose: media.Choose, key: str, item: Listed | audit.SkipError
 ) -> dict[str, Any]:
-  """Reads one clip.
+  """Reads a clip: `audio` and `frames`, `label` and `clip_id`.
 
-  Args:
-    media: where the files are.
-    item: what to read, or why not.
-    choose: which frames of a video to keep, see `_media.read_frames`.
-
-  Returns:
-    `audio` of the WAV file or, without one, of the video; `frames` of the
-    video or, without one, the pictures; `label` and `clip_id`.
-
-  Raises:
-    SkipError: `item`, if it is one; or if a file is missing or damaged, or
-      there is no sample or no more than three frames.
+  The sound is that of the WAV file or, without one, of the video; frames are
+  those of the video or, without one, the pictures.
   """
-  if isinstance(item, _audit.SkipError):
+  del key  # The item has the name, in one spelling.
+  if isinstance(item, audit.SkipError):
     raise item
   one = item.clip
-  if one not in media.videos and not (
-    one in media.sounds and one in media.pictures
+  if one not in found.videos and not (
+    one in found.sounds and one in found.pictures
   ):
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'missing',
-      f'{media.root} has no video {one.name}.mp4, nor both {one.name}.wav and a'
+      f'{found.root} has no video {one.name}.mp4, nor both {one.name}.wav and a'
       f' folder {one.name} of pictures',
     )
-  if one in media.sounds:
-    audio = _media.read_wav(media.sounds[one])
+  if one in found.sounds:
+    audio = media.read_wav(found.sounds[one])
   else:
-    audio = _media.read_sound(media.videos[one])
-  nowhere = media.root / one.name
-  frames = _audio_visual.read_frames(
-    media.videos.get(one, nowhere), media.pictures.get(one, nowhere), choose
+    audio = media.read_sound(found.videos[one])
+  nowhere = found.root / one.name
+  frames = audio_visual.read_frames(
+    found.videos.get(one, nowhere), found.pictures.get(one, nowhere), choose
   )
   if len(frames) <= _TOO_FEW:
-    raise _audit.SkipError(
+    raise audit.SkipError(
       'too_short', f'{one.name} has {len(frames)} frames; expected 4 or more'
     )
   return {

@@ -1,0 +1,73 @@
+"""What all builders of data sets share that users download."""
+
+import abc
+import importlib
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from data_pipelines import _extra
+from data_pipelines.reading import audit
+from data_pipelines.reading import manual
+
+with _extra.data_extra():
+  import tensorflow_datasets as tfds
+
+  # TFDS needs it without saying so, and fails only when it first does.
+  importlib.import_module('importlib_resources')
+
+
+class Part(NamedTuple):
+  """How a split is read.
+
+  Attributes:
+    items: Key to what `read` needs to know of an item.
+    read: (key, item) to an example; raises `audit.SkipError` for an item that
+      is to be left out.
+    expected: How many items the published split has; None if nobody says.
+  """
+
+  items: Mapping[str, Any]
+  read: Callable[[str, Any], dict[str, Any]]
+  expected: int | None = None
+
+
+class FolderBuilder(tfds.core.GeneratorBasedBuilder):
+  """Prepares a data set from files in a folder that the user names.
+
+  A subclass has `BUILDER_CONFIGS`, the features in `_info`, the tree of files
+  in `MANUAL_DOWNLOAD_INSTRUCTIONS`, which errors show, and `parts`.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
+
+  @abc.abstractmethod
+  def parts(self, root: pathlib.Path) -> dict[str, Part]:
+    """Finds out what there is to read.
+
+    Args:
+      root: The user's folder; it is there and not empty.
+
+    Returns:
+      Split to how it is read.
+
+    Raises:
+      FileNotFoundError: if a file that all depends on is missing.
+      ValueError: if one is damaged.
+    """
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    root = manual.folder(self, dl_manager)
+    return {
+      split: self._generate_examples(split, part)
+      for split, part in self.parts(root).items()
+    }
+
+  def _generate_examples(
+    self, split: str, part: Part
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    told = audit.Audit(self.name, split, self.data_path, part.expected)
+    return audit.examples(told, part.items, part.read)

@@ -1,0 +1,115 @@
+"""Lists of items that come with data sets: lines of text, and CSV."""
+
+import contextlib
+import csv
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data_pipelines.reading import manual
+
+
+def read(path: pathlib.Path) -> str:
+  """Reads a file of text in UTF-8, with a byte order mark or without.
+
+  Args:
+    path: The file.
+
+  Returns:
+    Its text.
+
+  Raises:
+    ValueError: if it is in another encoding.
+  """
+  return manual.check_file(path).read_text(encoding='utf-8-sig')
+
+
+def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
+  """Reads the rows of a list whose cells are separated by commas.
+
+  Args:
+    path: The file; it has no header.
+
+  Yields:
+    Where the row is, for errors, and its cells without blanks around them. A
+    line without a character is no row.
+
+  Raises:
+    ValueError: if it is no text, or no CSV.
+  """
+  reader = _reader(path)
+  for row in _checked(path, reader):
+    if row:
+      yield f'{path}, line {reader.line_num}', [cell.strip() for cell in row]
+
+
+def records(
+  path: pathlib.Path, columns: Sequence[str]
+) -> Iterator[tuple[str, list[str]]]:
+  """Reads some columns of a list that begins with their names.
+
+  Args:
+    path: The file.
+    columns: Names of the columns to read, in whatever case.
+
+  Yields:
+    Where the row is, and its cells in these columns; '' where it is cut short.
+
+  Raises:
+    ValueError: if it lacks a column, or is no text, or no CSV.
+  """
+  reader = _reader(path)
+  lines = _checked(path, reader)
+  header = next(lines, [])
+  names = [name.strip().lower() for name in header]
+  if not {name.lower() for name in columns} <= set(names):
+    raise ValueError(
+      f'{path} has the columns {header}; expected {", ".join(columns)} among'
+      ' them.'
+    )
+  places = [names.index(name.lower()) for name in columns]
+  for row in lines:
+    if row:
+      yield (
+        f'{path}, line {reader.line_num}',
+        [row[place].strip() if place < len(row) else '' for place in places],
+      )
+
+
+@contextlib.contextmanager
+def at(where: str) -> Iterator[None]:
+  """Says where something is wrong.
+
+  Args:
+    where: The file and the line that are looked at in the block.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    ValueError: as in the block, with `where` in front.
+
+  Examples:
+    >>> with at('list.csv, line 7'):
+    ...   raise ValueError('Expected a number.')
+    Traceback (most recent call last):
+    ValueError: list.csv, line 7: Expected a number.
+  """
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f'{where}: {error}') from error
+
+
+def _reader(path: pathlib.Path) -> Any:
+  return csv.reader(io.StringIO(read(path), newline=''), skipinitialspace=True)
+
+
+def _checked(
+  path: pathlib.Path, reader: Iterator[list[str]]
+) -> Iterator[list[str]]:
+  try:
+    yield from reader
+  except csv.Error as error:
+    raise ValueError(f'{path} is no list of rows: {error}.') from error

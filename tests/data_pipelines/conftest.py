@@ -1,0 +1,72 @@
+"""Sample trees and prepared data sets, made once for all tests."""
+
+import fcntl
+import functools
+import os
+
+import pytest
+
+from data_pipelines import sample_tree
+from tests import clips
+
+
+@pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+  """(Name, function that makes a folder) -> the folder, made once.
+
+  Once for all of pytest's processes, which have a folder above their own.
+  """
+  base = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    base = base.parent
+  base = base / 'shared'
+  base.mkdir(exist_ok=True)
+
+  def made(name, make):
+    with (base / f'{name}.lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not (base / name).exists():
+        make(base / f'{name}.unfinished')
+        (base / f'{name}.unfinished').rename(base / name)
+    return base / name
+
+  return made
+
+
+@pytest.fixture(scope='session')
+def sample_of(shared):
+  """Data set -> its sample tree, which nobody changes."""
+
+  @functools.cache
+  def written(name):
+    return shared(name, functools.partial(sample_tree.write, name))
+
+  return written
+
+
+@pytest.fixture(scope='session')
+def data_dir_of(shared, sample_of):
+  """(Data set, configuration) -> where it is prepared, from its sample."""
+
+  @functools.cache
+  def prepared(name, config=None):
+    manual_dir = sample_of(name) if name in sample_tree.names() else None
+
+    def prepare(folder):
+      clips.opened(name, manual_dir, folder, config=config)
+
+    return shared(f'prepared_{name}_{config}', prepare)
+
+  return prepared
+
+
+@pytest.fixture(scope='session')
+def stored(data_dir_of):
+  """(Data set, split, configuration) -> elements, prepared from the sample."""
+
+  @functools.cache
+  def read(name, split='train', config=None):
+    data_dir = data_dir_of(name, config)
+    return clips.opened(name, None, data_dir, split, config)
+
+  return read

@@ -1,0 +1,297 @@
+"""What holds for every data set that users download."""
+
+import importlib
+import pathlib
+import re
+import shutil
+from typing import NamedTuple
+
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import sample_tree
+from data_pipelines import sources
+from data_pipelines.reading import audit
+from data_pipelines.reading import manual
+from tests import clips
+
+
+class Facts(NamedTuple):
+  """What is known of a data set's sample, by configuration or of all."""
+
+  counts: tuple[int, int, int]  # train, validation, test
+  configs: tuple[str, ...]  # the first is the default
+  modalities: tuple[str, ...]
+  media: str  # pattern of the files without which nothing can be read
+  required: tuple[tuple[str, str], ...]  # configuration, file
+  citations: tuple[str, ...]
+  described: tuple[str, ...]  # in its README
+
+
+SOUND = ('audio', 'frames')
+SEQUENCES = ('vision', 'audio', 'text')
+DATA_SETS = {
+  'av_mnist': Facts(
+    (220, 20, 60),
+    ('multibench', 'rebuilt'),
+    ('image', 'audio'),
+    '*.npy',
+    (
+      ('multibench', 'audio/test_data.npy'),
+      ('rebuilt', 'mnist/train-images-idx3-ubyte.gz'),
+    ),
+    ('liang2021multibench', 'vielzeuf2018centralnet'),
+    ('rebuild',),
+  ),
+  'ave': Facts(
+    (40, 10, 10),
+    ('official',),
+    SOUND,
+    '*.mp4',
+    tuple(('official', f'{name}Set.txt') for name in ('train', 'val', 'test')),
+    ('tian2018audio',),
+    ('3,294', '401', '402'),
+  ),
+  'cmu_mosei': Facts(
+    (42, 14, 14),
+    ('mosei', 'mosei_unaligned', 'mosi', 'mosi_unaligned'),
+    SEQUENCES,
+    '*.pkl',
+    (('mosei', 'mosei_senti_data.pkl'), ('mosi', 'mosi_data.pkl')),
+    ('zadeh2018mosei', 'zadeh2016mosi', 'tsai2019mult'),
+    ('16,326', '1,871', '4,659', '1,284', '229', '686'),
+  ),
+  'crema_d': Facts(
+    (54, 6, 60),
+    ('field', 'actor_disjoint'),
+    SOUND,
+    '*_*.*',
+    (('field', 'test.csv'),),
+    ('cao2014cremad',),
+    ('7,442', '91 actors', '6,698', '744'),
+  ),
+  'kinetics_sounds': Facts(
+    (47, 9, 16),
+    ('field',),
+    SOUND,
+    '*.mp4',
+    (('field', 'my_train.txt'), ('field', 'my_test.txt')),
+    ('arandjelovic2017look',),
+    ('14,799', '2,597'),
+  ),
+  'ur_funny': Facts(
+    (42, 12, 12),
+    ('sdk', 'multibench'),
+    SEQUENCES,
+    '*.pkl',
+    (('sdk', 'language_sdk.pkl'), ('multibench', 'humor.pkl')),
+    ('hasan2019urfunny',),
+    (
+      *('data_folds.pkl', 'humor_label_sdk.pkl', 'language_sdk.pkl'),
+      *('word_embedding_list.pkl', 'openface_features_sdk.pkl'),
+      *('covarep_features_sdk.pkl', 'word_embedding_indexes_sdk.pkl'),
+      'humor.pkl',
+    ),
+  ),
+  'vggsound': Facts(
+    (49, 7, 16),
+    ('official',),
+    SOUND,
+    '*.mp4',
+    (('official', 'vggsound.csv'),),
+    ('chen2020vggsound',),
+    ('183,730', '15,446', 'in 309 classes'),
+  ),
+}
+CONFIGS = [
+  (name, config)
+  for name, facts in DATA_SETS.items()
+  for config in facts.configs
+]
+
+
+def builder_of(name, **options):
+  module = importlib.import_module(
+    f'data_pipelines.{name}.{name}_dataset_builder'
+  )
+  return module.Builder(**options)
+
+
+@pytest.fixture(params=DATA_SETS)
+def name(request):
+  return request.param
+
+
+@pytest.fixture
+def broken(name, tmp_path, sample_of):
+  """A tree of its own, to break."""
+  return shutil.copytree(sample_of(name), tmp_path / 'broken')
+
+
+def test_the_table_has_every_data_set_that_users_download():
+  assert list(DATA_SETS) == sample_tree.names()
+  assert set(sources.data_sets()) - set(DATA_SETS) == {
+    'handwritten',
+    'synthetic',
+  }
+
+
+def test_the_builder_tells_configurations_citations_and_valid_tags(
+  name, tmp_path
+):
+  builder = builder_of(name, data_dir=tmp_path)
+  facts = DATA_SETS[name]
+  assert tuple(builder.builder_configs) == facts.configs
+  assert builder.builder_config.name == facts.configs[0]
+  for key in facts.citations:
+    assert key in builder.info.citation
+  for fact in facts.described:
+    assert fact in builder.info.description
+  tags = builder.get_metadata().tags
+  assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
+
+
+def identity(element):
+  """What must not be in two splits: a row, a video or the item itself."""
+  if 'row' in element:
+    return int(element['row'])
+  clip = element['clip_id'].item().decode()
+  # YouTube ids have 11 characters; those of MOSI and MOSEI end in [.
+  youtube = re.fullmatch(r'([\w-]{11})_\d{6}', clip)
+  return youtube[1] if youtube else re.sub(r'(_\d+)?\[.*', '', clip)
+
+
+@pytest.mark.parametrize(('name', 'config'), CONFIGS)
+def test_samples_have_these_sizes_and_nothing_is_in_two_splits(
+  name, config, stored
+):
+  found = [stored(name, split, config) for split in clips.SPLITS]
+  if (name, config) != ('crema_d', 'actor_disjoint'):
+    assert tuple(map(len, found)) == DATA_SETS[name].counts
+  if name == 'av_mnist':
+    found = found[:2]  # rows of the test part are counted anew
+  groups = [set(map(identity, elements)) for elements in found]
+  assert all(groups) and len(set.union(*groups)) == sum(map(len, groups))
+
+
+@pytest.mark.parametrize(('name', 'config'), CONFIGS)
+def test_samples_can_be_learned_from_each_modality(name, config, stored):
+  """By the nearest mean of a class, far above what chance gives."""
+  train, test = (stored(name, part, config) for part in ('train', 'test'))
+  for modality in DATA_SETS[name].modalities:
+    accuracy = clips.nearest_mean_accuracy(train, test, modality)
+    assert accuracy > 0.9, modality
+
+
+@pytest.mark.parametrize('missing', ['absent', 'empty'])
+def test_a_wrong_folder_shows_the_tree_that_is_expected(
+  name, missing, tmp_path
+):
+  folder = tmp_path / missing
+  if missing == 'empty':
+    folder.mkdir()
+  for config in DATA_SETS[name].configs:
+    with pytest.raises(FileNotFoundError) as caught:
+      clips.opened(name, folder, tmp_path / 'data', config=config)
+    builder = builder_of(name, data_dir=tmp_path, config=config)
+    assert str(folder) in str(caught.value)
+    assert builder.MANUAL_DOWNLOAD_INSTRUCTIONS in str(caught.value)
+
+
+def test_a_missing_file_shows_the_tree_and_what_was_found(
+  name, broken, tmp_path
+):
+  """And after it is there, the same command works."""
+  for config, file in DATA_SETS[name].required:
+    moved = (broken / file).rename(tmp_path / 'elsewhere')
+    with pytest.raises(FileNotFoundError) as caught:
+      clips.opened(name, broken, tmp_path / 'data', config=config)
+    instructions = builder_of(name).MANUAL_DOWNLOAD_INSTRUCTIONS.splitlines()
+    shown = str(caught.value).split('Expected:\n')[1].splitlines()
+    assert str(broken) in str(caught.value), file
+    assert shown[0] in instructions and shown[1] in instructions, file
+    if name != 'crema_d':
+      assert 'Found: ' in str(caught.value), file
+    moved.rename(broken / file)
+  for config in dict(DATA_SETS[name].required):
+    elements = clips.opened(name, broken, tmp_path / 'data', config=config)
+    assert len(elements) == DATA_SETS[name].counts[0]
+
+
+def test_a_tree_without_git_lfs_is_told_and_after_a_pull_prepared(
+  name, broken, tmp_path, sample_of
+):
+  for path in broken.rglob(DATA_SETS[name].media):
+    clips.write_pointer(path)
+  with pytest.raises(ValueError, match='pointer of Git LFS'):
+    clips.opened(name, broken, tmp_path / 'data')
+  shutil.copytree(sample_of(name), broken, dirs_exist_ok=True)
+  elements = clips.opened(name, broken, tmp_path / 'data')
+  assert len(elements) == DATA_SETS[name].counts[0]
+
+
+@pytest.mark.parametrize('name', ['ave', 'kinetics_sounds', 'vggsound'])
+def test_videos_that_cannot_be_read_are_counted_and_listed(
+  name, broken, tmp_path, stored
+):
+  train = clips.ids(stored(name))
+  wanted = []
+  for clip, (damage, reason) in zip(train, clips.DAMAGES.items(), strict=False):
+    (path,) = broken.rglob(f'{clip}*.mp4')
+    damage(path)
+    wanted.append((clip, reason))
+  kept = clips.ids(clips.opened(name, broken, tmp_path / 'data'))
+  assert kept == train[len(wanted) :]
+  builder = builder_of(
+    name, data_dir=tmp_path / 'data', file_format='array_record'
+  )
+  rows = audit.table(builder.data_path, 'train')
+  assert [(row['key'], row['reason']) for row in rows] == wanted
+  assert all(row['key'] in row['detail'] for row in rows)
+  # Other splits are what they were.
+  test = clips.opened(name, None, tmp_path / 'data', 'test')
+  assert len(test) == DATA_SETS[name].counts[2]
+  assert audit.table(builder.data_path, 'test') == []
+
+
+def test_a_sample_does_not_pass_for_other_data(tmp_path, sample_of):
+  """A prepared data set names the folder of which it was made."""
+  sample, data_dir = sample_of('cmu_mosei'), tmp_path / 'data'
+  clips.opened('cmu_mosei', sample, data_dir)
+  other = shutil.copytree(sample, tmp_path / 'other')
+  with pytest.raises(ValueError, match='was prepared from') as caught:
+    clips.opened('cmu_mosei', other, data_dir)
+  for part in (str(sample), str(other), 'TFDS_DATA_DIR'):
+    assert part in str(caught.value)
+  # It stands there from the moment at which the data do.
+  (written,) = data_dir.rglob(manual.ORIGIN)
+  assert written.read_text().strip() == str(sample.resolve())
+  # The same folder, however it is spelled, and none at all are fine.
+  for again in (sample / '..' / sample.name, None):
+    assert len(clips.opened('cmu_mosei', again, data_dir)) == 42
+
+
+def test_a_sample_is_written_from_the_command_line(tmp_path, capsys):
+  arguments = ['cmu_mosei', str(tmp_path / 'new')]
+  sample_tree.main(arguments)
+  assert len(list((tmp_path / 'new').iterdir())) == 4
+  with pytest.raises(FileExistsError, match='is not empty'):
+    sample_tree.main(arguments)
+  with pytest.raises(SystemExit):
+    sample_tree.main(['handwritten', str(tmp_path / 'other')])
+  assert 'av_mnist' in capsys.readouterr().err
+  with pytest.raises(ValueError, match=r"'mnist'.*av_mnist"):
+    sample_tree.write('mnist', tmp_path / 'other')
+
+
+def test_readmes_name_the_reasons_for_which_elements_are_skipped():
+  for name, reasons in {
+    'cmu_mosei': {'corrupt', 'empty_text', 'label_out_of_range'}
+    | {'lengths_differ', 'too_short'},
+    'ur_funny': {'missing', 'corrupt', 'empty_text', 'label_out_of_range'}
+    | {'lengths_differ', 'too_short'},
+  }.items():
+    folder = pathlib.Path(sources.__file__).parent / name
+    text = (folder / 'README.md').read_text()
+    listed = re.findall(r'`(\w+)`', text.split('Counted by reason')[1])
+    assert sorted(listed) == sorted(reasons)

@@ -1,0 +1,307 @@
+"""The laws of the loader: order, noise, states, shards, batches."""
+
+import itertools
+import json
+
+import grain
+import numpy as np
+import pytest
+
+from data_pipelines import loader
+from data_pipelines.views import transforms
+from tests.data_pipelines import toys
+
+
+def start(length=10, batch_size=4, seed=8, **options):
+  return loader.loader(
+    toys.source(length),
+    batch_size=batch_size,
+    seed=seed,
+    transforms=[toys.NOISE],
+    **options,
+  )
+
+
+def rows_of(batches):
+  return np.concatenate([batch['row'] for batch in batches]).tolist()
+
+
+@pytest.mark.quick
+def test_equal_seeds_give_equal_batches_and_others_do_not():
+  one, again, other = (toys.take(start(11, seed=s), 6) for s in (5, 5, 6))
+  toys.assert_same_batches(one, again)
+  assert rows_of(one) != rows_of(other)
+
+
+@pytest.mark.quick
+def test_noise_depends_on_the_seed_and_the_epoch():
+  def draw(seed):
+    batches = toys.take(start(1, batch_size=1, seed=seed), 2)
+    return [batch['audio'].tolist() for batch in batches]
+
+  first, second = draw(0)
+  other_first, other_second = draw(1)
+  assert first not in [second, other_first, other_second]
+  assert draw(0) == [first, second]
+
+
+@pytest.mark.quick
+def test_every_epoch_has_every_element_once_with_its_own_values():
+  for length, batch_size in [(7, 3), (10, 4), (5, 5), (4, 11), (1, 2)]:
+    source = toys.source(length)
+    batches = toys.take(
+      loader.loader(source, batch_size=batch_size, seed=3), 4 * length
+    )
+    epochs = np.reshape(rows_of(batches), [-1, length])
+    assert len(epochs) == 4 * batch_size
+    for epoch in epochs:
+      assert sorted(epoch.tolist()) == list(range(length))
+    if length > 3:
+      assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
+    for batch in batches:
+      for name, array in source.arrays.items():
+        np.testing.assert_array_equal(batch[name], array[batch['row']])
+
+
+def test_shuffling_has_no_favourite_order():
+  batches = loader.loader(toys.source(3), batch_size=3, seed=0)
+  orders = [tuple(batch['row'].tolist()) for batch in toys.take(batches, 1200)]
+  counts = [orders.count(o) for o in itertools.permutations(range(3))]
+  # 200 expected of each order, with a standard deviation of 13.
+  assert sum(counts) == 1200
+  assert min(counts) > 140 and max(counts) < 260
+
+
+def test_the_order_never_changes():
+  # Recorded once. A run is restored, and a result repeated, only while it
+  # holds.
+  batches = loader.loader(toys.source(5), batch_size=5, seed=7)
+  assert [batch['row'].tolist() for batch in toys.take(batches, 2)] == [
+    [4, 1, 2, 3, 0],
+    [3, 2, 0, 1, 4],
+  ]
+
+
+@pytest.mark.quick
+def test_batches_have_one_static_shape():
+  for batch_size in (1, 4, 30):
+    for batch in toys.take(start(7, batch_size), 9):
+      assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+        'audio': ((batch_size, 3), np.float32),
+        'video': ((batch_size, 2, 2), np.float32),
+        'row': ((batch_size,), np.int32),
+      }
+
+
+def test_a_batch_that_was_handed_out_stays_as_it_is():
+  batches = start(40, batch_size=8)
+  kept = toys.take(batches, 5)
+  copies = [{k: v.copy() for k, v in batch.items()} for batch in kept]
+  toys.take(batches, 10)
+  toys.assert_same_batches(kept, copies)
+
+
+@pytest.mark.quick
+def test_shards_side_by_side_are_one_loader_across_the_ends_of_epochs():
+  for length, count in [(8, 4), (10, 3), (7, 7), (11, 2), (6, 1), (9, 5)]:
+    whole = toys.take(start(length, 2 * count), 3 * length)
+    parts = [
+      toys.take(start(length, 2, shard_index=i, shard_count=count), 3 * length)
+      for i in range(count)
+    ]
+    joined = [
+      {name: np.concatenate([part[name] for part in step]) for name in whole[0]}
+      for step in zip(*parts, strict=True)
+    ]
+    toys.assert_same_batches(joined, whole)
+    rows = np.reshape(rows_of(whole)[: 6 * length], [6, length])
+    for epoch in rows:
+      assert sorted(epoch) == list(range(length))
+
+
+@pytest.mark.quick
+def test_a_state_is_restored_in_another_number_of_shards():
+  one = start(batch_size=12)
+  toys.take(one, 4)
+  state, expected = one.get_state(), next(one)
+  parts = [start(batch_size=4, shard_index=i, shard_count=3) for i in range(3)]
+  for part in parts:
+    part.set_state(state)
+    assert part.get_state() == state
+  batches = [next(part) for part in parts]
+  for name, value in expected.items():
+    joined = np.concatenate([batch[name] for batch in batches])
+    np.testing.assert_array_equal(joined, value)
+
+
+@pytest.mark.quick
+def test_restoring_at_any_step_gives_the_same_tail():
+  for index, count in [(0, 1), (1, 2)]:
+    batches = start(shard_index=index, shard_count=count)
+    states, expected = [], []
+    for _ in range(9):
+      states.append(json.dumps(batches.get_state()))
+      expected.append(next(batches))
+    for step, state in enumerate(states):
+      fresh = start(shard_index=index, shard_count=count)
+      fresh.set_state(json.loads(state))
+      assert json.dumps(fresh.get_state()) == state
+      toys.assert_same_batches(toys.take(fresh, 9 - step), expected[step:])
+    # Backwards too, in an iterator that is under way.
+    batches.set_state(json.loads(states[2]))
+    toys.assert_same_batches(toys.take(batches, 7), expected[2:])
+
+
+@pytest.mark.quick
+def test_a_batch_is_found_by_its_number():
+  expected = toys.take(start(), 9)
+  batches = start()
+  for step in [6, 0, 8, 3, 3]:
+    batches.seek(step)
+    assert batches.get_state()['next_batch'] == step
+    toys.assert_same_batches(toys.take(batches, 9 - step), expected[step:])
+  with pytest.raises(ValueError, match='at least 0, got -1'):
+    batches.seek(-1)
+  with pytest.raises(TypeError, match='integer'):
+    batches.seek(0.5)
+
+
+@pytest.mark.quick
+def test_a_state_of_another_loader_is_refused():
+  state = start().get_state()
+  for changed in (
+    {'length': 7},
+    {'batch_size': 3},
+    {'seed': 1},
+    {'shard_count': 2},
+  ):
+    with pytest.raises(ValueError, match='is of a loader with'):
+      start(**changed).set_state(state)
+
+
+def test_workers_change_nothing_and_restore_each_others_states():
+  alone = start()
+  skipped = toys.take(alone, 3)
+  state = alone.get_state()
+  expected = toys.take(alone, 4)
+  for num_workers in (1, 2):
+    helped = start(num_workers=num_workers)
+    try:
+      toys.assert_same_batches(toys.take(helped, 3), skipped)
+      assert helped.get_state() == state
+      toys.assert_same_batches(toys.take(helped, 4), expected)
+    finally:
+      helped.close()
+    with pytest.raises(ValueError, match='closed'):
+      next(helped)
+  alone.set_state(state)
+  toys.assert_same_batches(toys.take(alone, 4), expected)
+
+
+def test_threads_change_nothing():
+  toys.assert_same_batches(
+    toys.take(start(num_threads=3), 40), toys.take(start(), 40)
+  )
+
+
+@pytest.mark.quick
+def test_the_loader_refuses_what_it_cannot_do():
+  for changed, message in (
+    ({'batch_size': 0}, 'batch_size.*0'),
+    ({'source': []}, 'empty'),
+    ({'seed': -1}, 'seed'),
+    ({'seed': 2**32}, 'seed'),
+    ({'shard_index': 2, 'shard_count': 2}, 'shard_index 2, shard_count 2'),
+    ({'shard_index': -1}, 'shard_index -1'),
+    ({'shard_count': 5}, 'length 4'),
+    ({'num_workers': -1}, 'num_workers'),
+    ({'num_threads': -1}, 'num_threads'),
+    ({'transforms': [len]}, 'len'),
+    ({'transforms': [grain.transforms.Batch(2)]}, 'Batch'),
+  ):
+    arguments = {'source': toys.source(4), 'batch_size': 2, 'seed': 0} | changed
+    with pytest.raises(ValueError, match=message):
+      loader.loader(arguments.pop('source'), **arguments)
+  with pytest.raises(TypeError, match='seed'):
+    loader.loader(toys.source(2), batch_size=1)
+  with pytest.raises(TypeError, match='integer'):
+    loader.loader(toys.source(2), batch_size=1, seed=0.5)
+
+
+# Evaluation.
+
+
+@pytest.mark.quick
+def test_evaluation_counts_every_element_once_in_order():
+  for length, batch_size in [(7, 3), (6, 3), (2, 5), (1, 1), (9, 8)]:
+    source = toys.source(length)
+    each = loader.evaluation_batches(source, batch_size=batch_size)
+    batches = list(each)
+    assert len(batches) == -(-length // batch_size)
+    for batch in batches:
+      assert batch['audio'].shape == (batch_size, 3)
+      assert batch['video'].shape == (batch_size, 2, 2)
+      assert batch['mask'].shape == (batch_size,)
+      assert batch['mask'].dtype == bool
+      assert not batch['audio'][~batch['mask']].any()
+    for name, array in source.arrays.items():
+      assert batches[0][name].dtype == array.dtype
+      kept = np.concatenate([batch[name][batch['mask']] for batch in batches])
+      np.testing.assert_array_equal(kept, array)
+    # And again, as often as one likes.
+    toys.assert_same_batches(list(each), batches)
+
+
+@pytest.mark.quick
+def test_evaluation_applies_transforms_before_padding():
+  shift = transforms.Standardize({'row': -9.0}, {'row': 1.0})
+  batches = loader.evaluation_batches(
+    toys.source(3), batch_size=2, transforms=[shift]
+  )
+  assert [b['row'].tolist() for b in batches] == [[9, 10], [11, 0]]
+
+
+def test_evaluation_is_random_only_with_a_seed():
+  def run(seed):
+    return list(
+      loader.evaluation_batches(
+        toys.source(5), batch_size=2, transforms=[toys.NOISE], seed=seed
+      )
+    )
+
+  with pytest.raises(ValueError, match='seed'):
+    run(None)
+  toys.assert_same_batches(run(1), run(1))
+  assert not np.array_equal(run(1)[0]['audio'], run(2)[0]['audio'])
+
+
+def test_evaluation_refuses_what_it_cannot_do():
+  for changed, message in (
+    ({'batch_size': 0}, 'batch_size.*0'),
+    ({'source': []}, 'empty'),
+    ({'source': [{'mask': np.ones(2)}]}, "'mask'"),
+    ({'seed': -1}, 'seed'),
+    ({'transforms': [grain.transforms.Batch(2)]}, 'Batch'),
+  ):
+    arguments = {'source': toys.source(4), 'batch_size': 2} | changed
+    with pytest.raises(ValueError, match=message):
+      loader.evaluation_batches(arguments.pop('source'), **arguments)
+
+
+def test_elements_of_different_forms_are_named():
+  for other, message in (
+    ({'x': np.zeros(3)}, r"got 'x' float64 \((2|3),\) after float64"),
+    (
+      {'x': np.zeros(2, np.float32)},
+      r"got 'x' float(32|64) \(2,\) after float",
+    ),
+    ({'y': np.zeros(2)}, r"got \['(x|y)'\] after \['(x|y)'\]"),
+    ({'x': np.zeros(2), 'y': 1}, r"got \['x'(, 'y')?\] after \['x'"),
+  ):
+    rows = [{'x': np.zeros(2)}, other]
+    for batches in (
+      loader.loader(rows, batch_size=2, seed=0),
+      iter(loader.evaluation_batches(rows, batch_size=2)),
+    ):
+      with pytest.raises(ValueError, match=f'elements of one form, {message}'):
+        next(batches)

@@ -1,0 +1,236 @@
+"""Skipped items, lists of items, and splits by the hash of a group."""
+
+import hashlib
+import itertools
+import logging
+import threading
+from concurrent import futures
+
+import numpy as np
+import pytest
+
+from data_pipelines.reading import audit
+from data_pipelines.reading import splitting
+
+# Skipped items.
+
+
+def read_or_skip(key, item):
+  if item < 0:
+    raise audit.SkipError('negative' if item > -9 else 'cold', f'{key}: {item}')
+  return {'value': 10 * item}
+
+
+def test_items_keep_their_order_and_the_skipped_ones_are_listed(
+  tmp_path, caplog
+):
+  items = {f'k{number}': number for number in range(200)}
+  items.update(k3=-1, k50=-20, k199=-2)
+  told = audit.Audit('toy', 'train', tmp_path, expected=201)
+  actual = list(audit.examples(told, items, read_or_skip))
+  kept = [item for item in items.values() if item >= 0]
+  assert actual == [
+    (number, {'value': 10 * item}) for number, item in enumerate(kept)
+  ]
+  assert audit.table(tmp_path, 'train') == [
+    {'key': 'k3', 'reason': 'negative', 'detail': 'k3: -1'},
+    {'key': 'k50', 'reason': 'cold', 'detail': 'k50: -20'},
+    {'key': 'k199', 'reason': 'negative', 'detail': 'k199: -2'},
+  ]
+  (record,) = caplog.records
+  assert record.levelname == 'WARNING'
+  assert record.getMessage() == (
+    "toy: the split 'train' has 197 items; the published one has 201. Skipped:"
+    ' 1 cold, 2 negative; skipped-train.csv in the prepared folder lists them.'
+  )
+
+
+@pytest.mark.parametrize(
+  ('expected', 'level'), [(None, 'INFO'), (2, 'INFO'), (3, 'WARNING')]
+)
+def test_only_a_split_that_is_not_whole_is_warned_of(
+  tmp_path, caplog, expected, level
+):
+  caplog.set_level(logging.INFO)
+  told = audit.Audit('toy', 'test', tmp_path, expected)
+  list(audit.examples(told, {'a': 1, 'b': 2}, read_or_skip))
+  assert [record.levelname for record in caplog.records] == [level]
+
+
+def test_results_wait_for_those_before_them(tmp_path, monkeypatch):
+  """The first item is read last, and still is the first."""
+  monkeypatch.setattr('os.cpu_count', lambda: 2)
+  others = threading.Event()
+
+  def read(key, _):
+    if key == 'first':
+      assert others.wait(20)
+    else:
+      others.set()
+    return {'key': key}
+
+  told = audit.Audit('toy', 'train', tmp_path)
+  items = dict.fromkeys(['first', 'second', 'third'])
+  found = list(audit.examples(told, items, read))
+  assert [each['key'] for _, each in found] == list(items)
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+  """Items are read by one thread, four ahead; says when three are cancelled."""
+  monkeypatch.setattr('os.cpu_count', lambda: 1)
+  cancelled = threading.Event()
+  calls = []
+  cancel = futures.Future.cancel
+
+  def count(future):
+    cancel(future)
+    calls.append(future)
+    if len(calls) == 3:
+      cancelled.set()
+
+  monkeypatch.setattr(futures.Future, 'cancel', count)
+  return cancelled
+
+
+@pytest.mark.parametrize('error', [ZeroDivisionError, KeyboardInterrupt])
+def test_after_the_first_error_nothing_more_is_begun(
+  tmp_path, one_thread, error
+):
+  begun = []
+
+  def read(key, item):
+    begun.append(key)
+    if item == 2:
+      raise error
+    if item > 2:
+      # Begun before the error is seen; those after it are cancelled by then.
+      one_thread.wait(5)
+    return {'value': item}
+
+  told = audit.Audit('toy', 'train', tmp_path)
+  items = {f'k{number}': number for number in range(500)}
+  with pytest.raises(error):
+    list(audit.examples(told, items, read))
+  assert begun[:3] == ['k0', 'k1', 'k2'] and begun[3:] in ([], ['k3'])
+  assert not (tmp_path / 'skipped-train.csv').exists()
+
+
+def test_when_nobody_reads_on_nothing_more_is_begun(tmp_path, one_thread):
+  begun = []
+
+  def read(key, item):
+    begun.append(key)
+    if item:
+      one_thread.wait(5)
+    return {'value': item}
+
+  items = {f'k{number}': number for number in range(500)}
+  examples = audit.examples(audit.Audit('toy', 'train', tmp_path), items, read)
+  assert next(examples) == (0, {'value': 0})
+  examples.close()
+  assert begun in (['k0'], ['k0', 'k1'])
+
+
+def test_a_split_without_a_readable_item_is_an_error(tmp_path):
+  told = audit.Audit('toy', 'test', tmp_path)
+  with pytest.raises(ValueError, match=r"toy: .*'test'.*of 2 .*first: b: -3"):
+    list(audit.examples(told, {'b': -3, 'a': -4}, read_or_skip))
+  # What was wrong can be looked up.
+  assert [row['key'] for row in audit.table(tmp_path, 'test')] == ['b', 'a']
+  with pytest.raises(
+    ValueError, match=r"'test'.* of 0 that were looked for\.$"
+  ):
+    list(audit.examples(told, {}, read_or_skip))
+
+
+def test_details_may_hold_commas_quotes_and_lines(tmp_path):
+  detail = 'a, "b"\nc;é'
+
+  def read(key, _):
+    if key == 'x':
+      raise audit.SkipError('odd', detail)
+    return {}
+
+  told = audit.Audit('toy', 'test', tmp_path)
+  list(audit.examples(told, {'x': 0, 'y': 0}, read))
+  assert audit.table(tmp_path, 'test')[0]['detail'] == detail
+
+
+# Splits by the hash of a group.
+
+
+@pytest.mark.parametrize(
+  ('group', 'bits'),
+  # The examples of the standard, FIPS 180, and a letter that is two bytes.
+  [
+    ('', 0xE3B0C442),
+    ('abc', 0xBA7816BF),
+    ('é', int(hashlib.sha256(b'\xc3\xa9').hexdigest()[:8], 16)),
+  ],
+)
+def test_the_place_of_a_group_never_changes(group, bits):
+  assert splitting.share(group) == bits / 2**32
+
+
+def test_places_of_groups_are_uniform():
+  places = np.sort(
+    [splitting.share(f'group {number}') for number in range(4000)]
+  )
+  assert places[0] >= 0 and places[-1] < 1
+  # Kolmogorov and Smirnov: above 1.63 / sqrt(n) by chance once in a hundred.
+  distance = np.abs(places - (np.arange(4000) + 0.5) / 4000).max()
+  assert distance < 1.63 / np.sqrt(4000)
+
+
+def groups_of(count):
+  return {f'item {i}': f'group {i // 3}' for i in range(count)}
+
+
+def test_no_group_is_in_two_parts_and_no_item_is_lost():
+  groups = groups_of(3000)
+  parts = splitting.split(groups, {'validation': 0.1, 'test': 0.25})
+  assert list(parts) == ['train', 'validation', 'test']
+  assert sorted(itertools.chain(*parts.values())) == sorted(groups)
+  owners = {
+    name: {groups[item] for item in items} for name, items in parts.items()
+  }
+  assert sum(len(each) for each in owners.values()) == len(
+    set.union(*owners.values())
+  )
+  sizes = {name: len(each) / 1000 for name, each in owners.items()}
+  expected = {'train': 0.65, 'validation': 0.1, 'test': 0.25}
+  assert sizes == pytest.approx(expected, abs=0.05)
+  for items in parts.values():
+    assert items == [item for item in groups if item in set(items)]
+
+
+def test_what_is_missing_moves_no_other_item():
+  parts = {'validation': 0.2, 'test': 0.2}
+  groups = groups_of(300)
+  whole = splitting.split(groups, parts)
+  fewer = {item: groups[item] for item in list(groups)[::-2]}
+  for name, items in splitting.split(fewer, parts).items():
+    assert items and set(items) <= set(whole[name])
+
+
+def test_a_part_is_the_same_whatever_parts_come_after_it():
+  groups = groups_of(900)
+  one = splitting.split(groups, {'validation': 0.1})
+  two = splitting.split(groups, {'validation': 0.1, 'test': 0.1})
+  assert one['validation'] == two['validation']
+  assert set(two['train']) | set(two['test']) == set(one['train'])
+
+
+def test_another_salt_gives_other_parts():
+  groups = groups_of(900)
+  one, two = (
+    splitting.split(groups, {'test': 0.5}, salt)['test'] for salt in ('', 'x')
+  )
+  assert one != two
+  assert (
+    two
+    == splitting.split(
+      {item: f'x{group}' for item, group in groups.items()}, {'test': 0.5}
+    )['test']
+  )

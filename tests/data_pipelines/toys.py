@@ -1,0 +1,38 @@
+"""Small sources for tests of the loader and of transforms."""
+
+import itertools
+
+import numpy as np
+
+from data_pipelines import sources
+from data_pipelines.views import transforms
+
+NOISE = transforms.GaussianNoise({'audio': 0.5, 'video': 2.0})
+
+
+def source(length):
+  """Elements of unequal shapes, types and scales; `row` tells them apart."""
+  random = np.random.RandomState(length)
+  return sources.in_memory(
+    [
+      {
+        'audio': random.normal(5, 2, [3]).astype(np.float32),
+        'video': random.randint(0, 99, [2, 2]).astype(np.uint8),
+        'row': np.int32(row),
+      }
+      for row in range(length)
+    ]
+  )
+
+
+def take(batches, count):
+  return list(itertools.islice(batches, count))
+
+
+def assert_same_batches(actual, expected):
+  assert len(actual) == len(expected)
+  for a, e in zip(actual, expected, strict=True):
+    assert a.keys() == e.keys()
+    for name in a:
+      assert a[name].dtype == e[name].dtype
+      np.testing.assert_array_equal(a[name], e[name])
