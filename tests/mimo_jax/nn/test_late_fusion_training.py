@@ -1,0 +1,183 @@
+"""Late fusion in training: gradients, initialisers, memory."""
+
+import functools
+
+import chex
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import nn
+from tests import checks
+from tests.mimo_jax.nn.modules import BATCH
+from tests.mimo_jax.nn.modules import batch_of
+from tests.mimo_jax.nn.modules import CLASSES
+from tests.mimo_jax.nn.modules import FUSIONS
+from tests.mimo_jax.nn.modules import model_of
+from tests.mimo_jax.nn.modules import names_for
+from tests.mimo_jax.nn.modules import rows
+from tests.mimo_jax.nn.modules import variables_of
+from tests.mimo_jax.nn.modules import WIDTHS
+
+LABELS = np.arange(BATCH) * 3 % CLASSES
+# The cheapest keys to compile.
+KEY = jax.random.key(0, impl='unsafe_rbg')
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize(
+  'heads',
+  [
+    'auxiliary',
+    pytest.param('share', marks=pytest.mark.slow),
+    pytest.param('shapley', marks=pytest.mark.slow),
+  ],
+)
+def test_a_modality_touches_its_own_encoder_unless_detached(heads):
+  batch = batch_of()
+  for detach_heads in (False, True):
+    model = model_of(heads=heads, detach_heads=detach_heads)
+
+    @jax.jit
+    def lengths_of(params, model=model):
+      def losses_fn(params):
+        logits = model.apply({'params': params}, batch)
+        return nn.cross_entropy_losses(logits, LABELS)
+
+      jacobian = mimo_jax.value_and_jacobian(losses_fn)(params)[1]
+      return jax.tree.map(jnp.linalg.norm, jacobian)
+
+    lengths = lengths_of(variables_of(model, batch)['params'])
+    for name in WIDTHS:
+      touched = {
+        'auxiliary': {f'encoders_{name}'},
+        'share': {f'encoders_{name}', 'fusion'},
+        'shapley': {'fusion', *(f'encoders_{each}' for each in WIDTHS)},
+      }[heads]
+      if detach_heads:
+        touched = set()
+      if heads == 'auxiliary':
+        touched |= {f'heads_{name}'}
+      for part, leaves in lengths[name].items():
+        length = checks.flat(leaves).max()
+        assert (length > 1e-6) == (part in touched), (name, part)
+        assert part in touched or length == 0, (name, part)
+    for part, leaves in lengths['fused'].items():
+      untouched = checks.flat(leaves).max() == 0
+      assert untouched == part.startswith('heads_'), part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fusion', ['concat', 'sum'])
+def test_detached_heads_learn_beside_the_training_on_the_fused_loss(fusion):
+  batch = batch_of()
+  start = model_of(fusion).init(jax.random.key(3), batch)['params']
+
+  def trained(detach_heads, weighting):
+    model = model_of(fusion, detach_heads=detach_heads)
+    optimizer = optax.chain(
+      mimo_jax.balance(weighting, objectives=('fused', *WIDTHS)),
+      optax.adam(3e-2),
+    )
+
+    def losses_fn(params):
+      logits = model.apply({'params': params}, batch)
+      return nn.cross_entropy_losses(logits, LABELS)
+
+    @jax.jit
+    def step(carry, _):
+      params, state = carry
+      losses, pullback = jax.vjp(losses_fn, params)
+      updates, state = optimizer.update(pullback, state, params, losses=losses)
+      return (optax.apply_updates(params, updates), state), losses
+
+    (last, _), losses = jax.lax.scan(
+      step, (start, optimizer.init(start)), length=30
+    )
+    return last, losses
+
+  detached, losses = trained(True, mimo_jax.weightings.sum())
+  joint, _ = trained(False, mimo_jax.weightings.fused_only())
+  for name in WIDTHS:
+    assert losses[name][-1] < 0.9 * losses[name][0]
+    head = f'heads_{name}'
+    checks.assert_equal(joint.pop(head), start[head])
+    del detached[head]
+  checks.assert_close(detached, joint, 1e-4, 1e-5)
+  for part in joint:
+    assert np.abs(checks.flat(joint[part]) - checks.flat(start[part])).max() > (
+      1e-2
+    )
+
+
+# Initialisers and memory.
+
+
+@pytest.mark.slow
+def test_kernel_init_goes_to_fusion_and_heads():
+  constant = flax.linen.initializers.constant(0.25)
+  for fusion in FUSIONS:
+    names = names_for(fusion)
+    model = model_of(fusion, names, kernel_init=constant)
+    params = jax.jit(model.init)(KEY, batch_of(names))['params']
+    heads = {name: params[f'heads_{name}'] for name in names}
+    for path, leaf in jax.tree.leaves_with_path([params['fusion'], heads]):
+      is_kernel = path[-1].key == 'kernel'
+      np.testing.assert_array_equal(leaf, 0.25 if is_kernel else 0, fusion)
+    assert np.std(params['encoders_audio']['Dense_0']['kernel']) > 0.1
+  # A fusion that was given one keeps it.
+  own = functools.partial(nn.ConcatFusion, kernel_init=constant)
+  params = jax.jit(model_of().clone(fusion=own).init)(KEY, batch_of())['params']
+  np.testing.assert_array_equal(params['fusion']['Dense_0']['kernel'], 0.25)
+  assert np.std(params['heads_audio']['kernel']) > 0.1
+
+
+@pytest.mark.slow
+def test_an_initialiser_has_a_name():
+  by_name, by_function, default, lecun = (
+    jax.jit(model_of(kernel_init=kernel_init).init)(KEY, batch_of())
+    for kernel_init in (
+      'glorot_normal',
+      flax.linen.initializers.glorot_normal(),
+      None,
+      'lecun_normal',
+    )
+  )
+  checks.assert_equal(by_name, by_function)
+  checks.assert_equal(default, lecun)
+  one, other = (tree['params']['heads_text'] for tree in (default, by_name))
+  assert np.max(np.abs(one['kernel'] - other['kernel'])) > 1e-3
+
+
+@pytest.mark.slow
+def test_checkpointed_encoders_change_nothing_but_memory():
+  inputs = {name: rows(4, 8, 8, 3, seed=seed) for seed, name in enumerate('ab')}
+  encoders = {name: nn.LeNet(base_width=2, num_blocks=2) for name in 'ab'}
+  plain = nn.LateFusion(encoders, 5)
+  saved = plain.clone(checkpoint_encoders=True)
+  variables = plain.init(jax.random.key(9), inputs)
+
+  def gradient_of(model):
+    def loss(params):
+      logits, state = model.apply(
+        variables | {'params': params},
+        inputs,
+        train=True,
+        mutable=['batch_stats', 'intermediates'],
+      )
+      return nn.cross_entropy_losses(logits, jnp.arange(4))['fused'], state
+
+    return jax.grad(loss, has_aux=True)
+
+  params = variables['params']
+  expected = jax.jit(gradient_of(plain))(params)
+  found = jax.jit(gradient_of(saved))(params)
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+  assert 'remat' in str(jax.make_jaxpr(gradient_of(saved))(params))
+  assert 'remat' not in str(jax.make_jaxpr(gradient_of(plain))(params))

@@ -1,0 +1,428 @@
+"""MMPareto: its formula encoder by encoder, and what follows from it.
+
+`reference/multimodal.json` says where its numbers come from.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import nn
+from mimo_jax import solvers
+from tests import checks
+from tests import reference
+from tests.mimo_jax import models
+
+REFERENCE = reference.read('multimodal')
+# Neither in alphabetical order, nor with the fused one first in it.
+OBJECTIVES = ('joint', 'visual', 'audio')
+ENCODERS = ('audio', 'visual')
+SHAPES = {
+  'audio': {'kernel': (3, 2), 'bias': (2,)},
+  'visual': {'filters': (2, 1, 3), 'scale': ()},
+  'head': (2, 5),
+}
+
+
+def first_key(path):
+  return path[0] if path[0] in ENCODERS else None
+
+
+def draw(seed, names=OBJECTIVES):
+  """A Jacobian of normal numbers, each objective of another size."""
+  shapes, structure = jax.tree.flatten(
+    SHAPES, is_leaf=lambda value: isinstance(value, tuple)
+  )
+  return {
+    name: jax.tree.unflatten(
+      structure,
+      [
+        jnp.asarray(
+          (0.5 + i)
+          * checks.standard_normal(*shape, seed=97 * seed + 10 * i + j)
+        )
+        for j, shape in enumerate(shapes)
+      ],
+    )
+    for i, name in enumerate(names)
+  }
+
+
+def opposing(jacobian, owner):
+  """That Jacobian with a conflict in one encoder, of another length."""
+  own = jax.tree.map(
+    lambda g, c: 0.4 * g - 0.9 * c,
+    jacobian[owner][owner],
+    jacobian['joint'][owner],
+  )
+  return jacobian | {owner: jacobian[owner] | {owner: own}}
+
+
+@functools.cache
+def program(objectives, encoder_of):
+  """A jitted update of a fresh state."""
+
+  @jax.jit
+  def update(jacobian, gamma):
+    optimizer = mimo_jax.mmpareto(encoder_of, objectives, gamma=gamma)
+    params = jax.tree.map(jnp.zeros_like, jacobian[objectives[0]])
+    losses = {name: jnp.ones([]) for name in objectives}
+    updates, state = optimizer.update(
+      jacobian, optimizer.init(params), params, losses=losses
+    )
+    return updates, state.weights
+
+  return update
+
+
+def updated(jacobian, gamma=1.5, objectives=OBJECTIVES, encoder_of=first_key):
+  """Updates and weights; gamma is traced, so that programs are few."""
+  return program(objectives, encoder_of)(jacobian, gamma)
+
+
+def by_hand(fused, own, gamma=1.5):
+  """The formula in numpy's float64, of tensors that are not zero."""
+  fused, own = (
+    jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+    for tree in (fused, own)
+  )
+  c, u = checks.flat(fused), checks.flat(own)
+  a_c, a_u = 0.5, 0.5
+  if c @ u < 0:
+    a_c = (u @ u - c @ u) / np.sum((c - u) ** 2)
+    a_u = 1 - a_c
+
+  def turned(c, u):
+    h = 2 * a_c * c + 2 * a_u * u
+    stretch = np.linalg.norm(np.ravel(c + u)) / np.linalg.norm(np.ravel(h))
+    return gamma * max(1, stretch) * h
+
+  return (a_c, a_u), jax.tree.map(turned, fused, own)
+
+
+def aligned(jacobian):
+  """That Jacobian with an acute angle in both encoders."""
+  own = {
+    name: jax.tree.map(
+      lambda g, c: 2.0 * c + 0.1 * g, jacobian[name], jacobian['joint']
+    )
+    for name in ENCODERS
+  }
+  return jacobian | own
+
+
+CASES = {
+  'drawn': draw(1),
+  'aligned': aligned(draw(4)),
+  'audio in conflict': opposing(draw(2), 'audio'),
+  'both in conflict': opposing(opposing(draw(3), 'audio'), 'visual'),
+}
+MIN_NORM = jax.jit(solvers.min_norm)
+
+
+# The formula.
+
+
+def test_update_is_that_of_the_authors_formula_on_recorded_gradients(x64):
+  rtol = 1e-10 if x64 else 2e-6
+  for case in REFERENCE['mmpareto']:
+    fused, own, expected = (
+      {name: jnp.asarray(value) for name, value in case[key].items()}
+      for key in ('g_multimodal', 'g_unimodal', 'final')
+    )
+    updates, weights = updated(
+      {'fused': {'audio': fused}, 'audio': {'audio': own}},
+      case['gamma'],
+      ('fused', 'audio'),
+    )
+    checks.assert_close(updates['audio'], expected, rtol, rtol)
+    np.testing.assert_allclose(
+      weights,
+      [2 * case['weight_multimodal'], 2 * case['weight_unimodal']],
+      rtol=rtol,
+    )
+
+
+def test_each_encoder_gets_the_formula_and_the_rest_the_plain_sum():
+  conflicts = set()
+  for case, jacobian in CASES.items():
+    for gamma in (1.0, 2.5):
+      updates, weights = updated(jacobian, gamma)
+      shares = {}
+      for owner in ENCODERS:
+        shares[owner], expected = by_hand(
+          jacobian['joint'][owner], jacobian[owner][owner], gamma
+        )
+        checks.assert_close(updates[owner], expected, 2e-5, name=case)
+        # Which is the solution of the min-norm problem.
+        rows = np.stack(
+          [checks.flat(jacobian[name][owner]) for name in ('joint', owner)]
+        )
+        if rows[0] @ rows[1] < 0:
+          conflicts.add(owner)
+          np.testing.assert_allclose(
+            MIN_NORM(jnp.float32(rows @ rows.T)), shares[owner], rtol=1e-5
+          )
+      mean = (shares['visual'][0] + shares['audio'][0]) / 2
+      np.testing.assert_allclose(
+        weights,
+        [2 * mean, 2 * shares['visual'][1], 2 * shares['audio'][1]],
+        rtol=1e-5,
+        err_msg=case,
+      )
+      total = sum(np.asarray(jacobian[name]['head']) for name in OBJECTIVES)
+      np.testing.assert_allclose(updates['head'], total, rtol=1e-5, atol=1e-6)
+  assert conflicts == set(ENCODERS)
+
+
+@pytest.mark.slow
+def test_a_conflict_in_an_encoder_of_one_tensor_harms_neither_loss():
+  for seed in range(5):
+    fused = checks.standard_normal(3, 4, seed=seed)
+    own = 5 * checks.standard_normal(3, 4, seed=seed + 10) - 4 * fused
+    assert np.sum(fused * own) < 0
+    plain = fused + own
+    # The plain sum would: otherwise nothing is shown here.
+    assert min(np.sum(plain * fused), np.sum(plain * own)) < 0, seed
+    updates, _ = updated(
+      {'fused': {'audio': fused}, 'audio': {'audio': own}},
+      objectives=('fused', 'audio'),
+    )
+    gains = [np.sum(updates['audio'] * g) for g in (fused, own)]
+    assert min(gains) > 0, seed
+    # The shortest vector of the hull makes the same gain for both.
+    np.testing.assert_allclose(gains[0], gains[1], rtol=1e-4)
+
+
+# Where the formula divides zero by zero, and far from 1.
+
+FUSED = {'w': np.float32([[1.5, -2.0], [0.3, 0.7]]), 'b': np.float32([0.2])}
+
+
+def scaled(factor):
+  return jax.tree.map(lambda leaf: jnp.asarray(factor * leaf), FUSED)
+
+
+def test_gradients_that_are_zero_or_cancel():
+  right_angle = {
+    'w': jnp.array([[2.0, 1.5], [0.0, 0.0]]),
+    'b': jnp.zeros(1),
+  }
+  total = jax.tree.map(lambda c, u: 1.5 * (c + u), scaled(1.0), right_angle)
+  for name, fused, own, expected, atol in (
+    ('own zero', scaled(1), scaled(0), scaled(1.5), 0),
+    ('fused zero', scaled(0), scaled(-1), scaled(-1.5), 0),
+    ('both zero', scaled(0), scaled(0), scaled(0), 0),
+    ('a right angle', scaled(1.0), right_angle, total, 0),
+    # No rounding errors that are blown up.
+    ('opposed', scaled(1.0), scaled(-1.0), scaled(0.0), 1e-5),
+    ('opposed, 0.3', scaled(1.0), scaled(-0.3), scaled(0.0), 1e-5),
+    ('opposed, 7', scaled(1.0), scaled(-7.0), scaled(0.0), 1e-5),
+    ('opposed, 1e-3', scaled(1.0), scaled(-1e-3), scaled(0.0), 1e-5),
+  ):
+    updates, weights = updated(
+      {'fused': {'audio': fused}, 'audio': {'audio': own}},
+      objectives=('fused', 'audio'),
+    )
+    checks.assert_close(updates['audio'], expected, 1e-6, atol, name)
+    if 'opposed' not in name:
+      np.testing.assert_array_equal(weights, [1, 1], name)
+
+
+def test_a_tensor_that_is_zero_in_both_gradients_stays_so():
+  jacobian = opposing(draw(6), 'audio')
+  for name in ('joint', 'audio'):
+    jacobian[name]['audio']['bias'] = jnp.zeros(2)
+  updates, _ = updated(jacobian)
+  np.testing.assert_array_equal(updates['audio']['bias'], [0, 0])
+  assert np.all(np.isfinite(updates['audio']['kernel']))
+
+
+# Laws: size, order, layout, devices, programs.
+
+
+@pytest.mark.slow
+def test_what_the_update_does_and_does_not_depend_on():
+  gammas = jnp.array([1.0, 1.7, 3.0, 0.5])
+  together = jax.jit(jax.vmap(program(OBJECTIVES, first_key)))(
+    checks.stacked(*CASES.values()), gammas
+  )
+  owners = [None, 'visual', 'visual', 'audio', 'audio']
+
+  def listed(tree):
+    return [tree['head'], *jax.tree.leaves([tree['visual'], tree['audio']])]
+
+  def listed_owner(path):
+    return owners[int(path[0])]
+
+  for i, (case, jacobian) in enumerate(CASES.items()):
+    updates, weights = updated(jacobian)
+    for scale in (1e-12, 1e12):
+      other, same_weights = updated(
+        jax.tree.map(lambda leaf, scale=scale: scale * leaf, jacobian)
+      )
+      other = jax.tree.map(lambda leaf, scale=scale: leaf / scale, other)
+      checks.assert_close(other, updates, 1e-4, 1e-5, case)
+      np.testing.assert_allclose(same_weights, weights, rtol=1e-5)
+    other, other_weights = updated(
+      jacobian, objectives=('joint', 'audio', 'visual')
+    )
+    checks.assert_close(other, updates, name=case)
+    np.testing.assert_allclose(other_weights, weights[np.array([0, 2, 1])])
+    other, _ = updated(
+      {name: listed(row) for name, row in jacobian.items()},
+      encoder_of=listed_owner,
+    )
+    checks.assert_close(other, listed(updates), name=case)
+    checks.assert_close(checks.at(together, i), updated(jacobian, gammas[i]))
+
+
+def test_an_objective_without_an_encoder_is_added_where_none_owns():
+  jacobian = draw(8, (*OBJECTIVES, 'contrast'))
+  updates, weights = updated(jacobian, objectives=(*OBJECTIVES, 'contrast'))
+  without, _ = updated({name: jacobian[name] for name in OBJECTIVES})
+  without['head'] += jacobian['contrast']['head']
+  checks.assert_close(updates, without)
+  assert weights[3] == 1
+
+
+@pytest.mark.slow
+def test_devices_average_the_jacobian_and_not_the_updates():
+  shards = [opposing(draw(11), 'audio'), draw(12)]
+  optimizer = mimo_jax.mmpareto(first_key, OBJECTIVES, axis_name='device')
+
+  @jax.jit
+  @functools.partial(jax.vmap, axis_name='device')
+  def update(jacobian):
+    params = jacobian['joint']
+    losses = {name: jnp.array(1.0) for name in OBJECTIVES}
+    return optimizer.update(
+      jacobian, optimizer.init(params), params, losses=losses
+    )[0]
+
+  updates = update(checks.stacked(*shards))
+  expected, _ = updated(jax.tree.map(lambda *rows: sum(rows) / 2, *shards))
+  for i in range(2):
+    checks.assert_close(checks.at(updates, i), expected)
+
+
+@pytest.mark.slow
+def test_bfloat16_gradients_have_bfloat16_updates():
+  jacobian = checks.as_type(CASES['both in conflict'], jnp.bfloat16)
+  updates, weights = updated(jacobian)
+  wide, wide_weights = updated(checks.as_type(jacobian, jnp.float32))
+  assert weights.dtype == jnp.float32
+  np.testing.assert_allclose(weights, wide_weights, rtol=1e-6)
+  assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(updates))
+  checks.assert_close(updates, wide, rtol=1e-2, atol=0)
+
+
+# Training.
+
+
+@pytest.mark.slow
+def test_a_late_fusion_model_gets_the_formula_in_its_encoders():
+  # Of Shapley values every loss touches every encoder.
+  losses_and_scores, params = models.late_fusion('shapley')
+  optimizer = mimo_jax.mmpareto(nn.encoder_of, models.OBJECTIVES)
+
+  @jax.jit
+  def update(params):
+    losses, pullback, _ = jax.vjp(losses_and_scores, params, has_aux=True)
+    updates, _ = optimizer.update(
+      pullback, optimizer.init(params), params, losses=losses
+    )
+    return updates, jax.jacrev(lambda p: losses_and_scores(p)[0])(params)
+
+  updates, jacobian = update(params)
+  expected = jax.tree.map(
+    lambda *rows: np.sum(rows, axis=0), *jacobian.values()
+  )
+  for owner in ENCODERS:
+    name = f'encoders_{owner}'
+    fused, own = (jacobian[row][name] for row in ('fused', owner))
+    expected[name] = by_hand(fused, own)[1]
+  checks.assert_close(updates, expected, 1e-4, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_chain_traces_once_and_trains_every_output():
+  losses_and_scores, params = models.late_fusion('auxiliary')
+  optimizer = optax.chain(
+    mimo_jax.mmpareto(nn.encoder_of, models.OBJECTIVES),
+    optax.clip_by_global_norm(5.0),
+    optax.adam(3e-2),
+  )
+  traces = []
+
+  @jax.jit
+  def step(params, state):
+    traces.append(1)
+    losses, pullback, _ = jax.vjp(losses_and_scores, params, has_aux=True)
+    updates, state = optimizer.update(pullback, state, params, losses=losses)
+    return optax.apply_updates(params, updates), state, losses
+
+  state, losses = optimizer.init(params), []
+  first = checks.types_of(state)
+  for _ in range(30):
+    params, state, last = step(params, state)
+    losses.append(last)
+  assert len(traces) == 1
+  assert checks.types_of(state) == first
+  assert all(losses[-1][name] < 0.9 * losses[0][name] for name in losses[0])
+  assert optax.tree.get(state, 'weights').shape == (3,)
+
+
+@pytest.mark.slow
+def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_state():
+  optimizer = optax.chain(
+    mimo_jax.mmpareto(first_key, OBJECTIVES),
+    optax.apply_if_finite(optax.sgd(1.0), 5),
+  )
+  losses = {name: jnp.array(1.0) for name in OBJECTIVES}
+  jacobian = CASES['both in conflict']
+  params = jacobian['joint']
+  update = jax.jit(optimizer.update)
+  _, good = update(jacobian, optimizer.init(params), params, losses=losses)
+  bad = jax.tree.map(jnp.copy, jacobian)
+  bad['visual']['visual']['scale'] = jnp.array(jnp.nan)
+  updates, state = update(bad, good, params, losses=losses)
+  checks.assert_equal(updates, jax.tree.map(jnp.zeros_like, params))
+  checks.assert_equal(state[0], good[0])
+  assert state[1].total_notfinite == 1
+
+
+# Mistakes.
+
+
+def test_mistakes_are_named():
+  jacobian = CASES['drawn']
+
+  def update(losses, **options):
+    options = {'encoder_of': first_key, 'objectives': OBJECTIVES} | options
+    optimizer = mimo_jax.mmpareto(**options)
+    state = optimizer.init(jacobian['joint'])
+    optimizer.update(jacobian, state, jacobian['joint'], losses=losses)
+
+  losses = dict.fromkeys(OBJECTIVES, 1.0)
+  for message, given in {
+    "encoder_of='audio'; expected a function": {'encoder_of': 'audio'},
+    'expected a tuple of at least two': {'objectives': 'joint'},
+    'at least two unique names': {'objectives': ('joint',)},
+    'unique names': {'objectives': ('joint', 'audio', 'audio')},
+    'gamma=0.0; expected a number': {'gamma': 0.0},
+    r"encoder_of\(\('audio', 'bias'\)\) is 'text'; expected one of"
+    r" \['visual', 'audio'\]": {'encoder_of': lambda _: 'text'},
+    "is 'joint'; expected": {'encoder_of': lambda _: 'joint'},
+    'parameters are .*audio/kernel.*expected a modality': {
+      'encoder_of': nn.encoder_of
+    },
+    'not given the losses of this step': {'losses': None},
+    r"missing \['visual'\]": {'losses': {'joint': 1.0, 'audio': 1.0}},
+  }.items():
+    checks.assert_refused(message, update, **{'losses': losses} | given)
