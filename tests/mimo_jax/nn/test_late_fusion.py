@@ -259,24 +259,6 @@ def test_train_and_length_go_to_those_that_take_them():
 
 
 @pytest.mark.slow
-def test_features_are_what_the_fusion_gets_and_float32():
-  class Narrow(flax.linen.Module):
-    @flax.linen.compact
-    def __call__(self, inputs):
-      return flax.linen.Dense(3, dtype=jnp.bfloat16)(inputs)
-
-  model = nn.LateFusion({name: Narrow() for name in WIDTHS}, CLASSES)
-  variables = variables_of(model, batch_of())
-  logits = model.apply(variables, batch_of())
-  features = model.apply(variables, batch_of(), method='features')
-  for value in (*logits.values(), *features.values()):
-    assert value.dtype == jnp.float32
-  fusion = {'params': variables['params']['fusion']}
-  fused = nn.ConcatFusion(CLASSES).apply(fusion, features)
-  np.testing.assert_array_equal(fused, logits['fused'])
-
-
-@pytest.mark.slow
 def test_a_pass_gives_the_features_that_it_fused():
   # Of encoders that draw: a second pass with another key would not be equal.
   batch, key = batch_of(TWO), jax.random.key(4)

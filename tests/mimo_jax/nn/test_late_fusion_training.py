@@ -1,4 +1,4 @@
-"""Late fusion in training: gradients, initialisers, memory."""
+"""Late fusion in training: gradients, initialisers, memory, types."""
 
 import functools
 
@@ -181,3 +181,21 @@ def test_checkpointed_encoders_change_nothing_but_memory():
   chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
   assert 'remat' in str(jax.make_jaxpr(gradient_of(saved))(params))
   assert 'remat' not in str(jax.make_jaxpr(gradient_of(plain))(params))
+
+
+@pytest.mark.slow
+def test_features_are_what_the_fusion_gets_and_float32():
+  class Narrow(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, inputs):
+      return flax.linen.Dense(3, dtype=jnp.bfloat16)(inputs)
+
+  model = nn.LateFusion({name: Narrow() for name in WIDTHS}, CLASSES)
+  variables = variables_of(model, batch_of())
+  logits = model.apply(variables, batch_of())
+  features = model.apply(variables, batch_of(), method='features')
+  for value in (*logits.values(), *features.values()):
+    assert value.dtype == jnp.float32
+  fusion = {'params': variables['params']['fusion']}
+  fused = nn.ConcatFusion(CLASSES).apply(fusion, features)
+  np.testing.assert_array_equal(fused, logits['fused'])

@@ -351,34 +351,6 @@ def test_a_late_fusion_model_gets_the_formula_in_its_encoders():
 
 
 @pytest.mark.slow
-def test_a_chain_traces_once_and_trains_every_output():
-  losses_and_scores, params = models.late_fusion('auxiliary')
-  optimizer = optax.chain(
-    mimo_jax.mmpareto(nn.encoder_of, models.OBJECTIVES),
-    optax.clip_by_global_norm(5.0),
-    optax.adam(3e-2),
-  )
-  traces = []
-
-  @jax.jit
-  def step(params, state):
-    traces.append(1)
-    losses, pullback, _ = jax.vjp(losses_and_scores, params, has_aux=True)
-    updates, state = optimizer.update(pullback, state, params, losses=losses)
-    return optax.apply_updates(params, updates), state, losses
-
-  state, losses = optimizer.init(params), []
-  first = checks.types_of(state)
-  for _ in range(30):
-    params, state, last = step(params, state)
-    losses.append(last)
-  assert len(traces) == 1
-  assert checks.types_of(state) == first
-  assert all(losses[-1][name] < 0.9 * losses[0][name] for name in losses[0])
-  assert optax.tree.get(state, 'weights').shape == (3,)
-
-
-@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_state():
   optimizer = optax.chain(
     mimo_jax.mmpareto(first_key, OBJECTIVES),

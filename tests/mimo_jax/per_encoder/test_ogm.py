@@ -11,10 +11,8 @@ import pytest
 
 import mimo_jax
 from mimo_jax import nn
-from mimo_jax import weightings
 from tests import checks
 from tests import reference
-from tests.mimo_jax import models
 
 REFERENCE = reference.read('multimodal')
 # Not in alphabetical order.
@@ -252,70 +250,6 @@ def test_noise_follows_from_the_seed_anew_for_every_tensor_and_step():
 
 
 # Training.
-
-
-def step_of(optimizer, traces):
-  losses_and_scores, _ = models.late_fusion('share')
-
-  @jax.jit
-  def step(params, state):
-    traces.append(1)
-    losses, pullback, scores = jax.vjp(losses_and_scores, params, has_aux=True)
-    updates, state = optimizer.update(
-      pullback, state, params, losses=losses, scores=scores
-    )
-    return updates, state, losses, scores
-
-  return step
-
-
-@pytest.mark.slow
-def test_a_late_fusion_model_gets_its_fused_gradient_modulated():
-  losses_and_scores, params = models.late_fusion('share')
-  optimizer = optax.chain(
-    mimo_jax.balance(weightings.fused_only()),
-    mimo_jax.ogm(nn.encoder_of, ('audio', 'visual'), alpha=0.8),
-  )
-  updates, state, _, scores = step_of(optimizer, [])(
-    params, optimizer.init(params)
-  )
-  gradient = jax.jit(jax.grad(lambda p: losses_and_scores(p)[0]['fused']))(
-    params
-  )
-  ratio = scores['audio'] / scores['visual']
-  found = [1 - np.tanh(0.8 * r) if r > 1 else 1 for r in (ratio, 1 / ratio)]
-  np.testing.assert_allclose(
-    optax.tree.get(state, 'coefficients'), found, rtol=1e-5
-  )
-  assert min(found) < 0.5 and max(found) == 1
-  for name, k in zip(('audio', 'visual'), found, strict=True):
-    gradient[f'encoders_{name}'] = jax.tree.map(
-      lambda leaf, k=k: leaf * (k if leaf.ndim > 1 else 1),
-      gradient[f'encoders_{name}'],
-    )
-  checks.assert_close(updates, gradient, 1e-4, 1e-7)
-
-
-@pytest.mark.slow
-def test_a_chain_traces_once_trains_and_draws_new_noise_at_each_step():
-  _, params = models.late_fusion('share')
-  optimizer = optax.chain(
-    mimo_jax.balance(weightings.fused_only()),
-    mimo_jax.ogm_ge(nn.encoder_of, ('audio', 'visual'), alpha=0.3),
-    optax.adam(3e-2),
-  )
-  traces = []
-  step = step_of(optimizer, traces)
-  state, fused, keys = optimizer.init(params), [], set()
-  for _ in range(30):
-    key = jax.random.key_data(optax.tree.get(state, 'key'))
-    keys.add(tuple(key.tolist()))
-    updates, state, losses, _ = step(params, state)
-    params = optax.apply_updates(params, updates)
-    fused.append(losses['fused'])
-  assert len(traces) == 1
-  assert len(keys) == 30
-  assert fused[-1] < 0.7 * fused[0]
 
 
 @pytest.mark.slow
