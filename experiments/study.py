@@ -24,9 +24,9 @@ from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings as testbed_settings
 from experiments import compare
 from experiments.methods import recipes
+from experiments.reporting import measures
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies
-from experiments.reporting import tables
 from experiments.reporting.results import Results
 from experiments.reporting.studies import Setting
 from experiments.reporting.studies import Study
@@ -49,7 +49,7 @@ _SMOKE = flags.DEFINE_bool(
 )
 
 
-def _gaps(setting: Setting, results: Results) -> dict[str, tables.Column]:
+def _gaps(setting: Setting, results: Results) -> dict[str, measures.Column]:
   """How far the testbed's recipes are from the best that is possible."""
   modalities = testbed_settings.CONFIGS[setting.config.partition(':')[2]]
   strong, weak = modalities  # the weak or slow one is the second
@@ -62,8 +62,8 @@ def _gaps(setting: Setting, results: Results) -> dict[str, tables.Column]:
   for name, (output, present) in outputs.items():
     best = generation.bayes_accuracy(modalities, present)
     scores = results.score(f'accuracy/{output}')
-    columns[f'{name}, minus the best'] = tables.Column(
-      tables.Measure.of('accuracy'),
+    columns[f'{name}, minus the best'] = measures.Column(
+      measures.Measure.of('accuracy'),
       {recipe: values - best for recipe, values in scores.items()},
     )
   return columns

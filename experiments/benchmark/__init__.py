@@ -1,1 +1,24 @@
-"""Times and memory, measured side by side."""
+"""Times and memory, measured side by side.
+
+A benchmark is a file here with a docstring for its `--help`, `OPTIONS`, a
+mapping from names to `Option`, and `run`, which takes their values and prints;
+`__main__` lists its name.
+"""
+
+from typing import Any, NamedTuple
+
+
+class UsageError(ValueError):
+  """What a benchmark says of arguments that it cannot use."""
+
+
+class Option(NamedTuple):
+  """Something that the command line can set."""
+
+  default: Any  # a list is given with commas; None: it must be given
+  about: str
+  least: int = 1  # of a number
+
+
+REPEATS = Option(40, 'rounds in which each program is timed once', least=2)
+BATCH_SIZE = Option(32, 'rows of a batch')

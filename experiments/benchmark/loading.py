@@ -1,6 +1,11 @@
-"""Times each stage between a data set's files and a batch."""
+"""Times the stages between a data set's files and a batch.
+
+Reading a record, making each view, both in a bare Python loop, and the loader
+of `data_pipelines`, in this process and with processes that work ahead.
+"""
 
 import functools
+import importlib
 import itertools
 import os
 import time
@@ -14,7 +19,28 @@ from ml_collections import config_dict
 from data_pipelines import loader
 from data_pipelines import sources
 from data_pipelines import views
-from experiments.core import data
+from experiments import benchmark
+from experiments.benchmark import timing
+from experiments.core import data as data_lib
+from experiments.reporting import tables
+
+OPTIONS = {
+  'data': benchmark.Option(
+    None, 'a file of experiments/configs and its argument, as crema_d:ogm'
+  ),
+  'manual_dir': benchmark.Option(
+    '',
+    'the folder with the files that you have downloaded; read when the data set'
+    ' is prepared, and not after',
+  ),
+  'repeats': benchmark.REPEATS,
+  'items': benchmark.Option(256, 'items that each stage makes in a round'),
+  'workers': benchmark.Option(
+    os.cpu_count() or 1,
+    'processes of the loader in the last stage; 0 leaves it out',
+    least=0,
+  ),
+}
 
 
 def measure(
@@ -48,7 +74,7 @@ def measure(
     split='train',
     manual_dir=manual_dir,
   )
-  made, keep = data.make_views(config)
+  made, keep = data_lib.make_views(config)
   transform = views.TrainingViews(made, keep)
   size = settings.batch_size
   batches_a_round = max(items // size, 1)
@@ -123,12 +149,37 @@ def _seconds(run: Callable[[], None]) -> float:
 
 
 def table(rates: dict[str, np.ndarray[Any, Any]]) -> str:
-  """Lines of items a second, medians over rounds, and by the bare loops."""
-  lines = []
-  for name, rate in rates.items():
-    line = f'  {name:<20}{np.median(rate):10.1f} items/s'
-    if name.startswith('loader'):
-      for bare in ('bare loop', 'bare loop, stacked'):
-        line += f'{np.median(rate / rates[bare]):7.2f} x {bare}'
-    lines.append(line)
-  return '\n'.join(lines)
+  """Items a second, medians over rounds, and by the bare loops, in Markdown."""
+  bare = ('bare loop', 'bare loop, stacked')
+  return tables.markdown(
+    ['stage', 'items/s', *(f'x {name}' for name in bare)],
+    [
+      [
+        stage,
+        f'{np.median(rate):.1f}',
+        *(
+          f'{np.median(rate / rates[name]):.2f}'
+          if stage.startswith('loader')
+          else ''
+          for name in bare
+        ),
+      ]
+      for stage, rate in rates.items()
+    ],
+  )
+
+
+def run(
+  data: str, manual_dir: str, repeats: int, items: int, workers: int
+) -> None:
+  """Prints the table."""
+  name, _, arg = data.partition(':')
+  try:
+    module = importlib.import_module(f'experiments.configs.{name}')
+    config = module.get_config(arg)
+    if not config.data.views:
+      raise ValueError(f'{name} is stored as it is used: nothing to time.')
+  except (ModuleNotFoundError, ValueError) as error:
+    raise benchmark.UsageError(f'--data={data}: {error}') from error
+  print(f'{name}, {timing.machine()}\n', flush=True)
+  print(table(measure(config, manual_dir or None, items, repeats, workers)))

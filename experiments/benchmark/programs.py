@@ -1,4 +1,4 @@
-"""What `experiments.benchmark` times: steps, passes over gradients, rules."""
+"""Programs over made-up gradients: passes, directions, weights."""
 
 import functools
 import math
@@ -9,88 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen
 
 import mimo_jax
 from experiments.benchmark import timing
-from mimo_jax import nn
-
-_OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
-
-
-class ConvEncoder(linen.Module):
-  """Three 3 x 3 convolutions and the mean over the picture."""
-
-  widths: Sequence[int] = (32, 64, 128)
-
-  @linen.compact
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    """Encodes pictures [batch, height, width, channels]."""
-    features = inputs
-    for i, width in enumerate(self.widths):
-      stride = 1 if i == 0 else 2
-      features = linen.relu(
-        linen.Conv(width, (3, 3), strides=(stride, stride))(features)
-      )
-    return jnp.mean(features, (1, 2))
-
-
-def steps(batch_size: int) -> dict[str, Callable[[], Any]]:
-  """Training steps of three convolutional encoders, jitted.
-
-  Joint is the step that a user writes without this library: the gradient of
-  the fused loss alone, then SGD. The others are the same with `balance`.
-  """
-  model = nn.LateFusion(
-    encoders={name: ConvEncoder() for name in _OBJECTIVES[1:]}, num_classes=10
-  )
-  keys = jax.random.split(jax.random.key(0), 5)
-  inputs = {
-    name: jax.random.normal(key, (batch_size, 32, 32, 3))
-    for name, key in zip(_OBJECTIVES[1:], keys, strict=False)
-  }
-  labels = jax.random.randint(keys[3], (batch_size,), 0, 10)
-  params = model.init(keys[4], inputs)['params']
-
-  def losses_fn(params: Any) -> dict[str, jax.Array]:
-    logits: Any = model.apply({'params': params}, inputs)
-    return nn.cross_entropy_losses(logits, labels)
-
-  def joint_step(params: Any, opt_state: Any) -> Any:
-    fused, gradient = jax.value_and_grad(lambda p: losses_fn(p)['fused'])(
-      params
-    )
-    updates, opt_state = sgd.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, fused
-
-  def balanced_step(optimizer: Any) -> Callable[[Any, Any], Any]:
-    def step(params: Any, opt_state: Any) -> Any:
-      losses, pullback = jax.vjp(losses_fn, params)
-      updates, opt_state = optimizer.update(
-        pullback, opt_state, params, losses=losses
-      )
-      return optax.apply_updates(params, updates), opt_state, losses
-
-    return step
-
-  sgd = optax.sgd(0.01, momentum=0.9)
-  programs = {'joint': _ready(joint_step, params, sgd.init(params))}
-  for name, rule in (
-    ('mimo', mimo_jax.mimo()),
-    ('mgda', mimo_jax.weightings.mgda()),
-  ):
-    optimizer = optax.chain(mimo_jax.balance(rule, objectives=_OBJECTIVES), sgd)
-    programs[name] = _ready(
-      balanced_step(optimizer), params, optimizer.init(params)
-    )
-  programs['value_and_grad'] = _ready(
-    jax.value_and_grad(lambda p: losses_fn(p)['fused']), params
-  )
-  programs['value_and_jacobian'] = _ready(
-    mimo_jax.value_and_jacobian(losses_fn), params
-  )
-  return programs
 
 
 def passes(
@@ -105,15 +26,15 @@ def passes(
   weights = jnp.linspace(0.5, 1.5, num_objectives)
   indices = range(num_objectives)
   return reads(rows) | {
-    'gramian, [K, P]': _ready(mimo_jax.gramian, jacobian),
-    'J @ J.T': _ready(lambda jacobian: jacobian @ jacobian.T, jacobian),
-    'combine': _ready(
+    'gramian, [K, P]': timing.ready(mimo_jax.gramian, jacobian),
+    'J @ J.T': timing.ready(lambda jacobian: jacobian @ jacobian.T, jacobian),
+    'combine': timing.ready(
       lambda rows, weights: mimo_jax.combine(rows, weights, indices),
       rows,
       weights,
     ),
-    'combine, [K, P]': _ready(mimo_jax.combine, jacobian, weights),
-    'sum of rows': _ready(
+    'combine, [K, P]': timing.ready(mimo_jax.combine, jacobian, weights),
+    'sum of rows': timing.ready(
       lambda rows: functools.reduce(operator.add, rows), rows
     ),
   }
@@ -122,10 +43,10 @@ def passes(
 def reads(rows: Sequence[jax.Array]) -> dict[str, Callable[[], Any]]:
   """The Gramian of K gradients [P], and a plain pass that sums up each."""
   return {
-    'gramian': _ready(
+    'gramian': timing.ready(
       lambda rows: mimo_jax.gramian(rows, range(len(rows))), rows
     ),
-    'read': _ready(lambda rows: [jnp.sum(row) for row in rows], rows),
+    'read': timing.ready(lambda rows: [jnp.sum(row) for row in rows], rows),
   }
 
 
@@ -188,7 +109,7 @@ def direction(
   losses = {
     objective: jnp.float32(0.5 + i) for i, objective in enumerate(gradients)
   }
-  run = _ready(
+  run = timing.ready(
     lambda gradients, state, losses: balance.update(
       gradients, state, losses=losses
     ),
@@ -216,7 +137,7 @@ def weights(name: str, root: np.ndarray[Any, Any]) -> timing.Program:
     losses_after=0.9 * losses,
   )
   return timing.Program(
-    _ready(rule.update, observation, rule.init(len(root))),
+    timing.ready(rule.update, observation, rule.init(len(root))),
     lambda result: np.asarray(result[0], np.float64) @ root,
   )
 
@@ -233,12 +154,6 @@ def mimo_weights(num_objectives: int) -> dict[str, Callable[[], Any]]:
   observation = mimo_jax.Observation(jnp.stack(list(losses.values())))
   state = rule.init(num_objectives)
   return {
-    'vector': _ready(rule.update, observation, state),
-    'mapping': _ready(weigh, losses, state),
+    'vector': timing.ready(rule.update, observation, state),
+    'mapping': timing.ready(weigh, losses, state),
   }
-
-
-def _ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-  """A compiled program on its arguments."""
-  compiled = jax.jit(function).lower(*arguments).compile()
-  return lambda: compiled(*arguments)

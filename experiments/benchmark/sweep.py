@@ -1,7 +1,5 @@
 """Times a sweep in one program beside the same runs one after the other.
 
-  python -m experiments.benchmark.sweep [--views=two] [--num_devices=2]
-
 Sixteen runs of Handwritten, four penalties by four seeds. Everything that a
 sweep does is counted on both sides: opening the data, tracing and compiling,
 600 steps, checkpoints, evaluation on validation and test, the table. Not
@@ -16,20 +14,20 @@ from typing import NamedTuple
 
 import jax
 import tqdm
-from absl import app
-from absl import flags
 from ml_collections import config_dict
 
+from experiments import benchmark
 from experiments import sweep
+from experiments.benchmark import timing
 from experiments.configs import handwritten
 from experiments.core import search_space
+from experiments.reporting import tables
 
-_VIEWS = flags.DEFINE_enum(
-  'views', 'six', sorted(handwritten.VIEWS), 'Views of Handwritten.'
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-  'num_devices', 1, 'Devices that the CPU is to pass for.', lower_bound=1
-)
+_GRID = ['weighting.penalty=0.3,1.0,3.0,10.0']
+OPTIONS = {
+  'views': benchmark.Option('six', 'of Handwritten: two, three or six'),
+  'num_devices': benchmark.Option(1, 'devices that the CPU is to pass for'),
+}
 
 
 class Speed(NamedTuple):
@@ -88,29 +86,35 @@ def _alone(
   return changed
 
 
-def main(argv: list[str]) -> None:
-  """Prints the ratio."""
-  del argv
+def run(views: str, num_devices: int) -> None:
+  """Prints the table."""
+  if views not in handwritten.VIEWS:
+    raise benchmark.UsageError(
+      f'--views={views}; expected one of {", ".join(handwritten.VIEWS)}.'
+    )
   # What is compiled must not be found on disk either.
   jax.config.update('jax_enable_compilation_cache', False)
-  jax.config.update('jax_num_cpu_devices', _NUM_DEVICES.value)
-  grid = ['weighting.penalty=0.3,1.0,3.0,10.0']
+  jax.config.update('jax_num_cpu_devices', num_devices)
   with tempfile.TemporaryDirectory() as directory:
-    small = handwritten.get_config(f'{_VIEWS.value},smoke')
+    small = handwritten.get_config(f'{views},smoke')
     sweep.sweep(
-      search_space.with_flags(small, grid, []), pathlib.Path(directory)
+      search_space.with_flags(small, _GRID, []), pathlib.Path(directory)
     )
-  config = handwritten.get_config(_VIEWS.value)
+  config = handwritten.get_config(views)
   config.num_seeds = 4
-  speed = compare_speed(search_space.with_flags(config, grid, []))
+  speed = compare_speed(search_space.with_flags(config, _GRID, []))
+  alone = sum(speed.alone)
   print(
-    f'{len(speed.alone)} runs of Handwritten, {_VIEWS.value} views,'
-    f' {config.steps} steps, on {jax.device_count()}'
-    f' {jax.devices()[0].device_kind}, compilation counted:\n'
-    f'  one after the other {sum(speed.alone):8.1f} s\n'
-    f'  in one program      {speed.together:8.1f} s, {speed.ratio:.2f} of it'
+    f'{len(speed.alone)} runs of Handwritten, {views} views,'
+    f' {config.steps} steps, on {jax.device_count()} {timing.machine()},'
+    ' compilation counted:\n'
   )
-
-
-if __name__ == '__main__':
-  app.run(main)
+  print(
+    tables.markdown(
+      ['runs', 's', 'ratio'],
+      [
+        ['one after the other', f'{alone:.1f}', '1.00'],
+        ['in one program', f'{speed.together:.1f}', f'{speed.ratio:.2f}'],
+      ],
+    )
+  )

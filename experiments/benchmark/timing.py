@@ -1,6 +1,7 @@
 """Times programs in turn, and compares two that do the same."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tqdm
+
+from experiments.reporting import tables
 
 # A program shorter than this is called once untimed in every round, to get its
 # threads and caches back from the one before it, and then as often as takes
@@ -145,7 +148,7 @@ def table(
   unit: str,
   reasons: Mapping[str, str],
 ) -> str:
-  """Lines of numbers, one a rule.
+  """The table of numbers, a row a rule.
 
   Args:
     comparisons: name -> times.
@@ -153,28 +156,50 @@ def table(
     reasons: name -> why their direction may be another than ours.
 
   Returns:
-    The lines. Those of directions that differ end in the reason.
+    Markdown. Rows of directions that differ end in the reason.
   """
   scale = {'ms': 1e3, 'us': 1e6}[unit]
+  header = ['rule', f'ours, {unit}', 'rounds']
   compared = any(each.theirs is not None for each in comparisons.values())
-  header = f'  {"":<15}{"ours":>10}'
   if compared:
-    header += f'{"theirs":>10}{"ratio":>8}{"fastest":>9}{"difference":>12}'
-  lines = [header + f'{"rounds":>8}']
+    header += ['theirs', 'ratio', 'fastest', 'difference', 'reason']
+  rows = []
   for name, each in comparisons.items():
-    line = f'  {name:<15}{scale * each.ours.median:10.2f}'
+    row = [name, f'{scale * each.ours.median:.2f}', f'{len(each.ours.rounds)}']
     if each.theirs is not None:
-      line += (
-        f'{scale * each.theirs.median:10.2f}{each.ratio:8.2f}'
-        f'{each.ratio_of_fastest:9.2f}{each.difference:12.1e}'
-      )
-    elif compared:
-      line += f'{"-":>10}{"-":>8}{"-":>9}{"-":>12}'
-    line += f'{len(each.ours.rounds):8d}'
-    if each.theirs is not None and not each.difference <= TOLERANCE:
-      line += '  ' + (reasons.get(name) or 'DIFFERS')
-    lines.append(line)
-  return '\n'.join(lines)
+      row += [
+        f'{scale * each.theirs.median:.2f}',
+        f'{each.ratio:.2f}',
+        f'{each.ratio_of_fastest:.2f}',
+        f'{each.difference:.1e}',
+        '' if each.difference <= TOLERANCE else reasons.get(name) or 'DIFFERS',
+      ]
+    rows.append(row + [''] * (len(header) - len(row)))
+  return tables.markdown(header, rows)
+
+
+def ratios(taken: Mapping[str, Times], references: Mapping[str, str]) -> str:
+  """The table of milliseconds, and of their ratios to what is named for each.
+
+  Args:
+    taken: name -> times.
+    references: name -> the name of what to divide by.
+
+  Returns:
+    Markdown.
+  """
+  return tables.markdown(
+    ['program', 'ms', 'ratio', 'to'],
+    [
+      [
+        name,
+        f'{1e3 * times.median:.2f}',
+        f'{ratio(times, taken[references[name]]):.2f}',
+        references[name],
+      ]
+      for name, times in taken.items()
+    ],
+  )
 
 
 def summary(comparisons: Mapping[str, Comparison]) -> str:
@@ -189,4 +214,18 @@ def _spread(ratios: Mapping[str, float]) -> str:
   return (
     f'median {np.median(list(ratios.values())):.2f}, least'
     f' {ratios[least]:.2f} ({least})'
+  )
+
+
+def ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+  """A compiled program on its arguments."""
+  compiled = jax.jit(function).lower(*arguments).compile()
+  return lambda: compiled(*arguments)
+
+
+def machine() -> str:
+  """Where and with what is timed, and how busy it is."""
+  return (
+    f'{jax.devices()[0].device_kind}, jax {jax.__version__},'
+    f' {os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f}'
   )

@@ -13,6 +13,7 @@ from matplotlib import figure
 from matplotlib import patches
 
 from experiments.evaluation import statistics
+from experiments.reporting import measures
 from experiments.reporting import tables
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -39,7 +40,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def outputs(
-  scores: Mapping[str, Mapping[str, tables.Values]],
+  scores: Mapping[str, Mapping[str, measures.Values]],
   modalities: Sequence[str],
   metric: str,
   path: pathlib.Path,
@@ -52,7 +53,7 @@ def outputs(
     metric: the name of the primary metric.
     path: where the PNG goes.
   """
-  measure = tables.Measure.of(metric)
+  measure = measures.Measure.of(metric)
   some = next(iter(scores.values()))
   noise = [name for name in some if name.startswith('noise/')]
   panels = {
@@ -137,7 +138,7 @@ def curves(
 
 
 def lines(
-  columns: Mapping[tuple[str, float], Mapping[str, tables.Column]],
+  columns: Mapping[tuple[str, float], Mapping[str, measures.Column]],
   axis: str | None,
   subject: str,
   path: pathlib.Path,
@@ -191,8 +192,8 @@ def lines(
 
 
 def heat_map(
-  panels: Mapping[str, tables.Values],
-  measure: tables.Measure,
+  panels: Mapping[str, measures.Values],
+  measure: measures.Measure,
   *,
   rows: tuple[str, Sequence[str]],
   columns: tuple[str, Sequence[str]],
@@ -262,7 +263,7 @@ def _canvas(
 def _draw_points(
   axes: Any,
   places: Any,
-  values: Sequence[tables.Values],
+  values: Sequence[measures.Values],
   i: int,
   **look: Any,
 ) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 from experiments.core import runs
 from experiments.evaluation import statistics
 from experiments.reporting import figures
+from experiments.reporting import measures
 from experiments.reporting import results as results_lib
 from experiments.reporting import tables as tables_lib
+from experiments.reporting.measures import Column
+from experiments.reporting.measures import Measure
+from experiments.reporting.measures import Values
 from experiments.reporting.results import Results
-from experiments.reporting.tables import Column
-from experiments.reporting.tables import Measure
-from experiments.reporting.tables import Values
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -170,7 +171,7 @@ def _comparison_tables(results: Results) -> list[str]:
   times = {
     name: f'{results.relative_time(name):.2f}' for name in results.variants
   }
-  whole = {**tables_lib.estimates(columns), f'time / {reference}': times}
+  whole = {**measures.estimates(columns), f'time / {reference}': times}
   noise = (
     f' Robustness: fused, the mean over noise from 0 to {max(levels):g} units'
     ' (config.evaluation.noise_scale) on every input.'
@@ -190,7 +191,7 @@ def _comparison_tables(results: Results) -> list[str]:
     }
 
   def table(some: Mapping[str, Column], mark_best: bool = True) -> str:
-    return tables_lib.of_cells('recipe', tables_lib.estimates(some, mark_best))
+    return tables_lib.of_cells('recipe', measures.estimates(some, mark_best))
 
   return [
     f'Test {measure.prose}, mean ± standard error over'

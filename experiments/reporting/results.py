@@ -10,12 +10,12 @@ import numpy as np
 from experiments.core import runs
 from experiments.evaluation import metrics
 from experiments.evaluation import statistics
-from experiments.reporting import tables
+from experiments.reporting import measures
 
 FORMAT = 2
 _NOT_SCORES = ('variant', 'values', 'seed', 'split', 'skipped_steps')
 
-Scores = Mapping[str, tables.Values]  # score -> [seeds]
+Scores = Mapping[str, measures.Values]  # score -> [seeds]
 
 
 class Variant(NamedTuple):
@@ -48,9 +48,9 @@ class Results(NamedTuple):
     return self.header['metrics']
 
   @property
-  def measure(self) -> tables.Measure:
+  def measure(self) -> measures.Measure:
     """That of the primary metric."""
-    return tables.Measure.of(self.metrics[0])
+    return measures.Measure.of(self.metrics[0])
 
   @property
   def num_seeds(self) -> int:
@@ -62,7 +62,7 @@ class Results(NamedTuple):
     """Label -> scores of the test split."""
     return {label: one.scores['test'] for label, one in self.variants.items()}
 
-  def score(self, name: str, split: str = 'test') -> dict[str, tables.Values]:
+  def score(self, name: str, split: str = 'test') -> dict[str, measures.Values]:
     """Label -> one score, [seeds]."""
     return {k: one.scores[split][name] for k, one in self.variants.items()}
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from experiments.core import runs
 from experiments.reporting import figures
+from experiments.reporting import measures
 from experiments.reporting import report
 from experiments.reporting import tables
 from experiments.reporting.results import Results
 
-Columns = Mapping[str, tables.Column]  # what recipes are compared by
+Columns = Mapping[str, measures.Column]  # what recipes are compared by
 
 
 class Setting(NamedTuple):
@@ -110,7 +111,7 @@ def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
       f'**{tables.capital(name)}**, test {measure.prose}, mean ± standard'
       ' error; **bold** is the best of its column, = a tie with it.'
       f'{report.errors_among([measure])}',
-      tables.of_cells('recipe', tables.estimates(of_setting)),
+      tables.of_cells('recipe', measures.estimates(of_setting)),
     ]
   return parts
 

@@ -1,20 +1,16 @@
 """The benchmark: what it compares is the same, and its ratios are of rounds."""
 
+import importlib
 import importlib.util
 import itertools
 import math
-import os
-import pathlib
 import re
-import subprocess
-import sys
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import mimo_jax
 from data_pipelines.av_mnist import tree
@@ -22,11 +18,11 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import loading
 from experiments.benchmark import peers
 from experiments.benchmark import programs
+from experiments.benchmark import rules
 from experiments.benchmark import timing
 from experiments.configs import av_mnist
 from tests import running
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 # PyTorch is as large as all else together, and only these three tests need it.
 needs_peers = pytest.mark.skipif(
   bool(peers.missing()), reason="TorchJD is not installed: '.[peers]'"
@@ -34,27 +30,6 @@ needs_peers = pytest.mark.skipif(
 EVERY = mimo_jax.weightings.__all__
 # Those that draw numbers of their own, or stop before the solution.
 OTHERS = ('gradvac', 'graddrop', 'mgda', 'pcgrad')
-
-
-def run(*arguments):
-  """Runs the benchmark as a user does."""
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.benchmark', *arguments],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-
-
-@pytest.fixture
-def flag():
-  """Sets flags of the benchmark for a while."""
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
-  return flagsaver.flagsaver
 
 
 def times(*rounds):
@@ -148,23 +123,20 @@ def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
     'ms',
     {'same': 'a reason', 'known': 'a reason', 'unknown': ''},
   )
-  header, same, known, unknown, broken, alone = text.splitlines()
-  assert header.split() == [
-    *('ours', 'theirs', 'ratio', 'fastest', 'difference', 'rounds')
+  header, _, *rows = (
+    [cell.strip() for cell in line.strip('| ').split('|')]
+    for line in text.splitlines()
+  )
+  assert header == [
+    *('rule', 'ours, ms', 'rounds', 'theirs', 'ratio', 'fastest'),
+    *('difference', 'reason'),
   ]
-  assert same.split() == [
-    'same',
-    '1.00',
-    '2.50',
-    '2.50',
-    '2.00',
-    '1.0e-05',
-    '2',
-  ]
-  assert known.endswith('5.0e-01       2  a reason')
-  assert unknown.endswith('DIFFERS')
-  assert broken.endswith('DIFFERS')
-  assert alone.split() == ['alone', '1.00', '-', '-', '-', '-', '2']
+  ends = {row[0]: row[3:] for row in rows}
+  assert rows[0][:3] == ['same', '1.00', '2']
+  assert ends['same'] == ['2.50', '2.50', '2.00', '1.0e-05']
+  assert ends['known'][-2:] == ['5.0e-01', 'a reason']
+  assert ends['unknown'][-1] == ends['broken'][-1] == 'DIFFERS'
+  assert not any(ends['alone'])
 
 
 @pytest.mark.parametrize('size', [2, 3, 7])
@@ -249,7 +221,7 @@ def test_passes_compute_what_they_say():
 
 def test_peers_are_weightings_of_ours():
   assert set(peers.PEERS) <= set(mimo_jax.weightings.__all__)
-  assert set(benchmark._SOLVED) <= set(peers.PEERS)
+  assert set(rules.SOLVED) <= set(peers.PEERS)
 
 
 def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
@@ -270,7 +242,7 @@ def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
 @needs_peers
 @pytest.mark.parametrize('size', [2, 7])
 def test_directions_agree_with_torchjd(size):
-  comparisons = benchmark.compare_directions(
+  comparisons = rules.compare_directions(
     list(peers.PEERS), size, [(3, 50), (150,)], 2, 0.0, with_peers=True
   )
   assert set(comparisons) == set(peers.PEERS)
@@ -285,7 +257,7 @@ def test_directions_agree_with_torchjd(size):
 
 @needs_peers
 def test_weights_agree_with_torchjd():
-  comparisons = benchmark.compare_weights(
+  comparisons = rules.compare_weights(
     list(peers.PEERS), 7, 2, 0.0, with_peers=True
   )
   assert set(comparisons) == set(peers.PEERS) - {'graddrop', 'trimmed_mean'}
@@ -306,20 +278,22 @@ def test_exact_minimum_norm_is_below_that_of_frank_wolfe():
   assert one < 0.9999 * other
 
 
-def test_benchmark_prints_every_table():
-  result = run(
-    '--repeats=2', '--seconds=0', '--batch_size=1', '--parameters=100',
-    '--objectives=3', '--methods=mgda,mimo,trimmed_mean', '--nopeers',
+# The command line.
+
+
+def test_rules_print_every_table():
+  # A process of its own: how programs are dispatched cannot change later.
+  result = running.run(
+    'benchmark', 'rules', '--repeats=2', '--seconds=0', '--parameters=100',
+    '--objectives=3', '--methods=mgda,mimo,trimmed_mean', '--peers=no',
   )  # fmt: skip
   assert result.returncode == 0, result.stderr
   for pattern in (
-    r'mimo +[\d.]+ ms +[\d.]+ x joint',
-    r'value_and_jacobian +[\d.]+ ms +[\d.]+ x value_and_grad',
-    r'J @ J.T +[\d.]+ ms +[\d.]+ x gramian',
-    r'gramian, \[K, P\] +[\d.]+ ms +[\d.]+ x gramian',
-    r'sum of rows +[\d.]+ ms +[\d.]+ x combine',
-    r'direction, K = 3, 100 parameters, ms:\n +ours +rounds\n +mgda +[\d.]+',
-    r'weights, K = 3, microseconds:\n +ours +rounds\n +mgda .*\n +mimo .*\nBes',
+    r'\| J @ J.T +\| +[\d.]+ \| +[\d.]+ \| gramian',
+    r'\| gramian, \[K, P\] +\| +[\d.]+ \| +[\d.]+ \| gramian',
+    r'\| sum of rows +\| +[\d.]+ \| +[\d.]+ \| combine',
+    r'direction, K = 3, 100 parameters:\n\n\| rule.* ours, ms .*\n.*\n\| mgda',
+    r'weights, K = 3:\n\n\| rule .*ours, us .*\n.*\n\| mgda .*\n\| mimo .*\n',
     r'K = 3: [\d.]+ us from a mapping of scalars, [\d.]+ us from a vector',
     r'median rule of the Gramian, 100 parameters: [\d,]+ x MIMO',
     r'Slowest weights: \d+ us \(m\w+, K = 3\)',
@@ -327,26 +301,65 @@ def test_benchmark_prints_every_table():
     assert re.search(pattern, result.stdout), (pattern, result.stdout)
 
 
-def test_benchmark_rejects_methods_that_there_are_not(flag):
-  with (
-    flag(methods=['mgda', 'frobnicate']),
-    pytest.raises(benchmark.app.UsageError, match='--methods has frobnicate;'),
+def test_steps_are_timed_beside_joint_training(capsys):
+  benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
+  text = capsys.readouterr().out
+  for program, reference in (
+    ('joint', 'joint'),
+    ('mimo', 'joint'),
+    ('mgda', 'joint'),
+    ('value_and_jacobian', 'value_and_grad'),
   ):
-    benchmark.main([])
+    pattern = rf'\| {program} +\| +[\d.]+ \| +[\d.]+ \| {reference} +\|'
+    assert re.search(pattern, text), (pattern, text)
 
 
-def test_benchmark_insists_on_peers_only_when_told(flag, monkeypatch, capsys):
+def test_benchmarks_are_listed_and_explain_themselves(capsys):
+  benchmark.main([])
+  text = capsys.readouterr().out
+  for name in benchmark.BENCHMARKS:
+    assert f'\n  {name} ' in text
+    with pytest.raises(SystemExit) as ended:
+      benchmark.main([name, '--help'])
+    assert ended.value.code == 0
+    usage = capsys.readouterr().out
+    module = importlib.import_module(f'experiments.benchmark.{name}')
+    assert module.__doc__.strip() in usage
+    assert all(option in usage for option in module.OPTIONS)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['frobnicate'], "no benchmark 'frobnicate'"),
+    (['rules', '--methods=mgda,frobnicate'], '--methods has frobnicate;'),
+    (['rules', '--peers=yes'], 'no TorchJD here'),
+    (['steps', '--repeats=1'], 'expected 2 or more, got 1'),
+    (['sweep', '--views=nine'], '--views=nine; expected one of'),
+    (['memory', '--batch_size=3'], 'cannot be cut into 4 equal parts'),
+    (['loading'], 'required: --data'),
+    (
+      ['loading', '--data=mnist'],
+      "No module named 'experiments.configs.mnist'",
+    ),
+    (['loading', '--data=handwritten'], 'nothing to time'),
+  ],
+)
+def test_benchmarks_say_what_they_cannot_do(
+  arguments, message, monkeypatch, capsys
+):
   monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
-  with flag(peers=None):
-    assert not benchmark._announce_peers()
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  with pytest.raises(SystemExit) as ended:
+    benchmark.main(arguments)
+  assert message in f'{ended.value.code}{capsys.readouterr().err}'
+
+
+def test_benchmark_insists_on_peers_only_when_told(monkeypatch, capsys):
+  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
+  assert not rules.announce_peers('auto')
   assert capsys.readouterr().out == 'no TorchJD here\n'
-  with (
-    flag(peers=True),
-    pytest.raises(benchmark.app.UsageError, match='no TorchJD here'),
-  ):
-    benchmark._announce_peers()
-  with flag(peers=False):
-    assert not benchmark._announce_peers()
+  assert not rules.announce_peers('no')
   assert capsys.readouterr().out == ''
 
 
@@ -370,26 +383,17 @@ def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
   for name, rate in rates.items():
     # Whole batches: 16 items a second, in three rounds.
     np.testing.assert_array_equal(rate, [16.0] * 3, err_msg=name)
-  last = loading.table(rates).splitlines()[-1].split()
-  assert last[:3] == ['loader', '16.0', 'items/s']
-  assert last[3:5] == ['1.00', 'x']
+  *_, last = loading.table(rates).splitlines()
+  assert last.split()[1:6:2] == ['loader', '16.0', '1.00']
 
 
-def test_stages_are_printed_with_those_of_workers(tmp_path):
+def test_stages_are_printed_with_those_of_workers(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
   tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
-  environment = {'TFDS_DATA_DIR': str(tmp_path / 'prepared')}
-  flags_ = ['--repeats=2', '--items=8', '--workers=1']
-  result = running.run(
-    'benchmark',
-    '--data=av_mnist:smoke',
-    f'--manual_dir={tmp_path}/av_mnist',
-    *flags_,
-    env=environment,
-  )
-  assert result.returncode == 0, result.stderr
-  assert 'loader, 1 workers' in result.stdout
-  unknown = running.run('benchmark', '--data=mnist')
-  assert unknown.returncode != 0
-  assert "No module named 'experiments.configs.mnist'" in unknown.stderr
-  stored = running.run('benchmark', '--data=handwritten')
-  assert stored.returncode != 0 and 'nothing to time' in stored.stderr
+  benchmark.main([
+    'loading', '--data=av_mnist:smoke', f'--manual_dir={tmp_path}/av_mnist',
+    '--repeats=2', '--items=8', '--workers=1',
+  ])  # fmt: skip
+  assert '| loader, 1 workers ' in capsys.readouterr().out

@@ -12,10 +12,10 @@ from scipy import special
 from sklearn import linear_model
 from sklearn import metrics as sklearn_metrics
 
-from experiments import probe
 from experiments.evaluation import contribution
 from experiments.evaluation import evaluate
 from experiments.evaluation import metrics
+from experiments.evaluation import probe
 from mimo_jax import nn
 
 # Metrics of classes.
@@ -803,7 +803,7 @@ def test_what_a_probe_cannot_fit_is_refused(changes, message):
 
 def test_a_probe_that_is_not_at_its_optimum_is_refused(monkeypatch):
   monkeypatch.setattr(probe, '_MAX_ITERS', 3)
-  with pytest.raises(FloatingPointError, match=r'after 3 iterations.*l2'):
+  with pytest.raises(FloatingPointError, match=r'in 3 iterations.*l2'):
     probe.fit(*probe_data(), num_classes=3)
 
 

@@ -9,6 +9,7 @@ import pytest
 from experiments.configs import handwritten
 from experiments.core import runs
 from experiments.reporting import figures
+from experiments.reporting import measures
 from experiments.reporting import report
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies
@@ -292,7 +293,7 @@ def test_a_grid_of_two_floats_has_a_heat_map(
     'optimizer.learning_rate', ['0.01', '0.03', '0.1'],
   )  # fmt: skip
   assert drawn['marked'] == marked
-  assert drawn['measure'] == tables.Measure.of(metric)
+  assert drawn['measure'] == measures.Measure.of(metric)
   fused, own = drawn['panels'].values()
   np.testing.assert_allclose(fused, [[0.3, 0.5, 0.4], [0.0, 0.2, 0.1]])
   np.testing.assert_allclose(own, [[0.09, 0.15, 0.12], [0.0, 0.06, 0.03]])
@@ -378,7 +379,9 @@ def test_a_table_aligns_numbers_and_refuses_ragged_rows():
 
 
 def test_values_are_written_in_the_unit_of_their_metric():
-  share, error = map(tables.Measure.of, ('weighted_f1', 'mean_absolute_error'))
+  share, error = map(
+    measures.Measure.of, ('weighted_f1', 'mean_absolute_error')
+  )
   assert (share.label, error.label) == ('weighted F1, %', 'mean absolute error')
   assert share.text([0.5, 0.7]) == '60.00 ± 10.00'
   assert share.text([-0.1, -0.1], sign='+') == '-10.00 ± 0.00'
