@@ -1,71 +1,9 @@
-"""What each modality contributes, how unevenly, and how far noise is borne."""
+"""How unevenly modalities contribute, and how far noise is borne."""
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-
-def coalitions(modalities: Iterable[str]) -> list[frozenset[str]]:
-  """All 2^M sets of modalities, from the empty one to that of all.
-
-  Examples:
-    >>> [sorted(coalition) for coalition in coalitions(['b', 'a'])]
-    [[], ['a'], ['b'], ['a', 'b']]
-  """
-  names = sorted(modalities)
-  return [
-    frozenset(coalition)
-    for size in range(len(names) + 1)
-    for coalition in itertools.combinations(names, size)
-  ]
-
-
-def shapley(values: Mapping[frozenset[str], float]) -> dict[str, float]:
-  """Shapley value of each modality, in a game of modalities.
-
-  The value of modality m is what it adds to a coalition S of others, averaged
-  over the orders in which M modalities may join:
-
-    φₘ = Σ_{S ∌ m} |S|! (M − |S| − 1)! / M! · (v(S ∪ {m}) − v(S))
-
-  (Shapley, "A Value for n-Person Games", 1953). With v the accuracy on the test
-  split while all but S is missing, it is BalanceBenchmark's contribution of a
-  modality to the data set. Values may be negative.
-
-  Args:
-    values: v of every coalition, the empty one included; `coalitions` lists
-      them.
-
-  Returns:
-    Modality -> φ, in order of names; they sum to v(all) - v(none).
-
-  Raises:
-    ValueError: if a coalition lacks its value.
-
-  Examples:
-    >>> values = {'': 0.1, 'a': 0.5, 'b': 0.3, 'ab': 0.6}
-    >>> shapley({frozenset(k): v for k, v in values.items()})
-    {'a': 0.35, 'b': 0.15}
-  """
-  modalities = sorted(frozenset[str]().union(*values))
-  missing = [sorted(s) for s in coalitions(modalities) if s not in values]
-  if missing:
-    raise ValueError(
-      f'Expected a value of each coalition of {modalities}, the empty one'
-      f' included; there is none of {missing}.'
-    )
-  number = len(modalities)
-  contributions = {}
-  for name in modalities:
-    others = [other for other in modalities if other != name]
-    contributions[name] = sum(
-      (values[coalition | {name}] - values[coalition])
-      / (number * math.comb(number - 1, len(coalition)))
-      for coalition in coalitions(others)
-    )
-  return contributions
 
 
 def imbalance_degree(values: Mapping[str, float]) -> float:

@@ -12,6 +12,7 @@ import tqdm
 
 from experiments.evaluation import contribution
 from experiments.evaluation import metrics as metrics_lib
+from mimo_jax import nn
 
 # Noise is the same for every model and method: they face the same sensors.
 _NOISE_SEED = 0
@@ -153,7 +154,8 @@ def evaluate(
       has a leading axis [seeds], `mask` and target too.
     modalities: their names.
     metrics: names of functions in `evaluation.metrics`. The first is the
-      primary one, by which conditions are compared.
+      primary one, by which conditions are compared; of an error, what is below
+      0 in a Shapley value is a gain.
     noise_levels: levels of noise, at least 0. Level 0, the clean inputs, need
       not be among them.
     thorough: whether to run more than the whole inputs.
@@ -222,7 +224,7 @@ def evaluate(
   # All modalities at level 0 are the whole inputs, and first.
   conditions = [(frozenset(names), 0.0)]
   if thorough:
-    conditions += [(some, 0.0) for some in contribution.coalitions(names)[:-1]]
+    conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
     conditions += [(frozenset(names), level) for level in levels[1:]]
   outputs, targets, masks = _run(
     predict, variables, batches, names, conditions, target
@@ -292,7 +294,7 @@ def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
     present: value for (present, level), value in fused.items() if not level
   }
   everything = max(values, key=len)
-  contributions = contribution.shapley(values)
+  contributions = nn.shapley_values(values)
   names = list(contributions)
   scores = {f'missing/{name}': values[everything - {name}] for name in names}
   scores |= {f'only/{name}': values[frozenset({name})] for name in names}

@@ -35,12 +35,11 @@ def fit(
 
     meanₙ cross-entropy(zₙ W + b, labelₙ) + l2 / 2 · ‖W‖²
 
-  for features z standardised by their mean and standard deviation, until no
-  entry of the gradient exceeds 1e-7. The penalty makes the optimum unique but
-  for a constant in b, which changes no answer. So there is no learning rate,
-  number of epochs or seed to choose: by scikit-learn's `LogisticRegression`,
-  L-BFGS in float64. A class without a label is never answered: its
-  bias is -inf.
+  for features z standardised by their mean and standard deviation, until the
+  gradient is about 1e-7. The penalty makes the optimum unique but for a
+  constant in b, which changes no answer. So there is no learning rate, number
+  of epochs or seed to choose: by scikit-learn's `LogisticRegression`, L-BFGS in
+  float64. A class without a label is never answered: its bias is -inf.
 
   Args:
     features: [N, d], finite. A constant one gets no weight.

@@ -222,7 +222,7 @@ def game(number):
   """A value of each coalition of some modalities, without any symmetry."""
   generator = np.random.default_rng(number)
   names = [f'm{i}' for i in range(number)]
-  return {some: generator.uniform() for some in contribution.coalitions(names)}
+  return {some: generator.uniform() for some in nn.coalitions(names)}
 
 
 def test_shapley_values_of_three_are_those_by_hand():
@@ -230,7 +230,7 @@ def test_shapley_values_of_three_are_those_by_hand():
     '': 0.10, 'a': 0.40, 'b': 0.30, 'c': 0.16,
     'ab': 0.64, 'ac': 0.46, 'bc': 0.30, 'abc': 0.70,
   }  # fmt: skip
-  phi = contribution.shapley({frozenset(k): v for k, v in values.items()})
+  phi = nn.shapley_values({frozenset(k): v for k, v in values.items()})
   # Alone 1/3, after one of the others 1/6 each, after both 1/3.
   assert list(phi) == ['a', 'b', 'c']
   np.testing.assert_allclose(
@@ -254,7 +254,7 @@ def test_shapley_value_is_the_mean_over_orders_of_joining(number):
       before = frozenset(order[:i])
       gain = values[before | {name}] - values[before]
       expected[name] += gain / len(orders)
-  phi = contribution.shapley(values)
+  phi = nn.shapley_values(values)
   assert phi.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_allclose(phi[name], value)
@@ -267,7 +267,7 @@ def test_shapley_needs_every_coalition():
   values = game(3)
   del values[frozenset({'m0', 'm2'})]
   with pytest.raises(ValueError, match=r"none of \[\['m0', 'm2'\]\]"):
-    contribution.shapley(values)
+    nn.shapley_values(values)
 
 
 def test_imbalance_degree_is_the_mean_gap_of_pairs():
