@@ -158,7 +158,7 @@ def gradients_of(
     ValueError: if `updates` has none of these forms.
   """
   size = len(given.names)
-  stacked = params is not None and (_structure(updates) == _structure(params))
+  stacked = params is not None and _structure(updates) == _structure(params)
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):
     if set(by_name) == set(given.names):

@@ -11,24 +11,9 @@ Initializer = Callable[..., jax.Array]
 def initializer(kernel_init: Initializer | str) -> Initializer:
   """The initialiser itself, or the one that a name stands for.
 
-  Args:
-    kernel_init: a function of a key, a shape and a type, or the name of the
-      function of `flax.linen.initializers` that makes it: 'lecun_normal' (what
-      Flax's dense layers start from), 'glorot_normal' (audio-visual models of
-      OGM-GE and PMR), 'he_uniform', ...
-
-  Returns:
-    The function of a key, a shape and a type.
-
-  Raises:
-    ValueError: if the name is none of those, or one that needs arguments.
-
-  Examples:
-    >>> import jax
-    >>> from mimo_jax.nn import _initializers
-    >>> draw = _initializers.initializer('glorot_normal')
-    >>> draw(jax.random.key(0), (3, 2)).shape
-    (3, 2)
+  A name is that of a function of `flax.linen.initializers` that needs no
+  arguments: 'lecun_normal' (what Flax's dense layers start from),
+  'glorot_normal' (audio-visual models of OGM-GE and PMR), 'he_uniform', ...
   """
   if not isinstance(kernel_init, str):
     return kernel_init

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
+
 
 class CosineForm(NamedTuple):
   """G = longest² · diag(lengths) cosines diag(lengths), but for zero vectors.
@@ -42,8 +44,7 @@ def cosine_form(gramian: jax.Array) -> CosineForm:
     ([1.0, 0.5], [0.667, 1.0], 3.0)
   """
   # Scaled by the largest entry first: squares of 1e-30 would otherwise vanish.
-  largest = jnp.max(jnp.diagonal(gramian))
-  largest = jnp.where(largest == 0, 1, largest)
+  largest = _numerics.nonzero(jnp.max(jnp.diagonal(gramian)))
   scaled = gramian / largest
   squares = jnp.diagonal(scaled)
   is_zero = squares <= 0

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _non_negative_qp
 from mimo_jax.solvers import _products
@@ -37,9 +38,8 @@ def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
   form = _cosine_form.cosine_form(gramian)
   scaled = jnp.where(form.is_zero, 0, form.lengths * lower)
   linear = -form.cosines @ scaled
-  size = jnp.max(jnp.abs(linear))
   # All zero: what is to be projected is zero already.
-  size = jnp.where(size == 0, 1, size)
+  size = _numerics.nonzero(jnp.max(jnp.abs(linear)))
   excess = size * _non_negative_qp.non_negative_qp(form.cosines, linear / size)
   weights = lower + excess / form.lengths
   return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _products
 
 
@@ -35,7 +36,7 @@ def least_squares(
   size = matrix.shape[0]
   eps = jnp.finfo(values.dtype).eps
   used = values > 4 * size * eps * jnp.max(values)
-  inverses = jnp.where(used, 1 / jnp.where(used, values, 1), 0)
+  inverses = _numerics.divide(1, values, where=used)
 
   def solve(right: jax.Array) -> jax.Array:
     return vectors @ (inverses * (vectors.T @ right))

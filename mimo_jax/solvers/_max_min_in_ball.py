@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _pivot
 from mimo_jax.solvers import _products
@@ -77,7 +78,7 @@ def max_min_in_ball(
   bound = jnp.maximum(bound, 0)
   highest = jnp.asarray(ceiling, dtype) / (shortest * form.longest**2)
   # At the level of g₀ itself one row is tight.
-  levels = jnp.where(valid, along / jnp.where(valid, inverse, 1), jnp.inf)
+  levels = _numerics.divide(along, inverse, jnp.inf, where=valid)
   first = jnp.argmin(levels)
 
   def rise_to_sphere(state: _Path) -> jax.Array:
@@ -98,9 +99,7 @@ def max_min_in_ball(
     # The next level at which a weight or a slack reaches zero.
     falling = slope < -8 * eps * jnp.max(jnp.abs(slope))
     falling = falling & valid & ~state.refused
-    next_levels = jnp.where(
-      falling, -offset / jnp.where(falling, slope, 1), jnp.inf
-    )
+    next_levels = _numerics.divide(-offset, slope, jnp.inf, where=falling)
     next_levels = jnp.maximum(next_levels, state.level)
     index = jnp.argmin(next_levels)
     sphere = state.level + rise_to_sphere(state)
@@ -119,7 +118,7 @@ def max_min_in_ball(
     # Entries that are rounding would be exchanged for nothing.
     gives = state.support & (column < -jnp.sqrt(eps) * jnp.max(jnp.abs(column)))
     weights = jnp.maximum(offset + level * slope, 0)
-    ratios = jnp.where(gives, weights / jnp.where(gives, -column, 1), jnp.inf)
+    ratios = _numerics.divide(weights, -column, jnp.inf, where=gives)
     # None can go: the level cannot grow any further.
     done = reached | (dependent & ~jnp.any(gives))
     going = jnp.argmin(ratios)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _non_negative_qp
 from mimo_jax.solvers import _products
@@ -52,8 +53,7 @@ def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
     form.cosines + inverse[:, None] * inverse[None, :], inverse
   )
   weights = inverse * x
-  total = jnp.sum(weights)
-  weights = weights / jnp.where(total > 0, total, 1)
+  weights = weights / _numerics.nonzero(jnp.sum(weights))
   share = form.is_zero / jnp.maximum(jnp.sum(form.is_zero), 1)
   share_all = jnp.all(form.is_zero) if drop_zero_rows else jnp.any(form.is_zero)
   weights = jnp.where(share_all, share, weights)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _pivot
 from mimo_jax.solvers import _products
 
@@ -72,7 +73,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     target = target + jnp.where(support, inverse @ residual, 0)
     blocked = support & (target <= 0)
     # How far towards the target before an entry reaches zero.
-    ratios = jnp.where(blocked, x / jnp.where(blocked, x - target, 1), jnp.inf)
+    ratios = _numerics.divide(x, x - target, jnp.inf, where=blocked)
     ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
     leaving = jnp.argmin(ratios)
     settled = ~jnp.any(blocked)

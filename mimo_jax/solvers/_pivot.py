@@ -15,12 +15,7 @@ def pivot(tableau: jax.Array, index: jax.Array) -> jax.Array:
   A rank-one update: a few fused operations on K² numbers, where a
   factorisation costs several calls of LAPACK.
 
-  Args:
-    tableau: [K, K + m].
-    index: the pivot, which must not be zero.
-
-  Returns:
-    The new tableau.
+  The entry that is pivoted on must not be zero.
   """
   size = tableau.shape[0]
   is_row = (jnp.arange(size) == index)[:, None]

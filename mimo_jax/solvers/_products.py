@@ -18,21 +18,6 @@ def full_precision(
   Accelerators round the factors of a float32 matrix product to 8 or 10 bits
   unless told otherwise. Of a K x K program nothing is gained by that, and its
   answer would be right to two digits.
-
-  Args:
-    function: what multiplies matrices.
-
-  Returns:
-    A function with the same arguments.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax.solvers import _products
-    >>> @_products.full_precision
-    ... def length(row):
-    ...   return row @ row
-    >>> float(length(jnp.array([3.0, 4.0])))
-    25.0
   """
 
   @functools.wraps(function)

@@ -5,24 +5,9 @@ import jax.numpy as jnp
 
 
 def valid_steps(inputs: jax.Array, length: jax.Array | None) -> jax.Array:
-  """Which steps are data; the others are padding.
+  """Which steps are data, [batch, time]; the others are padding.
 
-  Args:
-    inputs: [batch, time, d].
-    length: [batch], integers: the number of valid steps, which come first.
-      None: all steps are valid.
-
-  Returns:
-    [batch, time], booleans.
-
-  Raises:
-    ValueError: if the shapes are others, or the lengths are not integers.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax.nn import _sequences
-    >>> _sequences.valid_steps(jnp.ones((2, 3, 1)), jnp.array([2, 0])).tolist()
-    [[True, True, False], [False, False, False]]
+  Of inputs [batch, time, d] the first `length` [batch] are; all for None.
   """
   if inputs.ndim != 3:
     raise ValueError(f'Expected [batch, time, d], given {inputs.shape}.')
@@ -38,43 +23,12 @@ def valid_steps(inputs: jax.Array, length: jax.Array | None) -> jax.Array:
 
 
 def where_valid(valid: jax.Array, values: jax.Array) -> jax.Array:
-  """The values, and zero at all that is padding, were it NaN.
-
-  Args:
-    valid: [batch, time] or [batch], booleans.
-    values: of the same shape and one dimension more.
-
-  Returns:
-    An array like `values`.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax.nn import _sequences
-    >>> valid = jnp.array([True, False])
-    >>> _sequences.where_valid(valid, jnp.array([[1.0], [jnp.nan]])).tolist()
-    [[1.0], [0.0]]
-  """
+  """The values [..., d], and zero at all that is padding, were it NaN."""
   return jnp.where(valid[..., None], values, jnp.zeros_like(values))
 
 
 def last_valid(valid: jax.Array, values: jax.Array) -> jax.Array:
-  """The last valid step; zeros of a sequence that has none.
-
-  Args:
-    valid: [batch, time], booleans, the valid steps first.
-    values: [batch, time, d].
-
-  Returns:
-    [batch, d].
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax.nn import _sequences
-    >>> valid = jnp.array([[True, True, False], [False, False, False]])
-    >>> values = jnp.arange(6.0).reshape(2, 3, 1)
-    >>> _sequences.last_valid(valid, values).tolist()
-    [[1.0], [0.0]]
-  """
+  """The last valid step, [batch, d]; zeros of a sequence that has none."""
   index = jnp.maximum(jnp.sum(valid, 1) - 1, 0)
   last = jnp.take_along_axis(values, index[:, None, None], 1)[:, 0]
   return where_valid(jnp.any(valid, 1), last)

@@ -8,21 +8,7 @@ def ordered_pair(
 ) -> tuple[str, str]:
   """The modality that acts, then the one that is acted on.
 
-  Args:
-    names: the modalities, two of them.
-    first: the one that acts; None for the first in sorted order.
-    attribute: what `first` is called where the user gave it.
-
-  Returns:
-    The two names.
-
-  Raises:
-    ValueError: if the modalities are not two, or `first` is none of them.
-
-  Examples:
-    >>> from mimo_jax.nn import _pairs
-    >>> _pairs.ordered_pair(['visual', 'audio'], None, 'gate')
-    ('audio', 'visual')
+  The first is the user's `attribute`, or None for that in sorted order.
   """
   if len(names) != 2:
     raise ValueError(
