@@ -4,6 +4,7 @@
 `mimo` is its default rule, `weightings` holds the others.
 """
 
+from mimo_jax import _exports
 from mimo_jax import solvers as solvers
 from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
@@ -24,23 +25,4 @@ from mimo_jax.per_encoder._ogm import ogm as ogm
 from mimo_jax.per_encoder._ogm import ogm_ge as ogm_ge
 from mimo_jax.weightings import mimo as mimo
 
-__all__ = [
-  'BalanceState',
-  'Direction',
-  'Observation',
-  'Weighting',
-  'balance',
-  'combine',
-  'gramian',
-  'mimo',
-  'mmpareto',
-  'ogm',
-  'ogm_ge',
-  'orthogonal_head',
-  'pull_jacobian',
-  'solvers',
-  'stateful',
-  'stateless',
-  'value_and_jacobian',
-  'weightings',
-]
+__all__ = ['solvers', 'weightings', *_exports.public_names(globals())]

@@ -1,7 +1,7 @@
-"""Checks of what weightings are made with; traced values pass."""
+"""Checks of what rules are made with; traced values pass."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,42 +11,149 @@ import optax
 Scalar: TypeAlias = float | jax.Array
 Vector: TypeAlias = Sequence[float] | jax.Array
 ZeroRows: TypeAlias = Literal['drop', 'keep']
+ZERO_ROWS = ('drop', 'keep')
 
 
-def check_number(
-  rule: str,
-  name: str,
-  value: Any,
-  valid: Callable[[Any], bool],
-  expected: str,
-) -> None:
-  """Checks that `value` is one number and `valid`."""
-  if isinstance(value, jax.core.Tracer):
-    return
-  if np.shape(value) != () or not valid(value):
-    raise ValueError(
-      f'{rule} was given {name}={value!r}; expected a number {expected}.'
-    )
+class Numbers(NamedTuple):
+  """Which numbers an argument may be."""
+
+  accepts: Callable[[Any], Any]  # of an array, entry by entry
+  text: str
+  max_ndim: int = 0
+  or_schedule: bool = False
 
 
-def check_numbers(rule: str, name: str, value: Any) -> None:
-  """Checks that `value` is a finite number, or a vector of them."""
-  if len(np.shape(value)) > 1:
-    raise ValueError(
-      f'{rule} was given {name} of shape {np.shape(value)}; expected a number'
-      ' or a vector [K].'
-    )
-  if isinstance(value, jax.core.Tracer):
-    return
-  if not np.all(np.isfinite(value)):
-    raise ValueError(f'{rule} was given {name}={value!r}; expected it finite.')
+def at_least(bound: float) -> Numbers:
+  """Finite numbers from `bound` on."""
+  return Numbers(
+    lambda value: (value >= bound) & (value < np.inf),
+    f'a number at least {bound}',
+  )
+
+
+def above(bound: float) -> Numbers:
+  """Numbers above `bound`, and infinity."""
+  return Numbers(lambda value: value > bound, f'a number above {bound}')
+
+
+def finite_above(bound: float) -> Numbers:
+  """Finite numbers above `bound`."""
+  return Numbers(
+    lambda value: (value > bound) & (value < np.inf),
+    f'a number above {bound} and finite',
+  )
+
+
+def between(low: float, high: float) -> Numbers:
+  """Numbers in [low, high]."""
+  return Numbers(
+    lambda value: (value >= low) & (value <= high),
+    f'a number in [{low}, {high}]',
+  )
+
+
+def from_to_below(low: float, high: float) -> Numbers:
+  """Numbers in [low, high)."""
+  return Numbers(
+    lambda value: (value >= low) & (value < high),
+    f'a number in [{low}, {high})',
+  )
+
+
+def whole(least: float = -np.inf) -> Numbers:
+  """Whole numbers from `least` on."""
+  return Numbers(
+    lambda value: np.issubdtype(value.dtype, np.integer) & (value >= least),
+    'a whole number' + (f' at least {least}' if least > -np.inf else ''),
+  )
+
+
+def number() -> Numbers:
+  """Any number."""
+  return Numbers(lambda _: True, 'a number')
+
+
+def finite() -> Numbers:
+  """Finite numbers."""
+  return Numbers(np.isfinite, 'a finite number')
+
+
+def each(numbers: Numbers) -> Numbers:
+  """One such number for every objective, or a vector of them."""
+  return numbers._replace(text=f'{numbers.text}, or a vector [K]', max_ndim=1)
+
+
+def or_schedule(numbers: Numbers) -> Numbers:
+  """Such a number, or a function of the step that returns one."""
+  return numbers._replace(
+    text=f'{numbers.text}, or a schedule', or_schedule=True
+  )
+
+
+def check(rule: str, expected: Numbers, **arguments: Any) -> None:
+  """Checks numbers that a rule was given, by their names.
+
+  Args:
+    rule: who was given them.
+    expected: which numbers they may be.
+    **arguments: name -> value.
+
+  Raises:
+    ValueError: if one of them is another.
+
+  Examples:
+    >>> from mimo_jax import _arguments
+    >>> _arguments.check('cagrad', _arguments.at_least(0), c=-0.5)
+    Traceback (most recent call last):
+    ValueError: cagrad was given c=-0.5; expected a number at least 0.
+  """
+  for name, value in arguments.items():
+    if expected.or_schedule and callable(value):
+      continue
+    if np.ndim(value) > expected.max_ndim:
+      given = f'{name}={value!r}'
+      if expected.max_ndim:
+        given = f'{name} of shape {np.shape(value)}'
+    elif isinstance(value, jax.core.Tracer) or np.all(
+      expected.accepts(np.asarray(value))
+    ):
+      continue
+    else:
+      given = f'{name}={value!r}'
+    raise ValueError(f'{rule} was given {given}; expected {expected.text}.')
+
+
+def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:
+  """Checks that each of the arguments is one of the choices.
+
+  Args:
+    rule: who was given them.
+    choices: what they may be.
+    **arguments: name -> value.
+
+  Raises:
+    ValueError: if one of them is something else.
+
+  Examples:
+    >>> from mimo_jax import _arguments
+    >>> _arguments.check_choice('mgda', ('drop', 'keep'), zero_rows='skip')
+    Traceback (most recent call last):
+    ValueError: mgda was given zero_rows='skip'; expected 'drop' or 'keep'.
+  """
+  for name, value in arguments.items():
+    if value not in choices:
+      words = [repr(choice) for choice in choices]
+      raise ValueError(
+        f'{rule} was given {name}={value!r}; expected'
+        f' {", ".join(words[:-1])} or {words[-1]}.'
+      )
 
 
 def check_preference(rule: str, value: Any) -> None:
   """Checks that `value` is None or K numbers ≥ 0 that are not all 0."""
   if value is None:
     return
-  if len(np.shape(value)) != 1:
+  if np.ndim(value) != 1:
     raise ValueError(
       f'{rule} was given preference={value!r}; expected a vector [K], or None'
       ' for 1/K each.'
@@ -61,13 +168,20 @@ def check_preference(rule: str, value: Any) -> None:
     )
 
 
-def check_optimizer(rule: str, value: Any) -> None:
-  """Checks that `value` is None or an optax optimizer."""
-  if value is not None and not isinstance(value, optax.GradientTransformation):
+def optimizer_or(
+  rule: str,
+  value: Any,
+  default: Callable[[], optax.GradientTransformation] | None = None,
+) -> optax.GradientTransformation:
+  """The optimizer that a rule was given; for None the default, or Adam."""
+  if value is None:
+    return optax.adam(0.025) if default is None else default()
+  if not isinstance(value, optax.GradientTransformation):
     raise ValueError(
       f'{rule} was given optimizer={value!r}; expected an'
       ' optax.GradientTransformation, such as optax.adam(0.025) (called).'
     )
+  return value
 
 
 def for_each_objective(
@@ -89,12 +203,3 @@ def preference_of(
   """The preference `[K]` in the type of the losses; 1/K each for None."""
   values = 1 / losses.shape[0] if value is None else value
   return for_each_objective(rule, 'preference', values, losses)
-
-
-def check_zero_rows(rule: str, value: Any) -> None:
-  """Checks that `value` names what to do with gradients that are zero."""
-  if value not in ('drop', 'keep'):
-    raise ValueError(
-      f"{rule} was given zero_rows={value!r}; expected 'drop', which ignores"
-      " objectives whose gradient is zero, or 'keep', which does not."
-    )

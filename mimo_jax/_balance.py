@@ -1,19 +1,24 @@
 """The gradient transformation that balances several objectives."""
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mimo_jax import _devices
+from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax.weightings import mimo
+
+# A pullback, or a Jacobian in any form.
+Updates: TypeAlias = base.PyTree | Callable[[Any], Any]
+# Like `mimo_jax.gramian`.
+Gramian: TypeAlias = Callable[[base.PyTree, Any], jax.Array]
 
 
 class BalanceState(NamedTuple):
@@ -28,6 +33,7 @@ def balance(
   *,
   objectives: tuple[str, ...] | None = None,
   axis_name: str | tuple[str, ...] | None = None,
+  gramian: Gramian = jacobian.gramian,
 ) -> optax.GradientTransformationExtraArgs:
   """Combines the gradients of several objectives into one.
 
@@ -58,6 +64,9 @@ def balance(
       average over: K losses and one gradient for a rule that needs losses
       only, the Jacobian for the others. Not needed under `jax.jit` with
       sharded arrays.
+    gramian: how inner products of gradients are taken, called like
+      `mimo_jax.gramian` with a list of K gradients and `range(K)`: for
+      gradients that are laid out in a way that only the caller knows.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
@@ -115,10 +124,11 @@ def balance(
       f'objectives={objectives!r}; expected a tuple of unique names, the'
       " primary one first, such as ('fused', 'audio', 'visual')."
     )
+  needs_gradients = {'gramian', 'jacobian'} & set(base.names_of(rule.needs))
 
   def init(params: base.PyTree) -> BalanceState:
     if names is not None:
-      weights = jnp.zeros(len(names), jnp.result_type(float))
+      weights = jnp.zeros(len(names))
       return BalanceState(weights, rule.init(len(names), params))
     if _has_state_for_each_objective(rule, params):
       raise ValueError(
@@ -128,119 +138,179 @@ def balance(
     return BalanceState(None, rule.init(1, params))
 
   def update(
-    updates: base.PyTree | Callable[[Any], Any],
+    updates: Updates,
     state: BalanceState,
     params: base.PyTree | None = None,
     *,
     losses: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
-    given = _objectives.read(losses, names)
-    means, shares = _devices.mean_of_losses(given.losses, axis_name)
-    observation = base.Observation(losses=_as_vector(means))
-
-    def averaged_gradients(
-      updates: base.PyTree | Callable[[Any], Any],
-    ) -> list[base.PyTree]:
-      if callable(updates):
-        gradients = _pullback.rows_of(updates, losses)
-        gradients = [gradients[i] for i in given.order]
-      else:
-        gradients = _objectives.gradients_of(updates, given, params)
-      _devices.check_not_summed(gradients, given.losses, axis_name)
-      gradients = [
-        jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
-        for gradient, share in zip(gradients, shares, strict=True)
-      ]
-      return _devices.sum_of_gradients(gradients, axis_name)
-
-    if 'losses_after' in rule.extra_args:
-      after = _objectives.read(_extra(extra_args, 'losses_after'), names)
-      if len(after.losses) != len(given.losses):
-        raise ValueError(
-          f'losses_after has {len(after.losses)} losses and losses has'
-          f' {len(given.losses)}; expected as many.'
-        )
-      means_after, _ = _devices.mean_of_losses(after.losses, axis_name)
-      observation = observation._replace(losses_after=_as_vector(means_after))
-    if 'independent_updates' in rule.extra_args:
-      pair = _extra(extra_args, 'independent_updates')
-      if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise ValueError(
-          f'independent_updates is a {type(pair).__name__}; expected a pair of'
-          ' pullbacks or Jacobians, from two independent batches.'
-        )
-      first, second = (averaged_gradients(each) for each in pair)
-      together = [*first, *second]
-      observation = observation._replace(
-        cross_gramian=jacobian.gramian(together, range(len(together)))[
-          : len(first), len(first) :
-        ]
-      )
-
-    if rule.needs == 'losses':
-      weights, rule_state, good = _weigh(rule, observation, state.weighting)
-      # By linearity the shares may go to the weights: one gradient to sum.
-      local = [weights[i] * share for i, share in enumerate(shares)]
-      if callable(updates):
-        cotangents = [
-          _pullback.vary_like(weight.astype(loss.dtype), loss)
-          for weight, loss in zip(local, given.losses, strict=True)
-        ]
-        direction = _pullback.pull(updates, given.like_losses(cotangents))
-        _devices.check_not_summed(direction, given.losses, axis_name)
-      else:
-        gradients = _objectives.gradients_of(updates, given, params)
-        _devices.check_not_summed(gradients, given.losses, axis_name)
-        direction = jacobian.combine(
-          gradients, jnp.stack(local), range(len(gradients))
-        )
-      direction = _devices.sum_of_gradients(direction, axis_name)
-      if jax.tree.leaves(rule_state):
+    step = _read(losses, names, params, axis_name)
+    observation = _observe(rule, step, extra_args, gramian)
+    if needs_gradients:
+      gradients = _gradients(step, updates)
+      observation = _observe_gradients(rule, observation, gradients, gramian)
+      weighed = _weigh(rule, observation, state)
+      direction = _combine(gradients, weighed.weights)
+    else:
+      weighed = _weigh(rule, observation, state)
+      direction = _pull(step, updates, weighed.weights)
+      if jax.tree.leaves(weighed.state):
         # The rule has not seen the gradient, but a step that will be skipped
         # must not be remembered. Without state there is nothing to read P
         # numbers for.
-        good &= _all_finite(direction)
-    else:
-      gradients = averaged_gradients(updates)
-      indices = range(len(gradients))
-      observation = observation._replace(
-        gramian=jacobian.gramian(gradients, indices)
-      )
-      if rule.needs == 'jacobian':
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
-        observation = observation._replace(jacobian=stacked)
-      weights, rule_state, good = _weigh(rule, observation, state.weighting)
-      direction = (
-        _like(weights.updates, gradients[0])
-        if isinstance(weights, base.Direction)
-        else jacobian.combine(gradients, weights, indices)
-      )
-
-    logged = None
-    if state.weights is not None:
-      logged = _keep_unless(good, _for_each_objective(weights), state.weights)
-    rule_state = jax.tree.map(
-      functools.partial(_keep_unless, good), rule_state, state.weighting
-    )
-    return direction, BalanceState(logged, rule_state)
+        good = weighed.good & _all_finite(direction)
+        weighed = weighed._replace(good=good)
+    return direction, _remember(state, weighed)
 
   return optax.GradientTransformationExtraArgs(init, update)
 
 
+class _Step(NamedTuple):
+  """One call of `update`: the losses, and how to average over devices."""
+
+  losses: base.PyTree  # as the user gave them
+  names: tuple[str, ...] | None
+  given: _objectives.Objectives
+  means: list[jax.Array]  # K losses, averaged over the devices
+  shares: list[float]  # of one device in each mean
+  params: base.PyTree | None
+  axis_name: _devices.AxisName
+
+
+class _Weighed(NamedTuple):
+  """What the rule made of an observation."""
+
+  weights: base.PyTree  # NaN unless all that was seen is finite
+  state: base.PyTree  # of the rule
+  good: jax.Array  # [] bool, whether all is finite
+
+
+def _read(
+  losses: base.PyTree | None,
+  names: tuple[str, ...] | None,
+  params: base.PyTree | None,
+  axis_name: _devices.AxisName,
+) -> _Step:
+  """Puts the losses into the order of the objectives, and averages them."""
+  given = _objectives.read(losses, names)
+  means, shares = _devices.mean_of_losses(given.losses, axis_name)
+  return _Step(losses, names, given, means, shares, params, axis_name)
+
+
+def _gradients(step: _Step, updates: Updates) -> list[base.PyTree]:
+  """The K gradients, averaged over the devices, in the order of objectives."""
+  given = step.given
+  if callable(updates):
+    gradients = _pullback.rows_of(updates, step.losses)
+    gradients = [gradients[i] for i in given.order]
+  else:
+    gradients = _objectives.gradients_of(updates, given, step.params)
+  _devices.check_not_summed(gradients, given.losses, step.axis_name)
+  gradients = [
+    jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
+    for gradient, share in zip(gradients, step.shares, strict=True)
+  ]
+  return _devices.sum_of_gradients(gradients, step.axis_name)
+
+
+def _observe(
+  rule: base.Weighting,
+  step: _Step,
+  extra_args: dict[str, Any],
+  gramian: Gramian,
+) -> base.Observation:
+  """What the rule sees before there are gradients of this batch."""
+  observation = base.Observation(losses=_as_vector(step.means))
+  if 'losses_after' in rule.extra_args:
+    after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
+    if len(after.losses) != len(step.means):
+      raise ValueError(
+        f'losses_after has {len(after.losses)} losses and losses has'
+        f' {len(step.means)}; expected as many.'
+      )
+    means, _ = _devices.mean_of_losses(after.losses, step.axis_name)
+    observation = observation._replace(losses_after=_as_vector(means))
+  if 'independent_updates' in rule.extra_args:
+    pair = _extra(extra_args, 'independent_updates')
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+      raise ValueError(
+        f'independent_updates is a {type(pair).__name__}; expected a pair of'
+        ' pullbacks or Jacobians, from two independent batches.'
+      )
+    first, second = (_gradients(step, each) for each in pair)
+    products = gramian([*first, *second], range(2 * len(first)))
+    cross = products[: len(first), len(first) :]
+    observation = observation._replace(cross_gramian=cross)
+  return observation
+
+
+def _observe_gradients(
+  rule: base.Weighting,
+  observation: base.Observation,
+  gradients: list[base.PyTree],
+  gramian: Gramian,
+) -> base.Observation:
+  """Adds what the rule sees of the gradients."""
+  products = gramian(gradients, range(len(gradients)))
+  observation = observation._replace(gramian=products)
+  if 'jacobian' not in base.names_of(rule.needs):
+    return observation
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
+  return observation._replace(jacobian=stacked)
+
+
 def _weigh(
-  rule: base.Weighting, observation: base.Observation, state: base.PyTree
-) -> tuple[base.PyTree, base.PyTree, jax.Array]:
-  """Weights (NaN unless all that was seen is finite), state, and whether."""
-  weights, state = rule.update(observation, state)
+  rule: base.Weighting, observation: base.Observation, state: BalanceState
+) -> _Weighed:
+  """Lets the rule decide."""
+  weights, rule_state = rule.update(observation, state.weighting)
   good = _all_finite((observation._replace(jacobian=None), weights))
   weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
-  return weights, state, good
+  return _Weighed(weights, rule_state, good)
 
 
-def _all_finite(tree: base.PyTree) -> jax.Array:
-  leaves = jax.tree.leaves(tree)
-  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
+def _combine(gradients: list[base.PyTree], weights: base.PyTree) -> base.PyTree:
+  """The combined gradient, or the direction that the rule has made itself."""
+  if isinstance(weights, base.Direction):
+    return jax.tree.map(
+      lambda leaf, like: leaf.astype(jnp.asarray(like).dtype),
+      weights.updates,
+      gradients[0],
+    )
+  return jacobian.combine(gradients, weights, range(len(gradients)))
+
+
+def _pull(step: _Step, updates: Updates, weights: jax.Array) -> base.PyTree:
+  """The combined gradient by one backward pass, with all weights at once."""
+  given = step.given
+  # By linearity the shares may go to the weights: one gradient to sum.
+  local = [weights[i] * share for i, share in enumerate(step.shares)]
+  if callable(updates):
+    cotangents = [
+      _pullback.vary_like(weight.astype(loss.dtype), loss)
+      for weight, loss in zip(local, given.losses, strict=True)
+    ]
+    direction = _pullback.pull(updates, given.like_losses(cotangents))
+    _devices.check_not_summed(direction, given.losses, step.axis_name)
+  else:
+    gradients = _objectives.gradients_of(updates, given, step.params)
+    _devices.check_not_summed(gradients, given.losses, step.axis_name)
+    direction = _combine(gradients, jnp.stack(local))
+  return _devices.sum_of_gradients(direction, step.axis_name)
+
+
+def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
+  """The next state; the present one where something was not finite."""
+
+  def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(weighed.good, _numerics.keep_type(new, old), old)
+
+  logged = None
+  if state.weights is not None:
+    logged = keep(_for_each_objective(weighed.weights), state.weights)
+  kept = jax.tree.map(keep, weighed.state, state.weighting)
+  return BalanceState(logged, kept)
 
 
 def _for_each_objective(weights: base.PyTree) -> jax.Array:
@@ -252,12 +322,9 @@ def _for_each_objective(weights: base.PyTree) -> jax.Array:
   return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
 
 
-def _keep_unless(good: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-  """The new value, or the old one if this step was not finite."""
-  new = jnp.asarray(new)
-  if not jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
-    new = new.astype(jnp.asarray(old).dtype)
-  return jnp.where(good, new, old)
+def _all_finite(tree: base.PyTree) -> jax.Array:
+  leaves = jax.tree.leaves(tree)
+  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
 
 
 def _as_vector(losses: list[jax.Array]) -> jax.Array:
@@ -265,13 +332,7 @@ def _as_vector(losses: list[jax.Array]) -> jax.Array:
   return jnp.stack([loss.astype(dtype) for loss in losses])
 
 
-def _like(updates: base.PyTree, gradient: base.PyTree) -> base.PyTree:
-  return jax.tree.map(
-    lambda leaf, like: leaf.astype(jnp.asarray(like).dtype), updates, gradient
-  )
-
-
-def _extra(extra_args: dict[str, Any], name: base.ExtraArg) -> Any:
+def _extra(extra_args: dict[str, Any], name: str) -> Any:
   if extra_args.get(name) is None:
     raise ValueError(
       f'This weighting needs the extra argument {name!r}, which balance was not'

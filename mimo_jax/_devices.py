@@ -33,9 +33,6 @@ def mean_of_losses(
 
   Returns:
     The averaged losses, and the share of one device's loss in each.
-
-  Raises:
-    ValueError: if the averages still differ between devices, but not all.
   """
   axes = [_varying(loss, axis_name) for loss in losses]
   means = [
@@ -56,14 +53,8 @@ def check_not_summed(
 ) -> None:
   """Refuses gradients that were summed over an axis nobody named.
 
-  Args:
-    gradients: pytree of gradients of the losses.
-    losses: the K losses, before they were averaged.
-    axis_name: the axes to average over.
-
-  Raises:
-    ValueError: if the losses differ over another axis and a gradient does not:
-      it would be N times the gradient of the average, silently.
+  The losses, before they were averaged, differ over that axis and the gradient
+  does not: it would be N times the gradient of the average, silently.
   """
   differing = frozenset().union(*map(_pullback.varying_axes, losses))
   for leaf in jax.tree.leaves(gradients):
@@ -77,12 +68,8 @@ def sum_of_gradients(
 ) -> base.PyTree:
   """Sums over the devices what is not summed yet.
 
-  Args:
-    gradients: pytree of gradients, multiplied by the shares of their losses.
-    axis_name: the axes to sum over.
-
-  Returns:
-    The gradients of the averaged losses.
+  Of gradients that were multiplied by the shares of their losses, this makes
+  those of the averaged losses.
   """
 
   def leaf_sum(leaf: jax.Array) -> jax.Array:

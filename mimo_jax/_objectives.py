@@ -33,10 +33,6 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
 
   Returns:
     The losses in row order, and how to put K values back into their form.
-
-  Raises:
-    ValueError: if `losses` is missing, not K scalars, or does not match
-      `objectives`.
   """
   if losses is None:
     raise ValueError(
@@ -153,9 +149,6 @@ def gradients_of(
 
   Returns:
     One pytree like params for each objective, the primary one first.
-
-  Raises:
-    ValueError: if `updates` has none of these forms.
   """
   size = len(given.names)
   stacked = params is not None and _structure(updates) == _structure(params)

@@ -1,19 +1,26 @@
 """The two nouns of the library: what a weighting sees, and what it is."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
+
+from mimo_jax import _numerics
 
 PyTree: TypeAlias = Any
-Needs: TypeAlias = Literal['losses', 'gramian', 'jacobian']
+# The fields of an observation that a rule may ask for.
+Need: TypeAlias = Literal[
+  'losses', 'gramian', 'jacobian', 'cross_gramian', 'losses_after'
+]
 # An array, or None where nobody asked for it. `stateless` and `stateful` check
 # that it is there, so that no rule has to.
-Optional: TypeAlias = Any
-ExtraArg: TypeAlias = Literal['independent_updates', 'losses_after']
+IfNeeded: TypeAlias = Any
 
-_FIELD_OF_EXTRA_ARG: dict[str, str] = {
-  'independent_updates': 'cross_gramian',
+# The argument of `balance`'s `update` that each of these fields is made of.
+EXTRA_ARGS: dict[str, str] = {
+  'cross_gramian': 'independent_updates',
   'losses_after': 'losses_after',
 }
 
@@ -21,17 +28,17 @@ _FIELD_OF_EXTRA_ARG: dict[str, str] = {
 class Observation(NamedTuple):
   """What a weighting sees at one step; the primary objective comes first.
 
-  A weighting reads no more than it declared in `Weighting.needs` and
-  `Weighting.extra_args`; what it did not ask for is None.
+  A weighting reads no more than it declared in `Weighting.needs`; what it did
+  not ask for is None.
   """
 
   losses: jax.Array  # [K], float32 or wider
-  gramian: Optional = None  # [K, K], J Jᵀ, float32 or wider
+  gramian: IfNeeded = None  # [K, K], J Jᵀ, float32 or wider
   jacobian: PyTree = None  # J: one leaf a parameter, [K, *shape]
   # [K, K], J₁ J₂ᵀ of two batches that are independent of each other
-  cross_gramian: Optional = None
+  cross_gramian: IfNeeded = None
   # [K], of the batch of the step before, at the params it led to
-  losses_after: Optional = None
+  losses_after: IfNeeded = None
 
   @property
   def num_objectives(self) -> int:
@@ -61,12 +68,10 @@ class Weighting(NamedTuple):
       rules that remember gradients. State whose shapes depend on
       `num_objectives` makes `mimo_jax.balance` ask for `objectives`.
     update: `update(observation, state) -> (weights, state)`, a pure function.
-    needs: the most expensive thing that `update` reads: 'losses', 'gramian'
-      or 'jacobian', each including the one before. A rule that needs losses
-      only costs one backward pass; the others cost K.
-    extra_args: the extra arguments that `balance`'s `update` must be given for
-      this rule: 'independent_updates' fills `Observation.cross_gramian`,
-      'losses_after' the field of that name.
+    needs: the fields of the observation that `update` reads. 'losses' are
+      always there and cost one backward pass; 'gramian' and 'jacobian', which
+      includes it, cost K. 'cross_gramian' and 'losses_after' are made of
+      arguments that `balance`'s `update` must then be given: `extra_args`.
 
   Examples:
     A rule of one's own, twice as much weight on the primary objective:
@@ -84,8 +89,19 @@ class Weighting(NamedTuple):
 
   init: Callable[..., PyTree]
   update: Callable[[Observation, PyTree], tuple[PyTree, PyTree]]
-  needs: Needs
-  extra_args: tuple[ExtraArg, ...] = ()
+  needs: Need | tuple[Need, ...]
+
+  @property
+  def extra_args(self) -> tuple[str, ...]:
+    """The extra arguments that `balance`'s `update` must be given."""
+    return tuple(
+      EXTRA_ARGS[need] for need in names_of(self.needs) if need in EXTRA_ARGS
+    )
+
+
+def names_of(needs: Need | tuple[Need, ...]) -> tuple[Need, ...]:
+  """The fields that `needs` names, be it one or several."""
+  return (needs,) if isinstance(needs, str) else tuple(needs)
 
 
 class StatelessState(NamedTuple):
@@ -93,20 +109,22 @@ class StatelessState(NamedTuple):
 
 
 def stateless(
-  weigh: Callable[[Observation], PyTree], *, needs: Needs
+  weigh: Callable[[Observation], PyTree], *, needs: Need | tuple[Need, ...]
 ) -> Weighting:
   """Makes a weighting of a function `weigh(observation) -> weights`.
 
+  `Weighting` has an example.
+
   Args:
-    weigh: pure function from an `Observation` to weights `[K]`.
-    needs: what `weigh` reads: 'losses', 'gramian' or 'jacobian'.
+    weigh: pure function from an `Observation` to weights.
+    needs: the field of the observation that `weigh` reads, or several, as of
+      `Weighting`.
 
   Returns:
-    A `mimo_jax.Weighting`; stateless. `Weighting` has an example.
+    The weighting, whose state is empty.
   """
 
-  def init(num_objectives: int, params: PyTree = None) -> StatelessState:
-    del num_objectives, params
+  def init(_: int) -> StatelessState:
     return StatelessState()
 
   def update(
@@ -121,26 +139,29 @@ def stateful(
   init: Callable[..., PyTree],
   update: Callable[[Observation, PyTree], tuple[PyTree, PyTree]],
   *,
-  needs: Needs,
-  extra_args: tuple[ExtraArg, ...] = (),
+  needs: Need | tuple[Need, ...],
 ) -> Weighting:
-  """A `Weighting` whose `update` says what is missing from an observation.
+  """Makes a weighting of a function that remembers something.
+
+  Its `update` says what is missing from an observation, gives weights the type
+  of the losses, and lets the state keep its types.
 
   Args:
-    init: `init(num_objectives, params=None) -> state`.
+    init: `init(num_objectives) -> state`, or `init(num_objectives, params)`
+      where shapes of params matter.
     update: `update(observation, state) -> (weights, state)`.
-    needs: what `update` reads: 'losses', 'gramian' or 'jacobian'.
-    extra_args: the extra arguments of `balance`'s `update` that it reads.
+    needs: the field of the observation that `update` reads, or several, as of
+      `Weighting`.
 
   Returns:
-    A `mimo_jax.Weighting`.
+    The weighting.
 
   Examples:
     Weights proportional to a running mean of the losses:
 
     >>> import jax.numpy as jnp
     >>> import mimo_jax
-    >>> def init(num_objectives, params=None):
+    >>> def init(num_objectives):
     ...   return jnp.ones(num_objectives)
     >>> def update(observation, mean):
     ...   mean = 0.9 * mean + 0.1 * observation.losses
@@ -151,23 +172,42 @@ def stateful(
     >>> weights.tolist(), state.tolist()
     ([0.545, 0.455], [1.2, 1.0])
   """
+  takes_params = _takes_two(init)
+
+  def init_state(num_objectives: int, params: PyTree = None) -> PyTree:
+    return (
+      init(num_objectives, params) if takes_params else init(num_objectives)
+    )
 
   def checked_update(
     observation: Observation, state: PyTree
   ) -> tuple[PyTree, PyTree]:
-    if getattr(observation, needs) is None:
-      raise ValueError(
-        f'This weighting needs the {needs}; the observation has'
-        f' {needs}=None. `mimo_jax.balance` gives what `Weighting.needs` says.'
-      )
-    for argument in extra_args:
-      field = _FIELD_OF_EXTRA_ARG[argument]
-      if getattr(observation, field) is None:
-        raise ValueError(
-          f'This weighting needs the observation to have {field}, which is'
-          f' None. `mimo_jax.balance` makes it of its extra argument'
-          f' {argument!r}.'
+    for need in names_of(needs):
+      if getattr(observation, need) is None:
+        made_of = (
+          f', this of its extra argument {EXTRA_ARGS[need]!r}'
+          if need in EXTRA_ARGS
+          else ''
         )
-    return update(observation, state)
+        raise ValueError(
+          f'This weighting needs the {need}; the observation has {need}=None.'
+          f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
+        )
+    weights, new_state = update(observation, state)
+    dtype = observation.losses.dtype
+    if isinstance(weights, Direction):
+      weights = weights._replace(weights=weights.weights.astype(dtype))
+    else:
+      weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), weights)
+    return weights, jax.tree.map(_numerics.keep_type, new_state, state)
 
-  return Weighting(init, checked_update, needs, extra_args)
+  return Weighting(init_state, checked_update, needs)
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+  """Whether a function can be called with two arguments."""
+  try:
+    inspect.signature(function).bind(None, None)
+  except TypeError:
+    return False
+  return True

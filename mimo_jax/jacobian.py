@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mimo_jax import _numerics
 from mimo_jax import _pullback
 from mimo_jax import base
 
@@ -226,7 +227,7 @@ def _blocks(gradient: base.PyTree, run: int, lanes: int) -> list[jax.Array]:
   """
   large, rest = [], []
   for leaf in jax.tree.leaves(gradient):
-    leaf = _accumulable(jnp.asarray(leaf)).reshape(-1)
+    leaf = _numerics.at_least_float32(jnp.asarray(leaf)).reshape(-1)
     whole = leaf.size - leaf.size % (run * lanes) if leaf.size >= _SMALL else 0
     if whole:
       large.append(leaf[:whole].reshape(-1, run, lanes))
@@ -260,10 +261,6 @@ def _matrix_gramian(block_rows: Sequence[jax.Array]) -> jax.Array:
   # Accelerators multiply float32 in fewer bits unless told otherwise.
   product = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
   return (product + product.T) / 2
-
-
-def _accumulable(leaf: jax.Array) -> jax.Array:
-  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def combine(
@@ -307,7 +304,7 @@ def combine(
   def weighted_sum(*entries: jax.Array) -> jax.Array:
     leaves, leaf_weights = entries[:size], entries[size:]
     total = sum(
-      weight * _accumulable(leaf)
+      weight * _numerics.at_least_float32(leaf)
       for weight, leaf in zip(leaf_weights, leaves, strict=True)
     )
     return jnp.asarray(total, leaves[0].dtype)

@@ -4,7 +4,8 @@ Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
 stands on an axis, unless that is what the sample is there for.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -68,36 +69,59 @@ def with_row(rows: np.ndarray, index: int, row: np.ndarray) -> np.ndarray:
 
 
 def sampled() -> dict[str, np.ndarray]:
-  """All samples by name."""
-  four, five = generic(4, 7), generic(5, 11)
+  """All samples by name; those with the same K have the same shape."""
+  pair, three = generic(2, 5), generic(3, 7)
+  four, five = generic(4, 9), generic(5, 11)
   return {
     'one_row': generic(1, 5),
     'one_zero_row': np.zeros([1, 5]),
-    'pair': generic(2, 5),
-    'three': generic(3, 7),
+    'pair': pair,
+    'three': three,
     'five': five,
     'eight': generic(8, 19),
     'acute': np.abs(five) + 0.1,
     'conflicting': conflicting(4, 9),
     'stationary': stationary(4, 9),
     'nearly_stationary': stationary(3, 7) + 1e-3 * generic(3, 7, seed=4),
-    'opposed_pair': np.stack([four[0], -2.5 * four[0]]),
+    'opposed_pair': np.stack([pair[0], -2.5 * pair[0]]),
     'opposed_pair_and_others': with_row(four, 2, -0.3 * four[0]),
     'duplicates': with_row(with_row(five, 3, five[1]), 4, five[1]),
-    'all_equal': np.tile(four[2], [3, 1]),
+    'all_equal': np.tile(three[2], [3, 1]),
     'dominated': with_row(four, 3, 7.0 * four[1]),
-    'affinely_dependent': affinely_dependent(5, 8),
+    'affinely_dependent': affinely_dependent(5, 11),
     'rank_deficient': rank_deficient(6, 10, 3),
-    'rank_deficient_in_a_cone': np.abs(generic(6, 3)) @ generic(3, 8),
+    'rank_deficient_in_a_cone': np.abs(generic(6, 3)) @ generic(3, 10),
     'more_rows_than_params': generic(7, 3),
-    'zero_row': with_row(four, 1, np.zeros(7)),
+    'zero_row': with_row(four, 1, np.zeros(9)),
     'two_zero_rows': with_row(with_row(five, 0, np.zeros(11)), 3, np.zeros(11)),
     'zeros': np.zeros([3, 7]),
-    'orthogonal': np.linalg.qr(generic(6, 6))[0][:4] * [[1], [5], [0.2], [3]],
+    'orthogonal': np.linalg.qr(generic(9, 9))[0][:4] * [[1], [5], [0.2], [3]],
     'lengths_1e-3_to_1e3': five * np.logspace(-3, 3, 5)[:, None],
     'lengths_1e3_to_1e-3_conflicting': conflicting(4, 9)
     * np.logspace(3, -3, 4)[:, None],
   }
+
+
+SAMPLES = sampled()
+# Five of one shape, for the quick tests: a rule is compiled once for them.
+FIVE = (
+  'conflicting',
+  'stationary',
+  'zero_row',
+  'opposed_pair_and_others',
+  'lengths_1e3_to_1e-3_conflicting',
+)
+OTHERS = tuple(name for name in SAMPLES if name not in FIVE)
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[np.ndarray]:
+  """The rows of a sample; what fails with them says whose they are."""
+  try:
+    yield SAMPLES[name]
+  except AssertionError as error:
+    error.add_note(f'Of the sample {name!r}.')
+    raise
 
 
 def losses_of(rows: np.ndarray) -> np.ndarray:
@@ -105,8 +129,11 @@ def losses_of(rows: np.ndarray) -> np.ndarray:
   return 0.2 + 0.9 * np.sin(1.0 + np.arange(len(rows))) ** 2
 
 
-def observe(rows: np.ndarray, losses: np.ndarray) -> mimo_jax.Observation:
+def observe(
+  rows: np.ndarray, losses: np.ndarray | None = None
+) -> mimo_jax.Observation:
   """All that a weighting may ask to see, of a Jacobian in three leaves."""
+  losses = losses_of(rows) if losses is None else losses
   dtype = np.dtype(jax.numpy.result_type(float))
   rows = np.asarray(rows, dtype)
   jacobian = {
@@ -130,12 +157,10 @@ def seen_by(
   rule: mimo_jax.Weighting, observation: mimo_jax.Observation
 ) -> mimo_jax.Observation:
   """What `balance` shows a rule: no more than it declares."""
-  order = ('losses', 'gramian', 'jacobian')
-  hidden = [*order[order.index(rule.needs) + 1 :]]
-  if 'independent_updates' not in rule.extra_args:
-    hidden.append('cross_gramian')
-  if 'losses_after' not in rule.extra_args:
-    hidden.append('losses_after')
+  shown = {'losses', rule.needs}
+  if rule.needs == 'jacobian':
+    shown.add('gramian')
+  hidden = [field for field in observation._fields if field not in shown]
   return observation._replace(**dict.fromkeys(hidden))
 
 

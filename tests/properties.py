@@ -6,6 +6,7 @@ docstring. Each check takes the weighting and the rows of a Jacobian, float64
 to is a part of Σ |aᵢ| ‖gᵢ‖, the lengths that it is summed from.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -43,17 +44,32 @@ def weighed(rows: np.ndarray, weights: Any) -> Weighed:
   return Weighed(weights, rows.T @ weights)
 
 
+@functools.cache
+def compiled(rule: mimo_jax.Weighting) -> tuple[Any, list[int]]:
+  """The jitted update, compiled once a shape for all tests, and its traces."""
+  traces = []
+
+  def update(observation: mimo_jax.Observation, state: Any) -> Any:
+    traces.append(observation.num_objectives)
+    return rule.update(observation, state)
+
+  return jax.jit(update), traces
+
+
+def init(rule: mimo_jax.Weighting, rows: np.ndarray) -> Any:
+  """The state of a rule before its first step on a Jacobian of this shape."""
+  return rule.init(len(rows), jacobians.params_of(rows))
+
+
 def weigh(
   rule: mimo_jax.Weighting,
   rows: np.ndarray,
   losses: np.ndarray | None = None,
 ) -> Weighed:
   """What a rule makes of these rows in its first step."""
-  if losses is None:
-    losses = jacobians.losses_of(rows)
   observation = jacobians.seen_by(rule, jacobians.observe(rows, losses))
-  state = rule.init(len(rows), jacobians.params_of(rows))
-  return weighed(rows, jax.jit(rule.update)(observation, state)[0])
+  update, _ = compiled(rule)
+  return weighed(rows, update(observation, init(rule, rows))[0])
 
 
 def summed_lengths(rows: np.ndarray, weights: np.ndarray) -> float:
@@ -164,13 +180,14 @@ def after_steps(
   rows = rows * np.broadcast_to(units, len(rows))[:, None]
   losses = scales * jacobians.losses_of(rows)
   rates = np.linspace(0.5, 0.9, len(rows))
-  state = rule.init(len(rows), jacobians.params_of(rows))
-  update, weights = jax.jit(rule.update), None
+  (update, _), state, weights = compiled(rule), init(rule, rows), None
   for step in range(4):
     observation = jacobians.observe(rows, losses * rates**step)
-    after = np.asarray(losses * rates ** (step - 0.4), np.float32)
-    observation = observation._replace(losses_after=after)
-    weights, state = update(observation, state)
+    after = losses * rates ** (step - 0.4)
+    observation = observation._replace(
+      losses_after=after.astype(observation.losses.dtype)
+    )
+    weights, state = update(jacobians.seen_by(rule, observation), state)
   return weighed(rows, weights)
 
 

@@ -18,7 +18,7 @@ from tests import differences
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ('mimo_jax', 'experiments', 'data_pipelines', 'tests')
-NEEDS = {'losses': 'losses', 'gramian': 'Gramian', 'jacobian': 'Jacobian'}
+NEEDS = {'gramian': 'Gramian', 'jacobian': 'Jacobian'}
 MARKED = re.compile(
   r'(?<=<!-- (\w{5}): begin -->\n).*?(?=<!-- \1: end -->)', re.DOTALL
 )
@@ -38,8 +38,9 @@ def weighting(name: str) -> list[str]:
   claims = re.search(r'^Properties: (.*?)\.$', text, re.M | re.S)
   link = re.search(r'<(https?://[^>]+)>`_,\s+[^<`]*?(?:\.\s*$|\.\n)', text)
   arxiv = link and re.search(r'arxiv\.org/abs/([\d.]+)', link[1])
-  needs = [NEEDS[rule.needs], *(f'`{arg}`' for arg in rule.extra_args)]
-  passes = '1' if rule.needs == 'losses' else 'K'
+  needs = [NEEDS.get(rule.needs, 'losses')]
+  needs += [f'`{arg}`' for arg in rule.extra_args]
+  passes = 'K' if rule.needs in NEEDS else '1'
   if 'independent_updates' in rule.extra_args:
     passes += ' + 2K'
   return [

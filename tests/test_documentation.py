@@ -269,8 +269,11 @@ def imported(path):
     if isinstance(node, ast.ImportFrom) and node.module:
       folder = ROOT / node.module.replace('.', '/')
       for alias in node.names:
-        if (file := folder / f'{alias.name}.py').exists():
-          found[alias.asname or alias.name] = file
+        file = folder / f'{alias.name}.py'
+        package = folder / alias.name / '__init__.py'
+        if file.exists() or package.exists():
+          name = alias.asname or alias.name
+          found[name] = file if file.exists() else package
   return found
 
 
@@ -304,7 +307,7 @@ def test_commands_can_be_given():
   """Modules, names of benchmarks and flags after `python -m` exist."""
   found = addresses(
     r'python\s+-m\s+((?:experiments|data_pipelines|tests)[\w.]+)'
-    r'((?:[^`\n]|\\\n)*)'
+    r'((?:\\\n|[^`\n])*)'
   )
   assert len(found) > 30
   benchmarks = [
@@ -332,7 +335,7 @@ def test_targets_of_make_exist():
   targets = re.findall(
     r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE
   )
-  found = addresses(r'(?:`|^    )make ([a-z]+)\b(?:`|$| +#)')
+  found = addresses(r'(?m)(?:`|^    )make ([a-z]+)\b(?:`|$| +#)')
   assert len(found) >= 3
   assert [m[1] for _, m in found if m[1] not in targets] == []
 

@@ -9,13 +9,16 @@ if importlib.util.find_spec('flax') is None:
     name='flax',
   )
 
+from mimo_jax import _exports
 from mimo_jax.nn._encoder_of import encoder_of as encoder_of
 from mimo_jax.nn._late_fusion import LateFusion as LateFusion
 from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
 from mimo_jax.nn._scale_gradient import scale_gradient as scale_gradient
 from mimo_jax.nn._scores import true_class_scores as true_class_scores
+from mimo_jax.nn._shapley import coalitions as coalitions
 from mimo_jax.nn._shapley import shapley_outputs as shapley_outputs
+from mimo_jax.nn._shapley import shapley_values as shapley_values
 from mimo_jax.nn.encoders._gru import GRU as GRU
 from mimo_jax.nn.encoders._lenet import LeNet as LeNet
 from mimo_jax.nn.encoders._mlp import MLP as MLP
@@ -29,24 +32,4 @@ from mimo_jax.nn.fusion._shared_head import entropy_weighted as entropy_weighted
 from mimo_jax.nn.fusion._shared_head import SharedHeadFusion as SharedHeadFusion
 from mimo_jax.nn.fusion._sum import SumFusion as SumFusion
 
-__all__ = [
-  'GRU',
-  'MLP',
-  'ConcatFusion',
-  'CosineFusion',
-  'FiLMFusion',
-  'GatedFusion',
-  'LateFusion',
-  'LeNet',
-  'ResNet18',
-  'SharedHeadFusion',
-  'SumFusion',
-  'Transformer',
-  'absolute_error_losses',
-  'cross_entropy_losses',
-  'encoder_of',
-  'entropy_weighted',
-  'scale_gradient',
-  'shapley_outputs',
-  'true_class_scores',
-]
+__all__ = _exports.public_names(globals())

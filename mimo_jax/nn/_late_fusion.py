@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax.nn import _initializers
-from mimo_jax.nn import _precision
 from mimo_jax.nn import _shapley
 from mimo_jax.nn.fusion import _concat
+from mimo_jax.nn.fusion import _shares
 
 _HEADS = ('auxiliary', 'share', 'shapley')
 
@@ -131,8 +133,7 @@ class LateFusion(nn.Module):
       ValueError: if an input is missing, a modality is named 'fused', `heads`
         is unknown or not to be had of this fusion, or `kernel_init` is.
     """
-    if self.heads not in _HEADS:
-      raise ValueError(f'heads={self.heads!r}: expected one of {_HEADS}.')
+    _arguments.check_choice('LateFusion', _HEADS, heads=self.heads)
     self._check(inputs)
     # Before the batch, whose statistics must not be in the running ones yet.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
@@ -154,7 +155,9 @@ class LateFusion(nn.Module):
       )
     else:
       fused = fusion(features, **options)
-      logits = _shares(fusion, features) if self.heads == 'share' else {}
+      logits = (
+        _shares.of_each(fusion, features) if self.heads == 'share' else {}
+      )
 
     if self.heads == 'auxiliary':
       kernel_init = _initializers.initializer(
@@ -195,9 +198,7 @@ class LateFusion(nn.Module):
       encode = functools.partial(_encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
-      features[name] = _precision.at_least_float32(
-        encode(encoder, inputs[name])
-      )
+      features[name] = _numerics.at_least_float32(encode(encoder, inputs[name]))
     return features
 
   @nn.nowrap
@@ -253,7 +254,7 @@ class LateFusion(nn.Module):
         parameters alone were given.
     """
     fusion, given, features = self._of_fusion(variables, features)
-    shares: Any = fusion.apply(given, features, method=_shares)
+    shares: Any = fusion.apply(given, features, method=_shares.of_each)
     return shares
 
   @nn.nowrap
@@ -332,21 +333,6 @@ def _encode(
   """Features of one modality."""
   encoded: jax.Array = encoder(value, **options)
   return encoded
-
-
-def _shares(
-  fusion: nn.Module, features: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """Each modality's share of the fused logits, if the fusion has shares."""
-  shares = getattr(fusion, 'shares', None)
-  if shares is None:
-    raise ValueError(
-      f"{type(fusion).__name__} has no method `shares`, which heads='share' and"
-      ' LateFusion.shares need. ConcatFusion, SumFusion, CosineFusion and'
-      " SharedHeadFusion have one; heads='auxiliary' and 'shapley' work with"
-      ' any fusion.'
-    )
-  return shares(features)
 
 
 def _taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:

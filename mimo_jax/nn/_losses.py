@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 
 
 def cross_entropy_losses(
@@ -34,19 +34,12 @@ def cross_entropy_losses(
     >>> {name: float(loss) for name, loss in losses.items()}
     {'fused': 1.386, 'audio': 0.744}
   """
-  losses = {}
-  for name, value in logits.items():
-    if value.ndim != 2 or value.shape[:1] != labels.shape:
-      raise ValueError(
-        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
-        ' expected [batch, classes] and [batch].'
-      )
-    losses[name] = jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(
-        _precision.at_least_float32(value), labels
-      )
+  return {
+    name: jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(value, labels)
     )
-  return losses
+    for name, value in wide_logits(logits, labels).items()
+  }
 
 
 def absolute_error_losses(
@@ -85,8 +78,23 @@ def absolute_error_losses(
       )
     losses[name] = jnp.mean(
       jnp.abs(
-        _precision.at_least_float32(value[:, 0])
-        - _precision.at_least_float32(targets)
+        _numerics.at_least_float32(value[:, 0])
+        - _numerics.at_least_float32(targets)
       )
     )
   return losses
+
+
+def wide_logits(
+  logits: Mapping[str, jax.Array], labels: jax.Array
+) -> dict[str, jax.Array]:
+  """The logits in float32 or wider, if they are [batch, classes] for labels."""
+  for name, value in logits.items():
+    if value.ndim != 2 or value.shape[:1] != labels.shape:
+      raise ValueError(
+        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
+        ' expected [batch, classes] and [batch].'
+      )
+  return {
+    name: _numerics.at_least_float32(value) for name, value in logits.items()
+  }

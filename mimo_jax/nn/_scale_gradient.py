@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
+
 
 def scale_gradient(value: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
   """The value itself, through which gradients pass times a factor.
@@ -52,7 +54,7 @@ def _scaled_jvp(
 ) -> tuple[jax.Array, jax.Array]:
   value, factor = primals
   tangent, _ = tangents
-  dtype = jnp.promote_types(tangent.dtype, jnp.float32)
-  scaled = tangent.astype(dtype) * factor.astype(dtype)
+  wide = _numerics.at_least_float32(tangent)
+  scaled = wide * factor.astype(wide.dtype)
   # Not `value`, through which a second derivative would pass unscaled.
   return _scaled(value, factor), scaled.astype(tangent.dtype)

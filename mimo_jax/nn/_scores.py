@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mimo_jax.nn import _precision
+from mimo_jax.nn import _losses
 
 
 def true_class_scores(
@@ -37,14 +37,9 @@ def true_class_scores(
     >>> {name: float(score) for name, score in scores.items()}
     {'audio': 0.25, 'visual': 0.475}
   """
-  scores = {}
-  for name, value in logits.items():
-    if value.ndim != 2 or value.shape[:1] != labels.shape:
-      raise ValueError(
-        f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
-        ' expected [batch, classes] and [batch].'
-      )
-    shares = jax.nn.softmax(_precision.at_least_float32(value))
-    true = jnp.take_along_axis(shares, labels[:, None], axis=1)
-    scores[name] = jnp.mean(true)
-  return scores
+  return {
+    name: jnp.mean(
+      jnp.take_along_axis(jax.nn.softmax(value), labels[:, None], axis=1)
+    )
+    for name, value in _losses.wide_logits(logits, labels).items()
+  }

@@ -2,67 +2,70 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 
 
-def coalitions(players: Sequence[str]) -> list[frozenset[str]]:
-  """All coalitions but the empty one, 2^M - 1 of M players.
+def coalitions(players: Iterable[str]) -> list[frozenset[str]]:
+  """All 2^M coalitions of M players, the smaller ones first.
 
   Args:
     players: their names.
 
   Returns:
-    The coalitions, smaller ones first.
+    The coalitions, from the empty one to that of all.
 
   Examples:
-    >>> from mimo_jax.nn import _shapley
-    >>> [sorted(each) for each in _shapley.coalitions(['a', 'v'])]
-    [['a'], ['v'], ['a', 'v']]
+    >>> from mimo_jax import nn
+    >>> [sorted(coalition) for coalition in nn.coalitions(['b', 'a'])]
+    [[], ['a'], ['b'], ['a', 'b']]
   """
+  names = sorted(players)
   return [
     frozenset(chosen)
-    for size in range(1, len(players) + 1)
-    for chosen in itertools.combinations(players, size)
+    for size in range(len(names) + 1)
+    for chosen in itertools.combinations(names, size)
   ]
 
 
-def shapley_values(
-  values: Mapping[frozenset[str], jax.Array], players: Sequence[str]
-) -> dict[str, jax.Array]:
-  """How much each player brings, averaged over all orders of joining.
+def shapley_values(values: Mapping[frozenset[str], Any]) -> dict[str, Any]:
+  """What each player brings, averaged over all orders of joining.
 
-      φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (f(S ∪ m) - f(S)),
+      φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (v(S ∪ m) - v(S))
 
-  over the coalitions S without m, with f(∅) = 0. They add up to f(all).
+  over the coalitions S without m (Shapley, "A Value for n-Person Games", 1953).
+  Values may be negative.
 
   Args:
-    values: f of every coalition but the empty one.
-    players: their names, M of them.
+    values: v, numbers or arrays, of every coalition that `coalitions` lists.
 
   Returns:
-    φ of each player, of the shape of the values.
+    Player -> φ, in order of names; they add up to v(all) - v(none).
+
+  Raises:
+    ValueError: if a coalition lacks its value.
 
   Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax.nn import _shapley
-    >>> worth = {'a': 1.0, 'v': 2.0, 'av': 5.0}
-    >>> values = {frozenset(k): jnp.array(v) for k, v in worth.items()}
-    >>> shares = _shapley.shapley_values(values, ['a', 'v'])
-    >>> {name: float(share) for name, share in shares.items()}
-    {'a': 2.0, 'v': 3.0}
+    >>> from mimo_jax import nn
+    >>> values = {'': 0.1, 'a': 0.5, 'b': 0.3, 'ab': 0.6}
+    >>> nn.shapley_values({frozenset(k): v for k, v in values.items()})
+    {'a': 0.35, 'b': 0.15}
   """
-  count = len(players)
+  players = sorted(frozenset[str]().union(*values))
+  missing = [sorted(each) for each in coalitions(players) if each not in values]
+  if missing:
+    raise ValueError(
+      f'Expected a value of each coalition of {players}, the empty one'
+      f' included; there is none of {missing}.'
+    )
   shares = {}
   for player in players:
     terms = []
-    for coalition, value in values.items():
-      if player in coalition:
-        others = coalition - {player}
-        weight = 1 / (count * math.comb(count - 1, len(others)))
-        gain = value - values[others] if others else value
-        terms.append(weight * gain)
+    for others in coalitions(set(players) - {player}):
+      weight = 1 / (len(players) * math.comb(len(players) - 1, len(others)))
+      terms.append(weight * (values[others | {player}] - values[others]))
     shares[player] = sum(terms[1:], start=terms[0])
   return shares
 
@@ -74,10 +77,8 @@ def shapley_outputs(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The fused logits, and each modality's Shapley value of them (AGM).
 
-      φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (f(S ∪ m) - f(S)),    f(∅) = 0,
-
-  over the coalitions S without m, where f(S) fuses the features of S with what
-  stands for absence in place of the rest; of two modalities,
+  `shapley_values` of f(S), which fuses the features of a coalition S with what
+  stands for absence in place of the rest, and f(∅) = 0; of two modalities,
   φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. They add up to the fused logits.
   Li et al., arXiv 2308.07686. `LateFusion(heads='shapley')` calls this.
 
@@ -110,14 +111,14 @@ def shapley_outputs(
       f'absent has the modalities {sorted(absent)}; expected those of the'
       f' features, {sorted(features)}.'
     )
-  players = tuple(features)
-  values = {
+  values: dict[frozenset[str], Any] = {
     coalition: fuse(
       {
         name: (features if name in coalition else absent)[name]
-        for name in players
+        for name in features
       }
     )
-    for coalition in coalitions(players)
+    for coalition in coalitions(features)[1:]
   }
-  return values[frozenset(players)], shapley_values(values, players)
+  shares = shapley_values({frozenset(): 0, **values})
+  return values[frozenset(features)], {name: shares[name] for name in features}

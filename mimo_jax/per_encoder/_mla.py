@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.per_encoder import _paths
 
-# From the keys of a parameter's path to whether it is in the shared head.
-IsHead: TypeAlias = Callable[[tuple[str, ...]], bool]
+# Whether a parameter is in the shared head.
+IsHead: TypeAlias = Callable[[_paths.Path], bool]
 
 # α at the start of an epoch, and its factor over one, in the authors' code.
 _DECAY = 0.1
@@ -112,22 +114,26 @@ def orthogonal_head(
     by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
     CVPR 2024.
   """
-  if not callable(is_head):
-    raise ValueError(
-      f'orthogonal_head was given is_head={is_head!r}; expected a function from'
-      " the keys of a parameter's path to True or False, such as"
-      " lambda path: path[0] == 'fusion'."
-    )
-  _check_count('updates_per_batch', updates_per_batch, 'the modalities')
-  _check_count('steps_per_epoch', steps_per_epoch, 'the batches of an epoch')
+  _paths.check_function(
+    'orthogonal_head',
+    'is_head',
+    is_head,
+    'True or False',
+    "lambda path: path[0] == 'fusion'",
+  )
+  _arguments.check(
+    'orthogonal_head',
+    _arguments.whole(1),
+    updates_per_batch=updates_per_batch,
+    steps_per_epoch=steps_per_epoch,
+  )
 
   def init(params: base.PyTree) -> OrthogonalHeadState:
     leaves, place = _kernel(is_head, params)
     kernel = jnp.asarray(leaves[place])
-    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
     return OrthogonalHeadState(
       num_updates=jnp.zeros([], jnp.int32),
-      root=jnp.eye(kernel.shape[0], dtype=dtype),
+      root=jnp.eye(kernel.shape[0], dtype=_numerics.wide(kernel.dtype)),
     )
 
   def update(
@@ -167,32 +173,22 @@ def orthogonal_head(
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_count(name: str, value: Any, meaning: str) -> None:
-  """Checks that `value` is a whole number of at least 1."""
-  if not isinstance(value, int) or value < 1:
-    raise ValueError(
-      f'orthogonal_head was given {name}={value!r}; expected a whole number of'
-      f' at least 1, that of {meaning}.'
-    )
-
-
 def _kernel(is_head: IsHead, tree: base.PyTree) -> tuple[list[Any], int]:
   """The leaves, and which one is the head's kernel."""
-  leaves: list[Any] = []
-  found, paths = [], []
-  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    keys = _paths.keys_of(path)
-    if is_head(keys) and jnp.ndim(leaf) == 2:
-      found.append(len(leaves))
-    leaves.append(leaf)
-    paths.append('/'.join(keys))
+  by_path = _paths.leaves_by_path(tree)
+  found = [
+    place
+    for place, (path, leaf) in enumerate(by_path)
+    if is_head(path) and jnp.ndim(leaf) == 2
+  ]
   if len(found) != 1:
+    paths = ['/'.join(path) for path, _ in by_path]
     raise ValueError(
       'orthogonal_head: is_head finds'
       f' {[paths[place] for place in found]} of two axes among {paths};'
       ' expected one, the kernel of the head that the modalities share.'
     )
-  return leaves, found[0]
+  return [leaf for _, leaf in by_path], found[0]
 
 
 def _mean(features: jax.Array | None, root: jax.Array) -> jax.Array:

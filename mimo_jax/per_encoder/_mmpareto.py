@@ -1,7 +1,5 @@
 """MMPareto: the fused and the uni-modal gradient of each encoder, as a pair."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _balance
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax.per_encoder import _paths
@@ -118,18 +117,13 @@ def mmpareto(
   _paths.check_names(
     'mmpareto', 'objectives', objectives, "('fused', 'audio', 'visual')"
   )
-  _arguments.check_number(
-    'mmpareto', 'gamma', gamma, lambda value: 0 < value < math.inf, 'above 0'
-  )
+  _arguments.check('mmpareto', _arguments.finite_above(0), gamma=gamma)
   names = tuple(objectives)
 
   def owners_of(tree: base.PyTree) -> list[str | None]:
     return _paths.owners('mmpareto', encoder_of, tree, names[1:])
 
-  def init(
-    num_objectives: int, params: base.PyTree = None
-  ) -> base.StatelessState:
-    del num_objectives
+  def init(_: int, params: base.PyTree) -> base.StatelessState:
     owners_of(params)
     return base.StatelessState()
 
@@ -137,7 +131,7 @@ def mmpareto(
     observation: base.Observation, state: base.StatelessState
   ) -> tuple[base.Direction, base.StatelessState]:
     gradients, treedef = jax.tree.flatten(observation.jacobian)
-    gradients = [_widened(leaf) for leaf in gradients]
+    gradients = [_numerics.at_least_float32(leaf) for leaf in gradients]
     owners = owners_of(observation.jacobian)
     rows = [row for row, name in enumerate(names) if name in owners]
     places = {
@@ -198,8 +192,3 @@ def _turned(
   is_zero = length <= _ROUNDING * jnp.finfo(fused.dtype).eps * size
   stretch = jnp.maximum(1, plain_length / jnp.where(is_zero, 1, length))
   return jnp.where(is_zero, 0, stretch).astype(fused.dtype) * turned
-
-
-def _widened(leaf: jax.Array) -> jax.Array:
-  """A gradient in float32 or wider."""
-  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

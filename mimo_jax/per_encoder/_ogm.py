@@ -1,6 +1,5 @@
 """On-the-fly gradient modulation: the strong modality's encoder is slowed."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.per_encoder import _paths
 
@@ -175,16 +175,8 @@ def ogm_ge(
   References:
     As of `ogm`.
   """
-  _arguments.check_number(
-    'ogm_ge', 'noise', noise, lambda value: 0 <= value < math.inf, 'at least 0'
-  )
-  _arguments.check_number(
-    'ogm_ge',
-    'seed',
-    seed,
-    lambda value: np.issubdtype(np.asarray(value).dtype, np.integer),
-    'that is whole',
-  )
+  _arguments.check('ogm_ge', _arguments.at_least(0), noise=noise)
+  _arguments.check('ogm_ge', _arguments.whole(), seed=seed)
   return _modulation(
     'ogm_ge', encoder_of, modalities, alpha, against, min_ndim, noise, seed
   )
@@ -203,18 +195,9 @@ def _modulation(
   """Checks the arguments, makes the transformation; without a seed no noise."""
   _paths.check_encoder_of(rule, encoder_of)
   _paths.check_names(rule, 'modalities', modalities, "('audio', 'visual')")
-  _arguments.check_number(
-    rule, 'alpha', alpha, lambda value: 0 <= value < math.inf, 'at least 0'
-  )
-  if against not in ('each', 'weakest'):
-    raise ValueError(
-      f"{rule} was given against={against!r}; expected 'each' or 'weakest'."
-    )
-  if not isinstance(min_ndim, int) or min_ndim < 0:
-    raise ValueError(
-      f'{rule} was given min_ndim={min_ndim!r}; expected a whole number of'
-      ' axes, such as 2, or 4 for convolutions only.'
-    )
+  _arguments.check(rule, _arguments.at_least(0), alpha=alpha)
+  _arguments.check(rule, _arguments.whole(0), min_ndim=min_ndim)
+  _arguments.check_choice(rule, ('each', 'weakest'), against=against)
   names = tuple(modalities)
 
   def owners_of(tree: base.PyTree) -> list[str | None]:
@@ -234,7 +217,7 @@ def _modulation(
         ' min_ndim, or let encoder_of find that encoder.'
       )
     return OGMState(
-      coefficients=jnp.ones(len(names), jnp.result_type(float)),
+      coefficients=jnp.ones(len(names)),
       key=None if seed is None else jax.random.key(seed),
     )
 
@@ -257,18 +240,17 @@ def _modulation(
       if owner is None:
         continue
       gradient = jnp.asarray(leaves[i])
-      dtype = jnp.promote_types(gradient.dtype, jnp.float32)
-      wide = gradient.astype(dtype)
-      modulated = coefficients[names.index(owner)].astype(dtype) * wide
+      wide = _numerics.at_least_float32(gradient)
+      modulated = coefficients[names.index(owner)].astype(wide.dtype) * wide
       if draw is not None:
         deviation = noise * jnp.std(wide, ddof=min(1, wide.size - 1))
         modulated += (deviation + _LEAST_DEVIATION) * jax.random.normal(
-          jax.random.fold_in(draw, i), wide.shape, dtype
+          jax.random.fold_in(draw, i), wide.shape, wide.dtype
         )
       leaves[i] = modulated.astype(gradient.dtype)
     kept = jnp.where(
       jnp.all(jnp.isfinite(coefficients)),
-      coefficients.astype(state.coefficients.dtype),
+      _numerics.keep_type(coefficients, state.coefficients),
       state.coefficients,
     )
     return jax.tree.unflatten(treedef, leaves), OGMState(kept, key)

@@ -7,9 +7,26 @@ import jax
 
 from mimo_jax import base
 
-# From the keys of a parameter's path to the modality whose encoder it is in, or
-# None if it is in none.
-EncoderOf: TypeAlias = Callable[[tuple[str, ...]], str | None]
+Path: TypeAlias = tuple[str, ...]  # the keys on the way to a parameter
+# The modality whose encoder a parameter is in, or None if it is in none.
+EncoderOf: TypeAlias = Callable[[Path], str | None]
+
+
+def check_function(
+  rule: str, argument: str, value: Any, returns: str, example: str
+) -> None:
+  """Checks that `value` is a function, of a path."""
+  if not callable(value):
+    raise ValueError(
+      f'{rule} was given {argument}={value!r}; expected a function from the'
+      f" keys of a parameter's path to {returns}, such as {example}."
+    )
+
+
+def check_encoder_of(rule: str, encoder_of: Any) -> None:
+  """Checks that `encoder_of` is a function."""
+  returns, example = 'a modality or None', 'mimo_jax.nn.encoder_of'
+  check_function(rule, 'encoder_of', encoder_of, returns, example)
 
 
 def check_names(rule: str, argument: str, names: Any, example: str) -> None:
@@ -25,19 +42,12 @@ def check_names(rule: str, argument: str, names: Any, example: str) -> None:
     )
 
 
-def check_encoder_of(rule: str, encoder_of: Any) -> None:
-  """Checks that `encoder_of` is a function."""
-  if not callable(encoder_of):
-    raise ValueError(
-      f'{rule} was given encoder_of={encoder_of!r}; expected a function from'
-      " the keys of a parameter's path to the name of a modality or None, such"
-      ' as mimo_jax.nn.encoder_of.'
-    )
-
-
-def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-  """The keys of a path of `jax.tree_util`, as strings."""
-  return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+def leaves_by_path(tree: base.PyTree) -> list[tuple[Path, Any]]:
+  """The leaves in the order of `jax.tree.leaves`, and their paths."""
+  return [
+    (tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+  ]
 
 
 def owners(
@@ -60,21 +70,18 @@ def owners(
   Raises:
     ValueError: if `encoder_of` returns anything else, or None for all.
   """
-  found, paths = [], []
-  for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    keys = keys_of(path)
-    owner = encoder_of(keys)
+  paths = [path for path, _ in leaves_by_path(tree)]
+  found = [encoder_of(path) for path in paths]
+  for path, owner in zip(paths, found, strict=True):
     if owner is not None and owner not in modalities:
       raise ValueError(
-        f'{rule}: encoder_of({keys}) is {owner!r}; expected one of'
+        f'{rule}: encoder_of({path}) is {owner!r}; expected one of'
         f' {list(modalities)}, or None for what no encoder owns.'
       )
-    found.append(owner)
-    paths.append('/'.join(keys))
   if not any(found):
     raise ValueError(
       f'{rule}: encoder_of says of no parameter that an encoder owns it. The'
-      f' parameters are {paths}; expected a modality of {list(modalities)} for'
-      ' some of them.'
+      f' parameters are {["/".join(path) for path in paths]}; expected a'
+      f' modality of {list(modalities)} for some of them.'
     )
   return found

@@ -1,5 +1,6 @@
 """The small [K, K] problems, each on its own: jittable, vmappable, exact."""
 
+from mimo_jax import _exports
 from mimo_jax.solvers._alpha_fair import alpha_fair as alpha_fair
 from mimo_jax.solvers._cosine_form import cosine_form as cosine_form
 from mimo_jax.solvers._dual_cone import dual_cone as dual_cone
@@ -9,13 +10,4 @@ from mimo_jax.solvers._min_norm import min_norm as min_norm
 from mimo_jax.solvers._non_negative_qp import non_negative_qp as non_negative_qp
 from mimo_jax.solvers._simplex import simplex_projection as simplex_projection
 
-__all__ = [
-  'alpha_fair',
-  'cosine_form',
-  'dual_cone',
-  'least_squares',
-  'max_min_in_ball',
-  'min_norm',
-  'non_negative_qp',
-  'simplex_projection',
-]
+__all__ = _exports.public_names(globals())

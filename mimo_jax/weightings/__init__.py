@@ -1,5 +1,11 @@
-"""The weightings, one a file; this namespace is their registry."""
+"""The weightings, one a file; this namespace is their registry.
 
+Numbers out of the range that a docstring gives are refused with a ValueError,
+when the rule is made; vectors of another length than K, when it is traced. A
+preference is a vector of finite numbers at least 0, not all 0.
+"""
+
+from mimo_jax import _exports
 from mimo_jax.weightings._aligned_mtl import aligned_mtl as aligned_mtl
 from mimo_jax.weightings._cagrad import cagrad as cagrad
 from mimo_jax.weightings._config import config as config
@@ -37,41 +43,4 @@ from mimo_jax.weightings._trimmed_mean import trimmed_mean as trimmed_mean
 from mimo_jax.weightings._upgrad import upgrad as upgrad
 from mimo_jax.weightings._uw import uw as uw
 
-__all__ = [
-  'aligned_mtl',
-  'cagrad',
-  'config',
-  'constant',
-  'cosmos',
-  'cr_mogm',
-  'db_mtl',
-  'dualproj',
-  'dwa',
-  'excess_mtl',
-  'fairgrad',
-  'famo',
-  'fused_only',
-  'geometric_mean',
-  'graddrop',
-  'gradnorm',
-  'gradvac',
-  'imtl_g',
-  'imtl_l',
-  'krum',
-  'mean',
-  'mgda',
-  'mimo',
-  'moco',
-  'modo',
-  'nash_mtl',
-  'pbi',
-  'pcd',
-  'pcgrad',
-  'random',
-  'sdmgrad',
-  'stch',
-  'sum',
-  'trimmed_mean',
-  'upgrad',
-  'uw',
-]
+__all__ = _exports.public_names(globals())

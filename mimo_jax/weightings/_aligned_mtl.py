@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 _SCALES = ('min', 'median', 'rmse')
@@ -40,14 +41,6 @@ def aligned_mtl(
       default 1/K each.
     scale: which eigenvalue sets the length: 'min', 'median' or 'rmse'.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if preference is not a vector of finite numbers at least 0, not
-      all 0, or scale is none of the three; when tracing, if preference does
-      not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -63,10 +56,7 @@ def aligned_mtl(
     <https://arxiv.org/abs/2305.19000>`_, CVPR 2023, Eq. 9 and 10.
   """
   _arguments.check_preference('aligned_mtl', preference)
-  if scale not in _SCALES:
-    raise ValueError(
-      f'aligned_mtl was given scale={scale!r}; expected one of {_SCALES}.'
-    )
+  _arguments.check_choice('aligned_mtl', _SCALES, scale=scale)
 
   def weigh(observation: base.Observation) -> jax.Array:
     gramian = observation.gramian
@@ -74,9 +64,7 @@ def aligned_mtl(
     size = observation.num_objectives
     largest = jnp.max(jnp.diagonal(gramian))
     # All gradients zero: all eigenvalues are left out.
-    values, vectors = jnp.linalg.eigh(
-      gramian / jnp.where(largest == 0, 1, largest)
-    )
+    values, vectors = jnp.linalg.eigh(gramian / _numerics.nonzero(largest))
     # Ascending, so those in use are the last ones.
     used = values > size * jnp.finfo(values.dtype).eps * values[-1]
     rank = jnp.sum(used)
@@ -86,8 +74,7 @@ def aligned_mtl(
     else:
       index = first if scale == 'min' else first + (rank - 1) // 2
       square = values[jnp.clip(index, 0, size - 1)]
-    factors = jnp.where(used, square / jnp.where(used, values, 1), 0)
-    weights = vectors @ (jnp.sqrt(factors) * (vectors.T @ p))
-    return weights.astype(observation.losses.dtype)
+    factors = _numerics.divide(square, values, where=used)
+    return vectors @ (jnp.sqrt(factors) * (vectors.T @ p))
 
   return base.stateless(weigh, needs='gramian')

@@ -38,12 +38,6 @@ def cagrad(
       'keep' takes them for objectives that cannot gain, so that the others
       are asked for no more than not to lose.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if c is negative, or zero_rows neither 'drop' nor 'keep'.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -58,8 +52,8 @@ def cagrad(
     Descent for Multi-task Learning <https://arxiv.org/abs/2110.14048>`_,
     NeurIPS 2021, Eq. 3. The solver is ours.
   """
-  _arguments.check_number('cagrad', 'c', c, lambda c: c >= 0, 'at least 0')
-  _arguments.check_zero_rows('cagrad', zero_rows)
+  _arguments.check('cagrad', _arguments.at_least(0), c=c)
+  _arguments.check_choice('cagrad', _arguments.ZERO_ROWS, zero_rows=zero_rows)
 
   def weigh(observation: base.Observation) -> jax.Array:
     gramian = observation.gramian
@@ -67,7 +61,6 @@ def cagrad(
     ceiling: float | jax.Array = jnp.inf
     if zero_rows == 'keep':
       ceiling = jnp.where(jnp.any(jnp.diagonal(gramian) == 0), 0, jnp.inf)
-    weights = solvers.max_min_in_ball(gramian, mean, c, ceiling=ceiling)
-    return weights.astype(observation.losses.dtype)
+    return solvers.max_min_in_ball(gramian, mean, c, ceiling=ceiling)
 
   return base.stateless(weigh, needs='gramian')

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -31,13 +32,6 @@ def config(preference: _arguments.Vector | None = None) -> base.Weighting:
       proportion to which d points along the unit gradients; by default all
       equal.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if preference is not a vector of finite numbers at least 0, not
-      all 0; when tracing, if it does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -60,14 +54,14 @@ def config(preference: _arguments.Vector | None = None) -> base.Weighting:
     solution, _ = solvers.least_squares(form.cosines, p)
     along = form.cosines @ solution  # uᵢᵀx
     square = solution @ along  # ‖x‖²
-    # x is zero to rounding: no direction has these cosines.
+    # Where x is zero to rounding no direction has these cosines.
     eps = jnp.finfo(square.dtype).eps
-    is_zero = square <= (
-      observation.num_objectives * eps * jnp.square(jnp.sum(jnp.abs(solution)))
+    has_direction = ~(
+      square
+      <= observation.num_objectives * eps * jnp.sum(jnp.abs(solution)) ** 2
     )
     lengths = jnp.where(form.is_zero, 0, form.lengths)
-    length = lengths @ along / jnp.where(is_zero, 1, square)
-    weights = jnp.where(is_zero, 0, length * solution / form.lengths)
-    return weights.astype(observation.losses.dtype)
+    length = _numerics.divide(lengths @ along, square, where=has_direction)
+    return jnp.where(has_direction, length * solution / form.lengths, 0)
 
   return base.stateless(weigh, needs='gramian')

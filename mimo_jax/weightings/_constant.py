@@ -1,16 +1,13 @@
 """Weights fixed by the user."""
 
-from collections.abc import Sequence
-
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from mimo_jax import _arguments
 from mimo_jax import base
 
 
 def constant(
-  weights: float | Sequence[float] | jax.Array = 1.0,
+  weights: _arguments.Scalar | _arguments.Vector = 1.0,
 ) -> base.Weighting:
   """Weights fixed by the user.
 
@@ -20,13 +17,6 @@ def constant(
     weights: one number for every objective, or K of them, that of the primary
       objective first and the rest in the order of `balance`'s `objectives`.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if `weights` is not a number or a vector; when tracing, if it
-      does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -35,19 +25,13 @@ def constant(
     >>> rule.update(observation, rule.init(2))[0].tolist()
     [1.0, 0.3]
   """
-  shape = np.shape(weights)
-  if len(shape) > 1:
-    raise ValueError(
-      f'weights has shape {shape}; expected a number or a vector [K].'
-    )
+  _arguments.check(
+    'constant', _arguments.each(_arguments.number()), weights=weights
+  )
 
   def weigh(observation: base.Observation) -> jax.Array:
-    size = observation.num_objectives
-    if shape not in ((), (size,)):
-      raise ValueError(
-        f'constant was given {shape[0]} weights for {size} objectives.'
-      )
-    values = jnp.asarray(weights, observation.losses.dtype)
-    return jnp.broadcast_to(values, (size,))
+    return _arguments.for_each_objective(
+      'constant', 'weights', weights, observation.losses
+    )
 
   return base.stateless(weigh, needs='losses')

@@ -1,7 +1,5 @@
 """Linear scalarization that keeps the losses at the angle of a preference."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -38,13 +36,6 @@ def cosmos(
     preference: r ≥ 0, K numbers, that of the primary objective first; by
       default 1/K each. Used as they are.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if penalty is negative, or preference not a vector of finite
-      numbers ≥ 0 with one above; when tracing, if it does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -57,13 +48,7 @@ def cosmos(
     M. Ruchte and J. Grabocka, `Scalable Pareto Front Approximation for Deep
     Multi-Objective Learning <https://arxiv.org/abs/2103.13392>`_, ICDM 2021.
   """
-  _arguments.check_number(
-    'cosmos',
-    'penalty',
-    penalty,
-    lambda value: 0 <= value < math.inf,
-    'at least 0',
-  )
+  _arguments.check('cosmos', _arguments.at_least(0), penalty=penalty)
   _arguments.check_preference('cosmos', preference)
 
   def weigh(observation: base.Observation) -> jax.Array:
@@ -79,7 +64,6 @@ def cosmos(
     along_r, along_losses = r / jnp.linalg.norm(r), scaled / length
     cosine = jnp.sum(along_r * along_losses)
     slope = (along_r - cosine * along_losses) / length / largest
-    weights = r - penalty * jnp.where(zero, 0, slope)
-    return weights.astype(losses.dtype)
+    return r - penalty * jnp.where(zero, 0, slope)
 
   return base.stateless(weigh, needs='losses')

@@ -1,18 +1,14 @@
 """Correlation-reduced multi-objective gradient manipulation."""
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
-
-ScalarOrSchedule: TypeAlias = (
-  _arguments.Scalar | Callable[[jax.Array], _arguments.Scalar]
-)
 
 
 class CRMOGMState(NamedTuple):
@@ -24,7 +20,8 @@ class CRMOGMState(NamedTuple):
 
 
 def cr_mogm(
-  weighting: base.Weighting | None = None, decay: ScalarOrSchedule = 0.9
+  weighting: base.Weighting | None = None,
+  decay: _numerics.ScalarOrSchedule = 0.9,
 ) -> base.Weighting:
   """Correlation-reduced multi-objective gradient manipulation (CR-MOGM).
 
@@ -48,10 +45,6 @@ def cr_mogm(
     A `mimo_jax.Weighting` that needs what `weighting` needs; state carries the
     mean, the number of steps taken and the state of `weighting`.
 
-  Raises:
-    ValueError: if decay is not between 0 and 1, or weighting not a
-      `mimo_jax.Weighting`; when tracing, if its weights are not [K].
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -71,14 +64,9 @@ def cr_mogm(
     <https://papers.nips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html>`_,
     NeurIPS 2022.
   """
-  if not callable(decay):
-    _arguments.check_number(
-      'cr_mogm',
-      'decay',
-      decay,
-      lambda value: 0 <= value <= 1,
-      'in [0, 1], or a schedule',
-    )
+  _arguments.check(
+    'cr_mogm', _arguments.or_schedule(_arguments.between(0, 1)), decay=decay
+  )
   rule = _min_norm() if weighting is None else weighting
   if not isinstance(rule, base.Weighting):
     raise ValueError(
@@ -86,9 +74,9 @@ def cr_mogm(
       ' such as mimo_jax.weightings.mgda() (called).'
     )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> CRMOGMState:
+  def init(num_objectives: int, params: base.PyTree) -> CRMOGMState:
     return CRMOGMState(
-      mean=jnp.zeros(num_objectives, jnp.result_type(float)),
+      mean=jnp.zeros(num_objectives),
       step=jnp.zeros((), jnp.int32),
       weighting=rule.init(num_objectives, params),
     )
@@ -104,18 +92,12 @@ def cr_mogm(
         f' {type(weights).__name__} of shape {shape}; expected weights of shape'
         f' ({observation.num_objectives},), one for each objective.'
       )
-    share = decay(state.step) if callable(decay) else decay
+    share = _numerics.value_at(decay, state.step)
     share = jnp.where(state.step == 0, 0, share)
     mean = share * state.mean + (1 - share) * weights
-    return mean.astype(observation.losses.dtype), CRMOGMState(
-      mean=mean.astype(state.mean.dtype),
-      step=state.step + 1,
-      weighting=rule_state,
-    )
+    return mean, CRMOGMState(mean, state.step + 1, rule_state)
 
-  return base.stateful(
-    init, update, needs=rule.needs, extra_args=rule.extra_args
-  )
+  return base.stateful(init, update, needs=rule.needs)
 
 
 def _min_norm() -> base.Weighting:

@@ -1,15 +1,15 @@
 """Dual-balancing multi-task learning."""
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
-from mimo_jax import _trackers
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import jacobian
+from mimo_jax.weightings import _trackers
 
 
 class DBMTLState(NamedTuple):
@@ -51,10 +51,6 @@ def db_mtl(
     A `mimo_jax.Weighting` that returns a `mimo_jax.Direction`; state carries
     the running means, K times the size of params, and the number of steps.
 
-  Raises:
-    ValueError: if decay or decay_power is out of range; when its state is made,
-      if params are missing.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -71,57 +67,35 @@ def db_mtl(
     B. Lin et al., `Dual-Balancing for Multi-Task Learning
     <https://arxiv.org/abs/2308.12029>`_, 2023.
   """
-  _arguments.check_number(
-    'db_mtl',
-    'decay',
-    decay,
-    lambda value: 0 <= value < 1,
-    'from 0 to below 1',
-  )
-  _arguments.check_number(
-    'db_mtl',
-    'decay_power',
-    decay_power,
-    lambda value: 0 <= value < math.inf,
-    'at least 0',
-  )
+  _arguments.check('db_mtl', _arguments.from_to_below(0, 1), decay=decay)
+  _arguments.check('db_mtl', _arguments.at_least(0), decay_power=decay_power)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> DBMTLState:
+  def init(num_objectives: int, params: base.PyTree) -> DBMTLState:
     return DBMTLState(
       tracker=_trackers.zeros('db_mtl', num_objectives, params),
       step=jnp.zeros((), jnp.int32),
-      remembered=jnp.ones((), jnp.result_type(float)),
+      remembered=jnp.ones(()),
     )
 
   def update(
     observation: base.Observation, state: DBMTLState
   ) -> tuple[base.Direction, DBMTLState]:
     losses = observation.losses
-    has_logarithm = losses > 0
-    slopes = jnp.where(
-      has_logarithm, 1 / jnp.where(has_logarithm, losses, 1), 0
-    )
+    slopes = _numerics.divide(1, losses, where=losses > 0)
     share = decay / (state.step + 1.0) ** decay_power
 
     def move(mean: jax.Array, leaf: jax.Array) -> jax.Array:
-      each = slopes.reshape(-1, *[1] * (leaf.ndim - 1))
-      return mean + (1 - share) * (each * leaf - mean)
+      slope = _numerics.for_each_row(slopes, leaf)
+      return mean + (1 - share) * (slope * leaf - mean)
 
     tracker = jax.tree.map(move, state.tracker, observation.jacobian)
     lengths = jnp.sqrt(_trackers.squared_lengths(tracker))
-    is_zero = lengths == 0
-    ratios = jnp.where(
-      is_zero, 0, jnp.max(lengths) / jnp.where(is_zero, 1, lengths)
-    )
+    ratios = _numerics.divide(jnp.max(lengths), lengths)
     remembered = state.remembered * share
     direction = base.Direction(
       updates=jacobian.combine(tracker, ratios / (1 - remembered)),
-      weights=(ratios * slopes).astype(losses.dtype),
+      weights=ratios * slopes,
     )
-    return direction, DBMTLState(
-      tracker=_trackers.like(tracker, state.tracker),
-      step=state.step + 1,
-      remembered=remembered.astype(state.remembered.dtype),
-    )
+    return direction, DBMTLState(tracker, state.step + 1, remembered)
 
   return base.stateful(init, update, needs='jacobian')

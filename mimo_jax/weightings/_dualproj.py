@@ -29,13 +29,6 @@ def dualproj(preference: _arguments.Vector | None = None) -> base.Weighting:
     preference: p ≥ 0, K numbers, that of the primary objective first; by
       default 1/K each.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if preference is not a vector of finite numbers at least 0, not
-      all 0; when tracing, if it does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -53,7 +46,6 @@ def dualproj(preference: _arguments.Vector | None = None) -> base.Weighting:
 
   def weigh(observation: base.Observation) -> jax.Array:
     p = _arguments.preference_of('dualproj', preference, observation.losses)
-    weights = solvers.dual_cone(observation.gramian, p)
-    return weights.astype(observation.losses.dtype)
+    return solvers.dual_cone(observation.gramian, p)
 
   return base.stateless(weigh, needs='gramian')

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -45,14 +45,6 @@ def dwa(
     steps_per_epoch: steps over which losses are averaged, at least 1. Larger:
       less noise, slower to follow.
 
-  Returns:
-    A `mimo_jax.Weighting`; its state carries the number of steps taken and the
-    mean losses of this epoch and the two before.
-
-  Raises:
-    ValueError: if temperature is not positive, or steps_per_epoch not a whole
-      number of at least 1.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -70,22 +62,11 @@ def dwa(
     S. Liu, E. Johns and A. J. Davison, `End-to-End Multi-Task Learning with
     Attention <https://arxiv.org/abs/1803.10704>`_, CVPR 2019.
   """
-  _arguments.check_number(
-    'dwa', 'temperature', temperature, lambda value: value > 0, 'above 0'
-  )
-  _arguments.check_number(
-    'dwa',
-    'steps_per_epoch',
-    steps_per_epoch,
-    lambda value: (
-      np.issubdtype(np.asarray(value).dtype, np.integer) and value >= 1
-    ),
-    'that is whole, at least 1',
-  )
+  _arguments.check('dwa', _arguments.above(0), temperature=temperature)
+  _arguments.check('dwa', _arguments.whole(1), steps_per_epoch=steps_per_epoch)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> DWAState:
-    del params
-    zeros = jnp.zeros(num_objectives, jnp.result_type(float))
+  def init(num_objectives: int) -> DWAState:
+    zeros = jnp.zeros(num_objectives)
     return DWAState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
 
   def update(
@@ -93,23 +74,19 @@ def dwa(
   ) -> tuple[jax.Array, DWAState]:
     losses = observation.losses
     largest = jnp.finfo(state.older.dtype).max
-    # Triggers in the first two epochs, and where a loss was 0 all epoch long.
-    no_rate = state.older == 0
-    rates = state.newer / jnp.where(no_rate, 1, state.older)
-    rates = jnp.where(no_rate, 1, jnp.clip(rates, -largest, largest))
-    # The largest is taken off first, so that no quotient overflows.
-    shares = jax.nn.softmax((rates - jnp.max(rates)) / temperature)
-    weights = (len(losses) * shares).astype(losses.dtype)
+    # 1 in the first two epochs, and where a loss was 0 all epoch long.
+    rates = _numerics.divide(state.newer, state.older, 1)
+    rates = jnp.clip(rates, -largest, largest)
+    weights = len(losses) * _numerics.softmax(rates, temperature)
 
     running = state.running + losses / steps_per_epoch
     step = state.step + 1
     is_end = step % steps_per_epoch == 0
-    state = DWAState(
+    return weights, DWAState(
       step=step,
       running=jnp.where(is_end, 0, running),
       newer=jnp.where(is_end, running, state.newer),
       older=jnp.where(is_end, state.newer, state.older),
     )
-    return weights, state
 
   return base.stateful(init, update, needs='losses')

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
-from mimo_jax import _trackers
+from mimo_jax import _numerics
 from mimo_jax import base
+from mimo_jax.weightings import _trackers
 
 
 class ExcessMTLState(NamedTuple):
@@ -51,10 +52,6 @@ def excess_mtl(
     A `mimo_jax.Weighting`; state carries the sums of squares, K times the size
     of params, the logarithms of the weights, e(0) and the number of steps.
 
-  Raises:
-    ValueError: if step_size is negative or num_warmup_steps below 1; when its
-      state is made, if params are missing.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -73,23 +70,13 @@ def excess_mtl(
     Y. He et al., `Robust Multi-Task Learning with Excess Risks
     <https://arxiv.org/abs/2402.02009>`_, ICML 2024, Algorithm 1.
   """
-  _arguments.check_number(
-    'excess_mtl',
-    'step_size',
-    step_size,
-    lambda value: 0 <= value < math.inf,
-    'at least 0',
-  )
-  _arguments.check_number(
-    'excess_mtl',
-    'num_warmup_steps',
-    num_warmup_steps,
-    lambda value: value >= 1,
-    'at least 1',
+  _arguments.check('excess_mtl', _arguments.at_least(0), step_size=step_size)
+  _arguments.check(
+    'excess_mtl', _arguments.at_least(1), num_warmup_steps=num_warmup_steps
   )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> ExcessMTLState:
-    zeros = jnp.zeros(num_objectives, jnp.result_type(float))
+  def init(num_objectives: int, params: base.PyTree) -> ExcessMTLState:
+    zeros = jnp.zeros(num_objectives)
     return ExcessMTLState(
       squares=_trackers.zeros('excess_mtl', num_objectives, params),
       logits=zeros - math.log(num_objectives),
@@ -107,9 +94,8 @@ def excess_mtl(
     )
 
     def over_fourth_root(leaf: jax.Array, total: jax.Array) -> jax.Array:
-      is_zero = total == 0
-      root = jnp.sqrt(jnp.sqrt(jnp.where(is_zero, 1, total)))
-      return jnp.where(is_zero, 0, leaf / root)
+      root = jnp.sqrt(jnp.sqrt(_numerics.nonzero(total)))
+      return jnp.where(total == 0, 0, leaf / root)
 
     excess = _trackers.squared_lengths(
       jax.tree.map(over_fourth_root, observation.jacobian, squares)
@@ -119,17 +105,11 @@ def excess_mtl(
     # Gradients that were zero so far have no scale yet.
     late = jnp.where(state.baseline == 0, excess, state.baseline)
     baseline = jnp.where(is_warmup, mean, late)
-    is_zero = baseline == 0
-    relative = jnp.where(is_zero, 0, excess / jnp.where(is_zero, 1, baseline))
+    relative = _numerics.divide(excess, baseline)
     moved = jax.nn.log_softmax(state.logits + step_size * relative)
     logits = jnp.where(is_warmup, state.logits, moved)
-    return jax.nn.softmax(logits).astype(
-      observation.losses.dtype
-    ), ExcessMTLState(
-      squares=_trackers.like(squares, state.squares),
-      logits=logits.astype(state.logits.dtype),
-      baseline=baseline.astype(state.baseline.dtype),
-      step=state.step + 1,
+    return jax.nn.softmax(logits), ExcessMTLState(
+      squares, logits, baseline, state.step + 1
     )
 
   return base.stateful(init, update, needs='jacobian')

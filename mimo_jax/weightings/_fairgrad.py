@@ -1,9 +1,5 @@
 """Fair resource allocation."""
 
-import math
-
-import jax
-
 from mimo_jax import _arguments
 from mimo_jax import base
 from mimo_jax import solvers
@@ -31,12 +27,6 @@ def fairgrad(alpha: _arguments.Scalar = 1.0) -> base.Weighting:
   Args:
     alpha: α > 0. Larger: the objective that gains least matters more.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if alpha is not above 0 and finite.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -50,12 +40,8 @@ def fairgrad(alpha: _arguments.Scalar = 1.0) -> base.Weighting:
     H. Ban and K. Ji, `Fair Resource Allocation in Multi-Task Learning
     <https://arxiv.org/abs/2402.15638>`_, ICML 2024, Eq. 7.
   """
-  _arguments.check_number(
-    'fairgrad', 'alpha', alpha, lambda a: 0 < a < math.inf, 'above 0'
+  _arguments.check('fairgrad', _arguments.finite_above(0), alpha=alpha)
+  return base.stateless(
+    lambda observation: solvers.alpha_fair(observation.gramian, alpha),
+    needs='gramian',
   )
-
-  def weigh(observation: base.Observation) -> jax.Array:
-    weights = solvers.alpha_fair(observation.gramian, alpha)
-    return weights.astype(observation.losses.dtype)
-
-  return base.stateless(weigh, needs='gramian')

@@ -43,10 +43,9 @@ def famo(
 
   The authors add 1e-8 to D, which decides where losses are that small; here
   only ratios count, and `minima=-1e-8` gives theirs. Their released code has a
-  weight decay of 1e-5. An objective whose loss is not above b has nothing left
-  to lose: its weight is 0, and a step before or after which this is so does
-  not move its logit (but for the optimizer's momentum and decay). Where this
-  holds for all, the weights are z.
+  weight decay of 1e-5. An objective whose loss is not above b has weight 0, and
+  a step before or after which this is so does not move its logit (but for the
+  optimizer's momentum and decay). Where this holds for all, the weights are z.
 
   Properties: simplex, permutation_equivariant, linear_under_scaling,
     loss_scale_free, unit_free.
@@ -56,14 +55,6 @@ def famo(
       to its gradient. A larger learning rate reacts faster to slow losses, more
       decay keeps z nearer to even.
     minima: b, below all losses, one number or K of them.
-
-  Returns:
-    A `mimo_jax.Weighting`; its state carries the number of steps taken, ξ, the
-    last losses and the state of the optimizer.
-
-  Raises:
-    ValueError: if optimizer is not one of optax, or minima not a finite number
-      or vector; when tracing, if minima does not have K entries.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -87,11 +78,8 @@ def famo(
     Optimization <https://arxiv.org/abs/2306.03792>`_, NeurIPS 2023,
     Algorithm 1.
   """
-  _arguments.check_optimizer('famo', optimizer)
-  _arguments.check_numbers('famo', 'minima', minima)
-  learner = optimizer
-  if learner is None:
-    learner = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+  learner = _arguments.optimizer_or('famo', optimizer, _adam_with_decay)
+  _arguments.check('famo', _arguments.each(_arguments.finite()), minima=minima)
 
   def gaps(losses: jax.Array) -> tuple[jax.Array, jax.Array]:
     """D, 1 where it is not positive, and where that is."""
@@ -100,9 +88,8 @@ def famo(
     spent = gap < jnp.finfo(gap.dtype).tiny  # NaN is not
     return jnp.where(spent, 1, gap), spent
 
-  def init(num_objectives: int, params: base.PyTree = None) -> FAMOState:
-    del params
-    zeros = jnp.zeros(num_objectives, jnp.result_type(float))
+  def init(num_objectives: int) -> FAMOState:
+    zeros = jnp.zeros(num_objectives)
     return FAMOState(
       jnp.zeros((), jnp.int32), zeros, zeros, learner.init(zeros)
     )
@@ -145,10 +132,12 @@ def famo(
     spent &= ~jnp.all(spent)
     smallest = jnp.min(jnp.where(spent, jnp.inf, gap))
     scores = jnp.where(spent, -jnp.inf, logits + jnp.log(smallest / gap))
-    weights = jax.nn.softmax(scores).astype(losses.dtype)
-    kept = losses.astype(state.losses.dtype)
-    return weights, FAMOState(state.step + 1, logits, kept, optimizer_state)
+    return jax.nn.softmax(scores), FAMOState(
+      state.step + 1, logits, losses, optimizer_state
+    )
 
-  return base.stateful(
-    init, update, needs='losses', extra_args=('losses_after',)
-  )
+  return base.stateful(init, update, needs='losses_after')
+
+
+def _adam_with_decay() -> optax.GradientTransformation:
+  return optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))

@@ -15,9 +15,6 @@ def fused_only() -> base.Weighting:
 
   Properties: simplex, linear_under_scaling, loss_scale_free.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

@@ -18,16 +18,13 @@ def geometric_mean() -> base.Weighting:
   overflow, as they do in a product.
 
   Losses are taken to be positive. One that is not, or is too small for its
-  type, has nothing left to lose: its weight is 0 and the mean is that of the
-  others (divided by K as before), where the definition has infinite weight on
-  it and none on any other. Without a positive loss the weights are 1/K. A
-  weight beyond the largest number of its type is that number.
+  type, has weight 0, and the mean is that of the others (divided by K as
+  before); the definition has infinite weight on it and none on any other.
+  Without a positive loss the weights are 1/K. A weight beyond the largest
+  number of its type is that number.
 
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free,
     unit_free.
-
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
 
   Examples:
     >>> import jax.numpy as jnp

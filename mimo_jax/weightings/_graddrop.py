@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -44,13 +44,6 @@ def graddrop(
       sum.
     seed: of the draws.
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries the random key.
-
-  Raises:
-    ValueError: if a leak is not between 0 and 1; when tracing, if there are
-      leaks, but not K.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -65,22 +58,16 @@ def graddrop(
     Gradient Sign Dropout <https://arxiv.org/abs/2010.06808>`_, NeurIPS 2020,
     Algorithm 1.
   """
-  _arguments.check_numbers('graddrop', 'leak', leak)
-  if not isinstance(leak, jax.core.Tracer):
-    shares = np.asarray(leak)
-    if not np.all((shares >= 0) & (shares <= 1)):
-      raise ValueError(
-        f'graddrop was given leak={leak!r}; expected it in [0, 1].'
-      )
+  _arguments.check(
+    'graddrop', _arguments.each(_arguments.between(0, 1)), leak=leak
+  )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> GradDropState:
-    del num_objectives, params
+  def init(_: int) -> GradDropState:
     return GradDropState(key=jax.random.key(seed))
 
   def update(
     observation: base.Observation, state: GradDropState
   ) -> tuple[base.PyTree, GradDropState]:
-    size = observation.num_objectives
     dtype = observation.losses.dtype
     leaks = _arguments.for_each_objective(
       'graddrop', 'leak', leak, observation.losses
@@ -94,10 +81,10 @@ def graddrop(
       positive = sum(jnp.maximum(row, 0) for row in wide)
       total = positive + sum(jnp.maximum(-row, 0) for row in wide)
       # Where all are zero, either sign keeps nothing.
-      purity = positive / jnp.where(total == 0, 1, total)
+      purity = positive / _numerics.nonzero(total)
       drawn = jax.random.uniform(leaf_key, leaf.shape[1:], wide.dtype)
       kept = jnp.where((drawn < purity)[None], wide > 0, wide < 0)
-      leaked = leaks.reshape(size, *[1] * (leaf.ndim - 1))
+      leaked = _numerics.for_each_row(leaks, leaf)
       return jnp.where(kept, jnp.ones((), dtype), leaked)
 
     weights = [weigh(*pair) for pair in zip(leaves, leaf_keys, strict=True)]

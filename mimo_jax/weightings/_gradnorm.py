@@ -1,6 +1,5 @@
 """Gradient normalisation."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -49,13 +49,6 @@ def gradnorm(
       weighted gradients equally long.
     optimizer: of s. None is `optax.adam(0.025)`.
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries s, the losses of the first step, the
-    number of steps taken and the state of the optimizer.
-
-  Raises:
-    ValueError: if alpha is negative, or optimizer not an optax optimizer.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -74,19 +67,11 @@ def gradnorm(
     Normalization for Adaptive Loss Balancing in Deep Multitask Networks
     <https://arxiv.org/abs/1711.02257>`_, ICML 2018, Algorithm 1.
   """
-  _arguments.check_number(
-    'gradnorm',
-    'alpha',
-    alpha,
-    lambda value: 0 <= value < math.inf,
-    'at least 0',
-  )
-  _arguments.check_optimizer('gradnorm', optimizer)
-  learner = optax.adam(0.025) if optimizer is None else optimizer
+  _arguments.check('gradnorm', _arguments.at_least(0), alpha=alpha)
+  learner = _arguments.optimizer_or('gradnorm', optimizer)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> GradNormState:
-    del params
-    logits = jnp.zeros(num_objectives, jnp.result_type(float))
+  def init(num_objectives: int) -> GradNormState:
+    logits = jnp.zeros(num_objectives)
     return GradNormState(
       logits=logits,
       initial_losses=logits,
@@ -100,33 +85,26 @@ def gradnorm(
     losses = observation.losses
     size = observation.num_objectives
     initial = jnp.where(state.step == 0, losses, state.initial_losses)
-    has_rate = initial > 0
-    relative = jnp.where(has_rate, losses / jnp.where(has_rate, initial, 1), 1)
+    relative = _numerics.divide(losses, initial, 1, where=initial > 0)
     relative = jnp.maximum(relative, 0)
-    average = jnp.mean(relative)
     # All losses have reached zero together: none is behind.
-    rates = jnp.where(
-      average == 0, 1, relative / jnp.where(average == 0, 1, average)
-    )
+    rates = _numerics.divide(relative, jnp.mean(relative), 1)
     weights = size * jax.nn.softmax(state.logits)
     lengths = jnp.sqrt(jnp.diagonal(observation.gramian))
-    scale = jnp.mean(weights * lengths)
     # All gradients are zero: their lengths have nothing to say.
-    lengths = jnp.where(
-      scale == 0, 0, lengths / jnp.where(scale == 0, 1, scale)
-    )
+    lengths = _numerics.divide(lengths, jnp.mean(weights * lengths))
     excess = weights * lengths - rates**alpha
     # A difference that is rounding has no sign.
     rounding = 8 * size * jnp.finfo(excess.dtype).eps
     signs = jnp.where(jnp.abs(excess) <= rounding, 0, jnp.sign(excess))
     slopes = weights * signs * lengths  # with respect to log w
     gradient = slopes - weights / size * jnp.sum(slopes)
-    step, optimizer_state = learner.update(
+    moves, optimizer_state = learner.update(
       gradient.astype(state.logits.dtype), state.optimizer, state.logits
     )
-    return weights.astype(losses.dtype), GradNormState(
-      logits=optax.apply_updates(state.logits, step),
-      initial_losses=initial.astype(state.initial_losses.dtype),
+    return weights, GradNormState(
+      logits=optax.apply_updates(state.logits, moves),
+      initial_losses=initial,
       step=state.step + 1,
       optimizer=optimizer_state,
     )

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
+from mimo_jax.weightings import _visits
 
-# Steps of a loop in a row: fast for few objectives, quick to compile for many.
-_UNROLLED = 8
 _LARGEST_TARGET = 1 - 1e-6
 
 
@@ -39,9 +38,9 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   gradient as a whole; `optax.partition` over `balance` makes groups of params
   with targets of their own.
 
-  Other libraries add 1e-8 to the denominators, which stops it at small
-  gradients. Here T is kept within ±(1 − 1e-6) instead,
-  and cosines with a zero gradient count as 0, without a correction.
+  Other libraries add 1e-8 to the denominators, which turns small gradients
+  into no correction. Here T is kept within ±(1 − 1e-6) instead, and cosines
+  with a zero gradient count as 0, without a correction.
 
   Properties: scale_invariant, linear_under_scaling.
 
@@ -49,12 +48,6 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
     beta: β in [0, 1]. Larger: the targets follow the cosines faster. With 0
       they stay at 0, and the rule is PCGrad.
     seed: of the random orders, for three or more objectives.
-
-  Returns:
-    A `mimo_jax.Weighting`; state carries the targets and the random key.
-
-  Raises:
-    ValueError: if beta is not between 0 and 1.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -71,15 +64,11 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
     Optimization in Massively Multilingual Models
     <https://arxiv.org/abs/2010.05874>`_, ICLR 2021.
   """
-  _arguments.check_number(
-    'gradvac', 'beta', beta, lambda value: 0 <= value <= 1, 'in [0, 1]'
-  )
+  _arguments.check('gradvac', _arguments.between(0, 1), beta=beta)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> GradVacState:
-    del params
-    shape = (num_objectives, num_objectives)
+  def init(num_objectives: int) -> GradVacState:
     return GradVacState(
-      targets=jnp.zeros(shape, jnp.result_type(float)),
+      targets=jnp.zeros((num_objectives, num_objectives)),
       key=jax.random.key(seed),
     )
 
@@ -87,9 +76,6 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
     observation: base.Observation, state: GradVacState
   ) -> tuple[jax.Array, GradVacState]:
     size = observation.num_objectives
-    key, order_key = jax.random.split(state.key)
-    # Row i: the order in which objective i visits the others.
-    orders = jnp.argsort(jax.random.uniform(order_key, (size, size)), axis=1)
     form = solvers.cosine_form(observation.gramian)
     dtype = form.cosines.dtype
     identity = jnp.eye(size, dtype=dtype)
@@ -99,7 +85,7 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
     # products with them, and the targets.
     def visit(
       carry: tuple[jax.Array, jax.Array, jax.Array], visited: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
       coefficients, products, targets = carry
       at_visited = identity[visited]
       along = jnp.sum(products * at_visited, axis=1)
@@ -120,10 +106,8 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
       added = jnp.where(corrected, added, 0)
       # Nothing but rounding is left of an h that others have cancelled.
       reach = jnp.sum(jnp.abs(coefficients), axis=1)
-      is_nothing = square <= size * eps * reach**2
-      cosine = jnp.where(
-        is_nothing, 0, along / jnp.where(is_nothing, 1, length)
-      )
+      is_left = ~(square <= size * eps * reach**2)
+      cosine = _numerics.divide(along, length, where=is_left)
       moved = targets + beta * (cosine[:, None] - targets)
       moved = jnp.clip(moved, -_LARGEST_TARGET, _LARGEST_TARGET)
       is_other = at_visited * (1 - identity) > 0
@@ -131,18 +115,15 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
         coefficients + added[:, None] * at_visited,
         products + added[:, None] * form.cosines[visited],
         jnp.where(is_other, moved, targets).astype(dtype),
-      ), None
+      )
 
-    (coefficients, _, targets), _ = lax.scan(
+    key, (coefficients, _, targets) = _visits.in_random_orders(
+      state.key,
+      size,
       visit,
       (identity, form.cosines, state.targets.astype(dtype)),
-      orders.T,
-      unroll=min(size, _UNROLLED),
     )
-    weights = (
-      jnp.sum(form.lengths[:, None] * coefficients, axis=0) / form.lengths
-    )
-    targets = targets.astype(state.targets.dtype)
-    return weights.astype(observation.losses.dtype), GradVacState(targets, key)
+    weights = _visits.total_weights(coefficients, form.lengths)
+    return weights, GradVacState(targets, key)
 
   return base.stateful(init, update, needs='gramian')

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -32,9 +33,6 @@ def imtl_g(flip: bool = False) -> base.Weighting:
     flip: whether to turn the direction around where it is one of ascent, so
       that Σ aᵢ = −1.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -63,8 +61,7 @@ def imtl_g(flip: bool = False) -> base.Weighting:
     feasible &= jnp.abs(total) > size * eps * jnp.sum(jnp.abs(shares))
     if flip:
       total = jnp.abs(total)
-    weights = jnp.where(feasible, shares / jnp.where(feasible, total, 1), 0)
-    weights = jnp.where(jnp.isfinite(error), weights, jnp.nan)
-    return weights.astype(observation.losses.dtype)
+    weights = _numerics.divide(shares, total, where=feasible)
+    return jnp.where(jnp.isfinite(error), weights, jnp.nan)
 
   return base.stateless(weigh, needs='gramian')

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mimo_jax import _arguments
 from mimo_jax import base
+from mimo_jax.weightings import _learned_scales
 
 
 class IMTLLState(NamedTuple):
@@ -37,8 +36,8 @@ def imtl_l(
 
   The authors and most libraries train s along with the network, by the same
   optimizer; here it is state of the rule and has its own. Losses are taken to
-  be positive. One that is not would push s up for ever; it has nothing left to
-  lose, and here no slope.
+  be positive: one that is not would push s up for ever, and here leaves s
+  where it is.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
@@ -46,13 +45,6 @@ def imtl_l(
     optimizer: of s; by default `optax.adam(0.025)`. A larger learning rate
       follows the losses more closely.
     init: first s, one number or K of them. Larger: larger weights.
-
-  Returns:
-    A `mimo_jax.Weighting`; its state carries s and the state of its optimizer.
-
-  Raises:
-    ValueError: if optimizer is not one of optax, or init not a finite number or
-      vector; when tracing, if init does not have K entries.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -70,28 +62,6 @@ def imtl_l(
     L. Liu et al., `Towards Impartial Multi-task Learning
     <https://openreview.net/forum?id=IMPnRXEWpvr>`_, ICLR 2021.
   """
-  _arguments.check_optimizer('imtl_l', optimizer)
-  _arguments.check_numbers('imtl_l', 'init', init)
-  learner = optax.adam(0.025) if optimizer is None else optimizer
-
-  def init_state(num_objectives: int, params: base.PyTree = None) -> IMTLLState:
-    del params
-    shape = np.shape(init) or (num_objectives,)
-    first = jnp.broadcast_to(jnp.asarray(init, jnp.result_type(float)), shape)
-    return IMTLLState(first, learner.init(first))
-
-  def update(
-    observation: base.Observation, state: IMTLLState
-  ) -> tuple[jax.Array, IMTLLState]:
-    losses, s = observation.losses, state.log_scales
-    _arguments.for_each_objective('imtl_l', 'init', s, losses)
-    # Triggers where the optimizer overshoots.
-    scales = jnp.minimum(jnp.exp(s), jnp.finfo(losses.dtype).max)
-    slope = jnp.where(losses <= 0, 0, scales * losses - 1)
-    moves, optimizer_state = learner.update(
-      slope.astype(s.dtype), state.optimizer, s
-    )
-    next_state = IMTLLState(s + moves, optimizer_state)
-    return scales.astype(losses.dtype), next_state
-
-  return base.stateful(init_state, update, needs='losses')
+  return _learned_scales.learned_scales(
+    'imtl_l', IMTLLState, optimizer, init, sign=1, factor=1
+  )

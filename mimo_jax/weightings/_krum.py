@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -31,13 +33,6 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
       fewer neighbours count. If not 0, K must be at least f + 3.
     num_selected: m from 1 to K. Larger: closer to the mean of the gradients.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if num_byzantine is negative or num_selected below 1; when
-      tracing, if there are too few objectives for either.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -53,16 +48,8 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     <https://papers.nips.cc/paper/2017/hash/f4b9ec30ad9f68f89b29639786cb62ef-Abstract.html>`_,
     NeurIPS 2017.
   """
-  if num_byzantine < 0:
-    raise ValueError(
-      f'krum was given num_byzantine={num_byzantine!r}; expected a number at'
-      ' least 0.'
-    )
-  if num_selected < 1:
-    raise ValueError(
-      f'krum was given num_selected={num_selected!r}; expected a number at'
-      ' least 1.'
-    )
+  _arguments.check('krum', _arguments.at_least(0), num_byzantine=num_byzantine)
+  _arguments.check('krum', _arguments.at_least(1), num_selected=num_selected)
 
   def weigh(observation: base.Observation) -> jax.Array:
     size = observation.num_objectives
@@ -79,8 +66,7 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     num_neighbours = max(size - num_byzantine - 2, 1)
     gramian = observation.gramian
     # Scaled by the largest entry: sums of squares would otherwise overflow.
-    largest = jnp.max(jnp.diagonal(gramian))
-    scaled = gramian / jnp.where(largest > 0, largest, 1)
+    scaled = gramian / _numerics.nonzero(jnp.max(jnp.diagonal(gramian)))
     squares = jnp.diagonal(scaled)
     # Symmetric to the bit, so that ties stay ties; below 0 is rounding.
     distances = jnp.maximum(
@@ -95,7 +81,6 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
       (scores[None, :] == scores[:, None]) & (index[None, :] < index[:, None])
     )
     selected = jnp.sum(is_before, axis=1) < num_selected
-    weights = jnp.where(selected, 1 / num_selected, 0)
-    return weights.astype(observation.losses.dtype)
+    return jnp.where(selected, 1 / num_selected, 0)
 
   return base.stateless(weigh, needs='gramian')

@@ -13,9 +13,6 @@ def mean() -> base.Weighting:
   Properties: simplex, permutation_equivariant, linear_under_scaling,
     loss_scale_free.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

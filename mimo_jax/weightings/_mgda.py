@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -42,12 +43,6 @@ def mgda(
       'loss', their losses; 'loss+', both. The weights are for the gradients as
       they were; the guarantees hold without it.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if zero_rows or normalization is none of its words.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -65,12 +60,8 @@ def mgda(
     O. Sener and V. Koltun, `Multi-Task Learning as Multi-Objective
     Optimization <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018.
   """
-  _arguments.check_zero_rows('mgda', zero_rows)
-  if normalization not in _NORMALIZATIONS:
-    raise ValueError(
-      f'mgda was given normalization={normalization!r}; expected one of'
-      f' {_NORMALIZATIONS}.'
-    )
+  _arguments.check_choice('mgda', _arguments.ZERO_ROWS, zero_rows=zero_rows)
+  _arguments.check_choice('mgda', _NORMALIZATIONS, normalization=normalization)
 
   def weigh(observation: base.Observation) -> jax.Array:
     gramian, losses = observation.gramian, observation.losses
@@ -79,9 +70,8 @@ def mgda(
       gramian = jnp.where(form.is_zero, 0, form.cosines)
     if normalization in ('loss', 'loss+'):
       # A loss of zero is finished: its gradient is left as it is.
-      scale = jnp.where(losses == 0, 1, losses).astype(gramian.dtype)
+      scale = _numerics.nonzero(losses).astype(gramian.dtype)
       gramian = gramian / scale[:, None] / scale[None, :]
-    weights = solvers.min_norm(gramian, drop_zero_rows=zero_rows == 'drop')
-    return weights.astype(observation.losses.dtype)
+    return solvers.min_norm(gramian, drop_zero_rows=zero_rows == 'drop')
 
   return base.stateless(weigh, needs='gramian')

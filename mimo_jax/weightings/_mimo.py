@@ -1,17 +1,13 @@
 """MIMO: the worst modality first, then the fused loss."""
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
-
-Scalar: TypeAlias = _arguments.Scalar
-ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], Scalar]
 
 
 class MIMOState(NamedTuple):
@@ -21,7 +17,8 @@ class MIMOState(NamedTuple):
 
 
 def mimo(
-  penalty: ScalarOrSchedule = 1.0, temperature: ScalarOrSchedule = 1.0
+  penalty: _numerics.ScalarOrSchedule = 1.0,
+  temperature: _numerics.ScalarOrSchedule = 1.0,
 ) -> base.Weighting:
   """Balanced multi-modal learning by multi-objective optimisation (MIMO).
 
@@ -53,13 +50,6 @@ def mimo(
     temperature: μ > 0, in units of the loss, or a schedule `step -> μ`.
       Larger: the other modalities share the penalty.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless, or with schedules a state that carries
-    the number of steps taken.
-
-  Raises:
-    ValueError: if penalty is negative, or temperature not positive.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -73,52 +63,33 @@ def mimo(
     H. Fernando et al., `arXiv 2511.06686
     <https://arxiv.org/abs/2511.06686>`_, 2025, for the idea.
   """
-  if not callable(penalty):
-    _arguments.check_number(
-      'mimo',
-      'penalty',
-      penalty,
-      lambda value: 0 <= value < math.inf,
-      'at least 0, or a schedule',
-    )
-  if not callable(temperature):
-    _arguments.check_number(
-      'mimo',
-      'temperature',
-      temperature,
-      lambda value: value > 0,
-      'above 0, or a schedule',
-    )
+  _arguments.check(
+    'mimo', _arguments.or_schedule(_arguments.at_least(0)), penalty=penalty
+  )
+  _arguments.check(
+    'mimo', _arguments.or_schedule(_arguments.above(0)), temperature=temperature
+  )
 
-  def weigh(
-    losses: jax.Array, penalty: Scalar, temperature: Scalar
-  ) -> jax.Array:
+  def weigh(losses: jax.Array, step: jax.Array | int) -> jax.Array:
     if losses.shape[0] == 1:  # no modality beside the primary objective
       return jnp.ones_like(losses)
-    modality = losses[1:]
-    # The largest is taken off first, so that no quotient overflows.
-    shares = jax.nn.softmax((modality - jnp.max(modality)) / temperature)
-    weights = jnp.concatenate([jnp.ones_like(losses[:1]), penalty * shares])
-    return weights.astype(losses.dtype)
+    shares = _numerics.softmax(
+      losses[1:], _numerics.value_at(temperature, step)
+    )
+    others = _numerics.value_at(penalty, step) * shares
+    return jnp.concatenate([jnp.ones_like(losses[:1]), others])
 
   if not callable(penalty) and not callable(temperature):
     return base.stateless(
-      lambda observation: weigh(observation.losses, penalty, temperature),
-      needs='losses',
+      lambda observation: weigh(observation.losses, 0), needs='losses'
     )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> MIMOState:
-    del num_objectives, params
+  def init(_: int) -> MIMOState:
     return MIMOState(step=jnp.zeros((), jnp.int32))
 
   def update(
     observation: base.Observation, state: MIMOState
   ) -> tuple[jax.Array, MIMOState]:
-    weights = weigh(
-      observation.losses,
-      penalty(state.step) if callable(penalty) else penalty,
-      temperature(state.step) if callable(temperature) else temperature,
-    )
-    return weights, MIMOState(step=state.step + 1)
+    return weigh(observation.losses, state.step), MIMOState(state.step + 1)
 
   return base.stateful(init, update, needs='losses')

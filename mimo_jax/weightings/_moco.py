@@ -1,16 +1,15 @@
 """Multi-objective gradient correction."""
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
-from mimo_jax import _trackers
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax import solvers
+from mimo_jax.weightings import _trackers
 
 
 class MoCoState(NamedTuple):
@@ -52,10 +51,6 @@ def moco(
     A `mimo_jax.Weighting` that returns a `mimo_jax.Direction`; state carries
     the running means, K times the size of params, and the weights.
 
-  Raises:
-    ValueError: if a number is out of range; when its state is made, if params
-      are missing.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -72,26 +67,18 @@ def moco(
     `Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent
     Approach <https://openreview.net/forum?id=dLAYGdKTi2>`_, ICLR 2023.
   """
-  _arguments.check_number(
+  _arguments.check('moco', _arguments.between(0, 1), tracker_step=tracker_step)
+  _arguments.check(
     'moco',
-    'tracker_step',
-    tracker_step,
-    lambda value: 0 <= value <= 1,
-    'in [0, 1]',
+    _arguments.at_least(0),
+    step_size=step_size,
+    regularization=regularization,
   )
-  for name, number in (
-    ('step_size', step_size),
-    ('regularization', regularization),
-  ):
-    _arguments.check_number(
-      'moco', name, number, lambda value: 0 <= value < math.inf, 'at least 0'
-    )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> MoCoState:
-    dtype = jnp.result_type(float)
+  def init(num_objectives: int, params: base.PyTree) -> MoCoState:
     return MoCoState(
       tracker=_trackers.zeros('moco', num_objectives, params),
-      shares=jnp.full(num_objectives, 1 / num_objectives, dtype),
+      shares=jnp.full(num_objectives, 1 / num_objectives, float),
     )
 
   def update(
@@ -102,18 +89,10 @@ def moco(
       state.tracker,
       observation.jacobian,
     )
-    dtype = observation.losses.dtype
-    gramian = jacobian.gramian(tracker)
-    along = jnp.sum(gramian * state.shares[None, :], axis=1)
+    along = jnp.sum(jacobian.gramian(tracker) * state.shares[None, :], axis=1)
     gradient = along + regularization * state.shares
     weights = solvers.simplex_projection(state.shares - step_size * gradient)
-    direction = base.Direction(
-      updates=jacobian.combine(tracker, weights),
-      weights=weights.astype(dtype),
-    )
-    return direction, MoCoState(
-      tracker=_trackers.like(tracker, state.tracker),
-      shares=weights.astype(state.shares.dtype),
-    )
+    direction = base.Direction(jacobian.combine(tracker, weights), weights)
+    return direction, MoCoState(tracker, weights)
 
   return base.stateful(init, update, needs='jacobian')

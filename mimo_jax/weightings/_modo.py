@@ -1,6 +1,5 @@
 """Multi-objective gradient with double sampling."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -42,12 +41,6 @@ def modo(
     step_size: γ ≥ 0. Larger: the weights follow the batches faster.
     regularization: ρ ≥ 0. Larger: closer to equal weights.
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries the weights.
-
-  Raises:
-    ValueError: if step_size or regularization is negative or not finite.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -65,30 +58,22 @@ def modo(
     Optimization, Generalization and Conflict-Avoidance
     <https://arxiv.org/abs/2305.20057>`_, NeurIPS 2023, Algorithm 1.
   """
-  for name, value in (
-    ('step_size', step_size),
-    ('regularization', regularization),
-  ):
-    _arguments.check_number(
-      'modo', name, value, lambda value: 0 <= value < math.inf, 'at least 0'
-    )
+  _arguments.check(
+    'modo',
+    _arguments.at_least(0),
+    step_size=step_size,
+    regularization=regularization,
+  )
 
-  def init(num_objectives: int, params: base.PyTree = None) -> MoDoState:
-    del params
-    dtype = jnp.result_type(float)
-    return MoDoState(jnp.full(num_objectives, 1 / num_objectives, dtype))
+  def init(num_objectives: int) -> MoDoState:
+    return MoDoState(jnp.full(num_objectives, 1 / num_objectives, float))
 
   def update(
     observation: base.Observation, state: MoDoState
   ) -> tuple[jax.Array, MoDoState]:
-    weights = state.shares
-    along = jnp.sum(observation.cross_gramian * weights[None, :], axis=1)
-    gradient = along + regularization * weights
-    weights = solvers.simplex_projection(weights - step_size * gradient)
-    return weights.astype(observation.losses.dtype), MoDoState(
-      weights.astype(state.shares.dtype)
-    )
+    along = jnp.sum(observation.cross_gramian * state.shares[None, :], axis=1)
+    gradient = along + regularization * state.shares
+    weights = solvers.simplex_projection(state.shares - step_size * gradient)
+    return weights, MoDoState(weights)
 
-  return base.stateful(
-    init, update, needs='losses', extra_args=('independent_updates',)
-  )
+  return base.stateful(init, update, needs='cross_gramian')

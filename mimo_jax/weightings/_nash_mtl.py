@@ -34,12 +34,6 @@ def nash_mtl(max_norm: _arguments.Scalar | None = 1.0) -> base.Weighting:
   Args:
     max_norm: the length to which d is shortened; None leaves √K.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if max_norm is not above 0.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -54,9 +48,7 @@ def nash_mtl(max_norm: _arguments.Scalar | None = 1.0) -> base.Weighting:
     <https://arxiv.org/abs/2202.01017>`_, ICML 2022, Claim 3.1.
   """
   if max_norm is not None:
-    _arguments.check_number(
-      'nash_mtl', 'max_norm', max_norm, lambda value: value > 0, 'above 0'
-    )
+    _arguments.check('nash_mtl', _arguments.above(0), max_norm=max_norm)
 
   def weigh(observation: base.Observation) -> jax.Array:
     weights = solvers.alpha_fair(observation.gramian)
@@ -64,6 +56,6 @@ def nash_mtl(max_norm: _arguments.Scalar | None = 1.0) -> base.Weighting:
       # ‖d‖² = Σ aᵢ (G a)ᵢ is the number of rows that are not left out.
       norm = jnp.sqrt(jnp.sum(weights > 0))
       weights = weights * jnp.minimum(1, max_norm / jnp.maximum(norm, 1))
-    return weights.astype(observation.losses.dtype)
+    return weights
 
   return base.stateless(weigh, needs='gramian')

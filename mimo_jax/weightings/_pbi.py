@@ -1,11 +1,10 @@
 """Penalty-based boundary intersection."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -40,14 +39,6 @@ def pbi(
       default even. Only ratios matter.
     ideal: z, losses that cannot be reached, one number or K of them.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if penalty is negative, preference not a vector of finite
-      numbers ≥ 0 with one above, or ideal not a finite number or vector; when
-      tracing, if a vector does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -61,15 +52,9 @@ def pbi(
     on Decomposition <https://doi.org/10.1109/TEVC.2007.892759>`_, IEEE
     Transactions on Evolutionary Computation 2007.
   """
-  _arguments.check_number(
-    'pbi',
-    'penalty',
-    penalty,
-    lambda value: 0 <= value < math.inf,
-    'at least 0',
-  )
+  _arguments.check('pbi', _arguments.at_least(0), penalty=penalty)
   _arguments.check_preference('pbi', preference)
-  _arguments.check_numbers('pbi', 'ideal', ideal)
+  _arguments.check('pbi', _arguments.each(_arguments.finite()), ideal=ideal)
 
   def weigh(observation: base.Observation) -> jax.Array:
     losses = observation.losses
@@ -84,10 +69,9 @@ def pbi(
     f = f / largest
     across = f - jnp.sum(f * u) * u
     distance = jnp.linalg.norm(across)
-    # Triggers on the ray, where the rest is rounding of L and z.
+    # On the ray itself the rest is rounding of L and z.
     sizes = (jnp.abs(losses) + jnp.abs(z)) / largest
-    on_ray = distance <= 8 * limits.eps * jnp.linalg.norm(sizes)
-    away = jnp.where(on_ray, 0, across / jnp.where(on_ray, 1, distance))
-    return (u + penalty * away).astype(losses.dtype)
+    off_ray = ~(distance <= 8 * limits.eps * jnp.linalg.norm(sizes))
+    return u + penalty * _numerics.divide(across, distance, where=off_ray)
 
   return base.stateless(weigh, needs='losses')

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mimo_jax import _arguments
 from mimo_jax import base
@@ -50,14 +49,6 @@ def pcd(
     progress: τ in [0, 1], one number or K − 1 of them.
     decay: β in [0, 1).
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries the running means and the number of
-    steps.
-
-  Raises:
-    ValueError: if progress is not in [0, 1] or decay not in [0, 1); when
-      tracing, if progress has neither one nor K - 1 entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -72,23 +63,13 @@ def pcd(
     Hierarchical Multi-Objective Optimization
     <https://arxiv.org/abs/2606.29521>`_, TMLR 2026.
   """
-  _arguments.check_numbers('pcd', 'progress', progress)
-  if not isinstance(progress, jax.core.Tracer) and (
-    np.min(progress) < 0 or np.max(progress) > 1
-  ):
-    raise ValueError(
-      f'pcd was given progress={progress!r}; expected it in [0, 1].'
-    )
-  _arguments.check_number(
-    'pcd', 'decay', decay, lambda value: 0 <= value < 1, 'in [0, 1)'
+  _arguments.check(
+    'pcd', _arguments.each(_arguments.between(0, 1)), progress=progress
   )
+  _arguments.check('pcd', _arguments.from_to_below(0, 1), decay=decay)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> PCDState:
-    del params
-    return PCDState(
-      squares=jnp.zeros(num_objectives, jnp.result_type(float)),
-      step=jnp.zeros((), jnp.int32),
-    )
+  def init(num_objectives: int) -> PCDState:
+    return PCDState(jnp.zeros(num_objectives), jnp.zeros((), jnp.int32))
 
   def update(
     observation: base.Observation, state: PCDState
@@ -97,7 +78,7 @@ def pcd(
     size = observation.num_objectives
     squares = decay * state.squares + (1 - decay) * jnp.diagonal(gramian)
     step = state.step + 1
-    state = PCDState(squares.astype(state.squares.dtype), step)
+    state = PCDState(squares, step)
     if size == 1:
       return jnp.ones_like(observation.losses), state
 
@@ -136,7 +117,6 @@ def pcd(
       square <= size * eps * jnp.square(jnp.sum(jnp.abs(whole)))
     )
     stretch = form.lengths[0] / jnp.sqrt(jnp.where(is_zero, 1, square))
-    weights = jnp.where(is_zero, 0, stretch * whole / form.lengths)
-    return weights.astype(observation.losses.dtype), state
+    return jnp.where(is_zero, 0, stretch * whole / form.lengths), state
 
   return base.stateful(init, update, needs='gramian')

@@ -4,13 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from mimo_jax import base
 from mimo_jax import solvers
-
-# Steps of a loop in a row: fast for few objectives, quick to compile for many.
-_UNROLLED = 8
+from mimo_jax.weightings import _visits
 
 
 class PCGradState(NamedTuple):
@@ -40,9 +37,6 @@ def pcgrad(seed: int = 0) -> base.Weighting:
   Args:
     seed: of the random orders, for three or more objectives.
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries the random key.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -58,37 +52,28 @@ def pcgrad(seed: int = 0) -> base.Weighting:
     NeurIPS 2020, Algorithm 1.
   """
 
-  def init(num_objectives: int, params: base.PyTree = None) -> PCGradState:
-    del num_objectives, params
+  def init(_: int) -> PCGradState:
     return PCGradState(key=jax.random.key(seed))
 
   def update(
     observation: base.Observation, state: PCGradState
   ) -> tuple[jax.Array, PCGradState]:
     size = observation.num_objectives
-    key, order_key = jax.random.split(state.key)
-    # Row i: the order in which objective i visits the others.
-    orders = jnp.argsort(jax.random.uniform(order_key, (size, size)), axis=1)
     # On unit vectors, where the lengths cannot underflow. A zero gradient is
     # orthogonal to all: it changes nothing and keeps its weight of one.
     form = solvers.cosine_form(observation.gramian)
     identity = jnp.eye(size, dtype=form.cosines.dtype)
 
-    def visit(
-      coefficients: jax.Array, visited: jax.Array
-    ) -> tuple[jax.Array, None]:
+    # Row i: hᵢ / ‖gᵢ‖ as coefficients of the unit vectors.
+    def visit(coefficients: jax.Array, visited: jax.Array) -> jax.Array:
       along = jnp.sum(coefficients * form.cosines[visited], axis=1)
       is_own = visited == jnp.arange(size)
       removed = jnp.where(is_own, 0, jnp.minimum(along, 0))
-      return coefficients - removed[:, None] * identity[visited], None
+      return coefficients - removed[:, None] * identity[visited]
 
-    # Row i: hᵢ / ‖gᵢ‖ as coefficients of the unit vectors.
-    coefficients, _ = lax.scan(
-      visit, identity, orders.T, unroll=min(size, _UNROLLED)
+    key, coefficients = _visits.in_random_orders(
+      state.key, size, visit, identity
     )
-    weights = (
-      jnp.sum(form.lengths[:, None] * coefficients, axis=0) / form.lengths
-    )
-    return weights.astype(observation.losses.dtype), PCGradState(key)
+    return _visits.total_weights(coefficients, form.lengths), PCGradState(key)
 
   return base.stateful(init, update, needs='gramian')

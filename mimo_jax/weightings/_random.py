@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from mimo_jax import _arguments
 from mimo_jax import base
@@ -31,12 +30,6 @@ def random(seed: int = 0) -> base.Weighting:
   Args:
     seed: whole number that all draws follow from.
 
-  Returns:
-    A `mimo_jax.Weighting`; its state carries the random key.
-
-  Raises:
-    ValueError: if `seed` is not a whole number.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -54,16 +47,9 @@ def random(seed: int = 0) -> base.Weighting:
     Weighting: A Litmus Test for Multi-Task Learning
     <https://arxiv.org/abs/2111.10603>`_, TMLR 2022.
   """
-  _arguments.check_number(
-    'random',
-    'seed',
-    seed,
-    lambda value: np.issubdtype(np.asarray(value).dtype, np.integer),
-    'that is whole',
-  )
+  _arguments.check('random', _arguments.whole(), seed=seed)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> RandomState:
-    del num_objectives, params
+  def init(_: int) -> RandomState:
     return RandomState(key=jax.random.key(seed))
 
   def update(
@@ -71,9 +57,7 @@ def random(seed: int = 0) -> base.Weighting:
   ) -> tuple[jax.Array, RandomState]:
     losses = observation.losses
     key, draw = jax.random.split(state.key)
-    weights = jax.nn.softmax(
-      jax.random.normal(draw, losses.shape, losses.dtype)
-    )
-    return weights, RandomState(key=key)
+    scores = jax.random.normal(draw, losses.shape, losses.dtype)
+    return jax.nn.softmax(scores), RandomState(key)
 
   return base.stateful(init, update, needs='losses')

@@ -1,6 +1,5 @@
 """Stochastic direction-oriented multi-objective gradient descent."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -62,13 +62,6 @@ def sdmgrad(
     preference: w̃, K numbers at least 0, that of the primary objective first,
       divided by their sum. None is 1/K.
 
-  Returns:
-    A `mimo_jax.Weighting`; state carries w.
-
-  Raises:
-    ValueError: if a number is out of range, or the preference negative or all
-      0; when tracing, if it does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -86,29 +79,18 @@ def sdmgrad(
     Simple and Provable Stochastic Algorithms
     <https://arxiv.org/abs/2305.18409>`_, NeurIPS 2023, Algorithm 1.
   """
-  for name, number in (
-    ('step_size', step_size),
-    ('regularization', regularization),
-  ):
-    _arguments.check_number(
-      'sdmgrad', name, number, lambda value: 0 <= value < math.inf, 'at least 0'
-    )
-  _arguments.check_number(
+  _arguments.check(
     'sdmgrad',
-    'momentum',
-    momentum,
-    lambda value: 0 <= value < 1,
-    'from 0 to below 1',
+    _arguments.at_least(0),
+    step_size=step_size,
+    regularization=regularization,
   )
-  _arguments.check_number(
-    'sdmgrad', 'num_steps', num_steps, lambda value: value >= 1, 'at least 1'
-  )
+  _arguments.check('sdmgrad', _arguments.from_to_below(0, 1), momentum=momentum)
+  _arguments.check('sdmgrad', _arguments.at_least(1), num_steps=num_steps)
   _arguments.check_preference('sdmgrad', preference)
 
-  def init(num_objectives: int, params: base.PyTree = None) -> SDMGradState:
-    del params
-    dtype = jnp.result_type(float)
-    return SDMGradState(jnp.full(num_objectives, 1 / num_objectives, dtype))
+  def init(num_objectives: int) -> SDMGradState:
+    return SDMGradState(jnp.full(num_objectives, 1 / num_objectives, float))
 
   def update(
     observation: base.Observation, state: SDMGradState
@@ -120,13 +102,12 @@ def sdmgrad(
     ).astype(cross.dtype)
     preferred = preferred / jnp.sum(preferred)
     # Scaled by the largest entry first: squares of 1e-30 would vanish.
-    largest = jnp.max(jnp.abs(cross))
-    scaled = cross / jnp.where(largest == 0, 1, largest)
+    scaled = cross / _numerics.nonzero(jnp.max(jnp.abs(cross)))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(scaled), 0))
     square = jnp.mean(lengths) ** 2
-    # No objective on which the batches agree, beyond rounding.
-    is_nothing = square <= size * jnp.finfo(cross.dtype).eps
-    scaled = jnp.where(is_nothing, 0, scaled / jnp.where(is_nothing, 1, square))
+    # Where not, the batches agree on no objective, beyond rounding.
+    agrees = ~(square <= size * jnp.finfo(cross.dtype).eps)
+    scaled = _numerics.divide(scaled, square, where=agrees)
 
     def descend(
       carry: tuple[jax.Array, jax.Array], _: None
@@ -146,10 +127,6 @@ def sdmgrad(
       unroll=min(num_steps, _UNROLLED),
     )
     pulled = (weights + regularization * preferred) / (1 + regularization)
-    return pulled.astype(observation.losses.dtype), SDMGradState(
-      weights.astype(state.shares.dtype)
-    )
+    return pulled, SDMGradState(weights)
 
-  return base.stateful(
-    init, update, needs='losses', extra_args=('independent_updates',)
-  )
+  return base.stateful(init, update, needs='cross_gramian')

@@ -1,9 +1,9 @@
 """Smooth Tchebycheff scalarization."""
 
 import jax
-import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -36,14 +36,6 @@ def stch(
       default 1/K each. Larger: this objective matters more. Used as they are.
     ideal: z, the losses to compare with, one number or K of them.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if temperature is not positive, preference not a vector of
-      finite numbers ≥ 0 with one above, or ideal not a finite number or vector;
-      when tracing, if a vector does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -56,19 +48,14 @@ def stch(
     X. Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective
     Optimization <https://arxiv.org/abs/2402.19078>`_, ICML 2024.
   """
-  _arguments.check_number(
-    'stch', 'temperature', temperature, lambda value: value > 0, 'above 0'
-  )
+  _arguments.check('stch', _arguments.above(0), temperature=temperature)
   _arguments.check_preference('stch', preference)
-  _arguments.check_numbers('stch', 'ideal', ideal)
+  _arguments.check('stch', _arguments.each(_arguments.finite()), ideal=ideal)
 
   def weigh(observation: base.Observation) -> jax.Array:
     losses = observation.losses
     p = _arguments.preference_of('stch', preference, losses)
     z = _arguments.for_each_objective('stch', 'ideal', ideal, losses)
-    gaps = p * (losses - z)
-    # The largest is taken off first, so that no quotient overflows.
-    shares = jax.nn.softmax((gaps - jnp.max(gaps)) / temperature)
-    return (p * shares).astype(losses.dtype)
+    return p * _numerics.softmax(p * (losses - z), temperature)
 
   return base.stateless(weigh, needs='losses')

@@ -13,9 +13,6 @@ def sum() -> base.Weighting:
 
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _arguments
 from mimo_jax import base
 
 
@@ -24,13 +25,6 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     num_trimmed: b from 0 to (K − 1)/2. Larger: less is left of outliers. None
       is 1, or 0 for fewer than three objectives, where nothing would be left.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if num_trimmed is negative; when tracing, if there are fewer
-      than 2b + 1 objectives.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -45,10 +39,9 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     Distributed Learning: Towards Optimal Statistical Rates
     <https://arxiv.org/abs/1803.01498>`_, ICML 2018.
   """
-  if num_trimmed is not None and num_trimmed < 0:
-    raise ValueError(
-      f'trimmed_mean was given num_trimmed={num_trimmed!r}; expected a number'
-      ' at least 0, or None.'
+  if num_trimmed is not None:
+    _arguments.check(
+      'trimmed_mean', _arguments.at_least(0), num_trimmed=num_trimmed
     )
 
   def weigh(observation: base.Observation) -> base.PyTree:
@@ -68,8 +61,7 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
       # K² comparisons an entry, in one pass, in place of a sort.
       rank = jnp.sum((other < one) | ((other == one) & tie), axis=1)
       kept = (rank >= trimmed) & (rank < size - trimmed)
-      weights = jnp.where(kept, 1 / (size - 2 * trimmed), 0)
-      return weights.astype(observation.losses.dtype)
+      return jnp.where(kept, 1 / (size - 2 * trimmed), 0)
 
     return jax.tree.map(weigh_leaf, observation.jacobian)
 

@@ -31,13 +31,6 @@ def upgrad(preference: _arguments.Vector | None = None) -> base.Weighting:
     preference: p ≥ 0, K numbers, that of the primary objective first; by
       default 1/K each.
 
-  Returns:
-    A `mimo_jax.Weighting`; stateless.
-
-  Raises:
-    ValueError: if preference is not a vector of finite numbers at least 0, not
-      all 0; when tracing, if it does not have K entries.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -58,6 +51,6 @@ def upgrad(preference: _arguments.Vector | None = None) -> base.Weighting:
     each = jax.vmap(solvers.dual_cone, in_axes=(None, 0))(
       observation.gramian, jnp.diag(p)
     )
-    return jnp.sum(each, axis=0).astype(observation.losses.dtype)
+    return jnp.sum(each, axis=0)
 
   return base.stateless(weigh, needs='gramian')

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mimo_jax import _arguments
 from mimo_jax import base
+from mimo_jax.weightings import _learned_scales
 
 
 class UWState(NamedTuple):
@@ -35,8 +34,8 @@ def uw(
 
   The authors and most libraries train s along with the network, by the same
   optimizer; here it is state of the rule and has its own. Losses are taken to
-  be positive. One that is not would pull s down for ever; it has nothing left
-  to lose, and here no slope.
+  be positive: one that is not would pull s down for ever, and here leaves s
+  where it is.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
@@ -44,13 +43,6 @@ def uw(
     optimizer: of s; by default `optax.adam(0.025)`. A larger learning rate
       follows the losses more closely.
     init: first s, one number or K of them. Larger: smaller weights.
-
-  Returns:
-    A `mimo_jax.Weighting`; its state carries s and the state of its optimizer.
-
-  Raises:
-    ValueError: if optimizer is not one of optax, or init not a finite number or
-      vector; when tracing, if init does not have K entries.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -69,28 +61,6 @@ def uw(
     Weigh Losses for Scene Geometry and Semantics
     <https://arxiv.org/abs/1705.07115>`_, CVPR 2018.
   """
-  _arguments.check_optimizer('uw', optimizer)
-  _arguments.check_numbers('uw', 'init', init)
-  learner = optax.adam(0.025) if optimizer is None else optimizer
-
-  def init_state(num_objectives: int, params: base.PyTree = None) -> UWState:
-    del params
-    shape = np.shape(init) or (num_objectives,)
-    first = jnp.broadcast_to(jnp.asarray(init, jnp.result_type(float)), shape)
-    return UWState(first, learner.init(first))
-
-  def update(
-    observation: base.Observation, state: UWState
-  ) -> tuple[jax.Array, UWState]:
-    losses, s = observation.losses, state.log_variances
-    _arguments.for_each_objective('uw', 'init', s, losses)
-    # Triggers where the optimizer overshoots.
-    inverse = jnp.minimum(jnp.exp(-s), jnp.finfo(losses.dtype).max)
-    slope = jnp.where(losses <= 0, 0, (1 - inverse * losses) / 2)
-    moves, optimizer_state = learner.update(
-      slope.astype(s.dtype), state.optimizer, s
-    )
-    next_state = UWState(s + moves, optimizer_state)
-    return (inverse / 2).astype(losses.dtype), next_state
-
-  return base.stateful(init_state, update, needs='losses')
+  return _learned_scales.learned_scales(
+    'uw', UWState, optimizer, init, sign=-1, factor=0.5
+  )

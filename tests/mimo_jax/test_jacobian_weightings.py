@@ -692,7 +692,7 @@ def test_cr_mogm_takes_a_schedule():
 
 def test_cr_mogm_carries_the_state_and_the_needs_of_what_it_wraps():
   rule = weightings.cr_mogm(make('modo'))
-  assert rule.needs == 'losses'
+  assert rule.needs == 'cross_gramian'
   assert rule.extra_args == ('independent_updates',)
   observation = mimo_jax.Observation(
     jnp.ones(3), cross_gramian=jnp.asarray(TORCHJD['MoDo']['steps'][0]['input'])

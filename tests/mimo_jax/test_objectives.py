@@ -266,7 +266,9 @@ REFUSED = {
   r'keeps state for each objective.*objectives=\(primary': {
     'weighting': three.smoothed()
   },
-  r'2 weights for 3 objectives': {'weighting': weightings.constant([1.0, 2.0])},
+  r'2 values of weights for 3 objectives': {
+    'weighting': weightings.constant([1.0, 2.0])
+  },
 }
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _sequences
 
 
@@ -67,7 +67,7 @@ class GRU(nn.Module):
     del train
     valid = _sequences.valid_steps(inputs, length)
     # Zeros, since 0 times NaN would make the gradient of the kernels NaN.
-    inputs = _precision.at_least_float32(_sequences.where_valid(valid, inputs))
+    inputs = _numerics.at_least_float32(_sequences.where_valid(valid, inputs))
     states: Any = nn.RNN(nn.GRUCell(self.width, dtype=self.dtype, name='cell'))(
       inputs,
       initial_carry=jnp.zeros((inputs.shape[0], self.width), inputs.dtype),

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
+from mimo_jax.nn.encoders import _norms
 
 
 class LeNet(nn.Module):
@@ -65,6 +66,7 @@ class LeNet(nn.Module):
         f' {2**self.num_blocks} pixels a side for {self.num_blocks} blocks;'
         f' given {inputs.shape}.'
       )
+    norm = _norms.batch_norm(train, self.dtype, self.axis_name)
     maps = inputs
     for block in range(self.num_blocks):
       maps = nn.Conv(
@@ -75,12 +77,5 @@ class LeNet(nn.Module):
         kernel_init=nn.initializers.he_uniform(),
         dtype=self.dtype,
       )(maps)
-      maps = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=self.dtype,
-        axis_name=self.axis_name,
-      )(maps)
-      maps = nn.max_pool(nn.relu(maps), (2, 2), (2, 2))
-    return _precision.at_least_float32(jnp.reshape(maps, (inputs.shape[0], -1)))
+      maps = nn.max_pool(nn.relu(norm()(maps)), (2, 2), (2, 2))
+    return _numerics.at_least_float32(jnp.reshape(maps, (inputs.shape[0], -1)))

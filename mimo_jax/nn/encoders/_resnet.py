@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _numerics
+from mimo_jax.nn.encoders import _norms
 
 _BLOCKS = (2, 2, 2, 2)
 
@@ -80,14 +81,7 @@ class ResNet18(nn.Module):
       kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
       dtype=self.dtype,
     )
-    norm = functools.partial(
-      nn.BatchNorm,
-      use_running_average=not train,
-      momentum=0.9,
-      epsilon=1e-5,
-      dtype=self.dtype,
-      axis_name=self.axis_name,
-    )
+    norm = _norms.batch_norm(train, self.dtype, self.axis_name)
     maps = inputs.reshape((-1, *inputs.shape[-3:]))
     maps = conv(self.width, (7, 7), strides=2, padding=3, name='conv1')(maps)
     maps = nn.relu(norm(name='bn1')(maps))
@@ -101,7 +95,7 @@ class ResNet18(nn.Module):
           norm=norm,
           name=f'layer{stage + 1}_{block}',
         )(maps)
-    features = jnp.mean(_precision.at_least_float32(maps), (1, 2))
+    features = jnp.mean(_numerics.at_least_float32(maps), (1, 2))
     # All frames are of one size, so this is the mean over time, height, width.
     return jnp.mean(
       features.reshape((inputs.shape[0], -1, features.shape[-1])), 1

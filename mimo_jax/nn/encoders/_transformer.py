@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from mimo_jax.nn import _precision
+from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _sequences
 
 # The variances of PyTorch's kernels, by the width n of their input: 1/(3n) of
@@ -13,6 +14,7 @@ from mimo_jax.nn.encoders import _sequences
 # whose Xavier initialisation sees one matrix of n times 3n.
 _LINEAR = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 _ATTENTION = nn.initializers.variance_scaling(1 / 2, 'fan_in', 'uniform')
+_POOLINGS = ('last', 'first', 'mean')
 
 
 class Transformer(nn.Module):
@@ -113,7 +115,7 @@ class Transformer(nn.Module):
         dtype=self.dtype,
         name=f'layer_{layer}',
       )(steps, valid, train=train)
-    return _pooled(valid, _precision.at_least_float32(steps), self.pooling)
+    return _pooled(valid, _numerics.at_least_float32(steps), self.pooling)
 
 
 class _EncoderLayer(nn.Module):
@@ -163,11 +165,10 @@ class _EncoderLayer(nn.Module):
 
 def _pooled(valid: jax.Array, steps: jax.Array, pooling: str) -> jax.Array:
   """One vector a sequence, zeros of an empty one."""
+  _arguments.check_choice('Transformer', _POOLINGS, pooling=pooling)
   if pooling == 'last':
     return _sequences.last_valid(valid, steps)
   if pooling == 'first':
     return _sequences.where_valid(valid[:, 0], steps[:, 0])
-  if pooling == 'mean':
-    count = jnp.maximum(jnp.sum(valid, 1, keepdims=True), 1)
-    return jnp.sum(_sequences.where_valid(valid, steps), 1) / count
-  raise ValueError(f"pooling={pooling!r}: expected 'last', 'first' or 'mean'.")
+  count = jnp.maximum(jnp.sum(valid, 1, keepdims=True), 1)
+  return jnp.sum(_sequences.where_valid(valid, steps), 1) / count

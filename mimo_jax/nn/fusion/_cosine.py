@@ -1,6 +1,5 @@
 """Fusion by cosines."""
 
-import math
 from collections.abc import Mapping
 
 import jax
@@ -8,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax.nn import _initializers
-from mimo_jax.nn import _precision
+from mimo_jax.nn.fusion import _shares
 
 
 class CosineFusion(nn.Module):
@@ -49,8 +49,7 @@ class CosineFusion(nn.Module):
 
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m] to logits [batch, num_classes]."""
-    shares = self.shares(features)
-    return jnp.sum(jnp.stack([shares[name] for name in sorted(shares)]), axis=0)
+    return jnp.sum(_shares.in_order(self.shares(features)), axis=0)
 
   @nn.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -65,12 +64,8 @@ class CosineFusion(nn.Module):
     Raises:
       ValueError: if the scale is not positive.
     """
-    _arguments.check_number(
-      'CosineFusion',
-      'scale',
-      self.scale,
-      lambda value: 0 < value < math.inf,
-      'above 0',
+    _arguments.check(
+      'CosineFusion', _arguments.finite_above(0), scale=self.scale
     )
     kernel_init = _initializers.initializer(self.kernel_init)
     return {
@@ -93,7 +88,7 @@ class _Cosines(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array) -> jax.Array:
-    features = _precision.at_least_float32(features)
+    features = _numerics.at_least_float32(features)
     kernel = self.param(
       'kernel', self.kernel_init, (features.shape[-1], self.num_classes)
     )

@@ -47,12 +47,6 @@ class FiLMFusion(nn.Module):
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m] to logits [batch, num_classes].
 
-    Args:
-      features: mapping modality -> [batch, d_m], of two modalities.
-
-    Returns:
-      Logits [batch, num_classes].
-
     Raises:
       ValueError: if the modalities are not two, or `condition` is none of them.
     """

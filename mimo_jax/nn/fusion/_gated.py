@@ -48,12 +48,6 @@ class GatedFusion(nn.Module):
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m] to logits [batch, num_classes].
 
-    Args:
-      features: mapping modality -> [batch, d_m], of two modalities.
-
-    Returns:
-      Logits [batch, num_classes].
-
     Raises:
       ValueError: if the modalities are not two, or `gate` is none of them.
     """

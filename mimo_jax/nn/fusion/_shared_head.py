@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mimo_jax.nn import _initializers
+from mimo_jax.nn.fusion import _shares
 
 
 class SharedHeadFusion(nn.Module):
@@ -104,7 +105,7 @@ def entropy_weighted(logits: Mapping[str, jax.Array]) -> jax.Array:
     >>> nn.entropy_weighted({'audio': sure, 'visual': unsure}).tolist()
     [[5.998, 0.0]]
   """
-  stacked = jnp.stack([logits[name] for name in sorted(logits)])
+  stacked = _shares.in_order(logits)
   log_probabilities = nn.log_softmax(stacked)
   entropies = -jnp.sum(
     jnp.exp(log_probabilities) * log_probabilities, axis=-1, keepdims=True

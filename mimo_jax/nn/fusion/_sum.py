@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mimo_jax.nn import _initializers
+from mimo_jax.nn.fusion import _shares
 
 
 class SumFusion(nn.Module):
@@ -37,8 +38,7 @@ class SumFusion(nn.Module):
 
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m] to logits [batch, num_classes]."""
-    shares = self.shares(features)
-    return jnp.sum(jnp.stack([shares[name] for name in sorted(shares)]), axis=0)
+    return jnp.sum(_shares.in_order(self.shares(features)), axis=0)
 
   @nn.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import jacobian
 
@@ -17,15 +18,10 @@ def zeros(rule: str, num_objectives: int, params: base.PyTree) -> base.PyTree:
   return jax.tree.map(
     lambda leaf: jnp.zeros(
       (num_objectives, *jnp.shape(leaf)),
-      jnp.promote_types(jnp.result_type(leaf), jnp.float32),
+      _numerics.wide(jnp.result_type(leaf)),
     ),
     params,
   )
-
-
-def like(new: base.PyTree, old: base.PyTree) -> base.PyTree:
-  """`new` in the types of `old`, for the state."""
-  return jax.tree.map(lambda leaf, was: leaf.astype(was.dtype), new, old)
 
 
 def squared_lengths(tracker: base.PyTree) -> jax.Array:

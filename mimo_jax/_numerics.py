@@ -1,0 +1,87 @@
+"""Small numerical idioms that rules, solvers and models share."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jax.typing import DTypeLike
+
+Scalar: TypeAlias = float | jax.Array
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array | int], Scalar]
+
+
+def value_at(value: ScalarOrSchedule, step: jax.Array | int) -> Scalar:
+  """The value of a schedule at this step, or the value itself."""
+  return value(step) if callable(value) else value
+
+
+def wide(dtype: DTypeLike) -> DTypeLike:
+  """Float32 for integers and narrow floats; wider floats stay."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def at_least_float32(value: jax.Array) -> jax.Array:
+  """The same values in float32, or float64 if they were.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import _numerics
+    >>> _numerics.at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
+    dtype('float32')
+  """
+  return value.astype(wide(value.dtype))
+
+
+def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:
+  """`new` in the type of `old`; a random key is left as it is."""
+  new = jnp.asarray(new)
+  if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
+    return new
+  return new.astype(jnp.asarray(old).dtype)
+
+
+def divide(
+  numerator: ArrayLike,
+  denominator: jax.Array,
+  otherwise: ArrayLike = 0,
+  *,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """Quotients, which are only computed where they are wanted.
+
+  Args:
+    numerator: array.
+    denominator: array.
+    otherwise: what stands where no quotient is wanted.
+    where: where one is; by default where the denominator is not 0.
+
+  Returns:
+    The quotients, without the NaN (of their gradients, too) of a division by 0.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import _numerics
+    >>> _numerics.divide(jnp.array([3.0, 3.0]), jnp.array([2.0, 0.0])).tolist()
+    [1.5, 0.0]
+  """
+  wanted = denominator != 0 if where is None else where
+  quotients = numerator / jnp.where(wanted, denominator, 1)
+  return jnp.where(wanted, quotients, otherwise)
+
+
+def nonzero(value: ArrayLike) -> jax.Array:
+  """The value, or 1 for 0: a divisor of what is 0 wherever it is 0."""
+  return jnp.where(value == 0, 1, value)
+
+
+def softmax(scores: jax.Array, temperature: Scalar) -> jax.Array:
+  """Shares in proportion to exp(scores / temperature)."""
+  # The largest is taken off first, so that no quotient overflows.
+  return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
+
+
+def for_each_row(values: jax.Array, like: jax.Array) -> jax.Array:
+  """Values [K], shaped to be multiplied with an array [K, ...]."""
+  return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,48 @@
+"""Each gradient visits all others, in a random order of its own."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Steps of a loop in a row: fast for few objectives, quick to compile for many.
+_UNROLLED = 8
+
+_Carry = TypeVar('_Carry')
+
+
+def in_random_orders(
+  key: jax.Array,
+  size: int,
+  visit: Callable[[_Carry, jax.Array], _Carry],
+  start: _Carry,
+) -> tuple[jax.Array, _Carry]:
+  """Lets all `size` gradients visit one other each, `size` times.
+
+  Args:
+    key: random.
+    size: K.
+    visit: `visit(carry, visited) -> carry`, where gradient i visits
+      `visited[i]`, which may be i itself.
+    start: the first carry.
+
+  Returns:
+    The next key, and the last carry.
+  """
+  key, order_key = jax.random.split(key)
+  # Row i: the order in which gradient i visits the others.
+  orders = jnp.argsort(jax.random.uniform(order_key, (size, size)), axis=1)
+  end, _ = lax.scan(
+    lambda carry, visited: (visit(carry, visited), None),
+    start,
+    orders.T,
+    unroll=min(size, _UNROLLED),
+  )
+  return key, end
+
+
+def total_weights(coefficients: jax.Array, lengths: jax.Array) -> jax.Array:
+  """Weights of Σ hᵢ, where row i has hᵢ / ‖gᵢ‖ by the unit vectors."""
+  return jnp.sum(lengths[:, None] * coefficients, axis=0) / lengths
