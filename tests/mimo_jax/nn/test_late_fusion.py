@@ -337,7 +337,7 @@ def test_models_and_inputs_that_cannot_be_are_refused():
   for message, model, batch in (
     (r"lack \['text'\].*'visual'.*zeros", model_of(), without),
     ("modality is named 'fused'", fused, {'fused': rows(2, 3)}),
-    ("heads='none': expected one of", model_of(heads='none'), batch_of()),
+    ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch_of()),
     (
       'no such attribute',
       model_of(kernel_init='he_normal').clone(fusion=Bare),

@@ -339,6 +339,6 @@ def test_mistakes_are_named():
       )
   for message, given in {
     'noise=-1.0; expected a number at least 0': {'noise': -1.0},
-    'seed=0.5; expected a number that is whole': {'seed': 0.5},
+    'seed=0.5; expected a whole number': {'seed': 0.5},
   }.items():
     checks.assert_refused(message, modulate, factory='ogm_ge', **given)

@@ -241,7 +241,7 @@ def test_sequences_and_settings_that_cannot_be_are_refused():
       jnp.ones((4, 7)),
     )
   for message, settings in (
-    ("pooling='max': expected 'last', 'first' or 'mean'", {'pooling': 'max'}),
+    ("pooling='max'; expected 'last', 'first' or 'mean'", {'pooling': 'max'}),
     ('width=12 is no multiple of num_heads=5', {'num_heads': 5}),
   ):
     checks.assert_refused(
