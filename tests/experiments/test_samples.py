@@ -1,0 +1,201 @@
+"""From a data set's sample tree to a trained model, as for the real one."""
+
+import functools
+import importlib
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines import sample_tree
+from data_pipelines import sources
+from experiments import compare
+from experiments import train
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import runs
+from experiments.core import training
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
+from tests import running
+
+DATA_SETS = sample_tree.names()
+# One program for three data sets: pictures and sound by one setting.
+ALIKE = ('ave', 'kinetics_sounds', 'vggsound')
+# Settings and data that a configuration has besides its default ones.
+OTHERS = {
+  'av_mnist': ['agm', 'rebuilt'],
+  'cmu_mosei': ['multibench', 'multibench,mosi'],
+  'crema_d': ['ogm,actor_disjoint'],
+  'ur_funny': ['multibench'],
+}
+
+
+def config_of(name, arg='smoke'):
+  module = importlib.import_module(f'experiments.configs.{name}')
+  return module.get_config(arg)
+
+
+@pytest.fixture(scope='module')
+def folder_of(tmp_path_factory):
+  """Data set -> its sample tree; prepared data have a place of their own."""
+  root = tmp_path_factory.mktemp('samples')
+
+  @functools.cache
+  def written(name):
+    sample_tree.write(name, root / name)
+    return root / name
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(root / 'prepared'))
+    yield written
+
+
+def test_every_data_set_has_a_sample_and_a_configuration():
+  # The others need no download.
+  assert set(sources.data_sets()) - set(DATA_SETS) == {
+    'handwritten',
+    'synthetic',
+  }
+  for name in sources.data_sets():
+    document = importlib.import_module(f'experiments.configs.{name}').__doc__
+    for word in ('Reference:', 'Command:', 'Expected:'):
+      assert word in document
+
+
+def chance(config):
+  """Share of right answers by the most frequent of the sample's classes."""
+  source = sources.open_source(
+    config.data.name, config=config.data.config, split='test'
+  )
+  if config.data.name == 'cmu_mosei':
+    labels = [int(element['score'] >= 0) for element in source]
+  else:
+    labels = [int(element['label']) for element in source]
+  return np.bincount(labels).max() / len(labels)
+
+
+def assert_learned(config, workdir):
+  """It is better than chance, on rows that it was not trained on."""
+  last = runs.read_lines(workdir / 'metrics.jsonl')[-1]
+  assert (last['step'], last['split']) == (config.steps, 'test')
+  primary = config.evaluation.metrics[0]
+  assert last[f'{primary}/fused'] > 1.3 * chance(config)
+  assert any(key.startswith('shapley/') for key in last)
+
+
+@pytest.mark.parametrize('name', ['av_mnist', *ALIKE])
+def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
+  config = config_of(name)
+  if name in ALIKE:
+    config = config_of('kinetics_sounds')
+    config.data.name = name
+    config.model.num_classes = 309
+  train.train(config, tmp_path, folder_of(name))
+  assert_learned(config, tmp_path)
+
+
+def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
+  # Pictures and sound, random views, batch statistics and a schedule.
+  config = config_of('crema_d')
+  arguments = [
+    '--config=experiments/configs/crema_d.py:smoke',
+    f'--manual_dir={folder_of("crema_d")}',
+  ]
+  killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+  running.kill_when(
+    'train',
+    [*arguments, f'--workdir={killed}'],
+    (killed / 'checkpoints' / '10').exists,
+  )
+  resumed = running.run('train', *arguments, f'--workdir={killed}')
+  assert resumed.returncode == 0, resumed.stderr
+  assert 'shapley/' in resumed.stdout
+  running.run('train', *arguments, f'--workdir={whole}')
+  running.assert_same_run(killed, whole, config)
+  assert_learned(config, killed)
+
+
+@pytest.mark.parametrize('name', ['cmu_mosei', 'ur_funny'])
+def test_sequences_are_learned_and_after_a_stop_it_goes_on(
+  name, folder_of, tmp_path, monkeypatch
+):
+  # Three modalities, of which lengths are given (ur_funny) or not.
+  config = config_of(name)
+  opened, folder = data.open_data, folder_of(name)
+
+  def open_data(*arguments):
+    inputs = opened(*arguments)
+    return inputs._replace(train=running.Interrupted(inputs.train, 15))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data, 'open_data', open_data)
+    with pytest.raises(KeyboardInterrupt):
+      train.train(config, tmp_path / 'stopped', folder)
+  assert (tmp_path / 'stopped' / 'checkpoints' / '10').exists()
+  for workdir in (tmp_path / 'stopped', tmp_path / 'whole'):
+    train.train(config, workdir, folder)
+  running.assert_same_run(tmp_path / 'stopped', tmp_path / 'whole', config)
+  assert_learned(config, tmp_path / 'stopped')
+
+
+@pytest.mark.parametrize(
+  ('name', 'arg'),
+  [(name, arg) for name in DATA_SETS for arg in ('', *OTHERS.get(name, []))],
+)
+def test_every_setting_takes_a_step_on_its_sample(name, arg, folder_of):
+  """Of the published size; nothing is compiled."""
+  config = config_of(name, arg)
+  config.data.batch_size, config.data.num_workers = 4, 0
+  inputs = data.open_data(config, 0, folder_of(name))
+  batch = next(inputs.train)
+  for key, value in batch.items():
+    assert np.all(np.isfinite(value)), key
+  experiment = training.make(config, inputs.steps_per_epoch)
+  state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+  after, metrics = jax.eval_shape(experiment.train_step, state, batch)
+  chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+  assert {*metrics['losses']} == {'fused', *config.model.encoders}
+
+
+def test_joint_training_is_one_word():
+  for name in DATA_SETS:
+    config = config_of(name, 'smoke,joint')
+    assert config.model.detach_heads
+    assert config.weighting.to_dict() == {'name': 'sum'}
+
+
+@pytest.mark.parametrize(
+  ('name', 'arg', 'primary'),
+  [
+    ('av_mnist', 'smoke', 'accuracy'),
+    # Of an error the least is the best.
+    ('cmu_mosei', 'multibench,mosi,smoke', 'mean_absolute_error'),
+  ],
+)
+def test_recipes_are_compared_as_on_handwritten(
+  name, arg, primary, folder_of, tmp_path
+):
+  config = config_of(name, arg)
+  config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
+  config.evaluation.metrics = (
+    primary,
+    *(m for m in config.evaluation.metrics if m != primary),
+  )
+  config.compare = ('joint', 'mimo_1')
+  compare.compare(config, tmp_path / 'compare', folder_of(name))
+  results = results_lib.read(tmp_path / 'compare')
+  assert list(results.scores) == ['joint', 'mimo_1']
+  assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
+  scores = results.scores['mimo_1']
+  assert np.all(np.isfinite(scores[f'{primary}/fused']))
+  # One seed of it is the run of `train`, batch statistics included.
+  config = configuration.with_recipe(config, 'mimo_1')
+  alone = train.train(config, tmp_path / 'train', folder_of(name))
+  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+    losses = curves['losses/mimo_1'][0, -1, 0]
+  rows = runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')
+  (last,) = [r for r in rows if r.get('split') == 'train' and r['step'] == 4]
+  np.testing.assert_allclose(losses, last['losses']['fused'], rtol=2e-2)
+  assert alone.keys() == scores.keys()
