@@ -124,6 +124,7 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   assert report.tables(tmp_path) in text
 
 
+@pytest.mark.quick
 def test_a_regression_is_compared_by_its_error(tmp_path):
   """The least error is the best, and what is less is a gain."""
   quiet = 0.001 * np.arange(4)
@@ -181,6 +182,7 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
   assert (tmp_path / 'mean_absolute_error.png').exists()
 
 
+@pytest.mark.quick
 def test_results_that_cannot_be_read_are_refused(tmp_path):
   rows = rows_of(COMPARISON)
   path = tmp_path / 'results.jsonl'
@@ -364,6 +366,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
 # Tables.
 
 
+@pytest.mark.quick
 def test_a_table_aligns_numbers_and_refuses_ragged_rows():
   text = tables.markdown(
     ['a', 'numbers', 'both'], [['x', '-1.5', '1'], ['yy', '2e-05', 'n']]
@@ -378,6 +381,7 @@ def test_a_table_aligns_numbers_and_refuses_ragged_rows():
     tables.markdown(['a', 'b'], [['1']])
 
 
+@pytest.mark.quick
 def test_values_are_written_in_the_unit_of_their_metric():
   share, error = map(
     measures.Measure.of, ('weighted_f1', 'mean_absolute_error')

@@ -3,9 +3,12 @@
 import itertools
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from experiments.evaluation import statistics
+
+pytestmark = pytest.mark.quick
 
 
 def test_holm_is_the_closed_test_by_bonferroni():
@@ -50,5 +53,23 @@ def test_standard_error_and_ties_are_those_of_paired_runs():
     'close': best - np.array([0.02, -0.02, 0.03, -0.01]),  # now and then
   }
   assert statistics.ties(values, higher_is_better=True) == ('best', ['close'])
+  errors = {name: -of_seed for name, of_seed in values.items()}
+  assert statistics.ties(errors, higher_is_better=False) == ('best', ['close'])
+  assert statistics.ties(values, higher_is_better=False)[0] == 'behind'
   mean, error = statistics.estimate(best)
   np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
+
+
+def test_of_equal_candidates_the_first_and_never_nan():
+  candidates = [
+    {'values': {'c': 0}, 'validation': [float('nan'), 0.9]},
+    {'values': {'c': 1}, 'validation': [0.5, 0.7]},
+    {'values': {'c': 2}, 'validation': [0.7, 0.5]},
+  ]
+  for higher_is_better in (True, False):
+    best = statistics.best_candidate(candidates, higher_is_better)
+    assert best['values'] == {'c': 1}
+  candidates[2]['validation'] = [0.8, 0.5]
+  for higher_is_better, values in ((True, {'c': 2}), (False, {'c': 1})):
+    best = statistics.best_candidate(candidates, higher_is_better)
+    assert best['values'] == values

@@ -5,7 +5,6 @@ import pytest
 from experiments import compare
 from experiments.configs import handwritten
 from experiments.core import runs
-from experiments.evaluation import statistics
 
 
 def smoke(**changes):
@@ -50,18 +49,3 @@ def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
 def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
   with pytest.raises(ValueError, match='num_tuning_seeds=3 is more than'):
     compare.compare(smoke(num_tuning_seeds=3), tmp_path)
-
-
-def test_of_equal_candidates_the_first_and_never_nan():
-  candidates = [
-    {'values': {'c': 0}, 'validation': [float('nan'), 0.9]},
-    {'values': {'c': 1}, 'validation': [0.5, 0.7]},
-    {'values': {'c': 2}, 'validation': [0.7, 0.5]},
-  ]
-  for higher_is_better in (True, False):
-    best = statistics.best_candidate(candidates, higher_is_better)
-    assert best['values'] == {'c': 1}
-  candidates[2]['validation'] = [0.8, 0.5]
-  for higher_is_better, values in ((True, {'c': 2}), (False, {'c': 1})):
-    best = statistics.best_candidate(candidates, higher_is_better)
-    assert best['values'] == values

@@ -1,0 +1,290 @@
+"""Metrics, and what contributions and noise are made to."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn import metrics as sklearn_metrics
+
+from experiments.evaluation import contribution
+from experiments.evaluation import metrics
+from mimo_jax import nn
+
+pytestmark = pytest.mark.quick
+
+# Metrics of classes.
+
+# Answers 0, 1, 1, 0, 2, 1; class 3 is nowhere.
+LOGITS = np.array(
+  [
+    [2.0, 1.0, 0.0, -1.0],
+    [0.0, 3.0, 1.0, -1.0],
+    [0.5, 1.0, 0.0, -1.0],
+    [4.0, 1.0, 2.0, -1.0],
+    [0.0, 1.0, 1.5, -1.0],
+    [0.0, 0.5, 0.2, -1.0],
+  ]
+)
+LABELS = np.array([0, 1, 0, 0, 2, 2])
+
+
+def test_accuracy_and_macro_f1_are_those_counted_by_hand():
+  assert metrics.accuracy(LOGITS, LABELS) == 4 / 6
+  # Class 0: tp 2, fp 0, fn 1, F1 4/5. Class 1: tp 1, fp 2, fn 0, F1 2/4.
+  # Class 2: tp 1, fp 0, fn 1, F1 2/3. Class 3: 0, and counted.
+  expected = (4 / 5 + 2 / 4 + 2 / 3 + 0) / 4
+  np.testing.assert_allclose(metrics.macro_f1(LOGITS, LABELS), expected)
+
+
+def test_average_precision_is_that_ranked_by_hand():
+  # Two classes, so that the rank is that of the difference of the logits.
+  margins = np.array([3.0, 2.0, 1.0, 0.0, -1.0])
+  logits = np.stack([np.zeros(5), margins], 1)
+  labels = np.array([1, 0, 1, 0, 0])
+  # Class 1, ranked from the top: hits at 1 and 3. Class 0, from the bottom:
+  # hits at 1, 2 and 4.
+  expected = ((1 + 2 / 3) / 2 + (1 + 1 + 3 / 4) / 3) / 2
+  value = metrics.mean_average_precision(logits, labels)
+  np.testing.assert_allclose(value, expected)
+  # The softmax ranks, not the logit: what is added to a row changes nothing.
+  shifted = logits + np.array([[5.0], [-3.0], [0.0], [9.0], [2.0]])
+  value = metrics.mean_average_precision(shifted, labels)
+  np.testing.assert_allclose(value, expected)
+
+
+def test_average_precision_of_equal_scores_does_not_depend_on_their_order():
+  # Scores 1, 1, 0: at the first threshold 1 of 2 is a hit, then 2 of 3.
+  logits = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+  for labels in ([1, 0, 1], [0, 1, 1]):
+    value = metrics.mean_average_precision(logits, np.array(labels))
+    # Class 1: 1/2 at recall 1/2, 2/3 at 1. Class 0: 0 hits of 1, then 1 of 3.
+    np.testing.assert_allclose(value, ((1 / 2 + 2 / 3) / 2 + 1 / 3) / 2)
+
+
+@pytest.mark.parametrize('repeats', [1, 4])
+def test_metrics_of_classes_are_those_of_scikit_learn(repeats):
+  generator = np.random.default_rng(repeats)
+  labels = generator.choice(5, 80, p=[0.5, 0.2, 0.2, 0.1, 0])
+  logits = generator.normal(size=(80, 5)) + 1.5 * np.eye(5)[labels]
+  # Repeated rows have equal scores, and labels that differ.
+  logits = logits[np.arange(80) // repeats].astype(np.float32)
+  answers = np.argmax(logits, 1)
+  scores = special.softmax(logits.astype(np.float64), axis=1)
+  expected = {
+    'accuracy': sklearn_metrics.accuracy_score(labels, answers),
+    'macro_f1': sklearn_metrics.f1_score(
+      labels, answers, labels=range(5), average='macro', zero_division=0
+    ),
+    'mean_average_precision': np.mean(
+      [
+        sklearn_metrics.average_precision_score(labels == c, scores[:, c])
+        for c in range(4)
+      ]
+    ),
+  }
+  for name, value in expected.items():
+    ours = metrics.get(name)(logits, labels)
+    np.testing.assert_allclose(ours, value, rtol=1e-9, err_msg=name)
+
+
+def test_constant_predictions_score_what_the_definitions_give():
+  labels = np.array([0, 0, 0, 1, 2])
+  logits = np.tile([1.0, 0.0, 0.0], (5, 1))
+  assert metrics.accuracy(logits, labels) == 3 / 5
+  # F1 of class 0 is 2·3 / (2·3 + 2); the others are never answered.
+  np.testing.assert_allclose(metrics.macro_f1(logits, labels), (6 / 8) / 3)
+  # One threshold, at which precision is the class's share.
+  mean = metrics.mean_average_precision(logits, labels)
+  np.testing.assert_allclose(mean, (3 / 5 + 1 / 5 + 1 / 5) / 3)
+
+
+def test_outputs_that_are_not_finite_have_no_average_precision():
+  logits = np.array([[np.nan, 0.0], [1.0, 0.0]])
+  assert np.isnan(metrics.mean_average_precision(logits, np.array([0, 1])))
+
+
+@pytest.mark.parametrize(
+  ('logits', 'labels', 'message'),
+  [
+    (np.ones(3), np.array([0, 1, 1]), r'logits \[N, C\]'),
+    (np.ones((3, 2)), np.array([[0], [1], [1]]), r'\(3, 2\) and \(3, 1\)'),
+    (np.ones((3, 2)), np.array([0.0, 1.0, 1.0]), 'float64.*regression'),
+    (np.ones((0, 2)), np.zeros(0, int), 'at least one item'),
+    (np.ones((2, 2)), np.array([0, 2]), 'from 0 to 1.*got 0 to 2'),
+    (np.ones((2, 2)), np.array([-1, 1]), 'got -1 to 1'),
+  ],
+)
+def test_metrics_of_classes_refuse_what_is_none(logits, labels, message):
+  for name in ('accuracy', 'macro_f1', 'mean_average_precision'):
+    with pytest.raises(ValueError, match=message):
+      metrics.get(name)(logits, labels)
+
+
+# Metrics of a regression.
+
+OUTPUTS = np.array([[0.4], [-0.6], [2.5], [-3.7], [1.2], [0.0]], np.float32)
+TARGETS = np.array([1.0, -1.0, 2.0, -2.6, 0.0, -0.4], np.float32)
+REGRESSION = (
+  'mean_absolute_error', 'correlation', 'binary_accuracy',
+  'binary_accuracy_with_zero', 'seven_class_accuracy', 'weighted_f1',
+)  # fmt: skip
+
+
+def test_metrics_of_a_regression_are_those_counted_by_hand():
+  expected = {
+    # 0.6, 0.4, 0.5, 1.1, 1.2, 0.4
+    'mean_absolute_error': 4.2 / 6,
+    # Without the fifth: signs +, -, +, -, and of 0 negative, all right.
+    'binary_accuracy': 5 / 5,
+    # The last output is 0 and positive, its target negative.
+    'binary_accuracy_with_zero': 5 / 6,
+    # 0 for 1; -1; 2.5 rounds to the even 2; -3; 1 for 0; 0.
+    'seven_class_accuracy': 4 / 6,
+    'weighted_f1': 1.0,
+  }
+  for name, value in expected.items():
+    ours = metrics.get(name)(OUTPUTS, TARGETS)
+    np.testing.assert_allclose(ours, value, rtol=1e-6, err_msg=name)
+
+
+def test_weighted_f1_weighs_by_the_targets():
+  targets = np.array([1.0, 2.0, 0.5, 1.0, -1.0, -3.0, 0.0])
+  outputs = np.array([1.0, -1.0, -2.0, 1.0, -0.5, 0.1, 3.0])
+  # The last is left out. Positive: tp 2, fn 2, fp 1, F1 4/7, of 4 targets.
+  # Negative: tp 1, fn 1, fp 2, F1 2/5, of 2. (3 of each were answered.)
+  expected = (4 * 4 / 7 + 2 * 2 / 5) / 6
+  np.testing.assert_allclose(metrics.weighted_f1(outputs, targets), expected)
+
+
+def test_metrics_of_a_regression_are_those_of_others():
+  generator = np.random.default_rng(0)
+  targets = np.round(generator.normal(0.3, 1.5, 200), 0)  # zeros among them
+  outputs = targets + generator.normal(0, 1.5, 200)
+  kept = targets != 0
+  truths, answers = targets[kept] > 0, outputs[kept] > 0
+  expected = {
+    'mean_absolute_error': sklearn_metrics.mean_absolute_error(
+      targets, outputs
+    ),
+    'correlation': np.corrcoef(outputs, targets)[0, 1],
+    'binary_accuracy': sklearn_metrics.accuracy_score(truths, answers),
+    'weighted_f1': sklearn_metrics.f1_score(
+      truths, answers, average='weighted'
+    ),
+  }
+  for name, value in expected.items():
+    for shape in ((200,), (200, 1)):
+      ours = metrics.get(name)(outputs.reshape(shape), targets)
+      np.testing.assert_allclose(ours, value, rtol=1e-9, err_msg=name)
+
+
+def test_what_a_regression_leaves_undefined_is_nan():
+  three, constant = np.array([1.0, -2.0, 0.5]), np.full(3, 0.1)
+  # 0.1 has no exact mean: rounding alone would give the constant a variance.
+  assert np.mean([0.1, 0.1, 0.1]) != 0.1
+  assert np.isnan(metrics.correlation(constant, three))
+  assert np.isnan(metrics.correlation(three, constant))
+  assert np.isnan(metrics.binary_accuracy(three, np.zeros(3)))
+  assert np.isnan(metrics.weighted_f1(three, np.zeros(3)))
+  # Constants that the definitions do cover.
+  assert metrics.binary_accuracy(constant, three) == 2 / 3
+  assert metrics.seven_class_accuracy(constant, three) == 1 / 3
+  # Positive: tp 2, fp 1, F1 4/5, of 2 targets; negative: 0, of 1.
+  f1 = metrics.weighted_f1(constant, three)
+  np.testing.assert_allclose(f1, (2 / 3) * (4 / 5))
+
+
+@pytest.mark.parametrize(
+  ('outputs', 'targets'), [((3, 2), (3,)), ((3, 1), (3, 1)), ((4,), (3,)),
+                           ((0, 1), (0,))]
+)  # fmt: skip
+def test_metrics_of_a_regression_refuse_other_shapes(outputs, targets):
+  for name in REGRESSION:
+    with pytest.raises(ValueError, match=r'outputs \[N, 1\]'):
+      metrics.get(name)(np.ones(outputs), np.ones(targets))
+
+
+def test_an_unknown_metric_is_told_the_known_ones():
+  with pytest.raises(ValueError, match=r"no metric 'acc'.*'accuracy'"):
+    metrics.get('acc')
+
+
+# Contributions, imbalance and robustness.
+
+
+def game(number):
+  """A value of each coalition of some modalities, without any symmetry."""
+  generator = np.random.default_rng(number)
+  names = [f'm{i}' for i in range(number)]
+  return {some: generator.uniform() for some in nn.coalitions(names)}
+
+
+def test_shapley_values_of_three_are_those_by_hand():
+  values = {
+    '': 0.10, 'a': 0.40, 'b': 0.30, 'c': 0.16,
+    'ab': 0.64, 'ac': 0.46, 'bc': 0.30, 'abc': 0.70,
+  }  # fmt: skip
+  phi = nn.shapley_values({frozenset(k): v for k, v in values.items()})
+  # Alone 1/3, after one of the others 1/6 each, after both 1/3.
+  assert list(phi) == ['a', 'b', 'c']
+  np.testing.assert_allclose(
+    list(phi.values()),
+    [
+      0.30 / 3 + (0.34 + 0.30) / 6 + 0.40 / 3,
+      0.20 / 3 + (0.24 + 0.14) / 6 + 0.24 / 3,
+      0.06 / 3 + (0.06 + 0.00) / 6 + 0.06 / 3,
+    ],
+  )
+
+
+@pytest.mark.parametrize('number', [1, 2, 4])
+def test_shapley_value_is_the_mean_over_orders_of_joining(number):
+  values = game(number)
+  everything = max(values, key=len)
+  expected = dict.fromkeys(everything, 0.0)
+  orders = list(itertools.permutations(everything))
+  for order in orders:
+    for i, name in enumerate(order):
+      before = frozenset(order[:i])
+      gain = values[before | {name}] - values[before]
+      expected[name] += gain / len(orders)
+  phi = nn.shapley_values(values)
+  assert phi.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(phi[name], value)
+  np.testing.assert_allclose(
+    sum(phi.values()), values[everything] - values[frozenset()]
+  )
+
+
+def test_shapley_needs_every_coalition():
+  values = game(3)
+  del values[frozenset({'m0', 'm2'})]
+  with pytest.raises(ValueError, match=r"none of \[\['m0', 'm2'\]\]"):
+    nn.shapley_values(values)
+
+
+def test_imbalance_degree_is_the_mean_gap_of_pairs():
+  values = {'a': 0.9, 'b': 0.2, 'c': 0.5, 'd': 0.4}
+  gaps = [0.7, 0.4, 0.5, 0.3, 0.2, 0.1]
+  degree = contribution.imbalance_degree(values)
+  np.testing.assert_allclose(degree, sum(gaps) / 6)
+  assert contribution.imbalance_degree({'a': 0.3, 'b': 0.3}) == 0
+  assert np.isnan(contribution.imbalance_degree({'a': 0.9}))
+
+
+def test_relative_robustness_is_the_area_over_the_range():
+  levels, values = [0.0, 0.1, 0.5, 2.0], [0.9, 0.8, 0.4, 0.1]
+  area = 0.1 * 0.85 + 0.4 * 0.6 + 1.5 * 0.25
+  robustness = contribution.relative_robustness(levels, values)
+  np.testing.assert_allclose(robustness, area / 2)
+  # A metric that noise does not change is its own robustness, on any grid.
+  flat = contribution.relative_robustness([0.5, 0.7, 3.0], [0.3, 0.3, 0.3])
+  np.testing.assert_allclose(flat, 0.3)
+
+
+@pytest.mark.parametrize('levels', [[0.0], [0.0, 0.0], [1.0, 0.5], [0, 1, 2]])
+def test_relative_robustness_needs_ascending_levels(levels):
+  with pytest.raises(ValueError, match='ascending'):
+    contribution.relative_robustness(levels, [0.5, 0.4][: len(levels)])

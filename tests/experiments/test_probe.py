@@ -1,0 +1,170 @@
+"""Linear probes: the optimum, and the features of a model."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn import linear_model
+
+from experiments.evaluation import probe
+from mimo_jax import nn
+
+
+def probe_data(number=150, seed=0):
+  """Features of unequal scale, offset and correlation; uneven classes."""
+  generator = np.random.default_rng(seed)
+  features = generator.normal(size=(number, 4)) @ generator.normal(size=(4, 4))
+  features = features * [0.1, 1.0, 30.0, 2.0] + [5.0, 0.0, -70.0, 1.0]
+  kernel = np.array([
+    [9.0, -3.0, 0.0], [0.5, 0.2, -1.0], [0.0, 0.02, 0.03], [0.3, 0.0, 0.4],
+  ])  # fmt: skip
+  logits = features @ kernel + [-45.0, 16.0, 1.0]
+  labels = np.argmax(logits + generator.gumbel(size=logits.shape), 1)
+  return features, labels
+
+
+@pytest.mark.parametrize('l2', [1e-3, 0.1])
+def test_probe_is_scikit_learns_logistic_regression(l2):
+  features, labels = probe_data()
+  assert np.min(np.bincount(labels, minlength=3)) > 10
+  mean, std = np.mean(features, 0), np.std(features, 0)
+  theirs = linear_model.LogisticRegression(
+    C=1 / (len(labels) * l2), tol=1e-10, max_iter=10_000
+  ).fit((features - mean) / std, labels)
+  ours = probe.fit(features, labels, num_classes=3, l2=l2)
+  np.testing.assert_allclose(
+    ours.kernel * std[:, None], theirs.coef_.T, atol=1e-4
+  )
+  logits = features @ ours.kernel + ours.bias
+  np.testing.assert_allclose(
+    jax.nn.log_softmax(logits),
+    theirs.predict_log_proba((features - mean) / std),
+    atol=2e-4,
+  )
+
+
+def test_gradient_at_the_probe_is_zero():
+  features, labels = probe_data(seed=1)
+  # Float32 from an encoder, a class that does not occur, a constant feature.
+  features = np.append(features, np.full((150, 1), 0.1), 1).astype(np.float32)
+  linear = probe.fit(features, labels, num_classes=4, l2=0.01)
+  wide = np.float64(features)
+  std = np.append(np.std(wide[:, :4], 0), 1.0)
+  z = (wide - np.mean(wide, 0)) / std
+  logits = wide @ linear.kernel + linear.bias
+  p = np.exp(logits - np.max(logits, 1, keepdims=True))
+  p /= np.sum(p, 1, keepdims=True)
+  residual = (p - np.eye(4)[labels]) / len(labels)
+  gradient = z.T @ residual + 0.01 * std[:, None] * linear.kernel
+  np.testing.assert_allclose(gradient, 0, atol=2e-7)
+  np.testing.assert_allclose(np.sum(residual, 0), 0, atol=2e-7)
+  np.testing.assert_array_equal(linear.kernel[4], 0)
+  assert np.max(np.abs(linear.kernel)) > 0.1
+
+
+def test_a_probe_of_constants_answers_by_the_shares():
+  labels = np.array([0, 1, 1, 1, 2, 2])
+  linear = probe.fit(np.full((6, 2), 0.1), labels, num_classes=3)
+  np.testing.assert_array_equal(linear.kernel, 0)
+  shares = np.exp(linear.bias) / np.sum(np.exp(linear.bias))
+  np.testing.assert_allclose(shares, [1 / 6, 3 / 6, 2 / 6], rtol=1e-5)
+  # Even shares: the start is the optimum.
+  linear = probe.fit(np.full((6, 2), 0.1), np.arange(6) % 3, num_classes=3)
+  np.testing.assert_array_equal(linear.bias, 0)
+
+
+def test_probe_does_not_depend_on_scale_and_offset_of_features():
+  features, labels = probe_data(210)
+  test_features, test_labels = features[150:], labels[150:]
+  features, labels = features[:150], labels[:150]
+  accuracy = probe.linear_probe(features, labels, test_features, test_labels, 3)
+  assert np.max(np.bincount(test_labels)) / 60 < accuracy < 1
+  scale, offset = np.array([7.0, 0.01, 3.0, 100.0]), np.array([1, -2, 50, 3])
+  again = probe.linear_probe(
+    features * scale + offset,
+    labels,
+    test_features * scale + offset,
+    test_labels,
+    3,
+  )
+  assert again == accuracy
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'features': np.ones(4)}, r'features \[N, d\].*\(4,\)'),
+    ({'labels': np.array([0.0, 1.0, 1.0, 0.0])}, 'float64'),
+    ({'labels': np.array([0, 1, 2, 0])}, 'from 0 to 1, got 0 to 2'),
+    ({'features': np.array([[np.inf]] * 4)}, 'finite features'),
+    ({'l2': 0.0}, 'l2 above 0'),
+  ],
+)
+def test_what_a_probe_cannot_fit_is_refused(changes, message):
+  settings = {'features': np.ones((4, 1)), 'labels': np.array([0, 1, 1, 0])}
+  with pytest.raises(ValueError, match=message):
+    probe.fit(**settings | {'num_classes': 2} | changes)
+
+
+def test_a_probe_that_is_not_at_its_optimum_is_refused(monkeypatch):
+  monkeypatch.setattr(probe, '_MAX_ITERS', 3)
+  with pytest.raises(FloatingPointError, match=r'in 3 iterations.*l2'):
+    probe.fit(*probe_data(), num_classes=3)
+
+
+def test_probes_of_a_model_are_those_of_its_features():
+  model = nn.LateFusion({'a': nn.MLP((4,)), 'b': nn.MLP((3,))}, num_classes=3)
+  features, labels = probe_data(120)
+  batches = [
+    {
+      'a': np.float32(features[part, :3]),
+      'b': np.float32(features[part, 2:]),
+      'label': labels[part],
+      'mask': np.arange(24) < 20,
+    }
+    for part in np.split(np.arange(120), 5)
+  ]
+  train, test = batches[:3], batches[3:]
+  variables = model.init(jax.random.key(1), train[0])
+
+  params = jax.device_get(variables['params'])
+
+  def by_hand(batches):
+    parts = []
+    for batch in batches:
+      hidden = []
+      for name in ('a', 'b'):
+        layer = params[f'encoders_{name}']['Dense_0']
+        outputs = batch[name] @ layer['kernel'] + layer['bias']
+        hidden.append(np.maximum(outputs, 0)[batch['mask']])
+      parts.append((*hidden, np.concatenate(hidden, 1), batch['label'][:20]))
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+  *of_train, train_labels = by_hand(train)
+  *of_test, test_labels = by_hand(test)
+  expected = {
+    f'probe/{name}': probe.linear_probe(
+      one, train_labels, other, test_labels, 3
+    )
+    for name, one, other in zip(
+      ('a', 'b', 'fused'), of_train, of_test, strict=True
+    )
+  }
+  scores = probe.probe(model, variables, train, test, num_classes=3)
+  assert scores == expected
+  assert len(set(scores.values())) > 1
+
+  # As a loader gives them that leaves a step to the device.
+  def travelling(batches):
+    return [batch | {'a': batch['a'] - 8} for batch in batches]
+
+  finished = probe.probe(
+    model,
+    variables,
+    travelling(train),
+    travelling(test),
+    num_classes=3,
+    finish=lambda part: {**part, 'a': part['a'] + 8},
+  )
+  assert finished == expected
+  with pytest.raises(ValueError, match='at least one batch'):
+    probe.probe(model, variables, train, [], num_classes=3)
