@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-Scalar: TypeAlias = float | jax.Array
+from mimo_jax import _numerics
+
+Scalar: TypeAlias = _numerics.Scalar
 Vector: TypeAlias = Sequence[float] | jax.Array
 ZeroRows: TypeAlias = Literal['drop', 'keep']
 ZERO_ROWS = ('drop', 'keep')
