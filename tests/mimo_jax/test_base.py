@@ -53,7 +53,7 @@ def test_a_rule_is_given_params_if_it_takes_them():
     return rule.init(5, params), rule.init(5)
 
   assert state_of(lambda num_objectives: num_objectives) == (5, 5)
-  given, missing = state_of(lambda num_objectives, params=None: params)
+  given, missing = state_of(lambda _, params=None: params)
   assert given is params
   assert missing is None
   given, missing = state_of(lambda size, params: (size, params))

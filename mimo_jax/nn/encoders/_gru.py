@@ -60,9 +60,6 @@ class GRU(nn.Module):
 
     Returns:
       Features [batch, width].
-
-    Raises:
-      ValueError: if the shapes are others, or the lengths are not integers.
     """
     del train
     valid = _sequences.valid_steps(inputs, length)

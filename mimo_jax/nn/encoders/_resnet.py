@@ -66,9 +66,6 @@ class ResNet18(nn.Module):
 
     Returns:
       Features [batch, 8 * width].
-
-    Raises:
-      ValueError: if the inputs have neither four nor five dimensions.
     """
     if inputs.ndim not in (4, 5):
       raise ValueError(
@@ -103,14 +100,7 @@ class ResNet18(nn.Module):
 
 
 class _BasicBlock(nn.Module):
-  """Two 3x3 convolutions beside a shortcut.
-
-  Attributes:
-    width: channels of the result.
-    stride: of the first convolution and the shortcut.
-    conv: makes a convolution.
-    norm: makes a batch normalisation.
-  """
+  """Two 3x3 convolutions beside a shortcut."""
 
   width: int
   stride: int

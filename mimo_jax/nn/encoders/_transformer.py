@@ -119,14 +119,7 @@ class Transformer(nn.Module):
 
 
 class _EncoderLayer(nn.Module):
-  """Self-attention and a feed-forward network, each normalised after adding.
-
-  Attributes:
-    num_heads: heads of attention.
-    feedforward_width: the width of the hidden dense layer.
-    dropout: the probability of dropping a value.
-    dtype: type to compute in.
-  """
+  """Self-attention and a feed-forward network, each normalised after adding."""
 
   num_heads: int
   feedforward_width: int

@@ -60,9 +60,6 @@ class CosineFusion(nn.Module):
 
     Returns:
       Mapping modality -> [batch, num_classes], which add up to the logits.
-
-    Raises:
-      ValueError: if the scale is not positive.
     """
     _arguments.check(
       'CosineFusion', _arguments.finite_above(0), scale=self.scale
@@ -76,12 +73,7 @@ class CosineFusion(nn.Module):
 
 
 class _Cosines(nn.Module):
-  """Cosines of features and the columns of a kernel.
-
-  Attributes:
-    num_classes: the number of columns.
-    kernel_init: initialiser of the kernel.
-  """
+  """Cosines of features and the columns of a kernel."""
 
   num_classes: int
   kernel_init: _initializers.Initializer

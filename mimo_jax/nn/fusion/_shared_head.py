@@ -51,9 +51,6 @@ class SharedHeadFusion(nn.Module):
 
     Returns:
       Logits [batch, num_classes].
-
-    Raises:
-      ValueError: if the features have different widths.
     """
     return entropy_weighted(self.shares(features))
 
@@ -68,9 +65,6 @@ class SharedHeadFusion(nn.Module):
 
     Returns:
       Mapping modality -> [batch, num_classes].
-
-    Raises:
-      ValueError: if the features have different widths.
     """
     widths = {name: value.shape[-1] for name, value in features.items()}
     if len(set(widths.values())) > 1:
