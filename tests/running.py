@@ -1,5 +1,6 @@
 """Runs experiments as a user does, and stops them as machines do."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,8 +12,8 @@ import time
 import chex
 import jax
 
+from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
-from experiments.core import runs
 from experiments.core import training
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,6 +30,52 @@ def run(module, *arguments, cwd=ROOT, env=None):
     timeout=300,
     check=False,
   )
+
+
+# Imports the commands once, and forks for each command line.
+_FORKING = """
+import importlib, json, os, sys
+from experiments.core import configuration
+commands = json.loads(sys.argv[1])
+modules = {
+  name: importlib.import_module(f'experiments.{name}')
+  for name, *_ in commands
+}
+for command in commands:
+  sys.stdout.flush()
+  if not (child := os.fork()):
+    os.dup2(1, 2)
+    sys.argv = command
+    configuration.run(modules[command[0]].main)
+    os._exit(0)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  print(f'\\0{status}\\0', end='')
+"""
+
+
+def run_each(commands):
+  """Runs command lines one after the other, for what ends soon.
+
+  Args:
+    commands: each a module of experiments and its arguments.
+
+  Returns:
+    For each its exit status, and what it wrote.
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', _FORKING, json.dumps(commands)],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=True,
+  )
+  *parts, _ = done.stdout.split('\0')
+  return [
+    (int(status), text)
+    for text, status in zip(parts[::2], parts[1::2], strict=True)
+  ]
 
 
 def kill_when(module, arguments, ready, env=None):
@@ -76,11 +123,13 @@ def final_arrays(workdir, config):
   experiment = training.make(config, 15)
   batch = batches_of(config, config.seed, 1)[0]
   like = jax.eval_shape(experiment.init, jax.random.key(config.seed), batch)
-  checkpoints = runs.Checkpoints(workdir)
-  arrays, progress = checkpoints.restore(like)
+  checkpoints = checkpoints_lib.Checkpoints(workdir)
+  restored, progress = checkpoints.restore({'states': {'': like}, 'curves': {}})
   checkpoints.close()
-  key = jax.random.key_data(arrays.key)
-  return arrays._replace(key=key), progress
+  arrays = restored['states']['']
+  # Only how long things took may differ.
+  del progress['seconds'], progress['rehearsed']
+  return arrays._replace(key=jax.random.key_data(arrays.key)), progress
 
 
 def assert_same_run(workdir, other, config):

@@ -17,7 +17,7 @@ from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.core import accumulation
 from experiments.core import configuration
-from experiments.core import parallel
+from experiments.core import placement as placement_lib
 from experiments.core import training
 from experiments.reporting import tables
 
@@ -83,19 +83,16 @@ def measure(
   programs: dict[str, Callable[[], Any]] = {}
   megabytes = {}
   for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
-    layout = parallel.make_layout(config.parallel)
-    experiment = training.make(config, _STEPS_PER_EPOCH, layout)
+    placement = placement_lib.make(config.parallel)
+    experiment = training.make(config, _STEPS_PER_EPOCH, placement)
     steps = accumulation.steps_per_update(config.accumulation)
     parts = [
       {key: value[i::steps] for key, value in batch.items()}
       for i in range(steps)
     ]
     state = jax.jit(experiment.init)(jax.random.key(0), parts[0])
-    shapes = parallel.state_shapes(
-      layout, experiment.init, jax.random.key(0), parts[0]
-    )
-    step: Any = parallel.compile_step(
-      layout, experiment.train_step, shapes, config.donate_state
+    step: Any = placement.step(
+      experiment.train_step, state, config.donate_state
     )
     compiled = step.lower(state, parts[0]).compile()
     megabytes[name] = subroutine.peak_megabytes(compiled)

@@ -20,7 +20,7 @@ from experiments import benchmark
 from experiments import sweep
 from experiments.benchmark import timing
 from experiments.configs import handwritten
-from experiments.core import search_space
+from experiments.core import variants
 from experiments.reporting import tables
 
 _GRID = ['weighting.penalty=0.3,1.0,3.0,10.0']
@@ -54,10 +54,9 @@ def compare_speed(config: config_dict.ConfigDict) -> Speed:
   Returns:
     The seconds.
   """
-  combinations = search_space.combinations(config)
   alone = [
-    _alone(config, values, config.seed + i)
-    for values in combinations
+    _alone(config, variant, config.seed + i)
+    for variant in variants.of_sweep(config)
     for i in range(config.num_seeds)
   ]
   middle = len(alone) // 2
@@ -73,12 +72,12 @@ def compare_speed(config: config_dict.ConfigDict) -> Speed:
 
 
 def _alone(
-  config: config_dict.ConfigDict, values: sweep.Values, seed: int
+  config: config_dict.ConfigDict, variant: variants.Variant, seed: int
 ) -> config_dict.ConfigDict:
   """The sweep of one run."""
-  changed = search_space.with_flags(
-    search_space.with_values(config, values),
-    grid=[f'{key}={value!r}' for key, value in values.items()],
+  changed = variants.with_flags(
+    variant.of(config),
+    grid=[f'{key}={value!r}' for key, value in variant.values.items()],
     random=[],
   )
   changed.seed = seed
@@ -98,11 +97,11 @@ def run(views: str, num_devices: int) -> None:
   with tempfile.TemporaryDirectory() as directory:
     small = handwritten.get_config(f'{views},smoke')
     sweep.sweep(
-      search_space.with_flags(small, _GRID, []), pathlib.Path(directory)
+      variants.with_flags(small, _GRID, []), pathlib.Path(directory)
     )
   config = handwritten.get_config(views)
   config.num_seeds = 4
-  speed = compare_speed(search_space.with_flags(config, _GRID, []))
+  speed = compare_speed(variants.with_flags(config, _GRID, []))
   alone = sum(speed.alone)
   print(
     f'{len(speed.alone)} runs of Handwritten, {views} views,'

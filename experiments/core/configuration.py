@@ -1,8 +1,10 @@
 """Reading configurations: arguments of config files, recipes, flags."""
 
-import itertools
+import hashlib
+import json
 import pathlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +20,39 @@ CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='Configuration file, as experiments/configs/handwritten.py[:arg]',
 )
-WORKDIR = flags.DEFINE_string(
+
+
+class _PathParser(flags.ArgumentParser):  # type: ignore[type-arg]
+  """Reads a path; `~` is the user's home directory."""
+
+  def parse(self, argument: str) -> str:
+    return str(pathlib.Path(argument).expanduser())
+
+
+def define_path(
+  name: str,
+  default: str | None,
+  text: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
+  """Defines a flag whose value is a path.
+
+  Args:
+    name: of the flag.
+    default: its value if it is not given.
+    text: what `--help` says.
+    flag_values: where it belongs; to all flags by default.
+
+  Returns:
+    The flag.
+  """
+  return flags.DEFINE(_PathParser(), name, default, text, flag_values)
+
+
+WORKDIR = define_path(
   'workdir', None, 'Directory of this run; by default one under runs/.'
 )
-MANUAL_DIR = flags.DEFINE_string(
+MANUAL_DIR = define_path(
   'manual_dir',
   None,
   'Folder with the files of the data set that you have downloaded; read when'
@@ -86,9 +117,7 @@ def begin(
   config.accumulation = {'batches': 1, 'balance': 'each'}
   # Whether a step's old state gives its memory to the new one.
   config.donate_state = True
-  config.parallel = (
-    'single'  # or 'pmap', 'jit', 'fsdp': experiments.core.parallel
-  )
+  config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': core.placement
   config.max_skipped_steps = 5  # in a row, because of non-finite gradients
   config.method = {'name': 'weighted'}  # by config.weighting
   config.recipes = recipes.recipes()
@@ -97,7 +126,7 @@ def begin(
   config.subject = ''  # the recipe that the report tests against each other one
   # Runs of each value of a recipe's grid, of which validation chooses.
   config.num_tuning_seeds = 0  # 0: nothing is tried
-  # What experiments.sweep tries; see experiments.core.search_space.
+  # What experiments.sweep tries; see experiments.core.variants.
   config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
   given = words(arg, **choices, method=tuple(config.recipes), smoke=('smoke',))
   return config, given
@@ -119,7 +148,7 @@ def with_recipe(
   Args:
     config: a configuration with `recipes`, a mapping name -> changes. Those of
       `method` and `weighting` replace it whole, since each has parameters of
-      its own; the others are merged. `grid` changes nothing: see `candidates`.
+      its own; the others are merged. `grid` changes nothing: see `variants`.
     recipe: a name in `config.recipes`.
 
   Returns:
@@ -146,36 +175,10 @@ def with_recipe(
   return changed
 
 
-def candidates(
-  config: config_dict.ConfigDict, recipe: str
-) -> list[dict[str, Any]]:
-  """What a recipe's grid tries: all combinations of its values.
-
-  Args:
-    config: a configuration with `recipes`.
-    recipe: a name in them.
-
-  Returns:
-    For each candidate the changes, dotted key -> value; one without changes if
-    the recipe has no grid.
-
-  Examples:
-    >>> recipe = {'grid': {'weighting': {'c': (0.2, 0.4)}}}
-    >>> config = config_dict.ConfigDict({'recipes': {'cagrad': recipe}})
-    >>> candidates(config, 'cagrad')
-    [{'weighting.c': 0.2}, {'weighting.c': 0.4}]
-  """
-  grid = dict(flatten(config.recipes[recipe].get('grid', {})))
-  return [
-    dict(zip(grid, values, strict=True))
-    for values in itertools.product(*grid.values())
-  ]
-
-
 def with_values(
   config: config_dict.ConfigDict, values: Mapping[str, Any]
 ) -> config_dict.ConfigDict:
-  """The configuration with some values, one of `candidates` for example.
+  """The configuration of one variant, which has no sweep itself.
 
   Args:
     config: unchanged.
@@ -191,6 +194,8 @@ def with_values(
     {'optimizer': {'learning_rate': 0.3}}
   """
   settings = config.to_dict()
+  if 'sweep' in settings:
+    settings['sweep'] |= {'grid': {}, 'random': {}}
   for key, value in values.items():
     *above, last = key.split('.')
     place = settings
@@ -211,18 +216,50 @@ def flatten(
       yield key, value
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-  """Runs a program that has `--config`; wrong input ends it in one message."""
+def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
+  """The directory of a run: the one given, or one of its own under runs/.
+
+  Args:
+    kind: the command.
+    config: of the run; each configuration has a directory of its own.
+
+  Returns:
+    The path, not made yet.
+  """
+  if WORKDIR.value:
+    return pathlib.Path(WORKDIR.value)
+  digest = hashlib.sha256(dump(config).encode()).hexdigest()[:8]
+  data = config.data
+  return pathlib.Path('runs', kind, f'{data.name}-{data.config}-{digest}')
+
+
+def dump(config: config_dict.ConfigDict) -> str:
+  """A configuration as JSON, the same for equal ones."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
+  """Runs a command; wrong input ends it in one message.
+
+  Args:
+    main: the command, given what is left of the command line.
+    needs_config: whether it has `--config`.
+  """
 
   def parse(argv: list[str]) -> list[str]:
+    if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
+      print(_help(main.__globals__['__doc__'] or ''))
+      sys.exit(0)
     given = [word for word in argv[1:] if word.startswith('--config')]
-    if not given:
+    if needs_config and not given:
       sys.exit(
         'Give a configuration:'
-        ' --config=experiments/configs/handwritten.py[:arg]'
+        ' --config=experiments/configs/handwritten.py[:arg]. --help says more.'
       )
+    if not needs_config:
+      return list(app.parse_flags_with_usage(argv))
     try:
-      rest = app.parse_flags_with_usage(argv)
+      rest: list[str] = app.parse_flags_with_usage(argv)
     except AttributeError as error:
       # What ml_collections raises for a key that the config file did not set:
       # around a KeyError whose text has the key, and a near one if there is.
@@ -236,6 +273,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     ).partition(':')
     if not pathlib.Path(path).exists():
       sys.exit(f'{" ".join(given)}: there is no file {path}.')
+    _check_numbers(CONFIG.value)
     return rest
 
   def guarded(argv: list[str]) -> None:
@@ -249,3 +287,46 @@ def run(main: Callable[[list[str]], None]) -> None:
       sys.exit(f'{type(error).__name__}: {error}')
 
   app.run(guarded, flags_parser=parse)
+
+
+def _check_numbers(config: config_dict.ConfigDict) -> None:
+  """Refuses counts of steps and seeds that are too low."""
+  for key in (
+    'steps',
+    'log_every_steps',
+    'checkpoint_every_steps',
+    'num_seeds',
+    'max_skipped_steps',
+  ):
+    least = 0 if key == 'max_skipped_steps' else 1
+    if key in config and config[key] < least:
+      sys.exit(
+        f'config.{key} is {config[key]}; expected at least {least}. Give'
+        f' --config.{key}=NUMBER.'
+      )
+
+
+def _help(about: str) -> str:
+  """What `--help` prints: what a command does, and the flags it has."""
+  own = flags.FLAGS.flags_by_module_dict()
+  lines = [about.strip(), '', 'Flags:']
+  for module, found in own.items():
+    if module.startswith('experiments.') or module in ('__main__', sys.argv[0]):
+      for flag in found:
+        if flag.help and flag.name != 'config':
+          default = f' (default: {flag.default})' if flag.default else ''
+          lines += textwrap.wrap(
+            f'--{flag.name}: {flag.help}{default}',
+            width=80,
+            initial_indent='  ',
+            subsequent_indent='      ',
+          )
+  lines += textwrap.wrap(
+    '--config: Configuration file, as experiments/configs/handwritten.py[:arg];'
+    ' the file says which words it takes after the colon. Each of its values'
+    ' can be changed: --config.optimizer.learning_rate=0.01.',
+    width=80,
+    initial_indent='  ',
+    subsequent_indent='      ',
+  )
+  return '\n'.join(lines)

@@ -181,3 +181,20 @@ def open_data(
     )
 
   return Data(train, evaluation, max(1, len(rows) // settings.batch_size))
+
+
+def open_all(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> list[Data]:
+  """Opens the data of all seeds of a configuration.
+
+  Args:
+    config: as `open_data` takes it, with `seed` and `num_seeds`.
+    manual_dir: as `open_data` takes it.
+
+  Returns:
+    The data of the seeds from `config.seed` on.
+  """
+  seeds = range(config.seed, config.seed + config.num_seeds)
+  return [open_data(config, seed, manual_dir) for seed in seeds]

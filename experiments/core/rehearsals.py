@@ -11,14 +11,9 @@ from experiments.core import data
 from experiments.core import training
 from experiments.methods import base
 
-# Gets a method's pure function ready to be called: jit, or vmap before it.
-Ready = Callable[[Callable[..., Any]], Callable[..., Any]]
-# Joins the batches of all runs to one.
-Join = Callable[[Sequence[Any]], Any]
-
 
 class Rehearsals:
-  """The rehearsals of one experiment: when they are due, and doing them.
+  """The rehearsals of one program: when they are due, and doing them.
 
   A rehearsal walks over the batches to come and puts the loaders back, so
   training sees the same batches with it and without. It keeps nothing: killed
@@ -27,27 +22,30 @@ class Rehearsals:
   Examples:
     >>> from experiments.configs import handwritten
     >>> experiment = training.make(handwritten.get_config('two,smoke'), 15)
-    >>> Rehearsals(experiment, jax.jit, lambda batches: batches[0]).is_due(0)
+    >>> Rehearsals(experiment, lambda batches: batches[0]).is_due(0)
     False
   """
 
   def __init__(
-    self, experiment: training.Experiment, ready: Ready, join: Join
+    self,
+    experiment: training.Experiment,
+    join: Callable[[Sequence[Any]], Any],
+    place: Callable[[Any], Any] = lambda state: state,
   ) -> None:
     """Makes the programs; nothing is compiled before it is needed.
 
     Args:
-      experiment: whose rehearsals.
-      ready: `jax.jit` for one run; for several, vmapped before.
-      join: makes one batch of a list with that of each run.
+      experiment: whose rehearsals; for several runs, its functions are of all.
+      join: makes one batch of a list with that of each seed.
+      place: puts the state where the step expects it.
     """
     self._rehearsal = experiment.rehearsal
     self._steps_per_epoch = experiment.steps_per_epoch
-    self._join = join
+    self._join, self._place = join, place
     if self._rehearsal is not None:
-      self._begin = ready(self._rehearsal.begin)
-      self._end = ready(self._rehearsal.end)
-      self._steps = [ready(one.step) for one in self._rehearsal.passes]
+      self._begin = jax.jit(self._rehearsal.begin)
+      self._end = jax.jit(self._rehearsal.end)
+      self._steps = [jax.jit(one.step) for one in self._rehearsal.passes]
       self._compiled: list[Callable[..., Any]] = []
 
   def is_due(self, step: int) -> bool:
@@ -64,7 +62,7 @@ class Rehearsals:
 
     Args:
       state: of all runs.
-      inputs: the data of each run.
+      inputs: the data of each seed.
       step: steps taken so far: the place of the batches to come.
 
     Returns:
@@ -92,7 +90,7 @@ class Rehearsals:
           began = time.perf_counter()
           scratch = jax.block_until_ready(take(state, scratch, batch))
           seconds += time.perf_counter() - began
-      return self._end(state, scratch), seconds
+      return self._place(self._end(state, scratch)), seconds
     finally:
       for one, place in zip(inputs, places, strict=True):
         one.train.set_state(place)
@@ -111,8 +109,7 @@ class Rehearsals:
     """Batches of all runs at once."""
     if split == 'train':
       for one in inputs:
-        # A step takes one batch.
-        one.train.set_state(one.train.get_state() | {'next_batch': step})
+        one.train.seek(step)  # a step takes one batch
       for _ in range(self._length(epochs)):
         yield self._join([next(one.train) for one in inputs])
     else:

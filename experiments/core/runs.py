@@ -1,32 +1,23 @@
 """The directory of a run: its configuration, metrics and checkpoints."""
 
-import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import config_dict
 
 from experiments.core import configuration
 
+# Of the files of a run's directory: 2 since variants have rows of their own.
+FORMAT = 2
 _PACKAGES = ('jax', 'jaxlib', 'optax', 'flax', 'grain', 'orbax-checkpoint')
-
-
-def default_workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
-  """A directory of its own for each configuration, under runs/."""
-  digest = hashlib.sha256(_dump(config).encode()).hexdigest()[:8]
-  data = config.data
-  return pathlib.Path('runs', kind, f'{data.name}-{data.config}-{digest}')
 
 
 def open_workdir(
@@ -36,16 +27,22 @@ def open_workdir(
 
   Of several processes the first one makes it.
 
+  Args:
+    workdir: the directory.
+    config: of the run.
+
+  Returns:
+    The absolute path.
+
   Raises:
-    ValueError: if it holds a run of another configuration.
+    ValueError: if it holds a run of another configuration, or of a version that
+      wrote its files in another form.
   """
   workdir = workdir.absolute()
   path = workdir / 'config.json'
+  ours = json.loads(configuration.dump(config))
   if path.exists():
-    theirs = config_dict.ConfigDict(json.loads(path.read_text()))
-    ours = config_dict.ConfigDict(json.loads(_dump(config)))
-    there = dict(configuration.flatten(theirs))
-    here = dict(configuration.flatten(ours))
+    there, here = _flat(_read_config(path)), _flat(ours)
     differences = [
       f'  {key}: given {here.get(key)!r}, the run there has {there.get(key)!r}'
       for key in sorted(here.keys() | there.keys())
@@ -59,15 +56,19 @@ def open_workdir(
       )
   elif jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, _dump(config))
+    text = json.dumps({'format': FORMAT, 'config': ours}, indent=2)
+    write_text(path, text + '\n')
   return workdir
 
 
 def header(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What the first line of every metrics file says about the run."""
   return {
-    'config': json.loads(_dump(config)),
+    'format': FORMAT,
+    'config': json.loads(configuration.dump(config)),
     'seed': config.seed,
+    'modalities': sorted(config.model.encoders),
+    'metrics': list(config.evaluation.metrics),
     'versions': {name: importlib.metadata.version(name) for name in _PACKAGES},
     'commit': _commit(),
     'device': jax.devices()[0].device_kind,
@@ -120,89 +121,28 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
-def best_candidate(candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """The candidate whose `validation` [seeds] has the best mean.
-
-  Args:
-    candidates: each with `values`, and `validation` if there are several.
-
-  Returns:
-    The best one; of equal ones the first. NaN is worse than any number.
-
-  Examples:
-    >>> best_candidate([
-    ...   {'values': {'c': 1}, 'validation': [0.5, 0.7]},
-    ...   {'values': {'c': 2}, 'validation': [0.6, 0.7]},
-    ... ])['values']
-    {'c': 2}
-  """
-  if len(candidates) == 1:
-    return candidates[0]
-
-  def mean(candidate: Mapping[str, Any]) -> float:
-    value = float(np.mean(candidate['validation']))
-    return -math.inf if math.isnan(value) else value
-
-  return max(candidates, key=mean)
-
-
-class Checkpoints:
-  """Checkpoints of arrays and of JSON, kept by Orbax; the last two stay."""
-
-  def __init__(self, workdir: pathlib.Path) -> None:
-    self._manager = ocp.CheckpointManager(
-      workdir / 'checkpoints',
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=2, enable_async_checkpointing=False
-      ),
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+  """The configuration in a run's `config.json`."""
+  try:
+    found = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is damaged ({error}), so the run cannot be told. Remove'
+      f' {path.parent} to start anew.'
+    ) from error
+  if not isinstance(found, dict) or found.get('format') != FORMAT:
+    raise ValueError(
+      f'{path.parent} was written by another version of this project (format'
+      f' {found.get("format", 1) if isinstance(found, dict) else None!r};'
+      f' expected {FORMAT}), and this one cannot go on with it. Give another'
+      ' --workdir, or remove that one to start anew.'
     )
-
-  def save(self, step: int, arrays: Any, progress: Mapping[str, Any]) -> None:
-    """Saves a pytree of arrays and what JSON can say, both or neither."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(arrays),
-        progress=ocp.args.JsonSave(dict(progress)),
-      ),
-      force=True,
-    )
-
-  def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest checkpoint; None if there is none.
-
-    Args:
-      like: the arrays' structure, as of `jax.eval_shape`; where they have no
-        sharding, they come to the first device, wherever they were saved.
-    """
-    step = self._manager.latest_step()
-    if step is None:
-      return None
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-      lambda leaf: (
-        leaf
-        if leaf.sharding is not None
-        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
-      ),
-      like,
-    )
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardRestore(like),
-        progress=ocp.args.JsonRestore(),
-      ),
-    )
-    return restored['arrays'], restored['progress']
-
-  def close(self) -> None:
-    """Waits for Orbax to finish."""
-    self._manager.close()
+  config: dict[str, Any] = found['config']
+  return config
 
 
-def _dump(config: config_dict.ConfigDict) -> str:
-  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+  return dict(configuration.flatten(config_dict.ConfigDict(config)))
 
 
 def _commit() -> str | None:

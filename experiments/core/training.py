@@ -16,8 +16,8 @@ from experiments import methods
 from experiments.core import accumulation
 from experiments.core import data
 from experiments.core import named
-from experiments.core import parallel
 from experiments.core import parts
+from experiments.core import placement as placement_lib
 from experiments.methods import base
 from mimo_jax import nn
 
@@ -39,7 +39,7 @@ class Experiment(NamedTuple):
 def make(
   config: config_dict.ConfigDict,
   steps_per_epoch: int,
-  layout: parallel.Layout | None = None,
+  placement: placement_lib.Placement | None = None,
 ) -> Experiment:
   """Builds the model, the optimizer and the training step of a configuration.
 
@@ -51,20 +51,20 @@ def make(
       `experiments.methods`, `mimo_jax.weightings` or `optax`. A value that is
       such a dictionary, as the schedule of a learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
-    layout: the devices that the step will run on; None for a single one.
+    placement: the devices that the step will run on; None for a single one.
 
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
     batch)` returns the next one and `{'losses': {objective: []}, 'weights':
     {objective: []}}`. Both are pure, so they may be jitted, scanned over
-    batches and vmapped over seeds; with a layout of many devices,
-    `parallel.compile_step` compiles the step.
+    batches and vmapped over seeds; on many devices `Placement.step` compiles
+    the step.
 
   Raises:
     ValueError: if the method, or the model, cannot run under 'pmap'.
   """
-  layout = layout or parallel.make_layout('single')
-  axis_name = layout.axis_name
+  placement = placement or placement_lib.make('single')
+  axis_name = placement.axis_name
   task = base.Task(
     model=parts.with_axis(make_model(config.model), axis_name),
     losses_of=named.lookup(nn, config.loss),
@@ -72,7 +72,7 @@ def make(
     weighting=named.make(mimo_jax.weightings, config.weighting.to_dict()),
     optimizer=functools.partial(_make_optimizer, config),
     steps_per_epoch=steps_per_epoch,
-    balance=functools.partial(parallel.balance, layout),
+    balance=placement.balance,
     axis_name=axis_name,
   )
   method = _make_method(config, task)
@@ -110,9 +110,7 @@ def make(
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
   ) -> tuple[TrainState, base.Losses]:
     def losses_fn(params: Any) -> tuple[base.Losses, base.Seen]:
-      whole = parallel.gathered(
-        layout, (params, state.model_state, state.memory)
-      )
+      whole = placement.gathered((params, state.model_state, state.memory))
       seeing = state._replace(
         params=whole[0], model_state=whole[1], memory=whole[2]
       )

@@ -12,7 +12,7 @@ from experiments.benchmark import memory
 from experiments.benchmark import timing
 from experiments.configs import handwritten
 from experiments.core import configuration
-from experiments.core import parallel
+from experiments.core import placement
 from experiments.core import training
 from tests import running
 
@@ -158,11 +158,10 @@ def test_a_donated_state_gives_its_memory_to_the_next():
 
 @pytest.mark.parametrize('donate', [True, False])
 def test_only_a_donated_state_is_used_up(donate):
-  layout = parallel.make_layout('single')
-  step = parallel.compile_step(
-    layout, lambda state, batch: (state + batch, ()), None, donate
-  )
   state = jnp.ones(1000)
+  step = placement.make('single').step(
+    lambda state, batch: (state + batch, ()), state, donate
+  )
   new, _ = step(state, jnp.ones(1000))
   assert float(new[0]) == 2
   assert state.is_deleted() == donate

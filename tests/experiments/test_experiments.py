@@ -1,6 +1,7 @@
 """The runners: one step for all, resumable to the bit, clear about mistakes."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -10,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from absl import flags
 
 from experiments import compare
+from experiments import sweep
 from experiments import train
 from experiments.configs import av_mnist
 from experiments.configs import crema_d
 from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import data
+from experiments.core import program
 from experiments.core import runs
 from experiments.core import training
 from experiments.reporting import results as results_lib
@@ -93,7 +97,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(method):
       state, _ = jax.jit(experiment.train_step)(state, batch)
     alone.append(state.params)
   keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-  stacked = compare._stack([compare._stack(data_of[seed]) for seed in seeds])
+  stacked = program.stack([program.stack(data_of[seed]) for seed in seeds])
   first = jax.tree.map(lambda leaf: leaf[:, 0], stacked)
   states = jax.vmap(experiment.init)(keys, first)
   states, metrics = jax.jit(
@@ -307,6 +311,35 @@ def test_compare_killed_ends_as_if_undisturbed(tmp_path):
   )
 
 
+@pytest.mark.parametrize('kind', ['compare', 'sweep'])
+def test_a_regression_goes_by_its_error(tmp_path, kind):
+  config = smoke(num_seeds=1, steps=20, loss='absolute_error_losses')
+  # Errors are low if good. A rate of 0 learns nothing.
+  grid = {'optimizer': {'learning_rate': (0.0, 0.05)}}
+  with config.unlocked():
+    config.model.num_classes = 1
+    config.evaluation.metrics = ('mean_absolute_error',)
+    config.compare = ('joint', 'mimo')
+    config.num_tuning_seeds = 1
+    config.recipes.mimo.grid = grid
+    if kind == 'sweep':
+      config.sweep.grid = grid
+  run = compare.compare if kind == 'compare' else sweep.sweep
+  text = run(config, tmp_path).read_text()
+  assert '**0.05' in text or '**learning_rate=0.05' in text
+  found = results_lib.read(tmp_path)
+  name = 'mean_absolute_error/fused'
+  if kind == 'compare':
+    (_, tuned) = found.header['tuning']
+    slow, fast = (one['validation'][0] for one in tuned['candidates'])
+    assert found.scores['mimo'][name][0] < 3
+    rows = runs.read_lines(tmp_path / 'results.jsonl')
+    assert rows[-1]['values'] == {'optimizer.learning_rate': 0.05}
+  else:
+    slow, fast = (one[name][0] for one in found.scores.values())
+  assert fast < slow - 1
+
+
 def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
   config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
   compare.compare(config, tmp_path / 'compare')
@@ -337,35 +370,66 @@ def test_statistics_of_small_data_are_those_of_its_own_rows():
 # Mistakes.
 
 
-def test_a_directory_of_another_configuration_is_refused(tmp_path):
+def test_directories_of_other_runs_are_refused(tmp_path):
   runs.open_workdir(tmp_path, smoke())
   with pytest.raises(ValueError, match='steps: given 31, the run there has'):
     train.train(smoke(steps=31), tmp_path)
   with pytest.raises(ValueError, match='another --workdir'):
     compare.compare(smoke(num_seeds=3), tmp_path)
+  path = tmp_path / 'config.json'
+  ours = json.loads(path.read_text())['config']
+  for text, message in (
+    (json.dumps(ours), r'format 1; expected 2'),  # of before there were formats
+    (json.dumps({'format': 3, 'config': ours}), r'format 3; expected 2'),
+    (path.read_text()[:50], r'config\.json is damaged'),
+    ('', r'config\.json is damaged'),
+  ):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+      train.train(smoke(), tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('flag', 'message'),
-  [
-    ('--config.lerning_rate=0.1', 'lerning_rate'),
-    ('--config.optimizer.lr=0.1', 'lr'),
-    ('--config.steps=many', 'many'),
-    ('--config.weighting.name=mimmo', "no 'mimmo'"),
-    ('--config.model.fusion.name=Sum', "no 'Sum'"),
-    ('--config.weighting.name=mgda', 'mgda does not take'),
-  ],
-)
-def test_a_wrong_key_or_value_ends_in_one_clear_message(
-  tmp_path, flag, message
-):
-  result = running.run(
-    'train', f'--config={CONFIG}:two,smoke', flag, f'--workdir={tmp_path}/run'
+def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
+  wrong = {
+    '--config.lerning_rate=0.1': 'lerning_rate',
+    '--config.optimizer.lr=0.1': 'lr',
+    '--config.steps=many': 'many',
+    '--config.steps=0': 'config.steps is 0; expected at least 1',
+    '--config.num_seeds=-1': 'config.num_seeds is -1',
+    '--config.weighting.name=mimmo': "no 'mimmo'",
+    '--config.model.fusion.name=Sum': "no 'Sum'",
+    '--config.weighting.name=mgda': 'mgda does not take',
+  }
+  always = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
+  results = running.run_each(
+    [
+      *(['train', *always, flag] for flag in wrong),
+      ['train', '--config=experiments/configs/handwriten.py'],
+      ['train'],
+    ]
   )
-  assert result.returncode != 0
-  assert message in result.stderr
-  assert 'Traceback' not in result.stderr
+  messages = [*wrong.values(), 'no file experiments/conf', 'Give a config']
+  for (status, text), message in zip(results, messages, strict=True):
+    assert status == 1, text
+    assert message in text
+    assert 'Traceback' not in text
   assert not list(tmp_path.glob('run/checkpoints/*'))
+
+
+def test_every_command_says_what_it_does():
+  commands = ['train', 'compare', 'sweep', 'study', 'probe']
+  results = running.run_each([[name, '--help'] for name in commands])
+  for name, (status, text) in zip(commands, results, strict=True):
+    assert status == 0, text
+    assert f'python -m experiments.{name}' in text
+    assert '--workdir' in text
+
+
+def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
+  found = flags.FlagValues()
+  configuration.define_path('place', None, 'A path.', found)
+  found(['', '--place=~/x'])
+  assert found['place'].value == os.path.expanduser('~/x')
 
 
 @pytest.mark.parametrize(

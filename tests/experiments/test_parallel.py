@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec
 
 from experiments import train
 from experiments.configs import handwritten
-from experiments.core import parallel
 from experiments.core import parts
+from experiments.core import placement
+from experiments.core import runs
 from experiments.core import training
 from mimo_jax import nn
 from tests import running
@@ -87,19 +88,17 @@ class Made:
   """A step on some devices, with a state and a batch that lie there."""
 
   def __init__(self, config, mode, devices):
-    self.layout = parallel.make_layout(mode, jax.devices()[:devices])
-    self.experiment = training.make(config, 10, self.layout)
-    self.batch = parallel.train_batch(self.layout, batches()[0])
-    self.shapes = parallel.state_shapes(
-      self.layout, self.experiment.init, jax.random.key(3), self.batch
+    self.placement = placement.make(mode, jax.devices()[:devices])
+    self.experiment = training.make(config, 10, self.placement)
+    self.batch = self.placement.batch(batches()[0])
+    self.shapes = self.placement.shapes(
+      self.experiment.init, jax.random.key(3), self.batch
     )
-    self.step = parallel.compile_step(
-      self.layout, self.experiment.train_step, self.shapes
-    )
+    self.step = self.placement.step(self.experiment.train_step, self.shapes)
 
   def init(self):
-    init = parallel.compile_init(self.layout, self.experiment.init, self.shapes)
-    return init(jax.random.key(3), self.batch)
+    key = jax.random.key(3)
+    return self.placement.init(self.experiment.init, key, self.batch)
 
 
 @functools.cache
@@ -110,8 +109,7 @@ def first_state(rule):
 
 def started(rule, made):
   """A copy of it, where it belongs; a step will use it up."""
-  state = jax.tree.map(jnp.copy, first_state(rule))
-  return parallel.put(made.layout, state, made.shapes)
+  return made.placement.put(jax.tree.map(jnp.copy, first_state(rule)))
 
 
 class Trained(NamedTuple):
@@ -132,7 +130,7 @@ def trained(rule, mode, devices):
     compiled = made.step.__wrapped__.lower(state, made.batch).compile()
     program = compiled.as_text()
   for batch in batches():
-    state, metrics = made.step(state, parallel.train_batch(made.layout, batch))
+    state, metrics = made.step(state, made.placement.batch(batch))
     losses.append(metrics['losses'])
   sharded = {
     jax.tree_util.keystr(path)
@@ -170,7 +168,7 @@ def test_one_bad_row_spoils_the_step_on_all_devices():
   made = Made(config_of('gradnorm'), 'fsdp', 8)
   bad = batches()[0]['sound'].copy()
   bad[13, 5] = np.nan
-  batch = parallel.train_batch(made.layout, batches()[0] | {'sound': bad})
+  batch = made.placement.batch(batches()[0] | {'sound': bad})
   before = first_state('gradnorm')
   state, _ = made.step(started('gradnorm', made), batch)
   balanced, guarded = state.opt_state
@@ -184,17 +182,16 @@ def test_one_bad_row_spoils_the_step_on_all_devices():
 @pytest.mark.parametrize(
   ('shape', 'spec'),
   [
-    ((3, 3, 64, 128), (None, None, None, parallel.AXIS)),
-    ((128, 100), (parallel.AXIS,)),
-    ((1000, 64), (parallel.AXIS,)),
-    ((1001, 64), (None, parallel.AXIS)),
+    ((3, 3, 64, 128), (None, None, None, placement.AXIS)),
+    ((128, 100), (placement.AXIS,)),
+    ((1000, 64), (placement.AXIS,)),
+    ((1001, 64), (None, placement.AXIS)),
     ((1001, 63), ()),  # nothing to divide evenly
     ((60, 64), ()),  # small
   ],
 )
 def test_fsdp_divides_the_longest_axis_that_can_be(shape, spec):
-  layout = parallel.make_layout('fsdp')
-  found = parallel.state_shapes(layout, lambda: jnp.zeros(shape))
+  found = placement.make('fsdp').shapes(lambda: jnp.zeros(shape))
   assert found.sharding.spec == PartitionSpec(*spec)
 
 
@@ -302,12 +299,12 @@ def test_a_profile_of_a_step_shows_no_transfer_to_or_from_the_host(tmp_path):
 
 def test_an_unknown_mode_is_refused():
   with pytest.raises(ValueError, match=r"'ddp'; expected one of.*'fsdp'"):
-    parallel.make_layout('ddp')
+    placement.make('ddp')
 
 
 def test_batches_that_devices_cannot_share_are_refused():
   with pytest.raises(ValueError, match=r'batch_size is 20.*8 devices'):
-    parallel.check_batch_size(parallel.make_layout('jit'), 20)
+    placement.check_batch_size(placement.make('jit'), 20)
 
 
 @pytest.mark.parametrize(
@@ -333,14 +330,12 @@ def test_pmap_refuses_what_is_drawn():
       'feedforward_width': 4,
       'dropout': dropout,
     }
-    layout = parallel.make_layout('pmap')
-    experiment = training.make(config, 10, layout)
+    devices = placement.make('pmap')
+    experiment = training.make(config, 10, devices)
     rows = batches()[0]['sound'].reshape(ROWS, 32, 8)
     batch = batches()[0] | {'sound': rows}
     state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
-    return parallel.compile_step(layout, experiment.train_step, state)(
-      state, batch
-    )
+    return devices.step(experiment.train_step, state)(state, batch)
 
   with pytest.raises(ValueError, match=r"'weighted' draws random numbers"):
     step(0.5)
@@ -419,10 +414,10 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
   logged, expected = (
     {
       row['step']: row['losses']
-      for row in found[1]['metrics'][1:]
+      for row in runs.read_lines(place / 'metrics.jsonl')[1:]
       if row['split'] == 'train'
     }
-    for found in (ours, theirs)
+    for place in (killed, whole)
   )
   assert sorted(logged) == [10, 20, 30, 40]
   chex.assert_trees_all_close(logged, expected, rtol=0, atol=1e-5)

@@ -7,16 +7,18 @@ import numpy as np
 
 from experiments import compare
 from experiments import study
+from experiments.core import studies as core
+from experiments.methods import recipes
 from experiments.reporting import studies
 
 
 def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
-  monkeypatch.setattr(study, '_METHODS', ('joint', 'mimo'))
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'mimo'))
   settings = tuple(
-    study.Setting('imbalance', factor, f'synthetic:imbalance_{factor}')
+    studies.Setting('imbalance', factor, f'synthetic:imbalance_{factor}')
     for factor in (2, 8)
   )
-  one = study.STUDIES['testbed']._replace(settings=settings)
+  one = core.STUDIES['testbed']._replace(settings=settings)
   results = study.run(one, tmp_path, seeds=1, tuning_seeds=0, smoke=True)
   monkeypatch.setattr(compare, 'compare', None)  # all is there
   again = study.run(one, tmp_path, seeds=1, tuning_seeds=0, smoke=True)
@@ -28,11 +30,11 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_every_study_names_configurations_that_exist():
-  for one in study.STUDIES.values():
+  for one in core.STUDIES.values():
     assert len({setting.name for setting in one.settings}) == len(one.settings)
     for setting in one.settings:
       name, _, _ = setting.config.partition(':')
       assert importlib.import_module(f'experiments.configs.{name}')
-      config = study._config(setting, 10, 3, smoke=False)
+      config = core.config_of(setting, 10, 3, smoke=False)
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}

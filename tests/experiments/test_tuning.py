@@ -4,6 +4,7 @@ import pytest
 
 from experiments import compare
 from experiments.configs import handwritten
+from experiments.core import engine
 from experiments.core import runs
 
 
@@ -19,15 +20,15 @@ def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
   with config.unlocked():
     # A rate of 0 learns nothing.
     config.recipes.mimo.grid = {'optimizer': {'learning_rate': (0.0, 0.1)}}
-  trained = compare._train
+  trained = engine.run
 
-  def interrupted(methods, config, inputs, directory, *rest):
+  def interrupted(programs, inputs, directory, *rest, **options):
     if 'tuning' not in directory.parts:
       raise KeyboardInterrupt
-    return trained(methods, config, inputs, directory, *rest)
+    return trained(programs, inputs, directory, *rest, **options)
 
   with monkeypatch.context() as patch:
-    patch.setattr(compare, '_train', interrupted)
+    patch.setattr(engine, 'run', interrupted)
     with pytest.raises(KeyboardInterrupt):
       compare.compare(config, tmp_path)
   tuned = (tmp_path / 'tuning' / 'mimo.jsonl').read_bytes()

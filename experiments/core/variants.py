@@ -1,4 +1,9 @@
-"""What a sweep tries: combinations of values of a configuration's keys."""
+"""Variants: what a grid or random search makes of one configuration.
+
+A variant is some values of a configuration's keys. A recipe's `grid`, the
+`grid` and `random` of `config.sweep`, and the flags `--grid` and `--random` all
+say the same in the same way, and `expand` makes variants of it.
+"""
 
 import ast
 import collections
@@ -8,7 +13,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import config_dict
@@ -18,85 +23,147 @@ from experiments.core import configuration
 # Keys that do not change a run, or whose place in a sweep is another one.
 _REFUSED = {
   'seed': 'a sweep has the seeds from config.seed on, config.num_seeds of them',
-  'num_seeds': 'every combination has the same seeds',
+  'num_seeds': 'every variant has the same seeds',
   'sweep': 'it is what says so',
   'recipes': 'sweep config.method and config.weighting instead',
   'compare': 'it is for experiments.compare',
   'subject': 'it is for experiments.compare',
   'num_tuning_seeds': 'it is for experiments.compare',
   'parallel': 'the runs of a sweep are spread over the devices',
-  'evaluation': 'all combinations must be evaluated alike',
+  'evaluation': 'all variants must be evaluated alike',
   'log_every_steps': 'it changes no result',
   'checkpoint_every_steps': 'it changes no result',
 }
 _SCALES = ('linear', 'log')
 
 
-def combinations(config: config_dict.ConfigDict) -> list[dict[str, Any]]:
-  """All combinations of values that `config.sweep` describes.
+class Variant(NamedTuple):
+  """Some values of a configuration's keys."""
+
+  values: Mapping[str, Any]  # dotted key -> value; {} changes nothing
+
+  @property
+  def label(self) -> str:
+    """The variant, for people.
+
+    Examples:
+      >>> Variant({'weighting.name': 'mimo', 'weighting.c': 0.123456}).label
+      'weighting.name=mimo, weighting.c=0.1235'
+    """
+    return ', '.join(f'{k}={text(value)}' for k, value in self.values.items())
+
+  def of(self, config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """A changed copy of a configuration."""
+    return configuration.with_values(config, self.values)
+
+
+def of_sweep(config: config_dict.ConfigDict) -> list[Variant]:
+  """What `config.sweep` tries.
 
   Args:
-    config: with `sweep`: `grid`, the configuration's keys, nested as they are
-      there, and tuples of values; `random`, such keys and, for each,
-      `{'low': a, 'high': b, 'scale': 'linear'}` (or 'log'), or
-      `{'choices': (...)}`; `num_samples`, how many random combinations; and
-      `seed`, which draws them. A value that is a mapping, as all of `weighting`
-      or a schedule, replaces what is there. Where all values of a key are
-      numbers, and one of them or the configuration's is a float, all are
-      floats; what is drawn for an integer is rounded.
+    config: with `sweep`, which has the arguments of `expand`: `grid`, `random`,
+      `num_samples` and `seed`.
 
   Returns:
-    For each combination dotted key -> value: every one of the grid's, whose
-    keys are in the order of the alphabet and the last of which changes first,
-    with every random one. Each random key has a stream of its own, so more
-    samples or other keys change no draw.
+    The variants.
 
   Raises:
-    ValueError: if there is nothing to try, a key is unknown or cannot be swept,
-      or values do not fit it.
-
-  Examples:
-    >>> config = config_dict.ConfigDict({
-    ...   'weighting': {'name': 'mimo', 'penalty': 3.0},
-    ...   'sweep': {
-    ...     'grid': {'weighting': {'penalty': (1, 3)}},
-    ...     'random': {},
-    ...     'num_samples': 0,
-    ...     'seed': 0,
-    ...   },
-    ... })
-    >>> combinations(config)
-    [{'weighting.penalty': 1.0}, {'weighting.penalty': 3.0}]
+    ValueError: as `expand`, or if there is nothing to try.
   """
   settings = config.sweep.to_dict()
-  grid = dict(sorted(_leaves(settings['grid'], _is_no_mapping)))
-  random = dict(sorted(_leaves(settings['random'], _is_draw)))
-  for key in (*grid, *random):
-    _check_key(config, key)
-  _check_apart((*grid, *random))
-  if not grid and not random:
+  if not settings['grid'] and not settings['random']:
     raise ValueError(
       'There is nothing to sweep. Give --grid=weighting.penalty=0.3,1,3, or'
       ' --random=optimizer.learning_rate=log:1e-3:1e-1, or set config.sweep in'
       ' the configuration file.'
     )
-  columns = {key: _grid_values(config, key, grid[key]) for key in grid}
-  number = settings['num_samples']
-  if random and number < 1:
+  return expand(config, **settings)
+
+
+def of_recipe(config: config_dict.ConfigDict, recipe: str) -> list[Variant]:
+  """What the grid of a recipe tries; without one, a variant without values.
+
+  Args:
+    config: with `recipes`.
+    recipe: a name in them.
+
+  Returns:
+    The variants, of the configuration with that recipe.
+
+  Raises:
+    ValueError: as `expand`, or if there is no such recipe.
+
+  Examples:
+    >>> recipe = {'grid': {'steps': (10, 20)}}
+    >>> config = config_dict.ConfigDict(
+    ...   {'steps': 5, 'recipes': {'longer': recipe}}
+    ... )
+    >>> [variant.label for variant in of_recipe(config, 'longer')]
+    ['steps=10', 'steps=20']
+  """
+  changed = configuration.with_recipe(config, recipe)
+  return expand(changed, config.recipes[recipe].to_dict().get('grid', {}))
+
+
+def expand(
+  config: config_dict.ConfigDict,
+  grid: Mapping[str, Any],
+  random: Mapping[str, Any] | None = None,
+  num_samples: int = 1,
+  seed: int = 0,
+) -> list[Variant]:
+  """All variants that a grid and random draws describe.
+
+  Args:
+    config: what is varied.
+    grid: the configuration's keys, nested as they are there, and tuples of
+      values. A value that is a mapping, as all of `weighting` or a schedule,
+      replaces what is there.
+    random: such keys and, for each, `{'low': a, 'high': b, 'scale': 'linear'}`
+      (or 'log'), or `{'choices': (...)}`.
+    num_samples: how many random draws there are.
+    seed: draws them. Each key has a stream of its own, so more samples or other
+      keys change no draw.
+
+  Returns:
+    Every combination of the grid, whose keys are in the order of the alphabet
+    and the last of which changes first, with every random draw. Where all
+    values of a key are numbers, and one of them or the configuration's is a
+    float, all are floats; what is drawn for an integer is rounded.
+
+  Raises:
+    ValueError: if a key is unknown or cannot be varied, or values do not fit
+      it.
+
+  Examples:
+    >>> weighting = {'name': 'mimo', 'penalty': 3.0}
+    >>> config = config_dict.ConfigDict({'weighting': weighting})
+    >>> expand(config, {'weighting': {'penalty': (1, 3)}})[1].values
+    {'weighting.penalty': 3.0}
+  """
+  in_grid = dict(sorted(_leaves(grid, _is_no_mapping)))
+  drawn = dict(sorted(_leaves(random or {}, _is_draw)))
+  for key in (*in_grid, *drawn):
+    _check_key(config, key)
+  _check_apart((*in_grid, *drawn))
+  if drawn and num_samples < 1:
     raise ValueError(
-      f'config.sweep.num_samples is {number}; expected at least 1, for'
-      f' {sorted(random)} to be drawn.'
+      f'config.sweep.num_samples is {num_samples}; expected at least 1, for'
+      f' {sorted(drawn)} to be drawn.'
     )
+  columns = {
+    key: _grid_values(config, key, values) for key, values in in_grid.items()
+  }
   draws = {
-    key: _draw(config, key, random[key], number, settings['seed'])
-    for key in random
+    key: _draw(config, key, draw, num_samples, seed)
+    for key, draw in drawn.items()
   }
   samples = [
     dict(zip(draws, values, strict=True))
     for values in zip(*draws.values(), strict=True)
   ]
   return [
-    dict(zip(columns, values, strict=True)) | sample
+    Variant(dict(zip(columns, values, strict=True)) | sample)
     for values in itertools.product(*columns.values())
     for sample in samples or [{}]
   ]
@@ -152,34 +219,6 @@ def with_flags(
           )
       place[last] = _values(rest) if flag == 'grid' else _range(text, rest)
   return config_dict.ConfigDict(settings).lock()
-
-
-def with_values(
-  config: config_dict.ConfigDict, values: Mapping[str, Any]
-) -> config_dict.ConfigDict:
-  """The configuration of one run of a sweep, which has no sweep itself.
-
-  Args:
-    config: unchanged.
-    values: as `configuration.with_values` takes them.
-
-  Returns:
-    A changed copy.
-  """
-  none: dict[str, Any] = {}
-  if 'sweep' in config:
-    none = {'sweep.grid': {}, 'sweep.random': {}}
-  return configuration.with_values(config, none | dict(values))
-
-
-def label(values: Mapping[str, Any]) -> str:
-  """A combination, for people.
-
-  Examples:
-    >>> label({'weighting.name': 'mimo', 'weighting.penalty': 0.123456})
-    'weighting.name=mimo, weighting.penalty=0.1235'
-  """
-  return ', '.join(f'{key}={text(value)}' for key, value in values.items())
 
 
 def text(value: Any) -> str:

@@ -1,0 +1,319 @@
+"""The one training loop: programs that see the same batches, to the end."""
+
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+import tqdm
+from ml_collections import config_dict
+
+from experiments.core import checkpoints as checkpoints_lib
+from experiments.core import data
+from experiments.core import program as program_lib
+from experiments.core import runs
+
+State = Any
+Metrics = Mapping[str, Any]  # 'losses', 'weights' -> objective -> [steps, runs]
+
+
+class Course(NamedTuple):
+  """The course of a training up to some step; a checkpoint keeps all of it."""
+
+  step: int  # steps taken
+  states: dict[str, State]  # program -> state
+  # losses/<program>, weights/<program> -> [runs, steps, objectives]
+  curves: dict[str, npt.NDArray[np.float32]]
+  # program -> seconds a step, one for each turn; and of each rehearsal
+  seconds: dict[str, list[float]]
+  rehearsed: dict[str, list[float]]
+  header: dict[str, Any]  # of the process that began
+
+
+class Observer:
+  """What a command does beside training; this one does nothing."""
+
+  def begin(self, header: Mapping[str, Any]) -> None:
+    """Training begins."""
+
+  def resume(self, kept: Any, step: int) -> None:
+    """Training goes on from a checkpoint, where `checkpoint` gave `kept`."""
+
+  def turn(self, step: int, name: str, metrics: Metrics) -> str:
+    """A program has come to a step.
+
+    Args:
+      step: the last one that it took.
+      name: of the program.
+      metrics: of all steps of its turn.
+
+    Returns:
+      A few words for the progress bar.
+    """
+    del step
+    fused = float(np.mean(metrics['losses']['fused']))
+    return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
+
+  def checkpoint(self, step: int, states: Mapping[str, State]) -> Any:
+    """All programs have come to a step, and a checkpoint is to be made.
+
+    Returns:
+      What is to be kept in it, such as JSON can say.
+    """
+    del step, states
+
+
+def run(
+  programs: Mapping[str, program_lib.Program],
+  inputs: Sequence[data.Data],
+  directory: pathlib.Path,
+  config: config_dict.ConfigDict,
+  *,
+  header: Mapping[str, Any],
+  label: str,
+  observer: Observer | None = None,
+  keep_curves: bool = False,
+) -> Course:
+  """Trains programs in turn, some steps each, or finishes doing so.
+
+  Every program sees the same batches. A turn ends where a step is logged or a
+  checkpoint is made; in each turn another program is the first, so that none
+  always runs on cold caches, and times can be compared. Killed at any moment
+  and called again, it gives what it would have given, bit for bit.
+
+  Args:
+    programs: name -> program.
+    inputs: the data of each seed.
+    directory: whose `checkpoints` are written, or gone on from.
+    config: with `steps`, `log_every_steps`, `checkpoint_every_steps` and
+      `model.encoders`.
+    header: of the run, as `runs.header` makes it.
+    label: for the progress bar.
+    observer: what is done beside training.
+    keep_curves: whether to keep losses and weights of all steps.
+
+  Returns:
+    The course of the training, at its end.
+  """
+  observer = observer or Observer()
+  checkpoints = checkpoints_lib.Checkpoints(directory)
+  course = _open(
+    programs, inputs, checkpoints, config, header, observer, keep_curves
+  )
+  for one in inputs:
+    one.train.seek(course.step)
+  with tqdm.tqdm(
+    initial=course.step * len(programs),
+    total=config.steps * len(programs),
+    desc=label,
+    unit='step',
+    mininterval=0.5,
+    disable=jax.process_index() > 0,
+  ) as bar:
+    while course.step < config.steps:
+      batches = _Batches(programs, inputs, course.step, _stop(course, config))
+      turn = course.step // config.log_every_steps
+      for name in _rotated(list(programs), turn):
+        bar.set_postfix_str(name, refresh=False)
+        metrics = _take_turn(name, programs[name], course, inputs, batches, bar)
+        words = observer.turn(batches.end, name, metrics)
+        bar.set_postfix_str(words, refresh=False)
+        if keep_curves:
+          _keep(course, name, metrics, batches)
+      course = course._replace(step=batches.end)
+      every = config.checkpoint_every_steps
+      if course.step % every == 0 or course.step == config.steps:
+        _save(checkpoints, programs, course, observer)
+  checkpoints.close()
+  return course
+
+
+class _Batches:
+  """The batches of a turn, for each program as it takes them.
+
+  Several programs, and several seeds, have them read before, so that no
+  program's time holds the reading; a single run reads them one by one, while
+  the device computes.
+  """
+
+  def __init__(
+    self,
+    programs: Mapping[str, program_lib.Program],
+    inputs: Sequence[data.Data],
+    begin: int,
+    end: int,
+  ) -> None:
+    self.begin, self.end = begin, end
+    self._inputs = inputs
+    layouts = {program.layout for program in programs.values()}
+    self._read = [] if None in layouts else [*self._reading(end - begin)]
+    self._fed: dict[Any, Any] = {}
+
+  def feed(self, program: program_lib.Program, low: int, high: int) -> Any:
+    """What a program's `advance` takes for the steps from `low` to `high`."""
+    if program.layout is None:
+      return program.feed(self._reading(high - low))
+    key = (program.layout, low, high)
+    if key not in self._fed:
+      steps = self._read[low - self.begin : high - self.begin]
+      self._fed[key] = program.feed(steps)
+    return self._fed[key]
+
+  def _reading(self, number: int) -> Iterator[list[Any]]:
+    return ([next(one.train) for one in self._inputs] for _ in range(number))
+
+
+def _take_turn(
+  name: str,
+  program: program_lib.Program,
+  course: Course,
+  inputs: Sequence[data.Data],
+  batches: _Batches,
+  bar: Any,
+) -> Metrics:
+  """One program's turn, rehearsals included; metrics of its steps."""
+  due = program.rehearsals.is_due
+  cuts = [
+    batches.begin,
+    *filter(due, range(batches.begin + 1, batches.end)),
+    batches.end,
+  ]
+  taken, metrics = 0.0, []
+  for low, high in itertools.pairwise(cuts):
+    if due(low):
+      course.states[name], spent = program.rehearsals.run(
+        course.states[name], inputs, low
+      )
+      course.rehearsed[name].append(spent)
+    course.states[name], found, spent = program.advance(
+      course.states[name], batches.feed(program, low, high)
+    )
+    metrics.append(found)
+    taken += spent
+    bar.update(high - low)
+  course.seconds[name].append(taken / (batches.end - batches.begin))
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
+
+
+def _keep(
+  course: Course, name: str, metrics: Metrics, batches: _Batches
+) -> None:
+  """Writes a turn's metrics into the curves."""
+  for kind, values in metrics.items():
+    curve = course.curves[f'{kind}/{name}']
+    objectives = ['fused', *sorted(set(values) - {'fused'})][: curve.shape[2]]
+    for i, objective in enumerate(objectives):
+      curve[:, batches.begin : batches.end, i] = values[objective].T
+
+
+def _open(
+  programs: Mapping[str, program_lib.Program],
+  inputs: Sequence[data.Data],
+  checkpoints: checkpoints_lib.Checkpoints,
+  config: config_dict.ConfigDict,
+  header: Mapping[str, Any],
+  observer: Observer,
+  keep_curves: bool,
+) -> Course:
+  """The course where the last checkpoint stands, or at its start."""
+  for one in inputs:
+    one.train.seek(0)
+  rows = [next(one.train) for one in inputs]
+  number = len(config.model.encoders) + 1
+  curves = {
+    f'{kind}/{name}': np.zeros(
+      (program.num_runs, config.steps, number), np.float32
+    )
+    for kind in ('losses', 'weights')
+    for name, program in programs.items()
+    if keep_curves
+  }
+  restored = checkpoints.restore(
+    {
+      'states': {
+        name: program.shapes(program.join(rows))
+        for name, program in programs.items()
+      },
+      'curves': jax.eval_shape(lambda: curves),
+    }
+  )
+  if restored is None:
+    observer.begin(header)
+    return Course(
+      step=0,
+      states={
+        name: program.init(program.join(rows))
+        for name, program in programs.items()
+      },
+      curves=curves,
+      seconds={name: [] for name in programs},
+      rehearsed={name: [] for name in programs},
+      header=dict(header),
+    )
+  arrays, progress = restored
+  runs.warn_of_changes(progress['header'], header)
+  observer.resume(progress['observed'], progress['step'])
+  return Course(
+    step=progress['step'],
+    states={
+      name: program.restore(arrays['states'][name], program.join(rows))
+      for name, program in programs.items()
+    },
+    curves={name: np.array(one) for name, one in arrays['curves'].items()},
+    seconds=progress['seconds'],
+    rehearsed=progress['rehearsed'],
+    header=progress['header'],
+  )
+
+
+def _save(
+  checkpoints: checkpoints_lib.Checkpoints,
+  programs: Mapping[str, program_lib.Program],
+  course: Course,
+  observer: Observer,
+) -> None:
+  observed = observer.checkpoint(course.step, course.states)
+  states = {
+    name: program.save(course.states[name])
+    for name, program in programs.items()
+  }
+  checkpoints.save(
+    course.step,
+    {'states': states, 'curves': course.curves},
+    {
+      'step': course.step,
+      'seconds': course.seconds,
+      'rehearsed': course.rehearsed,
+      'header': course.header,
+      'observed': observed,
+    },
+  )
+
+
+def _stop(course: Course, config: config_dict.ConfigDict) -> int:
+  """Where the next turn ends: logged, a checkpoint, or the last step.
+
+  Examples:
+    >>> every = {'log_every_steps': 10, 'checkpoint_every_steps': 25}
+    >>> config = config_dict.ConfigDict({'steps': 34, **every})
+    >>> course = Course(0, {}, {}, {}, {}, {})
+    >>> stops = [0]
+    >>> while stops[-1] < config.steps:
+    ...   stops.append(_stop(course._replace(step=stops[-1]), config))
+    >>> stops
+    [0, 10, 20, 25, 30, 34]
+  """
+  stops = [
+    (course.step // every + 1) * every
+    for every in (config.log_every_steps, config.checkpoint_every_steps)
+  ]
+  return min(config.steps, *stops)
+
+
+def _rotated(names: list[str], turn: int) -> list[str]:
+  """Gives each program each place in turn."""
+  place = turn % len(names)
+  return names[place:] + names[:place]

@@ -1,0 +1,165 @@
+"""What a single run logs: JSON lines and TensorBoard events."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import numpy as np
+import optax
+import tensorboardX
+from ml_collections import config_dict
+
+from experiments.core import data
+from experiments.core import engine
+from experiments.core import program as program_lib
+from experiments.core import runs
+from experiments.core import scoring
+
+
+class TrainingLog(engine.Observer):
+  """Losses, weights and scores, in `metrics.jsonl` and for TensorBoard.
+
+  A checkpoint keeps how long the file was, and a run that goes on cuts it
+  there: what was logged after the checkpoint will be logged again. Of several
+  processes the first one writes.
+  """
+
+  def __init__(
+    self,
+    config: config_dict.ConfigDict,
+    program: program_lib.Program,
+    inputs: Sequence[data.Data],
+    workdir: pathlib.Path,
+  ) -> None:
+    """Opens nothing yet.
+
+    Args:
+      config: of the run.
+      program: of it.
+      inputs: its data, for evaluation.
+      workdir: the run's directory.
+    """
+    self._config = config
+    self._program, self._inputs = program, inputs
+    self._workdir = workdir
+    self._path = workdir / 'metrics.jsonl'
+    self._is_writer = jax.process_index() == 0
+    self._file: Any = None
+    self._events: Any = None
+    self._scores: dict[str, float] = {}
+
+  def begin(self, header: Mapping[str, Any]) -> None:
+    """Begins a new file with a header."""
+    if self._is_writer:
+      runs.write_lines(self._path, [header])
+      self._open(0)
+
+  def resume(self, kept: Any, step: int) -> None:
+    """Cuts the file where it was when the checkpoint was made.
+
+    Raises:
+      ValueError: if it has become shorter since.
+    """
+    self._scores = kept['scores']
+    if not self._is_writer:
+      return
+    found = self._path.stat().st_size if self._path.exists() else 0
+    if found < kept['length']:
+      raise ValueError(
+        f'{self._path} has {found} bytes, and had {kept["length"]} when the'
+        ' last checkpoint was made: rows are lost. Put the file back, or remove'
+        f' {self._workdir} to start anew.'
+      )
+    os.truncate(self._path, kept['length'])
+    self._open(step)
+
+  def turn(self, step: int, name: str, metrics: engine.Metrics) -> str:
+    """Logs the last step, if its turn to be logged has come."""
+    del name
+    last = jax.tree.map(lambda leaf: float(leaf[-1, 0]), dict(metrics))
+    config = self._config
+    if step % config.log_every_steps == 0 or step == config.steps:
+      self._add({'step': step, 'split': 'train', **last})
+    return ' '.join(
+      f'{name} {last["losses"][name]:.2f}*{last["weights"][name]:.2f}'
+      for name in ('fused', *sorted(config.model.encoders))
+    )
+
+  def checkpoint(
+    self, step: int, states: Mapping[str, engine.State]
+  ) -> dict[str, Any]:
+    """Evaluates; after the last step thoroughly, and on the test split.
+
+    Raises:
+      FloatingPointError: if non-finite updates were applied to the state.
+    """
+    (state,) = states.values()
+    _check_finite(state, self._config.max_skipped_steps)
+    is_last = step == self._config.steps
+    for split in ('validation', 'test') if is_last else ('validation',):
+      scores = scoring.score(
+        self._program,
+        state,
+        self._inputs,
+        split,
+        self._config,
+        thorough=is_last,
+      )
+      self._scores = {name: float(value[0]) for name, value in scores.items()}
+      self._add({'step': step, 'split': split, **self._scores})
+    length = 0
+    if self._is_writer:
+      os.fsync(self._file.fileno())
+      self._events.flush()
+      length = self._path.stat().st_size
+    return {'length': length, 'scores': self._scores}
+
+  def last_scores(self) -> dict[str, float]:
+    """The scores of the last evaluation: on test, when training has ended."""
+    return dict(self._scores)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._file is not None:
+      self._file.close()
+      self._events.close()
+
+  def _open(self, step: int) -> None:
+    self._file = self._path.open('a')
+    self._events = tensorboardX.SummaryWriter(
+      str(self._workdir / 'tensorboard'), purge_step=step + 1
+    )
+
+  def _add(self, row: Mapping[str, Any]) -> None:
+    if self._is_writer:
+      self._file.write(json.dumps(row) + '\n')
+      self._file.flush()
+      for name, value in _scalars(row):
+        self._events.add_scalar(name, value, row['step'])
+
+
+def _check_finite(state: Any, max_skipped_steps: int) -> None:
+  """Refuses to save what non-finite updates were applied to."""
+  skipped = int(np.asarray(optax.tree.get(state.opt_state, 'notfinite_count')))
+  if skipped > max_skipped_steps:
+    raise FloatingPointError(
+      f'The last {skipped} steps up to step {int(state.step)} had non-finite'
+      f' losses or gradients; expected at most {max_skipped_steps} in a row'
+      ' (config.max_skipped_steps). The last checkpoint is from before them:'
+      ' lower the learning rate, or look at the data.'
+    )
+
+
+def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+  """TensorBoard's names and values of a row of metrics."""
+  for name, value in row.items():
+    if isinstance(value, Mapping):
+      for key, number in value.items():
+        yield f'{row["split"]}/{name}/{key}', number
+    elif name not in ('step', 'split'):
+      yield f'{row["split"]}/{name}', value

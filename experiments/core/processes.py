@@ -1,0 +1,121 @@
+"""Several processes that train one model together."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import jax
+from absl import flags
+from jax.experimental import multihost_utils
+
+# Seconds after which a process that is not heard of has failed, and after which
+# one that has ended no longer waits for the others to end. Well below a minute,
+# which is how long others may hang; a process that computes is heard of.
+_HEARTBEAT, _SHUTDOWN = 30, 30
+# Seconds in which all processes must have started.
+_START = 40
+
+
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  "Address and port of process 0, of several; 'auto' where JAX finds the"
+  ' processes by itself, as under Slurm.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes run together.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this one is, from 0.'
+)
+
+
+def of_flags() -> tuple[str | None, int | None, int | None]:
+  """The arguments of `connected` that the command line gives."""
+  return _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+  """Lets the other processes wait until the first has done the same.
+
+  For what it leaves on a disk that they share: a prepared data set.
+  """
+  if jax.process_index() > 0:
+    multihost_utils.sync_global_devices('first process first')
+  yield
+  if jax.process_index() == 0 and jax.process_count() > 1:
+    multihost_utils.sync_global_devices('first process first')
+
+
+@contextlib.contextmanager
+def connected(
+  coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Iterator[None]:
+  """Connects this process with the others of a run, if there are others.
+
+  Where one fails all others end, too: at once if they wait for its numbers, or
+  when it has not been heard of for half a minute.
+
+  Args:
+    coordinator: address and port of process 0, the same for all; 'auto' where
+      JAX finds the processes by itself (Slurm, Open MPI, TPU pods); None if
+      there is this one alone.
+    num_processes: how many there are; None with 'auto'.
+    process_id: which one this is, from 0; None with 'auto'.
+
+  Yields:
+    Nothing.
+
+  Raises:
+    ValueError: if some of the arguments are missing.
+  """
+  numbers = (num_processes, process_id)
+  if coordinator is None and numbers == (None, None):
+    yield
+    return
+  if coordinator is None or (coordinator != 'auto' and None in numbers):
+    raise ValueError(
+      f'Given --coordinator={coordinator}, --num_processes={num_processes} and'
+      f' --process_id={process_id}; expected all three, or --coordinator=auto'
+      ' alone, or none of them for a single process.'
+    )
+  print(
+    'Waiting for all processes to connect with the first'
+    f' ({coordinator}), {_START} seconds at most.',
+    file=sys.stderr,
+    flush=True,
+  )
+  jax.distributed.initialize(
+    None if coordinator == 'auto' else coordinator,
+    num_processes,
+    process_id,
+    # On the address that was given alone, not on all that the machine has.
+    coordinator_bind_address=None if coordinator == 'auto' else coordinator,
+    initialization_timeout=_START,
+    heartbeat_timeout_seconds=_HEARTBEAT,
+    shutdown_timeout_seconds=_SHUTDOWN,
+  )
+  try:
+    yield
+  except Exception as error:
+    message = (
+      f'Process {jax.process_index()} of {jax.process_count()} stops with'
+      f' {type(error).__name__}: {error}'
+    )
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      message += (
+        '\nIf that is a broken connection, another process has failed, and its'
+        ' own output says why.'
+      )
+    print(
+      f'{message}\nGiven again for all processes, the same commands go on from'
+      ' the last checkpoint.',
+      file=sys.stderr,
+      flush=True,
+    )
+    # Not by the interpreter's exit, which waits for the others to end, while
+    # they wait for this one.
+    os._exit(1)
+  jax.distributed.shutdown()

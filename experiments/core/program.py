@@ -1,0 +1,135 @@
+"""Programs: runs that train together, behind one interface.
+
+`alone` makes that of one run, on the devices of its placement;
+`together.together` makes that of many. The engine cannot tell them apart.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments.core import data
+from experiments.core import placement as placement_lib
+from experiments.core import rehearsals
+from experiments.core import training
+from experiments.evaluation import evaluate
+
+# Batches of more bytes are not gathered for a loop inside a program.
+_MOST_BYTES = 1 << 28
+
+Values = Mapping[str, Any]  # dotted key of the configuration -> value
+State = Any
+
+
+class Program(NamedTuple):
+  """Some runs, which train together."""
+
+  num_runs: int
+  init: Callable[[Any], State]  # batch of all runs -> state
+  # batches of each seed at one step -> batch of all runs
+  join: Callable[[Sequence[Any]], Any]
+  # for each step batches of each seed -> what `advance` takes
+  feed: Callable[[Iterable[Sequence[Any]]], Any]
+  # (state, feed) -> state, metrics [steps, runs], seconds without compiling
+  advance: Callable[[State, Any], tuple[State, dict[str, Any], float]]
+  rehearsals: rehearsals.Rehearsals
+  predict: evaluate.Predict  # (state, batch, condition, index) -> outputs
+  # (data of each seed, split) -> batches for `predict`
+  evaluation: Callable[[Sequence[data.Data], str], Iterable[Any]]
+  # shapes of what is saved, for a batch of all runs
+  shapes: Callable[[Any], Any]
+  save: Callable[[State], Any]  # state -> arrays
+  restore: Callable[[Any, Any], State]  # (arrays, batch of all runs) -> state
+  # of `TrainState`, or an array of it, the runs [runs, ...] that are wanted
+  runs_of: Callable[[Any], Any]
+  # programs of one layout share what they are fed; None: nothing is shared
+  layout: Any
+
+
+def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
+  """The program of a single run, on one device or many.
+
+  Args:
+    config: of the run; `config.parallel` says how it lies on the devices.
+    steps_per_epoch: steps in which the training rows are seen once.
+
+  Returns:
+    The program. A state is a `TrainState`; batches are read as they are used.
+
+  Raises:
+    ValueError: if the devices or the method do not go with `config.parallel`.
+  """
+  placement = placement_lib.make(config.parallel)
+  placement_lib.check_batch_size(placement, config.data.batch_size)
+  experiment = training.make(config, steps_per_epoch, placement)
+  if experiment.rehearsal is not None and jax.process_count() > 1:
+    raise ValueError(
+      f'The method {config.method.name!r} rehearses between steps, which it'
+      f' does in one process, and there are {jax.process_count()}.'
+    )
+  key = jax.random.key(config.seed)
+  predict = placement.predict(make_predict(config, experiment))
+  rehearsing = rehearsals.Rehearsals(
+    experiment,
+    lambda batches: placement.whole_batch(batches[0]),
+    placement.put,
+  )
+  compiled: list[Callable[..., Any]] = []
+
+  def advance(state: State, batches: Iterable[Any]) -> Any:
+    if not compiled:
+      compiled.append(
+        placement.step(experiment.train_step, state, config.donate_state)
+      )
+    state, metrics, seconds = one_by_one(compiled[0], state, batches)
+    return state, jax.tree.map(lambda leaf: leaf[:, None], metrics), seconds
+
+  return Program(
+    num_runs=1,
+    init=lambda batch: placement.init(experiment.init, key, batch),
+    join=lambda batches: placement.batch(batches[0]),
+    feed=lambda steps: (placement.batch(batches[0]) for batches in steps),
+    advance=advance,
+    rehearsals=rehearsing,
+    predict=lambda state, *others: predict(state.variables, *others),
+    evaluation=lambda inputs, split: inputs[0].evaluation(split),
+    shapes=lambda batch: placement.shapes(experiment.init, key, batch),
+    save=lambda state: state,
+    restore=lambda saved, _: saved,
+    runs_of=lambda tree: jax.tree.map(lambda leaf: leaf[None], tree),
+    layout=None,
+  )
+
+
+def stack(trees: Sequence[Any]) -> Any:
+  """Stacks NumPy batches along a new leading axis."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def one_by_one(
+  step: Callable[..., Any], state: State, batches: Iterable[Any]
+) -> tuple[State, dict[str, Any], float]:
+  """Takes steps from the host; gives metrics [steps, ...], and seconds."""
+  metrics = []
+  began = time.perf_counter()
+  for batch in batches:
+    state, new = step(state, batch)
+    metrics.append(new)
+  jax.block_until_ready((state, metrics))
+  seconds = time.perf_counter() - began
+  return state, stack(jax.device_get(metrics)), seconds
+
+
+def make_predict(
+  config: config_dict.ConfigDict, experiment: training.Experiment
+) -> evaluate.Predict:
+  """The pure function that evaluates a configuration's model."""
+  return evaluate.make_predict(
+    experiment.model,
+    config.evaluation.noise_scale.to_dict(),
+    data.finish(config),
+  )
