@@ -96,9 +96,7 @@ def run(views: str, num_devices: int) -> None:
   jax.config.update('jax_num_cpu_devices', num_devices)
   with tempfile.TemporaryDirectory() as directory:
     small = handwritten.get_config(f'{views},smoke')
-    sweep.sweep(
-      variants.with_flags(small, _GRID, []), pathlib.Path(directory)
-    )
+    sweep.sweep(variants.with_flags(small, _GRID, []), pathlib.Path(directory))
   config = handwritten.get_config(views)
   config.num_seeds = 4
   speed = compare_speed(variants.with_flags(config, _GRID, []))

@@ -14,6 +14,7 @@ from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import runs
 from experiments.core import training
+from experiments.core import variants
 from experiments.methods import recipes
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -41,13 +42,11 @@ def test_runners_contain_no_name_of_a_method():
 def test_no_grid_has_more_than_four_candidates():
   config = smoke()
   for name in config.recipes:
-    candidates = configuration.candidates(config, name)
-    assert 1 <= len(candidates) <= 4, name
-    for values in candidates:
-      changed = configuration.with_values(
-        configuration.with_recipe(config, name), values
-      )
-      for path, value in values.items():
+    found = variants.of_recipe(config, name)
+    assert 1 <= len(found) <= 4, name
+    for variant in found:
+      changed = variant.of(configuration.with_recipe(config, name))
+      for path, value in variant.values.items():
         one = changed
         for key in path.split('.'):
           one = one[key]
