@@ -9,7 +9,7 @@ import importlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,74 +77,60 @@ def measure(
   made, keep = data_lib.make_views(config)
   transform = views.TrainingViews(made, keep)
   size = settings.batch_size
-  batches_a_round = max(items // size, 1)
-  number = batches_a_round * size
+  batches = max(items // size, 1)
   order = itertools.cycle(range(len(source)))
   elements = itertools.cycle([source[i] for i in range(min(len(source), 64))])
   random = np.random.default_rng(0)
   open_loader = functools.partial(
     loader.loader, source, batch_size=size, seed=0, transforms=(transform,)
   )
-  in_process = open_loader()
-
-  def repeatedly(make: Callable[[], Any]) -> Callable[[], None]:
-    def run() -> None:
-      for _ in range(number):
-        make()
-
-    return run
 
   def one_view(view: views.View) -> Any:
     return view(next(elements), random)
 
-  stages: dict[str, Callable[[], None]] = {
-    'read': repeatedly(lambda: source[next(order)])
+  def one_item() -> Any:
+    return transform.random_map(source[next(order)], random)
+
+  def stacked() -> Any:
+    items = [one_item() for _ in range(size)]
+    return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+  in_process = open_loader()
+  # Name -> what is called, and how often.
+  stages: dict[str, tuple[Callable[[], Any], int]] = {
+    'read': (lambda: source[next(order)], batches * size),
+    **{
+      name: (functools.partial(one_view, view), batches * size)
+      for name, view in made.items()
+    },
+    'bare loop': (one_item, batches * size),
+    'bare loop, stacked': (stacked, batches),
+    'loader': (lambda: next(in_process), batches),
   }
-  for name, view in made.items():
-    stages[name] = repeatedly(functools.partial(one_view, view))
-  stages['bare loop'] = repeatedly(
-    lambda: transform.random_map(source[next(order)], random)
-  )
-
-  def stacked() -> None:
-    for _ in range(batches_a_round):
-      items = [
-        transform.random_map(source[next(order)], random) for _ in range(size)
-      ]
-      for name in items[0]:
-        np.stack([item[name] for item in items])
-
-  stages['bare loop, stacked'] = stacked
   taken: dict[str, list[float]] = {}
   for turn in tqdm.trange(rounds + 1, desc='rounds', leave=False):
-    seconds = {name: _seconds(run) for name, run in stages.items()}
-    seconds['loader'] = _seconds(
-      functools.partial(_take, in_process, batches_a_round)
-    )
+    seconds = {name: _seconds(*stage) for name, stage in stages.items()}
     if num_workers:
       # Its own, since workers that are ahead disturb the other stages.
       ahead = open_loader(num_workers=num_workers)
       # Until what they made while they started is used up.
-      _take(ahead, 3 * num_workers)
+      for _ in range(3 * num_workers):
+        next(ahead)
       seconds[f'loader, {num_workers} workers'] = _seconds(
-        functools.partial(_take, ahead, batches_a_round)
+        functools.partial(next, ahead), batches
       )
       ahead.close()
     if turn > 0:
       for name, value in seconds.items():
-        taken.setdefault(name, []).append(number / value)
+        taken.setdefault(name, []).append(batches * size / value)
   in_process.close()
   return {name: np.array(rates) for name, rates in taken.items()}
 
 
-def _take(iterator: Iterator[Any], number: int) -> None:
-  for _ in range(number):
-    next(iterator)
-
-
-def _seconds(run: Callable[[], None]) -> float:
+def _seconds(call: Callable[[], Any], number: int) -> float:
   began = time.perf_counter()
-  run()
+  for _ in range(number):
+    call()
   return time.perf_counter() - began
 
 
