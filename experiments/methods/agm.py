@@ -55,10 +55,16 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
     del phase
     outputs = common.forward(plain.model, state, batch, key)
     targets = batch[task.target]
+    zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
+    absent: Any = task.model.apply(state.variables, zeros, method='features')
     _, parts = nn.shapley_outputs(
       lambda features: task.model.fuse(state.variables, features, train=True),
       outputs.features,
-      _absent(task, state, batch),
+      jax.tree.map(
+        lambda value, like: jnp.broadcast_to(value, like.shape),
+        dict(absent),
+        outputs.features,
+      ),
     )
     scores = jax.lax.stop_gradient(
       jnp.stack([_surprise(parts[name], targets) for name in task.modalities])
@@ -127,15 +133,3 @@ def _surprise(logits: jax.Array, targets: jax.Array) -> jax.Array:
     jax.nn.softmax(logits), jnp.asarray(targets)[:, None], axis=1
   )
   return jnp.mean(-jnp.log(jnp.maximum(own, _LEAST_PROBABILITY)))
-
-
-def _absent(
-  task: base.Task, state: base.TrainState, batch: base.Batch
-) -> dict[str, jax.Array]:
-  """Features of zero inputs, [batch, d_m]."""
-  zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
-  features: Any = task.model.apply(state.variables, zeros, method='features')
-  return {
-    name: jnp.broadcast_to(value, (batch[name].shape[0], *value.shape[1:]))
-    for name, value in features.items()
-  }

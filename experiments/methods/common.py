@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import mimo_jax
@@ -125,33 +124,6 @@ def forward(
   logits, updated = outputs
   features = updated.pop('intermediates')['features']
   return Outputs(logits, features, updated)
-
-
-def masked_losses(
-  task: base.Task, logits: Mapping[str, jax.Array], batch: base.Batch
-) -> tuple[base.Losses, jax.Array]:
-  """Sums of the losses over the rows of an evaluation batch that are real.
-
-  Args:
-    task: whose losses.
-    logits: output -> [batch, C].
-    batch: with the targets, and `mask` [batch] where some rows only fill it up.
-
-  Returns:
-    Output -> sum over rows, []; and the number of rows, [].
-  """
-  targets = jnp.asarray(batch[task.target])
-  mask = jnp.asarray(batch.get('mask', jnp.ones(targets.shape[:1], bool)))
-
-  def of_row(logits: Mapping[str, jax.Array], target: jax.Array) -> base.Losses:
-    rows = {name: value[None] for name, value in logits.items()}
-    return task.losses_of(rows, target[None])
-
-  losses = jax.vmap(of_row)(dict(logits), targets)
-  sums = {
-    name: jnp.sum(jnp.where(mask, value, 0)) for name, value in losses.items()
-  }
-  return sums, jnp.sum(mask)
 
 
 def check_classes(task: base.Task, method: str) -> None:

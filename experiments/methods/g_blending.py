@@ -124,17 +124,22 @@ def make(
     fused = logits_of(scratch.fused, batch)['fused']
     return logits_of(scratch.apart, batch) | {'fused': fused}
 
+  def of_row(logits: dict[str, jax.Array], target: jax.Array) -> base.Losses:
+    row = {name: value[None] for name, value in logits.items()}
+    return task.losses_of(row, target[None])
+
   def measure(row: int, logits: Callable[..., Any]) -> Callable[..., _Scratch]:
     def step(
       state: base.TrainState, scratch: _Scratch, batch: base.Batch
     ) -> _Scratch:
-      sums, rows = common.masked_losses(
-        task, logits(state, scratch, batch), batch
-      )
-      values = jnp.stack([sums[name] for name in objectives])
+      targets = jnp.asarray(batch[task.target])
+      mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
+      losses = jax.vmap(of_row)(logits(state, scratch, batch), targets)
+      values = jnp.stack([losses[name] for name in objectives])  # [K, batch]
+      total = jnp.sum(jnp.where(mask[None], values, 0), axis=1)
       return scratch._replace(
-        sums=scratch.sums.at[row].add(values),
-        rows=scratch.rows.at[row].add(rows),
+        sums=scratch.sums.at[row].add(total),
+        rows=scratch.rows.at[row].add(jnp.sum(mask)),
       )
 
     return step

@@ -1,6 +1,6 @@
 """Alternating uni-modal adaptation (MLA)."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -111,7 +111,9 @@ def make(task: base.Task) -> base.Method:
         _FUSION: task.optimizer(len(modalities)),
         **{
           name: optax.conditionally_mask(
-            task.optimizer(1), _in_phase(i), forward_extra_args=True
+            task.optimizer(1),
+            functools.partial(_is_turn, i),
+            forward_extra_args=True,
           )
           for i, name in enumerate(modalities)
         },
@@ -123,14 +125,10 @@ def make(task: base.Task) -> base.Method:
   )
 
 
-def _in_phase(number: int) -> Callable[..., Any]:
-  """Whether it is a modality's turn."""
-
-  def is_due(step: jax.Array, *, phase: int, **extra_args: Any) -> bool:
-    del step, extra_args
-    return phase == number
-
-  return is_due
+def _is_turn(number: int, step: Any, *, phase: int, **extra_args: Any) -> bool:
+  """Whether it is a modality's phase."""
+  del step, extra_args
+  return phase == number
 
 
 def _parts(params: Any) -> Any:
