@@ -18,6 +18,19 @@ joint training that also keeps the fused output from being sure.
   ...     return {'sureness': strength * jax.numpy.mean(terms)}
   ...   return common.joint(task, sureness, names=('sureness',))
 
+The runner makes the task of a configuration, and the method of the task:
+
+  >>> task = base.Task(
+  ...   model=nn.LateFusion({'a': nn.MLP((4,)), 'v': nn.MLP((4,))}, 3),
+  ...   losses_of=nn.cross_entropy_losses,
+  ...   target='label',
+  ...   weighting=mimo_jax.weightings.sum(),
+  ...   optimizer=lambda updates_per_step: optax.sgd(0.1),
+  ...   steps_per_epoch=10,
+  ... )
+  >>> make(task, strength=0.01).objectives
+  ('fused', 'a', 'v', 'sureness')
+
 A method may also remember something between steps (its memory), hand the
 transformation more than losses, update in several phases on one batch, and
 rehearse on the batches to come before training goes on. Those that need none of
