@@ -18,17 +18,17 @@ from experiments.reporting import tables
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = (
-  '#000000',
-  '#E69F00',
-  '#56B4E9',
-  '#009E73',
-  '#D55E00',
-  '#CC79A7',
-  '#0072B2',
-  '#F0E442',
+  *('#000000', '#E69F00', '#56B4E9', '#009E73'),
+  *('#D55E00', '#CC79A7', '#0072B2', '#F0E442'),
 )
 _MARKERS = ('o', 's', '^', 'D')  # the next one when colours are used up
 _COLUMNS = 5  # of recipes side by side
+_FRAME: dict[str, Any] = {
+  'fill': False,
+  'edgecolor': _COLOURS[4],
+  'linewidth': 2.5,
+  'clip_on': False,
+}
 # Any: Matplotlib types its parameters one by one.
 _STYLE: dict[Any, Any] = {
   'font.size': 9,
@@ -229,17 +229,8 @@ def heat_map(
           color='black' if is_bright else 'white',
           fontweight='bold' if place == marked else 'normal',
         )
-      axes.add_patch(
-        patches.Rectangle(
-          (marked[1] - 0.5, marked[0] - 0.5),
-          1,
-          1,
-          fill=False,
-          edgecolor=_COLOURS[4],
-          linewidth=2.5,
-          clip_on=False,
-        )
-      )
+      corner = (marked[1] - 0.5, marked[0] - 0.5)
+      axes.add_patch(patches.Rectangle(corner, 1, 1, **_FRAME))
       axes.spines[:].set_visible(False)
       axes.set_xticks(range(len(columns[1])), columns[1])
       axes.set_yticks(range(len(rows[1])), rows[1])

@@ -11,8 +11,6 @@ from sklearn import metrics as sklearn_metrics
 from experiments.evaluation import evaluate
 from mimo_jax import nn
 
-# Predictions under a condition.
-
 
 class Echo:
   """A model whose outputs are the inputs that it was given."""
@@ -73,9 +71,7 @@ def test_noise_is_scaled_a_modality_and_spares_padding():
 
 def test_absent_modalities_are_zeros_and_keep_their_lengths():
   batch = sequence_batch(np.random.default_rng(1))
-  predict = evaluate.make_predict(
-    Echo('still', 'series'), {'still': 1.0, 'series': 1.0}
-  )
+  predict = evaluate.make_predict(Echo('still', 'series'), SCALE)
   # In sorted order: the series is absent.
   seen = predict(None, batch, condition([False, True], 0.0), 0)
   np.testing.assert_array_equal(seen['series'], np.zeros((6, 5, 3)))
@@ -132,9 +128,6 @@ def test_a_modality_without_scale_or_input_is_named():
   predict = evaluate.make_predict(Echo('a', 'b'), {'a': 1.0, 'b': 1.0})
   with pytest.raises(ValueError, match=r"lacks \['b'\]; it has \['a'\]"):
     predict(None, {'a': jnp.ones((2, 3))}, condition([True, True], 0.0), 0)
-
-
-# The protocol.
 
 
 class MeanOverTime(linen.Module):
@@ -198,22 +191,18 @@ def expected_scores(params, batches):
     return np.mean(np.argmax(outputs(*arguments, **changes), 1) == labels)
 
   scores = {f'accuracy/{m}': accuracy(m) for m in ('fused', 'series', 'still')}
-  scores |= {
-    f'macro_f1/{m}': sklearn_metrics.f1_score(
-      labels,
-      np.argmax(outputs(m), 1),
+  for m in ('fused', 'series', 'still'):
+    scores[f'macro_f1/{m}'] = sklearn_metrics.f1_score(
+      labels, np.argmax(outputs(m), 1), average='macro', zero_division=0,
       labels=range(3),
-      average='macro',
-      zero_division=0,
-    )
-    for m in ('fused', 'series', 'still')
-  }
+    )  # fmt: skip
   nothing, everything = accuracy('fused', ()), accuracy('fused')
   series = accuracy('fused', ('series',))
   still = accuracy('fused', ('still',))
   phi_series = ((series - nothing) + (everything - still)) / 2
   phi_still = ((still - nothing) + (everything - series)) / 2
   half, two = accuracy('fused', level=0.5), accuracy('fused', level=2.0)
+  area = 0.5 * (everything + half) / 2 + 1.5 * (half + two) / 2
   own_gap = scores['accuracy/series'] - scores['accuracy/still']
   return scores | {
     'missing/series': still,
@@ -224,10 +213,7 @@ def expected_scores(params, batches):
     'shapley/still': phi_still,
     'noise/0.5': half,
     'noise/2': two,
-    'relative_robustness': (
-      0.5 * (everything + half) / 2 + 1.5 * (half + two) / 2
-    )
-    / 2,
+    'relative_robustness': area / 2,
     'imbalance/accuracy': abs(own_gap),
     'imbalance/shapley': abs(phi_series - phi_still),
   }
@@ -320,11 +306,8 @@ def test_one_compilation_serves_all_conditions_each_run_once():
   }
 
 
-class Sum:
-  """A regression whose outputs are its inputs, and their sum."""
-
-  def __init__(self, *names):
-    self.encoders = names
+class Sum(Echo):
+  """A regression whose fused output is the sum of the others."""
 
   def apply(self, variables, inputs):
     del variables
@@ -352,13 +335,8 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'mean_absolute_error/a': 1.0,  # errors 1, 1
     'mean_absolute_error/b': 1.0,  # 1, 1
     'mean_absolute_error/fused': 0.5,  # 0, 1
-    'binary_accuracy/a': 1.0,
-    'binary_accuracy/b': 1.0,
-    'binary_accuracy/fused': 1.0,
-    'missing/a': 1.0,
-    'missing/b': 1.0,
-    'only/a': 1.0,
-    'only/b': 1.0,
+    **{f'binary_accuracy/{name}': 1.0 for name in ('a', 'b', 'fused')},
+    **{f'{kind}/{name}': 1.0 for kind in ('missing', 'only') for name in 'ab'},
     'shapley/a': -0.5,  # with nothing 1.5: ((1 - 1.5) + (0.5 - 1)) / 2
     'shapley/b': -0.5,
     'imbalance/mean_absolute_error': 0.0,
