@@ -19,14 +19,15 @@ values of its row.
 
 import os
 import pathlib
-from typing import Any
 
 from absl import flags
 from ml_collections import config_dict
 
 from experiments.core import configuration
+from experiments.core import grouping
 from experiments.core import runs
 from experiments.core import sweeping
+from experiments.core import together
 from experiments.core import variants
 from experiments.reporting import report
 
@@ -69,13 +70,13 @@ def sweep(
       run is to be on many devices.
   """
   tried = variants.of_sweep(config)
-  sweeping.check(config, tried)
+  together.check_single(config)
+  grouping.check(config, tried)
   workdir = runs.open_workdir(workdir, config)
   path = workdir / 'results.jsonl'
   if not path.exists():
-    rows, programs = sweeping.run(config, tried, workdir, manual_dir)
-    header: dict[str, Any] = runs.header(config)
-    header |= {'kind': 'sweep', 'programs': programs}
+    rows, programs = sweeping.run_all(config, tried, workdir, manual_dir)
+    header = runs.header(config) | {'kind': 'sweep', 'programs': programs}
     runs.write_lines(path, [header, *rows])
   return report.write(workdir)
 

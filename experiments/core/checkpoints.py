@@ -31,12 +31,7 @@ class Checkpoints:
     )
 
   def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest checkpoint; None if there is none.
-
-    Args:
-      like: the arrays' structure, as of `jax.eval_shape`; where they have no
-        sharding, they come to the first device, wherever they were saved.
-    """
+    """The newest checkpoint; None if there is none."""
     step = self._manager.latest_step()
     if step is None:
       return None

@@ -22,15 +22,12 @@ class Group(NamedTuple):
 
   config: config_dict.ConfigDict  # of the first of them
   traced: tuple[str, ...]  # keys in whose values alone they differ
-  members: tuple[int, ...]  # places in the list of all variants
+  members: tuple[int, ...]  # places in the list of variants
   values: tuple[dict[str, Any], ...]  # those of the traced keys, of each member
 
 
 def groups(
-  config: config_dict.ConfigDict,
-  variants: Variants,
-  members: Iterable[int],
-  inputs: data.Data,
+  config: config_dict.ConfigDict, variants: Variants, inputs: data.Data
 ) -> list[Group]:
   """Groups variants that can be one program.
 
@@ -40,19 +37,18 @@ def groups(
 
   Args:
     config: that the variants change.
-    variants: all of them, of the same keys.
-    members: places of those to group, which have the same data.
-    inputs: their data, for the shapes of batches.
+    variants: of the same keys, which have the same data.
+    inputs: that data, for the shapes of batches.
 
   Returns:
     The groups, in the order of their first variants.
   """
-  members = list(members)
+  members = range(len(variants))
   floats = [
     key
     for key in variants[0].values
     if not key.startswith('data.')
-    and all(isinstance(variants[i].values[key], float) for i in members)
+    and all(isinstance(variant.values[key], float) for variant in variants)
   ]
   found = []
   for same in _partition(variants, members, floats):
@@ -74,7 +70,7 @@ def groups(
 def with_same_data(
   config: config_dict.ConfigDict, variants: Variants
 ) -> list[list[int]]:
-  """Places of variants, grouped by what `data.open_data` reads."""
+  """Places of variants, by what `data.open_data` reads of them."""
   found: dict[str, list[int]] = {}
   for i, variant in enumerate(variants):
     one = variant.of(config)

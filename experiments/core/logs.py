@@ -34,14 +34,7 @@ class TrainingLog(engine.Observer):
     inputs: Sequence[data.Data],
     workdir: pathlib.Path,
   ) -> None:
-    """Opens nothing yet.
-
-    Args:
-      config: of the run.
-      program: of it.
-      inputs: its data, for evaluation.
-      workdir: the run's directory.
-    """
+    """Opens nothing yet."""
     self._config = config
     self._program, self._inputs = program, inputs
     self._workdir = workdir

@@ -53,13 +53,6 @@ class Program(NamedTuple):
 def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
   """The program of a single run, on one device or many.
 
-  Args:
-    config: of the run; `config.parallel` says how it lies on the devices.
-    steps_per_epoch: steps in which the training rows are seen once.
-
-  Returns:
-    The program. A state is a `TrainState`; batches are read as they are used.
-
   Raises:
     ValueError: if the devices or the method do not go with `config.parallel`.
   """

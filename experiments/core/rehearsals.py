@@ -32,13 +32,7 @@ class Rehearsals:
     join: Callable[[Sequence[Any]], Any],
     place: Callable[[Any], Any] = lambda state: state,
   ) -> None:
-    """Makes the programs; nothing is compiled before it is needed.
-
-    Args:
-      experiment: whose rehearsals; for several runs, its functions are of all.
-      join: makes one batch of a list with that of each seed.
-      place: puts the state where the step expects it.
-    """
+    """Makes the programs; nothing is compiled before it is needed."""
     self._rehearsal = experiment.rehearsal
     self._steps_per_epoch = experiment.steps_per_epoch
     self._join, self._place = join, place

@@ -27,13 +27,6 @@ def open_workdir(
 
   Of several processes the first one makes it.
 
-  Args:
-    workdir: the directory.
-    config: of the run.
-
-  Returns:
-    The absolute path.
-
   Raises:
     ValueError: if it holds a run of another configuration, or of a version that
       wrote its files in another form.

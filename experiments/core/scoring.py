@@ -22,20 +22,7 @@ def score(
   thorough: bool,
   metrics: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
-  """Evaluates all runs of a program.
-
-  Args:
-    program: that was trained.
-    state: its state.
-    inputs: the data of each seed.
-    split: which to evaluate on.
-    config: with `model.encoders`, `evaluation` and `target`.
-    thorough: whether to run with modalities missing and noise, too.
-    metrics: which; those of `config.evaluation` by default.
-
-  Returns:
-    The scores of `evaluate.evaluate`, each [runs], variants first.
-  """
+  """Evaluates all runs of a program."""
   scores = evaluate.evaluate(
     program.predict,
     state,
@@ -57,19 +44,7 @@ def rows(
   labels: Sequence[Mapping[str, Any]],
   first_seed: int,
 ) -> list[dict[str, Any]]:
-  """The rows of `results.jsonl`: one a run, variants first.
-
-  Args:
-    program: that was trained.
-    state: its state.
-    scores: of `score`.
-    split: on which.
-    labels: `variant` and `values` of each variant.
-    first_seed: the seed of the first run of each.
-
-  Returns:
-    The rows.
-  """
+  """The rows of `results.jsonl`: one a run, variants first."""
   opt_state = program.runs_of(state).opt_state
   skipped = np.asarray(optax.tree.get(opt_state, 'total_notfinite'))
   num_seeds = program.num_runs // len(labels)

@@ -76,17 +76,7 @@ STUDIES: Mapping[str, Study] = {
 def config_of(
   setting: Setting, seeds: int, tuning_seeds: int, smoke: bool
 ) -> config_dict.ConfigDict:
-  """The configuration of one comparison.
-
-  Args:
-    setting: of a study.
-    seeds: runs of each recipe.
-    tuning_seeds: runs of each variant of a grid.
-    smoke: whether to take the configuration's `smoke`.
-
-  Returns:
-    The configuration, with all tuned recipes and MIMO tested against them.
-  """
+  """The configuration of one comparison."""
   name, _, arg = setting.config.partition(':')
   module = importlib.import_module(f'experiments.configs.{name}')
   config: config_dict.ConfigDict = module.get_config(

@@ -1,6 +1,5 @@
 """Trains and scores many variants of one configuration."""
 
-import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,60 +18,83 @@ from experiments.core import variants as variants_lib
 Rows = list[dict[str, Any]]
 
 
-def check(
-  config: config_dict.ConfigDict, variants: Sequence[variants_lib.Variant]
-) -> None:
-  """Refuses what cannot be swept, before anything is trained.
-
-  Raises:
-    ValueError: if there is such a variant, or each run is to be on many
-      devices.
-  """
-  together.check_single(config)
-  grouping.check(config, variants)
-
-
-def run(
+def run_all(
   config: config_dict.ConfigDict,
   variants: Sequence[variants_lib.Variant],
   directory: pathlib.Path,
   manual_dir: str | os.PathLike[str] | None,
 ) -> tuple[Rows, list[dict[str, Any]]]:
-  """Trains and scores all variants, program by program.
+  """Trains and scores variants of any keys, those of `data` among them.
 
   Args:
-    config: that they change, with `num_seeds`.
+    config: that they change.
     variants: of the same keys.
-    directory: whose `programs/<number>` are written, or gone on from.
+    directory: whose `programs` are written, or gone on from.
     manual_dir: the folder with the data set's downloaded files.
 
   Returns:
-    The rows of results in the order of the variants; and for each program the
-    `keys` whose values it has as arguments, and its `members`.
+    The rows on validation and test, in the order of the variants; and the
+    programs, as `run` gives them.
   """
   rows: dict[int, Rows] = {}
-  programs: list[dict[str, Any]] = []
-  for shared in grouping.with_same_data(config, variants):
-    inputs = data.open_all(variants[shared[0]].of(config), manual_dir)
-    for group in grouping.groups(config, variants, shared, inputs[0]):
-      programs.append({'keys': group.traced, 'members': group.members})
-      place = directory / 'programs' / f'{len(programs)}'
-      members = [variants[i] for i in group.members]
-      for row in _results(group, members, inputs, place):
-        member = group.members[row.pop('member')]
-        rows.setdefault(member, []).append(row)
+  programs = []
+  for members in grouping.with_same_data(config, variants):
+    some = [variants[i] for i in members]
+    inputs = data.open_all(some[0].of(config), manual_dir)
+    place = directory / 'programs' / f'{len(rows)}'
+    found, made = run(config, some, inputs, place, ('validation', 'test'))
     for one in inputs:
       one.train.close()
-  return list(itertools.chain(*(rows[i] for i in sorted(rows)))), programs
+    rows |= zip(members, found, strict=True)
+    programs += [
+      one | {'members': [members[i] for i in one['members']]} for one in made
+    ]
+  return [row for i in sorted(rows) for row in rows[i]], programs
+
+
+def run(
+  config: config_dict.ConfigDict,
+  variants: Sequence[variants_lib.Variant],
+  inputs: Sequence[data.Data],
+  directory: pathlib.Path,
+  splits: Sequence[str],
+) -> tuple[list[Rows], list[dict[str, Any]]]:
+  """Trains and scores variants that see the same data, program by program.
+
+  Args:
+    config: that they change.
+    variants: of the same keys.
+    inputs: the data of each seed, which are those from `config.seed` on.
+    directory: a folder a program is written below it, or gone on from.
+    splits: on which to score, by the primary metric.
+
+  Returns:
+    The rows of results of each variant; and for each program the `keys` whose
+    values it has as arguments, and its `members`.
+  """
+  rows: list[Rows] = [[] for _ in variants]
+  programs: list[dict[str, Any]] = []
+  groups = grouping.groups(config, variants, inputs[0])
+  for number, group in enumerate(groups, start=1):
+    programs.append({'keys': group.traced, 'members': group.members})
+    labels = [
+      {'member': i, 'variant': variants[i].label, 'values': variants[i].values}
+      for i in group.members
+    ]
+    place = directory / f'{number}'
+    for row in _results(group, labels, inputs, place, splits):
+      rows[row.pop('member')].append(row)
+  return rows, programs
 
 
 def _results(
   group: grouping.Group,
-  variants: Sequence[variants_lib.Variant],
+  labels: Sequence[dict[str, Any]],
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
+  splits: Sequence[str],
 ) -> Rows:
-  """The rows of a group, each with the place of its variant (`member`)."""
+  """The rows of a group, with the labels of its variants."""
   path = directory / 'results.jsonl'
   if path.exists():
     return runs.read_lines(path)[1:]
@@ -81,31 +103,18 @@ def _results(
   program = together.together(
     config, len(inputs), inputs[0].steps_per_epoch, group.values
   )
+  header = runs.header(config)
+  label = f'{directory.parent.name} {directory.name}: {program.num_runs} runs'
   course = engine.run(
-    {'': program},
-    inputs,
-    directory,
-    config,
-    header=runs.header(config),
-    label=f'program {directory.name}: {program.num_runs} runs',
+    {'': program}, inputs, directory, config, header=header, label=label
   )
-  labels = [
-    {'member': i, 'variant': one.label, 'values': one.values}
-    for i, one in enumerate(variants)
-  ]
+  state = course.states['']
   found: Rows = []
-  for split in ('validation', 'test'):
+  for split in splits:
     scores = scoring.score(
-      program,
-      course.states[''],
-      inputs,
-      split,
-      config,
-      metrics=config.evaluation.metrics[:1],
-      thorough=False,
-    )
-    found += scoring.rows(
-      program, course.states[''], scores, split, labels, config.seed
-    )
-  runs.write_lines(path, [runs.header(config), *found])
+      program, state, inputs, split, config,
+      metrics=config.evaluation.metrics[:1], thorough=False,
+    )  # fmt: skip
+    found += scoring.rows(program, state, scores, split, labels, config.seed)
+  runs.write_lines(path, [header, *found])
   return found

@@ -28,14 +28,6 @@ def load(
 ) -> Trained:
   """Restores the last checkpoint of a run of `experiments.train`.
 
-  Args:
-    config: of the run.
-    workdir: its directory.
-    manual_dir: the folder with the data set's downloaded files.
-
-  Returns:
-    The model, its state and the data.
-
   Raises:
     FileNotFoundError: if there is no checkpoint.
     ValueError: if `workdir` holds another run.

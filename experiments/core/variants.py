@@ -48,7 +48,7 @@ class Variant(NamedTuple):
 
     Examples:
       >>> Variant({'weighting.name': 'mimo', 'weighting.c': 0.123456}).label
-      'weighting.name=mimo, weighting.c=0.1235'
+      'weighting.name=mimo, weighting.c=0.123456'
     """
     return ', '.join(f'{k}={text(value)}' for k, value in self.values.items())
 
@@ -222,8 +222,10 @@ def with_flags(
 
 
 def text(value: Any) -> str:
-  """A value, for people."""
-  return f'{value:.4g}' if isinstance(value, float) else str(value)
+  """A value, for people; equal texts are equal values."""
+  if isinstance(value, float) and float(short := f'{value:g}') == value:
+    return short
+  return str(value)
 
 
 def _leaves(settings: Any, is_leaf: Any) -> Iterator[tuple[str, Any]]:
@@ -333,7 +335,8 @@ def _draw(
   present = _present(config, key)
   if isinstance(present, int) and not isinstance(present, bool):
     return [round(value) for value in drawn.tolist()]
-  return _fitting(config, key, drawn.tolist())
+  # Four digits, so that a draw can be given again by hand.
+  return _fitting(config, key, [float(f'{value:.4g}') for value in drawn])
 
 
 def _fitting(

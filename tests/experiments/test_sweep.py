@@ -146,7 +146,7 @@ def test_runs_share_a_program_where_they_can(arg, grid, traced, members):
   config = smoke(grid, arg=arg)
   tried = variants.of_sweep(config)
   inputs = data.open_data(config, 0)
-  groups = grouping.groups(config, tried, range(len(tried)), inputs)
+  groups = grouping.groups(config, tried, inputs)
   assert [group.members for group in groups] == members
   assert {group.traced for group in groups} == {traced}
 
@@ -170,8 +170,8 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
     patch.setattr(data, 'open_data', open_data)
     with pytest.raises(KeyboardInterrupt):
       sweep.sweep(config, killed)
-  assert (killed / 'programs/1/results.jsonl').exists()
-  assert (killed / 'programs/2/checkpoints/20').exists()
+  assert (killed / 'programs/0/1/results.jsonl').exists()
+  assert (killed / 'programs/0/2/checkpoints/20').exists()
   finals = {}
   save = checkpoints_lib.Checkpoints.save
 
@@ -188,7 +188,7 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
   )
   assert ours == theirs
   like = jax.eval_shape(lambda all_: all_, finals[30])
-  checkpoints = checkpoints_lib.Checkpoints(tmp_path / 'whole/programs/2')
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path / 'whole/programs/0/2')
   arrays, _ = checkpoints.restore({'states': {'': like}, 'curves': {}})
   checkpoints.close()
   chex.assert_trees_all_equal(finals[30], arrays['states'][''])
