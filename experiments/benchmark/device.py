@@ -56,13 +56,7 @@ def configs(
 ) -> dict[str, config_dict.ConfigDict]:
   """CREMA-D's configuration under joint training and each weighting.
 
-  Args:
-    weightings: names in `mimo_jax.weightings`.
-    dtype: what encoders compute in.
-    width: of the encoders.
-
-  Returns:
-    Name -> configuration, 'joint' first.
+  The mapping from names begins with 'joint'.
   """
   found = {}
   for name in ('joint', *weightings):
@@ -96,16 +90,7 @@ def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
 
 
 def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
-  """Markdown: bytes a second of `gramian`, by those of a plain read.
-
-  Args:
-    num_parameters: length of the gradients.
-    dtype: theirs.
-    rounds: how often each pass is timed.
-
-  Returns:
-    A row for K of 2, 3 and 7.
-  """
+  """Markdown: bytes a second of `gramian`, by those of a plain read."""
   rows = []
   for size in (2, 3, 7):
     gradients = [

@@ -34,14 +34,7 @@ class Need(NamedTuple):
 
 
 def variants(width: int) -> dict[str, config_dict.ConfigDict]:
-  """One configuration each, of MIMO on three ResNet-18; the default first.
-
-  Args:
-    width: of the ResNets.
-
-  Returns:
-    What is changed, as on the command line -> the configuration.
-  """
+  """One configuration each, of MIMO on three ResNet-18; the default first."""
   default = subroutine.make_config(width)
   default.weighting = {'name': 'mimo'}
   encoders = default.model.encoders
@@ -71,14 +64,8 @@ def measure(
 ) -> dict[str, Need]:
   """Times updates on the same rows, in turn, in one process.
 
-  Args:
-    configs: name -> configuration.
-    batch: the rows of an update. Where an update takes several steps, each is
-      given its part of them, and their times are added up.
-    rounds: how often each update is timed.
-
-  Returns:
-    Name -> what it needs.
+  Where an update takes several steps, each is given its part of the rows of
+  `batch`, and their times are added up.
   """
   programs: dict[str, Callable[[], Any]] = {}
   megabytes = {}

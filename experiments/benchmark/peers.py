@@ -92,12 +92,8 @@ def tensor(array: np.ndarray[Any, Any]) -> Any:
 def direction(name: str, jacobian: Any) -> timing.Program | None:
   """Jacobian -> direction.
 
-  Args:
-    name: of our weighting.
-    jacobian: tensor [K, P].
-
-  Returns:
-    A program; None if TorchJD has no such rule for K objectives.
+  None if TorchJD has no such rule for as many objectives as `jacobian`, a
+  tensor [K, P], has rows.
   """
   from torchjd import aggregation
 

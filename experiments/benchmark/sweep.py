@@ -47,12 +47,6 @@ def compare_speed(config: config_dict.ConfigDict) -> Speed:
 
   Half of the runs come before the sweep and half after it, so that a machine
   whose speed drifts favours neither. JAX forgets what it compiled before each.
-
-  Args:
-    config: with `sweep`, as for `sweep.sweep`.
-
-  Returns:
-    The seconds.
   """
   alone = [
     _alone(config, variant, config.seed + i)

@@ -121,17 +121,7 @@ def compare(
   repeats: int,
   seconds: float = math.inf,
 ) -> Comparison:
-  """Times ours beside theirs, and compares their directions.
-
-  Args:
-    ours: a program.
-    theirs: one that does the same, or None.
-    repeats: the number of rounds.
-    seconds: no round but the first two begins after this time.
-
-  Returns:
-    The seconds, and the difference.
-  """
+  """Times ours beside theirs, and compares their directions."""
   programs = {'ours': ours.run}
   if theirs is None:
     return Comparison(interleaved(programs, repeats, seconds)['ours'])
@@ -179,15 +169,7 @@ def table(
 
 
 def ratios(taken: Mapping[str, Times], references: Mapping[str, str]) -> str:
-  """The table of milliseconds, and of their ratios to what is named for each.
-
-  Args:
-    taken: name -> times.
-    references: name -> the name of what to divide by.
-
-  Returns:
-    Markdown.
-  """
+  """The table of milliseconds, and of ratios to the reference of each."""
   return tables.markdown(
     ['program', 'ms', 'ratio', 'to'],
     [

@@ -52,17 +52,7 @@ def write(
   directory: pathlib.Path,
   command: str,
 ) -> pathlib.Path:
-  """Writes the report of a study: `report.md`, `lines.png`.
-
-  Args:
-    study: what was compared.
-    results: of each setting.
-    directory: where the report goes.
-    command: what makes it, for the reader.
-
-  Returns:
-    The path of the report.
-  """
+  """Writes `report.md` and `lines.png` of a study, which `command` has run."""
   directory.mkdir(parents=True, exist_ok=True)
   columns = {
     setting: study.columns(setting, one) for setting, one in results.items()
