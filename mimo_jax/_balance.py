@@ -145,37 +145,31 @@ def balance(
     losses: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
-    step = _read(losses, names, params, axis_name)
-    observation = _observe(rule, step, extra_args, gramian)
-    if needs_gradients:
-      gradients = _gradients(step, updates)
-      observation = _observe_gradients(rule, observation, gradients, gramian)
-      weighed = _weigh(rule, observation, state)
-      direction = _combine(gradients, weighed.weights)
-    else:
-      weighed = _weigh(rule, observation, state)
-      direction = _pull(step, updates, weighed.weights)
-      if jax.tree.leaves(weighed.state):
-        # The rule has not seen the gradient, but a step that will be skipped
-        # must not be remembered. Without state there is nothing to read P
-        # numbers for.
-        good = weighed.good & _all_finite(direction)
-        weighed = weighed._replace(good=good)
+    given = _objectives.read(losses, names)
+    means, shares = _devices.mean_of_losses(given.losses, axis_name)
+    step = _Step(
+      rule, gramian, axis_name, names, losses, given, means, shares, params
+    )
+    observation = _observe(step, extra_args)
+    plan = _by_gradients if needs_gradients else _by_losses
+    direction, weighed = plan(step, observation, updates, state.weighting)
     return direction, _remember(state, weighed)
 
   return optax.GradientTransformationExtraArgs(init, update)
 
 
 class _Step(NamedTuple):
-  """One call of `update`: the losses, and how to average over devices."""
+  """What `balance` was made with, and the losses of one call of `update`."""
 
-  losses: base.PyTree  # as the user gave them
+  rule: base.Weighting
+  gramian: Gramian
+  axis_name: _devices.AxisName
   names: tuple[str, ...] | None
-  given: _objectives.Objectives
+  losses: base.PyTree  # as the user gave them
+  given: _objectives.Objectives  # the same in the order of objectives
   means: list[jax.Array]  # K losses, averaged over the devices
   shares: list[float]  # of one device in each mean
   params: base.PyTree | None
-  axis_name: _devices.AxisName
 
 
 class _Weighed(NamedTuple):
@@ -184,18 +178,6 @@ class _Weighed(NamedTuple):
   weights: base.PyTree  # NaN unless all that was seen is finite
   state: base.PyTree  # of the rule
   good: jax.Array  # [] bool, whether all is finite
-
-
-def _read(
-  losses: base.PyTree | None,
-  names: tuple[str, ...] | None,
-  params: base.PyTree | None,
-  axis_name: _devices.AxisName,
-) -> _Step:
-  """Puts the losses into the order of the objectives, and averages them."""
-  given = _objectives.read(losses, names)
-  means, shares = _devices.mean_of_losses(given.losses, axis_name)
-  return _Step(losses, names, given, means, shares, params, axis_name)
 
 
 def _gradients(step: _Step, updates: Updates) -> list[base.PyTree]:
@@ -214,15 +196,10 @@ def _gradients(step: _Step, updates: Updates) -> list[base.PyTree]:
   return _devices.sum_of_gradients(gradients, step.axis_name)
 
 
-def _observe(
-  rule: base.Weighting,
-  step: _Step,
-  extra_args: dict[str, Any],
-  gramian: Gramian,
-) -> base.Observation:
+def _observe(step: _Step, extra_args: dict[str, Any]) -> base.Observation:
   """What the rule sees before there are gradients of this batch."""
   observation = base.Observation(losses=_as_vector(step.means))
-  if 'losses_after' in rule.extra_args:
+  if 'losses_after' in step.rule.extra_args:
     after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
     if len(after.losses) != len(step.means):
       raise ValueError(
@@ -231,7 +208,7 @@ def _observe(
       )
     means, _ = _devices.mean_of_losses(after.losses, step.axis_name)
     observation = observation._replace(losses_after=_as_vector(means))
-  if 'independent_updates' in rule.extra_args:
+  if 'independent_updates' in step.rule.extra_args:
     pair = _extra(extra_args, 'independent_updates')
     if not isinstance(pair, tuple | list) or len(pair) != 2:
       raise ValueError(
@@ -239,32 +216,29 @@ def _observe(
         ' pullbacks or Jacobians, from two independent batches.'
       )
     first, second = (_gradients(step, each) for each in pair)
-    products = gramian([*first, *second], range(2 * len(first)))
+    products = step.gramian([*first, *second], range(2 * len(first)))
     cross = products[: len(first), len(first) :]
     observation = observation._replace(cross_gramian=cross)
   return observation
 
 
 def _observe_gradients(
-  rule: base.Weighting,
-  observation: base.Observation,
-  gradients: list[base.PyTree],
-  gramian: Gramian,
+  step: _Step, observation: base.Observation, gradients: list[base.PyTree]
 ) -> base.Observation:
   """Adds what the rule sees of the gradients."""
-  products = gramian(gradients, range(len(gradients)))
+  products = step.gramian(gradients, range(len(gradients)))
   observation = observation._replace(gramian=products)
-  if 'jacobian' not in base.names_of(rule.needs):
+  if 'jacobian' not in base.names_of(step.rule.needs):
     return observation
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
   return observation._replace(jacobian=stacked)
 
 
 def _weigh(
-  rule: base.Weighting, observation: base.Observation, state: BalanceState
+  step: _Step, observation: base.Observation, state: base.PyTree
 ) -> _Weighed:
   """Lets the rule decide."""
-  weights, rule_state = rule.update(observation, state.weighting)
+  weights, rule_state = step.rule.update(observation, state)
   good = _all_finite((observation._replace(jacobian=None), weights))
   weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
   return _Weighed(weights, rule_state, good)
@@ -298,6 +272,35 @@ def _pull(step: _Step, updates: Updates, weights: jax.Array) -> base.PyTree:
     _devices.check_not_summed(gradients, given.losses, step.axis_name)
     direction = _combine(gradients, jnp.stack(local))
   return _devices.sum_of_gradients(direction, step.axis_name)
+
+
+def _by_losses(
+  step: _Step,
+  observation: base.Observation,
+  updates: Updates,
+  state: base.PyTree,
+) -> tuple[base.PyTree, _Weighed]:
+  """The plan for rules that see no gradients: one backward pass."""
+  weighed = _weigh(step, observation, state)
+  direction = _pull(step, updates, weighed.weights)
+  if jax.tree.leaves(weighed.state):
+    # The rule has not seen the gradient, but a step that will be skipped must
+    # not be remembered. Without state there is nothing to read P numbers for.
+    weighed = weighed._replace(good=weighed.good & _all_finite(direction))
+  return direction, weighed
+
+
+def _by_gradients(
+  step: _Step,
+  observation: base.Observation,
+  updates: Updates,
+  state: base.PyTree,
+) -> tuple[base.PyTree, _Weighed]:
+  """The plan for the others: K backward passes."""
+  gradients = _gradients(step, updates)
+  observation = _observe_gradients(step, observation, gradients)
+  weighed = _weigh(step, observation, state)
+  return _combine(gradients, weighed.weights), weighed
 
 
 def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
