@@ -180,13 +180,21 @@ def test_jit_is_eager(rule):
       assert_same_direction(rows, updated(rule, rows)[0], eager)
 
 
-@pytest.mark.slow
-def test_weights_have_the_precision_of_the_losses(rule):
+def test_weights_have_the_type_of_the_losses_and_the_state_keeps_its_own(rule):
+  """So that `lax.scan` over steps takes them, in mixed precision, too."""
   rows = jacobians.SAMPLES['conflicting']
+  state = properties.init(rule, rows)
   with jax.enable_x64(True):
-    weights, _ = updated(rule, rows)
-    types = {leaf.dtype for leaf in jax.tree.leaves(weights)}
-    assert types == {jnp.dtype('float64')}
+    before = jax.eval_shape(lambda: state)
+    for dtype in (jnp.float32, jnp.float64):
+      observation = jax.tree.map(
+        lambda leaf, dtype=dtype: jnp.asarray(leaf, dtype),
+        jacobians.observe(rows),
+      )
+      weights, after = jax.eval_shape(rule.update, observation, state)
+      assert after == before
+      types = {leaf.dtype for leaf in jax.tree.leaves(weights)}
+      assert types == {jnp.dtype(dtype)}
 
 
 def test_one_objective_has_a_non_negative_multiple_of_its_gradient(rule):
