@@ -1,40 +1,87 @@
-"""Checkpoints of a run."""
+"""Checkpoints of a run: whole and as they were saved, or not believed."""
 
+import hashlib
+import json
+import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from jax import lax
+
+_KEPT = 2
 
 
 class Checkpoints:
-  """Checkpoints of arrays and of JSON, kept by Orbax; the last two stay."""
+  """Checkpoints of arrays and of JSON, kept by Orbax; the last two stay.
+
+  Each has digests of what is in it. One that is damaged is named and set aside,
+  and the one before is taken.
+  """
 
   def __init__(self, workdir: pathlib.Path) -> None:
+    """Opens the directory, and ends a deletion that was interrupted."""
+    self._directory = workdir / 'checkpoints'
+    if jax.process_index() == 0:
+      for step in sorted(_steps(self._directory))[:-_KEPT]:
+        shutil.rmtree(self._directory / f'{step}')
     self._manager = ocp.CheckpointManager(
-      workdir / 'checkpoints',
+      self._directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=2, enable_async_checkpointing=False
+        enable_async_checkpointing=False, cleanup_tmp_directories=True
       ),
     )
 
   def save(self, step: int, arrays: Any, progress: Mapping[str, Any]) -> None:
-    """Saves a pytree of arrays and what JSON can say, both or neither."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(arrays),
-        progress=ocp.args.JsonSave(dict(progress)),
-      ),
-      force=True,
-    )
+    """Saves a pytree of arrays and what JSON can say, both or neither.
+
+    The older checkpoint goes when this one is on the disk.
+
+    Raises:
+      OSError: if it could not be written.
+    """
+    digests = _digests(arrays)
+    signed = {'progress': progress, 'arrays': digests}
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          arrays=ocp.args.StandardSave(arrays),
+          progress=ocp.args.JsonSave(signed | {'digest': _of_json(signed)}),
+        ),
+        force=True,
+      )
+      if jax.process_index() == 0:
+        _flush(self._directory / f'{step}')
+    except Exception as error:
+      size = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+      raise OSError(
+        f'The checkpoint of step {step} ({size / 1e6:.0f} MB) could not be'
+        f' written to {self._directory}, where'
+        f' {shutil.disk_usage(self._directory).free / 1e6:.0f} MB are free:'
+        f' {str(error).splitlines()[0][:200]} When there is room, the same'
+        ' command goes on from the last checkpoint.'
+      ) from error
+    for old in sorted(self._manager.all_steps())[:-_KEPT]:
+      self._manager.delete(old)
 
   def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest checkpoint; None if there is none."""
-    step = self._manager.latest_step()
-    if step is None:
-      return None
+    """The newest checkpoint that is whole; None if there is none at all.
+
+    Args:
+      like: the arrays' structure, as of `jax.eval_shape`; where they have no
+        sharding, they come to the first device, wherever they were saved.
+
+    Raises:
+      ValueError: if all checkpoints are damaged, or the arrays have other names
+        or types than expected.
+    """
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
       lambda leaf: (
@@ -44,15 +91,143 @@ class Checkpoints:
       ),
       like,
     )
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardRestore(like),
-        progress=ocp.args.JsonRestore(),
-      ),
-    )
-    return restored['arrays'], restored['progress']
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        return self._restored(step, like)
+      except _MismatchError as error:
+        raise ValueError(
+          f'The checkpoint of step {step} in {self._directory} is of another'
+          f' model or of other code: {error} Give another --workdir.'
+        ) from error
+      except Exception as error:
+        logging.warning(
+          'The checkpoint of step %d in %s is damaged (%s), and is set aside.',
+          step,
+          self._directory,
+          str(error).splitlines()[0][:200],
+        )
+        if jax.process_index() == 0:
+          _set_aside(self._directory / f'{step}')
+    if steps:
+      raise ValueError(
+        f'No checkpoint in {self._directory} is whole; they were set aside as'
+        f' {self._directory}.damaged. Remove {self._directory.parent} to start'
+        ' anew, or put a copy of a checkpoint back.'
+      )
+    return None
 
   def close(self) -> None:
     """Waits for Orbax to finish."""
     self._manager.close()
+
+  def _restored(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    found = self._manager.restore(
+      step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+    )['progress']
+    if found.pop('digest') != _of_json(found):
+      raise ValueError('its progress has another digest than was saved')
+    _check_alike(found['arrays'], like)
+    arrays = self._manager.restore(
+      step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(like))
+    )['arrays']
+    now = _digests(arrays)
+    if wrong := [key for key in now if now[key] != found['arrays'][key]]:
+      raise ValueError(f'{wrong} have other digests than were saved')
+    return arrays, found['progress']
+
+
+class _MismatchError(Exception):
+  """A checkpoint of something else."""
+
+
+def _check_alike(saved: Mapping[str, Any], like: Any) -> None:
+  """Refuses arrays of other names or types than were saved."""
+  expected = {
+    jax.tree_util.keystr(path): str(leaf.dtype)
+    for path, leaf in jax.tree.leaves_with_path(like)
+  }
+  if other := sorted(expected.keys() ^ saved.keys()):
+    raise _MismatchError(f'only one of both has {other[:3]}.')
+  for key, dtype in expected.items():
+    if saved[key][0] != dtype:
+      raise _MismatchError(
+        f'{key} was saved as {saved[key][0]}, and is {dtype} now.'
+      )
+
+
+def _digests(arrays: Any) -> dict[str, list[Any]]:
+  """Path of each array -> its type, and a digest of its bits.
+
+  The same however an array is divided among devices and processes: a sum, over
+  all words of 32 bits, of what a bijection makes of the word and its place.
+  Whatever happens to one word changes it.
+  """
+  leaves = {
+    jax.tree_util.keystr(path): leaf
+    for path, leaf in jax.tree.leaves_with_path(arrays)
+  }
+  found = {}
+  for key, leaf in leaves.items():
+    dtype = str(leaf.dtype)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+      number = jax.jit(_digest_on_devices)(leaf)
+    else:
+      number = _digest(np.asarray(leaf))
+    found[key] = [dtype, int(number)]
+  return found
+
+
+def _digest(leaf: np.ndarray[Any, Any]) -> np.uint32:
+  size = min(leaf.dtype.itemsize, 4)
+  words = np.ascontiguousarray(leaf).reshape(-1).view(f'u{size}')
+  place = np.arange(words.size, dtype=np.uint32)
+  return np.sum(_mixed(words.astype(np.uint32), place), dtype=np.uint32)
+
+
+def _digest_on_devices(leaf: jax.Array) -> jax.Array:
+  if leaf.dtype == bool:
+    leaf = leaf.astype(jnp.uint8)
+  size = min(leaf.dtype.itemsize, 4)
+  words = lax.bitcast_convert_type(leaf, jnp.dtype(f'u{size}'))
+  place = jnp.zeros(words.shape, jnp.uint32)
+  stride = 1
+  for axis in reversed(range(words.ndim)):
+    along = lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    place += along * jnp.uint32(stride)
+    stride *= words.shape[axis]
+  return jnp.sum(_mixed(words.astype(jnp.uint32), place), dtype=jnp.uint32)
+
+
+def _mixed(words: Any, place: Any) -> Any:
+  """MurmurHash3's finalizer, of a word and its place."""
+  words = words ^ (place * np.uint32(0x9E3779B1))
+  words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+  words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
+  return words ^ (words >> 16)
+
+
+def _of_json(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+  return [int(p.name) for p in directory.glob('*') if p.name.isdigit()]
+
+
+def _set_aside(path: pathlib.Path) -> None:
+  """Moves a damaged checkpoint out of Orbax's sight."""
+  aside = path.parent.with_name('checkpoints.damaged')
+  aside.mkdir(exist_ok=True)
+  shutil.rmtree(aside / path.name, ignore_errors=True)
+  path.rename(aside / path.name)
+
+
+def _flush(directory: pathlib.Path) -> None:
+  """Waits until a folder, with all that is in it, is on the disk."""
+  for path in (directory.parent, directory, *directory.rglob('*')):
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

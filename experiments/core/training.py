@@ -199,7 +199,9 @@ def _make_method(
 ) -> base.Method:
   """The method that `config.method` names, for a task."""
   options = config.method.to_dict()
-  module = named.lookup(methods, options.pop('name'))
+  module = named.lookup(methods, name := options.pop('name'))
+  if not hasattr(module, 'make'):
+    raise ValueError(f'config.method.name is {name!r}, which is no method.')
   known = list(inspect.signature(module.make).parameters)[1:]
   if unknown := sorted(set(options) - set(known)):
     raise ValueError(

@@ -1,0 +1,189 @@
+"""Checkpoints: whole and as they were saved, or not believed."""
+
+import errno
+import gc
+import pathlib
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from absl import logging
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from experiments.configs import handwritten
+from experiments.core import checkpoints as checkpoints_lib
+from experiments.core import runs
+
+# TensorStore's reads that nobody waits for any longer.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+def tree(step):
+  """Arrays of every kind of a state, other ones in each step."""
+  random = np.random.RandomState(step)
+  return {
+    'kernel': random.standard_normal((37, 41)).astype(np.float32),
+    'half': random.standard_normal(33).astype(ml_dtypes.bfloat16),
+    'count': np.int32(step),
+    'flags': random.uniform(size=9) < 0.5,
+    'key': jax.random.key(step),
+  }
+
+
+def like():
+  return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree(0)))
+
+
+def saved(workdir, *steps):
+  one = checkpoints_lib.Checkpoints(workdir)
+  for step in steps:
+    one.save(step, tree(step), {'step': step})
+  one.close()
+
+
+def restored(workdir, shapes=None):
+  one = checkpoints_lib.Checkpoints(workdir)
+  try:
+    return one.restore(like() if shapes is None else shapes)
+  finally:
+    one.close()
+
+
+def assert_is(found, step):
+  arrays, progress = found
+  assert progress == {'step': step}
+  chex.assert_trees_all_equal(
+    *(one | {'key': jax.random.key_data(one['key'])}
+      for one in (arrays, tree(step)))
+  )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def collected():
+  """Reads that failed are complained of here, not in another test."""
+  yield
+  gc.collect()
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  found = []
+  monkeypatch.setattr(
+    logging, 'warning', lambda text, *a: found.append(text % a)
+  )
+  return found
+
+
+def files(workdir, step):
+  folder = workdir / 'checkpoints' / f'{step}'
+  return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def test_the_last_two_stay_and_a_deletion_that_was_cut_is_ended(tmp_path):
+  assert restored(tmp_path) is None
+  saved(tmp_path, 1, 2, 3)
+  assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == {'2', '3'}
+  half = tmp_path / 'checkpoints' / '1' / 'arrays'
+  half.mkdir(parents=True)
+  (half / 'd').write_text('left')
+  assert_is(restored(tmp_path), 3)
+  assert not half.parent.exists()
+
+
+@pytest.mark.parametrize('damage', ['cut', 'empty', 'missing', 'no arrays'])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+  tmp_path, warnings, damage
+):
+  saved(tmp_path, 10, 20)
+  if damage == 'no arrays':
+    shutil.rmtree(tmp_path / 'checkpoints' / '20' / 'arrays')
+  else:
+    path = max(files(tmp_path, 20), key=lambda path: path.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == 'cut' else b'')
+    if damage == 'missing':
+      path.unlink()
+  assert_is(restored(tmp_path), 10)
+  (text,) = [text for text in warnings if 'is set aside' in text]
+  assert 'step 20' in text
+  # It does not stand in the way of the next one.
+  saved(tmp_path, 20)
+  assert_is(restored(tmp_path), 20)
+  for step in (10, 20):
+    shutil.rmtree(tmp_path / 'checkpoints' / f'{step}' / 'progress')
+  with pytest.raises(ValueError, match=r'No checkpoint in .* is whole'):
+    restored(tmp_path)
+
+
+def test_no_flipped_bit_gives_other_numbers(tmp_path, warnings):
+  saved(tmp_path / 'whole', 10, 20)
+  random = np.random.RandomState(0)
+  harmless = 0
+  paths = files(tmp_path / 'whole', 20)
+  for number in range(60):
+    workdir = tmp_path / f'{number}'
+    shutil.copytree(tmp_path / 'whole', workdir)
+    path = workdir / paths[number % len(paths)].relative_to(tmp_path / 'whole')
+    data = bytearray(path.read_bytes())
+    data[random.randint(len(data))] ^= 1 << random.randint(8)
+    path.write_bytes(data)
+    _, progress = found = restored(workdir)
+    assert_is(found, progress['step'])
+    harmless += progress['step'] == 20
+    shutil.rmtree(workdir)
+  assert 0 < harmless < 60
+  named = [text for text in warnings if 'is set aside' in text]
+  assert len(named) == 60 - harmless
+
+
+def test_other_types_and_names_are_refused_not_cast(tmp_path):
+  saved(tmp_path, 5)
+  wide = like() | {'count': jax.ShapeDtypeStruct((), jnp.float32)}
+  with pytest.raises(ValueError, match=r"'count'.*int32, and is float32 now"):
+    restored(tmp_path, wide)
+  more = like() | {'more': jax.ShapeDtypeStruct((), jnp.float32)}
+  with pytest.raises(ValueError, match=r"only one of both has .*'more'"):
+    restored(tmp_path, more)
+  assert_is(restored(tmp_path), 5)
+
+
+def test_a_digest_is_the_same_on_any_devices():
+  mesh = jax.make_mesh((4,), ('x',), devices=jax.devices()[:4])
+  for name, leaf in tree(3).items():
+    if name == 'key':
+      continue
+    spec = PartitionSpec(None, 'x') if leaf.ndim > 1 else PartitionSpec()
+    leaf = leaf[:, :40] if leaf.ndim > 1 else leaf
+    number = int(checkpoints_lib._digest(np.asarray(leaf)))
+    divided = jax.device_put(leaf, NamedSharding(mesh, spec))
+    found = jax.jit(checkpoints_lib._digest_on_devices)(divided)
+    assert int(found) == number, name
+
+
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
+  saved(tmp_path, 10)
+  one = checkpoints_lib.Checkpoints(tmp_path)
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(one._manager, 'save', full)
+    with pytest.raises(OSError, match=r'step 20 \(0 MB\).*No space left'):
+      one.save(20, tree(20), {'step': 20})
+  one.close()
+  assert_is(restored(tmp_path), 10)
+
+
+def test_a_path_that_would_be_a_pattern_is_refused(tmp_path):
+  config = handwritten.get_config('two,smoke')
+  for name in ('lr[0.1]', 'a*', 'b?'):
+    with pytest.raises(ValueError, match='another --workdir'):
+      runs.open_workdir(pathlib.Path(tmp_path) / name, config)
