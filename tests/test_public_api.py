@@ -25,32 +25,17 @@ MODULES = (
   'mimo_jax.solvers',
   'mimo_jax.weightings',
 )
-NAMES = [
-  (module, name)
-  for module in MODULES
-  for name in importlib.import_module(module).__all__
-]
 each_module = pytest.mark.parametrize('module', MODULES)
-each_name = pytest.mark.parametrize(('module', 'name'), NAMES)
-
-
-def public(module, name):
-  return getattr(importlib.import_module(module), name)
 
 
 @each_module
 def test_all_lists_what_is_imported_under_its_own_name(module):
-  source = pathlib.Path(importlib.import_module(module).__file__).read_text()
+  loaded = importlib.import_module(module)
+  source = pathlib.Path(loaded.__file__).read_text()
   exported = re.findall(r'^from \S+ import (\w+) as \1$', source, re.MULTILINE)
   exported = [name for name in exported if not name.startswith('__')]
-  names = importlib.import_module(module).__all__
-  assert sorted(names) == sorted(exported)
-  assert len(set(names)) == len(names)
-
-
-@each_module
-def test_no_public_name_is_missing_from_all(module):
-  loaded = importlib.import_module(module)
+  assert sorted(loaded.__all__) == sorted(exported)
+  assert len(set(exported)) == len(exported)
   found = {
     name
     for name, value in vars(loaded).items()
@@ -60,46 +45,35 @@ def test_no_public_name_is_missing_from_all(module):
   assert found == set(loaded.__all__)
 
 
-@each_name
-def test_every_public_name_is_documented(module, name):
-  value = public(module, name)
-  assert inspect.getdoc(value)
-  if inspect.isclass(value):
-    # Not what a tuple or a dataclass writes by itself.
-    assert not value.__doc__.startswith(f'{name}(')
-
-
-@each_name
-def test_every_public_function_and_model_has_an_example(module, name):
-  value = public(module, name)
-  if inspect.isfunction(value) or hasattr(value, 'init_with_output'):
+@each_module
+def test_every_public_name_is_documented_with_its_parameters_and_an_example(
+  module,
+):
+  loaded = importlib.import_module(module)
+  for name in loaded.__all__:
+    value = getattr(loaded, name)
     text = inspect.getdoc(value)
-    example = re.search(r'^Examples:\n(.*)', text, re.MULTILINE | re.DOTALL)
-    assert example or '`Weighting` has an example' in text
-    assert not example or '>>> ' in example[1]
+    assert text, name
+    if inspect.isclass(value):
+      # Not what a tuple or a dataclass writes by itself.
+      assert not value.__doc__.startswith(f'{name}(')
+    if inspect.isfunction(value) or hasattr(value, 'init_with_output'):
+      example = re.search(r'^Examples:\n(.*)', text, re.MULTILINE | re.DOTALL)
+      assert example or '`Weighting` has an example' in text, name
+      assert not example or '>>> ' in example[1], name
+    if inspect.isfunction(value):
+      for parameter in inspect.signature(value).parameters:
+        documented = re.search(rf'^  {parameter}: ', text, re.MULTILINE)
+        assert documented, (name, parameter)
 
 
-@each_name
-def test_every_parameter_is_documented(module, name):
-  value = public(module, name)
-  if inspect.isfunction(value):
-    text = inspect.getdoc(value)
-    for parameter in inspect.signature(value).parameters:
-      assert re.search(rf'^  {parameter}: ', text, re.MULTILINE), parameter
-
-
-@pytest.mark.parametrize('name', weightings.__all__)
-def test_every_weighting_is_made_without_arguments(name):
-  factory = getattr(weightings, name)
-  assert isinstance(factory(), mimo_jax.Weighting)
-  for parameter in inspect.signature(factory).parameters.values():
-    assert parameter.default is not inspect.Parameter.empty
-
-
-@pytest.mark.parametrize('name', weightings.__all__)
-def test_every_weighting_has_a_file_of_its_own(name):
-  factory = getattr(weightings, name)
-  assert factory.__module__ == f'mimo_jax.weightings._{name}'
+def test_every_weighting_has_a_file_and_is_made_without_arguments():
+  for name in weightings.__all__:
+    factory = getattr(weightings, name)
+    assert factory.__module__ == f'mimo_jax.weightings._{name}'
+    assert isinstance(factory(), mimo_jax.Weighting)
+    for parameter in inspect.signature(factory).parameters.values():
+      assert parameter.default is not inspect.Parameter.empty, name
 
 
 def test_no_weighting_imports_another():
@@ -152,6 +126,7 @@ def wheel(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_library_and_nothing_else(wheel):
   with zipfile.ZipFile(wheel) as archive:
     files = {name for name in archive.namelist() if '.dist-info/' not in name}
@@ -165,6 +140,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
   assert 'mimo_jax/py.typed' in files
 
 
+@pytest.mark.slow
 def test_the_wheel_declares_its_version_and_what_it_needs(wheel):
   with zipfile.ZipFile(wheel) as archive:
     (name,) = [n for n in archive.namelist() if n.endswith('/METADATA')]
@@ -194,6 +170,7 @@ def requirements(name, seen):
   return seen
 
 
+@pytest.mark.slow
 def test_the_wheel_works_with_jax_and_optax_alone(wheel, tmp_path):
   with zipfile.ZipFile(wheel) as archive:
     archive.extractall(tmp_path)
