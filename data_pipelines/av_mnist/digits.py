@@ -33,6 +33,7 @@ beside the folder recordings; that one may lie in free-spoken-digit-dataset."""
 # MNIST's names of the two parts.
 _PARTS = {'train': 'train', 'test': 't10k'}
 _PIXELS = (28, 28)
+_MOST_ROWS = 1_000_000
 _GZIP = b'\x1f\x8b'
 _RECORDING = re.compile(r'(\d)_([A-Za-z]+)_(\d+)\.wav')
 # Recordings 0 to 4 of a speaker and digit are for testing by the data set's own
@@ -74,7 +75,7 @@ def read(root: pathlib.Path, part: str) -> Digits:
     )
     arrays.append(_read_idx(paths[-1], rank))
   image, label = arrays
-  if image.shape != (len(label), *_PIXELS):
+  if len(image) != len(label):
     raise ValueError(
       f'{paths[0]} has pictures of shape {image.shape}; expected'
       f' {(len(label), *_PIXELS)}, for the {len(label)} labels of'
@@ -90,31 +91,43 @@ def read(root: pathlib.Path, part: str) -> Digits:
 
 
 def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
-  """Reads an array of bytes: 0, 0, 8, rank; sizes, big-endian; the bytes."""
-  data = path.read_bytes()
-  # By what it holds: browsers unpack files and leave their names.
-  if data.startswith(_GZIP):
+  """Reads an array of bytes: 0, 0, 8, rank; sizes, big-endian; the bytes.
+
+  A few megabytes of gzip can hold gigabytes: no more is unpacked than the sizes
+  say, and those are what MNIST can have.
+  """
+  magic = bytes([0, 0, 8, rank])
+  with path.open('rb') as raw:
+    # By what it holds: browsers unpack files and leave their names.
+    is_packed = raw.read(2) == _GZIP
+    raw.seek(0)
+    file = gzip.GzipFile(fileobj=raw) if is_packed else raw
     try:
-      data = gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
+      header = file.read(4 + 4 * rank)
+      if not header.startswith(magic) or len(header) < 4 + 4 * rank:
+        raise ValueError(
+          f'{path} begins with the bytes {list(header[:4])}; expected'
+          f' {list(magic)}, an idx file of rank {rank}. Fetch it again.'
+        )
+      shape = tuple(np.frombuffer(header[4:], '>u4').tolist())
+      if shape[0] > _MOST_ROWS or shape[1:] != _PIXELS[: rank - 1]:
+        raise ValueError(
+          f'{path} has the shape {shape}; expected {_PIXELS[: rank - 1]} behind'
+          f' a number up to {_MOST_ROWS:,}. Fetch it again.'
+        )
+      size = math.prod(shape)
+      data = file.read(size + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
       raise ValueError(
         f'{path} is truncated or damaged: {error}. Fetch it again.'
       ) from error
-  magic = bytes([0, 0, 8, rank])
-  header = 4 + 4 * rank
-  if not data.startswith(magic) or len(data) < header:
+  if len(data) != size:
+    more = 'more than ' if len(data) > size else ''
     raise ValueError(
-      f'{path} begins with the bytes {list(data[:4])}; expected {list(magic)},'
-      f' an idx file of rank {rank}. Fetch it again.'
+      f'{path} has {more}{min(len(data), size)} values; expected {size}, of'
+      f' shape {shape}, as it says at its beginning. Fetch it again.'
     )
-  shape = tuple(np.frombuffer(data[4:header], '>u4').tolist())
-  size = math.prod(shape)
-  if len(data) != header + size:
-    raise ValueError(
-      f'{path} has {len(data) - header} values; expected {size}, of shape'
-      f' {shape}, as it says at its beginning. Fetch it again.'
-    )
-  return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+  return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:

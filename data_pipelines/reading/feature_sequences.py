@@ -227,7 +227,8 @@ def text(value: Any) -> str:
   """
   if isinstance(value, bytes):
     return value.decode('utf-8', 'backslashreplace')
-  return str(value)
+  # Half a pair of surrogates could not be written anywhere.
+  return str(value).encode('utf-8', 'backslashreplace').decode()
 
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import gzip
 import re
 import shutil
 import struct
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -350,6 +351,10 @@ DAMAGES = [
     r'\[0, 0, 13, .\]; expected \[0, 0, 8, .\]',
   ),
   (unpacked(lambda data: data[:6]), 'begins with'),
+  (
+    unpacked(lambda data: data[:4] + b'\xff' * 4 + data[8:]),
+    r'shape \(4294967295.*up to 1,000,000',
+  ),
   (lambda _: b'', r'bytes \[\]'),
   (lambda _: b'version https://git-lfs.github.com/spec/v1', 'git lfs pull'),
 ]
@@ -365,6 +370,23 @@ def test_damaged_files_of_mnist_are_named(broken):
         digits.read(broken, 'train')
       assert str(path) in str(caught.value)
     path.write_bytes(whole)
+
+
+def test_no_more_is_unpacked_than_the_header_says(broken):
+  """256 MB of zeros behind 240 labels, in a megabyte of gzip."""
+  path = broken / 'mnist' / 'train-labels-idx1-ubyte.gz'
+  header = b'\0\0\x08\x01' + (240).to_bytes(4, 'big')
+  with gzip.open(path, 'wb', compresslevel=1) as file:
+    file.write(header)
+    for _ in range(256):
+      file.write(bytes(2**20))
+  tracemalloc.start()
+  try:
+    with pytest.raises(ValueError, match='more than 240 values'):
+      digits.read(broken, 'train')
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+  finally:
+    tracemalloc.stop()
 
 
 def test_pictures_and_labels_of_two_parts_are_refused(broken):

@@ -2,6 +2,7 @@
 
 import fractions
 import io
+import subprocess
 
 import av
 import hypothesis
@@ -369,6 +370,17 @@ def test_folders_of_pictures_that_cannot_be_read(tmp_path):
   assert found == 'corrupt' and str(path) in detail
   path.write_bytes(POINTER)
   assert reason(media.read_pictures, tmp_path)[0] == 'lfs_pointer'
+
+
+def test_a_picture_of_another_format_reaches_no_other_program(
+  tmp_path, monkeypatch
+):
+  """Pillow hands EPS to Ghostscript, whatever the name of the file."""
+  PIL.Image.new('RGB', (8, 8)).save(tmp_path / '1.jpg', 'EPS')
+  monkeypatch.setattr(
+    subprocess, 'Popen', lambda *_, **__: pytest.fail('a program was started')
+  )
+  assert reason(media.read_pictures, tmp_path)[0] == 'corrupt'
 
 
 # What audio-visual data sets have in common.
