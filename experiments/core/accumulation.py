@@ -58,13 +58,6 @@ def optimizer(
 ) -> optax.GradientTransformationExtraArgs:
   """The optimizer, which moves once in so many steps if balanced in 'each'.
 
-  Args:
-    settings: `config.accumulation`.
-    inner: what follows the method's transformation.
-
-  Returns:
-    The transformation.
-
   Examples:
     >>> import jax.numpy as jnp
     >>> settings = config_dict.ConfigDict({'batches': 2, 'balance': 'each'})
@@ -92,13 +85,8 @@ def losses(
 ) -> base.LossesFn:
   """A method's losses, in parts of the batch if balanced when 'accumulated'.
 
-  Args:
-    settings: `config.accumulation`.
-    whole: the method's `losses`, means over rows.
-
-  Returns:
-    A function like it. Losses and what was observed are means over the parts;
-    batch statistics and memory go from part to part.
+  Losses and what was observed are means over the parts; batch statistics and
+  memory go from part to part.
 
   Raises:
     ValueError: when tracing, if the batch cannot be cut into equal parts.

@@ -35,17 +35,7 @@ def define_path(
   text: str,
   flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[Any]:
-  """Defines a flag whose value is a path.
-
-  Args:
-    name: of the flag.
-    default: its value if it is not given.
-    text: what `--help` says.
-    flag_values: where it belongs; to all flags by default.
-
-  Returns:
-    The flag.
-  """
+  """Defines a flag whose value is a path."""
   return flags.DEFINE(_PathParser(), name, default, text, flag_values)
 
 
@@ -62,13 +52,6 @@ MANUAL_DIR = define_path(
 
 def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
   """Reads a config file's argument: words separated by commas, in any order.
-
-  Args:
-    arg: the argument, such as 'two,smoke'; may be empty.
-    **choices: for each topic the words that it may be given.
-
-  Returns:
-    For each topic the word given, or None.
 
   Raises:
     ValueError: if a word is unknown, or a topic was given two.
@@ -145,14 +128,8 @@ def with_recipe(
 ) -> config_dict.ConfigDict:
   """The configuration of one of `config.recipes`.
 
-  Args:
-    config: a configuration with `recipes`, a mapping name -> changes. Those of
-      `method` and `weighting` replace it whole, since each has parameters of
-      its own; the others are merged. `grid` changes nothing: see `variants`.
-    recipe: a name in `config.recipes`.
-
-  Returns:
-    A changed copy.
+  Its changes of `method` and `weighting` replace them whole, since each has
+  parameters of its own; others are merged. `grid` changes nothing here.
 
   Raises:
     ValueError: if the recipe is unknown.
@@ -180,13 +157,8 @@ def with_values(
 ) -> config_dict.ConfigDict:
   """The configuration of one variant, which has no sweep itself.
 
-  Args:
-    config: unchanged.
-    values: dotted key -> value, which may be traced. The last part of a key may
-      be one that is not set, such as an argument with a default.
-
-  Returns:
-    A changed copy.
+  Keys are dotted, and the last part may be one that is not set, such as an
+  argument with a default. Values may be traced.
 
   Examples:
     >>> config = config_dict.ConfigDict({'optimizer': {'learning_rate': 0.1}})
@@ -217,15 +189,7 @@ def flatten(
 
 
 def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
-  """The directory of a run: the one given, or one of its own under runs/.
-
-  Args:
-    kind: the command.
-    config: of the run; each configuration has a directory of its own.
-
-  Returns:
-    The path, not made yet.
-  """
+  """The directory given, or one of the configuration's own under runs/."""
   if WORKDIR.value:
     return pathlib.Path(WORKDIR.value)
   digest = hashlib.sha256(dump(config).encode()).hexdigest()[:8]

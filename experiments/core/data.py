@@ -41,17 +41,9 @@ def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
 
   The loader leaves to the device what is cheap there and would make batches
   large: pictures travel as bytes and are normalised here. Call it once a batch,
-  inside the compiled program.
-
-  Args:
-    config: with `data.views`, `data.noise` and `target`.
-
-  Returns:
-    A pure function from a batch of the loader, or a part of one, to one with
-    the same entries: those of a `views.DeviceView` finished, the others as they
-    are. Any axes may lead, so it may be jitted, vmapped and scanned. It is the
-    identity without such views, and with training noise, whose units are those
-    of finished entries: there the loader finishes them.
+  inside the compiled program; any axes may lead. It changes the entries of each
+  `views.DeviceView`, and none with training noise, which is in the units of
+  finished entries: there the loader finishes them.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -187,14 +179,6 @@ def open_all(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> list[Data]:
-  """Opens the data of all seeds of a configuration.
-
-  Args:
-    config: as `open_data` takes it, with `seed` and `num_seeds`.
-    manual_dir: as `open_data` takes it.
-
-  Returns:
-    The data of the seeds from `config.seed` on.
-  """
+  """Opens the data of all seeds of a configuration."""
   seeds = range(config.seed, config.seed + config.num_seeds)
   return [open_data(config, seed, manual_dir) for seed in seeds]

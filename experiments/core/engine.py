@@ -43,26 +43,13 @@ class Observer:
     """Training goes on from a checkpoint, where `checkpoint` gave `kept`."""
 
   def turn(self, step: int, name: str, metrics: Metrics) -> str:
-    """A program has come to a step.
-
-    Args:
-      step: the last one that it took.
-      name: of the program.
-      metrics: of all steps of its turn.
-
-    Returns:
-      A few words for the progress bar.
-    """
+    """A program has taken its turn, up to a step; words for the bar."""
     del step
     fused = float(np.mean(metrics['losses']['fused']))
     return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
 
   def checkpoint(self, step: int, states: Mapping[str, State]) -> Any:
-    """All programs have come to a step, and a checkpoint is to be made.
-
-    Returns:
-      What is to be kept in it, such as JSON can say.
-    """
+    """A checkpoint is to be made; what else to keep in it, for JSON."""
     del step, states
 
 

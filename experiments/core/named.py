@@ -7,13 +7,6 @@ from typing import Any
 def lookup(module: Any, name: str) -> Any:
   """The public function or class of a module that has a name.
 
-  Args:
-    module: where to look.
-    name: what for.
-
-  Returns:
-    What is there.
-
   Raises:
     ValueError: if there is nothing.
 

@@ -70,15 +70,7 @@ class Placement(NamedTuple):
     return NamedSharding(self.mesh, self._spec(leaf))
 
   def shapes(self, init: Callable[..., Any], *examples: Any) -> Any:
-    """What `init(*examples)` returns: shapes, and where each array lies.
-
-    Args:
-      init: makes a state.
-      *examples: what it takes, or shapes of it.
-
-    Returns:
-      For each array its shape, type and sharding (without one for 'single').
-    """
+    """Shapes of what `init` returns, with shardings but for 'single'."""
     shapes = jax.eval_shape(init, *examples)
     if self.mode == 'single':
       return shapes
@@ -90,15 +82,7 @@ class Placement(NamedTuple):
     )
 
   def init(self, init: Callable[..., Any], *examples: Any) -> Any:
-    """Calls what makes the first state, compiled; it lies where it belongs.
-
-    Args:
-      init: makes a state.
-      *examples: what it takes.
-
-    Returns:
-      The state.
-    """
+    """Calls what makes the first state, compiled; it lies where it belongs."""
     if self.mode == 'single':
       return jax.jit(init)(*examples)
     shardings = jax.tree.map(self.sharding, jax.eval_shape(init, *examples))
@@ -151,12 +135,7 @@ class Placement(NamedTuple):
   def predict(self, predict: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `predict(variables, batch, *others)`.
 
-    Args:
-      predict: a pure function.
-
-    Returns:
-      The compiled function, for batches of which every process has all rows, on
-      the host; every process gets all of what it returns.
+    Every process has all rows of a batch, on the host, and gets all outputs.
     """
     if self.mode == 'single':
       return jax.jit(predict)
@@ -177,12 +156,8 @@ class Placement(NamedTuple):
   def batch(self, rows: Batch) -> Any:
     """A batch for the step, of the rows that each process has loaded.
 
-    Args:
-      rows: this process's, on the host.
-
-    Returns:
-      Arrays over all devices; for 'single' and 'pmap', which take it from the
-      host, the batch as it is.
+    Over all devices; for 'single' and 'pmap', which take it from the host, as
+    it is.
     """
     if self.mode in ('single', 'pmap'):
       return rows
@@ -195,12 +170,7 @@ class Placement(NamedTuple):
   def whole_batch(self, batch: Batch) -> Any:
     """A batch of which every process has loaded all rows.
 
-    Args:
-      batch: arrays [rows, ...], on the host.
-
-    Returns:
-      Arrays over all devices: divided by rows if that is even, or else whole on
-      each; for 'single' the batch as it is.
+    Divided by rows if that is even, or else whole on each device.
     """
     if self.mode == 'single':
       return batch
@@ -234,15 +204,7 @@ class Placement(NamedTuple):
   def balance(
     self, weighting: mimo_jax.Weighting, **options: Any
   ) -> optax.GradientTransformationExtraArgs:
-    """`mimo_jax.balance` for a run that is laid out like this.
-
-    Args:
-      weighting: the rule.
-      **options: arguments of `mimo_jax.balance`.
-
-    Returns:
-      The gradient transformation.
-    """
+    """`mimo_jax.balance` for a run that is laid out like this."""
     options['axis_name'] = self.axis_name
     if self.mode == 'fsdp' and weighting.needs == 'gramian':
       return _balance_in_parts(self, weighting, **options)
@@ -314,10 +276,6 @@ def make(mode: str, devices: Sequence[jax.Device] | None = None) -> Placement:
 
 def check_batch_size(placement: Placement, batch_size: int) -> None:
   """Refuses batches that the devices cannot share evenly.
-
-  Args:
-    placement: of the run.
-    batch_size: rows of all devices together, `config.data.batch_size`.
 
   Raises:
     ValueError: if the number of devices does not divide it.

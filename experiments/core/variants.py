@@ -60,13 +60,6 @@ class Variant(NamedTuple):
 def of_sweep(config: config_dict.ConfigDict) -> list[Variant]:
   """What `config.sweep` tries.
 
-  Args:
-    config: with `sweep`, which has the arguments of `expand`: `grid`, `random`,
-      `num_samples` and `seed`.
-
-  Returns:
-    The variants.
-
   Raises:
     ValueError: as `expand`, or if there is nothing to try.
   """
@@ -82,13 +75,6 @@ def of_sweep(config: config_dict.ConfigDict) -> list[Variant]:
 
 def of_recipe(config: config_dict.ConfigDict, recipe: str) -> list[Variant]:
   """What the grid of a recipe tries; without one, a variant without values.
-
-  Args:
-    config: with `recipes`.
-    recipe: a name in them.
-
-  Returns:
-    The variants, of the configuration with that recipe.
 
   Raises:
     ValueError: as `expand`, or if there is no such recipe.
