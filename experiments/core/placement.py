@@ -205,10 +205,37 @@ class Placement(NamedTuple):
     self, weighting: mimo_jax.Weighting, **options: Any
   ) -> optax.GradientTransformationExtraArgs:
     """`mimo_jax.balance` for a run that is laid out like this."""
-    options['axis_name'] = self.axis_name
-    if self.mode == 'fsdp' and weighting.needs == 'gramian':
-      return _balance_in_parts(self, weighting, **options)
-    return mimo_jax.balance(weighting, **options)
+    if self.mode == 'fsdp':
+      options['gramian'] = self._gramian
+    return mimo_jax.balance(weighting, **options, axis_name=self.axis_name)
+
+  def _gramian(self, jacobian: Any, objectives: Any) -> jax.Array:
+    """The Gramian of gradients that are divided like the parameters.
+
+    Each device takes that of its own parts, and K x K numbers are added up: no
+    gradient is put together.
+    """
+    gradients = [jacobian[name] for name in objectives]
+    specs = jax.tree.map(self._spec, gradients[0])
+    # What is whole on each of N devices is in the sum N times: N products of
+    # gradients divided by √N are one product.
+    factors = jax.tree.map(
+      lambda spec: 1.0 if AXIS in spec else self.num_devices**-0.5,
+      specs,
+      is_leaf=lambda spec: isinstance(spec, PartitionSpec),
+    )
+
+    def of_parts(gradients: Any) -> jax.Array:
+      scaled = [jax.tree.map(jnp.multiply, one, factors) for one in gradients]
+      return lax.psum(mimo_jax.gramian(scaled, range(len(scaled))), AXIS)
+
+    return jax.shard_map(
+      of_parts,
+      mesh=self.mesh,
+      in_specs=([specs] * len(gradients),),
+      out_specs=PartitionSpec(),
+      check_vma=False,
+    )(gradients)
 
   def _spec(self, leaf: Any) -> PartitionSpec:
     """Along which axis an array of the state is divided, if it is."""
@@ -286,65 +313,3 @@ def check_batch_size(placement: Placement, batch_size: int) -> None:
       f' together, and config.parallel={placement.mode!r} divides them among'
       f' {placement.num_devices} devices; expected a multiple of that.'
     )
-
-
-def _balance_in_parts(
-  placement: Placement, weighting: mimo_jax.Weighting, **options: Any
-) -> optax.GradientTransformationExtraArgs:
-  """`balance` by a rule of the Gramian, on gradients that are divided.
-
-  They are divided like the parameters. Each device takes the Gramian of its own
-  parts, K x K numbers are added up, and the update is combined where it is
-  needed: no gradient is put together.
-  """
-
-  def weigh(observation: mimo_jax.Observation, state: Any) -> tuple[Any, Any]:
-    gramian = lax.psum(observation.gramian, AXIS)
-    weights, state = weighting.update(
-      observation._replace(gramian=gramian), state
-    )
-    # On all devices, whichever of them has the number that is not finite.
-    good = jnp.all(jnp.isfinite(gramian))
-    return jnp.where(good, weights, jnp.nan), state
-
-  local = mimo_jax.balance(weighting._replace(update=weigh), **options)
-
-  def update(
-    updates: Any,
-    state: Any,
-    params: Any = None,
-    *,
-    losses: Mapping[str, jax.Array],
-    **extra_args: Any,
-  ) -> tuple[Any, Any]:
-    del params, extra_args
-    gradients = mimo_jax.pull_jacobian(updates, losses)
-    specs = jax.tree.map(
-      lambda leaf: placement.sharding(leaf).spec, next(iter(gradients.values()))
-    )
-    # What is whole on each of N devices is in the sum N times: N products of
-    # gradients divided by √N are one product.
-    factors = jax.tree.map(
-      lambda spec: 1.0 if AXIS in spec else placement.num_devices**-0.5,
-      specs,
-      is_leaf=lambda spec: isinstance(spec, PartitionSpec),
-    )
-
-    def of_parts(gradients: Any, state: Any, losses: Any) -> tuple[Any, Any]:
-      scaled = {
-        name: jax.tree.map(jnp.multiply, gradient, factors)
-        for name, gradient in gradients.items()
-      }
-      updates, state = local.update(scaled, state, losses=losses)
-      return jax.tree.map(jnp.divide, updates, factors), state
-
-    everywhere = PartitionSpec()
-    return jax.shard_map(
-      of_parts,
-      mesh=placement.mesh,
-      in_specs=(dict.fromkeys(gradients, specs), everywhere, everywhere),
-      out_specs=(specs, everywhere),
-      check_vma=False,
-    )(gradients, state, losses)
-
-  return optax.GradientTransformationExtraArgs(local.init, update)
