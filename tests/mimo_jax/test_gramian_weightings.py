@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mimo_jax
-from mimo_jax import solvers
 from mimo_jax import weightings
 from tests import differences
 from tests import jacobians
@@ -227,6 +226,7 @@ def test_pcd_in_its_special_cases():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['upgrad', 'dualproj', 'aligned_mtl'])
 def test_preference_is_linear_or_projected(name):
   """The preference replaces 1/K; upgrad and aligned_mtl are linear in it."""
@@ -304,6 +304,7 @@ def test_hyperparameters_may_be_traced():
       np.testing.assert_allclose(row[i], weigh(rule, rows), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_zero_row_stops_mgda_and_holds_cagrad_back_only_if_kept():
   rows = jacobians.generic(4, 9) + 0.3
   zero = np.insert(rows, 2, 0, axis=0)
@@ -351,6 +352,7 @@ def test_mgda_has_the_weights_of_libmtl():
       )
 
 
+@pytest.mark.slow
 def test_cagrad_between_the_mean_and_mgda():
   rows = jacobians.conflicting(4, 9)
   np.testing.assert_array_equal(
@@ -447,11 +449,3 @@ def test_many_objectives(name, size):
     np.testing.assert_allclose(
       rows @ d / lengths, (rows @ d / lengths).mean(), atol=1e-4 * lengths.max()
     )
-
-
-def test_solvers_and_rules_agree():
-  rows = jacobians.sampled()['conflicting']
-  gramian = jnp.asarray(rows @ rows.T, float)
-  np.testing.assert_array_equal(
-    weigh(weightings.mgda(), rows), solvers.min_norm(gramian)
-  )

@@ -242,6 +242,7 @@ def test_gradvac_follows_the_paper_in_every_order(key):
     assert chosen == set(range(8))
 
 
+@pytest.mark.slow
 def test_gradvac_corrects_nothing_for_a_zero_gradient():
   rows = jacobians.with_row(jacobians.generic(3, 7), 1, np.zeros(7))
   rule = make('gradvac')

@@ -72,6 +72,7 @@ def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
     )
 
 
+@pytest.mark.slow
 def test_min_norm_is_the_published_vector(x64):
   for name, case in REFERENCE['cases'].items():
     rows, vector = map(np.asarray, case.values())
@@ -337,6 +338,7 @@ def calls(solve):
     yield (jnp.asarray(rows @ rows.T), jnp.asarray(linear), 0.5)[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('solver', solvers.__all__)
 def test_solvers_trace_once(solver):
   solve, traces = getattr(solvers, solver), []
@@ -472,6 +474,7 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
       np.testing.assert_allclose(level, -found.fun, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_ball_below_a_ceiling_asks_for_no_more(x64):
   rows = jacobians.SAMPLES['five']
   gramian, center = jnp.asarray(rows @ rows.T), jnp.full(5, 0.2)
@@ -612,6 +615,7 @@ def test_cosine_form_of_zero_rows_is_orthogonal_to_all():
   assert nothing.longest == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
 def test_solvers_of_what_is_not_finite_are_not_finite(value):
   gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])

@@ -155,6 +155,7 @@ def test_repeated_calls_trace_once(rule):
   assert traces[before:] in ([], [len(rows)])
 
 
+@pytest.mark.slow
 def test_vmap_is_the_loop_and_sees_no_more_than_is_declared(rule):
   samples = [jacobians.SAMPLES[key] for key in ('conflicting', 'stationary')]
   samples.append(jacobians.generic(4, 9) * [[1e-3], [1.0], [1e3], [0.0]])
@@ -245,6 +246,7 @@ def test_state_has_fields_and_says_whose_it_is(name, rule):
 # Facts of single rules that no shared property can hold.
 
 
+@pytest.mark.slow
 def test_mgda_direction_is_zero_if_and_only_if_stationary():
   rule = weightings.mgda(zero_rows='keep')
   for sample in jacobians.SAMPLES:
