@@ -34,55 +34,33 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config, words = configuration.begin(
     arg, setting=('multibench', 'agm'), data=('published', 'rebuilt')
   )
-  smoke = words['smoke'] is not None
   is_agm = words['setting'] == 'agm'
 
   # Data
-  config.data = {
-    'name': 'av_mnist',
-    'config': 'rebuilt' if words['data'] == 'rebuilt' else 'multibench',
-    'train_fraction': 1.0,
-    'batch_size': 64 if is_agm else 40,
-    'views': {
-      'audio': {'name': 'Scaled', 'source': 'audio', 'divisor': 255.0},
-      'image': {'name': 'Scaled', 'source': 'image', 'divisor': 255.0},
-    },
-    'standardize': False,
-    'noise': 0.0,
-    'in_memory': False,
-    'num_workers': 0 if smoke else 2,
-    'num_threads': 0 if smoke else 1,
+  config.data.name = 'av_mnist'
+  config.data.config = 'rebuilt' if words['data'] == 'rebuilt' else 'multibench'
+  config.data.batch_size = 64 if is_agm else 40
+  config.data.views = {
+    name: {'name': 'Scaled', 'source': name, 'divisor': 255.0}
+    for name in ('audio', 'image')
   }
+  config.data.num_workers = 2
+  config.data.num_threads = 1
 
   # Model
   if is_agm:
-    width = 8 if smoke else 64
-    encoders: dict[str, dict[str, Any]] = {
-      'audio': {'name': 'ResNet18', 'width': width, 'dtype': 'float32'},
-      'image': {'name': 'ResNet18', 'width': width, 'dtype': 'float32'},
+    config.model.encoders = {
+      name: {'name': 'ResNet18', 'width': 64, 'dtype': 'float32'}
+      for name in ('audio', 'image')
     }
-    fusion: dict[str, Any] = {'name': 'ConcatFusion'}
   else:
-    encoders = {
+    config.model.encoders = {
       'audio': {'name': 'LeNet', 'base_width': 6, 'num_blocks': 6},
       'image': {'name': 'LeNet', 'base_width': 6, 'num_blocks': 4},
     }
-    fusion = {'name': 'ConcatFusion', 'hidden_widths': (100,)}
-  config.model = {
-    'encoders': encoders,
-    'num_classes': 10,
-    'fusion': fusion,
-    'heads': 'auxiliary',  # a dense layer of its own for each modality
-    'detach_heads': False,
-    'checkpoint_encoders': False,
-  }
-
-  # Objectives
-  config.loss = 'cross_entropy_losses'
-  config.target = 'label'
-
-  # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+    config.model.fusion.hidden_widths = (100,)
+  config.model.num_classes = 10
+  config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
   config.gradient_transforms = (
@@ -94,21 +72,20 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     config.optimizer = {'name': 'sgd', 'learning_rate': 0.1}
 
   # Schedule
-  config.steps = (
-    20 if smoke else 100 * _EPOCH_OF_64 if is_agm else 30 * _EPOCH_OF_40
-  )
-  config.log_every_steps = 10 if smoke else 25
-  config.checkpoint_every_steps = 10 if smoke else _EPOCH_OF_40
+  config.steps = 100 * _EPOCH_OF_64 if is_agm else 30 * _EPOCH_OF_40
+  config.log_every_steps = 25
+  config.checkpoint_every_steps = _EPOCH_OF_40
 
   # Evaluation
-  config.evaluation = {
-    'batch_size': 40 if smoke else 200,
-    'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
-    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
-    # Units of noise: a quarter of the range of either input.
-    'noise_scale': {'audio': 0.25, 'image': 0.25},
-  }
+  config.evaluation.batch_size = 200
+  # Units of noise: a quarter of the range of either input.
+  config.evaluation.noise_scale = {'audio': 0.25, 'image': 0.25}
 
-  # Comparison
-  config.num_seeds = 2 if smoke else 5
-  return configuration.finish(config, words)
+  smoke: dict[str, Any] = {
+    'evaluation': {'batch_size': 40, 'noise_levels': (1.0,)}
+  }
+  if is_agm:
+    smoke['model'] = {
+      'encoders': {'audio': {'width': 8}, 'image': {'width': 8}}
+    }
+  return configuration.finish(config, words, smoke)

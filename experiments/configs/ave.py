@@ -27,11 +27,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   _audio_visual.fill(
     config,
     _audio_visual.OGM,
-    smoke=words['smoke'] is not None,
     data_set='ave',
     audio='Psd10s',
     frames={'policy': 'segment_starts', 'num_frames': 3},
     num_classes=28,
     steps_per_epoch=53,  # of 3,339 rows, as published
   )
-  return configuration.finish(config, words)
+  return configuration.finish(config, words, _audio_visual.SMOKE)

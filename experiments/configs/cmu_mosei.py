@@ -46,71 +46,51 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     setting=('balance_benchmark', 'multibench'),
     data=('mosei', 'mosei_unaligned', 'mosi', 'mosi_unaligned'),
   )
-  smoke = words['smoke'] is not None
   is_regression = words['setting'] == 'multibench'
-  data = words['data'] or ('mosei' if is_regression else 'mosei_unaligned')
   widths = {'audio': 200, 'text': 600, 'vision': 70}
-  views: dict[str, Any] = {}
-  for name in widths:
-    sequence: dict[str, Any] = {'source': name}
-    sequence['max_length'] = 50 if smoke else _STEPS.get((data, name), 50)
-    if is_regression:
-      sequence['cut_by'] = 'text'
-      views[f'{name}_length'] = {'name': 'SequenceLength', **sequence}
-    views[name] = {'name': 'PaddedSequence', **sequence}
-  if not is_regression:
-    views['label'] = {'name': 'BinaryLabel', 'zero': 'positive'}
 
   # Data
-  config.data = {
-    'name': 'cmu_mosei',
-    'config': data,
-    'train_fraction': 1.0,
-    'batch_size': 16 if smoke else 32,
-    'views': views,
-    'standardize': False,
-    'noise': 0.0,
-    'in_memory': is_regression,
-    'num_workers': 0 if smoke or is_regression else 4,
-    'num_threads': 0,
-  }
-
-  # Model
-  encoders: dict[str, dict[str, Any]] = {}
-  for name, width in widths.items():
+  data = words['data'] or ('mosei' if is_regression else 'mosei_unaligned')
+  config.data.name = 'cmu_mosei'
+  config.data.config = data
+  config.data.batch_size = 32
+  config.data.in_memory = is_regression
+  config.data.num_workers = 0 if is_regression else 4
+  for name in widths:
+    sequence = {'source': name, 'max_length': _STEPS.get((data, name), 50)}
     if is_regression:
-      encoders[name] = {'name': 'GRU', 'width': 8 if smoke else width}
-    else:
-      encoders[name] = {
+      sequence['cut_by'] = 'text'
+      length = {'name': 'SequenceLength', **sequence}
+      config.data.views[f'{name}_length'] = length
+    config.data.views[name] = {'name': 'PaddedSequence', **sequence}
+  if not is_regression:
+    config.data.views.label = {'name': 'BinaryLabel', 'zero': 'positive'}
+
+  # Model and objectives
+  if is_regression:
+    config.model.encoders = {
+      name: {'name': 'GRU', 'width': width} for name, width in widths.items()
+    }
+    config.model.num_classes = 1
+    config.model.fusion.hidden_widths = (870,)
+    config.model.heads = 'auxiliary'
+    config.loss = 'absolute_error_losses'
+    config.target = 'score'
+  else:
+    config.model.encoders = {
+      name: {
         'name': 'Transformer',
-        'width': 8 if smoke else 1024,
-        'num_layers': 1 if smoke else 2,
+        'width': 1024,
+        'num_layers': 2,
         'num_heads': 4,
-        'feedforward_width': 8 if smoke else 2048,
+        'feedforward_width': 2048,
         'use_bias': False,
         'dtype': 'float32',
       }
-  fusion: dict[str, Any] = {'name': 'ConcatFusion'}
-  if is_regression:
-    fusion['hidden_widths'] = (8,) if smoke else (870,)
-  config.model = {
-    'encoders': encoders,
-    'num_classes': 1 if is_regression else 2,
-    'fusion': fusion,
-    # A part of the fused logits where that is one dense layer.
-    'heads': 'auxiliary' if is_regression else 'share',
-    'detach_heads': False,
-    'checkpoint_encoders': False,
-  }
-
-  # Objectives
-  if is_regression:
-    config.loss, config.target = 'absolute_error_losses', 'score'
-  else:
-    config.loss, config.target = 'cross_entropy_losses', 'label'
-
-  # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+      for name in widths
+    }
+    config.model.num_classes = 2
+    config.model.heads = 'share'  # a part of the fused logits
 
   # Optimiser
   config.optimizer = {'name': 'adamw', 'weight_decay': 0.01}
@@ -118,13 +98,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     config.gradient_transforms = (
       {'name': 'clip_by_global_norm', 'max_norm': 8.0},
     )
-  else:
-    config.gradient_transforms = ()
-
-  # Schedule
-  if is_regression:
-    config.optimizer.learning_rate = 1e-2 if smoke else 1e-3
-    config.steps = 20 if smoke else 100 * _EPOCH
+    config.optimizer.learning_rate = 1e-3
   else:
     config.optimizer.learning_rate = {
       'name': 'exponential_decay',
@@ -133,31 +107,36 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       'decay_rate': 0.1,
       'staircase': True,
     }
-    config.steps = 20 if smoke else 30 * _EPOCH
-  config.log_every_steps = 10
-  config.checkpoint_every_steps = 10 if smoke else _EPOCH
+
+  # Schedule
+  config.steps = (100 if is_regression else 30) * _EPOCH
+  config.checkpoint_every_steps = _EPOCH
 
   # Evaluation
-  config.evaluation = {
-    'batch_size': 16 if smoke else 64,
-    # The first is the primary one.
-    'metrics': (
-      (
-        'binary_accuracy',
-        'weighted_f1',
-        'binary_accuracy_with_zero',
-        'seven_class_accuracy',
-        'mean_absolute_error',
-        'correlation',
-      )
-      if is_regression
-      else ('accuracy', 'macro_f1')
-    ),
-    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
-    # Units of noise: those of the features, which are not standardised.
-    'noise_scale': dict.fromkeys(widths, 1.0),
-  }
+  if is_regression:
+    config.evaluation.metrics = (
+      'binary_accuracy',
+      'weighted_f1',
+      'binary_accuracy_with_zero',
+      'seven_class_accuracy',
+      'mean_absolute_error',
+      'correlation',
+    )
+  # Units of noise: those of the features, which are not standardised.
+  config.evaluation.noise_scale = dict.fromkeys(widths, 1.0)
 
-  # Comparison
-  config.num_seeds = 2 if smoke else 5
-  return configuration.finish(config, words)
+  # All sequences are cut to 50 steps, and encoders are narrow.
+  sequences = [name for name in config.data.views if name != 'label']
+  narrow = {'width': 8}
+  smoke: dict[str, Any] = {
+    'data': {'batch_size': 16},
+    'model': {'encoders': {name: narrow for name in widths}},
+    'evaluation': {'batch_size': 16, 'noise_levels': (1.0,)},
+  }
+  smoke['data']['views'] = {name: {'max_length': 50} for name in sequences}
+  if is_regression:
+    smoke['model']['fusion'] = {'hidden_widths': (8,)}
+    smoke['optimizer'] = {'learning_rate': 1e-2}
+  else:
+    narrow |= {'num_layers': 1, 'feedforward_width': 8}
+  return configuration.finish(config, words, smoke)

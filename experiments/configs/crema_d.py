@@ -32,12 +32,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     setting=('balance_benchmark', 'ogm'),
     splits=('field', 'actor_disjoint'),
   )
-  smoke = words['smoke'] is not None
   is_ogm = words['setting'] == 'ogm'
   _audio_visual.fill(
     config,
     _audio_visual.OGM if is_ogm else _audio_visual.BALANCE_BENCHMARK,
-    smoke=smoke,
     data_set='crema_d',
     version=words['splits'] or 'field',
     audio='Stft3s' if is_ogm else 'FilterBank',
@@ -49,5 +47,5 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     # Of 6,698 rows, as published; validation takes about a tenth of them.
     steps_per_epoch=105 if is_ogm else 210,
   )
-  config.checkpoint_every_steps = 10 if smoke else 210
-  return configuration.finish(config, words)
+  config.checkpoint_every_steps = 210
+  return configuration.finish(config, words, _audio_visual.SMOKE)

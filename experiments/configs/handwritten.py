@@ -27,59 +27,40 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
   config, words = configuration.begin(arg, views=tuple(VIEWS))
   views = words['views'] or 'six'
-  smoke = words['smoke'] is not None
 
-  # Data
-  config.data = {
-    'name': 'handwritten',
-    'config': views,
-    'train_fraction': 1.0,  # of 1,000 rows
-    'batch_size': 64,
-    'views': {},  # as stored
-    'standardize': True,
-    'noise': 0.0,  # training noise, in standard deviations of each feature
-    'in_memory': True,
-    'num_workers': 0,
-    'num_threads': 0,
-  }
+  # Data: 1,000 training rows
+  config.data.name = 'handwritten'
+  config.data.config = views
+  config.data.batch_size = 64
+  config.data.standardize = True
+  config.data.in_memory = True
 
   # Model
-  config.model = {
-    'encoders': {
-      name: {'name': 'MLP', 'widths': (8,) if smoke else (128, 64)}
-      for name in VIEWS[views]
-    },
-    'num_classes': 10,
-    'fusion': {'name': 'ConcatFusion'},
-    'detach_heads': False,
-    'checkpoint_encoders': False,
+  config.model.encoders = {
+    name: {'name': 'MLP', 'widths': (128, 64)} for name in VIEWS[views]
   }
-
-  # Objectives
-  config.loss = 'cross_entropy_losses'
-  config.target = 'label'
+  config.model.num_classes = 10
 
   # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
+  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
 
   # Optimiser
-  config.gradient_transforms = ()
   config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
 
   # Schedule
-  config.steps = 30 if smoke else 600
-  config.log_every_steps = 10 if smoke else 20
-  config.checkpoint_every_steps = 10 if smoke else 100
+  config.steps = 600
+  config.log_every_steps = 20
+  config.checkpoint_every_steps = 100
 
   # Evaluation
-  config.evaluation = {
-    'batch_size': 200,
-    'metrics': ('accuracy',),  # the first is the primary one
-    'noise_levels': (0.5, 1.0, 1.5, 2.0),
-    # Unit of noise: the standard deviation of each feature.
-    'noise_scale': dict.fromkeys(VIEWS[views], 1.0),
-  }
+  config.evaluation.batch_size = 200
+  config.evaluation.metrics = ('accuracy',)
+  # Unit of noise: the standard deviation of each feature.
+  config.evaluation.noise_scale = dict.fromkeys(VIEWS[views], 1.0)
 
   # Comparison
-  config.num_seeds = 2 if smoke else 10
-  return configuration.finish(config, words)
+  config.num_seeds = 10
+
+  narrow = {name: {'widths': (8,)} for name in VIEWS[views]}
+  smoke = {'steps': 30, 'model': {'encoders': narrow}}
+  return configuration.finish(config, words, smoke)

@@ -28,12 +28,11 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   _audio_visual.fill(
     config,
     _audio_visual.BALANCE_BENCHMARK,
-    smoke=words['smoke'] is not None,
     data_set='kinetics_sounds',
     audio='FilterBank',
     frames={'policy': 'segments', 'num_frames': 3},
     num_classes=31,
     steps_per_epoch=463,  # of 14,799 rows, as published
-    metrics=('accuracy', 'macro_f1', 'mean_average_precision'),
   )
-  return configuration.finish(config, words)
+  config.evaluation.metrics = ('accuracy', 'macro_f1', 'mean_average_precision')
+  return configuration.finish(config, words, _audio_visual.SMOKE)

@@ -41,59 +41,39 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config, words = configuration.begin(arg, testbed=tuple(settings.CONFIGS))
   testbed = words['testbed'] or 'balanced'
   modalities = settings.CONFIGS[testbed]
-  smoke = words['smoke'] is not None
 
-  # Data
-  config.data = {
-    'name': 'synthetic',
-    'config': testbed,
-    'train_fraction': 1.0,  # of 2,000 rows
-    'batch_size': 64,
-    'views': {},  # as stored
-    'standardize': False,  # noise has unit variance as it is
-    'noise': 0.0,  # training noise, in standard deviations of each feature
-    'in_memory': True,
-    'num_workers': 0,
-    'num_threads': 0,
-  }
+  # Data: 2,000 training rows, whose noise has unit variance as it is
+  config.data.name = 'synthetic'
+  config.data.config = testbed
+  config.data.batch_size = 64
+  config.data.in_memory = True
 
   # Model
-  config.model = {
-    'encoders': {
-      name: {'name': 'MLP', 'widths': (8,) if smoke else (64,)}
-      for name in modalities
-    },
-    'num_classes': settings.NUM_CLASSES,
-    'fusion': {'name': 'ConcatFusion'},
-    'detach_heads': False,
-    'checkpoint_encoders': False,
+  config.model.encoders = {
+    name: {'name': 'MLP', 'widths': (64,)} for name in modalities
   }
-
-  # Objectives
-  config.loss = 'cross_entropy_losses'
-  config.target = 'label'
+  config.model.num_classes = settings.NUM_CLASSES
 
   # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
+  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
 
   # Optimiser
-  config.gradient_transforms = ()
   config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
 
   # Schedule
-  config.steps = 30 if smoke else 600
-  config.log_every_steps = 10 if smoke else 20
-  config.checkpoint_every_steps = 10 if smoke else 100
+  config.steps = 600
+  config.log_every_steps = 20
+  config.checkpoint_every_steps = 100
 
   # Evaluation
-  config.evaluation = {
-    'batch_size': 1000,
-    'metrics': ('accuracy',),  # the first is the primary one
-    'noise_levels': (0.5, 1.0, 1.5, 2.0),
-    # Unit of noise: about the standard deviation of each feature.
-    'noise_scale': dict.fromkeys(modalities, 1.0),
-  }
+  config.evaluation.batch_size = 1000
+  config.evaluation.metrics = ('accuracy',)
+  # Unit of noise: about the standard deviation of each feature.
+  config.evaluation.noise_scale = dict.fromkeys(modalities, 1.0)
 
   # Comparison
-  config.num_seeds = 2 if smoke else 10
-  return configuration.finish(config, words)
+  config.num_seeds = 10
+
+  narrow = {name: {'widths': (8,)} for name in modalities}
+  smoke = {'steps': 30, 'model': {'encoders': narrow}}
+  return configuration.finish(config, words, smoke)

@@ -27,50 +27,26 @@ _EPOCH = 238
 def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
   config, words = configuration.begin(arg, files=('sdk', 'multibench'))
-  smoke = words['smoke'] is not None
   widths = {'audio': 256, 'text': 600, 'vision': 512}
-  views = {}
-  for name in widths:
-    sequence = {'source': name, 'max_length': 50, 'cut_by': 'text'}
-    views[name] = {'name': 'PaddedSequence', **sequence}
-    views[f'{name}_length'] = {'name': 'SequenceLength', **sequence}
 
   # Data
-  config.data = {
-    'name': 'ur_funny',
-    'config': words['files'] or 'sdk',
-    'train_fraction': 1.0,
-    'batch_size': 16 if smoke else 32,
-    'views': views,
-    'standardize': False,
-    'noise': 0.0,
-    'in_memory': True,
-    'num_workers': 0,
-    'num_threads': 0,
-  }
+  config.data.name = 'ur_funny'
+  config.data.config = words['files'] or 'sdk'
+  config.data.batch_size = 32
+  config.data.in_memory = True
+  for name in widths:
+    sequence = {'source': name, 'max_length': 50, 'cut_by': 'text'}
+    config.data.views[name] = {'name': 'PaddedSequence', **sequence}
+    length = {'name': 'SequenceLength', **sequence}
+    config.data.views[f'{name}_length'] = length
 
   # Model
-  config.model = {
-    'encoders': {
-      name: {'name': 'GRU', 'width': 8 if smoke else width}
-      for name, width in widths.items()
-    },
-    'num_classes': 2,
-    'fusion': {
-      'name': 'ConcatFusion',
-      'hidden_widths': (8,) if smoke else (512,),
-    },
-    'heads': 'auxiliary',  # a dense layer of its own for each modality
-    'detach_heads': False,
-    'checkpoint_encoders': False,
+  config.model.encoders = {
+    name: {'name': 'GRU', 'width': width} for name, width in widths.items()
   }
-
-  # Objectives
-  config.loss = 'cross_entropy_losses'
-  config.target = 'label'
-
-  # Weighting
-  config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+  config.model.num_classes = 2
+  config.model.fusion.hidden_widths = (512,)
+  config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
   config.gradient_transforms = (
@@ -78,24 +54,27 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   )
   config.optimizer = {
     'name': 'adamw',
-    'learning_rate': 1e-2 if smoke else 1e-3,
+    'learning_rate': 1e-3,
     'weight_decay': 0.01,
   }
 
   # Schedule
-  config.steps = 20 if smoke else 100 * _EPOCH
-  config.log_every_steps = 10 if smoke else 20
-  config.checkpoint_every_steps = 10 if smoke else 5 * _EPOCH
+  config.steps = 100 * _EPOCH
+  config.log_every_steps = 20
+  config.checkpoint_every_steps = 5 * _EPOCH
 
   # Evaluation
-  config.evaluation = {
-    'batch_size': 16 if smoke else 128,
-    'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
-    'noise_levels': (1.0,) if smoke else (0.5, 1.0, 1.5, 2.0),
-    # Units of noise: those of the features, which are not standardised.
-    'noise_scale': dict.fromkeys(widths, 1.0),
-  }
+  config.evaluation.batch_size = 128
+  # Units of noise: those of the features, which are not standardised.
+  config.evaluation.noise_scale = dict.fromkeys(widths, 1.0)
 
-  # Comparison
-  config.num_seeds = 2 if smoke else 5
-  return configuration.finish(config, words)
+  smoke = {
+    'data': {'batch_size': 16},
+    'model': {
+      'encoders': {name: {'width': 8} for name in widths},
+      'fusion': {'hidden_widths': (8,)},
+    },
+    'optimizer': {'learning_rate': 1e-2},
+    'evaluation': {'batch_size': 16, 'noise_levels': (1.0,)},
+  }
+  return configuration.finish(config, words, smoke)

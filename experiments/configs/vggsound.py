@@ -28,12 +28,11 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   _audio_visual.fill(
     config,
     _audio_visual.OGM,
-    smoke=words['smoke'] is not None,
     data_set='vggsound',
     audio='Stft5s',
     frames={'policy': 'first', 'num_frames': 3},
     num_classes=309,
     steps_per_epoch=2_871,  # of 183,730 rows, as published
-    metrics=('accuracy', 'macro_f1', 'mean_average_precision'),
   )
-  return configuration.finish(config, words)
+  config.evaluation.metrics = ('accuracy', 'macro_f1', 'mean_average_precision')
+  return configuration.finish(config, words, _audio_visual.SMOKE)

@@ -81,28 +81,68 @@ def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
 def begin(
   arg: str, **choices: Sequence[str]
 ) -> tuple[config_dict.ConfigDict, dict[str, str | None]]:
-  """Begins a configuration with what all of them have in common.
+  """Begins a configuration with what all of them have, or have by default.
 
   Args:
     arg: the argument of the config file.
     **choices: for each topic of the file's own the words that it may be given.
 
   Returns:
-    A configuration with `seed`, `accumulation`, `donate_state`, `parallel`,
-    `max_skipped_steps`, `method`, `recipes`, `compare`, `subject`,
-    `num_tuning_seeds` and `sweep`; and the words given, where `method` and
-    `smoke` are topics, too.
+    A configuration that lacks what a data set chooses for itself: names and
+    sizes, encoders, optimizer and steps. And the words given, where `method`
+    and `smoke` are topics, too.
   """
   config = config_dict.ConfigDict()
   config.seed = 0
+
+  # Data
+  config.data = {
+    'train_fraction': 1.0,  # of the training rows
+    'views': {},  # of what is stored; none: as it is
+    'standardize': False,
+    'noise': 0.0,  # training noise, in standard deviations of each feature
+    'in_memory': False,
+    'num_workers': 0,
+    'num_threads': 0,
+  }
+
+  # Model
+  config.model = {
+    'fusion': {'name': 'ConcatFusion'},
+    'detach_heads': False,
+    'checkpoint_encoders': False,
+  }
+
+  # Objectives
+  config.loss = 'cross_entropy_losses'
+  config.target = 'label'
+
+  # Method
+  config.method = {'name': 'weighted'}  # by config.weighting
+  config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+
+  # Optimiser
+  config.gradient_transforms = ()
   # How many parts make an update, and where balancing stands: 'each' part or
   # their 'accumulated' losses. See experiments/core/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
+  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
+  config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': core.placement
   # Whether a step's old state gives its memory to the new one.
   config.donate_state = True
-  config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': core.placement
-  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
-  config.method = {'name': 'weighted'}  # by config.weighting
+
+  # Schedule
+  config.log_every_steps = 10
+
+  # Evaluation
+  config.evaluation = {
+    'batch_size': 64,
+    'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
+    'noise_levels': (0.5, 1.0, 1.5, 2.0),  # in units of `noise_scale`
+  }
+
+  # Comparison and sweep
+  config.num_seeds = 5
   config.recipes = recipes.recipes()
   # The first is the reference for time.
   config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
@@ -116,9 +156,24 @@ def begin(
 
 
 def finish(
-  config: config_dict.ConfigDict, given: dict[str, str | None]
+  config: config_dict.ConfigDict,
+  given: dict[str, str | None],
+  smoke: Mapping[str, Any] = {},
 ) -> config_dict.ConfigDict:
-  """The configuration, changed to the recipe that was named, if one was."""
+  """The configuration, changed as the words given say.
+
+  Args:
+    config: made by `begin`, with all that a data set chooses for itself.
+    given: the words.
+    smoke: what the word 'smoke' changes besides steps, seeds and workers.
+  """
+  if given['smoke'] is not None:
+    config.lock()  # only what there is can be changed
+    config.steps, config.num_seeds = 20, 2
+    config.log_every_steps = config.checkpoint_every_steps = 10
+    config.data.num_workers = config.data.num_threads = 0
+    config.update(smoke)
+    config.unlock()
   method = given['method']
   return config if method is None else with_recipe(config, method)
 
