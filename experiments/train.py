@@ -59,7 +59,8 @@ def train(
   with processes.first_process_first():
     inputs = data.open_data(config, config.seed, manual_dir)
   made = program.alone(config, inputs.steps_per_epoch)
-  workdir = runs.open_workdir(workdir, config)
+  may_change = runs.MAY_CHANGE | {'steps'}  # a run may be made longer
+  workdir = runs.open_workdir(workdir, config, may_change)
   with logs.TrainingLog(config, made, [inputs], workdir) as log:
     engine.run(
       {'': made},

@@ -78,22 +78,30 @@ def run_each(commands):
   ]
 
 
-def kill_when(module, arguments, ready, env=None):
-  """Starts a program and kills it with SIGKILL as soon as `ready()`."""
+def kill_when(module, arguments, ready, env=None, signals=(signal.SIGKILL,)):
+  """Starts a program and sends it signals as soon as `ready()`.
+
+  Returns:
+    Its exit status, and its standard error.
+  """
   process = subprocess.Popen(
     [sys.executable, '-m', f'experiments.{module}', *arguments],
     cwd=ROOT,
     env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
     stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   deadline = time.monotonic() + 200
   while not ready():
     assert process.poll() is None, 'ended before it could be killed'
     assert time.monotonic() < deadline
     time.sleep(0.002)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
+  for number in signals:
+    process.send_signal(number)
+    time.sleep(0.05)
+  _, error = process.communicate(timeout=200)
+  return process.returncode, error
 
 
 class Interrupted:
@@ -130,6 +138,21 @@ def final_arrays(workdir, config):
   # Only how long things took may differ.
   del progress['seconds'], progress['rehearsed']
   return arrays._replace(key=jax.random.key_data(arrays.key)), progress
+
+
+class Stopped(Interrupted):
+  """A loader whose process gets SIGTERM at some batch."""
+
+  def __next__(self):
+    self.left -= 1
+    if self.left == 0:
+      signal.raise_signal(signal.SIGTERM)
+    return next(self.loader)
+
+
+def assert_same_arrays(ours, theirs):
+  """Two states are equal to the bit."""
+  chex.assert_trees_all_equal(ours, theirs)
 
 
 def assert_same_run(workdir, other, config):

@@ -1,5 +1,6 @@
 """Checkpoints of a run: whole and as they were saved, or not believed."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,13 +23,29 @@ class Checkpoints:
   """Checkpoints of arrays and of JSON, kept by Orbax; the last two stay.
 
   Each has digests of what is in it. One that is damaged is named and set aside,
-  and the one before is taken.
+  and the one before is taken. While they are open no other process can open
+  them; the kernel ends that with the process, however it dies.
   """
 
   def __init__(self, workdir: pathlib.Path) -> None:
-    """Opens the directory, and ends a deletion that was interrupted."""
+    """Opens the directory, and ends a deletion that was interrupted.
+
+    Raises:
+      ValueError: if they are open already.
+    """
     self._directory = workdir / 'checkpoints'
+    self._lock: Any = None
     if jax.process_index() == 0:
+      workdir.mkdir(parents=True, exist_ok=True)
+      self._lock = (workdir / 'checkpoints.lock').open('w')
+      try:
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        self._lock.close()
+        raise ValueError(
+          f'Another process is using {workdir}. Wait for it to end, or give'
+          ' another --workdir.'
+        ) from error
       for step in sorted(_steps(self._directory))[:-_KEPT]:
         shutil.rmtree(self._directory / f'{step}')
     self._manager = ocp.CheckpointManager(
@@ -120,6 +137,8 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for Orbax to finish."""
     self._manager.close()
+    if self._lock is not None:
+      self._lock.close()
 
   def _restored(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
     found = self._manager.restore(

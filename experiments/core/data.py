@@ -1,11 +1,13 @@
 """The data of a run: training batches and evaluation batches."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import config_dict
 
 from data_pipelines import loader
@@ -13,6 +15,9 @@ from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import transforms
 from experiments.core import named
+
+# Rows by which a data set is told from another one.
+_LOOKED_AT = 16
 
 Batch = Mapping[str, Any]
 
@@ -23,6 +28,7 @@ class Data(NamedTuple):
   train: Any  # iterator of batches, with get_state and set_state
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
   steps_per_epoch: int  # batches in which each training row is seen once
+  fingerprint: str  # of the prepared training rows
 
 
 def make_views(
@@ -137,6 +143,7 @@ def open_data(
     return sources.subset(rows, fraction, seed)
 
   rows = source('train')
+  fingerprint = _fingerprint(rows)
   if settings.standardize:
     standardize = transforms.Standardize(
       *transforms.statistics(rows, modalities)
@@ -172,7 +179,8 @@ def open_data(
       num_threads=settings.num_threads,
     )
 
-  return Data(train, evaluation, max(1, len(rows) // settings.batch_size))
+  steps_per_epoch = max(1, len(rows) // settings.batch_size)
+  return Data(train, evaluation, steps_per_epoch, fingerprint)
 
 
 def open_all(
@@ -182,3 +190,16 @@ def open_all(
   """Opens the data of all seeds of a configuration."""
   seeds = range(config.seed, config.seed + config.num_seeds)
   return [open_data(config, seed, manual_dir) for seed in seeds]
+
+
+def _fingerprint(rows: sources.Source) -> str:
+  """A digest of how many rows there are, and of all that is in some of them."""
+  digest = hashlib.sha256(f'{len(rows)}'.encode())
+  for place in sorted({i * len(rows) // _LOOKED_AT for i in range(_LOOKED_AT)}):
+    for name, value in sorted(rows[place].items()):
+      array = np.asarray(value)
+      digest.update(f'{name}{array.dtype}{array.shape}'.encode())
+      # Of bytes and texts an array may hold the places alone.
+      is_plain = array.dtype.kind != 'O'
+      digest.update(array.tobytes() if is_plain else repr(value).encode())
+  return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """The one training loop: programs that see the same batches, to the end."""
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import program as program_lib
 from experiments.core import runs
+from experiments.core import signals
 
 State = Any
 Metrics = Mapping[str, Any]  # 'losses', 'weights' -> objective -> [steps, runs]
@@ -48,9 +50,11 @@ class Observer:
     fused = float(np.mean(metrics['losses']['fused']))
     return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
 
-  def checkpoint(self, step: int, states: Mapping[str, State]) -> Any:
-    """A checkpoint is to be made; what else to keep in it, for JSON."""
-    del step, states
+  def checkpoint(self, step: int, states: Mapping[str, State]) -> None:
+    """A checkpoint is due."""
+
+  def kept(self) -> Any:
+    """What else to keep in a checkpoint, such as JSON can say."""
 
 
 def run(
@@ -69,7 +73,8 @@ def run(
   Every program sees the same batches. A turn ends where a step is logged or a
   checkpoint is made; in each turn another program is the first, so that none
   always runs on cold caches, and times can be compared. Killed at any moment
-  and called again, it gives what it would have given, bit for bit.
+  and called again, it gives what it would have given, bit for bit. Ctrl-C and
+  SIGTERM end it with a checkpoint, see `signals`.
 
   Args:
     programs: name -> program.
@@ -86,22 +91,32 @@ def run(
     The course of the training, at its end.
   """
   observer = observer or Observer()
-  checkpoints = checkpoints_lib.Checkpoints(directory)
-  course = _open(
-    programs, inputs, checkpoints, config, header, observer, keep_curves
-  )
-  for one in inputs:
-    one.train.seek(course.step)
-  with tqdm.tqdm(
-    initial=course.step * len(programs),
-    total=config.steps * len(programs),
-    desc=label,
-    unit='step',
-    mininterval=0.5,
-    disable=jax.process_index() > 0,
-  ) as bar:
-    while course.step < config.steps:
-      batches = _Batches(programs, inputs, course.step, _stop(course, config))
+  header = {**header, 'data': inputs[0].fingerprint}
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(
+      contextlib.closing(checkpoints_lib.Checkpoints(directory))
+    )
+    course = _open(
+      programs, inputs, checkpoints, config, header, observer, keep_curves
+    )
+    for one in inputs:
+      one.train.seek(course.step)
+    stopping = stack.enter_context(signals.Stopping())
+    bar = stack.enter_context(
+      tqdm.tqdm(
+        initial=course.step * len(programs),
+        total=config.steps * len(programs),
+        desc=label,
+        unit='step',
+        mininterval=0.5,
+        disable=jax.process_index() > 0,
+      )
+    )
+    every = config.checkpoint_every_steps
+    while course.step < config.steps and not stopping.is_due(course.step):
+      batches = _Batches(
+        programs, inputs, course.step, _stop(course, config), stopping
+      )
       turn = course.step // config.log_every_steps
       for name in _rotated(list(programs), turn):
         bar.set_postfix_str(name, refresh=False)
@@ -111,10 +126,13 @@ def run(
         if keep_curves:
           _keep(course, name, metrics, batches)
       course = course._replace(step=batches.end)
-      every = config.checkpoint_every_steps
       if course.step % every == 0 or course.step == config.steps:
+        observer.checkpoint(course.step, course.states)
         _save(checkpoints, programs, course, observer)
-  checkpoints.close()
+    if course.step < config.steps and course.step % every:
+      _save(checkpoints, programs, course, observer)
+  if course.step < config.steps:
+    stopping.exit(directory, course.step)
   return course
 
 
@@ -132,25 +150,35 @@ class _Batches:
     inputs: Sequence[data.Data],
     begin: int,
     end: int,
+    stopping: signals.Stopping,
   ) -> None:
     self.begin, self.end = begin, end
+    self._stopping = stopping
     self._inputs = inputs
     layouts = {program.layout for program in programs.values()}
-    self._read = [] if None in layouts else [*self._reading(end - begin)]
+    self._read = [] if None in layouts else [*self._reading(begin, end)]
     self._fed: dict[Any, Any] = {}
 
   def feed(self, program: program_lib.Program, low: int, high: int) -> Any:
     """What a program's `advance` takes for the steps from `low` to `high`."""
     if program.layout is None:
-      return program.feed(self._reading(high - low))
+      return program.feed(self._until_stopped(low, high))
     key = (program.layout, low, high)
     if key not in self._fed:
       steps = self._read[low - self.begin : high - self.begin]
       self._fed[key] = program.feed(steps)
     return self._fed[key]
 
-  def _reading(self, number: int) -> Iterator[list[Any]]:
-    return ([next(one.train) for one in self._inputs] for _ in range(number))
+  def _reading(self, low: int, high: int) -> Iterator[list[Any]]:
+    return ([next(one.train) for one in self._inputs] for _ in range(low, high))
+
+  def _until_stopped(self, low: int, high: int) -> Iterator[list[Any]]:
+    """Batches as they are read; if the run is to stop, the turn ends early."""
+    for step, rows in enumerate(self._reading(low, high), start=low + 1):
+      yield rows
+      if step < self.end and self._stopping.is_due(step):
+        self.end = step
+        return
 
 
 def _take_turn(
@@ -180,7 +208,9 @@ def _take_turn(
     )
     metrics.append(found)
     taken += spent
-    bar.update(high - low)
+    bar.update(min(high, batches.end) - low)
+    if batches.end <= high:
+      break
   course.seconds[name].append(taken / (batches.end - batches.begin))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
 
@@ -241,7 +271,17 @@ def _open(
       header=dict(header),
     )
   arrays, progress = restored
+  if progress['header']['data'] != header['data']:
+    raise ValueError(
+      'The data set has been prepared anew since the run began, and is another'
+      ' one. Put the old one back, or give another --workdir.'
+    )
   runs.warn_of_changes(progress['header'], header)
+  if progress['step'] > config.steps:
+    raise ValueError(
+      f'config.steps is {config.steps}, and the run has come to'
+      f' {progress["step"]} steps. Give at least as many.'
+    )
   observer.resume(progress['observed'], progress['step'])
   return Course(
     step=progress['step'],
@@ -262,7 +302,6 @@ def _save(
   course: Course,
   observer: Observer,
 ) -> None:
-  observed = observer.checkpoint(course.step, course.states)
   states = {
     name: program.save(course.states[name])
     for name, program in programs.items()
@@ -275,7 +314,7 @@ def _save(
       'seconds': course.seconds,
       'rehearsed': course.rehearsed,
       'header': course.header,
-      'observed': observed,
+      'observed': observer.kept(),
     },
   )
 

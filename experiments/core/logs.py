@@ -81,9 +81,7 @@ class TrainingLog(engine.Observer):
       for name in ('fused', *sorted(config.model.encoders))
     )
 
-  def checkpoint(
-    self, step: int, states: Mapping[str, engine.State]
-  ) -> dict[str, Any]:
+  def checkpoint(self, step: int, states: Mapping[str, engine.State]) -> None:
     """Evaluates; after the last step thoroughly, and on the test split.
 
     Raises:
@@ -103,6 +101,9 @@ class TrainingLog(engine.Observer):
       )
       self._scores = {name: float(value[0]) for name, value in scores.items()}
       self._add({'step': step, 'split': split, **self._scores})
+
+  def kept(self) -> dict[str, Any]:
+    """How long the file is, which is on the disk then, and the last scores."""
     length = 0
     if self._is_writer:
       os.fsync(self._file.fileno())

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,15 +17,20 @@ from experiments.core import configuration
 
 # Of the files of a run's directory: 2 since variants have rows of their own.
 FORMAT = 2
+# What changes no number of a run.
+MAY_CHANGE = frozenset({'data.num_workers', 'data.num_threads'})
 _PACKAGES = ('jax', 'jaxlib', 'optax', 'flax', 'grain', 'orbax-checkpoint')
 
 
 def open_workdir(
-  workdir: pathlib.Path, config: config_dict.ConfigDict
+  workdir: pathlib.Path,
+  config: config_dict.ConfigDict,
+  may_change: Container[str] = MAY_CHANGE,
 ) -> pathlib.Path:
   """Makes a run's directory, or checks that it belongs to the same run.
 
-  Of several processes the first one makes it.
+  Of several processes the first one makes it. Values of the keys that may
+  change are those of the last command.
 
   Raises:
     ValueError: if it holds a run of another configuration, or of a version that
@@ -44,7 +49,7 @@ def open_workdir(
     differences = [
       f'  {key}: given {here.get(key)!r}, the run there has {there.get(key)!r}'
       for key in sorted(here.keys() | there.keys())
-      if here.get(key) != there.get(key)
+      if here.get(key) != there.get(key) and key not in may_change
     ]
     if differences:
       raise ValueError(
@@ -52,7 +57,7 @@ def open_workdir(
         + '\n'.join(differences)
         + '\nGive another --workdir, or remove that one to start anew.'
       )
-  elif jax.process_index() == 0:
+  if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     text = json.dumps({'format': FORMAT, 'config': ours}, indent=2)
     write_text(path, text + '\n')

@@ -157,7 +157,7 @@ def make(
       losses |= of_phase
     weights = optax.tree.get(state.opt_state, 'weights')
     return (
-      state._replace(step=state.step + 1),
+      state._replace(step=optax.safe_increment(state.step)),
       {
         'losses': {name: losses[name] for name in method.objectives},
         'weights': {

@@ -1,0 +1,137 @@
+"""Runs that are stopped, are run twice at once, or go on with other values."""
+
+import signal
+
+import pytest
+
+from experiments import compare
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import checkpoints as checkpoints_lib
+from experiments.core import data
+from experiments.core import runs
+from tests import running
+
+CONFIG = 'experiments/configs/handwritten.py:two,smoke'
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+@pytest.mark.parametrize(
+  ('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, status):
+  # Long between checkpoints: only the signal makes one.
+  changes = {'steps': 3000, 'checkpoint_every_steps': 2000}
+  arguments = [f'--config={CONFIG}', '--config.log_every_steps=7'] + [
+    f'--config.{key}={value}' for key, value in changes.items()
+  ]
+  stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
+  path = stopped / 'metrics.jsonl'
+
+  def ready():
+    return path.exists() and path.read_text().count('\n') > 3
+
+  code, error = running.kill_when(
+    'train', [*arguments, f'--workdir={stopped}'], ready, signals=[number]
+  )
+  assert code == status, error
+  assert 'Traceback' not in error
+  assert 'The same command goes on from there' in error
+  ((step,),) = ([int(p.name) for p in (stopped / 'checkpoints').iterdir()],)
+  assert 21 <= step < 2000
+  config = smoke(steps=step + 30, log_every_steps=7)
+  config.checkpoint_every_steps = 2000
+  train.train(config, stopped)
+  train.train(config, whole)
+  ours, theirs = (
+    runs.read_lines(place / 'metrics.jsonl')[1:] for place in (stopped, whole)
+  )
+  assert ours == theirs
+  ours, theirs = (
+    running.final_arrays(place, config) for place in (stopped, whole)
+  )
+  running.assert_same_arrays(ours[0], theirs[0])
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+  arguments = [f'--config={CONFIG}', '--config.steps=100000']
+  code, _ = running.kill_when(
+    'train',
+    [*arguments, f'--workdir={tmp_path}/run'],
+    (tmp_path / 'run' / 'metrics.jsonl').exists,
+    signals=[signal.SIGTERM, signal.SIGTERM, signal.SIGTERM],
+  )
+  assert code in (-signal.SIGTERM, 143)
+
+
+def test_a_comparison_that_is_stopped_goes_on(tmp_path, monkeypatch):
+  config = smoke(compare=('joint', 'sum'), num_seeds=1)
+  opened = data.open_data
+
+  def open_data(*args):
+    inputs = opened(*args)
+    return inputs._replace(train=running.Stopped(inputs.train, 12))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data, 'open_data', open_data)
+    with pytest.raises(SystemExit, match='143'):
+      compare.compare(config, tmp_path / 'stopped')
+  assert (tmp_path / 'stopped' / 'checkpoints' / '20').exists()
+  assert not (tmp_path / 'stopped' / 'results.jsonl').exists()
+  compare.compare(config, tmp_path / 'stopped')
+  compare.compare(config, tmp_path / 'whole')
+  ours, theirs = (
+    runs.read_lines(tmp_path / name / 'results.jsonl')[1:]
+    for name in ('stopped', 'whole')
+  )
+  assert ours == theirs
+
+
+def test_two_runs_on_one_directory_are_refused(tmp_path):
+  first = checkpoints_lib.Checkpoints(tmp_path)
+  with pytest.raises(ValueError, match='Another process is using'):
+    train.train(smoke(), tmp_path)
+  first.close()
+  train.train(smoke(), tmp_path)
+
+
+def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
+  train.train(smoke(steps=10), tmp_path)
+  opened = data.sources.open_source
+
+  class Inverted:
+    def __init__(self, rows):
+      self.rows = rows
+
+    def __len__(self):
+      return len(self.rows)
+
+    def __getitem__(self, place):
+      row = self.rows[place]
+      return row | {'label': 9 - row['label']}
+
+  monkeypatch.setattr(
+    data.sources, 'open_source', lambda *a, **k: Inverted(opened(*a, **k))
+  )
+  with pytest.raises(ValueError, match='prepared anew since the run began'):
+    train.train(smoke(steps=20), tmp_path)
+
+
+def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path):
+  train.train(smoke(steps=20), tmp_path / 'longer')
+  longer = smoke(steps=30, data={'num_threads': 2})
+  train.train(longer, tmp_path / 'longer')
+  train.train(smoke(), tmp_path / 'whole')
+  ours, theirs = (
+    running.final_arrays(tmp_path / name, smoke())
+    for name in ('longer', 'whole')
+  )
+  running.assert_same_arrays(ours[0], theirs[0])
+  with pytest.raises(ValueError, match='steps is 10, and the run has come to'):
+    train.train(smoke(steps=10), tmp_path / 'longer')
