@@ -1,6 +1,10 @@
 """The one loader: endless training batches, exhaustive evaluation batches."""
 
+import functools
+import multiprocessing
 import operator
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -229,6 +233,10 @@ class _Batch(grain.transforms.Map):
     self._batch_size = batch_size
     self._with_mask = with_mask
 
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    _end_with_parent()
+
   def map(self, number: int) -> dict[str, npt.NDArray[Any]]:
     """Returns batch `number`; zeros beyond the last element."""
     first = number * self._batch_size
@@ -266,6 +274,21 @@ class _Batch(grain.transforms.Map):
       batch[name] = np.empty((self._batch_size, *value.shape), value.dtype)
       batch[name][0] = value
     return batch
+
+
+@functools.cache
+def _end_with_parent() -> None:
+  """In a worker: ends it when the process that started it has died.
+
+  One that is killed cannot stop its workers, which would wait for ever.
+  """
+  if parent := multiprocessing.parent_process():
+
+    def wait() -> None:
+      parent.join()
+      os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Batches(grain.DatasetIterator):

@@ -1,6 +1,7 @@
 """Runs that are stopped, are run twice at once, or go on with other values."""
 
 import signal
+import time
 
 import pytest
 
@@ -57,6 +58,30 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, status):
     running.final_arrays(place, config) for place in (stopped, whole)
   )
   running.assert_same_arrays(ours[0], theirs[0])
+
+
+def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
+  workdir = tmp_path / 'run'
+  path = workdir / 'metrics.jsonl'
+  pair = running.start_processes(
+    [
+      f'--config={CONFIG}',
+      '--config.steps=100000',
+      '--config.checkpoint_every_steps=50000',
+      '--config.parallel=jit',
+      f'--workdir={workdir}',
+    ],
+    2,
+  )
+  while not (path.exists() and path.read_text().count('\n') > 1):
+    assert all(process.poll() is None for process in pair)
+    time.sleep(0.01)
+  pair[1].send_signal(signal.SIGTERM)
+  for process in pair:
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 143, error
+    assert 'The same command goes on from there' in error
+  assert len(list((workdir / 'checkpoints').iterdir())) == 1
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
