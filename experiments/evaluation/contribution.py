@@ -11,14 +11,7 @@ def imbalance_degree(values: Mapping[str, float]) -> float:
 
   The definition is ours: BalanceBenchmark's paper names such a degree, and its
   code has none. Take it of accuracies of the modalities' own outputs, or of
-  Shapley values.
-
-  Args:
-    values: modality -> its value.
-
-  Returns:
-    A number of at least 0, in the unit of the values; NaN for one modality,
-    which has no pair.
+  Shapley values. NaN for one modality, which has no pair.
 
   Examples:
     >>> imbalance_degree({'a': 0.9, 'b': 0.5, 'c': 0.4})  # 0.4, 0.5 and 0.1
@@ -35,34 +28,19 @@ def relative_robustness(
 ) -> float:
   """Mean of a metric over a range of noise levels: the area under its curve.
 
-  The trapezoid rule through all points, divided by the range of the levels.
-  MultiBench's relative robustness is the area itself, with a step of 0.1
-  whatever the levels; divided, it is an average accuracy (if the metric is),
-  and levels of another number or range can be compared.
-
-  Args:
-    levels: at least two, ascending.
-    values: the metric at each of them.
-
-  Returns:
-    A number between the least and the largest value.
-
-  Raises:
-    ValueError: if there are fewer levels, they do not ascend, or the numbers of
-      levels and values differ.
+  By the trapezoid rule through all points, divided by the range of the levels,
+  of which there are at least two, ascending. MultiBench's is the area itself,
+  with a step of 0.1 whatever the levels; divided, it is an average accuracy (if
+  the metric is), and levels of another number or range can be compared.
 
   Examples:
     >>> relative_robustness([0.0, 1.0, 3.0], [0.9, 0.7, 0.1])  # (0.8 + 1.6 / 2)
     0.533
   """
-  if (
-    len(levels) != len(values)
-    or len(levels) < 2
-    or np.any(np.diff(levels) <= 0)
-  ):
+  number = len(levels)
+  if number != len(values) or number < 2 or np.any(np.diff(levels) <= 0):
     raise ValueError(
       'Expected at least two ascending levels and as many values, got levels'
       f' {list(levels)} and {len(values)} values.'
     )
-  area = np.trapezoid(values, levels)
-  return float(area / (levels[-1] - levels[0]))
+  return float(np.trapezoid(values, levels) / (levels[-1] - levels[0]))

@@ -51,14 +51,10 @@ def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
   return {k: batch[k] for k in (*modalities, *lengths) if k in batch}
 
 
-def _as_it_is(batch: Batch) -> Batch:
-  return batch
-
-
 def make_predict(
   model: Any,
   noise_scale: Mapping[str, float],
-  finish: Callable[[Batch], Batch] = _as_it_is,
+  finish: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Predict:
   """Makes the pure function from one batch and a condition to the outputs.
 
@@ -71,38 +67,23 @@ def make_predict(
 
   Args:
     model: has `encoders`, a mapping by modality, and `apply(variables, inputs)`
-      that gives `{'fused': [batch, C], modality: [batch, C], ...}` in
-      evaluation mode, as `mimo_jax.nn.LateFusion` does.
+      that gives outputs in evaluation mode, as `mimo_jax.nn.LateFusion` does.
     noise_scale: modality -> standard deviation of noise of level 1, in the
-      units of its input: 1 for standardised inputs.
-    finish: what remains to be done to the inputs on the device, before noise,
-      which is in the units of finished ones: `data.finish`.
+      units of its finished input: 1 for standardised ones.
+    finish: what remains to be done to the inputs on the device: `data.finish`.
 
   Returns:
     `predict(variables, batch, condition, index)` -> outputs. The batch has an
-    array [batch, ...] for each modality, of floats once finished, and for
-    sequences [batch, time, ...], padded on the right, may have
-    `<modality>_length` [batch], which the model gets too. The condition is
-    data, so that one compilation serves all. For seeds at once:
+    array [batch, ...] a modality, of floats once finished; sequences [batch,
+    time, ...], padded on the right, may have `<modality>_length` [batch]. The
+    condition is data, so that one compilation serves all. For seeds at once:
     `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
 
   Raises:
     ValueError: if a modality has no scale.
-
-  Examples:
-    >>> from mimo_jax import nn
-    >>> model = nn.LateFusion({'a': nn.MLP((3,)), 'b': nn.MLP((4,))}, 2)
-    >>> batch = {'a': jnp.ones((5, 6)), 'b': jnp.ones((5, 7))}
-    >>> variables = model.init(jax.random.key(0), batch)
-    >>> predict = jax.jit(make_predict(model, {'a': 1.0, 'b': 1.0}))
-    >>> without_b = Condition(jnp.array([True, False]), jnp.float32(0.5))
-    >>> outputs = predict(variables, batch, without_b, 0)
-    >>> {name: value.shape for name, value in sorted(outputs.items())}
-    {'a': (5, 2), 'b': (5, 2), 'fused': (5, 2)}
   """
   modalities = sorted(model.encoders)
-  without = [name for name in modalities if name not in noise_scale]
-  if without:
+  if without := sorted(set(modalities) - noise_scale.keys()):
     raise ValueError(
       f'noise_scale lacks {without}: expected {modalities}, given'
       f' {sorted(noise_scale)}.'
@@ -146,25 +127,23 @@ def evaluate(
   targets are kept, and metrics are computed of all of them.
 
   Args:
-    predict: compiled `make_predict`, or one vmapped over seeds.
-    variables: the model's; with seeds, each leaf has a leading axis [seeds].
+    predict: compiled `make_predict`, or one vmapped over seeds, where every
+      leaf of variables and batches has a leading axis [seeds].
+    variables: the model's.
     batches: each with an array a modality, `mask` [batch] (bool, False for
-      rows that only fill up a batch) and the target, as
-      `data_pipelines.loader.evaluation_batches` makes. With seeds, every array
-      has a leading axis [seeds], `mask` and target too.
+      rows that only fill up a batch) and the target [batch], as
+      `data_pipelines.loader.evaluation_batches` makes.
     modalities: their names.
     metrics: names of functions in `evaluation.metrics`. The first is the
       primary one, by which conditions are compared; of an error, what is below
       0 in a Shapley value is a gain.
-    noise_levels: levels of noise, at least 0. Level 0, the clean inputs, need
-      not be among them.
+    noise_levels: at least 0; the clean inputs need not be among them.
     thorough: whether to run more than the whole inputs.
-    target: the name of the targets [batch] in the batches.
+    target: the name of the targets in the batches.
 
   Returns:
-    Values [] (or [seeds]) under these names. Whole inputs:
-      `<metric>/<output>`: every metric of every output.
-    If thorough, the primary metric of the fused output:
+    Values [], or [seeds]: `<metric>/<output>` for every metric and output, and
+    if thorough, the primary metric of the fused output:
       `missing/<modality>`: with all modalities but that one.
       `only/<modality>`: with that one alone.
       `shapley/<modality>`: its Shapley value over all sets of modalities.
@@ -190,27 +169,11 @@ def evaluate(
     ...   'label': np.array([0, 1, 1]),
     ...   'mask': np.array([True, True, False]),
     ... }
-    >>> scores = evaluate(
-    ...   jax.jit(make_predict(Model(), {'a': 1.0, 'b': 1.0})),
-    ...   None,
-    ...   [batch],
-    ...   modalities=['a', 'b'],
-    ...   metrics=['accuracy'],
-    ...   thorough=True,
-    ... )
-    >>> for name, value in scores.items():
-    ...   print(name, value)
-    accuracy/a 1.0
-    accuracy/b 0.5
-    accuracy/fused 0.5
-    missing/a 0.5
-    missing/b 1.0
-    only/a 1.0
-    only/b 0.5
-    shapley/a 0.25
-    shapley/b -0.25
-    imbalance/shapley 0.5
-    imbalance/accuracy 0.5
+    >>> predict = jax.jit(make_predict(Model(), {'a': 1.0, 'b': 1.0}))
+    >>> names = {'modalities': ['a', 'b'], 'metrics': ['accuracy']}
+    >>> scores = evaluate(predict, None, [batch], **names, thorough=True)
+    >>> {name: float(scores[name]) for name in ('accuracy/b', 'shapley/b')}
+    {'accuracy/b': 0.5, 'shapley/b': -0.25}
   """
   functions = {name: metrics_lib.get(name) for name in metrics}
   if not functions:
@@ -220,20 +183,19 @@ def evaluate(
       f'Expected noise levels of at least 0, got {list(noise_levels)}.'
     )
   names = sorted(modalities)
-  levels = sorted({0.0, *map(float, noise_levels)})
-  # All modalities at level 0 are the whole inputs, and first.
-  conditions = [(frozenset(names), 0.0)]
+  everything = frozenset(names)
+  conditions = [(everything, 0.0)]
   if thorough:
+    levels = sorted({0.0, *map(float, noise_levels)})
     conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
-    conditions += [(frozenset(names), level) for level in levels[1:]]
+    conditions += [(everything, level) for level in levels[1:]]
   outputs, targets, masks = _run(
     predict, variables, batches, names, conditions, target
   )
   scores = []
   for rows in [masks] if masks.ndim == 1 else list(enumerate(masks)):
-    (whole, *others), truths = jax.tree.map(
-      operator.itemgetter(rows), (outputs, targets)
-    )
+    take = operator.itemgetter(rows)
+    (whole, *others), truths = jax.tree.map(take, (outputs, targets))
     score = {
       f'{metric}/{output}': function(whole[output], truths)
       for metric, function in functions.items()
@@ -264,12 +226,10 @@ def _run(
 
   All outputs under the first condition, the fused one under the others.
   """
-  data = [
-    Condition(
-      jnp.array([name in present for name in modalities]), jnp.float32(level)
-    )
-    for present, level in conditions
-  ]
+  data = []
+  for some, level in conditions:
+    present = jnp.array([name in some for name in modalities])
+    data.append(Condition(present, jnp.float32(level)))
   parts: list[Any] = []
   # None: no bar where standard error is no terminal.
   bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
@@ -290,26 +250,21 @@ def _run(
 
 def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
   """What follows from the fused output's metric under all conditions."""
-  values = {
-    present: value for (present, level), value in fused.items() if not level
-  }
-  everything = max(values, key=len)
-  contributions = nn.shapley_values(values)
-  names = list(contributions)
-  scores = {f'missing/{name}': values[everything - {name}] for name in names}
+  values = {some: fused[some, level] for some, level in fused if not level}
+  all_ = max(values, key=len)
+  names = sorted(all_)
+  scores = {f'missing/{name}': values[all_ - {name}] for name in names}
   scores |= {f'only/{name}': values[frozenset({name})] for name in names}
-  scores |= {f'shapley/{name}': contributions[name] for name in names}
-  curve = {
-    level: value
-    for (present, level), value in fused.items()
-    if present == everything
-  }
-  scores |= {f'noise/{level:g}': curve[level] for level in curve if level > 0}
-  if len(curve) > 1:
-    scores['relative_robustness'] = contribution.relative_robustness(
-      list(curve), list(curve.values())
-    )
-  scores['imbalance/shapley'] = contribution.imbalance_degree(contributions)
+  shapley = nn.shapley_values(values)
+  scores |= {f'shapley/{name}': shapley[name] for name in names}
+  levels = [level for some, level in fused if some == all_]
+  curve = [fused[all_, level] for level in levels]
+  noise = zip(levels[1:], curve[1:], strict=True)
+  scores |= {f'noise/{level:g}': value for level, value in noise}
+  if len(levels) > 1:
+    robustness = contribution.relative_robustness(levels, curve)
+    scores['relative_robustness'] = robustness
+  scores['imbalance/shapley'] = contribution.imbalance_degree(shapley)
   return scores
 
 

@@ -21,13 +21,7 @@ Metric = Callable[[Array, Array], float]
 
 
 def accuracy(outputs: Array, targets: Array) -> float:
-  """Share of right answers.
-
-  Examples:
-    >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
-    >>> accuracy(logits, np.array([0, 1, 1]))
-    0.667
-  """
+  """Share of right answers."""
   outputs, targets = _of_classes(outputs, targets)
   return float(np.mean(np.argmax(outputs, 1) == targets))
 
@@ -35,11 +29,10 @@ def accuracy(outputs: Array, targets: Array) -> float:
 def macro_f1(outputs: Array, targets: Array) -> float:
   """F1 of each class, averaged over classes.
 
-  F1 of a class is 2 tp / (2 tp + fp + fn), from its counts of true positives,
-  false positives and false negatives, and 0 where all three are 0. The mean is
-  over all C classes, as BalanceBenchmark's: a class that the targets lack
-  counts 0. (Scikit-learn's default averages over the classes that occur among
-  targets or answers.)
+  F1 of a class is 2 tp / (2 tp + fp + fn), of its true positives, false
+  positives and false negatives, and 0 where all three are 0. The mean is over
+  all C classes, as BalanceBenchmark's. (Scikit-learn's default averages over
+  the classes that occur among targets or answers.)
 
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -47,8 +40,11 @@ def macro_f1(outputs: Array, targets: Array) -> float:
     0.667
   """
   outputs, targets = _of_classes(outputs, targets)
-  answers = np.argmax(outputs, 1)
-  return _f1(answers, targets, outputs.shape[1], 'macro')
+  answers, classes = np.argmax(outputs, 1), range(outputs.shape[1])
+  f1 = sklearn_metrics.f1_score(
+    targets, answers, labels=classes, average='macro', zero_division=0
+  )
+  return float(f1)
 
 
 def mean_average_precision(outputs: Array, targets: Array) -> float:
@@ -56,14 +52,9 @@ def mean_average_precision(outputs: Array, targets: Array) -> float:
 
   For each class the items are ranked by its softmax score, and the average
   precision is Σₙ (Rₙ − Rₙ₋₁) Pₙ, with precision P and recall R of the items at
-  or above each distinct score: items of equal score have no order. That is
-  scikit-learn's `average_precision_score`, without interpolation, and the mAP
-  that audio-visual benchmarks report for one label an item. Where no score
-  tells the items apart, it is the mean share of the classes that occur.
-
-  Returns:
-    A number in (0, 1]; NaN if an output is not finite, since such scores have
-    no order.
+  or above each distinct score: that of scikit-learn, without interpolation, and
+  the mAP that audio-visual benchmarks report for one label an item. NaN if an
+  output is not finite: such scores have no order.
 
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -77,35 +68,19 @@ def mean_average_precision(outputs: Array, targets: Array) -> float:
     return float('nan')
   # The logarithm ranks as the softmax does, and does not underflow.
   scores = special.log_softmax(outputs, axis=1)
-  precisions = [
-    sklearn_metrics.average_precision_score(targets == c, scores[:, c])
-    for c in np.unique(targets)
-  ]
-  return float(np.mean(precisions))
+  precision = sklearn_metrics.average_precision_score
+  of_class = [precision(targets == c, scores[:, c]) for c in np.unique(targets)]
+  return float(np.mean(of_class))
 
 
 def mean_absolute_error(outputs: Array, targets: Array) -> float:
-  """Mean of |output - target|, in the targets' unit; the smaller the better.
-
-  Examples:
-    >>> mean_absolute_error(np.array([1.0, -2.0]), np.array([0.5, -1.0]))
-    0.75
-  """
+  """Mean of |output - target|, in the targets' unit; the smaller the better."""
   outputs, targets = _of_regression(outputs, targets)
   return float(np.mean(np.abs(outputs - targets)))
 
 
 def correlation(outputs: Array, targets: Array) -> float:
-  """Pearson's correlation of outputs and targets.
-
-  Returns:
-    A number in [-1, 1]; NaN where the outputs or the targets are all the same,
-    which leaves it undefined.
-
-  Examples:
-    >>> correlation(np.array([1.0, 2.0, 4.0]), np.array([-1.0, 0.0, 2.0]))
-    1.0
-  """
+  """Pearson's correlation; NaN where outputs or targets are all the same."""
   outputs, targets = _of_regression(outputs, targets)
   # Asked of the values: rounding may leave constants a variance above 0.
   if np.ptp(outputs) == 0 or np.ptp(targets) == 0:
@@ -117,10 +92,8 @@ def binary_accuracy(outputs: Array, targets: Array) -> float:
   """Share of outputs of the target's sign, among targets other than 0.
 
   An output of exactly 0 counts as negative. This is "Acc-2" of CMU-MOSI and
-  CMU-MOSEI in its non-zero variant, that of MulT and MultiBench.
-
-  Returns:
-    A number in [0, 1]; NaN if all targets are 0.
+  CMU-MOSEI in its non-zero variant, that of MulT and MultiBench. NaN if all
+  targets are 0.
 
   Examples:
     >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
@@ -151,11 +124,6 @@ def seven_class_accuracy(outputs: Array, targets: Array) -> float:
 
   Both are clipped to [-3, 3] and rounded, halves to the even neighbour. "Acc-7"
   of CMU-MOSI and CMU-MOSEI.
-
-  Examples:
-    >>> outputs = np.array([1.4, -3.8, 0.4])
-    >>> seven_class_accuracy(outputs, np.array([1.0, -3.0, 1.0]))
-    0.667
   """
   outputs, targets = _of_regression(outputs, targets)
   outputs, targets = np.clip(outputs, -3, 3), np.clip(targets, -3, 3)
@@ -168,33 +136,24 @@ def weighted_f1(outputs: Array, targets: Array) -> float:
   Goes with `binary_accuracy`: targets of 0 are left out, an output of 0 counts
   as negative. The weights are those of scikit-learn's definition and of MMSA;
   MulT's code gives scikit-learn its arguments in the other order, so that the
-  shares of the answers weigh there.
-
-  Returns:
-    A number in [0, 1]; NaN if all targets are 0.
-
-  Examples:
-    >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
-    >>> weighted_f1(outputs, np.array([1.0, -2.0, -1.0, 0.0]))  # of both 2 / 3
-    0.667
+  shares of the answers weigh there. NaN if all targets are 0.
   """
   answers, labels = _signs(outputs, targets)
-  return _f1(answers, labels, 2, 'weighted') if len(labels) else float('nan')
-
-
-METRICS: dict[str, Metric] = {
-  metric.__name__: metric
-  for metric in (
-    accuracy,
-    macro_f1,
-    mean_average_precision,
-    mean_absolute_error,
-    correlation,
-    binary_accuracy,
-    binary_accuracy_with_zero,
-    seven_class_accuracy,
-    weighted_f1,
+  if not len(labels):
+    return float('nan')
+  f1 = sklearn_metrics.f1_score(
+    labels, answers, average='weighted', zero_division=0
   )
+  return float(f1)
+
+
+_ERRORS = (mean_absolute_error,)
+_SHARES = (
+  *(accuracy, macro_f1, mean_average_precision, binary_accuracy),
+  *(binary_accuracy_with_zero, seven_class_accuracy, weighted_f1),
+)
+METRICS: dict[str, Metric] = {
+  metric.__name__: metric for metric in (*_SHARES, *_ERRORS, correlation)
 }
 
 
@@ -203,10 +162,6 @@ def get(name: str) -> Metric:
 
   Raises:
     ValueError: if there is none.
-
-  Examples:
-    >>> get('accuracy') is accuracy
-    True
   """
   if name not in METRICS:
     raise ValueError(f'There is no metric {name!r}; there are {list(METRICS)}.')
@@ -220,73 +175,63 @@ def higher_is_better(name: str) -> bool:
     >>> higher_is_better('accuracy'), higher_is_better('mean_absolute_error')
     (True, False)
   """
-  return get(name) is not mean_absolute_error
+  return get(name) not in _ERRORS
 
 
 def is_share(name: str) -> bool:
-  """Whether a metric lies in [0, 1] and reads well in per cent.
+  """Whether a metric lies in [0, 1] and reads well in per cent."""
+  return get(name) in _SHARES
 
-  Examples:
-    >>> is_share('accuracy'), is_share('correlation')
-    (True, False)
+
+def check_classes(
+  what: str, values: Array, labels: Array, num_classes: int
+) -> None:
+  """Refuses what are no `values` [N, ...] of items and labels [N] of classes.
+
+  Raises:
+    ValueError: with `what`, the name and shape of values.
   """
-  return get(name) not in (mean_absolute_error, correlation)
+  if (
+    values.ndim != 2
+    or labels.shape != values.shape[:1]
+    or labels.dtype.kind not in 'iu'
+    or not values.size
+  ):
+    raise ValueError(
+      f'Expected {what} and integer labels [N] of at least one item, got shapes'
+      f' {values.shape} and {labels.shape} of {labels.dtype}. The targets of a'
+      ' regression have metrics of their own, mean_absolute_error for one.'
+    )
+  if np.min(labels) < 0 or np.max(labels) >= num_classes:
+    raise ValueError(
+      f'Expected labels from 0 to {num_classes - 1}, one less than the number'
+      f' of classes, got {np.min(labels)} to {np.max(labels)}.'
+    )
 
 
 def _of_classes(outputs: Array, targets: Array) -> tuple[Array, Array]:
   """Logits in float64, and labels; refuses others."""
   outputs, targets = np.asarray(outputs), np.asarray(targets)
-  if (
-    outputs.ndim != 2
-    or targets.shape != outputs.shape[:1]
-    or targets.dtype.kind not in 'iu'
-    or not targets.size
-  ):
-    raise ValueError(
-      'Expected logits [N, C] and integer labels [N] of at least one item, got'
-      f' shapes {outputs.shape} and {targets.shape} of {targets.dtype}. A'
-      ' regression has metrics of its own, mean_absolute_error for one.'
-    )
-  if np.min(targets) < 0 or np.max(targets) >= outputs.shape[1]:
-    raise ValueError(
-      f'Expected labels from 0 to {outputs.shape[1] - 1}, one less than the'
-      f' number of logits; got {np.min(targets)} to {np.max(targets)}.'
-    )
+  num_classes = outputs.shape[-1] if outputs.ndim else 0
+  check_classes('logits [N, C]', outputs, targets, num_classes)
   return outputs.astype(np.float64), targets
 
 
 def _of_regression(outputs: Array, targets: Array) -> tuple[Array, Array]:
   """Both [N] in float64; refuses other shapes, which might broadcast."""
   outputs, targets = np.asarray(outputs), np.asarray(targets)
-  number = targets.shape
-  if (
-    len(number) != 1
-    or outputs.shape not in (number, (*number, 1))
-    or not targets.size
-  ):
+  shape = targets.shape
+  is_alike = outputs.shape in (shape, (*shape, 1))
+  if len(shape) != 1 or not is_alike or not targets.size:
     raise ValueError(
       'Expected outputs [N, 1] or [N] and targets [N] of at least one item, got'
-      f' shapes {outputs.shape} and {targets.shape}.'
+      f' shapes {outputs.shape} and {shape}.'
     )
-  return outputs.reshape(number).astype(np.float64), targets.astype(np.float64)
+  return outputs.reshape(shape).astype(np.float64), targets.astype(np.float64)
 
 
 def _signs(outputs: Array, targets: Array) -> tuple[Array, Array]:
   """Which outputs and targets are above 0, where the targets are not 0."""
   outputs, targets = _of_regression(outputs, targets)
   kept = targets != 0
-  answers, labels = outputs[kept] > 0, targets[kept] > 0
-  return answers.astype(np.int64), labels.astype(np.int64)
-
-
-def _f1(answers: Array, labels: Array, num_classes: int, average: str) -> float:
-  """F1 over all classes, 0 of one that is nowhere."""
-  return float(
-    sklearn_metrics.f1_score(
-      labels,
-      answers,
-      labels=range(num_classes),
-      average=average,
-      zero_division=0,
-    )
-  )
+  return outputs[kept] > 0, targets[kept] > 0

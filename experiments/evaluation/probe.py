@@ -31,27 +31,19 @@ def fit(
 ) -> Linear:
   """Fits a multinomial logistic regression, to its optimum.
 
-  Minimises, over kernel W and bias b,
+  Minimises, over kernel W and bias b, with l2 above 0,
 
     meanₙ cross-entropy(zₙ W + b, labelₙ) + l2 / 2 · ‖W‖²
 
-  for features z standardised by their mean and standard deviation, until the
-  gradient is about 1e-7. The penalty makes the optimum unique but for a
+  for features z [N, d] standardised by their mean and standard deviation, until
+  the gradient is about 1e-7. The penalty makes the optimum unique but for a
   constant in b, which changes no answer. So there is no learning rate, number
   of epochs or seed to choose: by scikit-learn's `LogisticRegression`, L-BFGS in
-  float64. A class without a label is never answered: its bias is -inf.
-
-  Args:
-    features: [N, d], finite. A constant one gets no weight.
-    labels: [N], integers from 0 to num_classes - 1.
-    num_classes: C.
-    l2: the strength of the penalty, above 0.
-
-  Returns:
-    The map for features as given, not standardised.
+  float64. A constant feature gets no weight. A class without a label is never
+  answered: its bias is -inf. The map returned is for features as given.
 
   Raises:
-    ValueError: if an argument is not as said.
+    ValueError: if features are not finite or labels [N] no classes.
     FloatingPointError: if the optimum was not reached.
 
   Examples:
@@ -61,21 +53,7 @@ def fit(
     array([[-0.604,  0.604]])
   """
   features, labels = np.asarray(features), np.asarray(labels)
-  if (
-    features.ndim != 2
-    or labels.shape != features.shape[:1]
-    or labels.dtype.kind not in 'iu'
-    or not features.size
-  ):
-    raise ValueError(
-      'Expected features [N, d] and integer labels [N], got shapes'
-      f' {features.shape} and {labels.shape} of {labels.dtype}.'
-    )
-  if np.min(labels) < 0 or np.max(labels) >= num_classes:
-    raise ValueError(
-      f'Expected labels from 0 to {num_classes - 1}, got {np.min(labels)} to'
-      f' {np.max(labels)}.'
-    )
+  metrics.check_classes('features [N, d]', features, labels, num_classes)
   if not np.all(np.isfinite(features)):
     raise ValueError('Expected finite features. Did the training diverge?')
   if not l2 > 0:
@@ -98,11 +76,9 @@ def fit(
   # Of two classes scikit-learn fits the difference d of the logits alone: with
   # logits of -d / 2 and d / 2, ours is half the penalty on it.
   is_binary = len(present) == 2
+  strength = (2 if is_binary else 1) / (len(labels) * l2)
   solver = linear_model.LogisticRegression(
-    C=(2 if is_binary else 1) / (len(labels) * l2),
-    solver='lbfgs',
-    tol=_TOLERANCE,
-    max_iter=_MAX_ITERS,
+    C=strength, solver='lbfgs', tol=_TOLERANCE, max_iter=_MAX_ITERS
   )
   with warnings.catch_warnings():
     warnings.simplefilter('error', exceptions.ConvergenceWarning)
@@ -115,9 +91,8 @@ def fit(
       ) from error
   weights, constants = solver.coef_, solver.intercept_
   if is_binary:
-    weights, constants = (
-      np.concatenate([-of_d, of_d]) / 2 for of_d in (weights, constants)
-    )
+    weights = np.concatenate([-weights, weights]) / 2
+    constants = np.concatenate([-constants, constants]) / 2
   kernel[:, present] = weights.T / std[:, None]
   bias[present] = constants
   return Linear(kernel, bias - mean @ kernel)
@@ -131,40 +106,15 @@ def linear_probe(
   num_classes: int,
   l2: float = 1e-3,
 ) -> float:
-  """Test accuracy of a logistic regression on frozen features.
+  """Test accuracy of a logistic regression, see `fit`, on frozen features.
 
-  See `fit`. BalanceBenchmark's probe trains a linear layer by the optimizer of
-  the model, for a number of epochs, on augmented inputs, and keeps the last
-  epoch's weights, so its number depends on all of these. This one depends on
-  the features and l2 alone, and the two cannot be compared.
-
-  Args:
-    features: of the training rows, [N, d].
-    labels: of the training rows, [N].
-    test_features: of the test rows, [n, d].
-    test_labels: of the test rows, [n].
-    num_classes: the number of classes.
-    l2: the strength of the penalty, above 0.
-
-  Returns:
-    The share of right answers on the test rows.
-
-  Raises:
-    ValueError: if an argument is not as said.
-    FloatingPointError: if the optimum was not reached.
-
-  Examples:
-    >>> rng = np.random.default_rng(0)
-    >>> labels, test_labels = np.arange(60) % 3, np.arange(30) % 3
-    >>> features = np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))
-    >>> test_features = np.eye(3)[test_labels] + 0.1 * rng.normal(size=(30, 3))
-    >>> linear_probe(features, labels, test_features, test_labels, 3)
-    1.0
+  BalanceBenchmark's probe trains a linear layer by the optimizer of the model,
+  for a number of epochs, on augmented inputs, and keeps the last epoch's
+  weights, so its number depends on all of these. This one depends on the
+  features and l2 alone, and the two cannot be compared.
   """
-  linear = fit(features, labels, num_classes, l2)
-  return metrics.accuracy(
-    test_features @ linear.kernel + linear.bias, test_labels
-  )
+  kernel, bias = fit(features, labels, num_classes, l2)
+  return metrics.accuracy(test_features @ kernel + bias, test_labels)
 
 
 def probe(
@@ -198,10 +148,6 @@ def probe(
     Test accuracies: `probe/<modality>`, from the features of that modality
     alone, and `probe/fused`, from those of all side by side.
 
-  Raises:
-    ValueError: if a batch lacks a modality, or the labels are no classes.
-    FloatingPointError: if an optimum was not reached.
-
   Examples:
     >>> class Model:  # its features are its inputs
     ...   encoders = ('a', 'b')
@@ -219,45 +165,31 @@ def probe(
   modalities = sorted(model.encoders)
 
   @jax.jit
-  def apply(variables: Any, inputs: evaluate.Batch) -> dict[str, jax.Array]:
-    features: dict[str, jax.Array] = model.apply(
+  def apply(variables: Any, inputs: evaluate.Batch) -> dict[str, Any]:
+    features: dict[str, Any] = model.apply(
       variables, dict(finish(inputs)), method='features'
     )
     return features
 
-  def collect(
-    batches: Iterable[evaluate.Batch],
-  ) -> tuple[dict[str, metrics.Array], metrics.Array]:
-    return _collect(
-      lambda inputs: apply(variables, inputs), batches, modalities, target
-    )
+  def collect(batches: Iterable[evaluate.Batch]) -> Any:
+    """Features of each modality and of all, and labels, of all rows."""
+    parts = []
+    for batch in batches:
+      inputs = evaluate.model_inputs(batch, modalities)
+      features = jax.device_get(apply(variables, inputs))
+      features['fused'] = np.concatenate([features[m] for m in modalities], 1)
+      mask = np.asarray(batch['mask'], bool)
+      kept = {name: value[mask] for name, value in features.items()}
+      parts.append((kept, batch[target][mask]))
+    if not parts:
+      raise ValueError('Expected at least one batch, got none.')
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-  features, labels = collect(train_batches)
-  test_features, test_labels = collect(test_batches)
+  train, labels = collect(train_batches)
+  test, test_labels = collect(test_batches)
   return {
     f'probe/{name}': linear_probe(
-      features[name], labels, test_features[name], test_labels, num_classes, l2
+      train[name], labels, test[name], test_labels, num_classes, l2
     )
     for name in (*modalities, 'fused')
   }
-
-
-def _collect(
-  features_fn: Callable[[evaluate.Batch], dict[str, jax.Array]],
-  batches: Iterable[evaluate.Batch],
-  modalities: list[str],
-  target: str,
-) -> tuple[dict[str, metrics.Array], metrics.Array]:
-  """Features of each modality and of all, and labels, of all rows."""
-  parts = []
-  for batch in batches:
-    inputs = evaluate.model_inputs(batch, modalities)
-    features = jax.device_get(features_fn(inputs))
-    features['fused'] = np.concatenate([features[m] for m in modalities], 1)
-    mask = np.asarray(batch['mask'], bool)
-    parts.append(
-      ({k: v[mask] for k, v in features.items()}, batch[target][mask])
-    )
-  if not parts:
-    raise ValueError('Expected at least one batch, got none.')
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

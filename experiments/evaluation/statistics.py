@@ -19,37 +19,22 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: npt.NDArray[Any]) -> Estimate:
-  """Mean and standard error of the mean.
-
-  Args:
-    values: [seeds].
-
-  Returns:
-    The sample standard deviation (divisor n − 1) over √n as the error.
+  """Mean of values [seeds], and their standard deviation (n − 1) over √n.
 
   Examples:
-    >>> import numpy as np
     >>> estimate(np.array([1.0, 2.0, 3.0, 6.0]))
     Estimate(mean=3.0, error=1.080)
   """
-  error = (
-    float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    if len(values) > 1
-    else float('nan')
-  )
+  error = float('nan')
+  if len(values) > 1:
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
   return Estimate(float(np.mean(values)), error)
 
 
 def best(values: Sequence[Any], higher_is_better: bool) -> int:
-  """The place of the values with the best mean.
+  """The place of the values, each [seeds], with the best mean.
 
-  Args:
-    values: each [seeds].
-    higher_is_better: the metric's direction, as `metrics.higher_is_better`
-      tells it.
-
-  Returns:
-    Of equal ones the first. A mean of NaN is worse than any number.
+  Of equal ones the first; a mean of NaN is worse than any number.
 
   Examples:
     >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.9]], True)
@@ -70,22 +55,7 @@ def best_candidate(
 ) -> dict[str, Any]:
   """The candidate whose `validation` [seeds] has the best mean, see `best`.
 
-  Args:
-    candidates: each with `values`, and `validation` if there are several.
-    higher_is_better: the direction of the metric in `validation`.
-
-  Returns:
-    One of them.
-
-  Examples:
-    >>> best_candidate(
-    ...   [
-    ...     {'values': {'c': 1}, 'validation': [0.5, 0.7]},
-    ...     {'values': {'c': 2}, 'validation': [0.6, 0.7]},
-    ...   ],
-    ...   higher_is_better=True,
-    ... )['values']
-    {'c': 2}
+  A single one needs no `validation`.
   """
   if len(candidates) == 1:
     return candidates[0]
@@ -106,11 +76,7 @@ def ties(
     values: variant -> [seeds], in the same order of seeds.
     higher_is_better: the metric's direction.
 
-  Returns:
-    The name of the best variant, and the names of those tied with it.
-
   Examples:
-    >>> import numpy as np
     >>> values = {
     ...   'a': np.array([0.9, 0.8, 0.7]),
     ...   'b': np.array([0.8, 0.9, 0.6]),
@@ -118,68 +84,39 @@ def ties(
     ... }
     >>> ties(values, higher_is_better=True)
     ('a', ['b'])
-    >>> ties(values, higher_is_better=False)
-    ('c', [])
   """
   first = list(values)[best(list(values.values()), higher_is_better)]
   tied = []
   for name in values:
-    if name != first:
-      mean, error = estimate(values[first] - values[name])
-      # Equal in every seed is a tie too, also with a single seed.
-      if mean == 0 or abs(mean) <= error:
-        tied.append(name)
+    mean, error = estimate(values[first] - values[name])
+    # Equal in every seed is a tie too, also with a single seed.
+    if name != first and (mean == 0 or abs(mean) <= error):
+      tied.append(name)
   return first, tied
 
 
-class Difference(NamedTuple):
-  """One variant against another, over the same seeds."""
+def p_value(differences: npt.NDArray[Any]) -> float:
+  """The p of a two-sided paired t test that a mean difference is zero.
 
-  estimate: Estimate  # of the differences
-  p_value: float  # NaN for a single seed
-
-
-def difference(
-  values: npt.NDArray[Any], others: npt.NDArray[Any]
-) -> Difference:
-  """The mean difference over paired runs, and a paired t test of it.
-
-  The test is two-sided, of no difference in the mean. Runs that all differ by
-  the same have p = 1 if that is zero, else 0.
-
-  Args:
-    values: of one variant, [seeds].
-    others: of another one, on the same seeds.
-
-  Returns:
-    The difference, positive where `values` are higher.
+  Of the differences [seeds]. NaN for a single seed; of runs that all differ by
+  the same, 1 if that is zero, else 0.
 
   Examples:
-    >>> import numpy as np
-    >>> difference(np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.8, 0.5]))
-    Difference(estimate=Estimate(mean=0.100, error=0.057), p_value=0.225)
+    >>> p_value(np.array([0.1, 0.0, 0.2]))
+    0.225
   """
-  gained = values - others
-  if len(gained) < 2:
-    p_value = float('nan')
-  elif np.ptp(gained) == 0:  # the test would divide by their deviation
-    p_value = float(gained[0] == 0)
-  else:
-    p_value = float(stats.ttest_1samp(gained, 0).pvalue)
-  return Difference(estimate(gained), p_value)
+  if len(differences) < 2:
+    return float('nan')
+  if np.ptp(differences) == 0:  # the test would divide by their deviation
+    return float(differences[0] == 0)
+  return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
   """Holm's step-down correction of several tests.
 
   The i-th smallest of n (i from 0) is multiplied by n − i; none becomes smaller
-  than one before it, or larger than 1.
-
-  Args:
-    p_values: test -> p.
-
-  Returns:
-    Test -> corrected p, in the same order; NaN stays, and is not counted.
+  than one before it, or larger than 1. NaN stays, and is not counted.
 
   Examples:
     >>> holm({'a': 0.01, 'b': 0.04, 'c': 0.03})

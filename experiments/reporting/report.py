@@ -105,10 +105,7 @@ def tests(
     if other != subject
   }
   p_values = statistics.holm(
-    {
-      key: statistics.difference(gain, np.zeros_like(gain)).p_value
-      for key, gain in gains.items()
-    }
+    {key: statistics.p_value(gain) for key, gain in gains.items()}
   )
   return {key: Test(gain, p_values[key]) for key, gain in gains.items()}
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
-from sklearn import metrics as sklearn_metrics
 
 from experiments.evaluation import evaluate
+from experiments.evaluation import metrics
 from mimo_jax import nn
 
 
@@ -74,9 +74,9 @@ def test_absent_modalities_are_zeros_and_keep_their_lengths():
   predict = evaluate.make_predict(Echo('still', 'series'), SCALE)
   # In sorted order: the series is absent.
   seen = predict(None, batch, condition([False, True], 0.0), 0)
-  np.testing.assert_array_equal(seen['series'], np.zeros((6, 5, 3)))
-  np.testing.assert_array_equal(seen['still'], batch['still'])
-  np.testing.assert_array_equal(seen['series_length'], batch['series_length'])
+  expected = {name: batch[name] for name in ('still', 'series_length')}
+  expected['series'] = np.zeros((6, 5, 3))
+  chex.assert_trees_all_equal(seen, expected)
   seen = predict(None, batch, condition([True, False], 2.0), 0)
   np.testing.assert_array_equal(seen['still'], np.zeros((6, 4)))
   assert not np.any(seen['series'][1] == batch['series'][1])
@@ -120,14 +120,6 @@ def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
   expected = pixels / 50 - 3 + 0.5 * noise
   np.testing.assert_allclose(seen['a'], expected, rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(seen['b'], np.zeros((9, 3)))
-
-
-def test_a_modality_without_scale_or_input_is_named():
-  with pytest.raises(ValueError, match=r"lacks \['b'\].*given \['a'\]"):
-    evaluate.make_predict(Echo('a', 'b'), {'a': 1.0})
-  predict = evaluate.make_predict(Echo('a', 'b'), {'a': 1.0, 'b': 1.0})
-  with pytest.raises(ValueError, match=r"lacks \['b'\]; it has \['a'\]"):
-    predict(None, {'a': jnp.ones((2, 3))}, condition([True, True], 0.0), 0)
 
 
 class MeanOverTime(linen.Module):
@@ -192,10 +184,8 @@ def expected_scores(params, batches):
 
   scores = {f'accuracy/{m}': accuracy(m) for m in ('fused', 'series', 'still')}
   for m in ('fused', 'series', 'still'):
-    scores[f'macro_f1/{m}'] = sklearn_metrics.f1_score(
-      labels, np.argmax(outputs(m), 1), average='macro', zero_division=0,
-      labels=range(3),
-    )  # fmt: skip
+    f1 = metrics.macro_f1(outputs(m), labels)
+    scores[f'macro_f1/{m}'] = f1
   nothing, everything = accuracy('fused', ()), accuracy('fused')
   series = accuracy('fused', ('series',))
   still = accuracy('fused', ('still',))
@@ -259,21 +249,21 @@ def test_seeds_at_once_are_the_runs_one_by_one():
     for seed, batches in zip(seeds, of_seed, strict=True)
   ]
   predict = evaluate.make_predict(MODEL, SCALE)
+
+  def stacked(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
   together = evaluated(
     jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
-    jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables),
+    stacked(variables),
     # A generator: no more than one pass is made.
-    (
-      jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-      for batches in zip(*of_seed, strict=True)
-    ),
+    (stacked(batches) for batches in zip(*of_seed, strict=True)),
   )
-  for i in range(2):
-    alone = evaluated(jax.jit(predict), variables[i], of_seed[i])
-    assert alone.keys() == together.keys()
-    for name, value in alone.items():
-      assert together[name].shape == (2,)
-      np.testing.assert_allclose(together[name][i], value, err_msg=name)
+  alone = [
+    evaluated(jax.jit(predict), *one)
+    for one in zip(variables, of_seed, strict=True)
+  ]
+  chex.assert_trees_all_close(together, stacked(alone), rtol=1e-7)
   assert together['accuracy/fused'][0] != together['accuracy/fused'][1]
 
 
@@ -285,9 +275,8 @@ def test_one_compilation_serves_all_conditions_each_run_once():
   seen = []
 
   def recorded(variables, batch, condition, index):
-    seen.append((
-      index, tuple(condition.present.tolist()), float(condition.noise)
-    ))  # fmt: skip
+    present = tuple(condition.present.tolist())
+    seen.append((index, present, float(condition.noise)))
     return compiled(variables, batch, condition, index)
 
   evaluated(recorded, variables, batches, noise_levels=(2, 0.0, 0.5, 0.5))
@@ -299,11 +288,12 @@ def test_one_compilation_serves_all_conditions_each_run_once():
   seen.clear()
   scores = evaluated(recorded, variables, batches, thorough=False)
   assert seen == [(0, (True, True), 0.0), (1, (True, True), 0.0)]
-  assert scores.keys() == {
+  outputs = ('fused', 'series', 'still')
+  assert list(scores) == [
     f'{metric}/{output}'
     for metric in ('accuracy', 'macro_f1')
-    for output in ('fused', 'series', 'still')
-  }
+    for output in outputs
+  ]
 
 
 class Sum(Echo):
@@ -322,15 +312,9 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'mask': np.array([True, True, False]),
   }
   predict = jax.jit(evaluate.make_predict(Sum('a', 'b'), {'a': 1, 'b': 1}))
-  scores = evaluate.evaluate(
-    predict,
-    None,
-    [batch],
-    modalities=['a', 'b'],
-    metrics=('mean_absolute_error', 'binary_accuracy'),
-    thorough=True,
-    target='score',
-  )
+  names = ('mean_absolute_error', 'binary_accuracy')
+  settings = {'modalities': 'ab', 'metrics': names, 'noise_levels': ()}
+  scores = evaluated(predict, None, [batch], **settings, target='score')
   expected = {
     'mean_absolute_error/a': 1.0,  # errors 1, 1
     'mean_absolute_error/b': 1.0,  # 1, 1
@@ -351,15 +335,9 @@ def test_a_single_modality_has_no_imbalance():
     'label': np.array([0, 1, 0]),
     'mask': np.ones(3, bool),
   }
-  scores = evaluate.evaluate(
-    evaluate.make_predict(Sum('a'), {'a': 1.0}),
-    None,
-    [batch],
-    modalities=['a'],
-    metrics=['accuracy'],
-    noise_levels=[0.0],
-    thorough=True,
-  )
+  predict = evaluate.make_predict(Sum('a'), {'a': 1.0})
+  settings = {'modalities': 'a', 'noise_levels': [0.0]}
+  scores = evaluated(predict, None, [batch], **settings)
   assert scores['missing/a'] == 2 / 3  # zeros: the first class
   assert scores['shapley/a'] == scores['only/a'] - scores['missing/a'] == 0
   assert np.isnan(scores['imbalance/accuracy'])
@@ -367,30 +345,25 @@ def test_a_single_modality_has_no_imbalance():
   assert 'relative_robustness' not in scores
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'metrics': ()}, 'at least one metric'),
-    ({'metrics': ('acc',)}, "no metric 'acc'"),
-    ({'noise_levels': (0.5, -1.0)}, r'at least 0, got \[0.5, -1.0\]'),
-    ({'modalities': ('still', 'smell')}, r"lacks \['smell'\]"),
-  ],
-)
-def test_mistakes_in_an_evaluation_are_named(changes, message):
-  predict = evaluate.make_predict(Echo('series', 'still'), SCALE)
-  with pytest.raises(ValueError, match=message):
-    evaluated(predict, None, make_batches(0, count=1), **changes)
-
-
-def test_an_evaluation_of_no_rows_is_refused():
+def test_mistakes_in_an_evaluation_are_named():
+  with pytest.raises(ValueError, match=r"lacks \['b'\].*given \['a'\]"):
+    evaluate.make_predict(Echo('a', 'b'), {'a': 1.0})
   predict = evaluate.make_predict(MODEL, SCALE)
-  with pytest.raises(ValueError, match='at least one batch'):
-    evaluated(predict, None, [])
   (batch,) = make_batches(0, count=1)
   variables = MODEL.init(jax.random.key(0), batch)
   empty = batch | {'mask': np.zeros(40, bool)}
-  with pytest.raises(ValueError, match='at least one item'):
-    evaluated(predict, variables, [empty])
+  without = {name: batch[name] for name in batch if name != 'still'}
+  for batches, changes, message in (
+    ([batch], {'metrics': ()}, 'at least one metric'),
+    ([batch], {'metrics': ('acc',)}, "no metric 'acc'"),
+    ([batch], {'noise_levels': (0.5, -1.0)}, r'least 0, got \[0.5, -1.0\]'),
+    ([batch], {'modalities': ('still', 'smell')}, r"lacks \['smell'\]"),
+    ([without], {}, r"lacks \['still'\]; it has \['label', 'mask', 'ser"),
+    ([], {}, 'at least one batch'),
+    ([empty], {}, 'at least one item'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      evaluated(predict, variables, batches, **changes)
   # One batch may be all padding, as of a shard that is shorter.
   whole = evaluated(predict, variables, [batch], thorough=False)
   assert evaluated(predict, variables, [batch, empty], thorough=False) == whole

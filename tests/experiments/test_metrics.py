@@ -13,28 +13,25 @@ from mimo_jax import nn
 
 pytestmark = pytest.mark.quick
 
-# Metrics of classes.
 
-# Answers 0, 1, 1, 0, 2, 1; class 3 is nowhere.
-LOGITS = np.array(
-  [
-    [2.0, 1.0, 0.0, -1.0],
-    [0.0, 3.0, 1.0, -1.0],
-    [0.5, 1.0, 0.0, -1.0],
-    [4.0, 1.0, 2.0, -1.0],
-    [0.0, 1.0, 1.5, -1.0],
-    [0.0, 0.5, 0.2, -1.0],
-  ]
-)
-LABELS = np.array([0, 1, 0, 0, 2, 2])
+def assert_metrics(outputs, targets, expected, rtol=1e-9):
+  """Each metric's value, by its name."""
+  for name, value in expected.items():
+    ours = metrics.get(name)(outputs, targets)
+    np.testing.assert_allclose(ours, value, rtol=rtol, err_msg=name)
+
+
+# Metrics of classes.
 
 
 def test_accuracy_and_macro_f1_are_those_counted_by_hand():
-  assert metrics.accuracy(LOGITS, LABELS) == 4 / 6
+  answers = np.array([0, 1, 1, 0, 2, 1])  # class 3 is nowhere
+  logits = 3.0 * np.eye(4)[answers] + [0.5, 0.2, 0.1, -1.0]
+  labels = np.array([0, 1, 0, 0, 2, 2])
   # Class 0: tp 2, fp 0, fn 1, F1 4/5. Class 1: tp 1, fp 2, fn 0, F1 2/4.
   # Class 2: tp 1, fp 0, fn 1, F1 2/3. Class 3: 0, and counted.
-  expected = (4 / 5 + 2 / 4 + 2 / 3 + 0) / 4
-  np.testing.assert_allclose(metrics.macro_f1(LOGITS, LABELS), expected)
+  f1 = (4 / 5 + 2 / 4 + 2 / 3 + 0) / 4
+  assert_metrics(logits, labels, {'accuracy': 4 / 6, 'macro_f1': f1})
 
 
 def test_average_precision_is_that_ranked_by_hand():
@@ -45,12 +42,10 @@ def test_average_precision_is_that_ranked_by_hand():
   # Class 1, ranked from the top: hits at 1 and 3. Class 0, from the bottom:
   # hits at 1, 2 and 4.
   expected = ((1 + 2 / 3) / 2 + (1 + 1 + 3 / 4) / 3) / 2
-  value = metrics.mean_average_precision(logits, labels)
-  np.testing.assert_allclose(value, expected)
   # The softmax ranks, not the logit: what is added to a row changes nothing.
-  shifted = logits + np.array([[5.0], [-3.0], [0.0], [9.0], [2.0]])
-  value = metrics.mean_average_precision(shifted, labels)
-  np.testing.assert_allclose(value, expected)
+  for added in (np.zeros(5), np.array([5.0, -3.0, 0.0, 9.0, 2.0])):
+    value = metrics.mean_average_precision(logits + added[:, None], labels)
+    np.testing.assert_allclose(value, expected)
 
 
 def test_average_precision_of_equal_scores_does_not_depend_on_their_order():
@@ -62,41 +57,38 @@ def test_average_precision_of_equal_scores_does_not_depend_on_their_order():
     np.testing.assert_allclose(value, ((1 / 2 + 2 / 3) / 2 + 1 / 3) / 2)
 
 
-@pytest.mark.parametrize('repeats', [1, 4])
-def test_metrics_of_classes_are_those_of_scikit_learn(repeats):
-  generator = np.random.default_rng(repeats)
-  labels = generator.choice(5, 80, p=[0.5, 0.2, 0.2, 0.1, 0])
-  logits = generator.normal(size=(80, 5)) + 1.5 * np.eye(5)[labels]
-  # Repeated rows have equal scores, and labels that differ.
-  logits = logits[np.arange(80) // repeats].astype(np.float32)
-  answers = np.argmax(logits, 1)
-  scores = special.softmax(logits.astype(np.float64), axis=1)
-  expected = {
-    'accuracy': sklearn_metrics.accuracy_score(labels, answers),
-    'macro_f1': sklearn_metrics.f1_score(
-      labels, answers, labels=range(5), average='macro', zero_division=0
-    ),
-    'mean_average_precision': np.mean(
-      [
-        sklearn_metrics.average_precision_score(labels == c, scores[:, c])
-        for c in range(4)
-      ]
-    ),
-  }
-  for name, value in expected.items():
-    ours = metrics.get(name)(logits, labels)
-    np.testing.assert_allclose(ours, value, rtol=1e-9, err_msg=name)
+def test_metrics_of_classes_are_those_of_scikit_learn():
+  for repeats in (1, 4):
+    generator = np.random.default_rng(repeats)
+    labels = generator.choice(5, 80, p=[0.5, 0.2, 0.2, 0.1, 0])
+    logits = generator.normal(size=(80, 5)) + 1.5 * np.eye(5)[labels]
+    # Repeated rows have equal scores, and labels that differ.
+    logits = logits[np.arange(80) // repeats].astype(np.float32)
+    answers = np.argmax(logits, 1)
+    scores = special.softmax(logits.astype(np.float64), axis=1)
+    precision = sklearn_metrics.average_precision_score
+    expected = {
+      'accuracy': sklearn_metrics.accuracy_score(labels, answers),
+      'macro_f1': sklearn_metrics.f1_score(
+        labels, answers, labels=range(5), average='macro', zero_division=0
+      ),
+      'mean_average_precision': np.mean(
+        [precision(labels == c, scores[:, c]) for c in range(4)]
+      ),
+    }
+    assert_metrics(logits, labels, expected)
 
 
 def test_constant_predictions_score_what_the_definitions_give():
   labels = np.array([0, 0, 0, 1, 2])
-  logits = np.tile([1.0, 0.0, 0.0], (5, 1))
-  assert metrics.accuracy(logits, labels) == 3 / 5
-  # F1 of class 0 is 2·3 / (2·3 + 2); the others are never answered.
-  np.testing.assert_allclose(metrics.macro_f1(logits, labels), (6 / 8) / 3)
-  # One threshold, at which precision is the class's share.
-  mean = metrics.mean_average_precision(logits, labels)
-  np.testing.assert_allclose(mean, (3 / 5 + 1 / 5 + 1 / 5) / 3)
+  expected = {
+    'accuracy': 3 / 5,
+    # F1 of class 0 is 2·3 / (2·3 + 2); the others are never answered.
+    'macro_f1': (6 / 8) / 3,
+    # One threshold, at which precision is the class's share.
+    'mean_average_precision': (3 / 5 + 1 / 5 + 1 / 5) / 3,
+  }
+  assert_metrics(np.tile([1.0, 0.0, 0.0], (5, 1)), labels, expected)
 
 
 def test_outputs_that_are_not_finite_have_no_average_precision():
@@ -104,34 +96,36 @@ def test_outputs_that_are_not_finite_have_no_average_precision():
   assert np.isnan(metrics.mean_average_precision(logits, np.array([0, 1])))
 
 
-@pytest.mark.parametrize(
-  ('logits', 'labels', 'message'),
-  [
+def test_metrics_refuse_what_they_are_not_of():
+  of_classes = ('accuracy', 'macro_f1', 'mean_average_precision')
+  two = np.ones((2, 2))
+  for outputs, targets, message in (
     (np.ones(3), np.array([0, 1, 1]), r'logits \[N, C\]'),
     (np.ones((3, 2)), np.array([[0], [1], [1]]), r'\(3, 2\) and \(3, 1\)'),
     (np.ones((3, 2)), np.array([0.0, 1.0, 1.0]), 'float64.*regression'),
     (np.ones((0, 2)), np.zeros(0, int), 'at least one item'),
-    (np.ones((2, 2)), np.array([0, 2]), 'from 0 to 1.*got 0 to 2'),
-    (np.ones((2, 2)), np.array([-1, 1]), 'got -1 to 1'),
-  ],
-)
-def test_metrics_of_classes_refuse_what_is_none(logits, labels, message):
-  for name in ('accuracy', 'macro_f1', 'mean_average_precision'):
-    with pytest.raises(ValueError, match=message):
-      metrics.get(name)(logits, labels)
+    (two, np.array([0, 2]), 'from 0 to 1.*got 0 to 2'),
+    (two, np.array([-1, 1]), 'got -1 to 1'),
+  ):
+    for name in of_classes:
+      with pytest.raises(ValueError, match=message):
+        metrics.get(name)(outputs, targets)
+  for outputs, targets in (
+    ((3, 2), (3,)), ((3, 1), (3, 1)), ((4,), (3,)), ((0, 1), (0,))
+  ):  # fmt: skip
+    for name in metrics.METRICS.keys() - set(of_classes):
+      with pytest.raises(ValueError, match=r'outputs \[N, 1\]'):
+        metrics.get(name)(np.ones(outputs), np.ones(targets))
+  with pytest.raises(ValueError, match=r"no metric 'acc'.*'accuracy'"):
+    metrics.get('acc')
 
 
 # Metrics of a regression.
 
-OUTPUTS = np.array([[0.4], [-0.6], [2.5], [-3.7], [1.2], [0.0]], np.float32)
-TARGETS = np.array([1.0, -1.0, 2.0, -2.6, 0.0, -0.4], np.float32)
-REGRESSION = (
-  'mean_absolute_error', 'correlation', 'binary_accuracy',
-  'binary_accuracy_with_zero', 'seven_class_accuracy', 'weighted_f1',
-)  # fmt: skip
-
 
 def test_metrics_of_a_regression_are_those_counted_by_hand():
+  outputs = np.array([[0.4], [-0.6], [2.5], [-3.7], [1.2], [0.0]], np.float32)
+  targets = np.array([1.0, -1.0, 2.0, -2.6, 0.0, -0.4], np.float32)
   expected = {
     # 0.6, 0.4, 0.5, 1.1, 1.2, 0.4
     'mean_absolute_error': 4.2 / 6,
@@ -143,9 +137,7 @@ def test_metrics_of_a_regression_are_those_counted_by_hand():
     'seven_class_accuracy': 4 / 6,
     'weighted_f1': 1.0,
   }
-  for name, value in expected.items():
-    ours = metrics.get(name)(OUTPUTS, TARGETS)
-    np.testing.assert_allclose(ours, value, rtol=1e-6, err_msg=name)
+  assert_metrics(outputs, targets, expected, rtol=1e-6)
 
 
 def test_weighted_f1_weighs_by_the_targets():
@@ -163,20 +155,17 @@ def test_metrics_of_a_regression_are_those_of_others():
   outputs = targets + generator.normal(0, 1.5, 200)
   kept = targets != 0
   truths, answers = targets[kept] > 0, outputs[kept] > 0
+  error = sklearn_metrics.mean_absolute_error
   expected = {
-    'mean_absolute_error': sklearn_metrics.mean_absolute_error(
-      targets, outputs
-    ),
+    'mean_absolute_error': error(targets, outputs),
     'correlation': np.corrcoef(outputs, targets)[0, 1],
     'binary_accuracy': sklearn_metrics.accuracy_score(truths, answers),
     'weighted_f1': sklearn_metrics.f1_score(
       truths, answers, average='weighted'
     ),
   }
-  for name, value in expected.items():
-    for shape in ((200,), (200, 1)):
-      ours = metrics.get(name)(outputs.reshape(shape), targets)
-      np.testing.assert_allclose(ours, value, rtol=1e-9, err_msg=name)
+  for shape in ((200,), (200, 1)):
+    assert_metrics(outputs.reshape(shape), targets, expected)
 
 
 def test_what_a_regression_leaves_undefined_is_nan():
@@ -193,21 +182,6 @@ def test_what_a_regression_leaves_undefined_is_nan():
   # Positive: tp 2, fp 1, F1 4/5, of 2 targets; negative: 0, of 1.
   f1 = metrics.weighted_f1(constant, three)
   np.testing.assert_allclose(f1, (2 / 3) * (4 / 5))
-
-
-@pytest.mark.parametrize(
-  ('outputs', 'targets'), [((3, 2), (3,)), ((3, 1), (3, 1)), ((4,), (3,)),
-                           ((0, 1), (0,))]
-)  # fmt: skip
-def test_metrics_of_a_regression_refuse_other_shapes(outputs, targets):
-  for name in REGRESSION:
-    with pytest.raises(ValueError, match=r'outputs \[N, 1\]'):
-      metrics.get(name)(np.ones(outputs), np.ones(targets))
-
-
-def test_an_unknown_metric_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no metric 'acc'.*'accuracy'"):
-    metrics.get('acc')
 
 
 # Contributions, imbalance and robustness.
@@ -227,35 +201,30 @@ def test_shapley_values_of_three_are_those_by_hand():
   }  # fmt: skip
   phi = nn.shapley_values({frozenset(k): v for k, v in values.items()})
   # Alone 1/3, after one of the others 1/6 each, after both 1/3.
-  assert list(phi) == ['a', 'b', 'c']
-  np.testing.assert_allclose(
-    list(phi.values()),
-    [
-      0.30 / 3 + (0.34 + 0.30) / 6 + 0.40 / 3,
-      0.20 / 3 + (0.24 + 0.14) / 6 + 0.24 / 3,
-      0.06 / 3 + (0.06 + 0.00) / 6 + 0.06 / 3,
-    ],
-  )
+  expected = {
+    'a': 0.30 / 3 + (0.34 + 0.30) / 6 + 0.40 / 3,
+    'b': 0.20 / 3 + (0.24 + 0.14) / 6 + 0.24 / 3,
+    'c': 0.06 / 3 + (0.06 + 0.00) / 6 + 0.06 / 3,
+  }
+  assert list(phi) == list(expected)
+  assert phi == pytest.approx(expected, rel=1e-7)
 
 
-@pytest.mark.parametrize('number', [1, 2, 4])
-def test_shapley_value_is_the_mean_over_orders_of_joining(number):
-  values = game(number)
-  everything = max(values, key=len)
-  expected = dict.fromkeys(everything, 0.0)
-  orders = list(itertools.permutations(everything))
-  for order in orders:
-    for i, name in enumerate(order):
-      before = frozenset(order[:i])
-      gain = values[before | {name}] - values[before]
-      expected[name] += gain / len(orders)
-  phi = nn.shapley_values(values)
-  assert phi.keys() == expected.keys()
-  for name, value in expected.items():
-    np.testing.assert_allclose(phi[name], value)
-  np.testing.assert_allclose(
-    sum(phi.values()), values[everything] - values[frozenset()]
-  )
+def test_shapley_value_is_the_mean_over_orders_of_joining():
+  for number in (1, 2, 4):
+    values = game(number)
+    everything = max(values, key=len)
+    expected = dict.fromkeys(everything, 0.0)
+    orders = list(itertools.permutations(everything))
+    for order in orders:
+      for i, name in enumerate(order):
+        before = frozenset(order[:i])
+        gain = values[before | {name}] - values[before]
+        expected[name] += gain / len(orders)
+    phi = nn.shapley_values(values)
+    assert phi == pytest.approx(expected, rel=1e-7)
+    gained = values[everything] - values[frozenset()]
+    np.testing.assert_allclose(sum(phi.values()), gained)
 
 
 def test_shapley_needs_every_coalition():
@@ -282,9 +251,6 @@ def test_relative_robustness_is_the_area_over_the_range():
   # A metric that noise does not change is its own robustness, on any grid.
   flat = contribution.relative_robustness([0.5, 0.7, 3.0], [0.3, 0.3, 0.3])
   np.testing.assert_allclose(flat, 0.3)
-
-
-@pytest.mark.parametrize('levels', [[0.0], [0.0, 0.0], [1.0, 0.5], [0, 1, 2]])
-def test_relative_robustness_needs_ascending_levels(levels):
-  with pytest.raises(ValueError, match='ascending'):
-    contribution.relative_robustness(levels, [0.5, 0.4][: len(levels)])
+  for levels in ([0.0], [0.0, 0.0], [1.0, 0.5], [0, 1, 2]):
+    with pytest.raises(ValueError, match='ascending'):
+      contribution.relative_robustness(levels, [0.5, 0.4][: len(levels)])
