@@ -15,6 +15,7 @@ from matplotlib import patches
 from experiments.evaluation import statistics
 from experiments.reporting import measures
 from experiments.reporting import tables
+from experiments.reporting.results import Results
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = (
@@ -23,15 +24,10 @@ _COLOURS = (
 )
 _MARKERS = ('o', 's', '^', 'D')  # the next one when colours are used up
 _COLUMNS = 5  # of recipes side by side
-_FRAME: dict[str, Any] = {
-  'fill': False,
-  'edgecolor': _COLOURS[4],
-  'linewidth': 2.5,
-  'clip_on': False,
-}
 # Any: Matplotlib types its parameters one by one.
 _STYLE: dict[Any, Any] = {
   'font.size': 9,
+  'axes.titlesize': 10,
   'axes.spines.top': False,
   'axes.spines.right': False,
   'axes.grid': True,
@@ -39,29 +35,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def outputs(
-  scores: Mapping[str, Mapping[str, measures.Values]],
-  modalities: Sequence[str],
-  metric: str,
-  path: pathlib.Path,
-) -> None:
-  """Draws each recipe's scores, whole and with sensors missing or noisy.
-
-  Args:
-    scores: recipe -> score -> values, [seeds].
-    modalities: their names.
-    metric: the name of the primary metric.
-    path: where the PNG goes.
-  """
-  measure = measures.Measure.of(metric)
+def outputs(results: Results, path: pathlib.Path) -> None:
+  """Draws each recipe's scores, whole and with sensors missing or noisy."""
+  measure, metric, names = results.measure, results.primary, results.modalities
+  scores = results.scores
   some = next(iter(scores.values()))
   noise = [name for name in some if name.startswith('noise/')]
   panels = {
     f'{tables.capital(measure.words)} of each output': {
-      name: f'{metric}/{name}' for name in ('fused', *modalities)
+      name: f'{metric}/{name}' for name in ('fused', *names)
     },
     f'Fused {measure.words} with a sensor missing, or noise on all': {
-      **{f'no\n{name}': f'missing/{name}' for name in modalities},
+      **{f'no\n{name}': f'missing/{name}' for name in names},
       **{name.replace('/', '\n'): name for name in noise},
     },
   }
@@ -69,70 +54,50 @@ def outputs(
   width = max(11, 0.05 * len(scores) * (2 * len(some) + 2))
   size = (min(width, 18), 3.6 if len(scores) < 8 else 4.4)
   with _canvas(path, size) as canvas:
-    for axes, (title, columns) in zip(
-      canvas.subplots(1, 2), panels.items(), strict=True
-    ):
-      for i, (recipe, values) in enumerate(scores.items()):
-        offset = 0.7 * ((i + 0.5) / len(scores) - 0.5)
-        _draw_points(
-          axes,
-          np.arange(len(columns)) + offset,
-          [measure.scaled(values[name]) for name in columns.values()],
-          i,
-          fmt=_marker(i),
-          markersize=4.5,
-          capsize=2,
-          label=recipe,
-        )
+    grid = canvas.subplots(1, 2)
+    for axes, (title, columns) in zip(grid, panels.items(), strict=True):
+      axes.set(title=title, ylabel=f'test {measure.label}')
       axes.set_xticks(range(len(columns)), list(columns))
       axes.grid(visible=False, axis='x')
-      axes.set_title(title, fontsize=10)
-      axes.set_ylabel(f'test {measure.label}')
+      for i, (recipe, values) in enumerate(scores.items()):
+        places = np.arange(len(columns)) + 0.7 * ((i + 0.5) / len(scores) - 0.5)
+        points = [measure.scaled(values[name]) for name in columns.values()]
+        look = {'markersize': 4.5, 'capsize': 2, 'linestyle': ''}
+        _draw(axes, places, points, i, label=recipe, **look)
     _legend(canvas)
 
 
 def curves(
-  values: Mapping[str, npt.NDArray[Any]],
-  recipes: Sequence[str],
-  objectives: Sequence[str],
-  path: pathlib.Path,
+  results: Results, values: Mapping[str, npt.NDArray[Any]], path: pathlib.Path
 ) -> None:
   """Draws losses and weights over training, a column a recipe.
 
-  Args:
-    values: `losses/<recipe>` and `weights/<recipe>`, [seeds, steps, K].
-    recipes: their names.
-    objectives: the names of the K objectives, the primary one first.
-    path: where the PNG goes.
+  The values are `losses/<recipe>` and `weights/<recipe>`, [seeds, steps, K], of
+  the fused output first.
   """
+  recipes, objectives = list(results.variants), ['fused', *results.modalities]
   columns = min(len(recipes), _COLUMNS)
   rows = math.ceil(len(recipes) / columns)
   with _canvas(path, (2.6 * columns + 1, 4.6 * rows)) as canvas:
     grid = canvas.subplots(2 * rows, columns, sharex=True, squeeze=False)
-    for i, kind in enumerate(('losses', 'weights')):
+    for i, name in enumerate(('loss', 'weight')):
       panels = grid[i::2].flatten()
       for axes in panels[1:]:
         axes.sharey(panels[0])
       for axes in panels[len(recipes) :]:
         axes.set_visible(False)
       for axes, recipe in zip(panels, recipes, strict=False):
+        kind = ('losses', 'weights')[i]
         means = np.mean(values[f'{kind}/{recipe}'], 0)
         steps = np.arange(1, len(means) + 1)
         for k, objective in enumerate(objectives):
-          axes.plot(
-            steps,
-            means[:, k],
-            color=_COLOURS[k % len(_COLOURS)],
-            linewidth=1.5 if k == 0 else 0.9,
-            label=objective,
-          )
-        if kind == 'losses':
-          axes.set_yscale('log')
-          axes.set_title(recipe, fontsize=10)
+          look = {'color': _COLOURS[k % len(_COLOURS)], 'label': objective}
+          axes.plot(steps, means[:, k], linewidth=0.9 if k else 1.5, **look)
+        if name == 'loss':
+          axes.set(title=recipe, yscale='log')
         else:
           axes.set_xlabel('step')
       for axes in grid[i::2, 0]:
-        name = {'losses': 'loss', 'weights': 'weight'}[kind]
         axes.set_ylabel(f'{name}, mean over seeds')
     _legend(canvas)
 
@@ -154,40 +119,29 @@ def lines(
   """
   families = list(dict.fromkeys(family for family, _ in columns))
   some = next(iter(columns.values()))
-  size = (3.8 * len(some), 3.0 * len(families) + 0.6)
-  with _canvas(path, size, dpi=130) as canvas:
-    grid = canvas.subplots(
-      len(families), len(some), sharex='row', squeeze=False
-    )
+  number = len(families)
+  size = (3.8 * len(some), 3.0 * number + 0.6)
+  with _canvas(path, size, 130, **{'axes.titlesize': 9}) as canvas:
+    grid = canvas.subplots(number, len(some), sharex='row', squeeze=False)
     for row, family in zip(grid, families, strict=True):
       places = sorted(place for one, place in columns if one == family)
       for axes, (name, (measure, values)) in zip(
         row, some.items(), strict=True
       ):
-        for i, recipe in enumerate(values):
-          of_recipe = [
-            columns[family, place][name].values[recipe] for place in places
-          ]
-          is_subject = recipe == subject
-          _draw_points(
-            axes,
-            places,
-            [measure.scaled(one) for one in of_recipe],
-            i,
-            fmt=_marker(i) + ('-' if i < len(_COLOURS) else '--'),
-            linewidth=2.2 if is_subject else 0.9,
-            markersize=5 if is_subject else 3.5,
-            alpha=1 if is_subject else 0.75,
-            zorder=3 if is_subject else 2,
-            label=recipe,
-          )
+        axes.set(title=f'{family}: {name}', xlabel=axis or family)
+        axes.set_ylabel(f'test {measure.label}')
         if len(places) > 1:
           axes.set_xscale('log')
         axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
         axes.minorticks_off()
-        axes.set_xlabel(axis or family)
-        axes.set_title(f'{family}: {name}', fontsize=9)
-        axes.set_ylabel(f'test {measure.label}')
+        for i, recipe in enumerate(values):
+          of_place = [columns[family, place][name].values for place in places]
+          points = [measure.scaled(one[recipe]) for one in of_place]
+          look = {'linewidth': 0.9, 'markersize': 3.5, 'alpha': 0.75}
+          if recipe == subject:
+            look = {'linewidth': 2.2, 'markersize': 5, 'zorder': 3}
+          style = '-' if i < len(_COLOURS) else '--'
+          _draw(axes, places, points, i, label=recipe, linestyle=style, **look)
     _legend(canvas)
 
 
@@ -211,33 +165,31 @@ def heat_map(
     path: where the PNG goes.
   """
   # Wide enough that numbers of four digits do not touch.
-  size = (max(3.2, 0.62 * len(columns[1]) + 1.6), 0.45 * len(rows[1]) + 1.3)
-  size = (len(panels) * size[0], max(2.6, size[1]))
+  width = len(panels) * max(3.2, 0.62 * len(columns[1]) + 1.6)
+  size = (width, max(2.6, 0.45 * len(rows[1]) + 1.3))
   with _canvas(path, size, **{'axes.grid': False}) as canvas:
     grid = canvas.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, scores) in zip(grid, panels.items(), strict=True):
       scores = measure.scaled(scores)
       cmap = 'viridis' if measure.higher_is_better else 'viridis_r'
       image = axes.imshow(scores, cmap=cmap, aspect='auto')
+      canvas.colorbar(image, ax=axes)
       for place, score in np.ndenumerate(scores):
+        text = f'{score:.1f}' if measure.is_share else f'{score:.3f}'
         is_bright = np.dot(image.to_rgba(score)[:3], (0.3, 0.6, 0.1)) > 0.45
-        axes.text(
-          *reversed(place),
-          f'{score:.1f}' if measure.is_share else f'{score:.3f}',
-          ha='center',
-          va='center',
-          color='black' if is_bright else 'white',
-          fontweight='bold' if place == marked else 'normal',
-        )
+        look = {'color': 'black' if is_bright else 'white'}
+        look['fontweight'] = 'bold' if place == marked else 'normal'
+        axes.text(*reversed(place), text, ha='center', va='center', **look)
       corner = (marked[1] - 0.5, marked[0] - 0.5)
-      axes.add_patch(patches.Rectangle(corner, 1, 1, **_FRAME))
+      frame: dict[str, Any] = {'edgecolor': _COLOURS[4], 'linewidth': 2.5}
+      axes.add_patch(
+        patches.Rectangle(corner, 1, 1, fill=False, clip_on=False, **frame)
+      )
       axes.spines[:].set_visible(False)
+      axes.set(title=f'Test {measure.label}: {title}')
+      axes.set(xlabel=columns[0], ylabel=rows[0])
       axes.set_xticks(range(len(columns[1])), columns[1])
       axes.set_yticks(range(len(rows[1])), rows[1])
-      axes.set_xlabel(columns[0])
-      axes.set_ylabel(rows[0])
-      axes.set_title(f'Test {measure.label}: {title}', fontsize=10)
-      canvas.colorbar(image, ax=axes)
 
 
 @contextlib.contextmanager
@@ -251,35 +203,18 @@ def _canvas(
     canvas.savefig(path)
 
 
-def _draw_points(
-  axes: Any,
-  places: Any,
-  values: Sequence[measures.Values],
-  i: int,
-  **look: Any,
+def _draw(
+  axes: Any, places: Any, values: Sequence[Any], i: int, **look: Any
 ) -> None:
-  """Means and standard errors over seeds, of the i-th recipe."""
-  points = [statistics.estimate(one) for one in values]
-  axes.errorbar(
-    places,
-    [point.mean for point in points],
-    yerr=[point.error for point in points],
-    color=_COLOURS[i % len(_COLOURS)],
-    **look,
-  )
-
-
-def _marker(i: int) -> str:
-  return _MARKERS[i // len(_COLOURS) % len(_MARKERS)]
+  """Means and standard errors of values, each [seeds], of the i-th recipe."""
+  means, errors = zip(*map(statistics.estimate, values), strict=True)
+  look['marker'] = _MARKERS[i // len(_COLOURS) % len(_MARKERS)]
+  look['color'] = _COLOURS[i % len(_COLOURS)]
+  axes.errorbar(places, means, yerr=errors, **look)
 
 
 def _legend(canvas: figure.Figure) -> None:
   """One legend below all panels, which share their labels."""
   handles, labels = canvas.axes[0].get_legend_handles_labels()
-  canvas.legend(
-    handles,
-    labels,
-    ncols=min(len(labels), 8),
-    loc='outside lower center',
-    frameon=False,
-  )
+  look: dict[str, Any] = {'loc': 'outside lower center', 'frameon': False}
+  canvas.legend(handles, labels, ncols=min(len(labels), 8), **look)

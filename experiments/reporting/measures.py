@@ -8,32 +8,28 @@ import numpy.typing as npt
 
 from experiments.evaluation import metrics
 from experiments.evaluation import statistics
-from experiments.reporting import tables
 
 Values = npt.NDArray[np.float64]
 
 
 class Measure(NamedTuple):
-  """What a value is, and how it is written and compared.
-
-  Examples:
-    >>> Measure.of('macro_f1').label
-    'macro F1, %'
-    >>> Measure.of('mean_absolute_error').text(np.array([0.5, 0.6, 0.7]))
-    '0.6000 ± 0.0577'
-  """
+  """What a value is, and how it is written and compared."""
 
   words: str
-  higher_is_better: bool = True
-  is_share: bool = True  # written in per cent
+  higher_is_better: bool
+  is_share: bool  # written in per cent
 
   @classmethod
   def of(cls, metric: str) -> 'Measure':
-    """That of a metric in `evaluation.metrics`."""
+    """That of a metric in `evaluation.metrics`.
+
+    Examples:
+      >>> Measure.of('macro_f1').label
+      'macro F1, %'
+    """
+    words = metric.replace('_', ' ').replace('f1', 'F1')
     return cls(
-      metric.replace('_', ' ').replace('f1', 'F1'),
-      metrics.higher_is_better(metric),
-      metrics.is_share(metric),
+      words, metrics.higher_is_better(metric), metrics.is_share(metric)
     )
 
   @property
@@ -47,15 +43,13 @@ class Measure(NamedTuple):
     return f'{self.words} in %' if self.is_share else self.words
 
   def scaled(self, values: Any) -> Values:
-    """Values in the unit in which they are written."""
+    """Values in the unit in which they are written; shares are in 0..1."""
     return np.asarray(values, np.float64) * (100 if self.is_share else 1)
 
   def text(self, values: Any, sign: str = '') -> str:
     """Mean ± standard error of values [seeds]; of one seed, the value.
 
-    Args:
-      values: as they were measured, shares in 0..1.
-      sign: '+' to write that of positive numbers, too.
+    With the sign '+', positive numbers have theirs, too.
     """
     mean, error = statistics.estimate(self.scaled(values))
     digits = 2 if self.is_share else 4
@@ -69,31 +63,21 @@ class Column(NamedTuple):
   measure: Measure
   values: Mapping[str, Values]  # row -> [seeds]
 
-  def gain(self, row: str, other: str) -> Values:
-    """By how much a row is better than another one, [seeds]."""
-    difference = self.values[row] - self.values[other]
-    return difference if self.measure.higher_is_better else -difference
-
 
 def estimates(
   columns: Mapping[str, Column], mark_best: bool = True
-) -> tables.Cells:
-  """Mean ± standard error of each column's rows.
+) -> dict[str, dict[str, str]]:
+  """Mean ± standard error: column -> row -> text, for `tables.of_cells`.
 
-  Args:
-    columns: name -> column.
-    mark_best: whether to mark the best of each column (**bold**), by its own
-      direction, and ties with it (=).
-
-  Returns:
-    Column -> row -> text, for `of_cells`.
+  If asked for, each column's best by its own direction is **bold**, and ties
+  with it are followed by =.
   """
   cells: dict[str, dict[str, str]] = {}
   for name, (measure, values) in columns.items():
-    cells[name] = {row: measure.text(one) for row, one in values.items()}
+    texts = {row: measure.text(one) for row, one in values.items()}
     if mark_best:
       best, tied = statistics.ties(values, measure.higher_is_better)
-      cells[name][best] = f'**{cells[name][best]}**'
-      for row in tied:
-        cells[name][row] += ' ='
+      texts |= {row: f'{texts[row]} =' for row in tied}
+      texts[best] = f'**{texts[best]}**'
+    cells[name] = texts
   return cells

@@ -1,8 +1,9 @@
 """The reports of a comparison and of a sweep: tables and figures."""
 
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,81 +34,57 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   """
   results = results_lib.read(workdir)
   if results.header['kind'] == 'sweep':
-    name, noun, body = 'sweep.md', 'variant', _sweep(results, workdir)
+    name, noun, rest = 'sweep.md', 'variant', _rest_of_sweep(results, workdir)
   else:
-    name, noun, body = 'report.md', 'recipe', _comparison(results, workdir)
-  data = results.config['data']
-  title = (
-    f'# {data["name"].capitalize()}, {data["config"]}:'
-    f' {count(len(results.variants), noun)}'
-  )
-  runs.write_text(workdir / name, '\n\n'.join([title, *body]) + '\n')
+    name, noun, rest = 'report.md', 'recipe', _rest_of_report(results, workdir)
+  data, number = results.config['data'], count(len(results.variants), noun)
+  title = f'# {data["name"].capitalize()}, {data["config"]}: {number}'
+  text = '\n\n'.join([title, *_tables(results), *rest])
+  runs.write_text(workdir / name, text + '\n')
   return workdir / name
 
 
 def tables(workdir: pathlib.Path) -> str:
   """The tables of a comparison or a sweep, in Markdown."""
-  results = results_lib.read(workdir)
-  is_sweep = results.header['kind'] == 'sweep'
-  parts = _sweep_table(results) if is_sweep else _comparison_tables(results)
-  return '\n\n'.join(parts)
+  return '\n\n'.join(_tables(results_lib.read(workdir)))
 
 
 def summary(results: Results) -> dict[str, Column]:
   """What the recipes of a comparison are compared by."""
-  primary, *others = results.metrics
+  primary, *others = results.header['metrics']
   measure = results.measure
-  columns = {'fused': Column(measure, results.score(f'{primary}/fused'))}
+  columns = {'fused': results.column(f'{primary}/fused')}
   for name in others:
     other = Measure.of(name)
     is_alike = other.is_share == measure.is_share
-    columns[other.words if is_alike else other.label] = Column(
-      other, results.score(f'{name}/fused')
-    )
-  columns['uni-modal mean'] = Column(
-    measure, _over_modalities(results, primary, np.mean)
-  )
+    scores = results.score(f'{name}/fused')
+    columns[other.words if is_alike else other.label] = Column(other, scores)
   worst = np.min if measure.higher_is_better else np.max
-  columns['worst missing'] = Column(
-    measure, _over_modalities(results, 'missing', worst)
-  )
+  columns['uni-modal mean'] = results.over_modalities(primary, np.mean)
+  columns['worst missing'] = results.over_modalities('missing', worst)
   if results.config['evaluation']['noise_levels']:
-    columns['robustness'] = Column(
-      measure, results.score('relative_robustness')
-    )
+    columns['robustness'] = results.column('relative_robustness')
   return columns
-
-
-class Test(NamedTuple):
-  """A subject against another recipe."""
-
-  gain: Values  # above 0 where the subject is better, [seeds]
-  p_value: float  # of a paired t test, corrected
-
-  @property
-  def is_significant(self) -> bool:
-    """At 5 %."""
-    return self.p_value < 0.05
 
 
 def tests(
   columns: Mapping[statistics.Key, Column], subject: str
-) -> dict[tuple[statistics.Key, str], Test]:
+) -> dict[tuple[statistics.Key, str], tuple[Values, bool]]:
   """The subject against each other row of each column.
 
   Returns:
-    (Column, other row) -> test, with Holm's correction for all of them.
+    (Column, other row) -> by how much the subject is better, [seeds], and
+    whether a paired t test finds it, at 5 % after Holm for all of them.
   """
-  gains = {
-    (name, other): column.gain(subject, other)
-    for name, column in columns.items()
-    for other in column.values
-    if other != subject
-  }
-  p_values = statistics.holm(
-    {key: statistics.p_value(gain) for key, gain in gains.items()}
-  )
-  return {key: Test(gain, p_values[key]) for key, gain in gains.items()}
+  gains = {}
+  for name, (measure, values) in columns.items():
+    sign = 1 if measure.higher_is_better else -1
+    for other in values:
+      if other != subject:
+        gains[name, other] = sign * (values[subject] - values[other])
+  p_values = {key: statistics.p_value(gain) for key, gain in gains.items()}
+  corrected = statistics.holm(p_values)
+  return {key: (gain, corrected[key] < 0.05) for key, gain in gains.items()}
 
 
 def made_by(headers: Sequence[Mapping[str, Any]]) -> str:
@@ -132,71 +109,57 @@ def count(number: int, noun: str) -> str:
   return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def _comparison(results: Results, workdir: pathlib.Path) -> list[str]:
-  """The paragraphs of a comparison's report; draws its figures."""
-  metric, title = results.metrics[0], tables_lib.capital(results.measure.words)
-  figures.outputs(
-    results.scores, results.modalities, metric, workdir / f'{metric}.png'
+def short(values: Mapping[str, Any], sign: str) -> str:
+  """Values of a configuration by the last parts of their keys."""
+  return ', '.join(
+    f'{key.rpartition(".")[2]}{sign}{value}' for key, value in values.items()
   )
-  with np.load(workdir / 'curves.npz') as curves:
-    figures.curves(
-      curves,
-      list(results.variants),
-      ['fused', *results.modalities],
-      workdir / 'curves.png',
-    )
-  return [
-    *_comparison_tables(results),
-    f'![{title} of each recipe]({metric}.png)',
-    '![Losses and weights in training](curves.png)',
-    'Recipes:',
-    '\n'.join(
-      f'- `{name}`: {_changes(results.config["recipes"][name])}'
-      f'{_choice(results, name)}'
-      for name in results.variants
-    ),
-    f'{made_by([results.header])}. `results.jsonl` has the whole configuration'
-    ' and every run.',
-  ]
+
+
+def _tables(results: Results) -> list[str]:
+  """The tables, what must be said of each, and of runs that went wrong."""
+  is_sweep = results.header['kind'] == 'sweep'
+  parts = _sweep_table(results) if is_sweep else _comparison_tables(results)
+  for label, variant in results.variants.items():
+    if most := max(variant.skipped):
+      parts.append(
+        f'`{label}` skipped {count(most, "step")} of a seed, because losses or'
+        ' gradients were not finite.'
+      )
+  return parts
+
+
+def _seeds(results: Results) -> str:
+  return count(len(next(iter(results.variants.values())).skipped), 'seed')
 
 
 def _comparison_tables(results: Results) -> list[str]:
-  """The tables of a comparison, and what must be said of each."""
   measure, columns = results.measure, summary(results)
   reference = results.header['reference']
-  levels = results.config['evaluation']['noise_levels']
-  times = {
-    name: f'{results.relative_time(name):.2f}' for name in results.variants
-  }
-  whole = {**measures.estimates(columns), f'time / {reference}': times}
-  noise = (
-    f' Robustness: fused, the mean over noise from 0 to {max(levels):g} units'
-    ' (config.evaluation.noise_scale) on every input.'
-    if levels
-    else ''
-  )
-  change = (
-    'what is gained over no input at all'
-    if measure.higher_is_better
-    else 'the change from no input at all: a gain is below 0'
-  )
+  times = {k: f'{results.relative_time(k):.2f}' for k in results.variants}
+  noise = ''
+  if levels := results.config['evaluation']['noise_levels']:
+    noise = (
+      f' Robustness: fused, the mean over noise from 0 to {max(levels):g} units'
+      ' (config.evaluation.noise_scale) on every input.'
+    )
+  change = 'what is gained over no input at all'
+  if not measure.higher_is_better:
+    change = 'the change from no input at all: a gain is below 0'
 
-  def by_modality(kind: str) -> dict[str, Column]:
-    return {
-      name: Column(measure, results.score(f'{kind}/{name}'))
-      for name in results.modalities
-    }
-
-  def table(some: Mapping[str, Column], mark_best: bool = True) -> str:
-    return tables_lib.of_cells('recipe', measures.estimates(some, mark_best))
+  def table(kind: str, mark_best: bool = True, **others: Column) -> str:
+    some = {m: results.column(f'{kind}/{m}') for m in results.modalities}
+    cells = measures.estimates(some | others, mark_best)
+    return tables_lib.of_cells('recipe', cells)
 
   return [
-    f'Test {measure.prose}, mean ± standard error over'
-    f' {count(results.num_seeds, "seed")}. **Bold** is the best of its column;'
-    ' = is a tie with it: over the same seeds, a difference of no more than its'
-    ' own standard error.'
+    f'Test {measure.prose}, mean ± standard error over {_seeds(results)}.'
+    ' **Bold** is the best of its column; = is a tie with it: over the same'
+    ' seeds, a difference of no more than its own standard error.'
     f'{errors_among([column.measure for column in columns.values()])}',
-    tables_lib.of_cells('recipe', whole),
+    tables_lib.of_cells(
+      'recipe', {**measures.estimates(columns), f'time / {reference}': times}
+    ),
     "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
     ' Worst missing: fused, without the modality that is missed most (zeros for'
     f' its input).{noise} Time: seconds a training step relative to'
@@ -205,18 +168,13 @@ def _comparison_tables(results: Results) -> list[str]:
     *_against_the_others(results, columns),
     f'{tables_lib.capital(measure.words)} of each modality alone, by its own'
     ' output:',
-    table(by_modality(results.metrics[0])),
+    table(results.primary),
     f'Fused {measure.words} without one modality:',
-    table(by_modality('missing')),
+    table('missing'),
     f'What each modality contributes to the fused {measure.words} (Shapley'
     f' values, which add up to {change}), and the mean difference between two'
     ' of them:',
-    table(
-      by_modality('shapley')
-      | {'imbalance': Column(measure, results.score('imbalance/shapley'))},
-      mark_best=False,
-    ),
-    *_skipped(results),
+    table('shapley', False, imbalance=results.column('imbalance/shapley')),
   ]
 
 
@@ -228,12 +186,10 @@ def _against_the_others(
   if subject not in results.variants or len(results.variants) < 2:
     return []
   found = tests(columns, subject)
-  cells: dict[str, dict[str, str]] = {}
-  for (column, other), test in found.items():
-    text = columns[column].measure.text(test.gain, sign='+')
-    cells.setdefault(column, {})[other] = (
-      f'**{text}**' if test.is_significant else text
-    )
+  cells: dict[str, dict[str, str]] = {name: {} for name in columns}
+  for (name, other), (gain, is_found) in found.items():
+    text = columns[name].measure.text(gain, sign='+')
+    cells[name][other] = f'**{text}**' if is_found else text
   return [
     f'By how much `{subject}` is better (+) or worse (-) than each other'
     ' recipe, over the same seeds; **bold** if p < 0.05 in a paired t test,'
@@ -242,24 +198,24 @@ def _against_the_others(
   ]
 
 
-def _over_modalities(
-  results: Results, kind: str, reduce: Callable[..., Any]
-) -> dict[str, Values]:
-  """A score of each modality reduced to one: label -> [seeds]."""
-  of_modality = [results.score(f'{kind}/{m}') for m in results.modalities]
-  return {
-    label: reduce([values[label] for values in of_modality], 0)
-    for label in results.variants
-  }
-
-
-def _skipped(results: Results) -> list[str]:
-  """Says whose losses or gradients were not finite."""
+def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
+  """What a comparison's report has besides tables; draws its figures."""
+  metric, title = results.primary, tables_lib.capital(results.measure.words)
+  figures.outputs(results, workdir / f'{metric}.png')
+  with np.load(workdir / 'curves.npz') as curves:
+    figures.curves(results, curves, workdir / 'curves.png')
+  changes = results.config['recipes']
+  recipes = [
+    f'- `{name}`: {_changes(changes[name])}{_choice(results, name)}'
+    for name in results.variants
+  ]
   return [
-    f'`{label}` skipped {count(max(variant.skipped), "step")} of a seed,'
-    ' because losses or gradients were not finite.'
-    for label, variant in results.variants.items()
-    if max(variant.skipped) > 0
+    f'![{title} of each recipe]({metric}.png)',
+    '![Losses and weights in training](curves.png)',
+    'Recipes:',
+    '\n'.join(recipes),
+    f'{made_by([results.header])}. `results.jsonl` has the whole configuration'
+    ' and every run.',
   ]
 
 
@@ -269,15 +225,11 @@ def _changes(changes: Mapping[str, Any]) -> str:
   for topic in ('method', 'weighting'):
     arguments = dict(changes.get(topic, {}))
     if name := arguments.pop('name', None):
-      given = ', '.join(f'{k}={v}' for k, v in arguments.items())
-      words.append(f'{topic} `{name}({given})`')
-  words += [
-    f'{topic} {key} = {value}'
-    for topic, values in changes.items()
-    if topic not in ('method', 'weighting', 'grid')
-    and isinstance(values, Mapping)
-    for key, value in values.items()
-  ]
+      words.append(f'{topic} `{name}({short(arguments, "=")})`')
+  for topic, values in changes.items():
+    is_told = topic in ('method', 'weighting', 'grid')
+    if not is_told and isinstance(values, Mapping):
+      words += [f'{topic} {key} = {value}' for key, value in values.items()]
   return ', '.join(words)
 
 
@@ -297,96 +249,73 @@ def _choice(results: Results, recipe: str) -> str:
   )
 
 
-def short(values: Mapping[str, Any], sign: str) -> str:
-  """Values of a configuration by the last parts of their keys."""
-  return ', '.join(
-    f'{key.rpartition(".")[2]}{sign}{value}' for key, value in values.items()
-  )
-
-
-def _sweep(results: Results, workdir: pathlib.Path) -> list[str]:
-  """The paragraphs of a sweep's report; draws its heat map."""
-  parts = _sweep_table(results)
-  if _draw_heat_map(results, workdir / 'heatmap.png'):
-    parts += [
-      '![Scores of the grid](heatmap.png)',
-      'Framed: the best on validation.',
-    ]
-  programs = count(len(results.header['programs']), 'program')
-  return [*parts, f'{programs}. {made_by([results.header])}.']
-
-
 def _sweep_table(results: Results) -> list[str]:
-  """A row a variant, and what must be said of it."""
-  primary, measure = results.metrics[0], results.measure
+  primary, measure = results.primary, results.measure
   best = _best_on_validation(results)
   columns = {
-    'validation': results.score(f'{primary}/fused', 'validation'),
-    'test': results.score(f'{primary}/fused'),
-    **{name: results.score(f'{primary}/{name}') for name in results.modalities},
-    'uni-modal mean': _over_modalities(results, primary, np.mean),
+    'validation': results.column(f'{primary}/fused', 'validation'),
+    'test': results.column(f'{primary}/fused'),
+    **{m: results.column(f'{primary}/{m}') for m in results.modalities},
+    'uni-modal mean': results.over_modalities(primary, np.mean),
   }
   rows = []
   for label, variant in results.variants.items():
     cells = [*map(tables_lib.value, variant.values.values())]
-    cells += [measure.text(column[label]) for column in columns.values()]
+    cells += [measure.text(one.values[label]) for one in columns.values()]
     rows.append([f'**{c}**' for c in cells] if label == best else cells)
   return [
     f'{tables_lib.capital(measure.prose)}, mean ± standard error over'
-    f' {count(results.num_seeds, "seed")}: of the fused output on validation'
-    " and test, and of each modality's own output on test. **Bold** is the best"
-    ' on validation, which chooses; the best of many on test would flatter.'
+    f' {_seeds(results)}: of the fused output on validation and test, and of'
+    " each modality's own output on test. **Bold** is the best on validation,"
+    ' which chooses; the best of many on test would flatter.'
     f'{errors_among([measure])}',
     tables_lib.markdown([*results.variants[best].values, *columns], rows),
-    *_skipped(results),
   ]
 
 
 def _best_on_validation(results: Results) -> str:
   """The label of a sweep's best variant."""
-  scores = results.score(f'{results.metrics[0]}/fused', 'validation')
-  place = statistics.best(
-    list(scores.values()), results.measure.higher_is_better
-  )
-  return list(scores)[place]
+  scores = results.score(f'{results.primary}/fused', 'validation')
+  higher_is_better = results.measure.higher_is_better
+  return list(scores)[statistics.best(list(scores.values()), higher_is_better)]
 
 
-def _draw_heat_map(results: Results, path: pathlib.Path) -> bool:
-  """Draws a grid of two floats; says whether the sweep is one."""
-  of_variants = {k: one.values for k, one in results.variants.items()}
-  keys = list(next(iter(of_variants.values())))
-  if len(keys) != 2 or not all(
-    isinstance(value, float)
-    for values in of_variants.values()
-    for value in values.values()
-  ):
-    return False
-  rows, columns = (
-    sorted({values[key] for values in of_variants.values()}) for key in keys
-  )
-  if len(rows) * len(columns) != len(of_variants):
-    return False
-  places = {
-    label: (rows.index(values[keys[0]]), columns.index(values[keys[1]]))
-    for label, values in of_variants.items()
+def _rest_of_sweep(results: Results, workdir: pathlib.Path) -> list[str]:
+  """What a sweep's report has besides its table; draws a grid of two floats."""
+  programs = count(len(results.header['programs']), 'program')
+  source = f'{programs}. {made_by([results.header])}.'
+  keys, *_ = (list(one.values) for one in results.variants.values())
+  points = {
+    label: tuple(one.values[key] for key in keys)
+    for label, one in results.variants.items()
   }
-
-  def grid(scores: Mapping[str, Values]) -> Values:
-    cells = np.zeros((len(rows), len(columns)))
-    for label, place in places.items():
-      cells[place] = np.mean(scores[label])
-    return cells
-
-  primary = results.metrics[0]
+  numbers = itertools.chain(*points.values())
+  if len(keys) != 2 or not all(isinstance(one, float) for one in numbers):
+    return [source]
+  axes = [sorted(set(axis)) for axis in zip(*points.values(), strict=True)]
+  labels = sorted(points, key=points.__getitem__)
+  if list(itertools.product(*axes)) != [points[label] for label in labels]:
+    return [source]
+  shape = (len(axes[0]), len(axes[1]))
+  scores = {
+    'fused output': results.column(f'{results.primary}/fused'),
+    'uni-modal mean': results.over_modalities(results.primary, np.mean),
+  }
+  names = [[tables_lib.value(value) for value in axis] for axis in axes]
+  place = labels.index(_best_on_validation(results))
   figures.heat_map(
     {
-      'fused output': grid(results.score(f'{primary}/fused')),
-      'uni-modal mean': grid(_over_modalities(results, primary, np.mean)),
+      title: np.reshape([np.mean(one.values[k]) for k in labels], shape)
+      for title, one in scores.items()
     },
     results.measure,
-    rows=(keys[0], [tables_lib.value(value) for value in rows]),
-    columns=(keys[1], [tables_lib.value(value) for value in columns]),
-    marked=places[_best_on_validation(results)],
-    path=path,
+    rows=(keys[0], names[0]),
+    columns=(keys[1], names[1]),
+    marked=divmod(place, shape[1]),
+    path=workdir / 'heatmap.png',
   )
-  return True
+  return [
+    '![Scores of the grid](heatmap.png)',
+    'Framed: the best on validation.',
+    source,
+  ]

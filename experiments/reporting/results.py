@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ from experiments.evaluation import metrics
 from experiments.evaluation import statistics
 from experiments.reporting import measures
 
-FORMAT = 2
 _NOT_SCORES = ('variant', 'values', 'seed', 'split', 'skipped_steps')
 
 Scores = Mapping[str, measures.Values]  # score -> [seeds]
@@ -43,19 +42,14 @@ class Results(NamedTuple):
     return self.header['modalities']
 
   @property
-  def metrics(self) -> Sequence[str]:
-    """Names of metrics; the first is the primary one."""
-    return self.header['metrics']
+  def primary(self) -> str:
+    """The name of the metric by which variants are compared."""
+    return self.header['metrics'][0]
 
   @property
   def measure(self) -> measures.Measure:
     """That of the primary metric."""
-    return measures.Measure.of(self.metrics[0])
-
-  @property
-  def num_seeds(self) -> int:
-    """The number of runs of each variant."""
-    return len(next(iter(self.variants.values())).skipped)
+    return measures.Measure.of(self.primary)
 
   @property
   def scores(self) -> dict[str, Scores]:
@@ -66,30 +60,39 @@ class Results(NamedTuple):
     """Label -> one score, [seeds]."""
     return {k: one.scores[split][name] for k, one in self.variants.items()}
 
+  def column(self, name: str, split: str = 'test') -> measures.Column:
+    """A score that is in the primary metric, of each variant."""
+    return measures.Column(self.measure, self.score(name, split))
+
+  def over_modalities(
+    self, kind: str, reduce: Callable[..., Any]
+  ) -> measures.Column:
+    """A score of each modality, reduced to one."""
+    of_modality = [self.score(f'{kind}/{m}') for m in self.modalities]
+    return measures.Column(
+      self.measure,
+      {k: reduce([one[k] for one in of_modality], 0) for k in self.variants},
+    )
+
   def relative_time(self, label: str) -> float:
     """Time of a step, by the reference's; that of rehearsals shared out.
 
     The median ratio, call by call.
     """
-    seconds = np.array(self.header['seconds_per_step'][label])
-    theirs = np.array(self.header['seconds_per_step'][self.header['reference']])
+    seconds = self.header['seconds_per_step']
+    theirs = np.array(seconds[self.header['reference']])
     rehearsal = sum(self.header['seconds_of_rehearsals'][label])
     rehearsal /= self.config['steps'] * np.median(theirs)
-    return float(np.median(seconds / theirs) + rehearsal)
+    return float(np.median(np.array(seconds[label]) / theirs) + rehearsal)
 
   def tuned(self) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Recipe -> what validation chose, and all that was tried.
-
-    Of recipes with a choice alone.
-    """
-    upwards = metrics.higher_is_better(self.metrics[0])
+    """Recipe with a choice -> what validation chose, and all that was tried."""
+    upwards = metrics.higher_is_better(self.primary)
+    tried = {one['recipe']: one['candidates'] for one in self.header['tuning']}
     return {
-      one['recipe']: (
-        statistics.best_candidate(one['candidates'], upwards),
-        one['candidates'],
-      )
-      for one in self.header['tuning']
-      if len(one['candidates']) > 1
+      recipe: (statistics.best_candidate(candidates, upwards), candidates)
+      for recipe, candidates in tried.items()
+      if len(candidates) > 1
     }
 
 
@@ -102,43 +105,35 @@ def read(workdir: pathlib.Path) -> Results:
   """
   path = workdir / 'results.jsonl'
   header, *rows = runs.read_lines(path)
-  if header.get('format') != FORMAT:
+  if header.get('format') != runs.FORMAT:
     raise ValueError(
       f'{path} is of format {header.get("format", 1)}, as an earlier version'
-      f' wrote it; this one reads format {FORMAT}. Run the command again in a'
-      ' new directory (--workdir).'
+      f' wrote it; this one reads format {runs.FORMAT}. Run the command again'
+      ' in a new directory (--workdir).'
     )
   grouped: dict[str, dict[str, list[dict[str, Any]]]] = {}
   for row in rows:
-    of_variant = grouped.setdefault(row['variant'], {})
-    of_variant.setdefault(row['split'], []).append(row)
+    splits = grouped.setdefault(row['variant'], {})
+    splits.setdefault(row['split'], []).append(row)
   seeds = {
     tuple(row['seed'] for row in of_split)
-    for of_variant in grouped.values()
-    for of_split in of_variant.values()
+    for splits in grouped.values()
+    for of_split in splits.values()
   }
   if len(seeds) != 1:
     raise ValueError(
       f'{path}: expected the same seeds of every variant, got'
       f' {json.dumps(sorted(seeds))}.'
     )
-  return Results(
-    header, {k: _variant(of_variant) for k, of_variant in grouped.items()}
-  )
+  return Results(header, {k: _variant(splits) for k, splits in grouped.items()})
 
 
-def _variant(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Variant:
+def _variant(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> Variant:
   """One variant of its rows in each split."""
-  some = next(iter(rows.values()))
-  return Variant(
-    values=some[0]['values'],
-    scores={
-      split: {
-        name: np.array([row[name] for row in of_split])
-        for name in of_split[0]
-        if name not in _NOT_SCORES
-      }
-      for split, of_split in rows.items()
-    },
-    skipped=[row['skipped_steps'] for row in some],
-  )
+  scores = {}
+  for split, rows in splits.items():
+    names = [name for name in rows[0] if name not in _NOT_SCORES]
+    scores[split] = {n: np.array([row[n] for row in rows]) for n in names}
+  rows = next(iter(splits.values()))
+  skipped = [row['skipped_steps'] for row in rows]
+  return Variant(rows[0]['values'], scores, skipped)

@@ -30,11 +30,6 @@ class Setting(NamedTuple):
     return f'{self.family}, {self.place:g}'
 
 
-def _summary(setting: Setting, results: Results) -> Columns:
-  del setting
-  return report.summary(results)
-
-
 class Study(NamedTuple):
   """Settings that differ in one thing."""
 
@@ -42,8 +37,8 @@ class Study(NamedTuple):
   axis: str | None  # what `place` is; None: what the family is named after
   settings: Sequence[Setting]
   about: str  # a paragraph for the report
-  # What to compare recipes by in one setting.
-  columns: Callable[[Setting, Results], Columns] = _summary
+  # What to compare recipes by in one setting; None: by `report.summary`.
+  columns: Callable[[Setting, Results], Columns] | None = None
 
 
 def write(
@@ -55,18 +50,16 @@ def write(
   """Writes `report.md` and `lines.png` of a study, which `command` has run."""
   directory.mkdir(parents=True, exist_ok=True)
   columns = {
-    setting: study.columns(setting, one) for setting, one in results.items()
+    setting: study.columns(setting, one)
+    if study.columns
+    else report.summary(one)
+    for setting, one in results.items()
   }
   some = next(iter(results.values()))
   subject, config = some.header['subject'], some.config
-  figures.lines(
-    {(setting.family, setting.place): one for setting, one in columns.items()},
-    study.axis,
-    subject,
-    directory / 'lines.png',
-  )
+  points = {(k.family, k.place): one for k, one in columns.items()}
+  figures.lines(points, study.axis, subject, directory / 'lines.png')
   families = dict.fromkeys(setting.family for setting in study.settings)
-  path = directory / 'report.md'
   parts = [
     f'# {study.title}',
     study.about,
@@ -81,10 +74,14 @@ def write(
     f'## Against `{subject}`',
     *_wins(columns, subject),
     *_choices(results),
-    *_times(results),
+    'Seconds a step, with what a method does between steps shared out, all'
+    ' seeds in one program, median over the settings. With networks as small as'
+    ' these, much of it is not arithmetic.',
+    _times(results),
     f'{report.made_by([one.header for one in results.values()])}, by'
     f' `{command}`.',
   ]
+  path = directory / 'report.md'
   runs.write_text(path, '\n\n'.join(parts) + '\n')
   return path
 
@@ -93,15 +90,13 @@ def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
   """A table a measure: a row a recipe, a column a setting."""
   parts = []
   for name in dict.fromkeys(name for one in columns.values() for name in one):
-    of_setting = {
-      setting.name: one[name] for setting, one in columns.items() if name in one
-    }
-    measure = next(iter(of_setting.values())).measure
+    found = {k.name: one[name] for k, one in columns.items() if name in one}
+    measure = next(iter(found.values())).measure
     parts += [
       f'**{tables.capital(name)}**, test {measure.prose}, mean ± standard'
       ' error; **bold** is the best of its column, = a tie with it.'
       f'{report.errors_among([measure])}',
-      tables.of_cells('recipe', measures.estimates(of_setting)),
+      tables.of_cells('recipe', measures.estimates(found)),
     ]
   return parts
 
@@ -110,19 +105,16 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
   """How often the subject is better and worse than each other recipe."""
   # A setting that two families share counts once.
   once = {(setting.config, setting.changes): setting for setting in columns}
-  found = report.tests(
-    {
-      (name, setting): column
-      for setting in once.values()
-      for name, column in columns[setting].items()
-    },
-    subject,
-  )
+  compared = {
+    (name, setting): column
+    for setting in once.values()
+    for name, column in columns[setting].items()
+  }
+  found = report.tests(compared, subject)
   counts: dict[str, dict[str, list[int]]] = {}
-  for ((name, _), other), test in found.items():
+  for ((name, _), other), (gain, is_found) in found.items():
     three = counts.setdefault(name, {}).setdefault(other, [0, 0, 0])
-    is_better = np.mean(test.gain) > 0
-    three[1 if not test.is_significant else 0 if is_better else 2] += 1
+    three[1 if not is_found else 0 if np.mean(gain) > 0 else 2] += 1
   cells = {
     name: {other: ' / '.join(map(str, three)) for other, three in one.items()}
     for name, one in counts.items()
@@ -149,23 +141,11 @@ def _choices(results: Mapping[Setting, Results]) -> list[str]:
   return ['What validation chose:', tables.of_cells('recipe', cells)]
 
 
-def _times(results: Mapping[Setting, Results]) -> list[str]:
+def _times(results: Mapping[Setting, Results]) -> str:
   """Seconds of a step by those of the reference, median over settings."""
   some = next(iter(results.values()))
-  medians = {
-    name: np.median([one.relative_time(name) for one in results.values()])
-    for name in some.variants
-  }
-  return [
-    'Seconds a step, with what a method does between steps shared out, all'
-    ' seeds in one program, median over the settings. With networks as small as'
-    ' these, much of it is not arithmetic.',
-    tables.of_cells(
-      'recipe',
-      {
-        f'time / {some.header["reference"]}': {
-          name: f'{median:.2f}' for name, median in medians.items()
-        }
-      },
-    ),
-  ]
+  rows = []
+  for name in some.variants:
+    times = [one.relative_time(name) for one in results.values()]
+    rows.append([name, f'{np.median(times):.2f}'])
+  return tables.markdown(['recipe', f'time / {some.header["reference"]}'], rows)

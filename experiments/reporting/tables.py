@@ -4,22 +4,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Cells = Mapping[str, Mapping[str, str]]  # column -> row -> text
 _NUMBER = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?|-|')
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   """A Markdown table that reads well as text, too.
 
-  Args:
-    header: the names of the columns.
-    rows: as many cells each. Columns of numbers alone stand on the right.
-
-  Returns:
-    Its lines.
+  Columns of numbers alone stand on the right.
 
   Raises:
-    ValueError: if a row has another number of cells.
+    ValueError: if a row has another number of cells than the header.
 
   Examples:
     >>> print(markdown(['rule', 'ms'], [['mgda', '7.5'], ['mean', '12.0']]))
@@ -28,38 +22,22 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     | mgda |  7.5 |
     | mean | 12.0 |
   """
-  rows = [list(row) for row in rows]
-  columns = [list(column) for column in zip(header, *rows, strict=True)]
-  aligned = []
-  for name, *cells in columns:
+  columns = []
+  for name, *cells in zip(header, *rows, strict=True):
     width = max(3, *map(len, (name, *cells)))
-    if cells and all(map(_NUMBER.fullmatch, cells)):
-      rule, align = '-' * (width - 1) + ':', str.rjust
-    else:
-      rule, align = '-' * width, str.ljust
-    aligned.append(
-      [align(name, width), rule, *(align(c, width) for c in cells)]
-    )
-  return '\n'.join(
-    f'| {" | ".join(line)} |' for line in zip(*aligned, strict=True)
-  )
+    is_number = bool(cells) and all(map(_NUMBER.fullmatch, cells))
+    align = str.rjust if is_number else str.ljust
+    rule = ('-' * (width - 1)) + (':' if is_number else '-')
+    column = [align(cell, width) for cell in (name, *cells)]
+    columns.append([column[0], rule, *column[1:]])
+  lines = zip(*columns, strict=True)
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def of_cells(corner: str, cells: Cells) -> str:
-  """The table of column -> row -> text, whose rows are the first column's.
+def of_cells(corner: str, cells: Mapping[str, Mapping[str, str]]) -> str:
+  """The table of column -> row -> text, with the rows' names below `corner`.
 
-  Args:
-    corner: the name of the column with the rows' names.
-    cells: a row that a column lacks is left empty there.
-
-  Returns:
-    Its lines.
-
-  Examples:
-    >>> print(of_cells('rule', {'ms': {'mgda': '7.5'}}))
-    | rule |  ms |
-    | ---- | --: |
-    | mgda | 7.5 |
+  A row that a column lacks is left empty there.
   """
   rows = dict.fromkeys(row for column in cells.values() for row in column)
   return markdown(
