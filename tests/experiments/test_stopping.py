@@ -1,9 +1,14 @@
 """Runs that are stopped, are run twice at once, or go on with other values."""
 
+import contextlib
+import os
+import pathlib
 import signal
+import struct
 import time
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from experiments import compare
 from experiments import train
@@ -60,6 +65,24 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, status):
   running.assert_same_arrays(ours[0], theirs[0])
 
 
+def listening(process):
+  """The addresses, in hexadecimal digits, on which a process listens."""
+  sockets = set()
+  for path in pathlib.Path(f'/proc/{process.pid}/fd').iterdir():
+    with contextlib.suppress(OSError):
+      sockets.add(os.readlink(path).removeprefix('socket:[').rstrip(']'))
+  lines = [
+    line.split()
+    for name in ('tcp', 'tcp6')
+    for line in pathlib.Path('/proc/net', name).read_text().splitlines()[1:]
+  ]
+  return {
+    words[1].split(':')[0]
+    for words in lines
+    if words[3] == '0A' and words[9] in sockets
+  }
+
+
 def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
   workdir = tmp_path / 'run'
   path = workdir / 'metrics.jsonl'
@@ -76,6 +99,10 @@ def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
   while not (path.exists() and path.read_text().count('\n') > 1):
     assert all(process.poll() is None for process in pair)
     time.sleep(0.01)
+  # The coordinator, and the devices' own connections: this machine alone.
+  coordinators = listening(pair[0]) - listening(pair[1])
+  ours = ('0100007F', '0' * 16 + 'FFFF00000100007F', '0' * 24 + '01000000')
+  assert coordinators <= set(ours), coordinators
   pair[1].send_signal(signal.SIGTERM)
   for process in pair:
     _, error = process.communicate(timeout=100)
@@ -93,6 +120,53 @@ def test_a_second_signal_ends_at_once(tmp_path):
     signals=[signal.SIGTERM, signal.SIGTERM, signal.SIGTERM],
   )
   assert code in (-signal.SIGTERM, 143)
+
+
+def losses_in_tensorboard(workdir):
+  """Step -> fused loss, as TensorBoard reads the events of a run."""
+  found = {}
+  for path in sorted((workdir / 'tensorboard').glob('events*')):
+    data = path.read_bytes()
+    while len(data) > 12:
+      (length,) = struct.unpack('<Q', data[:8])
+      record, data = data[12 : 12 + length], data[16 + length :]
+      event = event_pb2.Event.FromString(record)
+      if event.session_log.status == event_pb2.SessionLog.START:
+        found = {step: v for step, v in found.items() if step < event.step}
+      for value in event.summary.value:
+        if value.tag == 'train/losses/fused':
+          found[event.step] = value.simple_value
+  return found
+
+
+def test_tensorboard_loses_no_step_over_kills(tmp_path):
+  arguments = [
+    f'--config={CONFIG}',
+    '--config.steps=120',
+    '--config.log_every_steps=3',
+    '--config.checkpoint_every_steps=30',
+    f'--workdir={tmp_path}',
+  ]
+  path = tmp_path / 'metrics.jsonl'
+  for last in (30, 75):
+
+    def ready(last=last):
+      return path.exists() and f'"step": {last}' in path.read_text()
+
+    running.kill_when('train', arguments, ready)
+  train.train(
+    smoke(steps=120, log_every_steps=3, checkpoint_every_steps=30), tmp_path
+  )
+  logged = {
+    row['step']: row['losses']['fused']
+    for row in runs.read_lines(path)[1:]
+    if row['split'] == 'train'
+  }
+  assert sorted(logged) == list(range(3, 121, 3))
+  found = losses_in_tensorboard(tmp_path)
+  assert sorted(found) == sorted(logged)
+  for step, loss in logged.items():
+    assert abs(found[step] - loss) < 1e-6
 
 
 def test_a_comparison_that_is_stopped_goes_on(tmp_path, monkeypatch):
