@@ -76,6 +76,7 @@ def test_hand_checked_pair():
     'cagrad_0.5': (0.704124, 0.5),
     'imtl_g': (0.592330, 0.407670),
     'aligned_mtl_min': (0.559072, 0.408261),
+    'aligned_mtl_median': (0.559072, 0.408261),  # the lower of two
     'aligned_mtl_rmse': (1.51087, 1.10331),
     'fairgrad_1': (0.591461, 0.407071),
     'nash_mtl': (0.418226, 0.287843),
@@ -336,6 +337,12 @@ def test_mgda_normalizes_as_the_authors_do():
     d = scaled.T @ weights
     assert np.all(scaled @ d >= d @ d * (1 - 1e-4)), name
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+  # A gradient of zero has no unit vector: it takes no part.
+  zero = np.insert(rows, 2, 0, axis=0)
+  rule = weightings.mgda(normalization='l2')
+  np.testing.assert_allclose(
+    weigh(rule, zero), np.insert(weigh(rule, rows), 2, 0), rtol=1e-5
+  )
 
 
 @pytest.mark.slow

@@ -263,7 +263,6 @@ def test_gradient_is_that_of_the_other_reference(x64):
 # Random weights.
 
 
-@pytest.mark.slow
 def test_random_weights_are_a_softmax_of_normal_draws():
   update = jax.vmap(
     lambda key: weightings.random().update(
