@@ -47,7 +47,8 @@ def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
     deviation 1, so that standardising makes it 0 and never NaN.
 
   Raises:
-    ValueError: if the source is empty or has no modality of such a name.
+    ValueError: if the source is empty or has no modality of such a name, or a
+      value is not finite, which would spoil all rows.
 
   Examples:
     >>> import numpy as np
@@ -66,6 +67,12 @@ def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
     element = source[index]
     for name in names:
       value = np.asarray(_element.value(element, name), np.float64)
+      if not np.all(np.isfinite(value)):
+        raise ValueError(
+          f'Training row {index} has a value of {name!r} that is not finite,'
+          ' which would make the statistics of all rows so. Mend or leave out'
+          ' the row where the data set is prepared.'
+        )
       deviation = value - mean[name]
       mean[name] += deviation / (index + 1)
       square[name] += deviation * (value - mean[name])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -300,6 +301,8 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
     try:
       main(argv)
+    except KeyboardInterrupt:
+      sys.exit(128 + signal.SIGINT)  # before there was anything to save
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
       # With --verbosity=1 the traceback too.
       logging.debug('Stopped by', exc_info=True)

@@ -106,6 +106,14 @@ def test_transforms_refuse_what_has_no_meaning():
       make()
 
 
+def test_a_row_that_is_not_finite_is_named():
+  rows = [{'a': np.ones(2), 'b': np.ones(3)} for _ in range(5)]
+  for wrong in (np.nan, np.inf, -np.inf):
+    rows[3]['b'] = np.array([0, wrong, 1])
+    with pytest.raises(ValueError, match="row 3 has a value of 'b'"):
+      transforms.statistics(rows, ['a', 'b'])
+
+
 def test_noise_has_the_scale_asked_for_and_is_independent():
   zeros = [{'a': np.zeros(2, np.float32), 'b': np.zeros(3)}] * 40
   noise = transforms.GaussianNoise({'a': 0.5, 'b': 3})
