@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from experiments.methods import base
 from experiments.methods import common
@@ -28,7 +29,8 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
   The parts o_m are the modalities' Shapley values of the fused logits, with
   features of a zero input for those that are absent; they add up to the fused
   logits, for any fusion and any number of modalities. The gradient of the
-  fused loss that flows into o_m is multiplied by `coefficients`.
+  fused loss that flows into o_m is multiplied by `coefficients`, of scores
+  s_m = mean of -log p of the true class, p at least 1e-8, by o_m alone.
 
   This is the authors' code for two modalities and the paper's formula for more.
   BalanceBenchmark has the opposite sign, which slows down the weak modality,
@@ -39,42 +41,38 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
     task: what is trained, on classes.
     alpha: how much modalities are slowed down or sped up.
 
-  Returns:
-    The method; its memory is a `RunningScores`.
-
   References:
     H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
   common.check_classes(task, 'agm')
   plain = common.joint(task)
+  count = len(task.modalities)
 
   def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
   ) -> tuple[base.Losses, base.Seen]:
-    del phase
     outputs = common.forward(plain.model, state, batch, key)
-    targets = batch[task.target]
+    targets = jnp.asarray(batch[task.target])
     zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
     absent: Any = task.model.apply(state.variables, zeros, method='features')
-    _, parts = nn.shapley_outputs(
+    _, by_modality = nn.shapley_outputs(
       lambda features: task.model.fuse(state.variables, features, train=True),
       outputs.features,
-      jax.tree.map(
-        lambda value, like: jnp.broadcast_to(value, like.shape),
-        dict(absent),
-        outputs.features,
-      ),
+      {
+        name: jnp.broadcast_to(absent[name], features.shape)
+        for name, features in outputs.features.items()
+      },
     )
-    scores = jax.lax.stop_gradient(
-      jnp.stack([_surprise(parts[name], targets) for name in task.modalities])
+    parts = jnp.stack([by_modality[name] for name in task.modalities])
+    own = jnp.take_along_axis(
+      jax.nn.softmax(lax.stop_gradient(parts)), targets[None, :, None], axis=2
     )
+    surprise = -jnp.log(jnp.maximum(own, _LEAST_PROBABILITY))
+    scores = jnp.mean(surprise, axis=(1, 2))
     running: RunningScores = state.memory
     factors = coefficients(scores, running.mean, alpha)
-    scaled = [
-      nn.scale_gradient(parts[name], factors[i])
-      for i, name in enumerate(task.modalities)
-    ]
+    scaled = [nn.scale_gradient(parts[i], factors[i]) for i in range(count)]
     logits = outputs.logits | {'fused': sum(scaled[1:], start=scaled[0])}
     steps = running.steps + 1
     mean = running.mean + (scores - running.mean) / steps
@@ -83,10 +81,9 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
       base.Seen(outputs.model_state, RunningScores(mean, steps)),
     )
 
-  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    del batch
-    zeros = jnp.zeros(len(task.modalities))
-    return state._replace(memory=RunningScores(zeros, jnp.zeros((), jnp.int32)))
+  def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
+    nothing = RunningScores(jnp.zeros(count), jnp.zeros((), jnp.int32))
+    return state._replace(memory=nothing)
 
   return plain._replace(losses=losses, init=init, is_mean_over_rows=False)
 
@@ -94,21 +91,14 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
 def coefficients(
   scores: jax.Array, running: jax.Array, alpha: float
 ) -> jax.Array:
-  """What the gradients are multiplied by, [M].
+  """What the gradients are multiplied by, [M]; 1 where r = τ.
 
       r_m = exp(-M/(M-1) (s_m - mean s)),    τ_m likewise of running means
       k_m = exp(α min(τ_m - r_m, 10))
 
   With two modalities r_a = exp(s_v - s_a). A modality that is ahead of where it
-  was, by the others, has r above τ and is slowed down.
-
-  Args:
-    scores: s_m, [M]: mean of -log p of the true class; low is strong.
-    running: their means over the steps before; zeros at first.
-    alpha: α.
-
-  Returns:
-    Positive numbers; 1 where r = τ.
+  was, by the others, has r above τ and is slowed down. A low score is strong;
+  running means are of the steps before, and zeros at first.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -125,11 +115,3 @@ def coefficients(
 
   difference = strength(running) - strength(scores)
   return jnp.exp(alpha * jnp.minimum(difference, _LARGEST_EXPONENT))
-
-
-def _surprise(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """s_m: mean of -log p of the true class, p at least 1e-8."""
-  own = jnp.take_along_axis(
-    jax.nn.softmax(logits), jnp.asarray(targets)[:, None], axis=1
-  )
-  return jnp.mean(-jnp.log(jnp.maximum(own, _LEAST_PROBABILITY)))

@@ -111,20 +111,13 @@ LossesFn = Callable[[TrainState, Batch, jax.Array, Any], tuple[Losses, Seen]]
 
 
 class Pass(NamedTuple):
-  """One walk over batches in a rehearsal.
+  """One walk over batches in a rehearsal."""
 
-  Attributes:
-    split: 'train' are the batches to come, which training will see again
-      afterwards; 'validation' are all rows of that split, each once, with
-      `mask` [batch].
-    epochs: how far the walk goes over 'train'; at least one batch. 'validation'
-      is walked once.
-    step: `step(state, scratch, batch) -> scratch`, pure.
-  """
-
+  # 'train' are the batches to come, which training will see again afterwards;
+  # 'validation' are all rows of that split, each once, with `mask` [batch].
   split: Literal['train', 'validation']
-  epochs: float
-  step: Callable[[TrainState, Any, Batch], Any]
+  epochs: float  # of 'train', at least one batch; 'validation' is walked once
+  step: Callable[[TrainState, Any, Batch], Any]  # of state and scratch: scratch
 
 
 class Rehearsal(NamedTuple):
@@ -134,56 +127,32 @@ class Rehearsal(NamedTuple):
   modality overfits, a teacher. The runner makes a scratch, walks it over the
   passes, and lets `end` write into the state what came out. All are pure, and
   vmapped over seeds like the training step.
-
-  Attributes:
-    every_epochs: how many epochs from one rehearsal to the next, from the first
-      step on; None for one, before the first step.
-    begin: `begin(state, batch) -> scratch`; the batch is for shapes only.
-    passes: the walks, one after the other.
-    end: `end(state, scratch) -> state`.
   """
 
-  every_epochs: float | None
-  begin: Callable[[TrainState, Batch], Any]
+  every_epochs: float | None  # from the first step on; None: once, before it
+  begin: Callable[[TrainState, Batch], Any]  # the scratch; shapes of the batch
   passes: tuple[Pass, ...]
-  end: Callable[[TrainState, Any], TrainState]
-
-
-def as_made(state: TrainState, batch: Batch) -> TrainState:
-  """The first state of a method that remembers nothing."""
-  del batch
-  return state
+  end: Callable[[TrainState, Any], TrainState]  # of state and scratch
 
 
 class Method(NamedTuple):
-  """A way to train a multi-modal model.
+  """A way to train a multi-modal model."""
 
-  Attributes:
-    model: what is trained and evaluated: the task's, or a variant of it.
-    objectives: names of the losses, those of the outputs first.
-    losses: `losses(state, batch, key, phase) -> (losses, Seen)`, pure and
-      differentiable in `state.params`; `key` differs from step to step.
-    gradients: optax transformation from the pullback of the losses to one
-      gradient, `mimo_jax.balance` or the like. It is given the losses and
-      `Seen.observed` as extra arguments.
-    optimizer: what follows `gradients`; it is given the same extra arguments.
-    init: `init(state, batch) -> state`, for what the first state has besides
-      params: memory, say, which is () before. Draws are folded from its key.
-    rehearsal: what is done between steps, if anything.
-    phases: a step updates once in each, on the same batch; the last phase's
-      losses must be those of all objectives that earlier ones left out.
-    is_mean_over_rows: whether losses, memory and what was observed of a batch
-      are the means of those of its equal parts, and they draw nothing: then
-      devices may each see a part, as under `config.parallel='pmap'`, which is
-      refused otherwise.
-  """
-
-  model: nn.LateFusion
-  objectives: tuple[str, ...]
-  losses: LossesFn
+  model: nn.LateFusion  # trained and evaluated: the task's, or a variant of it
+  objectives: tuple[str, ...]  # names of the losses, those of the outputs first
+  losses: LossesFn  # pure, differentiable in params; a key for each step
+  # From the pullback of the losses to one gradient, as `mimo_jax.balance`, and
+  # what follows; both are given the losses and `Seen.observed`, too.
   gradients: optax.GradientTransformationExtraArgs
   optimizer: optax.GradientTransformation
-  init: Callable[[TrainState, Batch], TrainState] = as_made
+  # What the first state has besides params: memory, say, which is () before.
+  # Draws are folded from its key.
+  init: Callable[[TrainState, Batch], TrainState] = lambda state, _: state
   rehearsal: Rehearsal | None = None
+  # A step updates once in each, on the same batch; the last phase's losses must
+  # be those of all objectives that earlier ones left out.
   phases: tuple[Any, ...] = (None,)
+  # Whether losses, memory and what was observed of a batch are the means of
+  # those of its equal parts, and they draw nothing: then devices may each see a
+  # part, as under `config.parallel='pmap'`, which is refused otherwise.
   is_mean_over_rows: bool = False

@@ -37,25 +37,20 @@ def make(
     strength: λ.
     hinge: whether the maximum is of each row or of the batch.
 
-  Raises:
-    ValueError: if the hinge is none of these.
-
   References:
     H. Ma et al., `Calibrating Multimodal Learning
     <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
   """
   common.check_classes(task, 'cml')
-  is_known = hinge in ('sample', 'batch')
-  common.check('cml', 'hinge', hinge, is_known, "'sample' or 'batch'")
+  common.check_choice('cml', ('sample', 'batch'), hinge=hinge)
   count = len(task.modalities)
 
   def removals(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
-    order = jax.random.permutation(
-      jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1), count
-    )
-    place = jnp.argsort(order)  # of each modality in the order of removal
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+    # Of each modality the place in the order of removal.
+    place = jnp.argsort(jax.random.permutation(key, count))
     before = confidence(outputs.logits['fused'])
     partial, rise = jnp.zeros(()), jnp.zeros(())
     for removed in range(1, count):
@@ -68,18 +63,15 @@ def make(
       partial += losses['fused'] / count
       after = confidence(logits)
       gained, before = after - before, after
-      rise += (
-        jnp.sum(jnp.maximum(gained, 0))
-        if hinge == 'sample'
-        else jnp.maximum(jnp.sum(gained), 0)
-      )
+      if hinge == 'batch':
+        gained = jnp.sum(gained)
+      rise += jnp.sum(jnp.maximum(gained, 0))
     return {'partial': partial, 'rise': strength * rise}
 
   names = ('partial', 'rise')
   weights = (1 / count, *(1.0,) * (count + len(names)))
-  return common.joint(
-    task, removals, names, mimo_jax.weightings.constant(weights)
-  )
+  weighting = mimo_jax.weightings.constant(weights)
+  return common.joint(task, removals, names, weighting)
 
 
 def confidence(logits: jax.Array) -> jax.Array:

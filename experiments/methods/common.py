@@ -37,32 +37,26 @@ def joint(
 
   Args:
     task: what is trained.
-    own: `own(state, batch, outputs) -> losses` of the method's own, if it has
-      any.
+    own: losses beside those of the outputs, if the method has any.
     names: their names.
     weighting: of all losses, the outputs' first; they are added up by default.
-    **changes: fields of the method that are others than the plain ones, and
-      `observe` as of `on_outputs`.
+    **changes: arguments of `on_outputs`, and fields of the method.
   """
   objectives = (*task.objectives, *names)
-  plain: dict[str, Any] = {
+  options: dict[str, Any] = {
+    'model': task.model.clone(detach_heads=True),
     'objectives': objectives,
     'is_mean_over_rows': own is None,
   }
-  return on_outputs(
-    task,
-    task.balance(weighting or mimo_jax.weightings.sum(), objectives=objectives),
-    model=task.model.clone(detach_heads=True),
-    own=own,
-    **plain | changes,
-  )
+  weighting = weighting or mimo_jax.weightings.sum()
+  gradients = task.balance(weighting, objectives=objectives)
+  return on_outputs(task, gradients, own=own, **options | changes)
 
 
 def on_outputs(
   task: base.Task,
   gradients: optax.GradientTransformationExtraArgs,
   *,
-  model: nn.LateFusion | None = None,
   own: Own | None = None,
   observe: Own | None = None,
   **changes: Any,
@@ -72,17 +66,15 @@ def on_outputs(
   Args:
     task: what is trained.
     gradients: from the pullback of the losses to one gradient.
-    model: the model, if it is another one than the task's.
-    own: `own(state, batch, outputs) -> losses` beside those of the outputs.
-    observe: `observe(state, batch, outputs) -> extra arguments` of `gradients`.
+    own: losses beside those of the outputs.
+    observe: extra arguments of `gradients`.
     **changes: fields of the method that are others than the plain ones.
   """
-  model = task.model if model is None else model
+  model = changes.get('model', task.model)
 
   def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
   ) -> tuple[base.Losses, base.Seen]:
-    del phase
     outputs = forward(model, state, batch, key)
     found = task.losses_of(outputs.logits, batch[task.target])
     if own is not None:
@@ -91,11 +83,7 @@ def on_outputs(
     return found, base.Seen(outputs.model_state, state.memory, observed)
 
   plain = base.Method(
-    model=model,
-    objectives=task.objectives,
-    losses=losses,
-    gradients=gradients,
-    optimizer=task.optimizer(1),
+    model, task.objectives, losses, gradients, task.optimizer(1)
   )
   return plain._replace(**changes)
 
@@ -106,14 +94,7 @@ def forward(
   batch: base.Batch,
   key: jax.Array,
 ) -> Outputs:
-  """Applies the model in training, in one pass.
-
-  Args:
-    model: a `mimo_jax.nn.LateFusion`.
-    state: whose variables are applied.
-    batch: the inputs.
-    key: for dropout.
-  """
+  """Applies the model in training, in one pass; the key is for dropout."""
   outputs: Any = model.apply(
     state.variables,
     batch,
@@ -127,41 +108,28 @@ def forward(
 
 
 def check_classes(task: base.Task, method: str) -> None:
-  """Refuses a task whose targets are no classes.
-
-  Raises:
-    ValueError: if its losses are not cross entropies.
-  """
+  """Refuses a task whose targets are no classes."""
   if task.losses_of is not nn.cross_entropy_losses:
+    loss = getattr(task.losses_of, '__name__', task.losses_of)
     raise ValueError(
-      f'{method} is defined for classes, and config.loss is'
-      f' {getattr(task.losses_of, "__name__", task.losses_of)!r}; expected'
+      f'{method} is defined for classes, and config.loss is {loss!r}; expected'
       " 'cross_entropy_losses'."
     )
 
 
-def check(
-  method: str, option: str, value: Any, is_right: Any, expected: str
-) -> None:
-  """Refuses a wrong value of a method's option.
+def check_choice(method: str, choices: tuple[str, str], **option: Any) -> None:
+  """Refuses an option that is neither of two choices."""
+  (value,), (first, second) = option.values(), choices
+  check(method, value in choices, f'{first!r} or {second!r}', **option)
 
-  Args:
-    method: its name.
-    option: the option's name.
-    value: what was given.
-    is_right: whether it may be. What a sweep knows only when its program runs
-      is let through.
-    expected: what it may be.
 
-  Raises:
-    ValueError: if it may not be.
+def check(method: str, is_right: Any, expected: str, **option: Any) -> None:
+  """Refuses an option of a method by its name, as in `strength=-1.0`.
 
-  Examples:
-    >>> check('umt', 'strength', -1.0, -1.0 >= 0, 'a number of at least 0')
-    Traceback (most recent call last):
-    ValueError: umt was given strength=-1.0; expected a number of at least 0.
+  What a sweep knows only when its program runs is let through.
   """
   if not isinstance(is_right, jax.core.Tracer) and not is_right:
+    ((name, value),) = option.items()
     raise ValueError(
-      f'{method} was given {option}={value!r}; expected {expected}.'
+      f'{method} was given {name}={value!r}; expected {expected}.'
     )

@@ -23,22 +23,17 @@ def begin(
   variables: Mapping[str, Any],
   number: int,
 ) -> base.TrainState:
-  """The state of a copy, before its first step.
+  """The state of a copy before its first step, without memory.
 
-  Args:
-    task: whose optimizer it is given, afresh: schedules begin anew.
-    state: of the model in training.
-    variables: what the copy starts from.
-    number: of the copy, from 0; see `key_of`.
-
-  Returns:
-    A state like that of the model, at step 0, without memory.
+  It starts from `variables`, with the task's optimizer afresh: schedules begin
+  anew. `number` tells copies apart, from 0.
   """
-  params = variables['params']
+  rest = dict(variables)
+  params = rest.pop('params')
   return base.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    model_state={k: v for k, v in variables.items() if k != 'params'},
+    model_state=rest,
     opt_state=_optimizer(task).init(params),
     memory=(),
     key=key_of(state, number),
@@ -54,17 +49,9 @@ def key_of(state: base.TrainState, number: int) -> jax.Array:
 def stepper(
   task: base.Task, model: nn.LateFusion, objectives: Sequence[str]
 ) -> Callable[[base.TrainState, base.Batch], base.TrainState]:
-  """The training step of a copy: on the sum of some of the losses.
+  """`step(copy, batch) -> copy`, on the sum of the losses of some outputs.
 
   A step whose gradient is not finite is skipped.
-
-  Args:
-    task: whose losses and optimizer.
-    model: what is trained.
-    objectives: names of the outputs whose losses are added up.
-
-  Returns:
-    `step(copy, batch) -> copy`, pure.
   """
   optimizer = _optimizer(task)
 

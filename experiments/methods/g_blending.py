@@ -59,114 +59,84 @@ def make(
     task: what is trained.
     super_epochs: the length of a window in epochs, above 0.
     offline: whether the weights are found once, before the first step.
-    negative: what a loss counts for that did not fall on validation rows: see
-      `blend`.
+    negative: what a loss counts for that rose on validation rows: see `blend`.
     total: what the weights add up to: 'one', as in the paper, or the number of
       'objectives', as those of the plain sum do, which suits its learning rate.
-
-  Raises:
-    ValueError: if an argument is none of its values.
 
   References:
     W. Wang, D. Tran and M. Feiszli, `What Makes Training Multi-Modal
     Classification Networks Hard? <https://arxiv.org/abs/1905.12681>`_, CVPR
     2020.
   """
+  expected = 'a number above 0; offline=True finds the weights once'
   common.check(
-    'g_blending',
-    'super_epochs',
-    super_epochs,
-    super_epochs > 0,
-    'a number above 0; for weights that are found once, say offline=True',
+    'g_blending', super_epochs > 0, expected, super_epochs=super_epochs
   )
-  for name, value, known in (
-    ('negative', negative, ('zero', 'absolute')),
-    ('total', total, ('one', 'objectives')),
-  ):
-    common.check('g_blending', name, value, value in known, f'one of {known}')
+  common.check_choice('g_blending', ('zero', 'absolute'), negative=negative)
+  common.check_choice('g_blending', ('one', 'objectives'), total=total)
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   objectives = task.objectives
   factor = 1.0 if total == 'one' else float(len(objectives))
   train_apart = copies.stepper(task, model, task.modalities)
   train_fused = copies.stepper(task, model, ('fused',))
 
-  def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
-    del batch
+  def begin(state: base.TrainState, _: base.Batch) -> _Scratch:
     return _Scratch(
       apart=copies.begin(task, state, state.variables, 0),
       fused=copies.begin(task, state, state.variables, 1),
-      sums=jnp.zeros((4, len(objectives)), jnp.result_type(float)),
-      rows=jnp.zeros(4, jnp.result_type(float)),
+      sums=jnp.zeros((4, len(objectives))),
+      rows=jnp.zeros(4),
     )
 
-  def train(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> _Scratch:
-    del state
+  def train(_: Any, scratch: _Scratch, batch: base.Batch) -> _Scratch:
     return scratch._replace(
       apart=train_apart(scratch.apart, batch),
       fused=train_fused(scratch.fused, batch),
     )
 
-  def logits_of(state: base.TrainState, batch: base.Batch) -> Any:
-    return model.apply(state.variables, batch)
-
-  def at_start(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> Any:
-    del scratch  # neither copy has moved
-    return logits_of(state, batch)
-
-  def at_end(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> Any:
-    del state
-    fused = logits_of(scratch.fused, batch)['fused']
-    return logits_of(scratch.apart, batch) | {'fused': fused}
-
-  def of_row(logits: dict[str, jax.Array], target: jax.Array) -> base.Losses:
-    row = {name: value[None] for name, value in logits.items()}
-    return task.losses_of(row, target[None])
-
-  def measure(row: int, logits: Callable[..., Any]) -> Callable[..., _Scratch]:
+  def measure(number: int) -> Callable[..., _Scratch]:
     def step(
       state: base.TrainState, scratch: _Scratch, batch: base.Batch
     ) -> _Scratch:
-      targets = jnp.asarray(batch[task.target])
-      mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
-      losses = jax.vmap(of_row)(logits(state, scratch, batch), targets)
+      # At the start neither copy has moved from the state.
+      apart, fused = (state, state) if number < 2 else scratch[:2]
+      logits: Any = model.apply(apart.variables, batch)
+      of_fused: Any = model.apply(fused.variables, batch)
+      logits |= {'fused': of_fused['fused']}
+      # Each row is a batch of its own.
+      logits, targets = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf)[:, None], (logits, batch[task.target])
+      )
+      losses = jax.vmap(task.losses_of)(logits, targets)
       values = jnp.stack([losses[name] for name in objectives])  # [K, batch]
-      total = jnp.sum(jnp.where(mask[None], values, 0), axis=1)
+      mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
+      sums = jnp.where(mask[None], values, 0)
       return scratch._replace(
-        sums=scratch.sums.at[row].add(total),
-        rows=scratch.rows.at[row].add(jnp.sum(mask)),
+        sums=scratch.sums.at[number].add(jnp.sum(sums, axis=1)),
+        rows=scratch.rows.at[number].add(jnp.sum(mask)),
       )
 
     return step
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
     weights = blend(*(scratch.sums / scratch.rows[:, None]), negative=negative)
-    return state._replace(
-      opt_state=optax.tree.set(state.opt_state, blend=factor * weights)
-    )
+    opt_state = optax.tree.set(state.opt_state, blend=factor * weights)
+    return state._replace(opt_state=opt_state)
 
   window = min(super_epochs, 1.0)
+  passes = (
+    base.Pass('train', window, measure(0)),
+    base.Pass('validation', 1.0, measure(1)),
+    base.Pass('train', super_epochs, train),
+    base.Pass('train', window, measure(2)),
+    base.Pass('validation', 1.0, measure(3)),
+  )
+  every_epochs = None if offline else super_epochs
   return common.on_outputs(
     task,
     task.balance(_as_blended(factor), objectives=objectives),
     model=model,
-    rehearsal=base.Rehearsal(
-      every_epochs=None if offline else super_epochs,
-      begin=begin,
-      passes=(
-        base.Pass('train', window, measure(0, at_start)),
-        base.Pass('validation', 1.0, measure(1, at_start)),
-        base.Pass('train', super_epochs, train),
-        base.Pass('train', window, measure(2, at_end)),
-        base.Pass('validation', 1.0, measure(3, at_end)),
-      ),
-      end=end,
-    ),
+    rehearsal=base.Rehearsal(every_epochs, begin, passes, end),
   )
 
 
@@ -181,28 +151,18 @@ def blend(
   """Weights by how much objectives generalise and how little they overfit.
 
   With the training losses T and the validation losses V at the start and the
-  end of a window,
+  end of a window, each [K],
 
       w_k ∝ ΔG_k / ΔO_k²,    ΔG = V_start - V_end,    O = V - T
 
-  (Wang et al., arXiv 1905.12681), divided by their sum. ΔG is what was learnt
-  that generalises, ΔO the growth of what does not.
+  divided by their sum. ΔG is what was learnt
+  that generalises, ΔO the growth of what does not. Of a ΔG < 0, a loss that
+  rose on validation rows, `negative='zero'` gives the objective no weight,
+  'absolute' takes |ΔG|, as BalanceBenchmark does, which rewards it.
 
   An overfitting that does not change would have all of the weight; |ΔO| is
   taken to be the rounding error of the four losses at least. An objective whose
   losses are not all finite gets 0. If all get 0, the weights are equal.
-
-  Args:
-    train_start: [K].
-    validation_start: [K].
-    train_end: [K].
-    validation_end: [K].
-    negative: of a ΔG < 0, a loss that rose on validation rows: 'zero' gives the
-      objective no weight, 'absolute' takes |ΔG|, as BalanceBenchmark does,
-      which rewards it.
-
-  Returns:
-    w [K], at least 0, of sum 1.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -217,40 +177,30 @@ def blend(
   """
   losses = jnp.stack([train_start, validation_start, train_end, validation_end])
   finite = jnp.all(jnp.isfinite(losses), axis=0)
-  start, held_start, end, held_end = jnp.where(finite, losses, 0)
+  losses = jnp.where(finite, losses, 0)
+  start, held_start, end, held_end = losses
   gain = held_start - held_end
   gain = jnp.abs(gain) if negative == 'absolute' else jnp.maximum(gain, 0)
-  rounding = jnp.finfo(losses.dtype).eps * (
-    jnp.abs(start) + jnp.abs(held_start) + jnp.abs(end) + jnp.abs(held_end)
-  )
+  rounding = jnp.finfo(losses.dtype).eps * jnp.sum(jnp.abs(losses), axis=0)
   growth = (held_end - end) - (held_start - start)
   growth = jnp.maximum(jnp.abs(growth), rounding)
   useful = finite & (gain > 0)
   # By ratios to the least, whose squares cannot overflow.
-  growth = jnp.where(useful, growth, jnp.inf)
-  least = jnp.min(growth)
+  least = jnp.min(jnp.where(useful, growth, jnp.inf))
   ratios = jnp.where(useful, least / growth, 0)
   scores = gain / jnp.max(jnp.where(useful, gain, 1)) * ratios**2
-  sum_of_scores = jnp.sum(scores)
-  none = sum_of_scores == 0
-  return jnp.where(
-    none, 1 / len(scores), scores / jnp.where(none, 1, sum_of_scores)
-  )
+  total = jnp.sum(scores)
+  none = total == 0
+  return jnp.where(none, 1 / len(scores), scores / jnp.where(none, 1, total))
 
 
 def _as_blended(total: float) -> mimo_jax.Weighting:
   """The weights that the state holds; it is a rehearsal that sets them."""
 
-  def init(num_objectives: int, params: Any = None) -> BlendState:
-    del params
-    equal = jnp.full(
-      num_objectives, total / num_objectives, jnp.result_type(float)
-    )
-    return BlendState(equal)
+  def init(count: int) -> BlendState:
+    return BlendState(jnp.full(count, total / count, float))
 
-  def update(
-    observation: mimo_jax.Observation, state: BlendState
-  ) -> tuple[jax.Array, BlendState]:
-    return state.blend.astype(observation.losses.dtype), state
+  def update(_: Any, state: BlendState) -> tuple[jax.Array, BlendState]:
+    return state.blend, state
 
   return mimo_jax.stateful(init, update, needs='losses')

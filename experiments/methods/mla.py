@@ -1,6 +1,5 @@
 """Alternating uni-modal adaptation (MLA)."""
 
-import functools
 from typing import Any
 
 import jax
@@ -45,10 +44,6 @@ def make(task: base.Task) -> base.Method:
   Args:
     task: what is trained; its encoders must give features of one width.
 
-  Raises:
-    ValueError: if the targets are no classes, or, when the model is
-      initialised, if widths differ.
-
   References:
     X. Zhang, J. Yoon, M. Bansal and H. Yao, `Multimodal Representation Learning
     by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
@@ -69,77 +64,58 @@ def make(task: base.Task) -> base.Method:
     alone = model.clone(encoders={modality: model.encoders[modality]})
     outputs = common.forward(alone, state, batch, key)
     # Of one modality, the fused logits are those of the shared head.
-    memory = state.memory | {modality: outputs.logits['fused']}
+    shared = outputs.logits['fused']
+    memory = state.memory | {modality: shared}
     so_far = {name: memory[name] for name in modalities[: phase + 1]}
     logits = {
-      f'shared_{modality}': outputs.logits['fused'],
+      f'shared_{modality}': shared,
       modality: outputs.logits[modality],
       # Replaced by those of the phases to come.
       'fused': lax.stop_gradient(nn.entropy_weighted(so_far)),
     }
+    observed = {'features': outputs.features[modality], 'phase': phase}
     return (
       task.losses_of(logits, batch[task.target]),
-      base.Seen(
-        outputs.model_state,
-        memory,
-        {'features': outputs.features[modality], 'phase': phase},
-      ),
+      base.Seen(outputs.model_state, memory, observed),
     )
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    logits: Any = jax.eval_shape(
-      lambda variables: model.apply(variables, batch), state.variables
-    )
-    fused = logits['fused']
-    zeros = {name: jnp.zeros(fused.shape, fused.dtype) for name in modalities}
+    logits: Any = jax.eval_shape(model.apply, state.variables, batch)
+    zeros = {name: jnp.zeros_like(logits['fused']) for name in modalities}
     return state._replace(memory=zeros)
 
+  def in_its_phase(number: int) -> optax.GradientTransformation:
+    def is_turn(_: Any, *, phase: int, **extra_args: Any) -> bool:
+      del extra_args
+      return phase == number
+
+    return optax.conditionally_mask(
+      task.optimizer(1), is_turn, forward_extra_args=True
+    )
+
+  optimizers = {name: in_its_phase(i) for i, name in enumerate(modalities)}
+  optimizers[_FUSION] = task.optimizer(len(modalities))
+  head = mimo_jax.orthogonal_head(
+    lambda path: path[0] == _FUSION,
+    updates_per_batch=len(modalities),
+    steps_per_epoch=task.steps_per_epoch,
+  )
   return base.Method(
     model=model,
     objectives=(*task.objectives, *(f'shared_{name}' for name in modalities)),
     losses=losses,
-    gradients=optax.chain(
-      task.balance(mimo_jax.weightings.sum()),
-      mimo_jax.orthogonal_head(
-        lambda path: path[0] == _FUSION,
-        updates_per_batch=len(modalities),
-        steps_per_epoch=task.steps_per_epoch,
-      ),
-    ),
-    optimizer=optax.partition(
-      {
-        _FUSION: task.optimizer(len(modalities)),
-        **{
-          name: optax.conditionally_mask(
-            task.optimizer(1),
-            functools.partial(_is_turn, i),
-            forward_extra_args=True,
-          )
-          for i, name in enumerate(modalities)
-        },
-      },
-      _parts,
-    ),
+    gradients=optax.chain(task.balance(mimo_jax.weightings.sum()), head),
+    optimizer=optax.partition(optimizers, _parts),
     init=init,
     phases=tuple(range(len(modalities))),
   )
 
 
-def _is_turn(number: int, step: Any, *, phase: int, **extra_args: Any) -> bool:
-  """Whether it is a modality's phase."""
-  del step, extra_args
-  return phase == number
-
-
 def _parts(params: Any) -> Any:
   """Of each parameter the modality that it belongs to, or the fusion."""
 
-  def part(path: tuple[Any, ...], leaf: Any) -> str:
-    del leaf
+  def part(path: tuple[Any, ...], _: Any) -> str:
     keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-    encoder = nn.encoder_of(keys)
-    if encoder is not None:
-      return encoder
-    return keys[0].removeprefix('heads_')
+    return nn.encoder_of(keys) or keys[0].removeprefix('heads_')
 
   return jax.tree_util.tree_map_with_path(part, params)

@@ -22,10 +22,6 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
     task: what is trained.
     scale: s > 0; 15 in BalanceBenchmark.
 
-  Raises:
-    ValueError: if the fusion is none of these, or the scale not positive, the
-      latter when the model is initialised.
-
   References:
     R. Xu et al., `MMCosine: Multi-Modal Cosine Loss Towards Balanced
     Audio-Visual Fine-Grained Learning <https://arxiv.org/abs/2303.05338>`_,
@@ -43,7 +39,5 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
       ' can stand for. Change config.model.fusion, or leave mmcosine out.'
     )
   kept = {k: v for k, v in options.items() if k == 'kernel_init'}
-  model = task.model.clone(
-    fusion=functools.partial(nn.CosineFusion, scale=scale, **kept)
-  )
-  return common.joint(task._replace(model=model))
+  cosines = functools.partial(nn.CosineFusion, scale=scale, **kept)
+  return common.joint(task._replace(model=task.model.clone(fusion=cosines)))

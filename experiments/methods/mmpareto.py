@@ -23,11 +23,8 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
     Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
   """
-  return common.on_outputs(
-    task,
-    mimo_jax.mmpareto(
-      nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name
-    ),
-    model=task.model.clone(heads='auxiliary', detach_heads=False),
-    is_mean_over_rows=True,
+  gradients = mimo_jax.mmpareto(
+    nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name
   )
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+  return common.on_outputs(task, gradients, model=model, is_mean_over_rows=True)

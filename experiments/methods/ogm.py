@@ -1,5 +1,6 @@
 """On-the-fly gradient modulation (OGM)."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import optax
@@ -37,23 +38,16 @@ def make(
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
-  common.check_classes(task, 'ogm')
   return modulated(
-    task,
-    mimo_jax.ogm(
-      nn.encoder_of,
-      task.modalities,
-      alpha=alpha,
-      against=against,
-      min_ndim=min_ndim,
-    ),
+    task, mimo_jax.ogm, alpha=alpha, against=against, min_ndim=min_ndim
   )
 
 
 def modulated(
-  task: base.Task, modulation: optax.GradientTransformationExtraArgs
+  task: base.Task, modulation: Callable[..., Any], **options: Any
 ) -> base.Method:
-  """Joint training, with a modulation of the gradient by scores behind it."""
+  """Joint training, and `mimo_jax.ogm` or `ogm_ge` on what comes of it."""
+  common.check_classes(task, modulation.__name__)
 
   def scores(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
@@ -62,4 +56,5 @@ def modulated(
     return {'scores': nn.true_class_scores(shares, batch[task.target])}
 
   plain = common.joint(task, observe=scores)
-  return plain._replace(gradients=optax.chain(plain.gradients, modulation))
+  modulated = modulation(nn.encoder_of, task.modalities, **options)
+  return plain._replace(gradients=optax.chain(plain.gradients, modulated))

@@ -6,9 +6,7 @@ import optax
 
 import mimo_jax
 from experiments.methods import base
-from experiments.methods import common
 from experiments.methods import ogm
-from mimo_jax import nn
 
 GRID: base.Grid = ogm.GRID
 
@@ -23,32 +21,23 @@ def make(
 ) -> base.Method:
   """OGM, and noise of the gradient's own size: `mimo_jax.ogm_ge`.
 
-  Args:
-    task: what is trained, on classes, with a fusion that has shares.
-    alpha: how much modalities that are ahead are slowed down.
-    against: how scores of three and more modalities are compared.
-    min_ndim: the number of axes that a modulated tensor has at least.
-    noise: standard deviation of the noise, in those of each tensor's gradient.
+  `noise` is its standard deviation, in those of each tensor's gradient; the
+  other arguments are those of `ogm`.
 
   References:
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
-  common.check_classes(task, 'ogm_ge')
   method = ogm.modulated(
     task,
-    mimo_jax.ogm_ge(
-      nn.encoder_of,
-      task.modalities,
-      alpha=alpha,
-      against=against,
-      min_ndim=min_ndim,
-      noise=noise,
-    ),
+    mimo_jax.ogm_ge,
+    alpha=alpha,
+    against=against,
+    min_ndim=min_ndim,
+    noise=noise,
   )
 
-  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    del batch
+  def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
     # Every run draws noise of its own.
     opt_state = optax.tree.set(state.opt_state, key=state.key)
     return state._replace(opt_state=opt_state)

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from experiments.methods import base
 from experiments.methods import common
@@ -21,9 +22,9 @@ class Prototypes(NamedTuple):
 
 
 class Sums(NamedTuple):
-  """What a rehearsal has so far."""
+  """What a rehearsal has so far, of each class."""
 
-  features: dict[str, jax.Array]  # modality -> [C, d], of each class
+  features: dict[str, jax.Array]  # modality -> [C, d]
   rows: jax.Array  # [C]
 
 
@@ -55,121 +56,70 @@ def make(
       0.5 in BalanceBenchmark.
     share: the part of an epoch that prototypes are computed from.
 
-  Returns:
-    The method; its memory are `Prototypes`.
-
-  Raises:
-    ValueError: if the rule is none of these.
-
   References:
     Y. Fan et al., `PMR: Prototypical Modal Rebalance for Multimodal Learning
     <https://arxiv.org/abs/2211.07089>`_, CVPR 2023.
   """
   common.check_classes(task, 'pmr')
-  is_known = rule in ('switch', 'clipped')
-  common.check('pmr', 'rule', rule, is_known, "'switch' or 'clipped'")
+  common.check_choice('pmr', ('switch', 'clipped'), rule=rule)
   num_classes = task.model.num_classes
 
   def distances(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
-    prototypes: Prototypes = state.memory
+    memory: Prototypes = state.memory
     targets = jnp.asarray(batch[task.target])
-    losses, scores = zip(
-      *(
-        prototype_loss(
-          outputs.features[name],
-          prototypes.centers[name],
-          prototypes.seen,
-          targets,
-        )
-        for name in task.modalities
-      ),
-      strict=True,
-    )
-    weights = jax.lax.stop_gradient(
-      coefficients(jnp.stack(scores), alpha, rule)
-    )
-    return {'prototypes': jnp.dot(weights, jnp.stack(losses))}
+    found = [
+      prototype_loss(
+        outputs.features[name], memory.centers[name], memory.seen, targets
+      )
+      for name in task.modalities
+    ]
+    losses, scores = (jnp.stack(each) for each in zip(*found, strict=True))
+    weights = lax.stop_gradient(coefficients(scores, alpha, rule))
+    return {'prototypes': jnp.dot(weights, losses)}
+
+  def features_of(state: base.TrainState, batch: base.Batch) -> Any:
+    return task.model.apply(state.variables, batch, method='features')
 
   def begin(state: base.TrainState, batch: base.Batch) -> Sums:
-    features: Any = jax.eval_shape(
-      lambda: task.model.apply(state.variables, batch, method='features')
-    )
-    return Sums(
-      {
-        name: jnp.zeros((num_classes, features[name].shape[-1]))
-        for name in task.modalities
-      },
-      jnp.zeros(num_classes),
-    )
+    zeros = {
+      name: jnp.zeros((num_classes, features.shape[-1]))
+      for name, features in jax.eval_shape(features_of, state, batch).items()
+    }
+    return Sums(zeros, jnp.zeros(num_classes))
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
     sums = begin(state, batch)
     return state._replace(memory=Prototypes(sums.features, sums.rows > 0))
 
   def step(state: base.TrainState, sums: Sums, batch: base.Batch) -> Sums:
-    features: Any = task.model.apply(state.variables, batch, method='features')
+    features = features_of(state, batch)
     is_class = jax.nn.one_hot(batch[task.target], num_classes)
-    return Sums(
-      {
-        name: total + is_class.T @ features[name]
-        for name, total in sums.features.items()
-      },
-      sums.rows + jnp.sum(is_class, axis=0),
-    )
+    totals = {
+      name: total + is_class.T @ features[name]
+      for name, total in sums.features.items()
+    }
+    return Sums(totals, sums.rows + jnp.sum(is_class, axis=0))
 
   def end(state: base.TrainState, sums: Sums) -> base.TrainState:
-    return state._replace(memory=updated(state.memory, sums, momentum))
+    old: Prototypes = state.memory
+    has_rows = sums.rows > 0
 
-  return common.joint(
-    task,
-    distances,
-    ('prototypes',),
-    init=init,
-    rehearsal=base.Rehearsal(
-      every_epochs=1.0,
-      begin=begin,
-      passes=(base.Pass('train', share, step),),
-      end=end,
-    ),
+    def center(old_one: jax.Array, total: jax.Array) -> jax.Array:
+      fresh = total / jnp.maximum(sums.rows, 1)[:, None]
+      mixed = (1 - momentum) * fresh + momentum * old_one
+      new = jnp.where(old.seen[:, None], mixed, fresh)
+      return jnp.where(has_rows[:, None], new, old_one)
+
+    centers = jax.tree.map(center, old.centers, sums.features)
+    return state._replace(memory=Prototypes(centers, old.seen | has_rows))
+
+  rehearsal = base.Rehearsal(
+    1.0, begin, (base.Pass('train', share, step),), end
   )
-
-
-def updated(old: Prototypes, sums: Sums, momentum: float) -> Prototypes:
-  """New prototypes from sums of features.
-
-  Args:
-    old: the prototypes before.
-    sums: of the rows since.
-    momentum: the part of an old prototype in a new one, where there is one.
-
-  Returns:
-    The prototypes; those of classes without a row are the old ones.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> old = Prototypes({'a': jnp.array([[1.0], [2.0]])},
-    ...                  jnp.array([True, False]))
-    >>> sums = Sums({'a': jnp.array([[6.0], [0.0]])}, jnp.array([2.0, 0.0]))
-    >>> new = updated(old, sums, momentum=0.2)
-    >>> new.centers['a'].tolist(), new.seen.tolist()
-    ([[2.6], [2.0]], [True, False])
-  """
-  has_rows = sums.rows > 0
-
-  def center(old_one: jax.Array, total: jax.Array) -> jax.Array:
-    fresh = total / jnp.maximum(sums.rows, 1)[:, None]
-    mixed = (1 - momentum) * fresh + momentum * old_one
-    new = jnp.where(old.seen[:, None], mixed, fresh)
-    return jnp.where(has_rows[:, None], new, old_one)
-
-  return Prototypes(
-    {
-      name: center(old.centers[name], sums.features[name])
-      for name in old.centers
-    },
-    old.seen | has_rows,
+  return common.joint(
+    task, distances, ('prototypes',), init=init, rehearsal=rehearsal
   )
 
 
@@ -178,15 +128,9 @@ def prototype_loss(
 ) -> tuple[jax.Array, jax.Array]:
   """Cross entropy of softmax(-distance), and the score of a modality.
 
-  Args:
-    features: [batch, d].
-    centers: [C, d].
-    seen: [C] bool; other classes are no candidates, and rows of them do not
-      count.
-    labels: [batch].
-
-  Returns:
-    The mean over rows of the loss, and of the probability of the true class.
+  The means over rows of the loss and of the probability of the true class, of
+  features [batch, d], labels [batch] and centers [C, d]. Classes that were not
+  seen [C] are no candidates, and rows of them do not count.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -207,29 +151,18 @@ def prototype_loss(
   own = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
   counts = seen[labels]
   rows = jnp.maximum(jnp.sum(counts), 1)
-  own = jnp.where(counts, own, 0)
-  return (
-    -jnp.sum(own) / rows,
-    jnp.sum(jnp.where(counts, jnp.exp(own), 0)) / rows,
-  )
+  loss = -jnp.sum(jnp.where(counts, own, 0)) / rows
+  return loss, jnp.sum(jnp.where(counts, jnp.exp(own), 0)) / rows
 
 
 def coefficients(scores: jax.Array, alpha: float, rule: Rule) -> jax.Array:
-  """The weight of each modality's prototype loss, [M].
+  """The weight of each modality's prototype loss, [M], from 0 to α.
 
-  With ρ_m = max_j S_j / S_m, which for two modalities is the ratio of the fast
-  to the slow one for the slow one, and 1 for the other,
+  With ρ_m = max_j S_j / S_m of the scores S_m ≥ 0, which for two modalities is
+  the ratio of the fast to the slow one for the slow one, and 1 for the other,
 
       'switch'   α if ρ_m > 1, else 0
       'clipped'  α min(ρ_m - 1, 1)
-
-  Args:
-    scores: S_m, [M], at least 0.
-    alpha: α.
-    rule: which of the two.
-
-  Returns:
-    Weights from 0 to α; 0 for equal scores.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -1,6 +1,5 @@
 """The recipes of a comparison: named changes of a configuration."""
 
-import types
 from typing import Any
 
 from experiments import methods
@@ -9,14 +8,12 @@ from experiments import methods
 def recipes() -> dict[str, dict[str, Any]]:
   """Joint training, weightings of the losses, and every method beside.
 
-  Joint training learns from the fused loss alone; its uni-modal outputs stand
-  on stopped gradients, so that they can be read without disturbing it. `mimo_1`
-  and `mimo_3` are MIMO mild and strong, with nothing to choose. `grid` is what
-  a comparison tries of each, see `experiments.compare`: keys of the
-  configuration and their values. No method tries more than four.
-
-  Returns:
-    Name -> changes, for `configuration.with_recipe`.
+  Name -> changes, for `configuration.with_recipe`. Joint training learns from
+  the fused loss alone; its uni-modal outputs stand on stopped gradients, so
+  that they can be read without disturbing it. `mimo_1` and `mimo_3` are MIMO
+  mild and strong, with nothing to choose. `grid` is what a comparison tries of
+  each, see `experiments.compare`: keys of the configuration and their values.
+  No method tries more than four.
 
   Examples:
     >>> found = recipes()
@@ -25,34 +22,22 @@ def recipes() -> dict[str, dict[str, Any]]:
     >>> found['ogm']['grid']
     {'method': {'alpha': (0.1, 0.3, 0.8)}}
   """
-  return {
-    'joint': {
-      'weighting': {'name': 'sum'},
-      'model': {'detach_heads': True},
-    },
+  mild = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
+  strong = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
+  tried = {'penalty': (0.5, 2.0), 'temperature': (0.3, 1.0)}
+  found: dict[str, dict[str, Any]] = {
+    'joint': {'weighting': {'name': 'sum'}, 'model': {'detach_heads': True}},
     'sum': {'weighting': {'name': 'sum'}},
     'mgda': {'weighting': {'name': 'mgda'}},
-    'mimo': {
-      'weighting': {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0},
-      'grid': {'weighting': {'penalty': (0.5, 2.0), 'temperature': (0.3, 1.0)}},
-    },
-    'mimo_1': {
-      'weighting': {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
-    },
-    'mimo_3': {
-      'weighting': {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
-    },
-    **{
-      name: {
-        'method': {'name': name},
-        'grid': {'method': dict(module.GRID)},
-      }
-      for name, module in sorted(vars(methods).items())
-      if isinstance(module, types.ModuleType)
-      and hasattr(module, 'GRID')
-      and name != 'weighted'
-    },
+    'mimo': {'weighting': mild, 'grid': {'weighting': tried}},
+    'mimo_1': {'weighting': dict(mild)},
+    'mimo_3': {'weighting': strong},
   }
+  for name, module in sorted(vars(methods).items()):
+    if hasattr(module, 'GRID') and name != 'weighted':
+      grid = {'method': dict(module.GRID)}
+      found[name] = {'method': {'name': name}, 'grid': grid}
+  return found
 
 
 def tuned() -> tuple[str, ...]:

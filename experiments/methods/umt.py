@@ -37,21 +37,14 @@ def make(
     teacher_epochs: how long the teachers are trained, above 0: as long as the
       model, best. The learning rate's schedule begins anew for them.
 
-  Returns:
-    The method; its memory is the teachers' variables.
-
-  Raises:
-    ValueError: if an argument is out of its range.
-
   References:
     C. Du et al., `On Uni-Modal Feature Learning in Supervised Multi-Modal
     Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
   """
+  at_least_0, above_0 = 'a number of at least 0', 'a number above 0'
+  common.check('umt', strength >= 0, at_least_0, strength=strength)
   common.check(
-    'umt', 'strength', strength, strength >= 0, 'a number of at least 0'
-  )
-  common.check(
-    'umt', 'teacher_epochs', teacher_epochs, teacher_epochs > 0, 'one above 0'
+    'umt', teacher_epochs > 0, above_0, teacher_epochs=teacher_epochs
   )
   teachers = task.model.clone(heads='auxiliary', detach_heads=False)
   teach = copies.stepper(task, teachers, task.modalities)
@@ -71,14 +64,11 @@ def make(
     variables = teachers.init(copies.key_of(state, 0), batch)
     return state._replace(memory=variables)
 
-  def begin(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    del batch
-    return copies.begin(task, state, state.memory, 0)
-
+  passes = (base.Pass('train', teacher_epochs, lambda _, *rest: teach(*rest)),)
   rehearsal = base.Rehearsal(
     every_epochs=None,
-    begin=begin,
-    passes=(base.Pass('train', teacher_epochs, lambda _, *rest: teach(*rest)),),
+    begin=lambda state, _: copies.begin(task, state, state.memory, 0),
+    passes=passes,
     end=lambda state, copy: state._replace(memory=copy.variables),
   )
   return common.joint(

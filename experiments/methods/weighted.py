@@ -11,9 +11,6 @@ def make(task: base.Task) -> base.Method:
 
   MIMO, MGDA, the plain sum, and joint training, too: the sum, with
   `config.model.detach_heads`.
-
-  Args:
-    task: what is trained.
   """
   gradients = task.balance(task.weighting, objectives=task.objectives)
   return common.on_outputs(task, gradients, is_mean_over_rows=True)
