@@ -36,7 +36,7 @@ def write(name: str, root: pathlib.Path) -> None:
 
   Args:
     name: one of `names`.
-    root: a folder that is empty or missing.
+    root: A folder that is empty or missing.
 
   Raises:
     FileExistsError: if there is anything in the folder.
@@ -44,6 +44,7 @@ def write(name: str, root: pathlib.Path) -> None:
   """
   if name not in names():
     raise ValueError(f'No sample {name!r}; there are: {", ".join(names())}.')
+  root = root.expanduser()
   if root.exists() and any(root.iterdir()):
     raise FileExistsError(
       f'{root} is not empty; name a folder that is, or a new one.'

@@ -6,11 +6,14 @@ import io
 import av
 import numpy as np
 import PIL.Image
+import pytest
 
 from data_pipelines import sources
+from data_pipelines.reading import audit
 from data_pipelines.samples import tiny
 
 SPLITS = ('train', 'validation', 'test')
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n'
 
 
 def opened(name, manual_dir, data_dir, split='train', config=None):
@@ -19,6 +22,18 @@ def opened(name, manual_dir, data_dir, split='train', config=None):
     name, config=config, split=split, data_dir=data_dir, manual_dir=manual_dir
   )
   return [source[index] for index in range(len(source))]
+
+
+def reason(function, *arguments):
+  """Why an item is skipped: the word that is counted, and the detail."""
+  with pytest.raises(audit.SkipError) as caught:
+    function(*arguments)
+  return caught.value.reason, caught.value.detail
+
+
+def levels(jpegs):
+  """Mean brightness of pictures."""
+  return [decoded([jpeg]).mean() for jpeg in jpegs]
 
 
 def ids(elements):
@@ -96,7 +111,7 @@ def empty(path):
 
 
 def write_pointer(path):
-  path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:1\n')
+  path.write_bytes(POINTER)
 
 
 def write_text(path):

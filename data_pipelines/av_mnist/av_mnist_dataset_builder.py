@@ -13,7 +13,7 @@ from data_pipelines.av_mnist import rebuild
 from data_pipelines.av_mnist import tree
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
-from data_pipelines.reading import media
+from data_pipelines.reading import sounds
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -130,7 +130,7 @@ def _made(
   """Makes an element of a picture and a recording."""
   del key
   row, path = item
-  values = media.read_wav(path, rebuild.RATE) / 2**15
+  values = sounds.read(path, rebuild.RATE) / 2**15
   if len(values) < rebuild.WINDOW:
     raise audit.SkipError(
       'too_short',

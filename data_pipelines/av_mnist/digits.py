@@ -35,7 +35,7 @@ _PARTS = {'train': 'train', 'test': 't10k'}
 _PIXELS = (28, 28)
 _MOST_ROWS = 1_000_000
 _GZIP = b'\x1f\x8b'
-_RECORDING = re.compile(r'(\d)_([A-Za-z]+)_(\d+)\.wav')
+_RECORDING = re.compile(r'([0-9])_([A-Za-z]+)_([0-9]{1,9})\.wav', re.IGNORECASE)
 # Recordings 0 to 4 of a speaker and digit are for testing by the data set's own
 # rule; of those for training, 5 to 9 are for validation by ours.
 _FIRST_OF_VALIDATION = 5
@@ -160,8 +160,8 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
     for split in ('train', 'validation', 'test')
   }
   count = 0
-  for path in sorted(folder.glob('*.wav')):
-    if path.name.startswith('.'):
+  for path in sorted(folder.iterdir()):
+    if path.suffix.lower() != '.wav' or path.name.startswith('.'):
       continue
     parts = _RECORDING.fullmatch(path.name)
     if not parts:

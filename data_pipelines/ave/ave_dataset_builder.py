@@ -12,6 +12,7 @@ from data_pipelines.reading import audio_visual
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
+from data_pipelines.reading import videos
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -66,10 +67,10 @@ def _example(
 ) -> dict[str, Any]:
   if isinstance(event, audit.SkipError):
     raise event
-  path = folder / f'{video}.mp4'
+  path = audio_visual.first_that_is(folder / f'{video}.mp4')
   return {
-    'audio': media.read_sound(path),
-    'frames': media.read_frames(path, media.ten_half_seconds),
+    'audio': videos.read_sound(path),
+    'frames': videos.read_frames(path, media.ten_half_seconds),
     'clip_id': video,
     'segment_labels': event.segment_labels,
     **event._asdict(),

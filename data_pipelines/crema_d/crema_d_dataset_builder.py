@@ -10,6 +10,7 @@ from data_pipelines.crema_d import tree
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
+from data_pipelines.reading import sounds
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -77,7 +78,7 @@ class Builder(builder.FolderBuilder):
 
 
 def _example(root: pathlib.Path, name: str, clip: tree.Clip) -> dict[str, Any]:
-  sounds, videos, pictures = (
+  sound, video, folder = (
     audio_visual.first_that_is(
       *(root / folder / f'{name}{suffix}' for folder in folders),
       # The one file that was renamed; old copies have its old name.
@@ -90,8 +91,8 @@ def _example(root: pathlib.Path, name: str, clip: tree.Clip) -> dict[str, Any]:
     )
   )
   return {
-    'audio': media.read_wav(sounds),
-    'frames': audio_visual.read_frames(videos, pictures, media.one_each_second),
+    'audio': sounds.read(sound),
+    'frames': audio_visual.read_frames(video, folder, media.one_each_second),
     'label': clip.label,
     'clip_id': name,
     **clip._asdict(),

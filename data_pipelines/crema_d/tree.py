@@ -199,11 +199,11 @@ def _all_names(root: pathlib.Path) -> list[str]:
       names.add(_renamed(name))
   else:
     names = {
-      _renamed(entry.stem if entry.suffix in ('.wav', '.flv') else entry.name)
+      _renamed(entry.name if entry.is_dir() else entry.stem)
       for folder in ('AudioWAV', 'Audio', 'VideoFlash', 'Image-01-FPS')
       if (root / folder).is_dir()
       for entry in (root / folder).iterdir()
-      if entry.suffix in ('.wav', '.flv') or entry.is_dir()
+      if entry.suffix.lower() in ('.wav', '.flv') or entry.is_dir()
       if not entry.name.startswith('.')
     }
   if not names:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import _extra
+from data_pipelines.reading import manual
 from data_pipelines.reading import media
+from data_pipelines.reading import pictures
+from data_pipelines.reading import videos
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
@@ -44,19 +47,37 @@ def features(
 
 
 def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
-  """Returns the first of several paths that exists, or else the first."""
-  return next((path for path in paths if path.exists()), paths[0])
+  """Chooses between places where a file or folder may be.
+
+  Args:
+    *paths: The places, the preferred one first; suffixes may be spelled with
+      capital letters, too.
+
+  Returns:
+    The first that holds something; or else the first that is there, if empty
+    or a pointer of Git LFS; or else the first.
+  """
+  there = [
+    spelled
+    for path in paths
+    for suffix in dict.fromkeys(
+      (path.suffix, path.suffix.upper(), path.suffix.title())
+    )
+    if (spelled := path.with_suffix(suffix)).exists()
+  ]
+  whole = [path for path in there if path.is_dir() or manual.is_whole(path)]
+  return (*whole, *there, *paths)[0]
 
 
 def read_frames(
-  video: pathlib.Path, pictures: pathlib.Path, choose: media.Choose
+  video: pathlib.Path, folder: pathlib.Path, choose: media.Choose
 ) -> list[bytes]:
   """Reads frames of a video, or those that somebody has extracted from it.
 
   Args:
     video: The video; taken if it is there.
-    pictures: A folder of JPEG files; taken otherwise.
-    choose: Which frames of the video; see `media.read_frames`.
+    folder: Of JPEG files; taken otherwise.
+    choose: Which frames of the video; see `videos.read_frames`.
 
   Returns:
     JPEG bytes of each.
@@ -64,6 +85,6 @@ def read_frames(
   Raises:
     SkipError: if neither can be read.
   """
-  if pictures.is_dir() and not video.exists():
-    return media.read_pictures(pictures)
-  return media.read_frames(video, choose)
+  if folder.is_dir() and not video.exists():
+    return pictures.read_folder(folder)
+  return videos.read_frames(video, choose)

@@ -1,5 +1,6 @@
 """Lists of items that come with data sets: lines of text, and CSV."""
 
+import codecs
 import contextlib
 import csv
 import io
@@ -9,9 +10,18 @@ from typing import Any
 
 from data_pipelines.reading import manual
 
+# Marks at the beginning of files, the longer ones first; as Windows writes.
+_MARKS = (
+  (codecs.BOM_UTF8, 'utf-8-sig'),
+  (codecs.BOM_UTF32_LE, 'utf-32'),
+  (codecs.BOM_UTF32_BE, 'utf-32'),
+  (codecs.BOM_UTF16_LE, 'utf-16'),
+  (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
 
 def read(path: pathlib.Path) -> str:
-  """Reads a file of text in UTF-8, with a byte order mark or without.
+  """Reads a file of text in UTF-8, or as a mark at its beginning says.
 
   Args:
     path: The file.
@@ -22,7 +32,19 @@ def read(path: pathlib.Path) -> str:
   Raises:
     ValueError: if it is in another encoding.
   """
-  return manual.check_file(path).read_text(encoding='utf-8-sig')
+  data = manual.check_file(path).read_bytes()
+  encoding = next((name for mark, name in _MARKS if data.startswith(mark)), '')
+  try:
+    text = data.decode(encoding or 'utf-8')
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'{path} is no text in {encoding or "UTF-8"}: {error}. Save it in UTF-8.'
+    ) from error
+  if '\0' in text:  # UTF-16 without a mark looks like this.
+    raise ValueError(
+      f'{path} has characters that are no text. Save it in UTF-8.'
+    )
+  return text
 
 
 def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 # What Git leaves in place of a file that Git LFS has not downloaded.
@@ -43,6 +44,37 @@ def is_pointer(path: pathlib.Path) -> bool:
   """Whether a file is what Git leaves before Git LFS has downloaded it."""
   with path.open('rb') as stream:
     return stream.read(len(_LFS)) == _LFS
+
+
+def is_whole(path: pathlib.Path) -> bool:
+  """Whether a file is neither empty nor a pointer of Git LFS."""
+  return path.stat().st_size > 0 and not is_pointer(path)
+
+
+def walk(
+  root: pathlib.Path,
+) -> Iterator[tuple[pathlib.Path, list[str], list[str]]]:
+  """Looks through a folder and those below, behind links as well.
+
+  Media often lie on another disk, behind a link. Links may lead back to where
+  they are: each folder is looked through once.
+
+  Args:
+    root: The folder.
+
+  Yields:
+    A folder, the names of the folders in it, of which the caller may remove
+    some, and those of its files, both sorted.
+  """
+  seen = set()
+  for parent, folders, files in os.walk(root, followlinks=True):
+    found = os.stat(parent)
+    if (found.st_dev, found.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((found.st_dev, found.st_ino))
+    folders.sort()
+    yield pathlib.Path(parent), folders, sorted(files)
 
 
 def check_file(path: pathlib.Path) -> pathlib.Path:
@@ -101,10 +133,9 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
 def found(root: pathlib.Path) -> str:
   """Names of the files in a folder, the first few of them."""
   names: list[str] = []
-  for parent, folders, files in os.walk(root):
-    folders.sort()
-    for name in sorted(files):
+  for parent, _, files in walk(root):
+    for name in files:
       if len(names) == _MOST_LISTED:
         return ', '.join([*names, '...'])
-      names.append((pathlib.Path(parent) / name).relative_to(root).as_posix())
+      names.append((parent / name).relative_to(root).as_posix())
   return ', '.join(names) or 'no file'

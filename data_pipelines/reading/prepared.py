@@ -70,7 +70,10 @@ def prepare(
     ValueError: if they were prepared from another folder of the user's.
   """
   # TFDS reads the variable when it is imported; this honours a later change.
-  folder = data_dir or os.environ.get('TFDS_DATA_DIR')
+  chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
+  folder = pathlib.Path(chosen).expanduser() if chosen else None
+  if manual_dir is not None:
+    manual_dir = pathlib.Path(manual_dir).expanduser()
 
   def build() -> tfds.core.GeneratorBasedBuilder:
     return builder_class(

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
+from data_pipelines.reading import manual
 from data_pipelines.reading import media
+from data_pipelines.reading import sounds
 from data_pipelines.reading import splitting
+from data_pipelines.reading import videos
 
 # Of the videos in the training part.
 _VALIDATION = 0.1
@@ -114,30 +117,33 @@ def find(root: pathlib.Path) -> Media:
   Returns:
     The WAV files, the videos (.mp4), and the folders that are named as a clip,
     with .mp4 at the end or without, which hold its pictures. Of two for one
-    clip, the first in the order of names.
+    clip, the first in the order of names, but an empty one or a pointer of Git
+    LFS only if there is no other.
   """
-  sounds: dict[Clip, pathlib.Path] = {}
-  videos: dict[Clip, pathlib.Path] = {}
+  sounds_: dict[Clip, pathlib.Path] = {}
+  videos_: dict[Clip, pathlib.Path] = {}
   pictures: dict[Clip, pathlib.Path] = {}
-  by_suffix = {'.wav': sounds, '.mp4': videos}
-  # Media often lie on another disk, behind a link.
-  for parent, folders, files in os.walk(root, followlinks=True):
+  by_suffix = {'.wav': sounds_, '.mp4': videos_}
+  for parent, folders, files in manual.walk(root):
     below = []
-    for name in sorted(folders):
-      match = _NAME.fullmatch(name.removesuffix('.mp4'))
-      if match:
+    for name in folders:
+      stem = name[:-4] if name.lower().endswith('.mp4') else name
+      if match := _NAME.fullmatch(stem):
         found = Clip(match[1], int(match[2]))
-        pictures.setdefault(found, pathlib.Path(parent, name))
+        pictures.setdefault(found, parent / name)
       elif not name.startswith('.'):
         below.append(name)
     folders[:] = below
-    for name in sorted(files):
+    for name in files:
       stem, suffix = os.path.splitext(name)
       match = _NAME.fullmatch(stem)
-      if match and suffix in by_suffix:
-        found = Clip(match[1], int(match[2]))
-        by_suffix[suffix].setdefault(found, pathlib.Path(parent, name))
-  return Media(root, sounds, videos, pictures)
+      if match and (known := by_suffix.get(suffix.lower())) is not None:
+        found, path = Clip(match[1], int(match[2])), parent / name
+        if found not in known or (
+          manual.is_whole(path) and not manual.is_whole(known[found])
+        ):
+          known[found] = path
+  return Media(root, sounds_, videos_, pictures)
 
 
 def splits(
@@ -191,7 +197,7 @@ def parts(
     root: The folder in which the media lie.
     items: Split -> key -> what to read, or why not.
     expected: Split -> how many clips it should have.
-    choose: Which frames of a video to keep; see `media.read_frames`.
+    choose: Which frames of a video to keep; see `videos.read_frames`.
 
   Returns:
     Split -> how it is read.
@@ -224,9 +230,9 @@ def _example(
       f' folder {one.name} of pictures',
     )
   if one in found.sounds:
-    audio = media.read_wav(found.sounds[one])
+    audio = sounds.read(found.sounds[one])
   else:
-    audio = media.read_sound(found.videos[one])
+    audio = videos.read_sound(found.videos[one])
   nowhere = found.root / one.name
   frames = audio_visual.read_frames(
     found.videos.get(one, nowhere), found.pictures.get(one, nowhere), choose

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import media
+from data_pipelines.reading import pictures
 
 with _extra.data_extra():
   import av
@@ -82,7 +83,7 @@ def write_wav(
 def write_jpeg(path: pathlib.Path, values: npt.NDArray[np.uint8]) -> None:
   """Writes a JPEG file."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(media.jpeg(values))
+  path.write_bytes(pictures.jpeg(values))
 
 
 def write_video(

@@ -13,7 +13,8 @@ import soundfile
 from data_pipelines.crema_d import crema_d_dataset_builder
 from data_pipelines.crema_d import tree
 from data_pipelines.reading import audit
-from data_pipelines.reading import media
+from data_pipelines.reading import pictures
+from data_pipelines.reading import sounds
 from tests import clips
 
 # Of the sample, by the hash of their numbers.
@@ -198,15 +199,15 @@ def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
   (small / 'AudioWAV').rename(small / 'Audio')
   names = sorted(path.stem for path in (small / 'VideoFlash').iterdir())
   shutil.rmtree(small / 'VideoFlash')
-  pictures = {}
+  written = {}
   for number, name in enumerate(names):
     folder = small / 'Image-01-FPS' / name
     folder.mkdir(parents=True)
     # Not in the order in which they are written.
     for second in (29, 0, 58)[: 2 + number % 2]:
       level = np.full((8, 16, 3), number + 3 * second, np.uint8)
-      pictures[name, second] = media.jpeg(level)
-      (folder / f'{second:05}.jpg').write_bytes(pictures[name, second])
+      written[name, second] = pictures.jpeg(level)
+      (folder / f'{second:05}.jpg').write_bytes(written[name, second])
     (folder / '._00000.jpg').write_bytes(b'a companion that a Mac leaves')
   (small / 'Image-01-FPS' / '.DS_Store').write_bytes(b'x')
   damaged = small / 'Image-01-FPS' / '1021_DFA_HAP_XX' / '00029.jpg'
@@ -222,7 +223,7 @@ def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
   for split in clips.SPLITS:
     found = by_clip(read(small, tmp_path / 'data', split))
     for name, element in found.items():
-      expected = [pictures[key] for key in sorted(pictures) if key[0] == name]
+      expected = [written[key] for key in sorted(written) if key[0] == name]
       assert list(element['frames']) == expected
   assert list(found) == [test]
   skipped = audit.table(
@@ -251,7 +252,7 @@ def test_the_renamed_clip_is_one_clip_in_old_copies(small, tmp_path):
   """It is read, once, whichever of its files has the old name."""
   name = '1021_DFA_SAD_XX'
   sound, video = small / 'AudioWAV', small / 'VideoFlash'
-  before = media.read_wav(sound / f'{name}.wav')
+  before = sounds.read(sound / f'{name}.wav')
   for old, new in (
     ([sound / f'{name[:-1]}.wav'], [video / f'{name}.flv']),
     ([video / f'{name[:-1]}.flv'], [sound / f'{name}.wav']),
@@ -267,6 +268,14 @@ def test_the_renamed_clip_is_one_clip_in_old_copies(small, tmp_path):
     element = by_clip(read(small, data_dir))[name]
     np.testing.assert_array_equal(element['audio'], before)
     assert text(element, 'level') == 'XX'
+
+
+def test_capital_letters_in_suffixes_are_no_other_files(small, tmp_path):
+  for path in small.glob('*/*.*'):
+    path.rename(path.with_suffix(path.suffix.upper()))
+  divided, _ = tree.splits(small, by_actor=True)
+  assert sum(map(len, divided.values())) == 7
+  assert len(read(small, tmp_path / 'data')) == 5
 
 
 def test_the_old_name_in_lists_is_the_renamed_clip(tmp_path):
@@ -427,15 +436,15 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
 
 
 def test_an_interrupted_preparation_starts_again(small, tmp_path, monkeypatch):
-  read_wav = media.read_wav
+  read_sound = sounds.read
 
   def interrupt(path):
     if '1027' in path.name:  # after the training split has been written
       raise KeyboardInterrupt
-    return read_wav(path)
+    return read_sound(path)
 
   with monkeypatch.context() as patch:
-    patch.setattr(media, 'read_wav', interrupt)
+    patch.setattr(sounds, 'read', interrupt)
     with pytest.raises(KeyboardInterrupt):
       read(small, tmp_path / 'data')
   folder = tmp_path / 'data' / 'crema_d' / 'field' / '1.0.0'

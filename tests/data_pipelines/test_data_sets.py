@@ -271,6 +271,19 @@ def test_a_sample_does_not_pass_for_other_data(tmp_path, sample_of):
     assert len(clips.opened('cmu_mosei', again, data_dir)) == 42
 
 
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch, sample_of):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'mosei').symlink_to(sample_of('cmu_mosei'))
+  for split in clips.SPLITS:  # what was prepared is found again
+    assert clips.opened('cmu_mosei', '~/mosei', '~/data', split)
+  assert (tmp_path / 'data' / 'cmu_mosei').is_dir()
+  monkeypatch.setenv('TFDS_DATA_DIR', '~/other')
+  assert clips.opened('cmu_mosei', '~/mosei', None)
+  assert (tmp_path / 'other' / 'cmu_mosei').is_dir()
+  sample_tree.main(['cmu_mosei', '~/tree'])
+  assert (tmp_path / 'tree' / 'mosi_data.pkl').is_file()
+
+
 def test_a_sample_is_written_from_the_command_line(tmp_path, capsys):
   arguments = ['cmu_mosei', str(tmp_path / 'new')]
   sample_tree.main(arguments)

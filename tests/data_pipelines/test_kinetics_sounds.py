@@ -10,6 +10,7 @@ import pytest
 
 from data_pipelines.kinetics_sounds import tree
 from data_pipelines.reading import audit
+from data_pipelines.reading import manual
 from data_pipelines.reading import youtube
 from data_pipelines.samples import tiny
 from tests import clips
@@ -289,6 +290,40 @@ def test_videos_are_found_in_folders_of_classes_and_behind_links(
   found = youtube.find(broken)
   assert len(found.videos) == sum(COUNTS.values())
   assert all(path.is_file() for path in found.videos.values())
+
+
+def test_files_are_found_whatever_the_case_of_their_suffix(tmp_path):
+  for name in ('kinetic0001_1.MP4', 'kinetic0002_1.mp4', 'kinetic0003_1.WAV'):
+    (tmp_path / name).write_bytes(b'x')
+  (tmp_path / 'kinetic0004_1.Mp4').mkdir()
+  found = youtube.find(tmp_path)
+  assert [clip.video for clip in found.videos] == ['kinetic0001', 'kinetic0002']
+  assert [clip.video for clip in found.sounds] == ['kinetic0003']
+  assert [clip.video for clip in found.pictures] == ['kinetic0004']
+
+
+def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
+  for folder, content in (
+    ('a', b''),
+    ('b', clips.POINTER),
+    ('c', b'whole'),
+    ('d', b'later'),
+  ):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'kinetic0001_1.mp4').write_bytes(content)
+  (path,) = youtube.find(tmp_path).videos.values()
+  assert path == tmp_path / 'c' / 'kinetic0001_1.mp4'
+
+
+def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):
+  for one in 'abc':
+    (tmp_path / one).mkdir()
+    (tmp_path / one / f'kinetic000{ord(one) % 8}_1.mp4').write_bytes(b'x')
+    for other in 'abc':
+      (tmp_path / one / f'to_{other}').symlink_to(tmp_path / other)
+  found = list(manual.walk(tmp_path))
+  assert len(found) == 4  # the three, and the one that holds them
+  assert len(youtube.find(tmp_path).videos) == 3
 
 
 def test_a_video_of_ten_seconds_gives_each_half_second(broken, tmp_path):

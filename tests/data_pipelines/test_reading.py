@@ -1,8 +1,11 @@
 """Skipped items, lists of items, and splits by the hash of a group."""
 
+import codecs
+import errno
 import hashlib
 import itertools
 import logging
+import pathlib
 import threading
 from concurrent import futures
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.reading import audit
+from data_pipelines.reading import lists
+from data_pipelines.reading import media
 from data_pipelines.reading import splitting
 
 # Skipped items.
@@ -155,6 +160,71 @@ def test_details_may_hold_commas_quotes_and_lines(tmp_path):
   told = audit.Audit('toy', 'test', tmp_path)
   list(audit.examples(told, {'x': 0, 'y': 0}, read))
   assert audit.table(tmp_path, 'test')[0]['detail'] == detail
+
+
+# Decoders and lists.
+
+
+def test_whatever_a_decoder_raises_skips_the_file_and_no_other_fault_does():
+  path = pathlib.Path('a.mp4')
+  for error in (
+    ValueError('odd'),
+    UnicodeDecodeError('utf-8', b'\xe9', 0, 1, 'odd'),
+    MemoryError(),
+    RuntimeError('odd'),
+    OSError('odd'),
+  ):
+    with pytest.raises(audit.SkipError) as caught, media.decoding(path):
+      raise error
+    assert caught.value.reason == 'corrupt'
+    assert caught.value.detail.startswith('a.mp4: ')
+    assert 'odd' in caught.value.detail or type(error) is MemoryError
+  for error in (
+    OSError(errno.ENOSPC, 'no space'),
+    PermissionError(errno.EACCES, 'not allowed'),
+    KeyboardInterrupt(),
+    audit.SkipError('no_audio', 'it is silent'),
+  ):
+    with pytest.raises(type(error)) as caught, media.decoding(path):
+      raise error
+    assert caught.value is error
+
+
+def test_lists_are_read_in_every_encoding_that_a_mark_tells(tmp_path):
+  path = tmp_path / 'list.csv'
+  text = 'Café,1\r\n\r\n "a, b" , 2 \r\n'
+  for encoding in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32'):
+    path.write_bytes(text.encode(encoding))
+    assert list(lists.rows(path)) == [
+      (f'{path}, line 1', ['Café', '1']),
+      (f'{path}, line 3', ['a, b', '2']),
+    ]
+  path.write_bytes(codecs.BOM_UTF16_BE + text.encode('utf-16-be'))
+  assert len(list(lists.rows(path))) == 2
+
+
+def test_lists_in_another_encoding_are_named(tmp_path):
+  path = tmp_path / 'list.csv'
+  for content in (
+    'Café,1\n'.encode('latin-1'),
+    'Cafe,1\n'.encode('utf-16-le'),
+    codecs.BOM_UTF16_LE + b'a',
+    b'\xff\xfe\x00\xd8',
+  ):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'list\.csv .*Save it in UTF-8'):
+      list(lists.rows(path))
+
+
+def test_columns_are_found_by_their_names(tmp_path):
+  path = tmp_path / 'list.csv'
+  path.write_text('\ufeffID, Start ,label\na,1,"x, y"\n\nb\n', 'utf-8')
+  assert list(lists.records(path, ['label', 'id'])) == [
+    (f'{path}, line 2', ['x, y', 'a']),
+    (f'{path}, line 4', ['', 'b']),
+  ]
+  with pytest.raises(ValueError, match=r"columns .*'label'.*expected id, end"):
+    list(lists.records(path, ['id', 'end']))
 
 
 # Splits by the hash of a group.

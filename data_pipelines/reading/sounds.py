@@ -1,0 +1,83 @@
+"""Reads files of sound: WAV, whole as writers leave it, FLAC and others."""
+
+import io
+import pathlib
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines.reading import audit
+from data_pipelines.reading import media
+
+with _extra.data_extra():
+  import soundfile
+
+# Samples that are read at a time.
+_BLOCK = 2**16
+# What writers leave as a length when they write to a pipe and cannot go back:
+# 0, or something near the largest number, signed (SoX) or not.
+_UNKNOWN = 2**31 - 2**16
+
+
+def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
+  """Reads a file of sound: mean of its channels, resampled.
+
+  Args:
+    path: Any format that libsndfile knows.
+    rate: Samples a second to resample to, where the file has another number.
+
+  Returns:
+    [n] int16.
+
+  Raises:
+    SkipError: if it is missing or damaged, lost its end, or has no sample.
+  """
+  media.check(path)
+  with media.decoding(path), soundfile.SoundFile(_whole(path)) as file:
+    media.check_length(path, 0, file.samplerate)
+    blocks = []
+    # In blocks, because some headers do not say how much there is, or lie.
+    while len(block := file.read(_BLOCK, dtype='float32', always_2d=True)):
+      blocks.append(block.mean(axis=1))
+      media.check_length(path, len(blocks) * _BLOCK - _BLOCK, file.samplerate)
+    parts = [(np.concatenate(blocks), file.samplerate)] if blocks else []
+  return media.stored(path, parts, rate)
+
+
+def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
+  """Returns a file that says how long it is; one without its end is skipped."""
+  with path.open('rb') as file:
+    found = _data_of_riff(file)
+    if found is None:
+      return path
+    start, size = found
+    there = path.stat().st_size - start
+    if 0 < size <= there or there == 0:
+      return path
+    if 0 < size < _UNKNOWN:
+      raise audit.SkipError(
+        'corrupt', f'{path} has {there} bytes of sound of {size}: truncated'
+      )
+    file.seek(0)
+    content = bytearray(file.read())
+  content[4:8] = (len(content) - 8).to_bytes(4, 'little')
+  content[start - 4 : start] = there.to_bytes(4, 'little')
+  return io.BytesIO(content)
+
+
+def _data_of_riff(file: Any) -> tuple[int, int] | None:
+  """Where the samples of a WAV file begin, and how long it says they are."""
+  header = file.read(12)
+  if header[:4] != b'RIFF' or header[8:] != b'WAVE':
+    return None
+  start = 12
+  while len(chunk := file.read(8)) == 8:
+    start += 8
+    size = int.from_bytes(chunk[4:], 'little')
+    if chunk[:4] == b'data':
+      return start, size
+    start += size + size % 2
+    file.seek(start)
+  return None

@@ -1,0 +1,197 @@
+"""Reads sound and frames of videos, by their time stamps."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import _extra
+from data_pipelines.reading import audit
+from data_pipelines.reading import media
+from data_pipelines.reading import pictures
+
+with _extra.data_extra():
+  import av
+
+# A video that ends before its header says, by more than this, is truncated.
+_LOST_SECONDS = 1.0
+_LOST_SHARE = 0.25
+# FFmpeg knows formats that are lists of other files, or of addresses: a clip is
+# of a format that holds what it shows.
+_FORMATS = (
+  'mov,mp4,m4a,3gp,3g2,mj2,flv,live_flv,matroska,webm,avi,mpeg,mpegts,'
+  'mpegvideo,asf,ogg,nut,mxf,h264,hevc,m4v,mp3,aac,wav,flac'
+)
+# Frames of varying rate are counted in this many a second.
+_TICKS = 1000
+_MOST_PIXELS = 2**26
+
+
+class _Contents(NamedTuple):
+  """What the packets of a video tell, before anything is decoded."""
+
+  times: npt.NDArray[np.float64]  # of the frames that are shown, in seconds
+  stamps: list[int]  # the same, as the stream counts; empty: there are none
+  end: float  # of the last frame, in seconds
+
+
+def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
+  """Reads the sound of a video: mean of its channels, resampled.
+
+  Args:
+    path: A container that FFmpeg knows.
+
+  Returns:
+    [n] int16, `media.RATE` samples a second. Channels and rate may change.
+
+  Raises:
+    SkipError: if it is missing or damaged, or has no sound.
+  """
+  parts: list[tuple[list[npt.NDArray[np.float32]], int]] = []
+  layout = None
+  with _opened(path) as container:
+    if not container.streams.audio:
+      raise audit.SkipError('no_audio', f'{path} has no sound')
+    count = 0
+    for frame in container.decode(container.streams.audio[0]):
+      now = frame.format.name, frame.layout.name, frame.sample_rate
+      if now != layout:
+        # Planar float: [channels, samples], whatever the codec's own format.
+        layout, resampler = now, av.AudioResampler(format='fltp')
+        parts.append(([], frame.sample_rate))
+      count += frame.samples
+      media.check_length(path, count, frame.sample_rate)
+      for each in resampler.resample(frame):
+        parts[-1][0].append(each.to_ndarray().mean(axis=0))
+  return media.stored(
+    path, [(np.concatenate(blocks), rate) for blocks, rate in parts if blocks]
+  )
+
+
+def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
+  """Reads some frames of a video, upright.
+
+  Where frames follow each other at the rate that the header says, they are
+  chosen by number. Where they do not, they are chosen by time: as from a video
+  of a thousand frames a second, of which each shows what is on the screen then.
+
+  Args:
+    path: A container that FFmpeg knows.
+    choose: (Number of frames, frames a second) -> numbers of the frames to
+      keep, in order; the same one may come twice.
+
+  Returns:
+    JPEG bytes of each.
+
+  Raises:
+    SkipError: if it is missing, damaged or truncated, or has no frame.
+  """
+  with _opened(path) as container:
+    if not container.streams.video:
+      raise audit.SkipError('no_video', f'{path} has no picture')
+    stream = container.streams.video[0]
+    if stream.width * stream.height > _MOST_PIXELS:
+      raise audit.SkipError(
+        'corrupt', f'{path} has frames of {stream.width} x {stream.height}'
+      )
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    contents = _contents(path, container, stream, rate)
+  numbers = _chosen(contents, rate, choose)
+  keys = [contents.stamps[n] for n in numbers] if contents.stamps else numbers
+  kept: dict[int, bytes] = {}
+  with _opened(path) as container:
+    for number, frame in enumerate(container.decode(video=0)):
+      key = frame.pts if contents.stamps else number
+      if key in keys and key not in kept:
+        upright = np.rot90(
+          frame.to_ndarray(format='rgb24'), round(frame.rotation / 90)
+        )
+        kept[key] = pictures.jpeg(np.ascontiguousarray(upright))
+      if len(kept) == len(set(keys)):
+        break
+  if len(kept) < len(set(keys)):
+    raise audit.SkipError(
+      'corrupt',
+      f'{path} has {len(contents.times)} frames, of which not all decode',
+    )
+  return [kept[key] for key in keys]
+
+
+def _contents(
+  path: pathlib.Path, container: Any, stream: Any, rate: float
+) -> _Contents:
+  """Reads the time stamps of all packets, and whether some are missing."""
+  stamps: list[int | None] = []
+  spans: list[tuple[float, float]] = []  # of all streams: sound may be longer
+  shown = 0.0
+  for packet in container.demux():
+    # What an edit list cuts off is there to decode the rest, not to be shown.
+    if not packet.size or packet.is_discard:
+      continue
+    duration = float((packet.duration or 0) * packet.time_base)
+    if packet.stream is stream:
+      stamps.append(packet.pts)
+      shown = duration = duration or (1 / rate if rate > 0 else 0.0)
+    if packet.pts is not None:
+      begin = float(packet.pts * packet.time_base)
+      spans.append((begin, begin + duration))
+  if not stamps:
+    raise audit.SkipError('too_short', f'{path} has no frame')
+  known = sorted(stamp for stamp in stamps if stamp is not None)
+  if len(set(known)) == len(stamps):
+    begin = min(begin for begin, _ in spans)
+    times = np.array([float(s * stream.time_base) for s in known]) - begin
+  elif rate > 0:  # there are no stamps, or none that tell frames apart
+    known, begin = [], 0.0
+    times = np.arange(len(stamps)) / rate
+    spans.append((0.0, len(stamps) / rate))
+  else:
+    raise audit.SkipError(
+      'corrupt', f'{path} has no time stamps and no frame rate'
+    )
+  declared = (container.duration or 0) / av.time_base
+  there = max(end for _, end in spans) - begin
+  if declared - there > min(_LOST_SECONDS, _LOST_SHARE * declared):
+    raise audit.SkipError(
+      'corrupt', f'{path} has {there:.1f} s of {declared:.1f} s: truncated'
+    )
+  return _Contents(times, known, float(times[-1]) + shown)
+
+
+def _chosen(
+  contents: _Contents, rate: float, choose: media.Choose
+) -> list[int]:
+  """Numbers of the frames to keep, by number or by time."""
+  count = len(contents.times)
+  if rate > 0:
+    drift = np.abs(contents.times - np.arange(count) / rate).max()
+    if drift <= 0.5 / rate:
+      return list(choose(count, rate))
+  ticks = choose(max(round(contents.end * _TICKS), 1), float(_TICKS))
+  # A stamp may be off by its rounding.
+  at = np.asarray(ticks) / _TICKS + 1e-6
+  return (
+    (np.searchsorted(contents.times, at, side='right') - 1).clip(0).tolist()
+  )
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+  """A container of FFmpeg's that is one file; titles may be of any encoding."""
+  media.check(path)
+  with (
+    media.decoding(path),
+    av.open(
+      # Or a name that begins like an address would be one.
+      f'file:{path}',
+      metadata_errors='replace',
+      container_options={
+        'format_whitelist': _FORMATS,
+        'protocol_whitelist': 'file',
+      },
+    ) as container,
+  ):
+    yield container

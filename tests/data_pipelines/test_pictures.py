@@ -1,0 +1,113 @@
+"""Folders of pictures, and choosing between places of files."""
+
+import struct
+import subprocess
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from data_pipelines.reading import audio_visual
+from data_pipelines.reading import pictures
+from data_pipelines.samples import tiny
+from tests import clips
+
+
+def write(path, level, size=8):
+  path.parent.mkdir(exist_ok=True)
+  path.write_bytes(pictures.jpeg(np.full((size, size, 3), level, np.uint8)))
+
+
+def test_pictures_are_read_as_they_are_in_the_order_of_their_names(tmp_path):
+  """However they are spelled: numbers count as numbers."""
+  for names in (
+    ('00003.jpg', '00020.jpg', '00100.jpg'),
+    ('3.jpg', '20.jpg', '100.jpg'),
+    ('frame3.jpg', 'frame20.JPG', 'frame100.jpeg'),
+    ('1_3.JPEG', '1_20.Jpg', '2_1.jpg'),
+  ):
+    folder = tmp_path / names[0]
+    for name, level in zip(names, (3, 20, 100), strict=True):
+      write(folder / name, level)
+    (folder / '._00003.jpg').write_bytes(b'a companion that a Mac leaves')
+    (folder / 'notes.txt').write_text('x')
+    frames = pictures.read_folder(folder)
+    np.testing.assert_allclose(clips.levels(frames), [3, 20, 100], atol=1)
+    assert frames[1] == (folder / names[1]).read_bytes()
+
+
+def test_folders_of_pictures_that_cannot_be_read(tmp_path):
+  assert clips.reason(pictures.read_folder, tmp_path / 'no')[0] == 'missing'
+  assert clips.reason(pictures.read_folder, tmp_path)[0] == 'missing'
+  path = tmp_path / '00000.jpg'
+  for content, expected in (
+    (pictures.jpeg(np.zeros((40, 40, 3), np.uint8))[:-60], 'corrupt'),
+    (b'', 'corrupt'),
+    (clips.POINTER, 'lfs_pointer'),
+  ):
+    path.write_bytes(content)
+    found, detail = clips.reason(pictures.read_folder, tmp_path)
+    assert found == expected and str(path) in detail
+
+
+def test_a_picture_that_claims_to_be_huge_is_corrupt(tmp_path):
+  """More pixels than Pillow's limit, and fewer, but more than a frame has."""
+  for height, width in ((60_000, 60_000), (13_000, 10_000)):
+    content = bytearray(pictures.jpeg(np.zeros((8, 8, 3), np.uint8)))
+    frame = content.index(b'\xff\xc0') + 5  # height and width, big-endian
+    content[frame : frame + 4] = struct.pack('>HH', height, width)
+    (tmp_path / '1.jpg').write_bytes(content)
+    found, detail = clips.reason(pictures.read_folder, tmp_path)
+    assert found == 'corrupt' and str(tmp_path / '1.jpg') in detail
+
+
+def test_a_picture_of_another_format_reaches_no_other_program(
+  tmp_path, monkeypatch
+):
+  """Pillow hands EPS to Ghostscript, whatever the name of the file."""
+  picture = PIL.Image.new('RGB', (8, 8))
+  monkeypatch.setattr(
+    subprocess, 'Popen', lambda *_, **__: pytest.fail('a program was started')
+  )
+  for other in ('EPS', 'ICNS', 'DDS', 'TIFF'):
+    picture.save(tmp_path / '1.jpg', other)
+    found, _ = clips.reason(pictures.read_folder, tmp_path)
+    assert found == 'corrupt', other
+
+
+def test_the_first_path_that_exists(tmp_path):
+  one, two, three = (tmp_path / name for name in ('one', 'two', 'three'))
+  assert audio_visual.first_that_is(one, two) == one
+  three.write_text('x')
+  two.mkdir()
+  assert audio_visual.first_that_is(one, two, three) == two
+
+
+def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
+  places = [tmp_path / name for name in ('a.wav', 'b.wav', 'c.wav', 'd.wav')]
+  places[1].write_bytes(b'')
+  assert audio_visual.first_that_is(*places) == places[1]
+  places[2].write_bytes(clips.POINTER)
+  assert audio_visual.first_that_is(*places[1:]) == places[1]
+  (tmp_path / 'd.WAV').write_bytes(b'RIFF')
+  assert audio_visual.first_that_is(*places) == tmp_path / 'd.WAV'
+
+
+def test_features_of_a_clip():
+  features = audio_visual.features(['b', 'a'], ['clip_id'])
+  assert set(features) == {'audio', 'frames', 'label', 'clip_id'}
+  assert features['label'].names == ['b', 'a']
+  assert features['audio'].shape == (None,)
+  assert features['audio'].np_dtype == np.int16
+
+
+def test_pitch_and_hue_of_samples_tell_the_class():
+  random = np.random.RandomState(0)
+  for label, pitch in ((0, 200), (1, 200 * 30**0.5), (2, 6000)):
+    values = tiny.sound(label, 3, 1.0, random)
+    assert np.abs(np.fft.rfft(values)).argmax() == pytest.approx(pitch, abs=1)
+    # Red, green and blue, in this order.
+    colours = tiny.picture(label, 3, random).mean(axis=(0, 1))
+    assert colours.argmax() == label
+  with_noise = tiny.picture(0, 3, random, height=6, width=10)
+  assert with_noise.shape == (6, 10, 3) and with_noise.std(axis=(0, 1)).min()

@@ -1,0 +1,187 @@
+"""Sounds: resampled, mixed, whole as writers leave them, and damaged."""
+
+import errno
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines.reading import media
+from data_pipelines.reading import sounds
+from tests import clips
+
+
+def sine(pitch, seconds, rate, amplitude=0.5):
+  time = np.arange(seconds * rate) / rate
+  return amplitude * np.sin(2 * np.pi * pitch * time)
+
+
+@pytest.fixture
+def path(tmp_path):
+  """A second of a tone, of 16 bits."""
+  soundfile.write(tmp_path / 'a.wav', sine(440, 1, 16_000), 16_000)
+  return tmp_path / 'a.wav'
+
+
+def test_resampling_keeps_pitch_and_level(tmp_path):
+  for rate in (8_000, 22_050, 44_100, 48_000):
+    soundfile.write(tmp_path / 'a.wav', sine(1000, 2, rate), rate)
+    values = sounds.read(tmp_path / 'a.wav')
+    assert values.dtype == np.int16
+    assert len(values) == pytest.approx(2 * media.RATE, abs=1)
+    # The same tone made at the wanted rate, except where the filter begins.
+    expected = sine(1000, 2, media.RATE)[500:-500]
+    np.testing.assert_allclose(values[500:31500] / 2**15, expected, atol=2e-3)
+
+
+def test_a_tone_that_the_rate_cannot_hold_is_removed_not_folded(tmp_path):
+  soundfile.write(tmp_path / 'a.wav', sine(12_000, 1, 48_000), 48_000)
+  values = sounds.read(tmp_path / 'a.wav')[500:-500] / 2**15
+  assert np.abs(values).max() < 2e-3
+
+
+def test_another_rate_can_be_asked_for(tmp_path):
+  soundfile.write(tmp_path / 'a.wav', sine(440, 1, 16_000), 16_000)
+  values = sounds.read(tmp_path / 'a.wav', 8_000)
+  np.testing.assert_allclose(
+    values[500:-500] / 2**15, sine(440, 1, 8_000)[500:-500], atol=2e-3
+  )
+
+
+def test_samples_of_16_bits_are_kept_exactly(tmp_path):
+  values = np.random.RandomState(0).randint(-(2**15), 2**15, 999)
+  values = np.append(values, [2**15 - 1, -(2**15)]).astype(np.int16)
+  soundfile.write(tmp_path / 'a.wav', values, media.RATE, subtype='PCM_16')
+  np.testing.assert_array_equal(sounds.read(tmp_path / 'a.wav'), values)
+
+
+def test_channels_are_averaged(tmp_path):
+  stereo = np.array([[3000, 1000], [-200, 400], [0, 7]], np.int16)
+  soundfile.write(tmp_path / 'a.wav', stereo, media.RATE, subtype='PCM_16')
+  # 3.5 is rounded to the even number.
+  assert sounds.read(tmp_path / 'a.wav').tolist() == [2000, 100, 4]
+
+
+def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path):
+  loud = np.array([1.5, -1.5, 0.25], np.float32)
+  soundfile.write(tmp_path / 'a.wav', loud, media.RATE, subtype='FLOAT')
+  stored = sounds.read(tmp_path / 'a.wav').tolist()
+  assert stored == [2**15 - 1, -(2**15), 2**13]
+
+
+def test_silence_is_sound(tmp_path):
+  soundfile.write(tmp_path / 'a.wav', np.zeros(50), 16_000, subtype='PCM_16')
+  assert sounds.read(tmp_path / 'a.wav').tolist() == [0] * 50
+
+
+def with_lengths(path, riff, data):
+  """Writes other lengths into the header of a WAV file."""
+  content = bytearray(path.read_bytes())
+  content[4:8] = riff.to_bytes(4, 'little')
+  content[40:44] = data.to_bytes(4, 'little')
+  path.write_bytes(content)
+
+
+def test_a_header_without_a_length_is_no_truncation(path):
+  """As programs leave it that write to a pipe: FFmpeg, SoX and GStreamer."""
+  whole = sounds.read(path)
+  for riff, data in (
+    (0xFFFFFFFF, 0xFFFFFFFF),
+    (0x7FFFF024, 0x7FFFF000),
+    (0, 0),
+    (0, 32_000),
+    (0xFFFFFFFF, 32_000),
+  ):
+    with_lengths(path, riff, data)
+    np.testing.assert_array_equal(sounds.read(path), whole)
+
+
+def test_a_pad_byte_that_a_writer_left_out_is_not_missed(tmp_path):
+  """Of an odd number of bytes; the header counts the pad byte."""
+  path = tmp_path / 'a.wav'
+  soundfile.write(path, sine(440, 1, 8_001), 8_001, subtype='PCM_U8')
+  content = path.read_bytes()
+  assert len(content) % 2 == 0 and content[-1] == 0
+  path.write_bytes(content[:-1])
+  assert len(sounds.read(path, 8_001)) == 8_001
+
+
+def test_a_file_that_lost_its_end_is_truncated(path):
+  whole = path.read_bytes()
+  for lost in (1, 7, 20_000):
+    path.write_bytes(whole[:-lost])
+    found, detail = clips.reason(sounds.read, path)
+    assert found == 'corrupt'
+    assert f'{path} has {32_000 - lost} bytes of sound of 32000' in detail
+
+
+def test_damaged_files_are_skipped_with_their_reason(path):
+  whole = path.read_bytes()
+  for content, expected in (
+    (b'', 'corrupt'),
+    (whole[:30], 'corrupt'),
+    (whole[: len(whole) // 3], 'corrupt'),
+    (b'<html>Too many downloads</html>', 'corrupt'),
+    (clips.POINTER, 'lfs_pointer'),
+    (None, 'missing'),
+  ):
+    path.write_bytes(content or b'') if content is not None else path.unlink()
+    found, detail = clips.reason(sounds.read, path)
+    assert found == expected and str(path) in detail
+
+
+def test_sounds_without_a_sample_are_too_short(tmp_path):
+  path = tmp_path / 'a.wav'
+  soundfile.write(path, np.zeros(0), 16_000, subtype='PCM_16')
+  assert clips.reason(sounds.read, path)[0] == 'too_short'
+  # And those of which none is left at the wanted rate.
+  soundfile.write(path, np.zeros(1), 48_000, subtype='PCM_16')
+  assert clips.reason(sounds.read, path)[0] == 'too_short'
+
+
+def test_a_sample_that_is_no_number_is_corrupt(tmp_path):
+  for value in (np.nan, np.inf):
+    values = np.array([0.1, value, 0.2], np.float32)
+    soundfile.write(tmp_path / 'a.wav', values, 16_000, subtype='FLOAT')
+    found, detail = clips.reason(sounds.read, tmp_path / 'a.wav')
+    assert found == 'corrupt' and 'no number' in detail
+
+
+def flac_of(path, num_samples):
+  """Writes FLAC whose header claims another number of samples."""
+  soundfile.write(path, sine(440, 1, 16_000), 16_000, format='FLAC')
+  content = bytearray(path.read_bytes())
+  # STREAMINFO: the last 36 bits before its MD5 sum, 18 to 26 of the file.
+  content[21] = content[21] & 0xF0 | num_samples >> 32
+  content[22:26] = (num_samples & 0xFFFFFFFF).to_bytes(4, 'big')
+  path.write_bytes(content)
+
+
+def test_no_header_takes_more_memory_than_a_sound_has(tmp_path, path):
+  flac = tmp_path / 'a.flac'
+  flac_of(flac, 16_000)
+  assert len(sounds.read(flac)) == 16_000
+  for claimed in (0, 2**36 - 1):  # unknown, as a stream has it; and days
+    flac_of(flac, claimed)
+    assert clips.reason(sounds.read, flac)[0] == 'corrupt'
+  for rate in (1, 2**31 - 1):
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, 'little')
+    (tmp_path / 'b.wav').write_bytes(content)
+    assert clips.reason(sounds.read, tmp_path / 'b.wav')[0] == 'corrupt'
+
+
+def test_more_than_an_hour_is_no_clip(tmp_path):
+  """Of silence, of which FLAC takes next to nothing."""
+  path = tmp_path / 'a.flac'
+  soundfile.write(path, np.zeros(3600 * 1000 + 2**17, np.int16), 1000)
+  assert 'more than an hour' in clips.reason(sounds.read, path)[1]
+
+
+def test_what_is_the_machines_fault_is_no_fault_of_the_file(path, monkeypatch):
+  def forbidden(*_, **__):
+    raise PermissionError(errno.EACCES, 'not allowed')
+
+  monkeypatch.setattr(soundfile, 'SoundFile', forbidden)
+  with pytest.raises(PermissionError):
+    sounds.read(path)
