@@ -1,0 +1,142 @@
+"""Where many runs lie: each whole, all of them divided among the devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+# Along which axes of the runs an argument of a function changes.
+RUNS, SEEDS, VARIANTS, SAME = (
+  ('variants', 'seeds'), ('seeds',), ('variants',), (),
+)  # fmt: skip
+
+
+class Layout(NamedTuple):
+  """Variants × seeds on devices, filled up where that is uneven.
+
+  Arrays have leading axes [variants, seeds], or [seeds] for a single variant.
+  What fills up repeats the last ones, and is neither saved nor evaluated.
+  """
+
+  mesh: Mesh  # variants × seeds
+  num_variants: int
+  num_seeds: int
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The leading axes, not filled up."""
+    runs = (self.num_variants, self.num_seeds)
+    return runs if self.num_variants > 1 else runs[1:]
+
+  @property
+  def axes(self) -> tuple[str, ...]:
+    """The names of the leading axes."""
+    return RUNS[-len(self.shape) :]
+
+  @property
+  def places(self) -> tuple[list[int], ...]:
+    """For each leading axis which variant or seed stands at each place."""
+    return tuple(
+      _filled(number, self.mesh.shape[axis])
+      for number, axis in zip(self.shape, self.axes, strict=True)
+    )
+
+  def sharding(self, along: Sequence[str]) -> NamedSharding:
+    """Of an array that changes along some axes, its first ones."""
+    return NamedSharding(self.mesh, self._spec(along))
+
+  def over_runs(
+    self, function: Callable[..., Any], *along: Sequence[str]
+  ) -> Callable[..., Any]:
+    """A function of one run, for all of them.
+
+    Args:
+      function: of one run.
+      *along: for each argument the axes along which it changes.
+
+    Returns:
+      A function whose outputs change along all axes.
+    """
+    for axis, places in reversed([*zip(self.axes, self.places, strict=True)]):
+      function = jax.vmap(
+        function,
+        in_axes=[0 if axis in each else None for each in along],
+        axis_size=len(places) // self.mesh.shape[axis],
+      )
+    return self.on_devices(function, *along)
+
+  def on_devices(
+    self, function: Callable[..., Any], *along: Sequence[str]
+  ) -> Callable[..., Any]:
+    """A function of the runs of one device, for those of all."""
+    if self.mesh.size == 1:
+      return function
+    return jax.shard_map(
+      function,
+      mesh=self.mesh,
+      in_specs=tuple(map(self._spec, along)),
+      out_specs=self._spec(RUNS),
+      check_vma=False,  # methods make constants, which are on all devices
+    )
+
+  def wanted(self, leaf: Any) -> Any:
+    """An array without what fills up."""
+    return leaf[np.ix_(*map(range, self.shape))]
+
+  def filled(self, leaf: Any) -> Any:
+    """An array, filled up."""
+    return leaf[np.ix_(*self.places)]
+
+  def flat(self, leaf: Any) -> Any:
+    """An array [runs, ...], variants first, without what fills up."""
+    return self.wanted(leaf).reshape(-1, *leaf.shape[len(self.shape) :])
+
+  def _spec(self, along: Sequence[str]) -> PartitionSpec:
+    return PartitionSpec(*(axis for axis in along if axis in self.axes))
+
+
+def make(num_variants: int, num_seeds: int) -> Layout:
+  """The layout of so many runs on all devices."""
+  rows, columns = _smallest(num_variants, num_seeds, jax.device_count())
+  devices = np.array(jax.devices()[: rows * columns]).reshape(rows, columns)
+  return Layout(Mesh(devices, RUNS), num_variants, num_seeds)
+
+
+def _smallest(
+  num_variants: int, num_seeds: int, num_devices: int
+) -> tuple[int, int]:
+  """Rows and columns of devices that have the fewest runs each.
+
+  Of equal ones the smallest, and of these the one that shares batches.
+
+  Examples:
+    >>> _smallest(4, 4, 8), _smallest(3, 4, 8), _smallest(2, 1, 8)
+    ((4, 2), (3, 2), (2, 1))
+  """
+
+  def cost(shape: tuple[int, int]) -> tuple[int, int, int]:
+    rows, columns = shape
+    runs_each = -(-num_variants // rows) * -(-num_seeds // columns)
+    return runs_each, rows * columns, columns
+
+  shapes = [
+    (rows, columns)
+    for rows in range(1, num_devices + 1)
+    for columns in range(1, num_devices // rows + 1)
+  ]
+  return min(shapes, key=cost)
+
+
+def _filled(number: int, divisor: int) -> list[int]:
+  """0 to number − 1, the last one repeated until it can be divided.
+
+  Examples:
+    >>> _filled(3, 2)
+    [0, 1, 2, 2]
+  """
+  length = -(-number // divisor) * divisor
+  return [min(i, number - 1) for i in range(length)]
