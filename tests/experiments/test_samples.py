@@ -24,12 +24,14 @@ DATA_SETS = sample_tree.names()
 # One program for three data sets: pictures and sound by one setting.
 ALIKE = ('ave', 'kinetics_sounds', 'vggsound')
 # Settings and data that a configuration has besides its default ones.
-OTHERS = {
-  'av_mnist': ['agm', 'rebuilt'],
-  'cmu_mosei': ['multibench', 'multibench,mosi'],
-  'crema_d': ['ogm,actor_disjoint'],
-  'ur_funny': ['multibench'],
-}
+OTHERS = [
+  ('av_mnist', 'agm'),
+  ('av_mnist', 'rebuilt'),
+  ('cmu_mosei', 'multibench'),
+  ('cmu_mosei', 'multibench,mosi'),
+  ('crema_d', 'ogm,actor_disjoint'),
+  ('ur_funny', 'multibench'),
+]
 
 
 def config_of(name, arg='smoke'):
@@ -53,11 +55,8 @@ def folder_of(tmp_path_factory):
 
 
 def test_every_data_set_has_a_sample_and_a_configuration():
-  # The others need no download.
-  assert set(sources.data_sets()) - set(DATA_SETS) == {
-    'handwritten',
-    'synthetic',
-  }
+  need_no_download = {*sources.data_sets()} - {*DATA_SETS}
+  assert need_no_download == {'handwritten', 'synthetic'}
   for name in sources.data_sets():
     document = importlib.import_module(f'experiments.configs.{name}').__doc__
     for word in ('Reference:', 'Command:', 'Expected:'):
@@ -66,10 +65,9 @@ def test_every_data_set_has_a_sample_and_a_configuration():
 
 def chance(config):
   """Share of right answers by the most frequent of the sample's classes."""
-  source = sources.open_source(
-    config.data.name, config=config.data.config, split='test'
-  )
-  if config.data.name == 'cmu_mosei':
+  name, version = config.data.name, config.data.config
+  source = sources.open_source(name, config=version, split='test')
+  if name == 'cmu_mosei':
     labels = [int(element['score'] >= 0) for element in source]
   else:
     labels = [int(element['label']) for element in source]
@@ -104,12 +102,10 @@ def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
     f'--manual_dir={folder_of("crema_d")}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
-  running.kill_when(
-    'train',
-    [*arguments, f'--workdir={killed}'],
-    (killed / 'checkpoints' / '10').exists,
-  )
-  resumed = running.run('train', *arguments, f'--workdir={killed}')
+  command = [*arguments, f'--workdir={killed}']
+  saved = killed / 'checkpoints' / '10'
+  running.kill_when('train', command, saved.exists)
+  resumed = running.run('train', *command)
   assert resumed.returncode == 0, resumed.stderr
   assert 'shapley/' in resumed.stdout
   running.run('train', *arguments, f'--workdir={whole}')
@@ -129,20 +125,20 @@ def test_sequences_are_learned_and_after_a_stop_it_goes_on(
     inputs = opened(*arguments)
     return inputs._replace(train=running.Interrupted(inputs.train, 15))
 
+  stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
   with monkeypatch.context() as patch:
     patch.setattr(data, 'open_data', open_data)
     with pytest.raises(KeyboardInterrupt):
-      train.train(config, tmp_path / 'stopped', folder)
-  assert (tmp_path / 'stopped' / 'checkpoints' / '10').exists()
-  for workdir in (tmp_path / 'stopped', tmp_path / 'whole'):
+      train.train(config, stopped, folder)
+  assert (stopped / 'checkpoints' / '10').exists()
+  for workdir in (stopped, whole):
     train.train(config, workdir, folder)
-  running.assert_same_run(tmp_path / 'stopped', tmp_path / 'whole', config)
-  assert_learned(config, tmp_path / 'stopped')
+  running.assert_same_run(stopped, whole, config)
+  assert_learned(config, stopped)
 
 
 @pytest.mark.parametrize(
-  ('name', 'arg'),
-  [(name, arg) for name in DATA_SETS for arg in ('', *OTHERS.get(name, []))],
+  ('name', 'arg'), [*((name, '') for name in DATA_SETS), *OTHERS]
 )
 def test_every_setting_takes_a_step_on_its_sample(name, arg, folder_of):
   """Of the published size; nothing is compiled."""
@@ -179,10 +175,8 @@ def test_recipes_are_compared_as_on_handwritten(
 ):
   config = config_of(name, arg)
   config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
-  config.evaluation.metrics = (
-    primary,
-    *(m for m in config.evaluation.metrics if m != primary),
-  )
+  others = [m for m in config.evaluation.metrics if m != primary]
+  config.evaluation.metrics = (primary, *others)
   config.compare = ('joint', 'mimo_1')
   compare.compare(config, tmp_path / 'compare', folder_of(name))
   results = results_lib.read(tmp_path / 'compare')

@@ -19,21 +19,17 @@ from tests import reference
 
 REFERENCE = reference.read('agm_cml_pmr')
 LABELS = np.array(REFERENCE['labels'])
-FEATURES = {
-  name: np.array(value) for name, value in REFERENCE['features'].items()
-}
+FEATURES = {k: np.array(value) for k, value in REFERENCE['features'].items()}
+MONO_LOGITS = [
+  np.array(REFERENCE['mono_outputs'][name]) for name in ('audio', 'visual')
+]
 KERNEL = np.array(REFERENCE['W']).T
 BIAS = np.array(REFERENCE['b'])
 GENERATOR = np.random.default_rng(0)
 # A third modality, between the others in alphabetical order.
-THREE = {
-  'audio': FEATURES['audio'],
-  'text': GENERATOR.standard_normal((6, 3)),
-  'visual': FEATURES['visual'],
-}
-THREE_KERNEL = np.concatenate(
-  [KERNEL[:5], GENERATOR.standard_normal((3, 4)), KERNEL[5:]]
-)
+TEXT, TEXT_KERNEL = (GENERATOR.standard_normal(n) for n in ((6, 3), (3, 4)))
+THREE = {'audio': FEATURES['audio'], 'text': TEXT, 'visual': FEATURES['visual']}
+THREE_KERNEL = np.concatenate([KERNEL[:5], TEXT_KERNEL, KERNEL[5:]])
 
 
 # Each program runs once: better compiled in little time than fast.
@@ -59,19 +55,15 @@ class Normalised(flax.linen.Module):
 
   @flax.linen.compact
   def __call__(self, inputs, *, train=False):
-    hidden = flax.linen.Dense(5)(inputs)
-    return flax.linen.BatchNorm(use_running_average=not train, momentum=0.5)(
-      hidden
-    )
+    normalise = flax.linen.BatchNorm(not train, momentum=0.5)
+    return normalise(flax.linen.Dense(5)(inputs))
 
 
 def make_task(features=FEATURES, encoder=Scaled, **model):
   """A linear layer on features that are the inputs, unless it is changed."""
+  encoders = {name: encoder() for name in features}
   return base.Task(
-    model=nn.LateFusion(
-      **{'encoders': {name: encoder() for name in features}, 'num_classes': 4}
-      | model
-    ),
+    model=nn.LateFusion(**{'encoders': encoders, 'num_classes': 4} | model),
     losses_of=nn.cross_entropy_losses,
     target='label',
     weighting=weightings.sum(),
@@ -101,47 +93,35 @@ def begin(method, features=FEATURES, kernel=KERNEL):
   return method.init(state, batch), batch
 
 
-def losses_of(method, state, batch, phase=None):
-  """The losses, and what was seen."""
-  return compiled(
-    lambda state: method.losses(state, batch, jax.random.key(2), phase)
-  )(state)
+def learn(method, state, batch, phase=None):
+  """The losses, what was seen, and the gradient of each of the losses."""
 
+  def losses(params):
+    found, seen = method.losses(
+      state._replace(params=params), batch, jax.random.key(2), phase
+    )
+    return found, (found, seen)
 
-def gradient_of(name, method, state, batch, phase=None):
-  """All losses, what was seen, and the gradient of one of the losses."""
-
-  @compiled
-  def gradient(params):
-    def loss(params):
-      losses, seen = method.losses(
-        state._replace(params=params), batch, jax.random.key(2), phase
-      )
-      return losses[name], (losses, seen)
-
-    gradient, (losses, seen) = jax.grad(loss, has_aux=True)(params)
-    return losses, seen, gradient
-
-  return gradient(state.params)
+  gradients = compiled(jax.jacrev(losses, has_aux=True))
+  gradient_of, (found, seen) = gradients(state.params)
+  return found, seen, gradient_of
 
 
 def update_of(method, state, batch):
   """The method's gradient of a step, and the state of its transformation."""
 
-  @compiled
-  def update(params):
-    losses, pullback, seen = jax.vjp(
-      lambda params: method.losses(
-        state._replace(params=params), batch, jax.random.key(2), None
-      ),
-      params,
-      has_aux=True,
-    )
-    return method.gradients.update(
-      pullback, state.opt_state, params, losses=losses, **seen.observed
+  def losses(params):
+    return method.losses(
+      state._replace(params=params), batch, jax.random.key(2), None
     )
 
-  return update(state.params)
+  def update(params):
+    found, pullback, seen = jax.vjp(losses, params, has_aux=True)
+    return method.gradients.update(
+      pullback, state.opt_state, params, losses=found, **seen.observed
+    )
+
+  return compiled(update)(state.params)
 
 
 def softmax(logits):
@@ -160,7 +140,10 @@ def cross_entropy(logits):
 
 def logits_of(features=FEATURES, kernel=KERNEL, removed=()):
   """Of the linear layer, with zeros for what is removed."""
-  kept = [
-    value * (name not in removed) for name, value in sorted(features.items())
-  ]
+  kept = [features[k] * (k not in removed) for k in sorted(features)]
   return np.concatenate(kept, axis=1) @ kernel + BIAS
+
+
+def residual_of(logits):
+  """The gradient of the cross entropy by the logits."""
+  return (softmax(logits) - np.eye(logits.shape[1])[LABELS]) / len(LABELS)

@@ -15,14 +15,11 @@ from tests.experiments.methods import recorded
 def removal(method, *linear, steps=60):
   """The losses of many steps from the same parameters, each [steps]."""
   state, batch = recorded.begin(method, *linear)
-  losses = recorded.compiled(
-    jax.vmap(
-      lambda step: method.losses(
-        state._replace(step=step), batch, state.key, None
-      )[0]
-    )
-  )
-  return losses(jnp.arange(steps))
+
+  def losses(step):
+    return method.losses(state._replace(step=step), batch, state.key, None)[0]
+
+  return recorded.compiled(jax.vmap(losses))(jnp.arange(steps))
 
 
 @pytest.mark.parametrize(
@@ -30,23 +27,16 @@ def removal(method, *linear, steps=60):
 )
 def test_it_is_the_recorded_loss_where_visual_is_removed(hinge):
   of_reference = recorded.REFERENCE['cml']
-  method = cml.make(
-    recorded.make_task(), strength=of_reference['lam'], hinge=hinge
-  )
+  task = recorded.make_task()
+  method = cml.make(task, strength=of_reference['lam'], hinge=hinge)
   losses = removal(method)
   _, opt_state = recorded.update_of(method, *recorded.begin(method))
-  weights = dict(
-    zip(method.objectives, optax.tree.get(opt_state, 'weights'), strict=True)
-  )
+  values = optax.tree.get(opt_state, 'weights')
+  weights = dict(zip(method.objectives, values, strict=True))
   assert weights['audio'] == weights['visual'] == 1  # heads that are read only
-  total = sum(
-    weights[name] * losses[name] for name in ('fused', 'partial', 'rise')
-  )
-  expected = {
-    'batch': of_reference['loss_as_coded'],
-    'sample': of_reference['loss_per_sample_hinge'],
-  }[hinge]
-  found = np.isclose(total, expected, rtol=1e-5)
+  total = sum(weights[k] * losses[k] for k in ('fused', 'partial', 'rise'))
+  name = {'batch': 'loss_as_coded', 'sample': 'loss_per_sample_hinge'}[hinge]
+  found = np.isclose(total, of_reference[name], rtol=1e-5)
   assert 0.2 < found.mean() < 0.8
   # In the other steps audio was removed.
   partial = recorded.cross_entropy(recorded.logits_of(removed=('audio',)))
@@ -56,10 +46,8 @@ def test_it_is_the_recorded_loss_where_visual_is_removed(hinge):
 @pytest.mark.parametrize('hinge', ['sample', 'batch'])
 def test_three_modalities_are_removed_in_every_order(hinge):
   linear = recorded.THREE, recorded.THREE_KERNEL
-  method = cml.make(
-    recorded.make_task(recorded.THREE), strength=0.5, hinge=hinge
-  )
-  losses = removal(method, *linear)
+  task = recorded.make_task(recorded.THREE)
+  losses = removal(cml.make(task, strength=0.5, hinge=hinge), *linear)
   found = np.stack([losses['partial'], losses['rise']], axis=1)
   expected = []
   for order in itertools.permutations(recorded.THREE, 2):
@@ -69,13 +57,10 @@ def test_three_modalities_are_removed_in_every_order(hinge):
       logits = recorded.logits_of(*linear, removed)
       partial += recorded.cross_entropy(logits) / 3
       after = recorded.softmax(logits).max(1)
-      rise += (
-        np.maximum(after - before, 0).sum()
-        if hinge == 'sample'
-        else np.maximum((after - before).sum(), 0)
-      )
-      before = after
-    expected.append((partial, 0.5 * rise))
+      gained, before = after - before, after
+      gained = gained if hinge == 'sample' else gained.sum()
+      rise += 0.5 * np.maximum(gained, 0).sum()
+    expected.append((partial, rise))
   is_order = np.isclose(found[:, None], expected, rtol=1e-4, atol=1e-6).all(-1)
   assert np.all(is_order.sum(1) == 1)
   assert np.all(is_order.sum(0) > 0)

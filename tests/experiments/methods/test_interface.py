@@ -6,7 +6,6 @@ import sys
 import types
 
 import numpy as np
-import pytest
 
 from experiments import compare
 from experiments import methods
@@ -16,6 +15,7 @@ from experiments.core import runs
 from experiments.core import training
 from experiments.core import variants
 from experiments.methods import recipes
+from tests import checks
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -28,7 +28,7 @@ def smoke(**changes):
 
 
 def test_runners_contain_no_name_of_a_method():
-  names = set(recipes.recipes()) - {'sum'}  # sum is also a function
+  names = {*recipes.recipes()} - {'sum'}  # sum is also a function
   folder = ROOT / 'experiments'
   runners = {folder / f'{name}.py' for name in ('train', 'compare', 'sweep')}
   # What is compared and studied by default is named in two files.
@@ -61,9 +61,8 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   readme = (ROOT / 'experiments/methods/README.md').read_text()
   section = readme[readme.index('## A method of your own') :]
   file, line = re.findall(r'```python\n(.*?)```', section, re.DOTALL)[:2]
-  name = re.fullmatch(
-    r'from experiments\.methods import (\w+) as \1\n', line
-  ).group(1)
+  import_line = r'from experiments\.methods import (\w+) as \1\n'
+  name = re.fullmatch(import_line, line).group(1)
   module = types.ModuleType(f'experiments.methods.{name}')
   exec(compile(file, name, 'exec'), module.__dict__)
   monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -81,11 +80,9 @@ def test_an_unknown_option_names_the_known_ones():
   config = smoke()
   with config.unlocked():
     config.method = {'name': 'ogm', 'alhpa': 0.3}
-  with pytest.raises(ValueError, match=r"\['alhpa'\].*'alpha'"):
-    training.make(config, 15)
+  checks.assert_refused(r"\['alhpa'\].*'alpha'", training.make, config, 15)
   config.method = {'name': 'omg'}
-  with pytest.raises(ValueError, match="no 'omg'"):
-    training.make(config, 15)
+  checks.assert_refused("no 'omg'", training.make, config, 15)
 
 
 def test_schedules_count_steps_whatever_the_number_of_updates(monkeypatch):

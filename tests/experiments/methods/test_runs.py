@@ -1,16 +1,23 @@
-"""Whole runs of methods with phases and rehearsals against NumPy."""
+"""Whole runs of methods with phases and rehearsals, and the same by hand."""
+
+import functools
 
 import chex
+import jax
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 from experiments.methods import g_blending
+from tests import checks
 from tests.experiments.methods import hand
+from tests.experiments.methods import recorded
 
 ADAMW = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
 TRACE = {'name': 'trace', 'decay': 0.9}
 NAMES = hand.NAMES
+OUTPUTS = ('fused', *NAMES)
 
 
 # MLA.
@@ -26,54 +33,54 @@ def test_mla_is_the_alternation_by_hand():
   after, found = run.after, run.metrics['losses']
   for seed in range(len(hand.SEEDS)):
     params = hand.flat(run.start.params, seed)
-    optimizers = {part: hand.TracedAdamW() for part in (*NAMES, 'fusion')}
+    rule = optax.chain(optax.trace(0.9), optax.adamw(0.01, weight_decay=0.1))
+    optimizers = {part: hand.Learner(rule) for part in (*NAMES, 'fusion')}
     head = Head(params['fusion/head/kernel'].shape[0])
     for step in range(batches['label'].shape[1]):
       batch = hand.batch_of(batches, seed, step)
-      logits = {}
+      expected, logits = {}, {}
       for name in NAMES:
         if (seed, step, name) == bad:
           continue
-        features = hand.encode(params, name, batch)
-        logits[name] = hand.through(params, 'fusion/head', features)
-        read_out = hand.through(params, f'heads_{name}', features)
-        for objective, value in (
-          (f'shared_{name}', logits[name]),
-          (name, read_out),
+        gradient, seen = phase(name, params, batch)
+        features, logits[name], losses = seen
+        expected |= losses
+        gradient['fusion/head/kernel'] = head.projected(
+          gradient['fusion/head/kernel'], np.mean(features, axis=0)
+        )
+        for part, prefixes in (
+          (name, (f'encoders_{name}/', f'heads_{name}/')),
+          ('fusion', ('fusion/',)),
         ):
-          np.testing.assert_allclose(
-            found[objective][seed, step],
-            hand.cross_entropy(value, batch['label']),
-            rtol=2e-3,
-          )
-        shared, by_features = hand.dense_gradient(
-          params,
-          'fusion/head',
-          features,
-          hand.by_logits(logits[name], batch['label']),
-        )
-        own, _ = hand.dense_gradient(
-          params,
-          f'heads_{name}',
-          features,
-          hand.by_logits(read_out, batch['label']),
-        )
-        own |= hand.encoder_gradient(features, name, batch, by_features)
-        shared['fusion/head/kernel'] = head.projected(
-          shared['fusion/head/kernel'], np.mean(features, axis=0)
-        )
-        optimizers[name].step(params, own)
-        optimizers['fusion'].step(params, shared)
+          own = {
+            p: leaf for p, leaf in gradient.items() if p.startswith(prefixes)
+          }
+          optimizers[part].step(params, own)
       if len(logits) == len(NAMES):
-        np.testing.assert_allclose(
-          found['fused'][seed, step],
-          hand.cross_entropy(gated(logits), batch['label']),
-          rtol=2e-3,
-        )
+        expected['fused'] = hand.cross_entropy(gated(logits), batch['label'])
+      for name, loss in expected.items():
+        checks.assert_close(found[name][seed, step], loss, rtol=2e-3, name=name)
     hand.assert_params(after.params, seed, params)
   chex.assert_tree_all_finite((after.params, after.opt_state, after.memory))
   skipped = optax.tree.get(after.opt_state, 'total_notfinite')
   assert skipped.tolist() == [0, 1]
+
+
+@functools.partial(recorded.compiled, static_argnums=0)
+def phase(name, params, batch):
+  """The gradient of a phase; features, shared logits and losses beside."""
+
+  def total(params):
+    features = hand.encode(params, name, batch)
+    shared = hand.through(params, 'fusion/head', features)
+    own = hand.through(params, f'heads_{name}', lax.stop_gradient(features))
+    losses = {
+      f'shared_{name}': hand.cross_entropy(shared, batch['label']),
+      name: hand.cross_entropy(own, batch['label']),
+    }
+    return sum(losses.values()), (features, shared, losses)
+
+  return jax.grad(total, has_aux=True)(params)
 
 
 class Head:
@@ -98,7 +105,7 @@ def gated(logits):
   """MLA's weights: exp(max_j e_j - e_m), divided by their sum."""
   entropies = {}
   for name, value in logits.items():
-    p = hand.probabilities(value)
+    p = jax.nn.softmax(value)
     entropies[name] = -np.sum(p * np.log(p), axis=1, keepdims=True)
   largest = np.max(list(entropies.values()), axis=0)
   weights = {name: np.exp(largest - e) for name, e in entropies.items()}
@@ -122,22 +129,18 @@ def test_teachers_are_models_trained_apart():
     path = 'encoders_fou/Dense_0/kernel'
     assert not np.allclose(teachers[path], student[path])
     for name in NAMES:
-      rule = hand.Momentum()
+      rule = hand.Learner()
       for step in range(4):
         batch = hand.batch_of(hand.BATCHES, seed, step)
-        rule.step(teachers, hand.gradient_alone(teachers, name, batch))
+        rule.step(teachers, hand.gradient_of(name, teachers, batch))
     hand.assert_params(rehearsed.memory['params'], seed, teachers)
     batch = hand.batch_of(hand.BATCHES, seed, 0)
-    distance = sum(
-      np.mean(
-        (hand.encode(student, name, batch) - hand.encode(teachers, name, batch))
-        ** 2
-      )
-      for name in NAMES
-    )
-    np.testing.assert_allclose(
-      metrics['losses']['distillation'][seed, 0], 3 * distance, rtol=1e-3
-    )
+    distance = 0
+    for name in NAMES:
+      mine, theirs = (hand.encode(p, name, batch) for p in (student, teachers))
+      distance += np.mean((mine - theirs) ** 2)
+    found = metrics['losses']['distillation'][seed, 0]
+    np.testing.assert_allclose(found, 3 * distance, rtol=1e-3)
   chex.assert_tree_all_finite(metrics['losses'])
 
 
@@ -146,15 +149,11 @@ def test_teachers_are_models_trained_apart():
 
 def test_g_blending_by_hand():
   start, rehearsed, scratch, after, metrics = hand.train(
-    'g_blending',
-    super_epochs=1.3,
-    total='objectives',
+    'g_blending', super_epochs=1.3, total='objectives'
   )
-  objectives = ('fused', *NAMES)
   chex.assert_trees_all_equal(rehearsed.params, start.params)
-  np.testing.assert_array_equal(
-    optax.tree.get(start.opt_state, 'blend'), np.ones((len(hand.SEEDS), 4))
-  )
+  equal = optax.tree.get(start.opt_state, 'blend')
+  np.testing.assert_array_equal(equal, np.ones((len(hand.SEEDS), 4)))
   weights = np.asarray(optax.tree.get(rehearsed.opt_state, 'blend'))
   np.testing.assert_allclose(np.sum(weights, axis=1), 4, rtol=1e-5)
 
@@ -162,64 +161,43 @@ def test_g_blending_by_hand():
     batches = [hand.batch_of(hand.BATCHES, seed, step) for step in range(5)]
     # An epoch of training rows, and the validation rows that are real.
     splits = (
-      {
-        key: np.concatenate([batch[key] for batch in batches[:3]])
-        for key in batches[0]
-      },
+      jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches[:3]),
       {key: leaf[seed, 0, : hand.REAL_ROWS] for key, leaf in hand.HELD.items()},
     )
-    apart, fused = hand.flat(start.params, seed), hand.flat(start.params, seed)
-    losses = [losses_of(apart, fused, rows) for rows in splits]
-    rules = {name: hand.Momentum() for name in objectives}
-    for batch in batches[:4]:
-      rules['fused'].step(fused, hand.gradient_fused(fused, batch))
-      for name in NAMES:
-        rules[name].step(apart, hand.gradient_alone(apart, name, batch))
-    losses += [losses_of(apart, fused, rows) for rows in splits]
+    # A copy for each objective.
+    start_of_all = hand.flat(start.params, seed)
+    models = {name: dict(start_of_all) for name in OUTPUTS}
+    losses = [losses_of(models, rows) for rows in splits]
+    for name, model in models.items():
+      rule = hand.Learner()
+      for batch in batches[:4]:
+        rule.step(model, hand.gradient_of(name, model, batch))
+    losses += [losses_of(models, rows) for rows in splits]
     measured = scratch.sums[seed] / scratch.rows[seed][:, None]
     np.testing.assert_allclose(measured, losses, rtol=1e-3)
-    np.testing.assert_allclose(
-      weights[seed], 4 * g_blending.blend(*measured), rtol=1e-4
-    )
+    blend = 4 * g_blending.blend(*measured)
+    np.testing.assert_allclose(weights[seed], blend, rtol=1e-4)
 
     # Then the model learns from the blended losses.
-    params, rule = hand.flat(start.params, seed), hand.Momentum()
+    params, rule = start_of_all, hand.Learner()
     for step, batch in enumerate(batches):
-      for place, name in enumerate(objectives):
-        np.testing.assert_allclose(
-          metrics['weights'][name][seed, step], weights[seed, place]
-        )
-      gradients = [hand.gradient_fused(params, batch)] + [
-        hand.gradient_alone(params, name, batch) for name in NAMES
-      ]
-      rule.step(
-        params,
-        {
-          path: sum(
-            weight * gradient.get(path, 0)
-            for weight, gradient in zip(weights[seed], gradients, strict=True)
-          )
-          for path in params
-        },
+      shown = [metrics['weights'][name][seed, step] for name in OUTPUTS]
+      np.testing.assert_allclose(shown, weights[seed])
+      gradients = [hand.gradient_of(name, params, batch) for name in OUTPUTS]
+      blended = jax.tree.map(
+        lambda *leaves, w=weights[seed]: np.tensordot(w, leaves, axes=1),
+        *gradients,
       )
+      rule.step(params, blended)
     hand.assert_params(after.params, seed, params)
   # Both rules for ΔG matter here: not all weights are alike, nor one alone.
   assert np.all(np.sum(weights > 0, axis=1) >= 1)
   assert not np.allclose(weights[0], weights[1])
 
 
-def losses_of(apart, fused, rows):
-  features = {name: hand.encode(fused, name, rows) for name in NAMES}
-  return [
-    hand.cross_entropy(hand.fuse(fused, features), rows['label']),
-    *(
-      hand.cross_entropy(
-        hand.through(apart, f'heads_{name}', hand.encode(apart, name, rows)),
-        rows['label'],
-      )
-      for name in NAMES
-    ),
-  ]
+def losses_of(models, rows):
+  """Of each output, of the model that learnt from it."""
+  return [hand.loss_of(name, models[name], rows) for name in OUTPUTS]
 
 
 # Methods of the fused loss.
@@ -231,15 +209,12 @@ def test_two_seeds_on_three_modalities(name):
   chex.assert_trees_all_equal_shapes_and_dtypes(start, rehearsed, after)
   chex.assert_tree_all_finite((after.params, metrics))
   for seed in range(len(hand.SEEDS)):
+    # The curve of an output is its cross entropy.
     params = hand.flat(start.params, seed)
     batch = hand.batch_of(hand.BATCHES, seed, 0)
-    # The curve of an output is its cross entropy.
-    for output, loss in zip(
-      ('fused', *NAMES), losses_of(params, params, batch), strict=True
-    ):
-      np.testing.assert_allclose(
-        metrics['losses'][output][seed, 0], loss, rtol=1e-4
-      )
+    found = [metrics['losses'][output][seed, 0] for output in OUTPUTS]
+    expected = losses_of(dict.fromkeys(OUTPUTS, params), batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
   assert (scratch is not None) == (name == 'pmr')
   if name == 'agm':
     assert after.memory.steps.tolist() == [5, 5]

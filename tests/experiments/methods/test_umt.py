@@ -22,7 +22,7 @@ def made():
 @pytest.mark.quick
 def test_features_are_drawn_to_those_of_teachers_in_evaluation_mode(made):
   _, method, state, batch = made
-  losses, seen = recorded.losses_of(method, state, batch)
+  losses, seen, _ = recorded.learn(method, state, batch)
   expected = 0.0
   for name in recorded.FEATURES:
     teacher, student = (
@@ -31,9 +31,8 @@ def test_features_are_drawn_to_those_of_teachers_in_evaluation_mode(made):
     )
     # Running statistics, which are those of the start; and the batch's.
     teacher = teacher / np.sqrt(1 + 1e-5)
-    student = (student - np.mean(student, axis=0, keepdims=True)) / np.sqrt(
-      np.var(student, axis=0, keepdims=True) + 1e-5
-    )
+    centred = student - np.mean(student, axis=0, keepdims=True)
+    student = centred / np.sqrt(np.var(student, axis=0, keepdims=True) + 1e-5)
     expected += 3.0 * np.mean((student - teacher) ** 2)
   np.testing.assert_allclose(losses['distillation'], expected, rtol=1e-4)
   chex.assert_trees_all_equal(seen.memory, state.memory)
