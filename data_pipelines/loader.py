@@ -207,7 +207,8 @@ class _Shuffle(grain.transforms.MapWithIndex):
     if known != epoch:
       # RandomState, whose numbers NumPy promises never to change: a run can be
       # restored under another version.
-      random = np.random.RandomState([self._seed, epoch])
+      # After 2^32 epochs orders return.
+      random = np.random.RandomState([self._seed, epoch % 2**32])
       order = random.permutation(self._length)
       self._orders[epoch % 2] = epoch, order
     return order

@@ -1,6 +1,7 @@
 """Prepares a data set with TFDS and reads its records."""
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -66,7 +67,7 @@ def prepare(
     A builder that has read the prepared data set's description.
 
   Raises:
-    OSError: if the files cannot be written.
+    OSError: if the files cannot be written; what did not fit is one line.
     ValueError: if they were prepared from another folder of the user's.
   """
   # TFDS reads the variable when it is imported; this honours a later change.
@@ -99,11 +100,27 @@ def prepare(
           download_mode=mode, manual_dir=manual_dir
         )
       )
-  except OSError:
+  except (OSError, RuntimeError) as error:
+    if _is_full(error):
+      raise OSError(
+        errno.ENOSPC,
+        f'no space is left for {builder.name}; {error}. Make room, or name'
+        ' another place for prepared data in TFDS_DATA_DIR. Then the same'
+        ' command prepares it anew',
+        str(builder.data_path),
+      ) from None
     # TFDS does not replace the folder of another process that was faster.
-    if not _is_complete(build()):
+    if isinstance(error, RuntimeError) or not _is_complete(build()):
       raise
   return build()
+
+
+def _is_full(error: Exception) -> bool:
+  """Tells whether a file did not fit; writers of records say so in words."""
+  return any(
+    os.strerror(number) in str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+  )
 
 
 def _check_origin(

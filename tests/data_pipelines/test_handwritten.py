@@ -220,6 +220,29 @@ sources.open_source(
   assert len(handwritten(tmp_path, 'two', 'validation')) == 200
 
 
+def test_a_full_disk_is_one_line_and_a_rerun_goes_on(tmp_path):
+  """Files may not be longer than 10,000 bytes, as if no more fitted."""
+  program = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+from data_pipelines import sources
+try:
+  sources.open_source(
+    'handwritten', config='two', split='train', data_dir={str(tmp_path)!r}
+  )
+except OSError as error:
+  print(error)
+"""
+  output = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+  )
+  (line,) = output.stdout.splitlines()
+  for part in (str(tmp_path), 'no space', 'handwritten', 'TFDS_DATA_DIR'):
+    assert part in line
+  assert len(handwritten(tmp_path, 'two')) == 1000
+
+
 @pytest.mark.parametrize('lost', ['dataset_info.json', '*train*'])
 def test_a_prepared_folder_with_a_lost_file_is_made_again(tmp_path, lost):
   handwritten(tmp_path, 'two')

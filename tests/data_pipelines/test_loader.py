@@ -167,6 +167,13 @@ def test_a_batch_is_found_by_its_number():
 
 
 @pytest.mark.quick
+def test_no_number_of_epochs_ends_a_run():
+  batches = start(length=2, batch_size=4)
+  batches.seek(2**33)
+  assert sorted(next(batches)['row'].tolist()) == [0, 0, 1, 1]
+
+
+@pytest.mark.quick
 def test_a_state_of_another_loader_is_refused():
   state = start().get_state()
   for changed in (
