@@ -115,7 +115,7 @@ def element(
   for name in MODALITIES:
     try:
       stored[name] = np.asarray(sequences[name], np.float32)
-    except (TypeError, ValueError) as error:
+    except (MemoryError, OverflowError, TypeError, ValueError) as error:
       raise audit.SkipError('corrupt', f'{where}, {name}: {error}') from error
   if not stored['text'].any():
     raise audit.SkipError('empty_text', f'{where}: all of the text is zero')
@@ -180,7 +180,7 @@ def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
   chosen = next((name for name in label_names if name in content), None)
   if chosen is None:
     raise ValueError(
-      f'{where} has the keys {", ".join(content)}, of which none is'
+      f'{where} has the keys {", ".join(map(str, content))}, of which none is'
       f' {" or ".join(label_names)}.'
     )
   try:

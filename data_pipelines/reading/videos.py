@@ -1,6 +1,7 @@
 """Reads sound and frames of videos, by their time stamps."""
 
 import contextlib
+import errno
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ _FORMATS = (
   'mov,mp4,m4a,3gp,3g2,mj2,flv,live_flv,matroska,webm,avi,mpeg,mpegts,'
   'mpegvideo,asf,ogg,nut,mxf,h264,hevc,m4v,mp3,aac,wav,flac'
 )
+# A first frame that is late by less is the beginning: coders delay it a little.
+_LATE_SECONDS = 0.1
 # Frames of varying rate are counted in this many a second.
 _TICKS = 1000
 _MOST_PIXELS = 2**26
@@ -167,8 +170,9 @@ def _chosen(
   """Numbers of the frames to keep, by number or by time."""
   count = len(contents.times)
   if rate > 0:
-    drift = np.abs(contents.times - np.arange(count) / rate).max()
-    if drift <= 0.5 / rate:
+    since_first = contents.times - contents.times[0]
+    drift = np.abs(since_first - np.arange(count) / rate).max()
+    if drift <= 0.5 / rate and contents.times[0] <= _LATE_SECONDS:
       return list(choose(count, rate))
   ticks = choose(max(round(contents.end * _TICKS), 1), float(_TICKS))
   # A stamp may be off by its rounding.
@@ -182,16 +186,21 @@ def _chosen(
 def _opened(path: pathlib.Path) -> Iterator[Any]:
   """A container of FFmpeg's that is one file; titles may be of any encoding."""
   media.check(path)
-  with (
-    media.decoding(path),
-    av.open(
-      # Or a name that begins like an address would be one.
-      f'file:{path}',
-      metadata_errors='replace',
-      container_options={
-        'format_whitelist': _FORMATS,
-        'protocol_whitelist': 'file',
-      },
-    ) as container,
-  ):
-    yield container
+  with media.decoding(path):
+    try:
+      with av.open(
+        # Or a name that begins like an address would be one.
+        f'file:{path}',
+        metadata_errors='replace',
+        container_options={
+          'format_whitelist': _FORMATS,
+          'protocol_whitelist': 'file',
+        },
+      ) as container:
+        yield container
+    except av.FFmpegError as error:
+      # Decoders borrow numbers of the system's, as that of a missing
+      # permission; that the file can be opened has been seen.
+      if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise
+      raise audit.SkipError('corrupt', f'{path}: {error}') from error

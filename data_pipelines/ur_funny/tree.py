@@ -73,6 +73,11 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
         ' a list of ids.'
       )
     for key in folds[fold]:
+      if not isinstance(key, str | bytes | int | np.generic):
+        raise ValueError(
+          f'{path}: {fold} lists {type(key).__name__}; expected ids, which are'
+          ' numbers or text.'
+        )
       name = feature_sequences.text(key)
       if name in seen:
         raise ValueError(

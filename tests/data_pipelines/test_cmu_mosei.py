@@ -269,6 +269,13 @@ def test_other_layouts_are_refused(broken, tmp_path):
     (drop('test', 'id'), 'test has the keys vision, audio, text, labels; exp'),
     (drop('train', 'labels'), 'none is labels or regression_labels'),
     (
+      lambda content: (
+        content['train'].pop('labels'),
+        content['train'].update({('a', 1): 2}),
+      ),
+      r"id, \('a', 1\), of which none is",
+    ),
+    (
       lambda content: content.update(valid=[1]),
       'valid is of the type list; expected a dictionary with the keys vision',
     ),

@@ -183,6 +183,7 @@ def test_wrong_folds_are_refused(broken):
       'keys train, test; expected train, dev, test',
     ),
     ({'train': 1, 'dev': [2], 'test': [3]}, 'train is of the type int'),
+    ({'train': [[1]], 'dev': [2], 'test': [3]}, 'train lists list; expected'),
     ({'train': [1], 'dev': [2], 'test': [3, 1]}, '1 more than once.*in test'),
     ({'train': [1, 1], 'dev': [2], 'test': [3]}, '1 more than once.*in train'),
   ):

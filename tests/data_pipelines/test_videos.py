@@ -1,5 +1,6 @@
 """Videos: sound and frames by their time stamps, and what is damaged."""
 
+import errno
 import fractions
 import struct
 
@@ -122,19 +123,27 @@ def test_frames_are_stored_as_red_green_and_blue(tmp_path):
   np.testing.assert_allclose(frame.mean(axis=(0, 1)), colour, atol=4)
 
 
-def write_at(path, times, rate, codec='libx264'):
-  """Writes grey frames at the given times; their levels are those of `grey`."""
+def write_at(path, times, rate, codec='libx264', sound=0.0):
+  """Writes grey frames at the given times, and seconds of silence from 0 on."""
   base = fractions.Fraction(1, 1000)
   with av.open(str(path), 'w') as container:
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
     stream.time_base = stream.codec_context.time_base = base
+    if sound:
+      track = container.add_stream('aac', rate=16_000, layout='mono')
     for time in times:
       picture = np.full((48, 64, 3), grey(time), np.uint8)
       frame = av.VideoFrame.from_ndarray(picture, 'rgb24')
       frame.pts, frame.time_base = round(1000 * time), base
       container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+    if sound:
+      silence = np.zeros((1, round(16_000 * sound)), np.float32)
+      frame = av.AudioFrame.from_ndarray(silence, 'fltp', 'mono')
+      frame.sample_rate = 16_000
+      for each in (frame, None):
+        container.mux(track.encode(each))
 
 
 def grey(time):
@@ -154,6 +163,16 @@ def test_frames_of_varying_rate_are_found_by_their_time_stamps(tmp_path):
   np.testing.assert_allclose(
     clips.levels(each_second(path)), grey(shown), atol=3
   )
+
+
+def test_frames_that_begin_late_are_found_by_the_time_of_the_whole(tmp_path):
+  path = tmp_path / 'a.mp4'
+  for late, shown in ((2.0, [2, 2, 2, 3]), (0.05, [0.05, 1.05, 2.05, 3.05])):
+    write_at(path, late + np.arange(40) / 20, 20, sound=late + 2)
+    count = len(shown) if late > 1 else 2
+    np.testing.assert_allclose(
+      clips.levels(each_second(path)), grey(shown[:count]), atol=3
+    )
 
 
 def test_whole_videos_are_whole_whatever_their_header_says_of_the_rate(
@@ -373,6 +392,25 @@ def test_a_video_without_stamps_and_rate_or_without_a_frame_is_skipped(
     monkeypatch.setattr(av, 'open', lambda *_, c=container, **__: c)
     found, detail = clips.reason(each_second, tmp_path / 'a.flv')
     assert found == expected and said in detail
+
+
+def test_what_decoders_borrow_of_the_systems_errors_is_the_files_fault(
+  tmp_path, monkeypatch
+):
+  """FFmpeg's decoders return -1 for damage, which is `PermissionError`."""
+  (tmp_path / 'a.mp4').write_bytes(b'x')
+  for number, expected in (
+    (errno.EPERM, audit.SkipError),
+    (errno.EIO, audit.SkipError),
+    (errno.EMFILE, OSError),
+  ):
+
+    def damaged(*_, number=number, **__):
+      av.error.err_check(-number)
+
+    monkeypatch.setattr(av, 'open', damaged)
+    with pytest.raises(expected):
+      each_second(tmp_path / 'a.mp4')
 
 
 def test_a_clip_that_is_a_list_opens_no_other_file(recorded, tmp_path):
