@@ -15,7 +15,9 @@ class UsageError(ValueError):
 class Option(NamedTuple):
   """Something that the command line can set."""
 
-  default: Any  # a list is given with commas; None: it must be given
+  # A list is given with commas, True is switched off by `no` and the name; None
+  # has to be given.
+  default: Any
   about: str
   least: int = 1  # of a number
 

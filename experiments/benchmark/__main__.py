@@ -11,7 +11,7 @@ what disturbs the machine disturbs both sides.
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import benchmark
@@ -55,47 +55,31 @@ def main(argv: Sequence[str]) -> None:
 def _add(
   parser: argparse.ArgumentParser, name: str, option: benchmark.Option
 ) -> None:
-  """Adds an option; a boolean one is switched by its name, or `no` and it."""
   default, about, least = option
-  if isinstance(default, bool):
-    switch = f'--no{name}' if default else f'--{name}'
+
+  def value(text: str) -> Any:
+    if isinstance(default, list):
+      return [word for word in text.split(',') if word]
+    found = text if default is None else type(default)(text)
+    if isinstance(found, int) and found < least:
+      raise argparse.ArgumentTypeError(f'expected {least} or more, got {text}')
+    return found
+
+  value.__name__ = type(default).__name__  # argparse says it of a wrong value
+  if default is True:
     parser.add_argument(
-      switch,
-      action='store_const',
-      const=not default,
-      default=default,
-      dest=name,
-      help=about,
+      f'--no{name}', action='store_false', dest=name, help=about
     )
     return
   shown = ','.join(default) if isinstance(default, list) else default
   parser.add_argument(
     f'--{name}',
-    type=_reader(default, least),
+    type=value,
     default=default,
     required=default is None,
     metavar='X,...' if isinstance(default, list) else 'X',
     help=f'{about} ({shown})' if shown else about,
   )
-
-
-def _reader(default: Any, least: int) -> Callable[[str], Any]:
-  """Reads a value of the default's type."""
-
-  def number(text: str) -> int:
-    value = int(text)
-    if value < least:
-      raise argparse.ArgumentTypeError(f'expected {least} or more, got {text}')
-    return value
-
-  def words(text: str) -> list[str]:
-    return [word for word in text.split(',') if word]
-
-  if isinstance(default, int):
-    return number
-  if isinstance(default, list):
-    return words
-  return float if isinstance(default, float) else str
 
 
 if __name__ == '__main__':

@@ -23,23 +23,14 @@ from experiments.reporting import tables
 # Passes are handed to the device so many at a time: it need not wait for the
 # host between them, as it does not within a training step.
 _IN_A_ROW = 20
+_WEIGHTINGS = 'mimo sum gradnorm mgda upgrad cagrad pcgrad nash_mtl'
 OPTIONS = {
   'batch_sizes': benchmark.Option(['64', '256'], 'rows of a batch'),
   'dtypes': benchmark.Option(
     ['float32', 'bfloat16'], 'of encoders, and of gradients to pass over'
   ),
   'weightings': benchmark.Option(
-    [
-      'mimo',
-      'sum',
-      'gradnorm',
-      'mgda',
-      'upgrad',
-      'cagrad',
-      'pcgrad',
-      'nash_mtl',
-    ],
-    'weightings beside joint training',
+    _WEIGHTINGS.split(), 'weightings beside joint training'
   ),
   'num_parameters': benchmark.Option(
     ['22400000', '224000000'],
@@ -54,18 +45,13 @@ OPTIONS = {
 def configs(
   weightings: Sequence[str], dtype: str, width: int
 ) -> dict[str, config_dict.ConfigDict]:
-  """CREMA-D's configuration under joint training and each weighting.
-
-  The mapping from names begins with 'joint'.
-  """
+  """CREMA-D's configuration under joint training, the first, and each rule."""
   found = {}
   for name in ('joint', *weightings):
     config = crema_d.get_config()
     for encoder in config.model.encoders.values():
-      encoder.dtype = dtype
-      encoder.width = width
-    if name == 'joint':
-      config.model.detach_heads = True
+      encoder.update({'dtype': dtype, 'width': width})
+    config.model.detach_heads = name == 'joint'
     with config.unlocked():
       config.weighting = {'name': 'sum' if name == 'joint' else name}
     found[name] = config
@@ -75,28 +61,22 @@ def configs(
 def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
   """Markdown: a row a weighting."""
   reference = next(iter(costs.values())).step
-  return tables.markdown(
-    ['weighting', 'steps/s', 'x joint', 'peak, MB'],
-    [
-      [
-        name,
-        f'{1 / cost.step.median:.2f}',
-        f'{timing.ratio(cost.step, reference):.2f}',
-        f'{cost.megabytes:.0f}',
-      ]
-      for name, cost in costs.items()
-    ],
-  )
+  rows = {}
+  for name, cost in costs.items():
+    rows[name] = {
+      'steps/s': f'{1 / cost.step.median:.2f}',
+      'x joint': f'{timing.ratio(cost.step, reference):.2f}',
+      'peak, MB': f'{cost.megabytes:.0f}',
+    }
+  return tables.of_rows('weighting', rows)
 
 
 def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
   """Markdown: bytes a second of `gramian`, by those of a plain read."""
   rows = []
   for size in (2, 3, 7):
-    gradients = [
-      jax.random.normal(key, (num_parameters,), dtype)
-      for key in jax.random.split(jax.random.key(0), size)
-    ]
+    keys = jax.random.split(jax.random.key(0), size)
+    gradients = [jax.random.normal(k, (num_parameters,), dtype) for k in keys]
     reads = programs.reads(gradients)
     taken = timing.interleaved(
       {name: _in_a_row(run) for name, run in reads.items()}, rounds
@@ -105,9 +85,8 @@ def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
     own, read = (gigabytes / taken[name].median for name in ('gramian', 'read'))
     share = 1 / timing.ratio(taken['gramian'], taken['read'])
     rows.append([f'{size}', f'{own:.0f}', f'{read:.0f}', f'{share:.2f}'])
-  return tables.markdown(
-    [f'K, {dtype}', '`gramian`, GB/s', 'read, GB/s', 'share'], rows
-  )
+  header = [f'K, {dtype}', '`gramian`, GB/s', 'read, GB/s', 'share']
+  return tables.markdown(header, rows)
 
 
 def _in_a_row(run: Callable[[], Any]) -> Callable[[], Any]:

@@ -4,16 +4,15 @@ Reading a record, making each view, both in a bare Python loop, and the loader
 of `data_pipelines`, in this process and with processes that work ahead.
 """
 
+import contextlib
 import functools
 import importlib
 import itertools
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 from ml_collections import config_dict
 
 from data_pipelines import loader
@@ -49,20 +48,20 @@ def measure(
   items: int,
   rounds: int,
   num_workers: int,
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> dict[str, timing.Times]:
   """Times the stages in turn, on the training split of a configuration.
 
   Args:
     config: with `data`, whose `views` are what is timed, and `target`.
     manual_dir: the folder with the user's files, if they are not prepared yet.
-    items: elements that each stage makes in a round, but whole batches.
-    rounds: how often; the first one more, which is not counted.
+    items: elements that each stage makes in a call, but whole batches.
+    rounds: how often; a first call is not counted.
     num_workers: processes of the last stage; 0 leaves it out.
 
   Returns:
-    Stage -> items a second, [rounds]. `read` decodes a record, `<view>` makes
-    one view of a record that was read, as in training; `bare loop` does both,
-    for all views, in a Python loop, and forgets each item; `bare loop, stacked`
+    Stage -> seconds an item. `read` decodes a record, `<view>` makes one view
+    of a record that was read, as in training; `bare loop` does both, for all
+    views, in a Python loop, and forgets each item; `bare loop, stacked`
     collects and stacks them to batches; `loader` is `data_pipelines.loader` in
     this process, which makes the same calls in another order, and `loader, n
     workers` with processes that work ahead.
@@ -95,64 +94,51 @@ def measure(
     items = [one_item() for _ in range(size)]
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
-  in_process = open_loader()
-  # Name -> what is called, and how often.
-  stages: dict[str, tuple[Callable[[], Any], int]] = {
-    'read': (lambda: source[next(order)], batches * size),
-    **{
-      name: (functools.partial(one_view, view), batches * size)
-      for name, view in made.items()
-    },
-    'bare loop': (one_item, batches * size),
-    'bare loop, stacked': (stacked, batches),
-    'loader': (lambda: next(in_process), batches),
-  }
-  taken: dict[str, list[float]] = {}
-  for turn in tqdm.trange(rounds + 1, desc='rounds', leave=False):
-    seconds = {name: _seconds(*stage) for name, stage in stages.items()}
-    if num_workers:
-      # Its own, since workers that are ahead disturb the other stages.
-      ahead = open_loader(num_workers=num_workers)
+  with contextlib.closing(open_loader()) as in_process:
+    number = batches * size
+    stages = {
+      'read': _repeated(lambda: source[next(order)], number),
+      **{
+        name: _repeated(functools.partial(one_view, view), number)
+        for name, view in made.items()
+      },
+      'bare loop': _repeated(one_item, number),
+      'bare loop, stacked': _repeated(stacked, batches),
+      'loader': _repeated(functools.partial(next, in_process), batches),
+    }
+    taken = timing.interleaved(stages, rounds)
+  if num_workers:
+    # By themselves, since workers that are ahead disturb the other stages.
+    with contextlib.closing(open_loader(num_workers=num_workers)) as ahead:
       # Until what they made while they started is used up.
-      for _ in range(3 * num_workers):
-        next(ahead)
-      seconds[f'loader, {num_workers} workers'] = _seconds(
-        functools.partial(next, ahead), batches
-      )
-      ahead.close()
-    if turn > 0:
-      for name, value in seconds.items():
-        taken.setdefault(name, []).append(batches * size / value)
-  in_process.close()
-  return {name: np.array(rates) for name, rates in taken.items()}
+      _repeated(functools.partial(next, ahead), 3 * num_workers)()
+      stage = _repeated(functools.partial(next, ahead), batches)
+      name = f'loader, {num_workers} workers'
+      taken |= timing.interleaved({name: stage}, rounds)
+  return {
+    name: timing.Times(times.rounds / number, times.fastest / number)
+    for name, times in taken.items()
+  }
 
 
-def _seconds(call: Callable[[], Any], number: int) -> float:
-  began = time.perf_counter()
-  for _ in range(number):
-    call()
-  return time.perf_counter() - began
+def _repeated(call: Callable[[], Any], number: int) -> Callable[[], None]:
+  def program() -> None:
+    for _ in range(number):
+      call()
+
+  return program
 
 
-def table(rates: dict[str, np.ndarray[Any, Any]]) -> str:
+def table(taken: Mapping[str, timing.Times]) -> str:
   """Items a second, medians over rounds, and by the bare loops, in Markdown."""
-  bare = ('bare loop', 'bare loop, stacked')
-  return tables.markdown(
-    ['stage', 'items/s', *(f'x {name}' for name in bare)],
-    [
-      [
-        stage,
-        f'{np.median(rate):.1f}',
-        *(
-          f'{np.median(rate / rates[name]):.2f}'
-          if stage.startswith('loader')
-          else ''
-          for name in bare
-        ),
-      ]
-      for stage, rate in rates.items()
-    ],
-  )
+  rows = {}
+  for stage, times in taken.items():
+    rows[stage] = {'items/s': f'{np.median(1 / times.rounds):.1f}'}
+    for bare in ('bare loop', 'bare loop, stacked'):
+      ratio = timing.ratio(taken[bare], times)
+      is_loader = stage.startswith('loader')
+      rows[stage][f'x {bare}'] = f'{ratio:.2f}' if is_loader else ''
+  return tables.of_rows('stage', rows)
 
 
 def run(

@@ -22,7 +22,6 @@ from experiments.core import training
 from experiments.reporting import tables
 
 PARTS = 4  # into which the rows of an update are cut
-_STEPS_PER_EPOCH = 100  # of a made-up run
 OPTIONS = subroutine.OPTIONS
 
 
@@ -37,18 +36,17 @@ def variants(width: int) -> dict[str, config_dict.ConfigDict]:
   """One configuration each, of MIMO on three ResNet-18; the default first."""
   default = subroutine.make_config(width)
   default.weighting = {'name': 'mimo'}
-  encoders = default.model.encoders
+  parts = {'accumulation.batches': PARTS}
+  dtypes = [f'model.encoders.{name}.dtype' for name in default.model.encoders]
   changes: dict[str, dict[str, Any]] = {
     'default': {},
-    f'accumulation.batches={PARTS}': {'accumulation.batches': PARTS},
+    f'accumulation.batches={PARTS}': parts,
     'the same, balance=accumulated': {
-      'accumulation.batches': PARTS,
+      **parts,
       'accumulation.balance': 'accumulated',
     },
     'model.checkpoint_encoders=True': {'model.checkpoint_encoders': True},
-    'model.encoders.*.dtype=bfloat16': {
-      f'model.encoders.{name}.dtype': 'bfloat16' for name in encoders
-    },
+    'model.encoders.*.dtype=bfloat16': dict.fromkeys(dtypes, 'bfloat16'),
     'donate_state=False': {'donate_state': False},
   }
   return {
@@ -71,12 +69,9 @@ def measure(
   megabytes = {}
   for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
     placement = placement_lib.make(config.parallel)
-    experiment = training.make(config, _STEPS_PER_EPOCH, placement)
+    experiment = training.make(config, subroutine.STEPS_PER_EPOCH, placement)
     steps = accumulation.steps_per_update(config.accumulation)
-    parts = [
-      {key: value[i::steps] for key, value in batch.items()}
-      for i in range(steps)
-    ]
+    parts = [{k: v[i::steps] for k, v in batch.items()} for i in range(steps)]
     state = jax.jit(experiment.init)(jax.random.key(0), parts[0])
     step: Any = placement.step(
       experiment.train_step, state, config.donate_state
@@ -91,19 +86,15 @@ def measure(
 def table(needs: Mapping[str, Need]) -> str:
   """Milliseconds and megabytes, beside the first one's, in Markdown."""
   first = next(iter(needs.values()))
-  return tables.markdown(
-    ['change', 'update, ms', 'x default', 'peak, MB', 'x default'],
-    [
-      [
-        name,
-        f'{1e3 * need.update.median:.1f}',
-        f'{timing.ratio(need.update, first.update):.2f}',
-        f'{need.megabytes:.1f}',
-        f'{need.megabytes / first.megabytes:.2f}',
-      ]
-      for name, need in needs.items()
-    ],
-  )
+  rows = {}
+  for name, (update, megabytes) in needs.items():
+    rows[name] = {
+      'update, ms': f'{1e3 * update.median:.1f}',
+      'time, x default': f'{timing.ratio(update, first.update):.2f}',
+      'peak, MB': f'{megabytes:.1f}',
+      'peak, x default': f'{megabytes / first.megabytes:.2f}',
+    }
+  return tables.of_rows('change', rows)
 
 
 def run(

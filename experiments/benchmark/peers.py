@@ -64,10 +64,9 @@ def missing() -> str:
   absent = [name for name in _MODULES if importlib.util.find_spec(name) is None]
   if not absent:
     return ''
-  return (
-    f'TorchJD is not timed, for want of {", ".join(absent)}; pip install'
-    " '.[peers]' gets it."
-  )
+  names = ', '.join(absent)
+  install = "pip install '.[peers]'"
+  return f'TorchJD is not timed, for want of {names}; {install} gets it.'
 
 
 def describe() -> str:
@@ -90,10 +89,9 @@ def tensor(array: np.ndarray[Any, Any]) -> Any:
 
 
 def direction(name: str, jacobian: Any) -> timing.Program | None:
-  """Jacobian -> direction.
+  """Jacobian, a tensor [K, P] -> direction.
 
-  None if TorchJD has no such rule for as many objectives as `jacobian`, a
-  tensor [K, P], has rows.
+  None if TorchJD has no such rule for K objectives.
   """
   from torchjd import aggregation
 
@@ -110,18 +108,11 @@ def direction(name: str, jacobian: Any) -> timing.Program | None:
 
 
 def weights(name: str, root: np.ndarray[Any, Any]) -> timing.Program | None:
-  """Gramian -> weights.
+  """Gramian root rootᵀ -> weights, whose direction is of the Jacobian `root`.
 
-  NashMTL and ConFIG have no form for Gramians. They get the root in its place:
-  a Jacobian with the same Gramian, of K parameters only.
-
-  Args:
-    name: of our weighting.
-    root: float32 array [K, K], with the Gramian root rootᵀ.
-
-  Returns:
-    A program, whose direction is that of the Jacobian `root`; None if TorchJD
-    has no such rule for K objectives.
+  The root is float32 [K, K]; None if TorchJD has no such rule for as many
+  objectives. NashMTL and ConFIG have no form for Gramians, and get the root in
+  its place: a Jacobian with the same Gramian, of K parameters only.
   """
   from torchjd import aggregation
 

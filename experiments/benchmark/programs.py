@@ -12,6 +12,7 @@ import numpy as np
 
 import mimo_jax
 from experiments.benchmark import timing
+from mimo_jax import nn
 
 
 def passes(
@@ -24,45 +25,34 @@ def passes(
   jacobian = jnp.array(conflicting_rows(num_objectives, num_parameters))
   rows = [jnp.array(row) for row in jacobian]
   weights = jnp.linspace(0.5, 1.5, num_objectives)
-  indices = range(num_objectives)
+  combine = functools.partial(
+    mimo_jax.combine, objectives=range(num_objectives)
+  )
+  total = functools.partial(functools.reduce, operator.add)
   return reads(rows) | {
     'gramian, [K, P]': timing.ready(mimo_jax.gramian, jacobian),
     'J @ J.T': timing.ready(lambda jacobian: jacobian @ jacobian.T, jacobian),
-    'combine': timing.ready(
-      lambda rows, weights: mimo_jax.combine(rows, weights, indices),
-      rows,
-      weights,
-    ),
+    'combine': timing.ready(combine, rows, weights),
     'combine, [K, P]': timing.ready(mimo_jax.combine, jacobian, weights),
-    'sum of rows': timing.ready(
-      lambda rows: functools.reduce(operator.add, rows), rows
-    ),
+    'sum of rows': timing.ready(total, rows),
   }
 
 
 def reads(rows: Sequence[jax.Array]) -> dict[str, Callable[[], Any]]:
   """The Gramian of K gradients [P], and a plain pass that sums up each."""
+  gramian = functools.partial(mimo_jax.gramian, objectives=range(len(rows)))
   return {
-    'gramian': timing.ready(
-      lambda rows: mimo_jax.gramian(rows, range(len(rows))), rows
-    ),
+    'gramian': timing.ready(gramian, rows),
     'read': timing.ready(lambda rows: [jnp.sum(row) for row in rows], rows),
   }
 
 
 def resnet18_shapes() -> list[tuple[int, ...]]:
   """Shapes of the 62 parameters of a ResNet-18 for 10 classes."""
-  shapes: list[tuple[int, ...]] = [(7, 7, 3, 64), (64,), (64,)]
-  width = 64
-  for stage in range(4):
-    for block in range(2):
-      wide = 64 * 2**stage
-      shapes += [(3, 3, width, wide), (wide,), (wide,)]
-      shapes += [(3, 3, wide, wide), (wide,), (wide,)]
-      if stage > 0 and block == 0:
-        shapes += [(1, 1, width, wide), (wide,), (wide,)]
-      width = wide
-  return [*shapes, (512, 10), (10,)]
+  picture = jnp.zeros((1, 32, 32, 3))
+  variables = jax.eval_shape(nn.ResNet18().init, jax.random.key(0), picture)
+  leaves = jax.tree.leaves(variables['params'])
+  return [*(leaf.shape for leaf in leaves), (512, 10), (10,)]
 
 
 def conflicting_rows(
@@ -89,40 +79,33 @@ def as_gradients(
   rows: np.ndarray[Any, Any], shapes: Sequence[tuple[int, ...]]
 ) -> dict[str, list[jax.Array]]:
   """The rows [K, P] as a mapping to gradients with leaves of such shapes."""
-  ends = np.cumsum([math.prod(shape) for shape in shapes])
-  return {
-    f'{i}': [
-      jnp.array(leaf.reshape(shape))
-      for leaf, shape in zip(np.split(row, ends[:-1]), shapes, strict=True)
+  ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+  gradients = {}
+  for i, row in enumerate(rows):
+    leaves = zip(np.split(row, ends), shapes, strict=True)
+    gradients[f'{i}'] = [
+      jnp.array(leaf.reshape(shape)) for leaf, shape in leaves
     ]
-    for i, row in enumerate(rows)
-  }
+  return gradients
 
 
 def direction(
   name: str, gradients: dict[str, list[jax.Array]]
 ) -> timing.Program:
   """Jacobian -> direction, by `balance`: all but the backward passes."""
-  balance = mimo_jax.balance(
-    getattr(mimo_jax.weightings, name)(), objectives=tuple(gradients)
-  )
-  losses = {
-    objective: jnp.float32(0.5 + i) for i, objective in enumerate(gradients)
-  }
-  run = timing.ready(
-    lambda gradients, state, losses: balance.update(
-      gradients, state, losses=losses
-    ),
-    gradients,
-    balance.init(gradients['0']),
-    losses,
-  )
-  return timing.Program(
-    run,
-    lambda result: np.concatenate(
-      [np.asarray(leaf, np.float64).ravel() for leaf in result[0]]
-    ),
-  )
+  rule = getattr(mimo_jax.weightings, name)()
+  balance = mimo_jax.balance(rule, objectives=tuple(gradients))
+  losses = {name: jnp.float32(0.5 + i) for i, name in enumerate(gradients)}
+
+  def update(gradients: Any, state: Any, losses: Any) -> Any:
+    return balance.update(gradients, state, losses=losses)
+
+  def flat(result: Any) -> np.ndarray[Any, Any]:
+    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in result[0]]
+    return np.concatenate(leaves)
+
+  state = balance.init(gradients['0'])
+  return timing.Program(timing.ready(update, gradients, state, losses), flat)
 
 
 def weights(name: str, root: np.ndarray[Any, Any]) -> timing.Program:
@@ -131,10 +114,7 @@ def weights(name: str, root: np.ndarray[Any, Any]) -> timing.Program:
   gramian = jnp.array(root @ root.T)
   losses = jnp.linspace(0.5, 1.5, len(root))
   observation = mimo_jax.Observation(
-    losses,
-    gramian,
-    cross_gramian=gramian,
-    losses_after=0.9 * losses,
+    losses, gramian, cross_gramian=gramian, losses_after=0.9 * losses
   )
   return timing.Program(
     timing.ready(rule.update, observation, rule.init(len(root))),

@@ -12,7 +12,7 @@ Minutes; --parameters=100000 --methods=mimo,mgda takes seconds.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,19 +24,10 @@ from experiments.benchmark import peers as torchjd
 from experiments.benchmark import programs
 from experiments.benchmark import timing
 
-_WEIGHTS = 'losses and Gramian -> weights'
 # Rules that solve something; the others are formulas.
 SOLVED = (
-  'aligned_mtl',
-  'cagrad',
-  'config',
-  'dualproj',
-  'fairgrad',
-  'imtl_g',
-  'mgda',
-  'nash_mtl',
-  'pcd',
-  'upgrad',
+  *('aligned_mtl', 'cagrad', 'config', 'dualproj', 'fairgrad'),
+  *('imtl_g', 'mgda', 'nash_mtl', 'pcd', 'upgrad'),
 )
 
 OPTIONS = {
@@ -64,83 +55,55 @@ OPTIONS = {
   ),
 }
 
-
-class Result(NamedTuple):
-  """One line of one table."""
-
-  table: str
-  num_objectives: int
-  method: str
-  comparison: timing.Comparison
-
-  @property
-  def needs(self) -> str:
-    """What our rule reads."""
-    return getattr(mimo_jax.weightings, self.method)().needs
-
-  @property
-  def label(self) -> str:
-    """What tells it from the others of its table."""
-    return f'{self.method}, K = {self.num_objectives}'
+Comparisons = Mapping[str, timing.Comparison]  # method -> times
+# (K, title) -> its table
+Results = Mapping[tuple[int, str], Comparisons]
 
 
 def compare_directions(
   methods: Sequence[str],
   num_objectives: int,
   shapes: Sequence[tuple[int, ...]],
-  repeats: int,
-  seconds: float,
   with_peers: bool,
-) -> dict[str, timing.Comparison]:
+  **limits: Any,
+) -> Comparisons:
   """Jacobian -> direction, by the rules that one batch is enough for."""
-  length = sum(math.prod(shape) for shape in shapes)
-  rows = programs.conflicting_rows(num_objectives, length)
+  rows = programs.conflicting_rows(num_objectives, sum(map(math.prod, shapes)))
   gradients = programs.as_gradients(rows, shapes)
   jacobian = torchjd.tensor(rows) if with_peers else None
-  return {
-    name: timing.compare(
-      programs.direction(name, gradients),
-      torchjd.direction(name, jacobian) if with_peers else None,
-      repeats,
-      seconds,
-    )
-    for name in tqdm.tqdm(methods, leave=False)
-    if not getattr(mimo_jax.weightings, name)().extra_args
-  }
+  found = {}
+  for name in tqdm.tqdm(methods, leave=False):
+    if not _rule(name).extra_args:
+      ours = programs.direction(name, gradients)
+      theirs = torchjd.direction(name, jacobian) if with_peers else None
+      found[name] = timing.compare(ours, theirs, **limits)
+  return found
 
 
 def compare_weights(
-  methods: Sequence[str],
-  num_objectives: int,
-  repeats: int,
-  seconds: float,
-  with_peers: bool,
-) -> dict[str, timing.Comparison]:
+  methods: Sequence[str], num_objectives: int, with_peers: bool, **limits: Any
+) -> Comparisons:
   """Losses and Gramian -> weights, by the rules that read no Jacobian."""
   rows = programs.conflicting_rows(num_objectives, 1000)
   root = np.linalg.cholesky(rows @ rows.T)
-  return {
-    name: timing.compare(
-      programs.weights(name, root),
-      torchjd.weights(name, root) if with_peers else None,
-      repeats,
-      seconds,
-    )
-    for name in tqdm.tqdm(methods, leave=False)
-    if getattr(mimo_jax.weightings, name)().needs != 'jacobian'
-  }
+  found = {}
+  for name in tqdm.tqdm(methods, leave=False):
+    if _rule(name).needs != 'jacobian':
+      ours = programs.weights(name, root)
+      theirs = torchjd.weights(name, root) if with_peers else None
+      found[name] = timing.compare(ours, theirs, **limits)
+  return found
 
 
 def run(
-  repeats: int,
-  seconds: float,
   parameters: Sequence[str],
   objectives: Sequence[str],
   methods: Sequence[str],
   peers: str,
   async_dispatch: bool,
+  **limits: Any,
 ) -> None:
-  """Prints the tables."""
+  """Prints the tables, timed within `limits` of repeats and seconds."""
   sizes = sorted(map(int, objectives))
   every = mimo_jax.weightings.__all__
   if unknown := sorted(set(methods) - set(every)):
@@ -153,33 +116,41 @@ def run(
   dispatch = 'asynchronous' if async_dispatch else 'synchronous'
   print(f'{timing.machine()}, {dispatch} dispatch')
   with_peers = announce_peers(peers)
-  chosen = methods or list(torchjd.PEERS)
-  results = []
+  directions: dict[tuple[int, str], Comparisons] = {}
   for length in parameters:
-    shapes, title = _layout(length)
+    shapes = (
+      programs.resnet18_shapes() if length == 'resnet18' else [(int(length),)]
+    )
+    title = f'{sum(map(math.prod, shapes)):,} parameters'
+    if len(shapes) > 1:
+      title += f' in {len(shapes)} leaves'
     for size in sizes:
       if len(shapes) == 1:
-        _print_passes(size, shapes[0][0], title, repeats, seconds)
-      comparisons = compare_directions(
-        chosen,
-        size,
-        shapes,
-        repeats,
-        seconds,
-        with_peers,
+        taken = timing.interleaved(programs.passes(size, int(length)), **limits)
+        writes = ('combine', 'combine, [K, P]', 'sum of rows')
+        to = {k: 'combine' if k in writes else 'gramian' for k in taken}
+        print(f'\nPasses over the gradients, K = {size}, {title}:\n')
+        print(timing.ratios(taken, to))
+      found = compare_directions(
+        methods or list(torchjd.PEERS), size, shapes, with_peers, **limits
       )
-      _print_table(f'Jacobian -> direction, K = {size}, {title}', comparisons)
-      results += [Result(title, size, *item) for item in comparisons.items()]
+      _print_table(f'Jacobian -> direction, K = {size}, {title}', found)
+      directions[size, title] = found
+  weights: dict[tuple[int, str], Comparisons] = {}
   for size in sizes[-2:]:
-    comparisons = compare_weights(
-      methods or every, size, repeats, seconds, with_peers
-    )
-    _print_table(
-      f'Losses and Gramian -> weights, K = {size}', comparisons, 'us'
-    )
-    results += [Result(_WEIGHTS, size, *item) for item in comparisons.items()]
-  _print_mimo(results, sizes, repeats)
-  _print_summary(results)
+    found = compare_weights(methods or every, size, with_peers, **limits)
+    _print_table(f'Losses and Gramian -> weights, K = {size}', found, 'us')
+    weights[size, 'losses and Gramian -> weights'] = found
+  _print_mimo(directions, sizes, limits['repeats'])
+  _print_ratios({**directions, **weights})
+  slow = {
+    f'{name}, K = {size}': each.ours.median
+    for (size, _), found in weights.items()
+    for name, each in found.items()
+  }
+  if slow:
+    slowest = max(slow, key=slow.__getitem__)
+    print(f'\nSlowest weights: {1e6 * slow[slowest]:.0f} us ({slowest})')
   print(f'\nAt the end: {timing.machine()}')
 
 
@@ -194,37 +165,18 @@ def announce_peers(wanted: str) -> bool:
   return not missing
 
 
-def _layout(parameters: str) -> tuple[list[tuple[int, ...]], str]:
-  """Shapes of the leaves, and what to call them."""
-  if parameters == 'resnet18':
-    shapes = programs.resnet18_shapes()
-    length = sum(math.prod(shape) for shape in shapes)
-    return shapes, f'{length:,} parameters in {len(shapes)} leaves'
-  return [(int(parameters),)], f'{int(parameters):,} parameters'
+def _rule(name: str) -> mimo_jax.Weighting:
+  rule: mimo_jax.Weighting = getattr(mimo_jax.weightings, name)()
+  return rule
 
 
-def _print_table(
-  title: str, comparisons: Mapping[str, timing.Comparison], unit: str = 'ms'
-) -> None:
+def _print_table(title: str, found: Comparisons, unit: str = 'ms') -> None:
   reasons = {name: peer.differs for name, peer in torchjd.PEERS.items()}
-  table = timing.table(comparisons, unit, reasons)
-  print(f'\n{title}:\n\n{table}', flush=True)
-
-
-def _print_passes(
-  size: int, length: int, title: str, repeats: int, seconds: float
-) -> None:
-  taken = timing.interleaved(programs.passes(size, length), repeats, seconds)
-  writes = ('combine', 'combine, [K, P]', 'sum of rows')
-  references = {
-    name: 'combine' if name in writes else 'gramian' for name in taken
-  }
-  table = timing.ratios(taken, references)
-  print(f'\nPasses over the gradients, K = {size}, {title}:\n\n{table}')
+  print(f'\n{title}:\n\n{timing.table(found, unit, reasons)}', flush=True)
 
 
 def _print_mimo(
-  results: Sequence[Result], sizes: Sequence[int], repeats: int
+  directions: Results, sizes: Sequence[int], repeats: int
 ) -> None:
   """What is done besides the backward passes: by MIMO, and the others."""
   print('\nBesides the backward passes: MIMO, losses -> weights\n')
@@ -235,46 +187,35 @@ def _print_mimo(
       f'- K = {size}: {1e6 * mapping:.1f} us from a mapping of scalars,'
       f' {1e6 * vector:.1f} us from a vector'
     )
-    medians: dict[str, list[float]] = {}
-    for each in results:
-      if (
-        each.table != _WEIGHTS
-        and each.num_objectives == size
-        and each.needs == 'gramian'
-      ):
-        medians.setdefault(each.table, []).append(each.comparison.ours.median)
-    for title, times in medians.items():
-      median = float(np.median(times))
-      print(
-        f'  - {1e3 * median:.2f} ms the median rule of the Gramian, {title}:'
-        f' {median / mapping:,.0f} x MIMO'
-      )
+    for (number, title), found in directions.items():
+      times = [
+        each.ours.median
+        for name, each in found.items()
+        if _rule(name).needs == 'gramian'
+      ]
+      if number == size and times:
+        median = float(np.median(times))
+        print(
+          f'  - {1e3 * median:.2f} ms the median rule of the Gramian, {title}:'
+          f' {median / mapping:,.0f} x MIMO'
+        )
 
 
-def _print_summary(results: Sequence[Result]) -> None:
-  """Ratios to TorchJD over kinds of rules, and the slowest weights."""
-  kinds = {
-    'all rules': bool,
-    'rules of the Gramian': lambda each: each.needs == 'gramian',
-    'rules that solve something': lambda each: each.method in SOLVED,
-  }
-  compared = [each for each in results if each.comparison.theirs is not None]
+def _print_ratios(results: Results) -> None:
+  """Ratios to TorchJD over kinds of rules, all K of a title together."""
+  compared: dict[tuple[str, str], dict[str, timing.Comparison]] = {}
+  for (size, title), found in results.items():
+    for name, each in found.items():
+      if each.theirs is not None:
+        kinds = {
+          'all rules': True,
+          'rules of the Gramian': _rule(name).needs == 'gramian',
+          'rules that solve something': name in SOLVED,
+        }
+        for kind in [kind for kind, is_one in kinds.items() if is_one]:
+          of_kind = compared.setdefault((title, kind), {})
+          of_kind[f'{name}, K = {size}'] = each
   if compared:
     print("\nTorchJD's time / ours:\n")
-  for title in dict.fromkeys(each.table for each in compared):
-    for kind, is_of_kind in kinds.items():
-      comparisons = {
-        each.label: each.comparison
-        for each in compared
-        if each.table == title and is_of_kind(each)
-      }
-      if comparisons:
-        print(f'- {title}, {kind}: {timing.summary(comparisons)}')
-  slow = {
-    each.label: each.comparison.ours.median
-    for each in results
-    if each.table == _WEIGHTS
-  }
-  if slow:
-    slowest = max(slow, key=slow.__getitem__)
-    print(f'\nSlowest weights: {1e6 * slow[slowest]:.0f} us ({slowest})')
+  for (title, kind), comparisons in compared.items():
+    print(f'- {title}, {kind}: {timing.summary(comparisons)}')

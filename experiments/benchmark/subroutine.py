@@ -5,6 +5,7 @@ means it, is what it does beside a step of joint training; what it does between
 steps is shared out over them. The memory is the peak of the compiled step.
 """
 
+import functools
 import math
 import os
 import statistics
@@ -28,17 +29,11 @@ from experiments.reporting import tables
 # Rivals that need the gradients of single objectives, or passes beside the one
 # forward and backward pass of a step.
 COSTLY = (
-  'mgda',
-  'mmpareto',
-  'agm',
-  'pmr',
-  'g_blending',
-  'umt',
-  'cml',
-  'mla',
+  *('mgda', 'mmpareto', 'agm', 'pmr'),
+  *('g_blending', 'umt', 'cml', 'mla'),
 )
 # A made-up run, by which rehearsals are shared out over its steps.
-_STEPS_PER_EPOCH = 100
+STEPS_PER_EPOCH = 100
 _EPOCHS = 30
 _VALIDATION_BATCHES = 10
 OPTIONS = {
@@ -68,13 +63,10 @@ class Cost(NamedTuple):
 def make_config(width: int) -> config_dict.ConfigDict:
   """Three modalities of pictures, a ResNet-18 each, whose usual width is 64."""
   config, _ = configuration.begin('')
-  modalities = ('audio', 'depth', 'visual')
+  encoder = {'name': 'ResNet18', 'width': width, 'dtype': 'float32'}
   config.data = {'views': {}, 'noise': 0.0}
   config.model = {
-    'encoders': {
-      name: {'name': 'ResNet18', 'width': width, 'dtype': 'float32'}
-      for name in modalities
-    },
+    'encoders': {name: {**encoder} for name in ('audio', 'depth', 'visual')},
     'num_classes': 10,
     'fusion': {'name': 'ConcatFusion'},
     'heads': 'auxiliary',
@@ -113,48 +105,33 @@ def measure(
 ) -> dict[str, Cost]:
   """Times the steps of several configurations, in turn, in one process.
 
-  The subroutine, as MIMO's paper means it: what a method does beside a step of
-  joint training. Differences to the first configuration are taken within a
-  round. The time of rehearsals is that of their walks over batches, by the time
-  of one batch, in a run of 30 epochs of 100 steps, with 10 batches of
-  validation.
-
-  Args:
-    configs: name -> configuration of a method, the reference first.
-    batch: for all of them.
-    rounds: how often each step is timed.
-
-  Returns:
-    Name -> its cost.
+  Differences to the first of them are taken within a round. The time of
+  rehearsals is that of their walks over batches, by the time of one batch, in a
+  run of 30 epochs of 100 steps, with 10 batches of validation.
   """
-  names = list(configs)
-  progress = tqdm.tqdm(names, desc='compile', leave=False)
+  first, *others = configs
+  progress = tqdm.tqdm(configs, desc='compile', leave=False)
   # The first alone: on a GPU, XLA tries out the kernels that all of them share.
-  compiled = {names[0]: _compile(configs[names[0]], batch)}
+  compiled = {first: _Compiled.of(configs[first], batch)}
   progress.update()
   with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-    others = {
-      name: pool.submit(_compile, configs[name], batch) for name in names[1:]
-    }
-    for name, other in others.items():
-      compiled[name] = other.result()
+    makes = [pool.submit(_Compiled.of, configs[k], batch) for k in others]
+    for name, make in zip(others, makes, strict=True):
+      compiled[name] = make.result()
       progress.update()
   progress.close()
   programs = {name: one.step for name, one in compiled.items()}
   taken = timing.interleaved(programs, rounds, warm=True)
-  reference = next(iter(taken.values()))
   costs = {}
-  for name, times in taken.items():
-    added = times.rounds - reference.rounds
+  for name, (_, walks, megabytes, gigaflops) in compiled.items():
+    added = taken[name].rounds - taken[first].rounds
+    rehearsal = 0.0
+    for share, walk in walks:
+      seconds = timing.interleaved({'walk': walk}, 5)['walk'].median
+      rehearsal += share * seconds
+    median, error = float(np.median(added)), _error_of_median(added)
     costs[name] = Cost(
-      step=times,
-      added=float(np.median(added)),
-      error=_error_of_median(added),
-      rehearsal=sum(
-        share * _seconds(walk, 5) for share, walk in compiled[name].walks
-      ),
-      megabytes=compiled[name].megabytes,
-      gigaflops=compiled[name].gigaflops,
+      taken[name], median, error, rehearsal, megabytes, gigaflops
     )
   return costs
 
@@ -167,47 +144,35 @@ class _Compiled(NamedTuple):
   megabytes: float
   gigaflops: float
 
-
-def _compile(config: config_dict.ConfigDict, batch: base.Batch) -> _Compiled:
-  experiment = training.make(config, _STEPS_PER_EPOCH)
-  state = jax.jit(experiment.init)(jax.random.key(0), batch)
-  step = jax.jit(experiment.train_step).lower(state, batch).compile()
-  counted = step.cost_analysis() or {}  # not every backend counts
-  return _Compiled(
-    _call(step, state, batch),
-    list(_walks(experiment.rehearsal, state, batch)),
-    peak_megabytes(step),
-    counted.get('flops', math.nan) / 1e9,
-  )
+  @classmethod
+  def of(cls, config: config_dict.ConfigDict, batch: base.Batch) -> '_Compiled':
+    experiment = training.make(config, STEPS_PER_EPOCH)
+    state = jax.jit(experiment.init)(jax.random.key(0), batch)
+    step = jax.jit(experiment.train_step).lower(state, batch).compile()
+    counted = step.cost_analysis() or {}  # not every backend counts
+    return cls(
+      functools.partial(step, state, batch),
+      list(_walks(experiment.rehearsal, state, batch)),
+      peak_megabytes(step),
+      counted.get('flops', math.nan) / 1e9,
+    )
 
 
 def table(costs: Mapping[str, Cost]) -> str:
   """Milliseconds, megabytes and operations, a row a method, in Markdown."""
   reference, first = next(iter(costs.items()))
-  whole = first.step.median
-  return tables.markdown(
-    [
-      'method',
-      'step, ms',
-      'added, ms',
-      'rehearsal, ms',
-      f'x {reference}',
-      'peak, MB',
-      'gigaflops',
-    ],
-    [
-      [
-        name,
-        f'{1e3 * cost.step.median:.1f}',
-        f'{1e3 * cost.added:.2f} ± {1e3 * cost.error:.2f}',
-        f'{1e3 * cost.rehearsal:.2f}',
-        f'{(whole + cost.subroutine) / whole:.2f}',
-        f'{cost.megabytes:.1f}',
-        f'{cost.gigaflops:.3f}',
-      ]
-      for name, cost in costs.items()
-    ],
-  )
+  rows = {}
+  for name, cost in costs.items():
+    share = 1 + cost.subroutine / first.step.median
+    rows[name] = {
+      'step, ms': f'{1e3 * cost.step.median:.1f}',
+      'added, ms': f'{1e3 * cost.added:.2f} ± {1e3 * cost.error:.2f}',
+      'rehearsal, ms': f'{1e3 * cost.rehearsal:.2f}',
+      f'x {reference}': f'{share:.2f}',
+      'peak, MB': f'{cost.megabytes:.1f}',
+      'gigaflops': f'{cost.gigaflops:.3f}',
+    }
+  return tables.of_rows('method', rows)
 
 
 def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
@@ -229,11 +194,9 @@ def run(
 ) -> None:
   """Prints the table and what follows from it."""
   config = make_config(network_width)
-  costs = measure(
-    {name: configuration.with_recipe(config, name) for name in recipes.tuned()},
-    pictures(config, batch_size, picture_size),
-    repeats,
-  )
+  configs = {k: configuration.with_recipe(config, k) for k in recipes.tuned()}
+  batch = pictures(config, batch_size, picture_size)
+  costs = measure(configs, batch, repeats)
   print(f'{setting(network_width, picture_size, batch_size)}\n')
   print(f'{table(costs)}\n\n{summary(costs)}')
 
@@ -257,12 +220,8 @@ def setting(width: int, size: int, batch_size: int) -> str:
 def peak_megabytes(compiled: Any) -> float:
   """What a compiled program needs at once, by the compiler's own analysis."""
   memory = compiled.memory_analysis()
-  return (
-    memory.temp_size_in_bytes
-    + memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-  ) / 1e6
+  given = memory.argument_size_in_bytes + memory.output_size_in_bytes
+  return (memory.temp_size_in_bytes + given - memory.alias_size_in_bytes) / 1e6
 
 
 def _walks(
@@ -271,28 +230,14 @@ def _walks(
   """Each walk of a rehearsal: its batches by the steps they serve, and one."""
   if rehearsal is None:
     return
-  every = rehearsal.every_epochs or _EPOCHS
+  steps = (rehearsal.every_epochs or _EPOCHS) * STEPS_PER_EPOCH
   scratch = jax.jit(rehearsal.begin)(state, batch)
   for one in rehearsal.passes:
-    batches = (
-      max(1, round(one.epochs * _STEPS_PER_EPOCH))
-      if one.split == 'train'
-      else _VALIDATION_BATCHES
-    )
-    step = jax.jit(one.step)
-    yield (
-      batches / (every * _STEPS_PER_EPOCH),
-      _call(step, state, scratch, batch),
-    )
-
-
-def _call(program: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-  return lambda: program(*arguments)
-
-
-def _seconds(program: Callable[[], Any], rounds: int) -> float:
-  """The median time of a call, after one that may compile."""
-  return timing.interleaved({'walk': program}, rounds)['walk'].median
+    batches = _VALIDATION_BATCHES
+    if one.split == 'train':
+      batches = max(1, round(one.epochs * STEPS_PER_EPOCH))
+    walk = functools.partial(jax.jit(one.step), state, scratch, batch)
+    yield batches / steps, walk
 
 
 def _error_of_median(values: np.ndarray[Any, Any]) -> float:

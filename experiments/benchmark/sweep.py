@@ -10,7 +10,6 @@ a first, small sweep finds slow. Nothing compiled is kept from one to the next.
 import pathlib
 import tempfile
 import time
-from typing import NamedTuple
 
 import jax
 import tqdm
@@ -30,53 +29,40 @@ OPTIONS = {
 }
 
 
-class Speed(NamedTuple):
-  """Seconds that the same runs take."""
-
-  together: float  # in one sweep
-  alone: tuple[float, ...]  # each in a sweep of its own
-
-  @property
-  def ratio(self) -> float:
-    """The time together by the time one after the other."""
-    return self.together / sum(self.alone)
-
-
-def compare_speed(config: config_dict.ConfigDict) -> Speed:
-  """Times a sweep, and each of its runs alone, in this process.
+def compare_speed(config: config_dict.ConfigDict) -> tuple[float, list[float]]:
+  """Seconds of a sweep, and of each of its runs alone, in this process.
 
   Half of the runs come before the sweep and half after it, so that a machine
   whose speed drifts favours neither. JAX forgets what it compiled before each.
   """
-  alone = [
-    _alone(config, variant, config.seed + i)
-    for variant in variants.of_sweep(config)
-    for i in range(config.num_seeds)
-  ]
+  alone = []
+  for variant in variants.of_sweep(config):
+    for i in range(config.num_seeds):
+      grid = [f'{key}={value!r}' for key, value in variant.values.items()]
+      one = variants.with_flags(variant.of(config), grid=grid, random=[])
+      one.update({'seed': config.seed + i, 'num_seeds': 1})
+      alone.append(one)
   middle = len(alone) // 2
   taken = []
   for one in tqdm.tqdm([*alone[:middle], config, *alone[middle:]]):
+    jax.clear_caches()
     with tempfile.TemporaryDirectory() as directory:
-      jax.clear_caches()
       began = time.perf_counter()
       sweep.sweep(one, pathlib.Path(directory))
       taken.append(time.perf_counter() - began)
-  together = taken.pop(middle)
-  return Speed(together, tuple(taken))
+  return taken.pop(middle), taken
 
 
-def _alone(
-  config: config_dict.ConfigDict, variant: variants.Variant, seed: int
-) -> config_dict.ConfigDict:
-  """The sweep of one run."""
-  changed = variants.with_flags(
-    variant.of(config),
-    grid=[f'{key}={value!r}' for key, value in variant.values.items()],
-    random=[],
+def table(together: float, alone: list[float]) -> str:
+  """Seconds, and what they are of those one after the other, in Markdown."""
+  rows = {'one after the other': sum(alone), 'in one program': together}
+  return tables.of_rows(
+    'runs',
+    {
+      name: {'s': f'{seconds:.1f}', 'ratio': f'{seconds / sum(alone):.2f}'}
+      for name, seconds in rows.items()
+    },
   )
-  changed.seed = seed
-  changed.num_seeds = 1
-  return changed
 
 
 def run(views: str, num_devices: int) -> None:
@@ -93,19 +79,9 @@ def run(views: str, num_devices: int) -> None:
     sweep.sweep(variants.with_flags(small, _GRID, []), pathlib.Path(directory))
   config = handwritten.get_config(views)
   config.num_seeds = 4
-  speed = compare_speed(variants.with_flags(config, _GRID, []))
-  alone = sum(speed.alone)
+  together, alone = compare_speed(variants.with_flags(config, _GRID, []))
   print(
-    f'{len(speed.alone)} runs of Handwritten, {views} views,'
-    f' {config.steps} steps, on {jax.device_count()} {timing.machine()},'
-    ' compilation counted:\n'
+    f'{len(alone)} runs of Handwritten, {views} views, {config.steps} steps, on'
+    f' {jax.device_count()} {timing.machine()}, compilation counted:\n'
   )
-  print(
-    tables.markdown(
-      ['runs', 's', 'ratio'],
-      [
-        ['one after the other', f'{alone:.1f}', '1.00'],
-        ['in one program', f'{speed.together:.1f}', f'{speed.ratio:.2f}'],
-      ],
-    )
-  )
+  print(table(together, alone))

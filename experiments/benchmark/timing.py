@@ -81,9 +81,6 @@ def interleaved(
       a long program finds the caches as the one before it left them, and the
       first and last find their own in every other round: a difference of one
       per cent, where that matters.
-
-  Returns:
-    Name -> times.
   """
   calls = {}
   for name, program in programs.items():
@@ -96,13 +93,11 @@ def interleaved(
   for turn in tqdm.trange(repeats, desc=', '.join(programs), leave=False):
     if turn >= 2 and time.perf_counter() - began > seconds:
       break
-    names = list(programs) if turn % 2 else list(reversed(list(programs)))
-    for name in names:
+    for name in programs if turn % 2 else reversed(list(programs)):
+      program = programs[name]
       if warm or calls[name] > 1:
-        _seconds_of(programs[name])
-      each[name].append(
-        [_seconds_of(programs[name]) for _ in range(calls[name])]
-      )
+        _seconds_of(program)
+      each[name].append([_seconds_of(program) for _ in range(calls[name])])
   return {
     name: Times(np.median(rounds, axis=1), float(np.min(rounds)))
     for name, rounds in each.items()
@@ -122,10 +117,9 @@ def compare(
   seconds: float = math.inf,
 ) -> Comparison:
   """Times ours beside theirs, and compares their directions."""
-  programs = {'ours': ours.run}
   if theirs is None:
-    return Comparison(interleaved(programs, repeats, seconds)['ours'])
-  programs['theirs'] = theirs.run
+    return Comparison(interleaved({'ours': ours.run}, repeats, seconds)['ours'])
+  programs = {'ours': ours.run, 'theirs': theirs.run}
   taken = interleaved(programs, repeats, seconds)
   one, other = (each.direction(each.run()) for each in (ours, theirs))
   longer = max(np.linalg.norm(one), np.linalg.norm(other))
@@ -138,65 +132,47 @@ def table(
   unit: str,
   reasons: Mapping[str, str],
 ) -> str:
-  """The table of numbers, a row a rule.
+  """The table of numbers in `unit`, ms or us, a row a rule.
 
-  Args:
-    comparisons: name -> times.
-    unit: 'ms' or 'us'.
-    reasons: name -> why their direction may be another than ours.
-
-  Returns:
-    Markdown. Rows of directions that differ end in the reason.
+  Rows of directions that differ end in the reason that there is for it.
   """
   scale = {'ms': 1e3, 'us': 1e6}[unit]
-  header = ['rule', f'ours, {unit}', 'rounds']
-  compared = any(each.theirs is not None for each in comparisons.values())
-  if compared:
-    header += ['theirs', 'ratio', 'fastest', 'difference', 'reason']
-  rows = []
+  rows = {}
   for name, each in comparisons.items():
-    row = [name, f'{scale * each.ours.median:.2f}', f'{len(each.ours.rounds)}']
+    row = {f'ours, {unit}': f'{scale * each.ours.median:.2f}'}
+    row['rounds'] = f'{len(each.ours.rounds)}'
     if each.theirs is not None:
-      row += [
-        f'{scale * each.theirs.median:.2f}',
-        f'{each.ratio:.2f}',
-        f'{each.ratio_of_fastest:.2f}',
-        f'{each.difference:.1e}',
-        '' if each.difference <= TOLERANCE else reasons.get(name) or 'DIFFERS',
-      ]
-    rows.append(row + [''] * (len(header) - len(row)))
-  return tables.markdown(header, rows)
+      is_same = each.difference <= TOLERANCE
+      row |= {
+        'theirs': f'{scale * each.theirs.median:.2f}',
+        'ratio': f'{each.ratio:.2f}',
+        'fastest': f'{each.ratio_of_fastest:.2f}',
+        'difference': f'{each.difference:.1e}',
+        'reason': '' if is_same else reasons.get(name) or 'DIFFERS',
+      }
+    rows[name] = row
+  return tables.of_rows('rule', rows)
 
 
 def ratios(taken: Mapping[str, Times], references: Mapping[str, str]) -> str:
   """The table of milliseconds, and of ratios to the reference of each."""
-  return tables.markdown(
-    ['program', 'ms', 'ratio', 'to'],
-    [
-      [
-        name,
-        f'{1e3 * times.median:.2f}',
-        f'{ratio(times, taken[references[name]]):.2f}',
-        references[name],
-      ]
-      for name, times in taken.items()
-    ],
-  )
+  rows = {}
+  for name, times in taken.items():
+    to = references[name]
+    share = f'{ratio(times, taken[to]):.2f}'
+    rows[name] = {'ms': f'{1e3 * times.median:.2f}', 'ratio': share, 'to': to}
+  return tables.of_rows('program', rows)
 
 
 def summary(comparisons: Mapping[str, Comparison]) -> str:
   """The median ratio, and the least one with the name of its comparison."""
-  ratios = {name: each.ratio for name, each in comparisons.items()}
-  fastest = {name: each.ratio_of_fastest for name, each in comparisons.items()}
-  return f'{_spread(ratios)}; of the fastest calls: {_spread(fastest)}'
-
-
-def _spread(ratios: Mapping[str, float]) -> str:
-  least = min(ratios, key=ratios.__getitem__)
-  return (
-    f'median {np.median(list(ratios.values())):.2f}, least'
-    f' {ratios[least]:.2f} ({least})'
-  )
+  parts = []
+  for attribute in ('ratio', 'ratio_of_fastest'):
+    found = {k: getattr(each, attribute) for k, each in comparisons.items()}
+    least = min(found, key=found.__getitem__)
+    median = np.median(list(found.values()))
+    parts.append(f'median {median:.2f}, least {found[least]:.2f} ({least})')
+  return '; of the fastest calls: '.join(parts)
 
 
 def ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:

@@ -46,6 +46,15 @@ def of_cells(corner: str, cells: Mapping[str, Mapping[str, str]]) -> str:
   )
 
 
+def of_rows(corner: str, rows: Mapping[str, Mapping[str, str]]) -> str:
+  """The same of row -> column -> text."""
+  columns = dict.fromkeys(column for row in rows.values() for column in row)
+  return markdown(
+    [corner, *columns],
+    [[k, *(row.get(c, '') for c in columns)] for k, row in rows.items()],
+  )
+
+
 def capital(text: str) -> str:
   """A text with a capital letter."""
   return text[:1].upper() + text[1:]

@@ -41,9 +41,8 @@ def test_ratios_are_taken_within_rounds():
   ours, theirs = times(1.0, 20.0, 3.0), times(2.0, 60.0, 3.0)
   assert timing.ratio(theirs, ours) == 2.0
   comparison = timing.Comparison(ours, theirs)
-  assert comparison.ratio == 2.0
   # Of the medians it would be 3 / 3.
-  assert comparison.ratio_of_fastest == 2.0
+  assert comparison.ratio == comparison.ratio_of_fastest == 2.0
   assert timing.Comparison(times(4.0, 5.0), times(2.0, 5.0)).ratio == 0.75
   assert math.isnan(timing.Comparison(ours).ratio)
 
@@ -112,17 +111,14 @@ def test_short_programs_are_timed_over_many_calls(clock):
 
 def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
   ours, theirs = times(1e-3, 1e-3), times(2e-3, 3e-3)
-  text = timing.table(
-    {
-      'same': timing.Comparison(ours, theirs, 1e-5),
-      'known': timing.Comparison(ours, theirs, 0.5),
-      'unknown': timing.Comparison(ours, theirs, 0.5),
-      'broken': timing.Comparison(ours, theirs, math.nan),
-      'alone': timing.Comparison(ours),
-    },
-    'ms',
-    {'same': 'a reason', 'known': 'a reason', 'unknown': ''},
-  )
+  differences = {'same': 1e-5, 'known': 0.5, 'unknown': 0.5, 'broken': math.nan}
+  comparisons = {
+    name: timing.Comparison(ours, theirs, difference)
+    for name, difference in differences.items()
+  }
+  comparisons['alone'] = timing.Comparison(ours)
+  reasons = {'same': 'a reason', 'known': 'a reason', 'unknown': ''}
+  text = timing.table(comparisons, 'ms', reasons)
   header, _, *rows = (
     [cell.strip() for cell in line.strip('| ').split('|')]
     for line in text.splitlines()
@@ -139,17 +135,16 @@ def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
   assert not any(ends['alone'])
 
 
-@pytest.mark.parametrize('size', [2, 3, 7])
-def test_rows_conflict_and_are_well_conditioned(size):
-  rows = programs.conflicting_rows(size, 20_000)
-  assert rows.shape == (size, 20_000)
-  assert rows.dtype == np.float32
-  gramian = rows.astype(np.float64) @ rows.T
-  lengths = np.sqrt(np.diagonal(gramian))
-  assert np.linalg.cond(gramian) < 50
-  assert np.all(np.diagonal(gramian / lengths / lengths[:, None], 1) < -0.3)
-  assert lengths.min() > 0.6 and lengths.max() < 2.5
-  assert np.ptp(lengths) > 0.1
+def test_rows_conflict_and_are_well_conditioned():
+  for size in (2, 3, 7):
+    rows = programs.conflicting_rows(size, 20_000)
+    assert (rows.shape, rows.dtype) == ((size, 20_000), np.float32)
+    gramian = rows.astype(np.float64) @ rows.T
+    lengths = np.sqrt(np.diagonal(gramian))
+    assert np.linalg.cond(gramian) < 50
+    assert np.all(np.diagonal(gramian / lengths / lengths[:, None], 1) < -0.3)
+    assert lengths.min() > 0.6 and lengths.max() < 2.5
+    assert np.ptp(lengths) > 0.1
 
 
 def test_resnet18_has_62_leaves():
@@ -170,21 +165,18 @@ def test_gradients_hold_the_rows_in_order():
     assert flat.tolist() == rows[i].tolist()
 
 
-@pytest.mark.parametrize('name', ['mean', 'mgda', 'trimmed_mean'])
-def test_direction_is_that_of_the_rule(name):
+def test_direction_is_that_of_the_rule():
   rows = programs.conflicting_rows(3, 50)
-  program = programs.direction(
-    name, programs.as_gradients(rows, [(40,), (2, 5)])
-  )
-  rule = getattr(mimo_jax.weightings, name)()
+  gradients = programs.as_gradients(rows, [(40,), (2, 5)])
   observation = mimo_jax.Observation(
     jnp.ones(3), jnp.array(rows @ rows.T), jnp.array(rows)
   )
-  weights = rule.update(observation, rule.init(3))[0]
-  expected = mimo_jax.combine(jnp.array(rows), weights)
-  np.testing.assert_allclose(
-    program.direction(program.run()), expected, rtol=1e-5, atol=1e-6
-  )
+  for name in ('mean', 'mgda', 'trimmed_mean'):
+    run, direction = programs.direction(name, gradients)
+    rule = getattr(mimo_jax.weightings, name)()
+    weights = rule.update(observation, rule.init(3))[0]
+    expected = mimo_jax.combine(jnp.array(rows), weights)
+    np.testing.assert_allclose(direction(run()), expected, 1e-5, 1e-6)
 
 
 def test_weights_of_rules_with_any_needs_are_timed():
@@ -197,13 +189,10 @@ def test_weights_of_rules_with_any_needs_are_timed():
   }
   assert len(one_of_each) >= 4
   for name in one_of_each.values():
-    program = programs.weights(name, root.astype(np.float32))
-    weights = np.asarray(program.run()[0], np.float64)
-    assert weights.shape == (3,)
-    assert np.all(np.isfinite(weights)), name
-    np.testing.assert_allclose(
-      program.direction(program.run()), weights @ root, rtol=1e-6
-    )
+    run, direction = programs.weights(name, root.astype(np.float32))
+    weights = np.asarray(run()[0], np.float64)
+    assert weights.shape == (3,) and np.all(np.isfinite(weights)), name
+    np.testing.assert_allclose(direction(run()), weights @ root, rtol=1e-6)
 
 
 def test_passes_compute_what_they_say():
@@ -226,11 +215,11 @@ def test_peers_are_weightings_of_ours():
 
 def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
   find_spec = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util,
-    'find_spec',
-    lambda name: None if name in ('torch', 'ecos') else find_spec('math'),
-  )
+
+  def without_two(name):
+    return None if name in ('torch', 'ecos') else find_spec('math')
+
+  monkeypatch.setattr(importlib.util, 'find_spec', without_two)
   assert peers.missing() == (
     "TorchJD is not timed, for want of torch, ecos; pip install '.[peers]' gets"
     ' it.'
@@ -239,12 +228,14 @@ def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
   assert peers.missing() == ''
 
 
+LIMITS = {'with_peers': True, 'repeats': 2, 'seconds': 0.0}
+
+
 @needs_peers
 @pytest.mark.parametrize('size', [2, 7])
 def test_directions_agree_with_torchjd(size):
-  comparisons = rules.compare_directions(
-    list(peers.PEERS), size, [(3, 50), (150,)], 2, 0.0, with_peers=True
-  )
+  shapes = [(3, 50), (150,)]
+  comparisons = rules.compare_directions(peers.PEERS, size, shapes, **LIMITS)
   assert set(comparisons) == set(peers.PEERS)
   for name, each in comparisons.items():
     if size < peers.PEERS[name].fewest:
@@ -257,9 +248,7 @@ def test_directions_agree_with_torchjd(size):
 
 @needs_peers
 def test_weights_agree_with_torchjd():
-  comparisons = rules.compare_weights(
-    list(peers.PEERS), 7, 2, 0.0, with_peers=True
-  )
+  comparisons = rules.compare_weights(peers.PEERS, 7, **LIMITS)
   assert set(comparisons) == set(peers.PEERS) - {'graddrop', 'trimmed_mean'}
   for name, each in comparisons.items():
     if name not in OTHERS:
@@ -328,35 +317,26 @@ def test_benchmarks_are_listed_and_explain_themselves(capsys):
     assert all(option in usage for option in module.OPTIONS)
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'message'),
-  [
+def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
+  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  no_module = "No module named 'experiments.configs.mnist'"
+  for arguments, message in (
     (['frobnicate'], "no benchmark 'frobnicate'"),
     (['rules', '--methods=mgda,frobnicate'], '--methods has frobnicate;'),
     (['rules', '--peers=yes'], 'no TorchJD here'),
     (['steps', '--repeats=1'], 'expected 2 or more, got 1'),
+    (['steps', '--repeats=many'], "invalid int value: 'many'"),
     (['sweep', '--views=nine'], '--views=nine; expected one of'),
     (['memory', '--batch_size=3'], 'cannot be cut into 4 equal parts'),
     (['loading'], 'required: --data'),
-    (
-      ['loading', '--data=mnist'],
-      "No module named 'experiments.configs.mnist'",
-    ),
+    (['loading', '--data=mnist'], no_module),
     (['loading', '--data=handwritten'], 'nothing to time'),
-  ],
-)
-def test_benchmarks_say_what_they_cannot_do(
-  arguments, message, monkeypatch, capsys
-):
-  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
-  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
-  with pytest.raises(SystemExit) as ended:
-    benchmark.main(arguments)
-  assert message in f'{ended.value.code}{capsys.readouterr().err}'
-
-
-def test_benchmark_insists_on_peers_only_when_told(monkeypatch, capsys):
-  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
+  ):
+    with pytest.raises(SystemExit) as ended:
+      benchmark.main(arguments)
+    assert message in f'{ended.value.code}{capsys.readouterr().err}'
+  # TorchJD is insisted on only when told.
   assert not rules.announce_peers('auto')
   assert capsys.readouterr().out == 'no TorchJD here\n'
   assert not rules.announce_peers('no')
@@ -372,18 +352,19 @@ def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
   config = av_mnist.get_config('smoke')
   config.data.batch_size = 8
   clock = itertools.count()
-  # Each look at the clock takes a second; every stage looks twice.
-  monkeypatch.setattr(loading.time, 'perf_counter', lambda: float(next(clock)))
-  rates = loading.measure(
+  # Each look at the clock takes a second; every call of a stage looks twice.
+  fake = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
+  monkeypatch.setattr(timing, 'time', fake)
+  taken = loading.measure(
     config, tmp_path / 'av_mnist', items=20, rounds=3, num_workers=0
   )
-  assert list(rates) == [
+  assert list(taken) == [
     'read', 'audio', 'image', 'bare loop', 'bare loop, stacked', 'loader',
   ]  # fmt: skip
-  for name, rate in rates.items():
+  for name, times in taken.items():
     # Whole batches: 16 items a second, in three rounds.
-    np.testing.assert_array_equal(rate, [16.0] * 3, err_msg=name)
-  *_, last = loading.table(rates).splitlines()
+    assert times.rounds.tolist() == [1 / 16] * 3, name
+  *_, last = loading.table(taken).splitlines()
   assert last.split()[1:6:2] == ['loader', '16.0', '1.00']
 
 
