@@ -1,9 +1,12 @@
 """Several processes that train one model together."""
 
 import contextlib
+import ctypes
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 from absl import flags
@@ -97,9 +100,11 @@ def connected(
     heartbeat_timeout_seconds=_HEARTBEAT,
     shutdown_timeout_seconds=_SHUTDOWN,
   )
+  say_goodbye = _watched(jax.process_index(), jax.process_count())
   try:
     yield
   except Exception as error:
+    say_goodbye()
     message = (
       f'Process {jax.process_index()} of {jax.process_count()} stops with'
       f' {type(error).__name__}: {error}'
@@ -118,4 +123,51 @@ def connected(
     # Not by the interpreter's exit, which waits for the others to end, while
     # they wait for this one.
     os._exit(1)
+  finally:
+    say_goodbye()
   jax.distributed.shutdown()
+
+
+# Waits for a word on its standard input; without one it speaks itself.
+_WATCHER = """
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+  signal.signal(number, signal.SIG_IGN)
+if not sys.stdin.read(1):
+  print(sys.argv[1], file=sys.stderr, flush=True)
+"""
+
+
+def _watched(index: int, number: int) -> Callable[[], None]:
+  """Has the last word if this process is ended from outside of Python.
+
+  Where another process has failed, JAX aborts this one, with pages of threads.
+  Here it exits instead, with the number of the signal as its status, and a
+  process that watches it says in plain words what has happened, as it does if
+  this one is killed.
+
+  Returns:
+    What to call when the process ends by itself.
+  """
+  library = ctypes.CDLL(None)
+  library.signal(signal.SIGABRT, ctypes.cast(library._exit, ctypes.c_void_p))
+  watcher = subprocess.Popen(
+    [
+      sys.executable,
+      '-IS',
+      '-c',
+      _WATCHER,
+      f'\nProcess {index} of {number} was ended: another process has failed,'
+      ' and its own output says why, or this one was killed. Given again for all'
+      ' processes, the same commands go on from the last checkpoint.',
+    ],
+    stdin=subprocess.PIPE,
+  )
+
+  def say_goodbye() -> None:
+    if watcher.stdin and not watcher.stdin.closed:
+      watcher.stdin.write(b'.')
+      watcher.stdin.close()
+      watcher.wait()
+
+  return say_goodbye
