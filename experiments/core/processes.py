@@ -158,8 +158,8 @@ def _watched(index: int, number: int) -> Callable[[], None]:
       '-c',
       _WATCHER,
       f'\nProcess {index} of {number} was ended: another process has failed,'
-      ' and its own output says why, or this one was killed. Given again for all'
-      ' processes, the same commands go on from the last checkpoint.',
+      ' and its own output says why, or this one was killed. Given again for'
+      ' all processes, the same commands go on from the last checkpoint.',
     ],
     stdin=subprocess.PIPE,
   )
