@@ -10,9 +10,12 @@ import pytest
 
 from data_pipelines import sources
 from data_pipelines.reading import audit
+from data_pipelines.reading import media
 from data_pipelines.samples import tiny
 
 SPLITS = ('train', 'validation', 'test')
+# Brightness of the frames that `record` writes; a decoder is right within 3.
+LEVELS = [20 + 7 * number for number in range(30)]
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n'
 
 
@@ -22,6 +25,37 @@ def opened(name, manual_dir, data_dir, split='train', config=None):
     name, config=config, split=split, data_dir=data_dir, manual_dir=manual_dir
   )
   return [source[index] for index in range(len(source))]
+
+
+def sine(pitch, seconds, rate, amplitude=0.5):
+  time = np.arange(seconds * rate) / rate
+  return amplitude * np.sin(2 * np.pi * pitch * time)
+
+
+def record(folder):
+  """Three seconds, ten grey frames a second; the MP4 has a tone of 1 kHz.
+
+  `fast.mp4` has the same packets with the table of contents in front, so that
+  it can be opened when its end is lost.
+  """
+  shown = [np.full((48, 64, 3), level, np.uint8) for level in LEVELS]
+  rate = fractions.Fraction(10)
+  tone = sine(1000, 3, media.RATE).astype(np.float32)
+  tiny.write_video(folder / 'clip.flv', shown, rate)
+  tiny.write_video(folder / 'clip.mp4', shown, rate, tone)
+  with (
+    av.open(str(folder / 'clip.mp4')) as source,
+    av.open(
+      str(folder / 'fast.mp4'), 'w', options={'movflags': 'faststart'}
+    ) as target,
+  ):
+    streams = {
+      each: target.add_stream_from_template(each) for each in source.streams
+    }
+    for packet in source.demux():
+      if packet.dts is not None:  # None ends the stream
+        packet.stream = streams[packet.stream]
+        target.mux(packet)
 
 
 def reason(function, *arguments):

@@ -1,4 +1,7 @@
-"""Sample trees and prepared data sets, made once for all tests."""
+"""Sample trees, prepared data sets and videos, made once for all tests.
+
+What is only needed to make them is imported late: quick tests have no need.
+"""
 
 import fcntl
 import functools
@@ -7,7 +10,6 @@ import os
 import pytest
 
 from data_pipelines import sample_tree
-from tests import clips
 
 
 @pytest.fixture(scope='session')
@@ -53,6 +55,8 @@ def data_dir_of(shared, sample_of):
     manual_dir = sample_of(name) if name in sample_tree.names() else None
 
     def prepare(folder):
+      from tests import clips
+
       clips.opened(name, manual_dir, folder, config=config)
 
     return shared(f'prepared_{name}_{config}', prepare)
@@ -66,7 +70,21 @@ def stored(data_dir_of):
 
   @functools.cache
   def read(name, split='train', config=None):
+    from tests import clips
+
     data_dir = data_dir_of(name, config)
     return clips.opened(name, None, data_dir, split, config)
 
   return read
+
+
+@pytest.fixture(scope='session')
+def recorded(shared):
+  """A folder with three spellings of one video; see `clips.record`."""
+
+  def record(folder):
+    from tests import clips
+
+    clips.record(folder)
+
+  return shared('recorded', record)

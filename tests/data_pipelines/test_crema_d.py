@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import re
 import shutil
 import wave
 
@@ -173,27 +172,6 @@ def test_preparing_says_how_many_clips_are_expected(sample, tmp_path, caplog):
 # Other spellings of the tree.
 
 
-def test_names_of_clips():
-  assert tree.clip('1076_IEO_FEA_HI') == ('1076', 'IEO', 'FEA', 'HI')
-  assert tree.clip('1076_IEO_FEA_HI').label == 3
-  # As it was published for some years.
-  assert tree.clip('1040_ITH_SAD_X').level == 'XX'
-  for name in (
-    '',
-    '1001_DFA_ANG',
-    '1001_DFA_ANG_XX_1',
-    '101_DFA_ANG_XX',
-    'abcd_DFA_ANG_XX',
-    '1001_ABC_ANG_XX',
-    '1001_DFA_JOY_XX',
-    '1001_DFA_ANG_YY',
-    '../1_DFA_ANG_XX',
-  ):
-    with pytest.raises(ValueError, match='1001_DFA_ANG_XX') as caught:
-      tree.clip(name)
-    assert repr(name) in str(caught.value)
-
-
 def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
   """Sounds in Audio, JPEG files instead of videos, lists in CREMAD."""
   (small / 'AudioWAV').rename(small / 'Audio')
@@ -236,18 +214,6 @@ def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
   assert '1 corrupt, 1 missing' in caplog.text
 
 
-def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
-  rows = ['1027_DFA_NEU_XX,NEU', ' 1021_DFA_SAD_XX , SAD ', '']
-  write_list(tmp_path, 'train', rows, start='\ufeff')
-  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'], start='\ufeff')
-  divided, _ = tree.splits(tmp_path, by_actor=False)
-  assert divided == {
-    'train': ['1021_DFA_SAD_XX'],
-    'validation': ['1027_DFA_NEU_XX'],
-    'test': ['1020_DFA_NEU_XX'],
-  }
-
-
 def test_the_renamed_clip_is_one_clip_in_old_copies(small, tmp_path):
   """It is read, once, whichever of its files has the old name."""
   name = '1021_DFA_SAD_XX'
@@ -276,13 +242,6 @@ def test_capital_letters_in_suffixes_are_no_other_files(small, tmp_path):
   divided, _ = tree.splits(small, by_actor=True)
   assert sum(map(len, divided.values())) == 7
   assert len(read(small, tmp_path / 'data')) == 5
-
-
-def test_the_old_name_in_lists_is_the_renamed_clip(tmp_path):
-  write_list(tmp_path, 'train', ['1040_ITH_SAD_X,SAD', f'{CLIP},ANG'])
-  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
-  divided, _ = tree.splits(tmp_path, by_actor=False)
-  assert divided['train'] == [CLIP, '1040_ITH_SAD_XX']
 
 
 def test_the_list_of_all_clips_names_those_that_are_missing(small):
@@ -324,31 +283,6 @@ def test_one_list_without_the_other_is_refused(small):
     # The other configuration needs none.
     tree.splits(small, by_actor=True)
     (small / f'{part}.csv').unlink()
-
-
-def test_wrong_lists_are_named(tmp_path):
-  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
-  clip = f'{CLIP},ANG'
-  for rows, message in (
-    (
-      [clip, '1021_DFA_SAD_XX,JOY'],
-      'line 2: .*NEU, HAP, SAD, FEA, DIS, ANG separated by a comma',
-    ),
-    ([clip, '1021_DFA_SAD_XX'], 'line 2: .*separated by a comma'),
-    ([clip, '1021_DFA_SAD_XX;SAD'], 'line 2: .*separated by a comma'),
-    ([clip, '1021_DFA_SAD_XX,SAD,0.5'], 'line 2: .*separated by a comma'),
-    ([clip, '1021_DFA_SAD_XX,2'], 'line 2: .*separated by a comma'),
-    ([clip, '1021_DFA_SAD_XX.wav,SAD'], 'line 2: .*1001_DFA_ANG_XX'),
-    ([clip, '1021_DFA_SAD_XX,HAP'], 'line 2: .*listed as HAP.*says SAD'),
-    ([clip, clip], f'lists {CLIP} 2 times'),
-    ([clip, '1020_DFA_NEU_XX,NEU'], 'are in both train.csv and test.csv'),
-    (['clip,emotion', clip], re.escape("got ['clip', 'emotion']")),
-    ([], r'train\.csv has no row'),
-  ):
-    write_list(tmp_path, 'train', rows)
-    with pytest.raises(ValueError, match=message) as caught:
-      tree.splits(tmp_path, by_actor=False)
-    assert str(tmp_path) in str(caught.value)
 
 
 def test_a_wrong_list_of_all_clips_is_named(small):

@@ -11,40 +11,35 @@ from data_pipelines.reading import sounds
 from tests import clips
 
 
-def sine(pitch, seconds, rate, amplitude=0.5):
-  time = np.arange(seconds * rate) / rate
-  return amplitude * np.sin(2 * np.pi * pitch * time)
-
-
 @pytest.fixture
 def path(tmp_path):
   """A second of a tone, of 16 bits."""
-  soundfile.write(tmp_path / 'a.wav', sine(440, 1, 16_000), 16_000)
+  soundfile.write(tmp_path / 'a.wav', clips.sine(440, 1, 16_000), 16_000)
   return tmp_path / 'a.wav'
 
 
 def test_resampling_keeps_pitch_and_level(tmp_path):
   for rate in (8_000, 22_050, 44_100, 48_000):
-    soundfile.write(tmp_path / 'a.wav', sine(1000, 2, rate), rate)
+    soundfile.write(tmp_path / 'a.wav', clips.sine(1000, 2, rate), rate)
     values = sounds.read(tmp_path / 'a.wav')
     assert values.dtype == np.int16
     assert len(values) == pytest.approx(2 * media.RATE, abs=1)
     # The same tone made at the wanted rate, except where the filter begins.
-    expected = sine(1000, 2, media.RATE)[500:-500]
+    expected = clips.sine(1000, 2, media.RATE)[500:-500]
     np.testing.assert_allclose(values[500:31500] / 2**15, expected, atol=2e-3)
 
 
 def test_a_tone_that_the_rate_cannot_hold_is_removed_not_folded(tmp_path):
-  soundfile.write(tmp_path / 'a.wav', sine(12_000, 1, 48_000), 48_000)
+  soundfile.write(tmp_path / 'a.wav', clips.sine(12_000, 1, 48_000), 48_000)
   values = sounds.read(tmp_path / 'a.wav')[500:-500] / 2**15
   assert np.abs(values).max() < 2e-3
 
 
 def test_another_rate_can_be_asked_for(tmp_path):
-  soundfile.write(tmp_path / 'a.wav', sine(440, 1, 16_000), 16_000)
+  soundfile.write(tmp_path / 'a.wav', clips.sine(440, 1, 16_000), 16_000)
   values = sounds.read(tmp_path / 'a.wav', 8_000)
   np.testing.assert_allclose(
-    values[500:-500] / 2**15, sine(440, 1, 8_000)[500:-500], atol=2e-3
+    values[500:-500] / 2**15, clips.sine(440, 1, 8_000)[500:-500], atol=2e-3
   )
 
 
@@ -99,7 +94,7 @@ def test_a_header_without_a_length_is_no_truncation(path):
 def test_a_pad_byte_that_a_writer_left_out_is_not_missed(tmp_path):
   """Of an odd number of bytes; the header counts the pad byte."""
   path = tmp_path / 'a.wav'
-  soundfile.write(path, sine(440, 1, 8_001), 8_001, subtype='PCM_U8')
+  soundfile.write(path, clips.sine(440, 1, 8_001), 8_001, subtype='PCM_U8')
   content = path.read_bytes()
   assert len(content) % 2 == 0 and content[-1] == 0
   path.write_bytes(content[:-1])
@@ -149,7 +144,7 @@ def test_a_sample_that_is_no_number_is_corrupt(tmp_path):
 
 def flac_of(path, num_samples):
   """Writes FLAC whose header claims another number of samples."""
-  soundfile.write(path, sine(440, 1, 16_000), 16_000, format='FLAC')
+  soundfile.write(path, clips.sine(440, 1, 16_000), 16_000, format='FLAC')
   content = bytearray(path.read_bytes())
   # STREAMINFO: the last 36 bits before its MD5 sum, 18 to 26 of the file.
   content[21] = content[21] & 0xF0 | num_samples >> 32

@@ -1,6 +1,7 @@
 """The synthetic testbed: what is said to be known of it is true."""
 
 import itertools
+import pathlib
 import re
 
 import numpy as np
@@ -322,28 +323,26 @@ def test_the_builder_has_every_config_and_valid_tags(data_dir):
   assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
+def test_impossible_modalities_are_refused():
+  for changes, message in (
     ({'information': -1.0}, r'at least 0 nats, got -1'),
     ({'information': np.nan}, r'at least 0 nats, got nan'),
     ({'slowness': 0.5}, r'slowness of at least 1, got 0.5'),
     ({'features': 8}, r'power of two above 10.*got 8'),
     ({'features': 48}, r'power of two above 10.*got 48'),
-  ],
-)
-def test_impossible_modalities_are_refused(changes, message):
-  with pytest.raises(ValueError, match=message):
-    settings.Modality(**{'information': 1.0} | changes)
+  ):
+    with pytest.raises(ValueError, match=message):
+      settings.Modality(**{'information': 1.0} | changes)
 
 
 def test_unknown_and_missing_modalities_are_named():
+  config = CONFIGS['balanced']
   with pytest.raises(ValueError, match=r"'sound'.*'first', 'second'"):
-    generation.bayes_accuracy(CONFIGS['balanced'], ['first', 'sound'])
+    generation.bayes_accuracy(config, ['first', 'sound'])
   with pytest.raises(ValueError, match=r"'sound'.*'first', 'second'"):
-    generation.log_posterior(CONFIGS['balanced'], {'sound': np.zeros(32)})
+    generation.log_posterior(config, {'sound': np.zeros(32)})
   with pytest.raises(ValueError, match='got no modality'):
-    generation.log_posterior(CONFIGS['balanced'], {})
+    generation.log_posterior(config, {})
 
 
 # The experiment.
@@ -362,12 +361,8 @@ def documented(text):
 
 @pytest.mark.parametrize('where', ['configuration', 'README'])
 def test_documented_accuracies_are_those_of_the_code(where):
-  if where == 'configuration':
-    text = synthetic.__doc__
-  else:
-    path = synthetic_dataset_builder.__file__.rpartition('/')[0]
-    with open(f'{path}/README.md') as file:
-      text = file.read()
+  readme = pathlib.Path(settings.__file__).with_name('README.md')
+  text = synthetic.__doc__ if where == 'configuration' else readme.read_text()
   assert documented(text) == {
     (config, name): round(generation.bayes_accuracy(modalities, [name]), 3)
     for config, modalities in CONFIGS.items()

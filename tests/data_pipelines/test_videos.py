@@ -1,6 +1,5 @@
 """Videos: sound and frames by their time stamps, and what is damaged."""
 
-import errno
 import fractions
 import struct
 
@@ -19,43 +18,6 @@ from data_pipelines.reading import videos
 from data_pipelines.samples import tiny
 from tests import clips
 
-LEVELS = [20 + 7 * number for number in range(30)]
-
-
-def sine(pitch, seconds, rate, amplitude=0.5):
-  return amplitude * np.sin(
-    2 * np.pi * pitch * np.arange(seconds * rate) / rate
-  )
-
-
-@pytest.fixture(scope='module')
-def recorded(tmp_path_factory):
-  """Three seconds, ten grey frames a second; the MP4 has a tone of 1 kHz.
-
-  `fast.mp4` has the same packets with the table of contents in front, so that
-  it can be opened when its end is lost.
-  """
-  folder = tmp_path_factory.mktemp('videos')
-  pictures = [np.full((48, 64, 3), level, np.uint8) for level in LEVELS]
-  rate = fractions.Fraction(10)
-  tone = sine(1000, 3, media.RATE).astype(np.float32)
-  tiny.write_video(folder / 'clip.flv', pictures, rate)
-  tiny.write_video(folder / 'clip.mp4', pictures, rate, tone)
-  with (
-    av.open(str(folder / 'clip.mp4')) as source,
-    av.open(
-      str(folder / 'fast.mp4'), 'w', options={'movflags': 'faststart'}
-    ) as target,
-  ):
-    streams = {
-      each: target.add_stream_from_template(each) for each in source.streams
-    }
-    for packet in source.demux():
-      if packet.dts is not None:  # None ends the stream
-        packet.stream = streams[packet.stream]
-        target.mux(packet)
-  return folder
-
 
 def test_the_sound_of_a_video_has_its_pitch_and_level(recorded):
   values = videos.read_sound(recorded / 'clip.mp4') / 2**15
@@ -71,7 +33,7 @@ def test_the_sound_of_a_video_has_its_pitch_and_level(recorded):
 
 def test_stereo_sound_of_a_video_is_averaged_and_resampled(tmp_path):
   """Tones of two pitches, one on each side, at 44.1 kHz."""
-  sides = np.stack([sine(500, 2, 44_100), sine(1500, 2, 44_100)])
+  sides = np.stack([clips.sine(500, 2, 44_100), clips.sine(1500, 2, 44_100)])
   with av.open(str(tmp_path / 'a.mp4'), 'w') as container:
     stream = container.add_stream('aac', rate=44_100)
     stream.layout = 'stereo'
@@ -109,7 +71,9 @@ def test_frames_are_those_that_were_chosen(recorded):
       frames = videos.read_frames(recorded / name, choose)
       assert seen == [(30, 10.0)]
       np.testing.assert_allclose(
-        clips.levels(frames), [LEVELS[number] for number in numbers], atol=3
+        clips.levels(frames),
+        [clips.LEVELS[n] for n in numbers],
+        atol=3,
       )
       assert clips.decoded(frames).shape[1:] == (48, 64, 3)
 
@@ -208,7 +172,7 @@ def test_what_an_edit_list_cuts_off_is_not_shown(recorded, tmp_path):
         target.mux(packet)
   frames = each_second(tmp_path / 'a.mp4')
   np.testing.assert_allclose(
-    clips.levels(frames), [LEVELS[12], LEVELS[22]], atol=3
+    clips.levels(frames), [clips.LEVELS[12], clips.LEVELS[22]], atol=3
   )
 
 
@@ -264,7 +228,7 @@ def test_a_title_in_another_encoding_is_passed_over(tmp_path, recorded):
 
 def test_sound_that_goes_from_mono_to_stereo_and_another_rate_is_read(tmp_path):
   """As in MP3 files that are joined to one."""
-  tone = sine(440, 1, 44_100, 0.4)
+  tone = clips.sine(440, 1, 44_100, 0.4)
   soundfile.write(tmp_path / '1.mp3', tone, 44_100)
   soundfile.write(tmp_path / '2.mp3', np.stack([tone, tone], 1), 44_100)
   path = tmp_path / 'a.mp4'
@@ -313,120 +277,6 @@ def test_all_frames_that_are_chosen_exist(count, rate):
   assert all(0 <= number < count for number in [*places, *each])
 
 
-# What cannot be read is skipped, for a reason.
-
-
-def test_damaged_videos_are_skipped(recorded, tmp_path):
-  for name, read in (
-    ('clip.flv', each_second),
-    ('clip.mp4', each_second),
-    ('fast.mp4', each_second),
-    ('fast.mp4', videos.read_sound),
-  ):
-    path = tmp_path / name
-    whole = (recorded / name).read_bytes()
-    for content, expected in (
-      (b'', 'corrupt'),
-      (whole[: len(whole) * 3 // 10], 'corrupt'),
-      (whole[: len(whole) * 7 // 10], 'corrupt'),
-      (b'<html>Too many downloads</html>', 'corrupt'),
-      (clips.POINTER, 'lfs_pointer'),
-    ):
-      path.write_bytes(content)
-      found, detail = clips.reason(read, path)
-      assert found == expected and str(path) in detail, (name, content[:20])
-    path.unlink()
-    assert clips.reason(read, path)[0] == 'missing'
-
-
-def test_a_video_that_lost_its_end_is_truncated(recorded, tmp_path):
-  """Its head can be read and says how long it should be."""
-  path = tmp_path / 'a.mp4'
-  whole = (recorded / 'fast.mp4').read_bytes()
-  path.write_bytes(whole[: len(whole) // 2])
-  found, detail = clips.reason(each_second, path)
-  assert found == 'corrupt' and 's of 3.1 s: truncated' in detail
-
-
-def test_videos_without_a_stream(recorded, tmp_path):
-  found, _ = clips.reason(videos.read_sound, recorded / 'clip.flv')
-  assert found == 'no_audio'
-  soundfile.write(tmp_path / 'b.wav', sine(440, 1, 16_000), 16_000)
-  assert clips.reason(each_second, tmp_path / 'b.wav')[0] == 'no_video'
-
-
-class Streams:
-  """A container with one stream of pictures, without a rate of frames."""
-
-  duration = None
-
-  def __init__(self, sizes):
-    stream = type('', (), {})()
-    stream.average_rate = stream.guessed_rate = None
-    stream.width = stream.height = 8
-    self.streams = type('', (), {'video': [stream]})()
-    entries = {'pts': None, 'duration': None, 'is_discard': False}
-    entries |= {'stream': stream, 'time_base': fractions.Fraction(1, 1000)}
-    self.packets = [type('', (), {**entries, 'size': n})() for n in sizes]
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    return None
-
-  def demux(self):
-    return self.packets
-
-
-def test_a_video_without_stamps_and_rate_or_without_a_frame_is_skipped(
-  tmp_path, monkeypatch
-):
-  """As some FLV files are, by which the field's script divides."""
-  (tmp_path / 'a.flv').write_bytes(b'x')
-  for sizes, expected, said in (
-    ([9, 9, 0], 'corrupt', 'no time stamps and no frame rate'),
-    ([0], 'too_short', 'has no frame'),
-  ):
-    container = Streams(sizes)
-    monkeypatch.setattr(av, 'open', lambda *_, c=container, **__: c)
-    found, detail = clips.reason(each_second, tmp_path / 'a.flv')
-    assert found == expected and said in detail
-
-
-def test_what_decoders_borrow_of_the_systems_errors_is_the_files_fault(
-  tmp_path, monkeypatch
-):
-  """FFmpeg's decoders return -1 for damage, which is `PermissionError`."""
-  (tmp_path / 'a.mp4').write_bytes(b'x')
-  for number, expected in (
-    (errno.EPERM, audit.SkipError),
-    (errno.EIO, audit.SkipError),
-    (errno.EMFILE, OSError),
-  ):
-
-    def damaged(*_, number=number, **__):
-      av.error.err_check(-number)
-
-    monkeypatch.setattr(av, 'open', damaged)
-    with pytest.raises(expected):
-      each_second(tmp_path / 'a.mp4')
-
-
-def test_a_clip_that_is_a_list_opens_no_other_file(recorded, tmp_path):
-  """Formats of FFmpeg's that name other files, or addresses."""
-  other = recorded / 'clip.mp4'
-  path = tmp_path / 'a.mp4'
-  for content in (
-    f"ffconcat version 1.0\nfile '{other}'\n",
-    f'#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{other}\n#EXT-X-ENDLIST\n',
-    'v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96',
-  ):
-    path.write_text(content)
-    for read in (each_second, videos.read_sound):
-      assert clips.reason(read, path)[0] == 'corrupt', content
-
-
 def test_a_video_goes_before_its_pictures(recorded, tmp_path):
   folder = tmp_path / 'pictures'
   folder.mkdir()
@@ -439,7 +289,7 @@ def test_a_video_goes_before_its_pictures(recorded, tmp_path):
     )
 
   both = read(recorded / 'clip.flv', folder)
-  np.testing.assert_allclose(both, [LEVELS[i] for i in (0, 10, 20)], atol=3)
+  np.testing.assert_allclose(both, clips.LEVELS[::10], atol=3)
   assert read(tmp_path / 'absent.flv', folder) == [250]
   with pytest.raises(audit.SkipError, match=r'absent\.flv is not there'):
     read(tmp_path / 'absent.flv', tmp_path / 'absent')

@@ -1,0 +1,80 @@
+"""CREMA-D: names of clips, and the lists of them."""
+
+import re
+
+import pytest
+
+from data_pipelines.crema_d import tree
+
+CLIP = '1021_DFA_ANG_XX'
+
+
+def write_list(root, part, rows, start=''):
+  root.mkdir(parents=True, exist_ok=True)
+  lines = ''.join(f'{row}\r\n' for row in rows)
+  (root / f'{part}.csv').write_bytes((start + lines).encode())
+
+
+def test_names_of_clips():
+  assert tree.clip('1076_IEO_FEA_HI') == ('1076', 'IEO', 'FEA', 'HI')
+  assert tree.clip('1076_IEO_FEA_HI').label == 3
+  # As it was published for some years.
+  assert tree.clip('1040_ITH_SAD_X').level == 'XX'
+  for name in (
+    '',
+    '1001_DFA_ANG',
+    '1001_DFA_ANG_XX_1',
+    '101_DFA_ANG_XX',
+    'abcd_DFA_ANG_XX',
+    '1001_ABC_ANG_XX',
+    '1001_DFA_JOY_XX',
+    '1001_DFA_ANG_YY',
+    '../1_DFA_ANG_XX',
+  ):
+    with pytest.raises(ValueError, match='1001_DFA_ANG_XX') as caught:
+      tree.clip(name)
+    assert repr(name) in str(caught.value)
+
+
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
+  rows = ['1027_DFA_NEU_XX,NEU', ' 1021_DFA_SAD_XX , SAD ', '']
+  write_list(tmp_path, 'train', rows, start='\ufeff')
+  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'], start='\ufeff')
+  divided, _ = tree.splits(tmp_path, by_actor=False)
+  assert divided == {
+    'train': ['1021_DFA_SAD_XX'],
+    'validation': ['1027_DFA_NEU_XX'],
+    'test': ['1020_DFA_NEU_XX'],
+  }
+
+
+def test_the_old_name_in_lists_is_the_renamed_clip(tmp_path):
+  write_list(tmp_path, 'train', ['1040_ITH_SAD_X,SAD', f'{CLIP},ANG'])
+  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
+  divided, _ = tree.splits(tmp_path, by_actor=False)
+  assert divided['train'] == [CLIP, '1040_ITH_SAD_XX']
+
+
+def test_wrong_lists_are_named(tmp_path):
+  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
+  clip = f'{CLIP},ANG'
+  for rows, message in (
+    (
+      [clip, '1021_DFA_SAD_XX,JOY'],
+      'line 2: .*NEU, HAP, SAD, FEA, DIS, ANG separated by a comma',
+    ),
+    ([clip, '1021_DFA_SAD_XX'], 'line 2: .*separated by a comma'),
+    ([clip, '1021_DFA_SAD_XX;SAD'], 'line 2: .*separated by a comma'),
+    ([clip, '1021_DFA_SAD_XX,SAD,0.5'], 'line 2: .*separated by a comma'),
+    ([clip, '1021_DFA_SAD_XX,2'], 'line 2: .*separated by a comma'),
+    ([clip, '1021_DFA_SAD_XX.wav,SAD'], 'line 2: .*1001_DFA_ANG_XX'),
+    ([clip, '1021_DFA_SAD_XX,HAP'], 'line 2: .*listed as HAP.*says SAD'),
+    ([clip, clip], f'lists {CLIP} 2 times'),
+    ([clip, '1020_DFA_NEU_XX,NEU'], 'are in both train.csv and test.csv'),
+    (['clip,emotion', clip], re.escape("got ['clip', 'emotion']")),
+    ([], r'train\.csv has no row'),
+  ):
+    write_list(tmp_path, 'train', rows)
+    with pytest.raises(ValueError, match=message) as caught:
+      tree.splits(tmp_path, by_actor=False)
+    assert str(tmp_path) in str(caught.value)
