@@ -15,7 +15,7 @@ from data_pipelines import sources
 
 
 def names() -> list[str]:
-  """The data sets that users download, which have a sample.
+  """Lists the data sets that users download, which have a sample.
 
   Returns:
     The names, sorted.
@@ -35,7 +35,7 @@ def write(name: str, root: pathlib.Path) -> None:
   """Writes the sample of a data set.
 
   Args:
-    name: one of `names`.
+    name: One of `names`.
     root: A folder that is empty or missing.
 
   Raises:

@@ -53,7 +53,7 @@ def read(root: pathlib.Path, part: str) -> Digits:
   """Reads one part of MNIST.
 
   Args:
-    root: the folder that has the tree.
+    root: The folder that has the tree.
     part: 'train' or 'test'.
 
   Returns:
@@ -134,7 +134,7 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
   """Lists the spoken digits of each split.
 
   Args:
-    root: the folder that has the tree.
+    root: The folder that has the tree.
 
   Returns:
     Split -> digit -> files, sorted by name. No file is in two splits; every
@@ -201,9 +201,9 @@ def write_sample(root: pathlib.Path, train: int, test: int) -> None:
   """Writes a tiny tree: pictures with a pattern a digit, tones for voices.
 
   Args:
-    root: where to write the tree; made if need be.
-    train: pictures of the training part.
-    test: pictures of the test part.
+    root: Where to write the tree; made if need be.
+    train: Pictures of the training part.
+    test: Pictures of the test part.
   """
   random = np.random.RandomState(1)
   patterns = random.uniform(0, 255, (10, *_PIXELS))

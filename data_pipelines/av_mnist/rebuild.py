@@ -131,10 +131,10 @@ def pair(
   """Draws a recording of the same digit for each picture.
 
   Args:
-    labels: the digit of each picture.
-    recordings: digit -> its recordings, in a fixed order. Every one is drawn
+    labels: The digit of each picture.
+    recordings: Digit -> its recordings, in a fixed order. Every one is drawn
       equally often on average.
-    seed: draws the same again, with any version of NumPy.
+    seed: Draws the same again, with any version of NumPy.
 
   Returns:
     A recording a picture.
@@ -162,7 +162,7 @@ def add_noise(
 
   Args:
     values: [n], a recording.
-    random: draws the noise.
+    random: Draws the noise.
 
   Returns:
     [n].
@@ -182,7 +182,7 @@ def add_noise(
 def spectrogram(
   values: npt.NDArray[np.floating[Any]],
 ) -> npt.NDArray[np.float32]:
-  """The picture of a recording: decibels over frequency and time.
+  """Makes the picture of a recording: decibels over frequency and time.
 
   Power of Hann windows of 256 samples, one every 64, without padding; decibels
   below the loudest cell, -60 and less to 0 become 0 to 255; resized linearly to

@@ -40,7 +40,7 @@ def read(root: pathlib.Path, part: str) -> Arrays:
   """Opens one part, without reading the pictures and spectrograms into memory.
 
   Args:
-    root: the folder that has the tree, or `avmnist` with it.
+    root: The folder that has the tree, or `avmnist` with it.
     part: 'train' or 'test'.
 
   Returns:
@@ -87,7 +87,7 @@ def read(root: pathlib.Path, part: str) -> Arrays:
 
 
 def splits(num_train_rows: int) -> dict[str, slice]:
-  """Rows of the published training part: MultiBench's two splits of it.
+  """Divides the rows of the published training part as MultiBench does.
 
   Args:
     num_train_rows: 60,000, or fewer in a tiny copy.
@@ -114,9 +114,9 @@ def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
   other pictures and as many of them, so that either configuration can be tried.
 
   Args:
-    root: where to write the tree; made if need be.
-    train: rows of the training part.
-    test: rows of the test part.
+    root: Where to write the tree; made if need be.
+    train: Rows of the training part.
+    test: Rows of the test part.
   """
   random = np.random.RandomState(0)
   pictures = random.uniform(0, 255, (NUM_CLASSES, 784))

@@ -66,10 +66,10 @@ Items = dict[str, Event | audit.SkipError]
 
 
 def folder(root: pathlib.Path) -> pathlib.Path:
-  """The folder with the lists: the one that is given or `AVE_Dataset` in it.
+  """Finds the folder with the lists: the given one or `AVE_Dataset` in it.
 
   Args:
-    root: the folder that the user named.
+    root: The folder that the user named.
 
   Returns:
     A folder that has the first of the lists.
@@ -83,10 +83,10 @@ def folder(root: pathlib.Path) -> pathlib.Path:
 
 
 def splits(root: pathlib.Path) -> dict[str, Items]:
-  """The videos of each split.
+  """Lists the videos of each split.
 
   Args:
-    root: the folder that has the lists.
+    root: The folder that has the lists.
 
   Returns:
     Split -> key -> the event of a video or why it is left out, whether its
@@ -149,7 +149,7 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny tree: real MP4 files of 4 of the classes, and all lists.
 
   Args:
-    root: where to write the tree; made if need be.
+    root: Where to write the tree; made if need be.
   """
   random = np.random.RandomState(0)
   lines: dict[str, list[str]] = {part: [] for part in _LISTS}

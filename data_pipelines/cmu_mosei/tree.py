@@ -69,8 +69,8 @@ def score(value: float, where: str) -> np.float32:
   """Checks a score.
 
   Args:
-    value: as published.
-    where: for the list of skipped clips.
+    value: As published.
+    where: For the list of skipped clips.
 
   Returns:
     The score, from -3 to 3.
@@ -94,7 +94,7 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny pickle of each configuration, of 70 clips.
 
   Args:
-    root: where to write them; made if need be.
+    root: Where to write them; made if need be.
   """
   random = np.random.RandomState(0)
   root.mkdir(parents=True, exist_ok=True)

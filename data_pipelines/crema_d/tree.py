@@ -59,7 +59,7 @@ def clip(name: str) -> Clip:
   """Reads the name of a clip.
 
   Args:
-    name: without suffix.
+    name: Without suffix.
 
   Returns:
     Its parts. One file was published as `1040_ITH_SAD_X` for some years; the
@@ -93,11 +93,11 @@ def clip(name: str) -> Clip:
 def splits(
   root: pathlib.Path, by_actor: bool
 ) -> tuple[dict[str, list[str]], dict[str, int | None]]:
-  """The clips of each split.
+  """Lists the clips of each split.
 
   Args:
-    root: the folder that has the tree.
-    by_actor: whether to let no actor be in two splits. Otherwise the field's
+    root: The folder that has the tree.
+    by_actor: Whether to let no actor be in two splits. Otherwise the field's
       lists are followed, if both are there; without them, too, splits are by
       actor. `validation` is the same tenth of the actors in all cases, taken
       from the training part.
@@ -217,7 +217,7 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny tree: real WAV and FLV files of 10 actors, and both lists.
 
   Args:
-    root: where to write the tree; made if need be.
+    root: Where to write the tree; made if need be.
   """
   random = np.random.RandomState(0)
   names: dict[str, list[str]] = {part: [] for part in FIELD}

@@ -48,10 +48,10 @@ _SAMPLED = (5, 12, 17, 27)
 def splits(
   root: pathlib.Path,
 ) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
-  """The clips of each split.
+  """Lists the clips of each split.
 
   Args:
-    root: the folder that has the tree.
+    root: The folder that has the tree.
 
   Returns:
     Split -> key -> what to read of a clip, or why not, whether its files are
@@ -147,7 +147,7 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny tree: real MP4 files of 4 of the classes, and both lists.
 
   Args:
-    root: where to write the tree; made if need be.
+    root: Where to write the tree; made if need be.
   """
   random = np.random.RandomState(0)
   rows: dict[str, list[str]] = {part: [] for part in FIELD}

@@ -19,9 +19,9 @@ class SkipError(Exception):
   """An item that cannot be read; it is counted under its reason.
 
   Attributes:
-    reason: a word to count by: 'missing', 'corrupt', 'lfs_pointer',
+    reason: A word to count by: 'missing', 'corrupt', 'lfs_pointer',
       'too_short' and the like.
-    detail: for people: the file and what is wrong with it.
+    detail: For people: the file and what is wrong with it.
   """
 
   def __init__(self, reason: str, detail: str) -> None:
@@ -34,10 +34,10 @@ class Audit(NamedTuple):
   """Where the skipped items of one split are told.
 
   Attributes:
-    name: of the data set.
-    split: of it.
-    folder: where `skipped-<split>.csv` is written: the prepared data set's.
-    expected: the number of items of the published split, or None.
+    name: Of the data set.
+    split: Of it.
+    folder: Where `skipped-<split>.csv` is written: the prepared data set's.
+    expected: The number of items of the published split, or None.
   """
 
   name: str
@@ -56,8 +56,8 @@ def examples(
   Decoders leave Python while they work, so threads use every core.
 
   Args:
-    audit: where to tell what was skipped.
-    items: key -> what `read` needs to know of the item.
+    audit: Where to tell what was skipped.
+    items: Key -> what `read` needs to know of the item.
     read: (key, item) -> example; raises `SkipError` for one to leave out.
 
   Yields:
@@ -90,8 +90,8 @@ def table(folder: str | os.PathLike[str], split: str) -> list[dict[str, str]]:
   """Reads the list of what was skipped when a data set was prepared.
 
   Args:
-    folder: the prepared data set's (`builder.data_path`).
-    split: the name of a split.
+    folder: The prepared data set's (`builder.data_path`).
+    split: The name of a split.
 
   Returns:
     A row an item: its `key`, `reason` and `detail`.

@@ -35,10 +35,10 @@ class Packed(NamedTuple):
 
 
 def features(**others: Any) -> tfds.features.FeaturesDict:
-  """The features of an element.
+  """Describes what is stored of an element.
 
   Args:
-    **others: further features.
+    **others: Further features.
 
   Returns:
     `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what was
@@ -59,11 +59,11 @@ def features(**others: Any) -> tfds.features.FeaturesDict:
 
 
 def width(sequences: Iterable[Any], where: str) -> int:
-  """The number of features in a step, which must be that of all sequences.
+  """Counts the features in a step, of which all sequences must have as many.
 
   Args:
     sequences: [t, d] each; those without steps are passed over.
-    where: the file, and the place in it, for the error.
+    where: The file, and the place in it, for the error.
 
   Returns:
     d, as the first step of each sequence tells it.
@@ -95,13 +95,13 @@ def element(
   aligned: bool,
   where: str,
 ) -> dict[str, npt.NDArray[np.float32]]:
-  """The sequences of an element, as they are stored.
+  """Returns the sequences of an element as they are stored.
 
   Args:
-    sequences: modality -> [t, d], as published.
-    widths: modality -> d.
-    aligned: whether step i of all is the same word.
-    where: the file, and the place in it, for the list of skipped elements.
+    sequences: Modality -> [t, d], as published.
+    widths: Modality -> d.
+    aligned: Whether step i of all is the same word.
+    where: The file, and the place in it, for the list of skipped elements.
 
   Returns:
     Modality -> float32, values unchanged, -inf and NaN too.
@@ -137,7 +137,7 @@ def element(
 def packed_element(
   part: Packed, row: int, aligned: bool, where: str
 ) -> dict[str, npt.NDArray[np.float32]]:
-  """As `element`, of one row."""
+  """Returns what `element` does, of one row."""
   sequences = {name: part.sequences[name][row] for name in MODALITIES}
   return element(sequences, part.widths, aligned, where)
 
@@ -148,8 +148,8 @@ def read_packed(
   """Reads train -> vision, audio, text, labels, id; arrays are not copied.
 
   Args:
-    path: the pickle.
-    label_names: what the labels may be called.
+    path: The pickle.
+    label_names: What the labels may be called.
 
   Returns:
     'train', 'validation' and 'test'. A clip is named by its id, or if that has
@@ -213,10 +213,10 @@ def _clip_and_video(row: Any) -> tuple[str, str]:
 
 
 def text(value: Any) -> str:
-  """Text of an id: some are numbers, some bytes.
+  """Returns the text of an id: some are numbers, some bytes.
 
   Args:
-    value: the id.
+    value: The id.
 
   Returns:
     Its text.

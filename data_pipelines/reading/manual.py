@@ -41,13 +41,13 @@ def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
 
 
 def is_pointer(path: pathlib.Path) -> bool:
-  """Whether a file is what Git leaves before Git LFS has downloaded it."""
+  """Tells whether a file is what Git leaves before Git LFS has downloaded it."""
   with path.open('rb') as stream:
     return stream.read(len(_LFS)) == _LFS
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Whether a file is neither empty nor a pointer of Git LFS."""
+  """Tells whether a file is neither empty nor a pointer of Git LFS."""
   return path.stat().st_size > 0 and not is_pointer(path)
 
 
@@ -98,12 +98,12 @@ def check_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
-  """The first of several paths in a folder that exists.
+  """Returns the first of several paths in a folder that exists.
 
   Args:
-    root: the folder.
-    names: paths in it, the preferred one first.
-    tree: what should lie there, for the error.
+    root: The folder.
+    names: Paths in it, the preferred one first.
+    tree: What should lie there, for the error.
 
   Returns:
     The path of a file that is no pointer of Git LFS.
@@ -131,7 +131,7 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
 
 
 def found(root: pathlib.Path) -> str:
-  """Names of the files in a folder, the first few of them."""
+  """Lists the files in a folder, the first few of them."""
   names: list[str] = []
   for parent, _, files in walk(root):
     for name in files:

@@ -27,14 +27,14 @@ def sound(
   random: np.random.RandomState,
   rate: int = media.RATE,
 ) -> npt.NDArray[np.float32]:
-  """A tone whose pitch tells the class, in noise of half its strength.
+  """Makes a tone whose pitch tells the class, in noise of half its strength.
 
   Args:
-    label: the class.
-    num_classes: how many there are; pitches are spread from 200 to 6,000 Hz.
-    seconds: the length.
-    random: draws noise and phase.
-    rate: samples a second.
+    label: The class.
+    num_classes: How many there are; pitches are spread from 200 to 6,000 Hz.
+    seconds: The length.
+    random: Draws noise and phase.
+    rate: Samples a second.
 
   Returns:
     [n], in [-1, 1].
@@ -53,14 +53,14 @@ def picture(
   height: int = 48,
   width: int = 64,
 ) -> npt.NDArray[np.uint8]:
-  """A field whose hue tells the class, with noise.
+  """Makes a field whose hue tells the class, with noise.
 
   Args:
-    label: the class.
-    num_classes: how many there are.
-    random: draws noise.
-    height: of the picture, even.
-    width: of the picture, even.
+    label: The class.
+    num_classes: How many there are.
+    random: Draws noise.
+    height: Of the picture, even.
+    width: Of the picture, even.
 
   Returns:
     [height, width, 3].
@@ -95,10 +95,10 @@ def write_video(
   """Writes a video in the format that its suffix says.
 
   Args:
-    path: ends in .flv or .mp4.
-    pictures: the frames.
-    rate: frames a second.
-    values: its sound at `media.RATE`, for .mp4; None for none.
+    path: Ends in .flv or .mp4.
+    pictures: The frames.
+    rate: Frames a second.
+    values: Its sound at `media.RATE`, for .mp4; None for none.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), 'w') as container:

@@ -70,7 +70,7 @@ def log_posterior(
   config: Mapping[str, settings.Modality],
   inputs: Mapping[str, npt.NDArray[np.floating]],
 ) -> npt.NDArray[np.float64]:
-  """Logarithm of the classes' true probabilities, given some modalities.
+  """Computes the logarithm of the classes' true probabilities.
 
   Up to a constant the log-likelihood of class c is d (z_c s) in the notation of
   `draw`, and those of several modalities add up. So the Bayes classifier is
@@ -110,7 +110,7 @@ def log_posterior(
 def bayes_accuracy(
   config: Mapping[str, settings.Modality], modalities: Collection[str]
 ) -> float:
-  """Accuracy of the best classifier that sees the given modalities.
+  """Computes the accuracy of the best classifier of the given modalities.
 
   Args:
     config: The modalities that rows are drawn from.
@@ -135,7 +135,7 @@ def bayes_accuracy(
 
 
 def accuracy_of_separation(separation: float, num_classes: int) -> float:
-  r"""Bayes accuracy among equiprobable Gaussians with orthogonal means.
+  r"""Computes Bayes accuracy among Gaussians with orthogonal means.
 
   The right class's score, of mean d, must exceed C - 1 others of mean 0, all of
   unit variance and independent:
@@ -143,7 +143,7 @@ def accuracy_of_separation(separation: float, num_classes: int) -> float:
       P = \int \phi(t) \Phi(t + d)^{C - 1} dt.
 
   Args:
-    separation: d, the length of a class mean in standard deviations.
+    separation: D, the length of a class mean in standard deviations.
     num_classes: C.
 
   Returns:

@@ -49,10 +49,10 @@ class Sdk(NamedTuple):
 
 
 def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
-  """The official folds, in which no speaker is in two splits.
+  """Reads the official folds, in which no speaker is in two splits.
 
   Args:
-    root: the folder that has the tree.
+    root: The folder that has the tree.
 
   Returns:
     Split -> id as text -> id as it is in the other pickles.
@@ -93,7 +93,7 @@ def read_sdk(root: pathlib.Path) -> Sdk:
   """Reads the authors' pickles one after the other; contexts are let go.
 
   Args:
-    root: the folder that has the tree.
+    root: The folder that has the tree.
 
   Returns:
     What they say of the punchlines.
@@ -139,12 +139,12 @@ def read_sdk(root: pathlib.Path) -> Sdk:
 
 
 def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
-  """One punchline.
+  """Makes the element of a punchline.
 
   Args:
-    sdk: what was read.
-    clip: its id as text.
-    key: its id as it is in the pickles.
+    sdk: What was read.
+    clip: Its id as text.
+    key: Its id as it is in the pickles.
 
   Returns:
     An element of the data set.
@@ -193,8 +193,8 @@ def label(value: Any, where: str) -> int:
   """Checks a label.
 
   Args:
-    value: as published.
-    where: for the list of skipped items.
+    value: As published.
+    where: For the list of skipped items.
 
   Returns:
     0 or 1.
@@ -231,7 +231,7 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes tiny pickles of both configurations, with the same 66 punchlines.
 
   Args:
-    root: where to write them; made if need be.
+    root: Where to write them; made if need be.
   """
   random = np.random.RandomState(0)
   directions = {
