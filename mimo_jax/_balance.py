@@ -11,6 +11,7 @@ from mimo_jax import _devices
 from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _pullback
+from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax.weightings import mimo
@@ -127,6 +128,7 @@ def balance(
   needs_gradients = {'gramian', 'jacobian'} & set(base.names_of(rule.needs))
 
   def init(params: base.PyTree) -> BalanceState:
+    params = _reals.of_params(params)
     if names is not None:
       weights = jnp.zeros(len(names))
       return BalanceState(weights, rule.init(len(names), params))
@@ -180,14 +182,18 @@ class _Weighed(NamedTuple):
   good: jax.Array  # [] bool, whether all is finite
 
 
-def _gradients(step: _Step, updates: Updates) -> list[base.PyTree]:
-  """The K gradients, averaged over the devices, in the order of objectives."""
+def _read(step: _Step, updates: Updates) -> list[base.PyTree]:
+  """The K gradients as JAX gave them, in the order of objectives."""
   given = step.given
   if callable(updates):
     gradients = _pullback.rows_of(updates, step.losses)
-    gradients = [gradients[i] for i in given.order]
-  else:
-    gradients = _objectives.gradients_of(updates, given, step.params)
+    return [gradients[i] for i in given.order]
+  return _objectives.gradients_of(updates, given, step.params)
+
+
+def _average(step: _Step, raw: list[base.PyTree]) -> list[base.PyTree]:
+  """The K gradients among reals, averaged over the devices."""
+  given, gradients = step.given, [_reals.of_gradient(each) for each in raw]
   _devices.check_not_summed(gradients, given.losses, step.axis_name)
   gradients = [
     jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
@@ -215,7 +221,7 @@ def _observe(step: _Step, extra_args: dict[str, Any]) -> base.Observation:
         f'independent_updates is a {type(pair).__name__}; expected a pair of'
         ' pullbacks or Jacobians, from two independent batches.'
       )
-    first, second = (_gradients(step, each) for each in pair)
+    first, second = (_average(step, _read(step, each)) for each in pair)
     products = step.gramian([*first, *second], range(2 * len(first)))
     cross = products[: len(first), len(first) :]
     observation = observation._replace(cross_gramian=cross)
@@ -265,13 +271,17 @@ def _pull(step: _Step, updates: Updates, weights: jax.Array) -> base.PyTree:
       _pullback.vary_like(weight.astype(loss.dtype), loss)
       for weight, loss in zip(local, given.losses, strict=True)
     ]
-    direction = _pullback.pull(updates, given.like_losses(cotangents))
+    cotangent = given.like_losses(cotangents)
+    raw = _pullback.pull(updates, _pullback.like_outputs(updates, cotangent))
+    direction = _reals.of_gradient(raw)
     _devices.check_not_summed(direction, given.losses, step.axis_name)
   else:
-    gradients = _objectives.gradients_of(updates, given, step.params)
+    rows = _read(step, updates)
+    raw, gradients = rows[0], [_reals.of_gradient(each) for each in rows]
     _devices.check_not_summed(gradients, given.losses, step.axis_name)
     direction = _combine(gradients, jnp.stack(local))
-  return _devices.sum_of_gradients(direction, step.axis_name)
+  direction = _devices.sum_of_gradients(direction, step.axis_name)
+  return _reals.like_gradient(direction, raw)
 
 
 def _by_losses(
@@ -297,10 +307,12 @@ def _by_gradients(
   state: base.PyTree,
 ) -> tuple[base.PyTree, _Weighed]:
   """The plan for the others: K backward passes."""
-  gradients = _gradients(step, updates)
+  raw = _read(step, updates)
+  gradients = _average(step, raw)
   observation = _observe_gradients(step, observation, gradients)
   weighed = _weigh(step, observation, state)
-  return _combine(gradients, weighed.weights), weighed
+  direction = _combine(gradients, weighed.weights)
+  return _reals.like_gradient(direction, raw[0]), weighed
 
 
 def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
@@ -327,7 +339,8 @@ def _for_each_objective(weights: base.PyTree) -> jax.Array:
 
 def _all_finite(tree: base.PyTree) -> jax.Array:
   leaves = jax.tree.leaves(tree)
-  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
+  finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+  return jnp.stack([jnp.array(True), *finite]).all()
 
 
 def _as_vector(losses: list[jax.Array]) -> jax.Array:

@@ -1,7 +1,7 @@
 """Small numerical idioms that rules, solvers and models share."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,22 @@ def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:
   return new.astype(jnp.asarray(old).dtype)
 
 
+def new_key(seed: int) -> jax.Array:
+  """The data of a random key, which states hold: they can be serialised."""
+  return jax.random.key_data(jax.random.key(seed))
+
+
+def split_key(data: jax.Array, num: int = 1) -> tuple[jax.Array, jax.Array]:
+  """The data of the next step's key, and `num` keys for this one."""
+  keys = jax.random.split(jax.random.wrap_key_data(data), num + 1)
+  return jax.random.key_data(keys[0]), keys[1:]
+
+
+def own(tree: Any) -> Any:
+  """The same numbers in buffers that nobody else holds, to be donated."""
+  return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+
+
 def divide(
   numerator: ArrayLike,
   denominator: jax.Array,
@@ -80,6 +96,26 @@ def softmax(scores: jax.Array, temperature: Scalar) -> jax.Array:
   """Shares in proportion to exp(scores / temperature)."""
   # The largest is taken off first, so that no quotient overflows.
   return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
+
+
+def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:
+  """`new`, but the rows of absent objectives, which stay as in `old`.
+
+  Args:
+    present: [K] bool.
+    new: pytree; its leaves [K, ...] have a row for each objective.
+    old: pytree of the same structure and shapes.
+
+  Returns:
+    The pytree; what does not begin with K entries is that of `new`.
+  """
+
+  def kept(new: jax.Array, old: jax.Array) -> jax.Array:
+    if jnp.shape(new)[:1] != present.shape:
+      return new
+    return jnp.where(for_each_row(present, new), new, old)
+
+  return jax.tree.map(kept, new, old)
 
 
 def for_each_row(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -24,6 +24,7 @@ def rows_of(
   Returns:
     K pytrees like `params`.
   """
+  losses = like_outputs(pullback, losses)
   if hasattr(losses, 'ndim'):
     basis = jnp.eye(losses.shape[0], dtype=losses.dtype)
     return [pull(pullback, vary_like(row, losses)) for row in basis]
@@ -49,6 +50,27 @@ def rows_of(
       # is wrong is said again below.
       pass
   return [row(i, _zero) for i in rows]
+
+
+def like_outputs(
+  pullback: Callable[[Any], Any], values: base.PyTree
+) -> base.PyTree:
+  """Values, one for each loss, in the types that the pullback takes.
+
+  With loss scaling in float16, it is that of the scaled losses; the losses
+  beside it are not scaled, and float32.
+  """
+  if not isinstance(pullback, _pullback_type()):
+    return values
+  leaves, treedef = jax.tree.flatten(values)
+  outputs = pullback.fun.args[-1]  # their types, which JAX checks against
+  if len(outputs) != len(leaves):  # it will say so
+    return values
+  cast = [
+    jnp.asarray(leaf).astype(output.dtype)
+    for leaf, output in zip(leaves, outputs, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, cast)
 
 
 def _symbolic_zero(leaf: jax.Array) -> Any:

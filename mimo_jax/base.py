@@ -45,6 +45,29 @@ class Observation(NamedTuple):
     """The number of objectives, K."""
     return self.losses.shape[0]
 
+  @property
+  def present(self) -> jax.Array:
+    """[K] bool, which objectives have a gradient; all, where none has.
+
+    A modality that is absent from a batch has a row of zeros. Losses alone do
+    not tell: all are present there.
+    """
+    if self.gramian is not None:
+      has_gradient = jnp.diagonal(self.gramian) != 0
+    elif self.jacobian is not None:
+      has_gradient = jnp.stack(
+        [
+          jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim)))
+          for leaf in jax.tree.leaves(self.jacobian)
+        ]
+      ).any(0)
+    elif self.cross_gramian is not None:
+      nonzero = self.cross_gramian != 0
+      has_gradient = jnp.any(nonzero, axis=0) & jnp.any(nonzero, axis=1)
+    else:
+      has_gradient = jnp.ones(self.losses.shape, bool)
+    return has_gradient | ~jnp.any(has_gradient)
+
 
 class Direction(NamedTuple):
   """A combined gradient that is no weighting of today's gradients.
@@ -143,8 +166,9 @@ def stateful(
 ) -> Weighting:
   """Makes a weighting of a function that remembers something.
 
-  Its `update` says what is missing from an observation, gives weights the type
-  of the losses, and lets the state keep its types.
+  Its `update` says what is missing from an observation, takes the weight of
+  objectives that are absent from it, gives weights the type of the losses, and
+  lets the state keep its types.
 
   Args:
     init: `init(num_objectives) -> state`, or `init(num_objectives, params)`
@@ -175,7 +199,7 @@ def stateful(
   takes_params = _takes_two(init)
 
   def init_state(num_objectives: int, params: PyTree = None) -> PyTree:
-    return (
+    return _numerics.own(
       init(num_objectives, params) if takes_params else init(num_objectives)
     )
 
@@ -195,10 +219,20 @@ def stateful(
         )
     weights, new_state = update(observation, state)
     dtype = observation.losses.dtype
+
+    def without_absent(leaf: jax.Array) -> jax.Array:
+      leaf = jnp.asarray(leaf, dtype)
+      if not {'gramian', 'jacobian', 'cross_gramian'} & set(names_of(needs)):
+        return leaf
+      present = _numerics.for_each_row(observation.present, leaf)
+      left = jnp.where(present, leaf, 0)
+      # Where an absent one has all weight, its rule stops the others by it.
+      return jnp.where(jnp.any(left != 0), left, leaf)
+
     if isinstance(weights, Direction):
-      weights = weights._replace(weights=weights.weights.astype(dtype))
+      weights = weights._replace(weights=without_absent(weights.weights))
     else:
-      weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), weights)
+      weights = jax.tree.map(without_absent, weights)
     return weights, jax.tree.map(_numerics.keep_type, new_state, state)
 
   return Weighting(init_state, checked_update, needs)

@@ -168,7 +168,8 @@ def gramian(
 
   Accumulated in float32 (float64 for float64 gradients) whatever the
   gradients' type, with a relative error near 1e-7 at any number of parameters
-  up to K = 16; a few 1e-6 above, where it is a matrix product.
+  up to K = 16; a few 1e-6 above, where it is a matrix product. A complex number
+  counts as the pair of its parts.
 
   Args:
     jacobian: leaves [K, ...]; or, with `objectives`, a mapping or sequence of
@@ -227,7 +228,10 @@ def _blocks(gradient: base.PyTree, run: int, lanes: int) -> list[jax.Array]:
   """
   large, rest = [], []
   for leaf in jax.tree.leaves(gradient):
-    leaf = _numerics.at_least_float32(jnp.asarray(leaf)).reshape(-1)
+    leaf = _numerics.at_least_float32(jnp.asarray(leaf))
+    if jnp.iscomplexobj(leaf):  # a pair of reals
+      leaf = jnp.stack([jnp.real(leaf), jnp.imag(leaf)])
+    leaf = leaf.reshape(-1)
     whole = leaf.size - leaf.size % (run * lanes) if leaf.size >= _SMALL else 0
     if whole:
       large.append(leaf[:whole].reshape(-1, run, lanes))

@@ -1,6 +1,7 @@
 """From outputs and labels to the mapping of losses that balance takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +9,32 @@ import optax
 
 from mimo_jax import _numerics
 
+# Weights [batch] of the rows, or those of each output by name.
+Mask: TypeAlias = jax.Array | Mapping[str, jax.Array] | None
+
 
 def cross_entropy_losses(
-  logits: Mapping[str, jax.Array], labels: jax.Array
+  logits: Mapping[str, jax.Array], labels: jax.Array, mask: Mask = None
 ) -> dict[str, jax.Array]:
   """Mean cross-entropy of each output against the same labels.
+
+  A label outside 0..C-1 makes it NaN, unless the mask leaves its row out.
 
   Args:
     logits: mapping objective -> [batch, classes], as `LateFusion` returns.
     labels: [batch], integer classes.
+    mask: [batch], numbers ≥ 0 or booleans: the weight of each row in the mean.
+      Where it is 0 nothing is looked at: neither a label of -100, nor logits of
+      what is missing. A mapping objective -> [batch] has one for each; those
+      that it lacks take all rows. Without any row a loss, and its gradient,
+      is 0.
 
   Returns:
     Mapping objective -> scalar in nats, float32 whatever the logits' type.
 
   Raises:
-    ValueError: if an entry is not [batch, classes] for these labels.
+    ValueError: if an entry is not [batch, classes] for these labels, or a mask
+      is not [batch].
 
   Examples:
     >>> import jax.numpy as jnp
@@ -33,17 +45,26 @@ def cross_entropy_losses(
     ... )
     >>> {name: float(loss) for name, loss in losses.items()}
     {'fused': 1.386, 'audio': 0.744}
+    >>> labels = jnp.array([0, -100])  # the second row has none
+    >>> nn.cross_entropy_losses(
+    ...   {'fused': jnp.eye(2, 4)}, labels, mask=labels >= 0
+    ... )['fused'].item()
+    0.744
   """
-  return {
-    name: jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(value, labels)
+
+  def loss(value: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(
+      value, out_of_range_as_nan(labels)
     )
+
+  return {
+    name: masked_mean(loss, value, labels, mask_of(name, mask))
     for name, value in wide_logits(logits, labels).items()
   }
 
 
 def absolute_error_losses(
-  outputs: Mapping[str, jax.Array], targets: jax.Array
+  outputs: Mapping[str, jax.Array], targets: jax.Array, mask: Mask = None
 ) -> dict[str, jax.Array]:
   """Mean absolute error of each output against the same targets.
 
@@ -53,12 +74,14 @@ def absolute_error_losses(
   Args:
     outputs: mapping objective -> [batch, 1], as `LateFusion` returns.
     targets: [batch], numbers.
+    mask: as of `cross_entropy_losses`.
 
   Returns:
     Mapping objective -> scalar, float32 whatever the outputs' type.
 
   Raises:
-    ValueError: if an entry is not [batch, 1] for these targets.
+    ValueError: if an entry is not [batch, 1] for these targets, or a mask is
+      not [batch].
 
   Examples:
     >>> import jax.numpy as jnp
@@ -69,6 +92,13 @@ def absolute_error_losses(
     >>> float(losses['fused'])
     0.75
   """
+
+  def loss(value: jax.Array, targets: jax.Array) -> jax.Array:
+    return jnp.abs(
+      _numerics.at_least_float32(value[:, 0])
+      - _numerics.at_least_float32(targets)
+    )
+
   losses = {}
   for name, value in outputs.items():
     if value.shape != (*targets.shape, 1) or targets.ndim != 1:
@@ -76,13 +106,42 @@ def absolute_error_losses(
         f'outputs[{name!r}] has shape {value.shape}, targets {targets.shape};'
         ' expected [batch, 1] and [batch].'
       )
-    losses[name] = jnp.mean(
-      jnp.abs(
-        _numerics.at_least_float32(value[:, 0])
-        - _numerics.at_least_float32(targets)
-      )
-    )
+    losses[name] = masked_mean(loss, value, targets, mask_of(name, mask))
   return losses
+
+
+def out_of_range_as_nan(labels: jax.Array) -> jax.Array:
+  """Labels that find NaN where they are negative, as those from C on do."""
+  labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+  return jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)
+
+
+def mask_of(name: str, mask: Mask) -> jax.Array | None:
+  """The mask of one output."""
+  return mask.get(name) if isinstance(mask, Mapping) else mask
+
+
+def masked_mean(
+  values_of: Callable[[jax.Array, jax.Array], jax.Array],
+  outputs: jax.Array,
+  targets: jax.Array,
+  mask: jax.Array | None,
+) -> jax.Array:
+  """Mean of `values_of(outputs, targets)`, [batch], by the mask."""
+  if mask is None:
+    return jnp.mean(values_of(outputs, targets))
+  if jnp.shape(mask) != targets.shape:
+    raise ValueError(
+      f'mask has shape {jnp.shape(mask)} for targets {targets.shape}; expected'
+      ' one number a row, or a mapping output -> numbers.'
+    )
+  mask = jnp.asarray(mask)
+  # What is left out is replaced before anything is computed of it: a NaN would
+  # get into the gradient even where its loss is not taken.
+  outputs = jnp.where((mask != 0)[:, None], outputs, 0)
+  values = values_of(outputs, jnp.where(mask != 0, targets, 0))
+  weights = mask.astype(values.dtype)
+  return jnp.sum(weights * values) / _numerics.nonzero(jnp.sum(weights))
 
 
 def wide_logits(

@@ -9,7 +9,9 @@ from mimo_jax.nn import _losses
 
 
 def true_class_scores(
-  logits: Mapping[str, jax.Array], labels: jax.Array
+  logits: Mapping[str, jax.Array],
+  labels: jax.Array,
+  mask: _losses.Mask = None,
 ) -> dict[str, jax.Array]:
   """Mean probability that each output gives to the true class.
 
@@ -19,7 +21,8 @@ def true_class_scores(
 
   Args:
     logits: mapping output -> [batch, classes], as `LateFusion` returns.
-    labels: [batch], integer classes.
+    labels: [batch], integer classes; one outside 0..C-1 makes the score NaN.
+    mask: as of `mimo_jax.nn.cross_entropy_losses`.
 
   Returns:
     Mapping output -> scalar in [0, 1], float32 whatever the logits' type.
@@ -37,9 +40,12 @@ def true_class_scores(
     >>> {name: float(score) for name, score in scores.items()}
     {'audio': 0.25, 'visual': 0.475}
   """
+
+  def score(value: jax.Array, labels: jax.Array) -> jax.Array:
+    index = _losses.out_of_range_as_nan(labels)[:, None]
+    return jnp.take_along_axis(jax.nn.softmax(value), index, axis=1)[:, 0]
+
   return {
-    name: jnp.mean(
-      jnp.take_along_axis(jax.nn.softmax(value), labels[:, None], axis=1)
-    )
+    name: _losses.masked_mean(score, value, labels, _losses.mask_of(name, mask))
     for name, value in _losses.wide_logits(logits, labels).items()
   }

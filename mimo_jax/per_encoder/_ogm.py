@@ -218,7 +218,7 @@ def _modulation(
       )
     return OGMState(
       coefficients=jnp.ones(len(names)),
-      key=None if seed is None else jax.random.key(seed),
+      key=None if seed is None else _numerics.new_key(seed),
     )
 
   def update(
@@ -235,7 +235,7 @@ def _modulation(
     owners = owners_of(updates)
     key, draw = state.key, None
     if key is not None:
-      key, draw = jax.random.split(key)
+      key, (draw,) = _numerics.split_key(key)
     for i, owner in enumerate(owners):
       if owner is None:
         continue

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
@@ -94,13 +95,27 @@ def cr_mogm(
       )
     share = _numerics.value_at(decay, state.step)
     share = jnp.where(state.step == 0, 0, share)
-    mean = share * state.mean + (1 - share) * weights
-    return mean, CRMOGMState(mean, state.step + 1, rule_state)
+    # An absent objective keeps its part of the mean. Until it comes back the
+    # others have its weight, too: all that the rule gives today.
+    present, total = observation.present, jnp.sum(weights)
+    old = jnp.where(state.step == 0, total / len(weights), state.mean)
+    left = jnp.sum(jnp.where(present, old, 0)) / total
+    is_part = ~jnp.all(present) & (left > 0) & (left < jnp.inf)
+    left = jnp.where(is_part, left, 1)
+    mean = share * (old / left) + (1 - share) * weights
+    return mean, CRMOGMState(
+      _numerics.keep_rows(present, left * mean, old),
+      optax.safe_increment(state.step),
+      rule_state,
+    )
 
   return base.stateful(init, update, needs=rule.needs)
 
 
 def _min_norm() -> base.Weighting:
   return base.stateless(
-    lambda observation: solvers.min_norm(observation.gramian), needs='gramian'
+    lambda observation: solvers.min_norm(
+      observation.gramian, drop_zero_rows=True
+    ),
+    needs='gramian',
   )

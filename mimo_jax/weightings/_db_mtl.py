@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
@@ -17,7 +18,7 @@ class DBMTLState(NamedTuple):
 
   tracker: base.PyTree  # leaves [K, ...], B before its correction
   step: jax.Array  # [] int32, steps taken
-  remembered: jax.Array  # [], the product of all βₖ so far
+  remembered: jax.Array  # [K], the product of its βₖ so far
 
 
 def db_mtl(
@@ -74,7 +75,7 @@ def db_mtl(
     return DBMTLState(
       tracker=_trackers.zeros('db_mtl', num_objectives, params),
       step=jnp.zeros((), jnp.int32),
-      remembered=jnp.ones(()),
+      remembered=jnp.ones(num_objectives),
     )
 
   def update(
@@ -89,13 +90,19 @@ def db_mtl(
       return mean + (1 - share) * (slope * leaf - mean)
 
     tracker = jax.tree.map(move, state.tracker, observation.jacobian)
-    lengths = jnp.sqrt(_trackers.squared_lengths(tracker))
+    present = observation.present
+    moved = DBMTLState(
+      tracker, optax.safe_increment(state.step), state.remembered * share
+    )
+    moved = _numerics.keep_rows(present, moved, state)
+    lengths = jnp.sqrt(_trackers.squared_lengths(moved.tracker))
+    lengths = jnp.where(present, lengths, 0)
     ratios = _numerics.divide(jnp.max(lengths), lengths)
-    remembered = state.remembered * share
+    corrected = _numerics.divide(ratios, 1 - moved.remembered)
     direction = base.Direction(
-      updates=jacobian.combine(tracker, ratios / (1 - remembered)),
+      updates=jacobian.combine(moved.tracker, corrected),
       weights=ratios * slopes,
     )
-    return direction, DBMTLState(tracker, state.step + 1, remembered)
+    return direction, moved
 
   return base.stateful(init, update, needs='jacobian')

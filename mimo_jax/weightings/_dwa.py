@@ -13,7 +13,7 @@ from mimo_jax import base
 class DWAState(NamedTuple):
   """State of `dwa`."""
 
-  step: jax.Array  # [] int32, steps taken
+  step: jax.Array  # [] int32, steps taken in this epoch
   running: jax.Array  # [K], sum over this epoch so far, divided by its length
   newer: jax.Array  # [K], L(e-1), mean over the last whole epoch
   older: jax.Array  # [K], L(e-2), mean over the epoch before that
@@ -80,8 +80,8 @@ def dwa(
     weights = len(losses) * _numerics.softmax(rates, temperature)
 
     running = state.running + losses / steps_per_epoch
-    step = state.step + 1
-    is_end = step % steps_per_epoch == 0
+    step = (state.step + 1) % steps_per_epoch
+    is_end = step == 0
     return weights, DWAState(
       step=step,
       running=jnp.where(is_end, 0, running),

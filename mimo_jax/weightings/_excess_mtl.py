@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
@@ -18,7 +19,7 @@ class ExcessMTLState(NamedTuple):
   squares: base.PyTree  # leaves [K, ...], S, sums of squared gradients
   logits: jax.Array  # [K], log w
   baseline: jax.Array  # [K], e(0), the mean of e in the warm-up
-  step: jax.Array  # [] int32, steps taken
+  step: jax.Array  # [K] int32, steps taken in which it was present
 
 
 def excess_mtl(
@@ -81,7 +82,7 @@ def excess_mtl(
       squares=_trackers.zeros('excess_mtl', num_objectives, params),
       logits=zeros - math.log(num_objectives),
       baseline=zeros,
-      step=jnp.zeros((), jnp.int32),
+      step=jnp.zeros(num_objectives, jnp.int32),
     )
 
   def update(
@@ -102,14 +103,17 @@ def excess_mtl(
     )
     is_warmup = state.step < num_warmup_steps
     mean = state.baseline + (excess - state.baseline) / (state.step + 1)
-    # Gradients that were zero so far have no scale yet.
+    # Gradients that were zero so far, all of them, have no scale yet.
     late = jnp.where(state.baseline == 0, excess, state.baseline)
     baseline = jnp.where(is_warmup, mean, late)
     relative = _numerics.divide(excess, baseline)
+    present = observation.present
     moved = jax.nn.log_softmax(state.logits + step_size * relative)
     logits = jnp.where(is_warmup, state.logits, moved)
-    return jax.nn.softmax(logits), ExcessMTLState(
-      squares, logits, baseline, state.step + 1
+    weights = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
+    moved = ExcessMTLState(
+      squares, logits, baseline, optax.safe_increment(state.step)
     )
+    return weights, _numerics.keep_rows(present, moved, state)
 
   return base.stateful(init, update, needs='jacobian')

@@ -133,7 +133,7 @@ def famo(
     smallest = jnp.min(jnp.where(spent, jnp.inf, gap))
     scores = jnp.where(spent, -jnp.inf, logits + jnp.log(smallest / gap))
     return jax.nn.softmax(scores), FAMOState(
-      state.step + 1, logits, losses, optimizer_state
+      optax.safe_increment(state.step), logits, losses, optimizer_state
     )
 
   return base.stateful(init, update, needs='losses_after')

@@ -63,7 +63,7 @@ def graddrop(
   )
 
   def init(_: int) -> GradDropState:
-    return GradDropState(key=jax.random.key(seed))
+    return GradDropState(key=_numerics.new_key(seed))
 
   def update(
     observation: base.Observation, state: GradDropState
@@ -73,7 +73,7 @@ def graddrop(
       'graddrop', 'leak', leak, observation.losses
     )
     leaves, structure = jax.tree.flatten(observation.jacobian)
-    key, *leaf_keys = jax.random.split(state.key, len(leaves) + 1)
+    key, leaf_keys = _numerics.split_key(state.key, len(leaves))
 
     def weigh(leaf: jax.Array, leaf_key: jax.Array) -> jax.Array:
       wide = leaf.astype(jnp.promote_types(leaf.dtype, dtype))

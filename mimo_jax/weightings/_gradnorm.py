@@ -16,7 +16,7 @@ class GradNormState(NamedTuple):
 
   logits: jax.Array  # [K], s
   initial_losses: jax.Array  # [K], those of the first step
-  step: jax.Array  # [] int32, steps taken
+  step: jax.Array  # [K] int32, steps taken in which it was present
   optimizer: optax.OptState  # of the logits
 
 
@@ -75,7 +75,7 @@ def gradnorm(
     return GradNormState(
       logits=logits,
       initial_losses=logits,
-      step=jnp.zeros((), jnp.int32),
+      step=jnp.zeros(num_objectives, jnp.int32),
       optimizer=learner.init(logits),
     )
 
@@ -83,16 +83,18 @@ def gradnorm(
     observation: base.Observation, state: GradNormState
   ) -> tuple[jax.Array, GradNormState]:
     losses = observation.losses
-    size = observation.num_objectives
+    present = observation.present
+    size = jnp.sum(present)
     initial = jnp.where(state.step == 0, losses, state.initial_losses)
     relative = _numerics.divide(losses, initial, 1, where=initial > 0)
-    relative = jnp.maximum(relative, 0)
+    relative = jnp.where(present, jnp.maximum(relative, 0), 0)
     # All losses have reached zero together: none is behind.
-    rates = _numerics.divide(relative, jnp.mean(relative), 1)
-    weights = size * jax.nn.softmax(state.logits)
+    rates = _numerics.divide(relative, jnp.sum(relative) / size, 1)
+    logits = jnp.where(present, state.logits, -jnp.inf)
+    weights = size * jax.nn.softmax(logits)
     lengths = jnp.sqrt(jnp.diagonal(observation.gramian))
     # All gradients are zero: their lengths have nothing to say.
-    lengths = _numerics.divide(lengths, jnp.mean(weights * lengths))
+    lengths = _numerics.divide(lengths, jnp.sum(weights * lengths) / size)
     excess = weights * lengths - rates**alpha
     # A difference that is rounding has no sign.
     rounding = 8 * size * jnp.finfo(excess.dtype).eps
@@ -102,11 +104,12 @@ def gradnorm(
     moves, optimizer_state = learner.update(
       gradient.astype(state.logits.dtype), state.optimizer, state.logits
     )
-    return weights, GradNormState(
+    moved = GradNormState(
       logits=optax.apply_updates(state.logits, moves),
       initial_losses=initial,
-      step=state.step + 1,
+      step=optax.safe_increment(state.step),
       optimizer=optimizer_state,
     )
+    return weights, _numerics.keep_rows(present, moved, state)
 
   return base.stateful(init, update, needs='gramian')

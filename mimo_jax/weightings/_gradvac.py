@@ -39,8 +39,8 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   with targets of their own.
 
   Other libraries add 1e-8 to the denominators, which turns small gradients
-  into no correction. Here T is kept within ±(1 − 1e-6) instead, and cosines
-  with a zero gradient count as 0, without a correction.
+  into no correction. Here T is kept within ±(1 − 1e-6) instead, and a zero
+  gradient corrects none and moves no T.
 
   Properties: scale_invariant, linear_under_scaling.
 
@@ -69,7 +69,7 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   def init(num_objectives: int) -> GradVacState:
     return GradVacState(
       targets=jnp.zeros((num_objectives, num_objectives)),
-      key=jax.random.key(seed),
+      key=_numerics.new_key(seed),
     )
 
   def update(
@@ -110,7 +110,9 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
       cosine = _numerics.divide(along, length, where=is_left)
       moved = targets + beta * (cosine[:, None] - targets)
       moved = jnp.clip(moved, -_LARGEST_TARGET, _LARGEST_TARGET)
-      is_other = at_visited * (1 - identity) > 0
+      # A zero gradient has no cosine to learn from.
+      seen = ~form.is_zero[:, None] & ~form.is_zero[visited][:, None]
+      is_other = (at_visited * (1 - identity) > 0) & seen
       return (
         coefficients + added[:, None] * at_visited,
         products + added[:, None] * form.cosines[visited],

@@ -63,7 +63,9 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
         f'krum was given num_selected={num_selected} for {size} objectives;'
         ' expected no more than there are.'
       )
-    num_neighbours = max(size - num_byzantine - 2, 1)
+    present = observation.present
+    count = jnp.sum(present)
+    num_neighbours = jnp.maximum(count - num_byzantine - 2, 1)
     gramian = observation.gramian
     # Scaled by the largest entry: sums of squares would otherwise overflow.
     scaled = gramian / _numerics.nonzero(jnp.max(jnp.diagonal(gramian)))
@@ -72,15 +74,20 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     distances = jnp.maximum(
       squares[:, None] + squares[None, :] - (scaled + scaled.T), 0
     )
-    distances = jnp.where(jnp.eye(size, dtype=bool), jnp.inf, distances)
-    # With a single objective there are no neighbours, and no choice.
-    nearest = jnp.sort(distances, axis=1)[:, : min(num_neighbours, size - 1)]
-    scores = jnp.sum(nearest, axis=1)
     index = jnp.arange(size)
+    is_other = present[:, None] & present[None, :] & ~jnp.eye(size, dtype=bool)
+    distances = jnp.where(is_other, distances, jnp.inf)
+    # With a single objective there are no neighbours, and no choice.
+    nearest = jnp.sort(distances, axis=1)
+    is_near = index < jnp.minimum(num_neighbours, count - 1)
+    scores = jnp.sum(jnp.where(is_near[None, :], nearest, 0), axis=1)
+    scores = jnp.where(present, scores, jnp.inf)
     is_before = (scores[None, :] < scores[:, None]) | (
       (scores[None, :] == scores[:, None]) & (index[None, :] < index[:, None])
     )
-    selected = jnp.sum(is_before, axis=1) < num_selected
-    return jnp.where(selected, 1 / num_selected, 0)
+    # Those that are absent come last.
+    num = jnp.minimum(num_selected, count)
+    selected = jnp.sum(is_before, axis=1) < num
+    return jnp.where(selected, 1 / num, 0)
 
   return base.stateless(weigh, needs='gramian')

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
@@ -90,6 +91,8 @@ def mimo(
   def update(
     observation: base.Observation, state: MIMOState
   ) -> tuple[jax.Array, MIMOState]:
-    return weigh(observation.losses, state.step), MIMOState(state.step + 1)
+    return weigh(observation.losses, state.step), MIMOState(
+      optax.safe_increment(state.step)
+    )
 
   return base.stateful(init, update, needs='losses')

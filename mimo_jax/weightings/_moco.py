@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import jacobian
-from mimo_jax import solvers
+from mimo_jax.weightings import _shares
 from mimo_jax.weightings import _trackers
 
 
@@ -89,10 +90,14 @@ def moco(
       state.tracker,
       observation.jacobian,
     )
-    along = jnp.sum(jacobian.gramian(tracker) * state.shares[None, :], axis=1)
-    gradient = along + regularization * state.shares
-    weights = solvers.simplex_projection(state.shares - step_size * gradient)
+    tracker = _numerics.keep_rows(observation.present, tracker, state.tracker)
+    present = observation.present
+    shares, left = _shares.of_present(state.shares, present)
+    along = jnp.sum(jacobian.gramian(tracker) * shares[None, :], axis=1)
+    gradient = along + regularization * shares
+    weights = _shares.project(shares - step_size * gradient, present)
+    moved = _numerics.keep_rows(present, left * weights, state.shares)
     direction = base.Direction(jacobian.combine(tracker, weights), weights)
-    return direction, MoCoState(tracker, weights)
+    return direction, MoCoState(tracker, moved)
 
   return base.stateful(init, update, needs='jacobian')

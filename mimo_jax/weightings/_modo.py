@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
-from mimo_jax import solvers
+from mimo_jax.weightings import _shares
 
 
 class MoDoState(NamedTuple):
@@ -71,9 +72,12 @@ def modo(
   def update(
     observation: base.Observation, state: MoDoState
   ) -> tuple[jax.Array, MoDoState]:
-    along = jnp.sum(observation.cross_gramian * state.shares[None, :], axis=1)
-    gradient = along + regularization * state.shares
-    weights = solvers.simplex_projection(state.shares - step_size * gradient)
-    return weights, MoDoState(weights)
+    present = observation.present
+    shares, left = _shares.of_present(state.shares, present)
+    along = jnp.sum(observation.cross_gramian * shares[None, :], axis=1)
+    gradient = along + regularization * shares
+    weights = _shares.project(shares - step_size * gradient, present)
+    moved = _numerics.keep_rows(present, left * weights, state.shares)
+    return weights, MoDoState(moved)
 
   return base.stateful(init, update, needs='cross_gramian')

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 
@@ -15,7 +17,7 @@ class PCDState(NamedTuple):
   """State of `pcd`."""
 
   squares: jax.Array  # [K], running mean of ‖gᵢ‖², v
-  step: jax.Array  # [] int32, steps taken, t
+  step: jax.Array  # [K] int32, steps taken in which it was present, t
 
 
 def pcd(
@@ -69,7 +71,9 @@ def pcd(
   _arguments.check('pcd', _arguments.from_to_below(0, 1), decay=decay)
 
   def init(num_objectives: int) -> PCDState:
-    return PCDState(jnp.zeros(num_objectives), jnp.zeros((), jnp.int32))
+    return PCDState(
+      jnp.zeros(num_objectives), jnp.zeros(num_objectives, jnp.int32)
+    )
 
   def update(
     observation: base.Observation, state: PCDState
@@ -77,8 +81,12 @@ def pcd(
     gramian = observation.gramian
     size = observation.num_objectives
     squares = decay * state.squares + (1 - decay) * jnp.diagonal(gramian)
-    step = state.step + 1
-    state = PCDState(squares, step)
+    state = _numerics.keep_rows(
+      observation.present,
+      PCDState(squares, optax.safe_increment(state.step)),
+      state,
+    )
+    squares, step = state
     if size == 1:
       return jnp.ones_like(observation.losses), state
 
@@ -86,7 +94,9 @@ def pcd(
     eps = jnp.finfo(gramian.dtype).eps
     # 1 − βᵗ without the cancellation that float32 has at β = 0.999.
     log_decay = math.log(decay) if decay > 0 else -math.inf
-    corrected = squares / -jnp.expm1(step.astype(gramian.dtype) * log_decay)
+    corrected = squares / -jnp.expm1(
+      jnp.maximum(step, 1).astype(gramian.dtype) * log_decay
+    )
     means = jnp.sqrt(corrected) / form.longest  # √v̂, in units of lengths
     means = jnp.where(means > 0, means, 1)
     lengths = jnp.where(form.is_zero, 0, form.lengths / means)  # ‖g̃ᵢ‖

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
 from mimo_jax.weightings import _visits
@@ -53,7 +54,7 @@ def pcgrad(seed: int = 0) -> base.Weighting:
   """
 
   def init(_: int) -> PCGradState:
-    return PCGradState(key=jax.random.key(seed))
+    return PCGradState(key=_numerics.new_key(seed))
 
   def update(
     observation: base.Observation, state: PCGradState

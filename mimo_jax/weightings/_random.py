@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -50,13 +51,13 @@ def random(seed: int = 0) -> base.Weighting:
   _arguments.check('random', _arguments.whole(), seed=seed)
 
   def init(_: int) -> RandomState:
-    return RandomState(key=jax.random.key(seed))
+    return RandomState(key=_numerics.new_key(seed))
 
   def update(
     observation: base.Observation, state: RandomState
   ) -> tuple[jax.Array, RandomState]:
     losses = observation.losses
-    key, draw = jax.random.split(state.key)
+    key, (draw,) = _numerics.split_key(state.key)
     scores = jax.random.normal(draw, losses.shape, losses.dtype)
     return jax.nn.softmax(scores), RandomState(key)
 

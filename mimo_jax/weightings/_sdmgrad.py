@@ -9,7 +9,7 @@ from jax import lax
 from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax import base
-from mimo_jax import solvers
+from mimo_jax.weightings import _shares
 
 # Steps of a loop in a row: fast for few objectives, quick to compile for many.
 _UNROLLED = 20
@@ -100,11 +100,13 @@ def sdmgrad(
     preferred = _arguments.preference_of(
       'sdmgrad', preference, observation.losses
     ).astype(cross.dtype)
-    preferred = preferred / jnp.sum(preferred)
+    present = observation.present
+    preferred = jnp.where(present, preferred, 0)
+    preferred = preferred / _numerics.nonzero(jnp.sum(preferred))
     # Scaled by the largest entry first: squares of 1e-30 would vanish.
     scaled = cross / _numerics.nonzero(jnp.max(jnp.abs(cross)))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(scaled), 0))
-    square = jnp.mean(lengths) ** 2
+    square = (jnp.sum(lengths) / jnp.sum(present)) ** 2
     # Where not, the batches agree on no objective, beyond rounding.
     agrees = ~(square <= size * jnp.finfo(cross.dtype).eps)
     scaled = _numerics.divide(scaled, square, where=agrees)
@@ -116,10 +118,10 @@ def sdmgrad(
       pulled = weights + regularization * preferred
       gradient = jnp.sum(scaled * pulled[None, :], axis=1)
       velocity = (momentum * velocity + gradient).astype(cross.dtype)
-      moved = solvers.simplex_projection(weights - step_size * velocity)
+      moved = _shares.project(weights - step_size * velocity, present)
       return (moved.astype(cross.dtype), velocity), None
 
-    start = state.shares.astype(cross.dtype)
+    start, left = _shares.of_present(state.shares.astype(cross.dtype), present)
     (weights, _), _ = lax.scan(
       descend,
       (start, jnp.zeros_like(start)),
@@ -127,6 +129,8 @@ def sdmgrad(
       unroll=min(num_steps, _UNROLLED),
     )
     pulled = (weights + regularization * preferred) / (1 + regularization)
-    return pulled, SDMGradState(weights)
+    return pulled, SDMGradState(
+      _numerics.keep_rows(present, left * weights, state.shares)
+    )
 
   return base.stateful(init, update, needs='cross_gramian')

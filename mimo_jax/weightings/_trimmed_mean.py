@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -52,6 +53,10 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
         f'trimmed_mean was given num_trimmed={trimmed} for {size} objectives;'
         f' expected at least {2 * trimmed + 1} objectives.'
       )
+    present = observation.present
+    count = jnp.sum(present)
+    # As many as leave one.
+    trimmed = jnp.minimum(trimmed, (count - 1) // 2)
     index = jnp.arange(size)
     is_earlier = index[None, :] < index[:, None]
 
@@ -59,9 +64,11 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
       one, other = leaf[:, None], leaf[None, :]
       tie = is_earlier.reshape(size, size, *[1] * (leaf.ndim - 1))
       # K² comparisons an entry, in one pass, in place of a sort.
-      rank = jnp.sum((other < one) | ((other == one) & tie), axis=1)
-      kept = (rank >= trimmed) & (rank < size - trimmed)
-      return jnp.where(kept, 1 / (size - 2 * trimmed), 0)
+      is_before = (other < one) | ((other == one) & tie)
+      is_rival = _numerics.for_each_row(present, leaf)[None]
+      rank = jnp.sum(is_before & is_rival, axis=1)
+      kept = (rank >= trimmed) & (rank < count - trimmed) & is_rival[0]
+      return jnp.where(kept, 1 / (count - 2 * trimmed), 0)
 
     return jax.tree.map(weigh_leaf, observation.jacobian)
 

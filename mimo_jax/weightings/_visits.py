@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mimo_jax import _numerics
+
 # Steps of a loop in a row: fast for few objectives, quick to compile for many.
 _UNROLLED = 8
 
@@ -22,16 +24,16 @@ def in_random_orders(
   """Lets all `size` gradients visit one other each, `size` times.
 
   Args:
-    key: random.
+    key: data of a random key.
     size: K.
     visit: `visit(carry, visited) -> carry`, where gradient i visits
       `visited[i]`, which may be i itself.
     start: the first carry.
 
   Returns:
-    The next key, and the last carry.
+    Those of the next key, and the last carry.
   """
-  key, order_key = jax.random.split(key)
+  key, (order_key,) = _numerics.split_key(key)
   # Row i: the order in which gradient i visits the others.
   orders = jnp.argsort(jax.random.uniform(order_key, (size, size)), axis=1)
   end, _ = lax.scan(

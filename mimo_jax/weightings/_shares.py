@@ -1,0 +1,27 @@
+"""Shares of the objectives that a rule moves a little at each step."""
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _numerics
+from mimo_jax import solvers
+
+
+def of_present(
+  shares: jax.Array, present: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The shares relative to their sum over the present objectives, and that.
+
+  Until an absent objective is back, the others divide its share.
+  """
+  # To the bit 1 where all are present.
+  left = 1 - jnp.sum(jnp.where(present, 0, shares))
+  relative = jnp.where(present, shares / _numerics.nonzero(left), 0)
+  return relative, left
+
+
+def project(point: jax.Array, present: jax.Array) -> jax.Array:
+  """The nearest point of the unit simplex, of the present objectives."""
+  largest = jnp.max(jnp.where(present, point, -jnp.inf))
+  # Two below the largest entry is out of reach.
+  return solvers.simplex_projection(jnp.where(present, point, largest - 2))
