@@ -236,6 +236,11 @@ def _observe_gradients(
   observation = observation._replace(gramian=products)
   if 'jacobian' not in base.names_of(step.rule.needs):
     return observation
+  if not jax.tree.leaves(gradients[0]):
+    raise ValueError(
+      'This weighting looks at each number of the gradients, and there are'
+      ' none: params have no leaf of real or complex numbers.'
+    )
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
   return observation._replace(jacobian=stacked)
 

@@ -42,7 +42,7 @@ def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:
   return new.astype(jnp.asarray(old).dtype)
 
 
-def new_key(seed: int) -> jax.Array:
+def new_key(seed: Any) -> jax.Array:
   """The data of a random key, which states hold: they can be serialised."""
   return jax.random.key_data(jax.random.key(seed))
 

@@ -63,7 +63,8 @@ def like_outputs(
   if not isinstance(pullback, _pullback_type()):
     return values
   leaves, treedef = jax.tree.flatten(values)
-  outputs = pullback.fun.args[-1]  # their types, which JAX checks against
+  # Their types, as JAX checks them.
+  outputs = pullback.fun.args[-1]  # type: ignore[attr-defined]
   if len(outputs) != len(leaves):  # it will say so
     return values
   cast = [

@@ -300,9 +300,9 @@ def assert_best_in_ball(
   summed = summed_lengths(rows, weights)
   distance = np.linalg.norm(direction - mean)
   assert distance <= reach + tolerance * summed
-  beyond = weights - 1 / len(rows)
-  assert beyond.min() >= -tolerance
   used = lengths > 0
+  beyond = weights - 1 / len(rows)
+  assert beyond[used].min() >= -tolerance
   gains = rows[used] @ direction
   if distance < reach - tolerance * summed:
     # The level is found to the square root of what C is right to, where zero

@@ -111,9 +111,9 @@ def excess_mtl(
     moved = jax.nn.log_softmax(state.logits + step_size * relative)
     logits = jnp.where(is_warmup, state.logits, moved)
     weights = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
-    moved = ExcessMTLState(
+    new = ExcessMTLState(
       squares, logits, baseline, optax.safe_increment(state.step)
     )
-    return weights, _numerics.keep_rows(present, moved, state)
+    return weights, _numerics.keep_rows(present, new, state)
 
   return base.stateful(init, update, needs='jacobian')

@@ -56,7 +56,7 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     present = observation.present
     count = jnp.sum(present)
     # As many as leave one.
-    trimmed = jnp.minimum(trimmed, (count - 1) // 2)
+    each_side = jnp.minimum(trimmed, (count - 1) // 2)
     index = jnp.arange(size)
     is_earlier = index[None, :] < index[:, None]
 
@@ -67,8 +67,8 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
       is_before = (other < one) | ((other == one) & tie)
       is_rival = _numerics.for_each_row(present, leaf)[None]
       rank = jnp.sum(is_before & is_rival, axis=1)
-      kept = (rank >= trimmed) & (rank < count - trimmed) & is_rival[0]
-      return jnp.where(kept, 1 / (count - 2 * trimmed), 0)
+      kept = (rank >= each_side) & (rank < count - each_side) & is_rival[0]
+      return jnp.where(kept, 1 / (count - 2 * each_side), 0)
 
     return jax.tree.map(weigh_leaf, observation.jacobian)
 

@@ -25,7 +25,7 @@ _SIMPLEX = {
   name for name, rule in _RULES.items() if 'simplex' in rule.__doc__
 } - {'nash_mtl', 'fairgrad'}
 _PATTERNS = {
-  'always': lambda step: True,
+  'always': lambda _: True,
   'now and then': lambda step: step % 3 == 1,
   'first': lambda step: step < 5,
 }
@@ -92,6 +92,7 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pattern', _PATTERNS)
 @pytest.mark.parametrize('name', _RULES)
 def test_absence_takes_no_weight_and_ends(name, pattern):

@@ -54,10 +54,11 @@ def test_a_rule_is_given_params_if_it_takes_them():
 
   assert state_of(lambda num_objectives: num_objectives) == (5, 5)
   given, missing = state_of(lambda _, params=None: params)
-  assert given is params
+  np.testing.assert_array_equal(given['w'], params['w'])
   assert missing is None
   given, missing = state_of(lambda size, params: (size, params))
-  assert given == (5, params)
+  assert given[0] == 5
+  np.testing.assert_array_equal(given[1]['w'], params['w'])
   assert missing == (5, None)
 
 

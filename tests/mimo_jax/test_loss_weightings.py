@@ -270,7 +270,9 @@ def test_random_weights_are_a_softmax_of_normal_draws():
     )[0]
   )
   weights = np.asarray(
-    jax.jit(update)(jax.random.split(jax.random.key(3), 9000))
+    jax.jit(update)(
+      jax.random.key_data(jax.random.split(jax.random.key(3), 9000))
+    )
   )
   assert weights.min() > 0
   np.testing.assert_allclose(weights.mean(0), 1 / 3, atol=0.008)

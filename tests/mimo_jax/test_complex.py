@@ -1,0 +1,166 @@
+"""A complex parameter is a pair of reals, and an integer is no parameter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+
+_NAMES = ('fused', 'audio', 'visual')
+_RULES = [name for name in weightings.__all__ if name != 'constant']
+_PARAMS = {'w': jnp.array([0.5 - 1.5j, -0.7 + 0.2j]), 'b': jnp.array([0.3])}
+
+
+def _losses_of(params, factor=1.0):
+  w, b = params['w'] * factor, params['b']
+  return {
+    'fused': jnp.sum(jnp.abs(w - 1) ** 2) + jnp.sum(b**2),
+    'audio': jnp.sum(jnp.abs(w + 2j) ** 2 * jnp.array([1.0, 3.0])),
+    'visual': jnp.abs(w[0] * b[0] + 1j) ** 2,
+  }
+
+
+def _pairs(params):
+  return {**params, 'w': jnp.stack([params['w'].real, params['w'].imag], -1)}
+
+
+def _joined(pairs):
+  return {**pairs, 'w': jax.lax.complex(pairs['w'][..., 0], pairs['w'][..., 1])}
+
+
+def _steps(optimizer, losses_of, params, *, times=3):
+  """Updates of some steps of gradient descent, and the weights."""
+
+  @jax.jit
+  def step(params, state):
+    losses, pullback = jax.vjp(losses_of, params)
+    extra = {
+      'independent_updates': tuple(
+        jax.vjp(lambda p, f=f: losses_of(p, f), params)[1] for f in (1.1, 0.8)
+      ),
+      'losses_after': losses,
+    }
+    return optimizer.update(pullback, state, params, losses=losses, **extra)
+
+  state = optimizer.init(params)
+  seen = []
+  for _ in range(times):
+    updates, state = step(params, state)
+    # JAX gives the conjugate of the direction of ascent.
+    params = jax.tree.map(
+      lambda p, u: (p - 0.05 * jnp.conj(u)).astype(p.dtype), params, updates
+    )
+    seen.append((params, state.weights))
+  return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', _RULES)
+def test_complex_parameters_are_pairs_of_reals(name):
+  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
+  found = _steps(optimizer, _losses_of, _PARAMS)
+  expected = _steps(
+    optimizer,
+    lambda pairs, *args: _losses_of(_joined(pairs), *args),
+    _pairs(_PARAMS),
+  )
+  for (params, weights), (pairs, as_pairs) in zip(found, expected, strict=True):
+    np.testing.assert_allclose(weights, as_pairs, rtol=2e-4, atol=1e-5)
+    jax.tree.map(
+      lambda one, other: np.testing.assert_allclose(
+        one, other, rtol=2e-4, atol=1e-5
+      ),
+      _pairs(params),
+      pairs,
+    )
+
+
+@pytest.mark.parametrize('size', [2, 5, 17])
+def test_gramian_of_complex_gradients(size):
+  random = np.random.RandomState(3)
+  rows = random.normal(size=[size, 9, 2])
+  gradients = jnp.asarray(rows[..., 0] + 1j * rows[..., 1])
+  flat = rows.reshape(size, -1)
+  np.testing.assert_allclose(
+    mimo_jax.gramian(gradients), flat @ flat.T, rtol=2e-5, atol=1e-5
+  )
+
+
+def test_a_complex_gradient_in_the_form_that_jax_gives():
+  """By hand: gradients 2 (z - 1) and 2 (z + 1), projected on each other."""
+  z = jnp.array([0.5j])
+  losses, pullback = jax.vjp(
+    lambda z: [jnp.sum(jnp.abs(z - 1) ** 2), jnp.sum(jnp.abs(z + 1) ** 2)], z
+  )
+  balance = mimo_jax.balance(weightings.pcgrad())
+  updates, _ = balance.update(pullback, balance.init(z), z, losses=losses)
+  np.testing.assert_allclose(updates, [-3.2j], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', ['pullback', 'jacobian'])
+@pytest.mark.parametrize('name', _RULES)
+def test_integers_among_params_are_passed_over(name, form):
+  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
+  real = _pairs(_PARAMS)
+
+  def losses_of(params):
+    return _losses_of(_joined({key: params[key] for key in ('w', 'b')}))
+
+  def updates_of(params):
+    losses, pullback = jax.vjp(losses_of, params)
+    updates = (
+      pullback
+      if form == 'pullback'
+      else mimo_jax.pull_jacobian(pullback, losses)
+    )
+    return optimizer.update(
+      updates,
+      optimizer.init(params),
+      params,
+      losses=losses,
+      independent_updates=(updates, updates),
+      losses_after=losses,
+    )[0]
+
+  counted = {'a step': jnp.int32(7), 'mask': jnp.array([True, False])}
+  found = updates_of({**real, **counted})
+  for key, value in counted.items():
+    np.testing.assert_array_equal(found.pop(key), np.zeros(value.shape))
+  expected = updates_of(real)
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(
+      one, other, rtol=1e-5, atol=1e-6
+    ),
+    found,
+    expected,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', _RULES)
+def test_no_params_at_all(name):
+  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
+  losses, pullback = jax.vjp(
+    lambda _: dict(zip(_NAMES, jnp.array([1.0, 2.0, 3.0]), strict=True)), {}
+  )
+
+  def update():
+    return optimizer.update(
+      pullback,
+      optimizer.init({}),
+      {},
+      losses=losses,
+      independent_updates=(pullback, pullback),
+      losses_after=losses,
+    )
+
+  if getattr(weightings, name)().needs == 'jacobian':
+    with pytest.raises(ValueError, match='no leaf of real or complex numbers'):
+      update()
+    return
+  updates, state = update()
+  assert updates == {}
+  assert np.all(np.isfinite(state.weights))
