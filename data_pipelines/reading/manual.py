@@ -41,7 +41,7 @@ def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
 
 
 def is_pointer(path: pathlib.Path) -> bool:
-  """Tells whether a file is what Git leaves before Git LFS has downloaded it."""
+  """Tells whether a file is what Git leaves until Git LFS downloads it."""
   with path.open('rb') as stream:
     return stream.read(len(_LFS)) == _LFS
 

@@ -135,7 +135,7 @@ def bayes_accuracy(
 
 
 def accuracy_of_separation(separation: float, num_classes: int) -> float:
-  r"""Computes Bayes accuracy among Gaussians with orthogonal means.
+  r"""Computes Bayes accuracy of equiprobable, orthogonal Gaussians.
 
   The right class's score, of mean d, must exceed C - 1 others of mean 0, all of
   unit variance and independent:
