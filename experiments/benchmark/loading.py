@@ -49,30 +49,18 @@ def measure(
   rounds: int,
   num_workers: int,
 ) -> dict[str, timing.Times]:
-  """Times the stages in turn, on the training split of a configuration.
+  """Seconds an item of each stage, on the training split of a configuration.
 
-  Args:
-    config: with `data`, whose `views` are what is timed, and `target`.
-    manual_dir: the folder with the user's files, if they are not prepared yet.
-    items: elements that each stage makes in a call, but whole batches.
-    rounds: how often; a first call is not counted.
-    num_workers: processes of the last stage; 0 leaves it out.
-
-  Returns:
-    Stage -> seconds an item. `read` decodes a record, `<view>` makes one view
-    of a record that was read, as in training; `bare loop` does both, for all
-    views, in a Python loop, and forgets each item; `bare loop, stacked`
-    collects and stacks them to batches; `loader` is `data_pipelines.loader` in
-    this process, which makes the same calls in another order, and `loader, n
-    workers` with processes that work ahead.
+  In a call, each stage makes `items` elements, but whole batches. `read`
+  decodes a record, `<view>` makes one view of a record that was read, as in
+  training; `bare loop` does both, for all views, in a Python loop, and forgets
+  each item; `bare loop, stacked` collects and stacks them to batches; `loader`
+  is `data_pipelines.loader` in this process, which makes the same calls in
+  another order, and `loader, n workers` with processes that work ahead.
   """
   settings = config.data
-  source = sources.open_source(
-    settings.name,
-    config=settings.config,
-    split='train',
-    manual_dir=manual_dir,
-  )
+  where = {'config': settings.config, 'manual_dir': manual_dir}
+  source = sources.open_source(settings.name, split='train', **where)
   made, keep = data_lib.make_views(config)
   transform = views.TrainingViews(made, keep)
   size = settings.batch_size
@@ -96,16 +84,12 @@ def measure(
 
   with contextlib.closing(open_loader()) as in_process:
     number = batches * size
-    stages = {
-      'read': _repeated(lambda: source[next(order)], number),
-      **{
-        name: _repeated(functools.partial(one_view, view), number)
-        for name, view in made.items()
-      },
-      'bare loop': _repeated(one_item, number),
-      'bare loop, stacked': _repeated(stacked, batches),
-      'loader': _repeated(functools.partial(next, in_process), batches),
-    }
+    stages = {'read': _repeated(lambda: source[next(order)], number)}
+    for name, view in made.items():
+      stages[name] = _repeated(functools.partial(one_view, view), number)
+    stages['bare loop'] = _repeated(one_item, number)
+    stages['bare loop, stacked'] = _repeated(stacked, batches)
+    stages['loader'] = _repeated(functools.partial(next, in_process), batches)
     taken = timing.interleaved(stages, rounds)
   if num_workers:
     # By themselves, since workers that are ahead disturb the other stages.

@@ -5,11 +5,10 @@ into 4 parts. The memory is the peak of the compiled step, by the compiler's own
 analysis.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import tqdm
 from ml_collections import config_dict
 
 from experiments import benchmark
@@ -23,13 +22,6 @@ from experiments.reporting import tables
 
 PARTS = 4  # into which the rows of an update are cut
 OPTIONS = subroutine.OPTIONS
-
-
-class Need(NamedTuple):
-  """What one update takes."""
-
-  update: timing.Times
-  megabytes: float  # that the compiled step needs at its peak
 
 
 def variants(width: int) -> dict[str, config_dict.ConfigDict]:
@@ -55,44 +47,42 @@ def variants(width: int) -> dict[str, config_dict.ConfigDict]:
   }
 
 
-def measure(
-  configs: Mapping[str, config_dict.ConfigDict],
-  batch: Mapping[str, jax.Array],
-  rounds: int,
-) -> dict[str, Need]:
-  """Times updates on the same rows, in turn, in one process.
+def compile_update(
+  config: config_dict.ConfigDict, batch: Mapping[str, jax.Array]
+) -> subroutine.Compiled:
+  """An update on all rows of a batch.
 
-  Where an update takes several steps, each is given its part of the rows of
-  `batch`, and their times are added up.
+  Where it takes several steps, each is given its part of the rows, and their
+  times are added up. States follow each other: a donated one cannot be stepped
+  from twice.
   """
-  programs: dict[str, Callable[[], Any]] = {}
-  megabytes = {}
-  for name, config in tqdm.tqdm(configs.items(), desc='compile', leave=False):
-    placement = placement_lib.make(config.parallel)
-    experiment = training.make(config, subroutine.STEPS_PER_EPOCH, placement)
-    steps = accumulation.steps_per_update(config.accumulation)
-    parts = [{k: v[i::steps] for k, v in batch.items()} for i in range(steps)]
-    state = jax.jit(experiment.init)(jax.random.key(0), parts[0])
-    step: Any = placement.step(
-      experiment.train_step, state, config.donate_state
-    )
-    compiled = step.lower(state, parts[0]).compile()
-    megabytes[name] = subroutine.peak_megabytes(compiled)
-    programs[name] = _updates(compiled, state, parts)
-  taken = timing.interleaved(programs, rounds, warm=True)
-  return {name: Need(times, megabytes[name]) for name, times in taken.items()}
+  placement = placement_lib.make(config.parallel)
+  experiment = training.make(config, subroutine.STEPS_PER_EPOCH, placement)
+  steps = accumulation.steps_per_update(config.accumulation)
+  parts = [{k: v[i::steps] for k, v in batch.items()} for i in range(steps)]
+  state = jax.jit(experiment.init)(jax.random.key(0), parts[0])
+  step: Any = placement.step(experiment.train_step, state, config.donate_state)
+  compiled = step.lower(state, parts[0]).compile()
+
+  def update() -> Any:
+    nonlocal state
+    for part in parts:
+      state, metrics = compiled(state, part)
+    return metrics
+
+  return subroutine.Compiled(update, subroutine.peak_megabytes(compiled))
 
 
-def table(needs: Mapping[str, Need]) -> str:
+def table(costs: Mapping[str, subroutine.Cost]) -> str:
   """Milliseconds and megabytes, beside the first one's, in Markdown."""
-  first = next(iter(needs.values()))
+  first = next(iter(costs.values()))
   rows = {}
-  for name, (update, megabytes) in needs.items():
+  for name, cost in costs.items():
     rows[name] = {
-      'update, ms': f'{1e3 * update.median:.1f}',
-      'time, x default': f'{timing.ratio(update, first.update):.2f}',
-      'peak, MB': f'{megabytes:.1f}',
-      'peak, x default': f'{megabytes / first.megabytes:.2f}',
+      'update, ms': f'{1e3 * cost.step.median:.1f}',
+      'time, x default': f'{timing.ratio(cost.step, first.step):.2f}',
+      'peak, MB': f'{cost.megabytes:.1f}',
+      'peak, x default': f'{cost.megabytes / first.megabytes:.2f}',
     }
   return tables.of_rows('change', rows)
 
@@ -107,20 +97,6 @@ def run(
     )
   configs = variants(network_width)
   batch = subroutine.pictures(configs['default'], batch_size, picture_size)
-  needs = measure(configs, batch, repeats)
+  costs = subroutine.measure(configs, batch, repeats, compile_update)
   print(f'{subroutine.setting(network_width, picture_size, batch_size)}\n')
-  print(table(needs))
-
-
-def _updates(
-  step: Callable[[Any, Any], Any], state: Any, parts: list[Any]
-) -> Callable[[], Any]:
-  """Updates in turn: a donated state cannot be stepped from twice."""
-
-  def update() -> Any:
-    nonlocal state
-    for part in parts:
-      state, metrics = step(state, part)
-    return metrics
-
-  return update
+  print(table(costs))

@@ -127,13 +127,14 @@ def mimo_weights(num_objectives: int) -> dict[str, Callable[[], Any]]:
   rule = mimo_jax.mimo()
   losses = {f'{i}': jnp.float32(0.5 + i) for i in range(num_objectives)}
 
-  def weigh(losses: Any, state: Any) -> Any:
-    vector = jnp.stack(list(losses.values()))
-    return rule.update(mimo_jax.Observation(vector), state)
+  def observed(losses: Any) -> mimo_jax.Observation:
+    return mimo_jax.Observation(jnp.stack(list(losses.values())))
 
-  observation = mimo_jax.Observation(jnp.stack(list(losses.values())))
+  def weigh(losses: Any, state: Any) -> Any:
+    return rule.update(observed(losses), state)
+
   state = rule.init(num_objectives)
   return {
-    'vector': timing.ready(rule.update, observation, state),
+    'vector': timing.ready(rule.update, observed(losses), state),
     'mapping': timing.ready(weigh, losses, state),
   }

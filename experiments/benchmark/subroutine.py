@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -98,10 +98,35 @@ def made_up_batch(
   return batch
 
 
+class Compiled(NamedTuple):
+  """What is timed of a configuration."""
+
+  step: Callable[[], Any]
+  megabytes: float  # that it needs at its peak
+  gigaflops: float = math.nan
+  # Those of its rehearsals, with the share of one in a step.
+  walks: Sequence[tuple[float, Callable[[], Any]]] = ()
+
+
+def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Compiled:
+  """A training step, and the walks of its rehearsals."""
+  experiment = training.make(config, STEPS_PER_EPOCH)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  step = jax.jit(experiment.train_step).lower(state, batch).compile()
+  counted = step.cost_analysis() or {}  # not every backend counts
+  return Compiled(
+    functools.partial(step, state, batch),
+    peak_megabytes(step),
+    counted.get('flops', math.nan) / 1e9,
+    list(_walks(experiment.rehearsal, state, batch)),
+  )
+
+
 def measure(
   configs: Mapping[str, config_dict.ConfigDict],
   batch: base.Batch,
   rounds: int,
+  compile_: Callable[..., Compiled] = compile_step,
 ) -> dict[str, Cost]:
   """Times the steps of several configurations, in turn, in one process.
 
@@ -112,10 +137,10 @@ def measure(
   first, *others = configs
   progress = tqdm.tqdm(configs, desc='compile', leave=False)
   # The first alone: on a GPU, XLA tries out the kernels that all of them share.
-  compiled = {first: _Compiled.of(configs[first], batch)}
+  compiled = {first: compile_(configs[first], batch)}
   progress.update()
   with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-    makes = [pool.submit(_Compiled.of, configs[k], batch) for k in others]
+    makes = [pool.submit(compile_, configs[name], batch) for name in others]
     for name, make in zip(others, makes, strict=True):
       compiled[name] = make.result()
       progress.update()
@@ -123,39 +148,16 @@ def measure(
   programs = {name: one.step for name, one in compiled.items()}
   taken = timing.interleaved(programs, rounds, warm=True)
   costs = {}
-  for name, (_, walks, megabytes, gigaflops) in compiled.items():
+  for name, one in compiled.items():
     added = taken[name].rounds - taken[first].rounds
     rehearsal = 0.0
-    for share, walk in walks:
-      seconds = timing.interleaved({'walk': walk}, 5)['walk'].median
-      rehearsal += share * seconds
-    median, error = float(np.median(added)), _error_of_median(added)
+    for share, walk in one.walks:
+      rehearsal += share * timing.interleaved({'walk': walk}, 5)['walk'].median
     costs[name] = Cost(
-      taken[name], median, error, rehearsal, megabytes, gigaflops
+      *(taken[name], float(np.median(added)), _error_of_median(added)),
+      *(rehearsal, one.megabytes, one.gigaflops),
     )
   return costs
-
-
-class _Compiled(NamedTuple):
-  """What `measure` times of a configuration."""
-
-  step: Callable[[], Any]
-  walks: list[tuple[float, Callable[[], Any]]]  # those of its rehearsals
-  megabytes: float
-  gigaflops: float
-
-  @classmethod
-  def of(cls, config: config_dict.ConfigDict, batch: base.Batch) -> '_Compiled':
-    experiment = training.make(config, STEPS_PER_EPOCH)
-    state = jax.jit(experiment.init)(jax.random.key(0), batch)
-    step = jax.jit(experiment.train_step).lower(state, batch).compile()
-    counted = step.cost_analysis() or {}  # not every backend counts
-    return cls(
-      functools.partial(step, state, batch),
-      list(_walks(experiment.rehearsal, state, batch)),
-      peak_megabytes(step),
-      counted.get('flops', math.nan) / 1e9,
-    )
 
 
 def table(costs: Mapping[str, Cost]) -> str:

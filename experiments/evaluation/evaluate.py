@@ -39,11 +39,6 @@ def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
 
   Raises:
     ValueError: if a modality is absent.
-
-  Examples:
-    >>> batch = {'text': [[1.0, 2.0]], 'text_length': [2], 'label': [0]}
-    >>> model_inputs(batch, ['text'])
-    {'text': [[1.0, 2.0]], 'text_length': [2]}
   """
   if absent := sorted(set(modalities) - batch.keys()):
     raise ValueError(f'A batch lacks {absent}; it has {sorted(batch.keys())}.')

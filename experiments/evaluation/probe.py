@@ -135,9 +135,9 @@ def probe(
       `features` from inputs to `{modality: [batch, d]}`, in evaluation mode
       unless told otherwise; `mimo_jax.nn.LateFusion` for one.
     variables: the model's, of one seed.
-    train_batches: batches that hold each training row once, with `mask`, as
-      `data_pipelines.loader.evaluation_batches` makes, and not augmented. One
-      pass is made; the features of all rows are held in memory.
+    train_batches: each training row once, with `mask`, as
+      `data_pipelines.loader.evaluation_batches` makes, and not augmented. The
+      features of all rows are held in memory.
     test_batches: the same of the test rows.
     num_classes: the number of classes.
     target: the name of the labels [batch] in the batches.
@@ -145,8 +145,8 @@ def probe(
     finish: what remains to be done to the inputs on the device: `data.finish`.
 
   Returns:
-    Test accuracies: `probe/<modality>`, from the features of that modality
-    alone, and `probe/fused`, from those of all side by side.
+    Test accuracies of each modality's features alone, `probe/<modality>`, and
+    of those of all side by side, `probe/fused`.
 
   Examples:
     >>> class Model:  # its features are its inputs

@@ -110,12 +110,9 @@ def lines(
 ) -> None:
   """Draws measures of all recipes over what settings differ in.
 
-  Args:
-    columns: (family, place on the axis) -> measure -> its values of each
-      recipe. A row of panels a family, a column a measure.
-    axis: what the place is; None: what the family is named after.
-    subject: the recipe that is drawn thick.
-    path: where the PNG goes.
+  The columns are (family, place on the axis) -> measure -> its values of each
+  recipe: a row of panels a family, a column a measure. The axis is what the
+  place is; None: what the family is named after. The subject is drawn thick.
   """
   families = list(dict.fromkeys(family for family, _ in columns))
   some = next(iter(columns.values()))
@@ -156,13 +153,8 @@ def heat_map(
 ) -> None:
   """Draws test scores over a grid of two values; the brighter the better.
 
-  Args:
-    panels: what is scored -> scores, [rows, columns].
-    measure: of the scores.
-    rows: what changes from row to row, and its values.
-    columns: what changes from column to column, and its values.
-    marked: the row and column of the cell to frame.
-    path: where the PNG goes.
+  The panels are what is scored -> scores, [rows, columns]; `rows` and `columns`
+  are what changes along them, and its values; the cell `marked` is framed.
   """
   # Wide enough that numbers of four digits do not touch.
   width = len(panels) * max(3.2, 0.62 * len(columns[1]) + 1.6)

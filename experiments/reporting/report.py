@@ -22,12 +22,8 @@ from experiments.reporting.results import Results
 def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes the report of a directory that `compare` or `sweep` has filled.
 
-  Args:
-    workdir: with `results.jsonl` and, of a comparison, `curves.npz`.
-
-  Returns:
-    The path of `report.md`, or of a sweep's `sweep.md`. Its figures stand
-    beside it.
+  That is `report.md`, or a sweep's `sweep.md`, with its figures beside it, from
+  `results.jsonl` and, of a comparison, `curves.npz`.
 
   Raises:
     ValueError: if the results are of another format.

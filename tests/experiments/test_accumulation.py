@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import memory
+from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.configs import handwritten
 from experiments.core import configuration
@@ -144,7 +145,7 @@ def test_a_donated_state_gives_its_memory_to_the_next():
     'two steps': {'accumulation.batches': 2},
   }.items():
     configs[name] = configuration.with_values(config, values)
-  needs = memory.measure(configs, batch, 2)
+  needs = subroutine.measure(configs, batch, 2, memory.compile_update)
   state = jax.eval_shape(
     training.make(config, 15).init, jax.random.key(0), batch
   )
@@ -170,7 +171,7 @@ def test_only_a_donated_state_is_used_up(donate):
 def test_the_table_of_memory_stands_beside_the_default():
   def need(milliseconds, megabytes):
     times = timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
-    return memory.Need(times, megabytes)
+    return subroutine.Cost(times, 0.0, 0.0, 0.0, megabytes, 0.2)
 
   text = memory.table(
     {'default': need([10, 20, 30], 8.0), 'less': need([15, 32, 45], 2.0)}

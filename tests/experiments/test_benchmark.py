@@ -62,9 +62,8 @@ def test_summary_is_the_median_and_names_the_least():
 def clock(monkeypatch):
   """A clock that stands still but for what programs add to `now`."""
   clock = types.SimpleNamespace(now=0.0)
-  monkeypatch.setattr(
-    timing, 'time', types.SimpleNamespace(perf_counter=lambda: clock.now)
-  )
+  fake = types.SimpleNamespace(perf_counter=lambda: clock.now)
+  monkeypatch.setattr(timing, 'time', fake)
   return clock
 
 
@@ -123,10 +122,8 @@ def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
     [cell.strip() for cell in line.strip('| ').split('|')]
     for line in text.splitlines()
   )
-  assert header == [
-    *('rule', 'ours, ms', 'rounds', 'theirs', 'ratio', 'fastest'),
-    *('difference', 'reason'),
-  ]
+  names = 'rule/ours, ms/rounds/theirs/ratio/fastest/difference/reason'
+  assert header == names.split('/')
   ends = {row[0]: row[3:] for row in rows}
   assert rows[0][:3] == ['same', '1.00', '2']
   assert ends['same'] == ['2.50', '2.50', '2.00', '1.0e-05']
@@ -202,9 +199,8 @@ def test_passes_compute_what_they_say():
     np.testing.assert_allclose(result[name], rows @ rows.T, rtol=1e-4)
   np.testing.assert_allclose(result['read'], rows.sum(1), atol=1e-5)
   np.testing.assert_allclose(result['sum of rows'], rows.sum(0), atol=1e-5)
-  np.testing.assert_allclose(
-    result['combine'], np.array([0.5, 1.0, 1.5]) @ rows, atol=1e-5
-  )
+  expected = np.array([0.5, 1.0, 1.5]) @ rows
+  np.testing.assert_allclose(result['combine'], expected, atol=1e-5)
   assert jnp.array_equal(result['combine'], result['combine, [K, P]'])
 
 
@@ -261,10 +257,8 @@ def test_exact_minimum_norm_is_below_that_of_frank_wolfe():
   rows = programs.conflicting_rows(7, 500)
   ours = programs.direction('mgda', programs.as_gradients(rows, [(500,)]))
   theirs = peers.direction('mgda', peers.tensor(rows))
-  one, other = (
-    np.linalg.norm(each.direction(each.run())) for each in (ours, theirs)
-  )
-  assert one < 0.9999 * other
+  one, other = (each.direction(each.run()) for each in (ours, theirs))
+  assert np.linalg.norm(one) < 0.9999 * np.linalg.norm(other)
 
 
 # The command line.
@@ -293,12 +287,9 @@ def test_rules_print_every_table():
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out
-  for program, reference in (
-    ('joint', 'joint'),
-    ('mimo', 'joint'),
-    ('mgda', 'joint'),
-    ('value_and_jacobian', 'value_and_grad'),
-  ):
+  references = dict.fromkeys(('joint', 'mimo', 'mgda'), 'joint')
+  references['value_and_jacobian'] = 'value_and_grad'
+  for program, reference in references.items():
     pattern = rf'\| {program} +\| +[\d.]+ \| +[\d.]+ \| {reference} +\|'
     assert re.search(pattern, text), (pattern, text)
 
@@ -346,21 +337,25 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
 # Stages of loading.
 
 
-def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
+@pytest.fixture
+def manual_dir(tmp_path, monkeypatch):
+  """A sample of AV-MNIST, which is prepared where it is used first."""
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
   tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
+  return tmp_path / 'av_mnist'
+
+
+def test_stages_are_timed_for_the_same_number_of_items(manual_dir, monkeypatch):
   config = av_mnist.get_config('smoke')
   config.data.batch_size = 8
   clock = itertools.count()
   # Each look at the clock takes a second; every call of a stage looks twice.
   fake = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
   monkeypatch.setattr(timing, 'time', fake)
-  taken = loading.measure(
-    config, tmp_path / 'av_mnist', items=20, rounds=3, num_workers=0
-  )
-  assert list(taken) == [
-    'read', 'audio', 'image', 'bare loop', 'bare loop, stacked', 'loader',
-  ]  # fmt: skip
+  settings = {'items': 20, 'rounds': 3, 'num_workers': 0}
+  taken = loading.measure(config, manual_dir, **settings)
+  names = 'read/audio/image/bare loop/bare loop, stacked/loader'
+  assert list(taken) == names.split('/')
   for name, times in taken.items():
     # Whole batches: 16 items a second, in three rounds.
     assert times.rounds.tolist() == [1 / 16] * 3, name
@@ -368,13 +363,8 @@ def test_stages_are_timed_for_the_same_number_of_items(tmp_path, monkeypatch):
   assert last.split()[1:6:2] == ['loader', '16.0', '1.00']
 
 
-def test_stages_are_printed_with_those_of_workers(
-  tmp_path, monkeypatch, capsys
-):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
-  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
-  benchmark.main([
-    'loading', '--data=av_mnist:smoke', f'--manual_dir={tmp_path}/av_mnist',
-    '--repeats=2', '--items=8', '--workers=1',
-  ])  # fmt: skip
+def test_stages_are_printed_with_those_of_workers(manual_dir, capsys):
+  options = ['--repeats=2', '--items=8', '--workers=1']
+  data = ['--data=av_mnist:smoke', f'--manual_dir={manual_dir}']
+  benchmark.main(['loading', *data, *options])
   assert '| loader, 1 workers ' in capsys.readouterr().out

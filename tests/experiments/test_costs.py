@@ -15,16 +15,10 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
       encoder.update({'name': 'LeNet', 'base_width': 2, 'num_blocks': 1})
       del encoder['width']
       del encoder['dtype']
-  costs = subroutine.measure(
-    {
-      name: configuration.with_recipe(config, name)
-      for name in ('joint', 'mimo', 'pmr')
-    },
-    subroutine.made_up_batch(
-      config, 4, dict.fromkeys(config.model.encoders, (8, 8, 3))
-    ),
-    rounds=2,
-  )
+  recipes = ('joint', 'mimo', 'pmr')
+  configs = {name: configuration.with_recipe(config, name) for name in recipes}
+  batch = subroutine.pictures(config, 4, 8)
+  costs = subroutine.measure(configs, batch, rounds=2)
   assert costs['joint'].added == costs['joint'].error == 0
   assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
   assert all(cost.megabytes > 0 for cost in costs.values())

@@ -16,10 +16,11 @@ from experiments.reporting import studies
 from experiments.reporting import tables
 
 NAMES = (
-  '{0}/fused', '{0}/fou', '{0}/pix', 'missing/fou', 'missing/pix',
-  'relative_robustness', 'noise/2', 'shapley/fou', 'shapley/pix',
-  'imbalance/shapley',
-)  # fmt: skip
+  'M/fused M/fou M/pix missing/fou missing/pix relative_robustness noise/2'
+  ' shapley/fou shapley/pix imbalance/shapley'
+)
+ERROR = 'mean_absolute_error'
+PENALTIES = ({'weighting.penalty': 1.0}, {'weighting.penalty': 2.0})
 
 
 def write_results(workdir, rows, **changes):
@@ -27,44 +28,43 @@ def write_results(workdir, rows, **changes):
   config = handwritten.get_config('two,smoke')
   labels = list(dict.fromkeys(row['variant'] for row in rows))
   header = {
-    'format': 2,
-    'kind': 'compare',
+    'format': 2, 'kind': 'compare',
     'config': json.loads(json.dumps(config.to_dict())),
-    'versions': {'jax': '1.2.3'},
-    'commit': 'abc',
-    'device': 'cpu',
-    'num_devices': 1,
-    'modalities': ['fou', 'pix'],
-    'metrics': ['accuracy'],
-    'reference': labels[0],
-    'subject': '',
-    'tuning': [],
+    'versions': {'jax': '1.2.3'}, 'commit': 'abc',
+    'device': 'cpu', 'num_devices': 1,
+    'modalities': ['fou', 'pix'], 'metrics': ['accuracy'],
+    'reference': labels[0], 'subject': '', 'tuning': [],
     'seconds_per_step': {label: [1.0, 1.0] for label in labels},
     'seconds_of_rehearsals': {label: [] for label in labels},
-  } | changes
+  }  # fmt: skip
   workdir.mkdir(exist_ok=True)
   defaults = {'values': {}, 'seed': 0, 'split': 'test', 'skipped_steps': 0}
-  runs.write_lines(
-    workdir / 'results.jsonl', [header, *(defaults | row for row in rows)]
-  )
+  lines = [header | changes, *(defaults | row for row in rows)]
+  runs.write_lines(workdir / 'results.jsonl', lines)
   generator = np.random.default_rng(0)
-  curves = {
-    f'{kind}/{label}': generator.uniform(0.1, 2.0, (2, 5, 3))
-    for kind in ('losses', 'weights')
-    for label in labels
-  }
+  names = [f'{k}/{label}' for k in ('losses', 'weights') for label in labels]
+  curves = {name: generator.uniform(0.1, 2.0, (2, 5, 3)) for name in names}
   np.savez(workdir / 'curves.npz', **curves)
   return workdir
 
 
 def rows_of(values, metric='accuracy'):
   """Rows of recipe -> [seeds, names]."""
-  names = [name.format(metric) for name in NAMES]
+  names = NAMES.replace('M', metric).split()
   return [
     {'variant': recipe, 'seed': seed} | dict(zip(names, scores, strict=True))
     for recipe, of_recipe in values.items()
     for seed, scores in enumerate(of_recipe)
   ]
+
+
+def tuning_of(*validation):
+  """What a header says of MIMO, whose penalties scored so on validation."""
+  tried = [
+    {'values': values, 'validation': scores}
+    for values, scores in zip(PENALTIES, validation, strict=True)
+  ]
+  return {'recipe': 'mimo', 'candidates': tried}
 
 
 def tables_of(text):
@@ -78,6 +78,13 @@ def tables_of(text):
     assert all(re.fullmatch('-+:?', cell) for cell in rule)
     found.append([head, *lines])
   return found
+
+
+def assert_pictures(workdir, text, *names):
+  """PNGs that a report shows."""
+  for name in names:
+    assert (workdir / name).read_bytes().startswith(b'\x89PNG')
+    assert f'({name})' in text
 
 
 COMPARISON = {
@@ -118,9 +125,7 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   assert '`sum` skipped 3 steps' in text and '`joint` skipped' not in text
   assert '- `joint`: weighting `sum()`, model detach_heads = True\n' in text
   assert 'mimo(penalty' not in text  # a recipe that was not run
-  for name in ('accuracy.png', 'curves.png'):
-    assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
-    assert f'({name})' in text
+  assert_pictures(tmp_path, text, 'accuracy.png', 'curves.png')
   assert report.tables(tmp_path) in text
 
 
@@ -129,57 +134,44 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
   """The least error is the best, and what is less is a gain."""
   quiet = 0.001 * np.arange(4)
   errors = {'joint': 0.8 + quiet, 'mimo': 0.6 - quiet, 'sum': 0.7 + 0 * quiet}
-  metric = 'mean_absolute_error'
-  rows = rows_of(
-    {
-      recipe: [
-        [error, error + 0.1, error + 0.3, 1.0, 0.9, error, 1.2, -0.2, -0.1, 0.1]
-        for error in of_recipe
-      ]
-      for recipe, of_recipe in errors.items()
-    },
-    metric,
-  )
+  others = [1.0, 0.9, 0.0, 1.2, -0.2, -0.1, 0.1]
+  scores = {
+    recipe: [[error, error + 0.1, error + 0.3, *others] for error in of_recipe]
+    for recipe, of_recipe in errors.items()
+  }
+  rows = rows_of(scores, ERROR)
   for row in rows:
     row |= {'correlation/fused': row['seed'] / 8, 'binary_accuracy/fused': 0.5}
   write_results(
     tmp_path,
     rows,
-    metrics=[metric, 'correlation', 'binary_accuracy'],
+    metrics=[ERROR, 'correlation', 'binary_accuracy'],
     subject='mimo',
-    tuning=[
-      {
-        'recipe': 'mimo',
-        'candidates': [
-          {'values': {'weighting.penalty': 1.0}, 'validation': [0.6, 0.5]},
-          {'values': {'weighting.penalty': 2.0}, 'validation': [0.5, 0.7]},
-        ],
-      }
-    ],
+    tuning=[tuning_of([0.6, 0.5], [0.5, 0.7])],
   )
   text = report.write(tmp_path).read_text()
   summary, against, own, *_ = tables_of(text)
-  assert summary[0][:6] == [
-    'recipe', 'fused', 'correlation', 'binary accuracy, %', 'uni-modal mean',
-    'worst missing',
-  ]  # fmt: skip
   mimo = dict(zip(summary[0], summary[2], strict=True))
-  assert mimo['fused'] == '**0.5985 ± 0.0006**'
-  assert mimo['uni-modal mean'] == '**0.7985 ± 0.0006**'
-  assert mimo['worst missing'] == '1.0000 ± 0.0000 ='  # as all
-  assert mimo['correlation'] == '0.1875 ± 0.0807 ='
-  assert mimo['binary accuracy, %'] == '50.00 ± 0.00 ='
+  assert list(mimo.items())[:6] == [
+    ('recipe', 'mimo'),
+    ('fused', '**0.5985 ± 0.0006**'),
+    ('correlation', '0.1875 ± 0.0807 ='),
+    ('binary accuracy, %', '50.00 ± 0.00 ='),
+    ('uni-modal mean', '**0.7985 ± 0.0006**'),
+    ('worst missing', '1.0000 ± 0.0000 ='),  # as all
+  ]
   assert [row[0] for row in own if row[1].startswith('**')] == ['mimo']
   assert against[1][:2] == ['joint', '**+0.2030 ± 0.0013**']
   assert against[2][:2] == ['sum', '**+0.1015 ± 0.0006**']
-  assert 'Test mean absolute error, mean ±' in text
-  assert 'Of mean absolute error, less is better.' in text
-  assert 'a gain is below 0' in text
-  assert 'of **penalty=1.0 (0.5500)**; penalty=2.0 (0.6000) by' in text
-  assert (
-    '![Mean absolute error of each recipe](mean_absolute_error.png)' in text
-  )
-  assert (tmp_path / 'mean_absolute_error.png').exists()
+  for part in (
+    'Test mean absolute error, mean ±',
+    'Of mean absolute error, less is better.',
+    'a gain is below 0',
+    'of **penalty=1.0 (0.5500)**; penalty=2.0 (0.6000) by',
+    '![Mean absolute error of each recipe](mean_absolute_error.png)',
+  ):
+    assert part in text
+  assert_pictures(tmp_path, text, f'{ERROR}.png')
 
 
 @pytest.mark.quick
@@ -215,28 +207,24 @@ def test_a_rehearsal_counts_as_time_of_its_recipe(tmp_path):
 
 def write_sweep(workdir, tried, scores, metric='accuracy'):
   """A sweep's directory: values of variants, and [variants, seeds, 4]."""
-  rows = [
-    {
-      'variant': ', '.join(f'{k}={v}' for k, v in values.items()),
-      'values': values,
-      'seed': seed,
-      'split': split,
-      'skipped_steps': 2 * seed if i == 1 else 0,
-    }
-    | {f'{metric}/{k}': v for k, v in zip(outputs, of_split, strict=False)}
-    for i, (values, of_values) in enumerate(zip(tried, scores, strict=True))
-    for seed, (validation, *test) in enumerate(of_values)
-    for split, outputs, of_split in (
-      ('validation', ('fused', 'fou', 'pix'), (validation, 0.1, 0.1)),
-      ('test', ('fused', 'fou', 'pix'), test),
-    )
-  ]
-  return write_results(
-    workdir, rows, kind='sweep', metrics=[metric], programs=[{}]
-  )
+  names = [f'{metric}/{name}' for name in ('fused', 'fou', 'pix')]
+  rows = []
+  for i, (values, of_values) in enumerate(zip(tried, scores, strict=True)):
+    label = ', '.join(f'{k}={v}' for k, v in values.items())
+    for seed, (validation, *test) in enumerate(of_values):
+      row = {'variant': label, 'values': values, 'seed': seed}
+      row['skipped_steps'] = 2 * seed if i == 1 else 0
+      for split, found in (
+        ('validation', (validation, 0.1, 0.1)),
+        ('test', test),
+      ):
+        of_split = dict(zip(names, found, strict=True))
+        rows.append(row | {'split': split} | of_split)
+  changes = {'kind': 'sweep', 'metrics': [metric], 'programs': [{}]}
+  return write_results(workdir, rows, **changes)
 
 
-@pytest.mark.parametrize('metric', ['accuracy', 'mean_absolute_error'])
+@pytest.mark.parametrize('metric', ['accuracy', ERROR])
 def test_a_sweep_marks_the_best_on_validation(tmp_path, metric):
   tried = [{'weighting.name': 'sum'}, {'weighting.name': 'mgda'}]
   scores = [
@@ -245,30 +233,28 @@ def test_a_sweep_marks_the_best_on_validation(tmp_path, metric):
   ]
   text = report.write(write_sweep(tmp_path, tried, scores, metric)).read_text()
   (table,) = tables_of(text)
-  rows = [
-    ['sum', '55.00 ± 5.00', '85.00 ± 5.00', '40.00 ± 0.00', '30.00 ± 10.00',
-     '35.00 ± 5.00'],
-    ['mgda', '70.00 ± 5.00', '60.00 ± 5.00', '20.00 ± 10.00', '40.00 ± 10.00',
-     '30.00 ± 10.00'],
-  ]  # fmt: skip
-  best = 1
-  if metric == 'mean_absolute_error':
-    rows = [
-      [re.sub(r'(\d+)\.00', lambda m: f'{int(m[1]) / 100:.4f}', cell)
-       for cell in row]
-      for row in rows
-    ]  # fmt: skip
-    best = 0
+  means = {
+    'sum': ((55, 5), (85, 5), (40, 0), (30, 10), (35, 5)),
+    'mgda': ((70, 5), (60, 5), (20, 10), (40, 10), (30, 10)),
+  }
+  rows = []
+  for name, pairs in means.items():
+    if metric == ERROR:
+      cells = [f'{a / 100:.4f} ± {b / 100:.4f}' for a, b in pairs]
+    else:
+      cells = [f'{a}.00 ± {b}.00' for a, b in pairs]
+    rows.append([name, *cells])
+  best = 0 if metric == ERROR else 1
   rows[best] = [f'**{cell}**' for cell in rows[best]]
   names = ('validation', 'test', 'fou', 'pix', 'uni-modal mean')
   assert table == [['weighting.name', *names], *rows]
   assert '`weighting.name=mgda` skipped 2 steps of a seed' in text
   assert 'over 2 seeds' in text and 'heatmap' not in text
-  assert ('less is better' in text) == (metric == 'mean_absolute_error')
+  assert ('less is better' in text) == (metric == ERROR)
 
 
 @pytest.mark.parametrize(
-  ('metric', 'marked'), [('accuracy', (0, 1)), ('mean_absolute_error', (1, 0))]
+  ('metric', 'marked'), [('accuracy', (0, 1)), (ERROR, (1, 0))]
 )
 def test_a_grid_of_two_floats_has_a_heat_map(
   tmp_path, monkeypatch, metric, marked
@@ -288,12 +274,11 @@ def test_a_grid_of_two_floats_has_a_heat_map(
 
   monkeypatch.setattr(figures, 'heat_map', recorded)
   write_sweep(tmp_path, tried, scores, metric)
-  assert '(heatmap.png)' in report.write(tmp_path).read_text()
-  assert (tmp_path / 'heatmap.png').read_bytes().startswith(b'\x89PNG')
+  text = report.write(tmp_path).read_text()
+  assert_pictures(tmp_path, text, 'heatmap.png')
+  rates = ['0.01', '0.03', '0.1']
   assert drawn['rows'] == ('weighting.penalty', ['1', '3'])
-  assert drawn['columns'] == (
-    'optimizer.learning_rate', ['0.01', '0.03', '0.1'],
-  )  # fmt: skip
+  assert drawn['columns'] == ('optimizer.learning_rate', rates)
   assert drawn['marked'] == marked
   assert drawn['measure'] == measures.Measure.of(metric)
   fused, own = drawn['panels'].values()
@@ -307,49 +292,37 @@ def test_a_grid_of_two_floats_has_a_heat_map(
 # Studies.
 
 
-@pytest.mark.parametrize('metric', ['accuracy', 'mean_absolute_error'])
+@pytest.mark.parametrize('metric', ['accuracy', ERROR])
 def test_a_study_counts_wins_and_losses(tmp_path, metric):
   quiet = np.random.default_rng(0).normal(scale=1e-3, size=(3, 6))
-  # Above joint training twice, level with it once.
-  places = {10: 0.2, 20: 0.0, 30: 0.3}
   tuning = [
-    {
-      'recipe': 'mimo',
-      'candidates': [
-        {'values': {'weighting.penalty': 1.0}, 'validation': [0.5, 0.6]},
-        {'values': {'weighting.penalty': 2.0}, 'validation': [0.5, 0.7]},
-      ],
-    },
+    tuning_of([0.5, 0.6], [0.5, 0.7]),
     {'recipe': 'joint', 'candidates': [{'values': {}}]},
   ]
+  changes = {'metrics': [metric], 'subject': 'mimo', 'tuning': tuning}
   results = {}
-  for (place, ahead), noise in zip(places.items(), quiet, strict=True):
-    setting = studies.Setting(
-      'views', place, 'handwritten:two', (('steps', place),)
+  # Above joint training twice, level with it once.
+  for i, ahead in enumerate((0.2, 0.0, 0.3)):
+    place = 10 * (i + 1)
+    scores = {'joint': np.full(6, 0.5), 'mimo': 0.5 + ahead + quiet[i]}
+    rows = rows_of(
+      {k: np.tile(v, (10, 1)).T for k, v in scores.items()}, metric
     )
-    scores = {'joint': np.full(6, 0.5), 'mimo': 0.5 + ahead + noise}
-    scores = {k: np.tile(v, (10, 1)).T for k, v in scores.items()}
-    results[setting] = results_lib.read(
-      write_results(
-        tmp_path / str(place),
-        rows_of(scores, metric),
-        metrics=[metric],
-        subject='mimo',
-        tuning=tuning,
-      )
-    )
+    changed = (('steps', place),)
+    setting = studies.Setting('views', place, 'handwritten:two', changed)
+    workdir = write_results(tmp_path / str(place), rows, **changes)
+    results[setting] = results_lib.read(workdir)
   # The same setting under another name counts once.
   again = next(iter(results))
   results[again._replace(family='rows')] = results[again]
   one = studies.Study('Made up', 'rows', tuple(results), 'Not run.')
   path = studies.write(one, results, tmp_path / 'report', 'a command')
   text = path.read_text()
-  is_error = metric == 'mean_absolute_error'
+  is_error = metric == ERROR
   *measures, wins, choices, times = tables_of(text)
   assert len(measures) == 4  # fused, mean, missing, noise
-  assert measures[0][0] == [
-    'recipe', 'views, 10', 'views, 20', 'views, 30', 'rows, 10',
-  ]  # fmt: skip
+  places = ['views, 10', 'views, 20', 'views, 30', 'rows, 10']
+  assert measures[0][0] == ['recipe', *places]
   winner = measures[0][1 if is_error else 2]
   assert winner[1].startswith('**') and winner[3].startswith('**')
   assert wins == [
@@ -360,7 +333,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   assert times[1:] == [['joint', '1.00'], ['mimo', '1.00']]
   assert ('less is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
-  assert (tmp_path / 'report' / 'lines.png').read_bytes()[1:4] == b'PNG'
+  assert_pictures(tmp_path / 'report', text, 'lines.png')
 
 
 # Tables.
@@ -368,9 +341,8 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
 
 @pytest.mark.quick
 def test_a_table_aligns_numbers_and_refuses_ragged_rows():
-  text = tables.markdown(
-    ['a', 'numbers', 'both'], [['x', '-1.5', '1'], ['yy', '2e-05', 'n']]
-  )
+  head = ['a', 'numbers', 'both']
+  text = tables.markdown(head, [['x', '-1.5', '1'], ['yy', '2e-05', 'n']])
   assert text.splitlines() == [
     '| a   | numbers | both |',
     '| --- | ------: | ---- |',
@@ -382,10 +354,20 @@ def test_a_table_aligns_numbers_and_refuses_ragged_rows():
 
 
 @pytest.mark.quick
+def test_tables_by_columns_and_by_rows_leave_gaps_empty():
+  by_row = {'mgda': {'ms': '7.5'}, 'mean': {'ms': '9', 'to': 'it'}}
+  by_column = {'ms': {'mgda': '7.5', 'mean': '9'}, 'to': {'mean': 'it'}}
+  text = tables.of_rows('rule', by_row)
+  assert text == tables.of_cells('rule', by_column)
+  assert text.splitlines()[2:] == [
+    '| mgda | 7.5 |     |',
+    '| mean |   9 | it  |',
+  ]
+
+
+@pytest.mark.quick
 def test_values_are_written_in_the_unit_of_their_metric():
-  share, error = map(
-    measures.Measure.of, ('weighted_f1', 'mean_absolute_error')
-  )
+  share, error = map(measures.Measure.of, ('weighted_f1', ERROR))
   assert (share.label, error.label) == ('weighted F1, %', 'mean absolute error')
   assert share.text([0.5, 0.7]) == '60.00 ± 10.00'
   assert share.text([-0.1, -0.1], sign='+') == '-10.00 ± 0.00'
