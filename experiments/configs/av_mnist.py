@@ -12,10 +12,9 @@ Command: python -m experiments.train
 Expected: not measured on the published arrays, for want of them. With `smoke`
   on the sample tree, half a minute on two CPU cores.
 
-The argument after the colon takes words separated by commas: a setting
-(`multibench` or `agm`), the data (`published`, the default, or `rebuilt` from
-MNIST and spoken digits), a method of `experiments/methods`, and `smoke` for
-a few steps.
+Words after the colon, separated by commas: a setting (`multibench` or `agm`),
+the data (`published`, or `rebuilt` from MNIST and spoken digits), a recipe, and
+`smoke` for a few steps. The first of each is the default.
 """
 
 from typing import Any
@@ -63,9 +62,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
-  config.gradient_transforms = (
-    {'name': 'add_decayed_weights', 'weight_decay': 1e-4},
-  )
+  decay = {'name': 'add_decayed_weights', 'weight_decay': 1e-4}
+  config.gradient_transforms = (decay,)
   if is_agm:
     config.optimizer = {'name': 'sgd', 'learning_rate': 1e-4, 'momentum': 0.9}
   else:
@@ -81,11 +79,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   # Units of noise: a quarter of the range of either input.
   config.evaluation.noise_scale = {'audio': 0.25, 'image': 0.25}
 
-  smoke: dict[str, Any] = {
-    'evaluation': {'batch_size': 40, 'noise_levels': (1.0,)}
-  }
+  evaluation = {'batch_size': 40, 'noise_levels': (1.0,)}
+  smoke: dict[str, Any] = {'evaluation': evaluation}
   if is_agm:
-    smoke['model'] = {
-      'encoders': {'audio': {'width': 8}, 'image': {'width': 8}}
-    }
+    narrow = {'audio': {'width': 8}, 'image': {'width': 8}}
+    smoke['model'] = {'encoders': narrow}
   return configuration.finish(config, words, smoke)

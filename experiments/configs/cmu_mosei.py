@@ -14,11 +14,10 @@ Command: python -m experiments.train
 Expected: not measured, for want of the data. With `smoke` on the sample tree,
   a minute on two CPU cores.
 
-The argument after the colon takes words separated by commas: a setting
-(`balance_benchmark` or `multibench`), the data (`mosei`, `mosei_unaligned`,
-`mosi` or `mosi_unaligned`; by default those of the setting), a method of
-`experiments/methods`, and `smoke` for a few steps of a narrow model on the
-first 50 time steps.
+Words after the colon, separated by commas: a setting (`balance_benchmark` or
+`multibench`), the data (`mosei`, `mosei_unaligned`, `mosi` or `mosi_unaligned`;
+by default those of the setting), a recipe, and `smoke` for a few steps of a
+narrow model on the first 50 time steps.
 """
 
 from typing import Any
@@ -95,9 +94,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   # Optimiser
   config.optimizer = {'name': 'adamw', 'weight_decay': 0.01}
   if is_regression:
-    config.gradient_transforms = (
-      {'name': 'clip_by_global_norm', 'max_norm': 8.0},
-    )
+    clip = {'name': 'clip_by_global_norm', 'max_norm': 8.0}
+    config.gradient_transforms = (clip,)
     config.optimizer.learning_rate = 1e-3
   else:
     config.optimizer.learning_rate = {

@@ -7,9 +7,9 @@ Command: python -m experiments.compare
 Expected: experiments/reports/README.md, "Five methods on six views"; about one
   minute on two CPU cores.
 
-The argument after the colon takes words separated by commas: the views (`six`,
-`three` or `two`), a method of `experiments/methods`, and `smoke` for a few
-steps of a narrow model. `handwritten.py:two,mgda` trains two views by MGDA.
+Words after the colon, separated by commas: the views (`six`, `three` or `two`),
+a recipe, and `smoke` for a few steps of a narrow model: `two,mgda` trains two
+views by MGDA.
 """
 
 from ml_collections import config_dict

@@ -11,9 +11,8 @@ Command: python -m experiments.train
 Expected: not measured, for want of the data. With `smoke` on the sample tree,
   half a minute on two CPU cores.
 
-The argument after the colon takes words separated by commas: the files (`sdk`
-or `multibench`), a method of `experiments/methods`, and `smoke` for a few
-steps of a narrow model.
+Words after the colon, separated by commas: the files (`sdk` or `multibench`), a
+recipe, and `smoke` for a few steps of a narrow model.
 """
 
 from ml_collections import config_dict
@@ -49,14 +48,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
-  config.gradient_transforms = (
-    {'name': 'clip_by_global_norm', 'max_norm': 8.0},
-  )
-  config.optimizer = {
-    'name': 'adamw',
-    'learning_rate': 1e-3,
-    'weight_decay': 0.01,
-  }
+  clip = {'name': 'clip_by_global_norm', 'max_norm': 8.0}
+  config.gradient_transforms = (clip,)
+  config.optimizer = {'name': 'adamw', 'weight_decay': 0.01}
+  config.optimizer.learning_rate = 1e-3
 
   # Schedule
   config.steps = 100 * _EPOCH

@@ -4,32 +4,7 @@ A training step is the same for every method. It asks the method for named
 losses, takes their pullback, and lets the method's gradient transformation turn
 it into updates, which the optimizer takes from there. Most methods are losses
 and a rule for their gradients, which `experiments.methods.common` makes of one
-function. This is a whole file of experiments/methods but for its docstring:
-joint training that also keeps the fused output from being sure.
-
-  >>> import jax
-  >>> from experiments.methods import base
-  >>> from experiments.methods import common
-  >>> GRID: base.Grid = {'strength': (0.01, 0.1)}  # what a comparison tries
-  >>> def make(task, *, strength=0.1):
-  ...   def sureness(state, batch, outputs):
-  ...     log_p = jax.nn.log_softmax(outputs.logits['fused'])
-  ...     terms = jax.numpy.sum(jax.numpy.exp(log_p) * log_p, axis=-1)
-  ...     return {'sureness': strength * jax.numpy.mean(terms)}
-  ...   return common.joint(task, sureness, names=('sureness',))
-
-The runner makes the task of a configuration, and the method of the task:
-
-  >>> task = base.Task(
-  ...   model=nn.LateFusion({'a': nn.MLP((4,)), 'v': nn.MLP((4,))}, 3),
-  ...   losses_of=nn.cross_entropy_losses,
-  ...   target='label',
-  ...   weighting=mimo_jax.weightings.sum(),
-  ...   optimizer=lambda updates_per_step: optax.sgd(0.1),
-  ...   steps_per_epoch=10,
-  ... )
-  >>> make(task, strength=0.01).objectives
-  ('fused', 'a', 'v', 'sureness')
+function: README.md here has such a file, whole.
 
 A method may also remember something between steps (its memory), hand the
 transformation more than losses, update in several phases on one batch, and

@@ -93,27 +93,29 @@ def begin(method, features=FEATURES, kernel=KERNEL):
   return method.init(state, batch), batch
 
 
+def _losses(method, state, batch, phase=None):
+  """The method's losses as a function of params, and what is seen beside."""
+  return lambda params: method.losses(
+    state._replace(params=params), batch, jax.random.key(2), phase
+  )
+
+
 def learn(method, state, batch, phase=None):
   """The losses, what was seen, and the gradient of each of the losses."""
+  losses = _losses(method, state, batch, phase)
 
-  def losses(params):
-    found, seen = method.losses(
-      state._replace(params=params), batch, jax.random.key(2), phase
-    )
+  def twice(params):
+    found, seen = losses(params)
     return found, (found, seen)
 
-  gradients = compiled(jax.jacrev(losses, has_aux=True))
+  gradients = compiled(jax.jacrev(twice, has_aux=True))
   gradient_of, (found, seen) = gradients(state.params)
   return found, seen, gradient_of
 
 
 def update_of(method, state, batch):
   """The method's gradient of a step, and the state of its transformation."""
-
-  def losses(params):
-    return method.losses(
-      state._replace(params=params), batch, jax.random.key(2), None
-    )
+  losses = _losses(method, state, batch)
 
   def update(params):
     found, pullback, seen = jax.vjp(losses, params, has_aux=True)
