@@ -1,11 +1,7 @@
 """Runs that are stopped, are run twice at once, or go on with other values."""
 
-import contextlib
-import os
-import pathlib
 import signal
 import struct
-import time
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -63,52 +59,6 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, status):
     running.final_arrays(place, config) for place in (stopped, whole)
   )
   running.assert_same_arrays(ours[0], theirs[0])
-
-
-def listening(process):
-  """The addresses, in hexadecimal digits, on which a process listens."""
-  sockets = set()
-  for path in pathlib.Path(f'/proc/{process.pid}/fd').iterdir():
-    with contextlib.suppress(OSError):
-      sockets.add(os.readlink(path).removeprefix('socket:[').rstrip(']'))
-  lines = [
-    line.split()
-    for name in ('tcp', 'tcp6')
-    for line in pathlib.Path('/proc/net', name).read_text().splitlines()[1:]
-  ]
-  return {
-    words[1].split(':')[0]
-    for words in lines
-    if words[3] == '0A' and words[9] in sockets
-  }
-
-
-def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
-  workdir = tmp_path / 'run'
-  path = workdir / 'metrics.jsonl'
-  pair = running.start_processes(
-    [
-      f'--config={CONFIG}',
-      '--config.steps=100000',
-      '--config.checkpoint_every_steps=50000',
-      '--config.parallel=jit',
-      f'--workdir={workdir}',
-    ],
-    2,
-  )
-  while not (path.exists() and path.read_text().count('\n') > 1):
-    assert all(process.poll() is None for process in pair)
-    time.sleep(0.01)
-  # The coordinator, and the devices' own connections: this machine alone.
-  coordinators = listening(pair[0]) - listening(pair[1])
-  ours = ('0100007F', '0' * 16 + 'FFFF00000100007F', '0' * 24 + '01000000')
-  assert coordinators <= set(ours), coordinators
-  pair[1].send_signal(signal.SIGTERM)
-  for process in pair:
-    _, error = process.communicate(timeout=100)
-    assert process.returncode == 143, error
-    assert 'The same command goes on from there' in error
-  assert len(list((workdir / 'checkpoints').iterdir())) == 1
 
 
 def test_a_second_signal_ends_at_once(tmp_path):

@@ -14,14 +14,11 @@ from flax import linen
 from jax import profiler
 from jax.sharding import PartitionSpec
 
-from experiments import train
 from experiments.configs import handwritten
 from experiments.core import parts
 from experiments.core import placement
-from experiments.core import runs
 from experiments.core import training
 from mimo_jax import nn
-from tests import running
 
 STEPS = 50
 ROWS = 16
@@ -353,73 +350,3 @@ def test_pmap_refuses_statistics_that_each_device_would_keep():
   state = jax.eval_shape(model.init, jax.random.key(0), batches()[0])
   with pytest.raises(ValueError, match=r"\['encoders_sound'\] keep 'batch_st"):
     parts.check_statistics(model, {'batch_stats': state['batch_stats']})
-
-
-# Several processes.
-
-CONFIG = 'experiments/configs/handwritten.py:two,smoke'
-
-
-def steps_saved(workdir):
-  steps = [
-    int(path.name.split('.')[0])
-    for path in (workdir / 'checkpoints').glob('[0-9]*')
-    if path.name.isdigit()
-  ]
-  return max(steps, default=-1)
-
-
-def arrays_of(workdir, config):
-  arrays, progress = running.final_arrays(workdir, config)
-  return arrays._replace(opt_state=()), progress
-
-
-def test_processes_killed_end_as_one_undisturbed(tmp_path):
-  config = handwritten.get_config('two,smoke')
-  config.steps, config.checkpoint_every_steps = 40, 10
-  config.parallel = 'fsdp'
-  config.model.encoders.fou.widths = (64,)  # 76 x 64: worth dividing
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  train.train(config, whole)
-
-  arguments = [
-    f'--config={CONFIG}',
-    '--config.steps=40',
-    '--config.parallel=fsdp',
-    '--config.model.encoders.fou.widths=(64,)',
-    f'--workdir={killed}',
-  ]
-  two = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-  four = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
-
-  def start():
-    return running.start_processes(arguments, 2, two)
-
-  ((code, error, seconds),) = running.kill_some_when(
-    start(), [1], lambda: steps_saved(killed) >= 10
-  )
-  assert 0 < code < 128  # it did not crash
-  last = error.strip().splitlines()[-1]
-  assert 'the same commands go on from the last checkpoint' in last, error
-  assert 'Fatal Python error' not in error
-  assert seconds < 60
-  first = steps_saved(killed)
-  assert 10 <= first < 40
-  running.kill_some_when(start(), [0, 1], lambda: steps_saved(killed) > first)
-  assert first < steps_saved(killed) < 40
-  finished = running.run('train', *arguments, env=four)
-  assert finished.returncode == 0, finished.stderr
-
-  ours, theirs = arrays_of(killed, config), arrays_of(whole, config)
-  assert int(ours[0].step) == 40
-  chex.assert_trees_all_close(ours[0], theirs[0], rtol=0, atol=1e-5)
-  logged, expected = (
-    {
-      row['step']: row['losses']
-      for row in runs.read_lines(place / 'metrics.jsonl')[1:]
-      if row['split'] == 'train'
-    }
-    for place in (killed, whole)
-  )
-  assert sorted(logged) == [10, 20, 30, 40]
-  chex.assert_trees_all_close(logged, expected, rtol=0, atol=1e-5)

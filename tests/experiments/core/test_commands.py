@@ -1,0 +1,111 @@
+"""Commands: what is wrong is said in one clear message."""
+
+import json
+import os
+
+import pytest
+from absl import flags
+
+from experiments import compare
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import runs
+from tests import running
+
+CONFIG = 'experiments/configs/handwritten.py'
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+def test_directories_of_other_runs_are_refused(tmp_path):
+  runs.open_workdir(tmp_path, smoke())
+  with pytest.raises(ValueError, match='steps: given 31, the run there has'):
+    train.train(smoke(steps=31), tmp_path)
+  with pytest.raises(ValueError, match='another --workdir'):
+    compare.compare(smoke(num_seeds=3), tmp_path)
+  path = tmp_path / 'config.json'
+  ours = json.loads(path.read_text())['config']
+  for text, message in (
+    (json.dumps(ours), r'format 1; expected 2'),  # of before there were formats
+    (json.dumps({'format': 3, 'config': ours}), r'format 3; expected 2'),
+    (path.read_text()[:50], r'config\.json is damaged'),
+    ('', r'config\.json is damaged'),
+  ):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+      train.train(smoke(), tmp_path)
+
+
+def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
+  wrong = {
+    '--config.lerning_rate=0.1': 'lerning_rate',
+    '--config.optimizer.lr=0.1': 'lr',
+    '--config.steps=many': 'many',
+    '--config.steps=0': 'config.steps is 0; expected at least 1',
+    '--config.num_seeds=-1': 'config.num_seeds is -1',
+    '--config.weighting.name=mimmo': "no 'mimmo'",
+    '--config.model.fusion.name=Sum': "no 'Sum'",
+    '--config.weighting.name=mgda': 'mgda does not take',
+  }
+  always = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
+  results = running.run_each(
+    [
+      *(['train', *always, flag] for flag in wrong),
+      ['train', '--config=experiments/configs/handwriten.py'],
+      ['train'],
+    ]
+  )
+  messages = [*wrong.values(), 'no file experiments/conf', 'Give a config']
+  for (status, text), message in zip(results, messages, strict=True):
+    assert status == 1, text
+    assert message in text
+    assert 'Traceback' not in text
+  assert not list(tmp_path.glob('run/checkpoints/*'))
+
+
+def test_every_command_says_what_it_does():
+  commands = ['train', 'compare', 'sweep', 'study', 'probe']
+  results = running.run_each([[name, '--help'] for name in commands])
+  for name, (status, text) in zip(commands, results, strict=True):
+    assert status == 0, text
+    assert f'python -m experiments.{name}' in text
+    assert '--workdir' in text
+
+
+def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
+  found = flags.FlagValues()
+  configuration.define_path('place', None, 'A path.', found)
+  found(['', '--place=~/x'])
+  assert found['place'].value == os.path.expanduser('~/x')
+
+
+@pytest.mark.parametrize(
+  ('arg', 'message'),
+  [('seven', "unknown word 'seven'"), ('two,six', 'two views'), ('tow', 'two')],
+)
+def test_a_wrong_word_after_the_colon_names_the_known_ones(arg, message):
+  with pytest.raises(ValueError, match=message):
+    handwritten.get_config(arg)
+
+
+def test_a_method_may_not_change_what_must_be_shared(tmp_path):
+  config = smoke(compare=('joint', 'longer'))
+  with config.unlocked():
+    config.recipes.longer = {'steps': 40, 'weighting': {'name': 'sum'}}
+  with pytest.raises(ValueError, match=r"'longer' changes \['steps'\]"):
+    compare.compare(config, tmp_path)
+  with pytest.raises(ValueError, match="no recipe 'jiont'"):
+    configuration.with_recipe(config, 'jiont')
+
+
+def test_training_that_only_skips_is_stopped_before_it_is_saved(tmp_path):
+  config = smoke(optimizer={'learning_rate': 1e38})
+  with pytest.raises(FloatingPointError, match='max_skipped_steps'):
+    train.train(config, tmp_path)
+  assert not list(tmp_path.glob('checkpoints/[0-9]*'))

@@ -1,0 +1,170 @@
+"""The training step: one for all runners."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.configs import crema_d
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import program
+from experiments.core import training
+from tests import running
+
+CONFIG = 'experiments/configs/handwritten.py'
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
+
+
+def test_step_is_the_hand_made_one():
+  config = smoke(optimizer={'learning_rate': 0.1, 'momentum': 0.0})
+  config.weighting.penalty = 2.0
+  experiment = training.make(config, 15)
+  batch = running.batches_of(config, 3, 1)[0]
+  state = experiment.init(jax.random.key(7), batch)
+
+  def objective(params):
+    logits = experiment.model.apply({'params': params}, batch)
+    losses = {
+      name: -jnp.mean(
+        jnp.take_along_axis(
+          jax.nn.log_softmax(value), batch['label'][:, None], 1
+        )
+      )
+      for name, value in logits.items()
+    }
+    modality = jnp.stack([losses['fou'], losses['pix']])
+    temperature = config.weighting.temperature
+    smooth = temperature * jax.nn.logsumexp(modality / temperature)
+    return losses['fused'] + 2.0 * smooth
+
+  expected = jax.tree.map(
+    lambda p, g: p - 0.1 * g, state.params, jax.grad(objective)(state.params)
+  )
+  after, metrics = experiment.train_step(state, batch)
+  chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-6)
+  assert int(after.step) == 1
+  assert metrics['weights']['fused'] == 1
+  modality_weights = metrics['weights']['fou'] + metrics['weights']['pix']
+  np.testing.assert_allclose(modality_weights, 2.0, rtol=1e-6)
+
+
+def test_one_compilation_however_many_steps():
+  config = smoke()
+  experiment = training.make(config, 15)
+  batches = running.batches_of(config, 0, 5)
+  state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
+  step = jax.jit(chex.assert_max_traces(experiment.train_step, n=1))
+  for batch in batches:
+    state, _ = step(state, batch)
+  assert int(state.step) == 5
+
+
+@pytest.mark.parametrize('method', ['joint', 'sum', 'mgda', 'mimo_3'])
+def test_seeds_under_vmap_are_the_runs_one_by_one(method):
+  config = configuration.with_recipe(smoke(), method)
+  experiment = training.make(config, 15)
+  seeds = [2, 9]
+  data_of = {seed: running.batches_of(config, seed, 4) for seed in seeds}
+  alone = []
+  for seed in seeds:
+    state = experiment.init(jax.random.key(seed), data_of[seed][0])
+    for batch in data_of[seed]:
+      state, _ = jax.jit(experiment.train_step)(state, batch)
+    alone.append(state.params)
+  keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+  stacked = program.stack([program.stack(data_of[seed]) for seed in seeds])
+  first = jax.tree.map(lambda leaf: leaf[:, 0], stacked)
+  states = jax.vmap(experiment.init)(keys, first)
+  states, metrics = jax.jit(
+    jax.vmap(lambda s, b: jax.lax.scan(experiment.train_step, s, b))
+  )(states, stacked)
+  for i in range(len(seeds)):
+    together = jax.tree.map(lambda leaf, i=i: leaf[i], states.params)
+    chex.assert_trees_all_close(together, alone[i], rtol=2e-4, atol=2e-5)
+  assert metrics['losses']['fused'].shape == (2, 4)
+
+
+def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
+  joint = configuration.with_recipe(smoke(), 'joint')
+  fused_only = smoke()
+  with fused_only.unlocked():
+    fused_only.weighting = {'name': 'fused_only'}
+  results = []
+  for config in (joint, fused_only):
+    experiment = training.make(config, 15)
+    batches = running.batches_of(config, 1, 6)
+    state = experiment.init(jax.random.key(1), batches[0])
+    start = state.params
+    for batch in batches:
+      state, _ = jax.jit(experiment.train_step)(state, batch)
+    results.append(state.params)
+  for part in start:
+    moved = not np.allclose(
+      jax.tree.leaves(results[0][part])[-1], jax.tree.leaves(start[part])[-1]
+    )
+    assert moved, part
+    if not part.startswith('heads'):
+      chex.assert_trees_all_close(
+        results[0][part], results[1][part], rtol=1e-5, atol=1e-7
+      )
+
+
+def test_a_non_finite_batch_changes_nothing_but_the_counters():
+  config = smoke()
+  experiment = training.make(config, 15)
+  good, _ = running.batches_of(config, 0, 2)
+  state = experiment.init(jax.random.key(0), good)
+  state, _ = experiment.train_step(state, good)
+  bad = good | {'pix': np.full_like(good['pix'], np.nan)}
+  after, metrics = experiment.train_step(state, bad)
+  chex.assert_trees_all_equal(after.params, state.params)
+  assert np.isnan(metrics['losses']['fused'])
+  assert int(optax.tree.get(after.opt_state, 'notfinite_count')) == 1
+  np.testing.assert_array_equal(
+    optax.tree.get(after.opt_state, 'weights'),
+    optax.tree.get(state.opt_state, 'weights'),
+  )
+
+
+def assert_steps(config, batch, methods):
+  """A step of each method keeps the state's shapes; nothing is compiled."""
+  for method in methods:
+    experiment = training.make(configuration.with_recipe(config, method), 15)
+    init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+    after, metrics = jax.eval_shape(experiment.train_step, init, batch)
+    assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(
+      lambda a: a.shape, init
+    )
+    assert set(metrics['losses']) >= set(experiment.objectives)
+
+
+@pytest.mark.parametrize('arg', ['six', 'three', 'two'])
+def test_every_configuration_can_take_a_step_with_every_method(arg):
+  config = handwritten.get_config(arg)
+  for word in ('Reference:', 'Command:', 'Expected:'):
+    assert word in handwritten.__doc__
+  batch = running.batches_of(config, 0, 1)[0]
+  everything = arg == 'three'
+  methods = config.recipes if everything else ('joint', 'mgda', 'mmpareto')
+  assert_steps(config, batch, methods)
+
+
+def test_every_method_can_take_a_step_on_crema_d():
+  config = crema_d.get_config('smoke')
+  batch = {
+    'audio': np.zeros((4, 1024, 128, 1), np.float32),
+    'visual': np.zeros((4, 2, 32, 32, 3), np.uint8),
+    'label': np.arange(4) % 6,
+  }
+  rivals = [name for name in config.recipes if 'method' in config.recipes[name]]
+  assert len(rivals) == 10
+  assert_steps(config, batch, rivals)
