@@ -152,23 +152,6 @@ def evaluate(
   Raises:
     ValueError: if a metric is unknown or none is given, a level is negative, a
       batch lacks a modality, or there is no row (whose mask is True).
-
-  Examples:
-    >>> class Model:  # its outputs are its inputs, and their sum
-    ...   encoders = ('a', 'b')
-    ...   def apply(self, variables, inputs):
-    ...     return inputs | {'fused': inputs['a'] + inputs['b']}
-    >>> batch = {
-    ...   'a': np.float32([[3, 0], [0, 1], [0, 1]]),
-    ...   'b': np.float32([[1, 0], [2, 0], [0, 0]]),
-    ...   'label': np.array([0, 1, 1]),
-    ...   'mask': np.array([True, True, False]),
-    ... }
-    >>> predict = jax.jit(make_predict(Model(), {'a': 1.0, 'b': 1.0}))
-    >>> names = {'modalities': ['a', 'b'], 'metrics': ['accuracy']}
-    >>> scores = evaluate(predict, None, [batch], **names, thorough=True)
-    >>> {name: float(scores[name]) for name in ('accuracy/b', 'shapley/b')}
-    {'accuracy/b': 0.5, 'shapley/b': -0.25}
   """
   functions = {name: metrics_lib.get(name) for name in metrics}
   if not functions:

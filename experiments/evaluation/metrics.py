@@ -33,11 +33,6 @@ def macro_f1(outputs: Array, targets: Array) -> float:
   positives and false negatives, and 0 where all three are 0. The mean is over
   all C classes, as BalanceBenchmark's. (Scikit-learn's default averages over
   the classes that occur among targets or answers.)
-
-  Examples:
-    >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
-    >>> macro_f1(logits, np.array([0, 1, 1]))  # of both classes 2 / 3
-    0.667
   """
   outputs, targets = _of_classes(outputs, targets)
   answers, classes = np.argmax(outputs, 1), range(outputs.shape[1])
@@ -94,11 +89,6 @@ def binary_accuracy(outputs: Array, targets: Array) -> float:
   An output of exactly 0 counts as negative. This is "Acc-2" of CMU-MOSI and
   CMU-MOSEI in its non-zero variant, that of MulT and MultiBench. NaN if all
   targets are 0.
-
-  Examples:
-    >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
-    >>> binary_accuracy(outputs, np.array([1.0, -2.0, -1.0, 0.0]))
-    0.667
   """
   answers, labels = _signs(outputs, targets)
   return float(np.mean(answers == labels)) if len(labels) else float('nan')
@@ -109,11 +99,6 @@ def binary_accuracy_with_zero(outputs: Array, targets: Array) -> float:
 
   "Acc-2" of CMU-MOSI and CMU-MOSEI in its other variant, often called "has0":
   negative against non-negative, of all targets.
-
-  Examples:
-    >>> outputs = np.array([0.2, -0.1, 1.0, 0.5])
-    >>> binary_accuracy_with_zero(outputs, np.array([1.0, -2.0, -1.0, 0.0]))
-    0.75
   """
   outputs, targets = _of_regression(outputs, targets)
   return float(np.mean((outputs >= 0) == (targets >= 0)))

@@ -45,12 +45,6 @@ def fit(
   Raises:
     ValueError: if features are not finite or labels [N] no classes.
     FloatingPointError: if the optimum was not reached.
-
-  Examples:
-    >>> features = np.array([[0.0], [1.0], [4.0]])
-    >>> linear = fit(features, np.array([0, 0, 1]), num_classes=2, l2=0.1)
-    >>> linear.kernel
-    array([[-0.604,  0.604]])
   """
   features, labels = np.asarray(features), np.asarray(labels)
   metrics.check_classes('features [N, d]', features, labels, num_classes)
@@ -147,20 +141,6 @@ def probe(
   Returns:
     Test accuracies of each modality's features alone, `probe/<modality>`, and
     of those of all side by side, `probe/fused`.
-
-  Examples:
-    >>> class Model:  # its features are its inputs
-    ...   encoders = ('a', 'b')
-    ...   def apply(self, variables, inputs, method):
-    ...     return inputs
-    >>> batch = {
-    ...   'a': np.float32([[0], [0], [1], [1]]),  # one bit of the label each
-    ...   'b': np.float32([[0], [1], [0], [1]]),
-    ...   'label': np.arange(4),
-    ...   'mask': np.ones(4, bool),
-    ... }
-    >>> probe(Model(), {}, [batch], [batch], num_classes=4)
-    {'probe/a': 0.5, 'probe/b': 0.5, 'probe/fused': 1.0}
   """
   modalities = sorted(model.encoders)
 

@@ -19,12 +19,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: npt.NDArray[Any]) -> Estimate:
-  """Mean of values [seeds], and their standard deviation (n − 1) over √n.
-
-  Examples:
-    >>> estimate(np.array([1.0, 2.0, 3.0, 6.0]))
-    Estimate(mean=3.0, error=1.080)
-  """
+  """Mean of values [seeds], and their standard deviation (n − 1) over √n."""
   error = float('nan')
   if len(values) > 1:
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
@@ -75,15 +70,6 @@ def ties(
   Args:
     values: variant -> [seeds], in the same order of seeds.
     higher_is_better: the metric's direction.
-
-  Examples:
-    >>> values = {
-    ...   'a': np.array([0.9, 0.8, 0.7]),
-    ...   'b': np.array([0.8, 0.9, 0.6]),
-    ...   'c': np.array([0.5, 0.4, 0.3]),
-    ... }
-    >>> ties(values, higher_is_better=True)
-    ('a', ['b'])
   """
   first = list(values)[best(list(values.values()), higher_is_better)]
   tied = []
@@ -100,10 +86,6 @@ def p_value(differences: npt.NDArray[Any]) -> float:
 
   Of the differences [seeds]. NaN for a single seed; of runs that all differ by
   the same, 1 if that is zero, else 0.
-
-  Examples:
-    >>> p_value(np.array([0.1, 0.0, 0.2]))
-    0.225
   """
   if len(differences) < 2:
     return float('nan')
