@@ -10,6 +10,8 @@ with _extra.data_extra():
 # Pillow knows forty formats by their first bytes, and hands some of them (EPS)
 # to other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP')
+MOST_PIXELS = 2**26
+"""Of a picture or a frame, as its header says, before memory is taken."""
 
 
 def opened(data: bytes) -> Image.Image:
@@ -22,6 +24,11 @@ def opened(data: bytes) -> Image.Image:
     The picture.
 
   Raises:
-    OSError: if it is of no such format.
+    OSError: if it is of no such format, or too large.
   """
-  return Image.open(io.BytesIO(data), formats=_FORMATS)
+  picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+  if picture.width * picture.height > MOST_PIXELS:
+    raise OSError(
+      f'{picture.width} x {picture.height} pixels are no frame of a clip'
+    )
+  return picture

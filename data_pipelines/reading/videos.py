@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines import _pictures
 from data_pipelines.reading import audit
 from data_pipelines.reading import media
 from data_pipelines.reading import pictures
@@ -30,7 +31,6 @@ _FORMATS = (
 _LATE_SECONDS = 0.1
 # Frames of varying rate are counted in this many a second.
 _TICKS = 1000
-_MOST_PIXELS = 2**26
 
 
 class _Contents(NamedTuple):
@@ -96,7 +96,7 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
     if not container.streams.video:
       raise audit.SkipError('no_video', f'{path} has no picture')
     stream = container.streams.video[0]
-    if stream.width * stream.height > _MOST_PIXELS:
+    if stream.width * stream.height > _pictures.MOST_PIXELS:
       raise audit.SkipError(
         'corrupt', f'{path} has frames of {stream.width} x {stream.height}'
       )

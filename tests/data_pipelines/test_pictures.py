@@ -52,7 +52,7 @@ def test_folders_of_pictures_that_cannot_be_read(tmp_path):
 
 def test_a_picture_that_claims_to_be_huge_is_corrupt(tmp_path):
   """More pixels than Pillow's limit, and fewer, but more than a frame has."""
-  for height, width in ((60_000, 60_000), (13_000, 10_000)):
+  for height, width in ((60_000, 60_000), (9_000, 8_000)):
     content = bytearray(pictures.jpeg(np.zeros((8, 8, 3), np.uint8)))
     frame = content.index(b'\xff\xc0') + 5  # height and width, big-endian
     content[frame : frame + 4] = struct.pack('>HH', height, width)
