@@ -29,6 +29,7 @@ _FORMATS = (
 )
 # A first frame that is late by less is the beginning: coders delay it a little.
 _LATE_SECONDS = 0.1
+_LIMITS = {'max_pixels': str(_pictures.MOST_PIXELS)}
 # Frames of varying rate are counted in this many a second.
 _TICKS = 1000
 
@@ -106,6 +107,8 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
   keys = [contents.stamps[n] for n in numbers] if contents.stamps else numbers
   kept: dict[int, bytes] = {}
   with _opened(path) as container:
+    # Frames may become larger than the header says.
+    container.streams.video[0].codec_context.options = _LIMITS
     for number, frame in enumerate(container.decode(video=0)):
       key = frame.pts if contents.stamps else number
       if key in keys and key not in kept:
@@ -192,6 +195,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
         # Or a name that begins like an address would be one.
         f'file:{path}',
         metadata_errors='replace',
+        options=_LIMITS,
         container_options={
           'format_whitelist': _FORMATS,
           'protocol_whitelist': 'file',
