@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import jax
 import optax
 
 import mimo_jax
@@ -39,7 +40,8 @@ def make(
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
     # Every run draws noise of its own.
-    opt_state = optax.tree.set(state.opt_state, key=state.key)
+    key = jax.random.key_data(state.key)
+    opt_state = optax.tree.set(state.opt_state, key=key)
     return state._replace(opt_state=opt_state)
 
   return method._replace(init=init)
