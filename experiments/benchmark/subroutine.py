@@ -28,10 +28,7 @@ from experiments.reporting import tables
 
 # Rivals that need the gradients of single objectives, or passes beside the one
 # forward and backward pass of a step.
-COSTLY = (
-  *('mgda', 'mmpareto', 'agm', 'pmr'),
-  *('g_blending', 'umt', 'cml', 'mla'),
-)
+COSTLY = ('mgda', 'mmpareto', 'agm', 'pmr', 'g_blending', 'umt', 'cml', 'mla')
 # A made-up run, by which rehearsals are shared out over its steps.
 STEPS_PER_EPOCH = 100
 _EPOCHS = 30

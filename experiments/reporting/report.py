@@ -272,8 +272,7 @@ def _sweep_table(results: Results) -> list[str]:
 def _best_on_validation(results: Results) -> str:
   """The label of a sweep's best variant."""
   scores = results.score(f'{results.primary}/fused', 'validation')
-  higher_is_better = results.measure.higher_is_better
-  return list(scores)[statistics.best(list(scores.values()), higher_is_better)]
+  return statistics.ties(scores, results.measure.higher_is_better)[0]
 
 
 def _rest_of_sweep(results: Results, workdir: pathlib.Path) -> list[str]:
@@ -292,22 +291,21 @@ def _rest_of_sweep(results: Results, workdir: pathlib.Path) -> list[str]:
   labels = sorted(points, key=points.__getitem__)
   if list(itertools.product(*axes)) != [points[label] for label in labels]:
     return [source]
-  shape = (len(axes[0]), len(axes[1]))
-  scores = {
+  columns = {
     'fused output': results.column(f'{results.primary}/fused'),
     'uni-modal mean': results.over_modalities(results.primary, np.mean),
   }
+  panels = {}
+  for title, (_, values) in columns.items():
+    means = [np.mean(values[label]) for label in labels]
+    panels[title] = np.reshape(means, (-1, len(axes[1])))
   names = [[tables_lib.value(value) for value in axis] for axis in axes]
-  place = labels.index(_best_on_validation(results))
   figures.heat_map(
-    {
-      title: np.reshape([np.mean(one.values[k]) for k in labels], shape)
-      for title, one in scores.items()
-    },
+    panels,
     results.measure,
     rows=(keys[0], names[0]),
     columns=(keys[1], names[1]),
-    marked=divmod(place, shape[1]),
+    marked=divmod(labels.index(_best_on_validation(results)), len(axes[1])),
     path=workdir / 'heatmap.png',
   )
   return [
