@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from mimo_jax import _devices
 from mimo_jax import _numerics
@@ -34,6 +35,7 @@ def balance(
   *,
   objectives: tuple[str, ...] | None = None,
   axis_name: str | tuple[str, ...] | None = None,
+  param_specs: base.PyTree = None,
   gramian: Gramian = jacobian.gramian,
 ) -> optax.GradientTransformationExtraArgs:
   """Combines the gradients of several objectives into one.
@@ -65,6 +67,12 @@ def balance(
       average over: K losses and one gradient for a rule that needs losses
       only, the Jacobian for the others. Not needed under `jax.jit` with
       sharded arrays.
+    param_specs: which of these axes params are sharded over inside
+      `jax.shard_map` (ZeRO): their `PartitionSpec`s, as in its `in_specs`. A
+      shard's gradient is averaged, but not added to that of another shard, and
+      the Gramian is summed. The types say so by themselves if `params` are
+      given to `update`, but not under `check_vma=False`: there it must be told,
+      and `PartitionSpec()` for whole params that `lax.pcast` marked as varying.
     gramian: how inner products of gradients are taken, called like
       `mimo_jax.gramian` with a list of K gradients and `range(K)`: for
       gradients that are laid out in a way that only the caller knows.
@@ -149,8 +157,26 @@ def balance(
   ) -> tuple[base.PyTree, BalanceState]:
     given = _objectives.read(losses, names)
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
+    shards = _devices.shards_of(
+      _reals.of_params(params), param_specs, axis_name
+    )
+    if shards and 'jacobian' in base.names_of(rule.needs):
+      raise ValueError(
+        'This weighting looks at whole gradients, and params are sharded over'
+        f' {axis_name!r}. Take a rule that needs the losses or the Gramian, or'
+        ' jax.jit with sharded arrays, without shard_map.'
+      )
     step = _Step(
-      rule, gramian, axis_name, names, losses, given, means, shares, params
+      rule=rule,
+      gramian=gramian,
+      axis_name=axis_name,
+      names=names,
+      losses=losses,
+      given=given,
+      means=means,
+      shares=shares,
+      params=params,
+      shards=shards,
     )
     observation = _observe(step, extra_args)
     plan = _by_gradients if needs_gradients else _by_losses
@@ -172,6 +198,7 @@ class _Step(NamedTuple):
   means: list[jax.Array]  # K losses, averaged over the devices
   shares: list[float]  # of one device in each mean
   params: base.PyTree | None
+  shards: _devices.Shards  # axes that each leaf is sharded over, if any is
 
 
 class _Weighed(NamedTuple):
@@ -199,7 +226,27 @@ def _average(step: _Step, raw: list[base.PyTree]) -> list[base.PyTree]:
     jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
     for gradient, share in zip(gradients, step.shares, strict=True)
   ]
-  return _devices.sum_of_gradients(gradients, step.axis_name)
+  return [
+    _devices.sum_of_gradients(gradient, step.axis_name, step.shards)
+    for gradient in gradients
+  ]
+
+
+def _inner_products(step: _Step, gradients: list[base.PyTree]) -> jax.Array:
+  """The Gramian; of shards, summed over the devices that have them."""
+  rows = range(len(gradients))
+  if not step.shards or step.gramian is not jacobian.gramian:
+    return step.gramian(gradients, rows)
+  leaves = [jax.tree.leaves(gradient) for gradient in gradients]
+  summed = []
+  for axes in sorted(set(step.shards)):
+    part = [
+      [leaf for leaf, own in zip(row, step.shards, strict=True) if own == axes]
+      for row in leaves
+    ]
+    products = jacobian.gramian(part, rows)
+    summed.append(lax.psum(products, axes) if axes else products)
+  return sum(summed[1:], start=summed[0])
 
 
 def _observe(step: _Step, extra_args: dict[str, Any]) -> base.Observation:
@@ -222,7 +269,7 @@ def _observe(step: _Step, extra_args: dict[str, Any]) -> base.Observation:
         ' pullbacks or Jacobians, from two independent batches.'
       )
     first, second = (_average(step, _read(step, each)) for each in pair)
-    products = step.gramian([*first, *second], range(2 * len(first)))
+    products = _inner_products(step, [*first, *second])
     cross = products[: len(first), len(first) :]
     observation = observation._replace(cross_gramian=cross)
   return observation
@@ -232,7 +279,7 @@ def _observe_gradients(
   step: _Step, observation: base.Observation, gradients: list[base.PyTree]
 ) -> base.Observation:
   """Adds what the rule sees of the gradients."""
-  products = step.gramian(gradients, range(len(gradients)))
+  products = _inner_products(step, gradients)
   observation = observation._replace(gramian=products)
   if 'jacobian' not in base.names_of(step.rule.needs):
     return observation
@@ -285,7 +332,7 @@ def _pull(step: _Step, updates: Updates, weights: jax.Array) -> base.PyTree:
     raw, gradients = rows[0], [_reals.of_gradient(each) for each in rows]
     _devices.check_not_summed(gradients, given.losses, step.axis_name)
     direction = _combine(gradients, jnp.stack(local))
-  direction = _devices.sum_of_gradients(direction, step.axis_name)
+  direction = _devices.sum_of_gradients(direction, step.axis_name, step.shards)
   return _reals.like_gradient(direction, raw)
 
 
@@ -301,7 +348,11 @@ def _by_losses(
   if jax.tree.leaves(weighed.state):
     # The rule has not seen the gradient, but a step that will be skipped must
     # not be remembered. Without state there is nothing to read P numbers for.
-    weighed = weighed._replace(good=weighed.good & _all_finite(direction))
+    finite = _all_finite(direction)
+    over = tuple({axis for axes in step.shards for axis in axes})
+    if over:  # no shard is remembered of a step that another has to skip
+      finite = lax.psum(~finite, over) == 0
+    weighed = weighed._replace(good=weighed.good & finite)
   return direction, weighed
 
 

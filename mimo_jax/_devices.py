@@ -14,12 +14,14 @@ is summed.
 import math
 
 import jax
+import numpy as np
 from jax import lax
 
 from mimo_jax import _pullback
 from mimo_jax import base
 
 AxisName = str | tuple[str, ...] | None
+Shards = tuple[tuple[str, ...], ...]
 
 
 def mean_of_losses(
@@ -63,20 +65,49 @@ def check_not_summed(
       raise ValueError(_message(summed, axis_name))
 
 
+def shards_of(
+  params: base.PyTree, specs: base.PyTree, axis_name: AxisName
+) -> Shards:
+  """The named axes over which each leaf of params is sharded.
+
+  Args:
+    params: pytree of params, or None.
+    specs: their `PartitionSpec`s, a prefix of params, or None to go by types:
+      params that differ between devices are shards.
+    axis_name: the axes to average over.
+
+  Returns:
+    Axes for each leaf; nothing at all where no leaf is sharded.
+  """
+  names = _names(axis_name)
+  if specs is None:
+    over = [_pullback.varying_axes(leaf) for leaf in jax.tree.leaves(params)]
+  else:
+    is_spec = lambda leaf: isinstance(leaf, jax.P)  # noqa: E731
+    each = jax.tree.broadcast(specs, params, is_leaf=is_spec)
+    over = [
+      frozenset(np.hstack([part for part in spec if part] or [()]).tolist())
+      for spec in jax.tree.leaves(each, is_leaf=is_spec)
+    ]
+  shards = tuple(tuple(a for a in names if a in axes) for axes in over)
+  return shards if any(shards) else ()
+
+
 def sum_of_gradients(
-  gradients: base.PyTree, axis_name: AxisName
+  gradients: base.PyTree, axis_name: AxisName, shards: Shards = ()
 ) -> base.PyTree:
   """Sums over the devices what is not summed yet.
 
   Of gradients that were multiplied by the shares of their losses, this makes
-  those of the averaged losses.
+  those of the averaged losses. A shard's gradient is summed already, where the
+  shards were gathered, and every device has another.
   """
-
-  def leaf_sum(leaf: jax.Array) -> jax.Array:
-    axes = _varying(leaf, axis_name)
-    return lax.psum(leaf, axes) if axes else leaf
-
-  return jax.tree.map(leaf_sum, gradients)
+  leaves, treedef = jax.tree.flatten(gradients)
+  summed = []
+  for leaf, own in zip(leaves, shards or [()] * len(leaves), strict=True):
+    axes = tuple(a for a in _varying(leaf, axis_name) if a not in own)
+    summed.append(lax.psum(leaf, axes) if axes else leaf)
+  return jax.tree.unflatten(treedef, summed)
 
 
 def _names(axis_name: AxisName) -> tuple[str, ...]:

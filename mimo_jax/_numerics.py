@@ -58,6 +58,12 @@ def own(tree: Any) -> Any:
   return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 
+def explicit_sharding(leaf: Any) -> Any:
+  """The sharding in the type of an array, or None where it has none."""
+  sharding = getattr(jax.typeof(leaf), 'sharding', None)
+  return sharding if sharding is not None and any(sharding.spec) else None
+
+
 def divide(
   numerator: ArrayLike,
   denominator: jax.Array,

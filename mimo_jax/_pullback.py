@@ -95,7 +95,8 @@ def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
       'The pullback must return a tuple of one gradient, that of params, as'
       f' `jax.vjp(losses_fn, params)` makes it; it returned {given}. Close over'
       ' what is not to be trained: jax.vjp(lambda p: losses_fn(p, batch),'
-      ' params).'
+      ' params). Or, with params as the first of several arguments, give'
+      ' `lambda ct: pullback(ct)[:1]`.'
     )
   return gradients[0]
 

@@ -190,6 +190,14 @@ def gramian(
     [[1.0, 3.0], [3.0, 25.0]]
   """
   gradients = rows(jacobian, objectives)
+  leaves = jax.tree.leaves(gradients)
+  if any(_numerics.explicit_sharding(leaf) is not None for leaf in leaves):
+    # Pieces of leaves that are sharded in different ways go side by side.
+    return jax.sharding.auto_axes(_gramian, out_sharding=jax.P())(gradients)
+  return _gramian(gradients)
+
+
+def _gramian(gradients: Sequence[base.PyTree]) -> jax.Array:
   size = len(gradients)
   if size > _MAX_UNROLLED:
     blocks = [_blocks(row, 1, 1) for row in gradients]

@@ -15,13 +15,19 @@ def zeros(rule: str, num_objectives: int, params: base.PyTree) -> base.PyTree:
       f'{rule} remembers a gradient of each objective, so its state needs'
       ' params for their shapes: init(num_objectives, params).'
     )
-  return jax.tree.map(
-    lambda leaf: jnp.zeros(
+
+  def zeros_like(leaf: jax.Array) -> jax.Array:
+    # Sharded as the leaf is, on an explicit mesh.
+    sharding = _numerics.explicit_sharding(leaf)
+    if sharding is not None:
+      sharding = sharding.update(spec=(None, *sharding.spec))
+    return jnp.zeros(
       (num_objectives, *jnp.shape(leaf)),
       _numerics.wide(jnp.result_type(leaf)),
-    ),
-    params,
-  )
+      out_sharding=sharding,
+    )
+
+  return jax.tree.map(zeros_like, params)
 
 
 def squared_lengths(tracker: base.PyTree) -> jax.Array:

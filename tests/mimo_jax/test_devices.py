@@ -52,7 +52,11 @@ def averaged_losses_of(params, batch):
 
 
 def updates_of(
-  axis_name, rules=tuple(RULES), forms=('pullback',), losses_fn=losses_of
+  axis_name,
+  rules=tuple(RULES),
+  forms=('pullback',),
+  losses_fn=losses_of,
+  param_specs=None,
 ):
   """A function of params and batch: updates and weights by (rule, form)."""
 
@@ -72,7 +76,10 @@ def updates_of(
     results = {}
     for rule in rules:
       optimizer = mimo_jax.balance(
-        RULES[rule], objectives=OBJECTIVES, axis_name=axis_name
+        RULES[rule],
+        objectives=OBJECTIVES,
+        axis_name=axis_name,
+        param_specs=param_specs,
       )
       for form in forms:
         losses, given = given_of(form, params, batch)
@@ -197,7 +204,7 @@ def test_update_is_that_of_one_device_on_the_whole_batch(way):
     kinds['averaged losses, no axis_name'] = updates_of(
       None, forms=forms, losses_fn=averaged_losses_of
     )
-    own = updates_of('d', forms=forms)
+    own = updates_of('d', forms=forms, param_specs=PartitionSpec())
     kinds['params marked as varying'] = lambda params, batch: own(
       lax.pcast(params, 'd', to='varying'), batch
     )
