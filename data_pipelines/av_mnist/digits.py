@@ -133,9 +133,6 @@ def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
 def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
   """Lists the spoken digits of each split.
 
-  Args:
-    root: The folder that has the tree.
-
   Returns:
     Split -> digit -> files, sorted by name. No file is in two splits; every
     speaker is in all of them.

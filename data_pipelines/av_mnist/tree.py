@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from data_pipelines.av_mnist import digits
 from data_pipelines.reading import manual
+from data_pipelines.reading import media
 
 IMAGE_SHAPE = (28, 28, 1)
 AUDIO_SHAPE = (112, 112, 1)
@@ -57,11 +58,16 @@ def read(root: pathlib.Path, part: str) -> Arrays:
   def load(*names: str) -> npt.NDArray[Any]:
     path = manual.file(root, names, TREE)
     try:
-      return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+      array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except Exception as error:  # a header is read as Python's own words
+      if media.is_of_the_machine(error):
+        raise
       raise ValueError(
         f'{path} is truncated or no array of NumPy: {error}'
       ) from error
+    if array.dtype.kind not in 'biuf':
+      raise ValueError(f'{path} holds {array.dtype}; expected numbers.')
+    return array
 
   labels = load(f'{part}_labels.npy')
   image = load(f'image/{part}_data.npy', f'images/{part}_data.npy')

@@ -68,9 +68,6 @@ Items = dict[str, Event | audit.SkipError]
 def folder(root: pathlib.Path) -> pathlib.Path:
   """Finds the folder with the lists: the given one or `AVE_Dataset` in it.
 
-  Args:
-    root: The folder that the user named.
-
   Returns:
     A folder that has the first of the lists.
 
@@ -84,9 +81,6 @@ def folder(root: pathlib.Path) -> pathlib.Path:
 
 def splits(root: pathlib.Path) -> dict[str, Items]:
   """Lists the videos of each split.
-
-  Args:
-    root: The folder that has the lists.
 
   Returns:
     Split -> key -> the event of a video or why it is left out, whether its
@@ -146,11 +140,7 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes a tiny tree: real MP4 files of 4 of the classes, and all lists.
-
-  Args:
-    root: Where to write the tree; made if need be.
-  """
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and all lists."""
   random = np.random.RandomState(0)
   lines: dict[str, list[str]] = {part: [] for part in _LISTS}
   for number in range(60):

@@ -91,11 +91,7 @@ def score(value: float, where: str) -> np.float32:
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes a tiny pickle of each configuration, of 70 clips.
-
-  Args:
-    root: Where to write them; made if need be.
-  """
+  """Writes a tiny pickle of each configuration, of 70 clips."""
   random = np.random.RandomState(0)
   root.mkdir(parents=True, exist_ok=True)
   for name, widths, lengths in (

@@ -214,11 +214,7 @@ def _all_names(root: pathlib.Path) -> list[str]:
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes a tiny tree: real WAV and FLV files of 10 actors, and both lists.
-
-  Args:
-    root: Where to write the tree; made if need be.
-  """
+  """Writes a tiny tree: real WAV and FLV files of 10 actors, and both lists."""
   random = np.random.RandomState(0)
   names: dict[str, list[str]] = {part: [] for part in FIELD}
   # By their hash, 1020 and 1022 are actors of `test`, 1027 of `validation`.

@@ -50,9 +50,6 @@ def splits(
 ) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
   """Lists the clips of each split.
 
-  Args:
-    root: The folder that has the tree.
-
   Returns:
     Split -> key -> what to read of a clip, or why not, whether its files are
     there or not; and the published number of clips where the split has one.
@@ -144,11 +141,7 @@ def _read_annotations(
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes a tiny tree: real MP4 files of 4 of the classes, and both lists.
-
-  Args:
-    root: Where to write the tree; made if need be.
-  """
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and both lists."""
   random = np.random.RandomState(0)
   rows: dict[str, list[str]] = {part: [] for part in FIELD}
   for video in range(72):

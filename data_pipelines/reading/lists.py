@@ -23,9 +23,6 @@ _MARKS = (
 def read(path: pathlib.Path) -> str:
   """Reads a file of text in UTF-8, or as a mark at its beginning says.
 
-  Args:
-    path: The file.
-
   Returns:
     Its text.
 

@@ -59,9 +59,6 @@ def walk(
   Media often lie on another disk, behind a link. Links may lead back to where
   they are: each folder is looked through once.
 
-  Args:
-    root: The folder.
-
   Yields:
     A folder, the names of the folders in it, of which the caller may remove
     some, and those of its files, both sorted.
@@ -79,9 +76,6 @@ def walk(
 
 def check_file(path: pathlib.Path) -> pathlib.Path:
   """Returns the path of a file that is no pointer of Git LFS.
-
-  Args:
-    path: A file that is there.
 
   Returns:
     The path.

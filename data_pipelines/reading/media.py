@@ -56,9 +56,6 @@ def decoding(path: pathlib.Path) -> Iterator[None]:
   Decoders raise errors of many kinds. What is the machine's fault, as a file
   that may not be read, stays what it is.
 
-  Args:
-    path: The file that is decoded.
-
   Yields:
     Nothing.
 
@@ -70,10 +67,15 @@ def decoding(path: pathlib.Path) -> Iterator[None]:
   except audit.SkipError:
     raise
   except Exception as error:
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    if is_of_the_machine(error):
       raise
     said = str(error) or type(error).__name__
     raise audit.SkipError('corrupt', f'{path}: {said}') from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+  """Tells whether no other file would change the error."""
+  return isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
 
 
 def check_length(path: pathlib.Path, num_samples: int, rate: int) -> None:

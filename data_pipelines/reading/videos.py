@@ -45,9 +45,6 @@ class _Contents(NamedTuple):
 def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
   """Reads the sound of a video: mean of its channels, resampled.
 
-  Args:
-    path: A container that FFmpeg knows.
-
   Returns:
     [n] int16, `media.RATE` samples a second. Channels and rate may change.
 

@@ -111,9 +111,6 @@ def clip(name: str) -> Clip:
 def find(root: pathlib.Path) -> Media:
   """Finds the files of clips by their names, in whatever folder they lie.
 
-  Args:
-    root: Where to look: there and in all folders below.
-
   Returns:
     The WAV files, the videos (.mp4), and the folders that are named as a clip,
     with .mp4 at the end or without, which hold its pictures. Of two for one

@@ -51,9 +51,6 @@ class Sdk(NamedTuple):
 def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
   """Reads the official folds, in which no speaker is in two splits.
 
-  Args:
-    root: The folder that has the tree.
-
   Returns:
     Split -> id as text -> id as it is in the other pickles.
 
@@ -91,9 +88,6 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
 
 def read_sdk(root: pathlib.Path) -> Sdk:
   """Reads the authors' pickles one after the other; contexts are let go.
-
-  Args:
-    root: The folder that has the tree.
 
   Returns:
     What they say of the punchlines.
@@ -228,11 +222,7 @@ def warn_of_unlisted(
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes tiny pickles of both configurations, with the same 66 punchlines.
-
-  Args:
-    root: Where to write them; made if need be.
-  """
+  """Writes tiny pickles of both configurations, with the same 66 punchlines."""
   random = np.random.RandomState(0)
   directions = {
     name: random.normal(0, 0.5, width).astype(np.float32)

@@ -38,9 +38,6 @@ def splits(
 ) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
   """Lists the clips of each split.
 
-  Args:
-    root: The folder that has the tree.
-
   Returns:
     Split -> key -> what to read of a clip, or why not, whether its files are
     there or not; and the published number of clips where the split has one.
@@ -81,11 +78,7 @@ def splits(
 
 
 def write_sample(root: pathlib.Path) -> None:
-  """Writes a tiny tree: real MP4 files of 4 of the classes, and the list.
-
-  Args:
-    root: Where to write the tree; made if need be.
-  """
+  """Writes a tiny tree: real MP4 files of 4 of the classes, and the list."""
   random = np.random.RandomState(0)
   rows: list[tuple[str, int, str, str]] = []
   for number in range(72):

@@ -91,6 +91,8 @@ def test_damaged_files_are_named(broken):
       (whole[:-1], 'truncated'),
       (b'', 'truncated'),
       (b'<html>Too many downloads</html>', 'truncated or no array'),
+      (whole.replace(b'}', b'(', 1), 'truncated or no array'),
+      (whole.replace(b"'<f4'", b"'<U1'", 1), 'holds <U1; expected numbers'),
     ):
       (broken / name).write_bytes(data)
       with pytest.raises(ValueError, match=message) as caught:
