@@ -112,17 +112,38 @@ def check(rule: str, expected: Numbers, **arguments: Any) -> None:
   for name, value in arguments.items():
     if expected.or_schedule and callable(value):
       continue
+    text = expected.text
+    if not isinstance(value, jax.core.Tracer):
+      numbers = np.asarray(value)
+      dtype = jnp.result_type(float)
+      rounded = _rounded(numbers, dtype)
+      if rounded is not numbers:
+        text = f'in {dtype} {text}'
     if np.ndim(value) > expected.max_ndim:
       given = f'{name}={value!r}'
       if expected.max_ndim:
         given = f'{name} of shape {np.shape(value)}'
-    elif isinstance(value, jax.core.Tracer) or np.all(
-      expected.accepts(np.asarray(value))
+    elif isinstance(value, jax.core.Tracer) or (
+      numbers.dtype.kind in 'biufV'  # V: bfloat16 and its like
+      and np.all(expected.accepts(rounded))
     ):
       continue
     else:
       given = f'{name}={value!r}'
-    raise ValueError(f'{rule} was given {given}; expected {expected.text}.')
+    raise ValueError(f'{rule} was given {given}; expected {text}.')
+
+
+def _rounded(numbers: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+  """Numbers as a rule sees them: 0 or infinite beyond the type's range."""
+  if numbers.dtype != np.float64:
+    return numbers
+  limits = jnp.finfo(dtype)
+  size = np.abs(numbers)
+  beyond = (size > limits.max) & np.isfinite(size)
+  below = (size < limits.tiny) & (size > 0)
+  if not np.any(beyond | below):
+    return numbers
+  return np.where(beyond, np.inf * numbers, np.where(below, 0.0, numbers))
 
 
 def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:

@@ -21,8 +21,9 @@ def config(preference: _arguments.Vector | None = None) -> base.Weighting:
   C, from `observation.gramian`: x = Uᵀ C⁺p. On independent gradients all
   cosines are equal and positive with the default p, so that no objective gets
   worse. On dependent ones x is the least-squares solution, and may conflict.
-  A zero gradient is ignored; opposed gradients give zero (TorchJD keeps
-  rounding noise there).
+  A zero gradient is ignored; gradients that cancel (multiples of one vector, of
+  both signs, with as much preference on either) give zero, where TorchJD keeps
+  rounding noise.
 
   Properties: impartial, permutation_equivariant, scale_invariant,
     linear_under_scaling.
@@ -54,11 +55,12 @@ def config(preference: _arguments.Vector | None = None) -> base.Weighting:
     solution, _ = solvers.least_squares(form.cosines, p)
     along = form.cosines @ solution  # uᵢᵀx
     square = solution @ along  # ‖x‖²
-    # Where x is zero to rounding no direction has these cosines.
-    eps = jnp.finfo(square.dtype).eps
+    # Where x is zero to rounding no direction has these cosines; nor where p is
+    # orthogonal to all that C can give, and x made of rounding alone.
+    rounding = observation.num_objectives * jnp.finfo(square.dtype).eps
     has_direction = ~(
-      square
-      <= observation.num_objectives * eps * jnp.sum(jnp.abs(solution)) ** 2
+      (square <= rounding * jnp.sum(jnp.abs(solution)) ** 2)
+      | (jnp.max(jnp.abs(along)) <= 8 * rounding)
     )
     lengths = jnp.where(form.is_zero, 0, form.lengths)
     length = _numerics.divide(lengths @ along, square, where=has_direction)

@@ -21,6 +21,11 @@ def imtl_g(flip: bool = False) -> base.Weighting:
   every objective worse. That is the published rule; `flip` turns such a
   direction around.
 
+  Where the primary loss is exactly the mean of the others, so is its gradient,
+  and the only point with equal projections is zero, as a rule: the weights are
+  zero, and nothing is trained. Give `imtl_g` the uni-modal losses alone, or
+  take a rule that does not ask for equality, such as `upgrad`.
+
   If 1 is not in the range of C (opposed gradients, more independent demands
   than dimensions), the only such direction is zero, and so are the weights.
   TorchJD inverts G instead and returns rounding noise at full length there

@@ -1,0 +1,49 @@
+"""Numbers are checked where they are given, as the rule will see them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (
+      {'temperature': 1e-50},
+      'temperature=1e-50; expected in float32 a number above 0',
+    ),
+    (
+      {'penalty': 1e300},
+      r'penalty=1e\+300; expected in float32 a number at least 0',
+    ),
+    ({'penalty': '3'}, "penalty='3'; expected a number at least 0"),
+    ({'penalty': None}, 'penalty=None; expected a number'),
+    ({'penalty': 1j}, 'penalty=1j; expected a number'),
+    (
+      {'temperature': np.float64(1e-310)},
+      'temperature=.*expected in float32 a number above 0',
+    ),
+  ],
+)
+def test_numbers_that_no_rule_can_use_are_refused(arguments, message):
+  with pytest.raises(ValueError, match=f'mimo was given {message}'):
+    mimo_jax.mimo(**arguments)
+
+
+def test_numbers_of_all_kinds_are_taken():
+  observation = mimo_jax.Observation(jnp.array([0.3, 0.2, 0.9]))
+  for penalty in (2, True, np.float32(2), jnp.bfloat16(2), jnp.array(2.0)):
+    rule = mimo_jax.mimo(penalty=penalty, temperature=np.inf)
+    weights, _ = rule.update(observation, rule.init(3))
+    np.testing.assert_allclose(weights[1:], float(penalty) / 2)
+
+
+def test_what_float32_cannot_hold_is_taken_in_double_precision():
+  with jax.enable_x64(True):
+    rule = mimo_jax.mimo(temperature=1e-50)
+    losses = jnp.array([0.3, 0.2, 0.9])
+    weights, _ = rule.update(mimo_jax.Observation(losses), rule.init(3))
+    np.testing.assert_array_equal(weights, [1, 0, 1])
