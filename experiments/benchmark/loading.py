@@ -55,8 +55,8 @@ def measure(
   decodes a record, `<view>` makes one view of a record that was read, as in
   training; `bare loop` does both, for all views, in a Python loop, and forgets
   each item; `bare loop, stacked` collects and stacks them to batches; `loader`
-  is `data_pipelines.loader` in this process, which makes the same calls in
-  another order, and `loader, n workers` with processes that work ahead.
+  is `data_pipelines.loader` in this process, which makes the same calls and
+  writes each element into its batch; `loader, n workers` works ahead in others.
   """
   settings = config.data
   where = {'config': settings.config, 'manual_dir': manual_dir}
