@@ -26,10 +26,11 @@ Choose: TypeAlias = Callable[[int, float], Sequence[int]]
 RATE = 16_000
 """Samples a second of stored audio."""
 
-# What a header may claim. Of compressed silence, a megabyte is hours.
-_MOST_SECONDS = 3600
+MOST_SECONDS = 3600
+"""Of a clip: of compressed silence, a megabyte is hours."""
+
 _RATES = (1_000, 1_000_000)
-# What no other file would change: no memory, no space, no permission.
+# What no other file would change: no space, no permission, too many open files.
 _OF_THE_MACHINE = frozenset(
   [
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOSPC),
@@ -91,7 +92,7 @@ def check_length(path: pathlib.Path, num_samples: int, rate: int) -> None:
   """
   if not _RATES[0] <= rate <= _RATES[1]:
     raise audit.SkipError('corrupt', f'{path} has {rate} samples a second')
-  if num_samples > _MOST_SECONDS * rate:
+  if num_samples > MOST_SECONDS * rate:
     raise audit.SkipError('corrupt', f'{path} has more than an hour of sound')
 
 

@@ -102,20 +102,21 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
     contents = _contents(path, container, stream, rate)
   numbers = _chosen(contents, rate, choose)
   keys = [contents.stamps[n] for n in numbers] if contents.stamps else numbers
+  wanted = set(keys)
   kept: dict[int, bytes] = {}
   with _opened(path) as container:
     # Frames may become larger than the header says.
     container.streams.video[0].codec_context.options = _LIMITS
     for number, frame in enumerate(container.decode(video=0)):
       key = frame.pts if contents.stamps else number
-      if key in keys and key not in kept:
+      if key in wanted and key not in kept:
         upright = np.rot90(
           frame.to_ndarray(format='rgb24'), round(frame.rotation / 90)
         )
         kept[key] = pictures.jpeg(np.ascontiguousarray(upright))
-      if len(kept) == len(set(keys)):
+      if len(kept) == len(wanted):
         break
-  if len(kept) < len(set(keys)):
+  if len(kept) < len(wanted):
     raise audit.SkipError(
       'corrupt',
       f'{path} has {len(contents.times)} frames, of which not all decode',
@@ -161,7 +162,10 @@ def _contents(
     raise audit.SkipError(
       'corrupt', f'{path} has {there:.1f} s of {declared:.1f} s: truncated'
     )
-  return _Contents(times, known, float(times[-1]) + shown)
+  end = float(times[-1]) + shown
+  if end > media.MOST_SECONDS:
+    raise audit.SkipError('corrupt', f'{path} has {end:.0f} s of pictures')
+  return _Contents(times, known, end)
 
 
 def _chosen(

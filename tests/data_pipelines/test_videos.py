@@ -129,6 +129,13 @@ def test_frames_of_varying_rate_are_found_by_their_time_stamps(tmp_path):
   )
 
 
+def test_a_time_stamp_far_away_takes_no_memory(tmp_path):
+  path = tmp_path / 'a.mp4'
+  write_at(path, [0, 1, 2, 100_000], 1)
+  found, detail = clips.reason(each_second, path)
+  assert found == 'corrupt' and 's of pictures' in detail
+
+
 def test_frames_that_begin_late_are_found_by_the_time_of_the_whole(tmp_path):
   path = tmp_path / 'a.mp4'
   for late, shown in ((2.0, [2, 2, 2, 3]), (0.05, [0.05, 1.05, 2.05, 3.05])):
