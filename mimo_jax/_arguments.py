@@ -198,13 +198,19 @@ def optimizer_or(
 ) -> optax.GradientTransformation:
   """The optimizer that a rule was given; for None the default, or Adam."""
   if value is None:
-    return optax.adam(0.025) if default is None else default()
+    value = optax.adam(0.025) if default is None else default()
   if not isinstance(value, optax.GradientTransformation):
     raise ValueError(
       f'{rule} was given optimizer={value!r}; expected an'
       ' optax.GradientTransformation, such as optax.adam(0.025) (called).'
     )
-  return value
+
+  def update(*args: Any) -> Any:
+    # Those of optax need it, whatever the user's own code is held to.
+    with jax.numpy_dtype_promotion('standard'):
+      return value.update(*args)
+
+  return optax.GradientTransformation(value.init, update)
 
 
 def for_each_objective(

@@ -83,7 +83,7 @@ def db_mtl(
   ) -> tuple[base.Direction, DBMTLState]:
     losses = observation.losses
     slopes = _numerics.divide(1, losses, where=losses > 0)
-    share = decay / (state.step + 1.0) ** decay_power
+    share = decay / (state.step.astype(losses.dtype) + 1) ** decay_power
 
     def move(mean: jax.Array, leaf: jax.Array) -> jax.Array:
       slope = _numerics.for_each_row(slopes, leaf)

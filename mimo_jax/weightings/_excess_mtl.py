@@ -102,7 +102,9 @@ def excess_mtl(
       jax.tree.map(over_fourth_root, observation.jacobian, squares)
     )
     is_warmup = state.step < num_warmup_steps
-    mean = state.baseline + (excess - state.baseline) / (state.step + 1)
+    mean = state.baseline + (excess - state.baseline) / (
+      state.step.astype(excess.dtype) + 1
+    )
     # Gradients that were zero so far, all of them, have no scale yet.
     late = jnp.where(state.baseline == 0, excess, state.baseline)
     baseline = jnp.where(is_warmup, mean, late)

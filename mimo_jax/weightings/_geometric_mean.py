@@ -47,7 +47,7 @@ def geometric_mean() -> base.Weighting:
     spent = losses < limits.tiny
     logs = jnp.log(jnp.where(spent, 1, losses))
     # Without any positive loss all logarithms are 0, their mean as well.
-    mean = jnp.sum(logs) / jnp.maximum(jnp.sum(~spent), 1)
+    mean = jnp.sum(logs) / jnp.maximum(jnp.sum(~spent, dtype=losses.dtype), 1)
     weights = jnp.minimum(jnp.exp(mean - logs), limits.max) / len(losses)
     return jnp.where(spent & ~jnp.all(spent), 0, weights)
 

@@ -84,7 +84,7 @@ def gradnorm(
   ) -> tuple[jax.Array, GradNormState]:
     losses = observation.losses
     present = observation.present
-    size = jnp.sum(present)
+    size = jnp.sum(present, dtype=losses.dtype)
     initial = jnp.where(state.step == 0, losses, state.initial_losses)
     relative = _numerics.divide(losses, initial, 1, where=initial > 0)
     relative = jnp.where(present, jnp.maximum(relative, 0), 0)

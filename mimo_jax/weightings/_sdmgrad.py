@@ -106,7 +106,7 @@ def sdmgrad(
     # Scaled by the largest entry first: squares of 1e-30 would vanish.
     scaled = cross / _numerics.nonzero(jnp.max(jnp.abs(cross)))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(scaled), 0))
-    square = (jnp.sum(lengths) / jnp.sum(present)) ** 2
+    square = (jnp.sum(lengths) / jnp.sum(present, dtype=cross.dtype)) ** 2
     # Where not, the batches agree on no objective, beyond rounding.
     agrees = ~(square <= size * jnp.finfo(cross.dtype).eps)
     scaled = _numerics.divide(scaled, square, where=agrees)

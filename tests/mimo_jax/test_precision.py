@@ -61,3 +61,52 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
   np.testing.assert_allclose(
     np.float32(updates['p']) / _SCALE, expected['p'], rtol=4 * tolerance
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'name', [name for name in weightings.__all__ if name != 'constant']
+)
+def test_rules_work_under_strict_promotion_of_types(name):
+  """All that is given is float32; steps and counts are the rule's own."""
+  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
+
+  def step(params):
+    losses, pullback = jax.vjp(
+      lambda p: {
+        'fused': jnp.sum((p - 1) ** 2),
+        'audio': jnp.sum((p + 2) ** 2),
+        'visual': jnp.sum(3 * p[:2]),
+      },
+      params,
+    )
+    state = optimizer.init(params)
+    for _ in range(2):
+      updates, state = optimizer.update(
+        pullback,
+        state,
+        params,
+        losses=losses,
+        independent_updates=(pullback, pullback),
+        losses_after=losses,
+      )
+    return updates
+
+  with jax.numpy_dtype_promotion('strict'):
+    updates = jax.eval_shape(step, jnp.arange(4.0))
+  assert (updates.shape, updates.dtype) == ((4,), jnp.float32)
+
+
+def test_the_slope_of_weights_is_known_in_forward_mode():
+  """By hand: the shortest of two orthogonal gradients of lengths 1 and x."""
+  rule = weightings.mgda()
+
+  def share(x):
+    gramian = jnp.diag(jnp.stack([jnp.ones_like(x), x**2]))
+    observation = mimo_jax.Observation(jnp.ones(2), gramian)
+    return rule.update(observation, rule.init(2))[0][1]
+
+  x = 0.7
+  value, slope = jax.jvp(share, (jnp.float32(x),), (jnp.float32(1),))
+  np.testing.assert_allclose(value, 1 / (1 + x**2), rtol=1e-6)
+  np.testing.assert_allclose(slope, -2 * x / (1 + x**2) ** 2, rtol=1e-5)
