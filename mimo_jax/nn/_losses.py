@@ -112,6 +112,7 @@ def absolute_error_losses(
 
 def out_of_range_as_nan(labels: jax.Array) -> jax.Array:
   """Labels that find NaN where they are negative, as those from C on do."""
+  labels = jnp.asarray(labels)
   labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
   return jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)
 
