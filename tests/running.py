@@ -1,12 +1,8 @@
 """Runs experiments as a user does, and stops them as machines do."""
 
-import json
-import os
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import chex
@@ -15,93 +11,41 @@ import jax
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import training
+from tests import starting
 
-ROOT = pathlib.Path(__file__).parent.parent
 
-
-def run(module, *arguments, cwd=ROOT, env=None):
-  """Runs a program to its end."""
-  return subprocess.run(
-    [sys.executable, '-m', f'experiments.{module}', *arguments],
-    cwd=cwd,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
+def run(module, *arguments, env=None):
+  """Runs a command to its end."""
+  process = starting.Process(module, arguments, env)
+  stdout, stderr = process.communicate()
+  return subprocess.CompletedProcess(
+    arguments, process.returncode, stdout, stderr
   )
 
 
-# Imports the commands once, and forks for each command line.
-_FORKING = """
-import importlib, json, os, sys
-from experiments.core import configuration
-commands = json.loads(sys.argv[1])
-modules = {
-  name: importlib.import_module(f'experiments.{name}')
-  for name, *_ in commands
-}
-for command in commands:
-  sys.stdout.flush()
-  if not (child := os.fork()):
-    os.dup2(1, 2)
-    sys.argv = command
-    configuration.run(modules[command[0]].main)
-    os._exit(0)
-  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  print(f'\\0{status}\\0', end='')
-"""
-
-
-def run_each(commands):
-  """Runs command lines one after the other, for what ends soon.
-
-  Args:
-    commands: each a module of experiments and its arguments.
-
-  Returns:
-    For each its exit status, and what it wrote.
-  """
-  done = subprocess.run(
-    [sys.executable, '-c', _FORKING, json.dumps(commands)],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=True,
-  )
-  *parts, _ = done.stdout.split('\0')
-  return [
-    (int(status), text)
-    for text, status in zip(parts[::2], parts[1::2], strict=True)
-  ]
-
-
-def kill_when(module, arguments, ready, env=None, signals=(signal.SIGKILL,)):
-  """Starts a program and sends it signals as soon as `ready()`.
+def kill_when(module, arguments, ready, signals=(signal.SIGKILL,)):
+  """Starts a command and sends it signals as soon as `ready()`.
 
   Returns:
     Its exit status, and its standard error.
   """
-  process = subprocess.Popen(
-    [sys.executable, '-m', f'experiments.{module}', *arguments],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  deadline = time.monotonic() + 200
-  while not ready():
-    assert process.poll() is None, 'ended before it could be killed'
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
+  process = starting.Process(module, arguments)
+  wait_until(ready, [process])
   for number in signals:
     process.send_signal(number)
     time.sleep(0.05)
-  _, error = process.communicate(timeout=200)
+  _, error = process.communicate()
   return process.returncode, error
+
+
+def wait_until(ready, processes):
+  """Waits until `ready()`, while processes run."""
+  deadline = time.monotonic() + 200
+  while not ready():
+    for process in processes:
+      assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
 
 
 class Interrupted:
@@ -170,21 +114,15 @@ def start_processes(arguments, number, env=None):
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
   return [
-    subprocess.Popen(
+    starting.Process(
+      'train',
       [
-        sys.executable,
-        '-m',
-        'experiments.train',
         *arguments,
         f'--coordinator=localhost:{port}',
         f'--num_processes={number}',
         f'--process_id={index}',
       ],
-      cwd=ROOT,
-      env=os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {}),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+      env,
     )
     for index in range(number)
   ]
@@ -197,12 +135,7 @@ def kill_some_when(processes, killed, ready):
     Of those left, when they have ended: return code, standard error; and the
     seconds that took.
   """
-  deadline = time.monotonic() + 200
-  while not ready():
-    for process in processes:
-      assert process.poll() is None, process.communicate()[1]
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
+  wait_until(ready, processes)
   for index in killed:
     processes[index].send_signal(signal.SIGKILL)
   began = time.monotonic()

@@ -5,6 +5,8 @@ import importlib.util
 import itertools
 import math
 import re
+import subprocess
+import sys
 import types
 
 import jax
@@ -21,7 +23,6 @@ from experiments.benchmark import programs
 from experiments.benchmark import rules
 from experiments.benchmark import timing
 from experiments.configs import av_mnist
-from tests import running
 
 # PyTorch is as large as all else together, and only these three tests need it.
 needs_peers = pytest.mark.skipif(
@@ -260,9 +261,13 @@ def test_exact_minimum_norm_is_below_that_of_frank_wolfe():
 
 def test_rules_print_every_table():
   # A process of its own: how programs are dispatched cannot change later.
-  result = running.run(
-    'benchmark', 'rules', '--repeats=2', '--seconds=0', '--parameters=100',
-    '--objectives=3', '--methods=mgda,mimo,trimmed_mean', '--peers=no',
+  result = subprocess.run(
+    [
+      sys.executable, '-m', 'experiments.benchmark', 'rules', '--repeats=2',
+      '--seconds=0', '--parameters=100', '--objectives=3', '--peers=no',
+      '--methods=mgda,mimo,trimmed_mean',
+    ],
+    capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert result.returncode == 0, result.stderr
   for pattern in (

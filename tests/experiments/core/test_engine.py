@@ -70,7 +70,7 @@ def test_a_trained_model_is_probed_by_the_same_command(tmp_path):
   scores = train.train(smoke(), tmp_path / 'run')
   result = running.run('probe', *arguments)
   assert result.returncode == 0, result.stderr
-  probed = dict(re.findall(r'\| (\w+) +\| +([\d.]+)', result.stdout))
+  probed = dict(re.findall(r'\| (?:probe/)?(\w+) +\| +([\d.]+)', result.stdout))
   assert set(probed) == {'fou', 'pix', 'fused'}
   # A probe that is solved to its optimum beats heads after 30 steps.
   for name, value in probed.items():

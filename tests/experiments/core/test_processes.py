@@ -4,7 +4,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import time
 
 import chex
 
@@ -112,9 +111,9 @@ def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
     ],
     2,
   )
-  while not (path.exists() and path.read_text().count('\n') > 1):
-    assert all(process.poll() is None for process in pair)
-    time.sleep(0.01)
+  running.wait_until(
+    lambda: path.exists() and path.read_text().count('\n') > 1, pair
+  )
   # The coordinator, and the devices' own connections: this machine alone.
   coordinators = listening(pair[0]) - listening(pair[1])
   ours = ('0100007F', '0' * 16 + 'FFFF00000100007F', '0' * 24 + '01000000')

@@ -1,0 +1,113 @@
+"""Starts commands as processes of their own, from one that has imported them.
+
+Importing takes longer than most of what tests run: one process imports all
+commands, and forks for each command line that it is given. What is forked has
+no backend yet, so it is as good as `python -m experiments.<command>`.
+"""
+
+import atexit
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+SERVER = """
+import atexit, importlib, json, os, sys, traceback
+from experiments.core import configuration
+
+modules = {
+  name: importlib.import_module(f'experiments.{name}')
+  for name in ('train', 'compare', 'sweep', 'study', 'probe')
+}
+
+
+def become(words, env, out, err):
+  os.environ.update(env)
+  for place, (path, flags) in enumerate(
+    ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))
+  ):
+    os.dup2(os.open(path, flags), place)
+  sys.argv = words
+  code = 0
+  try:
+    configuration.run(modules[words[0]].main)
+  except SystemExit as error:
+    code = error.code
+    if isinstance(code, str):
+      print(code, file=sys.stderr)
+      code = 1
+  except BaseException:
+    traceback.print_exc()
+    code = 1
+  atexit._run_exitfuncs()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code or 0)
+
+
+for line in sys.stdin:
+  request = json.loads(line)
+  if isinstance(request, int):
+    ended, status = os.waitpid(request, os.WNOHANG)
+    answer = os.waitstatus_to_exitcode(status) if ended else None
+  elif not (answer := os.fork()):
+    become(*request)
+  print(json.dumps(answer), flush=True)
+"""
+
+
+class Process:
+  """A command that was started; like `subprocess.Popen`, with text."""
+
+  _server = None
+
+  def __init__(self, module, arguments, env=None):
+    self._folder = tempfile.TemporaryDirectory()
+    self._paths = [pathlib.Path(self._folder.name, n) for n in ('out', 'err')]
+    for path in self._paths:
+      path.touch()
+    self.returncode = None
+    self.pid = self._ask(
+      [[module, *arguments], env or {}, *map(str, self._paths)]
+    )
+
+  def poll(self):
+    """Its exit status, or None."""
+    if self.returncode is None:
+      self.returncode = self._ask(self.pid)
+    return self.returncode
+
+  def communicate(self, timeout=300):
+    """What it wrote, when it has ended."""
+    deadline = time.monotonic() + timeout
+    while self.poll() is None:
+      assert time.monotonic() < deadline, self._paths[1].read_text()
+      time.sleep(0.01)
+    written = [path.read_text() for path in self._paths]
+    self._folder.cleanup()
+    return written
+
+  def send_signal(self, number):
+    """Sends it a signal, unless it has ended."""
+    if self.poll() is None:
+      os.kill(self.pid, number)
+
+  @classmethod
+  def _ask(cls, request):
+    if cls._server is None:
+      cls._server = subprocess.Popen(
+        [sys.executable, '-c', SERVER],
+        cwd=ROOT,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+      )
+      atexit.register(cls._server.kill)
+    cls._server.stdin.write(json.dumps(request) + '\n')
+    cls._server.stdin.flush()
+    return json.loads(cls._server.stdout.readline())
