@@ -66,6 +66,7 @@ def pytest_runtest_teardown():
 
 
 ROOT = pathlib.Path(__file__).parents[1]
+LONG = ('test_samples.py', 'test_processes.py')
 SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
 
@@ -95,6 +96,8 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if is_slow_by_default(item.path) and not item.get_closest_marker('quick'):
       item.add_marker(pytest.mark.slow)
+  # What takes longest first, or one of pytest's processes ends alone with it.
+  items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_unconfigure():

@@ -90,8 +90,12 @@ def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
     config = config_of('kinetics_sounds')
     config.data.name = name
     config.model.num_classes = 309
-  train.train(config, tmp_path, folder_of(name))
-  assert_learned(config, tmp_path)
+  if name in ALIKE[1:]:  # that their rows can be learned is tested with them
+    config.steps = 2
+  scores = train.train(config, tmp_path, folder_of(name))
+  assert all(map(np.isfinite, scores.values()))
+  if name not in ALIKE[1:]:
+    assert_learned(config, tmp_path)
 
 
 def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
