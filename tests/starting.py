@@ -2,7 +2,7 @@
 
 Importing takes longer than most of what tests run: one process imports all
 commands, and forks for each command line that it is given. What is forked has
-no backend yet, so it is as good as `python -m experiments.<command>`.
+no backend yet, so it is as good as a command that is started anew.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import ClassVar
 
 ROOT = pathlib.Path(__file__).parent.parent
 SERVER = """
@@ -63,7 +64,9 @@ for line in sys.stdin:
 class Process:
   """A command that was started; like `subprocess.Popen`, with text."""
 
-  _server = None
+  # Where data sets are prepared -> the process that starts commands: TFDS reads
+  # that where it is imported.
+  _servers: ClassVar[dict] = {}
 
   def __init__(self, module, arguments, env=None):
     self._folder = tempfile.TemporaryDirectory()
@@ -98,8 +101,9 @@ class Process:
 
   @classmethod
   def _ask(cls, request):
-    if cls._server is None:
-      cls._server = subprocess.Popen(
+    where = os.environ.get('TFDS_DATA_DIR')
+    if where not in cls._servers:
+      cls._servers[where] = subprocess.Popen(
         [sys.executable, '-c', SERVER],
         cwd=ROOT,
         env=os.environ | {'JAX_PLATFORMS': 'cpu'},
@@ -107,7 +111,8 @@ class Process:
         stdout=subprocess.PIPE,
         text=True,
       )
-      atexit.register(cls._server.kill)
-    cls._server.stdin.write(json.dumps(request) + '\n')
-    cls._server.stdin.flush()
-    return json.loads(cls._server.stdout.readline())
+      atexit.register(cls._servers[where].kill)
+    server = cls._servers[where]
+    server.stdin.write(json.dumps(request) + '\n')
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())

@@ -163,6 +163,19 @@ def test_whole_videos_are_whole_whatever_their_header_says_of_the_rate(
   assert len(each_second(path)) == 3
 
 
+def test_the_duration_in_the_header_of_an_flv_is_no_evidence(tmp_path):
+  path = tmp_path / 'a.flv'
+  write_at(path, [k / 10 for k in range(30)], 10, 'flv')
+  data = path.read_bytes()
+  place = data.index(b'duration\x00') + len(b'duration\x00')
+  data = data[:place] + struct.pack('>d', 60.0) + data[place + 8 :]
+  path.write_bytes(data)
+  assert len(each_second(path)) == 3
+  path.write_bytes(data[: len(data) // 2])
+  with pytest.raises(audit.SkipError, match=r'of 60\.0 s: truncated'):
+    each_second(path)
+
+
 def test_what_an_edit_list_cuts_off_is_not_shown(recorded, tmp_path):
   """As `ffmpeg -ss 1.2 -c copy` trims a clip: the first frames stay in it."""
   with (
