@@ -146,6 +146,7 @@ def test_links_lead_somewhere(page):
     assert not anchor or anchor in anchors(path), (path, anchor)
 
 
+@pytest.mark.slow
 @each_readme
 def test_tables_made_from_code_are_those_of_the_code(page):
   assert page.read_text() == readme_tables.updated(page), (

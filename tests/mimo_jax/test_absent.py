@@ -70,7 +70,15 @@ def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
   return [np.stack(each) for each in zip(*seen, strict=True)], state
 
 
-@pytest.mark.parametrize('name', _RULES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    if name in ('mgda', 'moco')
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in _RULES
+  ],
+)
 def test_always_absent_is_as_if_it_were_no_objective(name):
   (weights, directions), state = _run(_RULES[name](), lambda _: False)
   (_, without), _ = _run(

@@ -13,6 +13,9 @@ import mimo_jax
 from mimo_jax import weightings
 from tests.mimo_jax import three_objectives
 
+pytestmark = pytest.mark.slow
+
+
 _NAMES = three_objectives.OBJECTIVES
 _PARAMS = {'audio': {'w': jnp.ones((2, 3))}, 'visual': {'w': jnp.ones((3, 2))}}
 

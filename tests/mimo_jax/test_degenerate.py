@@ -8,6 +8,9 @@ import pytest
 import mimo_jax
 from mimo_jax import weightings
 
+pytestmark = pytest.mark.slow
+
+
 _EACH = 200
 _RULES = ('cagrad', 'config', 'dualproj', 'imtl_g', 'mgda', 'upgrad')
 _NON_CONFLICTING = ('dualproj', 'mgda', 'upgrad')
@@ -72,7 +75,6 @@ def _directions(rule, rows, dtype):
   return weights, np.einsum('ni,nip->np', weights, rows), summed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('size', [2, 3, 5])
 @pytest.mark.parametrize('name', _RULES)

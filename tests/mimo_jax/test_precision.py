@@ -8,6 +8,9 @@ import pytest
 import mimo_jax
 from mimo_jax import weightings
 
+pytestmark = pytest.mark.slow
+
+
 _SCALE = 256.0
 _NAMES = ('fused', 'audio', 'visual')
 
@@ -63,7 +66,6 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
   )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   'name', [name for name in weightings.__all__ if name != 'constant']
 )

@@ -202,6 +202,7 @@ def test_noise_has_the_deviation_of_the_gradient_as_it_came():
       )
 
 
+@pytest.mark.slow
 def test_noise_of_tensors_that_are_small_or_zero():
   # Of two entries the deviation with n - 1 for n is larger by a root of 2.
   pair = {name: jnp.array([[1.0, 3.0]]) for name in MODALITIES}
