@@ -11,6 +11,7 @@ from experiments.configs import crema_d
 from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import program
+from experiments.core import together
 from experiments.core import training
 from tests import running
 
@@ -168,3 +169,18 @@ def test_every_method_can_take_a_step_on_crema_d():
   rivals = [name for name in config.recipes if 'method' in config.recipes[name]]
   assert len(rivals) == 10
   assert_steps(config, batch, rivals)
+
+
+def test_steps_in_a_loop_of_the_program_are_those_from_the_host(monkeypatch):
+  config = smoke()
+  batches = [[batch, batch] for batch in running.batches_of(config, 0, 3)]
+  found = {}
+  for backend in ('cpu', 'gpu'):
+    runs = together.together(config, 2, 15)
+    state = runs.init(runs.join(batches[0]))
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, 'default_backend', lambda backend=backend: backend)
+      state, metrics, _ = runs.advance(state, runs.feed(batches))
+    found[backend] = runs.save(state).params, metrics
+    assert metrics['losses']['fused'].shape == (3, 2)
+  chex.assert_trees_all_close(found['cpu'], found['gpu'], rtol=1e-4, atol=1e-6)
