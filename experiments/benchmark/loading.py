@@ -138,4 +138,5 @@ def run(
   except (ModuleNotFoundError, ValueError) as error:
     raise benchmark.UsageError(f'--data={data}: {error}') from error
   print(f'{name}, {timing.machine()}\n', flush=True)
-  print(table(measure(config, manual_dir or None, items, repeats, workers)))
+  folder = os.path.expanduser(manual_dir) or None
+  print(table(measure(config, folder, items, repeats, workers)))
