@@ -37,9 +37,9 @@ def open_workdir(
       wrote its files in another form.
   """
   workdir = workdir.absolute()
-  if set('[]*?') & set(str(workdir)):
+  if set('[]*?\\') & set(str(workdir)):
     raise ValueError(
-      f'The directory {workdir} has one of the characters []*? in its path,'
+      f'The directory {workdir} has one of the characters []*?\\ in its path,'
       ' which checkpoints take for a pattern. Give another --workdir.'
     )
   path = workdir / 'config.json'

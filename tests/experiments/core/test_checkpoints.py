@@ -184,6 +184,6 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
 
 def test_a_path_that_would_be_a_pattern_is_refused(tmp_path):
   config = handwritten.get_config('two,smoke')
-  for name in ('lr[0.1]', 'a*', 'b?'):
+  for name in ('lr[0.1]', 'a*', 'b?', 'a\\b'):
     with pytest.raises(ValueError, match='another --workdir'):
       runs.open_workdir(pathlib.Path(tmp_path) / name, config)
