@@ -148,7 +148,9 @@ def over_shards(transformation, update):
     shards = jax.tree.map(
       lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), batch
     )
-    outputs = mapped(params, shards)
+    # On the host at once: an operation between two programs of many devices may
+    # wait for a thread that the other one holds, for ever.
+    outputs = jax.device_get(mapped(params, shards))
     for leaf in jax.tree.leaves(outputs):
       assert leaf.shape[0] == DEVICES
       np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
