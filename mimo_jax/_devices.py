@@ -12,6 +12,7 @@ is summed.
 """
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -83,7 +84,10 @@ def shards_of(
   if specs is None:
     over = [_pullback.varying_axes(leaf) for leaf in jax.tree.leaves(params)]
   else:
-    is_spec = lambda leaf: isinstance(leaf, jax.P)  # noqa: E731
+
+    def is_spec(leaf: Any) -> bool:
+      return isinstance(leaf, jax.P)
+
     each = jax.tree.broadcast(specs, params, is_leaf=is_spec)
     over = [
       frozenset(np.hstack([part for part in spec if part] or [()]).tolist())

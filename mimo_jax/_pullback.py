@@ -63,13 +63,17 @@ def like_outputs(
   if not isinstance(pullback, _pullback_type()):
     return values
   leaves, treedef = jax.tree.flatten(values)
-  # Their types, as JAX checks them.
-  outputs = pullback.fun.args[-1]  # type: ignore[attr-defined]
+  known: Any = pullback
+  try:
+    outputs = [output.dtype for output in known.fun.args[-1]]
+  except (AttributeError, IndexError, TypeError):
+    # JAX does not promise to tell: where it does not, losses have their types.
+    return values
   if len(outputs) != len(leaves):  # it will say so
     return values
   cast = [
-    jnp.asarray(leaf).astype(output.dtype)
-    for leaf, output in zip(leaves, outputs, strict=True)
+    jnp.asarray(leaf).astype(dtype)
+    for leaf, dtype in zip(leaves, outputs, strict=True)
   ]
   return jax.tree.unflatten(treedef, cast)
 
