@@ -7,6 +7,7 @@ the authors', they are resampled. All have two attributes: `source`, the name of
 the stored signal ('audio'), and `sample_rate`, its rate in Hz (16,000).
 """
 
+import abc
 import dataclasses
 
 import numpy as np
@@ -34,7 +35,7 @@ _TWO_DEVIATIONS = np.float32(2 * 5.141276)
 
 
 @dataclasses.dataclass(frozen=True)
-class _FrontEnd:
+class _FrontEnd(abc.ABC):
   """Makes a picture of a stored signal.
 
   Attributes:
@@ -62,10 +63,11 @@ class _FrontEnd:
     """
     return self._picture(_signal(element, self.source), random)[..., None]
 
+  @abc.abstractmethod
   def _picture(
     self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
-    raise NotImplementedError
+    """The picture of a signal; each front end has its own."""
 
   def _samples(self, signal: npt.NDArray[np.int16], rate: int) -> Floats:
     """Returns the signal in [-1, 1), resampled (by SoX) if need be."""

@@ -1,5 +1,6 @@
 """Views of feature sequences and of the scores that belong to them."""
 
+import abc
 import dataclasses
 import math
 from typing import Any, Literal
@@ -124,7 +125,7 @@ class SequenceLength(_Cut):
     return np.array(min(length, self.max_length), np.int32)
 
 
-class _OfScore:
+class _OfScore(abc.ABC):
   """A view of a score, which is a single finite number."""
 
   source: str
@@ -152,8 +153,9 @@ class _OfScore:
       )
     return self._label(float(score.item()))
 
+  @abc.abstractmethod
   def _label(self, score: float) -> npt.NDArray[Any]:
-    raise NotImplementedError
+    """The label of a score; each view has its own."""
 
 
 @dataclasses.dataclass(frozen=True)

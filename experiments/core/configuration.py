@@ -23,7 +23,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 
 
-class _PathParser(flags.ArgumentParser):  # type: ignore[type-arg]
+class _PathParser(flags.ArgumentParser[str]):
   """Reads a path; `~` is the user's home directory."""
 
   def parse(self, argument: str) -> str:
