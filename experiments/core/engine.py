@@ -124,7 +124,7 @@ def run(
         words = observer.turn(batches.end, name, metrics)
         bar.set_postfix_str(words, refresh=False)
         if keep_curves:
-          _keep(course, name, metrics, batches)
+          _keep(course, name, metrics, batches, config)
       course = course._replace(step=batches.end)
       if course.step % every == 0 or course.step == config.steps:
         observer.checkpoint(course.step, course.states)
@@ -216,13 +216,16 @@ def _take_turn(
 
 
 def _keep(
-  course: Course, name: str, metrics: Metrics, batches: _Batches
+  course: Course,
+  name: str,
+  metrics: Metrics,
+  batches: _Batches,
+  config: config_dict.ConfigDict,
 ) -> None:
-  """Writes a turn's metrics into the curves."""
+  """Writes a turn's metrics of the outputs into the curves."""
   for kind, values in metrics.items():
     curve = course.curves[f'{kind}/{name}']
-    objectives = ['fused', *sorted(set(values) - {'fused'})][: curve.shape[2]]
-    for i, objective in enumerate(objectives):
+    for i, objective in enumerate(['fused', *sorted(config.model.encoders)]):
       curve[:, batches.begin : batches.end, i] = values[objective].T
 
 

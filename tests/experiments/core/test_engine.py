@@ -228,12 +228,27 @@ def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
   for name, share in alone.items():
     # The same to rounding: at most one answer in 800 differs.
     assert abs(together.scores['mimo_3'][name][0] - share) <= 1.01 / 800
-  rows = runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')
+
+
+def test_curves_are_of_the_outputs_whatever_losses_a_method_has(tmp_path):
+  # UMT's own losses stand between those of the outputs in the alphabet.
+  config = smoke(num_seeds=1, compare=('joint', 'umt'), steps=10)
+  compare.compare(config, tmp_path / 'compare')
+  train.train(configuration.with_recipe(config, 'umt'), tmp_path / 'train')
+  (row,) = [
+    row
+    for row in runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')[1:]
+    if row['split'] == 'train'
+  ]
+  outputs = ['fused', 'fou', 'pix']
+  assert sorted(row['losses'])[: len(outputs)] != sorted(outputs)
   with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
-    losses = curves['losses/mimo_3'][0]
-  np.testing.assert_allclose(
-    losses[29, 0], rows[-3]['losses']['fused'], rtol=1e-3
-  )
+    for kind in ('losses', 'weights'):
+      np.testing.assert_allclose(
+        curves[f'{kind}/umt'][0, 9],
+        [row[kind][name] for name in outputs],
+        rtol=1e-3,
+      )
 
 
 def test_statistics_of_small_data_are_those_of_its_own_rows():
