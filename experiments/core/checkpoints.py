@@ -96,8 +96,8 @@ class Checkpoints:
         sharding, they come to the first device, wherever they were saved.
 
     Raises:
-      ValueError: if all checkpoints are damaged, or the arrays have other names
-        or types than expected.
+      ValueError: if all checkpoints are damaged, or the arrays have other
+        names, types or shapes than expected.
     """
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
@@ -118,6 +118,8 @@ class Checkpoints:
           f' model or of other code: {error} Give another --workdir.'
         ) from error
       except Exception as error:
+        if _is_of_the_machine(error):
+          raise
         logging.warning(
           'The checkpoint of step %d in %s is damaged (%s), and is set aside.',
           step,
@@ -160,23 +162,31 @@ class _MismatchError(Exception):
   """A checkpoint of something else."""
 
 
+def _is_of_the_machine(error: Exception) -> bool:
+  """Whether what could not be read is no fault of the checkpoint's."""
+  words = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED')
+  return isinstance(error, MemoryError | PermissionError) or any(
+    word in str(error) for word in words
+  )
+
+
 def _check_alike(saved: Mapping[str, Any], like: Any) -> None:
-  """Refuses arrays of other names or types than were saved."""
+  """Refuses arrays of other names, types or shapes than were saved."""
   expected = {
-    jax.tree_util.keystr(path): str(leaf.dtype)
+    jax.tree_util.keystr(path): f'{leaf.dtype}{list(leaf.shape)}'
     for path, leaf in jax.tree.leaves_with_path(like)
   }
   if other := sorted(expected.keys() ^ saved.keys()):
     raise _MismatchError(f'only one of both has {other[:3]}.')
-  for key, dtype in expected.items():
-    if saved[key][0] != dtype:
+  for key, form in expected.items():
+    if saved[key][0] != form:
       raise _MismatchError(
-        f'{key} was saved as {saved[key][0]}, and is {dtype} now.'
+        f'{key} was saved as {saved[key][0]}, and is {form} now.'
       )
 
 
 def _digests(arrays: Any) -> dict[str, list[Any]]:
-  """Path of each array -> its type, and a digest of its bits.
+  """Path of each array -> its type and shape, and a digest of its bits.
 
   The same however an array is divided among devices and processes: a sum, over
   all words of 32 bits, of what a bijection makes of the word and its place.
@@ -188,14 +198,14 @@ def _digests(arrays: Any) -> dict[str, list[Any]]:
   }
   found = {}
   for key, leaf in leaves.items():
-    dtype = str(leaf.dtype)
+    form = f'{leaf.dtype}{list(leaf.shape)}'
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
       leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
       number = jax.jit(_digest_on_devices)(leaf)
     else:
       number = _digest(np.asarray(leaf))
-    found[key] = [dtype, int(number)]
+    found[key] = [form, int(number)]
   return found
 
 

@@ -98,4 +98,6 @@ def run(
     )
     labels = [{'variant': name, 'values': values[name]}]
     rows += scoring.rows(program, state, scores, 'test', labels, config.seed)
+  for one in inputs:
+    one.train.close()
   return rows, course.curves

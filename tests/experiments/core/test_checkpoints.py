@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from absl import logging
 from jax.sharding import NamedSharding
@@ -146,11 +147,28 @@ def test_no_flipped_bit_gives_other_numbers(tmp_path, warnings):
 def test_other_types_and_names_are_refused_not_cast(tmp_path):
   saved(tmp_path, 5)
   wide = like() | {'count': jax.ShapeDtypeStruct((), jnp.float32)}
-  with pytest.raises(ValueError, match=r"'count'.*int32, and is float32 now"):
+  message = r"'count'.*int32\[\], and is float32\[\] now"
+  with pytest.raises(ValueError, match=message):
     restored(tmp_path, wide)
+  short = like() | {'half': jax.ShapeDtypeStruct((32,), jnp.bfloat16)}
+  with pytest.raises(ValueError, match=r"'half'.*\[33\], and is .*\[32\] now"):
+    restored(tmp_path, short)
   more = like() | {'more': jax.ShapeDtypeStruct((), jnp.float32)}
   with pytest.raises(ValueError, match=r"only one of both has .*'more'"):
     restored(tmp_path, more)
+  assert_is(restored(tmp_path), 5)
+
+
+def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch):
+  saved(tmp_path, 5)
+
+  def full(*_, **__):
+    raise ValueError('RESOURCE_EXHAUSTED: out of memory')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.CheckpointManager, 'restore', full)
+    with pytest.raises(ValueError, match='out of memory'):
+      restored(tmp_path)
   assert_is(restored(tmp_path), 5)
 
 
