@@ -8,10 +8,18 @@ import time
 import chex
 import jax
 
+from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import training
 from tests import starting
+
+
+def smoke(**changes):
+  """A configuration of a few steps, with some keys changed."""
+  config = handwritten.get_config('two,smoke')
+  config.update(changes)
+  return config
 
 
 def run(module, *arguments, env=None):

@@ -12,15 +12,9 @@ from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import runs
 from tests import running
+from tests.running import smoke
 
 CONFIG = 'experiments/configs/handwritten.py'
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
 
 
 def test_directories_of_other_runs_are_refused(tmp_path):

@@ -14,22 +14,15 @@ from experiments import sweep
 from experiments import train
 from experiments.configs import av_mnist
 from experiments.configs import crema_d
-from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import training
 from experiments.reporting import results as results_lib
 from tests import running
+from tests.running import smoke
 
 CONFIG = 'experiments/configs/handwritten.py'
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
 
 
 def test_train_writes_what_it_says(tmp_path):

@@ -4,20 +4,13 @@ import numpy as np
 import pytest
 
 from experiments import train
-from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import rehearsals
 from experiments.core import training
 from experiments.methods import base
 from tests import running
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
+from tests.running import smoke
 
 
 def counting(every_epochs, passes):

@@ -8,20 +8,13 @@ from tensorboardX.proto import event_pb2
 
 from experiments import compare
 from experiments import train
-from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import runs
 from tests import running
+from tests.running import smoke
 
 CONFIG = 'experiments/configs/handwritten.py:two,smoke'
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
 
 
 @pytest.mark.parametrize(

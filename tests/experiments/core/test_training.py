@@ -14,15 +14,9 @@ from experiments.core import program
 from experiments.core import together
 from experiments.core import training
 from tests import running
+from tests.running import smoke
 
 CONFIG = 'experiments/configs/handwritten.py'
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
 
 
 def test_step_is_the_hand_made_one():

@@ -3,16 +3,9 @@
 import pytest
 
 from experiments import compare
-from experiments.configs import handwritten
 from experiments.core import engine
 from experiments.core import runs
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
+from tests.running import smoke
 
 
 def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):

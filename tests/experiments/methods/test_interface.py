@@ -9,22 +9,15 @@ import numpy as np
 
 from experiments import compare
 from experiments import methods
-from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import runs
 from experiments.core import training
 from experiments.core import variants
 from experiments.methods import recipes
 from tests import checks
+from tests.running import smoke
 
 ROOT = pathlib.Path(__file__).parents[3]
-
-
-def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
-  config = handwritten.get_config('two,smoke')
-  config.update(changes)
-  return config
 
 
 def test_runners_contain_no_name_of_a_method():
