@@ -232,12 +232,16 @@ def hulls(
   draw: st.DrawFn,
   sizes: Sequence[int] = (2, 3, 5, 7),
   params: Sequence[int] = (1, 2, 4, 9),
+  noises: Sequence[float] = (0.0, 1e-6, 1e-2, 1.0),
 ) -> np.ndarray:
-  """Small whole numbers make every degeneracy, lengths and scale the rest."""
+  """Small whole numbers make every degeneracy, lengths and scale the rest.
+
+  With noise that is small and not zero, rows are nearly dependent.
+  """
   shape = (draw(st.sampled_from(sizes)), draw(st.sampled_from(params)))
   whole = st.integers(-3, 3).map(float)
   rows = draw(hnp.arrays(np.float64, shape, elements=whole))
-  noise = draw(st.sampled_from((0.0, 1e-6, 1e-2, 1.0)))
+  noise = draw(st.sampled_from(noises))
   rows += noise * generic(*shape, draw(st.integers(0, 9)))
   lengths = draw(hnp.arrays(np.float64, (shape[0], 1), elements=whole))
   spread = draw(st.booleans())

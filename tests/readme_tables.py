@@ -2,7 +2,7 @@
 
   python -m tests.readme_tables
 
-writes them anew; `tests/test_documentation.py` holds the pages to them. A table
+writes them anew; `tests/documentation` holds the pages to them. A table
 stands between the comments `<!-- name: begin -->` and `<!-- name: end -->`.
 """
 

@@ -17,6 +17,8 @@ from tests import properties
 
 FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
 RULES = {name: factory() for name, factory in FACTORIES.items()}
+# As "Guarantees" of mimo_jax/weightings/README.md has it.
+BY_RANK = ('aligned_mtl', 'cagrad', 'config', 'dualproj', 'imtl_g', 'upgrad')
 SCALES = (0.0, 1e-12, 1.0, 1e12)
 SECTIONS = (
   'Properties',
@@ -123,11 +125,20 @@ def test_claims_hold(name, samples):
   rows=jacobians.hulls(sizes=(2, 3, 5), params=(4,)),
   exponent=st.integers(-12, 12),
 )
-def test_weights_are_finite_and_claims_hold_on_any_jacobian(
-  name, rows, exponent
-):
+def test_weights_are_finite_on_any_jacobian(name, rows, exponent):
   assert_finite(RULES[name], rows * 10.0**exponent)
-  check(name, rows)
+
+
+@pytest.mark.slow
+@hypothesis.settings(
+  max_examples=15, deadline=None, derandomize=True, database=None
+)
+@hypothesis.given(data=st.data())
+def test_claims_hold_on_any_jacobian(name, data):
+  # What goes by rank promises nothing about nearly dependent gradients.
+  noises = (0.0, 1.0) if name in BY_RANK else (0.0, 1e-6, 1e-2, 1.0)
+  sizes = (2, 3, 5)
+  check(name, data.draw(jacobians.hulls(sizes, params=(4,), noises=noises)))
 
 
 def test_state_keeps_its_structure_shapes_and_types(rule):

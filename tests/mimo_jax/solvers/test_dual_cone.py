@@ -1,0 +1,122 @@
+"""The projection on the dual cone, and the best in a ball."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from tests import jacobians
+from tests import properties
+from tests.mimo_jax.solvers.of_sizes import assert_projected
+from tests.mimo_jax.solvers.of_sizes import dual_cone
+from tests.mimo_jax.solvers.of_sizes import each_size
+from tests.mimo_jax.solvers.of_sizes import max_min_in_ball
+from tests.mimo_jax.solvers.of_sizes import of_size
+from tests.mimo_jax.solvers.of_sizes import rounding
+
+
+@each_size
+def test_dual_cone_meets_the_optimality_conditions(size, x64):
+  dtype = np.float64 if x64 else np.float32
+  for rows in of_size(size):
+    lower = np.linspace(0.2, 1, size).astype(dtype)
+    weights = dual_cone((rows @ rows.T).astype(dtype), lower)
+    assert weights.dtype == dtype
+    assert_projected(rows, lower, weights, 32 * rounding(dtype, rows))
+
+
+@pytest.mark.slow
+def test_dual_cone_is_the_projection_that_scipy_finds(x64):
+  """By Moreau: x + Uᵀy with y ≥ 0 the least squares of −x, on the rows."""
+  for name in jacobians.SAMPLES:
+    with jacobians.named(name) as rows:
+      lengths = np.linalg.norm(rows, axis=1)
+      units = rows / np.where(lengths > 0, lengths, 1)[:, None]
+      lower = np.linspace(0.3, 1, len(rows))
+      point = rows.T @ lower
+      multipliers, _ = scipy.optimize.nnls(units.T, -point, maxiter=1000)
+      weights = np.asarray(dual_cone(jnp.asarray(rows @ rows.T), lower), float)
+      np.testing.assert_allclose(
+        rows.T @ weights,
+        point + units.T @ multipliers,
+        rtol=0,
+        atol=(1e-12 if x64 else 2e-5) * (lengths @ weights),
+      )
+
+
+def test_dual_cone_of_two_is_the_closed_form(x64):
+  gramian = jnp.array([[4.0, -3.0], [-3.0, 9.0]])
+  for lower in ([1.0, 0.2], [0.1, 1.0], [1.0, 1.0], [0.0, 0.0]):
+    first = max(lower[0], 3 * lower[1] / 4)
+    second = max(lower[1], 3 * lower[0] / 9)
+    np.testing.assert_allclose(
+      dual_cone(gramian, jnp.array(lower)),
+      [first, second],
+      rtol=1e-14 if x64 else 1e-6,
+    )
+
+
+@each_size
+def test_ball_meets_the_optimality_conditions(size, x64):
+  dtype = np.float64 if x64 else np.float32
+  center = np.full(size, 1 / size, dtype)
+  for rows in of_size(size):
+    for radius in (0.2, 0.7, 1.5):
+      weights = max_min_in_ball((rows @ rows.T).astype(dtype), center, radius)
+      assert weights.dtype == dtype
+      properties.assert_best_in_ball(
+        rows, np.asarray(weights, float), radius, 16 * rounding(dtype, rows)
+      )
+
+
+@pytest.mark.slow
+def test_ball_is_not_below_what_scipy_slsqp_finds():
+  """The primal problem, max t with gᵢᵀd ≥ t in the ball, by another way."""
+  for name in ('three', 'five', 'conflicting', 'more_rows_than_params'):
+    rows = jacobians.SAMPLES[name]
+    size, params = rows.shape
+    mean = rows.mean(0)
+    for radius in (0.3, 0.8):
+      found = scipy.optimize.minimize(
+        lambda z: -z[-1],
+        np.append(mean, (rows @ mean).min() - 0.1),
+        constraints=[
+          {
+            'type': 'ineq',
+            'fun': lambda z, rows=rows: rows @ z[:-1] - z[-1],
+          },
+          {
+            'type': 'ineq',
+            'fun': lambda z, mean=mean, radius=radius: (
+              radius**2 * mean @ mean - np.sum((z[:-1] - mean) ** 2)
+            ),
+          },
+        ],
+        method='SLSQP',
+        options={'ftol': 1e-12, 'maxiter': 1000},
+      )
+      assert found.x.shape == (params + 1,)
+      with jax.enable_x64(True):
+        weights = np.asarray(
+          max_min_in_ball(
+            jnp.asarray(rows @ rows.T), jnp.full(size, 1 / size), radius
+          )
+        )
+      level = (rows @ rows.T @ weights).min()
+      np.testing.assert_allclose(level, -found.fun, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_ball_below_a_ceiling_asks_for_no_more(x64):
+  rows = jacobians.SAMPLES['five']
+  gramian, center = jnp.asarray(rows @ rows.T), jnp.full(5, 0.2)
+  whole = rows @ rows.T @ np.asarray(max_min_in_ball(gramian, center, 0.5))
+  level = 0.6 * whole.min() + 0.4 * (rows @ rows.mean(0)).min()
+  weights = max_min_in_ball(gramian, center, 0.5, ceiling=level)
+  gains = rows @ rows.T @ np.asarray(weights, float)
+  np.testing.assert_allclose(gains.min(), level, rtol=1e-10 if x64 else 1e-4)
+  # The nearest such direction to the mean: only tight rows have been added.
+  tight = np.asarray(weights) > 0.2 + 1e-4
+  assert tight.any()
+  np.testing.assert_allclose(gains[tight], level, rtol=1e-10 if x64 else 1e-4)

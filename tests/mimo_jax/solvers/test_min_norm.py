@@ -1,0 +1,169 @@
+"""The shortest vector of a hull, by its optimality conditions."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mimo_jax import solvers
+from tests import jacobians
+from tests import properties
+from tests.mimo_jax.solvers.of_sizes import alpha_fair
+from tests.mimo_jax.solvers.of_sizes import assert_fair
+from tests.mimo_jax.solvers.of_sizes import assert_projected
+from tests.mimo_jax.solvers.of_sizes import dual_cone
+from tests.mimo_jax.solvers.of_sizes import each_dtype
+from tests.mimo_jax.solvers.of_sizes import each_size
+from tests.mimo_jax.solvers.of_sizes import few
+from tests.mimo_jax.solvers.of_sizes import max_min_in_ball
+from tests.mimo_jax.solvers.of_sizes import min_norm
+from tests.mimo_jax.solvers.of_sizes import of_size
+from tests.mimo_jax.solvers.of_sizes import REFERENCE
+from tests.mimo_jax.solvers.of_sizes import rounding
+
+
+@each_size
+def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
+  dtype = np.float64 if x64 else np.float32
+  for rows in of_size(size):
+    weights = min_norm((rows @ rows.T).astype(dtype))
+    assert weights.dtype == dtype
+    properties.assert_shortest(rows, weights, rounding(dtype, rows))
+    # What cancels in the sum bounds how much of the result can be right.
+    weights = np.asarray(weights, np.float64)
+    np.testing.assert_allclose(
+      rows.T @ weights,
+      jacobians.shortest(rows),
+      rtol=0,
+      atol=200 * jnp.finfo(dtype).eps * np.linalg.norm(rows, axis=1) @ weights,
+    )
+
+
+@pytest.mark.slow
+def test_min_norm_is_the_published_vector(x64):
+  for name, case in REFERENCE['cases'].items():
+    rows, vector = map(np.asarray, case.values())
+    weights = np.asarray(min_norm(jnp.asarray(rows @ rows.T)), np.float64)
+    np.testing.assert_allclose(
+      rows.T @ weights,
+      vector,
+      rtol=0,
+      atol=(1e-9 if x64 else 1e-4) * np.linalg.norm(rows, axis=1).min(),
+      err_msg=name,
+    )
+
+
+@pytest.mark.slow
+@few
+@hypothesis.given(
+  rows=jacobians.hulls(),
+  exponent=st.integers(-12, 12),
+  radius=st.floats(0, 2),
+  alpha=st.floats(1, 3),
+)
+@each_dtype
+def test_solvers_are_optimal_on_any_gramian(
+  dtype, rows, exponent, radius, alpha
+):
+  rows = rows * 10.0**exponent
+  gramian = (rows @ rows.T).astype(dtype)
+  lower = np.linspace(1, 0, len(rows)).astype(dtype)
+  center = np.full(len(rows), 1 / len(rows), dtype)
+  with jax.enable_x64(dtype == np.float64):
+    shortest = min_norm(gramian)
+    projected = dual_cone(gramian, lower)
+    best = np.asarray(max_min_in_ball(gramian, center, radius), float)
+    fair = alpha_fair(gramian, alpha)
+  tolerance = rounding(dtype, rows)
+  properties.assert_shortest(rows, shortest, tolerance)
+  assert_projected(rows, lower, projected, 32 * tolerance)
+  properties.assert_best_in_ball(rows, best, radius, 16 * tolerance)
+  assert np.all(np.isfinite(fair))
+  assert_fair(rows, fair, float(dtype(alpha)), dtype)
+
+
+@pytest.mark.slow
+@few
+@hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
+def test_min_norm_does_not_depend_on_the_scale(rows, exponent):
+  # A power of two, so that not even rounding differs.
+  gramian = (rows @ rows.T).astype(np.float32)
+  scaled = gramian * np.float32(4.0 ** (exponent * 3))
+  np.testing.assert_array_equal(min_norm(scaled), min_norm(gramian))
+
+
+def assert_same_direction(rows, weights, other_rows, other_weights, tol):
+  weights, other = (np.asarray(w, np.float64) for w in (weights, other_weights))
+  summed = max(
+    np.linalg.norm(rows, axis=1) @ weights,
+    np.linalg.norm(other_rows, axis=1) @ other,
+  )
+  np.testing.assert_allclose(
+    other_rows.T @ other, rows.T @ weights, rtol=0, atol=tol * summed
+  )
+
+
+@pytest.mark.slow
+def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
+  tol = 1e-12 if x64 else 3e-6
+  for name in jacobians.SAMPLES:
+    with jacobians.named(name) as rows:
+      size = len(rows)
+      mixture = np.arange(1.0, size + 1) @ rows / (size * (size + 1) / 2)
+      weights = min_norm(jnp.asarray(rows @ rows.T))
+      for other in (
+        rows[np.random.RandomState(1).permutation(size)],
+        *(
+          np.vstack([rows[:1], row, rows[1:]])
+          for row in (*rows[:2], rows[-1], mixture)
+        ),
+      ):
+        again = min_norm(jnp.asarray(other @ other.T))
+        assert_same_direction(rows, weights, other, again, tol)
+
+
+@pytest.mark.slow
+@few
+@hypothesis.given(
+  first=st.floats(1e-3, 1e3), second=st.floats(1e-3, 1e3),
+  cosine=st.floats(-1, 1),
+)  # fmt: skip
+def test_min_norm_of_two_is_the_closed_form(first, second, cosine):
+  inner = first * second * cosine
+  gramian = np.array([[first**2, inner], [inner, second**2]])
+  span = first**2 + second**2 - 2 * inner
+  share = np.clip((second**2 - inner) / span, 0, 1) if span > 0 else 0.5
+  with jax.enable_x64(True):
+    weights = np.asarray(min_norm(gramian))
+  # Near span = 0 both ends are the same point, and any share is right.
+  tol = 1e-14 * (first**2 + second**2) / span if span > 0 else 1
+  np.testing.assert_allclose(weights[0], share, rtol=0, atol=tol + 1e-14)
+  np.testing.assert_allclose(weights.sum(), 1, rtol=1e-14)
+
+
+def test_min_norm_of_orthogonal_rows_is_inverse_to_their_squares(x64):
+  squares = np.array([3.0, 0.02, 7.0, 1e4])
+  weights = min_norm(jnp.asarray(np.diag(squares)))
+  expected = 1 / squares / np.sum(1 / squares)
+  np.testing.assert_allclose(weights, expected, rtol=1e-14 if x64 else 1e-6)
+
+
+def test_min_norm_gives_zero_rows_all_the_weight(x64):
+  rows = jacobians.SAMPLES['two_zero_rows']
+  weights = min_norm(jnp.asarray(rows @ rows.T))
+  np.testing.assert_array_equal(weights, [0.5, 0, 0, 0.5, 0])
+  assert weights.dtype == (jnp.float64 if x64 else jnp.float32)
+  np.testing.assert_array_equal(min_norm(jnp.zeros([4, 4])), [0.25] * 4)
+
+
+@pytest.mark.slow
+def test_min_norm_under_vmap_and_jit_is_the_eager_loop(x64):
+  dtype = np.float64 if x64 else np.float32
+  gramians = np.stack([(rows @ rows.T).astype(dtype) for rows in of_size(3)])
+  together = jax.jit(jax.vmap(solvers.min_norm))(gramians)
+  # Degenerate ones may take another of the equivalent weights: compare d.
+  for rows, gramian, one in zip(of_size(3), gramians, together, strict=True):
+    alone = solvers.min_norm(jnp.asarray(gramian))
+    assert_same_direction(rows, one, rows, alone, 1e-12 if x64 else 3e-6)

@@ -1,0 +1,182 @@
+"""Non-negative quadratic programs; all solvers: one trace, full precision."""
+
+import functools
+import inspect
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from mimo_jax import solvers
+from tests import jacobians
+from tests.mimo_jax.solvers.of_sizes import each_dtype
+from tests.mimo_jax.solvers.of_sizes import each_size
+from tests.mimo_jax.solvers.of_sizes import few
+from tests.mimo_jax.solvers.of_sizes import non_negative_qp
+from tests.mimo_jax.solvers.of_sizes import of_size
+
+
+def program(rows):
+  """B with unit rows, and b in the range of A = BBᵀ: it is bounded."""
+  rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  return rows, rows @ jacobians.generic(1, rows.shape[1], seed=5)[0]
+
+
+def programs(size):
+  """Bounded programs that rounding to float32 leaves bounded.
+
+  Rows with a positive combination that is zero are left out: b is in the range
+  of A in exact arithmetic only.
+  """
+  for rows in of_size(size):
+    if not jacobians.is_stationary(rows):
+      yield program(rows)
+
+
+@each_size
+def test_qp_meets_the_optimality_conditions(size, x64):
+  dtype = np.float64 if x64 else np.float32
+  for rows, linear in programs(size):
+    matrix, linear = (rows @ rows.T).astype(dtype), linear.astype(dtype)
+    x = np.asarray(non_negative_qp(matrix, linear))
+    assert x.dtype == dtype
+    slack = matrix.astype(np.float64) @ x - linear
+    tol = 16 * np.finfo(dtype).eps * np.abs(linear).max() * max(1, x.sum())
+    assert x.min() >= 0
+    assert slack.min() >= -tol
+    assert abs(x @ slack) <= tol * x.sum()
+
+
+@each_size
+def test_qp_finds_the_least_squares_that_scipy_finds(size):
+  # ½‖Bᵀx − c‖² has A = BBᵀ, b = Bc: compare Bᵀx, which is always unique.
+  for rows, _ in map(program, of_size(size)):
+    seed = rows.shape[1]
+    target = jacobians.generic(1, seed, seed=5)[0]
+    expected, _ = scipy.optimize.nnls(rows.T, target, maxiter=100 * size)
+    with jax.enable_x64(True):
+      x = np.asarray(non_negative_qp(rows @ rows.T, rows @ target))
+    np.testing.assert_allclose(
+      rows.T @ x,
+      rows.T @ expected,
+      rtol=0,
+      atol=1e-11 * np.linalg.norm(target) * max(1, expected.sum()),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', (2, 5))
+def test_qp_is_not_above_what_scipy_slsqp_finds(size):
+  for rows, linear in programs(size):
+    matrix = rows @ rows.T
+
+    def value(x, matrix=matrix, linear=linear):
+      return 0.5 * x @ matrix @ x - linear @ x
+
+    found = scipy.optimize.minimize(
+      value,
+      np.full(size, 0.3),
+      jac=lambda x, matrix=matrix, linear=linear: matrix @ x - linear,
+      bounds=[(0, None)] * size,
+      method='SLSQP',
+      options={'ftol': 1e-14, 'maxiter': 1000},
+    )
+    with jax.enable_x64(True):
+      ours = value(np.asarray(non_negative_qp(matrix, linear)))
+    assert ours <= found.fun + 1e-13
+    np.testing.assert_allclose(ours, found.fun, rtol=0, atol=1e-7)
+
+
+@pytest.mark.slow
+@few
+@hypothesis.given(
+  rows=hnp.arrays(
+    np.float64, (4, 3), elements=st.integers(-3, 3).map(float)
+  ),
+  target=hnp.arrays(
+    np.float64, (3,), elements=st.integers(-4, 4).map(float)
+  ),
+)  # fmt: skip
+@each_dtype
+def test_qp_is_optimal_on_degenerate_programs(dtype, rows, target):
+  lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+  rows = rows / np.where(lengths > 0, lengths, 1)
+  matrix, linear = (rows @ rows.T).astype(dtype), (rows @ target).astype(dtype)
+  with jax.enable_x64(dtype == np.float64):
+    x = np.asarray(non_negative_qp(matrix, linear))
+  slack = matrix.astype(np.float64) @ x - linear
+  tol = 32 * np.finfo(dtype).eps * np.abs(linear).max() * max(1, x.sum())
+  assert x.min() >= 0
+  assert slack.min() >= -tol
+  assert abs(x @ slack) <= tol * x.sum()
+
+
+def test_qp_without_active_bounds_is_the_linear_system(x64):
+  rows = jacobians.generic(5, 9) / 3
+  solution = np.array([0.7, 2.0, 0.1, 1.3, 0.4])
+  matrix = rows @ rows.T
+  x = non_negative_qp(jnp.asarray(matrix), jnp.asarray(matrix @ solution))
+  np.testing.assert_allclose(x, solution, rtol=1e-12 if x64 else 1e-4)
+
+
+def test_qp_that_descends_nowhere_is_zero(x64):
+  matrix = jnp.asarray(jacobians.generic(4, 6) @ jacobians.generic(4, 6).T)
+  x = non_negative_qp(matrix, jnp.array([-1.0, -0.2, 0.0, -3.0]))
+  np.testing.assert_array_equal(x, np.zeros(4))
+  assert x.dtype == (jnp.float64 if x64 else jnp.float32)
+
+
+@pytest.mark.slow
+def test_qp_under_vmap_and_jit_is_the_eager_loop():
+  with jax.enable_x64(True):
+    rows, linear = map(np.stack, zip(*padded_programs(), strict=True))
+    matrices = rows @ np.swapaxes(rows, 1, 2)
+    together = jax.jit(jax.vmap(solvers.non_negative_qp))(matrices, linear)
+    for each in zip(matrices, linear, together, rows, strict=True):
+      matrix, b, one, row = each
+      eager = solvers.non_negative_qp(jnp.asarray(matrix), jnp.asarray(b))
+      np.testing.assert_allclose(row.T @ one, row.T @ eager, atol=1e-12)
+
+
+def padded_programs():
+  """Programs of three variables, with zeros to the same number of columns."""
+  for rows, linear in programs(3):
+    yield np.pad(rows, [(0, 0), (0, 9 - rows.shape[1])]), linear
+
+
+def calls(solve):
+  """Arguments of five programs, as many as the solver takes."""
+  count = len(inspect.getfullargspec(inspect.unwrap(solve)).args)
+  for rows, linear in programs(5):
+    yield (jnp.asarray(rows @ rows.T), jnp.asarray(linear), 0.5)[:count]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('solver', solvers.__all__)
+def test_solvers_trace_once(solver):
+  solve, traces = getattr(solvers, solver), []
+
+  @functools.partial(jax.jit)
+  def traced(*args):
+    traces.append(1)
+    return solve(*args)
+
+  for arguments in calls(solve):
+    traced(*arguments)
+  assert len(traces) == 1
+
+
+@pytest.mark.parametrize('solver', solvers.__all__)
+def test_solvers_multiply_in_full_precision(solver):
+  # A GPU's default rounds the factors to 10 bits; a TPU's to 8.
+  solve = getattr(solvers, solver)
+  program = str(jax.make_jaxpr(solve)(*next(calls(solve))))
+  products = program.count('dot_general[')
+  assert bool(products) == (solver not in ('cosine_form', 'simplex_projection'))
+  full = 'precision=(Precision.HIGHEST, Precision.HIGHEST)'
+  assert program.count(full) == products

@@ -1,0 +1,109 @@
+"""What tests of rules that see gradients share."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import jacobians
+from tests import reference
+
+REFERENCE = reference.read('jacobian_weightings')
+TORCHJD = REFERENCE['torchjd']['sequences']
+LIBMTL = REFERENCE['libmtl']['sequences']
+RULES = (
+  'pcgrad',
+  'gradvac',
+  'graddrop',
+  'krum',
+  'trimmed_mean',
+  'cr_mogm',
+  'modo',
+  'sdmgrad',
+  'moco',
+  'db_mtl',
+  'gradnorm',
+  'excess_mtl',
+)
+
+
+jitted = functools.cache(jax.jit)
+
+
+@functools.cache
+def make(name, **arguments):
+  """A rule, the same one each time, so that it compiles once."""
+  return getattr(weightings, name)(**arguments)
+
+
+def tolerance(x64, wide=1e-10, narrow=1e-4):
+  return wide if x64 else narrow
+
+
+def observe(rows, losses=None, jacobian=False):
+  """An observation in the default type, its Gramian in float64 before."""
+  rows = np.asarray(rows, float)
+  losses = np.ones(len(rows)) if losses is None else losses
+  return mimo_jax.Observation(
+    losses=jnp.asarray(losses),
+    gramian=jnp.asarray(rows @ rows.T),
+    # Of no use to rules for Gramians, which would compile for every P.
+    jacobian={'w': jnp.asarray(rows)} if jacobian else None,
+  )
+
+
+def init(rule, size, params=3):
+  return rule.init(size, {'w': jnp.zeros(params)})
+
+
+def update(rule, observation, state):
+  return jitted(rule.update)(observation, state)
+
+
+def of_cases(method):
+  """Jacobians and what TorchJD's `method` makes of them."""
+  cases = REFERENCE['torchjd']['jacobians'].items()
+  return [(case['J'], case[method]) for _, case in cases if method in case]
+
+
+def assert_one_of(candidates, value, atol):
+  """The index of the one candidate that `value` is."""
+  distances = np.abs(np.asarray(candidates) - value).max(axis=1)
+  assert distances.min() <= atol, distances
+  return int(distances.argmin())
+
+
+def projected(point):
+  """The nearest point of the simplex, from scipy's quadratic programme."""
+  size = len(point)
+  result = scipy.optimize.minimize(
+    lambda x: np.sum((x - point) ** 2) / 2,
+    np.full(size, 1 / size),
+    jac=lambda x: x - point,
+    bounds=[(0, None)] * size,
+    constraints={'type': 'eq', 'fun': lambda x: x.sum() - 1},
+    method='SLSQP',
+    options={'ftol': 1e-15, 'maxiter': 200},
+  )
+  return result.x
+
+
+def cross_gramian(size, seed=0):
+  """Of two batches whose gradients are alike: not symmetric."""
+  rows = jacobians.generic(size, size + 4, seed)
+  noise = jacobians.generic(size, size + 4, seed + 10)
+  return (rows + 0.3 * noise) @ (rows - 0.2 * noise).T
+
+
+def cross(matrix):
+  matrix = jnp.asarray(matrix)
+  return mimo_jax.Observation(jnp.ones(len(matrix)), cross_gramian=matrix)
+
+
+def gramian(matrix):
+  matrix = jnp.asarray(matrix)
+  return mimo_jax.Observation(jnp.ones(len(matrix)), gramian=matrix)

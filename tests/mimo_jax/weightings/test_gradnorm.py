@@ -1,0 +1,116 @@
+"""GradNorm, by the slope of its own loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import jacobians
+from tests.mimo_jax.weightings.of_gradients import init
+from tests.mimo_jax.weightings.of_gradients import LIBMTL
+from tests.mimo_jax.weightings.of_gradients import make
+from tests.mimo_jax.weightings.of_gradients import observe
+from tests.mimo_jax.weightings.of_gradients import tolerance
+from tests.mimo_jax.weightings.of_gradients import update
+
+
+def gradnorm_gradient(logits, lengths, losses, initial, alpha):
+  """dΣ|wᵢnᵢ − Ḡ rᵢ^α|/ds by central differences, and Ḡ."""
+  size = len(logits)
+
+  def weights(logits):
+    return size * np.exp(logits) / np.exp(logits).sum()
+
+  rates = losses / initial
+  average = np.mean(weights(logits) * lengths)
+  target = average * (rates / rates.mean()) ** alpha
+
+  def objective(logits):
+    return np.sum(np.abs(weights(logits) * lengths - target))
+
+  step = 1e-6 * np.eye(size)
+  gradient = [
+    (objective(logits + each) - objective(logits - each)) / 2e-6
+    for each in step
+  ]
+  return np.array(gradient), average
+
+
+def test_gradnorm_descends_on_the_distance_to_its_targets():
+  with jax.enable_x64(True):
+    rule = make('gradnorm', alpha=0.7, optimizer=optax.sgd(0.05))
+    state, logits, initial = init(rule, 4), np.zeros(4), None
+    for seed in range(4):
+      rows = jacobians.generic(4, 9, seed)
+      losses = jacobians.losses_of(rows) * np.linspace(1, 0.5, 4) ** seed
+      initial = losses if initial is None else initial
+      weights, state = update(rule, observe(rows, losses), state)
+      expected = 4 * np.exp(logits) / np.exp(logits).sum()
+      np.testing.assert_allclose(weights, expected, rtol=1e-7)
+      gradient, average = gradnorm_gradient(
+        logits, np.linalg.norm(rows, axis=1), losses, initial, 0.7
+      )
+      logits = logits - 0.05 * gradient / average
+      np.testing.assert_allclose(state.logits, logits, rtol=0, atol=1e-8)
+    assert np.ptp(weights) > 0.05
+
+
+@pytest.mark.slow
+def test_gradnorm_learns_alike_on_any_scale():
+  losses = jacobians.losses_of([0] * 4)
+
+  def after(gradients, values):
+    rule = make('gradnorm')
+    state = init(rule, 4)
+    for seed in range(5):
+      rows = gradients * jacobians.generic(4, 9, seed)
+      fallen = values * losses * np.linspace(1, 0.5, 4) ** seed
+      weights, state = update(rule, observe(rows, fallen), state)
+    return weights
+
+  expected = after(1, 1)
+  assert np.ptp(expected) > 0.05
+  for gradients, values in ((1e-12, 1), (1e12, 1e-12), (1, 1e12)):
+    np.testing.assert_allclose(after(gradients, values), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('losses', [[0, 0.5, 0.2], [0, 0, 0], [0.4, -0.1, 0.2]])
+def test_gradnorm_takes_losses_without_a_rate(losses):
+  rows = jacobians.with_row(jacobians.generic(3, 7), 2, np.zeros(7))
+  rule = make('gradnorm')
+  state = init(rule, 3)
+  for values in (losses, [0.3, 0.4, 0.1], [0.0, 0.0, 0.0]):
+    weights, state = update(rule, observe(rows, np.array(values)), state)
+    assert np.all(np.isfinite(weights))
+    assert np.all(np.isfinite(state.logits))
+    assert np.min(weights[:2]) > 0
+    assert weights[2] == 0
+
+
+@pytest.mark.slow
+def test_gradnorm_has_the_gradients_of_libmtl(x64):
+  sequence = LIBMTL['GradNorm(alpha=1.5,L0=[2,1.5,1.2],logit lr 0.1)']
+  rule = make(
+    'gradnorm', alpha=sequence['params']['alpha'], optimizer=optax.sgd(1.0)
+  )
+  rtol = tolerance(x64, 1e-9)
+  for step in sequence['steps']:
+    rows, logits = np.array(step['J']), jnp.array(step['loss_scale'])
+    state = init(rule, 3)._replace(
+      logits=logits,
+      initial_losses=jnp.array([2.0, 1.5, 1.2]),
+      step=jnp.ones((), jnp.int32),
+    )
+    weights, after = update(rule, observe(rows, step['losses']), state)
+    np.testing.assert_allclose(weights, step['reported_weight'], rtol=rtol)
+    # Ours is of the distance in units of Ḡ.
+    weights = np.asarray(weights, float)
+    average = np.mean(weights * np.linalg.norm(rows, axis=1))
+    np.testing.assert_allclose(
+      (logits - after.logits) * average,
+      step['loss_scale_grad'],
+      rtol=0,
+      atol=rtol * 10,
+    )
+    np.testing.assert_allclose(rows.T @ weights, step['grad'], atol=rtol)

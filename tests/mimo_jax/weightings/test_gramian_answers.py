@@ -1,0 +1,121 @@
+"""Rules that see the Gramian: exact answers, and those of other libraries."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests import differences
+from tests.mimo_jax.weightings.of_gramians import answers
+from tests.mimo_jax.weightings.of_gramians import assert_close
+from tests.mimo_jax.weightings.of_gramians import direction
+from tests.mimo_jax.weightings.of_gramians import REFERENCE
+from tests.mimo_jax.weightings.of_gramians import RULES
+from tests.mimo_jax.weightings.of_gramians import weigh
+
+
+def test_hand_checked_pair():
+  """Part of the numbers can be checked with a pencil."""
+  rows = np.array([[-4.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]])
+  expected = {
+    'mgda': (3 / 5, 2 / 5),
+    'upgrad': (10 / 9, 15 / 19),
+    'dualproj': (11 / 18, 1 / 2),
+    'cagrad_0.5': (0.704124, 0.5),
+    'imtl_g': (0.592330, 0.407670),
+    'aligned_mtl_min': (0.559072, 0.408261),
+    'aligned_mtl_median': (0.559072, 0.408261),  # the lower of two
+    'aligned_mtl_rmse': (1.51087, 1.10331),
+    'fairgrad_1': (0.591461, 0.407071),
+    'nash_mtl': (0.418226, 0.287843),
+    'fairgrad_2': (0.471363, 0.319454),
+    'pcd_0.02': (1.84806, 1.09537),
+  }
+  for name, weights in expected.items():
+    np.testing.assert_allclose(
+      weigh(RULES[name], rows), weights, rtol=1e-5, err_msg=name
+    )
+
+
+EXACT = {name for answers in REFERENCE['truth'].values() for name in answers}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted(EXACT | {'nash_mtl'}))
+def test_direction_is_the_exact_one(name, x64):
+  """Nash-MTL is left at unit length: that of FairGrad, scaled."""
+  known = 'fairgrad_1' if name == 'nash_mtl' else name
+  for sample, rows, expected in answers('truth', known):
+    if name == 'nash_mtl':
+      expected = expected / np.linalg.norm(expected)
+    # A direction of zero is right to a part of what it is summed from.
+    assert_close(
+      direction(name, rows),
+      expected,
+      1e-9 if x64 else 1e-4,
+      1e-3 * np.linalg.norm(rows, axis=1).min(),
+      of=sample,
+    )
+
+
+# What TorchJD gets right, to the tolerance of its solvers; the rest is in the
+# table of differences below.
+RIGHT = {
+  'aligned_mtl_min': (1e-9, ''),
+  # Eigenvalues 1e12 apart: both are right to 1e-5 only.
+  'aligned_mtl_median': (1e-9, 'k8_p64_scales'),
+  'aligned_mtl_rmse': (1e-9, 'k8_p64_scales'),
+  'config': (1e-9, 'k2_p4_opposed'),
+  'imtl_g': (1e-9, 'k2_p4_opposed k3_p16_opposed_pair k5_p4_rankdef'),
+  'nash_mtl': (
+    1e-6,
+    'k2_p4_opposed k2_p16_zero_row k3_p16_opposed_pair k3_p16_tiny'
+    ' k5_p16_zero_row k8_p64_scales',
+  ),
+  'upgrad': (5e-4, 'k2_p4_opposed k3_p16_tiny k8_p64_scales'),
+  'dualproj': (5e-4, 'k2_p4_opposed k3_p16_tiny k8_p64_scales'),
+  'cagrad_0.5': (
+    2e-4,
+    'k2_p16_zero_row k3_p16_opposed_pair k3_p16_tiny k5_p16_zero_row'
+    ' k8_p64_scales',
+  ),
+  'pcd_0.02': (1e-7, 'k3_p16_tiny k8_p64_scales'),
+  'pcd_0.5': (1e-7, 'k3_p16_tiny k8_p64_scales'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', RIGHT)
+def test_direction_is_that_of_torchjd(name):
+  tolerance, wrong = RIGHT[name]
+  compared = 0
+  with jax.enable_x64(True):
+    for sample, rows, expected in answers('torchjd', name):
+      if sample not in wrong.split():
+        scale = 1e-3 * np.linalg.norm(rows, axis=1).max()
+        assert_close(
+          direction(name, rows), expected, tolerance, scale, of=sample
+        )
+        compared += 1
+  assert compared > 3
+
+
+@pytest.mark.slow
+def test_libmtl_differs_by_known_factors():
+  with jax.enable_x64(True):
+    for sample, rows, theirs in answers('libmtl', 'cagrad_0.5'):
+      # Where zero is in the hull it stops near zero, as the README says.
+      if 'opposed_pair' not in sample and 'zero_row' not in sample:
+        ours = direction('cagrad_0.5', rows) / (1 + 0.5**2)
+        assert_close(ours, theirs, 1e-4, of=sample)
+    for sample, rows, theirs in answers('libmtl', 'aligned_mtl_min'):
+      ours = len(rows) * direction('aligned_mtl_min', rows)
+      assert_close(ours, theirs, 1e-6, of=sample)
+
+
+@pytest.mark.slow
+def test_where_we_differ_the_certificate_is_ours():
+  """The table of weightings/README.md, row by row."""
+  for case in differences.CASES:
+    theirs, ours = differences.residuals(case)
+    assert abs(ours) <= 1e-3, (case, ours)
+    assert theirs >= 100 * abs(ours) + 1e-3, (case, theirs, ours)

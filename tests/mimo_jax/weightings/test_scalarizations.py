@@ -1,0 +1,159 @@
+"""Weights are the gradients of scalarizations that NumPy writes."""
+
+import numpy as np
+import pytest
+
+from mimo_jax import weightings
+from tests.mimo_jax.weightings.of_losses import boundary_intersection
+from tests.mimo_jax.weightings.of_losses import cosine_penalised
+from tests.mimo_jax.weightings.of_losses import even
+from tests.mimo_jax.weightings.of_losses import geometric_mean
+from tests.mimo_jax.weightings.of_losses import ideal_of
+from tests.mimo_jax.weightings.of_losses import impartial
+from tests.mimo_jax.weightings.of_losses import log_sum
+from tests.mimo_jax.weightings.of_losses import REFERENCE
+from tests.mimo_jax.weightings.of_losses import SAMPLES
+from tests.mimo_jax.weightings.of_losses import smooth_tchebycheff
+from tests.mimo_jax.weightings.of_losses import uncertainty
+from tests.mimo_jax.weightings.of_losses import uneven
+from tests.mimo_jax.weightings.of_losses import weigh
+
+# name: (the rule for these losses, its scalarization)
+SCALARIZATIONS = {
+  'geometric_mean': lambda _: (
+    weightings.geometric_mean(),
+    geometric_mean,
+  ),
+  'stch': lambda losses: (
+    weightings.stch(),
+    lambda x: smooth_tchebycheff(x, 1.0, even(losses), 0.0),
+  ),
+  'sharp stch': lambda losses: (
+    weightings.stch(0.02, uneven(losses), ideal_of(losses)),
+    lambda x: smooth_tchebycheff(x, 0.02, uneven(losses), ideal_of(losses)),
+  ),
+  'cosmos': lambda losses: (
+    weightings.cosmos(),
+    lambda x: cosine_penalised(x, 1.0, even(losses)),
+  ),
+  'uneven cosmos': lambda losses: (
+    weightings.cosmos(3.5, uneven(losses)),
+    lambda x: cosine_penalised(x, 3.5, uneven(losses)),
+  ),
+  'pbi': lambda losses: (
+    weightings.pbi(),
+    lambda x: boundary_intersection(x, 5.0, even(losses), 0.0),
+  ),
+  'uneven pbi': lambda losses: (
+    weightings.pbi(0.7, uneven(losses), ideal_of(losses)),
+    lambda x: boundary_intersection(x, 0.7, uneven(losses), ideal_of(losses)),
+  ),
+  'uw': lambda losses: (
+    weightings.uw(init=uneven(losses) - 0.4),
+    lambda x: uncertainty(x, uneven(losses) - 0.4),
+  ),
+  'imtl_l': lambda losses: (
+    weightings.imtl_l(init=uneven(losses) - 0.4),
+    lambda x: impartial(x, uneven(losses) - 0.4),
+  ),
+  'famo': lambda losses: (
+    weightings.famo(),
+    lambda x: log_sum(x, even(losses), 0.0),
+  ),
+  'famo with minima': lambda losses: (
+    weightings.famo(minima=ideal_of(losses) - 0.06),
+    lambda x: log_sum(x, even(losses), ideal_of(losses) - 0.06),
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  'samples',
+  [
+    ('five',),
+    pytest.param(('one', 'two', 'uneven', 'many'), marks=pytest.mark.slow),
+  ],
+  ids=['five', 'others'],
+)
+@pytest.mark.parametrize('name', SCALARIZATIONS)
+def test_weights_are_the_gradient_of_the_scalarization(name, samples, x64):
+  for sample in samples:
+    losses = SAMPLES[sample]
+    rule, scalar = SCALARIZATIONS[name](losses)
+    if 'pbi' in name and len(losses) == 1:
+      expected = [1.0]  # on the ray, where the root has no derivative
+    else:
+      nudges = losses + 1e-200j * np.eye(len(losses))
+      expected = [scalar(nudge).imag / 1e-200 for nudge in nudges]
+    np.testing.assert_allclose(
+      weigh(rule, losses, after=losses),
+      expected,
+      rtol=1e-11 if x64 else 1e-4,
+      atol=(1e-13 if x64 else 3e-5) * np.max(np.abs(expected)),
+      err_msg=sample,
+    )
+
+
+# Of the reference: the rule, by the name that the reference has.
+LIBRARY = {
+  'GeometricMean': lambda _: weightings.geometric_mean(),
+  'STCH(mu=1,weights=uniform)': lambda _: weightings.stch(1.0),
+  'STCH(mu=0.1,weights=uniform)': lambda _: weightings.stch(0.1),
+  'STCH(mu=0.01,weights=pref,reference=0.01)': lambda preference: (
+    weightings.stch(0.01, preference, 0.01)
+  ),
+  'UW(log_var=0)': lambda _: weightings.uw(),
+  'UW(log_var=linspace(-1,1))': lambda preference: weightings.uw(
+    init=np.linspace(-1, 1, len(preference))
+  ),
+  'IMTLL(log_scale=linspace(-0.5,0.5))': lambda preference: weightings.imtl_l(
+    init=np.linspace(-0.5, 0.5, len(preference))
+  ),
+  'COSMOS(lambda=1,weights=pref)': lambda preference: weightings.cosmos(
+    1.0, preference
+  ),
+  'COSMOS(lambda=8,weights=pref)': lambda preference: weightings.cosmos(
+    8.0, preference
+  ),
+  'PBI(theta=5,weights=pref)': lambda preference: weightings.pbi(
+    5.0, preference
+  ),
+  'PBI(theta=0.5,weights=pref,reference=0.01)': lambda preference: (
+    weightings.pbi(0.5, preference, 0.01)
+  ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', LIBRARY)
+def test_weights_are_those_of_the_reference(name, x64):
+  for case in REFERENCE['scalarizations'].values():
+    assert set(case['weights']) == set(LIBRARY)
+    if case['weights'][name] is None:  # not finite there; finite here, below
+      assert name == 'GeometricMean'
+      assert min(case['losses']) <= 0
+      continue
+    rule = LIBRARY[name](case['preference'])
+    np.testing.assert_allclose(
+      weigh(rule, case['losses']),
+      case['weights'][name],
+      rtol=1e-10 if x64 else 2e-4,
+      # Of the reference, whose root of PBI has 1e-12 added.
+      atol=1e-10 if x64 else 2e-5,
+    )
+
+
+@pytest.mark.slow
+def test_gradient_is_that_of_the_other_reference(x64):
+  for name, rule in (
+    ('GLS', weightings.geometric_mean()),
+    ('UW(first call)', weightings.uw(init=-0.5)),
+  ):
+    for case in REFERENCE['libmtl']:
+      np.testing.assert_allclose(
+        weigh(rule, case['losses']) @ np.array(case['J']),
+        case['gradient'][name],
+        rtol=1e-10 if x64 else 1e-5,
+        atol=1e-12 if x64 else 1e-6,
+        err_msg=name,
+      )
