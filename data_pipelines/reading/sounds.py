@@ -10,6 +10,7 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines.reading import audit
 from data_pipelines.reading import media
+from data_pipelines.reading import videos
 
 with _extra.data_extra():
   import soundfile
@@ -25,7 +26,8 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
   """Reads a file of sound: mean of its channels, resampled.
 
   Args:
-    path: Any format that libsndfile knows.
+    path: Any format that libsndfile knows, and FLAC that was written to a pipe
+      and so has no length, which it refuses and FFmpeg reads.
     rate: Samples a second to resample to, where the file has another number.
 
   Returns:
@@ -35,6 +37,8 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
     SkipError: if it is missing or damaged, lost its end, or has no sample.
   """
   media.check(path)
+  if _is_flac_without_length(path):
+    return videos.read_sound(path, rate)
   with media.decoding(path), soundfile.SoundFile(_whole(path)) as file:
     media.check_length(path, 0, file.samplerate)
     blocks = []
@@ -81,3 +85,11 @@ def _data_of_riff(file: Any) -> tuple[int, int] | None:
     start += size + size % 2
     file.seek(start)
   return None
+
+
+def _is_flac_without_length(path: pathlib.Path) -> bool:
+  """Whether a FLAC's number of samples, of 36 bits, is 0: unknown."""
+  with path.open('rb') as file:
+    header = file.read(26)
+  samples = int.from_bytes(header[21:], 'big') & (2**36 - 1)
+  return header[:4] == b'fLaC' and len(header) == 26 and samples == 0

@@ -43,11 +43,14 @@ class _Contents(NamedTuple):
   end: float  # of the last frame, in seconds
 
 
-def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
+def read_sound(
+  path: pathlib.Path, rate: int = media.RATE
+) -> npt.NDArray[np.int16]:
   """Reads the sound of a video: mean of its channels, resampled.
 
   Returns:
-    [n] int16, `media.RATE` samples a second. Channels and rate may change.
+    [n] int16, `rate` samples a second. Channels and rate of the file may change
+    within it.
 
   Raises:
     SkipError: if it is missing or damaged, or has no sound.
@@ -68,9 +71,8 @@ def read_sound(path: pathlib.Path) -> npt.NDArray[np.int16]:
       media.check_length(path, count, frame.sample_rate)
       for each in resampler.resample(frame):
         parts[-1][0].append(each.to_ndarray().mean(axis=0))
-  return media.stored(
-    path, [(np.concatenate(blocks), rate) for blocks, rate in parts if blocks]
-  )
+  joined = [(np.concatenate(blocks), own) for blocks, own in parts if blocks]
+  return media.stored(path, joined, rate)
 
 
 def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
