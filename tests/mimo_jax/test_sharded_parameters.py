@@ -136,7 +136,9 @@ def test_rules_that_look_at_whole_gradients_refuse_shards():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('rule', ['moco', 'db_mtl', 'excess_mtl', 'mgda'])
+@pytest.mark.parametrize(
+  'rule', ['graddrop', 'trimmed_mean', 'moco', 'db_mtl', 'excess_mtl', 'mgda']
+)
 def test_sharded_params_on_an_explicit_mesh(rule):
   """FSDP under jit: the state of a rule is sharded as the params are."""
   rule = getattr(weightings, rule)()
