@@ -120,11 +120,7 @@ def balance(
     [1.0, 0.047, 0.953]
   """
   rule = mimo() if weighting is None else weighting
-  if not isinstance(rule, base.Weighting):
-    raise ValueError(
-      f'weighting is {rule!r}; expected a mimo_jax.Weighting, such as'
-      ' mimo_jax.mimo() (called).'
-    )
+  base.check_weighting('balance', rule)
   names = None if objectives is None else tuple(objectives)
   if names is not None and (
     isinstance(objectives, str) or not names or len(set(names)) != len(names)
@@ -379,18 +375,9 @@ def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
 
   logged = None
   if state.weights is not None:
-    logged = keep(_for_each_objective(weighed.weights), state.weights)
+    logged = keep(base.for_each_objective(weighed.weights), state.weights)
   kept = jax.tree.map(keep, weighed.state, state.weighting)
   return BalanceState(logged, kept)
-
-
-def _for_each_objective(weights: base.PyTree) -> jax.Array:
-  """Weights [K]; for a weight at every coordinate, their mean."""
-  if isinstance(weights, base.Direction):
-    return weights.weights
-  leaves = jax.tree.leaves(weights)
-  count = sum(leaf[0].size for leaf in leaves)
-  return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
 
 
 def _all_finite(tree: base.PyTree) -> jax.Array:

@@ -127,6 +127,24 @@ def names_of(needs: Need | tuple[Need, ...]) -> tuple[Need, ...]:
   return (needs,) if isinstance(needs, str) else tuple(needs)
 
 
+def check_weighting(who: str, value: Any) -> None:
+  """Checks that `value` is a weighting."""
+  if not isinstance(value, Weighting):
+    raise ValueError(
+      f'{who} was given weighting={value!r}; expected a mimo_jax.Weighting,'
+      ' such as mimo_jax.mimo() (called).'
+    )
+
+
+def for_each_objective(weights: PyTree) -> jax.Array:
+  """Weights [K]; for a weight at every coordinate, their mean."""
+  if isinstance(weights, Direction):
+    return weights.weights
+  leaves = jax.tree.leaves(weights)
+  count = sum(leaf[0].size for leaf in leaves)
+  return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
+
+
 class StatelessState(NamedTuple):
   """State of a weighting that remembers nothing."""
 

@@ -69,11 +69,7 @@ def cr_mogm(
     'cr_mogm', _arguments.or_schedule(_arguments.between(0, 1)), decay=decay
   )
   rule = _min_norm() if weighting is None else weighting
-  if not isinstance(rule, base.Weighting):
-    raise ValueError(
-      f'cr_mogm was given weighting={rule!r}; expected a mimo_jax.Weighting,'
-      ' such as mimo_jax.weightings.mgda() (called).'
-    )
+  base.check_weighting('cr_mogm', rule)
 
   def init(num_objectives: int, params: base.PyTree) -> CRMOGMState:
     return CRMOGMState(

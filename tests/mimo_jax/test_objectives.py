@@ -256,7 +256,7 @@ REFUSED = {
   r"gradients of \['audio', 'fused'\]; expected.*'visual'": {
     'updates': {name: JACOBIAN[name] for name in ('fused', 'audio')}
   },
-  r'weighting is <function mimo.*\(called\)': {'weighting': mimo_jax.mimo},
+  r'weighting=<function mimo.*\(called\)': {'weighting': mimo_jax.mimo},
   r"'mgda'; expected a mimo_jax.Weighting": {'weighting': 'mgda'},
   r"'audio', 'audio'\); expected a tuple of unique names": {
     'objectives': ('fused', 'audio', 'audio')

@@ -1,0 +1,85 @@
+"""Gradients of unit length, before a rule sees them."""
+
+import jax
+
+from mimo_jax import _numerics
+from mimo_jax import base
+from mimo_jax import solvers
+
+
+def unit_gradients(weighting: base.Weighting) -> base.Weighting:
+  """Another rule, for gradients that are scaled to unit length first.
+
+  The rule sees U = diag(n)⁻¹ J in place of the Jacobian, n the lengths of its
+  rows, and its direction is made of U, too. With w its weights,
+
+      d = wᵀU = aᵀJ,   aᵢ = wᵢ / nᵢ              (0 if nᵢ = 0)
+
+  so that an objective with a long gradient, or in a large unit, counts no more
+  than another: positive factors of the losses change nothing, for any rule that
+  looks at gradients alone. `mgda` is dominated by the shortest gradient, `sum`
+  by the longest; here neither is. The length of d no longer goes to zero with
+  those of the gradients, which asks for a learning rate that does.
+
+  Rules that read losses read them as they are.
+
+  Args:
+    weighting: a rule for the losses, the Gramian or the Jacobian. One for the
+      losses then needs the Gramian, K backward passes, for the lengths.
+
+  Returns:
+    A `mimo_jax.Weighting` with the state of `weighting`.
+
+  Raises:
+    ValueError: if `weighting` is none, or one of several batches: of J₁ J₂ᵀ
+      lengths are not known.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.unit_gradients(mimo_jax.weightings.mgda())
+    >>> rows = jnp.array([[0.0, 2.0], [3.0, 4.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    >>> weights, _ = rule.update(observation, rule.init(2))
+    >>> weights.tolist(), (weights @ rows).tolist()
+    ([0.25, 0.1], [0.3, 0.9])
+  """
+  base.check_weighting('unit_gradients', weighting)
+  names = base.names_of(weighting.needs)
+  if 'cross_gramian' in names:
+    raise ValueError(
+      'unit_gradients was given a weighting that needs the cross_gramian, of'
+      ' which the lengths of gradients are not known; expected one that needs'
+      ' the losses, the Gramian or the Jacobian.'
+    )
+
+  def update(
+    observation: base.Observation, state: base.PyTree
+  ) -> tuple[base.PyTree, base.PyTree]:
+    form = solvers.cosine_form(observation.gramian)
+    present = ~form.is_zero
+    inverse = _numerics.divide(
+      1 / form.lengths, form.longest, where=present
+    ).astype(observation.losses.dtype)
+    units = form.cosines * present[:, None] * present[None, :]
+
+    def times_inverse(leaf: jax.Array) -> jax.Array:
+      leaf = _numerics.at_least_float32(leaf)
+      return _numerics.for_each_row(inverse.astype(leaf.dtype), leaf) * leaf
+
+    weights, state = weighting.update(
+      observation._replace(
+        gramian=units,
+        jacobian=jax.tree.map(times_inverse, observation.jacobian),
+      ),
+      state,
+    )
+    if isinstance(weights, base.Direction):  # made of the unit gradients
+      weights = weights._replace(weights=times_inverse(weights.weights))
+    else:
+      weights = jax.tree.map(times_inverse, weights)
+    return weights, state
+
+  if not {'gramian', 'jacobian'} & set(names):
+    names = (*names, 'gramian')
+  return weighting._replace(update=update, needs=names)
