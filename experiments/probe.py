@@ -10,6 +10,7 @@ and all together, and prints its accuracy on the test split.
 
 from experiments.core import configuration
 from experiments.core import data
+from experiments.core import runs
 from experiments.core import trained
 from experiments.evaluation import probe
 from experiments.reporting import tables
@@ -19,13 +20,15 @@ def main(argv: list[str]) -> None:
   """Probes a trained model, and prints the accuracies."""
   del argv
   config = configuration.CONFIG.value
-  experiment, state, inputs = trained.load(
-    config,
-    configuration.workdir('train', config),
-    configuration.MANUAL_DIR.value,
+  workdir = configuration.workdir('train', config)
+  run = trained.load(workdir)
+  runs.open_workdir(workdir, config, runs.MAY_CHANGE | {'steps'})
+  inputs = data.open_data(
+    run.config, config.seed, configuration.MANUAL_DIR.value
   )
+  state = run.state
   scores = probe.probe(
-    experiment.model,
+    run.experiment.model,
     state.variables,
     inputs.evaluation('train'),
     inputs.evaluation('test'),

@@ -29,6 +29,8 @@ class Data(NamedTuple):
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
   steps_per_epoch: int  # batches in which each training row is seen once
   fingerprint: str  # of the prepared training rows
+  # by which inputs are standardised; None where they are not
+  statistics: transforms.Statistics | None = None
 
 
 def make_views(
@@ -144,10 +146,10 @@ def open_data(
 
   rows = source('train')
   fingerprint = _fingerprint(rows)
+  statistics = None
   if settings.standardize:
-    standardize = transforms.Standardize(
-      *transforms.statistics(rows, modalities)
-    )
+    statistics = transforms.statistics(rows, modalities)
+    standardize = transforms.Standardize(*statistics)
     always, random = (*always, standardize), (*random, standardize)
   if settings.in_memory:
     rows, random = sources.in_memory(rows, always), ()
@@ -180,7 +182,7 @@ def open_data(
     )
 
   steps_per_epoch = max(1, len(rows) // settings.batch_size)
-  return Data(train, evaluation, steps_per_epoch, fingerprint)
+  return Data(train, evaluation, steps_per_epoch, fingerprint, statistics)
 
 
 def open_all(

@@ -64,6 +64,28 @@ def open_workdir(
   return workdir
 
 
+def read_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
+  """The configuration of a run, as its command had it.
+
+  Raises:
+    FileNotFoundError: if the directory has none.
+    ValueError: if it is damaged, or of another version.
+  """
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise FileNotFoundError(f'{workdir} holds no run: it has no config.json.')
+
+  def with_tuples(value: Any) -> Any:
+    """JSON has lists for them."""
+    if isinstance(value, dict):
+      return {key: with_tuples(below) for key, below in value.items()}
+    if isinstance(value, list):
+      return tuple(with_tuples(below) for below in value)
+    return value
+
+  return config_dict.ConfigDict(with_tuples(_read_config(path))).lock()
+
+
 def header(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What the first line of every metrics file says about the run."""
   return {

@@ -2,51 +2,204 @@
 
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from ml_collections import config_dict
 
+from data_pipelines import loader
+from data_pipelines.views import transforms
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
+from experiments.core import program
 from experiments.core import runs
+from experiments.core import signature as signature_lib
 from experiments.core import training
+from experiments.evaluation import evaluate
+
+Rows = Mapping[str, npt.ArrayLike]
+Outputs = dict[str, npt.NDArray[Any]]
 
 
 class Trained(NamedTuple):
   """What `experiments.train` has left."""
 
+  config: config_dict.ConfigDict
+  signature: signature_lib.Signature
   experiment: training.Experiment
   state: training.TrainState  # on the first device
-  inputs: data.Data
+  outputs: Callable[..., dict[str, jax.Array]]  # compiled `evaluate.Predict`
+
+  @property
+  def modalities(self) -> list[str]:
+    """Their names, sorted."""
+    return sorted(self.config.model.encoders)
+
+  @property
+  def inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the model takes of a row: modalities, lengths of sequences."""
+    return evaluate.model_inputs(self.signature.row, self.modalities)
+
+  @property
+  def has_classes(self) -> bool:
+    """Whether outputs are logits of classes; else they are values."""
+    return self.config.loss == 'cross_entropy_losses'
+
+  def predict(self, rows: Rows) -> Outputs:
+    """What the model says of rows, with what the run has seen of training.
+
+    Args:
+      rows: modality -> array [n, ...], as the data set stores it or, where it
+        has views, as these make it; not standardised: the run knows the
+        statistics of its training rows. With `<modality>_length` [n] of padded
+        sequences. A modality that is left out, or that is NaN all over a row,
+        is missing there.
+
+    Returns:
+      Output -> logits [n, C], or values of a regression: 'fused' and each
+      modality's own. Those of a modality are NaN where it is missing.
+
+    Raises:
+      ValueError: if there is no row or modality, a name is unknown, or a shape
+        or length is not that of the training rows.
+    """
+    given, is_present = self._checked(rows)
+    patterns, places = np.unique(is_present, axis=0, return_inverse=True)
+    found: Outputs = {}
+    for i, pattern in enumerate(patterns):
+      chosen = np.flatnonzero(places.ravel() == i)
+      some = {name: value[chosen] for name, value in given.items()}
+      for name, value in self._of_arrays(some, pattern).items():
+        if name not in found:
+          found[name] = np.full(
+            (len(is_present), *value.shape[1:]), np.nan, value.dtype
+          )
+        if name not in self.modalities or pattern[self.modalities.index(name)]:
+          found[name][chosen] = value
+    return found
+
+  def predict_split(
+    self, split: str, manual_dir: str | os.PathLike[str] | None = None
+  ) -> tuple[Outputs, npt.NDArray[Any]]:
+    """Outputs as of `predict`, and targets [n], of a split of the data set.
+
+    Args:
+      split: 'train', 'validation' or 'test'.
+      manual_dir: the folder with the data set's downloaded files, where it is
+        not prepared yet.
+    """
+    inputs = data.open_data(self.config, self.config.seed, manual_dir)
+    whole = jnp.ones(len(self.modalities), bool)
+    found = self._run(inputs.evaluation(split), whole)
+    inputs.train.close()
+    return found, found.pop(self.config.target)
+
+  def _of_arrays(
+    self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
+  ) -> Outputs:
+    """Outputs of rows that miss the same modalities."""
+    count = len(next(iter(rows.values())))
+    elements = [
+      {name: value[i] for name, value in rows.items()} for i in range(count)
+    ]
+    statistics = self.signature.statistics
+    batches = loader.evaluation_batches(
+      elements,
+      batch_size=self.config.evaluation.batch_size,
+      transforms=[transforms.Standardize(*statistics)] if statistics else [],
+    )
+    return self._run(batches, is_present)
+
+  def _run(self, batches: Iterable[Any], is_present: Any) -> Outputs:
+    """Outputs, and targets where the batches have them."""
+    condition = evaluate.Condition(jnp.asarray(is_present), jnp.float32(0))
+    target = self.config.target
+    parts = []
+    for batch in batches:
+      inputs = evaluate.model_inputs(batch, self.modalities)
+      found = jax.device_get(
+        self.outputs(self.state.variables, inputs, condition, 0)
+      )
+      if target in batch:
+        found[target] = batch[target]
+      mask = np.asarray(batch['mask'])
+      parts.append({k: np.asarray(v)[mask] for k, v in found.items()})
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+  def _checked(
+    self, rows: Rows
+  ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]:
+    """Whole arrays, zeros where something is missing, and what is there."""
+    names, takes = self.modalities, self.inputs
+    given = {name: np.asarray(value) for name, value in rows.items()}
+    if unknown := sorted(given.keys() - takes.keys()):
+      raise ValueError(
+        f'The model takes {sorted(takes)}; it was given {unknown}.'
+      )
+    counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
+    if not given.keys() & set(names) or set(counts.values()) in ({0}, set()):
+      raise ValueError(
+        f'Expected rows of some of {names}, got arrays of lengths {counts}.'
+      )
+    if len(set(counts.values())) > 1:
+      raise ValueError(f'Expected as many rows of each, got {counts}.')
+    count = next(iter(counts.values()))
+    is_present = np.zeros((count, len(names)), bool)
+    whole = {}
+    for name, of_row in takes.items():
+      value = given.get(name, np.zeros((count, *of_row.shape), of_row.dtype))
+      if value.shape[1:] != of_row.shape:
+        raise ValueError(
+          f'{name} has rows of shape {value.shape[1:]}; the model was trained'
+          f' on {of_row.shape}.'
+        )
+      if name in names and name in given:
+        lacks = np.zeros(count, bool)
+        if np.issubdtype(value.dtype, np.floating):
+          lacks = np.isnan(value.reshape(count, -1)).all(axis=1)
+          value = np.where(
+            lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
+          )
+        is_present[:, names.index(name)] = ~lacks
+      whole[name] = value
+    return whole, is_present
 
 
-def load(
-  config: config_dict.ConfigDict,
-  workdir: pathlib.Path,
-  manual_dir: str | os.PathLike[str] | None = None,
-) -> Trained:
+def load(workdir: str | os.PathLike[str]) -> Trained:
   """Restores the last checkpoint of a run of `experiments.train`.
+
+      run = trained.load('runs/train/handwritten-two-1f0c6a2e')
+      logits = run.predict({'fou': ..., 'pix': ...})['fused']
+
+  The directory is enough: the data set is not opened.
+
+  Args:
+    workdir: the run's, which `experiments.train` has printed.
 
   Raises:
     FileNotFoundError: if there is no checkpoint.
-    ValueError: if `workdir` holds another run.
+    ValueError: if the directory holds no run that this version can read.
   """
-  workdir = workdir.absolute()
+  workdir = pathlib.Path(workdir).expanduser().absolute()
   if not (workdir / 'checkpoints').is_dir():
     raise FileNotFoundError(
-      f'{workdir} has no checkpoints. Train first, with the same arguments:'
-      ' python -m experiments.train'
+      f'{workdir} has no checkpoints. Train first: python -m experiments.train'
     )
-  runs.open_workdir(workdir, config)
-  inputs = data.open_data(config, config.seed, manual_dir)
-  experiment = training.make(config, inputs.steps_per_epoch)
-  like = jax.eval_shape(
-    experiment.init, jax.random.key(config.seed), next(inputs.train)
-  )
+  config = runs.read_config(workdir)
+  signature = signature_lib.read(workdir)
+  experiment = training.make(config, signature.steps_per_epoch)
+  key = jax.random.key(config.seed)
+  batch = signature.batch(config.data.batch_size)
+  like = jax.eval_shape(experiment.init, key, batch)
   checkpoints = checkpoints_lib.Checkpoints(workdir)
   restored = checkpoints.restore({'states': {'': like}, 'curves': {}})
   checkpoints.close()
   if restored is None:
     raise FileNotFoundError(f'{workdir} has no finished checkpoint yet.')
-  return Trained(experiment, restored[0]['states'][''], inputs)
+  state = restored[0]['states']['']
+  outputs = jax.jit(program.make_predict(config, experiment))
+  return Trained(config, signature, experiment, state, outputs)

@@ -113,7 +113,9 @@ def test_names_of_imported_modules_that_are_named_exist():
 def flags_of_commands():
   """The flags that commands define, and those that all have."""
   text = '\n'.join(path.read_text() for path in CODE)
-  defined = re.findall(r"(?i:define)_\w+\(\s*'(\w+)'", text)
+  defined = re.findall(
+    r"(?:(?i:define)_\w+|add_argument)\(\s*'(?:--)?(\w+)'", text
+  )
   return {*defined, *(f'no{flag}' for flag in defined), 'help', 'verbosity'}
 
 

@@ -1,0 +1,97 @@
+"""What a trained model takes, kept in its run: it needs no data set."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data_pipelines.views import transforms
+from experiments.core import data
+from experiments.core import runs
+
+_NAME = 'signature.json'
+
+
+class Signature(NamedTuple):
+  """What a model was trained on, but for the rows."""
+
+  row: dict[str, jax.ShapeDtypeStruct]  # the entries of a training row
+  steps_per_epoch: int
+  statistics: transforms.Statistics | None  # by which rows were standardised
+
+  def batch(self, size: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+    """The entries of a batch."""
+    return {
+      name: jax.ShapeDtypeStruct((size, *of_row.shape), of_row.dtype)
+      for name, of_row in self.row.items()
+    }
+
+
+def of(inputs: data.Data) -> Signature:
+  """The signature of opened data, whose first batch it loads."""
+  inputs.train.seek(0)
+  batch = next(inputs.train)
+  inputs.train.seek(0)
+  row = {
+    name: jax.ShapeDtypeStruct(np.shape(value)[1:], np.asarray(value).dtype)
+    for name, value in batch.items()
+  }
+  return Signature(row, inputs.steps_per_epoch, inputs.statistics)
+
+
+def write(workdir: pathlib.Path, signature: Signature) -> None:
+  """Writes `signature.json` of a run; of several processes the first does."""
+  if jax.process_index() > 0:
+    return
+  found: dict[str, Any] = {
+    'row': {
+      name: {'shape': list(one.shape), 'dtype': np.dtype(one.dtype).name}
+      for name, one in signature.row.items()
+    },
+    'steps_per_epoch': signature.steps_per_epoch,
+    'statistics': None,
+  }
+  if signature.statistics is not None:
+    # Numbers of JSON are read back to the bit.
+    found['statistics'] = {
+      key: {name: np.asarray(v).tolist() for name, v in of_key.items()}
+      for key, of_key in signature.statistics._asdict().items()
+    }
+  runs.write_text(workdir / _NAME, json.dumps(found) + '\n')
+
+
+def read(workdir: pathlib.Path) -> Signature:
+  """Reads the signature of a run.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is damaged.
+  """
+  path = workdir / _NAME
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{workdir} has no {_NAME}. Train first: python -m experiments.train; of'
+      ' a run of before, the same command again writes it.'
+    )
+  try:
+    found = json.loads(path.read_text())
+    row = {
+      name: jax.ShapeDtypeStruct(tuple(one['shape']), np.dtype(one['dtype']))
+      for name, one in found['row'].items()
+    }
+    statistics = found['statistics']
+    if statistics is not None:
+      statistics = transforms.Statistics(
+        **{
+          key: {name: np.asarray(v, np.float64) for name, v in of_key.items()}
+          for key, of_key in statistics.items()
+        }
+      )
+    return Signature(row, found['steps_per_epoch'], statistics)
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{path} is damaged ({error}). The command that trained this run, given'
+      ' again, writes it anew.'
+    ) from error

@@ -1,0 +1,79 @@
+r"""Scores a trained model anew: on another split, with other metrics or noise.
+
+  python -m experiments.evaluate --run=RUN [--split=validation] \
+      [--metrics=accuracy,macro_f1] [--noise_levels=0.5,1]
+
+RUN is the directory of a run of `experiments.train`. By default all is as its
+configuration has it. Prints the scores that `evaluation.evaluate` names, and
+writes them to `scores-<split>.json` there.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from experiments.core import commands
+from experiments.core import data
+from experiments.core import runs
+from experiments.core import trained
+from experiments.evaluation import evaluate as evaluation
+from experiments.reporting import tables
+
+
+def evaluate(
+  run: pathlib.Path,
+  split: str = 'test',
+  metrics: Sequence[str] | None = None,
+  noise_levels: Sequence[float] | None = None,
+  manual_dir: pathlib.Path | None = None,
+) -> dict[str, float]:
+  """Scores by name; None stands for what the run's configuration has."""
+  model = trained.load(run)
+  settings = model.config.evaluation
+  inputs = data.open_data(model.config, model.config.seed, manual_dir)
+  scores = evaluation.evaluate(
+    model.outputs,
+    model.state.variables,
+    inputs.evaluation(split),
+    modalities=model.modalities,
+    metrics=settings.metrics if metrics is None else metrics,
+    noise_levels=settings.noise_levels
+    if noise_levels is None
+    else noise_levels,
+    thorough=True,
+    target=model.config.target,
+  )
+  inputs.train.close()
+  return {name: float(value) for name, value in scores.items()}
+
+
+def main() -> None:
+  """Evaluates, prints the scores and writes them into the run."""
+  parser = commands.of_a_run(__doc__)
+  parser.add_argument(
+    '--split', default='test', help='of the data set of the run'
+  )
+  parser.add_argument(
+    '--metrics',
+    type=lambda text: text.split(','),
+    help='functions of evaluation/metrics.py, separated by commas',
+  )
+  parser.add_argument(
+    '--noise_levels',
+    type=lambda text: [float(level) for level in text.split(',')],
+    help='numbers separated by commas',
+  )
+  given = parser.parse_args()
+  try:
+    scores = evaluate(**vars(given))
+  except (OSError, ValueError) as error:
+    parser.exit(1, f'{error}\n')
+  path = given.run / f'scores-{given.split}.json'
+  runs.write_text(path, json.dumps(scores, indent=2) + '\n')
+  rows = [[name, f'{value:.4f}'] for name, value in scores.items()]
+  print(tables.markdown(['score', given.split], rows))
+  print(f'The scores are in {path}.')
+
+
+if __name__ == '__main__':
+  main()

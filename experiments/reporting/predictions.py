@@ -1,0 +1,83 @@
+"""Tables of predictions: a line an example, a column an answer."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+from pyarrow import parquet
+
+from experiments.core import runs
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+def columns(
+  outputs: Mapping[str, npt.NDArray[Any]], *, has_classes: bool
+) -> dict[str, npt.NDArray[Any]]:
+  """What a table says of outputs.
+
+  Args:
+    outputs: name -> logits [n, C], or values [n] or [n, d]; NaN where an output
+      is missing.
+    has_classes: whether they are logits.
+
+  Returns:
+    Of logits `<output>`, the class, -1 where it is missing, and
+    `<output>_probability`, its probability; of values `<output>`, or
+    `<output>_<i>` if there are several.
+
+  Examples:
+    >>> logits = np.log(np.array([[0.2, 0.8], [np.nan, np.nan]]))
+    >>> found = columns({'fused': logits}, has_classes=True)
+    >>> found['fused'].tolist(), found['fused_probability'].tolist()
+    ([1, -1], [0.8, nan])
+  """
+  found: dict[str, npt.NDArray[Any]] = {}
+  for name, values in outputs.items():
+    if has_classes:
+      shifted = np.exp(values - values.max(axis=-1, keepdims=True))
+      probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+      is_missing = np.isnan(values).any(axis=-1)
+      found[name] = np.where(is_missing, -1, values.argmax(axis=-1))
+      found[f'{name}_probability'] = probabilities.max(axis=-1)
+    else:
+      each = values.reshape(len(values), -1).T
+      for i, column in enumerate(each):
+        found[name if len(each) == 1 else f'{name}_{i}'] = column
+  return found
+
+
+def write(path: pathlib.Path, table: Columns) -> None:
+  """Writes a table whole, by its name as CSV or Parquet.
+
+  An empty cell of CSV, and a null of Parquet, is what is not known.
+
+  Raises:
+    ValueError: if the name ends otherwise.
+  """
+  if path.suffix not in ('.csv', '.parquet'):
+    raise ValueError(f'{path} is to be a table; expected a .csv or .parquet.')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  cells = {name: _with_gaps(values) for name, values in table.items()}
+  if path.suffix == '.csv':
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['row', *cells])
+    writer.writerows(
+      ['' if cell is None else cell for cell in (i, *line)]
+      for i, line in enumerate(zip(*cells.values(), strict=True))
+    )
+    runs.write_text(path, text.getvalue())
+    return
+  count = len(next(iter(cells.values()), []))
+  parquet.write_table(pyarrow.table({'row': list(range(count)), **cells}), path)
+
+
+def _with_gaps(values: npt.NDArray[Any]) -> list[Any]:
+  """A column's cells as Python has them; None for NaN."""
+  return [None if cell != cell else cell for cell in values.tolist()]

@@ -1,0 +1,207 @@
+"""A trained model is used as it was trained, from its directory alone."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from pyarrow import parquet
+from safetensors import numpy as safetensors
+
+from data_pipelines import sources
+from experiments import evaluate
+from experiments import export
+from experiments import predict
+from experiments import train
+from experiments.core import data
+from experiments.core import exporting
+from experiments.core import signature
+from experiments.core import trained
+from tests.running import smoke
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """The directory of a run."""
+  path = tmp_path_factory.mktemp('run')
+  path.joinpath('scores.json').write_text(
+    json.dumps(train.train(smoke(), path))
+  )
+  return path
+
+
+@pytest.fixture(scope='module')
+def run(workdir):
+  """The model that it has left."""
+  return trained.load(workdir)
+
+
+@pytest.fixture(scope='module')
+def rows():
+  """The test rows, as the data set has them."""
+  source = sources.open_source('handwritten', config='two', split='test')
+  elements = [source[i] for i in range(len(source))]
+  return {k: np.stack([e[k] for e in elements]) for k in ('fou', 'pix')}
+
+
+def test_arrays_give_what_the_split_gives(run, rows):
+  expected, targets = run.predict_split('test')
+  found = run.predict(rows)
+  assert found.keys() == expected.keys() == {'fused', 'fou', 'pix'}
+  for name, values in expected.items():
+    assert values.shape == (len(targets), 10)
+    np.testing.assert_array_equal(found[name], values)
+
+
+def test_the_data_set_is_not_opened(workdir, rows, monkeypatch):
+  monkeypatch.setattr(data, 'open_data', None)
+  monkeypatch.setattr(sources, 'open_source', None)
+  assert trained.load(workdir).predict(rows)['fused'].shape == (800, 10)
+
+
+def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
+  whole = run.predict(rows)
+  without = run.predict({'pix': rows['pix']})
+  assert np.isnan(without['fou']).all()
+  np.testing.assert_allclose(without['pix'], whole['pix'], rtol=1e-5, atol=1e-5)
+  assert not np.allclose(without['fused'], whole['fused'], atol=1e-2)
+  lacks = np.arange(800) % 3 == 1
+  some = rows | {'fou': np.where(lacks[:, None], np.nan, rows['fou'])}
+  found = run.predict(some)
+  for name in ('fou', 'fused', 'pix'):
+    expected = np.where(lacks[:, None], without[name], whole[name])
+    np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_model_does_not_take_is_refused(run, rows):
+  for given, message in (
+    ({}, r"rows of some of \['fou', 'pix'\]"),
+    ({'fou': rows['fou'][:0]}, 'rows of some of'),
+    (
+      {'audio': rows['fou']},
+      r"takes \['fou', 'pix'\]; it was given \['audio'\]",
+    ),
+    (rows | {'pix': rows['pix'][:3]}, "as many rows.*'pix': 3"),
+    ({'pix': rows['pix'][:, :7]}, r'rows of shape \(7,\).* \(240,\)'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      run.predict(given)
+
+
+def test_a_signature_is_read_as_it_was_written(workdir, run, tmp_path):
+  inputs = data.open_data(smoke(), 0)
+  written = signature.of(inputs)
+  assert next(inputs.train).keys() == {*written.row}  # from the first batch on
+  for key, of_key in written.statistics._asdict().items():
+    for name, values in of_key.items():
+      np.testing.assert_array_equal(
+        getattr(run.signature.statistics, key)[name], values
+      )
+  assert run.signature._replace(statistics=None) == written._replace(
+    statistics=None
+  )
+  with pytest.raises(FileNotFoundError, match='no signature'):
+    signature.read(tmp_path)
+  text = (workdir / 'signature.json').read_text()
+  for torn in (text[:60], '', '{}'):
+    (tmp_path / 'signature.json').write_text(torn)
+    with pytest.raises(ValueError, match='is damaged'):
+      signature.read(tmp_path)
+
+
+def test_no_run_is_no_model(tmp_path):
+  with pytest.raises(FileNotFoundError, match='Train first'):
+    trained.load(tmp_path)
+
+
+def test_tables_say_what_the_model_says(workdir, rows, tmp_path):
+  np.savez(tmp_path / 'new.npz', pix=rows['pix'], fou=rows['fou'] + 0.0)
+  path = predict.predict(workdir, tmp_path / 'new.npz')
+  assert path == workdir / 'predictions-new.csv'
+  with path.open() as file:
+    lines = list(csv.DictReader(file))
+  logits = trained.load(workdir).predict(rows)
+  for name, values in logits.items():
+    chosen = [int(line[name]) for line in lines]
+    np.testing.assert_array_equal(chosen, values.argmax(1))
+    shares = np.exp(values - np.log(np.exp(values).sum(1, keepdims=True)))
+    given = [float(line[f'{name}_probability']) for line in lines]
+    np.testing.assert_allclose(given, shares.max(1), rtol=1e-5)
+  table = predict.predict(workdir, output=tmp_path / 'all.parquet')
+  columns = parquet.read_table(table).to_pydict()
+  assert columns['fused'] == [int(line['fused']) for line in lines]
+  assert len(set(columns['label'])) == 10
+  np.savez(tmp_path / 'half.npz', pix=rows['pix'])
+  half = predict.predict(workdir, tmp_path / 'half.npz')
+  with half.open() as file:
+    assert {(e['fou'], e['fou_probability']) for e in csv.DictReader(file)} == {
+      ('-1', '')
+    }
+  with pytest.raises(ValueError, match=r'expected a \.csv or \.parquet'):
+    predict.predict(workdir, output=tmp_path / 'all.txt')
+
+
+def test_scores_are_those_of_training_and_others_on_demand(workdir):
+  again = evaluate.evaluate(workdir)
+  assert again == json.loads((workdir / 'scores.json').read_text())
+  other = evaluate.evaluate(workdir, 'validation', ['macro_f1'], [0.25])
+  assert 'noise/0.25' in other and 'macro_f1/fused' in other
+  assert 'accuracy/fused' not in other
+
+
+def test_what_is_exported_needs_no_project(run, rows, tmp_path):
+  exporting.export(run, tmp_path)
+  program = jax.export.deserialize(
+    bytearray((tmp_path / 'model.jax_export').read_bytes())
+  )
+  described = json.loads((tmp_path / 'inputs.json').read_text())
+  assert described['is_present'] == ['fou', 'pix']
+  for count in (1, 7):
+    some = {name: value[:count] for name, value in rows.items()}
+    typed = {
+      name: some[name].astype(described['inputs'][name]['dtype'])
+      for name in some
+    }
+    for flags, given in (
+      ([True, True], some),
+      ([False, True], {'pix': some['pix']}),
+    ):
+      found = program.call(typed, np.array(flags))
+      assert sorted(found) == described['outputs']
+      expected = run.predict(given)['fused']
+      np.testing.assert_allclose(found['fused'], expected, rtol=1e-4, atol=1e-4)
+  params = safetensors.load_file(tmp_path / 'params.safetensors')
+  leaves = jax.tree.leaves(run.state.variables)
+  assert len(params) == len(leaves)
+  assert sum(value.size for value in params.values()) == sum(
+    leaf.size for leaf in leaves
+  )
+  name = next(name for name in params if name.endswith('kernel'))
+  leaf = run.state.variables
+  for part in name.split('.'):
+    leaf = leaf[part]
+  np.testing.assert_array_equal(params[name], leaf)
+
+
+def test_commands_say_what_they_do_and_what_is_wrong(
+  workdir, tmp_path, monkeypatch, capsys
+):
+  for name, command in (
+    ('predict', predict), ('evaluate', evaluate), ('export', export),
+  ):  # fmt: skip
+    monkeypatch.setattr('sys.argv', [f'experiments/{name}.py', '--help'])
+    with pytest.raises(SystemExit, match='0'):
+      command.main()
+    assert f'python -m experiments.{name} --run' in capsys.readouterr().out
+    monkeypatch.setattr('sys.argv', [f'{name}.py', f'--run={tmp_path}/none'])
+    with pytest.raises(SystemExit, match='1'):
+      command.main()
+    assert 'Train first' in capsys.readouterr().err
+  monkeypatch.setattr(
+    'sys.argv', ['evaluate.py', f'--run={workdir}', '--noise_levels=1,2']
+  )
+  evaluate.main()
+  assert '| noise/2' in capsys.readouterr().out
+  found = json.loads((workdir / 'scores-test.json').read_text())
+  assert found['noise/1'] > found['noise/2']
