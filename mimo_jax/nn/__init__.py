@@ -23,6 +23,10 @@ from mimo_jax.nn.encoders._gru import GRU as GRU
 from mimo_jax.nn.encoders._lenet import LeNet as LeNet
 from mimo_jax.nn.encoders._mlp import MLP as MLP
 from mimo_jax.nn.encoders._resnet import ResNet18 as ResNet18
+from mimo_jax.nn.encoders._resnet import ResNet50 as ResNet50
+from mimo_jax.nn.encoders._torchvision import (
+  torchvision_variables as torchvision_variables,
+)
 from mimo_jax.nn.encoders._transformer import Transformer as Transformer
 from mimo_jax.nn.fusion._concat import ConcatFusion as ConcatFusion
 from mimo_jax.nn.fusion._cosine import CosineFusion as CosineFusion

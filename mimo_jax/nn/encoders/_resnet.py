@@ -1,6 +1,7 @@
-"""ResNet-18 for images, spectrograms and the frames of a video."""
+"""ResNets for images, spectrograms and the frames of a video."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,6 @@ from jax.typing import DTypeLike
 
 from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _norms
-
-_BLOCKS = (2, 2, 2, 2)
 
 
 class ResNet18(nn.Module):
@@ -27,8 +26,9 @@ class ResNet18(nn.Module):
   that keeps 0.9 of its running statistics (PyTorch's momentum 0.1), no biases
   in convolutions, which start from Kaiming normal by fan-out. Names are
   torchvision's too: its `layer1.0.conv1.weight` is the kernel of
-  `layer1_0/conv1`, transposed. One thing differs: Flax's running variance is
-  that of the batch itself, divided by n, where PyTorch's is divided by n - 1.
+  `layer1_0/conv1`, transposed: `torchvision_variables` takes them. One thing
+  differs: Flax's running variance is that of the batch itself, divided by n,
+  where PyTorch's is divided by n - 1.
 
   Attributes:
     width: channels of the stem and the first stage; the features have 8 times
@@ -67,45 +67,104 @@ class ResNet18(nn.Module):
     Returns:
       Features [batch, 8 * width].
     """
-    if inputs.ndim not in (4, 5):
-      raise ValueError(
-        f'ResNet18 takes [batch, height, width, channels] or [batch, frames,'
-        f' height, width, channels]; given {inputs.shape}.'
-      )
-    conv = functools.partial(
-      nn.Conv,
-      use_bias=False,
-      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
-      dtype=self.dtype,
-    )
-    norm = _norms.batch_norm(train, self.dtype, self.axis_name)
-    maps = inputs.reshape((-1, *inputs.shape[-3:]))
-    maps = conv(self.width, (7, 7), strides=2, padding=3, name='conv1')(maps)
-    maps = nn.relu(norm(name='bn1')(maps))
-    maps = nn.max_pool(maps, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    for stage, blocks in enumerate(_BLOCKS):
-      for block in range(blocks):
-        maps = _BasicBlock(
-          width=self.width * 2**stage,
-          stride=2 if stage > 0 and block == 0 else 1,
-          conv=conv,
-          norm=norm,
-          name=f'layer{stage + 1}_{block}',
-        )(maps)
-    features = jnp.mean(_numerics.at_least_float32(maps), (1, 2))
-    # All frames are of one size, so this is the mean over time, height, width.
-    return jnp.mean(
-      features.reshape((inputs.shape[0], -1, features.shape[-1])), 1
-    )
+    return _encoded(self, _BasicBlock, (2, 2, 2, 2), inputs, train)
 
 
-class _BasicBlock(nn.Module):
-  """Two 3x3 convolutions beside a shortcut."""
+class ResNet50(nn.Module):
+  """ResNet-50 without its classifier, layer for layer as torchvision's.
+
+  As `ResNet18`, of 3, 4, 6 and 3 blocks of a 1x1, a 3x3 and a 1x1 convolution,
+  the last of which has 4 times the channels. The stride is that of the 3x3, as
+  in torchvision and not in the paper.
+
+  Attributes:
+    width: channels of the stem; the features have 32 times as many.
+    dtype: as of `ResNet18`.
+    axis_name: as of `ResNet18`.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> features, _ = jax.eval_shape(
+    ...   nn.ResNet50().init_with_output,
+    ...   jax.random.key(0),
+    ...   jnp.ones((2, 64, 64, 3)),
+    ... )
+    >>> features.shape
+    (2, 2048)
+  """
+
+  width: int = 64
+  dtype: DTypeLike | None = None
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+    """Encodes images or frames, as `ResNet18`: features [batch, 32 * width]."""
+    return _encoded(self, _Bottleneck, (3, 4, 6, 3), inputs, train)
+
+
+def _encoded(
+  encoder: ResNet18 | ResNet50,
+  make_block: Callable[..., nn.Module],
+  blocks: Sequence[int],
+  inputs: jax.Array,
+  train: bool,
+) -> jax.Array:
+  """The stem, four stages, and the mean over height, width and frames."""
+  if inputs.ndim not in (4, 5):
+    raise ValueError(
+      f'{type(encoder).__name__} takes [batch, height, width, channels] or'
+      f' [batch, frames, height, width, channels]; given {inputs.shape}.'
+    )
+  width = encoder.width
+  conv = functools.partial(
+    nn.Conv,
+    use_bias=False,
+    kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+    dtype=encoder.dtype,
+  )
+  norm = _norms.batch_norm(train, encoder.dtype, encoder.axis_name)
+  maps = inputs.reshape((-1, *inputs.shape[-3:]))
+  maps = conv(width, (7, 7), strides=2, padding=3, name='conv1')(maps)
+  maps = nn.relu(norm(name='bn1')(maps))
+  maps = nn.max_pool(maps, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  for stage, count in enumerate(blocks):
+    for number in range(count):
+      maps = make_block(
+        width=width * 2**stage,
+        stride=2 if stage > 0 and number == 0 else 1,
+        conv=conv,
+        norm=norm,
+        name=f'layer{stage + 1}_{number}',
+      )(maps)
+  features = jnp.mean(_numerics.at_least_float32(maps), (1, 2))
+  # All frames are of one size, so this is the mean over time, height, width.
+  return jnp.mean(
+    features.reshape((inputs.shape[0], -1, features.shape[-1])), 1
+  )
+
+
+class _Block(nn.Module):
+  """Convolutions beside a shortcut."""
 
   width: int
   stride: int
   conv: functools.partial[nn.Conv]
   norm: functools.partial[nn.BatchNorm]
+
+  def _shortcut(self, inputs: jax.Array, maps: jax.Array) -> jax.Array:
+    """The inputs, in the shape of the maps."""
+    if inputs.shape == maps.shape:
+      return inputs
+    shape = maps.shape[-1], (1, 1)
+    inputs = self.conv(*shape, strides=self.stride, name='downsample_0')(inputs)
+    return self.norm(name='downsample_1')(inputs)
+
+
+class _BasicBlock(_Block):
+  """Two 3x3 convolutions beside a shortcut."""
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -116,9 +175,20 @@ class _BasicBlock(nn.Module):
     maps = nn.relu(norm(name='bn1')(maps))
     maps = conv(self.width, (3, 3), padding=1, name='conv2')(maps)
     maps = norm(name='bn2')(maps)
-    if inputs.shape != maps.shape:
-      inputs = conv(self.width, (1, 1), strides=stride, name='downsample_0')(
-        inputs
-      )
-      inputs = norm(name='downsample_1')(inputs)
-    return nn.relu(maps + inputs)
+    return nn.relu(maps + self._shortcut(inputs, maps))
+
+
+class _Bottleneck(_Block):
+  """A 3x3 convolution between two 1x1, beside a shortcut."""
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    conv, norm, stride = self.conv, self.norm, self.stride
+    maps = conv(self.width, (1, 1), name='conv1')(inputs)
+    maps = nn.relu(norm(name='bn1')(maps))
+    maps = conv(self.width, (3, 3), strides=stride, padding=1, name='conv2')(
+      maps
+    )
+    maps = nn.relu(norm(name='bn2')(maps))
+    maps = norm(name='bn3')(conv(4 * self.width, (1, 1), name='conv3')(maps))
+    return nn.relu(maps + self._shortcut(inputs, maps))

@@ -4,7 +4,9 @@
 """
 
 import functools
+import re
 
+import chex
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -90,6 +92,44 @@ def test_resnet_is_that_of_torchvision(case):
   unbiased = expected['statistics']['layer4.1.bn2.running_var'] - before
   biased = updated['layer4_1']['bn2']['var'][::32] - before
   np.testing.assert_allclose(biased, unbiased * (n - 1) / n, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+def test_variables_are_taken_from_those_of_torchvision(name):
+  """As a whole state_dict of PyTorch's, in its names and layouts."""
+  recorded = reference.read(name)
+  expected = recorded.get('cases', {'frames': recorded})['frames']
+  encoder = nn.ResNet50() if name == 'resnet50' else nn.ResNet18()
+  inputs = rows(*expected['shape'])
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
+  flat = flax.traverse_util.flatten_dict(resnet_variables(shapes))
+  state_dict = {'fc.weight': np.ones((3, 2)), 'bn1.num_batches_tracked': 1}
+  leaves = {
+    'kernel': 'weight',
+    'scale': 'weight',
+    'mean': 'running_mean',
+    'var': 'running_var',
+  }
+  for (_, *modules, last), value in flat.items():
+    module = re.sub(r'_(\d)', r'.\1', '.'.join(modules))
+    axes = (3, 2, 0, 1) if last == 'kernel' else (0,)
+    state_dict[f'{module}.{leaves.get(last, last)}'] = value.transpose(axes)
+  variables = nn.torchvision_variables(state_dict)
+  chex.assert_trees_all_equal_shapes_and_dtypes(variables, shapes)
+  params = jax.tree.leaves(variables['params'])
+  assert sum(leaf.size for leaf in params) == expected['parameters']
+  features = jax.jit(encoder.apply)(variables, inputs)
+  few = features[:, :: 16 if name == 'resnet18' else 64]
+  values = np.asarray(expected['evaluation'])
+  scale = np.max(np.abs(values))
+  np.testing.assert_allclose(few / scale, values / scale, rtol=0, atol=1e-5)
+
+
+def test_what_is_no_resnet_of_torchvision_is_refused():
+  for name, shape in (('features.0.weight', (3, 2)), ('bn1.gain', (3,))):
+    with pytest.raises(ValueError, match=rf'{name}.* is no entry of a ResNet'):
+      nn.torchvision_variables({name: np.ones(shape)})
 
 
 @pytest.mark.slow
