@@ -1,0 +1,187 @@
+"""Reads trained parameters from files, and puts them into a model.
+
+Of PyTorch's own files (`.pth`, `.pt`) nothing is run: of what a pickle may
+name, tensors and dictionaries alone are known.
+"""
+
+import collections
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from safetensors import numpy as safetensors
+
+from mimo_jax import nn
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_TYPES = {
+  'FloatStorage': np.float32,
+  'DoubleStorage': np.float64,
+  'HalfStorage': np.float16,
+  'LongStorage': np.int64,
+  'IntStorage': np.int32,
+  'BoolStorage': np.bool_,
+}
+
+
+def read(path: pathlib.Path) -> Arrays:
+  """The arrays of a `.safetensors`, `.pth` or `.pt` file, by name.
+
+  Raises:
+    FileNotFoundError: if there is no file.
+    ValueError: if it is of another kind, or damaged.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f'There is no file of parameters {path}.')
+  try:
+    if path.suffix == '.safetensors':
+      arrays: Arrays = safetensors.load_file(path)
+      return arrays
+    if path.suffix in ('.pth', '.pt'):
+      return _of_pytorch(path)
+  except Exception as error:
+    raise ValueError(f'{path} cannot be read: {error}') from error
+  raise ValueError(
+    f'{path} is no file of parameters that can be read; expected .safetensors,'
+    ' .pth or .pt.'
+  )
+
+
+def into(
+  variables: Mapping[str, Any], module: str, arrays: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Variables in which one module is that of a file.
+
+  Args:
+    variables: a model's, as `init` gives them: collection -> tree.
+    module: the module's place, `encoders_visual` say; '' is the model.
+    arrays: what `read` gives: of this project's export, whose names begin with
+      the collection, the module of the same name; otherwise a ResNet of
+      torchvision.
+
+  Raises:
+    ValueError: if a name is missing or left over, or a shape is another one.
+  """
+  place = module.split('/') if module else []
+  if any(name.split('.')[0] in variables for name in arrays):
+    start = {kind: '.'.join([kind, *place, '']) for kind in variables}
+    found: dict[str, Any] = {
+      kind: {
+        name.removeprefix(begin): value
+        for name, value in arrays.items()
+        if name.startswith(begin)
+      }
+      for kind, begin in start.items()
+    }
+  else:
+    found = {
+      kind: _flat(tree)
+      for kind, tree in nn.torchvision_variables(arrays).items()
+    }
+  result = dict(variables)
+  for kind in variables:
+    result[kind] = _replaced(variables[kind], place, found.get(kind, {}), kind)
+  return result
+
+
+def _replaced(
+  tree: Any, place: list[str], given: Mapping[str, Any], kind: str
+) -> Any:
+  """A tree in which the leaves below a place are those given."""
+  if place:
+    first, *rest = place
+    if first not in tree:
+      if kind == 'params':
+        raise ValueError(
+          f'The model has no module {first!r}; it has {sorted(tree)}.'
+        )
+      return tree
+    return {**tree, first: _replaced(tree[first], rest, given, kind)}
+  wanted = _flat(tree)
+  missing = sorted(wanted.keys() - given.keys())
+  extra = sorted(given.keys() - wanted.keys())
+  if missing or extra:
+    raise ValueError(
+      f'The file does not fit the module: of its {kind} {missing[:5]} are not'
+      f' in the file, and {extra[:5]} are not in the module'
+      f' ({len(missing)} and {len(extra)} in all).'
+    )
+  for name, leaf in wanted.items():
+    if np.shape(given[name]) != np.shape(leaf):
+      raise ValueError(
+        f'{name} has the shape {np.shape(given[name])} in the file and'
+        f' {np.shape(leaf)} in the model.'
+      )
+  return jax.tree.map_with_path(
+    lambda path, leaf: np.asarray(given[_name(path)], leaf.dtype), tree
+  )
+
+
+def _name(path: Any) -> str:
+  return '.'.join(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+  return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _of_pytorch(path: pathlib.Path) -> Arrays:
+  """The tensors of a `state_dict` that `torch.save` has written."""
+  if not zipfile.is_zipfile(path):
+    raise ValueError(
+      'it is in the form of before PyTorch 1.6; load it there and save it anew'
+    )
+  with zipfile.ZipFile(path) as archive:
+    (pickled,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
+    folder = pickled.removesuffix('data.pkl')
+    with archive.open(pickled) as file:
+      found = _Unpickler(file, archive, folder).load()
+  if isinstance(found.get('state_dict'), dict):  # a checkpoint of training
+    found = found['state_dict']
+  arrays = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
+  if not arrays:
+    raise ValueError('it holds no tensor by name')
+  return arrays
+
+
+class _Unpickler(pickle.Unpickler):
+  """Knows the few names that a dictionary of tensors needs, and no other."""
+
+  def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+    super().__init__(file)
+    self._archive, self._folder = archive, folder
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) == ('collections', 'OrderedDict'):
+      return collections.OrderedDict
+    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
+      return _tensor
+    if module == 'torch' and name in _TYPES:
+      return _TYPES[name]
+    raise pickle.UnpicklingError(
+      f'it names {module}.{name}, which no dictionary of tensors needs'
+    )
+
+  def persistent_load(self, pid: Any) -> Any:
+    _, dtype, key, _, _ = pid
+    content = self._archive.read(f'{self._folder}data/{key}')
+    return np.frombuffer(content, dtype)
+
+
+def _tensor(
+  storage: npt.NDArray[Any], offset: int, size: Any, stride: Any, *_: Any
+) -> npt.NDArray[Any]:
+  """The tensor that PyTorch would rebuild."""
+  steps = [step * storage.itemsize for step in stride]
+  last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+  if min((*stride, offset), default=0) < 0 or (
+    0 not in size and last >= len(storage)
+  ):
+    raise pickle.UnpicklingError('a tensor lies outside of its storage')
+  return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
