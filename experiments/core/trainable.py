@@ -79,7 +79,8 @@ def scaled(
 ) -> optax.GradientTransformation:
   """Scales updates by factors, each `'pattern=factor'`.
 
-  Of several that match the first counts. It stands after an optimizer, whose learning rate it changes for what matches.
+  Of several that match the first counts. It stands after an optimizer, whose
+  learning rate it changes for what matches.
 
   Raises:
     ValueError: if an entry is written otherwise; by its `init`, if a pattern

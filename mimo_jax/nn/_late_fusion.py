@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -79,6 +79,9 @@ class LateFusion(nn.Module):
       them). Then a joint-trained model's uni-modal accuracy can be read (train
       on the sum of all losses) and the encoders learn from the fused loss
       alone.
+    frozen: modalities whose encoders are not trained: they are in evaluation
+      mode (running statistics, no dropout) in training, too, and no gradient
+      goes back into them, nor is computed.
     checkpoint_encoders: keep no activations of the encoders for the backward
       pass, which computes them anew, one encoder at a time: less memory for one
       more forward pass (`jax.checkpoint`).
@@ -111,6 +114,7 @@ class LateFusion(nn.Module):
   fusion: Callable[..., nn.Module] = _concat.ConcatFusion
   heads: str = 'auxiliary'
   detach_heads: bool = False
+  frozen: Sequence[str] = ()
   checkpoint_encoders: bool = False
   kernel_init: _initializers.Initializer | str | None = None
 
@@ -192,13 +196,17 @@ class LateFusion(nn.Module):
     self._check(inputs)
     features = {}
     for name, encoder in self.encoders.items():
+      is_frozen = name in self.frozen
       options = _taken(
-        encoder.__call__, train=train, length=inputs.get(f'{name}_length')
+        encoder.__call__,
+        train=train and not is_frozen,
+        length=inputs.get(f'{name}_length'),
       )
       encode = functools.partial(_encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
-      features[name] = _numerics.at_least_float32(encode(encoder, inputs[name]))
+      value = _numerics.at_least_float32(encode(encoder, inputs[name]))
+      features[name] = lax.stop_gradient(value) if is_frozen else value
     return features
 
   @nn.nowrap
@@ -318,6 +326,10 @@ class LateFusion(nn.Module):
       raise ValueError(
         "A modality is named 'fused', which is the name of the fused output;"
         f' encoders were given for {sorted(self.encoders)}.'
+      )
+    if unknown := sorted(set(self.frozen) - set(self.encoders)):
+      raise ValueError(
+        f'frozen has {unknown}; the modalities are {sorted(self.encoders)}.'
       )
     missing = sorted(set(self.encoders) - set(inputs))
     if missing:

@@ -319,6 +319,44 @@ def test_fuse_is_the_fusion_of_given_features(fusion):
 # What is refused.
 
 
+@pytest.mark.slow
+def test_frozen_encoders_stand_still_and_have_no_backward_pass():
+  encoders = {'face': nn.LeNet(2, 1), 'speech': nn.LeNet(3, 1)}
+  inputs = {name: rows(6, 8, 8, 1, seed=i) for i, name in enumerate(encoders)}
+  plain = nn.LateFusion(encoders, CLASSES)
+  frozen = plain.clone(frozen=('speech',))
+  variables = variables_of(plain, inputs)
+  params = variables.pop('params')
+  variables = jax.tree.map(jnp.abs, variables)  # variances
+
+  def gradient(model):
+    def loss(params):
+      logits, seen = model.apply(
+        {'params': params, **variables}, inputs, train=True, mutable=True
+      )
+      return jnp.sum(logits['fused'] ** 2), (logits, seen['batch_stats'])
+
+    return jax.grad(loss, has_aux=True)
+
+  found, (logits, seen) = jax.jit(gradient(frozen))(params)
+  _, (others, stats) = jax.jit(gradient(plain))(params)
+  before = variables['batch_stats']
+  checks.assert_close(seen['encoders_face'], stats['encoders_face'])
+  checks.assert_close(seen['encoders_speech'], before['encoders_speech'])
+  assert not any(map(np.any, jax.tree.leaves(found['encoders_speech'])))
+  assert all(map(np.any, jax.tree.leaves(found['encoders_face'])))
+  evaluated = plain.apply({'params': params, **variables}, inputs)
+  checks.assert_close(logits['speech'], evaluated['speech'])
+  checks.assert_close(logits['face'], others['face'])
+  assert np.max(np.abs(logits['speech'] - others['speech'])) > 1e-2
+  # Forward both, and back into one of them, whose inputs need no gradient.
+  convolutions = [
+    str(jax.make_jaxpr(gradient(model))(params)).count('conv_general_dilated[')
+    for model in (plain, frozen)
+  ]
+  assert convolutions == [4, 3]
+
+
 def test_models_and_inputs_that_cannot_be_are_refused():
   class Bare(flax.linen.Module):
     num_classes: int
@@ -335,6 +373,11 @@ def test_models_and_inputs_that_cannot_be_are_refused():
   }
   fused = nn.LateFusion({'fused': nn.MLP((3,)), 'audio': nn.MLP((3,))}, CLASSES)
   for message, model, batch in (
+    (
+      r"frozen has \['face'\]; the modal",
+      model_of(frozen=('face',)),
+      batch_of(),
+    ),
     (r"lack \['text'\].*'visual'.*zeros", model_of(), without),
     ("modality is named 'fused'", fused, {'fused': rows(2, 3)}),
     ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch_of()),
