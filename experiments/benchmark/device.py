@@ -51,9 +51,8 @@ def configs(
     config = crema_d.get_config()
     for encoder in config.model.encoders.values():
       encoder.update({'dtype': dtype, 'width': width})
-    config.model.detach_heads = name == 'joint'
     with config.unlocked():
-      config.weighting = {'name': 'sum' if name == 'joint' else name}
+      config.weighting = {'name': name}
     found[name] = config
   return found
 

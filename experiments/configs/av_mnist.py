@@ -13,8 +13,8 @@ Expected: not measured on the published arrays, for want of them. With `smoke`
   on the sample tree, half a minute on two CPU cores.
 
 Words after the colon, separated by commas: a setting (`multibench` or `agm`),
-the data (`published`, or `rebuilt` from MNIST and spoken digits), a recipe, and
-`smoke` for a few steps. The first of each is the default.
+the data (`published`, or `rebuilt` from MNIST and spoken digits), a method, a
+weighting, and `smoke` for a few steps. The first of each is the default.
 """
 
 from typing import Any

@@ -16,8 +16,8 @@ Expected: not measured, for want of the data. With `smoke` on the sample tree,
 
 Words after the colon, separated by commas: a setting (`balance_benchmark` or
 `multibench`), the data (`mosei`, `mosei_unaligned`, `mosi` or `mosi_unaligned`;
-by default those of the setting), a recipe, and `smoke` for a few steps of a
-narrow model on the first 50 time steps.
+by default those of the setting), a method, a weighting, and `smoke` for a few
+steps of a narrow model on the first 50 time steps.
 """
 
 from typing import Any

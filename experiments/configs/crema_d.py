@@ -14,8 +14,8 @@ Expected: not measured, for want of the data and a GPU. With `smoke` on the
   sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a setting (`balance_benchmark` or
-`ogm`), the splits (`field` or `actor_disjoint`), a recipe, and `smoke` for a
-few steps of a narrow model on small pictures.
+`ogm`), the splits (`field` or `actor_disjoint`), a method, a weighting, and
+`smoke` for a few steps of a narrow model on small pictures.
 """
 
 from ml_collections import config_dict

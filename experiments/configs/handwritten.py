@@ -8,8 +8,8 @@ Expected: experiments/reports/README.md, "Five methods on six views"; about one
   minute on two CPU cores.
 
 Words after the colon, separated by commas: the views (`six`, `three` or `two`),
-a recipe, and `smoke` for a few steps of a narrow model: `two,mgda` trains two
-views by MGDA.
+a method, a weighting, and `smoke` for a few steps of a narrow model: `two,mgda`
+trains two views by MGDA.
 """
 
 from ml_collections import config_dict

@@ -11,8 +11,8 @@ Command: python -m experiments.train
 Expected: not measured, for want of the data and a GPU. With `smoke` on the
   sample tree, one minute on two CPU cores.
 
-Words after the colon, separated by commas: a recipe, and `smoke` for a few
-steps of a narrow model on small pictures.
+Words after the colon, separated by commas: a method, a weighting, and `smoke`
+for a few steps of a narrow model on small pictures.
 """
 
 from ml_collections import config_dict

@@ -25,9 +25,9 @@ Expected: no accuracy above these, except by the luck of 4,000 test rows
   example the slow modality of `slowness_4` alone: joint training 0.557, the
   plain sum 0.595, MGDA 0.635.
 
-Words after the colon, separated by commas: the testbed, a recipe, and `smoke`
-for a few steps of a narrow model. `synthetic.py:slowness_4,mgda` trains a fast
-and a slow modality by MGDA.
+Words after the colon, separated by commas: the testbed, a method, a weighting,
+and `smoke` for a few steps of a narrow model. `synthetic.py:slowness_4,mgda`
+trains a fast and a slow modality by MGDA.
 """
 
 from ml_collections import config_dict

@@ -12,7 +12,7 @@ Expected: not measured, for want of the data. With `smoke` on the sample tree,
   half a minute on two CPU cores.
 
 Words after the colon, separated by commas: the files (`sdk` or `multibench`), a
-recipe, and `smoke` for a few steps of a narrow model.
+method, a weighting, and `smoke` for a few steps of a narrow model.
 """
 
 from ml_collections import config_dict

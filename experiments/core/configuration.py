@@ -90,8 +90,8 @@ def begin(
 
   Returns:
     A configuration that lacks what a data set chooses for itself: names and
-    sizes, encoders, optimizer and steps. And the words given, where `method`
-    and `smoke` are topics, too.
+    sizes, encoders, optimizer and steps. And the words given, where `method`,
+    `weighting` and `smoke` are topics, too.
   """
   config = config_dict.ConfigDict()
   config.seed = 0
@@ -152,7 +152,13 @@ def begin(
   config.num_tuning_seeds = 0  # 0: nothing is tried
   # What experiments.sweep tries; see experiments.core.variants.
   config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
-  given = words(arg, **choices, method=tuple(config.recipes), smoke=('smoke',))
+  of_method = [
+    name for name in config.recipes if 'method' in config.recipes[name]
+  ]
+  others = [name for name in config.recipes if name not in of_method]
+  given = words(
+    arg, **choices, method=of_method, weighting=others, smoke=('smoke',)
+  )
   return config, given
 
 
@@ -175,32 +181,36 @@ def finish(
     config.data.num_workers = config.data.num_threads = 0
     config.update(smoke)
     config.unlock()
-  method = given['method']
-  return config if method is None else with_recipe(config, method)
+  named = [given[slot] for slot in ('method', 'weighting')]
+  recipe = recipes.SEPARATOR.join(filter(None, named))
+  return with_recipe(config, recipe) if recipe else config
 
 
 def with_recipe(
   config: config_dict.ConfigDict, recipe: str
 ) -> config_dict.ConfigDict:
-  """The configuration of one of `config.recipes`.
+  """The configuration of one of `config.recipes`, or of two that compose.
 
   Its changes of `method` and `weighting` replace them whole, since each has
-  parameters of its own; others are merged. `grid` changes nothing here.
+  parameters of its own; where it names only one of both, the other is the plain
+  one, 'weighted' or 'joint', whatever the configuration has. Other changes are
+  merged. `grid` changes nothing here.
+
+  Args:
+    config: unchanged.
+    recipe: a name, or several as in 'mmcosine+mimo': see `recipes.changes_of`.
 
   Raises:
-    ValueError: if the recipe is unknown.
+    ValueError: if the recipe is unknown, or two name the same slot.
     KeyError: if it changes what the configuration does not have.
   """
-  if recipe not in config.recipes:
-    raise ValueError(
-      f'There is no recipe {recipe!r}; config.recipes has'
-      f' {sorted(config.recipes)}.'
-    )
   changed = config_dict.ConfigDict(config.to_dict())
-  changes = config.recipes[recipe].to_dict()
+  changes = recipes.changes_of(config.recipes.to_dict(), recipe)
   changes.pop('grid', None)
+  if recipes.PLAIN.keys() & changes.keys():
+    changes = recipes.PLAIN | changes
   with changed.unlocked():
-    for whole in ('method', 'weighting'):
+    for whole in recipes.PLAIN:
       if whole in changes:
         changed[whole] = changes.pop(whole)
   changed.lock()

@@ -26,6 +26,7 @@ def make(
   module: Any,
   settings: Mapping[str, Any],
   adapt: Callable[[Any], Any] = lambda made: made,
+  within: Any = None,
 ) -> Any:
   """Calls the function of a module that `settings['name']` names.
 
@@ -34,6 +35,7 @@ def make(
     settings: `name` and the function's keyword arguments. An argument that is
       such a mapping itself is made first.
     adapt: changes each argument that was made so, a schedule say.
+    within: where to look for what makes these arguments; None: in `module`.
 
   Returns:
     What the function returns.
@@ -51,7 +53,7 @@ def make(
     ValueError: optax.sgd does not take {'lr': 0.1}: ...
   """
   arguments = {
-    key: adapt(make(module, value))
+    key: adapt(make(module if within is None else within, value))
     if isinstance(value, Mapping) and 'name' in value
     else value
     for key, value in settings.items()

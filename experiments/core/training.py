@@ -11,14 +11,15 @@ import optax
 from jax import lax
 from ml_collections import config_dict
 
-import mimo_jax
 from experiments import methods
 from experiments.core import accumulation
 from experiments.core import data
 from experiments.core import named
 from experiments.core import parts
 from experiments.core import placement as placement_lib
+from experiments.core import weighing
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 
 Batch = base.Batch
@@ -44,7 +45,7 @@ def make(
   """Builds the model, the optimizer and the training step of a configuration.
 
   Args:
-    config: with `model`, `loss`, `target`, `method`, `weighting`,
+    config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
       `gradient_transforms`, `optimizer`, `accumulation`, `data.views` and
       `max_skipped_steps`. A sub-dictionary with a `name` is the keyword
       arguments of the function of that name, in `mimo_jax.nn`,
@@ -65,11 +66,13 @@ def make(
   """
   placement = placement or placement_lib.make('single')
   axis_name = placement.axis_name
+  weighting, model = weighing.make(config, make_model(config.model))
   task = base.Task(
-    model=parts.with_axis(make_model(config.model), axis_name),
+    model=parts.with_axis(model, axis_name),
     losses_of=named.lookup(nn, config.loss),
     target=config.target,
-    weighting=named.make(mimo_jax.weightings, config.weighting.to_dict()),
+    weighting=weighting,
+    weighting_name=config.weighting.name,
     optimizer=functools.partial(_make_optimizer, config),
     steps_per_epoch=steps_per_epoch,
     balance=placement.balance,
@@ -80,14 +83,12 @@ def make(
     parts.check_method(config.method.name, method)
   accumulation.check(config, method)
   method_losses = accumulation.losses(config.accumulation, method.losses)
-  optimizer = optax.chain(
-    method.gradients,
-    # A step that is not finite is skipped by all that follows.
-    optax.apply_if_finite(
-      accumulation.optimizer(config.accumulation, method.optimizer),
-      config.max_skipped_steps,
-    ),
+  # A step that is not finite is skipped by all that follows the gradients.
+  guarded = optax.apply_if_finite(
+    accumulation.optimizer(config.accumulation, method.optimizer),
+    config.max_skipped_steps,
   )
+  optimizer = optax.chain(method.gradients, guarded)
   finish = data.finish(config)
 
   def init(key: jax.Array, batch: Batch) -> TrainState:
@@ -109,14 +110,17 @@ def make(
   def update(
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
   ) -> tuple[TrainState, base.Losses]:
-    def losses_fn(params: Any) -> tuple[base.Losses, base.Seen]:
+    def objectives_fn(params: Any) -> tuple[base.Losses, Any]:
       whole = placement.gathered((params, state.model_state, state.memory))
       seeing = state._replace(
         params=whole[0], model_state=whole[1], memory=whole[2]
       )
-      return method_losses(seeing, batch, key, phase)
+      losses, seen = method_losses(seeing, batch, key, phase)
+      return common.joined(method.primary, losses), (losses, seen)
 
-    losses, pullback, seen = jax.vjp(losses_fn, state.params, has_aux=True)
+    objectives, pullback, (losses, seen) = jax.vjp(
+      objectives_fn, state.params, has_aux=True
+    )
     if axis_name is not None:
       parts.check_draws(
         config.method.name,
@@ -126,7 +130,11 @@ def make(
       memory, observed = lax.pmean((seen.memory, seen.observed), axis_name)
       seen = seen._replace(memory=memory, observed=observed)
     updates, opt_state = optimizer.update(
-      pullback, state.opt_state, state.params, losses=losses, **seen.observed
+      pullback,
+      state.opt_state,
+      state.params,
+      losses=objectives,
+      **seen.observed,
     )
     # What a skipped update saw is forgotten with it.
     is_finite = optax.tree.get(opt_state, 'last_finite')
@@ -156,15 +164,19 @@ def make(
       state, of_phase = update(state, batch, phase_key, phase)
       losses |= of_phase
     weights = optax.tree.get(state.opt_state, 'weights')
+
+    def weight(name: str) -> Any:
+      factor = method.primary.get(name, 1.0)
+      if weights is None:  # a method that does not weigh adds up
+        return jnp.full_like(losses[name], factor)
+      is_part = name in method.primary
+      return factor * weights[0 if is_part else task.objectives.index(name)]
+
     return (
       state._replace(step=optax.safe_increment(state.step)),
       {
         'losses': {name: losses[name] for name in method.objectives},
-        'weights': {
-          # A method that does not weigh adds up.
-          name: jnp.ones_like(losses[name]) if weights is None else weights[i]
-          for i, name in enumerate(method.objectives)
-        },
+        'weights': {name: weight(name) for name in method.objectives},
       },
     )
 
@@ -173,7 +185,7 @@ def make(
     method.model,
     init,
     train_step,
-    _finished(method.rehearsal, finish),
+    _finished(method.rehearsal, finish, guarded),
     steps_per_epoch,
   )
 
@@ -230,9 +242,14 @@ def _make_optimizer(
 
 
 def _finished(
-  rehearsal: base.Rehearsal | None, finish: Callable[[Batch], Batch]
+  rehearsal: base.Rehearsal | None,
+  finish: Callable[[Batch], Batch],
+  optimizer: optax.GradientTransformation,
 ) -> base.Rehearsal | None:
-  """The rehearsal for batches as the loader gives them."""
+  """The rehearsal for batches as the loader gives them.
+
+  The optimizer is what follows the method's gradients.
+  """
   if rehearsal is None:
     return None
 
@@ -245,6 +262,56 @@ def _finished(
 
     return one._replace(step=step)
 
+  def end(state: TrainState, scratch: Any) -> TrainState:
+    state = rehearsal.end(state, scratch)
+    if rehearsal.moves is None:
+      return state
+    of_gradients, of_optimizer = state.opt_state
+    begun = _begun_anew(optimizer, of_optimizer, state.params, rehearsal.moves)
+    return state._replace(opt_state=(of_gradients, begun))
+
   return rehearsal._replace(
-    begin=begin, passes=tuple(walk(one) for one in rehearsal.passes)
+    begin=begin,
+    passes=tuple(walk(one) for one in rehearsal.passes),
+    end=end,
+  )
+
+
+def _begun_anew(
+  optimizer: optax.GradientTransformation,
+  opt_state: optax.OptState,
+  params: Any,
+  moved: Callable[[tuple[str, ...]], bool],
+) -> optax.OptState:
+  """The optimizer's state, without what it remembers of moved parameters.
+
+  Counts of steps, and with them schedules, go on.
+
+  Examples:
+    >>> params = {'here': jnp.float32(1), 'there': jnp.float32(2)}
+    >>> optimizer = optax.trace(0.9)
+    >>> _, state = optimizer.update(params, optimizer.init(params))
+    >>> is_here = lambda path: path[0] == 'here'
+    >>> found = _begun_anew(optimizer, state, params, is_here)
+    >>> jax.tree.map(float, found.trace)
+    {'here': 0.0, 'there': 2.0}
+  """
+
+  def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+  paths = [
+    keys_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+  ]
+  found = {path for path in paths if moved(path)}
+  lengths = {len(path) for path in found}
+
+  def begun(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> jax.Array:
+    # What is remembered of a parameter is at the end of a path by its own.
+    keys = keys_of(path)
+    is_moved = any(keys[-length:] in found for length in lengths)
+    return new if is_moved else old
+
+  return jax.tree_util.tree_map_with_path(
+    begun, opt_state, optimizer.init(params)
   )

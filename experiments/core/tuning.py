@@ -15,6 +15,7 @@ from experiments.core import sweeping
 from experiments.core import variants as variants_lib
 from experiments.evaluation import metrics
 from experiments.evaluation import statistics
+from experiments.methods import recipes
 
 # What a recipe may change: the rest is shared, or the comparison is not fair.
 _OF_A_RECIPE = frozenset(
@@ -30,7 +31,8 @@ def check(config: config_dict.ConfigDict, recipe: str) -> None:
   """
   variants = variants_lib.of_recipe(config, recipe)
   changed = {key.split('.')[0] for one in variants for key in one.values}
-  changed |= set(config.recipes[recipe]) - {'grid'}
+  changes = recipes.changes_of(config.recipes.to_dict(), recipe)
+  changed |= set(changes) - {'grid'}
   if shared := sorted(changed - _OF_A_RECIPE):
     raise ValueError(
       f'The recipe {recipe!r} changes {shared}, which all recipes of a'

@@ -19,6 +19,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments.core import configuration
+from experiments.methods import recipes
 
 # Keys that do not change a run, or whose place in a sweep is another one.
 _REFUSED = {
@@ -88,7 +89,8 @@ def of_recipe(config: config_dict.ConfigDict, recipe: str) -> list[Variant]:
     ['steps=10', 'steps=20']
   """
   changed = configuration.with_recipe(config, recipe)
-  return expand(changed, config.recipes[recipe].to_dict().get('grid', {}))
+  changes = recipes.changes_of(config.recipes.to_dict(), recipe)
+  return expand(changed, changes.get('grid', {}))
 
 
 def expand(

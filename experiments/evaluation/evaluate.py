@@ -12,6 +12,7 @@ import tqdm
 
 from experiments.evaluation import contribution
 from experiments.evaluation import metrics as metrics_lib
+from experiments.evaluation import readouts
 from mimo_jax import nn
 
 # Noise is the same for every model and method: they face the same sensors.
@@ -137,8 +138,9 @@ def evaluate(
     target: the name of the targets in the batches.
 
   Returns:
-    Values [], or [seeds]: `<metric>/<output>` for every metric and output, and
-    if thorough, the primary metric of the fused output:
+    Values [], or [seeds]: `<metric>/<output>` for every metric and output, that
+    is each modality's and the three of `readouts`: `fused`, `heads` and `all`.
+    If thorough, the primary metric of the fused output, too:
       `missing/<modality>`: with all modalities but that one.
       `only/<modality>`: with that one alone.
       `shapley/<modality>`: its Shapley value over all sets of modalities.
@@ -148,10 +150,13 @@ def evaluate(
       `imbalance/shapley`: mean difference of two modalities' Shapley values.
       `imbalance/<primary metric>`: the same of their own outputs, by that
         metric. Both are NaN for a single modality.
+      `heads/...` and `all/...`: of these outputs what follows of `missing`,
+        `noise` and `relative_robustness`, as `heads/missing/<modality>`.
 
   Raises:
     ValueError: if a metric is unknown or none is given, a level is negative, a
-      batch lacks a modality, or there is no row (whose mask is True).
+      batch lacks a modality, one is named like a read-out, or there is no row
+      (whose mask is True).
   """
   functions = {name: metrics_lib.get(name) for name in metrics}
   if not functions:
@@ -161,6 +166,7 @@ def evaluate(
       f'Expected noise levels of at least 0, got {list(noise_levels)}.'
     )
   names = sorted(modalities)
+  readouts.check(names)
   everything = frozenset(names)
   conditions = [(everything, 0.0)]
   if thorough:
@@ -181,9 +187,11 @@ def evaluate(
     }
     if thorough:
       primary = functions[metrics[0]]
-      fused = [primary(one['fused'], truths) for one in (whole, *others)]
+      for output in readouts.NAMES:
+        found = [primary(one[output], truths) for one in (whole, *others)]
+        compared = _comparisons(dict(zip(conditions, found, strict=True)))
+        score |= compared if output == 'fused' else _told(output, compared)
       own = {name: score[f'{metrics[0]}/{name}'] for name in names}
-      score |= _comparisons(dict(zip(conditions, fused, strict=True)))
       score[f'imbalance/{metrics[0]}'] = contribution.imbalance_degree(own)
     scores.append(score)
   return {
@@ -202,7 +210,7 @@ def _run(
 ) -> tuple[list[dict[str, Array]], Array, Array]:
   """Outputs under each condition, targets and masks, of all batches.
 
-  All outputs under the first condition, the fused one under the others.
+  All outputs under the first condition, the read-outs under the others.
   """
   data = []
   for some, level in conditions:
@@ -214,12 +222,18 @@ def _run(
   for index, batch in enumerate(bar):
     # Moved to the device once, not once a condition.
     inputs = jax.device_put(model_inputs(batch, modalities))
-    whole, *others = (
-      predict(variables, inputs, condition, index) for condition in data
+    outputs, targets = jax.device_get(
+      (
+        [predict(variables, inputs, condition, index) for condition in data],
+        batch[target],
+      )
     )
-    outputs = [whole, *({'fused': one['fused']} for one in others)]
-    mask = np.asarray(batch['mask'], bool)
-    parts.append((*jax.device_get((outputs, batch[target])), mask))
+    read = [
+      readouts.of_outputs(one, some)
+      for one, (some, _) in zip(outputs, conditions, strict=True)
+    ]
+    read[0] = outputs[0] | read[0]
+    parts.append((read, targets, np.asarray(batch['mask'], bool)))
   if not parts:
     raise ValueError('Expected at least one batch, got none.')
   axis = np.ndim(parts[0][2]) - 1  # of rows, behind that of seeds
@@ -244,6 +258,16 @@ def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
     scores['relative_robustness'] = robustness
   scores['imbalance/shapley'] = contribution.imbalance_degree(shapley)
   return scores
+
+
+def _told(output: str, compared: Mapping[str, float]) -> dict[str, float]:
+  """What is reported of an output besides the fused one."""
+  topics = ('missing', 'noise', 'relative_robustness')
+  return {
+    f'{output}/{name}': value
+    for name, value in compared.items()
+    if name.split('/')[0] in topics
+  }
 
 
 def _is_valid(length: jax.Array, value: jax.Array) -> jax.Array:

@@ -2,11 +2,13 @@
 
 The package's namespace is the registry: `config.method.name` is the name of a
 module here, its other keys the arguments of that module's `make(task, ...)`,
-and the module's `GRID` what a comparison tries of them.
+and the module's `GRID` what a comparison tries of them. `RECIPES`, where a
+module has it, names recipes and their options: else there is one, of its name.
 """
 
 from experiments.methods import agm as agm
 from experiments.methods import cml as cml
+from experiments.methods import ensemble as ensemble
 from experiments.methods import g_blending as g_blending
 from experiments.methods import mla as mla
 from experiments.methods import mmcosine as mmcosine
@@ -14,5 +16,7 @@ from experiments.methods import mmpareto as mmpareto
 from experiments.methods import ogm as ogm
 from experiments.methods import ogm_ge as ogm_ge
 from experiments.methods import pmr as pmr
+from experiments.methods import pretrained as pretrained
 from experiments.methods import umt as umt
+from experiments.methods import unimodal as unimodal
 from experiments.methods import weighted as weighted

@@ -46,13 +46,12 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
   common.check_classes(task, 'agm')
-  plain = common.joint(task)
   count = len(task.modalities)
 
   def losses(
     state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
   ) -> tuple[base.Losses, base.Seen]:
-    outputs = common.forward(plain.model, state, batch, key)
+    outputs = common.forward(task.model, state, batch, key)
     targets = jnp.asarray(batch[task.target])
     zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
     absent: Any = task.model.apply(state.variables, zeros, method='features')
@@ -85,7 +84,9 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
     nothing = RunningScores(jnp.zeros(count), jnp.zeros((), jnp.int32))
     return state._replace(memory=nothing)
 
-  return plain._replace(losses=losses, init=init, is_mean_over_rows=False)
+  return common.on_outputs(
+    task, losses=losses, init=init, is_mean_over_rows=False
+  )
 
 
 def coefficients(

@@ -2,9 +2,10 @@
 
 A training step is the same for every method. It asks the method for named
 losses, takes their pullback, and lets the method's gradient transformation turn
-it into updates, which the optimizer takes from there. Most methods are losses
-and a rule for their gradients, which `experiments.methods.common` makes of one
-function: README.md here has such a file, whole.
+it into updates, which the optimizer takes from there. It has three slots, which
+a method may fill or leave to the configuration: the model; the losses and what
+weighs them; and what is done to the gradients. `experiments.methods.common`
+makes most methods of one function: README.md here has such a file, whole.
 
 A method may also remember something between steps (its memory), hand the
 transformation more than losses, update in several phases on one batch, and
@@ -49,7 +50,10 @@ class Task(NamedTuple):
   model: nn.LateFusion
   losses_of: Callable[[Mapping[str, jax.Array], jax.Array], Losses]
   target: str  # the name of the targets in a batch
+  # What weighs the losses, and its name; of 'joint', for want of another, the
+  # sum, and the model's heads stand on stopped gradients.
   weighting: mimo_jax.Weighting
+  weighting_name: str
   # number of updates a step -> what follows the method's transformation: the
   # user's transforms and optimizer, with schedules that count steps
   optimizer: Callable[[int], optax.GradientTransformation]
@@ -108,6 +112,9 @@ class Rehearsal(NamedTuple):
   begin: Callable[[TrainState, Batch], Any]  # the scratch; shapes of the batch
   passes: tuple[Pass, ...]
   end: Callable[[TrainState, Any], TrainState]  # of state and scratch
+  # Of a parameter's path, whether `end` moves it: what the optimizer remembers
+  # of such a parameter, moments and averages, then begins anew.
+  moves: Callable[[tuple[str, ...]], bool] | None = None
 
 
 class Method(NamedTuple):
@@ -120,6 +127,9 @@ class Method(NamedTuple):
   # what follows; both are given the losses and `Seen.observed`, too.
   gradients: optax.GradientTransformationExtraArgs
   optimizer: optax.GradientTransformation
+  # The losses that the primary objective is the sum of, and their factors: what
+  # weighs sees this sum as 'fused', and each of them is logged by its name.
+  primary: Mapping[str, float] = {'fused': 1.0}
   # What the first state has besides params: memory, say, which is () before.
   # Draws are folded from its key.
   init: Callable[[TrainState, Batch], TrainState] = lambda state, _: state

@@ -5,7 +5,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-import mimo_jax
 from experiments.methods import base
 from experiments.methods import common
 
@@ -27,10 +26,10 @@ def make(
 
       L = (CE + Σ_P CE_P) / M + λ Σ_P Σ_i max(0, conf_P(i) - conf_Q(i))
 
-  The sum over rows i is of the batch, so λ belongs to a batch size. The order
-  is drawn at every step, the paper draws it at every epoch. BalanceBenchmark
-  takes the maximum after the sum over rows: `hinge='batch'`. It works with
-  every fusion, and any number of modalities.
+  is the primary objective. The sum over rows i is of the batch, so λ belongs to
+  a batch size. The order is drawn at every step, the paper draws it at every
+  epoch. BalanceBenchmark takes the maximum after the sum over rows:
+  `hinge='batch'`. It works with every fusion, and any number of modalities.
 
   Args:
     task: what is trained, on classes.
@@ -68,10 +67,8 @@ def make(
       rise += jnp.sum(jnp.maximum(gained, 0))
     return {'partial': partial, 'rise': strength * rise}
 
-  names = ('partial', 'rise')
-  weights = (1 / count, *(1.0,) * (count + len(names)))
-  weighting = mimo_jax.weightings.constant(weights)
-  return common.joint(task, removals, names, weighting)
+  primary = {'fused': 1 / count, 'partial': 1.0, 'rise': 1.0}
+  return common.on_outputs(task, removals, primary)
 
 
 def confidence(logits: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-import mimo_jax
 from experiments.methods import base
 from mimo_jax import nn
 
@@ -23,51 +22,26 @@ class Outputs(NamedTuple):
 Own = Callable[[base.TrainState, base.Batch, Outputs], Mapping[str, Any]]
 
 
-def joint(
+def on_outputs(
   task: base.Task,
   own: Own | None = None,
-  names: tuple[str, ...] = (),
-  weighting: mimo_jax.Weighting | None = None,
+  primary: Mapping[str, float] = {'fused': 1.0},
+  *,
+  logits: Own | None = None,
+  observe: Own | None = None,
+  after: optax.GradientTransformation | None = None,
   **changes: Any,
 ) -> base.Method:
-  """Joint training: on the fused loss, and on losses of the method's own.
-
-  The modalities' own outputs stand on stopped gradients: they learn, so that
-  every method's encoders can be read alike, and do not disturb.
+  """A method that trains on the losses of all outputs, weighed by the task's.
 
   Args:
     task: what is trained.
     own: losses beside those of the outputs, if the method has any.
-    names: their names.
-    weighting: of all losses, the outputs' first; they are added up by default.
-    **changes: arguments of `on_outputs`, and fields of the method.
-  """
-  objectives = (*task.objectives, *names)
-  options: dict[str, Any] = {
-    'model': task.model.clone(detach_heads=True),
-    'objectives': objectives,
-    'is_mean_over_rows': own is None,
-  }
-  weighting = weighting or mimo_jax.weightings.sum()
-  gradients = task.balance(weighting, objectives=objectives)
-  return on_outputs(task, gradients, own=own, **options | changes)
-
-
-def on_outputs(
-  task: base.Task,
-  gradients: optax.GradientTransformationExtraArgs,
-  *,
-  own: Own | None = None,
-  observe: Own | None = None,
-  **changes: Any,
-) -> base.Method:
-  """A method that trains on the losses of all outputs.
-
-  Args:
-    task: what is trained.
-    gradients: from the pullback of the losses to one gradient.
-    own: losses beside those of the outputs.
-    observe: extra arguments of `gradients`.
+    primary: the names of these and 'fused', with their factors: what the
+      primary objective is the sum of.
+    logits: outputs in place of the model's.
+    observe: extra arguments of what transforms the gradients.
+    after: what is done to the gradient that the weights give.
     **changes: fields of the method that are others than the plain ones.
   """
   model = changes.get('model', task.model)
@@ -76,16 +50,44 @@ def on_outputs(
     state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
   ) -> tuple[base.Losses, base.Seen]:
     outputs = forward(model, state, batch, key)
+    if logits is not None:
+      replaced = outputs.logits | dict(logits(state, batch, outputs))
+      outputs = outputs._replace(logits=replaced)
     found = task.losses_of(outputs.logits, batch[task.target])
     if own is not None:
       found |= own(state, batch, outputs)
     observed = {} if observe is None else observe(state, batch, outputs)
     return found, base.Seen(outputs.model_state, state.memory, observed)
 
+  gradients = task.balance(task.weighting, objectives=task.objectives)
   plain = base.Method(
-    model, task.objectives, losses, gradients, task.optimizer(1)
+    model=model,
+    objectives=tuple(dict.fromkeys((*task.objectives, *primary))),
+    losses=losses,
+    gradients=gradients if after is None else optax.chain(gradients, after),
+    optimizer=task.optimizer(1),
+    primary=primary,
+    is_mean_over_rows=own is None,
   )
   return plain._replace(**changes)
+
+
+def joined(primary: Mapping[str, float], losses: base.Losses) -> base.Losses:
+  """The objectives: losses, of which some are the primary one together.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> losses = {'fused': jnp.float32(1), 'own': jnp.float32(3)}
+    >>> losses |= {'audio': jnp.float32(7)}
+    >>> objectives = joined({'fused': 0.5, 'own': 1.0}, losses)
+    >>> {name: float(value) for name, value in objectives.items()}
+    {'fused': 3.5, 'audio': 7.0}
+  """
+  if primary == {'fused': 1.0}:
+    return losses
+  parts = [factor * losses[name] for name, factor in primary.items()]
+  rest = {name: loss for name, loss in losses.items() if name not in primary}
+  return {'fused': sum(parts[1:], start=parts[0])} | rest
 
 
 def forward(
@@ -93,12 +95,13 @@ def forward(
   state: base.TrainState,
   batch: base.Batch,
   key: jax.Array,
+  train: bool = True,
 ) -> Outputs:
-  """Applies the model in training, in one pass; the key is for dropout."""
+  """Applies the model to a batch, in one pass; the key is for dropout."""
   outputs: Any = model.apply(
     state.variables,
     batch,
-    train=True,
+    train=train,
     rngs={'dropout': key},
     mutable=[*state.model_state, 'intermediates'],
   )
@@ -114,6 +117,16 @@ def check_classes(task: base.Task, method: str) -> None:
     raise ValueError(
       f'{method} is defined for classes, and config.loss is {loss!r}; expected'
       " 'cross_entropy_losses'."
+    )
+
+
+def check_unweighted(task: base.Task, method: str, reason: str) -> None:
+  """Refuses a weighting beside a method that leaves none open."""
+  if task.weighting_name != 'joint':
+    raise ValueError(
+      f'{method} cannot be combined with a weighting, and config.weighting is'
+      f' {task.weighting_name!r}: {reason}. Leave its word out, or set'
+      " config.weighting = {'name': 'joint'}."
     )
 
 

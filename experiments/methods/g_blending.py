@@ -74,6 +74,9 @@ def make(
   )
   common.check_choice('g_blending', ('zero', 'absolute'), negative=negative)
   common.check_choice('g_blending', ('one', 'objectives'), total=total)
+  common.check_unweighted(
+    task, 'g_blending', 'it finds the weights of the losses itself'
+  )
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   objectives = task.objectives
   factor = 1.0 if total == 'one' else float(len(objectives))
@@ -134,8 +137,8 @@ def make(
   every_epochs = None if offline else super_epochs
   return common.on_outputs(
     task,
-    task.balance(_as_blended(factor), objectives=objectives),
     model=model,
+    gradients=task.balance(_as_blended(factor), objectives=objectives),
     rehearsal=base.Rehearsal(every_epochs, begin, passes, end),
   )
 

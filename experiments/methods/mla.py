@@ -50,6 +50,9 @@ def make(task: base.Task) -> base.Method:
     CVPR 2024.
   """
   common.check_classes(task, 'mla')
+  common.check_unweighted(
+    task, 'mla', 'nothing learns from a fused loss that could be weighed'
+  )
   heads = 'auxiliary' if task.model.heads == 'auxiliary' else 'share'
   model = task.model.clone(
     fusion=nn.SharedHeadFusion, heads=heads, detach_heads=True

@@ -10,13 +10,13 @@ GRID: base.Grid = {'scale': (5.0, 15.0, 30.0)}
 
 
 def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
-  """Joint training with lengths of features and kernels taken out.
+  """A model whose fusion leaves out the lengths of features and kernels.
 
   The fused logits are `mimo_jax.nn.CosineFusion`'s, s Σ_m cos(z_m, w_mk),
-  s = `scale`, in training and in evaluation, and the model learns from their
-  loss alone. They stand in place of the linear fusion that the configuration
-  has: `ConcatFusion` without hidden layers, `SumFusion`, or `CosineFusion`
-  itself. M modalities take M cosines.
+  s = `scale`, in training and in evaluation. They stand in place of the linear
+  fusion that the configuration has: `ConcatFusion` without hidden layers,
+  `SumFusion`, or `CosineFusion` itself. M modalities take M cosines. The paper
+  learns from their loss alone; any weighting goes with them.
 
   Args:
     task: what is trained.
@@ -40,4 +40,4 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
     )
   kept = {k: v for k, v in options.items() if k == 'kernel_init'}
   cosines = functools.partial(nn.CosineFusion, scale=scale, **kept)
-  return common.joint(task._replace(model=task.model.clone(fusion=cosines)))
+  return common.on_outputs(task, model=task.model.clone(fusion=cosines))

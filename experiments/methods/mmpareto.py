@@ -23,8 +23,11 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
     Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
   """
+  common.check_unweighted(
+    task, 'mmpareto', 'it solves for weights of its own, of each encoder'
+  )
   gradients = mimo_jax.mmpareto(
     nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name
   )
   model = task.model.clone(heads='auxiliary', detach_heads=False)
-  return common.on_outputs(task, gradients, model=model, is_mean_over_rows=True)
+  return common.on_outputs(task, model=model, gradients=gradients)

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import optax
-
 import mimo_jax
 from experiments.methods import base
 from experiments.methods import common
@@ -22,10 +20,10 @@ def make(
 ) -> base.Method:
   """Slows down the encoders of modalities that are ahead: `mimo_jax.ogm`.
 
-  Trains on the fused loss. The scores that modalities are compared by are the
-  mean probabilities of the true class by their shares of the fused logits, so
-  the fusion must have shares: `ConcatFusion` without hidden layers, `SumFusion`
-  and others with a method `shares`.
+  It is done to the gradient that the weights give. The scores that modalities
+  are compared by are the mean probabilities of the true class by their shares
+  of the fused logits, so the fusion must have shares: `ConcatFusion` without
+  hidden layers, `SumFusion` and others with a method `shares`.
 
   Args:
     task: what is trained, on classes.
@@ -46,7 +44,7 @@ def make(
 def modulated(
   task: base.Task, modulation: Callable[..., Any], **options: Any
 ) -> base.Method:
-  """Joint training, and `mimo_jax.ogm` or `ogm_ge` on what comes of it."""
+  """`mimo_jax.ogm` or `ogm_ge` on the gradient that the weights give."""
   common.check_classes(task, modulation.__name__)
 
   def scores(
@@ -55,6 +53,5 @@ def modulated(
     shares = task.model.shares(state.variables, outputs.features)
     return {'scores': nn.true_class_scores(shares, batch[task.target])}
 
-  plain = common.joint(task, observe=scores)
-  modulated = modulation(nn.encoder_of, task.modalities, **options)
-  return plain._replace(gradients=optax.chain(plain.gradients, modulated))
+  transformation = modulation(nn.encoder_of, task.modalities, **options)
+  return common.on_outputs(task, observe=scores, after=transformation)

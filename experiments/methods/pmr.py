@@ -41,8 +41,9 @@ def make(
   At each epoch's start the prototypes are computed anew, from the features of
   the first tenth of its batches, and averaged with the old ones. A class
   without a row in it keeps its old prototype, and one that never had a row is
-  no candidate, where the released code divides 0 by 0. The loss is the cross
-  entropy of softmax(-distance), weighed by `coefficients`.
+  no candidate, where the released code divides 0 by 0. The loss,
+  'prototypes', is the cross entropy of softmax(-distance), weighed by
+  `coefficients`, and a part of the primary objective.
 
   The paper's regulariser, the entropy of these softmaxes in the first epochs,
   is not in the released code, and not here.
@@ -118,8 +119,9 @@ def make(
   rehearsal = base.Rehearsal(
     1.0, begin, (base.Pass('train', share, step),), end
   )
-  return common.joint(
-    task, distances, ('prototypes',), init=init, rehearsal=rehearsal
+  primary = {'fused': 1.0, 'prototypes': 1.0}
+  return common.on_outputs(
+    task, distances, primary, init=init, rehearsal=rehearsal
   )
 
 

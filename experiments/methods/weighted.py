@@ -9,8 +9,6 @@ GRID: base.Grid = {}
 def make(task: base.Task) -> base.Method:
   """The fused and the uni-modal losses, weighed by `config.weighting`.
 
-  MIMO, MGDA, the plain sum, and joint training, too: the sum, with
-  `config.model.detach_heads`.
+  MIMO, MGDA, the plain sum, and joint training, too.
   """
-  gradients = task.balance(task.weighting, objectives=task.objectives)
-  return common.on_outputs(task, gradients, is_mean_over_rows=True)
+  return common.on_outputs(task)

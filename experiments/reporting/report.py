@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.core import runs
 from experiments.evaluation import statistics
+from experiments.methods import recipes
 from experiments.reporting import figures
 from experiments.reporting import measures
 from experiments.reporting import results as results_lib
@@ -201,15 +202,16 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
   with np.load(workdir / 'curves.npz') as curves:
     figures.curves(results, curves, workdir / 'curves.png')
   changes = results.config['recipes']
-  recipes = [
-    f'- `{name}`: {_changes(changes[name])}{_choice(results, name)}'
+  told = [
+    f'- `{name}`: {_changes(recipes.changes_of(changes, name))}'
+    f'{_choice(results, name)}'
     for name in results.variants
   ]
   return [
     f'![{title} of each recipe]({metric}.png)',
     '![Losses and weights in training](curves.png)',
     'Recipes:',
-    '\n'.join(recipes),
+    '\n'.join(told),
     f'{made_by([results.header])}. `results.jsonl` has the whole configuration'
     ' and every run.',
   ]

@@ -162,8 +162,7 @@ def test_every_setting_takes_a_step_on_its_sample(name, arg, folder_of):
 def test_joint_training_is_one_word():
   for name in DATA_SETS:
     config = config_of(name, 'smoke,joint')
-    assert config.model.detach_heads
-    assert config.weighting.to_dict() == {'name': 'sum'}
+    assert config.weighting.to_dict() == {'name': 'joint'}
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,7 @@ def sizes_of_params():
 @pytest.mark.parametrize('mode', ['jit', 'fsdp'])
 def test_mimo_sends_what_joint_training_sends(mode):
   counts, numbers = traffic(trained('mimo', mode, 8).program)
-  config = config_of(weighting={'name': 'sum'})
-  config.model.detach_heads = True
+  config = config_of(weighting={'name': 'joint'})
   joint = Made(config, mode, 8)
   program = (
     joint.step.__wrapped__.lower(joint.shapes, joint.batch).compile().as_text()

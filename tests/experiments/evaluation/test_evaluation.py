@@ -138,6 +138,7 @@ MODEL = nn.LateFusion(
   {'still': nn.MLP((6,)), 'series': MeanOverTime(5)}, num_classes=3
 )
 SCALE = {'still': 1.5, 'series': 0.5}
+OUTPUTS = ('all', 'fused', 'heads', 'series', 'still')
 LEVELS = (2.0, 0.5)
 
 
@@ -145,6 +146,9 @@ def expected_scores(variables, batches):
   """What `evaluate` should give, from its definition alone."""
 
   def outputs(name, present=('series', 'still'), level=0.0):
+    if name in ('heads', 'all'):
+      parts = [*present, *(['fused'] if name == 'all' else [])]
+      return sum(outputs(part, present, level) for part in parts)
     rows = []
     for index, batch in enumerate(batches):
       noise = drawn(batch, index, SCALE)
@@ -164,9 +168,9 @@ def expected_scores(variables, batches):
   def accuracy(*arguments, **changes):
     return np.mean(np.argmax(outputs(*arguments, **changes), 1) == labels)
 
-  scores = {f'accuracy/{m}': accuracy(m) for m in ('fused', 'series', 'still')}
-  for m in ('fused', 'series', 'still'):
-    scores[f'macro_f1/{m}'] = metrics.macro_f1(outputs(m), labels)
+  scores = {f'accuracy/{name}': accuracy(name) for name in OUTPUTS}
+  for name in OUTPUTS:
+    scores[f'macro_f1/{name}'] = metrics.macro_f1(outputs(name), labels)
   nothing, everything = accuracy('fused', ()), accuracy('fused')
   series = accuracy('fused', ('series',))
   still = accuracy('fused', ('still',))
@@ -174,6 +178,18 @@ def expected_scores(variables, batches):
   phi_still = ((still - nothing) + (everything - series)) / 2
   half, two = accuracy('fused', level=0.5), accuracy('fused', level=2.0)
   area = 0.5 * (everything + half) / 2 + 1.5 * (half + two) / 2
+  for name in ('heads', 'all'):
+    curve = [accuracy(name, level=level) for level in (0.0, 0.5, 2.0)]
+    scores |= {
+      f'{name}/missing/series': accuracy(name, ('still',)),
+      f'{name}/missing/still': accuracy(name, ('series',)),
+      f'{name}/noise/0.5': curve[1],
+      f'{name}/noise/2': curve[2],
+      f'{name}/relative_robustness': (
+        0.5 * (curve[0] + curve[1]) / 2 + 1.5 * (curve[1] + curve[2]) / 2
+      )
+      / 2,
+    }
   own_gap = scores['accuracy/series'] - scores['accuracy/still']
   return scores | {
     'missing/series': still,
@@ -267,11 +283,10 @@ def test_one_compilation_serves_all_conditions_each_run_once():
   seen.clear()
   scores = evaluated(recorded, variables, batches, thorough=False)
   assert seen == [(0, (True, True), 0.0), (1, (True, True), 0.0)]
-  outputs = ('fused', 'series', 'still')
   assert list(scores) == [
     f'{metric}/{output}'
     for metric in ('accuracy', 'macro_f1')
-    for output in outputs
+    for output in OUTPUTS
   ]
 
 
@@ -298,7 +313,14 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'mean_absolute_error/a': 1.0,  # errors 1, 1
     'mean_absolute_error/b': 1.0,  # 1, 1
     'mean_absolute_error/fused': 0.5,  # 0, 1
-    **{f'binary_accuracy/{name}': 1.0 for name in ('a', 'b', 'fused')},
+    # Means of what is there: 1, -1; and with the sum 4/3, -4/3.
+    'mean_absolute_error/heads': 0.5,
+    'mean_absolute_error/all': 0.5,
+    **{
+      f'binary_accuracy/{name}': 1.0
+      for name in ('a', 'b', 'fused', 'heads', 'all')
+    },
+    **{f'{k}/missing/{name}': 1.0 for k in ('heads', 'all') for name in 'ab'},
     **{f'{kind}/{name}': 1.0 for kind in ('missing', 'only') for name in 'ab'},
     'shapley/a': -0.5,  # with nothing 1.5: ((1 - 1.5) + (0.5 - 1)) / 2
     'shapley/b': -0.5,
@@ -337,6 +359,7 @@ def test_mistakes_in_an_evaluation_are_named():
     ([batch], {'metrics': ('acc',)}, "no metric 'acc'"),
     ([batch], {'noise_levels': (0.5, -1.0)}, r'least 0, got \[0.5, -1.0\]'),
     ([batch], {'modalities': ('still', 'smell')}, r"lacks \['smell'\]"),
+    ([batch], {'modalities': ('still', 'all')}, r"named \['all'\], which are"),
     ([without], {}, r"lacks \['still'\]; it has \['label', 'mask', 'ser"),
     ([], {}, 'at least one batch'),
     ([empty], {}, 'at least one item'),

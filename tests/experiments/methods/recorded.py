@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from experiments.methods import base
+from experiments.methods import common
 from mimo_jax import nn
 from mimo_jax import weightings
 from tests import reference
@@ -62,11 +63,13 @@ class Normalised(flax.linen.Module):
 def make_task(features=FEATURES, encoder=Scaled, **model):
   """A linear layer on features that are the inputs, unless it is changed."""
   encoders = {name: encoder() for name in features}
+  default = {'encoders': encoders, 'num_classes': 4, 'detach_heads': True}
   return base.Task(
-    model=nn.LateFusion(**{'encoders': encoders, 'num_classes': 4} | model),
+    model=nn.LateFusion(**default | model),
     losses_of=nn.cross_entropy_losses,
     target='label',
     weighting=weightings.sum(),
+    weighting_name='joint',
     optimizer=lambda updates: optax.sgd(1.0 / updates),
     steps_per_epoch=10,
   )
@@ -117,8 +120,12 @@ def update_of(method, state, batch):
   """The method's gradient of a step, and the state of its transformation."""
   losses = _losses(method, state, batch)
 
+  def objectives(params):
+    found, seen = losses(params)
+    return common.joined(method.primary, found), seen
+
   def update(params):
-    found, pullback, seen = jax.vjp(losses, params, has_aux=True)
+    found, pullback, seen = jax.vjp(objectives, params, has_aux=True)
     return method.gradients.update(
       pullback, state.opt_state, params, losses=found, **seen.observed
     )

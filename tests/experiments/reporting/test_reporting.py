@@ -123,7 +123,7 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   assert 'Test accuracy in %, mean ± standard error over 2 seeds' in text
   assert 'less is better' not in text
   assert '`sum` skipped 3 steps' in text and '`joint` skipped' not in text
-  assert '- `joint`: weighting `sum()`, model detach_heads = True\n' in text
+  assert '- `joint`: weighting `joint()`\n' in text
   assert 'mimo(penalty' not in text  # a recipe that was not run
   assert_pictures(tmp_path, text, 'accuracy.png', 'curves.png')
   assert report.tables(tmp_path) in text

@@ -1,0 +1,63 @@
+"""What weighs the losses: `config.weighting`.
+
+It names a rule of `mimo_jax.weightings`, and its arguments, or 'joint'. An
+argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`;
+`transition_steps`, or what else of it ends in `_steps`, is all of the training
+if it is None. With `total`, which every rule takes here, the weights are
+divided by their sum and add up to that: `normalized` of mimo_jax.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+from ml_collections import config_dict
+
+import mimo_jax
+from experiments.core import named
+from mimo_jax import nn
+
+
+def make(
+  config: config_dict.ConfigDict, model: nn.LateFusion
+) -> tuple[mimo_jax.Weighting, nn.LateFusion]:
+  """The rule, and the model that it is for.
+
+  'joint' is joint training: the losses are added up, and the modalities' own
+  outputs stand on stopped gradients, so that they learn, for every model's
+  encoders to be read alike, and do not disturb.
+
+  Args:
+    config: with `weighting` and `steps`.
+    model: as `config.model` describes it.
+
+  Raises:
+    ValueError: if there is no such rule, or it takes no such arguments.
+  """
+  settings = config.weighting.to_dict()
+  if settings['name'] == 'joint':
+    if given := sorted(set(settings) - {'name'}):
+      raise ValueError(
+        f"config.weighting is 'joint', which takes nothing, and was given"
+        f' {given}. To set it on the command line, give the word `joint` after'
+        ' the colon of --config.'
+      )
+    return mimo_jax.weightings.sum(), model.clone(detach_heads=True)
+  total = settings.pop('total', None)
+  arguments = {key: _timed(value, config) for key, value in settings.items()}
+  rule: mimo_jax.Weighting = named.make(
+    mimo_jax.weightings, arguments, within=optax
+  )
+  if total is not None:
+    rule = named.lookup(mimo_jax, 'normalized')(rule, total=total)
+  return rule, model
+
+
+def _timed(argument: Any, config: config_dict.ConfigDict) -> Any:
+  """A schedule whose length is known."""
+  if not isinstance(argument, Mapping):
+    return argument
+  return {
+    key: config.steps if value is None and key.endswith('_steps') else value
+    for key, value in argument.items()
+  }

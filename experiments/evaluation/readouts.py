@@ -1,0 +1,59 @@
+"""Three outputs that every model has beside those of its modalities.
+
+- `fused`: the fusion's.
+- `heads`: the modalities' own outputs together, of what is present. Logits are
+  added up, which gives the class that the product of the modalities'
+  probabilities gives, and the probabilities that it gives when it is divided by
+  its sum. Numbers of a regression are averaged.
+- `all`: `fused` and `heads`, in the same way.
+
+Where the modalities' outputs are their shares of the fused logits, `heads` of a
+whole input is `fused`, and `all` twice that.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NAMES = ('fused', 'heads', 'all')
+
+Array = npt.NDArray[Any]
+
+
+def check(modalities: Collection[str]) -> None:
+  """Refuses modalities that are named like a read-out."""
+  if taken := sorted(set(NAMES) & set(modalities)):
+    raise ValueError(
+      f'Modalities are named {taken}, which are outputs of every model:'
+      f' {NAMES}. Expected other names; given {sorted(modalities)}.'
+    )
+
+
+def of_outputs(
+  outputs: Mapping[str, Array], present: Collection[str]
+) -> dict[str, Array]:
+  """The three read-outs.
+
+  Args:
+    outputs: 'fused' and modality -> [..., C]; of a regression C is 1.
+    present: the modalities whose inputs are there. Without any, `heads` is 0.
+
+  Returns:
+    Read-out -> [..., C].
+
+  Examples:
+    >>> outputs = {'fused': np.array([[1.0, 0.0]])}
+    >>> outputs |= {'a': np.array([[0.0, 2.0]]), 'b': np.array([[5.0, 0.0]])}
+    >>> found = of_outputs(outputs, ['a'])
+    >>> found['heads'].tolist(), found['all'].tolist()
+    ([[0.0, 2.0]], [[1.0, 2.0]])
+  """
+  fused = outputs['fused']
+  heads = sum((outputs[name] for name in present), start=np.zeros_like(fused))
+  together = fused + heads
+  if fused.shape[-1] == 1:
+    heads = heads / max(len(present), 1)
+    together = together / (1 + len(present))
+  return {'fused': fused, 'heads': heads, 'all': together}

@@ -1,0 +1,50 @@
+"""The ensemble of uni-modal models."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+
+import mimo_jax
+from experiments.methods import base
+from experiments.methods import common
+from mimo_jax import nn
+
+GRID: base.Grid = {}
+
+
+class MeanFusion(nn.SumFusion):
+  """The mean of the modalities' own outputs."""
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d_m] to outputs [batch, num_classes]."""
+    return super().__call__(features) / len(features)
+
+
+def make(task: base.Task) -> base.Method:
+  """An encoder and a head a modality, whose outputs are put together.
+
+  Each learns from its own loss alone, and nothing from the fused one, whose
+  weight is 0: no joint training. The fused logits are the sum of theirs, which
+  has the same largest class as the product of their probabilities. Numbers of a
+  regression are averaged. It stands in place of whatever fusion and heads the
+  configuration has.
+
+  A fair comparison has it: in the rerun of K. Kontras et al., `Balancing
+  Multimodal Training Through Game-Theoretic Regularization
+  <https://arxiv.org/abs/2411.07335>`_, most methods lose to it.
+  """
+  common.check_unweighted(
+    task, 'ensemble', 'no parameter learns from more than one of the losses'
+  )
+  is_regression = task.model.num_classes == 1
+  options = getattr(task.model.fusion, 'keywords', {})
+  kept = {k: v for k, v in options.items() if k == 'kernel_init'}
+  fusion = MeanFusion if is_regression else nn.SumFusion
+  model = task.model.clone(
+    fusion=functools.partial(fusion, **kept), heads='share', detach_heads=False
+  )
+  apart = (0.0, *(1.0 for _ in task.modalities))
+  weighting = mimo_jax.weightings.constant(apart)
+  gradients = task.balance(weighting, objectives=task.objectives)
+  return common.on_outputs(task, model=model, gradients=gradients)

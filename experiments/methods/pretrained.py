@@ -1,0 +1,106 @@
+"""Encoders that were trained alone, under a fusion that is trained after."""
+
+from typing import Any
+
+import jax
+import optax
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import teachers
+
+GRID: base.Grid = {}
+RECIPES = {
+  'pretrained_frozen': {'frozen': True},
+  'pretrained_finetuned': {'frozen': False},
+}
+
+
+def make(
+  task: base.Task,
+  *,
+  frozen: bool = True,
+  pretraining_epochs: float = 30.0,
+  factor: float = 0.1,
+) -> base.Method:
+  """Training that starts from uni-modal encoders, and their heads.
+
+  Before the first step an encoder and a head a modality learn from their own
+  loss alone, see `teachers.of_task`. The model takes the encoders and, if its
+  heads are `auxiliary`, the heads; its fusion starts where it would. Then
+
+  - frozen: the fusion alone learns, from the fused loss. Encoders and heads
+    stay as they are to the bit, batch statistics included, and are in
+    evaluation mode; the optimizer does not see them, so that neither momentum
+    nor weight decay moves them.
+  - fine-tuned: everything learns, with the updates of the optimizer times
+    `factor`: its learning rate, in other words.
+
+  A. Kontras et al. compare with both and have learning rates of 1e-3 alone and
+  1e-4 after (CREMA-D): `Balancing Multimodal Training Through Game-Theoretic
+  Regularization <https://arxiv.org/abs/2411.07335>`_.
+
+  Args:
+    task: what is trained.
+    frozen: whether the encoders stand still.
+    pretraining_epochs: how long they are trained alone, above 0.
+    factor: of all updates of what is fine-tuned, above 0.
+  """
+  expected = 'a number above 0'
+  common.check('pretrained', factor > 0, expected, factor=factor)
+  made = teachers.of_task(
+    task, 'pretrained', pretraining_epochs, 'pretraining_epochs'
+  )
+
+  def taken(state: base.TrainState, variables: Any) -> base.TrainState:
+    mixed = {
+      kind: {
+        name: variables[kind][name] if _is_of_modality(name) else leaf
+        for name, leaf in tree.items()
+      }
+      for kind, tree in state.variables.items()
+    }
+    params = mixed.pop('params')
+    return state._replace(params=params, model_state=mixed)
+
+  rehearsal = made.rehearsal(taken)._replace(
+    moves=lambda path: _is_of_modality(path[0])
+  )
+  if not frozen:
+    optimizer = optax.chain(task.optimizer(1), optax.scale(factor))
+    return common.on_outputs(task, rehearsal=rehearsal, optimizer=optimizer)
+  common.check_unweighted(
+    task, 'pretrained', 'with frozen encoders the fused loss alone is learnt'
+  )
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    still = {
+      name: lax.stop_gradient(leaf) if _is_of_modality(name) else leaf
+      for name, leaf in state.params.items()
+    }
+    whole = state._replace(params=still)
+    outputs = common.forward(task.model, whole, batch, key, train=False)
+    fused = task.model.fuse(state.variables, outputs.features, train=True)
+    logits = outputs.logits | {'fused': fused}
+    found = task.losses_of(logits, batch[task.target])
+    return found, base.Seen(state.model_state, state.memory)
+
+  def parts(params: Any) -> Any:
+    return {
+      name: 'frozen' if _is_of_modality(name) else 'learns' for name in params
+    }
+
+  optimizer = optax.partition(
+    {'frozen': optax.set_to_zero(), 'learns': task.optimizer(1)}, parts
+  )
+  return common.on_outputs(
+    task, losses=losses, rehearsal=rehearsal, optimizer=optimizer
+  )
+
+
+def _is_of_modality(name: str) -> bool:
+  """Whether a part of the model is an encoder or a head."""
+  return name.startswith(('encoders_', 'heads_'))

@@ -1,0 +1,38 @@
+"""Uni-modal training: each modality alone."""
+
+from typing import Any
+
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+
+GRID: base.Grid = {}
+
+
+def make(task: base.Task) -> base.Method:
+  """An encoder and a head a modality, which learn from their own loss alone.
+
+  What joint training turned round: there the heads stand on stopped gradients,
+  here the fusion does. It learns from the fused loss and teaches the encoders
+  nothing, so that the fused output says what can be read from encoders that
+  were trained apart. The heads are the model's `auxiliary` ones, whatever the
+  configuration says.
+
+  The modalities learn as M models apart would, but for what the optimizer
+  computes of all gradients at once, such as clipping by the global norm.
+  """
+  common.check_unweighted(
+    task, 'unimodal', 'no parameter learns from more than one of the losses'
+  )
+
+  def stopped(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
+    del batch
+    features = lax.stop_gradient(outputs.features)
+    fused = task.model.fuse(state.variables, features, train=True)
+    return {'fused': fused}
+
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+  return common.on_outputs(task, logits=stopped, model=model)

@@ -1,0 +1,218 @@
+"""Uni-modal models: alone, together, and as the start of another model."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.core import training
+from experiments.methods import ensemble
+from experiments.methods import pretrained
+from experiments.methods import unimodal
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import hand
+from tests.experiments.methods import recorded
+
+ADAMW = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
+
+
+@pytest.mark.quick
+def test_a_modality_alone_learns_the_same_whatever_the_others_are():
+  task = recorded.make_task(recorded.THREE, fusion=nn.SumFusion)
+  for method, head in (
+    (unimodal.make(task), lambda tree: tree['heads_text']),
+    (ensemble.make(task), lambda tree: tree['fusion']['text']),
+  ):
+    state, batch = recorded.begin(method, recorded.THREE)
+    updates = []
+    for factor in (1, 7):
+      changed = {
+        'audio': factor * batch['audio'],
+        'visual': batch['visual'] - 1,
+      }
+      changed = batch | (changed if factor > 1 else {})
+      updates.append(recorded.update_of(method, state, changed)[0])
+    for part in (lambda tree: tree['encoders_text'], head):
+      chex.assert_trees_all_equal(*map(part, updates))
+      assert np.any(jax.tree.leaves(part(updates[0]))[0])
+    others = [one['encoders_audio']['scale'] for one in updates]
+    assert np.all(others[0] != others[1])
+    # The fused loss teaches no encoder; that of an ensemble has no weight.
+    if method.model.heads == 'auxiliary':
+      gradient = recorded.learn(method, state, batch)[2]['fused']
+      assert np.any(jax.tree.leaves(gradient.pop('fusion'))[0])
+      assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_an_ensemble_is_models_trained_apart_whose_logits_are_added():
+  run = hand.train('ensemble')
+  batch = hand.batch_of(hand.BATCHES, 0, 0)
+  for seed in range(len(hand.SEEDS)):
+    params = hand.flat(run.start.params, seed)
+    alone = {}
+    for name in hand.NAMES:
+      places = (f'encoders_{name}/', f'fusion/{name}/')
+      model = {p: leaf for p, leaf in params.items() if p.startswith(places)}
+
+      def loss(model, batch, name=name):
+        return hand.cross_entropy(
+          own_logits(model, name, batch), batch['label']
+        )
+
+      gradient, rule = recorded.compiled(jax.grad(loss)), hand.Learner()
+      for step in range(5):
+        seen = hand.batch_of(hand.BATCHES, seed, step)
+        rule.step(model, gradient(model, seen))
+      alone |= model
+    hand.assert_params(run.after.params, seed, alone)
+    expected = sum(own_logits(alone, name, batch) for name in hand.NAMES)
+    model = ensemble.make(task_of_three()).model
+    found = model.apply({'params': checks.at(run.after.params, seed)}, batch)
+    np.testing.assert_allclose(found['fused'], expected, rtol=1e-3, atol=1e-3)
+  assert not np.any(run.metrics['weights']['fused'])
+
+
+def own_logits(params, name, batch):
+  return hand.through(
+    params, f'fusion/{name}', hand.encode(params, name, batch)
+  )
+
+
+def task_of_three():
+  encoders = {name: nn.MLP((8,)) for name in hand.NAMES}
+  return recorded.make_task(encoders=encoders, num_classes=hand.CLASSES)
+
+
+@pytest.mark.quick
+def test_numbers_of_a_regression_are_averaged():
+  task = recorded.make_task(num_classes=1)
+  method = ensemble.make(task._replace(losses_of=nn.absolute_error_losses))
+  state, batch = recorded.begin(method)
+  found = method.model.apply(state.variables, batch)
+  np.testing.assert_allclose(
+    found['fused'], (found['audio'] + found['visual']) / 2, rtol=1e-6
+  )
+
+
+@pytest.mark.quick
+def test_frozen_encoders_do_not_move_at_all():
+  task = recorded.make_task(encoder=recorded.Normalised)
+  rule = optax.chain(optax.trace(0.9), optax.adamw(0.1, weight_decay=0.5))
+  method = pretrained.make(task._replace(optimizer=lambda _: rule))
+  state, batch = recorded.begin(method)
+  # Not the first update only: momentum, too, would move them.
+  opt_state, params = method.optimizer.init(state.params), state.params
+  for _ in range(3):
+    now = state._replace(params=params)
+    losses, seen, _ = recorded.learn(method, now, batch)
+    chex.assert_trees_all_equal(seen.model_state, state.model_state)
+    gradient, _ = recorded.update_of(method, now, batch)
+    updates, opt_state = method.optimizer.update(gradient, opt_state, params)
+    params = optax.apply_updates(params, updates)
+  assert set(losses) == {'fused', 'audio', 'visual'}
+  for name in state.params:
+    if name != 'fusion':
+      chex.assert_trees_all_equal(params[name], state.params[name])
+  assert np.all(params['fusion']['Dense_0']['kernel'] != recorded.KERNEL)
+  # What is fused are features in evaluation mode.
+  logits = method.model.apply(state.variables, batch)
+  expected = recorded.cross_entropy(np.asarray(logits['fused']))
+  losses, _, _ = recorded.learn(method, state, batch)
+  np.testing.assert_allclose(losses['fused'], expected, rtol=1e-5)
+
+
+def test_a_model_starts_from_encoders_trained_apart():
+  frozen, tuned = (
+    hand.train(
+      f'pretrained_{kind}', pretraining_epochs=1.3, optimizer=optimizer
+    )
+    for kind, optimizer in (('frozen', ADAMW), ('finetuned', hand.MOMENTUM))
+  )
+  of_modality = {name for name in frozen.start.params if name != 'fusion'}
+  for run in (frozen, tuned):
+    for name, before in run.start.params.items():
+      taken = run.rehearsed.params[name]
+      if name == 'fusion':
+        chex.assert_trees_all_equal(taken, before)
+      else:
+        chex.assert_trees_all_equal(taken, run.scratch.params[name])
+        assert np.all(taken_kernel(taken) != taken_kernel(before))
+  for name in of_modality:
+    chex.assert_trees_all_equal(
+      frozen.after.params[name], frozen.rehearsed.params[name]
+    )
+  for seed in range(len(hand.SEEDS)):
+    # The rehearsal: models alone, that start elsewhere than the model.
+    params = hand.flat(tuned.rehearsed.params, seed)
+    rule = hand.Learner(optax.sgd(0.01, momentum=0.9))
+    for step in range(5):
+      batch = hand.batch_of(hand.BATCHES, seed, step)
+      gradient = hand.gradient_of('fused', params, batch)
+      heads = {
+        f'heads_{name}/{kind}': jax.grad(head_loss, argnums=1)(
+          name, params, batch
+        )[f'heads_{name}/{kind}']
+        for name in hand.NAMES
+        for kind in ('kernel', 'bias')
+      }
+      rule.step(params, gradient | heads)
+    hand.assert_params(tuned.after.params, seed, params)
+
+
+def head_loss(name, params, batch):
+  """Of a head on stopped features."""
+  features = jax.lax.stop_gradient(hand.encode(params, name, batch))
+  logits = hand.through(params, f'heads_{name}', features)
+  return hand.cross_entropy(logits, batch['label'])
+
+
+def taken_kernel(tree):
+  return next(leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 2)
+
+
+def test_an_optimizer_forgets_what_it_knew_of_parameters_that_were_moved():
+  params = {'encoder': {'kernel': jnp.ones((2, 3))}, 'fusion': jnp.ones(4)}
+  optimizer = optax.apply_if_finite(
+    optax.MultiSteps(
+      optax.partition(
+        {
+          'adam': optax.chain(optax.ema(0.9), optax.adam(0.1)),
+          'sgd': optax.sgd(0.1, momentum=0.9),
+        },
+        lambda _: {'encoder': 'adam', 'fusion': 'sgd'},
+      ),
+      2,
+    ).gradient_transformation(),
+    3,
+  )
+  state = optimizer.init(params)
+  for _ in range(3):
+    gradients = jax.tree.map(lambda leaf: 2 * leaf, params)
+    _, state = optimizer.update(gradients, state, params)
+  found = jax.jit(
+    lambda state: training._begun_anew(
+      optimizer, state, params, lambda path: path[0] == 'encoder'
+    )
+  )(state)
+  chex.assert_trees_all_equal_shapes_and_dtypes(found, state)
+  before, after = (
+    {
+      jax.tree_util.keystr(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (state, found)
+  )
+  of_encoder = {path for path in before if "['encoder']" in path}
+  assert (
+    len(of_encoder) == 4
+  )  # of ema, of Adam two, and what MultiSteps adds up
+  for path, leaf in after.items():
+    if path in of_encoder:
+      assert np.any(before[path])
+      assert not np.any(leaf)
+    else:
+      chex.assert_trees_all_equal(leaf, before[path])
+  assert any(np.any(leaf) for path, leaf in after.items() if 'fusion' in path)

@@ -1,0 +1,236 @@
+"""Slots compose: a model, what weighs the losses, and what gradients become."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from experiments import methods
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import training
+from experiments.core import variants
+from experiments.core import weighing
+from experiments.methods import common
+from experiments.methods import recipes
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import hand
+from tests.experiments.methods import recorded
+from tests.running import smoke
+
+PENALTY, TEMPERATURE = 2.5, 0.4
+
+
+def mimo_task(features=recorded.FEATURES, encoder=recorded.Scaled, **model):
+  task = recorded.make_task(features, encoder, detach_heads=False, **model)
+  rule = mimo_jax.mimo(PENALTY, TEMPERATURE)
+  return task._replace(weighting=rule, weighting_name='mimo')
+
+
+def cosines(features, kernel):
+  """5 cos of rows and columns; of a row of zeros they are 0."""
+  lengths = np.linalg.norm(features, axis=1, keepdims=True)
+  lengths = np.where(lengths == 0, 1, lengths)
+  return 5 * features / lengths @ (kernel / np.linalg.norm(kernel, axis=0))
+
+
+def penalised(params):
+  """MIMO's objective of a cosine fusion, in numpy: F0 + λ μ log mean exp."""
+  fused, own = 0.0, []
+  for name, inputs in recorded.THREE.items():
+    dense = params[f'encoders_{name}']['Dense_0']
+    features = np.maximum(inputs @ dense['kernel'] + dense['bias'], 0)
+    fused = fused + cosines(features, params['fusion'][name]['kernel'])
+    head = params[f'heads_{name}']
+    logits = features @ head['kernel'] + head['bias']
+    own.append(recorded.cross_entropy(logits))
+  smooth = np.log(np.mean(np.exp(np.array(own) / TEMPERATURE)))
+  return recorded.cross_entropy(fused) + PENALTY * TEMPERATURE * smooth
+
+
+@pytest.mark.quick
+def test_mimo_on_cosines_descends_its_objective():
+  """Of which the numbers, without JAX, have these differences."""
+  task = mimo_task(recorded.THREE, lambda: nn.MLP((4,)))
+  method = methods.mmcosine.make(task, scale=5.0)
+  state, batch = recorded.begin(method, recorded.THREE)
+  update, _ = recorded.update_of(method, state, batch)
+  params, update = jax.tree.map(np.float64, (state.params, update))
+  generator = np.random.default_rng(0)
+  for _ in range(3):
+    way = jax.tree.map(lambda p: generator.standard_normal(p.shape), params)
+    ends = [
+      penalised(
+        jax.tree.map(lambda p, d, s=sign: p + s * 1e-6 * d, params, way)
+      )
+      for sign in (1, -1)
+    ]
+    slope = sum(
+      np.sum(u * d)
+      for u, d in zip(
+        jax.tree.leaves(update), jax.tree.leaves(way), strict=True
+      )
+    )
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['agm', 'cml', 'ogm', 'pmr', 'umt'])
+def test_a_methods_losses_are_parts_of_the_objective_that_is_weighed(name):
+  method = getattr(methods, name).make(mimo_task())
+  state, batch = recorded.begin(method)
+  if name == 'pmr':
+    seen = state.memory._replace(
+      centers=jax.tree.map(lambda leaf: leaf + 0.3, state.memory.centers),
+      seen=jnp.ones(4, bool),
+    )
+    state = state._replace(memory=seen)
+  losses, _, gradients = recorded.learn(method, state, batch)
+  update, _ = recorded.update_of(method, state, batch)
+  of_objectives = common.joined(method.primary, losses)
+  assert set(of_objectives) == {'fused', 'audio', 'visual'}
+  modalities = np.array([of_objectives[k] for k in ('audio', 'visual')])
+  exponents = np.exp(modalities / TEMPERATURE)
+  shares = PENALTY * exponents / exponents.sum()
+  weights = method.primary | {'audio': shares[0], 'visual': shares[1]}
+  expected = jax.tree.map(
+    lambda *leaves: sum(
+      weight * leaf
+      for weight, leaf in zip(weights.values(), leaves, strict=True)
+    ),
+    *(gradients[key] for key in weights),
+  )
+  if name == 'ogm':  # which then changes the encoders
+    heads = [tree['heads_audio'] for tree in (update, expected)]
+    checks.assert_close(*heads, rtol=1e-4)
+    slowed = np.asarray(
+      [
+        update[f'encoders_{m}']['scale'] / expected[f'encoders_{m}']['scale']
+        for m in ('audio', 'visual')
+      ]
+    )
+    assert slowed.min() < 0.95
+    assert np.isclose(slowed.max(), 1)
+  else:
+    checks.assert_close(update, expected, rtol=1e-4, atol=1e-6)
+    assert len(method.primary) == {'agm': 1, 'cml': 3}.get(name, 2)
+
+
+def test_joint_is_the_sum_on_stopped_gradients():
+  config = handwritten.get_config('two,smoke')
+  batch = hand_batch(config)
+  updates = []
+  for weighting, detach in (
+    ({'name': 'joint'}, False),
+    ({'name': 'sum'}, True),
+  ):
+    with config.unlocked():
+      config.weighting = weighting
+    config.model.detach_heads = detach
+    experiment = training.make(config, 15)
+    state = experiment.init(jax.random.key(0), batch)
+    updates.append(jax.jit(experiment.train_step)(state, batch))
+  checks.assert_equal(updates[0][0].params, updates[1][0].params)
+  checks.assert_equal(updates[0][1], updates[1][1])
+
+
+def hand_batch(config):
+  generator = np.random.default_rng(0)
+  widths = {'fou': 76, 'pix': 240}
+  assert set(config.model.encoders) == set(widths)
+  return {
+    'label': generator.integers(0, 10, 6),
+    **{k: np.float32(generator.normal(size=(6, w))) for k, w in widths.items()},
+  }
+
+
+def test_two_seeds_of_a_composition_have_the_weights_of_its_losses():
+  run = hand.train('cml+mimo_3')
+  losses, weights = run.metrics['losses'], run.metrics['weights']
+  own = np.stack([losses[name] for name in hand.NAMES])
+  exponents = np.exp((own - own.max(0)) / 0.3)
+  shares = 3 * exponents / exponents.sum(0)
+  for name, share in zip(hand.NAMES, shares, strict=True):
+    np.testing.assert_allclose(weights[name], share, rtol=1e-4)
+  np.testing.assert_allclose(weights['fused'], 1 / 3, rtol=1e-6)
+  assert np.all(weights['rise'] == 1)
+  assert np.all(weights['partial'] == 1)
+
+
+def test_a_penalty_shrinks_to_nothing_over_the_training():
+  config = smoke(steps=4)
+  changed = configuration.with_recipe(config, 'mimo_shrinking')
+  rule, _ = weighing.make(changed, training.make_model(changed.model))
+  state, penalties = rule.init(3), []
+  for _ in range(6):
+    observation = mimo_jax.Observation(jnp.array([0.2, 0.9, 0.5]))
+    weights, state = rule.update(observation, state)
+    penalties.append(float(jnp.sum(weights[1:])))
+  expected = [3.0, 2.25, 1.5, 0.75, 0.0, 0.0]
+  np.testing.assert_allclose(penalties, expected, rtol=1e-6)
+
+
+def test_words_and_recipes_compose_by_slot():
+  config = handwritten.get_config('mimo_3,mmcosine,two,smoke')
+  assert config.method.to_dict() == {'name': 'mmcosine'}
+  strong = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
+  assert config.weighting.to_dict() == strong
+  # Either alone leaves the other plain, whatever the configuration has.
+  assert handwritten.get_config('mmcosine').weighting.name == 'joint'
+  found = configuration.with_recipe(config, 'mgda')
+  assert found.method.name == 'weighted'
+  for recipe in ('mmcosine+mimo', 'mimo+mmcosine'):
+    found = configuration.with_recipe(config, recipe)
+    assert (found.method.name, found.weighting.name) == ('mmcosine', 'mimo')
+    tried = variants.of_recipe(config, recipe)
+    assert len(tried) == 3 * 4
+    assert set(tried[0].values) == {
+      'method.scale', 'weighting.penalty', 'weighting.temperature',
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'message'),
+  [
+    ('mmpareto+mimo', 'mmpareto cannot be combined .*solves for weights'),
+    ('g_blending+mgda', 'g_blending cannot be combined .*finds the weights'),
+    ('mla+sum', 'mla cannot be combined .*nothing learns from a fused loss'),
+    ('unimodal+mimo', 'unimodal cannot be combined .*more than one'),
+    ('ensemble+mimo', 'ensemble cannot be combined .*more than one'),
+    ('pretrained_frozen+mgda', 'pretrained cannot .*the fused loss alone'),
+    ('ogm+pmr', "'ogm.pmr' has two changes of method"),
+    ('mimo+ogm+mgda', 'two changes of weighting'),
+    ('ogm+mimmo', r"no recipe 'mimmo' \(of 'ogm\+mimmo'\)"),
+    ('ogm+', r"no recipe '' \(of 'ogm\+'\)"),
+  ],
+)
+def test_what_cannot_be_combined_is_refused_with_the_reason(recipe, message):
+  with pytest.raises(ValueError, match=message):
+    training.make(configuration.with_recipe(smoke(), recipe), 15)
+
+
+def test_every_method_trains_under_mimo_or_says_why_not():
+  names = {name for name, one in recipes.recipes().items() if 'method' in one}
+  refused = set()
+  for name in names:
+    try:
+      training.make(configuration.with_recipe(smoke(), f'{name}+mimo'), 15)
+    except ValueError as error:
+      assert 'cannot be combined' in str(error), name
+      refused.add(name)
+  weigh_themselves = {'mmpareto', 'g_blending', 'mla'}
+  apart = {'unimodal', 'ensemble', 'pretrained_frozen'}
+  assert refused == weigh_themselves | apart
+
+
+def test_wrong_words_and_arguments_are_refused():
+  for arg, message in (
+    ('ogm,pmr', 'two method'),
+    ('sum,mgda', 'two weighting'),
+  ):
+    checks.assert_refused(message, handwritten.get_config, arg)
+  config = smoke()
+  config.weighting.name = 'joint'
+  message = r"'joint', which takes nothing, .*\['penalty', 'temperature'\]"
+  checks.assert_refused(message, training.make, config, 15)
