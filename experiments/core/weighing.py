@@ -4,7 +4,7 @@ It names a rule of `mimo_jax.weightings`, and its arguments, or 'joint'. An
 argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`;
 `transition_steps`, or what else of it ends in `_steps`, is all of the training
 if it is None. With `total`, which every rule takes here, the weights are
-divided by their sum and add up to that: `normalized` of mimo_jax.
+divided by their sum and add up to that: `mimo_jax.normalized`.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def make(
     mimo_jax.weightings, arguments, within=optax
   )
   if total is not None:
-    rule = named.lookup(mimo_jax, 'normalized')(rule, total=total)
+    rule = mimo_jax.normalized(rule, total=total)
   return rule, model
 
 

@@ -95,13 +95,12 @@ def forward(
   state: base.TrainState,
   batch: base.Batch,
   key: jax.Array,
-  train: bool = True,
 ) -> Outputs:
-  """Applies the model to a batch, in one pass; the key is for dropout."""
+  """Applies the model in training, in one pass; the key is for dropout."""
   outputs: Any = model.apply(
     state.variables,
     batch,
-    train=train,
+    train=True,
     rngs={'dropout': key},
     mutable=[*state.model_state, 'intermediates'],
   )

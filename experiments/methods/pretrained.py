@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import jax
 import optax
-from jax import lax
 
 from experiments.methods import base
 from experiments.methods import common
@@ -37,7 +35,7 @@ def make(
   - fine-tuned: everything learns, with the updates of the optimizer times
     `factor`: its learning rate, in other words.
 
-  A. Kontras et al. compare with both and have learning rates of 1e-3 alone and
+  K. Kontras et al. compare with both and have learning rates of 1e-3 alone and
   1e-4 after (CREMA-D): `Balancing Multimodal Training Through Game-Theoretic
   Regularization <https://arxiv.org/abs/2411.07335>`_.
 
@@ -74,20 +72,6 @@ def make(
     task, 'pretrained', 'with frozen encoders the fused loss alone is learnt'
   )
 
-  def losses(
-    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
-  ) -> tuple[base.Losses, base.Seen]:
-    still = {
-      name: lax.stop_gradient(leaf) if _is_of_modality(name) else leaf
-      for name, leaf in state.params.items()
-    }
-    whole = state._replace(params=still)
-    outputs = common.forward(task.model, whole, batch, key, train=False)
-    fused = task.model.fuse(state.variables, outputs.features, train=True)
-    logits = outputs.logits | {'fused': fused}
-    found = task.losses_of(logits, batch[task.target])
-    return found, base.Seen(state.model_state, state.memory)
-
   def parts(params: Any) -> Any:
     return {
       name: 'frozen' if _is_of_modality(name) else 'learns' for name in params
@@ -96,8 +80,9 @@ def make(
   optimizer = optax.partition(
     {'frozen': optax.set_to_zero(), 'learns': task.optimizer(1)}, parts
   )
+  still = task.model.clone(frozen=task.modalities)
   return common.on_outputs(
-    task, losses=losses, rehearsal=rehearsal, optimizer=optimizer
+    task, model=still, rehearsal=rehearsal, optimizer=optimizer
   )
 
 

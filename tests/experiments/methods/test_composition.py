@@ -171,6 +171,15 @@ def test_a_penalty_shrinks_to_nothing_over_the_training():
   np.testing.assert_allclose(penalties, expected, rtol=1e-6)
 
 
+def test_total_is_the_sum_of_the_weights():
+  config = smoke()
+  config.weighting = {'name': 'mimo', 'penalty': 3.0, 'total': 2.0}
+  rule, _ = weighing.make(config, training.make_model(config.model))
+  observation = mimo_jax.Observation(jnp.array([0.2, 0.7, 0.7]))
+  weights, _ = rule.update(observation, rule.init(3))
+  np.testing.assert_allclose(weights, [0.5, 0.75, 0.75], rtol=1e-6)
+
+
 def test_words_and_recipes_compose_by_slot():
   config = handwritten.get_config('mimo_3,mmcosine,two,smoke')
   assert config.method.to_dict() == {'name': 'mmcosine'}
