@@ -110,7 +110,7 @@ def features(element, name):
   values = element[name]
   if name == 'frames':
     return decoded(values).mean((0, 1, 2))
-  if values.ndim == 1:  # sound
+  if values.ndim == 1 and values.dtype == np.int16:  # sound
     blocks = values[: len(values) // 512 * 512].reshape(-1, 512).astype(float)
     return np.log1p(np.abs(np.fft.rfft(blocks)).mean(0))
   if values.ndim == 2:  # steps of a sequence

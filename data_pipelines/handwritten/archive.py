@@ -1,12 +1,11 @@
 """The data set's original values, checked against their known checksum."""
 
-import hashlib
-import io
 import pathlib
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+
+from data_pipelines.reading import packaged
 
 MODALITIES = {
   'fac': (216, 'int16'),  # profile correlations
@@ -23,16 +22,6 @@ NUM_CLASSES = 10
 
 PATH = pathlib.Path(__file__).with_name('handwritten.npz')
 SHA256 = '85117cb871ddea8dae436a24d9776f9be2d7c4862f60f2a658c427127b9c56f2'
-
-_EXPECTED = (
-  f'Expected {PATH.name} with sha256 {SHA256}, holding '
-  + ', '.join(
-    f'{name} [{NUM_ROWS}, {size}] {dtype}'
-    for name, (size, dtype) in MODALITIES.items()
-  )
-  + f' and label [{NUM_ROWS}] uint8. Restore the file from the repository: '
-  'git checkout -- data_pipelines/handwritten/handwritten.npz'
-)
 
 
 def read_archive(
@@ -56,16 +45,8 @@ def read_archive(
     >>> arrays['pix'].shape, arrays['pix'].dtype, arrays['pix'].max()
     ((2000, 240), dtype('uint8'), np.uint8(6))
   """
-  try:
-    content = path.read_bytes()
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f'{path} does not exist. {_EXPECTED}') from error
-  checksum = hashlib.sha256(content).hexdigest()
-  if checksum != SHA256:
-    raise ValueError(
-      f'{path} is truncated or altered: its {len(content)} bytes have sha256 '
-      f'{checksum}. {_EXPECTED}'
-    )
-  # Decoded from the bytes that were verified, not from a second read.
-  with np.load(io.BytesIO(content)) as archive:
-    return dict(archive)
+  arrays = ', '.join(
+    f'{name} [{NUM_ROWS}, {size}] {dtype}'
+    for name, (size, dtype) in MODALITIES.items()
+  )
+  return packaged.read(path, SHA256, f'{arrays} and label [{NUM_ROWS}] uint8')

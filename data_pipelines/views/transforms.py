@@ -30,7 +30,11 @@ class Statistics(NamedTuple):
   std: dict[str, Float64s]
 
 
-def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
+def statistics(
+  source: sources.Source,
+  names: Sequence[str],
+  transforms: Sequence[grain.transforms.Map] = (),
+) -> Statistics:
   """Computes each feature's mean and standard deviation.
 
   One pass in float64, by Welford's updates, which do not cancel when the mean
@@ -41,6 +45,7 @@ def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
     source: The elements to count, all of them. Give the training rows and no
       others, or the test rows leak into training.
     names: The modalities to measure.
+    transforms: What becomes of an element before it is measured, in order.
 
   Returns:
     The statistics of those modalities. A constant feature gets the standard
@@ -58,13 +63,21 @@ def statistics(source: sources.Source, names: Sequence[str]) -> Statistics:
   """
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
+
+  def element_of(index: int) -> sources.Element:
+    element = source[index]
+    for transform in transforms:
+      element = transform.map(element)
+    return element
+
+  first = element_of(0)
   mean = {
-    name: np.zeros(np.shape(_element.value(source[0], name))) for name in names
+    name: np.zeros(np.shape(_element.value(first, name))) for name in names
   }
   # Sum of squared deviations from the running mean.
   square = {name: np.zeros_like(mean[name]) for name in names}
   for index in range(len(source)):
-    element = source[index]
+    element = element_of(index)
     for name in names:
       value = np.asarray(_element.value(element, name), np.float64)
       if not np.all(np.isfinite(value)):

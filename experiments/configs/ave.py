@@ -3,7 +3,8 @@
 Reference: the settings of OGM-GE (GeWu-Lab/OGM-GE_CVPR2022, commit 343dc1d,
   and its history): power spectral density of ten seconds, three of ten frames,
   SGD. No number is published beside the code; a later paper (arXiv 2510.21797)
-  reports 70.4 to 70.9 % of clips for its own method. The official validation
+  reports 70.4 to 70.9 % of clips for its own method; MIMO's paper has 73.69 %,
+  to be reached and not checked by us. The official validation
   and test splits are used, and the last step is tested.
 Command: python -m experiments.train
   --config=experiments/configs/ave.py --manual_dir=FOLDER

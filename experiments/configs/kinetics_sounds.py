@@ -5,7 +5,8 @@ Reference: the released settings of BalanceBenchmark (GeWu-Lab/BalanceBenchmark,
   there: joint training 65.63, unimodal 55.06 and 45.31, MMPareto 74.55 %, on
   lists that are not published and with the best epoch on the test split; here
   the lists are OGM-GE's, `validation` is carved from train by video, and the
-  last step is tested.
+  last step is tested. MIMO's paper has 69.6 %, to be reached and not checked by
+  us.
 Command: python -m experiments.train
   --config=experiments/configs/kinetics_sounds.py --manual_dir=FOLDER
 Expected: not measured, for want of the data and a GPU. With `smoke` on the

@@ -95,8 +95,8 @@ def open_data(
     config: with `data`, `target`, `model.encoders` (the modalities) and
       `evaluation.batch_size`. With `data.standardize`, inputs are standardised
       by the mean and standard deviation of the training rows that are used, and
-      of those only. With `data.noise` above 0, training inputs get noise of
-      that deviation.
+      of those only, as views make them in evaluation. With `data.noise` above
+      0, training inputs get noise of that deviation.
     seed: draws the training rows where `train_fraction` is below 1, their
       order, the views' random choices, and the training noise.
     manual_dir: the folder with the user's files, read when the data set is
@@ -148,7 +148,7 @@ def open_data(
   fingerprint = _fingerprint(rows)
   statistics = None
   if settings.standardize:
-    statistics = transforms.statistics(rows, modalities)
+    statistics = transforms.statistics(rows, modalities, always)
     standardize = transforms.Standardize(*statistics)
     always, random = (*always, standardize), (*random, standardize)
   if settings.in_memory:

@@ -70,6 +70,15 @@ DATA_SETS = {
     ('cao2014cremad',),
     ('7,442', '91 actors', '6,698', '744'),
   ),
+  'htad': Facts(
+    (84, 28, 28),
+    ('features',),
+    ('audio', 'accelerometer'),
+    '*.csv',
+    (('features', 'htad.csv'),),
+    ('garciaceja2021htad',),
+    ('1,386', 'research and education', 'multiviewstacking'),
+  ),
   'kinetics_sounds': Facts(
     (47, 9, 16),
     ('field',),
@@ -132,6 +141,7 @@ def test_the_table_has_every_data_set_that_users_download():
   assert list(DATA_SETS) == sample_tree.names()
   assert set(sources.data_sets()) - set(DATA_SETS) == {
     'handwritten',
+    'icons',
     'synthetic',
   }
 

@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines import loader
 from data_pipelines import sources
+from data_pipelines import views
 from data_pipelines.handwritten import archive
 from data_pipelines.handwritten import partition
 from data_pipelines.views import transforms
@@ -42,6 +43,16 @@ def test_statistics_are_those_of_the_given_rows_and_no_others():
     np.testing.assert_allclose(measured.std[name], std, rtol=1e-9)
     everything = published()[name].astype(np.float64)
     assert not np.allclose(measured.mean[name], everything.mean(0), rtol=1e-6)
+
+
+def test_statistics_are_of_what_transforms_make_of_the_rows():
+  rows = [np.float64([[1, 3], [5, 11]]) * k for k in (1, 2, 4)]
+  means = views.EvaluationViews({'x': views.Pooled('z', 2.0, block=2)}, keep=[])
+  rows = [{'z': row[..., None]} for row in rows]
+  measured = transforms.statistics(rows, ['x'], [means])
+  # The mean of each is 5 k, its half what is measured.
+  np.testing.assert_allclose(measured.mean['x'], [2.5 * 7 / 3])
+  np.testing.assert_allclose(measured.std['x'], [2.5 * np.std([1, 2, 4])])
 
 
 def test_statistics_survive_a_mean_much_larger_than_the_spread():

@@ -27,6 +27,7 @@ ALIKE = ('ave', 'kinetics_sounds', 'vggsound')
 OTHERS = [
   ('av_mnist', 'agm'),
   ('av_mnist', 'rebuilt'),
+  ('av_mnist', 'small,rebuilt'),
   ('cmu_mosei', 'multibench'),
   ('cmu_mosei', 'multibench,mosi'),
   ('crema_d', 'ogm,actor_disjoint'),
@@ -56,7 +57,7 @@ def folder_of(tmp_path_factory):
 
 def test_every_data_set_has_a_sample_and_a_configuration():
   need_no_download = {*sources.data_sets()} - {*DATA_SETS}
-  assert need_no_download == {'handwritten', 'synthetic'}
+  assert need_no_download == {'handwritten', 'icons', 'synthetic'}
   for name in sources.data_sets():
     document = importlib.import_module(f'experiments.configs.{name}').__doc__
     for word in ('Reference:', 'Command:', 'Expected:'):
@@ -83,7 +84,7 @@ def assert_learned(config, workdir):
   assert any(key.startswith('shapley/') for key in last)
 
 
-@pytest.mark.parametrize('name', ['av_mnist', *ALIKE])
+@pytest.mark.parametrize('name', ['av_mnist', 'htad', *ALIKE])
 def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
   config = config_of(name)
   if name in ALIKE:

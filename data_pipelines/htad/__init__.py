@@ -1,0 +1,1 @@
+"""HTAD: home tasks by a wrist accelerometer and a microphone."""

@@ -1,0 +1,144 @@
+"""The table of HTAD, and a tiny copy."""
+
+import csv
+import math
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.reading import manual
+
+NAMES = ('htad.csv', 'dataset.csv')
+CLASSES = (
+  'brush_teeth',
+  'eat_chips',
+  'mop_floor',
+  'sweep',
+  'type_on_keyboard',
+  'wash_hands',
+  'watch_tv',
+)
+_AXES = ('X', 'Y', 'Z')
+COLUMNS = {
+  'audio': tuple(f'v1_mfcc{number}' for number in range(1, 37)),
+  'accelerometer': tuple(
+    f'v2_{name}'
+    for name in (
+      *(f'{kind}{axis}' for kind in ('mean', 'sd', 'max') for axis in _AXES),
+      *('corXY', 'corXZ', 'corYZ'),
+      *('meanMagnitude', 'sdMagnitude', 'auc', 'meanDif'),
+    )
+  ),
+}
+"""The columns of each modality, in the order of its features."""
+
+EXPECTED = {'train': 832, 'validation': 278, 'test': 276}
+"""Rows of the published table, as they are divided."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+TREE = f"""\
+  {NAMES[0]}  1,386 rows, first a line of names: class, the 36 columns
+            v1_mfcc1 to v1_mfcc36 of sound, and the 16 of the accelerometer,
+            v2_meanX to v2_meanDif; or the same called {NAMES[1]}."""
+
+
+class Table(NamedTuple):
+  """The rows of the file."""
+
+  features: dict[str, npt.NDArray[np.float32]]  # modality -> [rows, features]
+  label: npt.NDArray[np.int64]  # [rows], place in `CLASSES`
+
+
+def read(root: pathlib.Path) -> Table:
+  """Reads the table.
+
+  Args:
+    root: The folder in which it lies.
+
+  Returns:
+    Features and labels.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if a column is missing, or a value is no number or no class;
+      the message names the row, counted from 1 below the names, and the column.
+  """
+  path = manual.file(root, NAMES, TREE)
+  try:
+    with path.open(newline='', encoding='utf-8-sig') as file:
+      rows = list(csv.reader(file))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(
+      f'{path} is damaged or no table of text: {error}. Fetch it again.'
+    ) from error
+  header = [name.strip() for name in rows[0]] if rows else []
+  wanted = ['class', *(name for names in COLUMNS.values() for name in names)]
+  if wrong := [name for name in wanted if header.count(name) != 1]:
+    raise ValueError(
+      f'{path} has {len(header)} columns; these are missing or there twice:'
+      f' {", ".join(wrong)}. Expected:\n{TREE}'
+    )
+  place = {name: header.index(name) for name in wanted}
+  values: dict[str, list[list[float]]] = {name: [] for name in COLUMNS}
+  label = []
+  for number, row in enumerate(rows[1:], 1):
+    if not row:
+      continue  # A line at the end.
+    if len(row) != len(header):
+      raise ValueError(
+        f'{path}, row {number}, has {len(row)} columns; expected'
+        f' {len(header)}, as there are names. Fetch it again.'
+      )
+    name = row[place['class']].strip()
+    if name not in CLASSES:
+      raise ValueError(
+        f'{path}, row {number}, column class: {name!r}; expected one of'
+        f' {", ".join(CLASSES)}.'
+      )
+    label.append(CLASSES.index(name))
+    for modality, names in COLUMNS.items():
+      values[modality].append(
+        [_number(row[place[each]], path, number, each) for each in names]
+      )
+  if not label:
+    raise ValueError(f'{path} has no row. Expected:\n{TREE}')
+  return Table(
+    {name: np.array(each, np.float32) for name, each in values.items()},
+    np.array(label, np.int64),
+  )
+
+
+def _number(text: str, path: pathlib.Path, row: int, column: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not abs(value) < _LARGEST:
+    raise ValueError(
+      f'{path}, row {row}, column {column}: {text!r}; expected a finite number.'
+    )
+  return value
+
+
+def write_sample(root: pathlib.Path, rows_per_class: int = 20) -> None:
+  """Writes a tiny table whose labels can be learned from either modality.
+
+  Args:
+    root: Where to write it; made if need be.
+    rows_per_class: How many; classes follow one after the other, as in the
+      published table.
+  """
+  random = np.random.RandomState(0)
+  num_columns = sum(map(len, COLUMNS.values()))
+  means = random.normal(0, 3, (len(CLASSES), num_columns))
+  root.mkdir(parents=True, exist_ok=True)
+  (root / 'README.txt').write_text('Rows of htad.csv here are made up.\n')
+  with (root / NAMES[0]).open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(['class', *COLUMNS['audio'], *COLUMNS['accelerometer']])
+    for name, mean in zip(CLASSES, means, strict=True):
+      for _ in range(rows_per_class):
+        values = mean + random.normal(size=num_columns)
+        writer.writerow([name, *(f'{value:.9f}' for value in values)])

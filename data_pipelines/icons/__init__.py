@@ -1,0 +1,1 @@
+"""Tabler Icons: small pictures and the tags that describe them."""

@@ -1,0 +1,46 @@
+"""Arrays that come with this package, checked against their checksum."""
+
+import hashlib
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def read(
+  path: pathlib.Path, sha256: str, arrays: str
+) -> dict[str, npt.NDArray[Any]]:
+  """Reads every array of an npz file, after verifying the file.
+
+  Args:
+    path: The file.
+    sha256: Its checksum.
+    arrays: What it holds, for errors.
+
+  Returns:
+    Name -> array.
+
+  Raises:
+    FileNotFoundError: if there is no file at `path`.
+    ValueError: if the file is not, byte for byte, the one that is expected.
+  """
+  expected = (
+    f'Expected {path.name} with sha256 {sha256}, holding {arrays}. Restore the'
+    ' file from the repository: git checkout --'
+    f' data_pipelines/{path.stem}/{path.name}'
+  )
+  try:
+    content = path.read_bytes()
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{path} does not exist. {expected}') from error
+  checksum = hashlib.sha256(content).hexdigest()
+  if checksum != sha256:
+    raise ValueError(
+      f'{path} is truncated or altered: its {len(content)} bytes have sha256 '
+      f'{checksum}. {expected}'
+    )
+  # Decoded from the bytes that were verified, not from a second read.
+  with np.load(io.BytesIO(content)) as archive:
+    return dict(archive)

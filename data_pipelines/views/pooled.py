@@ -1,0 +1,78 @@
+"""A picture made small: means over blocks of it, as a vector."""
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import sources
+from data_pipelines.views import _element
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+  """Means over square blocks of a picture, divided by a number, in one row.
+
+  What a multi-layer perceptron takes of a spectrogram.
+
+  Attributes:
+    source: Name of the stored picture.
+    divisor: The number, finite and above 0.
+    block: Height and width of a block, which those of the picture are multiples
+      of; 1 keeps the picture as it is.
+
+  Raises:
+    ValueError: if the divisor or the block is outside its range.
+
+  Examples:
+    >>> import numpy as np
+    >>> picture = np.arange(8.0).reshape(2, 4, 1)
+    >>> Pooled('picture', divisor=10, block=2)({'picture': picture}, None)
+    array([0.25, 0.45], dtype=float32)
+  """
+
+  source: str
+  divisor: float
+  block: int = 1
+
+  def __post_init__(self) -> None:
+    if not (math.isfinite(self.divisor) and self.divisor > 0):
+      raise ValueError(
+        f'Expected a finite divisor above 0, got {self.divisor}.'
+      )
+    if self.block < 1:
+      raise ValueError(f'Expected a block of at least 1, got {self.block}.')
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[np.float32]:
+    """Makes the row.
+
+    Args:
+      element: Has the picture, [height, width, channels].
+      random: Not used.
+
+    Returns:
+      [height / block * width / block * channels].
+
+    Raises:
+      ValueError: if the entry is missing, no picture, or no multiple of blocks.
+    """
+    del random
+    stored = np.asarray(_element.value(element, self.source), np.float32)
+    if stored.ndim != 3 or any(n % self.block for n in stored.shape[:2]):
+      raise ValueError(
+        f'Expected {self.source!r} to be [height, width, channels], multiples'
+        f' of {self.block} but for the last, got the shape'
+        f' {list(stored.shape)}.'
+      )
+    height, width, channels = stored.shape
+    blocks = stored.reshape(
+      height // self.block,
+      self.block,
+      width // self.block,
+      self.block,
+      channels,
+    )
+    return (blocks.mean((1, 3)) / np.float32(self.divisor)).ravel()

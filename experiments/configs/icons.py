@@ -1,0 +1,84 @@
+"""Icons: 24 categories from a picture and the words of its tags, two encoders.
+
+Reference: the data are Tabler Icons (MIT), data_pipelines/icons/README.md, and
+  come with the project; the set-up (late fusion, three convolutions for
+  pictures, MLP (128, 64) for words, SGD) is ours.
+Command: python -m experiments.compare --config=experiments/configs/icons.py
+Expected: test accuracy in %, mean and standard error of three seeds, by
+  experiments.train; less than a minute a run on two CPU cores. The seeds share
+  one split, so its 984 test rows (a standard error of 1.6) are in no error.
+
+  | recipe | fused | `picture` | `tags` |
+  |---|---|---|---|
+  | one modality alone | | 25.5 ± 1.9 | 54.0 ± 0.3 |
+  | `joint` | 39.3 ± 0.9 | 26.5 ± 0.4 | 44.6 ± 1.1 |
+  | `sum` | 50.2 ± 1.4 | 27.1 ± 1.4 | 54.7 ± 0.1 |
+  | `mgda` | 47.5 ± 0.6 | 23.5 ± 0.6 | 54.2 ± 0.3 |
+  | `mimo_3` | 52.4 ± 0.6 | 22.0 ± 0.6 | 52.9 ± 0.5 |
+
+  So it is imbalanced: the picture, which is learned fast and by heart, keeps
+  the words' encoder 9 points behind what it reaches alone. Balancing mends the
+  encoder, and most of the fused output, which is nowhere better than words
+  alone. Nothing was tuned.
+
+Words after the colon, separated by commas: a method, a weighting, and `smoke`
+for a few steps of a narrow model.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+from experiments.core import configuration
+
+
+def get_config(arg: str = '') -> config_dict.ConfigDict:
+  """The configuration; `arg` is described in the module's docstring."""
+  config, words = configuration.begin(arg)
+
+  # Data: 3,001 training rows
+  config.data.name = 'icons'
+  config.data.config = 'outline'
+  config.data.batch_size = 64
+  config.data.views = {
+    'picture': {'name': 'Scaled', 'source': 'picture', 'divisor': 255.0},
+    'tags': {'name': 'Scaled', 'source': 'tags', 'divisor': 1.0},
+  }
+  config.data.in_memory = True
+
+  # Model
+  config.model.encoders = {
+    'picture': {'name': 'LeNet', 'base_width': 8, 'num_blocks': 3},
+    'tags': {'name': 'MLP', 'widths': (128, 64)},
+  }
+  config.model.num_classes = 24
+
+  # Weighting
+  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
+
+  # Optimiser
+  decay = {'name': 'add_decayed_weights', 'weight_decay': 1e-3}
+  config.gradient_transforms = (decay,)
+  config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
+
+  # Schedule
+  config.steps = 600
+  config.log_every_steps = 20
+  config.checkpoint_every_steps = 100
+
+  # Evaluation
+  config.evaluation.batch_size = 166
+  config.evaluation.metrics = ('accuracy', 'macro_f1')
+  # Units of noise: about the deviation of a pixel, and of a word.
+  config.evaluation.noise_scale = {'picture': 0.3, 'tags': 0.1}
+
+  # Comparison
+  config.num_seeds = 5
+
+  smoke: dict[str, Any] = {
+    'model': {
+      'encoders': {'picture': {'base_width': 2}, 'tags': {'widths': (8,)}}
+    },
+    'evaluation': {'noise_levels': (1.0,)},
+  }
+  return configuration.finish(config, words, smoke)

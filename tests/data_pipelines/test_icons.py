@@ -1,0 +1,170 @@
+"""The icons: near-copies stay together, and words do not tell the category."""
+
+import itertools
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import sources
+from data_pipelines.icons import archive
+from data_pipelines.icons import grouping
+from data_pipelines.icons import icons_dataset_builder
+from data_pipelines.icons import words
+from tests import clips
+
+
+@pytest.fixture(scope='module')
+def splits(data_dir_of):
+  data_dir = data_dir_of('icons')
+  return {
+    split: sources.in_memory(
+      sources.open_source('icons', config=None, split=split, data_dir=data_dir)
+    ).arrays
+    for split in clips.SPLITS
+  }
+
+
+@pytest.fixture(scope='module')
+def published():
+  return archive.read_archive()
+
+
+def test_every_stored_value_is_the_published_one(splits, published):
+  rows = np.concatenate([arrays['row'] for arrays in splits.values()])
+  assert sorted(rows.tolist()) == list(range(archive.NUM_ROWS))
+  for arrays in splits.values():
+    rows = arrays['row']
+    np.testing.assert_array_equal(
+      arrays['picture'][..., 0], published['picture'][rows]
+    )
+    assert arrays['picture'].dtype == arrays['tags'].dtype == np.uint8
+    names = [name.decode() for name in arrays['name']]
+    assert names == published['name'][rows].tolist()
+    categories = np.array(archive.CATEGORIES)[arrays['label']]
+    np.testing.assert_array_equal(categories, published['category'][rows])
+    for row in range(0, len(rows), 97):
+      found = words.words(str(published['tags'][rows[row]]))
+      np.testing.assert_array_equal(arrays['tags'][row], words.bag(found))
+
+
+def test_no_group_is_in_two_splits(splits):
+  groups = [set(arrays['group'].tolist()) for arrays in splits.values()]
+  assert len(set.union(*groups)) == sum(map(len, groups)) > 2000
+
+
+def test_no_near_copy_is_in_two_splits(splits):
+  """By names and pictures, not by the groups that were made of them."""
+  for one, other in itertools.combinations(splits.values(), 2):
+    a, b = (
+      arrays['picture'].reshape(len(arrays['row']), -1).astype(float)
+      for arrays in (one, other)
+    )
+    lengths = np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+    assert np.max(a @ b.T / lengths) <= grouping.SIMILARITY + 1e-9
+    first, second = (
+      {name.decode() for name in arrays['name']} for arrays in (one, other)
+    )
+    for names, others in ((first, second), (second, first)):
+      for name in names:
+        parts = name.split('-')
+        begins = {'-'.join(parts[:k]) for k in range(2, len(parts))}
+        assert not begins & others, name
+        assert len(parts) < 2 or parts[1] != 'off' or parts[0] not in others
+
+
+def test_every_category_has_its_share_of_every_split(splits):
+  counts = np.stack(
+    [np.bincount(a['label'], minlength=24) for a in splits.values()]
+  )
+  shares = counts / counts.sum(0)
+  # Of Database more than a third is one group.
+  database = archive.CATEGORIES.index('Database')
+  assert np.all(shares[:, database] > 0.1)
+  others = np.delete(shares.T, database, axis=0)
+  np.testing.assert_allclose(others, [[0.6, 0.2, 0.2]] * 23, atol=0.03)
+
+
+def test_groups_are_no_coarser_than_they_must_be(splits):
+  groups = np.concatenate([a['group'] for a in splits.values()])
+  label = np.concatenate([a['label'] for a in splits.values()])
+  for each in range(24):
+    # Of most categories: the first word alone makes all of Brand one group.
+    largest = np.bincount(groups[label == each]).max()
+    assert largest < 0.4 * np.sum(label == each)
+
+
+def test_the_groups_and_the_split_never_change(splits):
+  # Recorded once. Results are comparable only while these numbers hold.
+  assert {
+    split: zlib.crc32(
+      np.stack([arrays['row'], arrays['group']]).astype('<i4').tobytes()
+    )
+    for split, arrays in splits.items()
+  } == {
+    'train': 4188013006,
+    'validation': 3267225824,
+    'test': 512272353,
+  }
+
+
+def test_no_word_names_a_category(published):
+  found = set()
+  for tags in published['tags']:
+    found |= set(words.words(str(tags)))
+  assert len(found) > 4000
+  for name in archive.CATEGORIES:
+    assert not {name.lower(), words.stem(name)} & found, name
+  # Nor is there another word that all icons of one category have, and no other.
+  label = published['category']
+  for word in ('logo', 'commerce'):
+    assert word not in found
+  texts = [set(words.words(str(tags))) for tags in published['tags']]
+  for name in archive.CATEGORIES:
+    of_all = set.intersection(
+      *(t for t, each in zip(texts, label, strict=True) if each == name)
+    )
+    assert not of_all, name
+
+
+def test_words_fall_apart_and_are_each_there_once():
+  assert words.words('') == []
+  assert words.words('Cut short,cut,Databases,e-commerce, map') == [
+    *('cut', 'e', 'short'),
+  ]
+  bag = words.bag(['cut', 'short', 'cut'])
+  places = {zlib.crc32(b'cut') % 1024, zlib.crc32(b'short') % 1024}
+  assert set(np.flatnonzero(bag)) == places and bag.max() == 1
+  assert not words.bag([]).any()
+
+
+def test_groups_are_chains_of_families_and_of_near_copies():
+  random = np.random.RandomState(0)
+  pictures = random.randint(0, 256, (6, 5, 5)).astype(np.uint8)
+  pictures[4] = pictures[1]
+  pictures[4, 0, 0] ^= 16  # nearly
+  names = ['home', 'cup', 'home-off', 'home-plus-2', 'jar-up', 'home-door']
+  assert grouping.groups(names, pictures).tolist() == [0, 1, 0, 0, 1, 2]
+  # A family joins what a picture joins.
+  names[5] = 'jar'
+  assert grouping.groups(names, pictures).tolist() == [0, 1, 0, 0, 1, 1]
+
+
+def test_the_builder_tells_license_citation_and_valid_tags(tmp_path):
+  builder = icons_dataset_builder.Builder(data_dir=tmp_path)
+  assert 'tabler' in builder.info.citation
+  assert 'Copyright (c)' in builder.info.description
+  assert builder.info.redistribution_info.license == 'MIT'
+  tags = builder.get_metadata().tags
+  assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
+
+
+def test_a_damaged_archive_is_named_with_the_remedy(tmp_path):
+  path = tmp_path / 'icons.npz'
+  with pytest.raises(FileNotFoundError, match=r'git checkout.*icons/icons'):
+    archive.read_archive(path)
+  path.write_bytes(archive.PATH.read_bytes()[:-1])
+  with pytest.raises(ValueError, match='truncated or altered') as caught:
+    archive.read_archive(path)
+  assert archive.SHA256 in str(caught.value)

@@ -1,0 +1,40 @@
+"""Pictures made small."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import views
+
+
+def test_a_row_has_the_mean_of_each_block_row_by_row_channel_last():
+  picture = np.random.RandomState(0).randint(0, 256, (6, 9, 2), np.uint8)
+  row = views.Pooled('x', 5.0, block=3)({'x': picture}, None)
+  assert row.dtype == np.float32 and row.shape == (2 * 3 * 2,)
+  expected = [
+    picture[3 * i : 3 * i + 3, 3 * j : 3 * j + 3, channel].mean() / 5
+    for i in range(2)
+    for j in range(3)
+    for channel in range(2)
+  ]
+  np.testing.assert_allclose(row, expected, rtol=1e-6)
+
+
+def test_a_block_of_one_keeps_every_value():
+  picture = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+  row = views.Pooled('x', 2.0)({'x': picture}, None)
+  np.testing.assert_array_equal(row, np.arange(12) / 2)
+
+
+@pytest.mark.parametrize('shape', [(6, 8, 1), (8, 6, 1), (6, 9), (9,)])
+def test_what_no_blocks_fill_is_told_with_its_shape(shape):
+  with pytest.raises(ValueError, match=r"'x' .*multiples of 3.*got the shape"):
+    views.Pooled('x', 1.0, block=3)({'x': np.zeros(shape)}, None)
+
+
+@pytest.mark.parametrize(
+  ('divisor', 'block'),
+  [(0.0, 1), (np.inf, 1), (np.nan, 1), (-1.0, 1), (1.0, 0)],
+)
+def test_arguments_outside_their_range_are_refused(divisor, block):
+  with pytest.raises(ValueError, match='Expected a'):
+    views.Pooled('x', divisor, block)
