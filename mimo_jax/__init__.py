@@ -24,6 +24,7 @@ from mimo_jax.per_encoder._mmpareto import mmpareto as mmpareto
 from mimo_jax.per_encoder._ogm import ogm as ogm
 from mimo_jax.per_encoder._ogm import ogm_ge as ogm_ge
 from mimo_jax.weightings import mimo as mimo
+from mimo_jax.wrappers._every import every as every
 from mimo_jax.wrappers._normalized import normalized as normalized
 from mimo_jax.wrappers._unit_gradients import unit_gradients as unit_gradients
 

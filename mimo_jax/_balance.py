@@ -1,32 +1,30 @@
 """The gradient transformation that balances several objectives."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
+from mimo_jax import _combining
 from mimo_jax import _devices
 from mimo_jax import _numerics
 from mimo_jax import _objectives
-from mimo_jax import _pullback
+from mimo_jax import _observing
+from mimo_jax import _parts
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
+from mimo_jax.per_encoder import _paths
 from mimo_jax.weightings import mimo
-
-# A pullback, or a Jacobian in any form.
-Updates: TypeAlias = base.PyTree | Callable[[Any], Any]
-# Like `mimo_jax.gramian`.
-Gramian: TypeAlias = Callable[[base.PyTree, Any], jax.Array]
 
 
 class BalanceState(NamedTuple):
   """State of `balance`: the last good values."""
 
-  weights: jax.Array | None  # [K], zeros before the first step
+  # [K], zeros before the first step; with groups a mapping name -> [K]
+  weights: base.PyTree
   weighting: base.PyTree  # the weighting's own state
 
 
@@ -36,7 +34,10 @@ def balance(
   objectives: tuple[str, ...] | None = None,
   axis_name: str | tuple[str, ...] | None = None,
   param_specs: base.PyTree = None,
-  gramian: Gramian = jacobian.gramian,
+  gramian: _observing.Gramian = jacobian.gramian,
+  groups: Callable[[_paths.Path], Any] | None = None,
+  weigh_on: Callable[[_paths.Path], bool] | None = None,
+  shared: Callable[[_paths.Path], bool] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Combines the gradients of several objectives into one.
 
@@ -75,7 +76,30 @@ def balance(
       and `PartitionSpec()` for whole params that `lax.pcast` marked as varying.
     gramian: how inner products of gradients are taken, called like
       `mimo_jax.gramian` with a list of K gradients and `range(K)`: for
-      gradients that are laid out in a way that only the caller knows.
+      gradients that are laid out in a way that only the caller knows. Of a
+      part of the params it gets mappings place -> leaf.
+    groups: function from the keys of a parameter's path, strings such as
+      `('encoders_audio', 'Dense_0', 'kernel')`, to the group that it is in, any
+      key: `mimo_jax.nn.encoder_of` for the encoders of
+      `mimo_jax.nn.LateFusion`, one for each and `None` for what is shared;
+      `lambda path: path[0]` for modules; `lambda path: path` for tensors. The
+      rule is asked once a group, with a Gramian (or Jacobian) of its own, and
+      the group takes those weights. A rule that needs losses only is asked
+      once. The state's weights are a mapping name -> [K], where the name of a
+      key is `str(key)`, and its parts joined by '/' of a tuple. Rules that draw
+      at random draw the same in each.
+    weigh_on: function from such a path to whether the rule looks at the
+      parameter. The weights are for all: those of the last layer that all
+      share, say, or without what is frozen (which counts otherwise, although it
+      never moves). With a pullback, under `jax.jit`, the K backward passes end
+      at the parameters that are looked at, and one more goes through all: for
+      the head of a network together not much more than one. Without effect for
+      a rule that needs losses only.
+    shared: function from such a path to whether the parameter is one that
+      several objectives share. Others, such as the head of one objective, are
+      not looked at and take the sum of the gradients as it is, which is that
+      of the one objective that reaches them: what `mtl_backward` of TorchJD
+      does, with the parameters sorted by a function.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
@@ -89,6 +113,10 @@ def balance(
     - `losses_after`: the losses, in the form of `losses`, of the batch of the
       step before at the params it led to, which are the present ones. Not
       looked at in the first step: any losses do.
+
+    - `weights`, which any rule for losses or the Gramian takes: [K], or with
+      groups a mapping name -> [K], to combine with in place of the rule's, by
+      one backward pass. The state stays as it is (`mimo_jax.every`).
 
     Other extra arguments are ignored.
 
@@ -129,40 +157,46 @@ def balance(
       f'objectives={objectives!r}; expected a tuple of unique names, the'
       " primary one first, such as ('fused', 'audio', 'visual')."
     )
-  needs_gradients = {'gramian', 'jacobian'} & set(base.names_of(rule.needs))
+  needs = {*base.names_of(rule.needs)}
+  needs_rows = bool(needs & {'gramian', 'jacobian'})
+  sees_gradients = needs_rows or 'cross_gramian' in needs
+  choice = _parts.Choice(groups, weigh_on, shared)
+  _parts.check(choice)
 
   def init(params: base.PyTree) -> BalanceState:
     params = _reals.of_params(params)
+    parts = _parts.parts_of(choice, params, sees_gradients)
     if names is not None:
-      weights = jnp.zeros(len(names))
-      return BalanceState(weights, rule.init(len(names), params))
+      zeros = [jnp.zeros(len(names)) for _ in parts.parts]
+      rule_state = _init_of_rule(rule, len(names), params, parts)
+      return BalanceState(_named(zeros, parts), rule_state)
     if _has_state_for_each_objective(rule, params):
       raise ValueError(
         'This weighting keeps state for each objective, so balance must know'
         ' them: balance(weighting, objectives=(primary, other, ...)).'
       )
-    return BalanceState(None, rule.init(1, params))
+    return BalanceState(None, _init_of_rule(rule, 1, params, parts))
 
   def update(
-    updates: Updates,
+    updates: _observing.Updates,
     state: BalanceState,
     params: base.PyTree | None = None,
     *,
     losses: base.PyTree | None = None,
+    weights: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
     given = _objectives.read(losses, names)
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
-    shards = _devices.shards_of(
-      _reals.of_params(params), param_specs, axis_name
-    )
+    real_params = _reals.of_params(params)
+    shards = _devices.shards_of(real_params, param_specs, axis_name)
     if shards and 'jacobian' in base.names_of(rule.needs):
       raise ValueError(
         'This weighting looks at whole gradients, and params are sharded over'
         f' {axis_name!r}. Take a rule that needs the losses or the Gramian, or'
         ' jax.jit with sharded arrays, without shard_map.'
       )
-    step = _Step(
+    step = _observing.Step(
       rule=rule,
       gramian=gramian,
       axis_name=axis_name,
@@ -171,203 +205,41 @@ def balance(
       given=given,
       means=means,
       shares=shares,
-      params=params,
+      parts=_parts.parts_of(choice, real_params, sees_gradients),
       shards=shards,
+      params=params,
     )
-    observation = _observe(step, extra_args)
-    plan = _by_gradients if needs_gradients else _by_losses
-    direction, weighed = plan(step, observation, updates, state.weighting)
-    return direction, _remember(state, weighed)
+    if weights is not None:
+      return _combining.with_given(step, updates, weights), state
+    observations = _observing.observe(step, extra_args)
+    plan = _combining.by_gradients if needs_rows else _combining.by_losses
+    direction, weighed = plan(step, observations, updates, state.weighting)
+    return direction, _remember(state, weighed, step.parts)
 
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-class _Step(NamedTuple):
-  """What `balance` was made with, and the losses of one call of `update`."""
-
-  rule: base.Weighting
-  gramian: Gramian
-  axis_name: _devices.AxisName
-  names: tuple[str, ...] | None
-  losses: base.PyTree  # as the user gave them
-  given: _objectives.Objectives  # the same in the order of objectives
-  means: list[jax.Array]  # K losses, averaged over the devices
-  shares: list[float]  # of one device in each mean
-  params: base.PyTree | None
-  shards: _devices.Shards  # axes that each leaf is sharded over, if any is
-
-
-class _Weighed(NamedTuple):
-  """What the rule made of an observation."""
-
-  weights: base.PyTree  # NaN unless all that was seen is finite
-  state: base.PyTree  # of the rule
-  good: jax.Array  # [] bool, whether all is finite
-
-
-def _read(step: _Step, updates: Updates) -> list[base.PyTree]:
-  """The K gradients as JAX gave them, in the order of objectives."""
-  given = step.given
-  if callable(updates):
-    gradients = _pullback.rows_of(updates, step.losses)
-    return [gradients[i] for i in given.order]
-  return _objectives.gradients_of(updates, given, step.params)
-
-
-def _average(step: _Step, raw: list[base.PyTree]) -> list[base.PyTree]:
-  """The K gradients among reals, averaged over the devices."""
-  given, gradients = step.given, [_reals.of_gradient(each) for each in raw]
-  _devices.check_not_summed(gradients, given.losses, step.axis_name)
-  gradients = [
-    jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
-    for gradient, share in zip(gradients, step.shares, strict=True)
+def _init_of_rule(
+  rule: base.Weighting,
+  num_objectives: int,
+  params: base.PyTree,
+  parts: _parts.Parts,
+) -> base.PyTree:
+  """The state of the rule; with groups, of all of them."""
+  states = [
+    rule.init(num_objectives, _parts.leaves_at(params, part.weighing))
+    for part in parts.parts
   ]
-  return [
-    _devices.sum_of_gradients(gradient, step.axis_name, step.shards)
-    for gradient in gradients
-  ]
+  if not parts.grouped:
+    return states[0]
+  if 'jacobian' in base.names_of(rule.needs):
+    return tuple(states)
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-def _inner_products(step: _Step, gradients: list[base.PyTree]) -> jax.Array:
-  """The Gramian; of shards, summed over the devices that have them."""
-  rows = range(len(gradients))
-  if not step.shards or step.gramian is not jacobian.gramian:
-    return step.gramian(gradients, rows)
-  leaves = [jax.tree.leaves(gradient) for gradient in gradients]
-  summed = []
-  for axes in sorted(set(step.shards)):
-    part = [
-      [leaf for leaf, own in zip(row, step.shards, strict=True) if own == axes]
-      for row in leaves
-    ]
-    products = jacobian.gramian(part, rows)
-    summed.append(lax.psum(products, axes) if axes else products)
-  return sum(summed[1:], start=summed[0])
-
-
-def _observe(step: _Step, extra_args: dict[str, Any]) -> base.Observation:
-  """What the rule sees before there are gradients of this batch."""
-  observation = base.Observation(losses=_as_vector(step.means))
-  if 'losses_after' in step.rule.extra_args:
-    after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
-    if len(after.losses) != len(step.means):
-      raise ValueError(
-        f'losses_after has {len(after.losses)} losses and losses has'
-        f' {len(step.means)}; expected as many.'
-      )
-    means, _ = _devices.mean_of_losses(after.losses, step.axis_name)
-    observation = observation._replace(losses_after=_as_vector(means))
-  if 'independent_updates' in step.rule.extra_args:
-    pair = _extra(extra_args, 'independent_updates')
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-      raise ValueError(
-        f'independent_updates is a {type(pair).__name__}; expected a pair of'
-        ' pullbacks or Jacobians, from two independent batches.'
-      )
-    first, second = (_average(step, _read(step, each)) for each in pair)
-    products = _inner_products(step, [*first, *second])
-    cross = products[: len(first), len(first) :]
-    observation = observation._replace(cross_gramian=cross)
-  return observation
-
-
-def _observe_gradients(
-  step: _Step, observation: base.Observation, gradients: list[base.PyTree]
-) -> base.Observation:
-  """Adds what the rule sees of the gradients."""
-  products = _inner_products(step, gradients)
-  observation = observation._replace(gramian=products)
-  if 'jacobian' not in base.names_of(step.rule.needs):
-    return observation
-  if not jax.tree.leaves(gradients[0]):
-    raise ValueError(
-      'This weighting looks at each number of the gradients, and there are'
-      ' none: params have no leaf of real or complex numbers.'
-    )
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
-  return observation._replace(jacobian=stacked)
-
-
-def _weigh(
-  step: _Step, observation: base.Observation, state: base.PyTree
-) -> _Weighed:
-  """Lets the rule decide."""
-  weights, rule_state = step.rule.update(observation, state)
-  good = _all_finite((observation._replace(jacobian=None), weights))
-  weights = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), weights)
-  return _Weighed(weights, rule_state, good)
-
-
-def _combine(gradients: list[base.PyTree], weights: base.PyTree) -> base.PyTree:
-  """The combined gradient, or the direction that the rule has made itself."""
-  if isinstance(weights, base.Direction):
-    return jax.tree.map(
-      lambda leaf, like: leaf.astype(jnp.asarray(like).dtype),
-      weights.updates,
-      gradients[0],
-    )
-  return jacobian.combine(gradients, weights, range(len(gradients)))
-
-
-def _pull(step: _Step, updates: Updates, weights: jax.Array) -> base.PyTree:
-  """The combined gradient by one backward pass, with all weights at once."""
-  given = step.given
-  # By linearity the shares may go to the weights: one gradient to sum.
-  local = [weights[i] * share for i, share in enumerate(step.shares)]
-  if callable(updates):
-    cotangents = [
-      _pullback.vary_like(weight.astype(loss.dtype), loss)
-      for weight, loss in zip(local, given.losses, strict=True)
-    ]
-    cotangent = given.like_losses(cotangents)
-    raw = _pullback.pull(updates, _pullback.like_outputs(updates, cotangent))
-    direction = _reals.of_gradient(raw)
-    _devices.check_not_summed(direction, given.losses, step.axis_name)
-  else:
-    rows = _read(step, updates)
-    raw, gradients = rows[0], [_reals.of_gradient(each) for each in rows]
-    _devices.check_not_summed(gradients, given.losses, step.axis_name)
-    direction = _combine(gradients, jnp.stack(local))
-  direction = _devices.sum_of_gradients(direction, step.axis_name, step.shards)
-  return _reals.like_gradient(direction, raw)
-
-
-def _by_losses(
-  step: _Step,
-  observation: base.Observation,
-  updates: Updates,
-  state: base.PyTree,
-) -> tuple[base.PyTree, _Weighed]:
-  """The plan for rules that see no gradients: one backward pass."""
-  weighed = _weigh(step, observation, state)
-  direction = _pull(step, updates, weighed.weights)
-  if jax.tree.leaves(weighed.state):
-    # The rule has not seen the gradient, but a step that will be skipped must
-    # not be remembered. Without state there is nothing to read P numbers for.
-    finite = _all_finite(direction)
-    over = tuple({axis for axes in step.shards for axis in axes})
-    if over:  # no shard is remembered of a step that another has to skip
-      finite = lax.psum(~finite, over) == 0
-    weighed = weighed._replace(good=weighed.good & finite)
-  return direction, weighed
-
-
-def _by_gradients(
-  step: _Step,
-  observation: base.Observation,
-  updates: Updates,
-  state: base.PyTree,
-) -> tuple[base.PyTree, _Weighed]:
-  """The plan for the others: K backward passes."""
-  raw = _read(step, updates)
-  gradients = _average(step, raw)
-  observation = _observe_gradients(step, observation, gradients)
-  weighed = _weigh(step, observation, state)
-  direction = _combine(gradients, weighed.weights)
-  return _reals.like_gradient(direction, raw[0]), weighed
-
-
-def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
+def _remember(
+  state: BalanceState, weighed: _combining.Weighed, parts: _parts.Parts
+) -> BalanceState:
   """The next state; the present one where something was not finite."""
 
   def keep(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -375,30 +247,19 @@ def _remember(state: BalanceState, weighed: _Weighed) -> BalanceState:
 
   logged = None
   if state.weights is not None:
-    logged = keep(base.for_each_objective(weighed.weights), state.weights)
+    each = [base.for_each_objective(weights) for weights in weighed.weights]
+    logged = jax.tree.map(keep, _named(each, parts), state.weights)
   kept = jax.tree.map(keep, weighed.state, state.weighting)
   return BalanceState(logged, kept)
 
 
-def _all_finite(tree: base.PyTree) -> jax.Array:
-  leaves = jax.tree.leaves(tree)
-  finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-  return jnp.stack([jnp.array(True), *finite]).all()
-
-
-def _as_vector(losses: list[jax.Array]) -> jax.Array:
-  dtype = jnp.result_type(jnp.float32, *losses)
-  return jnp.stack([loss.astype(dtype) for loss in losses])
-
-
-def _extra(extra_args: dict[str, Any], name: str) -> Any:
-  if extra_args.get(name) is None:
-    raise ValueError(
-      f'This weighting needs the extra argument {name!r}, which balance was not'
-      ' given: optimizer.update(updates, opt_state, params, losses=losses,'
-      f' {name}=...).'
-    )
-  return extra_args[name]
+def _named(weights: list[jax.Array], parts: _parts.Parts) -> base.PyTree:
+  """Weights [K] of each part, as the state holds them."""
+  if parts.names is None:
+    return weights[0]
+  if not parts.grouped:  # the same for all groups
+    return dict.fromkeys(parts.names, weights[0])
+  return dict(zip(parts.names, weights, strict=True))
 
 
 def _has_state_for_each_objective(

@@ -46,7 +46,9 @@ def mmpareto(
 
   This is `balance` with a rule for the Jacobian rather than `optax.partition`
   over one `balance` an encoder: those would need the Jacobian in full where
-  this one takes a pullback, and each encoder has other objectives.
+  this one takes a pullback. Nor is it `balance(groups=encoder_of)`, which has
+  one rule for all groups: here each looks at another pair of objectives, and
+  stretches tensor by tensor. For MGDA by encoder that is the form to take.
 
   The pair is that of `mimo_jax.solvers.min_norm`, in closed form,
   a_c = (g_uᵀg_u - g_cᵀg_u) / ‖g_c - g_u‖². The authors' solver returns 0.001

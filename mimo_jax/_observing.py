@@ -1,0 +1,170 @@
+"""What a rule sees of a step: losses, and gradients if it asks for them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mimo_jax import _devices
+from mimo_jax import _objectives
+from mimo_jax import _parts
+from mimo_jax import _pullback
+from mimo_jax import _reals
+from mimo_jax import base
+from mimo_jax import jacobian
+
+# A pullback, or a Jacobian in any form.
+Updates: TypeAlias = base.PyTree | Callable[[Any], Any]
+# Like `mimo_jax.gramian`.
+Gramian: TypeAlias = Callable[[base.PyTree, Any], jax.Array]
+
+
+class Step(NamedTuple):
+  """What `balance` was made with, and the losses of one call of `update`."""
+
+  rule: base.Weighting
+  gramian: Gramian
+  axis_name: _devices.AxisName
+  names: tuple[str, ...] | None
+  losses: base.PyTree  # as the user gave them
+  given: _objectives.Objectives  # the same in the order of objectives
+  means: list[jax.Array]  # K losses, averaged over the devices
+  shares: list[float]  # of one device in each mean
+  parts: _parts.Parts
+  shards: _devices.Shards  # axes that each leaf is sharded over, if any is
+  params: base.PyTree | None
+
+
+def read(step: Step, updates: Updates) -> list[base.PyTree]:
+  """The K gradients as JAX gave them, in the order of objectives."""
+  given = step.given
+  if callable(updates):
+    gradients = _pullback.rows_of(updates, step.losses)
+    return [gradients[i] for i in given.order]
+  return _objectives.gradients_of(updates, given, step.params)
+
+
+def average(
+  step: Step, raw: list[base.PyTree], places: _parts.Places = None
+) -> list[base.PyTree]:
+  """Of K gradients those leaves, among reals, averaged over the devices."""
+  gradients = [
+    _parts.leaves_at(_reals.of_gradient(each), places) for each in raw
+  ]
+  _devices.check_not_summed(gradients, step.given.losses, step.axis_name)
+  gradients = [
+    jax.tree.map(lambda leaf, share=share: leaf * share, gradient)
+    for gradient, share in zip(gradients, step.shares, strict=True)
+  ]
+  shards = shards_at(step, places)
+  return [
+    _devices.sum_of_gradients(gradient, step.axis_name, shards)
+    for gradient in gradients
+  ]
+
+
+def shards_at(step: Step, places: _parts.Places) -> _devices.Shards:
+  """The axes over which the leaves at those places are sharded."""
+  if places is None or not step.shards:
+    return step.shards
+  return tuple(step.shards[i] for i in places)
+
+
+def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
+  """What the rule sees before there are gradients of this batch, by part."""
+  observation = base.Observation(losses=_as_vector(step.means))
+  if 'losses_after' in step.rule.extra_args:
+    after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
+    if len(after.losses) != len(step.means):
+      raise ValueError(
+        f'losses_after has {len(after.losses)} losses and losses has'
+        f' {len(step.means)}; expected as many.'
+      )
+    means, _ = _devices.mean_of_losses(after.losses, step.axis_name)
+    observation = observation._replace(losses_after=_as_vector(means))
+  if 'independent_updates' not in step.rule.extra_args:
+    return [observation] * len(step.parts.parts)
+  pair = _extra(extra_args, 'independent_updates')
+  if not isinstance(pair, tuple | list) or len(pair) != 2:
+    raise ValueError(
+      f'independent_updates is a {type(pair).__name__}; expected a pair of'
+      ' pullbacks or Jacobians, from two independent batches.'
+    )
+  seen, size = step.parts.weighing, len(step.means)
+  rows = [row for each in pair for row in average(step, read(step, each), seen)]
+  return [
+    observation._replace(cross_gramian=products[:size, size:])
+    for products in _inner_products(step, rows)
+  ]
+
+
+def observe_gradients(
+  step: Step, observations: list[base.Observation], rows: list[base.PyTree]
+) -> list[base.Observation]:
+  """Adds what the rule sees of the gradients, by part."""
+  observations = [
+    observation._replace(gramian=products)
+    for observation, products in zip(
+      observations, _inner_products(step, rows), strict=True
+    )
+  ]
+  if 'jacobian' not in base.names_of(step.rule.needs):
+    return observations
+  if not jax.tree.leaves(rows[0]):
+    raise ValueError(
+      'This weighting looks at each number of the gradients, and there are'
+      ' none: params have no leaf of real or complex numbers.'
+    )
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+  return [
+    observation._replace(jacobian=_parts.part_of(stacked, part.weighing))
+    for observation, part in zip(observations, step.parts.parts, strict=True)
+  ]
+
+
+def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
+  """The Gramian of each part."""
+  return [
+    _gramian(
+      step,
+      [_parts.part_of(row, part.weighing) for row in rows],
+      shards_at(step, part.weighing),
+    )
+    for part in step.parts.parts
+  ]
+
+
+def _gramian(
+  step: Step, rows: list[base.PyTree], shards: _devices.Shards
+) -> jax.Array:
+  """The Gramian; of shards, summed over the devices that have them."""
+  size = range(len(rows))
+  if not shards or step.gramian is not jacobian.gramian:
+    return step.gramian(rows, size)
+  leaves = [jax.tree.leaves(row) for row in rows]
+  summed = []
+  for axes in sorted(set(shards)):
+    part = [
+      [leaf for leaf, own in zip(row, shards, strict=True) if own == axes]
+      for row in leaves
+    ]
+    products = jacobian.gramian(part, size)
+    summed.append(lax.psum(products, axes) if axes else products)
+  return sum(summed[1:], start=summed[0])
+
+
+def _as_vector(losses: list[jax.Array]) -> jax.Array:
+  dtype = jnp.result_type(jnp.float32, *losses)
+  return jnp.stack([loss.astype(dtype) for loss in losses])
+
+
+def _extra(extra_args: dict[str, Any], name: str) -> Any:
+  if extra_args.get(name) is None:
+    raise ValueError(
+      f'This weighting needs the extra argument {name!r}, which balance was not'
+      ' given: optimizer.update(updates, opt_state, params, losses=losses,'
+      f' {name}=...).'
+    )
+  return extra_args[name]

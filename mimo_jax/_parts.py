@@ -1,0 +1,159 @@
+"""Which parameters weigh, and which take which weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+from mimo_jax import base
+from mimo_jax.per_encoder import _paths
+
+
+class Choice(NamedTuple):
+  """The functions of a path that `balance` was given; None is all alike."""
+
+  groups: Callable[[_paths.Path], Any] | None = None
+  weigh_on: Callable[[_paths.Path], Any] | None = None
+  shared: Callable[[_paths.Path], Any] | None = None
+
+
+# Of some leaves of params, in their order; None is all of them.
+Places: TypeAlias = tuple[int, ...] | None
+
+
+class Part(NamedTuple):
+  """Parameters that take the same weights."""
+
+  combined: Places = None  # take the weights
+  weighing: Places = None  # those of them that the rule looks at
+
+  @property
+  def beyond(self) -> tuple[int, ...]:
+    """Those that take the weights, and the rule does not look at."""
+    return tuple(sorted({*(self.combined or ())} - {*(self.weighing or ())}))
+
+
+class Parts(NamedTuple):
+  """All parameters, in parts."""
+
+  parts: tuple[Part, ...] = (Part(),)  # one for each time that a rule is asked
+  own: tuple[int, ...] = ()  # leaves that no weights are for
+  names: tuple[str, ...] | None = None  # of groups, sorted, if there are any
+
+  @property
+  def grouped(self) -> bool:
+    """Whether the rule is asked for each group."""
+    return self.names is not None and len(self.parts) == len(self.names)
+
+  @property
+  def weighing(self) -> Places:
+    """All that the rule looks at."""
+    if self.parts[0].weighing is None:
+      return None
+    return tuple(sorted(i for part in self.parts for i in part.weighing or ()))
+
+  @property
+  def beyond(self) -> tuple[int, ...]:
+    """All that take weights of a rule that does not look at them."""
+    return tuple(sorted(i for part in self.parts for i in part.beyond))
+
+  @property
+  def without_beyond(self) -> 'Parts':
+    """The rest."""
+    parts = (part._replace(combined=part.weighing) for part in self.parts)
+    return self._replace(parts=tuple(parts))
+
+  @property
+  def places(self) -> Places:
+    """All leaves."""
+    if self.parts[0].combined is None:
+      return None
+    combined = (i for part in self.parts for i in part.combined or ())
+    return tuple(sorted((*combined, *self.own)))
+
+
+def check(choice: Choice) -> None:
+  """Checks that all are functions of a path."""
+  returns = {
+    'groups': 'the name of its group',
+    'weigh_on': 'whether the rule looks at it',
+    'shared': 'whether several objectives reach it',
+  }
+  for argument, value in choice._asdict().items():
+    if value is not None:
+      _paths.check_function(
+        'balance', argument, value, returns[argument], 'lambda path: path[0]'
+      )
+
+
+def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
+  """Puts the leaves of params into parts.
+
+  Args:
+    choice: what `balance` was given.
+    params: pytree among reals, or None.
+    of_gradients: whether the rule looks at gradients. One that does not has the
+      same weights for all groups.
+
+  Returns:
+    The parts; all leaves in one if nothing was chosen.
+  """
+  if choice == Choice():
+    return Parts()
+  if params is None:
+    raise ValueError(
+      'balance was given groups, weigh_on or shared, which are functions of the'
+      ' paths of params: call `update(updates, state, params, losses=losses)`'
+      ' with the params.'
+    )
+  paths = [path for path, _ in _paths.leaves_by_path(params)]
+  own = tuple(
+    i
+    for i, path in enumerate(paths)
+    if choice.shared and not choice.shared(path)
+  )
+  members: dict[str, list[int]] = {}
+  for i, path in enumerate(paths):
+    if i not in own:
+      name = _name_of(choice.groups(path)) if choice.groups else ''
+      members.setdefault(name, []).append(i)
+  names = tuple(sorted(members)) if choice.groups else None
+  if not of_gradients:
+    combined = tuple(i for i in range(len(paths)) if i not in own)
+    return Parts((Part(combined),), own, names)
+  weighing = {
+    name: tuple(
+      i for i in places if not choice.weigh_on or choice.weigh_on(paths[i])
+    )
+    for name, places in members.items()
+  }
+  without = [name for name, places in weighing.items() if not places]
+  if without or not members:
+    of = f' of the groups {without}' if choice.groups and without else ''
+    raise ValueError(
+      f'balance: the rule is to look at no parameter{of}, by weigh_on and'
+      f' shared. The parameters are {["/".join(path) for path in paths]}.'
+    )
+  parts = (
+    Part(tuple(members[name]), weighing[name]) for name in sorted(members)
+  )
+  return Parts(tuple(parts), own, names)
+
+
+def _name_of(key: Any) -> str:
+  return '/'.join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def leaves_at(tree: base.PyTree, places: Places) -> base.PyTree:
+  """Mapping place -> leaf of a pytree; the pytree itself for all."""
+  if places is None:
+    return tree
+  leaves = jax.tree.leaves(tree)
+  return {place: leaves[place] for place in places}
+
+
+def part_of(leaves: base.PyTree, places: Places) -> base.PyTree:
+  """Fewer of the leaves that `leaves_at` returned, in the order of places."""
+  if places is None:
+    return leaves
+  return {place: leaves[place] for place in places}

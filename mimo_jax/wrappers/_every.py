@@ -1,0 +1,115 @@
+"""Weights that are taken anew every few steps only."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mimo_jax import _arguments
+from mimo_jax import base
+
+
+class EveryState(NamedTuple):
+  """State of `every`."""
+
+  age: jax.Array  # [] int32, steps since the rule was asked
+  balance: base.PyTree  # the state of `balance`
+
+
+def every(
+  balancer: optax.GradientTransformationExtraArgs, steps: int
+) -> optax.GradientTransformationExtraArgs:
+  """`balance`, whose rule is asked every few steps only.
+
+  In the steps between, the weights of before are taken, and the rule's state
+  stays: those cost one backward pass, with `jax.lax.cond`, and the average cost
+  of a rule for the Gramian is (K + R − 1)/R passes, R = `steps`. Not under
+  `jax.vmap`, which computes both.
+
+  The rule is asked again at once while all weights are zero, as they are until
+  a first step was finite.
+
+  Args:
+    balancer: what `mimo_jax.balance` returned, with `objectives`, of a rule for
+      losses or the Gramian. Others have no weights to keep.
+    steps: R ≥ 1. 1 is `balancer` itself.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs` that takes what `balancer` takes,
+    with its state, weights among it, in its own.
+
+  Raises:
+    ValueError: if steps is no such number; when the state is made, if it holds
+      no weights; when tracing, if the rule needs the Jacobian.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> import optax
+    >>> balancer = mimo_jax.balance(
+    ...   mimo_jax.weightings.mgda(), objectives=('fused', 'audio')
+    ... )
+    >>> balancer = mimo_jax.every(balancer, steps=2)
+    >>> def losses_fn(params):
+    ...   return {'fused': params @ params, 'audio': 2 * params[0]}
+    >>> params = jnp.array([-1.0, 1.0])
+    >>> state = balancer.init(params)
+    >>> for _ in range(3):
+    ...   losses, pullback = jax.vjp(losses_fn, params)
+    ...   updates, state = balancer.update(
+    ...     pullback, state, params, losses=losses
+    ...   )
+    ...   params = params - 0.1 * updates
+    ...   print(optax.tree.get(state, 'weights').tolist())
+    [0.4, 0.6]
+    [0.4, 0.6]
+    [0.413, 0.587]
+
+  References:
+    M. Xu et al., `PSMGD: Periodic Stochastic Multi-Gradient Descent for Fast
+    Multi-Objective Optimization <https://arxiv.org/abs/2412.10961>`_, AAAI
+    2025.
+  """
+  _arguments.check('every', _arguments.whole(1), steps=steps)
+
+  def init(params: base.PyTree) -> EveryState:
+    state = balancer.init(params)
+    _weights_in(state)
+    return EveryState(jnp.zeros((), jnp.int32), state)
+
+  def update(
+    updates: Any,
+    state: EveryState,
+    params: base.PyTree | None = None,
+    **extra_args: Any,
+  ) -> tuple[base.PyTree, EveryState]:
+    weights = _weights_in(state.balance)
+    is_zero = [jnp.all(leaf == 0) for leaf in jax.tree.leaves(weights)]
+    is_due = (state.age == 0) | jnp.all(jnp.stack(is_zero))
+
+    def ask(_: None) -> tuple[base.PyTree, base.PyTree]:
+      return balancer.update(updates, state.balance, params, **extra_args)
+
+    def keep(_: None) -> tuple[base.PyTree, base.PyTree]:
+      return balancer.update(
+        updates, state.balance, params, weights=weights, **extra_args
+      )
+
+    direction, kept = lax.cond(is_due, ask, keep, None)
+    return direction, EveryState((state.age + 1) % steps, kept)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _weights_in(state: base.PyTree) -> base.PyTree:
+  weights = optax.tree.get(state, 'weights')
+  if weights is None:
+    raise ValueError(
+      'every keeps the weights that stand in the state, and there are none:'
+      ' name the objectives, mimo_jax.every(mimo_jax.balance(rule,'
+      ' objectives=(primary, other, ...)), steps).'
+    )
+  return weights

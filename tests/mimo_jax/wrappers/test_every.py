@@ -1,0 +1,198 @@
+"""Weights that are taken anew every few steps only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests.mimo_jax import three_objectives as three
+
+PARAMS, OBJECTIVES = three.PARAMS, three.OBJECTIVES
+SCALES = (1.0, 1.3, 0.8, 1.1, 0.6)
+
+
+def balance(rule='mgda', **options):
+  return mimo_jax.balance(three.RULES[rule], objectives=OBJECTIVES, **options)
+
+
+def at(scale):
+  """Losses and pullback at other params."""
+  params = jax.tree.map(lambda leaf: scale * leaf, PARAMS)
+  return params, *jax.vjp(three.named_losses_of, params)
+
+
+def run(balancer):
+  """States and updates of steps at given params, by one compiled program."""
+  traces = []
+
+  @jax.jit
+  def step(state, scale):
+    traces.append(1)
+    params, losses, pullback = at(scale)
+    return balancer.update(pullback, state, params, losses=losses)
+
+  state, found = balancer.init(PARAMS), []
+  for scale in SCALES:
+    updates, state = step(state, scale)
+    found.append((updates, state))
+  assert len(traces) == 1
+  return found
+
+
+@pytest.mark.parametrize(
+  'options', [{}, {'groups': lambda path: path[0]}], ids=['all', 'groups']
+)
+def test_weights_are_those_of_the_last_step_asked(options):
+  rule = 'mgda'
+  plain = balance(rule, **options)
+  steps = run(mimo_jax.every(plain, 3))
+  for number, (updates, state) in enumerate(steps):
+    asked = number - number % 3
+    params, losses, pullback = at(SCALES[asked])
+    _, then = plain.update(pullback, plain.init(params), params, losses=losses)
+    weights = optax.tree.get(state, 'weights')
+    checks.assert_close(weights, then.weights, 1e-4)
+    params, losses, pullback = at(SCALES[number])
+    expected, same = plain.update(
+      pullback, then, params, losses=losses, weights=then.weights
+    )
+    checks.assert_close(updates, expected, 1e-4, 1e-4)
+    checks.assert_equal(same, then)
+  first, last = steps[0][1], steps[3][1]
+  difference = jax.tree.map(
+    lambda a, b: jnp.abs(a - b).max(),
+    first.balance.weights,
+    last.balance.weights,
+  )
+  assert max(jax.tree.leaves(difference)) > 1e-2
+
+
+def test_given_weights_are_combined_by_hand():
+  params, losses, pullback = at(1.0)
+  given = jnp.array([0.5, -2.0, 3.0])
+  gradients = [
+    jax.grad(lambda p, i=i: three.losses_of(p)[i])(params) for i in range(3)
+  ]
+  expected = jax.tree.map(
+    lambda *rows: sum(map(jnp.multiply, given, rows)), *gradients
+  )
+  for name in ('mgda', 'mimo'):
+    plain = balance(name)
+    for updates in (pullback, three.named(gradients)):
+      new, _ = plain.update(
+        updates, plain.init(params), params, losses=losses, weights=given
+      )
+      checks.assert_close(new, expected, 1e-4, 1e-5)
+
+
+def test_the_state_of_a_rule_stays_between():
+  steps = run(mimo_jax.every(balance('smoothed'), 2))
+  seen = [int(optax.tree.get(state, 'seen')) for _, state in steps]
+  assert seen == [1, 1, 2, 2, 3]
+
+
+def test_every_step_is_the_rule_itself():
+  for (updates, state), (expected, plain) in zip(
+    run(mimo_jax.every(balance(), 1)), run(balance()), strict=True
+  ):
+    checks.assert_close(updates, expected, 1e-5, 1e-5)
+    checks.assert_close(state.balance, plain, 1e-5)
+
+
+def test_the_rule_is_asked_again_until_a_step_was_finite():
+  balancer = mimo_jax.every(balance(), 3)
+  state = balancer.init(PARAMS)
+  params, losses, pullback = at(1.0)
+  bad = losses | {'audio': jnp.float32(np.nan)}
+  updates, state = balancer.update(pullback, state, params, losses=bad)
+  assert np.isnan(updates['bias'])
+  assert not np.any(optax.tree.get(state, 'weights'))
+  updates, state = balancer.update(pullback, state, params, losses=losses)
+  assert optax.tree.get(state, 'weights').sum() == pytest.approx(1, rel=1e-5)
+  weights = optax.tree.get(state, 'weights')
+  updates, state = balancer.update(pullback, state, params, losses=bad)
+  assert np.isnan(updates['bias'])
+  checks.assert_equal(optax.tree.get(state, 'weights'), weights)
+
+
+def test_a_step_between_is_one_backward_pass():
+  """XLA counts the longer branch; the other is that of given weights."""
+  layers = [jnp.eye(64) + 0.01 * i for i in range(6)]
+
+  def losses_fn(layers):
+    features = jnp.ones((32, 64))
+    for layer in layers:
+      features = jnp.tanh(features @ layer)
+    return three.named([jnp.mean((features - i) ** 2) for i in range(3)])
+
+  def operations(rule, **extra):
+    plain = mimo_jax.balance(rule, objectives=OBJECTIVES)
+
+    def step(layers, state):
+      losses, pullback = jax.vjp(losses_fn, layers)
+      return plain.update(pullback, state, layers, losses=losses, **extra)
+
+    compiled = jax.jit(step).lower(layers, plain.init(layers)).compile()
+    return compiled.cost_analysis()['flops']
+
+  joint = operations(weightings.fused_only())
+  assert operations(weightings.mgda(), weights=jnp.ones(3)) < 1.05 * joint
+  assert operations(weightings.mgda()) > 1.8 * joint
+
+
+@pytest.mark.slow
+def test_devices_agree_when_it_is_due():
+  balancer = mimo_jax.every(balance(axis_name='d'), 2)
+  shifts = 0.2 * jnp.arange(4.0)
+
+  def step(state, shift, scale):
+    params = jax.tree.map(lambda leaf: scale * leaf, PARAMS)
+    losses, pullback = jax.vjp(
+      lambda p: three.named_losses_of(p, three.BATCH + shift), params
+    )
+    return balancer.update(pullback, state, params, losses=losses)
+
+  mesh = jax.make_mesh((4,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  sharded = jax.jit(
+    jax.shard_map(
+      lambda state, shift, scale: step(state, shift[0], scale),
+      mesh=mesh,
+      in_specs=(jax.P(), jax.P('d'), jax.P()),
+      out_specs=(jax.P(), jax.P()),
+    )
+  )
+  parallel = jax.pmap(
+    step, axis_name='d', in_axes=(None, 0, None), out_axes=None
+  )
+  states = [balancer.init(PARAMS)] * 2
+  for scale in SCALES[:3]:
+    updates, states[0] = parallel(states[0], shifts, scale)
+    expected, states[1] = sharded(states[1], shifts, scale)
+    checks.assert_close(updates, expected, 1e-4, 1e-4)
+    checks.assert_close(*states, 1e-4, 1e-4)
+
+
+def test_mistakes_are_told():
+  refused = checks.assert_refused
+  refused('steps=0', mimo_jax.every, balance(), 0)
+  nameless = mimo_jax.every(mimo_jax.balance(weightings.mgda()), 2)
+  refused('name the objectives', nameless.init, PARAMS)
+  params, losses, pullback = at(1.0)
+  for balancer, weights, message in (
+    (balance(), jnp.ones(2), r'shape \(2,\) for 3 objectives'),
+    (balance('sign agreement'), jnp.ones(3), 'a weighting for the Jacobian'),
+    (balance(groups=lambda path: path[0]), jnp.ones(3), "groups.*'bias'"),
+  ):
+    refused(
+      message,
+      balancer.update,
+      pullback,
+      balancer.init(params),
+      params,
+      losses=losses,
+      weights=weights,
+    )
