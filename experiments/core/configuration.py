@@ -114,6 +114,12 @@ def begin(
     'checkpoint_encoders': False,
   }
 
+  # Where the model begins, what of it learns, and how fast: modules and
+  # patterns of params. See core/weights.py and core/trainable.py.
+  config.warm_start = ()  # such as 'encoders_visual=resnet18.pth'
+  config.frozen = ()  # such as 'encoders_visual', 'encoders_audio/conv1'
+  config.learning_rates = ()  # such as 'encoders_*=0.1', a factor
+
   # Objectives
   config.loss = 'cross_entropy_losses'
   config.target = 'label'

@@ -1,11 +1,14 @@
 """Makes what a configuration names."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def lookup(module: Any, name: str) -> Any:
   """The public function or class of a module that has a name.
+
+  A name `'package.module:Class'` is looked up there instead.
 
   Raises:
     ValueError: if there is nothing.
@@ -16,6 +19,12 @@ def lookup(module: Any, name: str) -> Any:
     Traceback (most recent call last):
     ValueError: optax has no 'stochastic'.
   """
+  if ':' in name:
+    place, _, name = name.partition(':')
+    try:
+      module = importlib.import_module(place)
+    except ImportError as error:
+      raise ValueError(f'{place!r} cannot be imported: {error}') from error
   found = None if name.startswith('_') else getattr(module, name, None)
   if found is None:
     raise ValueError(f'{module.__name__} has no {name!r}.')

@@ -5,11 +5,36 @@ which `*` stands for any part, or that of a module, for all that is in it.
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import optax
+
+
+def check(
+  params: Any, frozen: Sequence[str], learning_rates: Sequence[str]
+) -> None:
+  """Refuses patterns that match no parameter, and freezing all.
+
+  Raises:
+    ValueError: if there is such a pattern, or nothing is left to learn.
+  """
+  paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+  rates = [_factor(entry)[0] for entry in learning_rates]
+  for key, patterns in (('frozen', frozen), ('learning_rates', rates)):
+    for pattern in patterns:
+      if not any(_matches(path, [pattern]) for path in paths):
+        parts = sorted({_name(path[:1]) for path in paths})
+        raise ValueError(
+          f'config.{key} has {pattern!r}, which is no parameter; they are in'
+          f' {parts}.'
+        )
+  if all(_matches(path, frozen) for path in paths):
+    raise ValueError(
+      f'config.frozen is {tuple(frozen)}, which are all parameters; expected'
+      ' that some are left to learn.'
+    )
 
 
 def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
@@ -17,9 +42,6 @@ def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
 
   Each has None where the other has a leaf, so that neither gradients nor an
   optimizer's state are made of what is frozen.
-
-  Raises:
-    ValueError: if a pattern matches nothing, or all parameters match.
 
   Examples:
     >>> params = {'encoders_a': {'kernel': 1.0}, 'fusion': {'kernel': 2.0}}
@@ -29,18 +51,12 @@ def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
     >>> merge(learns, stays) == params
     True
   """
-  _check(params, frozen, 'frozen')
   stays = jax.tree.map_with_path(
     lambda path, leaf: leaf if _matches(path, frozen) else None, params
   )
   learns = jax.tree.map_with_path(
     lambda path, leaf: None if _matches(path, frozen) else leaf, params
   )
-  if frozen and not jax.tree.leaves(learns):
-    raise ValueError(
-      f'config.frozen is {tuple(frozen)}, which are all parameters; expected'
-      ' that some are left to learn.'
-    )
   return learns, stays
 
 
@@ -54,23 +70,19 @@ def merge(learns: Any, stays: Any) -> Any:
   )
 
 
-def frozen_encoders(params: Any, frozen: Sequence[str]) -> tuple[str, ...]:
-  """The modalities whose encoder does not learn at all.
+def frozen_encoders(
+  modalities: Iterable[str], frozen: Sequence[str]
+) -> tuple[str, ...]:
+  """The modalities whose whole encoder one of the patterns names.
 
   Examples:
-    >>> params = {'encoders_a': {'kernel': 1.0}, 'encoders_b': {'bias': 2.0}}
-    >>> frozen_encoders(params, ['encoders_a', '*/kernel'])
-    ('a',)
+    >>> frozen_encoders(['audio', 'visual'], ['encoders_audio', '*/kernel'])
+    ('audio',)
   """
   return tuple(
-    name.removeprefix('encoders_')
-    for name, module in params.items()
-    if name.startswith('encoders_')
-    and jax.tree.leaves(module)
-    and all(
-      _matches((jax.tree_util.DictKey(name), *path), frozen)
-      for path, _ in jax.tree.leaves_with_path(module)
-    )
+    name
+    for name in modalities
+    if any(fnmatch.fnmatchcase(f'encoders_{name}', one) for one in frozen)
   )
 
 
@@ -83,8 +95,7 @@ def scaled(
   learning rate it changes for what matches.
 
   Raises:
-    ValueError: if an entry is written otherwise; by its `init`, if a pattern
-      matches nothing.
+    ValueError: if an entry is written otherwise.
 
   Examples:
     >>> updates = {'encoders_a': {'kernel': 1.0}, 'fusion': {'kernel': 2.0}}
@@ -94,20 +105,13 @@ def scaled(
   """
   factors = dict(map(_factor, learning_rates))
 
-  def init(params: Any) -> optax.EmptyState:
-    _check(params, tuple(factors), 'learning_rates')
-    return optax.EmptyState()
+  def scale(path: Any, leaf: Any) -> Any:
+    found = (f for pattern, f in factors.items() if _matches(path, [pattern]))
+    return leaf * next(found, 1.0)
 
-  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    del params
-
-    def scale(path: Any, leaf: Any) -> Any:
-      found = (f for pattern, f in factors.items() if _matches(path, [pattern]))
-      return leaf * next(found, 1.0)
-
-    return jax.tree.map_with_path(scale, updates), state
-
-  return optax.GradientTransformation(init, update)
+  return optax.stateless(
+    lambda updates, _: jax.tree.map_with_path(scale, updates)
+  )
 
 
 def _factor(entry: str) -> tuple[str, float]:
@@ -130,18 +134,6 @@ def _matches(path: Any, patterns: Sequence[str]) -> bool:
     fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(name, f'{one}/*')
     for one in patterns
   )
-
-
-def _check(params: Any, patterns: Sequence[str], key: str) -> None:
-  """Refuses a pattern that matches no parameter."""
-  paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-  for pattern in patterns:
-    if not any(_matches(path, [pattern]) for path in paths):
-      parts = sorted({_name(path[:1]) for path in paths})
-      raise ValueError(
-        f'config.{key} has {pattern!r}, which is no parameter; they are in'
-        f' {parts}.'
-      )
 
 
 def _name(path: Any) -> str:

@@ -14,12 +14,14 @@ from ml_collections import config_dict
 from data_pipelines import loader
 from data_pipelines.views import transforms
 from experiments.core import checkpoints as checkpoints_lib
+from experiments.core import configuration
 from experiments.core import data
 from experiments.core import program
 from experiments.core import runs
 from experiments.core import signature as signature_lib
 from experiments.core import training
 from experiments.evaluation import evaluate
+from experiments.evaluation import readouts
 
 Rows = Mapping[str, npt.ArrayLike]
 Outputs = dict[str, npt.NDArray[Any]]
@@ -60,8 +62,8 @@ class Trained(NamedTuple):
         is missing there.
 
     Returns:
-      Output -> logits [n, C], or values of a regression: 'fused' and each
-      modality's own. Those of a modality are NaN where it is missing.
+      Output -> logits [n, C], or values of a regression: those of
+      `evaluation.readouts`, and each modality's own, NaN where it is missing.
 
     Raises:
       ValueError: if there is no row or modality, a name is unknown, or a shape
@@ -73,12 +75,18 @@ class Trained(NamedTuple):
     for i, pattern in enumerate(patterns):
       chosen = np.flatnonzero(places.ravel() == i)
       some = {name: value[chosen] for name, value in given.items()}
-      for name, value in self._of_arrays(some, pattern).items():
+      outputs = self._of_arrays(some, pattern)
+      here = [
+        name
+        for name, is_here in zip(self.modalities, pattern, strict=True)
+        if is_here
+      ]
+      for name, value in (outputs | readouts.of_outputs(outputs, here)).items():
         if name not in found:
           found[name] = np.full(
             (len(is_present), *value.shape[1:]), np.nan, value.dtype
           )
-        if name not in self.modalities or pattern[self.modalities.index(name)]:
+        if name in here or name not in self.modalities:
           found[name][chosen] = value
     return found
 
@@ -96,7 +104,8 @@ class Trained(NamedTuple):
     whole = jnp.ones(len(self.modalities), bool)
     found = self._run(inputs.evaluation(split), whole)
     inputs.train.close()
-    return found, found.pop(self.config.target)
+    targets = found.pop(self.config.target)
+    return found | readouts.of_outputs(found, self.modalities), targets
 
   def _of_arrays(
     self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
@@ -191,7 +200,9 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
     )
   config = runs.read_config(workdir)
   signature = signature_lib.read(workdir)
-  experiment = training.make(config, signature.steps_per_epoch)
+  # Where it began is no matter any more.
+  begun = configuration.with_values(config, {'warm_start': ()})
+  experiment = training.make(begun, signature.steps_per_epoch)
   key = jax.random.key(config.seed)
   batch = signature.batch(config.data.batch_size)
   like = jax.eval_shape(experiment.init, key, batch)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,9 @@ from experiments.core import data
 from experiments.core import named
 from experiments.core import parts
 from experiments.core import placement as placement_lib
+from experiments.core import trainable
 from experiments.core import weighing
+from experiments.core import weights as weights_lib
 from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
@@ -46,11 +48,12 @@ def make(
 
   Args:
     config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
-      `gradient_transforms`, `optimizer`, `accumulation`, `data.views` and
-      `max_skipped_steps`. A sub-dictionary with a `name` is the keyword
-      arguments of the function of that name, in `mimo_jax.nn`,
-      `experiments.methods`, `mimo_jax.weightings` or `optax`. A value that is
-      such a dictionary, as the schedule of a learning rate, is made likewise.
+      `gradient_transforms`, `optimizer`, `accumulation`, `data.views`,
+      `max_skipped_steps`, `warm_start`, `frozen` and `learning_rates`. A
+      sub-dictionary with a `name` is the keyword arguments of the function of
+      that name, in `mimo_jax.nn`, `experiments.methods`, `mimo_jax.weightings`
+      or `optax`. A value that is such a dictionary, as the schedule of a
+      learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
     placement: the devices that the step will run on; None for a single one.
 
@@ -67,6 +70,8 @@ def make(
   placement = placement or placement_lib.make('single')
   axis_name = placement.axis_name
   weighting, model = weighing.make(config, make_model(config.model))
+  still = trainable.frozen_encoders(model.encoders, config.frozen)
+  model = model.clone(frozen=(*model.frozen, *still))
   task = base.Task(
     model=parts.with_axis(model, axis_name),
     losses_of=named.lookup(nn, config.loss),
@@ -94,14 +99,16 @@ def make(
   def init(key: jax.Array, batch: Batch) -> TrainState:
     batch = finish(batch)
     model_state = method.model.init(key, batch)
+    model_state = weights_lib.started(model_state, config.warm_start)
     params = model_state.pop('params')
+    trainable.check(params, config.frozen, config.learning_rates)
     if axis_name is not None:
       parts.check_statistics(method.model, model_state)
     state = TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
       model_state=model_state,
-      opt_state=optimizer.init(params),
+      opt_state=optimizer.init(trainable.split(params, config.frozen)[0]),
       memory=(),
       key=key,
     )
@@ -110,7 +117,11 @@ def make(
   def update(
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
   ) -> tuple[TrainState, base.Losses]:
-    def objectives_fn(params: Any) -> tuple[base.Losses, Any]:
+    # Of what is frozen nothing is computed: no gradient, no update.
+    learning, frozen = trainable.split(state.params, config.frozen)
+
+    def objectives_fn(learning: Any) -> tuple[base.Losses, Any]:
+      params = trainable.merge(learning, frozen)
       whole = placement.gathered((params, state.model_state, state.memory))
       seeing = state._replace(
         params=whole[0], model_state=whole[1], memory=whole[2]
@@ -119,7 +130,7 @@ def make(
       return common.joined(method.primary, losses), (losses, seen)
 
     objectives, pullback, (losses, seen) = jax.vjp(
-      objectives_fn, state.params, has_aux=True
+      objectives_fn, learning, has_aux=True
     )
     if axis_name is not None:
       parts.check_draws(
@@ -132,7 +143,7 @@ def make(
     updates, opt_state = optimizer.update(
       pullback,
       state.opt_state,
-      state.params,
+      learning,
       losses=objectives,
       **seen.observed,
     )
@@ -145,7 +156,7 @@ def make(
     )
     return (
       state._replace(
-        params=optax.apply_updates(state.params, updates),
+        params=trainable.merge(optax.apply_updates(learning, updates), frozen),
         model_state=model_state,
         opt_state=opt_state,
         memory=memory,
@@ -185,7 +196,7 @@ def make(
     method.model,
     init,
     train_step,
-    _finished(method.rehearsal, finish, guarded),
+    _finished(method.rehearsal, finish, guarded, config.frozen),
     steps_per_epoch,
   )
 
@@ -238,6 +249,7 @@ def _make_optimizer(
   return optax.chain(
     *(named.make(optax, each, adapt) for each in config.gradient_transforms),
     named.make(optax, config.optimizer.to_dict(), adapt),
+    *([trainable.scaled(rates)] if (rates := config.learning_rates) else []),
   )
 
 
@@ -245,6 +257,7 @@ def _finished(
   rehearsal: base.Rehearsal | None,
   finish: Callable[[Batch], Batch],
   optimizer: optax.GradientTransformation,
+  frozen: Sequence[str],
 ) -> base.Rehearsal | None:
   """The rehearsal for batches as the loader gives them.
 
@@ -267,7 +280,8 @@ def _finished(
     if rehearsal.moves is None:
       return state
     of_gradients, of_optimizer = state.opt_state
-    begun = _begun_anew(optimizer, of_optimizer, state.params, rehearsal.moves)
+    learning, _ = trainable.split(state.params, frozen)
+    begun = _begun_anew(optimizer, of_optimizer, learning, rehearsal.moves)
     return state._replace(opt_state=(of_gradients, begun))
 
   return rehearsal._replace(

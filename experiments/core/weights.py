@@ -8,7 +8,7 @@ import collections
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,6 +51,39 @@ def read(path: pathlib.Path) -> Arrays:
     f'{path} is no file of parameters that can be read; expected .safetensors,'
     ' .pth or .pt.'
   )
+
+
+def started(
+  variables: Mapping[str, Any], warm_start: Sequence[str]
+) -> dict[str, Any]:
+  """Variables that begin where files say.
+
+  Args:
+    variables: a model's, as `init` gives them: collection -> tree.
+    warm_start: entries `'MODULE=PATH'`, as `encoders_visual=resnet18.pth`. A
+      path that is a run's directory is what `experiments.export` wrote there.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read` and `into`, or if an entry is
+      written otherwise.
+  """
+  for entry in warm_start:
+    module, sign, given = entry.partition('=')
+    if not sign:
+      raise ValueError(
+        f"config.warm_start has {entry!r}; expected 'MODULE=PATH', as"
+        " 'encoders_visual=resnet18.pth'."
+      )
+    path = pathlib.Path(given).expanduser()
+    if (path / 'config.json').exists():
+      path = path / 'export' / 'params.safetensors'
+      if not path.exists():
+        raise FileNotFoundError(
+          f'The run has no {path} yet: python -m experiments.export'
+          f' --run={given}'
+        )
+    variables = into(variables, module, read(path))
+  return dict(variables)
 
 
 def into(

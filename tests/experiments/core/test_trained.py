@@ -48,7 +48,11 @@ def rows():
 def test_arrays_give_what_the_split_gives(run, rows):
   expected, targets = run.predict_split('test')
   found = run.predict(rows)
-  assert found.keys() == expected.keys() == {'fused', 'fou', 'pix'}
+  assert (
+    found.keys()
+    == expected.keys()
+    == {*('fused', 'heads', 'all', 'fou', 'pix')}
+  )
   for name, values in expected.items():
     assert values.shape == (len(targets), 10)
     np.testing.assert_array_equal(found[name], values)

@@ -1,0 +1,159 @@
+"""Where a model begins, what of it learns, and how fast."""
+
+import jax
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import exporting
+from experiments.core import placement
+from experiments.core import trained
+from experiments.core import training
+from tests import running
+from tests.running import smoke
+
+
+def stepped(parallel='single', steps=3, words='two,smoke', **changes):
+  """A state before and after some steps."""
+  config = handwritten.get_config(words)
+  config.update(changes)
+  batches = running.batches_of(config, 0, steps)
+  key = jax.random.key(0)
+  if parallel == 'single':
+    experiment = training.make(config, 15)
+    before = state = jax.jit(experiment.init)(key, batches[0])
+    step = jax.jit(experiment.train_step)
+  else:
+    place = placement.make(parallel)
+    experiment = training.make(config, 15, place)
+    batches = [place.batch(batch) for batch in batches]
+    before = state = place.init(experiment.init, key, batches[0])
+    step = place.step(experiment.train_step, state, donate=False)
+  for batch in batches:
+    state, _ = step(state, batch)
+  return before, state
+
+
+def test_what_is_frozen_stands_still_and_has_no_optimizer_state():
+  frozen = ('encoders_fou', 'encoders_pix/*/bias')
+  before, after = stepped(frozen=frozen)
+  moved = jax.tree.map(
+    lambda one, other: bool(np.any(one != other)), before.params, after.params
+  )
+  assert not any(jax.tree.leaves(moved['encoders_fou']))
+  for layer in moved['encoders_pix'].values():
+    assert layer == {'bias': False, 'kernel': True}
+  assert all(jax.tree.leaves(moved['fusion']))
+  _, plain = stepped(steps=1)
+  size = sum(leaf.size for leaf in jax.tree.leaves(before.params))
+  still = jax.tree.leaves(before.params['encoders_fou'])
+  still += [x['bias'] for x in before.params['encoders_pix'].values()]
+  without = sum(leaf.size for leaf in still)
+  momentum, whole = (
+    sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    for state in (after, plain)
+  )
+  assert whole - momentum == without and 0 < without < size
+
+
+@pytest.mark.parametrize('parallel', ['jit', 'fsdp', 'pmap'])
+def test_devices_freeze_alike(parallel):
+  changes = {'frozen': ('encoders_fou',), 'learning_rates': ('fusion=0.3',)}
+  _, alone = stepped(**changes)
+  _, found = stepped(parallel, **changes)
+  for ours, theirs in zip(
+    jax.tree.leaves(alone.params), jax.tree.leaves(found.params), strict=True
+  ):
+    np.testing.assert_allclose(
+      np.asarray(theirs).reshape(-1)[: ours.size].reshape(ours.shape),
+      ours,
+      atol=1e-5,
+    )
+
+
+def test_a_rule_sees_the_gradients_of_what_learns_alone():
+  """MGDA of two objectives whose gradients live on one encoder each."""
+  changes = {'steps': 1, 'words': 'two,smoke,mgda'}
+  _, whole = stepped(**changes)
+  _, part = stepped(frozen=('encoders_pix', 'heads_pix', 'fusion'), **changes)
+  weights = [np.asarray(state.opt_state[0].weights) for state in (whole, part)]
+  # pix has no gradient there, so that it is absent.
+  assert weights[1][2] == 0 and weights[0][2] > 0
+
+
+def test_learning_rates_are_factors_of_the_first_pattern_that_matches():
+  rates = ('encoders_fou/Dense_0=0', 'encoders_*=0.25')
+  before, slow = stepped(steps=1, learning_rates=rates)
+  _, plain = stepped(steps=1)
+  moves = [
+    jax.tree.map(np.subtract, state.params, before.params)
+    for state in (slow, plain)
+  ]
+  for name, factor in (('encoders_pix', 0.25), ('fusion', 1), ('heads_fou', 1)):
+    for one, other in zip(
+      *(jax.tree.leaves(move[name]) for move in moves), strict=True
+    ):
+      np.testing.assert_allclose(one, factor * other, rtol=1e-3, atol=1e-7)
+      assert np.any(other)
+  assert not np.any(moves[0]['encoders_fou']['Dense_0']['kernel'])
+
+
+def test_an_encoder_is_any_module_that_can_be_imported():
+  own = {'name': 'flax.linen:Dense', 'features': 7}
+  config = smoke()
+  with config.unlocked():
+    config.model.encoders.fou = own
+  model = training.make_model(config.model)
+  assert model.encoders['fou'].features == 7
+  for name, message in (
+    ('flax.linnen:Dense', "'flax.linnen' cannot be imported"),
+    ('flax.linen:Dens', "flax.linen has no 'Dens'"),
+  ):
+    config.model.encoders.fou.name = name
+    with pytest.raises(ValueError, match=message):
+      training.make_model(config.model)
+
+
+def test_patterns_and_entries_that_cannot_be_are_named(tmp_path):
+  for changes, message in (
+    ({'frozen': ('encoder_fou',)}, "config.frozen has 'encoder_fou'.*'heads_p"),
+    ({'frozen': ('*',)}, 'which are all parameters'),
+    ({'learning_rates': ('fusoin=1',)}, "learning_rates has 'fusoin'"),
+    (
+      {'learning_rates': ('fusion',)},
+      "has 'fusion'; expected 'PATTERN=FACTOR'",
+    ),
+    ({'learning_rates': ('fusion=-1',)}, "expected 'PATTERN=FACTOR'"),
+    ({'warm_start': ('fusion',)}, "has 'fusion'; expected 'MODULE=PATH'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      stepped(steps=1, **changes)
+  with pytest.raises(FileNotFoundError, match='no file of parameters'):
+    stepped(steps=1, warm_start=(f'fusion={tmp_path}/a.safetensors',))
+
+
+def test_a_run_begins_where_another_one_ended(tmp_path):
+  train.train(smoke(steps=2), tmp_path / 'first')
+  changes = {
+    'warm_start': (f'encoders_pix={tmp_path}/first',),
+    'frozen': ('encoders_pix',),
+    'seed': 5,
+    'steps': 2,
+  }
+  with pytest.raises(FileNotFoundError, match='export'):
+    train.train(smoke(**changes), tmp_path / 'second')
+  first = trained.load(tmp_path / 'first')
+  exporting.export(first, tmp_path / 'first' / 'export')
+  train.train(smoke(**changes), tmp_path / 'second')
+  path = tmp_path / 'first' / 'export' / 'params.safetensors'
+  kernel = safetensors.load_file(path)['params.encoders_pix.Dense_0.kernel']
+  path.unlink()  # it is in the run
+  second = trained.load(tmp_path / 'second')
+  found = second.state.params
+  np.testing.assert_array_equal(
+    found['encoders_pix']['Dense_0']['kernel'], kernel
+  )
+  other = first.state.params['encoders_fou']['Dense_0']['kernel']
+  assert np.any(found['encoders_fou']['Dense_0']['kernel'] != other)
