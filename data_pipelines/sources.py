@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines import arrays
 
 Element: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -95,8 +96,9 @@ def open_source(
   files. TFDS's progress bars are switched off, for the whole process.
 
   Args:
-    name: A name that `data_sets` lists.
-    config: One of the data set's configs; None is its default one.
+    name: A name that `data_sets` lists; or 'arrays', for a file of one's own.
+    config: One of the data set's configs; None is its default one. Of 'arrays'
+      the path; see `arrays.read`.
     split: One of the data set's splits.
     data_dir: Where prepared data sets lie. The default is the environment
       variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
@@ -123,6 +125,8 @@ def open_source(
     ...   {key: value.shape for key, value in source[0].items()}
     {'fou': (76,), 'pix': (240,), 'label': (), 'row': ()}
   """
+  if name == arrays.NAME:
+    return InMemory(arrays.arrays_of(str(config), split))
   if name not in data_sets():
     raise ValueError(
       f'Unknown data set {name!r}. Known: {", ".join(data_sets())}. A new one '

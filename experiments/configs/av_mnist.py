@@ -13,7 +13,19 @@ Reference: `multibench`, the settings of MultiBench (pliang279/MultiBench,
 Command: python -m experiments.train
   --config=experiments/configs/av_mnist.py --manual_dir=FOLDER
 Expected: not measured on the published arrays, for want of them. With `smoke`
-  on the sample tree, half a minute on two CPU cores.
+  on the sample tree, half a minute on two CPU cores. `small,rebuilt`, from
+  10,000 pictures of MNIST (7,334 + 666 / 2,000 rows) and all 3,000 recordings,
+  test accuracy in %, mean and standard error of five seeds, nothing tuned:
+
+  | recipe | fused | `audio` | `image` |
+  |---|---|---|---|
+  | `joint` | 93.0 ± 0.1 | 76.5 ± 0.6 | 61.6 ± 0.5 |
+  | `sum` | 92.8 ± 0.3 | 81.2 ± 0.5 | 62.2 ± 0.2 |
+  | `mgda` | 92.9 ± 0.1 | 79.2 ± 0.2 | 61.6 ± 0.1 |
+  | `mimo_1` | 93.0 ± 0.3 | 79.2 ± 0.6 | 62.3 ± 0.3 |
+  | `mimo_3` | 93.2 ± 0.2 | 80.2 ± 0.7 | 61.3 ± 0.6 |
+
+  So balancing mends the encoder of sound, and no fused output beyond errors.
 
 Words after the colon, separated by commas: a setting (`multibench`, `agm` or
 `small`), the data (`published`, or `rebuilt` from MNIST and spoken digits), the
@@ -80,7 +92,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
-  decay = {'name': 'add_decayed_weights', 'weight_decay': 1e-4}
+  decay = {
+    'name': 'add_decayed_weights',
+    'weight_decay': 1e-2 if is_small else 1e-4,
+  }
   config.gradient_transforms = (decay,)
   if is_agm:
     config.optimizer = {'name': 'sgd', 'learning_rate': 1e-4, 'momentum': 0.9}
@@ -94,7 +109,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.log_every_steps = 25
   config.checkpoint_every_steps = _EPOCH_OF_40
   if is_small:
-    config.steps = 1_600
+    config.steps = 800
     config.checkpoint_every_steps = 400
 
   if words['length']:

@@ -1,0 +1,300 @@
+"""Rows of a user's own arrays: one file, no builder."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.reading import stratified
+
+NAME = 'arrays'
+SPLITS = ('train', 'validation', 'test')
+TREE = """\
+  FILE.npz      arrays [rows, ...], one for each modality; label [rows], whole
+                numbers or texts; if you like split [rows] of train, validation
+                and test, group [rows], and for a padded sequence its lengths,
+                NAME_length [rows]
+  FILE.parquet  the same as columns: lists of equal lengths, or numbers called
+                MODALITY.FEATURE
+  FOLDER        train.npz, validation.npz and test.npz, without split"""
+
+_NO_MODALITIES = ('label', 'split', 'group', 'row')
+
+
+class Table(NamedTuple):
+  """All rows of a file.
+
+  Attributes:
+    modalities: Name -> [rows, ...], float32, or uint8 as it was.
+    lengths: `NAME_length` of a sequence -> [rows] int32, where they are given.
+    label: [rows], place in `classes`.
+    classes: What labels are called, sorted.
+    split: [rows] of `SPLITS`.
+    group: [rows] int64, or None.
+  """
+
+  modalities: dict[str, npt.NDArray[Any]]
+  lengths: dict[str, npt.NDArray[np.int32]]
+  label: npt.NDArray[np.int64]
+  classes: tuple[Any, ...]
+  split: npt.NDArray[np.str_]
+  group: npt.NDArray[np.int64] | None
+
+
+def read(path: str | os.PathLike[str]) -> Table:
+  """Reads a file, or a folder of three.
+
+  Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
+  validation and to test, no group in two of them, by a fixed seed. Pictures
+  without an axis of channels, [rows, height, width] uint8, get one.
+
+  Args:
+    path: As `TREE` says.
+
+  Returns:
+    The rows. It is read once, and again when it has changed.
+
+  Raises:
+    FileNotFoundError: if there is no such file, or a part of a folder missing.
+    ModuleNotFoundError: if it is Parquet and pyarrow is not installed.
+    ValueError: if arrays do not fit; the message names the array and the row,
+      counted from 0.
+
+  Examples:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder, 'mine.npz')
+    ...   label = np.repeat(['cat', 'dog'], 10)
+    ...   np.savez(path, left=np.ones((20, 3)), label=label)
+    ...   table = read(path)
+    >>> table.classes, table.modalities['left'].shape
+    (('cat', 'dog'), (20, 3))
+  """
+  where = pathlib.Path(path).expanduser().resolve()
+  files = [where]
+  if where.is_dir():
+    files = [where / f'{split}.npz' for split in SPLITS]
+  if missing := [str(file) for file in files if not file.is_file()]:
+    raise FileNotFoundError(
+      f'There is no {" and no ".join(missing)}. Expected:\n{TREE}'
+    )
+  return _read(where, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
+  if not path.is_dir():
+    return _table(path, _columns(path))
+  parts = {split: _columns(path / f'{split}.npz') for split in SPLITS}
+  names = parts['train'].keys()
+  for split, columns in parts.items():
+    if columns.keys() != names or 'split' in names:
+      raise ValueError(
+        f'{path}/{split}.npz has {sorted(columns)}; expected the arrays of'
+        f' train.npz, {sorted(names)}, and no split.'
+      )
+    for name in names:
+      theirs, ours = parts['train'][name].shape[1:], columns[name].shape[1:]
+      if ours != theirs:
+        raise ValueError(
+          f'{name!r} has rows of shape {ours} in {path}/{split}.npz, and of'
+          f' {theirs} in train.npz; expected one shape.'
+        )
+  joined = {
+    name: np.concatenate([columns[name] for columns in parts.values()])
+    for name in names
+  }
+  sizes = [len(columns['label']) for columns in parts.values()]
+  return _table(path, joined | {'split': np.repeat(SPLITS, sizes)})
+
+
+def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+  """Name -> array, each with as many rows as there are labels."""
+  if path.suffix == '.parquet':
+    columns = _parquet(path)
+  else:
+    try:
+      with np.load(path, allow_pickle=False) as archive:
+        columns = dict(archive)
+    except Exception as error:
+      raise ValueError(
+        f'{path} is no npz file, or has arrays of objects: {error}.'
+        f' Expected:\n{TREE}'
+      ) from error
+  if 'label' not in columns:
+    raise ValueError(
+      f"{path} has {sorted(columns)}, and no 'label'. Expected:\n{TREE}"
+    )
+  rows = columns['label'].shape
+  if len(rows) != 1:
+    raise ValueError(
+      f"'label' of {path} has the shape {rows}; expected [rows], a class each."
+    )
+  for name, values in columns.items():
+    if values.shape[:1] != rows or not values.size:
+      raise ValueError(
+        f'{name!r} of {path} has the shape {values.shape}; expected one entry'
+        f' for each of the labels, whose shape is {rows}.'
+      )
+  return columns
+
+
+def _parquet(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+  try:
+    from pyarrow import parquet
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f'{path} needs the package pyarrow. Install it with: pip install pyarrow;'
+      ' or save the arrays by numpy.savez.',
+      name='pyarrow',
+    ) from error
+  table = parquet.read_table(path)
+  columns: dict[str, npt.NDArray[Any]] = {}
+  features: dict[str, list[npt.NDArray[Any]]] = {}
+  for name in table.column_names:
+    column = table.column(name)
+    if column.null_count:
+      row = column.is_null().to_pylist().index(True)
+      raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
+    values = column.to_pylist()
+    try:
+      array = np.array(values)
+    except ValueError:
+      sizes = [len(value) for value in values]
+      row = next(i for i, size in enumerate(sizes) if size != sizes[0])
+      raise ValueError(
+        f'{path}, row {row}, column {name!r}: {sizes[row]} entries, where row 0'
+        f' has {sizes[0]}. Pad them, and give the lengths as'
+        f" '{name}_length'."
+      ) from None
+    modality, dot, _ = name.partition('.')
+    if dot:
+      features.setdefault(modality, []).append(array)
+    else:
+      columns[name] = array
+  for name, arrays in features.items():
+    columns[name] = np.stack(arrays, axis=-1)
+  return columns
+
+
+def _table(
+  path: pathlib.Path, columns: Mapping[str, npt.NDArray[Any]]
+) -> Table:
+  classes, label = np.unique(columns['label'], return_inverse=True)
+  if classes.dtype.kind not in 'biuUS':
+    raise ValueError(
+      f"'label' of {path} is {classes.dtype}; expected classes, whole numbers"
+      ' or texts. For targets that are numbers, write a builder.'
+    )
+  group = None
+  if 'group' in columns:
+    _, group = np.unique(columns['group'], return_inverse=True)
+  named = {n: v for n, v in columns.items() if n not in _NO_MODALITIES}
+  lengths = {
+    name: values.astype(np.int32)
+    for name, values in named.items()
+    if name.endswith('_length') and name.removesuffix('_length') in named
+  }
+  modalities = {
+    name: _modality(path, name, values)
+    for name, values in named.items()
+    if name not in lengths
+  }
+  if not modalities:
+    raise ValueError(
+      f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
+    )
+  if 'split' in columns:
+    split = columns['split'].astype(str)
+    wrong = np.flatnonzero(~np.isin(split, SPLITS))
+    if wrong.size or set(split) != set(SPLITS):
+      first = (
+        f'row {wrong[0]} has {str(split[wrong[0]])!r}' if wrong.size else ''
+      )
+      raise ValueError(
+        f"'split' of {path} has {sorted(set(split))}; expected rows of each of"
+        f' {SPLITS} and of no other. {first}'
+      )
+    divided = _divided(group, split)
+    if divided.size:
+      raise ValueError(
+        f"'split' of {path} divides the group of row {divided[0]},"
+        f' {columns["group"][divided[0]].item()!r}; expected each in one split.'
+        " Leave 'split' out to have it drawn."
+      )
+  else:
+    split = np.empty(len(label), '<U10')
+    for name, rows in stratified.split(label, group).items():
+      split[rows] = name
+  return Table(
+    modalities, lengths, label, tuple(classes.tolist()), split, group
+  )
+
+
+def _divided(
+  group: npt.NDArray[np.int64] | None, split: npt.NDArray[np.str_]
+) -> npt.NDArray[np.int64]:
+  """Rows whose group is in two splits."""
+  if group is None:
+    return np.zeros(0, np.int64)
+  _, code = np.unique(split, return_inverse=True)
+  pairs = np.unique(np.stack([group, code]), axis=1)
+  return np.flatnonzero(np.bincount(pairs[0])[group] > 1)
+
+
+def _modality(
+  path: pathlib.Path, name: str, values: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+  if values.dtype.kind not in 'biuf':
+    raise ValueError(
+      f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
+      f' names {_NO_MODALITIES}.'
+    )
+  if values.ndim == 1:
+    values = values[:, None]
+  if values.dtype == np.uint8 and values.ndim == 3:
+    values = values[..., None]
+  if values.dtype != np.uint8:
+    with np.errstate(over='ignore'):
+      values = values.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+      row, *column = bad[0].tolist()
+      raise ValueError(
+        f'{name!r} of {path}, row {row}, column {tuple(column)}: the value is'
+        ' not finite, in float32. Expected finite numbers; leave the row out.'
+      )
+  return values
+
+
+def arrays_of(
+  path: str | os.PathLike[str], split: str
+) -> dict[str, npt.NDArray[Any]]:
+  """The entries of a split.
+
+  Returns:
+    Name -> [rows of the split, ...]: modalities, lengths, `label`, `row` int32,
+    the place in the file, and `group`, where it is given.
+
+  Raises:
+    ValueError: if there is no such split.
+  """
+  if split not in SPLITS:
+    raise ValueError(f'No split {split!r}. Available: {", ".join(SPLITS)}.')
+  table = read(path)
+  rows = np.flatnonzero(table.split == split)
+  entries: dict[str, npt.NDArray[Any]] = {
+    **table.modalities,
+    **table.lengths,
+    'label': table.label.astype(np.int64),
+  }
+  if table.group is not None:
+    entries['group'] = table.group.astype(np.int64)
+  return {
+    **{name: values[rows] for name, values in entries.items()},
+    'row': rows.astype(np.int32),
+  }

@@ -1,0 +1,204 @@
+"""A file of one's own: splits, shapes, and what does not fit."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from data_pipelines import arrays
+from data_pipelines import sources
+
+ROWS = 60
+
+
+def columns(**changed):
+  """Arrays of a vector, a sequence and a picture; None leaves one out."""
+  random = np.random.RandomState(0)
+  label = np.arange(ROWS) % 3
+  made = {
+    'left': random.normal(size=(ROWS, 4)),
+    'scalar': random.randint(0, 9, ROWS),
+    'steps': random.normal(size=(ROWS, 5, 2)).astype(np.float32),
+    'steps_length': random.randint(1, 6, ROWS),
+    'photo': random.randint(0, 256, (ROWS, 8, 8)).astype(np.uint8),
+    'label': np.array(['cat', 'bee', 'ant'])[label],
+    **changed,
+  }
+  return {name: values for name, values in made.items() if values is not None}
+
+
+@pytest.fixture
+def file(tmp_path):
+  def write(**changed):
+    np.savez(tmp_path / 'mine.npz', **columns(**changed))
+    return tmp_path / 'mine.npz'
+
+  return write
+
+
+def test_every_row_is_in_one_split_with_all_that_is_its_own(file):
+  path, whole = file(), columns()
+  seen = []
+  for split in arrays.SPLITS:
+    source = sources.open_source('arrays', config=str(path), split=split)
+    rows = source.arrays['row']
+    seen += rows.tolist()
+    for name in ('left', 'steps'):
+      assert source.arrays[name].dtype == np.float32
+      np.testing.assert_array_equal(
+        source.arrays[name], whole[name][rows].astype(np.float32)
+      )
+    np.testing.assert_array_equal(
+      source.arrays['scalar'][:, 0], whole['scalar'][rows]
+    )
+    np.testing.assert_array_equal(
+      source.arrays['steps_length'], whole['steps_length'][rows]
+    )
+    assert source.arrays['photo'].dtype == np.uint8
+    np.testing.assert_array_equal(
+      source.arrays['photo'][..., 0], whole['photo'][rows]
+    )
+    names = np.array(['ant', 'bee', 'cat'])[source.arrays['label']]
+    np.testing.assert_array_equal(names, whole['label'][rows])
+    counts = np.bincount(source.arrays['label'])
+    assert set(counts) == {12 if split == 'train' else 4}
+  assert sorted(seen) == list(range(ROWS))
+
+
+def test_a_split_of_ones_own_is_taken(file):
+  split = np.repeat(arrays.SPLITS, [30, 10, 20])
+  found = arrays.arrays_of(file(split=split), 'validation')
+  assert found['row'].tolist() == list(range(30, 40))
+  assert 'split' not in found and 'group' not in found
+
+
+def test_no_group_is_divided(file):
+  path = file(group=np.arange(ROWS) // 6 * 7)
+  groups = [set(arrays.arrays_of(path, s)['group']) for s in arrays.SPLITS]
+  assert sum(map(len, groups)) == len(set.union(*groups)) == 10
+
+
+def test_a_folder_of_three_is_one_table(tmp_path):
+  for split, rows in zip(
+    arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
+  ):
+    part = {name: values[rows] for name, values in columns().items()}
+    np.savez(tmp_path / f'{split}.npz', **part)
+  found = arrays.arrays_of(tmp_path, 'test')
+  np.testing.assert_allclose(found['left'], columns()['left'][50:], rtol=1e-6)
+  part['left'] = part['left'][:, :3]
+  np.savez(tmp_path / 'test.npz', **part)
+  with pytest.raises(ValueError, match=r"'left'.*\(3,\).*test.npz.*\(4,\)"):
+    arrays.read(tmp_path)
+  del part['left']
+  np.savez(tmp_path / 'test.npz', **part)
+  with pytest.raises(ValueError, match=r'test.npz has .*expected the arrays'):
+    arrays.read(tmp_path)
+  (tmp_path / 'validation.npz').unlink()
+  with pytest.raises(FileNotFoundError, match=r'no .*validation.npz'):
+    arrays.read(tmp_path)
+
+
+def test_a_file_that_has_changed_is_read_again(file):
+  assert arrays.read(file()).modalities['left'].shape == (ROWS, 4)
+  assert arrays.read(file(left=np.ones((ROWS, 2)))).modalities[
+    'left'
+  ].shape == (ROWS, 2)
+
+
+def spoiled(value):
+  left = columns()['left'].copy()
+  left[7, 2] = value
+  return left
+
+
+@pytest.mark.parametrize(
+  ('changed', 'match'),
+  [
+    ({'label': None}, "no 'label'"),
+    ({'label': np.arange(ROWS) / 7}, "'label'.*float64; expected classes"),
+    ({'label': np.zeros((ROWS, 1), int)}, r"'label'.*\(60, 1\)"),
+    ({'left': spoiled(np.nan)}, r"'left'.*row 7, column \(2,\).*finite"),
+    ({'left': spoiled(1e39)}, r"'left'.*row 7, column \(2,\)"),
+    ({'left': np.ones((ROWS - 1, 4))}, r"'left'.*\(59, 4\).*\(60,\)"),
+    ({'left': np.ones((ROWS, 0))}, r"'left'.*\(60, 0\)"),
+    ({'left': np.array(['x'] * ROWS)}, r"'left'.*<U1; expected numbers"),
+    (
+      {'left': np.array([{}] * ROWS, object)},
+      'no npz file, or has arrays of objects',
+    ),
+    ({'split': np.repeat(['train', 'dev'], 30)}, r"'dev'.*row 30 has 'dev'"),
+    ({'split': np.repeat(['train', 'test'], 30)}, "'split' .*each of"),
+    (
+      {
+        'split': np.tile(arrays.SPLITS, ROWS // 3),
+        'group': np.arange(ROWS) // 30 + 5,
+      },
+      r'divides the group of row 0, 5;',
+    ),
+    (
+      {
+        **dict.fromkeys(('left', 'scalar', 'steps', 'photo')),
+        'steps_length': None,
+      },
+      'no modality',
+    ),
+  ],
+)
+def test_what_does_not_fit_is_named(file, changed, match):
+  with pytest.raises(ValueError, match=match) as caught:
+    arrays.read(file(**changed))
+  assert 'mine.npz' in str(caught.value)
+
+
+def test_other_names_are_told(file, tmp_path):
+  with pytest.raises(ValueError, match=r"'dev'.*train, validation, test"):
+    arrays.arrays_of(file(), 'dev')
+  with pytest.raises(FileNotFoundError, match=r'absent.npz.*Expected'):
+    arrays.read(tmp_path / 'absent.npz')
+  (tmp_path / 'text.npz').write_text('left,right')
+  with pytest.raises(ValueError, match='is no npz file'):
+    arrays.read(tmp_path / 'text.npz')
+
+
+def parquet(path, **changed):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet as files
+
+  made = columns()
+  table = {
+    'left.a': made['left'][:, 0],
+    'left.b': made['left'][:, 1],
+    'steps': made['steps'].tolist(),
+    'label': made['label'],
+    **changed,
+  }
+  table = {k: pyarrow.array(list(v)) for k, v in table.items()}
+  files.write_table(pyarrow.table(table), path)
+  return path
+
+
+def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
+  table = arrays.read(parquet(tmp_path / 'mine.parquet'))
+  made = columns()
+  np.testing.assert_allclose(
+    table.modalities['left'], made['left'][:, :2], rtol=1e-6
+  )
+  np.testing.assert_array_equal(table.modalities['steps'], made['steps'])
+  assert table.classes == ('ant', 'bee', 'cat')
+
+
+def test_damaged_columns_of_parquet_are_named_with_the_row(tmp_path):
+  ragged = [[1.0, 2.0]] * 5 + [[3.0]] + [[1.0, 2.0]] * (ROWS - 6)
+  with pytest.raises(ValueError, match=r"row 5, column 'steps': 1 entries"):
+    arrays.read(parquet(tmp_path / 'a.parquet', steps=ragged))
+  missing = [1.0] * 9 + [None] + [1.0] * (ROWS - 10)
+  with pytest.raises(ValueError, match=r"row 9, column 'left.b': no value"):
+    arrays.read(parquet(tmp_path / 'b.parquet', **{'left.b': missing}))
+
+
+def test_without_pyarrow_the_remedy_is_told(tmp_path, monkeypatch):
+  path = parquet(tmp_path / 'mine.parquet')
+  monkeypatch.setitem(sys.modules, 'pyarrow', None)
+  with pytest.raises(ModuleNotFoundError, match='pip install pyarrow'):
+    arrays.read(path)
