@@ -23,6 +23,9 @@ from mimo_jax.per_encoder._mla import orthogonal_head as orthogonal_head
 from mimo_jax.per_encoder._mmpareto import mmpareto as mmpareto
 from mimo_jax.per_encoder._ogm import ogm as ogm
 from mimo_jax.per_encoder._ogm import ogm_ge as ogm_ge
+from mimo_jax.pullbacks._examples import vjp_of_examples as vjp_of_examples
+from mimo_jax.pullbacks._features import vjp_at_features as vjp_at_features
+from mimo_jax.pullbacks._two_passes import two_passes as two_passes
 from mimo_jax.weightings import mimo as mimo
 from mimo_jax.wrappers._every import every as every
 from mimo_jax.wrappers._normalized import normalized as normalized

@@ -9,6 +9,7 @@ import optax
 
 from mimo_jax import _combining
 from mimo_jax import _devices
+from mimo_jax import _known
 from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _observing
@@ -49,7 +50,9 @@ def balance(
   2. the Jacobian in either form of `jax.jacrev`: a mapping name -> gradients
      (a sequence, for a sequence of losses), or leaves [K, ...].
 
-  All give the same update.
+  All give the same update. The pullbacks of `mimo_jax.vjp_at_features`,
+  `two_passes` and `vjp_of_examples` stand in place of 1; they bring the Gramian
+  and cost one backward pass besides.
 
   Non-finite losses or gradients never enter balance's own state, and the
   update they cause is non-finite, so a guard after it skips the step:
@@ -104,8 +107,9 @@ def balance(
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `losses`, in the form that `losses_fn` returns: a mapping name ->
-    scalar, a sequence of scalars, or a vector [K]. Rules that say so in
-    `Weighting.extra_args` take more:
+    scalar, a sequence of scalars, or a vector [K]; of an array [B, K] each
+    entry is an objective. Rules that say so in `Weighting.extra_args` take
+    more:
 
     - `independent_updates`: a pair, each a pullback or a Jacobian as `updates`
       may be, at the same params, on two batches independent of each other
@@ -213,6 +217,9 @@ def balance(
       return _combining.with_given(step, updates, weights), state
     observations = _observing.observe(step, extra_args)
     plan = _combining.by_gradients if needs_rows else _combining.by_losses
+    if needs_rows and _known.is_brought(updates):
+      observations = _known.observe(step, observations, updates)
+      plan = _combining.by_losses
     direction, weighed = plan(step, observations, updates, state.weighting)
     return direction, _remember(state, weighed, step.parts)
 

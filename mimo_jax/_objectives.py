@@ -1,5 +1,6 @@
 """The order of the objectives, whatever form their losses come in."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,10 +25,11 @@ class Objectives(NamedTuple):
 
 
 def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
-  """Reads losses given as a mapping, a sequence or a vector.
+  """Reads losses given as a mapping, a sequence or an array.
 
   Args:
-    losses: mapping name -> scalar, sequence of scalars, or array `[K]`.
+    losses: mapping name -> scalar, sequence of scalars, or array `[K]`; of
+      `[B, K]`, row by row, each entry is an objective.
     objectives: the names in row order, primary first, or None for the order
       of `losses` itself with the key 'fused' of a mapping put first.
 
@@ -41,14 +43,17 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
       ' mapping name -> scalar, a sequence of scalars or a vector [K].'
     )
   if hasattr(losses, 'ndim'):
-    if losses.ndim != 1:
+    if losses.ndim not in (1, 2):
       raise ValueError(
         f'losses is an array of shape {losses.shape}; expected a vector [K],'
-        ' one scalar for each objective.'
+        ' one scalar for each objective, or [B, K], one for each example and'
+        ' output.'
       )
-    keys: tuple[Any, ...] = tuple(range(losses.shape[0]))
-    leaves = [losses[i] for i in keys]
-    rebuild: Callable[[list[Any]], base.PyTree] = jnp.stack
+    keys: tuple[Any, ...] = tuple(range(losses.size))
+    leaves = list(losses.reshape(-1))
+    rebuild: Callable[[list[Any]], base.PyTree] = functools.partial(
+      _like_array, losses.shape
+    )
   else:
     keys, leaves, rebuild = _read_container(losses)
   order = _row_order(keys, objectives)
@@ -65,6 +70,10 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
     ordered=objectives is not None or not _named(keys),
     like_losses=like_losses,
   )
+
+
+def _like_array(shape: tuple[int, ...], values: list[Any]) -> jax.Array:
+  return jnp.stack(values).reshape(shape)
 
 
 def _read_container(

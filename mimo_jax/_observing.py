@@ -127,7 +127,7 @@ def observe_gradients(
 def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
   """The Gramian of each part."""
   return [
-    _gramian(
+    gramian_of(
       step,
       [_parts.part_of(row, part.weighing) for row in rows],
       shards_at(step, part.weighing),
@@ -136,7 +136,7 @@ def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
   ]
 
 
-def _gramian(
+def gramian_of(
   step: Step, rows: list[base.PyTree], shards: _devices.Shards
 ) -> jax.Array:
   """The Gramian; of shards, summed over the devices that have them."""

@@ -26,8 +26,11 @@ def rows_of(
   """
   losses = like_outputs(pullback, losses)
   if hasattr(losses, 'ndim'):
-    basis = jnp.eye(losses.shape[0], dtype=losses.dtype)
-    return [pull(pullback, vary_like(row, losses)) for row in basis]
+    basis = jnp.eye(losses.size, dtype=losses.dtype)
+    return [
+      pull(pullback, vary_like(row.reshape(losses.shape), losses))
+      for row in basis
+    ]
   leaves, treedef = jax.tree.flatten(losses)
 
   def row(index: int, zero: Callable[[jax.Array], Any]) -> base.PyTree:

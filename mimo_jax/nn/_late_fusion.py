@@ -120,7 +120,11 @@ class LateFusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, inputs: Mapping[str, jax.Array], *, train: bool = False
+    self,
+    inputs: Mapping[str, jax.Array],
+    *,
+    train: bool = False,
+    cut: Callable[[Any], Any] | None = None,
   ) -> dict[str, jax.Array]:
     """Logits of the fusion and of each modality.
 
@@ -129,6 +133,8 @@ class LateFusion(nn.Module):
         `<modality>_length` -> [batch], integers; entries of other names
         (labels, say) are ignored.
       train: whether encoders and fusion are in training, for those that care.
+      cut: what the features are passed through, a function of their mapping:
+        that which `mimo_jax.vjp_at_features` gives.
 
     Returns:
       `{'fused': [batch, num_classes], modality: [batch, num_classes], ...}`.
@@ -142,6 +148,8 @@ class LateFusion(nn.Module):
     # Before the batch, whose statistics must not be in the running ones yet.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
     features = self.features(inputs, train=train)
+    if cut is not None:
+      features = cut(features)
     # The mapping itself, not a tuple of what each call has sown.
     self.sow(
       'intermediates',

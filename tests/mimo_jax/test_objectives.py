@@ -239,7 +239,9 @@ REFUSED = {
   r"losses\['audio'\]\['l2'\] is nested": {
     'losses': SCALARS | {'audio': {'l2': jnp.ones([])}}
   },
-  r'shape \(3, 8\); expected a vector \[K\]': {'losses': jnp.ones([3, 8])},
+  r'shape \(3, 8, 2\); expected a vector \[K\]': {
+    'losses': jnp.ones([3, 8, 2])
+  },
   r'shape \(\); expected a vector': {'losses': jnp.ones([])},
   r'expected losses as a mapping': {'losses': 0.3},
   r'losses is empty': {'losses': {}},

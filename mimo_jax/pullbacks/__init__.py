@@ -1,0 +1,1 @@
+"""Pullbacks that know the Gramian of their gradients without keeping K."""

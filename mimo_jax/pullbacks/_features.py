@@ -1,0 +1,184 @@
+"""The Gramian of gradients at the features, not at the params."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from mimo_jax import _numerics
+from mimo_jax import _pullback
+from mimo_jax import base
+from mimo_jax import jacobian
+from mimo_jax.pullbacks import _base
+
+
+def vjp_at_features(
+  losses_fn: Callable[..., Any], params: base.PyTree, *, has_aux: bool = False
+) -> Any:
+  """`jax.vjp`, with a pullback that a rule weighs at the features.
+
+  `losses_fn` says where the features are: it is given a function `cut`, passes
+  them through it, and goes on with what it returns. K cotangents are pulled
+  back to there, through the heads alone; the rule weighs by the Gramian of
+  these; and one backward pass with the weighted cotangent goes through the
+  encoders. So every rule of the Gramian costs hardly more than joint training.
+
+  The combined gradient is exact, Σ wᵢ ∇Fᵢ in every parameter. The weights are
+  those of another Gramian. With Z the K cotangents and A the derivative of
+  the features by the encoders' params, the Gramian of the gradients that pass
+  through the features is Z A Aᵀ Zᵀ, and the rule sees Z Zᵀ. With σ the singular
+  values of A,
+
+      σ_min² Z Zᵀ  ≼  Z A Aᵀ Zᵀ  ≼  σ_max² Z Zᵀ
+
+  and it is the same, up to a factor, where A has orthonormal rows, up to that
+  factor. Only there do a rule's guarantees (no conflict, shortest vector) hold
+  for the params; elsewhere they hold for a step of the features. What a loss
+  does to params past the features (a head's own) has no part in the weights.
+  Losses of different rows have orthogonal cotangents: they cannot conflict
+  here.
+
+  Args:
+    losses_fn: `losses_fn(params, cut) -> losses`, in the forms that `balance`
+      takes. It may call `cut` several times, each time with a pytree of arrays
+      that have the batch in them: not inside of `jax.vmap`, `lax.scan`,
+      `jax.checkpoint` or `jax.jit`. It is traced twice, the first time for the
+      shapes of the features.
+    params: pytree.
+    has_aux: whether it returns `(losses, aux)`.
+
+  Returns:
+    `(losses, pullback)`, or `(losses, pullback, aux)`, for `balance`. Call it
+    under `jax.jit`: what is not needed of a backward pass is left out there.
+
+  Raises:
+    ValueError: if `losses_fn` does not call `cut`, or inside of a
+      transformation.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   mimo_jax.balance(mimo_jax.weightings.mgda()), optax.sgd(0.1)
+    ... )
+    >>> params = {'encoder': jnp.eye(3), 'heads': jnp.ones((3, 2))}
+    >>> @jax.jit
+    ... def train_step(params, opt_state, batch):
+    ...   def losses_fn(params, cut):
+    ...     features = cut(jnp.tanh(batch @ params['encoder']))
+    ...     outputs = features @ params['heads']
+    ...     return jnp.mean((outputs - jnp.array([[1.0, -1.0]])) ** 2, axis=0)
+    ...   losses, pullback = mimo_jax.vjp_at_features(losses_fn, params)
+    ...   updates, opt_state = optimizer.update(
+    ...     pullback, opt_state, params, losses=losses
+    ...   )
+    ...   return optax.apply_updates(params, updates), opt_state, losses
+    >>> params, _, losses = train_step(
+    ...   params, optimizer.init(params), jnp.ones((4, 3))
+    ... )
+    >>> losses.tolist()
+    [1.65, 10.79]
+
+  References:
+    O. Sener and V. Koltun, `Multi-Task Learning as Multi-Objective
+    Optimization <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018: MGDA-UB,
+    this with `mimo_jax.weightings.mgda`. There and in LibMTL (`rep_grad`) each
+    head learns from its own loss with weight 1; here from Σ wᵢ ∇Fᵢ, as all.
+  """
+  taps: list[list[_Like]] = []
+
+  def record(features: base.PyTree) -> base.PyTree:
+    leaves = [leaf for leaf in jax.tree.leaves(features) if _is_real(leaf)]
+    taps.append([_like(leaf) for leaf in leaves])
+    return features
+
+  jax.eval_shape(lambda params: losses_fn(params, _guarded(record)), params)
+  if not any(taps):
+    raise ValueError(
+      'losses_fn did not pass features through the function `cut` that'
+      ' vjp_at_features gave it. Expected losses_fn(params, cut) with'
+      ' `features = cut(features)` between encoders and heads.'
+    )
+
+  def with_taps(params: base.PyTree, taps: list[list[jax.Array]]) -> Any:
+    left = iter(taps)
+
+    def add(features: base.PyTree) -> base.PyTree:
+      zeros = iter(next(left))
+      return jax.tree.map(
+        lambda leaf: leaf + next(zeros) if _is_real(leaf) else leaf, features
+      )
+
+    return losses_fn(params, _guarded(add))
+
+  zeros = [[_zeros(like) for like in each] for each in taps]
+  vjp: Any = jax.vjp
+  losses, pullback, *aux = vjp(with_taps, params, zeros, has_aux=has_aux)
+
+  def pull_both(cotangent: Any) -> tuple[base.PyTree, base.PyTree]:
+    both: Any = pullback(_base.like(losses, _base.flat(cotangent)))
+    return both
+
+  def gramian(averages: _base.Averages) -> jax.Array:
+    rows = _pullback.rows_of(lambda cotangent: pull_both(cotangent)[1:], losses)
+    shares = _base.flat(averages.shares)
+    scaled = [
+      jax.tree.map(lambda leaf, share=share: leaf * share, row)
+      for row, share in zip(rows, shares, strict=True)
+    ]
+    # A device has features of its own: summed, not averaged.
+    return averages.total(jacobian.gramian(scaled, range(len(rows))))
+
+  known = _base.Pullback(
+    lambda cotangent: pull_both(cotangent)[:1], gramian, of_params=False
+  )
+  return losses, known, *aux
+
+
+class _Like(NamedTuple):
+  """What features are like, without a tracer."""
+
+  shape: tuple[int, ...]
+  dtype: Any
+  axes: tuple[str, ...]  # of a mesh, over which they differ
+  sharding: Any  # explicit one, or None
+
+
+def _like(leaf: jax.Array) -> _Like:
+  axes = tuple(_pullback.varying_axes(leaf))
+  return _Like(leaf.shape, leaf.dtype, axes, _numerics.explicit_sharding(leaf))
+
+
+def _zeros(like: _Like) -> jax.Array:
+  zeros = jnp.zeros(like.shape, like.dtype)
+  if like.sharding is not None:
+    zeros = jax.sharding.reshard(zeros, like.sharding)
+  return lax.pcast(zeros, like.axes, to='varying') if like.axes else zeros
+
+
+def _guarded(
+  cut: Callable[[base.PyTree], base.PyTree],
+) -> Callable[[base.PyTree], base.PyTree]:
+  """`cut`, but only where `losses_fn` itself is traced."""
+  here = core.get_opaque_trace_state()
+
+  def checked(features: base.PyTree) -> base.PyTree:
+    if core.get_opaque_trace_state() != here:
+      raise ValueError(
+        '`cut` was called inside of a transformation, such as jax.vmap,'
+        ' lax.scan, jax.checkpoint or jax.jit, where features are not those of'
+        ' the whole batch. Expected a call in losses_fn itself, with what the'
+        ' transformed function returns.'
+      )
+    return cut(features)
+
+  return checked
+
+
+def _is_real(leaf: Any) -> bool:
+  return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))

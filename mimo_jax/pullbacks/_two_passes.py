@@ -1,0 +1,113 @@
+"""The exact Gramian in a first pass that keeps one gradient at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import _arguments
+from mimo_jax import _numerics
+from mimo_jax import _pullback
+from mimo_jax import _reals
+from mimo_jax import base
+from mimo_jax.pullbacks import _base
+
+
+def two_passes(
+  pullback: Callable[[Any], Any], *, batch_size: int = 1
+) -> _base.Pullback:
+  """A pullback whose Gramian is computed with one gradient at a time.
+
+  For many objectives, or gradients of which K do not fit: wherever `balance`
+  takes a pullback. A row of the Gramian is a gradient gᵢ, by one backward pass,
+  and what it does to all losses, J gᵢ, by one forward pass of the linearised
+  network. The combined gradient is one backward pass more. All in all K + 1
+  backward and K forward passes, and memory for two gradients whatever K is,
+  where the K gradients cost K backward passes (less, where they are
+  block-sparse) and memory for K.
+
+  The Gramian is that of `mimo_jax.gramian` up to rounding: its diagonal is
+  taken of the gradients, and the rest has the precision of the network, which
+  for one in bfloat16 is 1e-2 of the lengths' product. It is known what each
+  gradient is, but not all at once: rules that need the Jacobian refuse.
+
+  Args:
+    pullback: what `jax.vjp(losses_fn, params)` returned.
+    batch_size: how many gradients are computed and kept at a time. On
+      accelerators several are faster.
+
+  Returns:
+    The pullback, for `balance`'s `update`.
+
+  Raises:
+    ValueError: if `batch_size` is not a whole number at least 1.
+
+  Examples:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> balance = mimo_jax.balance(mimo_jax.weightings.mgda())
+    >>> rows = jnp.array([[3.0, 1.0], [-1.0, 1.0]])
+    >>> params = jnp.zeros(2)
+    >>> losses, pullback = jax.vjp(lambda params: rows @ params, params)
+    >>> updates, _ = balance.update(
+    ...   mimo_jax.two_passes(pullback), balance.init(params), losses=losses
+    ... )
+    >>> updates.tolist()  # the shortest between the rows
+    [0.0, 1.0]
+  """
+  _arguments.check('two_passes', _arguments.whole(1), batch_size=batch_size)
+
+  def pull(cotangent: Any) -> tuple[base.PyTree]:
+    cotangent = _pullback.like_outputs(pullback, cotangent)
+    return (_pullback.pull(pullback, cotangent),)
+
+  def gramian(averages: _base.Averages) -> jax.Array:
+    losses = _pullback.like_outputs(pullback, averages.losses)
+    shares = _base.flat(averages.shares)
+
+    def of_weights(weights: base.PyTree) -> base.PyTree:
+      return _reals.of_gradient(_pullback.pull(pullback, weights))
+
+    # J itself: a pullback is linear, and this its transpose.
+    push = jax.linear_transpose(of_weights, losses)
+
+    def row(one: jax.Array) -> tuple[jax.Array, jax.Array]:
+      cotangent = jax.tree.map(
+        _pullback.vary_like, _base.like(losses, one * shares), losses
+      )
+      gradient = averages.gradient(_pullback.pull(pullback, cotangent))
+      square = averages.products([gradient])[0, 0]
+      # Of length 1, so that no product leaves the range of float16.
+      length = _numerics.nonzero(jnp.sqrt(square))
+      unit = jax.tree.map(
+        lambda leaf: (leaf / length.astype(_numerics.wide(leaf.dtype))).astype(
+          leaf.dtype
+        ),
+        gradient,
+      )
+      products = _base.flat(push(unit)[0]) * shares
+      return square, averages.total(products) * length
+
+    identity = jnp.eye(len(shares), dtype=shares.dtype)
+    parts = [
+      identity[start : start + batch_size]
+      for start in range(0, len(shares), batch_size)
+    ]
+    done = _base.for_each(
+      jax.vmap(row) if batch_size > 1 else lambda part: _one(row, part), parts
+    )
+    squares = jnp.concatenate([square for square, _ in done])
+    products = jnp.concatenate([products for _, products in done])
+    symmetric = (products + products.T) / 2
+    present = squares != 0
+    symmetric = jnp.where(present[:, None] & present[None, :], symmetric, 0)
+    return jnp.where(identity != 0, jnp.diag(squares), symmetric)
+
+  return _base.Pullback(pull, gramian)
+
+
+def _one(row: Callable[[jax.Array], Any], part: jax.Array) -> Any:
+  """`vmap` of a single row, without what it does to convolutions."""
+  return jax.tree.map(lambda leaf: leaf[None], row(part[0]))

@@ -1,0 +1,199 @@
+"""Weights of the Gramian at the features, and the exact gradient by them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import nn
+from mimo_jax import weightings
+from tests import checks
+
+_NAMES = ('fused', 'visual', 'audio')
+_BATCH = {
+  'audio': jnp.asarray(checks.standard_normal(6, 4)),
+  'visual': jnp.asarray(checks.standard_normal(6, 3, seed=1)),
+}
+_PARAMS = {
+  'audio': jnp.asarray(checks.standard_normal(4, 2, seed=2)),
+  'visual': jnp.asarray(checks.standard_normal(3, 5, seed=3)),
+  'head': jnp.asarray(checks.standard_normal(7, seed=4)),
+}
+
+
+def _features_of(params):
+  return {k: jnp.tanh(_BATCH[k] @ params[k]) for k in ('audio', 'visual')}
+
+
+def _heads(params, features):
+  audio, visual = features['audio'], features['visual']
+  both = jnp.concatenate([audio, visual], axis=1)
+  return {
+    'audio': 3 * jnp.mean((audio[:, 0] * audio[:, 1] - 1.0) ** 2),
+    'fused': jnp.mean((both @ params['head'] - 0.5) ** 2),
+    'visual': jnp.mean((visual[:, 1] + visual[:, 0]) ** 2),
+  }
+
+
+def _losses_of(params, cut):
+  return _heads(params, cut(_features_of(params)))
+
+
+def _in_two_cuts(params, cut):
+  features = _features_of(params)
+  return _heads(
+    params,
+    {
+      'audio': cut((features['audio'], jnp.arange(3)))[0],
+      'visual': cut(features['visual']),
+    },
+  )
+
+
+def _flat(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize('losses_of', [_losses_of, _in_two_cuts])
+def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
+  rule = weightings.upgrad()
+  balance = mimo_jax.balance(rule, objectives=_NAMES)
+
+  @jax.jit
+  def update(params):
+    losses, pullback = mimo_jax.vjp_at_features(losses_of, params)
+    return balance.update(
+      pullback, balance.init(params), params, losses=losses
+    ), losses
+
+  (updates, state), losses = update(_PARAMS)
+  features = _features_of(_PARAMS)
+  for name, loss in _heads(_PARAMS, features).items():
+    np.testing.assert_allclose(losses[name], loss, rtol=1e-6)
+  at_features = jax.jacrev(lambda z: _heads(_PARAMS, z))(features)
+  rows = np.stack([_flat(at_features[name]) for name in _NAMES])
+  expected, _ = rule.update(
+    mimo_jax.Observation(jnp.ones(3), jnp.asarray(rows @ rows.T)), None
+  )
+  np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
+  jacobian = jax.jacrev(lambda p: _losses_of(p, lambda z: z))(_PARAMS)
+  combined = sum(
+    w * _flat(jacobian[name]) for w, name in zip(expected, _NAMES, strict=True)
+  )
+  np.testing.assert_allclose(_flat(updates), combined, rtol=1e-4, atol=1e-6)
+
+
+def test_orthonormal_inputs_give_the_gramian_of_the_encoder():
+  # Of z = x w the rows of the derivative are x: here orthonormal, times 3.
+  inputs = 3 * jnp.linalg.qr(jnp.asarray(checks.standard_normal(5, 5)))[0]
+  kernel = jnp.asarray(checks.standard_normal(5, 2, seed=1))
+  seen = []
+
+  def weigh(observation):
+    seen.append(observation.gramian)
+    return observation.losses
+
+  balance = mimo_jax.balance(mimo_jax.stateless(weigh, needs='gramian'))
+
+  def losses_fn(kernel, cut):
+    features = cut(inputs @ kernel)
+    return jnp.stack([jnp.sum(jnp.sin(features)), jnp.sum(features[1:] ** 3)])
+
+  losses, pullback = mimo_jax.vjp_at_features(losses_fn, kernel)
+  balance.update(pullback, balance.init(kernel), losses=losses)
+  jacobian = jax.jacrev(lambda k: losses_fn(k, lambda z: z))(kernel)
+  np.testing.assert_allclose(9 * seen[0], mimo_jax.gramian(jacobian), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_late_fusion_with_statistics_and_dropped_work():
+  pictures = checks.standard_normal(2, 4, 8, 8, 1)
+  inputs = {'a': pictures[0], 'b': pictures[1]}
+  model = nn.LateFusion(
+    {k: nn.LeNet(base_width=2, num_blocks=2) for k in inputs}, num_classes=3
+  )
+  variables = model.init(jax.random.key(0), inputs)
+  labels = jnp.array([0, 1, 2, 1])
+  names = ('fused', 'a', 'b')
+
+  def losses_fn(params, cut=lambda z: z):
+    logits, state = model.apply(
+      variables | {'params': params},
+      inputs,
+      train=True,
+      cut=cut,
+      mutable=['batch_stats'],
+    )
+    return nn.cross_entropy_losses(logits, labels), state
+
+  def step(params, rule):
+    balance = mimo_jax.balance(rule, objectives=names)
+    losses, pullback, state = mimo_jax.vjp_at_features(
+      losses_fn, params, has_aux=True
+    )
+    return balance.update(
+      pullback, balance.init(params), params, losses=losses
+    ), state
+
+  params = variables['params']
+  update = jax.jit(lambda params: step(params, weightings.mgda()))
+  (updates, state), statistics = update(params)
+  (_, plain), jacobian = mimo_jax.value_and_jacobian(losses_fn, has_aux=True)(
+    params
+  )
+  checks.assert_close(
+    updates, mimo_jax.combine(jacobian, state.weights, names), atol=1e-5
+  )
+  checks.assert_close(statistics, plain)
+  assert np.count_nonzero(state.weights) > 1
+
+  def flops(rule):
+    compiled = jax.jit(lambda p: step(p, rule)).lower(params).compile()
+    return compiled.cost_analysis()['flops']
+
+  # One pass through the encoders, whatever the rule.
+  assert flops(weightings.mgda()) < 1.1 * flops(weightings.sum())
+
+
+def test_refusals():
+  checks.assert_refused(
+    'did not pass features through',
+    mimo_jax.vjp_at_features,
+    lambda params, _: params,
+    jnp.ones(2),
+  )
+  checks.assert_refused(
+    'inside of a transformation',
+    mimo_jax.vjp_at_features,
+    lambda params, cut: jnp.mean(jax.vmap(cut)(params * jnp.ones((3, 2))), 0),
+    jnp.ones((3, 2)),
+  )
+
+
+def test_heads_of_their_own_take_their_own_gradient():
+  # LibMTL's `rep_grad`: weights for what is before the features alone.
+  balance = mimo_jax.balance(
+    weightings.upgrad(),
+    objectives=_NAMES,
+    shared=lambda path: path[0] != 'head',
+  )
+  losses, pullback = mimo_jax.vjp_at_features(_losses_of, _PARAMS)
+  updates, _ = balance.update(
+    pullback, balance.init(_PARAMS), _PARAMS, losses=losses
+  )
+  own = jax.grad(lambda p: _losses_of(p, lambda z: z)['fused'])(_PARAMS)
+  np.testing.assert_allclose(updates['head'], own['head'], rtol=1e-5)
+  balance = mimo_jax.balance(
+    weightings.upgrad(),
+    objectives=_NAMES,
+    weigh_on=lambda path: path[0] == 'head',
+  )
+  checks.assert_refused(
+    'Expected one of the two',
+    balance.update,
+    pullback,
+    balance.init(_PARAMS),
+    _PARAMS,
+    losses=losses,
+  )

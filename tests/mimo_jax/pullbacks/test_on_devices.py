@@ -1,0 +1,104 @@
+"""Pullbacks that know their Gramian, on many devices: the answer of one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import mimo_jax
+from tests import checks
+
+pytestmark = pytest.mark.slow
+_NAMES = ('fused', 'visual', 'audio')
+_PARAMS = {
+  'w': jnp.asarray(checks.standard_normal(16, 2)),
+  'bias': jnp.array([0.3, -0.8]),
+}
+# Three rows a device, of different means on different devices.
+_BATCH = jnp.asarray(
+  checks.standard_normal(24, 16, seed=1) + np.linspace(-1, 2, 24)[:, None],
+  jnp.float32,
+)
+_RULE = mimo_jax.stateless(
+  lambda seen: jnp.sum(seen.gramian * jnp.arange(1.0, 10).reshape(3, 3), 1),
+  needs='gramian',
+)
+
+
+def _losses_of(params, batch, cut=lambda features: features, gather=None):
+  kernel = gather(params['w']) if gather else params['w']
+  features = cut(jnp.tanh(batch @ kernel + params['bias'][None, :]))
+  audio, visual = features[:, 0], features[:, 1]
+  return {
+    'audio': 0.4 * jnp.mean((audio + 1.5) ** 2),
+    'fused': jnp.mean((audio - visual - 0.5) ** 2),
+    'visual': jnp.mean((visual - 1.0) ** 2),
+  }
+
+
+def _update(params, batch, how, gather=None, **options):
+  balance = mimo_jax.balance(_RULE, objectives=_NAMES, **options)
+
+  def losses_fn(params, cut=lambda features: features):
+    return _losses_of(params, batch, cut, gather)
+
+  if how == 'features':
+    losses, pullback = mimo_jax.vjp_at_features(losses_fn, params)
+  elif how == 'two passes':
+    losses, pullback = jax.vjp(losses_fn, params)
+    pullback = mimo_jax.two_passes(pullback, batch_size=2)
+  else:
+    # The i-th loss of all devices' batches is one objective.
+    def loss_fn(params, index):
+      losses = losses_fn(params)
+      return jnp.stack([losses[name] for name in _NAMES])[index]
+
+    losses, pullback = mimo_jax.vjp_of_examples(
+      loss_fn, params, jnp.arange(3), batch_size=2
+    )
+  updates, state = balance.update(
+    pullback, balance.init(params), params, losses=losses
+  )
+  return updates, state.weights
+
+
+def _on_devices(how, where):
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Auto,))
+  if where == 'pmap':
+    update = functools.partial(_update, how=how, axis_name='d')
+    results = jax.pmap(update, axis_name='d', in_axes=(None, 0))(
+      _PARAMS, _BATCH.reshape(8, 3, 16)
+    )
+    return checks.at(results, 3)
+  if where == 'jit':
+    batch = jax.device_put(_BATCH, jax.NamedSharding(mesh, P('d')))
+    return jax.jit(functools.partial(_update, how=how))(_PARAMS, batch)
+  options, specs = {}, P()
+  if where == 'shards':
+    specs = {'w': P('d'), 'bias': P()}
+    options['gather'] = lambda w: lax.all_gather(w, 'd', tiled=True)
+    options['param_specs'] = specs
+  return jax.jit(
+    jax.shard_map(
+      functools.partial(_update, how=how, axis_name='d', **options),
+      mesh=mesh,
+      in_specs=(specs, P('d')),
+      out_specs=(specs, P()),
+      check_vma=where == 'shard_map',
+    )
+  )(_PARAMS, _BATCH)
+
+
+@pytest.mark.parametrize(
+  'where', ['pmap', 'jit', 'shard_map', 'unchecked', 'shards']
+)
+@pytest.mark.parametrize('how', ['features', 'two passes', 'examples'])
+def test_is_the_update_of_one_device(how, where):
+  expected = jax.jit(functools.partial(_update, how=how))(_PARAMS, _BATCH)
+  assert np.min(np.abs(expected[1])) > 1e-2
+  checks.assert_close(_on_devices(how, where), expected, rtol=1e-4, atol=1e-4)
