@@ -99,6 +99,14 @@ def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
     assert_learned(config, tmp_path)
 
 
+@pytest.mark.usefixtures('folder_of')  # where prepared data go
+def test_icons_are_prepared_and_learned(tmp_path):
+  config = config_of('icons')
+  config.steps = 60
+  train.train(config, tmp_path)
+  assert_learned(config, tmp_path)
+
+
 def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
   # Pictures and sound, random views, batch statistics and a schedule.
   config = config_of('crema_d')
