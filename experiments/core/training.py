@@ -80,6 +80,7 @@ def make(
     weighting_name=config.weighting.name,
     optimizer=functools.partial(_make_optimizer, config),
     steps_per_epoch=steps_per_epoch,
+    steps=config.get('steps', 1),
     balance=placement.balance,
     axis_name=axis_name,
   )

@@ -8,9 +8,11 @@ module has it, names recipes and their options: else there is one, of its name.
 
 from experiments.methods import agm as agm
 from experiments.methods import cml as cml
+from experiments.methods import dgl as dgl
 from experiments.methods import ensemble as ensemble
 from experiments.methods import g_blending as g_blending
 from experiments.methods import mla as mla
+from experiments.methods import mlb as mlb
 from experiments.methods import mmcosine as mmcosine
 from experiments.methods import mmpareto as mmpareto
 from experiments.methods import ogm as ogm

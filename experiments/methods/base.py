@@ -58,6 +58,7 @@ class Task(NamedTuple):
   # user's transforms and optimizer, with schedules that count steps
   optimizer: Callable[[int], optax.GradientTransformation]
   steps_per_epoch: int
+  steps: int  # of the whole training; a run that is made longer has others
   # `mimo_jax.balance` for the devices that there are
   balance: Callable[..., optax.GradientTransformationExtraArgs] = (
     mimo_jax.balance

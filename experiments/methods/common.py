@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+import mimo_jax
 from experiments.methods import base
 from mimo_jax import nn
 
@@ -107,6 +108,27 @@ def forward(
   logits, updated = outputs
   features = updated.pop('intermediates')['features']
   return Outputs(logits, features, updated)
+
+
+def adds_shares(model: nn.LateFusion) -> bool:
+  """Whether the fused logits are a sum of parts, one a modality, all of it."""
+  fusion = getattr(model.fusion, 'func', model.fusion)
+  options = getattr(model.fusion, 'keywords', {})
+  is_linear = fusion in (nn.ConcatFusion, nn.SumFusion, nn.CosineFusion)
+  return is_linear and not options.get('hidden_widths')
+
+
+def with_own_weights(task: base.Task, *weights: float) -> base.Task:
+  """The task of a method that weighs losses, unless a weighting is named.
+
+  The uni-modal heads, too, then teach the encoders. The weights are those of
+  the fused loss and of each modality's.
+  """
+  if task.weighting_name == 'joint':
+    fused, own = weights
+    every = (fused, *(own for _ in task.modalities))
+    task = task._replace(weighting=mimo_jax.weightings.constant(every))
+  return task._replace(model=task.model.clone(detach_heads=False))
 
 
 def check_classes(task: base.Task, method: str) -> None:

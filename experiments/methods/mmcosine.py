@@ -29,15 +29,13 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
   """
   common.check_classes(task, 'mmcosine')
   given = task.model.fusion
-  fusion = getattr(given, 'func', given)
-  options = getattr(given, 'keywords', {})
-  is_linear = fusion in (nn.ConcatFusion, nn.SumFusion, nn.CosineFusion)
-  if not is_linear or options.get('hidden_widths'):
+  if not common.adds_shares(task.model):
     raise ValueError(
       f'mmcosine was given a model with fusion={given}; expected ConcatFusion'
       ' without hidden_widths, or SumFusion, whose linear layers its cosines'
       ' can stand for. Change config.model.fusion, or leave mmcosine out.'
     )
+  options = getattr(given, 'keywords', {})
   kept = {k: v for k, v in options.items() if k == 'kernel_init'}
   cosines = functools.partial(nn.CosineFusion, scale=scale, **kept)
   return common.on_outputs(task, model=task.model.clone(fusion=cosines))

@@ -19,7 +19,7 @@ def make(
   task: base.Task,
   *,
   frozen: bool = True,
-  pretraining_epochs: float = 30.0,
+  pretraining_epochs: float | None = None,
   factor: float = 0.1,
 ) -> base.Method:
   """Training that starts from uni-modal encoders, and their heads.
@@ -42,7 +42,8 @@ def make(
   Args:
     task: what is trained.
     frozen: whether the encoders stand still.
-    pretraining_epochs: how long they are trained alone, above 0.
+    pretraining_epochs: how long they are trained alone, above 0; None: as long
+      as the model after.
     factor: of all updates of what is fine-tuned, above 0.
   """
   expected = 'a number above 0'

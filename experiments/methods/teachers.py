@@ -23,7 +23,7 @@ class Teachers(NamedTuple):
 
 
 def of_task(
-  task: base.Task, method: str, epochs: float, option: str
+  task: base.Task, method: str, epochs: float | None, option: str
 ) -> Teachers:
   """The uni-modal models of a task, to be trained once, before the first step.
 
@@ -36,9 +36,11 @@ def of_task(
   Args:
     task: what the model is trained on.
     method: whose teachers they are, for messages.
-    epochs: how long they are trained, above 0.
+    epochs: how long they are trained, above 0; None: as long as the model.
     option: the method's name of it.
   """
+  if epochs is None:
+    epochs = task.steps / task.steps_per_epoch
   common.check(method, epochs > 0, 'a number above 0', **{option: epochs})
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   teach = copies.stepper(task, model, task.modalities)

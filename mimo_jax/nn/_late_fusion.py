@@ -17,14 +17,14 @@ from mimo_jax.nn import _shapley
 from mimo_jax.nn.fusion import _concat
 from mimo_jax.nn.fusion import _shares
 
-_HEADS = ('auxiliary', 'share', 'shapley')
+_HEADS = ('auxiliary', 'share', 'shapley', 'alone')
 
 
 class LateFusion(nn.Module):
   """Late fusion: an encoder a modality, fused logits, and uni-modal logits.
 
   Each modality has logits of its own beside the fused ones, so that its
-  encoder can be trained and judged alone. There are three ways to make them.
+  encoder can be trained and judged alone. There are four ways to make them.
 
   `heads='auxiliary'`: a dense layer of its own on each modality's features
   (MMPareto). A uni-modal loss then touches its own encoder and head only, so
@@ -52,6 +52,12 @@ class LateFusion(nn.Module):
   mode (running statistics, no dropout), all of its steps valid, and goes
   before the batch.
 
+  `heads='alone'`: what the fusion makes of the modality's features and zeros
+  for those of the others (DGL, ARL), with any fusion; or, if it multiplies
+  features (`FiLMFusion`, `GatedFusion`), of the modality's features in place of
+  the other's, too. No parameters are added; of a linear fusion they are the
+  shares but for the bias, which each has whole.
+
   The features of a pass are to be had without a second one, by Flax's
   collection 'intermediates', beside any other that is mutable:
 
@@ -73,7 +79,8 @@ class LateFusion(nn.Module):
       `SumFusion`, `FiLMFusion`, `GatedFusion`, `CosineFusion`,
       `SharedHeadFusion`, or a module of one's own from a mapping of features
       to logits, which is given `train` if it takes it.
-    heads: how uni-modal logits are made: 'auxiliary', 'share' or 'shapley'.
+    heads: how uni-modal logits are made: 'auxiliary', 'share', 'shapley' or
+      'alone'.
     detach_heads: stop gradients between the encoders and the uni-modal logits
       (of 'auxiliary' before the heads, which still learn; of the others after
       them). Then a joint-trained model's uni-modal accuracy can be read (train
@@ -167,9 +174,11 @@ class LateFusion(nn.Module):
       )
     else:
       fused = fusion(features, **options)
-      logits = (
-        _shares.of_each(fusion, features) if self.heads == 'share' else {}
-      )
+      logits = {}
+    if self.heads == 'share':
+      logits = _shares.of_each(fusion, features)
+    if self.heads == 'alone':
+      logits = _shares.each_alone(fusion, features, **options)
 
     if self.heads == 'auxiliary':
       kernel_init = _initializers.initializer(
@@ -272,6 +281,37 @@ class LateFusion(nn.Module):
     fusion, given, features = self._of_fusion(variables, features)
     shares: Any = fusion.apply(given, features, method=_shares.of_each)
     return shares
+
+  @nn.nowrap
+  def alone(
+    self,
+    variables: Mapping[str, Any],
+    features: Mapping[str, jax.Array],
+    *,
+    train: bool = False,
+  ) -> dict[str, jax.Array]:
+    """What the fusion makes of each modality alone.
+
+    The outputs of `heads='alone'`, called like `fuse`, whatever `heads` is.
+
+    Args:
+      variables: as of `fuse`.
+      features: as of `fuse`.
+      train: as of `fuse`.
+
+    Returns:
+      Mapping modality -> [batch, num_classes].
+
+    Raises:
+      ValueError: if the fusion multiplies features of different widths,
+        features are missing, or parameters alone were given.
+    """
+    fusion, given, features = self._of_fusion(variables, features)
+    options = _taken(fusion.__call__, train=train)
+    logits: Any = fusion.apply(
+      given, features, **options, method=_shares.each_alone
+    )
+    return logits
 
   @nn.nowrap
   def _fusion(self) -> nn.Module:

@@ -44,6 +44,8 @@ class GatedFusion(nn.Module):
   gate: str | None = None
   kernel_init: _initializers.Initializer | str = 'lecun_normal'
 
+  multiplies = True  # features: without the other's a modality has no effect
+
   @nn.compact
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m] to logits [batch, num_classes].

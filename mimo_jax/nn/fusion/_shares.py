@@ -1,6 +1,7 @@
 """Each modality's share of the fused logits."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,29 @@ def of_each(
       ' any fusion.'
     )
   return shares(features)
+
+
+def each_alone(
+  fusion: nn.Module, features: Mapping[str, jax.Array], **options: Any
+) -> dict[str, jax.Array]:
+  """What a fusion makes of each modality alone."""
+  if not getattr(fusion, 'multiplies', False):
+    zeros = {key: jnp.zeros_like(value) for key, value in features.items()}
+    return {
+      name: fusion({**zeros, name: value}, **options)
+      for name, value in features.items()
+    }
+  widths = {name: value.shape[-1] for name, value in features.items()}
+  if len(set(widths.values())) > 1:
+    raise ValueError(
+      f'{type(fusion).__name__} multiplies features, so that a modality alone'
+      f' stands for both; they have the widths {widths}. Expected one width, or'
+      ' a fusion that adds.'
+    )
+  return {
+    name: fusion(dict.fromkeys(features, value), **options)
+    for name, value in features.items()
+  }
 
 
 def in_order(shares: Mapping[str, jax.Array]) -> jax.Array:

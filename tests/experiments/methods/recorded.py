@@ -72,6 +72,7 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
     weighting_name='joint',
     optimizer=lambda updates: optax.sgd(1.0 / updates),
     steps_per_epoch=10,
+    steps=40,
   )
 
 

@@ -33,7 +33,7 @@ def test_every_method_balances_by_its_task(monkeypatch):
   monkeypatch.setattr(mimo_jax, 'balance', None)
   monkeypatch.setattr(mimo_jax, 'mmpareto', record)
   task = recorded.make_task()._replace(balance=balance, axis_name='devices')
-  assert len(MODULES) == 14
+  assert len(MODULES) == 16
   for name, module in MODULES.items():
     module.make(task)
     assert set(calls) == {'devices'}, name

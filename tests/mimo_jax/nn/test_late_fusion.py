@@ -255,6 +255,33 @@ def test_train_and_length_go_to_those_that_take_them():
   assert np.all(np.max(np.abs(features['text'] - expected)[1:], 1) > 1e-3)
 
 
+@each_fusion
+def test_logits_of_a_modality_alone_are_the_fusion_without_the_others(fusion):
+  names = names_for(fusion)
+  model = model_of(fusion, names, heads='alone')
+  if fusion in ('film', 'gated'):
+    message = 'multiplies features, .*Expected one width'
+    checks.assert_refused(
+      message, model.init, jax.random.key(0), batch_of(names)
+    )
+    encoders = {name: nn.MLP((5,)) for name in names}
+    model = model.clone(encoders=encoders)
+  batch = batch_of(names)
+  logits, variables = model.init_with_output(jax.random.key(1), batch)
+  assert not any(name.startswith('heads') for name in variables['params'])
+  features = model.apply(variables, batch, method='features')
+  outputs = model.alone(variables, features)
+  for name in names:
+    instead = features[name] if fusion in ('film', 'gated') else 0
+    only = {
+      each: value if each == name else value * 0 + instead
+      for each, value in features.items()
+    }
+    close(logits[name], model.fuse(variables, only))
+    close(outputs[name], logits[name])
+    assert np.median(np.abs(logits[name] - logits['fused'])) > 1e-4
+
+
 # Features.
 
 

@@ -37,6 +37,7 @@ KEY = jax.random.key(0, impl='unsafe_rbg')
     'auxiliary',
     pytest.param('share', marks=pytest.mark.slow),
     pytest.param('shapley', marks=pytest.mark.slow),
+    pytest.param('alone', marks=pytest.mark.slow),
   ],
 )
 def test_a_modality_touches_its_own_encoder_unless_detached(heads):
@@ -58,6 +59,7 @@ def test_a_modality_touches_its_own_encoder_unless_detached(heads):
       touched = {
         'auxiliary': {f'encoders_{name}'},
         'share': {f'encoders_{name}', 'fusion'},
+        'alone': {f'encoders_{name}', 'fusion'},
         'shapley': {'fusion', *(f'encoders_{each}' for each in WIDTHS)},
       }[heads]
       if detach_heads:

@@ -1,0 +1,56 @@
+"""Disentangled gradient learning (DGL)."""
+
+from typing import Any
+
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+
+GRID: base.Grid = {'alpha': (1.0, 3.0, 5.0)}
+
+
+def make(task: base.Task, *, alpha: float = 4.0) -> base.Method:
+  """Encoders learn from uni-modal losses alone, the fusion from the fused one.
+
+      L = L_fused(fusion(sg(z_1), .., sg(z_M))) + α Σ_m L_m(o_m),
+      o_m = sg(fusion)(0, .., z_m, .., 0)
+
+  with sg for stopped gradients: no parameter learns from both. A modality's own
+  logits are what the same fusion makes of it with zeros for the others, or, if
+  it multiplies features, with its own in place of theirs: the heads 'alone' of
+  `mimo_jax.nn.LateFusion`.
+
+  L is what `joint` stands for here. A weighting may take its place, of the same
+  losses and without α: with MIMO it is the limit in which no encoder sees the
+  fused loss.
+
+  α scales the learning rate of the encoders against the fusion's, with SGD.
+  Adam does not see it.
+
+  Args:
+    task: what is trained.
+    alpha: α > 0; 4 and 5 on CREMA-D, 2 and 3 on Kinetics-Sounds.
+
+  The released code takes two backward passes, and deletes the fusion's
+  uni-modal gradient between them; and it tests without the last batch, on the
+  epoch that is best on the test split.
+
+  References:
+    S. Wei, C. Luo and Y. Luo, `Boosting Multimodal Learning via Disentangled
+    Gradient Learning <https://arxiv.org/abs/2507.10213>`_, ICCV 2025.
+  """
+  common.check('dgl', alpha > 0, 'a number above 0', alpha=alpha)
+  task = common.with_own_weights(task, 1.0, alpha)
+  model = task.model.clone(heads='alone')
+
+  def apart(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
+    del batch
+    features, still = outputs.features, lax.stop_gradient(state.variables)
+    logits = model.alone(still, features, train=True)
+    fused = model.fuse(state.variables, lax.stop_gradient(features), train=True)
+    return {'fused': fused, **logits}
+
+  return common.on_outputs(task, logits=apart, model=model)

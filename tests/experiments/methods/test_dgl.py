@@ -1,0 +1,70 @@
+"""DGL: which loss teaches what."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import mimo_jax
+from experiments.methods import dgl
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize('fusion', [nn.ConcatFusion, nn.FiLMFusion])
+def test_encoders_see_no_fused_loss_and_the_fusion_no_other(fusion):
+  method = dgl.make(recorded.make_task(fusion=fusion), alpha=3.0)
+  state, batch = recorded.begin(method)
+  _, _, gradients = recorded.learn(method, state, batch)
+  touched = {
+    loss: {
+      part
+      for part, tree in gradient.items()
+      if any(np.any(leaf) for leaf in jax.tree.leaves(tree))
+    }
+    for loss, gradient in gradients.items()
+  }
+  assert touched == {
+    'fused': {'fusion'},
+    'audio': {'encoders_audio'},
+    'visual': {'encoders_visual'},
+  }
+  update, _ = recorded.update_of(method, state, batch)
+  expected = jax.tree.map(
+    lambda fused, audio, visual: fused + 3 * (audio + visual),
+    *(gradients[name] for name in ('fused', 'audio', 'visual')),
+  )
+  checks.assert_close(update, expected)
+
+
+def test_a_modality_alone_is_the_fusion_with_zeros_for_the_others():
+  method = dgl.make(recorded.make_task())
+  state, batch = recorded.begin(method)
+  losses, _, gradients = recorded.learn(method, state, batch)
+  outputs = method.model.apply(state.variables, batch)
+  for name, other in (('audio', 'visual'), ('visual', 'audio')):
+    logits = recorded.logits_of(removed=(other,))
+    np.testing.assert_allclose(outputs[name], logits, rtol=1e-4)
+    loss = recorded.cross_entropy(logits)
+    np.testing.assert_allclose(losses[name], loss, rtol=1e-5)
+    rows = slice(0, 5) if name == 'audio' else slice(5, 10)
+    flow = recorded.residual_of(logits) @ recorded.KERNEL[rows].T
+    scale = np.sum(flow * recorded.FEATURES[name])
+    found = gradients[name][f'encoders_{name}']['scale']
+    np.testing.assert_allclose(found, [[scale]], rtol=1e-4)
+  whole = recorded.cross_entropy(recorded.logits_of())
+  np.testing.assert_allclose(losses['fused'], whole, rtol=1e-5)
+
+
+def test_a_weighting_stands_in_alphas_place():
+  task = recorded.make_task()._replace(
+    weighting=mimo_jax.weightings.mgda(), weighting_name='mgda'
+  )
+  updates = [
+    recorded.update_of(method, *recorded.begin(method))[0]
+    for method in (dgl.make(task, alpha=alpha) for alpha in (1.0, 5.0))
+  ]
+  chex.assert_trees_all_equal(*updates)
