@@ -127,6 +127,26 @@ def open_source(
   """
   if name == arrays.NAME:
     return InMemory(arrays.arrays_of(str(config), split))
+  # Imported late, because only this function needs TFDS.
+  from data_pipelines.reading import prepared
+
+  builder = prepared.prepare(
+    builder_of(name, config), config, data_dir, manual_dir
+  )
+  if split not in builder.info.splits:
+    raise ValueError(
+      f'{name} has no split {split!r}. Available: '
+      f'{", ".join(builder.info.splits)}. For a part of one, use `subset`.'
+    )
+  return prepared.Records(builder, split)
+
+
+def builder_of(name: str, config: str | None) -> Any:
+  """The builder class of a data set, which knows the config.
+
+  Raises:
+    ValueError: if there is no such data set or config.
+  """
   if name not in data_sets():
     raise ValueError(
       f'Unknown data set {name!r}. Known: {", ".join(data_sets())}. A new one '
@@ -140,16 +160,7 @@ def open_source(
     raise ValueError(
       f'{name} has no config {config!r}. Available: {", ".join(configs)}.'
     )
-  # Imported late, because only this function needs TFDS.
-  from data_pipelines.reading import prepared
-
-  builder = prepared.prepare(module.Builder, config, data_dir, manual_dir)
-  if split not in builder.info.splits:
-    raise ValueError(
-      f'{name} has no split {split!r}. Available: '
-      f'{", ".join(builder.info.splits)}. For a part of one, use `subset`.'
-    )
-  return prepared.Records(builder, split)
+  return module.Builder
 
 
 def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:

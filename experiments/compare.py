@@ -6,11 +6,12 @@ r"""Compares recipes over seeds, on the same data, in one program a recipe.
 
 Every recipe of `config.compare` starts from the same parameters and sees the
 same batches in the same order for the same number of steps. With
-`config.num_tuning_seeds`, each variant of a recipe's grid is trained on as many
-seeds first, and the one with the best fused output on the validation split is
-taken. All seeds of a recipe are one compiled program. The directory ends up
-with `results.jsonl`, `curves.npz`, `report.md` and its figures. A comparison
-that was killed goes on from its last checkpoint.
+`config.tuning.num_seeds`, the same number of candidates of each recipe
+(learning rate, weight decay and what is its own) are trained on as many seeds
+first, and validation chooses among them, see `core.tuning`. All seeds of a
+recipe are one compiled program. The directory ends up with `results.jsonl`,
+`curves.npz`, `report.md` and its figures. A comparison that was killed goes on
+from its last checkpoint.
 """
 
 import os

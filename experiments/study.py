@@ -1,22 +1,29 @@
 """Several comparisons, and one report over them.
 
-  python -m experiments.study views
   python -m experiments.study testbed
+  python -m experiments.study views
+  python -m experiments.study real
 
-A study runs `experiments.compare` on settings that differ in one thing, with
-all recipes tuned on validation, and writes tables and a figure to `--reports`.
-One that was killed goes on when the same command is given again.
+A study runs `experiments.compare` on several settings, with all recipes tuned
+on validation with the same number of candidates, and writes tables and figures
+to `--reports`. It says before it starts how long it will take. One that was
+killed goes on when the same command is given again.
 """
 
+import functools
 import pathlib
 import re
 import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 from absl import flags
+from ml_collections import config_dict
 
 from experiments import compare
 from experiments.core import configuration
+from experiments.core import estimates
 from experiments.core import studies
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies as reporting
@@ -28,46 +35,111 @@ _STUDIES = configuration.define_path(
 _REPORTS = configuration.define_path(
   'reports', 'experiments/reports', 'Directory of the reports.'
 )
-_SEEDS = flags.DEFINE_integer('seeds', 10, 'Runs of each recipe.')
-_TUNING_SEEDS = flags.DEFINE_integer(
-  'tuning_seeds', 3, 'Runs of each variant of a grid.'
+_SEEDS = flags.DEFINE_integer(
+  'seeds', None, 'Runs of each recipe; by default as each setting says.'
 )
+_CANDIDATES = flags.DEFINE_integer(
+  'candidates', 8, 'Candidates of each recipe, before its space grows.'
+)
+_TUNING_SEEDS = flags.DEFINE_integer(
+  'tuning_seeds', 4, 'Runs of each candidate.'
+)
+_DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
 _SMOKE = flags.DEFINE_bool(
   'smoke', False, 'Few steps of narrow models, to see that it works.'
 )
 
 
-def run(
+class Plan(NamedTuple):
+  """A comparison of a study."""
+
+  config: Callable[[], config_dict.ConfigDict]
+  workdir: pathlib.Path
+
+  @property
+  def is_done(self) -> bool:
+    """Whether its results are there."""
+    return (self.workdir / 'results.jsonl').exists()
+
+
+def plans(
   study: reporting.Study,
   directory: pathlib.Path,
-  seeds: int,
+  *,
+  seeds: int | None,
+  candidates: int,
   tuning_seeds: int,
   smoke: bool = False,
-) -> dict[reporting.Setting, Results]:
-  """Runs the comparisons of a study, one below a directory each.
+) -> dict[reporting.Setting, Plan]:
+  """The comparisons of a study, a directory each.
 
   Args:
     study: what to compare on what.
-    directory: where the comparisons go; those that are there are taken.
-    seeds: runs of each recipe.
-    tuning_seeds: runs of each variant of a grid.
+    directory: below which they go; those that are there are taken.
+    seeds: runs of each recipe; None: as each setting says.
+    candidates: of each recipe, in the first round of tuning.
+    tuning_seeds: runs of each candidate.
     smoke: whether to take each configuration's `smoke`.
+  """
+  found = {}
+  for setting in study.settings:
+    # By what is run: families may share a setting.
+    words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
+    config = functools.partial(
+      studies.config_of,
+      setting,
+      seeds or setting.seeds,
+      candidates,
+      tuning_seeds,
+      smoke,
+    )
+    name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
+    found[setting] = Plan(functools.cache(config), directory / name)
+  return found
+
+
+def run(
+  study: reporting.Study, planned: Mapping[reporting.Setting, Plan]
+) -> dict[reporting.Setting, Results]:
+  """Runs the comparisons of a study, or finishes doing so.
 
   Returns:
     The results of each setting.
   """
   results = {}
-  for i, setting in enumerate(study.settings):
-    print(f'{study.title}: {setting.name} ({i + 1}/{len(study.settings)})')
-    # By what is run: families may share a setting.
-    words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
-    workdir = directory / re.sub(r'[^\w.=]+', '-', '-'.join(words))
-    if not (workdir / 'results.jsonl').exists():
-      config = studies.config_of(setting, seeds, tuning_seeds, smoke)
-      compare.compare(config, workdir)
+  for i, (setting, plan) in enumerate(planned.items(), start=1):
+    print(f'{study.title}: {setting.name} ({i}/{len(planned)})')
+    if not plan.is_done:
+      compare.compare(plan.config(), plan.workdir)
       jax.clear_caches()
-    results[setting] = results_lib.read(workdir)
+    results[setting] = results_lib.read(plan.workdir)
   return results
+
+
+def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
+  """How long the comparisons that are not done will take, for people."""
+  left = {
+    plan.workdir: (setting, plan)
+    for setting, plan in planned.items()
+    if not plan.is_done
+  }
+  lines, total = [], 0.0
+  for setting, plan in left.values():
+    found = estimates.estimate(plan.config(), studies.COSTS)
+    jax.clear_caches()
+    total += found.seconds
+    lines.append(
+      f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
+      f' {found.compiling / 60:.0f} to compile what no earlier one has'
+    )
+  return '\n'.join(
+    [
+      f'{len(left)} of {len(planned)} comparisons are left. On this machine, as'
+      f' busy as it is now, they take about {total / 60:.0f} minutes (between a'
+      ' half and twice that):',
+      *lines,
+    ]
+  )
 
 
 def main(argv: list[str]) -> None:
@@ -81,15 +153,20 @@ def main(argv: list[str]) -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   for name in argv[1:]:
     study = studies.STUDIES[name]
+    planned = plans(
+      study,
+      directory / name,
+      seeds=_SEEDS.value,
+      candidates=_CANDIDATES.value,
+      tuning_seeds=_TUNING_SEEDS.value,
+      smoke=_SMOKE.value,
+    )
+    print(forecast(planned), flush=True)
+    if _DRY.value:
+      continue
     path = reporting.write(
       study,
-      run(
-        study,
-        directory / name,
-        _SEEDS.value,
-        _TUNING_SEEDS.value,
-        _SMOKE.value,
-      ),
+      run(study, planned),
       pathlib.Path(_REPORTS.value) / name,
       f'python -m experiments.study {name}',
     )

@@ -1,5 +1,6 @@
 """Draws rows, and knows what the best possible classifier makes of them."""
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ with _extra.data_extra():
   import scipy.integrate
   import scipy.linalg
   import scipy.special
+  import scipy.stats
+
+# Points of `bayes_accuracy` where it is no integral in one dimension.
+_NUM_POINTS = 2**15
 
 
 def draw(
@@ -28,6 +33,9 @@ def draw(
   where H is the Walsh-Hadamard matrix divided by \sqrt n: orthogonal, so x
   tells as much as z does, with entries of equal size, so each feature gets an
   equal share of signal and nuisance and no scaling of features parts them.
+
+  Of modalities that are parts, e_y is the unit vector of the part: of all but
+  the last drawn uniformly, and of that what makes their sum y modulo C.
 
   Equal seeds give equal labels and noise whatever the config, modality by
   modality in the order of the config: configs differ in the effect that they
@@ -55,9 +63,16 @@ def draw(
   num_classes = settings.NUM_CLASSES
   label = stream(0).randint(num_classes, size=size, dtype=np.int64)
   rows: dict[str, npt.NDArray[Any]] = {}
+  shown = [label] * len(config)
+  if _is_of_parts(config):
+    shown = [
+      stream(3, position).randint(num_classes, size=size, dtype=np.int64)
+      for position in range(len(config) - 1)
+    ]
+    shown.append((label - sum(shown)) % num_classes)
   for position, (name, modality) in enumerate(config.items()):
     signal = stream(1, position).normal(size=[size, num_classes])
-    signal[np.arange(size), label] += modality.separation
+    signal[np.arange(size), shown[position]] += modality.separation
     nuisance = stream(2, position).normal(
       size=[size, modality.features - num_classes]
     )
@@ -75,6 +90,8 @@ def log_posterior(
   Up to a constant the log-likelihood of class c is d (z_c s) in the notation of
   `draw`, and those of several modalities add up. So the Bayes classifier is
   linear in the inputs, and any encoder with a linear part can represent it.
+  Where modalities show parts of the class, these are the log-likelihoods of
+  parts, and the probabilities of their sum are a convolution.
 
   Args:
     config: The modalities that the rows were drawn from.
@@ -98,13 +115,17 @@ def log_posterior(
   _check_names(config, inputs)
   if not inputs:
     raise ValueError(f'Expected some of {list(config)}, got no modality.')
-  scores: Any = 0.0
+  scores = []
   for name, values in inputs.items():
     modality = config[name]
     z = values @ _rotation(modality.features)  # its own inverse
     signal = z[..., : settings.NUM_CLASSES] * modality.slowness
-    scores = scores + modality.separation * signal
-  return scipy.special.log_softmax(scores, axis=-1)
+    scores.append(modality.separation * signal)
+  if not _is_of_parts(config):
+    return scipy.special.log_softmax(sum(scores), axis=-1)
+  if len(scores) < len(config):
+    return np.full(scores[0].shape, -np.log(settings.NUM_CLASSES))
+  return _log_of_sum(scores)
 
 
 def bayes_accuracy(
@@ -117,7 +138,10 @@ def bayes_accuracy(
     modalities: The names of those that are seen; none gives chance.
 
   Returns:
-    `accuracy_of_separation` at the root of the sum of their information.
+    `accuracy_of_separation` at the root of the sum of their information. Of
+    modalities that are parts 1 / C, if one is missing, and else the mean of the
+    posterior's largest entry over 32,768 quasi-random rows (a scrambled Sobol
+    sequence of fixed seed), right to about 0.0003.
 
   Raises:
     ValueError: if the config has no such modality.
@@ -130,6 +154,10 @@ def bayes_accuracy(
     0.9025
   """
   _check_names(config, modalities)
+  if _is_of_parts(config):
+    if set(modalities) < set(config):
+      return 1 / settings.NUM_CLASSES
+    return _accuracy_of_parts(tuple(m.separation for m in config.values()))
   information = sum(config[name].information for name in set(modalities))
   return accuracy_of_separation(information**0.5, settings.NUM_CLASSES)
 
@@ -160,6 +188,41 @@ def accuracy_of_separation(separation: float, num_classes: int) -> float:
 
   probability, _ = scipy.integrate.quad(integrand, -np.inf, np.inf)
   return float(probability)
+
+
+@functools.cache
+def _accuracy_of_parts(separations: tuple[float, ...]) -> float:
+  """The best accuracy of the sum of parts that are seen so clearly."""
+  num_classes = settings.NUM_CLASSES
+  sobol = scipy.stats.qmc.Sobol(len(separations) * num_classes, seed=0)
+  uniform = sobol.random(_NUM_POINTS).clip(1e-12, 1 - 1e-12)
+  signals = scipy.special.ndtri(uniform).reshape(_NUM_POINTS, -1, num_classes)
+  scores = []
+  for i, separation in enumerate(separations):
+    signal = signals[:, i]
+    signal[:, 0] += separation  # all are alike: the part 0
+    scores.append(separation * signal)
+  return float(np.exp(_log_of_sum(scores).max(-1)).mean())
+
+
+def _log_of_sum(
+  scores: list[npt.NDArray[np.float64]],
+) -> npt.NDArray[np.float64]:
+  """Log-probabilities of the sum modulo C of parts with such scores."""
+  first, *others = (scipy.special.log_softmax(one, axis=-1) for one in scores)
+  shifts = np.arange(settings.NUM_CLASSES)
+  # [C, C]: which part makes each class, beside each part of another.
+  places = (shifts[:, None] - shifts) % settings.NUM_CLASSES
+  for other in others:
+    first = scipy.special.logsumexp(
+      first[..., places] + other[..., None, :], axis=-1
+    )
+  return first
+
+
+def _is_of_parts(config: Mapping[str, settings.Modality]) -> bool:
+  """Whether modalities show parts of the class, and not the class."""
+  return all(modality.is_part for modality in config.values())
 
 
 def _rotation(features: int) -> npt.NDArray[np.float64]:

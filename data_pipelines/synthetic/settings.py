@@ -24,6 +24,9 @@ class Modality:
     features: Number of features, a power of two above `NUM_CLASSES`. All but
       `NUM_CLASSES` dimensions of them are nuisance, which tells nothing and
       which a model can overfit to.
+    is_part: Whether it tells, in place of the class, a part of it: the class is
+      the sum of all parts modulo `NUM_CLASSES`, so that all but one of them
+      tell nothing of it. Of the modalities of a config all are parts, or none.
 
   Raises:
     ValueError: if a value is outside its range.
@@ -36,6 +39,7 @@ class Modality:
   information: float
   slowness: float = 1.0
   features: int = 32
+  is_part: bool = False
 
   def __post_init__(self) -> None:
     if not 0 <= self.information < math.inf:
@@ -77,11 +81,16 @@ CONFIGS = {
     'slow': Modality(3.0, slowness=4.0),
     'weak': Modality(1.5),
   },
+  'interaction': {
+    'first': Modality(14.0, is_part=True),
+    'second': Modality(14.0, is_part=True),
+  },
 }
 """Config to its modalities; the first config is the default.
 
-All have 9 nats in total, hence one and the same fused Bayes accuracy: they
-differ in who holds the information, and in how hard it is to learn. The number
-in a name is the ratio of the two modalities' information, slowness or number of
-features.
+All but the last have 9 nats in total, hence one and the same fused Bayes
+accuracy: they differ in who holds the information, and in how hard it is to
+learn. The number in a name is the ratio of the two modalities' information,
+slowness or number of features. In `interaction` no modality alone tells
+anything of the class.
 """

@@ -63,6 +63,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     for name, modalities in settings.CONFIGS.items()
   ]
 
+  @classmethod
+  def drawn(
+    cls, config: str | None, split: str, seed: int
+  ) -> dict[str, np.ndarray[Any, Any]]:
+    """Rows of a split as another draw would have had them.
+
+    Args:
+      config: The name of one of the configs; None is the default one.
+      split: The name of a split.
+      seed: 0 draws what is stored, any other one independent rows.
+
+    Returns:
+      The elements' arrays, stacked.
+    """
+    splits = list(settings.SPLITS)
+    modalities = settings.CONFIGS[config or next(iter(settings.CONFIGS))]
+    place, size = splits.index(split), settings.SPLITS[split]
+    rows = generation.draw(modalities, size, len(splits) * seed + place)
+    first = sum(settings.SPLITS[name] for name in splits[:place])
+    return {**rows, 'row': np.arange(first, first + size, dtype=np.int32)}
+
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(

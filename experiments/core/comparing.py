@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,18 @@ from experiments.core import runs
 from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
+from experiments.evaluation import choosing
+from experiments.reporting import results
+
+
+class _Plan(NamedTuple):
+  """A program of a comparison, and where it is tested."""
+
+  program: str
+  recipe: str
+  values: dict[str, Any]
+  is_last: bool  # whether it is tested at its end
+  stop: int | None = None  # the step at which it is tested as stopped early
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -25,9 +38,9 @@ def check(config: config_dict.ConfigDict) -> None:
       are, or each run is to be on many devices.
   """
   together.check_single(config)
-  if config.num_tuning_seeds > config.num_seeds:
+  if config.tuning.num_seeds > config.num_seeds:
     raise ValueError(
-      f'num_tuning_seeds={config.num_tuning_seeds} is more than num_seeds='
+      f'tuning.num_seeds={config.tuning.num_seeds} is more than num_seeds='
       f'{config.num_seeds}: recipes are tuned on the first of their seeds.'
     )
   for name in config.compare:
@@ -48,32 +61,43 @@ def run(
     manual_dir: the folder with the data set's downloaded files.
 
   Returns:
-    The lines of `results.jsonl`, a header and the rows of all runs on test; and
+    The lines of `results.jsonl`, a header and the rows of all runs on test, at
+    the end of training and, if recipes were tuned, where it stops early; and
     the curves, as `engine.Course` has them.
   """
   inputs = data.open_all(config, manual_dir)
-  tuned: list[dict[str, Any]] = []
-  values: dict[str, dict[str, Any]] = {name: {} for name in config.compare}
-  if config.num_tuning_seeds:
-    few = inputs[: config.num_tuning_seeds]
-    tuned = [
-      tuning.tune(config, name, few, directory / 'tuning') for name in values
-    ]
-    values = {one['recipe']: tuning.chosen(config, one) for one in tuned}
+  tuned: list[tuning.Tuned] = []
+  plans = [_Plan(name, name, {}, is_last=True) for name in config.compare]
+  if number := config.tuning.num_seeds:
+    tuned = tuning.tune(config, inputs[:number], directory / 'tuning')
+    plans = [plan for one in tuned for plan in _plans(config, one)]
   programs = {
-    name: together.together(
-      configuration.with_recipe(config, name),
+    plan.program: together.together(
+      configuration.with_recipe(config, plan.recipe),
       len(inputs),
       inputs[0].steps_per_epoch,
-      [of_recipe],
+      [plan.values],
     )
-    for name, of_recipe in values.items()
+    for plan in plans
   }
+  labels = {
+    plan.program: [{'variant': plan.recipe, 'values': plan.values}]
+    for plan in plans
+  }
+  stops = {plan.program: plan.stop for plan in plans}
+  watch = scoring.Watch(
+    programs,
+    labels,
+    inputs,
+    config,
+    # What is stopped at the end is tested there, with the others.
+    lambda step, name: 'test' if step == stops[name] != config.steps else None,
+  )
   header = runs.header(config) | {
     'kind': 'compare',
     'reference': config.compare[0],
     'subject': config.subject,
-    'tuning': tuned,
+    'tuning': [_described(config, one) for one in tuned],
   }
   course = engine.run(
     programs,
@@ -81,7 +105,8 @@ def run(
     directory,
     config,
     header=header,
-    label=f'{len(programs)} recipes x {len(inputs)} seeds',
+    label=f'{len(programs)} programs x {len(inputs)} seeds',
+    observer=watch,
     keep_curves=True,
   )
   rows: list[dict[str, Any]] = [
@@ -89,15 +114,57 @@ def run(
     | {
       'seconds_per_step': course.seconds,
       'seconds_of_rehearsals': course.rehearsed,
+      'seconds': {name: course.seconds_of(name) for name in programs},
+      'megabytes': watch.megabytes,
     }
   ]
-  for name, program in programs.items():
-    state = course.states[name]
-    scores = scoring.score(
-      program, state, inputs, 'test', config, thorough=True
-    )
-    labels = [{'variant': name, 'values': values[name]}]
-    rows += scoring.rows(program, state, scores, 'test', labels, config.seed)
+  stopped = watch.rows
+  for plan in plans:
+    if plan.is_last or plan.stop == config.steps:
+      program, state = programs[plan.program], course.states[plan.program]
+      scores = scoring.score(
+        program, state, inputs, 'test', config, thorough=plan.is_last
+      )
+      found = scoring.rows(
+        program, state, scores, 'test', labels[plan.program], config.seed
+      )
+      rows += found if plan.is_last else []
+      if plan.stop == config.steps:
+        stopped += [{**row, 'step': plan.stop} for row in found]
+  rows += [{**row, 'split': results.STOPPED} for row in stopped]
   for one in inputs:
     one.train.close()
   return rows, course.curves
+
+
+def _choices(
+  config: config_dict.ConfigDict, tuned: tuning.Tuned
+) -> tuple[choosing.Choice, choosing.Choice]:
+  """What is chosen of a recipe without, and with early stopping."""
+  return (
+    tuning.choose(config, tuned, stopping=False),
+    tuning.choose(config, tuned, stopping=True),
+  )
+
+
+def _plans(
+  config: config_dict.ConfigDict, tuned: tuning.Tuned
+) -> Iterator[_Plan]:
+  """What to train of a recipe: two programs, if the choices are two."""
+  name = tuned['recipe']
+  last, early = _choices(config, tuned)
+  is_one = early.candidate == last.candidate
+  values = tuning.values_of(tuned, last)
+  yield _Plan(name, name, values, True, early.step if is_one else None)
+  if not is_one:
+    values = tuning.values_of(tuned, early)
+    yield _Plan(f'{name}, stopped early', name, values, False, early.step)
+
+
+def _described(
+  config: config_dict.ConfigDict, tuned: tuning.Tuned
+) -> dict[str, Any]:
+  """What was tried of a recipe, and what was chosen, for the header."""
+  last, early = _choices(config, tuned)
+  chosen = {'last': last._asdict(), 'stopped': early._asdict()}
+  return {**tuned, 'chosen': chosen}

@@ -102,6 +102,9 @@ def begin(
     'views': {},  # of what is stored; none: as it is
     'standardize': False,
     'noise': 0.0,  # training noise, in standard deviations of each feature
+    # Whether each seed has training, validation and test rows of its own: drawn
+    # anew where the data set is made up, or another division of all rows.
+    'redraw': False,
     'in_memory': False,
     'num_workers': 0,
     'num_threads': 0,
@@ -130,6 +133,8 @@ def begin(
 
   # Optimiser
   config.gradient_transforms = ()
+  # Times params, added to gradients after these transforms; 0: nothing is.
+  config.weight_decay = 0.0
   # How many parts make an update, and where balancing stands: 'each' part or
   # their 'accumulated' losses. See experiments/core/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
@@ -154,8 +159,18 @@ def begin(
   # The first is the reference for time.
   config.compare = ('joint', 'sum', 'mgda', 'mimo_1', 'mimo_3')
   config.subject = ''  # the recipe that the report tests against each other one
-  # Runs of each value of a recipe's grid, of which validation chooses.
-  config.num_tuning_seeds = 0  # 0: nothing is tried
+  # Candidates that are drawn of each recipe, of which validation chooses; see
+  # experiments.core.tuning. `finish` adds the optimizer's learning rate.
+  config.tuning = {
+    'num_seeds': 0,  # runs of each candidate; 0: nothing is tried
+    'num_candidates': 8,
+    'num_more': 2,  # in each round in which the space grows
+    'rounds': 2,  # that there are at most
+    'seed': 0,  # draws them
+    'space': {
+      'weight_decay': {'low': 1e-4, 'high': 1e-1, 'scale': 'log'},
+    },
+  }
   # What experiments.sweep tries; see experiments.core.variants.
   config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
   of_method = [
@@ -180,6 +195,10 @@ def finish(
     given: the words.
     smoke: what the word 'smoke' changes besides steps, seeds and workers.
   """
+  rate = config.optimizer.learning_rate
+  if isinstance(rate, float):
+    draw = {'low': rate / 10, 'high': rate * 10, 'scale': 'log'}
+    config.tuning.space.optimizer = {'learning_rate': draw}
   if given['smoke'] is not None:
     config.lock()  # only what there is can be changed
     config.steps, config.num_seeds = 20, 2
@@ -200,7 +219,7 @@ def with_recipe(
   Its changes of `method` and `weighting` replace them whole, since each has
   parameters of its own; where it names only one of both, the other is the plain
   one, 'weighted' or 'joint', whatever the configuration has. Other changes are
-  merged. `grid` changes nothing here.
+  merged. `space` changes nothing here.
 
   Args:
     config: unchanged.
@@ -212,7 +231,7 @@ def with_recipe(
   """
   changed = config_dict.ConfigDict(config.to_dict())
   changes = recipes.changes_of(config.recipes.to_dict(), recipe)
-  changes.pop('grid', None)
+  changes.pop('space', None)
   if recipes.PLAIN.keys() & changes.keys():
     changes = recipes.PLAIN | changes
   with changed.unlocked():

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from data_pipelines import loader
+from data_pipelines import redrawing
 from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import transforms
@@ -97,8 +98,9 @@ def open_data(
       by the mean and standard deviation of the training rows that are used, and
       of those only, as views make them in evaluation. With `data.noise` above
       0, training inputs get noise of that deviation.
-    seed: draws the training rows where `train_fraction` is below 1, their
-      order, the views' random choices, and the training noise.
+    seed: draws the rows of all splits with `data.redraw`; the training rows
+      where `train_fraction` is below 1, their order, the views' random choices,
+      and the training noise.
     manual_dir: the folder with the user's files, read when the data set is
       prepared.
 
@@ -133,13 +135,24 @@ def open_data(
     always = (views.EvaluationViews(made, keep),)
     random = (views.TrainingViews(made, keep),)
 
-  def source(split: str) -> sources.Source:
-    rows: sources.Source = sources.open_source(
+  stored = functools.partial(
+    sources.open_source,
+    settings.name,
+    config=settings.config,
+    manual_dir=manual_dir,
+  )
+  redrawn: Mapping[str, sources.Source] = {}
+  if settings.redraw:
+    redrawn = redrawing.splits(
       settings.name,
       config=settings.config,
-      split=split,
+      seed=seed,
+      target=config.target,
       manual_dir=manual_dir,
     )
+
+  def source(split: str) -> sources.Source:
+    rows = redrawn[split] if settings.redraw else stored(split=split)
     # Of the training rows only those that are used, in evaluation, too.
     fraction = settings.train_fraction if split == 'train' else 1
     return sources.subset(rows, fraction, seed)

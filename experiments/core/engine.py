@@ -34,6 +34,11 @@ class Course(NamedTuple):
   rehearsed: dict[str, list[float]]
   header: dict[str, Any]  # of the process that began
 
+  def seconds_of(self, name: str) -> float:
+    """What the steps and rehearsals of a program have taken so far."""
+    steps = float(np.mean(self.seconds[name])) * self.step
+    return steps + sum(self.rehearsed[name])
+
 
 class Observer:
   """What a command does beside training; this one does nothing."""

@@ -36,6 +36,8 @@ class Program(NamedTuple):
   feed: Callable[[Iterable[Sequence[Any]]], Any]
   # (state, feed) -> state, metrics [steps, runs], seconds without compiling
   advance: Callable[[State, Any], tuple[State, dict[str, Any], float]]
+  # of the device that a step needs; NaN before the first one
+  megabytes: Callable[[], float]
   rehearsals: rehearsals.Rehearsals
   predict: evaluate.Predict  # (state, batch, condition, index) -> outputs
   # (data of each seed, split) -> batches for `predict`
@@ -87,6 +89,7 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
     join=lambda batches: placement.batch(batches[0]),
     feed=lambda steps: (placement.batch(batches[0]) for batches in steps),
     advance=advance,
+    megabytes=lambda: peak_megabytes(compiled),
     rehearsals=rehearsing,
     predict=lambda state, *others: predict(state.variables, *others),
     evaluation=lambda inputs, split: inputs[0].evaluation(split),
@@ -115,6 +118,18 @@ def one_by_one(
   jax.block_until_ready((state, metrics))
   seconds = time.perf_counter() - began
   return state, stack(jax.device_get(metrics)), seconds
+
+
+def peak_megabytes(compiled: Iterable[Any]) -> float:
+  """Most that one of some compiled steps needs; NaN if none says."""
+  found = []
+  for step in compiled:
+    used = getattr(step, 'memory_analysis', lambda: None)()
+    if used is not None:
+      size = used.argument_size_in_bytes + used.temp_size_in_bytes
+      size += used.output_size_in_bytes - used.alias_size_in_bytes
+      found.append(size / 1e6)
+  return max(found, default=float('nan'))
 
 
 def make_predict(

@@ -15,8 +15,8 @@ from ml_collections import config_dict
 
 from experiments.core import configuration
 
-# Of the files of a run's directory: 2 since variants have rows of their own.
-FORMAT = 2
+# Of the files of a run's directory: 3 since candidates are scored on the way.
+FORMAT = 3
 # What changes no number of a run.
 MAY_CHANGE = frozenset({'data.num_workers', 'data.num_threads'})
 _PACKAGES = ('jax', 'jaxlib', 'optax', 'flax', 'grain', 'orbax-checkpoint')

@@ -1,6 +1,6 @@
 """Scores of the runs of a program, and their rows of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import optax
 from ml_collections import config_dict
 
 from experiments.core import data
+from experiments.core import engine
 from experiments.core import program as program_lib
 from experiments.evaluation import evaluate
 
@@ -58,3 +59,51 @@ def rows(
     }
     for i in range(program.num_runs)
   ]
+
+
+class Watch(engine.Observer):
+  """Scores programs by the primary metric where checkpoints are made.
+
+  Attributes:
+    rows: those of results, each with the `step`.
+    megabytes: program -> what a step of it needs of the device.
+  """
+
+  def __init__(
+    self,
+    programs: Mapping[str, program_lib.Program],
+    labels: Mapping[str, Sequence[Mapping[str, Any]]],
+    inputs: Sequence[data.Data],
+    config: config_dict.ConfigDict,
+    when: Callable[[int, str], str | None],
+  ) -> None:
+    """`when(step, name)` says on which split a program is scored, if any."""
+    self._programs, self._labels = programs, labels
+    self._inputs, self._config, self._when = inputs, config, when
+    self.rows: list[dict[str, Any]] = []
+    self.megabytes: dict[str, float] = {}
+
+  def checkpoint(self, step: int, states: Mapping[str, Any]) -> None:
+    """Scores those that are due."""
+    config = self._config
+    for name, program in self._programs.items():
+      self.megabytes[name] = program.megabytes()
+      if (split := self._when(step, name)) is not None:
+        state = states[name]
+        scores = score(
+          program, state, self._inputs, split, config,
+          metrics=config.evaluation.metrics[:1], thorough=False,
+        )  # fmt: skip
+        found = rows(
+          program, state, scores, split, self._labels[name], config.seed
+        )
+        self.rows += [{**row, 'step': step} for row in found]
+
+  def kept(self) -> Any:
+    """What was found so far."""
+    return {'rows': self.rows, 'megabytes': self.megabytes}
+
+  def resume(self, kept: Any, step: int) -> None:
+    """Goes on from what was found."""
+    del step
+    self.rows, self.megabytes = kept['rows'], kept['megabytes']

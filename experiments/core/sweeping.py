@@ -58,6 +58,7 @@ def run(
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
   splits: Sequence[str],
+  watched: str | None = None,
 ) -> tuple[list[Rows], list[dict[str, Any]]]:
   """Trains and scores variants that see the same data, program by program.
 
@@ -67,23 +68,28 @@ def run(
     inputs: the data of each seed, which are those from `config.seed` on.
     directory: a folder a program is written below it, or gone on from.
     splits: on which to score, by the primary metric.
+    watched: a split on which to score whenever a checkpoint is made, too; its
+      rows say the `step`.
 
   Returns:
     The rows of results of each variant; and for each program the `keys` whose
-    values it has as arguments, and its `members`.
+    values it has as arguments, its `members`, and `seconds` of training.
   """
   rows: list[Rows] = [[] for _ in variants]
   programs: list[dict[str, Any]] = []
   groups = grouping.groups(config, variants, inputs[0])
   for number, group in enumerate(groups, start=1):
-    programs.append({'keys': group.traced, 'members': group.members})
     labels = [
       {'member': i, 'variant': variants[i].label, 'values': variants[i].values}
       for i in group.members
     ]
     place = directory / f'{number}'
-    for row in _results(group, labels, inputs, place, splits):
+    found, seconds = _results(group, labels, inputs, place, splits, watched)
+    for row in found:
       rows[row.pop('member')].append(row)
+    programs.append(
+      {'keys': group.traced, 'members': group.members, 'seconds': seconds}
+    )
   return rows, programs
 
 
@@ -93,28 +99,42 @@ def _results(
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
   splits: Sequence[str],
-) -> Rows:
-  """The rows of a group, with the labels of its variants."""
+  watched: str | None,
+) -> tuple[Rows, float]:
+  """The rows of a group, with the labels of its variants, and its seconds."""
   path = directory / 'results.jsonl'
   if path.exists():
-    return runs.read_lines(path)[1:]
+    header, *rows = runs.read_lines(path)
+    return rows, header['seconds']
   directory.mkdir(parents=True, exist_ok=True)
   config = group.config
   program = together.together(
     config, len(inputs), inputs[0].steps_per_epoch, group.values
   )
+  observer = None
+  if watched is not None:
+    observer = scoring.Watch(
+      {'': program}, {'': labels}, inputs, config, lambda *_: watched
+    )
   header = runs.header(config)
   label = f'{directory.parent.name} {directory.name}: {program.num_runs} runs'
   course = engine.run(
-    {'': program}, inputs, directory, config, header=header, label=label
+    {'': program},
+    inputs,
+    directory,
+    config,
+    header=header,
+    label=label,
+    observer=observer,
   )
   state = course.states['']
-  found: Rows = []
+  found: Rows = [] if observer is None else observer.rows
   for split in splits:
     scores = scoring.score(
       program, state, inputs, split, config,
       metrics=config.evaluation.metrics[:1], thorough=False,
     )  # fmt: skip
     found += scoring.rows(program, state, scores, split, labels, config.seed)
-  runs.write_lines(path, [header, *found])
-  return found
+  seconds = course.seconds_of('')
+  runs.write_lines(path, [header | {'seconds': seconds}, *found])
+  return found, seconds

@@ -142,13 +142,16 @@ def together(
         joined[name] = np.stack([b[name] for b in batches] * len(variants))
       yield joined
 
-  feed, advance = _stepper(train_step, join, layout, config.donate_state)
+  feed, advance, megabytes = _stepper(
+    train_step, join, layout, config.donate_state
+  )
   return program.Program(
     num_runs=len(variants) * num_seeds,
     init=lambda batch: init_all(traced, keys, batch),
     join=join,
     feed=feed,
     advance=advance,
+    megabytes=megabytes,
     rehearsals=rehearsals.Rehearsals(_rehearsing(experiment_of, layout), join),
     predict=jax.jit(
       lambda *arguments: jax.tree.map(layout.flat, predict_all(*arguments))
@@ -180,8 +183,8 @@ def _stepper(
   join: Callable[[Sequence[Any]], Any],
   layout: layout_lib.Layout,
   donate: bool,
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """How several runs take steps: `feed` and `advance` of a program.
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], float]]:
+  """How runs take steps: `feed`, `advance` and `megabytes` of a program.
 
   Steps are taken from the host, or by a loop (`lax.scan`) inside the program,
   which saves what it takes to start one: dear on accelerators. On CPUs a step
@@ -229,7 +232,7 @@ def _stepper(
     state, metrics = found
     return state, of_runs(jax.device_get(metrics)), seconds
 
-  return feed, advance
+  return feed, advance, lambda: program.peak_megabytes(compiled.values())
 
 
 def _may_loop(batches: Sequence[Any]) -> bool:

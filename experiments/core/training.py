@@ -48,9 +48,9 @@ def make(
 
   Args:
     config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
-      `gradient_transforms`, `optimizer`, `accumulation`, `data.views`,
-      `max_skipped_steps`, `warm_start`, `frozen` and `learning_rates`. A
-      sub-dictionary with a `name` is the keyword arguments of the function of
+      `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
+      `data.views`, `max_skipped_steps`, `warm_start`, `frozen` and
+      `learning_rates`. A sub-dictionary with a `name` is the keyword arguments of the function of
       that name, in `mimo_jax.nn`, `experiments.methods`, `mimo_jax.weightings`
       or `optax`. A value that is such a dictionary, as the schedule of a
       learning rate, is made likewise.
@@ -247,8 +247,12 @@ def _make_optimizer(
 
   counts_steps = steps_per_update == updates_per_step == 1
   adapt = (lambda made: made) if counts_steps else in_steps
+  decay = config.get('weight_decay', 0.0)
+  # One that is traced may be anything.
+  is_zero = not isinstance(decay, jax.core.Tracer) and decay == 0
   return optax.chain(
     *(named.make(optax, each, adapt) for each in config.gradient_transforms),
+    *(() if is_zero else (optax.add_decayed_weights(decay),)),
     named.make(optax, config.optimizer.to_dict(), adapt),
     *([trainable.scaled(rates)] if (rates := config.learning_rates) else []),
   )

@@ -1,4 +1,4 @@
-"""Chooses among the variants of a recipe, on validation."""
+"""Tunes recipes on validation, all with the same number of candidates."""
 
 import pathlib
 import shutil
@@ -11,16 +11,27 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import grouping
 from experiments.core import runs
+from experiments.core import spaces
 from experiments.core import sweeping
 from experiments.core import variants as variants_lib
+from experiments.evaluation import choosing
 from experiments.evaluation import metrics
-from experiments.evaluation import statistics
+from experiments.evaluation import readouts
 from experiments.methods import recipes
 
 # What a recipe may change: the rest is shared, or the comparison is not fair.
 _OF_A_RECIPE = frozenset(
-  {'method', 'weighting', 'model', 'optimizer', 'max_skipped_steps'}
+  {
+    'method',
+    'weighting',
+    'model',
+    'optimizer',
+    'weight_decay',
+    'max_skipped_steps',
+  }
 )
+
+Tuned = dict[str, Any]  # recipe, candidates, steps, seconds
 
 
 def check(config: config_dict.ConfigDict, recipe: str) -> None:
@@ -29,54 +40,169 @@ def check(config: config_dict.ConfigDict, recipe: str) -> None:
   Raises:
     ValueError: if it is one.
   """
-  variants = variants_lib.of_recipe(config, recipe)
-  changed = {key.split('.')[0] for one in variants for key in one.values}
+  space = spaces.of_recipe(config, recipe)
+  changed = {key.split('.')[0] for key in space}
   changes = recipes.changes_of(config.recipes.to_dict(), recipe)
-  changed |= set(changes) - {'grid'}
+  changed |= set(changes) - {'space'}
   if shared := sorted(changed - _OF_A_RECIPE):
     raise ValueError(
       f'The recipe {recipe!r} changes {shared}, which all recipes of a'
       f' comparison must share; it may change {sorted(_OF_A_RECIPE)}.'
     )
+  variants = [variants_lib.Variant({})]
+  if config.tuning.num_seeds:
+    number = config.tuning.num_candidates
+    variants = spaces.candidates(config, recipe, space, number)
   grouping.check(configuration.with_recipe(config, recipe), variants)
 
 
 def tune(
   config: config_dict.ConfigDict,
-  recipe: str,
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
-) -> dict[str, Any]:
-  """Trains every variant of a recipe's grid, or finishes doing so."""
-  variants = variants_lib.of_recipe(config, recipe)
-  if len(variants) == 1:
-    return {'recipe': recipe, 'candidates': [{'values': variants[0].values}]}
-  path = directory / f'{recipe}.jsonl'
+) -> list[Tuned]:
+  """Trains all candidates of all recipes, or finishes doing so.
+
+  At first there are `num_candidates` of each recipe: its default, and random
+  draws. If what is chosen of any recipe lies at an edge of a range, every
+  recipe gets `num_more`: what is chosen of it, moved one step beyond each edge
+  that it lies at; and, as far as there are fewer edges, draws from its space,
+  which has grown by a step at those sides where any recipe's choice lies. So
+  for `rounds` times at most.
+
+  Args:
+    config: with `compare`, `recipes` and `tuning`.
+    inputs: the data of each seed to tune on.
+    directory: where candidates are kept that have been trained.
+
+  Returns:
+    For each recipe `candidates`, each with its `values` and on `validation`
+    read-out -> [seeds, steps]; the `steps` at which they were scored; and the
+    `seconds` of training.
+  """
+  settings = config.tuning
+  space = {name: spaces.of_recipe(config, name) for name in config.compare}
+  drawn = dict.fromkeys(config.compare, settings.num_candidates)
+  some = {
+    name: spaces.candidates(config, name, space[name], drawn[name])
+    for name in config.compare
+  }
+  tuned = [
+    _train(config, name, some[name], inputs, directory / f'{name}.0')
+    for name in config.compare
+  ]
+  for number in range(1, settings.rounds + 1):
+    at = {one['recipe']: _edges(config, one, space) for one in tuned}
+    if not any(at.values()):
+      break
+    every = [edge for of_recipe in at.values() for edge, _ in of_recipe]
+    wider = {name: spaces.grown(space[name], every) for name in space}
+    for i, name in enumerate(config.compare):
+      more = _beyond(config, name, space[name], at[name])
+      missing = settings.num_more - len(more)
+      more += spaces.candidates(
+        config, name, wider[name], drawn[name] + missing
+      )[drawn[name] :]
+      drawn[name] += missing
+      place = directory / f'{name}.{number}'
+      found = _train(config, name, more, inputs, place)
+      tuned[i] = {
+        **tuned[i],
+        'candidates': tuned[i]['candidates'] + found['candidates'],
+        'seconds': tuned[i]['seconds'] + found['seconds'],
+      }
+    space = wider
+  return tuned
+
+
+def choose(
+  config: config_dict.ConfigDict, tuned: Tuned, *, stopping: bool
+) -> choosing.Choice:
+  """The choice among the candidates of a recipe, see `choosing.choose`."""
+  return choosing.choose(
+    tuned['candidates'],
+    tuned['steps'],
+    stopping=stopping,
+    higher_is_better=metrics.higher_is_better(config.evaluation.metrics[0]),
+  )
+
+
+def values_of(tuned: Tuned, choice: choosing.Choice) -> dict[str, Any]:
+  """The values of what was chosen."""
+  return dict(tuned['candidates'][choice.candidate]['values'])
+
+
+def _edges(
+  config: config_dict.ConfigDict, tuned: Tuned, space: Mapping[str, Any]
+) -> list[tuple[spaces.Edge, dict[str, Any]]]:
+  """Edges at which the choices lie, without and with early stopping."""
+  found: dict[spaces.Edge, dict[str, Any]] = {}
+  for stopping in (False, True):
+    choice = choose(config, tuned, stopping=stopping)
+    values = values_of(tuned, choice)
+    for edge in spaces.edges(space[tuned['recipe']], values):
+      found.setdefault(edge, values)
+  return list(found.items())
+
+
+def _beyond(
+  config: config_dict.ConfigDict,
+  recipe: str,
+  space: spaces.Space,
+  at: Sequence[tuple[spaces.Edge, dict[str, Any]]],
+) -> list[variants_lib.Variant]:
+  """As many of the candidates beyond edges as a round has room for."""
+  moved = [
+    spaces.beyond(config, recipe, space, values, edge) for edge, values in at
+  ]
+  return [one for one in moved if one is not None][: config.tuning.num_more]
+
+
+def _train(
+  config: config_dict.ConfigDict,
+  recipe: str,
+  variants: Sequence[variants_lib.Variant],
+  inputs: Sequence[data.Data],
+  directory: pathlib.Path,
+) -> Tuned:
+  """Trains and scores some candidates of a recipe, or finishes doing so."""
+  path = directory.with_name(f'{directory.name}.jsonl')
   if path.exists():
     return runs.read_lines(path)[1]
-  rows, _ = sweeping.run(
+  rows, programs = sweeping.run(
     configuration.with_recipe(config, recipe),
     variants,
     inputs,
-    directory / recipe,
-    ['validation'],
+    directory,
+    (),
+    watched='validation',
   )
-  name = f'{config.evaluation.metrics[0]}/fused'
-  candidates = [
-    {'values': one.values, 'validation': [row[name] for row in of_one]}
-    for one, of_one in zip(variants, rows, strict=True)
-  ]
-  found = {'recipe': recipe, 'candidates': candidates}
+  steps = sorted({row['step'] for row in rows[0]})
+  found = {
+    'recipe': recipe,
+    'candidates': [
+      {'values': one.values, 'validation': _scores(config, of_one, steps)}
+      for one, of_one in zip(variants, rows, strict=True)
+    ],
+    'steps': steps,
+    'seconds': sum(one['seconds'] for one in programs),
+  }
   runs.write_lines(path, [runs.header(config), found])
-  shutil.rmtree(directory / recipe)
+  shutil.rmtree(directory)
   return found
 
 
-def chosen(
-  config: config_dict.ConfigDict, tuned: Mapping[str, Any]
-) -> dict[str, Any]:
-  """The values of the best candidate, by the metric's direction."""
-  higher = metrics.higher_is_better(config.evaluation.metrics[0])
-  best = statistics.best_candidate(tuned['candidates'], higher)
-  values: dict[str, Any] = best['values']
-  return values
+def _scores(
+  config: config_dict.ConfigDict,
+  rows: Sequence[Mapping[str, Any]],
+  steps: Sequence[int],
+) -> dict[str, list[list[float]]]:
+  """Read-out -> scores [seeds, steps] of a candidate."""
+  at = {(row['seed'], row['step']): row for row in rows}
+  seeds = sorted({row['seed'] for row in rows})
+  names = {k: f'{config.evaluation.metrics[0]}/{k}' for k in readouts.NAMES}
+  return {
+    readout: [[at[seed, step][name] for step in steps] for seed in seeds]
+    for readout, name in names.items()
+    if name in rows[0]
+  }

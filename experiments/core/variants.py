@@ -1,8 +1,8 @@
 """Variants: what a grid or random search makes of one configuration.
 
-A variant is some values of a configuration's keys. A recipe's `grid`, the
-`grid` and `random` of `config.sweep`, and the flags `--grid` and `--random` all
-say the same in the same way, and `expand` makes variants of it.
+A variant is some values of a configuration's keys. The `grid` and `random` of
+`config.sweep`, the flags `--grid` and `--random`, and the `space` of a recipe
+all say the same in the same way, and `expand` makes variants of it.
 """
 
 import ast
@@ -19,7 +19,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments.core import configuration
-from experiments.methods import recipes
 
 # Keys that do not change a run, or whose place in a sweep is another one.
 _REFUSED = {
@@ -29,7 +28,7 @@ _REFUSED = {
   'recipes': 'sweep config.method and config.weighting instead',
   'compare': 'it is for experiments.compare',
   'subject': 'it is for experiments.compare',
-  'num_tuning_seeds': 'it is for experiments.compare',
+  'tuning': 'it is for experiments.compare',
   'parallel': 'the runs of a sweep are spread over the devices',
   'evaluation': 'all variants must be evaluated alike',
   'log_every_steps': 'it changes no result',
@@ -74,25 +73,6 @@ def of_sweep(config: config_dict.ConfigDict) -> list[Variant]:
   return expand(config, **settings)
 
 
-def of_recipe(config: config_dict.ConfigDict, recipe: str) -> list[Variant]:
-  """What the grid of a recipe tries; without one, a variant without values.
-
-  Raises:
-    ValueError: as `expand`, or if there is no such recipe.
-
-  Examples:
-    >>> recipe = {'grid': {'steps': (10, 20)}}
-    >>> config = config_dict.ConfigDict(
-    ...   {'steps': 5, 'recipes': {'longer': recipe}}
-    ... )
-    >>> [variant.label for variant in of_recipe(config, 'longer')]
-    ['steps=10', 'steps=20']
-  """
-  changed = configuration.with_recipe(config, recipe)
-  changes = recipes.changes_of(config.recipes.to_dict(), recipe)
-  return expand(changed, changes.get('grid', {}))
-
-
 def expand(
   config: config_dict.ConfigDict,
   grid: Mapping[str, Any],
@@ -130,7 +110,7 @@ def expand(
     {'weighting.penalty': 3.0}
   """
   in_grid = dict(sorted(_leaves(grid, _is_no_mapping)))
-  drawn = dict(sorted(_leaves(random or {}, _is_draw)))
+  drawn = dict(draws(random or {}))
   for key in (*in_grid, *drawn):
     _check_key(config, key)
   _check_apart((*in_grid, *drawn))
@@ -142,13 +122,13 @@ def expand(
   columns = {
     key: _grid_values(config, key, values) for key, values in in_grid.items()
   }
-  draws = {
+  columns_drawn = {
     key: _draw(config, key, draw, num_samples, seed)
     for key, draw in drawn.items()
   }
   samples = [
-    dict(zip(draws, values, strict=True))
-    for values in zip(*draws.values(), strict=True)
+    dict(zip(columns_drawn, values, strict=True))
+    for values in zip(*columns_drawn.values(), strict=True)
   ]
   return [
     Variant(dict(zip(columns, values, strict=True)) | sample)
@@ -207,6 +187,24 @@ def with_flags(
           )
       place[last] = _values(rest) if flag == 'grid' else _range(text, rest)
   return config_dict.ConfigDict(settings).lock()
+
+
+def draws(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
+  """What is drawn, by dotted key, of keys that are nested or have dots.
+
+  Examples:
+    >>> draws({'weighting': {'penalty': {'low': 1.0, 'high': 2.0}}})
+    [('weighting.penalty', {'low': 1.0, 'high': 2.0})]
+  """
+  return sorted(_leaves(space, _is_draw))
+
+
+def present_value(config: config_dict.ConfigDict, key: str) -> Any:
+  """What a configuration has at a dotted key; None if nothing."""
+  place: Any = config.to_dict()
+  for name in key.split('.'):
+    place = place.get(name) if isinstance(place, Mapping) else None
+  return place
 
 
 def text(value: Any) -> str:
@@ -320,7 +318,7 @@ def _draw(
     drawn = low * (high / low) ** shares
   else:
     drawn = low + (high - low) * shares
-  present = _present(config, key)
+  present = present_value(config, key)
   if isinstance(present, int) and not isinstance(present, bool):
     return [round(value) for value in drawn.tolist()]
   # Four digits, so that a draw can be given again by hand.
@@ -331,7 +329,7 @@ def _fitting(
   config: config_dict.ConfigDict, key: str, values: Sequence[Any]
 ) -> list[Any]:
   """The values, as floats where they belong together as such."""
-  present = _present(config, key)
+  present = present_value(config, key)
   if all(map(_is_number, values)) and any(
     isinstance(value, float) for value in (present, *values)
   ):
@@ -350,14 +348,6 @@ def _fitting(
         f' {present!r}, which the configuration has.'
       )
   return list(values)
-
-
-def _present(config: config_dict.ConfigDict, key: str) -> Any:
-  """What the configuration has there; None if nothing."""
-  place: Any = config.to_dict()
-  for name in key.split('.'):
-    place = place.get(name) if isinstance(place, Mapping) else None
-  return place
 
 
 def _is_number(value: Any) -> bool:

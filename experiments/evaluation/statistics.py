@@ -45,22 +45,9 @@ def best(values: Sequence[Any], higher_is_better: bool) -> int:
   return max(range(len(values)), key=rank)
 
 
-def best_candidate(
-  candidates: Sequence[dict[str, Any]], higher_is_better: bool
-) -> dict[str, Any]:
-  """The candidate whose `validation` [seeds] has the best mean, see `best`.
-
-  A single one needs no `validation`.
-  """
-  if len(candidates) == 1:
-    return candidates[0]
-  scores = [candidate['validation'] for candidate in candidates]
-  return candidates[best(scores, higher_is_better)]
-
-
 def ties(
-  values: Mapping[str, npt.NDArray[Any]], higher_is_better: bool
-) -> tuple[str, list[str]]:
+  values: Mapping[Key, npt.NDArray[Any]], higher_is_better: bool
+) -> tuple[Key, list[Key]]:
   """The variant with the best mean, and those that tie with it.
 
   Runs of the same seed share data order and initial parameters, so variants are

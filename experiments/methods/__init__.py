@@ -2,7 +2,7 @@
 
 The package's namespace is the registry: `config.method.name` is the name of a
 module here, its other keys the arguments of that module's `make(task, ...)`,
-and the module's `GRID` what a comparison tries of them. `RECIPES`, where a
+and the module's `SPACE` what a comparison draws them from. `RECIPES`, where a
 module has it, names recipes and their options: else there is one, of its name.
 """
 

@@ -10,7 +10,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {'alpha': (0.3, 1.0, 3.0)}
+SPACE: base.Space = {'alpha': {'low': 0.1, 'high': 10.0, 'scale': 'log'}}
 
 _LEAST_PROBABILITY = 1e-8
 _LARGEST_EXPONENT = 10.0  # before alpha

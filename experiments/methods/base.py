@@ -13,7 +13,7 @@ rehearse on the batches to come before training goes on. Those that need none of
 these never see them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -24,8 +24,9 @@ from mimo_jax import nn
 
 Batch = Mapping[str, Any]
 Losses = dict[str, jax.Array]  # objective -> []
-# What a comparison tries of a method: arguments of its `make`, and values.
-Grid = Mapping[str, Sequence[Any]]
+# What a comparison draws of a method: arguments of its `make`, and for each
+# `{'low': a, 'high': b, 'scale': 'log'}` (or 'linear') or `{'choices': (...)}`.
+Space = Mapping[str, Mapping[str, Any]]
 
 
 class TrainState(NamedTuple):

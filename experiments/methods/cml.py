@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from experiments.methods import base
 from experiments.methods import common
 
-GRID: base.Grid = {'strength': (0.01, 0.1, 1.0)}
+SPACE: base.Space = {'strength': {'low': 0.003, 'high': 1.0, 'scale': 'log'}}
 
 
 def make(

@@ -10,7 +10,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {}
+SPACE: base.Space = {}
 
 
 class MeanFusion(nn.SumFusion):

@@ -12,7 +12,7 @@ from experiments.methods import base
 from experiments.methods import common
 from experiments.methods import copies
 
-GRID: base.Grid = {'total': ('one', 'objectives')}
+SPACE: base.Space = {'total': {'choices': ('one', 'objectives')}}
 
 
 class BlendState(NamedTuple):

@@ -12,7 +12,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {}
+SPACE: base.Space = {}
 
 _FUSION = 'fusion'
 

@@ -6,7 +6,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {'scale': (5.0, 15.0, 30.0)}
+SPACE: base.Space = {'scale': {'low': 2.0, 'high': 30.0, 'scale': 'log'}}
 
 
 def make(task: base.Task, *, scale: float = 15.0) -> base.Method:

@@ -5,7 +5,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {'gamma': (1.0, 1.5, 2.0)}
+SPACE: base.Space = {'gamma': {'low': 1.0, 'high': 2.0}}
 
 
 def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:

@@ -8,7 +8,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {'alpha': (0.1, 0.3, 0.8)}
+SPACE: base.Space = {'alpha': {'low': 0.1, 'high': 1.0, 'scale': 'log'}}
 
 
 def make(

@@ -9,7 +9,7 @@ import mimo_jax
 from experiments.methods import base
 from experiments.methods import ogm
 
-GRID: base.Grid = ogm.GRID
+SPACE: base.Space = ogm.SPACE
 
 
 def make(

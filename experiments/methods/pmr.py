@@ -9,7 +9,7 @@ from jax import lax
 from experiments.methods import base
 from experiments.methods import common
 
-GRID: base.Grid = {'alpha': (0.03, 0.1, 0.3, 1.0)}
+SPACE: base.Space = {'alpha': {'low': 0.03, 'high': 3.0, 'scale': 'log'}}
 
 Rule = Literal['switch', 'clipped']
 

@@ -8,7 +8,7 @@ from experiments.methods import base
 from experiments.methods import common
 from experiments.methods import teachers
 
-GRID: base.Grid = {}
+SPACE: base.Space = {}
 RECIPES = {
   'pretrained_frozen': {'frozen': True},
   'pretrained_finetuned': {'frozen': False},

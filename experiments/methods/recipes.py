@@ -1,5 +1,6 @@
 """The recipes of a comparison: named changes of a configuration."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,10 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 
 # Fixed, with nothing to choose, for ablations.
-_FIXED = ('mimo_1', 'mimo_3', 'mimo_shrinking')
+_FIXED = ('mimo_1', 'mimo_3')
+
+# Compositions that a fair comparison has.
+_COMPOSED = ('mmcosine+mimo', 'mmcosine+mgda')
 
 
 def recipes() -> dict[str, dict[str, Any]]:
@@ -24,20 +28,25 @@ def recipes() -> dict[str, dict[str, Any]]:
   `joint` learns from the fused loss alone, as every method does without a
   weighting beside. `mimo_1` and `mimo_3` are MIMO mild and strong, with nothing
   to choose; the penalty of `mimo_shrinking` goes from strong to none while the
-  model is trained. `grid` is what a comparison tries of each, see
-  `experiments.compare`: keys of the configuration and their values. No recipe
-  tries more than four.
+  model is trained. `space` is what a comparison draws of each, see
+  `core.spaces`, beside what it draws of all: keys of the configuration, whose
+  default is tried, too.
 
   Examples:
     >>> found = recipes()
     >>> {'joint', 'sum', 'mgda', 'mimo', 'ogm', 'mmpareto'} <= set(found)
     True
-    >>> found['ogm']['grid']
-    {'method': {'alpha': (0.1, 0.3, 0.8)}}
+    >>> found['ogm']['method']
+    {'name': 'ogm', 'alpha': 0.3}
+    >>> found['ogm']['space']
+    {'method': {'alpha': {'low': 0.1, 'high': 1.0, 'scale': 'log'}}}
   """
   mild = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
   strong = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
-  tried = {'penalty': (0.5, 2.0), 'temperature': (0.3, 1.0)}
+  drawn = {
+    'penalty': {'low': 0.3, 'high': 5.0, 'scale': 'log'},
+    'temperature': {'low': 0.1, 'high': 3.0, 'scale': 'log'},
+  }
   shrinking = {
     'name': 'linear_schedule',
     'init_value': 3.0,
@@ -48,17 +57,25 @@ def recipes() -> dict[str, dict[str, Any]]:
     'joint': {'weighting': {'name': 'joint'}},
     'sum': {'weighting': {'name': 'sum'}},
     'mgda': {'weighting': {'name': 'mgda'}},
-    'mimo': {'weighting': mild, 'grid': {'weighting': tried}},
+    'mimo': {'weighting': mild, 'space': {'weighting': drawn}},
     'mimo_1': {'weighting': dict(mild)},
     'mimo_3': {'weighting': strong},
-    'mimo_shrinking': {'weighting': strong | {'penalty': shrinking}},
+    'mimo_shrinking': {
+      'weighting': strong | {'penalty': shrinking},
+      'space': {
+        'weighting': drawn | {'penalty': {'init_value': drawn['penalty']}}
+      },
+    },
   }
   for name, module in sorted(vars(methods).items()):
-    if not hasattr(module, 'GRID') or name == 'weighted':
+    if not hasattr(module, 'SPACE') or name == 'weighted':
       continue
-    grid = {'method': dict(module.GRID)} if module.GRID else {}
+    arguments = inspect.signature(module.make).parameters
+    defaults = {key: arguments[key].default for key in module.SPACE}
+    space = {'method': dict(module.SPACE)} if module.SPACE else {}
     for recipe, options in getattr(module, 'RECIPES', {name: {}}).items():
-      found[recipe] = {'method': {'name': name, **options}, 'grid': grid}
+      method = {'name': name, **defaults, **options}
+      found[recipe] = {'method': method, 'space': space}
   return found
 
 
@@ -67,8 +84,8 @@ def changes_of(
 ) -> dict[str, Any]:
   """What a recipe changes; of several, joined by +, what all of them do.
 
-  They compose by slot: one may name a method and one a weighting. What they try
-  is tried in all combinations.
+  They compose by slot: one may name a method and one a weighting. Their spaces
+  are drawn from together.
 
   Args:
     recipes: those that there are, as `recipes` makes them.
@@ -80,7 +97,7 @@ def changes_of(
   Examples:
     >>> found = changes_of(recipes(), 'mmcosine+mimo_1')
     >>> found['method'], found['weighting']['name']
-    ({'name': 'mmcosine'}, 'mimo')
+    ({'name': 'mmcosine', 'scale': 15.0}, 'mimo')
     >>> changes_of(recipes(), 'sum+mgda')  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: The recipe 'sum+mgda' has two changes of weighting; ...
@@ -94,8 +111,8 @@ def changes_of(
         f' {sorted(recipes)}.'
       )
     for topic, values in recipes[name].items():
-      if topic == 'grid':
-        values = {**changes.get('grid', {}), **values}
+      if topic == 'space':
+        values = {**changes.get('space', {}), **values}
       elif topic in changes:
         raise ValueError(
           f'The recipe {recipe!r} has two changes of {topic}; expected one.'
@@ -107,8 +124,11 @@ def changes_of(
 def tuned() -> tuple[str, ...]:
   """The recipes that a fair comparison has: all but MIMO's fixed ones.
 
+  And the rules of several gradients and of one on cosine fusion.
+
   Examples:
-    >>> tuned()[:4]
-    ('joint', 'sum', 'mgda', 'mimo')
+    >>> tuned()[:4], tuned()[-1]
+    (('joint', 'sum', 'mgda', 'mimo'), 'mmcosine+mgda')
   """
-  return tuple(name for name in recipes() if name not in _FIXED)
+  alone = [name for name in recipes() if name not in _FIXED]
+  return (*alone, *_COMPOSED)

@@ -8,7 +8,7 @@ from experiments.methods import base
 from experiments.methods import common
 from experiments.methods import teachers
 
-GRID: base.Grid = {'strength': (0.1, 1.0, 10.0)}
+SPACE: base.Space = {'strength': {'low': 0.1, 'high': 30.0, 'scale': 'log'}}
 
 
 def make(

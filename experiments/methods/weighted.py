@@ -3,7 +3,7 @@
 from experiments.methods import base
 from experiments.methods import common
 
-GRID: base.Grid = {}
+SPACE: base.Space = {}
 
 
 def make(task: base.Task) -> base.Method:

@@ -132,13 +132,17 @@ def lines(
         axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
         axes.minorticks_off()
         for i, recipe in enumerate(values):
-          of_place = [columns[family, place][name].values for place in places]
-          points = [measure.scaled(one[recipe]) for one in of_place]
+          of_place = {
+            place: columns[family, place][name].values for place in places
+          }
+          # A setting may lack a recipe.
+          there = [place for place in places if recipe in of_place[place]]
+          points = [measure.scaled(of_place[k][recipe]) for k in there]
           look = {'linewidth': 0.9, 'markersize': 3.5, 'alpha': 0.75}
           if recipe == subject:
             look = {'linewidth': 2.2, 'markersize': 5, 'zorder': 3}
           style = '-' if i < len(_COLOURS) else '--'
-          _draw(axes, places, points, i, label=recipe, linestyle=style, **look)
+          _draw(axes, there, points, i, label=recipe, linestyle=style, **look)
     _legend(canvas)
 
 

@@ -51,7 +51,11 @@ class Measure(NamedTuple):
 
     With the sign '+', positive numbers have theirs, too.
     """
-    mean, error = statistics.estimate(self.scaled(values))
+    return self.text_of(*statistics.estimate(np.asarray(values)), sign)
+
+  def text_of(self, mean: float, error: float, sign: str = '') -> str:
+    """A mean and its standard error, in the unit of `scaled`."""
+    mean, error = self.scaled([mean, error]).tolist()
     digits = 2 if self.is_share else 4
     text = f'{mean:{sign}.{digits}f}'
     return text if np.isnan(error) else f'{text} ± {error:.{digits}f}'

@@ -12,6 +12,7 @@ from experiments.evaluation import statistics
 from experiments.methods import recipes
 from experiments.reporting import figures
 from experiments.reporting import measures
+from experiments.reporting import protocol
 from experiments.reporting import results as results_lib
 from experiments.reporting import tables as tables_lib
 from experiments.reporting.measures import Column
@@ -34,7 +35,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     name, noun, rest = 'sweep.md', 'variant', _rest_of_sweep(results, workdir)
   else:
     name, noun, rest = 'report.md', 'recipe', _rest_of_report(results, workdir)
-  data, number = results.config['data'], count(len(results.variants), noun)
+  data, number = (
+    results.config['data'],
+    tables_lib.count(len(results.variants), noun),
+  )
   title = f'# {data["name"].capitalize()}, {data["config"]}: {number}'
   text = '\n\n'.join([title, *_tables(results), *rest])
   runs.write_text(workdir / name, text + '\n')
@@ -50,7 +54,11 @@ def summary(results: Results) -> dict[str, Column]:
   """What the recipes of a comparison are compared by."""
   primary, *others = results.header['metrics']
   measure = results.measure
-  columns = {'fused': results.column(f'{primary}/fused')}
+  columns = {}
+  if results.tuning:
+    columns['chosen'] = results.chosen('last')
+    columns['stopped early'] = results.chosen('stopped')
+  columns['fused'] = results.column(f'{primary}/fused')
   for name in others:
     other = Measure.of(name)
     is_alike = other.is_share == measure.is_share
@@ -101,18 +109,6 @@ def errors_among(measures: Sequence[Measure]) -> str:
   return f' Of {" and ".join(errors)}, less is better.' if errors else ''
 
 
-def count(number: int, noun: str) -> str:
-  """A number of things, for people."""
-  return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
-def short(values: Mapping[str, Any], sign: str) -> str:
-  """Values of a configuration by the last parts of their keys."""
-  return ', '.join(
-    f'{key.rpartition(".")[2]}{sign}{value}' for key, value in values.items()
-  )
-
-
 def _tables(results: Results) -> list[str]:
   """The tables, what must be said of each, and of runs that went wrong."""
   is_sweep = results.header['kind'] == 'sweep'
@@ -120,20 +116,20 @@ def _tables(results: Results) -> list[str]:
   for label, variant in results.variants.items():
     if most := max(variant.skipped):
       parts.append(
-        f'`{label}` skipped {count(most, "step")} of a seed, because losses or'
-        ' gradients were not finite.'
+        f'`{label}` skipped {tables_lib.count(most, "step")} of a seed, because'
+        ' losses or gradients were not finite.'
       )
   return parts
 
 
 def _seeds(results: Results) -> str:
-  return count(len(next(iter(results.variants.values())).skipped), 'seed')
+  return tables_lib.count(
+    len(next(iter(results.variants.values())).skipped), 'seed'
+  )
 
 
 def _comparison_tables(results: Results) -> list[str]:
   measure, columns = results.measure, summary(results)
-  reference = results.header['reference']
-  times = {k: f'{results.relative_time(k):.2f}' for k in results.variants}
   noise = ''
   if levels := results.config['evaluation']['noise_levels']:
     noise = (
@@ -155,13 +151,12 @@ def _comparison_tables(results: Results) -> list[str]:
     ' seeds, a difference of no more than its own standard error.'
     f'{errors_among([column.measure for column in columns.values()])}',
     tables_lib.of_cells(
-      'recipe', {**measures.estimates(columns), f'time / {reference}': times}
+      'recipe', measures.estimates(columns) | protocol.costs([results])
     ),
+    *protocol.parts(results),
     "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
     ' Worst missing: fused, without the modality that is missed most (zeros for'
-    f' its input).{noise} Time: seconds a training step relative to'
-    f' {reference}, all seeds in one program, median over calls; with what a'
-    ' method does between steps, shared out over them.',
+    f' its input).{noise} {protocol.about_costs(results)}',
     *_against_the_others(results, columns),
     f'{tables_lib.capital(measure.words)} of each modality alone, by its own'
     ' output:',
@@ -204,7 +199,6 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
   changes = results.config['recipes']
   told = [
     f'- `{name}`: {_changes(recipes.changes_of(changes, name))}'
-    f'{_choice(results, name)}'
     for name in results.variants
   ]
   return [
@@ -223,28 +217,12 @@ def _changes(changes: Mapping[str, Any]) -> str:
   for topic in ('method', 'weighting'):
     arguments = dict(changes.get(topic, {}))
     if name := arguments.pop('name', None):
-      words.append(f'{topic} `{name}({short(arguments, "=")})`')
+      words.append(f'{topic} `{name}({tables_lib.short(arguments, "=")})`')
   for topic, values in changes.items():
-    is_told = topic in ('method', 'weighting', 'grid')
+    is_told = topic in ('method', 'weighting', 'space')
     if not is_told and isinstance(values, Mapping):
       words += [f'{topic} {key} = {value}' for key, value in values.items()]
   return ', '.join(words)
-
-
-def _choice(results: Results, recipe: str) -> str:
-  """What was tried of a recipe's grid, and what validation chose."""
-  if recipe not in results.tuned():
-    return ''
-  chosen, candidates = results.tuned()[recipe]
-  tried = []
-  for candidate in candidates:
-    mean = results.measure.text([np.mean(candidate['validation'])])
-    text = f'{short(candidate["values"], "=")} ({mean})'
-    tried.append(f'**{text}**' if candidate is chosen else text)
-  return (
-    f'; of {"; ".join(tried)} by the fused output on validation, mean over'
-    f' {count(len(chosen["validation"]), "seed")}'
-  )
 
 
 def _sweep_table(results: Results) -> list[str]:
@@ -279,7 +257,7 @@ def _best_on_validation(results: Results) -> str:
 
 def _rest_of_sweep(results: Results, workdir: pathlib.Path) -> list[str]:
   """What a sweep's report has besides its table; draws a grid of two floats."""
-  programs = count(len(results.header['programs']), 'program')
+  programs = tables_lib.count(len(results.header['programs']), 'program')
   source = f'{programs}. {made_by([results.header])}.'
   keys, *_ = (list(one.values) for one in results.variants.values())
   points = {

@@ -3,17 +3,19 @@
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments.core import runs
-from experiments.evaluation import metrics
-from experiments.evaluation import statistics
+from experiments.evaluation import choosing
 from experiments.reporting import measures
 
-_NOT_SCORES = ('variant', 'values', 'seed', 'split', 'skipped_steps')
+_NOT_SCORES = ('variant', 'values', 'seed', 'split', 'skipped_steps', 'step')
+# The split of results on test where training stopped early.
+STOPPED = 'test, stopped early'
 
+Kind = Literal['last', 'stopped']  # at the end of training, or stopped early
 Scores = Mapping[str, measures.Values]  # score -> [seeds]
 
 
@@ -85,15 +87,42 @@ class Results(NamedTuple):
     rehearsal /= self.config['steps'] * np.median(theirs)
     return float(np.median(np.array(seconds[label]) / theirs) + rehearsal)
 
-  def tuned(self) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Recipe with a choice -> what validation chose, and all that was tried."""
-    upwards = metrics.higher_is_better(self.primary)
-    tried = {one['recipe']: one['candidates'] for one in self.header['tuning']}
+  def relative_memory(self, label: str) -> float:
+    """Memory that a step of all seeds needs, by the reference's."""
+    megabytes = self.header['megabytes']
+    return float(megabytes[label] / megabytes[self.header['reference']])
+
+  def relative_total(self, label: str) -> float:
+    """Time of all tuning and training, by the reference's training alone."""
+    seconds = self.header['seconds']
+    total = sum(
+      one for name, one in seconds.items() if name.split(',')[0] == label
+    )
+    total += sum(t['seconds'] for t in self.tuning if t['recipe'] == label)
+    return float(total / seconds[self.header['reference']])
+
+  @property
+  def tuning(self) -> Sequence[Mapping[str, Any]]:
+    """What was tried of each recipe, and chosen; empty if nothing was tuned."""
+    return self.header['tuning']
+
+  def choices(self, kind: Kind) -> dict[str, choosing.Choice]:
+    """Recipe -> what validation chose, without or with early stopping."""
     return {
-      recipe: (statistics.best_candidate(candidates, upwards), candidates)
-      for recipe, candidates in tried.items()
-      if len(candidates) > 1
+      one['recipe']: choosing.Choice(**one['chosen'][kind])
+      for one in self.tuning
     }
+
+  def chosen(self, kind: Kind) -> measures.Column:
+    """Scores on test of the read-outs that validation chose."""
+    split = {'last': 'test', 'stopped': STOPPED}[kind]
+    values = {
+      recipe: self.variants[recipe].scores[split][
+        f'{self.primary}/{one.readout}'
+      ]
+      for recipe, one in self.choices(kind).items()
+    }
+    return measures.Column(self.measure, values)
 
 
 def read(workdir: pathlib.Path) -> Results:

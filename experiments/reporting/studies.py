@@ -9,6 +9,7 @@ import numpy as np
 from experiments.core import runs
 from experiments.reporting import figures
 from experiments.reporting import measures
+from experiments.reporting import protocol
 from experiments.reporting import report
 from experiments.reporting import tables
 from experiments.reporting.results import Results
@@ -20,13 +21,16 @@ class Setting(NamedTuple):
   """One comparison of a study."""
 
   family: str  # a row of the figure
-  place: float  # on the axis
+  place: float | None  # on the axis, if there is one
   config: str  # a file of experiments/configs and its argument
   changes: tuple[tuple[str, Any], ...] = ()  # dotted keys and values
+  seeds: int = 10  # runs of each recipe
 
   @property
   def name(self) -> str:
     """Its column's name in tables."""
+    if self.place is None:
+      return self.family
     return f'{self.family}, {self.place:g}'
 
 
@@ -56,28 +60,36 @@ def write(
     for setting, one in results.items()
   }
   some = next(iter(results.values()))
-  subject, config = some.header['subject'], some.config
-  points = {(k.family, k.place): one for k, one in columns.items()}
-  figures.lines(points, study.axis, subject, directory / 'lines.png')
-  families = dict.fromkeys(setting.family for setting in study.settings)
+  subject = some.header['subject']
+  points = {
+    (k.family, k.place): one
+    for k, one in columns.items()
+    if k.place is not None
+  }
+  figure = []
+  if points:
+    figures.lines(points, study.axis, subject, directory / 'lines.png')
+    families = dict.fromkeys(family for family, _ in points)
+    axis = study.axis or ' and '.join(families)
+    figure = [f'![Every measure over {axis}](lines.png)']
   parts = [
     f'# {study.title}',
     study.about,
     'Every recipe has the same initial parameters, batches in the same order'
-    ' and number of steps. What it may choose (at most four candidates) was'
-    f' chosen by the fused {some.measure.words} on validation, mean over'
-    f' {report.count(config["num_tuning_seeds"], "seed")}; then'
-    f' {report.count(config["num_seeds"], "seed")} were trained and tested'
-    ' once.',
-    f'![Every measure over {study.axis or " and ".join(families)}](lines.png)',
+    ' and number of steps.',
+    *([protocol.about_tuning(some)] if some.tuning else []),
+    *(
+      f'Without {", ".join(names)} on {setting.name}: they refuse its model.'
+      for setting, names in _left_out(results).items()
+    ),
+    *figure,
     *_tables(columns),
     f'## Against `{subject}`',
     *_wins(columns, subject),
     *_choices(results),
-    'Seconds a step, with what a method does between steps shared out, all'
-    ' seeds in one program, median over the settings. With networks as small as'
-    ' these, much of it is not arithmetic.',
-    _times(results),
+    f'{protocol.about_costs(some)} Medians over the settings. With networks as'
+    ' small as these, much of it is not arithmetic.',
+    tables.of_cells('recipe', protocol.costs(list(results.values()))),
     f'{report.made_by([one.header for one in results.values()])}, by'
     f' `{command}`.',
   ]
@@ -127,25 +139,29 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
   ]
 
 
-def _choices(results: Mapping[Setting, Results]) -> list[str]:
-  """What validation chose: a row a recipe, a column a setting."""
-  cells = {
-    setting.name: {
-      recipe: report.short(chosen['values'], ' ')
-      for recipe, (chosen, _) in one.tuned().items()
-    }
+def _left_out(
+  results: Mapping[Setting, Results],
+) -> dict[Setting, list[str]]:
+  """Recipes that a setting lacks and others have."""
+  every = dict.fromkeys(k for one in results.values() for k in one.variants)
+  left = {
+    setting: [name for name in every if name not in one.variants]
     for setting, one in results.items()
   }
-  if not any(cells.values()):
-    return []
-  return ['What validation chose:', tables.of_cells('recipe', cells)]
+  return {setting: names for setting, names in left.items() if names}
 
 
-def _times(results: Mapping[Setting, Results]) -> str:
-  """Seconds of a step by those of the reference, median over settings."""
-  some = next(iter(results.values()))
-  rows = []
-  for name in some.variants:
-    times = [one.relative_time(name) for one in results.values()]
-    rows.append([name, f'{np.median(times):.2f}'])
-  return tables.markdown(['recipe', f'time / {some.header["reference"]}'], rows)
+def _choices(results: Mapping[Setting, Results]) -> list[str]:
+  """What validation chose: a table a setting, without and with stopping."""
+  parts = []
+  for setting, one in results.items():
+    if one.tuning:
+      last, early = (protocol.chosen(one, k) for k in ('last', 'stopped'))
+      early = {f'{k}, stopped early': v for k, v in early.items()}
+      early.pop('candidates, stopped early')
+      parts += [
+        f'What validation chose on {setting.name}, its mean there ± standard'
+        ' error, and how many of all that were compared tie with the best:',
+        tables.of_cells('recipe', last | early),
+      ]
+  return parts

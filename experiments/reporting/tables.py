@@ -63,3 +63,15 @@ def capital(text: str) -> str:
 def value(setting: Any) -> str:
   """A value of the configuration."""
   return f'{setting:.4g}' if isinstance(setting, float) else str(setting)
+
+
+def count(number: int, noun: str) -> str:
+  """A number of things, for people."""
+  return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
+def short(values: Mapping[str, Any], sign: str) -> str:
+  """Values of a configuration by the last parts of their keys."""
+  return ', '.join(
+    f'{key.rpartition(".")[2]}{sign}{value}' for key, value in values.items()
+  )

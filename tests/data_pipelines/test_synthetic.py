@@ -119,6 +119,62 @@ def test_bayes_accuracy_is_that_of_the_true_posterior(many, seen):
   assert abs(np.exp(posterior).max(1).mean() - expected) < 4 * error
 
 
+PARTS = {
+  'first': settings.Modality(8.0, features=16, is_part=True),
+  'second': settings.Modality(12.0, slowness=2.0, is_part=True),
+}
+
+
+def test_of_parts_one_tells_nothing_and_all_tell_by_bayes_rule():
+  rows = generation.draw(PARTS, MANY, seed=3)
+  few = {name: rows[name][:20] for name in PARTS}
+  likelihood = {}
+  for name in PARTS:
+    mean, covariance = density(PARTS[name])
+    likelihood[name] = np.stack(
+      [
+        scipy.stats.multivariate_normal.pdf(few[name], mean[c], covariance)
+        for c in range(10)
+      ],
+      axis=1,
+    )
+  expected = np.zeros([20, 10])
+  for first, second in itertools.product(range(10), repeat=2):
+    expected[:, (first + second) % 10] += (
+      likelihood['first'][:, first] * likelihood['second'][:, second]
+    )
+  expected /= expected.sum(1, keepdims=True)
+  actual = np.exp(generation.log_posterior(PARTS, few))
+  np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
+  best = generation.bayes_accuracy(PARTS, list(PARTS))
+  assert abs(accuracy(PARTS, rows, PARTS) - best) < 4 * standard_error(MANY)
+  for name, values in few.items():
+    alone = np.exp(generation.log_posterior(PARTS, {name: values}))
+    np.testing.assert_allclose(alone, 0.1)
+    assert generation.bayes_accuracy(PARTS, [name]) == 0.1
+  # Labels and parts are as even as draws are, and each pair of them.
+  for name in PARTS:
+    z = rows[name] @ walsh_matrix(PARTS[name].features)
+    answers = z[:, :10].argmax(1)
+    counts = np.histogram2d(answers, rows['label'], bins=10)[0]
+    chi2 = scipy.stats.chi2_contingency(counts).pvalue
+    assert chi2 > 1e-3
+
+
+@pytest.mark.parametrize('name', ['balanced', 'interaction'])
+def test_the_first_redraw_is_what_is_stored(name, data_dir):
+  drawn = synthetic_dataset_builder.Builder.drawn
+  for split in settings.SPLITS:
+    stored = sources.open_source(
+      'synthetic', config=name, split=split, data_dir=data_dir
+    )
+    first, other = drawn(name, split, 0), drawn(name, split, 1)
+    for key, values in first.items():
+      np.testing.assert_array_equal(stored[7][key], values[7])
+      assert values.dtype == other[key].dtype == stored[7][key].dtype
+    assert np.mean(first['label'] == other['label']) < 0.2
+
+
 def test_bayes_accuracy_has_its_closed_forms():
   for separation in (0.0, 0.3, 1.7, 6.0):
     np.testing.assert_allclose(
@@ -307,9 +363,13 @@ def test_stored_rows_are_the_draws_and_splits_are_disjoint(data_dir, config):
 
 def test_configs_hold_the_same_labels_and_total_information():
   labels = generation.draw(CONFIGS['balanced'], 100, 1)['label']
-  for config in CONFIGS.values():
+  for name, config in CONFIGS.items():
     drawn = generation.draw(config, 100, 1)
     np.testing.assert_array_equal(drawn['label'], labels)
+    if name == 'interaction':
+      best = generation.bayes_accuracy(config, list(config))
+      assert round(best, 3) == 0.945
+      continue
     total = sum(modality.information for modality in config.values())
     np.testing.assert_allclose(total, 9)
 

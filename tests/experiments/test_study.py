@@ -1,6 +1,5 @@
 """Several comparisons and the report over them."""
 
-import importlib
 import re
 
 import numpy as np
@@ -19,9 +18,13 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
     for factor in (2, 8)
   )
   one = core.STUDIES['testbed']._replace(settings=settings)
-  results = study.run(one, tmp_path, seeds=1, tuning_seeds=0, smoke=True)
+  options = {'seeds': 1, 'candidates': 2, 'tuning_seeds': 0, 'smoke': True}
+  planned = study.plans(one, tmp_path, **options)
+  assert '2 of 2 comparisons are left' in study.forecast(planned)
+  results = study.run(one, planned)
   monkeypatch.setattr(compare, 'compare', None)  # all is there
-  again = study.run(one, tmp_path, seeds=1, tuning_seeds=0, smoke=True)
+  again = study.run(one, study.plans(one, tmp_path, **options))
+  assert '0 of 2 comparisons are left' in study.forecast(planned)
   assert list(results) == list(again) == list(settings)
   text = studies.write(one, results, tmp_path / 'report', 'it').read_text()
   found = float(re.search(r'\| joint +\| (?:\*\*)?(-?[\d.]+)', text).group(1))
@@ -29,12 +32,25 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   np.testing.assert_allclose(found, 100 * accuracy - 90.25, atol=0.02)
 
 
-def test_every_study_names_configurations_that_exist():
+def test_every_study_names_configurations_that_exist(monkeypatch):
+  # Which recipes run is another test's.
+  monkeypatch.setattr(core, 'runs_on', lambda *_: True)
   for one in core.STUDIES.values():
     assert len({setting.name for setting in one.settings}) == len(one.settings)
     for setting in one.settings:
-      name, _, _ = setting.config.partition(':')
-      assert importlib.import_module(f'experiments.configs.{name}')
-      config = core.config_of(setting, 10, 3, smoke=False)
+      config = core.config_of(setting, 10, 8, 3, smoke=False)
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}
+      assert (config.num_seeds, config.tuning.num_candidates) == (10, 8)
+
+
+def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm', 'mmcosine'))
+  hidden, plain = (
+    studies.Setting('one', None, f'synthetic:{name}')
+    for name in ('interaction', 'balanced')
+  )
+  config = core.config_of(hidden, 2, 2, 1, smoke=True)
+  assert config.compare == ('joint',)
+  config = core.config_of(plain, 2, 2, 1, smoke=True)
+  assert config.compare == ('joint', 'ogm', 'mmcosine')

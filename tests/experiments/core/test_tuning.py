@@ -1,45 +1,198 @@
-"""What a comparison chooses by validation."""
+"""The protocol: all recipes are tuned alike, and tested once."""
 
+import json
+import shutil
+
+import jax
+import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.core import configuration
+from experiments.core import data
 from experiments.core import engine
 from experiments.core import runs
+from experiments.core import scoring
+from experiments.core import spaces
+from experiments.core import sweeping
+from experiments.core import training
+from experiments.core import tuning
+from experiments.reporting import report
+from experiments.reporting import results as results_lib
 from tests.running import smoke
 
+RATE = 'optimizer.learning_rate'
 
-def test_tuning_chooses_on_validation_and_goes_on(tmp_path, monkeypatch):
-  config = smoke(compare=('joint', 'mimo'), num_tuning_seeds=1, steps=20)
-  with config.unlocked():
-    # A rate of 0 learns nothing.
-    config.recipes.mimo.grid = {'optimizer': {'learning_rate': (0.0, 0.1)}}
-  trained = engine.run
+
+def tuned_config(compare=('joint', 'mimo'), **tuned):
+  config = smoke(compare=compare, steps=20)
+  settings = {'num_seeds': 1, 'num_candidates': 3, 'num_more': 1, 'rounds': 1}
+  config.tuning.update(settings | tuned)
+  return config
+
+
+@pytest.mark.slow
+def test_a_comparison_keeps_the_protocol(tmp_path, monkeypatch):
+  """As many candidates of each, resumed bit for bit, and test read once."""
+  config = tuned_config()
+  trained, scored = engine.run, scoring.score
+  read = []
 
   def interrupted(programs, inputs, directory, *rest, **options):
     if 'tuning' not in directory.parts:
       raise KeyboardInterrupt
     return trained(programs, inputs, directory, *rest, **options)
 
+  def noted(program, state, inputs, split, config, **options):
+    step = int(np.ravel(program.runs_of(state).step)[0])
+    read.append((split, id(program), step))
+    return scored(program, state, inputs, split, config, **options)
+
+  monkeypatch.setattr(scoring, 'score', noted)
   with monkeypatch.context() as patch:
     patch.setattr(engine, 'run', interrupted)
     with pytest.raises(KeyboardInterrupt):
       compare.compare(config, tmp_path)
-  tuned = (tmp_path / 'tuning' / 'mimo.jsonl').read_bytes()
-  assert not (tmp_path / 'tuning' / 'mimo').exists()
+  assert {split for split, *_ in read} == {'validation'}
+  kept = sorted((tmp_path / 'tuning').iterdir())
+  assert all(path.suffix == '.jsonl' for path in kept)
+  texts = [path.read_bytes() for path in kept]
   compare.compare(config, tmp_path)
-  assert (tmp_path / 'tuning' / 'mimo.jsonl').read_bytes() == tuned
-  header, *rows = runs.read_lines(tmp_path / 'results.jsonl')
-  joint, mimo = header['tuning']
-  assert len(joint['candidates']) == 1
-  slow, fast = mimo['candidates']
-  assert slow['values'] == {'optimizer.learning_rate': 0.0}
-  assert slow['validation'][0] < fast['validation'][0]
-  assert min(row['accuracy/fused'] for row in rows) > 0.4
+  assert [path.read_bytes() for path in kept] == texts
+  # No state of a program is read twice.
+  tested = [one for one in read if one[0] == 'test']
+  assert len(tested) == len(set(tested)) >= 2
+
+  results = results_lib.read(tmp_path)
+  joint, mimo = results.tuning
+  assert len(joint['candidates']) == len(mimo['candidates']) in (3, 4)
+  # Recipes draw the same values of what they share; the first is the default.
+  drawn = (one['candidates'][:3] for one in (joint, mimo))
+  for ours, theirs in zip(*drawn, strict=True):
+    shared = {key: theirs['values'][key] for key in ours['values']}
+    assert ours['values'] == shared
+  assert (
+    joint['candidates'][0]['values'][RATE] == config.optimizer.learning_rate
+  )
+  assert joint['steps'] == [10, 20]
+  assert np.shape(joint['candidates'][0]['validation']['fused']) == (1, 2)
+  for kind, split in (('last', 'test'), ('stopped', results_lib.STOPPED)):
+    choice = results.choices(kind)['mimo']
+    rows = [
+      row
+      for row in runs.read_lines(tmp_path / 'results.jsonl')[1:]
+      if (row['variant'], row['split']) == ('mimo', split)
+    ]
+    assert [row['seed'] for row in rows] == [0, 1]
+    assert rows[0]['values'] == mimo['candidates'][choice.candidate]['values']
+    assert kind == 'last' or rows[0]['step'] == choice.step
   text = (tmp_path / 'report.md').read_text()
-  assert '**learning_rate=0.1' in text
-  assert 'learning_rate=0.0 (' in text
+  assert 'tuning and training / joint' in text
+  assert report.tables(tmp_path) in text
+  assert results.relative_total('joint') > 1
+
+
+def fake_training(best):
+  """In place of training: the score of a candidate is `best` of its values."""
+  calls = []
+
+  def run(config, variants, inputs, directory, splits, watched):
+    del config, splits, inputs
+    assert watched == 'validation'
+    directory.mkdir(parents=True)
+    name = directory.name.split('.')[0]
+    calls.append((name, len(variants)))
+    rows = [
+      [
+        {'seed': seed, 'step': 10, 'accuracy/fused': best(name, one.values)}
+        for seed in range(2)
+      ]
+      for one in variants
+    ]
+    return rows, [{'seconds': 1.0}]
+
+  return run, calls
+
+
+@pytest.mark.parametrize('is_at_an_edge', [True, False])
+def test_the_space_grows_for_every_recipe(tmp_path, monkeypatch, is_at_an_edge):
+  config = tuned_config(num_candidates=6, num_more=2, rounds=3)
+
+  def best(name, values):
+    if name == 'mimo' and is_at_an_edge:
+      return values[RATE]  # the higher, the better
+    return -abs(np.log(values[RATE] / 0.05)) - values['weight_decay']
+
+  run, calls = fake_training(best)
+  monkeypatch.setattr(sweeping, 'run', run)
+  tuned = tuning.tune(config, [], tmp_path)
+  numbers = [len(one['candidates']) for one in tuned]
+  if not is_at_an_edge:  # the default is best
+    assert numbers == [6, 6] and calls == [('joint', 6), ('mimo', 6)]
+    return
+  assert numbers == [12, 12]
+  rates = {
+    one['recipe']: [k['values'][RATE] for k in one['candidates']]
+    for one in tuned
+  }
+  # Moved a step of 10^(1/2) beyond, time after time; the space, too.
+  first = max(rates['mimo'][:6])
+  moved = [rates['mimo'][i] for i in (6, 8, 10)]
+  np.testing.assert_allclose(moved, first * 10 ** np.array([0.5, 1, 1.5]), 1e-3)
+  # The other recipe has as many, of its own choice nothing is moved.
+  assert len(set(rates['joint'])) == 12
+  # All of it again, from what is on the disk.
+  monkeypatch.setattr(sweeping, 'run', None)
+  again = tuning.tune(config, [], tmp_path)
+  assert json.dumps(again) == json.dumps(tuned)
+  shutil.rmtree(tmp_path)
+
+
+def test_what_is_refused_is_a_limit_by_nature():
+  config = tuned_config()
+  key = 'weighting.penalty'
+  space = {key: {'low': 0.0, 'high': 2.0, 'steps': 4}}
+  found = [
+    spaces.beyond(config, 'mimo', space, {key: value}, spaces.Edge(key, high))
+    for value, high in ((0.2, False), (0.6, False), (1.8, True))
+  ]
+  assert found[0] is None  # -0.3
+  assert [one.values for one in found[1:]] == [{key: 0.1}, {key: 2.3}]
+
+
+def test_more_draws_begin_with_the_fewer():
+  config = tuned_config()
+  space = spaces.of_recipe(config, 'mimo')
+  assert {RATE, 'weight_decay', 'weighting.penalty'} <= set(space)
+  few, many = (spaces.candidates(config, 'mimo', space, n) for n in (3, 7))
+  assert many[:3] == few and len(many) == 7
+  assert few[0].values['weight_decay'] == 0
+  own = configuration.with_recipe(config, 'mimo')
+  assert few[0].of(own).to_dict() == own.to_dict()
+
+
+def test_decay_pulls_on_params_and_none_is_none():
+  config = smoke(compare=('joint',))
+  inputs = data.open_data(config, 0)
+  batch = next(inputs.train)
+  moved = {}
+  for decay in (0.0, 0.5):
+    config.weight_decay = decay
+    experiment = training.make(config, 15)
+    state = experiment.init(jax.random.key(0), batch)
+    after, _ = jax.jit(experiment.train_step)(state, batch)
+    moved[decay] = jax.tree.map(np.subtract, after.params, state.params)
+  rate = config.optimizer.learning_rate
+  jax.tree.map(
+    lambda without, with_, value: np.testing.assert_allclose(
+      with_ - without, -rate * 0.5 * value, atol=1e-6
+    ),
+    moved[0.0],
+    moved[0.5],
+    state.params,
+  )
 
 
 def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
-  with pytest.raises(ValueError, match='num_tuning_seeds=3 is more than'):
-    compare.compare(smoke(num_tuning_seeds=3), tmp_path)
+  with pytest.raises(ValueError, match='num_seeds=3 is more than'):
+    compare.compare(tuned_config(num_seeds=3), tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import sweep
 from experiments.configs import handwritten
-from experiments.core import configuration
+from experiments.core import spaces
 from experiments.core import variants
 
 
@@ -128,21 +128,22 @@ def test_mistakes_of_a_configuration_file_are_named(changes, message):
     variants.of_sweep(config)
 
 
-def test_a_recipe_a_file_and_flags_say_the_same_in_the_same_way():
+def test_a_file_and_flags_say_the_same_in_the_same_way():
   config = smoke()
   with config.unlocked():
-    config.recipes.mimo.grid = {'weighting': {'penalty': (1, 3.0)}}
     config.sweep.grid = {'weighting': {'penalty': (1, 3.0)}}
-  of_recipe = variants.of_recipe(config, 'mimo')
   of_flags = variants.of_sweep(smoke(['weighting.penalty=1,3.0']))
-  assert of_recipe == variants.of_sweep(config) == of_flags
-  assert [one.label for one in of_recipe] == [
+  assert variants.of_sweep(config) == of_flags
+  assert [one.label for one in of_flags] == [
     'weighting.penalty=1', 'weighting.penalty=3',
   ]  # fmt: skip
-  assert variants.of_recipe(config, 'joint') == [variants.Variant({})]
-  changed = of_recipe[1].of(configuration.with_recipe(config, 'mimo'))
-  assert changed.weighting.penalty == 3
+
+
+def test_a_mistake_in_the_space_of_a_recipe_is_named():
+  config = smoke()
+  draw = {'low': 1.0, 'high': 2.0}
   with config.unlocked():
-    config.recipes.mimo.grid = {'weighting': {'penalt': {'x': (1, 2)}}}
+    config.recipes.mimo.space = {'weighting': {'penalt': {'x': draw}}}
   with pytest.raises(ValueError, match=r'no key .*penalt'):
-    variants.of_recipe(config, 'mimo')
+    space = spaces.of_recipe(config, 'mimo')
+    spaces.candidates(config, 'mimo', space, 2)

@@ -55,15 +55,8 @@ def test_standard_error_and_ties_are_those_of_paired_runs():
   np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
 
 
-def test_of_equal_candidates_the_first_and_never_nan():
-  candidates = [
-    {'values': {'c': 0}, 'validation': [float('nan'), 0.9]},
-    {'values': {'c': 1}, 'validation': [0.5, 0.7]},
-    {'values': {'c': 2}, 'validation': [0.7, 0.5]},
-  ]
-  for third, best_of in (([0.7, 0.5], (1, 1)), ([0.8, 0.5], (1, 2))):
-    candidates[2]['validation'] = third
-    for higher_is_better in (False, True):
-      best = statistics.best_candidate(candidates, higher_is_better)
-      assert best['values'] == {'c': best_of[higher_is_better]}
-  assert statistics.best_candidate([{'values': {}}], True) == {'values': {}}
+def test_of_equal_values_the_first_and_never_nan():
+  values = [[float('nan'), 0.9], [0.5, 0.7], [0.7, 0.5]]
+  assert [statistics.best(values, up) for up in (False, True)] == [1, 1]
+  values[2] = [0.8, 0.5]
+  assert [statistics.best(values, up) for up in (False, True)] == [1, 2]

@@ -14,7 +14,7 @@ from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
 
-MODULES = {k: v for k, v in vars(methods).items() if hasattr(v, 'GRID')}
+MODULES = {k: v for k, v in vars(methods).items() if hasattr(v, 'SPACE')}
 OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 
 

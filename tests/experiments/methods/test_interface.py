@@ -11,8 +11,9 @@ from experiments import compare
 from experiments import methods
 from experiments.core import configuration
 from experiments.core import runs
+from experiments.core import spaces
 from experiments.core import training
-from experiments.core import variants
+from experiments.core import tuning
 from experiments.methods import recipes
 from tests import checks
 from tests.running import smoke
@@ -34,18 +35,17 @@ def test_runners_contain_no_name_of_a_method():
     assert not names & set(re.findall(r'\w+', code)), runner
 
 
-def test_no_grid_has_more_than_four_candidates():
+def test_every_recipe_has_the_same_number_of_candidates_with_its_default():
   config = smoke()
   for name in config.recipes:
-    found = variants.of_recipe(config, name)
-    assert 1 <= len(found) <= 4, name
-    for variant in found:
-      changed = variant.of(configuration.with_recipe(config, name))
-      for path, value in variant.values.items():
-        one = changed
-        for key in path.split('.'):
-          one = one[key]
-        assert one == value
+    space = spaces.of_recipe(config, name)
+    default, *drawn = spaces.candidates(config, name, space, 6)
+    assert len(drawn) == 5
+    own = configuration.with_recipe(config, name)
+    assert default.of(own).to_dict() == own.to_dict()
+    tuning.check(config, name)
+    labels = {one.label for one in (default, *drawn)}
+    assert len(labels) == 6, name
 
 
 def test_the_eleventh_method_is_one_file_and_one_import_line(
@@ -61,11 +61,16 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   exec(compile(file, name, 'exec'), module.__dict__)
   monkeypatch.setitem(sys.modules, module.__name__, module)
   monkeypatch.setattr(methods, name, module, raising=False)
-  config = smoke(compare=('joint', name), num_tuning_seeds=1)
+  config = smoke(compare=('joint', name))
+  tuned = {'num_seeds': 1, 'num_candidates': 2, 'rounds': 0}
+  config.tuning.update(tuned)
   compare.compare(config, tmp_path)
   rows = runs.read_lines(tmp_path / 'results.jsonl')
   tuned = {one['recipe']: one['candidates'] for one in rows[0]['tuning']}
-  assert len(tuned[name]) == np.prod([len(v) for v in module.GRID.values()])
+  assert len(tuned[name]) == len(tuned['joint']) == 2
+  assert {f'method.{key}' for key in module.SPACE} <= set(
+    tuned[name][1]['values']
+  )
   scores = {row['variant']: row['accuracy/fused'] for row in rows[1:]}
   assert scores[name] > 0.5
 

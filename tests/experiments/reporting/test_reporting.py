@@ -8,6 +8,7 @@ import pytest
 
 from experiments.configs import handwritten
 from experiments.core import runs
+from experiments.evaluation import choosing
 from experiments.reporting import figures
 from experiments.reporting import measures
 from experiments.reporting import report
@@ -20,7 +21,7 @@ NAMES = (
   ' shapley/fou shapley/pix imbalance/shapley'
 )
 ERROR = 'mean_absolute_error'
-PENALTIES = ({'weighting.penalty': 1.0}, {'weighting.penalty': 2.0})
+PENALTY = {'weighting.penalty': 2.0}
 
 
 def write_results(workdir, rows, **changes):
@@ -28,7 +29,7 @@ def write_results(workdir, rows, **changes):
   config = handwritten.get_config('two,smoke')
   labels = list(dict.fromkeys(row['variant'] for row in rows))
   header = {
-    'format': 2, 'kind': 'compare',
+    'format': 3, 'kind': 'compare',
     'config': json.loads(json.dumps(config.to_dict())),
     'versions': {'jax': '1.2.3'}, 'commit': 'abc',
     'device': 'cpu', 'num_devices': 1,
@@ -36,6 +37,8 @@ def write_results(workdir, rows, **changes):
     'reference': labels[0], 'subject': '', 'tuning': [],
     'seconds_per_step': {label: [1.0, 1.0] for label in labels},
     'seconds_of_rehearsals': {label: [] for label in labels},
+    'seconds': {label: 2.0 for label in labels},
+    'megabytes': {label: 1.0 + i for i, label in enumerate(labels)},
   }  # fmt: skip
   workdir.mkdir(exist_ok=True)
   defaults = {'values': {}, 'seed': 0, 'split': 'test', 'skipped_steps': 0}
@@ -58,13 +61,28 @@ def rows_of(values, metric='accuracy'):
   ]
 
 
-def tuning_of(*validation):
-  """What a header says of MIMO, whose penalties scored so on validation."""
-  tried = [
-    {'values': values, 'validation': scores}
-    for values, scores in zip(PENALTIES, validation, strict=True)
+def tuning_of(recipe, scores):
+  """What a header says of a recipe whose heads were best in the end."""
+  validation = {'fused': [[s, s - 0.1] for s in scores]}
+  validation['heads'] = [[s, s] for s in scores]
+  early = choosing.Choice(0, 'fused', 10, np.mean(scores), 0.01, 1)
+  last = choosing.Choice(0, 'heads', 20, np.mean(scores), 0.01, 3)
+  return {
+    'recipe': recipe,
+    'candidates': [{'values': PENALTY, 'validation': validation}],
+    'steps': [10, 20],
+    'seconds': 5.0,
+    'chosen': {'last': last._asdict(), 'stopped': early._asdict()},
+  }
+
+
+def stopped(rows):
+  """Rows of runs that were stopped early, with less."""
+  scores = {'split': results_lib.STOPPED, 'step': 10}
+  return [
+    row | scores | {name: 0.25 for name in row if name.endswith('/fused')}
+    for row in rows
   ]
-  return {'recipe': 'mimo', 'candidates': tried}
 
 
 def tables_of(text):
@@ -108,11 +126,11 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   summary, own, missing, contributions = tables_of(text)
   assert summary == [
     ['recipe', 'fused', 'uni-modal mean', 'worst missing', 'robustness',
-     'time / joint'],
+     'time / joint', 'memory / joint'],
     ['joint', '**55.00 ± 5.00**', '50.00 ± 0.00', '27.50 ± 2.50',
-     '40.00 ± 0.00 =', '1.00'],
+     '40.00 ± 0.00 =', '1.00', '1.00'],
     ['sum', '45.00 ± 5.00 =', '**72.50 ± 2.50**', '**50.00 ± 0.00**',
-     '**45.00 ± 5.00**', '1.50'],
+     '**45.00 ± 5.00**', '1.50', '2.00'],
   ]  # fmt: skip
   assert own[1] == ['joint', '30.00 ± 5.00', '70.00 ± 5.00 =']
   assert missing[2] == ['sum', '**50.00 ± 0.00**', '**50.00 ± 0.00**']
@@ -147,7 +165,6 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
     rows,
     metrics=[ERROR, 'correlation', 'binary_accuracy'],
     subject='mimo',
-    tuning=[tuning_of([0.6, 0.5], [0.5, 0.7])],
   )
   text = report.write(tmp_path).read_text()
   summary, against, own, *_ = tables_of(text)
@@ -167,7 +184,6 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
     'Test mean absolute error, mean ±',
     'Of mean absolute error, less is better.',
     'a gain is below 0',
-    'of **penalty=1.0 (0.5500)**; penalty=2.0 (0.6000) by',
     '![Mean absolute error of each recipe](mean_absolute_error.png)',
   ):
     assert part in text
@@ -295,10 +311,7 @@ def test_a_grid_of_two_floats_has_a_heat_map(
 @pytest.mark.parametrize('metric', ['accuracy', ERROR])
 def test_a_study_counts_wins_and_losses(tmp_path, metric):
   quiet = np.random.default_rng(0).normal(scale=1e-3, size=(3, 6))
-  tuning = [
-    tuning_of([0.5, 0.6], [0.5, 0.7]),
-    {'recipe': 'joint', 'candidates': [{'values': {}}]},
-  ]
+  tuning = [tuning_of(recipe, [0.5, 0.7]) for recipe in ('joint', 'mimo')]
   changes = {'metrics': [metric], 'subject': 'mimo', 'tuning': tuning}
   results = {}
   # Above joint training twice, level with it once.
@@ -308,6 +321,9 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     rows = rows_of(
       {k: np.tile(v, (10, 1)).T for k, v in scores.items()}, metric
     )
+    for row in rows:  # what was chosen reads the heads, and is better
+      row[f'{metric}/heads'] = row[f'{metric}/fused'] + 0.125
+    rows += stopped(rows)
     changed = (('steps', place),)
     setting = studies.Setting('views', place, 'handwritten:two', changed)
     workdir = write_results(tmp_path / str(place), rows, **changes)
@@ -319,18 +335,39 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   path = studies.write(one, results, tmp_path / 'report', 'a command')
   text = path.read_text()
   is_error = metric == ERROR
-  *measures, wins, choices, times = tables_of(text)
-  assert len(measures) == 4  # fused, mean, missing, noise
+  *measures, wins, _, _, _, choices, costs = tables_of(text)
+  assert len(measures) == 6  # chosen, stopped, fused, mean, missing, noise
   places = ['views, 10', 'views, 20', 'views, 30', 'rows, 10']
   assert measures[0][0] == ['recipe', *places]
+  unit = 1 if is_error else 100
+  chosen, early, fused = (
+    float(one[1][1].split()[0].strip('*')) for one in measures[:3]
+  )
+  np.testing.assert_allclose(chosen, fused + 0.125 * unit, atol=1e-3 * unit)
+  np.testing.assert_allclose(early, 0.25 * unit)
   winner = measures[0][1 if is_error else 2]
   assert winner[1].startswith('**') and winner[3].startswith('**')
+  won = '0 / 1 / 2' if is_error else '2 / 1 / 0'
   assert wins == [
-    ['recipe', 'fused', 'uni-modal mean', 'worst missing', 'robustness'],
-    ['joint', *(['0 / 1 / 2' if is_error else '2 / 1 / 0'] * 4)],
+    [
+      'recipe',
+      'chosen',
+      'stopped early',
+      'fused',
+      'uni-modal mean',
+      'worst missing',
+      'robustness',
+    ],
+    ['joint', won, '0 / 3 / 0', *([won] * 4)],
   ]
-  assert choices[1][:2] == ['mimo', f'penalty {"1.0" if is_error else "2.0"}']
-  assert times[1:] == [['joint', '1.00'], ['mimo', '1.00']]
+  unit = 1 if is_error else 100
+  assert choices[2][1:4] == ['1', 'penalty 2', 'heads']
+  assert choices[2][6:9] == ['3', 'penalty 2', 'fused']
+  # Of time, of memory, and of all that was trained: (5 + 2) / 2.
+  assert costs[1:] == [
+    ['joint', '1.00', '1.00', '3.50'],
+    ['mimo', '1.00', '2.00', '3.50'],
+  ]
   assert ('less is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
   assert_pictures(tmp_path / 'report', text, 'lines.png')

@@ -1,0 +1,83 @@
+"""Splits of a data set drawn anew: other rows where it is made up, else others.
+
+A comparison over seeds that all have the same rows says how much training
+varies; one over seeds that have rows of their own says how much results do.
+"""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_pipelines import arrays
+from data_pipelines import sources
+from data_pipelines.reading import stratified
+
+SPLITS = ('train', 'validation', 'test')
+
+
+def splits(
+  name: str,
+  *,
+  config: str | None,
+  seed: int,
+  target: str = 'label',
+  group: str = 'group',
+  data_dir: str | os.PathLike[str] | None = None,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> Mapping[str, sources.Source]:
+  """Draws training, validation and test rows of a data set.
+
+  A data set that is made up draws new ones, by its builder's `drawn(config,
+  split, seed)`. The rows of others are divided anew: into splits of the same
+  sizes, nearly, with the same share of each class, and rows of one group all in
+  one split. All rows are held in memory.
+
+  Args:
+    name: As of `sources.open_source`.
+    config: As of `sources.open_source`.
+    seed: From 0; other seeds draw others.
+    target: The entry whose classes are divided evenly; of numbers that are not
+      whole, rows are divided evenly.
+    group: The entry that says which rows belong together; each row is by itself
+      where elements have none.
+    data_dir: As of `sources.open_source`.
+    manual_dir: As of `sources.open_source`.
+
+  Returns:
+    Split -> source.
+
+  Raises:
+    FileNotFoundError: as `sources.open_source`.
+    ValueError: as `sources.open_source`, or if a split would lack a class.
+
+  Examples:
+    >>> drawn = splits('synthetic', config='balanced', seed=3)
+    >>> {split: len(source) for split, source in drawn.items()}
+    {'train': 2000, 'validation': 1000, 'test': 4000}
+  """
+  is_file = name == arrays.NAME
+  builder = None if is_file else sources.builder_of(name, config)
+  if hasattr(builder, 'drawn'):
+    return {
+      split: sources.InMemory(builder.drawn(config, split, seed))
+      for split in SPLITS
+    }
+  stored = {
+    split: sources.open_source(
+      name,
+      config=config,
+      split=split,
+      data_dir=data_dir,
+      manual_dir=manual_dir,
+    )
+    for split in SPLITS
+  }
+  rows = [one[i] for one in stored.values() for i in range(len(one))]
+  labels = np.array([row[target] for row in rows])
+  if labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):
+    labels = np.zeros(len(rows), int)
+  groups = np.array([row[group] for row in rows]) if group in rows[0] else None
+  shares = {split: len(one) / len(rows) for split, one in stored.items()}
+  parts = stratified.split(labels, groups, shares, seed)
+  return {split: [rows[i] for i in parts[split]] for split in SPLITS}

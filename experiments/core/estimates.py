@@ -1,0 +1,81 @@
+"""How long a comparison will take, from a few steps of its reference."""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ml_collections import config_dict
+
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import together
+
+_STEPS = 5
+
+# Seconds to compile a program, by the first recipe's.
+_COMPILING = 1.7
+# Programs of a recipe: the first candidates, those of a round, what is chosen.
+_PROGRAMS = 3.5
+
+
+class Estimate(NamedTuple):
+  """Seconds that a comparison takes; right to a factor of about two."""
+
+  stepping: float
+  compiling: float
+
+  @property
+  def seconds(self) -> float:
+    """All of it."""
+    return self.stepping + self.compiling
+
+
+def estimate(
+  config: config_dict.ConfigDict, costs: Mapping[str, float]
+) -> Estimate:
+  """Times a few steps of the first recipe, and reckons the others by it.
+
+  All candidates of the first round are one program, as in tuning, without what
+  makes them differ.
+
+  Args:
+    config: of the comparison.
+    costs: recipe -> seconds of a step by the first recipe's; '' -> of others.
+  """
+  number = config.tuning.num_seeds or 1
+  few = configuration.with_values(config, {})
+  with few.unlocked():
+    few.num_seeds = number
+  inputs = data.open_all(few)
+  candidates = config.tuning.num_candidates if config.tuning.num_seeds else 1
+  rate = config.optimizer.get('learning_rate')
+  variants: list[dict[str, float]] = [{}]
+  if isinstance(rate, float) and candidates > 1:
+    variants = [{'optimizer.learning_rate': rate}] * candidates
+  program = together.together(
+    configuration.with_recipe(few, config.compare[0]),
+    number,
+    inputs[0].steps_per_epoch,
+    variants,
+  )
+  rows = [[next(one.train) for one in inputs] for _ in range(_STEPS)]
+  began = time.perf_counter()
+  state = program.init(program.join(rows[0]))
+  state, _, _ = program.advance(state, program.feed(rows[:1]))
+  compiling = time.perf_counter() - began
+  _, _, seconds = program.advance(state, program.feed(rows))
+  for one in inputs:
+    one.train.close()
+  per_run = seconds / _STEPS / program.num_runs
+  settings, tuned = config.tuning, config.tuning.num_seeds
+  runs = config.num_seeds
+  if tuned:
+    more = settings.rounds * settings.num_more
+    # Half of the recipes choose another candidate for early stopping.
+    runs = tuned * (settings.num_candidates + more) + 1.5 * config.num_seeds
+  relative = sum(costs.get(name, costs['']) for name in config.compare)
+  programs = (_PROGRAMS if tuned else 1) * len(config.compare)
+  return Estimate(
+    stepping=per_run * runs * config.steps * relative,
+    compiling=compiling * _COMPILING * programs,
+  )

@@ -1,0 +1,164 @@
+"""What is tuned of a recipe: its space, candidates drawn from it, its growth.
+
+The space of a recipe is that of all recipes, `config.tuning.space`, and its own
+beside it, `config.recipes[...].space` (of one that is composed, that of each):
+keys of the configuration, nested as they are there, and for each what it is
+drawn from, as `variants.expand` takes.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import config_dict
+
+from experiments.core import configuration
+from experiments.core import grouping
+from experiments.core import variants
+from experiments.methods import recipes
+
+# A range is so many steps wide, at first; it grows by one.
+_STEPS = 4
+
+Draw = Mapping[str, Any]  # of a range also how many `steps` it has
+Space = dict[str, Draw]  # dotted key -> what it is drawn from
+Values = Mapping[str, Any]
+
+
+class Edge(NamedTuple):
+  """A side of a range at which the best lies."""
+
+  key: str
+  is_high: bool
+
+
+def of_recipe(config: config_dict.ConfigDict, recipe: str) -> Space:
+  """The space of a recipe; what it says of a key goes before what all have.
+
+  Examples:
+    >>> rate = {'low': 0.01, 'high': 1.0, 'scale': 'log'}
+    >>> own = {'weighting': {'penalty': {'low': 0.0, 'high': 2.0}}}
+    >>> config = config_dict.ConfigDict(
+    ...   {
+    ...     'tuning': {'space': {'optimizer': {'learning_rate': rate}}},
+    ...     'recipes': {'mimo': {'space': own}},
+    ...   }
+    ... )
+    >>> sorted(of_recipe(config, 'mimo'))
+    ['optimizer.learning_rate', 'weighting.penalty']
+  """
+  changes = recipes.changes_of(config.recipes.to_dict(), recipe)
+  own = changes.get('space', {})
+  shared = config.tuning.space.to_dict()
+  found = dict(variants.draws(shared)) | dict(variants.draws(own))
+  return {
+    key: {**draw, 'steps': _STEPS} if 'low' in draw else draw
+    for key, draw in found.items()
+  }
+
+
+def candidates(
+  config: config_dict.ConfigDict,
+  recipe: str,
+  space: Space,
+  number: int,
+) -> list[variants.Variant]:
+  """The first candidates of a recipe: its default, then seeded draws.
+
+  Recipes draw the same values of a key that they share, and more candidates
+  begin with the fewer.
+
+  Args:
+    config: with `tuning.seed`.
+    recipe: whose default is what the configuration has.
+    space: what to draw from.
+    number: at least 1.
+
+  Raises:
+    ValueError: as `variants.expand`.
+  """
+  changed = configuration.with_recipe(config, recipe)
+  drawn: list[variants.Variant] = []
+  if space and number > 1:
+    draws = {
+      key: {name: value for name, value in draw.items() if name != 'steps'}
+      for key, draw in space.items()
+    }
+    drawn = variants.expand(
+      changed, {}, draws, num_samples=number - 1, seed=config.tuning.seed
+    )
+  default = {key: variants.present_value(changed, key) for key in sorted(space)}
+  return [variants.Variant(default), *drawn]
+
+
+def edges(space: Space, values: Values) -> list[Edge]:
+  """Sides of a space at which values lie: in the outermost step of a range.
+
+  What lies outside of its range, as a default may, is at no edge of it.
+
+  Examples:
+    >>> space = {
+    ...   'rate': {'low': 0.01, 'high': 1.0, 'scale': 'log', 'steps': 4},
+    ...   'decay': {'low': 0.1, 'high': 0.5, 'steps': 4},
+    ... }
+    >>> edges(space, {'rate': 0.5, 'decay': 0.3})
+    [Edge(key='rate', is_high=True)]
+    >>> edges(space, {'rate': 2.0, 'decay': 0.15})
+    [Edge(key='decay', is_high=False)]
+  """
+  found = []
+  for key, draw in space.items():
+    if 'low' in draw and _is_within(draw, values[key]):
+      if values[key] <= _moved(draw, draw['low'], 1):
+        found.append(Edge(key, is_high=False))
+      if values[key] >= _moved(draw, draw['high'], -1):
+        found.append(Edge(key, is_high=True))
+  return found
+
+
+def grown(space: Space, grown_at: Iterable[Edge]) -> Space:
+  """The space, one step wider at edges of keys that it has.
+
+  Examples:
+    >>> grown({'c': {'low': 0.0, 'high': 4.0, 'steps': 4}}, [Edge('c', True)])
+    {'c': {'low': 0.0, 'high': 5.0, 'steps': 5}}
+  """
+  wider: dict[str, Any] = {key: dict(draw) for key, draw in space.items()}
+  for key, is_high in set(grown_at):
+    if key in space:
+      end, sign = ('high', 1) if is_high else ('low', -1)
+      wider[key][end] = _moved(space[key], space[key][end], sign)
+      wider[key]['steps'] += 1
+  return wider
+
+
+def beyond(
+  config: config_dict.ConfigDict,
+  recipe: str,
+  space: Space,
+  values: Values,
+  edge: Edge,
+) -> variants.Variant | None:
+  """Values, one step beyond an edge; None if what is there refuses them."""
+  value = values[edge.key]
+  moved = _moved(space[edge.key], value, 1 if edge.is_high else -1)
+  rounded = round(moved) if isinstance(value, int) else float(f'{moved:.4g}')
+  variant = variants.Variant({**values, edge.key: rounded})
+  changed = configuration.with_recipe(config, recipe)
+  try:
+    grouping.check(changed, [variant])
+  except ValueError:
+    return None  # a limit by nature
+  return variant
+
+
+def _is_within(draw: Draw, value: Any) -> bool:
+  is_number = isinstance(value, int | float)
+  return is_number and bool(draw['low'] <= value <= draw['high'])
+
+
+def _moved(draw: Draw, value: float, steps: int) -> float:
+  """A value, so many steps further in a range."""
+  low, high = draw['low'], draw['high']
+  if draw.get('scale') == 'log':
+    return float(value * (high / low) ** (steps / draw['steps']))
+  return float(value + steps * (high - low) / draw['steps'])
