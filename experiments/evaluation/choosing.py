@@ -33,8 +33,8 @@ def choose(
   The best has the best mean over seeds. Whatever differs from it, seed by seed,
   by no more than one standard error of that difference ties with it. Of those
   the simplest is taken: the default candidate goes before others; then the
-  read-out that comes first in `readouts.NAMES`; then the longest training; then the
-  candidate that was drawn first.
+  read-out that comes first in `readouts.NAMES`; then the longest training; then
+  the candidate that was drawn first.
 
   Args:
     candidates: each with `validation`, read-out -> scores [seeds, steps] over
