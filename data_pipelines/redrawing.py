@@ -6,6 +6,7 @@ varies; one over seeds that have rows of their own says how much results do.
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def splits(
     {'train': 2000, 'validation': 1000, 'test': 4000}
   """
   is_file = name == arrays.NAME
-  builder = None if is_file else sources.builder_of(name, config)
+  builder: Any = None if is_file else sources.builder_of(name, config)
   if hasattr(builder, 'drawn'):
     return {
       split: sources.InMemory(builder.drawn(config, split, seed))

@@ -50,10 +50,10 @@ def make(
     config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
       `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
       `data.views`, `max_skipped_steps`, `warm_start`, `frozen` and
-      `learning_rates`. A sub-dictionary with a `name` is the keyword arguments of the function of
-      that name, in `mimo_jax.nn`, `experiments.methods`, `mimo_jax.weightings`
-      or `optax`. A value that is such a dictionary, as the schedule of a
-      learning rate, is made likewise.
+      `learning_rates`. A sub-dictionary with a `name` is the keyword arguments
+      of the function of that name, in `mimo_jax.nn`, `experiments.methods`,
+      `mimo_jax.weightings` or `optax`. A value that is such a dictionary, as
+      the schedule of a learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
     placement: the devices that the step will run on; None for a single one.
 
