@@ -1,0 +1,1 @@
+"""Examples: one file each, to read and to copy from."""

@@ -1,0 +1,125 @@
+"""Segmentation of what a camera and a depth sensor see.
+
+Each pixel is ground, a box or a ball; the class scores of both sensors are
+added. What is not labelled is masked in all losses; holes, where the depth
+sensor measured nothing, in its own. Expect that on the fused loss alone depth
+learns next to nothing (an overlap of 24 %), because the camera is faster, and
+that with MIMO it learns (68 %), and the camera more (89 % in place of 81 %).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen
+
+import mimo_jax
+from mimo_jax import nn
+
+SENSORS = ('camera', 'depth')
+SIZE = 24
+Arrays = dict[str, jax.Array]
+
+
+def scenes(count: int, seed: int) -> Arrays:
+  """Draws scenes of a box and a ball, [count, SIZE, SIZE, ...]."""
+  random = np.random.default_rng(seed)
+  pixels = np.indices((SIZE, SIZE))[:, None]
+  label = np.zeros((count, SIZE, SIZE), np.int32)
+  for kind, norm in ((1, np.inf), (2, 2)):
+    centre = random.uniform(4, SIZE - 4, (2, count, 1, 1))
+    distance = np.linalg.norm(pixels - centre, norm, 0)
+    radius = random.uniform(3, 6, (count, 1, 1))
+    label[distance < radius + 0.5] = -1  # the edge, which nobody labelled
+    label[distance < radius - 0.5] = kind
+  camera = np.eye(3)[label] + random.normal(0, 1, (*label.shape, 3))
+  depth = label + random.normal(0, 1, label.shape)
+  hole = random.random(label.shape) < 0.3
+  return {
+    'camera': jnp.asarray(camera, jnp.float32),
+    'depth': jnp.asarray(np.where(hole, 0, depth)[..., None], jnp.float32),
+    'hole': jnp.asarray(hole),
+    'label': jnp.asarray(label),
+  }
+
+
+class Segmenter(linen.Module):
+  """Class scores of each pixel: of each sensor, and the sum of both."""
+
+  @linen.compact
+  def __call__(self, scene: Arrays) -> Arrays:
+    """Logits [batch, SIZE, SIZE, 3] of each output."""
+    logits = {}
+    for name in SENSORS:
+      x = scene[name]
+      for i in range(2):
+        x = linen.relu(linen.Conv(12, (3, 3), name=f'{name}_{i}')(x))
+      logits[name] = linen.Conv(3, (3, 3), name=f'{name}_output')(x)
+    return {'fused': logits['camera'] + logits['depth'], **logits}
+
+
+def losses_of(logits: Arrays, scene: Arrays) -> Arrays:
+  """Mean loss of the pixels: they are the rows, and masks leave some out."""
+  mask = dict.fromkeys(logits, scene['label'].ravel() >= 0)
+  mask['depth'] &= ~scene['hole'].ravel()
+  rows = {name: value.reshape(-1, 3) for name, value in logits.items()}
+  return nn.cross_entropy_losses(rows, scene['label'].ravel(), mask=mask)
+
+
+def overlap(logits: jax.Array, label: jax.Array) -> float:
+  """Intersection over union, the mean of box and ball."""
+  found = jnp.where(label >= 0, jnp.argmax(logits, -1), -1)
+  shares = [
+    jnp.sum((found == k) & (label == k)) / jnp.sum((found == k) | (label == k))
+    for k in (1, 2)
+  ]
+  return float(sum(shares) / 2)
+
+
+def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
+  """Trains by a rule; the overlap of new scenes."""
+  model = Segmenter()
+  rows = scenes(512, seed=0)
+  params = model.init(jax.random.key(0), rows)['params']
+  optimizer = optax.chain(
+    mimo_jax.balance(rule, objectives=('fused', *SENSORS)), optax.adam(3e-3)
+  )
+
+  @jax.jit
+  def train_step(params: Any, opt_state: Any, key: jax.Array) -> Any:
+    chosen = jax.random.randint(key, (16,), 0, 512)
+    scene = jax.tree.map(lambda x: x[chosen], rows)
+
+    def losses_fn(params: Any) -> dict[str, jax.Array]:
+      logits: Any = model.apply({'params': params}, scene)
+      return losses_of(logits, scene)
+
+    losses, pullback = jax.vjp(losses_fn, params)
+    updates, opt_state = optimizer.update(
+      pullback, opt_state, params, losses=losses
+    )
+    return optax.apply_updates(params, updates), opt_state
+
+  opt_state = optimizer.init(params)
+  for key in jax.random.split(jax.random.key(1), steps):
+    params, opt_state = train_step(params, opt_state, key)
+  test = scenes(256, seed=1)
+  logits: Any = jax.jit(model.apply)({'params': params}, test)
+  return {name: overlap(x, test['label']) for name, x in logits.items()}
+
+
+def main(steps: int = 200) -> dict[str, dict[str, float]]:
+  """Trains with and without balancing, and prints both."""
+  scores = {
+    'fused loss alone': train(mimo_jax.weightings.fused_only(), steps),
+    'mimo': train(mimo_jax.mimo(), steps),
+  }
+  for name, found in scores.items():
+    print(f'{name:>16}:', *(f'{k} {v:.1%} ' for k, v in found.items()))
+  return scores
+
+
+if __name__ == '__main__':
+  main()

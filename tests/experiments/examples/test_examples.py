@@ -1,0 +1,146 @@
+"""Every example runs; what it says is to be expected comes to pass."""
+
+import contextlib
+import functools
+import importlib
+import io
+import math
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from experiments import examples
+from experiments.examples import image_text
+from experiments.examples import lora
+from experiments.examples import segmentation
+from mimo_jax import nn
+from tests.experiments.core import test_weights
+
+FOLDER = pathlib.Path(examples.__file__).parent
+NAMES = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
+FEWER_STEPS = {'image_text': 2}
+
+
+@functools.cache
+def outcome(name):
+  """What an example returns, and the lines that it prints."""
+  module = importlib.import_module(f'experiments.examples.{name}')
+  steps = {'steps': FEWER_STEPS[name]} if name in FEWER_STEPS else {}
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    scores = module.main(**steps)
+  return scores, printed.getvalue().splitlines()
+
+
+def run(name):
+  """The same, if what the example needs is installed."""
+  if name == 'equinox_loop':
+    pytest.importorskip('equinox')
+  return outcome(name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_example_runs_and_prints_what_it_has_measured(name):
+  scores, lines = run(name)
+  assert len(lines) == len(scores) >= 2
+  for line, (rule, measures) in zip(lines, scores.items(), strict=True):
+    assert line.split(':')[0].strip() == rule
+    assert all(map(math.isfinite, measures.values()))
+    assert all(measure in line for measure in measures)
+  assert len({tuple(measures.values()) for measures in scores.values()}) > 1
+
+
+def test_the_page_has_a_row_for_each():
+  rows = re.findall(
+    r'^\|.*\[`(\w+)`\]', (FOLDER / 'README.md').read_text(), re.M
+  )
+  assert sorted(rows) == NAMES
+
+
+# Bounds far from what is measured, on the side of what the example says.
+
+
+@pytest.mark.parametrize(
+  ('name', 'weak', 'strong', 'gain'),
+  [
+    ('nnx_loop', 'fou', 'pix', 0.1),
+    ('equinox_loop', 'fou', 'pix', 0.1),
+    ('lora', 'fou', 'pix', 0.1),
+    ('segmentation', 'depth', 'camera', 0.2),
+    ('contrastive', 'pix', 'fou', 0.05),
+  ],
+)
+def test_what_balancing_brings(name, weak, strong, gain):
+  scores = list(run(name)[0].values())
+  alone, balanced = scores[0], scores[-1]
+  assert balanced[weak] > alone[weak] + gain
+  assert balanced[strong] > alone[strong]
+
+
+def test_a_missing_sensor_costs_less():
+  alone, balanced = run('train_state')[0].values()
+  assert balanced['no pix'] > alone['no pix'] + 0.04
+  assert balanced['both views'] > 0.96
+
+
+def test_pcgrad_helps_the_tasks_that_pay_little():
+  total, pcgrad = run('policy')[0].values()
+  for task in ('east', 'north', 'west'):
+    assert pcgrad[task] < total[task] - 0.02
+  assert pcgrad['far'] < total['far'] + 0.02
+
+
+def test_adapters_of_low_rank_begin_at_the_backbone():
+  backbone = lora.backbone_of(jax.random.key(0))
+  adapters = lora.adapters_of(jax.random.key(1), backbone)
+  for view, layers in backbone.items():
+    for kernel, (a, b) in zip(layers, adapters[view], strict=True):
+      assert a.shape == (len(kernel), lora.RANK)
+      assert jnp.all(a @ b == 0) and jnp.any(a != 0)
+
+
+def test_masked_pixels_are_in_no_loss_of_theirs():
+  scene = segmentation.scenes(2, seed=3)
+  shape = (*scene['label'].shape, 3)
+  logits = {
+    name: jax.random.normal(jax.random.key(i), shape)
+    for i, name in enumerate(('fused', *segmentation.SENSORS))
+  }
+  losses = segmentation.losses_of(logits, scene)
+  label = np.asarray(scene['label'])
+  assert (label < 0).any()
+  for name, value in logits.items():
+    kept = label >= 0
+    if name == 'depth':
+      kept &= ~np.asarray(scene['hole'])
+    log_prob = np.asarray(jax.nn.log_softmax(value))[kept]
+    expected = -np.mean(log_prob[np.arange(kept.sum()), label[kept]])
+    np.testing.assert_allclose(losses[name], expected, rtol=1e-5)
+
+
+def test_the_image_encoder_begins_with_the_weights_of_a_file(
+  tmp_path, monkeypatch
+):
+  """Weights of zeros: no picture has a feature, and all get the first class."""
+  shapes = jax.eval_shape(
+    nn.ResNet18().init, jax.random.key(0), jnp.ones((1, 24, 24, 3))
+  )
+  ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+  state_dict = {
+    name: 0 * value
+    for tree in ones.values()
+    for name, value in test_weights.of_torchvision(tree).items()
+  }
+  path = tmp_path / 'resnet18.safetensors'
+  safetensors.save_file(state_dict, path)
+  data = image_text.icons()
+  small = jax.tree.map(lambda x: x[:64], data)
+  monkeypatch.setattr(image_text, 'icons', lambda: small)
+  scores = image_text.main(steps=0, path=str(path))
+  assert scores['mimo'] == scores['fused loss alone']
+  first = float(jnp.mean(small['test']['label'] == 0))
+  assert scores['mimo']['picture'] == pytest.approx(first)
