@@ -11,6 +11,7 @@ killed goes on when the same command is given again.
 """
 
 import functools
+import os
 import pathlib
 import re
 import sys
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
 
   config: Callable[[], config_dict.ConfigDict]
   workdir: pathlib.Path
+  manual_dir: str | os.PathLike[str] | None
 
   @property
   def is_done(self) -> bool:
@@ -70,6 +72,7 @@ def plans(
   candidates: int,
   tuning_seeds: int,
   smoke: bool = False,
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> dict[reporting.Setting, Plan]:
   """The comparisons of a study, a directory each.
 
@@ -80,6 +83,7 @@ def plans(
     candidates: of each recipe, in the first round of tuning.
     tuning_seeds: runs of each candidate.
     smoke: whether to take each configuration's `smoke`.
+    manual_dir: the folder with the files of data sets that need them.
   """
   found = {}
   for setting in study.settings:
@@ -92,9 +96,10 @@ def plans(
       candidates,
       tuning_seeds,
       smoke,
+      manual_dir,
     )
     name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
-    found[setting] = Plan(functools.cache(config), directory / name)
+    found[setting] = Plan(functools.cache(config), directory / name, manual_dir)
   return found
 
 
@@ -110,7 +115,7 @@ def run(
   for i, (setting, plan) in enumerate(planned.items(), start=1):
     print(f'{study.title}: {setting.name} ({i}/{len(planned)})')
     if not plan.is_done:
-      compare.compare(plan.config(), plan.workdir)
+      compare.compare(plan.config(), plan.workdir, plan.manual_dir)
       jax.clear_caches()
     results[setting] = results_lib.read(plan.workdir)
   return results
@@ -125,7 +130,7 @@ def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
   }
   lines, total = [], 0.0
   for setting, plan in left.values():
-    found = estimates.estimate(plan.config(), studies.COSTS)
+    found = estimates.estimate(plan.config(), studies.COSTS, plan.manual_dir)
     jax.clear_caches()
     total += found.seconds
     lines.append(
@@ -160,6 +165,7 @@ def main(argv: list[str]) -> None:
       candidates=_CANDIDATES.value,
       tuning_seeds=_TUNING_SEEDS.value,
       smoke=_SMOKE.value,
+      manual_dir=configuration.MANUAL_DIR.value,
     )
     print(forecast(planned), flush=True)
     if _DRY.value:

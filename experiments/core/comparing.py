@@ -17,7 +17,7 @@ from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
 from experiments.evaluation import choosing
-from experiments.reporting import results
+from experiments.reporting import results as results_lib
 
 
 class _Plan(NamedTuple):
@@ -131,7 +131,7 @@ def run(
       rows += found if plan.is_last else []
       if plan.stop == config.steps:
         stopped += [{**row, 'step': plan.stop} for row in found]
-  rows += [{**row, 'split': results.STOPPED} for row in stopped]
+  rows += [{**row, 'split': results_lib.STOPPED} for row in stopped]
   for one in inputs:
     one.train.close()
   return rows, course.curves

@@ -1,5 +1,6 @@
 """How long a comparison will take, from a few steps of its reference."""
 
+import os
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -31,7 +32,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-  config: config_dict.ConfigDict, costs: Mapping[str, float]
+  config: config_dict.ConfigDict,
+  costs: Mapping[str, float],
+  manual_dir: str | os.PathLike[str] | None = None,
 ) -> Estimate:
   """Times a few steps of the first recipe, and reckons the others by it.
 
@@ -41,12 +44,13 @@ def estimate(
   Args:
     config: of the comparison.
     costs: recipe -> seconds of a step by the first recipe's; '' -> of others.
+    manual_dir: the folder with the data set's downloaded files.
   """
   number = config.tuning.num_seeds or 1
   few = configuration.with_values(config, {})
   with few.unlocked():
     few.num_seeds = number
-  inputs = data.open_all(few)
+  inputs = data.open_all(few, manual_dir)
   candidates = config.tuning.num_candidates if config.tuning.num_seeds else 1
   rate = config.optimizer.get('learning_rate')
   variants: list[dict[str, float]] = [{}]

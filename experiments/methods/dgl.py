@@ -7,7 +7,7 @@ from jax import lax
 from experiments.methods import base
 from experiments.methods import common
 
-GRID: base.Grid = {'alpha': (1.0, 3.0, 5.0)}
+SPACE: base.Space = {'alpha': {'low': 0.5, 'high': 10.0, 'scale': 'log'}}
 
 
 def make(task: base.Task, *, alpha: float = 4.0) -> base.Method:

@@ -10,7 +10,10 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 
-GRID: base.Grid = {'alpha': (0.5, 2.0), 'beta': (2.0, 10.0)}
+SPACE: base.Space = {
+  'alpha': {'low': 0.1, 'high': 5.0, 'scale': 'log'},
+  'beta': {'low': 1.5, 'high': 20.0, 'scale': 'log'},
+}
 
 
 def make(
