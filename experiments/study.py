@@ -89,17 +89,15 @@ def plans(
   for setting in study.settings:
     # By what is run: families may share a setting.
     words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
-    config = functools.partial(
-      studies.config_of,
-      setting,
-      seeds or setting.seeds,
-      candidates,
-      tuning_seeds,
-      smoke,
-      manual_dir,
+    config = studies.config_of(
+      setting, seeds or setting.seeds, candidates, tuning_seeds, smoke
+    )
+    # Only once it is needed: it opens the data.
+    running = functools.cache(
+      functools.partial(studies.of_what_runs, config, manual_dir)
     )
     name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
-    found[setting] = Plan(functools.cache(config), directory / name, manual_dir)
+    found[setting] = Plan(running, directory / name, manual_dir)
   return found
 
 

@@ -130,21 +130,16 @@ STUDIES: Mapping[str, Study] = {
     about='Late fusion, SGD with momentum. HTAD: an MLP (128, 64) a modality,'
     ' 600 steps; AV-MNIST, rebuilt and pooled: the same, 800 steps; icons:'
     ' three convolutions for pictures and an MLP (128, 64) for words, 600'
-    ' steps. Of HTAD and icons each seed divides the rows anew, groups whole; rows of'
-    ' AV-MNIST are fixed, as its recordings are shared by many rows.',
+    ' steps. Of HTAD and icons each seed divides the rows anew, groups whole;'
+    ' rows of AV-MNIST are fixed, as its recordings are shared by many rows.',
   ),
 }
 
 
 def config_of(
-  setting: Setting,
-  seeds: int,
-  candidates: int,
-  tuning_seeds: int,
-  smoke: bool,
-  manual_dir: str | os.PathLike[str] | None = None,
+  setting: Setting, seeds: int, candidates: int, tuning_seeds: int, smoke: bool
 ) -> config_dict.ConfigDict:
-  """The configuration of one comparison: of all recipes that run there.
+  """The configuration of one comparison of all recipes.
 
   Args:
     setting: what to compare on.
@@ -152,7 +147,6 @@ def config_of(
     candidates: of each recipe, in the first round of tuning.
     tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
-    manual_dir: the folder with the files of data sets that need them.
   """
   name, _, arg = setting.config.partition(':')
   module = importlib.import_module(f'experiments.configs.{name}')
@@ -164,24 +158,34 @@ def config_of(
   config.num_seeds = seeds
   config.tuning.num_seeds = tuning_seeds
   config.tuning.num_candidates = candidates
-  inputs = data.open_data(config, config.seed, manual_dir)
-  batch = next(inputs.train)
-  inputs.train.close()
-  config.compare = tuple(
-    recipe for recipe in recipes.tuned() if runs_on(config, recipe, batch)
-  )
+  config.compare = recipes.tuned()
   return config
 
 
-def runs_on(
-  config: config_dict.ConfigDict, recipe: str, batch: data.Batch
-) -> bool:
-  """Whether a recipe does not refuse the model."""
-  changed = configuration.with_recipe(config, recipe)
-  try:
-    experiment = training.make(changed, steps_per_epoch=1)
-    state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
-    jax.eval_shape(experiment.train_step, state, batch)
-  except ValueError:
-    return False
-  return True
+def of_what_runs(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> config_dict.ConfigDict:
+  """The comparison without recipes that refuse the model.
+
+  Args:
+    config: unchanged.
+    manual_dir: the folder with the data set's downloaded files.
+  """
+  inputs = data.open_data(config, config.seed, manual_dir)
+  batch = next(inputs.train)
+  inputs.train.close()
+
+  def runs(recipe: str) -> bool:
+    changed = configuration.with_recipe(config, recipe)
+    try:
+      experiment = training.make(changed, steps_per_epoch=1)
+      state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+      jax.eval_shape(experiment.train_step, state, batch)
+    except ValueError:
+      return False
+    return True
+
+  some = config.copy_and_resolve_references()
+  some.compare = tuple(filter(runs, config.compare))
+  return some
