@@ -14,6 +14,7 @@ from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _observing
 from mimo_jax import _parts
+from mimo_jax import _presence
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
@@ -122,6 +123,13 @@ def balance(
       groups a mapping name -> [K], to combine with in place of the rule's, by
       one backward pass. The state stays as it is (`mimo_jax.every`).
 
+    - `present`, which every rule takes: how many rows each loss is the mean
+      of, numbers or booleans in the form of `losses`. One of 0 has no weight
+      and changes nothing for the others, nor in what is remembered of it; its
+      loss is not looked at, and its gradient must be finite (0, as of the
+      losses of `mimo_jax.nn`). With `axis_name` the losses are averaged over
+      all rows, wherever they are.
+
     Other extra arguments are ignored.
 
   Raises:
@@ -188,9 +196,17 @@ def balance(
     *,
     losses: base.PyTree | None = None,
     weights: base.PyTree | None = None,
+    present: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
     given = _objectives.read(losses, names)
+    rows = None
+    if present is not None:
+      rows = _presence.rows_of(present, given)
+      if axis_name is not None:
+        rows, factors = _presence.over_devices(rows, given, axis_name)
+        updates, losses = _presence.scale(updates, losses, factors, given)
+        given = _objectives.read(losses, names)
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
     real_params = _reals.of_params(params)
     shards = _devices.shards_of(real_params, param_specs, axis_name)
@@ -212,6 +228,7 @@ def balance(
       parts=_parts.parts_of(choice, real_params, sees_gradients),
       shards=shards,
       params=params,
+      rows=rows,
     )
     if weights is not None:
       return _combining.with_given(step, updates, weights), state

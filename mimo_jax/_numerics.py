@@ -98,10 +98,25 @@ def nonzero(value: ArrayLike) -> jax.Array:
   return jnp.where(value == 0, 1, value)
 
 
-def softmax(scores: jax.Array, temperature: Scalar) -> jax.Array:
-  """Shares in proportion to exp(scores / temperature)."""
-  # The largest is taken off first, so that no quotient overflows.
-  return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
+def softmax(
+  scores: jax.Array, temperature: Scalar, where: jax.Array | None = None
+) -> jax.Array:
+  """Shares in proportion to exp(scores / temperature).
+
+  Args:
+    scores: [K].
+    temperature: above 0.
+    where: [K] bool, which of them have a share; without any all are 0.
+
+  Returns:
+    The shares, [K].
+  """
+  if where is None:
+    # The largest is taken off first, so that no quotient overflows.
+    return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
+  largest = jnp.max(jnp.where(where, scores, -jnp.inf))
+  below = jnp.where(where, scores - largest, 0) / temperature
+  return jax.nn.softmax(below, where=where)
 
 
 def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:

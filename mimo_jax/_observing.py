@@ -35,6 +35,7 @@ class Step(NamedTuple):
   parts: _parts.Parts
   shards: _devices.Shards  # axes that each leaf is sharded over, if any is
   params: base.PyTree | None
+  rows: list[jax.Array] | None = None  # of each loss, if the user told
 
 
 def read(step: Step, updates: Updates) -> list[base.PyTree]:
@@ -75,6 +76,10 @@ def shards_at(step: Step, places: _parts.Places) -> _devices.Shards:
 def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
   """What the rule sees before there are gradients of this batch, by part."""
   observation = base.Observation(losses=_as_vector(step.means))
+  if step.rows is not None:
+    numbers = _as_vector(step.rows)
+    known = jnp.where(numbers > 0, observation.losses, 0)
+    observation = observation._replace(losses=known, rows=numbers)
   if 'losses_after' in step.rule.extra_args:
     after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
     if len(after.losses) != len(step.means):

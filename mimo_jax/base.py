@@ -39,6 +39,9 @@ class Observation(NamedTuple):
   cross_gramian: IfNeeded = None
   # [K], of the batch of the step before, at the params it led to
   losses_after: IfNeeded = None
+  # [K], the rows that each loss is the mean of, 0 if it is absent; None where
+  # nobody said
+  rows: IfNeeded = None
 
   @property
   def num_objectives(self) -> int:
@@ -46,11 +49,18 @@ class Observation(NamedTuple):
     return self.losses.shape[0]
 
   @property
-  def present(self) -> jax.Array:
-    """[K] bool, which objectives have a gradient; all, where none has.
+  def has_rows(self) -> jax.Array:
+    """[K] bool, which objectives have rows; all, where nobody said."""
+    if self.rows is None:
+      return jnp.ones(self.losses.shape, bool)
+    return self.rows > 0
 
-    A modality that is absent from a batch has a row of zeros. Losses alone do
-    not tell: all are present there.
+  @property
+  def present(self) -> jax.Array:
+    """[K] bool, which objectives have rows and a gradient; all, if none has.
+
+    A modality that is absent from a batch has a gradient of zeros. Losses alone
+    do not tell: there `rows` must.
     """
     if self.gramian is not None:
       has_gradient = jnp.diagonal(self.gramian) != 0
@@ -66,7 +76,10 @@ class Observation(NamedTuple):
       has_gradient = jnp.any(nonzero, axis=0) & jnp.any(nonzero, axis=1)
     else:
       has_gradient = jnp.ones(self.losses.shape, bool)
-    return has_gradient | ~jnp.any(has_gradient)
+    # Where no gradient is left, all that have rows.
+    both = self.has_rows & has_gradient
+    present = jnp.where(jnp.any(both), both, self.has_rows)
+    return present | ~jnp.any(present)
 
 
 class Direction(NamedTuple):
@@ -236,10 +249,12 @@ def stateful(
           f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
         )
     weights, new_state = update(observation, state)
-    dtype = observation.losses.dtype
+    dtype, rows = observation.losses.dtype, observation.rows
 
     def without_absent(leaf: jax.Array) -> jax.Array:
       leaf = jnp.asarray(leaf, dtype)
+      if rows is not None:
+        leaf = jnp.where(_numerics.for_each_row(rows > 0, leaf), leaf, 0)
       if not {'gramian', 'jacobian', 'cross_gramian'} & set(names_of(needs)):
         return leaf
       present = _numerics.for_each_row(observation.present, leaf)
@@ -251,7 +266,15 @@ def stateful(
       weights = weights._replace(weights=without_absent(weights.weights))
     else:
       weights = jax.tree.map(without_absent, weights)
-    return weights, jax.tree.map(_numerics.keep_type, new_state, state)
+    new_state = jax.tree.map(_numerics.keep_type, new_state, state)
+    if rows is not None:  # without any objective there is nothing to learn
+      some = jnp.any(rows > 0)
+      new_state = jax.tree.map(
+        lambda new, old: jnp.where(some, new, old), new_state, state
+      )
+      if isinstance(weights, Direction):
+        weights = jax.tree.map(lambda leaf: jnp.where(some, leaf, 0), weights)
+    return weights, new_state
 
   return Weighting(init_state, checked_update, needs)
 

@@ -12,6 +12,7 @@ from jax import lax
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
+from mimo_jax.nn import _absent
 from mimo_jax.nn import _initializers
 from mimo_jax.nn import _shapley
 from mimo_jax.nn.fusion import _concat
@@ -86,6 +87,9 @@ class LateFusion(nn.Module):
       them). Then a joint-trained model's uni-modal accuracy can be read (train
       on the sum of all losses) and the encoders learn from the fused loss
       alone.
+    absent: what the features are in rows that lack the modality, which an input
+      `<modality>_present` tells: 'zeros', or 'token', a learned vector a
+      modality (`tokens_<modality>`), zeros at first.
     frozen: modalities whose encoders are not trained: they are in evaluation
       mode (running statistics, no dropout) in training, too, and no gradient
       goes back into them, nor is computed.
@@ -121,9 +125,15 @@ class LateFusion(nn.Module):
   fusion: Callable[..., nn.Module] = _concat.ConcatFusion
   heads: str = 'auxiliary'
   detach_heads: bool = False
+  absent: str = 'zeros'
   frozen: Sequence[str] = ()
   checkpoint_encoders: bool = False
   kernel_init: _initializers.Initializer | str | None = None
+
+  def setup(self) -> None:
+    """Makes the tokens of modalities."""
+    if self.absent == 'token':
+      self.tokens = {name: _absent.Token() for name in self.encoders}
 
   @nn.compact
   def __call__(
@@ -137,8 +147,12 @@ class LateFusion(nn.Module):
 
     Args:
       inputs: mapping modality -> array [batch, ...], and, of sequences,
-        `<modality>_length` -> [batch], integers; entries of other names
-        (labels, say) are ignored.
+        `<modality>_length` -> [batch], integers; where rows lack a modality,
+        `<modality>_present` -> [batch], booleans. Encoders see zeros in place
+        of what is not there (in their batch statistics, too), and the fusion
+        what `absent` says. Uni-modal logits of such rows are to be masked out
+        of the losses: `mask={modality: inputs['<modality>_present']}`. Entries
+        of other names (labels, say) are ignored.
       train: whether encoders and fusion are in training, for those that care.
       cut: what the features are passed through, a function of their mapping:
         that which `mimo_jax.vjp_at_features` gives.
@@ -151,6 +165,7 @@ class LateFusion(nn.Module):
         is unknown or not to be had of this fusion, or `kernel_init` is.
     """
     _arguments.check_choice('LateFusion', _HEADS, heads=self.heads)
+    _arguments.check_choice('LateFusion', _absent.STAND_INS, absent=self.absent)
     self._check(inputs)
     # Before the batch, whose statistics must not be in the running ones yet.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
@@ -222,8 +237,14 @@ class LateFusion(nn.Module):
       encode = functools.partial(_encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
-      value = _numerics.at_least_float32(encode(encoder, inputs[name]))
-      features[name] = lax.stop_gradient(value) if is_frozen else value
+      present = _absent.present_of(inputs, name)
+      value = encode(encoder, _absent.without(inputs[name], present))
+      value = _numerics.at_least_float32(value)
+      value = lax.stop_gradient(value) if is_frozen else value
+      if self.absent == 'token':
+        features[name] = self.tokens[name](value, present)
+      else:
+        features[name] = _absent.without(value, present)
     return features
 
   @nn.nowrap

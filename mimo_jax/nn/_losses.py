@@ -27,7 +27,8 @@ def cross_entropy_losses(
       Where it is 0 nothing is looked at: neither a label of -100, nor logits of
       what is missing. A mapping objective -> [batch] has one for each; those
       that it lacks take all rows. Without any row a loss, and its gradient,
-      is 0.
+      is 0: `present_rows` tells `mimo_jax.balance` that it is no objective of
+      this batch.
 
   Returns:
     Mapping objective -> scalar in nats, float32 whatever the logits' type.
@@ -61,6 +62,39 @@ def cross_entropy_losses(
     name: masked_mean(loss, value, labels, mask_of(name, mask))
     for name, value in wide_logits(logits, labels).items()
   }
+
+
+def present_rows(
+  outputs: Mapping[str, jax.Array], mask: Mask = None
+) -> dict[str, jax.Array]:
+  """How many rows the loss of each output is the mean of.
+
+  For `mimo_jax.balance`, whose `update` takes it as `present`: an objective
+  without a row has no weight and changes nothing for the others, which its loss
+  of 0 cannot tell.
+
+  Args:
+    outputs: mapping objective -> [batch, ...], as those of the losses.
+    mask: that of the losses.
+
+  Returns:
+    Mapping objective -> the sum of its mask, or the batch's size, float32.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> outputs = {'fused': jnp.ones((3, 5)), 'audio': jnp.ones((3, 5))}
+    >>> mask = {'audio': jnp.zeros(3, bool)}  # no row has sound
+    >>> {k: float(n) for k, n in nn.present_rows(outputs, mask).items()}
+    {'fused': 3.0, 'audio': 0.0}
+  """
+  rows = {}
+  for name, value in outputs.items():
+    of_output = mask_of(name, mask)
+    if of_output is None:
+      of_output = jnp.ones(value.shape[0])
+    rows[name] = jnp.sum(jnp.asarray(of_output, jnp.float32))
+  return rows
 
 
 def absolute_error_losses(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -54,6 +55,9 @@ def cosmos(
   def weigh(observation: base.Observation) -> jax.Array:
     losses = observation.losses
     r = _arguments.preference_of('cosmos', preference, losses)
+    # In the space of those that are there, the others have no axis.
+    r = jnp.where(observation.has_rows, r, 0)
+    losses = jnp.where(observation.has_rows, losses, 0)
     largest = jnp.max(jnp.abs(losses))
     # Triggers where all losses are zero: there is no angle.
     zero = largest < jnp.finfo(losses.dtype).tiny
@@ -61,7 +65,8 @@ def cosmos(
     # Scaled first, so that no square under- or overflows.
     scaled = jnp.where(zero, 1, losses / largest)
     length = jnp.linalg.norm(scaled)
-    along_r, along_losses = r / jnp.linalg.norm(r), scaled / length
+    along_r = r / _numerics.nonzero(jnp.linalg.norm(r))
+    along_losses = scaled / length
     cosine = jnp.sum(along_r * along_losses)
     slope = (along_r - cosine * along_losses) / length / largest
     return r - penalty * jnp.where(zero, 0, slope)

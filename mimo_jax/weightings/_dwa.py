@@ -17,6 +17,7 @@ class DWAState(NamedTuple):
   running: jax.Array  # [K], sum over this epoch so far, divided by its length
   newer: jax.Array  # [K], L(e-1), mean over the last whole epoch
   older: jax.Array  # [K], L(e-2), mean over the epoch before that
+  seen: jax.Array  # [K] int32, steps of this epoch in which it was present
 
 
 def dwa(
@@ -67,7 +68,8 @@ def dwa(
 
   def init(num_objectives: int) -> DWAState:
     zeros = jnp.zeros(num_objectives)
-    return DWAState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    seen = jnp.zeros(num_objectives, jnp.int32)
+    return DWAState(jnp.zeros((), jnp.int32), zeros, zeros, zeros, seen)
 
   def update(
     observation: base.Observation, state: DWAState
@@ -77,16 +79,23 @@ def dwa(
     # 1 in the first two epochs, and where a loss was 0 all epoch long.
     rates = _numerics.divide(state.newer, state.older, 1)
     rates = jnp.clip(rates, -largest, largest)
-    weights = len(losses) * _numerics.softmax(rates, temperature)
+    has_rows = observation.has_rows
+    size = jnp.sum(has_rows, dtype=losses.dtype)
+    weights = size * _numerics.softmax(rates, temperature, where=has_rows)
 
-    running = state.running + losses / steps_per_epoch
+    running = state.running + jnp.where(has_rows, losses, 0) / steps_per_epoch
+    seen = state.seen + has_rows
     step = (state.step + 1) % steps_per_epoch
     is_end = step == 0
+    # An epoch in which an objective was absent throughout is none of its own.
+    is_end_of = is_end & (seen > 0)
+    mean = running * (steps_per_epoch / jnp.maximum(seen, 1))
     return weights, DWAState(
       step=step,
       running=jnp.where(is_end, 0, running),
-      newer=jnp.where(is_end, running, state.newer),
-      older=jnp.where(is_end, state.newer, state.older),
+      newer=jnp.where(is_end_of, mean, state.newer),
+      older=jnp.where(is_end_of, state.newer, state.older),
+      seen=jnp.where(is_end, 0, seen),
     )
 
   return base.stateful(init, update, needs='losses')

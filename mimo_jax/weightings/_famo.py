@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -16,6 +17,7 @@ class FAMOState(NamedTuple):
   step: jax.Array  # [] int32, steps taken
   logits: jax.Array  # [K], ξ
   losses: jax.Array  # [K], of the last step
+  had_rows: jax.Array  # [K] bool, which were present in the last step
   optimizer: base.PyTree  # state of the optimizer of ξ
 
 
@@ -91,7 +93,11 @@ def famo(
   def init(num_objectives: int) -> FAMOState:
     zeros = jnp.zeros(num_objectives)
     return FAMOState(
-      jnp.zeros((), jnp.int32), zeros, zeros, learner.init(zeros)
+      step=jnp.zeros((), jnp.int32),
+      logits=zeros,
+      losses=zeros,
+      had_rows=jnp.ones(num_objectives, bool),
+      optimizer=learner.init(zeros),
     )
 
   def moved(
@@ -99,11 +105,12 @@ def famo(
     optimizer_state: base.PyTree,
     before: jax.Array,
     after: jax.Array,
+    had_rows: jax.Array,
   ) -> tuple[jax.Array, base.PyTree]:
     """ξ and the state of its optimizer, after one step of it."""
     gap_before, spent_before = gaps(before)
     gap_after, spent_after = gaps(after)
-    counts = ~(spent_before | spent_after)
+    counts = ~(spent_before | spent_after) & had_rows
     # Where no objective counts all shares are 0, and so is the gradient.
     shares = jnp.where(counts, jax.nn.softmax(logits), 0)
     shares /= jnp.where(jnp.any(counts), jnp.sum(shares), 1)
@@ -113,27 +120,39 @@ def famo(
     quotient = jnp.clip(gap_before / gap_after, limits.tiny, limits.max)
     progress = jnp.where(counts, jnp.log(quotient), 0)
     gradient = shares * (progress - jnp.sum(shares * progress))
+    old = logits, optimizer_state
     moves, optimizer_state = learner.update(
       gradient.astype(logits.dtype), optimizer_state, logits
     )
-    return logits + moves, optimizer_state
+    # What was not there neither moves nor is moved by its momentum.
+    new = logits + moves, optimizer_state
+    kept: tuple[jax.Array, base.PyTree] = _numerics.keep_rows(
+      had_rows, new, old
+    )
+    return kept
 
   def update(
     observation: base.Observation, state: FAMOState
   ) -> tuple[jax.Array, FAMOState]:
     losses = observation.losses
     old = state.logits, state.optimizer
-    new = moved(*old, state.losses, observation.losses_after)
+    new = moved(*old, state.losses, observation.losses_after, state.had_rows)
     # The first call has no step before it.
     logits, optimizer_state = jax.tree.map(
       lambda new, old: jnp.where(state.step == 0, old, new), new, old
     )
     gap, spent = gaps(losses)
-    spent &= ~jnp.all(spent)
+    has_rows = observation.has_rows
+    # Where all are spent that are there, these share alike.
+    spent = jnp.where(jnp.all(spent | ~has_rows), False, spent) | ~has_rows
     smallest = jnp.min(jnp.where(spent, jnp.inf, gap))
-    scores = jnp.where(spent, -jnp.inf, logits + jnp.log(smallest / gap))
-    return jax.nn.softmax(scores), FAMOState(
-      optax.safe_increment(state.step), logits, losses, optimizer_state
+    scores = jnp.where(spent, 0, logits + jnp.log(smallest / gap))
+    return jax.nn.softmax(scores, where=~spent), FAMOState(
+      step=optax.safe_increment(state.step),
+      logits=logits,
+      losses=losses,
+      had_rows=has_rows,
+      optimizer=optimizer_state,
     )
 
   return base.stateful(init, update, needs='losses_after')

@@ -44,7 +44,7 @@ def geometric_mean() -> base.Weighting:
     losses = observation.losses
     limits = jnp.finfo(losses.dtype)
     # Triggers on losses that are not positive. NaN is no such loss.
-    spent = losses < limits.tiny
+    spent = (losses < limits.tiny) | ~observation.has_rows
     logs = jnp.log(jnp.where(spent, 1, losses))
     # Without any positive loss all logarithms are 0, their mean as well.
     mean = jnp.sum(logs) / jnp.maximum(jnp.sum(~spent, dtype=losses.dtype), 1)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 
 
@@ -54,6 +55,10 @@ def learned_scales(
     moves, optimizer_state = learner.update(
       slopes.astype(s.dtype), optimizer_state, s
     )
-    return factor * scales, make_state(s + moves, optimizer_state)
+    moved = make_state(s + moves, optimizer_state)
+    # What is not there neither moves nor is moved by its momentum.
+    return factor * scales, _numerics.keep_rows(
+      observation.has_rows, moved, state
+    )
 
   return base.stateful(init, update, needs='losses')

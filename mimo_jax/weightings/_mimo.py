@@ -71,18 +71,21 @@ def mimo(
     'mimo', _arguments.or_schedule(_arguments.above(0)), temperature=temperature
   )
 
-  def weigh(losses: jax.Array, step: jax.Array | int) -> jax.Array:
+  def weigh(observation: base.Observation, step: jax.Array | int) -> jax.Array:
+    losses = observation.losses
     if losses.shape[0] == 1:  # no modality beside the primary objective
       return jnp.ones_like(losses)
     shares = _numerics.softmax(
-      losses[1:], _numerics.value_at(temperature, step)
+      losses[1:],
+      _numerics.value_at(temperature, step),
+      where=observation.has_rows[1:],
     )
     others = _numerics.value_at(penalty, step) * shares
     return jnp.concatenate([jnp.ones_like(losses[:1]), others])
 
   if not callable(penalty) and not callable(temperature):
     return base.stateless(
-      lambda observation: weigh(observation.losses, 0), needs='losses'
+      lambda observation: weigh(observation, 0), needs='losses'
     )
 
   def init(_: int) -> MIMOState:
@@ -91,7 +94,7 @@ def mimo(
   def update(
     observation: base.Observation, state: MIMOState
   ) -> tuple[jax.Array, MIMOState]:
-    return weigh(observation.losses, state.step), MIMOState(
+    return weigh(observation, state.step), MIMOState(
       optax.safe_increment(state.step)
     )
 

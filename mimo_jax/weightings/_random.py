@@ -59,6 +59,7 @@ def random(seed: int = 0) -> base.Weighting:
     losses = observation.losses
     key, (draw,) = _numerics.split_key(state.key)
     scores = jax.random.normal(draw, losses.shape, losses.dtype)
-    return jax.nn.softmax(scores), RandomState(key)
+    shares = jax.nn.softmax(scores, where=observation.has_rows)
+    return shares, RandomState(key)
 
   return base.stateful(init, update, needs='losses')

@@ -56,6 +56,9 @@ def stch(
     losses = observation.losses
     p = _arguments.preference_of('stch', preference, losses)
     z = _arguments.for_each_objective('stch', 'ideal', ideal, losses)
-    return p * _numerics.softmax(p * (losses - z), temperature)
+    shares = _numerics.softmax(
+      p * (losses - z), temperature, where=observation.has_rows
+    )
+    return p * shares
 
   return base.stateless(weigh, needs='losses')

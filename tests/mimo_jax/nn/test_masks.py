@@ -81,3 +81,78 @@ def test_masked_regression():
 def test_a_mask_of_another_size_is_refused():
   with pytest.raises(ValueError, match=r'mask has shape \(2,\).*one number'):
     nn.cross_entropy_losses({'fused': _LOGITS}, jnp.zeros(3, int), jnp.ones(2))
+
+
+@pytest.mark.parametrize('absent', ['zeros', 'token'])
+def test_late_fusion_of_what_is_there(absent):
+  model = nn.LateFusion(
+    {'audio': nn.MLP((5, 4)), 'visual': nn.MLP((3,))},
+    num_classes=3,
+    absent=absent,
+  )
+  inputs = {'audio': jnp.ones((3, 6)), 'visual': 2 * jnp.eye(3)}
+  present = jnp.array([True, False, True])
+  labels = jnp.array([0, 1, 2])
+  variables = model.init(jax.random.key(1), inputs)
+  if absent == 'token':
+    tokens = variables['params']['tokens_audio']['token']
+    np.testing.assert_array_equal(tokens, np.zeros(4))
+    variables['params']['tokens_audio']['token'] = jnp.arange(4.0)
+  lacking = inputs | {'audio_present': present}
+  lacking['audio'] = inputs['audio'].at[1].set(jnp.nan)
+
+  @jax.jit
+  def value_and_gradient(params, inputs):
+    def total(params):
+      logits = model.apply({'params': params}, inputs)
+      losses = nn.cross_entropy_losses(
+        logits, labels, {'audio': lacking['audio_present']}
+      )
+      return losses['fused'] + losses['audio'], logits
+
+    return jax.value_and_grad(total, has_aux=True)(params)
+
+  (_, logits), gradient = value_and_gradient(variables['params'], lacking)
+  features = model.apply(variables, inputs, method='features')
+  stand_in = np.arange(4.0) if absent == 'token' else np.zeros(4)
+  features['audio'] = features['audio'].at[1].set(stand_in)
+  np.testing.assert_allclose(
+    logits['fused'], model.fuse(variables, features), rtol=1e-5, atol=1e-6
+  )
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+  if absent == 'token':
+    assert np.any(gradient['tokens_audio']['token'])
+    assert not np.any(gradient['tokens_visual']['token'])
+
+  # The encoder learns from the rows that it has alone.
+  def of_rows(params):
+    logits = model.apply({'params': params}, inputs)['audio'][present]
+    return nn.cross_entropy_losses({'audio': logits}, labels[present])['audio']
+
+  expected = jax.grad(of_rows)(variables['params'])['heads_audio']
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5),
+    gradient['heads_audio'],
+    expected,
+  )
+
+
+def test_what_is_not_a_mask_of_a_modality_is_refused():
+  encoders = {'a': nn.MLP((2,))}
+  inputs = {'a': jnp.ones((3, 2)), 'a_present': jnp.ones(2, bool)}
+  with pytest.raises(ValueError, match=r'shape \(2,\); expected one boolean'):
+    nn.LateFusion(encoders, 3).init(jax.random.key(0), inputs)
+  with pytest.raises(ValueError, match="absent='mean'; expected 'zeros' or"):
+    nn.LateFusion(encoders, 3, absent='mean').init(jax.random.key(0), inputs)
+
+
+def test_present_rows_are_the_sums_of_masks():
+  outputs = {'fused': _LOGITS, 'audio': _LOGITS, 'visual': _LOGITS}
+  masks = {'audio': jnp.array([3.0, 0.0, 1.0]), 'visual': jnp.zeros(3, bool)}
+  rows = nn.present_rows(outputs, masks)
+  assert {k: float(v) for k, v in rows.items()} == {
+    'fused': 3,
+    'audio': 4,
+    'visual': 0,
+  }
+  assert float(nn.present_rows(outputs, jnp.array([1, 0, 1]))['audio']) == 2

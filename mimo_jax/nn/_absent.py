@@ -1,0 +1,44 @@
+"""What stands for a modality in the rows that lack it."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+STAND_INS = ('zeros', 'token')
+
+
+def present_of(inputs: Mapping[str, jax.Array], name: str) -> jax.Array | None:
+  """Which rows have a modality, [batch] bool, or None for all."""
+  present = inputs.get(f'{name}_present')
+  if present is None:
+    return None
+  if jnp.shape(present) != inputs[name].shape[:1]:
+    raise ValueError(
+      f"inputs['{name}_present'] has shape {jnp.shape(present)}; expected one"
+      f' boolean a row, {inputs[name].shape[:1]}.'
+    )
+  return jnp.asarray(present) != 0
+
+
+def without(value: jax.Array, present: jax.Array | None) -> jax.Array:
+  """Rows that are there, and zeros: no NaN gets into statistics, gradients."""
+  if present is None:
+    return value
+  rows = present.reshape(-1, *[1] * (value.ndim - 1))
+  return jnp.where(rows, value, jnp.zeros((), value.dtype))
+
+
+class Token(nn.Module):
+  """Learned features [d] in place of those that are absent; first zeros."""
+
+  @nn.compact
+  def __call__(
+    self, features: jax.Array, present: jax.Array | None
+  ) -> jax.Array:
+    """Features [batch, d] with the token in the rows without."""
+    token = self.param('token', nn.initializers.zeros, features.shape[-1:])
+    if present is None:
+      return features
+    return jnp.where(present[:, None], features, token[None])

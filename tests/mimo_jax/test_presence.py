@@ -1,0 +1,242 @@
+"""An objective without a row: no weight, and nothing changes for the others.
+
+Rules of the losses are told by `present`; those of gradients see it, too
+(`test_absent.py`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+
+_NAMES = ('fused', 'audio', 'visual')
+_ABSENT, _STEPS = 1, 9
+_RULES = {
+  'constant': lambda _: weightings.constant(0.7),
+  'cosmos': lambda size: weightings.cosmos(0.6, jnp.linspace(1, 2, 3)[:size]),
+  'dwa': lambda _: weightings.dwa(steps_per_epoch=2),
+  'famo': lambda _: weightings.famo(),
+  'fused_only': lambda _: weightings.fused_only(),
+  'geometric_mean': lambda _: weightings.geometric_mean(),
+  'imtl_l': lambda _: weightings.imtl_l(),
+  'mean': lambda _: weightings.mean(),
+  'mimo': lambda _: weightings.mimo(2.0, 0.5),
+  'pbi': lambda _: weightings.pbi(),
+  'stch': lambda size: weightings.stch(0.3, jnp.ones(size)),
+  'sum': lambda _: weightings.sum(),
+  'uw': lambda _: weightings.uw(),
+}
+
+
+def test_all_rules_of_losses_are_here():
+  named = {
+    name
+    for name in weightings.__all__
+    if getattr(weightings, name)().needs in ('losses', 'losses_after')
+  }
+  assert named == {*_RULES, 'random'}
+
+
+def _run(rule, present, kept=slice(None), absent_loss=0.0):
+  """Weights and states of all steps, of the objectives that are kept."""
+  random = np.random.RandomState(3)
+  update = jax.jit(rule.update)
+  before, weights, states = jnp.ones(3), [], []
+  state = rule.init(len(np.arange(3)[kept]))
+  for step in range(_STEPS):
+    losses = (1.5 + np.arange(3)) * random.uniform(0.5, 1.0, 3) * 0.9**step
+    rows = np.array([4.0, 0.0 if not present(step) else 2.0, 3.0])
+    losses = np.where(rows > 0, losses, absent_loss)
+    observation = mimo_jax.Observation(
+      jnp.asarray(losses[kept], jnp.float32),
+      losses_after=0.9 * before[kept],
+      rows=jnp.asarray(rows[kept], jnp.float32),
+    )
+    before = jnp.asarray(losses, jnp.float32)
+    each, state = update(observation, state)
+    weights.append(each)
+    states.append(state)
+  return np.stack(weights), states
+
+
+# Preferences go by place, so what is absent is the last one here.
+@pytest.mark.parametrize('name', _RULES)
+def test_always_absent_is_as_if_it_were_no_objective(name):
+  order = np.array([0, 2, 1])
+
+  def reordered(observation):
+    return observation._replace(
+      losses=observation.losses[order],
+      losses_after=observation.losses_after[order],
+      rows=observation.rows[order],
+    )
+
+  rule = _RULES[name](3)
+  last = rule._replace(
+    update=lambda seen, state: rule.update(reordered(seen), state)
+  )
+  weights, states = _run(last, lambda _: False)
+  without, _ = _run(_RULES[name](2), lambda _: True, np.array([0, 2]))
+  np.testing.assert_array_equal(weights[:, 2], 0)
+  factor = np.sum(weights[:, :2] * without) / np.sum(without**2)
+  # A mean over all objectives divides by their number, absent or not.
+  if name == 'geometric_mean' or name == 'mean':
+    assert factor == pytest.approx(2 / 3, abs=1e-5)
+  else:
+    assert factor == pytest.approx(1, abs=1e-5)
+  np.testing.assert_allclose(weights[:, :2], factor * without, rtol=1e-4)
+  start = jax.tree.leaves(rule.init(3))
+  for leaf, first in zip(jax.tree.leaves(states[-1]), start, strict=True):
+    if leaf.shape[:1] == (3,) and leaf.dtype != bool:
+      np.testing.assert_array_equal(leaf[2], first[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [*_RULES, 'random'])
+def test_absence_now_and_then_teaches_nothing(name):
+  rule = weightings.random() if name == 'random' else _RULES[name](3)
+  absent = np.arange(_STEPS) % 3 == 1
+  weights, _ = _run(rule, lambda step: not absent[step])
+  np.testing.assert_array_equal(weights[absent, _ABSENT], 0)
+  assert np.all(np.isfinite(weights))
+  assert np.all(weights[absent][:, [0, 2]].any(1))
+  if name in ('random', 'famo'):
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+  assert name == 'fused_only' or np.all(weights[~absent, _ABSENT])
+  others, _ = _run(rule, lambda step: not absent[step], absent_loss=7.0)
+  np.testing.assert_array_equal(weights, others)
+
+
+def _observed(rule):
+  """The rule, with the losses that it sees in its state."""
+  return mimo_jax.stateful(
+    lambda size: jnp.zeros(size),
+    lambda seen, _: (rule.update(seen, None)[0], seen.losses),
+    needs=rule.needs,
+  )
+
+
+def test_balance_is_told_in_the_form_of_the_losses():
+  balance = mimo_jax.balance(_observed(mimo_jax.mimo()), objectives=_NAMES)
+  params = jnp.array([1.0, -2.0, 3.0])
+
+  def losses_fn(params):
+    losses = dict(zip(_NAMES, params**2, strict=True))
+    return losses | {'audio': 0.0 * params[1]}
+
+  losses, pullback = jax.vjp(losses_fn, params)
+  state = balance.init(params)
+  told = losses | {'audio': jnp.nan}  # as a mean of nothing is
+  for present in (
+    {'visual': 3, 'audio': 0, 'fused': 5},
+    {'visual': True, 'audio': False, 'fused': True},
+  ):
+    updates, new = balance.update(
+      pullback, state, params, losses=told, present=present
+    )
+    np.testing.assert_allclose(new.weights, [1, 0, 1])
+    np.testing.assert_allclose(new.weighting, [1, 0, 9])
+    np.testing.assert_allclose(updates, [2, 0, 6])
+  updates, new = balance.update(
+    pullback, state, params, losses=losses, present=dict.fromkeys(_NAMES, 0)
+  )
+  np.testing.assert_array_equal(updates, 0)
+  checks.assert_equal(new, state)
+  checks.assert_refused(
+    "missing \\['audio'\\]",
+    balance.update,
+    pullback,
+    state,
+    losses=losses,
+    present={'fused': 1, 'visual': 1},
+  )
+
+
+def test_a_remembered_gradient_is_not_stepped_along_without_objectives():
+  balance = mimo_jax.balance(weightings.db_mtl(), objectives=_NAMES)
+  params = jnp.array([1.0, -2.0, 3.0])
+  losses, pullback = jax.vjp(lambda p: p**2 + 1, params)
+  _, state = balance.update(
+    pullback, balance.init(params), params, losses=losses
+  )
+  updates, new = balance.update(
+    lambda _: (jnp.zeros(3),),
+    state,
+    params,
+    losses=losses,
+    present=jnp.zeros(3),
+  )
+  np.testing.assert_array_equal(updates, 0)
+  checks.assert_equal(new.weighting, state.weighting)
+
+
+# On devices.
+
+_PARAMS = {'w': jnp.asarray(checks.standard_normal(5, 2)), 'b': jnp.ones(2)}
+_BATCH = {
+  'x': jnp.asarray(checks.standard_normal(24, 5, seed=1)),
+  'mask': jnp.arange(24) % 7 < 3,
+}  # devices have 0, 1, 2 or 3 of 3 rows
+_ON_DEVICES = {
+  'mimo': mimo_jax.mimo(1.5, 0.8),
+  'mgda': weightings.mgda(),
+  'mgda, two passes': weightings.mgda(),
+}
+
+
+def _update(params, batch, name, axis_name=None):
+  balance = mimo_jax.balance(
+    _ON_DEVICES[name], objectives=_NAMES, axis_name=axis_name
+  )
+  mask = batch['mask']
+  count = jnp.sum(mask)
+
+  def losses_fn(params):
+    outputs = jnp.tanh(batch['x'] @ params['w'] + params['b'][None])
+    audio = jnp.where(mask, (outputs[:, 0] + 0.5) ** 2, 0)
+    return {
+      'fused': jnp.mean((outputs[:, 0] - outputs[:, 1]) ** 2),
+      'audio': jnp.sum(audio) / jnp.maximum(count, 1),
+      'visual': jnp.mean((outputs[:, 1] - 1) ** 2),
+    }
+
+  losses, pullback = jax.vjp(losses_fn, params)
+  if name.endswith('passes'):
+    pullback = mimo_jax.two_passes(pullback)
+  present = dict.fromkeys(_NAMES, len(mask)) | {'audio': count}
+  updates, state = balance.update(
+    pullback, balance.init(params), params, losses=losses, present=present
+  )
+  return updates, state.weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('where', ['pmap', 'shard_map', 'unchecked'])
+@pytest.mark.parametrize('name', _ON_DEVICES)
+def test_devices_average_over_the_rows_that_there_are(name, where):
+  expected = jax.jit(functools.partial(_update, name=name))(_PARAMS, _BATCH)
+  update = functools.partial(_update, name=name, axis_name='d')
+  if where == 'pmap':
+    batches = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), _BATCH)
+    actual = checks.at(
+      jax.pmap(update, axis_name='d', in_axes=(None, 0))(_PARAMS, batches), 5
+    )
+  else:
+    mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(
+      update,
+      mesh=mesh,
+      in_specs=(P(), P('d')),
+      out_specs=P(),
+      check_vma=where == 'shard_map',
+    )
+    actual = jax.jit(mapped)(_PARAMS, _BATCH)
+  checks.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
