@@ -17,6 +17,8 @@ from experiments.methods import mmcosine as mmcosine
 from experiments.methods import mmpareto as mmpareto
 from experiments.methods import ogm as ogm
 from experiments.methods import ogm_ge as ogm_ge
+from experiments.methods import ogm_opm as ogm_opm
+from experiments.methods import opm as opm
 from experiments.methods import pmr as pmr
 from experiments.methods import pretrained as pretrained
 from experiments.methods import umt as umt

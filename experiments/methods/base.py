@@ -49,7 +49,8 @@ class Task(NamedTuple):
   """What every method is given: the problem, and the user's choices."""
 
   model: nn.LateFusion
-  losses_of: Callable[[Mapping[str, jax.Array], jax.Array], Losses]
+  # of outputs, targets and, if they are to count differently, weights of rows
+  losses_of: Callable[..., Losses]
   target: str  # the name of the targets in a batch
   # What weighs the losses, and its name; of 'joint', for want of another, the
   # sum, and the model's heads stand on stopped gradients.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import masking
 
 SPACE: base.Space = {'strength': {'low': 0.003, 'high': 1.0, 'scale': 'log'}}
 
@@ -53,10 +54,10 @@ def make(
     before = confidence(outputs.logits['fused'])
     partial, rise = jnp.zeros(()), jnp.zeros(())
     for removed in range(1, count):
-      features = {
-        name: jnp.where(place[i] < removed, 0, outputs.features[name])
-        for i, name in enumerate(task.modalities)
+      stay = {
+        name: place[i] >= removed for i, name in enumerate(task.modalities)
       }
+      features = masking.kept(outputs.features, stay)
       logits = task.model.fuse(state.variables, features, train=True)
       losses = task.losses_of({'fused': logits}, batch[task.target])
       partial += losses['fused'] / count

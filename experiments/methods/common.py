@@ -37,7 +37,8 @@ def on_outputs(
 
   Args:
     task: what is trained.
-    own: losses beside those of the outputs, if the method has any.
+    own: losses beside those of the outputs, if the method has any, or in place
+      of some of them, by their names.
     primary: the names of these and 'fused', with their factors: what the
       primary objective is the sum of.
     logits: outputs in place of the model's.

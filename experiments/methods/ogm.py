@@ -42,9 +42,15 @@ def make(
 
 
 def modulated(
-  task: base.Task, modulation: Callable[..., Any], **options: Any
+  task: base.Task,
+  modulation: Callable[..., Any],
+  own: common.Own | None = None,
+  **options: Any,
 ) -> base.Method:
-  """`mimo_jax.ogm` or `ogm_ge` on the gradient that the weights give."""
+  """`mimo_jax.ogm` or `ogm_ge` on the gradient that the weights give.
+
+  `own` makes losses in place of those of the outputs.
+  """
   common.check_classes(task, modulation.__name__)
 
   def scores(
@@ -54,4 +60,4 @@ def modulated(
     return {'scores': nn.true_class_scores(shares, batch[task.target])}
 
   transformation = modulation(nn.encoder_of, task.modalities, **options)
-  return common.on_outputs(task, observe=scores, after=transformation)
+  return common.on_outputs(task, own, observe=scores, after=transformation)

@@ -203,9 +203,10 @@ def losses_of(models, rows):
 # Methods of the fused loss.
 
 
-@pytest.mark.parametrize('name', ['agm', 'cml', 'pmr'])
+@pytest.mark.parametrize('name', ['agm', 'cml', 'ogm_opm', 'pmr'])
 def test_two_seeds_on_three_modalities(name):
-  start, rehearsed, scratch, after, metrics = hand.train(name)
+  options = {'warm_up_epochs': 0.5} if name == 'ogm_opm' else {}
+  start, rehearsed, scratch, after, metrics = hand.train(name, **options)
   chex.assert_trees_all_equal_shapes_and_dtypes(start, rehearsed, after)
   chex.assert_tree_all_finite((after.params, metrics))
   for seed in range(len(hand.SEEDS)):

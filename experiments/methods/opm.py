@@ -1,0 +1,151 @@
+"""On-the-fly prediction modulation (OPM)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import masking
+from mimo_jax import nn
+
+SPACE: base.Space = {
+  'rate': {'low': 0.2, 'high': 0.6},
+  'strength': {'low': 0.1, 'high': 1.0},
+}
+
+
+def make(
+  task: base.Task,
+  *,
+  rate: float = 0.5,
+  strength: float = 0.5,
+  probability: float = 0.7,
+  warm_up_epochs: float = 5.0,
+) -> base.Method:
+  """Drops features of modalities that are ahead, before the fusion.
+
+  With a probability, a batch is modulated: each row loses the features of
+  modality m with the chance q_m of `rates`, and what is kept is divided by
+
+      θ = 1 - Σ_m d_m q_m / Σ_m d_m
+
+  with the widths d_m of the features, so that on average as much of them gets
+  into the fusion as without. The fused loss is that of what is left; the
+  modalities' own outputs are those of all features. They are compared by their
+  scores as in `ogm`, so the fusion must have shares: `ConcatFusion` without
+  hidden layers, `SumFusion` and others with a method `shares`.
+
+  Args:
+    task: what is trained, on classes.
+    rate: the chance of a modality that is hardly ahead, from 0 to 1.
+    strength: λ ≥ 0, how much the chance grows with the lead.
+    probability: that a batch is modulated.
+    warm_up_epochs: how long none is.
+
+  The released code has a bracket too many and does not run. It takes rows that
+  kept nothing out of the batch; there are none, since one modality at least is
+  not ahead, and stays. For more than two modalities the paper has no rule; here
+  a score is compared with the mean of the others'.
+  BalanceBenchmark divides a score by the sum of the others' rather than by
+  their mean, which of three modalities is hardly ever above 1.
+
+  References:
+    Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
+    Multimodal Learning <https://arxiv.org/abs/2410.11582>`_, TPAMI 2024.
+  """
+  return common.on_outputs(
+    task, dropping(task, 'opm', rate, strength, probability, warm_up_epochs)
+  )
+
+
+def dropping(
+  task: base.Task,
+  method: str,
+  rate: float,
+  strength: float,
+  probability: float,
+  warm_up_epochs: float,
+) -> common.Own:
+  """The fused loss of what is left of the features; `method` is for errors."""
+  common.check_classes(task, method)
+  for option in ({'rate': rate}, {'probability': probability}):
+    (value,) = option.values()
+    is_chance = (value >= 0) & (value <= 1)
+    common.check(method, is_chance, 'a number from 0 to 1', **option)
+  expected = 'a number of at least 0'
+  common.check(method, strength >= 0, expected, strength=strength)
+  names = task.modalities
+  warm_up = warm_up_epochs * task.steps_per_epoch
+
+  def dropped(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
+    targets = jnp.asarray(batch[task.target])
+    shares = task.model.shares(state.variables, outputs.features)
+    scores = nn.true_class_scores(lax.stop_gradient(shares), targets)
+    chances = rates(jnp.stack([scores[k] for k in names]), rate, strength)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+    of_batch, of_rows = jax.random.split(key)
+    is_drawn = jax.random.uniform(of_batch) < probability
+    chances = jnp.where(is_drawn & (state.step >= warm_up), chances, 0)
+    left = drop(
+      of_rows, outputs.features, dict(zip(names, chances, strict=True))
+    )
+    fused = task.model.fuse(state.variables, left, train=True)
+    return task.losses_of({'fused': fused}, targets)
+
+  return dropped
+
+
+def drop(
+  key: jax.Array,
+  features: Mapping[str, jax.Array],
+  chances: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+  """Features [batch, d_m] without those of some rows, and the others enlarged.
+
+  Args:
+    key: draws the rows, of each modality for itself.
+    features: of each modality.
+    chances: of each modality that a row loses its features, q_m from 0 to 1,
+      and one of them below 1.
+  """
+  widths = {name: value.shape[1] for name, value in features.items()}
+  lost = sum(widths[name] * chances[name] for name in features)
+  theta = 1 - lost / sum(widths.values())
+  keep = {
+    name: jax.random.uniform(each, value.shape[:1]) >= chances[name]
+    for each, (name, value) in zip(
+      jax.random.split(key, len(features)),
+      sorted(features.items()),
+      strict=True,
+    )
+  }
+  left = masking.kept(features, keep)
+  return {name: value / theta for name, value in left.items()}
+
+
+def rates(scores: jax.Array, rate: float, strength: float) -> jax.Array:
+  """The chance of each modality to be dropped, q [M].
+
+      q_m = min(q (1 + λ tanh(ρ_m - 1)), 1) if ρ_m > 1, else 0
+
+  with ρ_m = s_m / (mean of the others' s), of scores s ≥ 0. At least one
+  modality is not ahead, and stays.
+
+  Examples:
+    >>> rates(jnp.array([0.6, 0.3]), 0.5, 0.5).tolist()
+    [0.690, 0.0]
+    >>> rates(jnp.array([0.25, 0.25]), 0.5, 0.5).tolist()
+    [0.0, 0.0]
+  """
+  count = scores.shape[0]
+  others = (jnp.sum(scores) - scores) / max(count - 1, 1)
+  is_ahead = (scores > others) & (count > 1)
+  lead = scores / jnp.maximum(others, jnp.finfo(scores.dtype).tiny) - 1
+  chances = jnp.minimum(rate * (1 + strength * jnp.tanh(lead)), 1)
+  return jnp.where(is_ahead, chances, 0)

@@ -1,0 +1,134 @@
+"""OPM: how often features are dropped, and what is left of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import ogm
+from experiments.methods import ogm_opm
+from experiments.methods import opm
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+OWN = {'warm_up_epochs': 0.2}  # of 10 steps
+WARM = jnp.int32(2)
+
+
+def own_scores(features=recorded.FEATURES, kernel=recorded.KERNEL):
+  """Of each modality's share of the fused logits."""
+  found, start = [], 0
+  for name in sorted(features):
+    stop = start + features[name].shape[1]
+    share = features[name] @ kernel[start:stop] + recorded.BIAS / len(features)
+    found.append(recorded.own(recorded.softmax(share)).mean())
+    start = stop
+  return np.array(found)
+
+
+def test_as_much_of_the_features_is_left_on_average():
+  widths, chances = {'a': 3, 'b': 5, 'c': 2}, {'a': 0.7, 'b': 0.0, 'c': 0.4}
+  features = {name: jnp.ones((8, width)) for name, width in widths.items()}
+  keys = jax.random.split(jax.random.key(0), 2000)
+  left = jax.jit(jax.vmap(lambda key: opm.drop(key, features, chances)))(keys)
+  theta = 1 - (3 * 0.7 + 2 * 0.4) / 10
+  mean = {name: np.mean(value) for name, value in left.items()}
+  for name, chance in chances.items():
+    # Whole rows, of each modality for itself.
+    assert np.all(np.ptp(left[name], axis=2) == 0)
+    np.testing.assert_allclose(mean[name], (1 - chance) / theta, atol=0.03)
+  total = sum(widths[name] * mean[name] for name in widths) / 10
+  np.testing.assert_allclose(total, 1, atol=0.02)
+  both = np.mean((left['a'] > 0)[..., 0] & (left['c'] > 0)[..., 0])
+  np.testing.assert_allclose(both, 0.3 * 0.6, atol=0.02)
+
+
+@pytest.mark.parametrize('module', [opm, ogm_opm])
+def test_what_is_sure_to_be_dropped_is_zero_in_the_fused_loss(module):
+  method = module.make(
+    recorded.make_task(), rate=1.0, strength=0.0, probability=1.0, **OWN
+  )
+  state, batch = recorded.begin(method)
+  scores = own_scores()
+  ahead = ('audio', 'visual')[np.argmax(scores)]
+  enlarged = {name: 2 * value for name, value in recorded.FEATURES.items()}
+  assert len({value.shape[1] for value in enlarged.values()}) == 1
+  dropped = recorded.logits_of(enlarged, removed=(ahead,))
+  for step, logits in ((1, recorded.logits_of()), (2, dropped)):
+    losses, seen, _ = recorded.learn(
+      method, state._replace(step=jnp.int32(step)), batch
+    )
+    expected = recorded.cross_entropy(logits)
+    np.testing.assert_allclose(losses['fused'], expected, rtol=1e-5)
+    if module is ogm_opm:
+      found = [seen.observed['scores'][name] for name in recorded.FEATURES]
+      np.testing.assert_allclose(found, scores, rtol=1e-5)
+
+
+def test_so_many_batches_and_rows_are_modulated():
+  features = {
+    name: np.repeat(value, 20, axis=0)
+    for name, value in recorded.FEATURES.items()
+  }
+  task = recorded.make_task(features, fusion=nn.SumFusion)
+  method = opm.make(task, rate=0.5, strength=0.9, probability=0.4, **OWN)
+  batch = {name: jnp.float32(value) for name, value in features.items()}
+  batch['label'] = jnp.repeat(jnp.asarray(recorded.LABELS), 20)
+  state, _ = recorded.begin(method)
+
+  def loss(step):
+    found, _ = method.losses(state._replace(step=step), batch, state.key, None)
+    return found['fused']
+
+  losses = recorded.compiled(jax.vmap(loss))(jnp.arange(300))
+  np.testing.assert_array_equal(losses[:2], losses[0])
+  is_plain = np.isclose(losses, losses[0], rtol=1e-6)
+  np.testing.assert_allclose(np.mean(~is_plain[2:]), 0.4, atol=0.1)
+
+
+def test_three_modalities_are_compared_with_the_mean_of_the_others():
+  scores = np.array([0.5, 0.2, 0.3])
+  ratio = 0.5 / 0.25
+  expected = [0.4 * (1 + 0.7 * np.tanh(ratio - 1)), 0, 0]
+  found = opm.rates(jnp.float32(scores), 0.4, 0.7)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  # Two may be ahead of the third; a chance is at most 1.
+  found = opm.rates(jnp.array([0.5, 0.4, 0.0]), 0.9, 3.0)
+  assert found[0] == found[1] == 1
+  assert found[2] == 0
+  np.testing.assert_array_equal(opm.rates(jnp.array([0.7]), 0.5, 0.5), 0)
+  # Without any score nobody is ahead, and one that has all of it is.
+  np.testing.assert_array_equal(opm.rates(jnp.zeros(2), 0.5, 0.5), 0)
+  found = opm.rates(jnp.array([0.7, 0.0]), 0.5, 0.5)
+  np.testing.assert_allclose(found, [0.75, 0], rtol=1e-6)
+
+
+def test_together_with_ogm_the_gradient_of_what_is_left_is_slowed():
+  task = recorded.make_task()
+  options = {'rate': 0.5, 'probability': 1.0, 'warm_up_epochs': 0.0}
+  alone, both = opm.make(task, **options), ogm_opm.make(task, **options)
+  plain = ogm.make(task)
+  updates = []
+  for method in (alone, both, plain):
+    state, batch = recorded.begin(method)
+    state = state._replace(step=WARM)
+    updates.append(recorded.update_of(method, state, batch)[0])
+  factors = []
+  for name in ('audio', 'visual'):
+    a, b, _ = (update[f'encoders_{name}']['scale'] for update in updates)
+    factors.append(float(np.squeeze(b / a)))
+  assert 0 < min(factors) < 0.99
+  assert max(factors) == 1
+  checks.assert_close(updates[0]['heads_audio'], updates[1]['heads_audio'])
+  fused = [update['fusion']['Dense_0']['kernel'] for update in updates]
+  assert not np.allclose(fused[1], fused[2])
+
+
+def test_chances_are_refused_that_are_none():
+  task = recorded.make_task()
+  checks.assert_refused(r'opm was given rate=1.5', opm.make, task, rate=1.5)
+  message = 'ogm_opm was given probability=-0.1; expected a number from 0 to 1'
+  checks.assert_refused(message, ogm_opm.make, task, probability=-0.1)
