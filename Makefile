@@ -1,13 +1,14 @@
 # make demo: train, print a table, write a figure and a report.
 # make quick: lint, types, and the doctests and tests that are not slow.
 # make test: lint, types, and all doctests and tests.
+# make release: sdist and wheel in dist/, and the wheel used with the newest JAX.
 # All set up .venv first. PYTHON names the interpreter, 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test lint types tests clean
+.PHONY: demo quick test release lint types tests clean
 
 demo: $(VENV)/experiments.installed
 	$(BIN)/python -m experiments.compare \
@@ -22,6 +23,9 @@ test:
 quick:
 	@$(MAKE) --no-print-directory --jobs --keep-going lint types tests \
 	  SELECT="-m 'not slow' mimo_jax tests"
+
+release: $(VENV)/test.installed
+	$(BIN)/python -m tests.release
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
