@@ -9,6 +9,8 @@ from mimo_jax import solvers as solvers
 from mimo_jax import weightings as weightings
 from mimo_jax._balance import balance as balance
 from mimo_jax._balance import BalanceState as BalanceState
+from mimo_jax._conveniences import combine_with as combine_with
+from mimo_jax._conveniences import value_and_updates as value_and_updates
 from mimo_jax._version import __version__ as __version__
 from mimo_jax.base import Direction as Direction
 from mimo_jax.base import Observation as Observation
@@ -27,6 +29,8 @@ from mimo_jax.pullbacks._examples import vjp_of_examples as vjp_of_examples
 from mimo_jax.pullbacks._features import vjp_at_features as vjp_at_features
 from mimo_jax.pullbacks._two_passes import two_passes as two_passes
 from mimo_jax.weightings import mimo as mimo
+from mimo_jax.wrappers._diagnosed import diagnosed as diagnosed
+from mimo_jax.wrappers._diagnosed import DiagnosedState as DiagnosedState
 from mimo_jax.wrappers._every import every as every
 from mimo_jax.wrappers._normalized import normalized as normalized
 from mimo_jax.wrappers._unit_gradients import unit_gradients as unit_gradients

@@ -34,6 +34,7 @@ def balance(
   weighting: base.Weighting | None = None,
   *,
   objectives: tuple[str, ...] | None = None,
+  primary: str | None = _objectives.PRIMARY,
   axis_name: str | tuple[str, ...] | None = None,
   param_specs: base.PyTree = None,
   gramian: _observing.Gramian = jacobian.gramian,
@@ -68,6 +69,10 @@ def balance(
       Without them the primary objective is the key 'fused' of a mapping, or
       index 0, and the state holds no weights (None), because their number is
       not known when the state is made.
+    primary: without objectives, the key of the primary one in a mapping; None
+      if no objective is one, as in plain multi-task learning. Rules that treat
+      the primary one unlike the others (`Weighting.has_primary`: `mimo`,
+      `fused_only`, `pcd`) refuse None.
     axis_name: axis (or axes) of `jax.pmap`, `jax.vmap` or `jax.shard_map` to
       average over: K losses and one gradient for a rule that needs losses
       only, the Jacobian for the others. Not needed under `jax.jit` with
@@ -169,6 +174,13 @@ def balance(
       f'objectives={objectives!r}; expected a tuple of unique names, the'
       " primary one first, such as ('fused', 'audio', 'visual')."
     )
+  if primary is None and rule.has_primary:
+    raise ValueError(
+      'balance was given primary=None and a weighting for which the primary'
+      ' objective is unlike the others, as the fused loss is for mimo. Expected'
+      ' the name of one, or a weighting without (Weighting.has_primary), such'
+      ' as mimo_jax.weightings.mgda().'
+    )
   needs = {*base.names_of(rule.needs)}
   needs_rows = bool(needs & {'gramian', 'jacobian'})
   sees_gradients = needs_rows or 'cross_gramian' in needs
@@ -199,14 +211,16 @@ def balance(
     present: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
-    given = _objectives.read(losses, names)
+    given = _objectives.read(losses, names, primary)
+    if names is None:
+      _objectives.check_all_have_gradients(given, updates)
     rows = None
     if present is not None:
       rows = _presence.rows_of(present, given)
       if axis_name is not None:
         rows, factors = _presence.over_devices(rows, given, axis_name)
         updates, losses = _presence.scale(updates, losses, factors, given)
-        given = _objectives.read(losses, names)
+        given = _objectives.read(losses, names, primary)
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
     real_params = _reals.of_params(params)
     shards = _devices.shards_of(real_params, param_specs, axis_name)
@@ -221,6 +235,7 @@ def balance(
       gramian=gramian,
       axis_name=axis_name,
       names=names,
+      primary=primary,
       losses=losses,
       given=given,
       means=means,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian
 
@@ -24,14 +25,19 @@ class Objectives(NamedTuple):
   like_losses: Callable[[Sequence[Any]], base.PyTree]  # back to the user's form
 
 
-def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
+def read(
+  losses: base.PyTree,
+  objectives: tuple[str, ...] | None,
+  primary: str | None = PRIMARY,
+) -> Objectives:
   """Reads losses given as a mapping, a sequence or an array.
 
   Args:
     losses: mapping name -> scalar, sequence of scalars, or array `[K]`; of
       `[B, K]`, row by row, each entry is an objective.
     objectives: the names in row order, primary first, or None for the order
-      of `losses` itself with the key 'fused' of a mapping put first.
+      of `losses` itself with the primary one of a mapping put first.
+    primary: its key, or None for none; not looked at with objectives.
 
   Returns:
     The losses in row order, and how to put K values back into their form.
@@ -40,7 +46,11 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
     raise ValueError(
       'balance was not given the losses of this step. Call'
       ' `optimizer.update(updates, opt_state, params, losses=losses)` with a'
-      ' mapping name -> scalar, a sequence of scalars or a vector [K].'
+      ' mapping name -> scalar, a sequence of scalars or a vector [K]. Where'
+      ' something else calls the optimizer and passes no losses on'
+      ' (TrainState.apply_gradients, nnx.Optimizer.update), balance stands'
+      ' beside it, not in it: mimo_jax.value_and_updates(losses_fn, balance)'
+      ' returns losses, updates for the optimizer and the state of balance.'
     )
   if hasattr(losses, 'ndim'):
     if losses.ndim not in (1, 2):
@@ -56,7 +66,7 @@ def read(losses: base.PyTree, objectives: tuple[str, ...] | None) -> Objectives:
     )
   else:
     keys, leaves, rebuild = _read_container(losses)
-  order = _row_order(keys, objectives)
+  order = _row_order(keys, objectives, primary)
 
   def like_losses(rows: Sequence[Any]) -> base.PyTree:
     values = dict(zip(order, rows, strict=True))
@@ -113,19 +123,22 @@ def _named(keys: tuple[Any, ...]) -> bool:
 
 
 def _row_order(
-  keys: tuple[Any, ...], objectives: tuple[str, ...] | None
+  keys: tuple[Any, ...],
+  objectives: tuple[str, ...] | None,
+  primary: str | None,
 ) -> tuple[int, ...]:
   """Position in `losses` of each row of the Jacobian."""
   if objectives is None:
-    if not _named(keys):
+    if not _named(keys) or primary is None:
       return tuple(range(len(keys)))
-    if PRIMARY not in keys:
+    if primary not in keys:
       raise ValueError(
-        f'losses has the objectives {sorted(keys)} and no {PRIMARY!r}, so the'
+        f'losses has the objectives {sorted(keys)} and no {primary!r}, so the'
         ' primary one is unknown. Name it first in'
-        ' `balance(objectives=(primary, ...))`.'
+        ' `balance(objectives=(primary, ...))`, or say that there is none:'
+        ' balance(rule, primary=None).'
       )
-    first = keys.index(PRIMARY)
+    first = keys.index(primary)
     return (first, *(i for i in range(len(keys)) if i != first))
   if not _named(keys):
     if len(keys) != len(objectives):
@@ -142,6 +155,29 @@ def _row_order(
       f' objectives={objectives}: missing {missing}, unknown {unknown}.'
     )
   return tuple(keys.index(name) for name in objectives)
+
+
+def check_all_have_gradients(given: Objectives, updates: Any) -> None:
+  """Refuses entries of losses that JAX knows to have no derivative.
+
+  An accuracy among losses that nobody has named would count as an objective. A
+  Jacobian does not tell, nor do losses in a vector.
+  """
+  if len(given.losses) < 2:
+    return
+  without = _pullback.without_derivative(updates)
+  names = [
+    name
+    for name, place in zip(given.names, given.order, strict=True)
+    if place in without
+  ]
+  if names and len(without) < len(given.losses):
+    raise ValueError(
+      f'losses has {names}, which no parameter reaches: each entry counts as an'
+      ' objective. Return what is no loss, such as an accuracy, beside the'
+      ' losses: jax.vjp(losses_fn, params, has_aux=True). If it is one, name'
+      ' all: balance(rule, objectives=(primary, other, ...)).'
+    )
 
 
 def gradients_of(

@@ -28,6 +28,7 @@ class Step(NamedTuple):
   gramian: Gramian
   axis_name: _devices.AxisName
   names: tuple[str, ...] | None
+  primary: str | None
   losses: base.PyTree  # as the user gave them
   given: _objectives.Objectives  # the same in the order of objectives
   means: list[jax.Array]  # K losses, averaged over the devices
@@ -81,7 +82,9 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
     known = jnp.where(numbers > 0, observation.losses, 0)
     observation = observation._replace(losses=known, rows=numbers)
   if 'losses_after' in step.rule.extra_args:
-    after = _objectives.read(_extra(extra_args, 'losses_after'), step.names)
+    after = _objectives.read(
+      _extra(extra_args, 'losses_after'), step.names, step.primary
+    )
     if len(after.losses) != len(step.means):
       raise ValueError(
         f'losses_after has {len(after.losses)} losses and losses has'

@@ -81,6 +81,31 @@ def like_outputs(
   return jax.tree.unflatten(treedef, cast)
 
 
+def without_derivative(pullback: Any) -> frozenset[int]:
+  """Which outputs JAX knows to have none, where it tells."""
+  if not isinstance(pullback, _pullback_type()) or not _tells_derivatives():
+    return frozenset()
+  return frozenset(i for i, known in enumerate(_known(pullback)) if known)
+
+
+def _known(pullback: Any) -> list[bool]:
+  return [bool(known) for known in pullback.fun.args[1]]
+
+
+@functools.cache
+def _tells_derivatives() -> bool:
+  """Whether this JAX keeps where we look what we look for."""
+
+  def found() -> Any:
+    pullback = jax.vjp(lambda x: (x, lax.stop_gradient(x)), 1.0)[1]
+    return jnp.zeros([int(known) for known in _known(pullback)])
+
+  try:
+    return jax.eval_shape(found).shape == (0, 1)
+  except (AttributeError, IndexError, TypeError):
+    return False
+
+
 def _symbolic_zero(leaf: jax.Array) -> Any:
   return ad.Zero(jax.typeof(leaf).to_ct_aval())
 

@@ -108,6 +108,8 @@ class Weighting(NamedTuple):
       always there and cost one backward pass; 'gramian' and 'jacobian', which
       includes it, cost K. 'cross_gramian' and 'losses_after' are made of
       arguments that `balance`'s `update` must then be given: `extra_args`.
+    has_primary: whether the first objective is unlike the others for it, as the
+      fused loss is for MIMO. `balance(primary=None)` refuses such a rule.
 
   Examples:
     A rule of one's own, twice as much weight on the primary objective:
@@ -126,6 +128,7 @@ class Weighting(NamedTuple):
   init: Callable[..., PyTree]
   update: Callable[[Observation, PyTree], tuple[PyTree, PyTree]]
   needs: Need | tuple[Need, ...]
+  has_primary: bool = False
 
   @property
   def extra_args(self) -> tuple[str, ...]:
@@ -163,7 +166,10 @@ class StatelessState(NamedTuple):
 
 
 def stateless(
-  weigh: Callable[[Observation], PyTree], *, needs: Need | tuple[Need, ...]
+  weigh: Callable[[Observation], PyTree],
+  *,
+  needs: Need | tuple[Need, ...],
+  has_primary: bool = False,
 ) -> Weighting:
   """Makes a weighting of a function `weigh(observation) -> weights`.
 
@@ -173,6 +179,7 @@ def stateless(
     weigh: pure function from an `Observation` to weights.
     needs: the field of the observation that `weigh` reads, or several, as of
       `Weighting`.
+    has_primary: as of `Weighting`.
 
   Returns:
     The weighting, whose state is empty.
@@ -186,7 +193,7 @@ def stateless(
   ) -> tuple[PyTree, StatelessState]:
     return weigh(observation), state
 
-  return stateful(init, update, needs=needs)
+  return stateful(init, update, needs=needs, has_primary=has_primary)
 
 
 def stateful(
@@ -194,6 +201,7 @@ def stateful(
   update: Callable[[Observation, PyTree], tuple[PyTree, PyTree]],
   *,
   needs: Need | tuple[Need, ...],
+  has_primary: bool = False,
 ) -> Weighting:
   """Makes a weighting of a function that remembers something.
 
@@ -207,6 +215,7 @@ def stateful(
     update: `update(observation, state) -> (weights, state)`.
     needs: the field of the observation that `update` reads, or several, as of
       `Weighting`.
+    has_primary: as of `Weighting`.
 
   Returns:
     The weighting.
@@ -276,7 +285,7 @@ def stateful(
         weights = jax.tree.map(lambda leaf: jnp.where(some, leaf, 0), weights)
     return weights, new_state
 
-  return Weighting(init_state, checked_update, needs)
+  return Weighting(init_state, checked_update, needs, has_primary)
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

@@ -148,7 +148,11 @@ def rows(
     return [jacobian[name] for name in objectives]
   leaves = jax.tree.leaves(jacobian)
   if not leaves:
-    raise ValueError('The Jacobian has no leaves; expected leaves [K, ...].')
+    raise ValueError(
+      'The Jacobian has no leaves; expected leaves [K, ...]. nnx.Optimizer and'
+      ' other wrappers that filter gradients take a pullback away: there'
+      ' balance stands beside the optimizer, see mimo_jax.value_and_updates.'
+    )
   sizes = sorted({leaf.shape[:1] for leaf in leaves})
   if len(sizes) != 1 or sizes[0] == ():
     raise ValueError(

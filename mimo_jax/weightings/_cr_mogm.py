@@ -105,7 +105,9 @@ def cr_mogm(
       rule_state,
     )
 
-  return base.stateful(init, update, needs=rule.needs)
+  return base.stateful(
+    init, update, needs=rule.needs, has_primary=rule.has_primary
+  )
 
 
 def _min_norm() -> base.Weighting:

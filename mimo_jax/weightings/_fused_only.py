@@ -26,4 +26,5 @@ def fused_only() -> base.Weighting:
   return base.stateless(
     lambda observation: jnp.zeros_like(observation.losses).at[0].set(1),
     needs='losses',
+    has_primary=True,
   )

@@ -85,7 +85,9 @@ def mimo(
 
   if not callable(penalty) and not callable(temperature):
     return base.stateless(
-      lambda observation: weigh(observation, 0), needs='losses'
+      lambda observation: weigh(observation, 0),
+      needs='losses',
+      has_primary=True,
     )
 
   def init(_: int) -> MIMOState:
@@ -98,4 +100,4 @@ def mimo(
       optax.safe_increment(state.step)
     )
 
-  return base.stateful(init, update, needs='losses')
+  return base.stateful(init, update, needs='losses', has_primary=True)

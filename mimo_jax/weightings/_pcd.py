@@ -129,4 +129,4 @@ def pcd(
     stretch = form.lengths[0] / jnp.sqrt(jnp.where(is_zero, 1, square))
     return jnp.where(is_zero, 0, stretch * whole / form.lengths), state
 
-  return base.stateful(init, update, needs='gramian')
+  return base.stateful(init, update, needs='gramian', has_primary=True)

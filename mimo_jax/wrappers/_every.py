@@ -24,12 +24,17 @@ def every(
   """`balance`, whose rule is asked every few steps only.
 
   In the steps between, the weights of before are taken, and the rule's state
-  stays: those cost one backward pass, with `jax.lax.cond`, and the average cost
-  of a rule for the Gramian is (K + R − 1)/R passes, R = `steps`. Not under
-  `jax.vmap`, which computes both.
+  stays: those cost one backward pass, and the others K more, under
+  `jax.lax.cond`: 1 + K/R on average, R = `steps`. Not under `jax.vmap`, which
+  computes both.
 
   The rule is asked again at once while all weights are zero, as they are until
   a first step was finite.
+
+  On CPUs convolutions are slow inside `lax.cond` (40 times, JAX 0.10.2): what
+  is saved there is lost again. Call two compiled steps in turn in place of this
+  function: one of `balancer.update(...)`, and one of `balancer.update(...,
+  weights=optax.tree.get(state, 'weights'))`.
 
   Args:
     balancer: what `mimo_jax.balance` returned, with `objectives`, of a rule for
@@ -90,15 +95,15 @@ def every(
     is_zero = [jnp.all(leaf == 0) for leaf in jax.tree.leaves(weights)]
     is_due = (state.age == 0) | jnp.all(jnp.stack(is_zero))
 
-    def ask(_: None) -> tuple[base.PyTree, base.PyTree]:
-      return balancer.update(updates, state.balance, params, **extra_args)
+    def ask(_: None) -> base.PyTree:
+      return balancer.update(updates, state.balance, params, **extra_args)[1]
 
-    def keep(_: None) -> tuple[base.PyTree, base.PyTree]:
-      return balancer.update(
-        updates, state.balance, params, weights=weights, **extra_args
-      )
-
-    direction, kept = lax.cond(is_due, ask, keep, None)
+    # The pass that is due in every step stays out of it: XLA optimises less
+    # inside, above all convolutions on CPUs.
+    kept = lax.cond(is_due, ask, lambda _: state.balance, None)
+    direction, _ = balancer.update(
+      updates, kept, params, weights=_weights_in(kept), **extra_args
+    )
     return direction, EveryState((state.age + 1) % steps, kept)
 
   return optax.GradientTransformationExtraArgs(init, update)

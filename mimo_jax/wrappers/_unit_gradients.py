@@ -80,6 +80,7 @@ def unit_gradients(weighting: base.Weighting) -> base.Weighting:
       weights = jax.tree.map(times_inverse, weights)
     return weights, state
 
+  needs = weighting.needs
   if not {'gramian', 'jacobian'} & set(names):
-    names = (*names, 'gramian')
-  return weighting._replace(update=update, needs=names)
+    needs = (*names, 'gramian')
+  return weighting._replace(update=update, needs=needs)

@@ -1,0 +1,124 @@
+"""One call in place of two: for other loops, and for bare matrices."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mimo_jax import base
+from mimo_jax import jacobian as jacobians
+
+
+def value_and_updates(
+  losses_fn: Callable[..., Any],
+  balancer: optax.GradientTransformationExtraArgs,
+  has_aux: bool = False,
+) -> Callable[..., tuple[Any, base.PyTree, base.PyTree]]:
+  """Makes a function that returns the losses and their combined gradient.
+
+  What stands in place of `jax.value_and_grad` in a loop whose optimizer is not
+  told of losses: `flax.training.train_state.TrainState`, `flax.nnx.Optimizer`,
+  sharpness-aware steps. `balancer` is not in the optimizer then, but beside it,
+  and its state a field of its own in what is carried along.
+
+  Args:
+    losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, in a form that
+      `balance` takes.
+    balancer: what `mimo_jax.balance` (or `mimo_jax.every`) returned.
+    has_aux: whether it returns `(losses, aux)`.
+
+  Returns:
+    A function `(params, state, *args, **kwargs) -> (losses, updates, state)`,
+    or `((losses, aux), updates, state)`, where `state` is that of `balancer`,
+    at first `balancer.init(params)`, and `updates` are for an optimizer as
+    gradients are.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> def losses_fn(params, target):
+    ...   audio, visual = (params - target) ** 2
+    ...   return {'fused': audio + visual, 'audio': audio, 'visual': visual}
+    >>> balancer = mimo_jax.balance(objectives=('fused', 'audio', 'visual'))
+    >>> balanced = mimo_jax.value_and_updates(losses_fn, balancer)
+    >>> params = jnp.array([1.0, -2.0])
+    >>> state = balancer.init(params)
+    >>> losses, updates, state = balanced(params, state, jnp.array([0.0, 1.0]))
+    >>> float(losses['fused']), updates.tolist()
+    (10.0, [2.0, -12.0])
+  """
+
+  @functools.wraps(losses_fn)
+  def value_and_updates_fn(
+    params: base.PyTree, state: base.PyTree, *args: Any, **kwargs: Any
+  ) -> tuple[Any, base.PyTree, base.PyTree]:
+    def of_params(params: base.PyTree) -> Any:
+      return losses_fn(params, *args, **kwargs)
+
+    if has_aux:
+      losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
+    else:
+      losses, pullback = jax.vjp(of_params, params)
+    updates, state = balancer.update(pullback, state, params, losses=losses)
+    return ((losses, aux) if has_aux else losses), updates, state
+
+  return value_and_updates_fn
+
+
+def combine_with(
+  weighting: base.Weighting,
+  jacobian: base.PyTree,
+  losses: base.PyTree | None = None,
+) -> base.PyTree:
+  """The direction that a rule makes of a Jacobian in its first step.
+
+  For papers and notebooks, where the Jacobian is a matrix:
+
+  Args:
+    weighting: a rule for losses, the Gramian or the Jacobian.
+    jacobian: a matrix [K, P], or any pytree of leaves [K, ...]. The primary
+      objective has the first row.
+    losses: [K], for rules that look at them. NaN by default, which is what such
+      a rule then returns.
+
+  Returns:
+    The combined gradient, [P], or a pytree without the first axes.
+
+  Raises:
+    ValueError: if the rule needs losses only, and there are none; or more than
+      the gradients of one batch.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> matrix = jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+    >>> mimo_jax.combine_with(mimo_jax.weightings.upgrad(), matrix).tolist()
+    [0.292, 1.901, 1.901]
+  """
+  base.check_weighting('combine_with', weighting)
+  rows = jacobians.rows(jacobian)
+  size = len(rows)
+  needs = base.names_of(weighting.needs)
+  if losses is None and needs == ('losses',):
+    raise ValueError(
+      'combine_with was given a weighting that looks at losses, and none;'
+      ' expected losses=[...], one for each row.'
+    )
+  losses = jnp.full(size, jnp.nan) if losses is None else jnp.asarray(losses)
+  if losses.shape != (size,):
+    raise ValueError(
+      f'combine_with was given losses of shape {losses.shape} and a Jacobian of'
+      f' {size} rows; expected one loss for each.'
+    )
+  observation = base.Observation(
+    losses=losses.astype(jnp.result_type(jnp.float32, losses)),
+    gramian=jacobians.gramian(jacobian),
+    jacobian=jax.tree.map(jnp.asarray, jacobian),
+  )
+  weights, _ = weighting.update(observation, weighting.init(size, rows[0]))
+  if isinstance(weights, base.Direction):
+    return weights.updates
+  return jacobians.combine(jacobian, weights)

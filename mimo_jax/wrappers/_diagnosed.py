@@ -1,0 +1,134 @@
+"""What the gradients look like that a rule weighs."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import base
+from mimo_jax import jacobian
+from mimo_jax import solvers
+
+
+class DiagnosedState(NamedTuple):
+  """State of `diagnosed`; None where a rule sees no gradients."""
+
+  lengths: base.IfNeeded  # [K], of the gradients
+  cosines: base.IfNeeded  # [K, K], between them; 0 with a zero gradient
+  conflicting: base.IfNeeded  # [], share of the pairs with a negative cosine
+  direction_cosines: base.IfNeeded  # [K], of the direction with each gradient
+  weighting: base.PyTree  # the state of the rule inside
+
+
+def diagnosed(
+  weighting: base.Weighting, *, always: bool = False
+) -> base.Weighting:
+  """Another rule, whose state tells about the gradients that it saw.
+
+  The weights are those of `weighting`. `lengths`, `cosines`, `conflicting` and
+  `direction_cosines` stand in the state, to be read by
+  `optax.tree.get(opt_state, 'cosines')`; 0 before the first step. A negative
+  cosine with the direction is an objective that gets worse, to first order. All
+  is made of the Gramian G and costs nothing beside it: with weights w and
+  lengths n, the direction's length is √(wᵀGw) and its cosine with gradient i
+  (Gw)ᵢ / (nᵢ √(wᵀGw)). For rules that weigh each number of the gradients it is
+  one more pass over them.
+
+  With groups of `balance` there is one of each for each group, and it is the
+  gradients in that group that are told of. Inside `mimo_jax.unit_gradients`
+  they have length 1; outside they are as they are.
+
+  Args:
+    weighting: any rule but one of several batches.
+    always: also of a rule that needs losses only, which then costs K backward
+      passes in place of one. By default nothing is computed there, and the
+      state holds None.
+
+  Returns:
+    A `mimo_jax.Weighting`, with the state of `weighting` in its own.
+
+  Raises:
+    ValueError: if `weighting` is none, or one of several batches.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mimo_jax
+    >>> rule = mimo_jax.diagnosed(mimo_jax.weightings.sum())
+    >>> rule.init(2).cosines  # of a rule for losses, unless always=True
+    >>> rule = mimo_jax.diagnosed(mimo_jax.weightings.pcgrad())
+    >>> rows = jnp.array([[3.0, 4.0], [-1.0, 0.0]])
+    >>> observation = mimo_jax.Observation(jnp.ones(2), rows @ rows.T)
+    >>> weights, state = rule.update(observation, rule.init(2))
+    >>> state.lengths.tolist(), state.cosines[0].tolist()
+    ([5.0, 1.0], [1.0, -0.6])
+    >>> float(state.conflicting), state.direction_cosines.tolist()
+    (1.0, [0.707, 0.141])
+  """
+  base.check_weighting('diagnosed', weighting)
+  names = base.names_of(weighting.needs)
+  if 'cross_gramian' in names:
+    raise ValueError(
+      'diagnosed was given a weighting that needs the cross_gramian, of which'
+      ' the lengths of gradients are not known; expected one that needs the'
+      ' losses, the Gramian or the Jacobian.'
+    )
+  sees, needs = bool({'gramian', 'jacobian'} & set(names)), weighting.needs
+  if always and not sees:
+    sees, needs = True, (*names, 'gramian')
+
+  def init(num_objectives: int, params: base.PyTree = None) -> DiagnosedState:
+    inner = weighting.init(num_objectives, params)
+    if not sees:
+      return DiagnosedState(None, None, None, None, inner)
+    return DiagnosedState(
+      lengths=jnp.zeros(num_objectives),
+      cosines=jnp.zeros((num_objectives, num_objectives)),
+      conflicting=jnp.zeros(()),
+      direction_cosines=jnp.zeros(num_objectives),
+      weighting=inner,
+    )
+
+  def update(
+    observation: base.Observation, state: DiagnosedState
+  ) -> tuple[base.PyTree, DiagnosedState]:
+    weights, inner = weighting.update(observation, state.weighting)
+    if not sees:
+      return weights, state._replace(weighting=inner)
+    form = solvers.cosine_form(_with_direction(observation, weights))
+    cosines = jnp.clip(form.cosines, -1, 1)
+    present = ~form.is_zero[1:]
+    size = observation.num_objectives
+    conflicts = jnp.sum(jnp.triu(cosines[1:, 1:] < 0, 1))
+    new = DiagnosedState(
+      lengths=jnp.where(present, form.lengths[1:] * form.longest, 0),
+      cosines=cosines[1:, 1:],
+      conflicting=conflicts / max(size * (size - 1) // 2, 1),
+      direction_cosines=cosines[0, 1:],
+      weighting=inner,
+    )
+    return weights, jax.tree.map(
+      lambda leaf, old: leaf.astype(jnp.asarray(old).dtype), new, state
+    )
+
+  return weighting._replace(init=init, update=update, needs=needs)
+
+
+def _with_direction(
+  observation: base.Observation, weights: base.PyTree
+) -> jax.Array:
+  """The Gramian [1 + K, 1 + K] of the direction and the gradients."""
+  gramian = observation.gramian
+  if getattr(weights, 'shape', None) == (observation.num_objectives,):
+    # Row by row, as the precision of a matrix product is the backend's choice.
+    along = jnp.sum(gramian * weights[None, :], axis=1)
+    square = jnp.maximum(jnp.sum(weights * along), 0)
+    first = jnp.concatenate([square[None], along])
+    rest = jnp.concatenate([along[:, None], gramian], axis=1)
+    return jnp.concatenate([first[None], rest])
+  rows = jacobian.rows(observation.jacobian)
+  direction = (
+    weights.updates
+    if isinstance(weights, base.Direction)
+    else jacobian.combine(observation.jacobian, weights)
+  )
+  return jacobian.gramian([direction, *rows], range(1 + len(rows)))

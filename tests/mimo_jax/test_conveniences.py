@@ -1,0 +1,145 @@
+"""Any loop, bare matrices, and losses that are no objectives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests import jacobians
+from tests.mimo_jax import three_objectives as three
+
+PARAMS = three.PARAMS
+
+
+def with_accuracy(params):
+  losses = three.named(three.losses_of(params), ('fused', 'visual', 'audio'))
+  right = params['encoders']['audio'] > 0
+  return losses | {'accuracy': jnp.mean(right.astype(jnp.float32))}
+
+
+@pytest.mark.parametrize('has_aux', [False, True])
+def test_values_and_updates_are_those_of_balance(has_aux):
+  balancer = mimo_jax.balance(
+    three.RULES['scheduled mimo'], objectives=three.OBJECTIVES
+  )
+
+  def losses_fn(params, batch, *, factor):
+    losses = three.named_losses_of(params, factor * batch)
+    return (losses, batch[0]) if has_aux else losses
+
+  balanced = jax.jit(mimo_jax.value_and_updates(losses_fn, balancer, has_aux))
+  state = expected_state = balancer.init(PARAMS)
+  for factor in (1.0, 1.2):
+    values, updates, state = balanced(PARAMS, state, three.BATCH, factor=factor)
+    losses, pullback = jax.vjp(
+      lambda p, f=factor: three.named_losses_of(p, f * three.BATCH), PARAMS
+    )
+    expected, expected_state = balancer.update(
+      pullback, expected_state, PARAMS, losses=losses
+    )
+    checks.assert_close(
+      values, (losses, three.BATCH[0]) if has_aux else losses, 1e-5
+    )
+    checks.assert_close(
+      (updates, state), (expected, expected_state), 1e-4, 1e-4
+    )
+
+
+@pytest.mark.parametrize('name', ['mgda', 'graddrop', 'moco', 'sum'])
+def test_a_rule_on_a_bare_matrix(name):
+  rule = getattr(weightings, name)()
+  rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
+  losses = jnp.array([0.3, 0.2, 0.9])
+  direction = mimo_jax.combine_with(rule, rows, losses)
+  observation = mimo_jax.Observation(losses, rows @ rows.T, rows)
+  weights, _ = rule.update(observation, rule.init(3, rows[0]))
+  if isinstance(weights, mimo_jax.Direction):
+    expected = weights.updates
+  else:
+    full = weights if weights.ndim == 2 else weights[:, None]
+    expected = jnp.sum(full * rows, axis=0)
+  np.testing.assert_allclose(direction, expected, rtol=1e-4, atol=1e-5)
+  tree = mimo_jax.combine_with(rule, {'w': rows}, losses)
+  checks.assert_close(tree, {'w': direction}, 1e-5)
+
+
+def test_a_matrix_without_losses():
+  rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
+  combine = mimo_jax.combine_with
+  np.testing.assert_allclose(
+    combine(weightings.mgda(), rows),
+    combine(weightings.mgda(), rows, jnp.ones(3)),
+  )
+  checks.assert_refused('looks at losses', combine, mimo_jax.mimo(), rows)
+  checks.assert_refused(
+    'losses of shape', combine, mimo_jax.mimo(), rows, [1.0]
+  )
+
+
+def test_what_no_parameter_reaches_is_no_objective():
+  losses, pullback = jax.vjp(with_accuracy, PARAMS)
+  balancer = mimo_jax.balance()
+  checks.assert_refused(
+    r"losses has \['accuracy'\].*has_aux",
+    balancer.update,
+    pullback,
+    balancer.init(PARAMS),
+    PARAMS,
+    losses=losses,
+  )
+  named = mimo_jax.balance(objectives=('fused', 'audio', 'visual', 'accuracy'))
+  _, state = named.update(pullback, named.init(PARAMS), PARAMS, losses=losses)
+  assert state.weights[3] > 0  # as it was told
+
+
+def test_the_primary_one_is_named_or_none():
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+
+  def update(rule, **options):
+    balancer = mimo_jax.balance(rule, **options)
+    return balancer.update(
+      pullback, balancer.init(PARAMS), PARAMS, losses=losses
+    )[0]
+
+  for rule, primary in ((weightings.mgda(), None), (mimo_jax.mimo(), 'joint')):
+    checks.assert_close(
+      update(rule, primary=primary),
+      update(rule, objectives=three.OBJECTIVES),
+      1e-4,
+      1e-5,
+    )
+  checks.assert_refused('primary=None', update, mimo_jax.mimo())
+  checks.assert_refused(
+    "no 'audios'", update, mimo_jax.mimo(), primary='audios'
+  )
+
+
+def test_rules_know_whether_they_have_a_primary_objective():
+  """And rules around them know it, too."""
+  has = {
+    name
+    for name in weightings.__all__
+    if getattr(weightings, name)().has_primary
+  }
+  assert has == {'mimo', 'fused_only', 'pcd'}
+  mimo = mimo_jax.mimo()
+  for rule in (
+    mimo_jax.normalized(mimo),
+    mimo_jax.unit_gradients(mimo),
+    mimo_jax.diagnosed(mimo),
+    weightings.cr_mogm(mimo),
+  ):
+    assert rule.has_primary
+    checks.assert_refused('primary', mimo_jax.balance, rule, primary=None)
+
+
+def test_loops_that_pass_no_losses_are_told_what_to_do():
+  balancer = mimo_jax.balance(objectives=three.OBJECTIVES)
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+  state = balancer.init(PARAMS)
+  refused = checks.assert_refused
+  refused('value_and_updates', balancer.update, pullback, state, PARAMS)
+  refused('value_and_updates', balancer.update, {}, state, losses=losses)

@@ -1,0 +1,101 @@
+"""What the state of a rule tells about the gradients that it saw."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests import jacobians
+from tests.mimo_jax import three_objectives as three
+
+RULES = {
+  'gramian': weightings.cagrad(),
+  'negative': mimo_jax.unit_gradients(weightings.constant([0.5, 2.0, -1.0])),
+  'coordinates': weightings.graddrop(leak=0.2),
+  'direction': weightings.moco(),
+}
+
+
+def first_step(rule, rows):
+  rows = jnp.asarray(rows, jnp.float32)
+  observation = mimo_jax.Observation(
+    jnp.ones(len(rows)), rows @ rows.T, {'w': rows}
+  )
+  state = rule.init(len(rows), {'w': jnp.zeros(rows.shape[1])})
+  weights, new = jax.jit(rule.update)(observation, state)
+  assert jax.tree.structure(new) == jax.tree.structure(state)
+  return weights, new
+
+
+def direction_of(weights, rows):
+  if isinstance(weights, mimo_jax.Direction):
+    return np.asarray(weights.updates['w'])
+  full = weights['w'] if isinstance(weights, dict) else weights[:, None]
+  return np.sum(np.asarray(full) * rows, axis=0)
+
+
+@pytest.mark.parametrize('kind', RULES)
+@pytest.mark.parametrize('scale', [1.0, 1e-9])
+def test_cosines_and_lengths_are_those_of_the_rows(kind, scale):
+  rows = scale * jacobians.conflicting(3, 6)
+  rows[1] *= 3.0
+  rows[2] = -rows[2]  # two pairs agree then, and one does not
+  weights, state = first_step(mimo_jax.diagnosed(RULES[kind]), rows)
+  expected, inner = first_step(RULES[kind], rows)
+  checks.assert_equal(weights, expected)
+  checks.assert_equal(state.weighting, inner)
+  lengths = np.linalg.norm(rows, axis=1)
+  units = rows / lengths[:, None]
+  direction = direction_of(weights, rows)
+  np.testing.assert_allclose(state.lengths, lengths, rtol=1e-5)
+  np.testing.assert_allclose(state.cosines, units @ units.T, atol=1e-5)
+  np.testing.assert_allclose(state.conflicting, 1 / 3, rtol=1e-6)
+  np.testing.assert_allclose(
+    state.direction_cosines,
+    units @ direction / np.linalg.norm(direction),
+    atol=1e-3,
+  )
+
+
+def test_zero_gradients_and_a_zero_direction_have_cosine_zero():
+  rows = np.array([[1.0, 2.0], [-1.0, -2.0], [0.0, 0.0]])
+  _, state = first_step(mimo_jax.diagnosed(weightings.mgda()), rows)
+  np.testing.assert_allclose(state.direction_cosines, np.zeros(3), atol=1e-3)
+  np.testing.assert_allclose(state.cosines[0], [1, -1, 0], atol=1e-6)
+  assert state.lengths[2] == 0
+  assert state.conflicting == pytest.approx(1 / 3)
+  _, state = first_step(mimo_jax.diagnosed(weightings.mgda()), rows[:1])
+  assert state.conflicting == 0
+
+
+def test_balance_keeps_it_where_it_is_read():
+  losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
+  for always in (False, True):
+    rule = mimo_jax.diagnosed(mimo_jax.mimo(), always=always)
+    optimizer = optax.chain(
+      mimo_jax.balance(rule, objectives=three.OBJECTIVES), optax.sgd(0.1)
+    )
+    _, state = optimizer.update(
+      pullback, optimizer.init(three.PARAMS), three.PARAMS, losses=losses
+    )
+    cosines = optax.tree.get(state, 'cosines')
+    assert (cosines is None) == (not always)
+  gradients = [
+    jax.grad(lambda p, i=i: three.losses_of(p)[i])(three.PARAMS)
+    for i in range(2)
+  ]
+  expected = optax.tree.vdot(*gradients) / (
+    optax.tree.norm(gradients[0]) * optax.tree.norm(gradients[1])
+  )
+  assert cosines[0, 1] == pytest.approx(float(expected), abs=1e-5)
+  assert mimo_jax.diagnosed(mimo_jax.mimo()).needs == 'losses'
+
+
+def test_rules_of_several_batches_are_refused():
+  checks.assert_refused(
+    'needs the cross_gramian', mimo_jax.diagnosed, weightings.modo()
+  )
