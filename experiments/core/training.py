@@ -22,6 +22,7 @@ from experiments.core import weighing
 from experiments.core import weights as weights_lib
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import moments
 from mimo_jax import nn
 
 Batch = base.Batch
@@ -280,57 +281,22 @@ def _finished(
 
     return one._replace(step=step)
 
+  def stays(path: tuple[str, ...]) -> bool:
+    return rehearsal.moves is None or not rehearsal.moves(path)
+
   def end(state: TrainState, scratch: Any) -> TrainState:
     state = rehearsal.end(state, scratch)
     if rehearsal.moves is None:
       return state
     of_gradients, of_optimizer = state.opt_state
     learning, _ = trainable.split(state.params, frozen)
-    begun = _begun_anew(optimizer, of_optimizer, learning, rehearsal.moves)
-    return state._replace(opt_state=(of_gradients, begun))
+    anew = optimizer.init(learning)
+    # Counts of steps, and with them schedules, go on.
+    anew = moments.chosen(learning, anew, of_optimizer, stays)
+    return state._replace(opt_state=(of_gradients, anew))
 
   return rehearsal._replace(
     begin=begin,
     passes=tuple(walk(one) for one in rehearsal.passes),
     end=end,
-  )
-
-
-def _begun_anew(
-  optimizer: optax.GradientTransformation,
-  opt_state: optax.OptState,
-  params: Any,
-  moved: Callable[[tuple[str, ...]], bool],
-) -> optax.OptState:
-  """The optimizer's state, without what it remembers of moved parameters.
-
-  Counts of steps, and with them schedules, go on.
-
-  Examples:
-    >>> params = {'here': jnp.float32(1), 'there': jnp.float32(2)}
-    >>> optimizer = optax.trace(0.9)
-    >>> _, state = optimizer.update(params, optimizer.init(params))
-    >>> is_here = lambda path: path[0] == 'here'
-    >>> found = _begun_anew(optimizer, state, params, is_here)
-    >>> jax.tree.map(float, found.trace)
-    {'here': 0.0, 'there': 2.0}
-  """
-
-  def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-
-  paths = [
-    keys_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
-  ]
-  found = {path for path in paths if moved(path)}
-  lengths = {len(path) for path in found}
-
-  def begun(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> jax.Array:
-    # What is remembered of a parameter is at the end of a path by its own.
-    keys = keys_of(path)
-    is_moved = any(keys[-length:] in found for length in lengths)
-    return new if is_moved else old
-
-  return jax.tree_util.tree_map_with_path(
-    begun, opt_state, optimizer.init(params)
   )

@@ -6,6 +6,7 @@ import optax
 
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import copies
 from experiments.methods import teachers
 
 SPACE: base.Space = {}
@@ -24,9 +25,9 @@ def make(
 ) -> base.Method:
   """Training that starts from uni-modal encoders, and their heads.
 
-  Before the first step an encoder and a head a modality learn from their own
-  loss alone, see `teachers.of_task`. The model takes the encoders and, if its
-  heads are `auxiliary`, the heads; its fusion starts where it would. Then
+  Before the first step the model's encoders, each with a head, learn from their
+  own loss alone, see `teachers.of_task`. The model takes them and, if its heads
+  are `auxiliary`, the heads; its fusion starts where it would. Then
 
   - frozen: the fusion alone learns, from the fused loss. Encoders and heads
     stay as they are to the bit, batch statistics included, and are in
@@ -63,8 +64,17 @@ def make(
     params = mixed.pop('params')
     return state._replace(params=params, model_state=mixed)
 
+  def begin(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    # From the model's own encoders, which may be warm.
+    variables = {
+      kind: {name: own.get(name, leaf) for name, leaf in tree.items()}
+      for kind, tree in made.init(state, batch).items()
+      for own in (state.variables[kind],)
+    }
+    return copies.begin(task, state, variables, 0)
+
   rehearsal = made.rehearsal(taken)._replace(
-    moves=lambda path: _is_of_modality(path[0])
+    begin=begin, moves=lambda path: _is_of_modality(path[0])
   )
   if not frozen:
     optimizer = optax.chain(task.optimizer(1), optax.scale(factor))

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.core import training
 from experiments.methods import ensemble
+from experiments.methods import moments
 from experiments.methods import pretrained
 from experiments.methods import unimodal
 from mimo_jax import nn
@@ -193,8 +193,8 @@ def test_an_optimizer_forgets_what_it_knew_of_parameters_that_were_moved():
     gradients = jax.tree.map(lambda leaf: 2 * leaf, params)
     _, state = optimizer.update(gradients, state, params)
   found = jax.jit(
-    lambda state: training._begun_anew(
-      optimizer, state, params, lambda path: path[0] == 'encoder'
+    lambda state: moments.chosen(
+      params, optimizer.init(params), state, lambda path: path[0] != 'encoder'
     )
   )(state)
   chex.assert_trees_all_equal_shapes_and_dtypes(found, state)

@@ -15,7 +15,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 MODULES = {k: v for k, v in vars(methods).items() if hasattr(v, 'SPACE')}
-OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
+OF_CLASSES = {'agm', 'cml', 'mcr', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 
 
 def test_every_method_balances_by_its_task(monkeypatch):
@@ -33,7 +33,7 @@ def test_every_method_balances_by_its_task(monkeypatch):
   monkeypatch.setattr(mimo_jax, 'balance', None)
   monkeypatch.setattr(mimo_jax, 'mmpareto', record)
   task = recorded.make_task()._replace(balance=balance, axis_name='devices')
-  assert len(MODULES) == 16
+  assert len(MODULES) == 18
   for name, module in MODULES.items():
     module.make(task)
     assert set(calls) == {'devices'}, name

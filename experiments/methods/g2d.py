@@ -1,0 +1,237 @@
+"""Gradient-guided distillation (G2D), with sequential prioritisation (SMP)."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import moments
+from experiments.methods import teachers
+from mimo_jax import nn
+
+SPACE: base.Space = {'fraction': {'low': 0.1, 'high': 0.7}}
+RECIPES = {'smp': {'distil': False}, 'g2d': {'distil': True}}
+
+
+class Memory(NamedTuple):
+  """What the teachers have left."""
+
+  confidence: jax.Array  # [M], how sure each is of the true class
+  variables: Any  # the teachers', to distil from; () otherwise
+
+
+class _Scratch(NamedTuple):
+  """What the rehearsal has so far."""
+
+  copy: base.TrainState  # the teachers
+  sums: jax.Array  # [M]
+  rows: jax.Array  # []
+
+
+def make(
+  task: base.Task,
+  *,
+  fraction: float = 0.5,
+  distil: bool = True,
+  teacher_epochs: float | None = None,
+  rows: Literal['train', 'validation'] = 'train',
+) -> base.Method:
+  """Strong modalities stand still at first; teachers say which are strong.
+
+  SMP: a uni-modal teacher a modality is trained before the first step, see
+  `teachers.of_task`. In the first part of the training, `fraction` of its
+  steps, the encoders of all but the modalities whose teachers are least sure of
+  the true class stand still: see `stands_still`. They are not moved at all:
+  neither by momentum and weight decay, nor are batch statistics, which the
+  released code moves. The rest of the model learns. Then everything does.
+
+  G2D distils from the teachers, too:
+
+      L = L_fused + Σ_m mean (z_m - t_m)² + Σ_m KL(p_m || p_fused)
+
+  with features z, those of the teachers t, and probabilities p_m of teachers.
+  In a regression the last term is the mean squared difference of numbers. L is
+  the primary objective; any weighting goes with it, and by itself ('joint') it
+  is all that is learnt.
+
+  Args:
+    task: what is trained.
+    fraction: of the training's steps, in which modalities stand still; a half
+      in the paper.
+    distil: whether to distil: G2D; otherwise it is SMP alone.
+    teacher_epochs: how long teachers are trained, above 0; None: as long as the
+      model.
+    rows: what the teachers' confidence is measured on, once they are trained:
+      an epoch of training rows, or those of validation. Teachers that have
+      learnt the training rows by heart are sure of all of them, and the order
+      of modalities is noise.
+
+  The paper has two modalities, and the strong one of each batch stands still.
+  The released code makes gradients of tensors with four axes zero, so that
+  biases, scales, momentum and weight decay still move a "frozen" encoder; equal
+  confidences end it; and its validation split is the test split.
+
+  References:
+    M. Rakib and A. Bagavathi, `G2D: Boosting Multimodal Learning with
+    Gradient-Guided Distillation <https://arxiv.org/abs/2506.21514>`_, ICCV
+    2025.
+  """
+  expected = 'a number of at least 0'
+  common.check('g2d', fraction >= 0, expected, fraction=fraction)
+  common.check_choice('g2d', ('train', 'validation'), rows=rows)
+  is_regression = task.losses_of is not nn.cross_entropy_losses
+  made = teachers.of_task(task, 'g2d', teacher_epochs, 'teacher_epochs')
+
+  def still(state: base.TrainState) -> dict[str, jax.Array]:
+    memory: Memory = state.memory
+    length = fraction * task.steps
+    part = state.step / jnp.maximum(length, 1)
+    part = jnp.where(state.step < length, part, 1)
+    found = stands_still(memory.confidence, part)
+    return dict(zip(task.modalities, found, strict=True))
+
+  def distillation(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
+    variables = state.memory.variables
+    features: Any = made.model.apply(variables, batch, method='features')
+    logits: Any = made.model.apply(variables, batch)
+    fused = outputs.logits['fused']
+    of_features, of_outputs = [], []
+    for name in task.modalities:
+      apart = outputs.features[name] - features[name]
+      of_features.append(jnp.mean(apart**2))
+      if is_regression:
+        of_outputs.append(jnp.mean((logits[name] - fused) ** 2))
+      else:
+        of_outputs.append(divergence(logits[name], fused))
+    return {
+      'distilled_features': jnp.sum(jnp.stack(of_features)),
+      'distilled_outputs': jnp.sum(jnp.stack(of_outputs)),
+    }
+
+  terms = ('distilled_features', 'distilled_outputs') if distil else ()
+  plain = common.on_outputs(
+    task,
+    distillation if distil else None,
+    dict.fromkeys(('fused', *terms), 1.0),
+    optimizer=moments.standing_still(task.optimizer(1), nn.encoder_of),
+  )
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, phase: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    found, seen = plain.losses(state, batch, key, phase)
+    stopped = still(state)
+
+    def kept(
+      path: tuple[Any, ...], new: jax.Array, old: jax.Array
+    ) -> jax.Array:
+      name = nn.encoder_of(moments.keys_of(path))
+      return new if name is None else jnp.where(stopped[name], old, new)
+
+    model_state = jax.tree_util.tree_map_with_path(
+      kept, seen.model_state, state.model_state
+    )
+    # Numbers, of which parts of a batch have a mean.
+    as_numbers = {name: jnp.float32(one) for name, one in stopped.items()}
+    return found, seen._replace(
+      model_state=model_state, observed={'still': as_numbers}
+    )
+
+  def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
+    variables = made.init(state, batch) if distil else ()
+    return state._replace(
+      memory=Memory(jnp.zeros(len(task.modalities)), variables)
+    )
+
+  def learnt(state: base.TrainState, variables: Any) -> base.TrainState:
+    memory: Memory = state.memory
+    if not distil:
+      return state
+    return state._replace(memory=memory._replace(variables=variables))
+
+  teaching = made.rehearsal(learnt)
+
+  def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
+    zeros = jnp.zeros(len(task.modalities))
+    return _Scratch(teaching.begin(state, batch), zeros, jnp.zeros(()))
+
+  def teach(
+    state: base.TrainState, scratch: _Scratch, batch: base.Batch
+  ) -> _Scratch:
+    copy = teaching.passes[0].step(state, scratch.copy, batch)
+    return scratch._replace(copy=copy)
+
+  def measure(
+    _: base.TrainState, scratch: _Scratch, batch: base.Batch
+  ) -> _Scratch:
+    logits: Any = made.model.apply(scratch.copy.variables, batch)
+    targets = jnp.asarray(batch[task.target])
+    mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
+    sums = []
+    for name in task.modalities:
+      if is_regression:
+        sure = -((logits[name][:, 0] - targets) ** 2)
+      else:
+        index = jnp.where(mask, targets, 0)[:, None]
+        sure = jax.nn.softmax(logits[name])
+        sure = jnp.take_along_axis(sure, index, axis=1)[:, 0]
+      sums.append(jnp.sum(jnp.where(mask, sure, 0)))
+    return scratch._replace(
+      sums=scratch.sums + jnp.stack(sums), rows=scratch.rows + jnp.sum(mask)
+    )
+
+  def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
+    state = teaching.end(state, scratch.copy)
+    memory: Memory = state.memory
+    confidence = scratch.sums / scratch.rows
+    return state._replace(memory=memory._replace(confidence=confidence))
+
+  epochs = teaching.passes[0].epochs
+  passes = (base.Pass('train', epochs, teach), base.Pass(rows, 1.0, measure))
+  return plain._replace(
+    losses=losses,
+    init=init,
+    rehearsal=base.Rehearsal(None, begin, passes, end),
+  )
+
+
+def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
+  """Which encoders stand still, [M] bool.
+
+  Args:
+    confidence: [M], how sure each modality's teacher is.
+    part: how much of the time in which they do is over, from 0; from 1 on none
+      does. It has M - 1 equal parts; in part t all stand still but the t least
+      sure ones. Of two modalities the surer one does in all of it.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> confidence = jnp.array([0.9, 0.5, 0.7])
+    >>> for part in (0.0, 0.49, 0.5, 1.0):
+    ...   print(stands_still(confidence, part).tolist())
+    [True, False, True]
+    [True, False, True]
+    [True, False, False]
+    [False, False, False]
+  """
+  order = jnp.argsort(jnp.argsort(confidence))
+  learning = 1 + jnp.floor(part * (confidence.shape[0] - 1))
+  return (order >= learning) & (part < 1)
+
+
+def divergence(given: jax.Array, logits: jax.Array) -> jax.Array:
+  """KL(softmax(given) || softmax(logits)), the mean over rows.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> given, logits = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 0.0]])
+    >>> float(divergence(given, logits)), float(divergence(given, given))
+    (0.111, 0.0)
+  """
+  log_given = jax.nn.log_softmax(given)
+  apart = log_given - jax.nn.log_softmax(logits)
+  return jnp.mean(jnp.sum(jnp.exp(log_given) * apart, axis=-1))

@@ -1,0 +1,219 @@
+"""Multimodal competition regulariser (MCR)."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import shuffles
+from mimo_jax import nn
+
+SPACE: base.Space = {'strength': {'low': 0.001, 'high': 1.0, 'scale': 'log'}}
+
+Game = Literal['greedy', 'independent', 'collaborative']
+
+
+def make(
+  task: base.Task,
+  *,
+  strength: float = 0.1,
+  game: Game = 'greedy',
+  own: float = 1.0,
+  contrast: float = 1.0,
+  temperature: float = 0.5,
+  permutations: int = 32,
+) -> base.Method:
+  """Modalities compete for their influence on the fused output.
+
+      L = L_fused + λ_u Σ_m L_m + λ R + λ_c L_con
+
+  The influence of modality m is J_m, the mean over rows and random orders of
+  the Jensen-Shannon divergence of the fused probabilities from those with the
+  features of m in another order, which leaves the encoders out: it takes P
+  fusions a modality, and none where the fused logits are a sum of shares. In
+  the greedy game every encoder raises its own influence and lowers that of each
+  other one,
+
+      R = Σ_m Σ_{j≠m} [J_j(z_m) - J_m(z_m)],
+
+  where J(z_m) has a gradient through the features of m alone, and through its
+  share of a linear fusion. So R itself is 0, whatever its gradient, and what
+  passes through the probabilities without another order cancels. In the
+  `independent` game R = -Σ_m J_m(z_m), in the `collaborative` one -Σ_m J_m with
+  gradients everywhere.
+
+  L_con is the supervised contrastive loss of all modalities' features, see
+  `contrastive_loss`. R and L_con are parts of the primary objective, as the
+  losses 'competition' and 'contrast'. The heads are the model's `auxiliary`
+  ones, whatever the configuration says. The weights 1 and λ_u are what `joint`
+  stands for here; a weighting may take their place.
+
+  Args:
+    task: what is trained, on classes.
+    strength: λ ≥ 0: 0.1 on CREMA-D, 0.01 on AVE, 0.001 on UCF.
+    game: 'greedy', 'independent' or 'collaborative'.
+    own: λ_u ≥ 0: 1, and 0.01 from pretrained uni-modal encoders.
+    contrast: λ_c ≥ 0; 0 leaves the loss out, for features of several widths.
+    temperature: of the contrastive loss, above 0.
+    permutations: P, the number of orders.
+
+  The paper's third term, for pretrained transformers, predicts the features
+  from the fused logits by another network, and is not here. The released code
+  encodes a second time, in evaluation mode, for the features in other orders;
+  here they are those of training. In the stored snapshot the regulariser and
+  the contrastive loss are logged and not learnt from.
+
+  References:
+    K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
+    Regularization <https://arxiv.org/abs/2411.07335>`_, NeurIPS 2025.
+  """
+  common.check_classes(task, 'mcr')
+  at_least_0, above_0 = 'a number of at least 0', 'a number above 0'
+  common.check('mcr', strength >= 0, at_least_0, strength=strength)
+  common.check('mcr', own >= 0, at_least_0, own=own)
+  common.check('mcr', contrast >= 0, at_least_0, contrast=contrast)
+  common.check('mcr', temperature > 0, above_0, temperature=temperature)
+  common.check('mcr', permutations > 0, above_0, permutations=permutations)
+  games = ('greedy', 'independent', 'collaborative')
+  common.check('mcr', game in games, f'one of {games}', game=game)
+  task = common.with_own_weights(task, 1.0, own)
+  model = task.model.clone(heads='auxiliary')
+  others = len(task.modalities) - 1
+  # What the gradients of each J_m are multiplied by: of m, of the others, of
+  # all that flows where the order is as it was, and into a fusion that mixes.
+  of_own, of_others, of_rest = {
+    'greedy': (-float(others), 1.0, 0.0),
+    'independent': (-1.0, 0.0, -1.0),
+    'collaborative': (-1.0, -1.0, -1.0),
+  }[game]
+
+  def competition(
+    state: base.TrainState, features: dict[str, jax.Array]
+  ) -> jax.Array:
+    parts, fuse = _parts(model, state, features, of_rest)
+    rows = next(iter(features.values())).shape[0]
+    orders = shuffles.orders(state, permutations, rows)
+    whole = {k: nn.scale_gradient(v, of_rest) for k, v in parts.items()}
+    given = jax.nn.log_softmax(fuse(whole))
+    total = jnp.zeros(())
+    for name in task.modalities:
+      scaled = {
+        each: nn.scale_gradient(part, of_own if each == name else of_others)
+        for each, part in parts.items()
+      }
+
+      def influence(
+        order: jax.Array, name: str = name, scaled: Any = scaled
+      ) -> jax.Array:
+        logits = fuse(shuffles.reordered(scaled, name, order))
+        return jnp.mean(divergence(given, jax.nn.log_softmax(logits)))
+
+      total += jnp.mean(jax.vmap(influence)(orders))
+    value = 0.0 if game == 'greedy' else -lax.stop_gradient(total)
+    return value + total - lax.stop_gradient(total)
+
+  def terms(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
+    found = {'competition': strength * competition(state, outputs.features)}
+    if with_contrast:
+      labels = jnp.asarray(batch[task.target])
+      stacked = _of_one_width(outputs.features)
+      loss = contrastive_loss(stacked, labels, temperature)
+      found['contrast'] = contrast * loss
+    return found
+
+  # What a sweep tries is a number of its own in a program, and never left out.
+  with_contrast = isinstance(contrast, jax.core.Tracer) or contrast > 0
+  names = ('competition', *(('contrast',) if with_contrast else ()))
+  primary = dict.fromkeys(('fused', *names), 1.0)
+  return common.on_outputs(task, terms, primary, model=model)
+
+
+def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+  """The Jensen-Shannon divergence of each row, in nats.
+
+  ½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), of log p and log q [..., C].
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> apart = jnp.log(jnp.array([[1.0, 1e-30], [0.5, 0.5]]))
+    >>> divergence(apart[:1], apart[1:]).tolist()
+    [0.216]
+    >>> divergence(apart, apart).tolist()
+    [0.0, 0.0]
+  """
+  log_middle = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+  of_p = jnp.exp(log_p) * (log_p - log_middle)
+  of_q = jnp.exp(log_q) * (log_q - log_middle)
+  return jnp.sum(of_p + of_q, axis=-1) / 2
+
+
+def contrastive_loss(
+  features: jax.Array, labels: jax.Array, temperature: float
+) -> jax.Array:
+  """The supervised contrastive loss (NT-Xent) of features of all modalities.
+
+      -mean_i mean_{p: y_p = y_i} log( exp(s_ip/τ) / Σ_{a≠i} exp(s_ia/τ) )
+
+  with cosines s of the M N features, and p ≠ i.
+
+  Args:
+    features: [M, N, d].
+    labels: [N].
+    temperature: τ.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> features = jnp.array([[[1.0, 0.0], [0.0, 2.0]]] * 2)
+    >>> float(contrastive_loss(features, jnp.array([0, 1]), 0.5))
+    0.239
+  """
+  count, rows, width = features.shape
+  flat = features.reshape(count * rows, width)
+  squares = jnp.sum(flat**2, axis=1, keepdims=True)
+  # Of a row of zeros all cosines are 0, and it has no gradient.
+  is_zero = squares == 0
+  length = jnp.sqrt(jnp.where(is_zero, 1, squares))
+  flat = jnp.where(is_zero, 0, flat / length)
+  is_self = jnp.eye(count * rows, dtype=bool)
+  scores = jnp.where(is_self, -jnp.inf, flat @ flat.T / temperature)
+  labels = jnp.tile(labels, count)
+  is_positive = (labels[:, None] == labels[None]) & ~is_self
+  log_shares = jax.nn.log_softmax(scores, axis=1)
+  positives = jnp.sum(jnp.where(is_positive, log_shares, 0), axis=1)
+  return -jnp.mean(positives / jnp.maximum(jnp.sum(is_positive, axis=1), 1))
+
+
+def _parts(
+  model: nn.LateFusion,
+  state: base.TrainState,
+  features: dict[str, jax.Array],
+  factor: float,
+) -> tuple[dict[str, jax.Array], Any]:
+  """What has a row an order, and the function that makes logits of it."""
+  if common.adds_shares(model):
+    shares = model.shares(state.variables, features)
+    return shares, lambda parts: sum(parts[name] for name in sorted(parts))
+  variables = {
+    **state.variables,
+    'params': jax.tree.map(
+      lambda leaf: nn.scale_gradient(leaf, factor), state.params
+    ),
+  }
+  return features, lambda parts: model.fuse(variables, parts, train=True)
+
+
+def _of_one_width(features: dict[str, jax.Array]) -> jax.Array:
+  """Features of all modalities, [M, batch, d]."""
+  widths = {name: value.shape[1] for name, value in features.items()}
+  if len(set(widths.values())) > 1:
+    raise ValueError(
+      f'mcr compares features of modalities, which have the widths {widths};'
+      ' expected one width, or config.method.contrast = 0.0, which leaves this'
+      ' loss out.'
+    )
+  return jnp.stack([features[name] for name in sorted(features)])

@@ -1,0 +1,122 @@
+"""MCR: the game of modalities, and the contrastive loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import mcr
+from experiments.methods import shuffles
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+
+def divergence(p, q):
+  middle = (p + q) / 2
+  parts = p * np.log(p / middle) + q * np.log(q / middle)
+  return parts.sum(1) / 2
+
+
+@pytest.mark.parametrize('count', [2, 3])
+@pytest.mark.parametrize('game', ['greedy', 'independent', 'collaborative'])
+def test_every_encoder_plays_for_itself(game, count):
+  """Differences of the numbers, one encoder's features at a time."""
+  features = recorded.FEATURES if count == 2 else recorded.THREE
+  kernel = recorded.KERNEL if count == 2 else recorded.THREE_KERNEL
+  task = recorded.make_task(features)
+  method = mcr.make(task, game=game, strength=2.0, permutations=3, contrast=0.0)
+  state, batch = recorded.begin(method, features, kernel)
+  losses, _, gradients = recorded.learn(method, state, batch)
+  orders = np.asarray(shuffles.orders(state, 3, 6))
+  names = sorted(features)
+
+  def influence(of, moved, scale):
+    """J of a modality, with the features of one times a scale in J alone."""
+    whole = recorded.softmax(recorded.logits_of(features, kernel))
+    if game != 'greedy':
+      whole = recorded.softmax(
+        recorded.logits_of(features | {moved: scale * features[moved]}, kernel)
+      )
+    values = []
+    for order in orders:
+      changed = dict(features)
+      if game != 'independent' or of == moved:
+        changed[moved] = scale * changed[moved]
+      changed[of] = changed[of][order]
+      q = recorded.softmax(recorded.logits_of(changed, kernel))
+      values.append(divergence(whole, q).mean())
+    return np.mean(values)
+
+  def regulariser(moved, scale):
+    total = 0.0
+    for of in names:
+      of_greedy = -(count - 1) if of == moved else 1
+      factor = of_greedy if game == 'greedy' else -1
+      total += factor * influence(of, moved, scale)
+    return 2 * total
+
+  for name in names:
+    slope = (regulariser(name, 1 + 1e-5) - regulariser(name, 1 - 1e-5)) / 2e-5
+    found = gradients['competition'][f'encoders_{name}']['scale'].item()
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose(found, slope, rtol=2e-3)
+  if game == 'greedy':
+    # Its value is none, and the bias gains nothing.
+    assert losses['competition'] == 0
+    bias = gradients['competition']['fusion']['Dense_0']['bias']
+    np.testing.assert_allclose(bias, 0, atol=1e-6)
+  else:
+    expected = -2 * sum(influence(name, name, 1.0) for name in names)
+    np.testing.assert_allclose(losses['competition'], expected, rtol=1e-4)
+
+
+def test_a_fusion_that_mixes_gains_nothing_from_the_greedy_game():
+  found = []
+  for fusion in (nn.ConcatFusion, Mixing):
+    task = recorded.make_task(fusion=fusion)
+    method = mcr.make(task, permutations=4, contrast=0.0)
+    state, batch = recorded.begin(method)
+    _, _, gradients = recorded.learn(method, state, batch)
+    found.append(gradients['competition'])
+  linear, mixing = found
+  # It is the same function, of which nothing is known.
+  for name in ('encoders_audio', 'encoders_visual'):
+    checks.assert_close(mixing[name], linear[name], rtol=1e-4)
+  for leaf in jax.tree.leaves(mixing['fusion']):
+    np.testing.assert_allclose(leaf, 0, atol=1e-6)
+  assert np.any(linear['fusion']['Dense_0']['kernel'])
+
+
+class Mixing(nn.ConcatFusion):
+  """A fusion of one's own."""
+
+
+def test_rows_of_one_class_attract_each_other():
+  generator = np.random.default_rng(0)
+  features = generator.standard_normal((2, 4, 3))
+  labels = np.array([0, 1, 0, 2])
+  flat = features.reshape(8, 3)
+  unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+  scores = np.exp(unit @ unit.T / 0.3)
+  total = 0.0
+  for i in range(8):
+    others = [j for j in range(8) if j != i]
+    same = [j for j in others if labels[j % 4] == labels[i % 4]]
+    share = scores[i] / scores[i, others].sum()
+    total -= np.mean(np.log(share[same])) / 8
+  found = mcr.contrastive_loss(jnp.asarray(features), jnp.asarray(labels), 0.3)
+  np.testing.assert_allclose(found, total, rtol=1e-5)
+  zero = jnp.zeros((2, 4, 3)).at[0, 0].set(1.0)
+  gradient = jax.grad(mcr.contrastive_loss)(zero, jnp.asarray(labels), 0.3)
+  assert np.all(np.isfinite(gradient))
+
+
+def test_features_of_several_widths_have_no_contrast():
+  task = recorded.make_task(recorded.THREE)  # 5, 3 and 5 wide
+  method = mcr.make(task)
+  state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  message = r"widths \{'audio': 5, 'text': 3, 'visual': 5\}.*contrast = 0.0"
+  checks.assert_refused(message, recorded.learn, method, state, batch)
