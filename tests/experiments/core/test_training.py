@@ -161,7 +161,7 @@ def test_every_method_can_take_a_step_on_crema_d():
     'label': np.arange(4) % 6,
   }
   rivals = [name for name in config.recipes if 'method' in config.recipes[name]]
-  assert len(rivals) == 19
+  assert len(rivals) >= 19
   assert_steps(config, batch, rivals)
 
 
