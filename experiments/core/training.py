@@ -129,7 +129,8 @@ def make(
         params=whole[0], model_state=whole[1], memory=whole[2]
       )
       losses, seen = method_losses(seeing, batch, key, phase)
-      return common.joined(method.primary, losses), (losses, seen)
+      factors = common.factors(method, seeing)
+      return common.joined(factors, losses), (losses, seen)
 
     objectives, pullback, (losses, seen) = jax.vjp(
       objectives_fn, learning, has_aux=True
@@ -172,6 +173,7 @@ def make(
     batch = finish(batch)
     key = jax.random.fold_in(state.key, state.step)
     losses: base.Losses = {}
+    factors = common.factors(method, state)
     for i, phase in enumerate(method.phases):
       phase_key = key if i == 0 else jax.random.fold_in(key, i)
       state, of_phase = update(state, batch, phase_key, phase)
@@ -179,10 +181,10 @@ def make(
     weights = optax.tree.get(state.opt_state, 'weights')
 
     def weight(name: str) -> Any:
-      factor = method.primary.get(name, 1.0)
+      factor = factors.get(name, 1.0)
       if weights is None:  # a method that does not weigh adds up
         return jnp.full_like(losses[name], factor)
-      is_part = name in method.primary
+      is_part = name in factors
       return factor * weights[0 if is_part else task.objectives.index(name)]
 
     return (

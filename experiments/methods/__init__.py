@@ -12,6 +12,7 @@ from experiments.methods import dgl as dgl
 from experiments.methods import ensemble as ensemble
 from experiments.methods import g2d as g2d
 from experiments.methods import g_blending as g_blending
+from experiments.methods import lfm as lfm
 from experiments.methods import mcr as mcr
 from experiments.methods import mla as mla
 from experiments.methods import mlb as mlb

@@ -102,6 +102,10 @@ class Pass(NamedTuple):
   step: Callable[[TrainState, Any, Batch], Any]  # of state and scratch: scratch
 
 
+# Of a loss in a sum.
+Factor = float | Callable[[TrainState], jax.Array]
+
+
 class Rehearsal(NamedTuple):
   """What a method does between steps, before it goes on.
 
@@ -130,9 +134,10 @@ class Method(NamedTuple):
   # what follows; both are given the losses and `Seen.observed`, too.
   gradients: optax.GradientTransformationExtraArgs
   optimizer: optax.GradientTransformation
-  # The losses that the primary objective is the sum of, and their factors: what
-  # weighs sees this sum as 'fused', and each of them is logged by its name.
-  primary: Mapping[str, float] = {'fused': 1.0}
+  # The losses that the primary objective is the sum of, and their factors, or
+  # functions of the state that give them: what weighs sees this sum as 'fused',
+  # and each of them is logged by its name.
+  primary: Mapping[str, Factor] = {'fused': 1.0}
   # What the first state has besides params: memory, say, which is () before.
   # Draws are folded from its key.
   init: Callable[[TrainState, Batch], TrainState] = lambda state, _: state

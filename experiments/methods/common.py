@@ -26,7 +26,7 @@ Own = Callable[[base.TrainState, base.Batch, Outputs], Mapping[str, Any]]
 def on_outputs(
   task: base.Task,
   own: Own | None = None,
-  primary: Mapping[str, float] = {'fused': 1.0},
+  primary: Mapping[str, base.Factor] = {'fused': 1.0},
   *,
   logits: Own | None = None,
   observe: Own | None = None,
@@ -74,7 +74,15 @@ def on_outputs(
   return plain._replace(**changes)
 
 
-def joined(primary: Mapping[str, float], losses: base.Losses) -> base.Losses:
+def factors(method: base.Method, state: base.TrainState) -> dict[str, Any]:
+  """The factors of the losses of the primary objective, in a state."""
+  return {
+    name: factor(state) if callable(factor) else factor
+    for name, factor in method.primary.items()
+  }
+
+
+def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
   """The objectives: losses, of which some are the primary one together.
 
   Examples:
@@ -85,10 +93,8 @@ def joined(primary: Mapping[str, float], losses: base.Losses) -> base.Losses:
     >>> {name: float(value) for name, value in objectives.items()}
     {'fused': 3.5, 'audio': 7.0}
   """
-  if primary == {'fused': 1.0}:
-    return losses
-  parts = [factor * losses[name] for name, factor in primary.items()]
-  rest = {name: loss for name, loss in losses.items() if name not in primary}
+  parts = [factor * losses[name] for name, factor in factors.items()]
+  rest = {name: loss for name, loss in losses.items() if name not in factors}
   return {'fused': sum(parts[1:], start=parts[0])} | rest
 
 

@@ -123,7 +123,7 @@ def update_of(method, state, batch):
 
   def objectives(params):
     found, seen = losses(params)
-    return common.joined(method.primary, found), seen
+    return common.joined(common.factors(method, state), found), seen
 
   def update(params):
     found, pullback, seen = jax.vjp(objectives, params, has_aux=True)

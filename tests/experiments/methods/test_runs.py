@@ -203,9 +203,12 @@ def losses_of(models, rows):
 # Methods of the fused loss.
 
 
-@pytest.mark.parametrize('name', ['agm', 'cml', 'ogm_opm', 'pmr'])
+@pytest.mark.parametrize('name', ['agm', 'cml', 'lfm', 'ogm_opm', 'pmr'])
 def test_two_seeds_on_three_modalities(name):
-  options = {'warm_up_epochs': 0.5} if name == 'ogm_opm' else {}
+  options = {
+    'lfm': {'schedule': 'learned', 'alignment': 'js'},
+    'ogm_opm': {'warm_up_epochs': 0.5},
+  }.get(name, {})
   start, rehearsed, scratch, after, metrics = hand.train(name, **options)
   chex.assert_trees_all_equal_shapes_and_dtypes(start, rehearsed, after)
   chex.assert_tree_all_finite((after.params, metrics))
@@ -216,10 +219,15 @@ def test_two_seeds_on_three_modalities(name):
     found = [metrics['losses'][output][seed, 0] for output in OUTPUTS]
     expected = losses_of(dict.fromkeys(OUTPUTS, params), batch)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-  assert (scratch is not None) == (name == 'pmr')
+  assert (scratch is not None) == (name in ('lfm', 'pmr'))
   if name == 'agm':
     assert after.memory.steps.tolist() == [5, 5]
     assert np.ptp(after.memory.mean, axis=1).min() > 0
+  if name == 'lfm':
+    np.testing.assert_array_equal(scratch.rows, hand.REAL_ROWS)
+    shares = metrics['weights']['alignment']
+    assert np.all((shares == rehearsed.memory[:, None]) & (shares != 0.95))
+    assert shares[0, 0] != shares[1, 0]
   if name == 'pmr':
     assert rehearsed.memory.seen.sum() > 10
     chex.assert_trees_all_equal(rehearsed.memory, after.memory)

@@ -1,0 +1,57 @@
+"""Losses that draw the modalities together, without labels."""
+
+import itertools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def contrastive(
+  features: Mapping[str, jax.Array], temperature: float
+) -> jax.Array:
+  """How hard it is to tell which features of two modalities belong together.
+
+  Of features [batch, d], the mean over all ordered pairs of modalities of the
+  mean cross entropy of softmax(cos(z_i, z'_j) / τ) over j, where i is true.
+
+  Examples:
+    >>> features = {'audio': jnp.eye(2), 'visual': jnp.eye(2)}
+    >>> float(contrastive(features, 0.1))  # log(1 + exp(-10))
+    4.54e-05
+  """
+  widths = {name: value.shape[1] for name, value in features.items()}
+  if len(set(widths.values())) > 1:
+    raise ValueError(
+      f"lfm with alignment='contrastive' was given features of the widths"
+      f' {widths}; expected one width. Let the encoders end in layers of equal'
+      " width, or choose alignment='js'."
+    )
+
+  def unit(value: jax.Array) -> jax.Array:
+    squared = jnp.sum(value**2, axis=1, keepdims=True)
+    return value * lax.rsqrt(jnp.maximum(squared, 1e-12))
+
+  losses = []
+  for one, other in itertools.permutations(sorted(features), 2):
+    cosines = unit(features[one]) @ unit(features[other]).T
+    log_shares = jax.nn.log_softmax(cosines / temperature)
+    losses.append(-jnp.mean(jnp.diagonal(log_shares)))
+  return jnp.mean(jnp.stack(losses))
+
+
+def jensen_shannon(logits: jax.Array) -> jax.Array:
+  """The divergence of M outputs [M, batch, C] from their mean, in nats.
+
+  Mean over rows of (1/M) Σ_m KL(p_m ‖ mean of all p), from 0 to log M.
+
+  Examples:
+    >>> certain = 50 * jnp.eye(2)[:, None]  # of one class, and of the other
+    >>> float(jensen_shannon(certain)), float(jensen_shannon(certain[:1]))
+    (0.693, 0.0)
+  """
+  own = jax.nn.log_softmax(logits)
+  mean = jax.nn.logsumexp(own, axis=0, keepdims=True) - jnp.log(len(own))
+  divergences = jnp.sum(jnp.exp(own) * (own - mean), axis=-1)
+  return jnp.mean(divergences)
