@@ -55,10 +55,10 @@ def test_an_example_runs_and_prints_what_it_has_measured(name):
 
 
 def test_the_page_has_a_row_for_each():
-  rows = re.findall(
-    r'^\|.*\[`(\w+)`\]', (FOLDER / 'README.md').read_text(), re.M
-  )
+  page = (FOLDER / 'README.md').read_text()
+  rows = re.findall(r'^\|.*\[`(\w+)`\]', page, re.MULTILINE)
   assert sorted(rows) == NAMES
+  assert all(path.name in page for path in FOLDER.glob('*.ipynb'))
 
 
 # Bounds far from what is measured, on the side of what the example says.
