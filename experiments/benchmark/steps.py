@@ -54,15 +54,16 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
 
   fused_and_grad = jax.value_and_grad(lambda params: losses_fn(params)['fused'])
   jacobian = mimo_jax.value_and_jacobian(losses_fn)
-  sgd = optax.sgd(0.01, momentum=0.9)
+  sgd, mgda = optax.sgd(0.01, momentum=0.9), mimo_jax.weightings.mgda()
 
   def joint_step(params: Any, opt_state: Any) -> Any:
     fused, gradient = fused_and_grad(params)
     updates, opt_state = sgd.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, fused
 
-  def balanced(rule: mimo_jax.Weighting) -> Callable[[], Any]:
-    optimizer = optax.chain(mimo_jax.balance(rule, objectives=_OBJECTIVES), sgd)
+  def balanced(rule: mimo_jax.Weighting, **options: Any) -> Callable[[], Any]:
+    balance = mimo_jax.balance(rule, objectives=_OBJECTIVES, **options)
+    optimizer = optax.chain(balance, sgd)
 
     def step(params: Any, opt_state: Any) -> Any:
       losses, pullback = jax.vjp(losses_fn, params)
@@ -76,7 +77,11 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
   return {
     'joint': timing.ready(joint_step, params, sgd.init(params)),
     'mimo': balanced(mimo_jax.mimo()),
-    'mgda': balanced(mimo_jax.weightings.mgda()),
+    'mgda': balanced(mgda),
+    'mgda by encoder': balanced(mgda, groups=nn.encoder_of),
+    'mgda on the fusion': balanced(
+      mgda, weigh_on=lambda path: path[0] == 'fusion'
+    ),
     'value_and_grad': timing.ready(fused_and_grad, params),
     'value_and_jacobian': timing.ready(jacobian, params),
   }
@@ -88,6 +93,6 @@ def run(repeats: int, batch_size: int) -> None:
   references = {
     name: 'value_and_grad' if name.startswith('value_and') else 'joint'
     for name in taken
-  }
+  } | {'mgda by encoder': 'mgda'}
   print(f'{timing.machine()}, batch {batch_size}, K = 4\n')
   print(timing.ratios(taken, references))
