@@ -1,0 +1,213 @@
+"""The guide's diffs of Flax's own examples: both sides train."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+from flax.training import train_state
+from jax import lax
+
+import mimo_jax
+from mimo_jax import nn
+from tests.documentation.pages import FENCE
+from tests.documentation.pages import ROOT
+
+pytestmark = pytest.mark.slow  # but for the lines, it is all compilation
+DEVICES = 2
+VIEWS = ('image', 'sound')
+each_side = pytest.mark.parametrize('sign', ['-', '+'])
+
+
+class TrainState(train_state.TrainState):
+  """That of the guide, and of ImageNet."""
+
+  balance: Any = None
+  batch_stats: Any = None
+
+
+class Normalized(linen.Module):
+  """Logits by name, behind batch normalisation."""
+
+  @linen.compact
+  def __call__(self, batch, *, train=False):
+    logits = {
+      name: linen.Dense(3)(
+        linen.BatchNorm(
+          use_running_average=not train, axis_name='batch' if train else None
+        )(batch[name])
+      )
+      for name in VIEWS
+    }
+    return {'fused': logits['image'] + logits['sound'], **logits}
+
+
+class VAE(linen.Module):
+  """Logits of the input, and the latent's mean and log variance."""
+
+  @linen.compact
+  def __call__(self, x, key):
+    mean, logvar = linen.Dense(2)(x), linen.Dense(2)(x)
+    z = mean + jnp.exp(logvar / 2) * jax.random.normal(key, mean.shape)
+    return linen.Dense(x.shape[-1])(z), mean, logvar
+
+
+def diffs():
+  """The diffs of the guide, in their order."""
+  text = (ROOT / 'mimo_jax' / 'README.md').read_text()
+  text = text.split("### Flax's own examples")[1].split('\n### ')[0]
+  return [block for kind, block in FENCE.findall(text) if kind == 'diff']
+
+
+def side(index, sign):
+  """What one side of a diff defines."""
+  lines = [
+    line[1:]
+    for line in diffs()[index].splitlines()
+    if line[:1] in ('', ' ', sign)
+  ]
+
+  def binary_cross_entropy_with_logits(logits, labels):
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, labels), -1)
+
+  def kl_divergence(mean, logvar):
+    return -0.5 * jnp.sum(1 + logvar - mean**2 - jnp.exp(logvar), -1)
+
+  def cross_entropy_loss(logits, labels):
+    return nn.cross_entropy_losses({'only': logits}, labels)['only']
+
+  scope = {
+    'jax': jax,
+    'jnp': jnp,
+    'lax': lax,
+    'mimo_jax': mimo_jax,
+    'nn': nn,
+    'optax': optax,
+    'binary_cross_entropy_with_logits': binary_cross_entropy_with_logits,
+    'kl_divergence': kl_divergence,
+    'cross_entropy_loss': cross_entropy_loss,
+  }
+  exec('\n'.join(lines), scope)
+  return scope
+
+
+def state_of(scope, model, variables):
+  """A state as Flax's examples make it, with `balance` where there is one."""
+  params = variables['params']
+  balance = scope['BALANCE'].init(params) if 'BALANCE' in scope else None
+  return TrainState.create(
+    apply_fn=model.apply,
+    params=params,
+    tx=optax.sgd(0.1),
+    balance=balance,
+    batch_stats=variables.get('batch_stats'),
+  )
+
+
+def check_weights(state, sign, size):
+  """Whether `balance` has weighed."""
+  weights = optax.tree.get(state.balance, 'weights')
+  assert (weights is None) == (sign == '-')
+  assert weights is None or (weights.shape == (size,) and jnp.any(weights > 0))
+
+
+def rows(size=32):
+  random = np.random.default_rng(0)
+  label = random.integers(0, 3, size)
+  image = random.normal(size=(size, 4)) + 2 * np.eye(3, 4)[label]
+  sound = random.normal(size=(size, 5)) + np.eye(3, 5)[label]
+  return {'image': image, 'sound': sound, 'label': label}
+
+
+def parts(devices):
+  """The rows, a part for each device."""
+  return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows())
+
+
+def test_each_adds_at_most_eight_lines():
+  assert len(diffs()) == 3
+  for diff in diffs():
+    added = [line for line in diff.splitlines() if line.startswith('+')]
+    assert 4 <= len(added) <= 8
+
+
+@each_side
+def test_mnist(sign):
+  scope, batch = side(0, sign), rows()
+  label = batch.pop('label')
+  model = nn.LateFusion({name: nn.MLP((6,)) for name in VIEWS}, 10)
+  state = state_of(scope, model, model.init(jax.random.key(0), batch))
+  losses = []
+  for _ in range(20):
+    grads, loss, accuracy = scope['apply_model'](state, batch, label)
+    state = scope['update_model'](state, grads)
+    losses.append(loss)
+  assert losses[-1] < 0.8 * losses[0] and 0 <= accuracy <= 1
+  check_weights(state, sign, 3)
+
+
+@each_side
+def test_vae(sign):
+  scope, model = side(1, sign), VAE()
+  batch = jnp.asarray(rows()['image'] > 0, float)
+  key = jax.random.key(1)
+  state = state_of(scope, model, model.init(key, batch, key))
+
+  def reconstruction(state):
+    logits = state.apply_fn({'params': state.params}, batch, key)[0]
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, batch))
+
+  before = reconstruction(state)
+  for step in range(40):
+    state = scope['train_step'](state, batch, jax.random.fold_in(key, step))
+  assert reconstruction(state) < 0.95 * before
+  check_weights(state, sign, 2)
+
+
+@each_side
+def test_imagenet(sign):
+  scope, model = side(2, sign), Normalized()
+  batch = parts(DEVICES)
+  one = jax.tree.map(lambda x: x[0], batch)
+  state = state_of(scope, model, model.init(jax.random.key(0), one))
+  step = jax.pmap(
+    scope['train_step'],
+    axis_name='batch',
+    in_axes=(None, 0),
+    out_axes=None,
+    devices=jax.devices()[:DEVICES],
+  )
+
+  def fused(state):
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    logits = state.apply_fn(variables, one)
+    return nn.cross_entropy_losses(logits, one['label'])['fused']
+
+  first = step(state, batch)
+  last = first
+  for _ in range(30):
+    last = step(last, batch)
+  assert fused(last) < 0.7 * fused(first)
+  assert last.step == 31
+  check_weights(last, sign, 3)
+
+
+def test_of_many_devices_the_balanced_gradient_is_that_of_one():
+  """The rule and its mean over devices: the step of the whole batch."""
+  scope, model = side(2, '+'), Normalized()
+  state = state_of(scope, model, model.init(jax.random.key(0), rows()))
+  found = []
+  for devices in (1, DEVICES):
+    step = jax.pmap(
+      scope['train_step'],
+      axis_name='batch',
+      in_axes=(None, 0),
+      out_axes=None,
+      devices=jax.devices()[:devices],
+    )
+    found.append(step(state, parts(devices)).params)
+  for one, many in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(one, many, atol=1e-5)
