@@ -24,6 +24,7 @@ from experiments.methods import ogm_opm as ogm_opm
 from experiments.methods import opm as opm
 from experiments.methods import pmr as pmr
 from experiments.methods import pretrained as pretrained
+from experiments.methods import reconboost as reconboost
 from experiments.methods import umt as umt
 from experiments.methods import unimodal as unimodal
 from experiments.methods import weighted as weighted

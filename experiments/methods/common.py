@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import mimo_jax
@@ -86,7 +87,6 @@ def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
   """The objectives: losses, of which some are the primary one together.
 
   Examples:
-    >>> import jax.numpy as jnp
     >>> losses = {'fused': jnp.float32(1), 'own': jnp.float32(3)}
     >>> losses |= {'audio': jnp.float32(7)}
     >>> objectives = joined({'fused': 0.5, 'own': 1.0}, losses)
@@ -115,6 +115,14 @@ def forward(
   logits, updated = outputs
   features = updated.pop('intermediates')['features']
   return Outputs(logits, features, updated)
+
+
+def weighed(
+  task: base.Task, logits: jax.Array, targets: jax.Array, weights: jax.Array
+) -> jax.Array:
+  """The mean over rows of weights ≥ 0 [batch] times losses."""
+  found = task.losses_of({'rows': logits}, targets, weights)['rows']
+  return found * jnp.mean(weights)
 
 
 def adds_shares(model: nn.LateFusion) -> bool:

@@ -204,6 +204,7 @@ def test_words_and_recipes_compose_by_slot():
     ('mmpareto+mimo', 'mmpareto cannot be combined .*solves for weights'),
     ('g_blending+mgda', 'g_blending cannot be combined .*finds the weights'),
     ('mla+sum', 'mla cannot be combined .*nothing learns from a fused loss'),
+    ('reconboost+mimo', 'reconboost cannot be combined .*learn in turn'),
     ('unimodal+mimo', 'unimodal cannot be combined .*more than one'),
     ('ensemble+mimo', 'ensemble cannot be combined .*more than one'),
     ('pretrained_frozen+mgda', 'pretrained cannot .*the fused loss alone'),
@@ -229,7 +230,8 @@ def test_every_method_trains_under_mimo_or_says_why_not():
       refused.add(name)
   weigh_themselves = {'mmpareto', 'g_blending', 'mla'}
   apart = {'unimodal', 'ensemble', 'pretrained_frozen'}
-  assert refused == weigh_themselves | apart
+  in_turn = {'reconboost'}
+  assert refused == weigh_themselves | apart | in_turn
 
 
 def test_wrong_words_and_arguments_are_refused():

@@ -1,0 +1,168 @@
+"""ReconBoost: whose turn it is, what it learns from, and what stands still."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.configs import handwritten
+from experiments.core import training
+from experiments.methods import reconboost
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import hand
+from tests.experiments.methods import recorded
+
+NAMES = ('audio', 'text', 'visual')
+GENERATOR = np.random.default_rng(5)
+FEATURES = {
+  name: GENERATOR.normal(0.4, 1 + i, (6, 3)) for i, name in enumerate(NAMES)
+}
+
+
+def begin(**options):
+  """Phases of 5 steps; factors and weights away from where they start."""
+  task = recorded.make_task(FEATURES, lambda: nn.MLP((4,)))
+  method = reconboost.make(task, epochs=0.5, **options)
+  state, batch = recorded.begin(method, FEATURES)
+  params = dict(state.params)
+  params['fusion'] = params['fusion'] | {'scale': jnp.float32(1.7)}
+  return method, state._replace(params=params), batch
+
+
+def at(state, stage, phase=1):
+  return state._replace(step=jnp.int32(10 * stage + 5 * (phase - 1) + 2))
+
+
+def logits_of(params):
+  """Of each modality, [M, batch, C], by hand."""
+  found = []
+  head = params['fusion']
+  for name in NAMES:
+    hidden = FEATURES[name]
+    for dense in (
+      params[f'encoders_{name}']['Dense_0'],
+      head['hidden']['Dense_0'],
+    ):
+      hidden = np.maximum(hidden @ dense['kernel'] + dense['bias'], 0)
+    found.append(hidden @ head['head']['kernel'] + head['head']['bias'])
+  return np.array(found)
+
+
+def boosting(params, stage):
+  """What modality `stage % M` learns from, without the agreement, by hand."""
+  logits, turn = logits_of(params), stage % 3
+  others = [i for i in range(3) if i != turn and i <= stage]
+  sure = np.ones(6)
+  if others:
+    rest = 1.7 * sum(logits[i] for i in others)
+    sure = recorded.own(recorded.softmax(rest))
+  own = -np.log(recorded.own(recorded.softmax(logits[turn])))
+  return np.mean((5.0 - 2.0 * sure) * own) / 4
+
+
+@pytest.mark.quick
+def test_a_modality_learns_from_what_the_others_get_wrong():
+  method, state, batch = begin(residual=2.0, agreement=0.5)
+  params = jax.tree.map(np.float64, state.params)
+  logits = logits_of(params)
+  p = recorded.softmax(logits)
+  for stage in range(5):
+    turn, before = stage % 3, (stage - 1) % 3
+    losses, seen, gradients = recorded.learn(method, at(state, stage), batch)
+    expected = boosting(params, stage)
+    np.testing.assert_allclose(losses['boosting'], expected, rtol=1e-5)
+    apart = np.mean((p[turn] - p[before]) ** 2) if stage else 0
+    np.testing.assert_allclose(losses['agreement'], 0.5 * apart, rtol=1e-4)
+    fused = recorded.cross_entropy(1.7 * logits[: stage + 1].sum(0))
+    np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
+    # Its encoder and the head, and neither the others nor the factor.
+    for loss in ('boosting', 'agreement') if stage else ('boosting',):
+      for i, name in enumerate(NAMES):
+        touched = np.any(checks.flat(gradients[loss][f'encoders_{name}']))
+        assert touched == (i == turn), (stage, loss, name)
+      assert np.any(checks.flat(gradients[loss]['fusion']['head']))
+      assert gradients[loss]['fusion']['scale'] == 0
+    stands = {name: bool(one) for name, one in seen.observed['still'].items()}
+    expected = {name: i != turn for i, name in enumerate(NAMES)}
+    assert stands == expected | {'scale': True}
+
+
+@pytest.mark.quick
+def test_the_agreement_has_a_gradient_through_the_own_output():
+  method, state, batch = begin(agreement=0.5)
+  _, _, gradients = recorded.learn(method, at(state, 1), batch)
+  params = jax.tree.map(np.float64, state.params)
+  p = recorded.softmax(logits_of(params))
+
+  def apart(shift):
+    kernel = params['encoders_text']['Dense_0']['kernel']
+    moved = dict(params)
+    moved['encoders_text'] = {
+      'Dense_0': params['encoders_text']['Dense_0'] | {'kernel': kernel + shift}
+    }
+    own = recorded.softmax(logits_of(moved))[1]
+    return 0.5 * np.mean((own - p[0]) ** 2)
+
+  way = GENERATOR.normal(size=(3, 4))
+  slope = (apart(1e-5 * way) - apart(-1e-5 * way)) / 2e-5
+  found = gradients['agreement']['encoders_text']['Dense_0']['kernel']
+  assert abs(slope) > 1e-5
+  np.testing.assert_allclose(np.sum(found * way), slope, rtol=1e-3)
+
+
+@pytest.mark.quick
+def test_then_all_learners_so_far_learn_from_the_fused_loss():
+  method, state, batch = begin()
+  for stage in (0, 1, 4):
+    there = at(state, stage, phase=2)
+    _, seen, gradients = recorded.learn(method, there, batch)
+    update, _ = recorded.update_of(method, there, batch)
+    checks.assert_close(update, gradients['fused'])
+    assert update['fusion']['scale'] != 0
+    stands = {name: bool(one) for name, one in seen.observed['still'].items()}
+    expected = {name: i > stage for i, name in enumerate(NAMES)}
+    assert stands == expected | {'scale': False}
+    for i, name in enumerate(NAMES):
+      learns = np.any(checks.flat(update[f'encoders_{name}']))
+      assert learns == (i <= stage)
+
+
+def test_what_stands_still_is_not_moved_and_each_phase_forgets():
+  adamw = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
+  run = hand.train('reconboost', optimizer=adamw, epochs=1.0)
+  weights = run.metrics['weights']
+  np.testing.assert_array_equal(weights['boosting'], [[1, 1, 1, 0, 0]] * 2)
+  np.testing.assert_array_equal(weights['fused'], [[0, 0, 0, 1, 1]] * 2)
+  for name in hand.NAMES:
+    before, after = (
+      checks.flat(one.params[f'encoders_{name}'])
+      for one in (run.start, run.after)
+    )
+    assert np.all(before != after) == (name == 'fou')
+
+
+def test_a_phase_begins_without_moments_and_schedules_go_on():
+  config = handwritten.get_config('two,reconboost,smoke')
+  config.optimizer = {'name': 'adam', 'learning_rate': 0.01}
+  experiment = training.make(config, 15)
+  assert experiment.rehearsal.every_epochs == 4
+  batch = {'label': jnp.arange(6), 'fou': jnp.ones((6, 76))}
+  batch['pix'] = jnp.ones((6, 240))
+  state = experiment.init(jax.random.key(0), batch)
+  after, _ = recorded.compiled(experiment.train_step)(state, batch)
+  adam = optax.tree.get(after.opt_state, 'ScaleByAdamState')
+  assert np.any(checks.flat(adam.mu))
+  begun = experiment.rehearsal.end(after, ()).opt_state
+  begun = optax.tree.get(begun, 'ScaleByAdamState')
+  assert not np.any(checks.flat((begun.mu, begun.nu)))
+  assert begun.count == 1
+
+
+def test_weights_that_could_be_below_0_are_refused():
+  task = recorded.make_task(FEATURES)
+  checks.assert_refused(
+    'reconboost was given fit=1.0; expected more than residual',
+    reconboost.make, task, fit=1.0,
+  )  # fmt: skip
