@@ -40,7 +40,9 @@ _SEEDS = flags.DEFINE_integer(
   'seeds', None, 'Runs of each recipe; by default as each setting says.'
 )
 _CANDIDATES = flags.DEFINE_integer(
-  'candidates', 8, 'Candidates of each recipe, before its space grows.'
+  'candidates',
+  6,
+  'Candidates of each recipe; where its space grows, as many more.',
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
   'tuning_seeds', 4, 'Runs of each candidate.'
@@ -80,7 +82,7 @@ def plans(
     study: what to compare on what.
     directory: below which they go; those that are there are taken.
     seeds: runs of each recipe; None: as each setting says.
-    candidates: of each recipe, in the first round of tuning.
+    candidates: of each recipe, at first and where its space grows.
     tuning_seeds: runs of each candidate.
     smoke: whether to take each configuration's `smoke`.
     manual_dir: the folder with the files of data sets that need them.

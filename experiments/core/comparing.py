@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ class _Plan(NamedTuple):
   recipe: str
   values: dict[str, Any]
   is_last: bool  # whether it is tested at its end
+  traced: Sequence[str] = ()  # keys that are arguments of the program
   stop: int | None = None  # the step at which it is tested as stopped early
 
 
@@ -77,6 +78,7 @@ def run(
       len(inputs),
       inputs[0].steps_per_epoch,
       [plan.values],
+      plan.traced,
     )
     for plan in plans
   }
@@ -155,10 +157,13 @@ def _plans(
   last, early = _choices(config, tuned)
   is_one = early.candidate == last.candidate
   values = tuning.values_of(tuned, last)
-  yield _Plan(name, name, values, True, early.step if is_one else None)
+  stop = early.step if is_one else None
+  traced = tuned['traced']
+  yield _Plan(name, name, values, True, traced, stop)
   if not is_one:
     values = tuning.values_of(tuned, early)
-    yield _Plan(f'{name}, stopped early', name, values, False, early.step)
+    other = f'{name}, stopped early'
+    yield _Plan(other, name, values, False, traced, early.step)
 
 
 def _described(

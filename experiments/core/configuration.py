@@ -163,9 +163,11 @@ def begin(
   # experiments.core.tuning. `finish` adds the optimizer's learning rate.
   config.tuning = {
     'num_seeds': 0,  # runs of each candidate; 0: nothing is tried
-    'num_candidates': 8,
-    'num_more': 2,  # in each round in which the space grows
-    'rounds': 2,  # that there are at most
+    'num_candidates': 6,
+    # In each round in which the space grows; as many as at first are the same
+    # program, compiled once.
+    'num_more': 6,
+    'rounds': 1,  # that there are at most
     'seed': 0,  # draws them
     'space': {
       'weight_decay': {'low': 1e-4, 'high': 1e-1, 'scale': 'log'},

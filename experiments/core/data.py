@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from data_pipelines import gathering
 from data_pipelines import loader
 from data_pipelines import redrawing
 from data_pipelines import sources
@@ -169,16 +170,19 @@ def open_data(
   if settings.noise > 0:
     noise = dict.fromkeys(modalities, settings.noise)
     random = (*random, transforms.GaussianNoise(noise))
-  train = loader.loader(
-    rows,
-    batch_size=settings.batch_size // jax.process_count(),
-    seed=seed,
-    transforms=random,
-    shard_index=jax.process_index(),
-    shard_count=jax.process_count(),
-    num_workers=settings.num_workers,
-    num_threads=settings.num_threads,
-  )
+  options = {
+    'batch_size': settings.batch_size // jax.process_count(),
+    'seed': seed,
+    'shard_index': jax.process_index(),
+    'shard_count': jax.process_count(),
+    'num_workers': settings.num_workers,
+    'num_threads': settings.num_threads,
+  }
+  train: Any
+  if isinstance(rows, sources.InMemory) and not random:
+    train = gathering.Gathered(rows, **options)
+  else:
+    train = loader.loader(rows, transforms=random, **options)
 
   @functools.cache
   def evaluation(split: str) -> Iterable[Any]:
@@ -186,13 +190,14 @@ def open_data(
     chain = always
     if settings.in_memory:
       rows, chain = sources.in_memory(rows, always), ()
-    return loader.evaluation_batches(
+    batches = loader.evaluation_batches(
       rows,
       batch_size=config.evaluation.batch_size,
       transforms=chain,
       num_workers=settings.num_workers,
       num_threads=settings.num_threads,
     )
+    return tuple(batches) if settings.in_memory else batches
 
   steps_per_epoch = max(1, len(rows) // settings.batch_size)
   return Data(train, evaluation, steps_per_epoch, fingerprint, statistics)

@@ -15,8 +15,8 @@ _STEPS = 5
 
 # Seconds to compile a program, by the first recipe's.
 _COMPILING = 1.7
-# Programs of a recipe: the first candidates, those of a round, what is chosen.
-_PROGRAMS = 3.5
+# Programs of a recipe that are compiled: of candidates, and of what is chosen.
+_PROGRAMS = 2.0
 
 
 class Estimate(NamedTuple):

@@ -144,7 +144,7 @@ def config_of(
   Args:
     setting: what to compare on.
     seeds: runs of each recipe.
-    candidates: of each recipe, in the first round of tuning.
+    candidates: of each recipe, at first and where its space grows.
     tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
   """
@@ -157,7 +157,7 @@ def config_of(
   config.subject = 'mimo'
   config.num_seeds = seeds
   config.tuning.num_seeds = tuning_seeds
-  config.tuning.num_candidates = candidates
+  config.tuning.num_candidates = config.tuning.num_more = candidates
   config.compare = recipes.tuned()
   return config
 

@@ -45,6 +45,7 @@ def together(
   num_seeds: int,
   steps_per_epoch: int,
   variants: Sequence[Values] = ({},),
+  traced: Sequence[str] = (),
 ) -> program.Program:
   """The program of all seeds of some variants.
 
@@ -53,8 +54,10 @@ def together(
       is the run of `alone` with the seed `config.seed + s`, to rounding.
     num_seeds: how many seeds.
     steps_per_epoch: steps in which the training rows are seen once.
-    variants: values of floats, the same keys in each. Those of several are
+    variants: values, the same keys in each. Those of several are floats, and
       arguments of the program.
+    traced: keys whose values, floats, are arguments if there is one variant:
+      compiled, the program is that of others, too.
 
   Returns:
     The program. Its runs are divided among the devices, and saved as they are
@@ -63,14 +66,15 @@ def together(
   check_single(config)
   layout = layout_lib.make(len(variants), num_seeds)
   *_, place_of_seeds = layout.places
-  traced: dict[str, npt.NDArray[np.float32]] = {}
-  if len(variants) > 1:
-    traced = {
+  unknown: dict[str, npt.NDArray[np.float32]]
+  if is_many := len(variants) > 1:
+    unknown = {
       key: np.array([variants[i][key] for i in layout.places[0]], np.float32)
       for key in variants[0]
     }
   else:
     config = configuration.with_values(config, variants[0])
+    unknown = {key: np.asarray(variants[0][key], np.float32) for key in traced}
 
   def experiment_of(values: Values) -> training.Experiment:
     changed = configuration.with_values(config, values)
@@ -83,7 +87,7 @@ def together(
         lambda seed: _Run(one, experiment_of(one).init(*seed)), (keys, batch)
       )
 
-    return lax.map(of_variant, values) if traced else of_variant({})
+    return lax.map(of_variant, values) if is_many else of_variant(values)
 
   def train_step(run: _Run, batch: Any) -> tuple[_Run, Any]:
     state, metrics = experiment_of(run.values).train_step(run.state, batch)
@@ -105,13 +109,13 @@ def together(
 
   def shapes(batch: Any) -> Any:
     def saved(batch: Any) -> Any:
-      state = init_all(traced, keys, batch).state
+      state = init_all(unknown, keys, batch).state
       return jax.tree.map(lambda x: layout.wanted(_key_data(x)), state)
 
     return jax.eval_shape(saved, batch)
 
   def restore(saved: Any, batch: Any) -> _Run:
-    like = jax.eval_shape(init_all, traced, keys, batch)
+    like = jax.eval_shape(init_all, unknown, keys, batch)
     where = layout.sharding(RUNS)
 
     def restored(leaf: Any, like: Any) -> jax.Array:
@@ -122,9 +126,9 @@ def together(
 
     values = {
       key: jax.device_put(
-        np.broadcast_to(value[:, None], like.values[key].shape), where
+        np.broadcast_to(value[..., None], like.values[key].shape), where
       )
-      for key, value in traced.items()
+      for key, value in unknown.items()
     }
     return _Run(values, jax.tree.map(restored, saved, like.state))
 
@@ -147,7 +151,7 @@ def together(
   )
   return program.Program(
     num_runs=len(variants) * num_seeds,
-    init=lambda batch: init_all(traced, keys, batch),
+    init=lambda batch: init_all(unknown, keys, batch),
     join=join,
     feed=feed,
     advance=advance,

@@ -31,7 +31,7 @@ _OF_A_RECIPE = frozenset(
   }
 )
 
-Tuned = dict[str, Any]  # recipe, candidates, steps, seconds
+Tuned = dict[str, Any]  # recipe, candidates, steps, traced, seconds
 
 
 def check(config: config_dict.ConfigDict, recipe: str) -> None:
@@ -77,8 +77,8 @@ def tune(
 
   Returns:
     For each recipe `candidates`, each with its `values` and on `validation`
-    read-out -> [seeds, steps]; the `steps` at which they were scored; and the
-    `seconds` of training.
+    read-out -> [seeds, steps]; the `steps` at which they were scored; the keys
+    that were `traced`; and the `seconds` of training.
   """
   settings = config.tuning
   space = {name: spaces.of_recipe(config, name) for name in config.compare}
@@ -185,6 +185,8 @@ def _train(
       for one, of_one in zip(variants, rows, strict=True)
     ],
     'steps': steps,
+    # Of the first program: what all that follow have as arguments, too.
+    'traced': programs[0]['keys'],
     'seconds': sum(one['seconds'] for one in programs),
   }
   runs.write_lines(path, [runs.header(config), found])

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from experiments.core import runs
 from experiments.core import scoring
 from experiments.core import spaces
 from experiments.core import sweeping
+from experiments.core import together
 from experiments.core import training
 from experiments.core import tuning
 from experiments.reporting import report
@@ -109,7 +111,7 @@ def fake_training(best):
       ]
       for one in variants
     ]
-    return rows, [{'seconds': 1.0}]
+    return rows, [{'seconds': 1.0, 'keys': ()}]
 
   return run, calls
 
@@ -191,6 +193,28 @@ def test_decay_pulls_on_params_and_none_is_none():
     moved[0.5],
     state.params,
   )
+
+
+def test_one_variant_may_have_its_values_as_arguments():
+  config = configuration.with_recipe(smoke(), 'mimo')
+  inputs = [data.open_data(config, seed) for seed in (0, 1)]
+  rows = [[next(one.train) for one in inputs] for _ in range(3)]
+  values = {RATE: 0.2, 'weight_decay': 0.01, 'weighting.penalty': 2.0}
+  fixed, free = (
+    together.together(config, 2, 15, [values], traced)
+    for traced in ((), tuple(values))
+  )
+  found = []
+  for program in (fixed, free):
+    state = program.init(program.join(rows[0]))
+    state, metrics, _ = program.advance(state, program.feed(rows))
+    saved = program.save(state)
+    again = program.restore(saved, program.join(rows[0]))
+    jax.tree.map(np.testing.assert_array_equal, program.save(again), saved)
+    shapes = program.shapes(program.join(rows[0]))
+    chex.assert_trees_all_equal_shapes(saved, shapes)
+    found.append((saved.params, metrics['losses']))
+  chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
 
 
 def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
