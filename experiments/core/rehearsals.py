@@ -46,8 +46,12 @@ class Rehearsals:
     """Whether to rehearse when `step` steps have been taken."""
     if self._rehearsal is None:
       return False
-    every = self._rehearsal.every_epochs
-    return step == 0 if every is None else step % self._length(every) == 0
+    every, last = self._rehearsal.every_epochs, self._rehearsal.last
+    if every is None:
+      return step == 0
+    number, rest = divmod(step, self._length(every))
+    is_late = last is not None and number > last
+    return rest == 0 and number >= self._rehearsal.first and not is_late
 
   def run(
     self, state: Any, inputs: Sequence[data.Data], step: int

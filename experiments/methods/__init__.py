@@ -12,8 +12,10 @@ from experiments.methods import dgl as dgl
 from experiments.methods import ensemble as ensemble
 from experiments.methods import g2d as g2d
 from experiments.methods import g_blending as g_blending
+from experiments.methods import inforeg as inforeg
 from experiments.methods import lfm as lfm
 from experiments.methods import mcr as mcr
+from experiments.methods import midas as midas
 from experiments.methods import mla as mla
 from experiments.methods import mlb as mlb
 from experiments.methods import mmcosine as mmcosine
@@ -25,6 +27,8 @@ from experiments.methods import opm as opm
 from experiments.methods import pmr as pmr
 from experiments.methods import pretrained as pretrained
 from experiments.methods import reconboost as reconboost
+from experiments.methods import relearning as relearning
+from experiments.methods import smv as smv
 from experiments.methods import umt as umt
 from experiments.methods import unimodal as unimodal
 from experiments.methods import weighted as weighted

@@ -122,6 +122,10 @@ class Rehearsal(NamedTuple):
   # Of a parameter's path, whether `end` moves it: what the optimizer remembers
   # of such a parameter, moments and averages, then begins anew.
   moves: Callable[[tuple[str, ...]], bool] | None = None
+  # Of those that are due every so many epochs, the number of the first, 0 for
+  # before the first step, and of the last, None if there is none.
+  first: int = 0
+  last: int | None = None
 
 
 class Method(NamedTuple):

@@ -10,10 +10,12 @@ from experiments.methods import base
 _NUMBER = 2
 
 
-def orders(state: base.TrainState, number: int, rows: int) -> jax.Array:
-  """Random orders of a batch's rows, [number, rows]; others at every step."""
+def orders(
+  state: base.TrainState, number: int, rows: int, draw: int = 0
+) -> jax.Array:
+  """Random orders of rows, [number, rows]; others at each step and draw."""
   key = jax.random.fold_in(state.key, state.step)
-  keys = jax.random.split(jax.random.fold_in(key, _NUMBER), number)
+  keys = jax.random.split(jax.random.fold_in(key, _NUMBER + draw), number)
   return jax.vmap(lambda one: jax.random.permutation(one, rows))(keys)
 
 

@@ -13,7 +13,7 @@ from tests import running
 from tests.running import smoke
 
 
-def counting(every_epochs, passes):
+def counting(every_epochs, passes, **fields):
   """An experiment whose rehearsal collects the rows that it saw."""
   experiment = training.make(smoke(), 15)
 
@@ -26,6 +26,7 @@ def counting(every_epochs, passes):
     begin=lambda *_: [],
     passes=tuple(base.Pass(split, n, step) for split, n in passes),
     end=lambda _, scratch: scratch,
+    **fields,
   )
   experiment = experiment._replace(rehearsal=rehearsal)
   return rehearsals.Rehearsals(experiment, lambda batches: batches[0])
@@ -54,6 +55,8 @@ def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
   assert [s for s in range(40) if counting(None, []).is_due(s)] == [0]
   half = counting(0.5, [])
   assert [s for s in range(20) if half.is_due(s)] == [0, 8, 16]
+  some = counting(0.5, [], first=1, last=3)
+  assert [s for s in range(60) if some.is_due(s)] == [8, 16, 24]
 
 
 def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path, monkeypatch):

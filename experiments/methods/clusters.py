@@ -1,0 +1,128 @@
+"""k-means, and how well clusters tell the classes apart."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def k_means(
+  key: jax.Array,
+  points: jax.Array,
+  counts: jax.Array,
+  number: int,
+  iterations: int = 30,
+  restarts: int = 4,
+) -> jax.Array:
+  """Which cluster each point belongs to, by the best of some restarts.
+
+  Each begins with points drawn by k-means++ and takes so many of Lloyd's steps.
+  A cluster without points keeps its centre. The best has the least sum of
+  squared distances.
+
+  Args:
+    key: draws.
+    points: [N, d].
+    counts: [N] bool, which points there are; the others belong to a cluster and
+      do not matter.
+    number: of clusters.
+    iterations: of Lloyd's steps.
+    restarts: how many.
+
+  Returns:
+    [N] int32, from 0 to `number` - 1.
+
+  Examples:
+    >>> points = jnp.array([[0.0], [9.0], [0.1], [9.2], [99.0]])
+    >>> counts = jnp.array([True, True, True, True, False])
+    >>> found = k_means(jax.random.key(0), points, counts, 2)
+    >>> bool(found[0] == found[2]), bool(found[0] == found[1])
+    (True, False)
+  """
+  run = functools.partial(_run, points, counts, number, iterations)
+  assigned, inertia = jax.vmap(run)(jax.random.split(key, restarts))
+  return assigned[jnp.argmin(inertia)]
+
+
+def purity(
+  assigned: jax.Array, labels: jax.Array, counts: jax.Array, classes: int
+) -> jax.Array:
+  """The share of points whose class is their cluster's most frequent one, [].
+
+  Args:
+    assigned: [N], the cluster of each point, below `classes`.
+    labels: [N].
+    counts: [N] bool, which points there are.
+    classes: the number of classes, and of clusters at most.
+
+  Examples:
+    >>> assigned, labels = jnp.array([0, 0, 0, 1]), jnp.array([2, 2, 1, 0])
+    >>> float(purity(assigned, labels, jnp.ones(4, bool), 3))
+    0.75
+  """
+  rows = counts.astype(jnp.float32)[:, None]
+  table = (rows * jax.nn.one_hot(assigned, classes)).T @ jax.nn.one_hot(
+    labels, classes
+  )
+  return jnp.sum(jnp.max(table, axis=1)) / jnp.maximum(jnp.sum(rows), 1)
+
+
+def scaled(points: jax.Array, counts: jax.Array) -> jax.Array:
+  """Points [N, d] whose features go from -1 to 1; constant ones are 0.
+
+  Examples:
+    >>> points = jnp.array([[1.0, 5.0], [3.0, 5.0], [2.0, 5.0], [9.0, 9.0]])
+    >>> scaled(points, jnp.array([True, True, True, False]))[:3].tolist()
+    [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+  """
+  is_there = counts[:, None]
+  low = jnp.min(jnp.where(is_there, points, jnp.inf), axis=0, keepdims=True)
+  high = jnp.max(jnp.where(is_there, points, -jnp.inf), axis=0, keepdims=True)
+  range_ = high - low
+  is_constant = ~(range_ > 0)
+  found = 2 * (points - low) / jnp.where(is_constant, 1, range_) - 1
+  return jnp.where(is_there & ~is_constant, found, 0)
+
+
+def _run(
+  points: jax.Array,
+  counts: jax.Array,
+  number: int,
+  iterations: int,
+  key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Clusters [N], and the sum of squared distances from their centres."""
+  first_key, others_key = jax.random.split(key)
+  is_there = counts.astype(points.dtype)
+
+  def distances(centers: jax.Array) -> jax.Array:
+    squares = jnp.sum(points**2, axis=1)[:, None]
+    squares += jnp.sum(centers**2, axis=1)[None]
+    return jnp.maximum(squares - 2 * points @ centers.T, 0)  # [N, number]
+
+  def draw(key: jax.Array, weights: jax.Array) -> jax.Array:
+    # Where all that are left are on a centre, any of those that there are.
+    weights = jnp.where(jnp.any(weights > 0), weights, is_there)
+    return points[jax.random.categorical(key, jnp.log(weights))]
+
+  def add(i: int, centers: jax.Array) -> jax.Array:
+    # Centres that there are not yet are far from everything.
+    apart = jnp.where(jnp.arange(number)[None] < i, distances(centers), jnp.inf)
+    weights = jnp.min(apart, axis=1) * is_there
+    return centers.at[i].set(draw(jax.random.fold_in(others_key, i), weights))
+
+  def step(_: int, centers: jax.Array) -> jax.Array:
+    nearest = jnp.argmin(distances(centers), axis=1)
+    members = jax.nn.one_hot(nearest, number) * is_there[:, None]
+    sizes = jnp.sum(members, axis=0)[:, None]
+    means = members.T @ points / jnp.maximum(sizes, 1)
+    return jnp.where(sizes > 0, means, centers)
+
+  centers = jnp.zeros((number, points.shape[1]), points.dtype)
+  centers = centers.at[0].set(draw(first_key, is_there))
+  centers = lax.fori_loop(1, number, add, centers)
+  centers = lax.fori_loop(0, iterations, step, centers)
+  apart = distances(centers)
+  inertia = jnp.sum(jnp.min(apart, axis=1) * is_there)
+  return jnp.argmin(apart, axis=1), inertia

@@ -1,0 +1,178 @@
+"""Regulated acquisition of information (InfoReg)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import moments
+from mimo_jax import nn
+
+SPACE: base.Space = {
+  'threshold': {'low': 0.01, 'high': 0.1, 'scale': 'log'},
+}
+
+
+class RegulationState(NamedTuple):
+  """State of the transformation; traces are means over entries and steps."""
+
+  step: jax.Array  # [] int32
+  anchors: Any  # of each encoder, its parameters at the epoch's start
+  running: jax.Array  # [M], the traces of this epoch so far
+  traces: jax.Array  # [2, M], those of the last epoch and of the one before
+
+
+def make(
+  task: base.Task, *, threshold: float = 0.04, beta: float = 0.9
+) -> base.Method:
+  """Holds encoders of leading modalities back, early in the training.
+
+      ∇_m ← ∇_m + a_m (θ_m - θ_m at the epoch's start),  a_m = exp(β tanh Δ_m)
+
+  for a modality that leads another one, by Δ_m, the mean of s_m - s_j over the
+  modalities j that it leads; others are free. It is done in the modality's
+  prime window only: from the third epoch on, as long as its trace of the Fisher
+  information grows,
+
+      (T_m - T'_m) / T_m > K
+
+  with T the mean over an epoch's steps of the mean squared entry of encoder m's
+  gradient, T that of the last epoch and T' that of the one before. It is the
+  gradient that the weights give. At an epoch's start the pull is 0.
+
+  The scores s are mean probabilities of the true class by shares of the fused
+  logits, as in `ogm`, so the fusion must have shares: `ConcatFusion` without
+  hidden layers, `SumFusion` and others with a method `shares`. The paper's
+  starred variant, with the uni-modal losses, is `inforeg` with the weighting
+  `sum`, and with the model's heads 'share'.
+
+  Args:
+    task: what is trained, on classes.
+    threshold: K.
+    beta: β ≥ 0.
+
+  Where the paper adds squares of a batch's rows and of all entries, these are
+  means, so that neither the size of a batch nor that of an encoder matters. In
+  the released code scores are sums over the batch, so that tanh is ±1 and a
+  lead is a switch, not a degree; the window is that of audio for all, by a
+  running mean over ten epochs that begins with zeros; the pull has factors of
+  0.95 for audio and 0.1 for visual; and the uni-modal losses are always there.
+
+  References:
+    C. Huang et al., `Adaptive Unimodal Regulation for Balanced Multimodal
+    Information Acquisition <https://arxiv.org/abs/2503.18595>`_, CVPR 2025.
+  """
+  common.check_classes(task, 'inforeg')
+  common.check('inforeg', beta >= 0, 'a number of at least 0', beta=beta)
+
+  def scores(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
+    shares = task.model.shares(state.variables, outputs.features)
+    return {'scores': nn.true_class_scores(shares, batch[task.target])}
+
+  transformation = regulated(
+    task.modalities, task.steps_per_epoch, threshold, beta
+  )
+  return common.on_outputs(task, observe=scores, after=transformation)
+
+
+def regulated(
+  modalities: tuple[str, ...],
+  steps_per_epoch: int,
+  threshold: float,
+  beta: float,
+) -> optax.GradientTransformationExtraArgs:
+  """The gradient transformation, which takes `scores`, modality -> []."""
+
+  def init(params: Any) -> RegulationState:
+    zeros = jnp.zeros(len(modalities))
+    return RegulationState(
+      step=jnp.zeros((), jnp.int32),
+      # A buffer of its own: that of the params is given to the next state.
+      anchors=jax.tree.map(jnp.copy, _encoders(params)),
+      running=zeros,
+      traces=jnp.stack([zeros, zeros]),
+    )
+
+  def update(
+    updates: Any,
+    state: RegulationState,
+    params: Any = None,
+    *,
+    scores: dict[str, jax.Array],
+    **extra_args: Any,
+  ) -> tuple[Any, RegulationState]:
+    del extra_args
+    epoch, in_epoch = jnp.divmod(state.step, steps_per_epoch)
+    is_first = in_epoch == 0
+    anchors = jax.tree.map(
+      lambda now, before: jnp.where(is_first, now, before),
+      _encoders(params),
+      state.anchors,
+    )
+    ended = jnp.stack([state.running / steps_per_epoch, state.traces[0]])
+    traces = jnp.where(is_first & (epoch > 0), ended, state.traces)
+    running = jnp.where(is_first, 0, state.running)
+    is_open = (epoch > 1) & (
+      traces[0] - traces[1] > threshold * jnp.abs(traces[0])
+    )
+    leads = advantages(jnp.stack([scores[name] for name in modalities]))
+    strengths = jnp.where(
+      is_open & (leads > 0), jnp.exp(beta * jnp.tanh(leads)), 0
+    )
+    pulls = dict(zip(modalities, strengths, strict=True))
+
+    def pulled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+      keys = moments.keys_of(path)
+      if (name := nn.encoder_of(keys)) is None:
+        return leaf
+      way = _at(params, keys) - _at(anchors, keys)
+      return (leaf + pulls[name] * way).astype(leaf.dtype)
+
+    found = jnp.stack([_mean_square(updates, name) for name in modalities])
+    # A step that will be skipped is no part of the trace.
+    running += jnp.where(jnp.all(jnp.isfinite(found)), found, 0)
+    return jax.tree_util.tree_map_with_path(pulled, updates), RegulationState(
+      optax.safe_increment(state.step), anchors, running, traces
+    )
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def advantages(scores: jax.Array) -> jax.Array:
+  """By how much each modality leads those that it leads, [M]; 0 if none.
+
+  Examples:
+    >>> advantages(jnp.array([0.6, 0.2, 0.3])).tolist()
+    [0.35, 0.0, 0.1]
+  """
+  apart = scores[:, None] - scores[None]
+  leads = jnp.where(apart > 0, apart, 0)
+  return jnp.sum(leads, axis=1) / jnp.maximum(jnp.sum(apart > 0, axis=1), 1)
+
+
+def _encoders(params: Any) -> Any:
+  """The part of the parameters that are encoders'."""
+  return {
+    name: tree
+    for name, tree in params.items()
+    if nn.encoder_of((name,)) is not None
+  }
+
+
+def _at(tree: Any, keys: tuple[str, ...]) -> jax.Array:
+  for key in keys:
+    tree = tree[key]
+  found: jax.Array = tree
+  return found
+
+
+def _mean_square(updates: Any, modality: str) -> jax.Array:
+  """Of the entries of one encoder's gradient."""
+  leaves = jax.tree.leaves(updates[f'encoders_{modality}'])
+  total = sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.zeros(()))
+  return total / max(sum(leaf.size for leaf in leaves), 1)

@@ -1,0 +1,206 @@
+"""Training on misaligned samples (MIDAS)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import shuffles
+from mimo_jax import nn
+
+SPACE: base.Space = {
+  'strength': {'low': 0.3, 'high': 10.0, 'scale': 'log'},
+  'warm_up': {'low': 0.05, 'high': 0.3},
+}
+
+
+def make(
+  task: base.Task,
+  *,
+  strength: float = 1.0,
+  warm_up: float = 0.1,
+  rate: float = 0.05,
+) -> base.Method:
+  """Fuses modalities of different rows, whose labels are those of both.
+
+      L = L_fused + Σ_m L_m + λ L_mis
+
+  Once a warm-up on the uni-modal losses alone is over, rows of a batch are put
+  together of several: of two modalities the first is that of row i and the
+  second that of a random row j, and the other way round. With the sources
+  j_m of the modalities, the probability c_m that modality m's own head gives to
+  the true class of its source, divided by the sum of these over m, and p the
+  fused probabilities,
+
+      L_mis = mean h · (-Σ_m α_m c_m log p[y of j_m]),
+      h = 1 + (s + 1)/2
+
+  with s the cosine of the features that came in with those that they replaced:
+  rows that are hard to tell from whole ones count more. c and h are numbers
+  without gradients. Rows whose sources all have one class are left out.
+
+  α_m is 1, but for the weak modality, which has the smallest mean of c in the
+  batch. Its α grows where the fused output trusts it less than its own head
+  does, a < c:
+
+      α ← max(1, α + η mean (c - a)),    a = p[y of j_weak] / Σ_m p[y of j_m]
+
+  after the step, and is 1 again at each epoch's start and when another modality
+  becomes the weak one. It takes two fusions more, and no encoder.
+
+  The heads are the model's `auxiliary` ones, whatever the configuration says.
+  L_mis is the loss 'misaligned', a part of the primary objective. The weights
+  are 1, unless a weighting is named.
+
+  Args:
+    task: what is trained, on classes, with two modalities at least.
+    strength: λ ≥ 0: 5 on Kinetics-Sounds, 1 elsewhere.
+    warm_up: its part of the training's steps, from 0 to 1; the paper gives no
+      number.
+    rate: η ≥ 0.
+
+  Of three and more modalities, M rows are sources of each one, the row itself
+  and M - 1 random ones, one a modality in a random arrangement, and in the
+  mirror image of it; s is the mean over modalities that were replaced.
+
+  From the paper's text; no code is public.
+
+  References:
+    S.-H. Hwang et al., `MIDAS: Misalignment-based Data Augmentation Strategy
+    for Imbalanced Multimodal Learning <https://arxiv.org/abs/2509.25831>`_,
+    NeurIPS 2025.
+  """
+  common.check_classes(task, 'midas')
+  expected = 'a number of at least 0'
+  common.check('midas', strength >= 0, expected, strength=strength)
+  common.check('midas', rate >= 0, expected, rate=rate)
+  is_share = (warm_up >= 0) & (warm_up <= 1)
+  common.check('midas', is_share, 'a number from 0 to 1', warm_up=warm_up)
+  names = task.modalities
+  common.check('midas', len(names) > 1, 'two at least', modalities=names)
+  task = common.with_own_weights(task, 1.0, 1.0)
+  model = task.model.clone(heads='auxiliary')
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    outputs = common.forward(model, state, batch, key)
+    targets = jnp.asarray(batch[task.target])
+    is_warm = state.step >= warm_up * task.steps
+    is_first = state.step % task.steps_per_epoch == 0
+    alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
+    mixed = [
+      _mixed(model, state, outputs, targets, names, order)
+      for order in sources(state, len(names), targets.shape[0])
+    ]
+    own, log_fused, hardness, counts = map(jnp.stack, zip(*mixed, strict=True))
+    alpha, grown = adapted(alpha, own, log_fused, counts, rate)
+    terms = -hardness * ((own * log_fused) @ alpha)  # [2, batch]
+    misaligned = _mean(terms, counts)
+    fused = nn.scale_gradient(
+      outputs.logits['fused'], jnp.where(is_warm, 1.0, 0.0)
+    )
+    found = task.losses_of(outputs.logits | {'fused': fused}, targets)
+    found['misaligned'] = jnp.where(is_warm, strength * misaligned, 0)
+    memory = jnp.where(is_warm, grown, jnp.ones_like(alpha))
+    return found, base.Seen(outputs.model_state, memory)
+
+  def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
+    return state._replace(memory=jnp.ones(len(names)))
+
+  return common.on_outputs(
+    task,
+    primary={'fused': 1.0, 'misaligned': 1.0},
+    model=model,
+    losses=losses,
+    init=init,
+    is_mean_over_rows=False,
+  )
+
+
+def sources(
+  state: base.TrainState, modalities: int, rows: int
+) -> tuple[jax.Array, jax.Array]:
+  """Which row each modality of a mixed row is of: two arrays [M, batch].
+
+  The second is the mirror image of the first. Of two modalities one is the
+  row's own in each of them.
+  """
+  others = shuffles.orders(state, modalities - 1, rows)
+  orders = jnp.concatenate([jnp.arange(rows)[None], others])
+  (places,) = shuffles.orders(state, 1, modalities, draw=1)
+  return orders[places], orders[modalities - 1 - places]
+
+
+def _mixed(
+  model: nn.LateFusion,
+  state: base.TrainState,
+  outputs: common.Outputs,
+  targets: jax.Array,
+  names: tuple[str, ...],
+  order: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Of mixed rows: c and log p of the sources [batch, M], h, and who counts."""
+  features, cosines, own, replaced = {}, [], [], []
+  for name, rows in zip(names, order, strict=True):
+    features[name] = outputs.features[name][rows]
+    apart = lax.stop_gradient(outputs.features[name])
+    cosines.append(_cosine(apart[rows], apart))
+    replaced.append(rows != jnp.arange(len(rows)))
+    probabilities = jax.nn.softmax(lax.stop_gradient(outputs.logits[name]))
+    own.append(probabilities[rows, targets[rows]])
+  log_p = jax.nn.log_softmax(model.fuse(state.variables, features, train=True))
+  labels = targets[order]  # [M, batch]
+  log_fused = jnp.take_along_axis(log_p, labels.T, axis=1)
+  stacked = jnp.stack(own, axis=1)
+  least = jnp.finfo(stacked.dtype).tiny
+  shares = (stacked + least) / jnp.sum(stacked + least, axis=1, keepdims=True)
+  is_in = jnp.stack(replaced)
+  similarity = jnp.sum(jnp.where(is_in, jnp.stack(cosines), 0), axis=0)
+  similarity /= jnp.maximum(jnp.sum(is_in, axis=0), 1)
+  counts = jnp.any(labels != labels[:1], axis=0)
+  return shares, log_fused, 1 + (similarity + 1) / 2, counts
+
+
+def adapted(
+  alpha: jax.Array,
+  own: jax.Array,
+  log_fused: jax.Array,
+  counts: jax.Array,
+  rate: float,
+) -> tuple[jax.Array, jax.Array]:
+  """α [M] of a step, and of the next one; 1 for all but the weak modality.
+
+  Args:
+    alpha: [M], what the step before has left.
+    own: [2, batch, M], c, of which the weak modality has the least mean.
+    log_fused: [2, batch, M], log p of the sources' classes.
+    counts: [2, batch] bool, which rows count.
+    rate: η.
+  """
+  means = jnp.stack([_mean(own[..., i], counts) for i in range(alpha.shape[0])])
+  is_weak = jnp.arange(alpha.shape[0]) == jnp.argmin(means)
+  alpha = jnp.where(is_weak, alpha, 1)
+  trust = jax.nn.softmax(lax.stop_gradient(log_fused), axis=-1)
+  apart = (own - trust) @ is_weak.astype(own.dtype)
+  grown = jnp.maximum(1, alpha + rate * _mean(apart, counts))
+  return alpha, jnp.where(is_weak, grown, 1)
+
+
+def _mean(values: jax.Array, counts: jax.Array) -> jax.Array:
+  """Of those that count; 0 if none does."""
+  total = jnp.sum(jnp.where(counts, values, 0))
+  return total / jnp.maximum(jnp.sum(counts), 1)
+
+
+def _cosine(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+  """Of rows [batch, d]; 0 with a row of zeros."""
+  products = jnp.sum(ours * theirs, axis=1)
+  squares = jnp.sum(ours**2, axis=1) * jnp.sum(theirs**2, axis=1)
+  is_zero = squares == 0
+  return jnp.where(
+    is_zero, 0, products / jnp.sqrt(jnp.where(is_zero, 1, squares))
+  )

@@ -1,0 +1,185 @@
+"""Sample-level modality valuation (SMV)."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import masking
+from mimo_jax import nn
+
+SPACE: base.Space = {'level': {'choices': ('sample', 'modality')}}
+
+# Values from these on have no copy, one, and two; below there are three.
+_BOUNDS = (0.9, 0.4, -0.1)
+
+
+class Values(NamedTuple):
+  """Mean values of modalities."""
+
+  last: jax.Array  # [M], of the last epoch
+  running: jax.Array  # [M], the sum of the batches' of this one
+
+
+def make(
+  task: base.Task,
+  *,
+  level: Literal['sample', 'modality'] = 'sample',
+  warm_up_epochs: float = 5.0,
+  strength: float = 1.0,
+) -> base.Method:
+  """Repeats rows with a single modality, those that it is of little value for.
+
+  The value of modality m for a row is its Shapley value φ_m in a game in which
+  a set S of modalities is worth |S| if the fused output of their features, with
+  zeros for the others', has the true class on top, and nothing otherwise. So
+  the values add up to M or to 0; of two modalities each is -½, 0, ½, 1 or 1½.
+
+  At the level of samples, a row is repeated n_m times with modality m alone,
+
+      n_m = 0 if φ_m > 0.9, else 1 if φ_m > 0.4, else 2 if φ_m > -0.1, else 3
+
+  and at the level of modalities so is a share of the rows, ⅔ λ of how far the
+  mean values of the last epoch are apart, with the modality of the least one.
+  What is learnt is the mean fused loss of rows and repetitions,
+
+      L = Σ_i (CE_i + Σ_m n_im CE_im) / Σ_i (1 + Σ_m n_im)
+
+  the loss 'valued', which is the primary objective; 'fused' is that of the rows
+  alone. It takes 2^M - 2 fusions of features, and no encoder, and works with
+  every fusion.
+
+  The paper evaluates all training rows at each epoch's start, and makes the
+  epoch longer by the repetitions; here rows are valued as they come, by the
+  model as it is, and repetitions are weights in the batch. So the number of
+  updates is that of joint training, where the paper's is larger.
+
+  Args:
+    task: what is trained, on classes.
+    level: 'sample' or 'modality'.
+    warm_up_epochs: how long nothing is repeated.
+    strength: λ ≥ 0, of the level of modalities.
+
+  BalanceBenchmark counts a right answer of any set as 1 with the same bounds,
+  and keeps the results of its first batch for all others.
+
+  References:
+    Y. Wei, R. Feng, Z. Wang and D. Hu, `Enhancing Multimodal Cooperation via
+    Sample-level Modality Valuation <https://arxiv.org/abs/2309.06255>`_, CVPR
+    2024.
+  """
+  common.check_classes(task, 'smv')
+  common.check_choice('smv', ('sample', 'modality'), level=level)
+  expected = 'a number of at least 0'
+  common.check(
+    'smv', warm_up_epochs >= 0, expected, warm_up_epochs=warm_up_epochs
+  )
+  common.check('smv', strength >= 0, expected, strength=strength)
+  names = task.modalities
+
+  def losses(
+    state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
+  ) -> tuple[base.Losses, base.Seen]:
+    outputs = common.forward(task.model, state, batch, key)
+    targets = jnp.asarray(batch[task.target])
+    found = task.losses_of(outputs.logits, targets)
+    of_sets = {
+      some: task.model.fuse(
+        state.variables,
+        masking.kept(
+          outputs.features, {name: jnp.array(name in some) for name in names}
+        ),
+        train=True,
+      )
+      for some in nn.coalitions(names)[1:-1]
+    }
+    of_sets[frozenset(names)] = outputs.logits['fused']
+    row_values = values(of_sets, targets)  # [M, batch]
+
+    epoch, in_epoch = jnp.divmod(state.step, task.steps_per_epoch)
+    before: Values = state.memory
+    is_first = in_epoch == 0
+    ended = jnp.where(epoch > 0, before.running / task.steps_per_epoch, 0)
+    last = jnp.where(is_first, ended, before.last)
+    running = jnp.where(is_first, 0, before.running)
+    running += jnp.mean(row_values, axis=1)
+
+    if level == 'sample':
+      number = copies(row_values)
+    else:
+      share = repeated(last, strength)
+      number = jnp.broadcast_to(share[:, None], row_values.shape)
+    is_warm = state.step >= warm_up_epochs * task.steps_per_epoch
+    number = lax.stop_gradient(jnp.where(is_warm, number, 0))
+
+    rows = targets.shape[0]
+    total, weight = rows * found['fused'], jnp.float32(rows)
+    for name, of_rows in zip(names, number, strict=True):
+      alone = {name: of_sets[frozenset({name})]}
+      of_modality = task.losses_of(alone, targets, of_rows)[name]
+      total += jnp.sum(of_rows) * of_modality
+      weight += jnp.sum(of_rows)
+    found['valued'] = total / weight
+    return found, base.Seen(outputs.model_state, Values(last, running))
+
+  def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
+    zeros = jnp.zeros(len(names))
+    return state._replace(memory=Values(zeros, jnp.zeros_like(zeros)))
+
+  return common.on_outputs(
+    task,
+    primary={'fused': 0.0, 'valued': 1.0},
+    losses=losses,
+    init=init,
+    is_mean_over_rows=False,
+  )
+
+
+def values(
+  logits: dict[frozenset[str], jax.Array], labels: jax.Array
+) -> jax.Array:
+  """The value of each modality for each row, [M, batch], by names.
+
+  Args:
+    logits: the fused ones [batch, C] of every set of modalities but the empty.
+    labels: [batch].
+
+  Examples:
+    >>> right, wrong = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]])
+    >>> logits = {'a': right, 'v': wrong, 'av': right}
+    >>> logits = {frozenset(some): value for some, value in logits.items()}
+    >>> values(logits, jnp.array([0])).tolist()
+    [[1.5], [0.5]]
+  """
+  worth: dict[frozenset[str], Any] = {frozenset(): jnp.zeros(labels.shape)}
+  for some, of_set in logits.items():
+    is_right = jnp.argmax(of_set, axis=-1) == labels
+    worth[some] = len(some) * is_right.astype(jnp.float32)
+  found = nn.shapley_values(worth)
+  return jnp.stack([found[name] for name in sorted(found)])
+
+
+def copies(row_values: jax.Array) -> jax.Array:
+  """How often a row is repeated with a modality alone, by its value.
+
+  Examples:
+    >>> copies(jnp.array([-0.5, 0.0, 0.5, 1.0, 1.5])).tolist()
+    [3.0, 2.0, 1.0, 0.0, 0.0]
+  """
+  below = [row_values <= bound for bound in _BOUNDS]
+  return jnp.sum(jnp.stack(below), axis=0).astype(jnp.float32)
+
+
+def repeated(means: jax.Array, strength: float | jax.Array) -> jax.Array:
+  """Of each modality the share of rows that is repeated with it alone, [M].
+
+  Examples:
+    >>> repeated(jnp.array([0.2, 0.8]), 1.0).tolist()
+    [0.4, 0.0]
+  """
+  share = 2 / 3 * strength * (jnp.max(means) - jnp.min(means))
+  is_least = jnp.arange(means.shape[0]) == jnp.argmin(means)
+  return jnp.where(is_least, share, 0)

@@ -1,0 +1,141 @@
+"""MIDAS: which rows are mixed, what they count, and what the weak one does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import midas
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+STEP = 17  # of 40, no epoch's first
+RATE, STRENGTH = 0.5, 3.0
+
+
+def begin(method, step=STEP, alpha=(1.0, 1.3)):
+  """A state whose heads differ, so that one modality is the weak one."""
+  state, batch = recorded.begin(method)
+  generator = np.random.default_rng(3)
+  for name, size in (('audio', 0.3), ('visual', 1.5)):
+    kernel = size * generator.standard_normal((5, 4))
+    state.params[f'heads_{name}']['kernel'] = jnp.float32(kernel)
+  memory = jnp.float32(alpha)
+  return state._replace(step=jnp.int32(step), memory=memory), batch
+
+
+def cosine(ours, theirs):
+  lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+  return np.sum(ours * theirs, axis=1) / lengths
+
+
+def expected(state, alpha):
+  """The loss of mixed rows and the next α, row by row."""
+  labels, names = recorded.LABELS, ('audio', 'visual')
+  heads = [np.asarray(state.params[f'heads_{k}']['kernel']) for k in names]
+  own = [
+    recorded.softmax(recorded.FEATURES[k] @ head)
+    for k, head in zip(names, heads, strict=True)
+  ]
+  kept = []
+  for order in np.asarray(jnp.stack(midas.sources(state, 2, 6))):
+    features = {
+      k: recorded.FEATURES[k][rows]
+      for k, rows in zip(names, order, strict=True)
+    }
+    fused = recorded.softmax(recorded.logits_of(features))
+    moved = [k for k in (0, 1) if np.any(order[k] != np.arange(6))]
+    assert len(moved) == 1
+    for i in range(6):
+      first, second = labels[order[0][i]], labels[order[1][i]]
+      if first == second:
+        continue
+      c = np.array([own[0][order[0][i], first], own[1][order[1][i], second]])
+      k = names[moved[0]]
+      s = cosine(features[k][[i]], recorded.FEATURES[k][[i]])[0]
+      p = fused[i, [first, second]]
+      kept.append((c / c.sum(), np.log(p), 1 + (s + 1) / 2))
+  shares = np.array([c for c, _, _ in kept])
+  weak = np.argmin(shares.mean(0))
+  used = np.where(np.arange(2) == weak, alpha, 1.0)
+  loss = -np.mean([h * np.sum(used * c * log_p) for c, log_p, h in kept])
+  p = np.exp([log_p for _, log_p, _ in kept])
+  trust = p[:, weak] / p.sum(1)
+  grown = np.ones(2)
+  apart = np.mean(shares[:, weak] - trust)
+  grown[weak] = max(1, used[weak] + RATE * apart)
+  return loss, grown, weak
+
+
+@pytest.mark.parametrize('alpha', [(1.0, 1.3), (1.4, 1.0)])
+def test_mixed_rows_have_the_labels_of_their_sources(alpha):
+  task = recorded.make_task()
+  method = midas.make(task, strength=STRENGTH, rate=RATE)
+  state, batch = begin(method, alpha=alpha)
+  losses, seen, gradients = recorded.learn(method, state, batch)
+  loss, grown, weak = expected(state, np.array(alpha))
+  np.testing.assert_allclose(losses['misaligned'], STRENGTH * loss, rtol=1e-4)
+  # It stays 1 for all but the weak modality.
+  np.testing.assert_allclose(seen.memory, grown, rtol=1e-4)
+  assert seen.memory[1 - weak] == 1
+  # Numbers without gradients: nothing reaches the heads.
+  for name in ('audio', 'visual'):
+    assert not np.any(gradients['misaligned'][f'heads_{name}']['kernel'])
+    assert np.any(gradients['misaligned'][f'encoders_{name}']['scale'])
+
+
+def test_alpha_begins_anew_with_an_epoch():
+  method = midas.make(recorded.make_task(), rate=RATE)
+  found = []
+  for step, alpha in ((20, (5.0, 5.0)), (20, (1.0, 1.0)), (21, (5.0, 5.0))):
+    state, batch = begin(method, step, alpha)
+    _, seen, _ = recorded.learn(method, state, batch)
+    found.append(seen.memory)
+  np.testing.assert_array_equal(found[0], found[1])
+  assert max(found[2]) > 4
+
+
+def test_until_it_is_warm_only_the_modalities_learn():
+  method = midas.make(recorded.make_task(), warm_up=0.5)
+  for step, is_warm in ((19, False), (20, True)):
+    state, batch = begin(method, step)
+    losses, seen, gradients = recorded.learn(method, state, batch)
+    for name in ('fused', 'misaligned'):
+      leaves = jax.tree.leaves(gradients[name])
+      assert any(np.any(leaf) for leaf in leaves) == is_warm
+    assert (losses['misaligned'] > 0) == is_warm
+    whole = recorded.cross_entropy(recorded.logits_of())
+    np.testing.assert_allclose(losses['fused'], whole, rtol=1e-5)
+    if not is_warm:
+      assert seen.memory.tolist() == [1, 1]
+
+
+def test_three_modalities_have_three_sources_and_a_mirror_image():
+  method = midas.make(recorded.make_task(recorded.THREE))
+  state, _ = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  own = set()
+  for step in range(12):
+    now = state._replace(step=jnp.int32(step))
+    first, second = (np.asarray(one) for one in midas.sources(now, 3, 50))
+    whole = np.arange(50)
+    for order in (first, second):
+      assert [np.array_equal(rows, whole) for rows in order].count(True) == 1
+      assert np.array_equal(np.sort(order, axis=1), np.tile(whole, (3, 1)))
+    # One modality is of the same random row in both; the others are exchanged.
+    same = [i for i in range(3) if np.array_equal(first[i], second[i])]
+    assert len(same) == 1
+    own.add(next(i for i in range(3) if np.array_equal(first[i], whole)))
+  assert own == {0, 1, 2}
+
+
+def test_rows_of_one_class_mix_to_nothing():
+  method = midas.make(recorded.make_task())
+  state, batch = begin(method)
+  losses, seen, gradients = recorded.learn(
+    method, state, batch | {'label': jnp.zeros(6, jnp.int32)}
+  )
+  assert losses['misaligned'] == 0
+  assert np.all(np.isfinite(seen.memory))
+  assert all(
+    np.all(leaf == 0) for leaf in jax.tree.leaves(gradients['misaligned'])
+  )

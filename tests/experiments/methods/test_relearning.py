@@ -1,0 +1,212 @@
+"""D&R: clusters and their purity, and what goes back by them."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import cluster
+
+from experiments import train
+from experiments.core import configuration
+from experiments.methods import clusters
+from experiments.methods import relearning
+from tests import checks
+from tests import running
+from tests.experiments.methods import recorded
+from tests.running import smoke
+
+
+def inertia(points, assigned, number):
+  return sum(
+    np.sum((members - members.mean(0)) ** 2)
+    for k in range(number)
+    if len(members := points[assigned == k])
+  )
+
+
+def test_clusters_are_as_good_as_those_of_scikit_learn():
+  generator = np.random.default_rng(0)
+  for number, spread in ((3, 0.3), (5, 2.0), (7, 9.0)):
+    centers = 3 * generator.standard_normal((number, 4))
+    points = np.concatenate(
+      [c + spread * generator.standard_normal((25, 4)) for c in centers]
+    ).astype(np.float32)
+    # Points that are not there, far away.
+    padded = np.concatenate([points, np.full((30, 4), 50, np.float32)])
+    counts = np.arange(len(padded)) < len(points)
+    found = clusters.k_means(
+      jax.random.key(1), jnp.asarray(padded), jnp.asarray(counts), number
+    )
+    assert found.shape == (len(padded),)
+    best = (
+      cluster.KMeans(number, n_init=10, random_state=0).fit(points).inertia_
+    )
+    ours = inertia(points, np.asarray(found)[: len(points)], number)
+    assert ours < 1.03 * best
+
+
+@pytest.mark.quick
+def test_fewer_points_than_clusters_are_finite_and_apart():
+  points = jnp.array([[1.0], [5.0], [5.0]])
+  found = clusters.k_means(jax.random.key(0), points, jnp.ones(3, bool), 4)
+  assert found[0] != found[1] == found[2]
+  alone = clusters.k_means(jax.random.key(0), points, jnp.zeros(3, bool), 2)
+  assert alone.shape == (3,)
+  nothing = clusters.purity(found, jnp.zeros(3, int), jnp.zeros(3, bool), 4)
+  assert nothing == 0
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('rows', [4, 30])
+def test_a_sample_is_random_rows_or_all_of_them(rows):
+  generator = np.random.default_rng(0)
+  features = generator.standard_normal((5, 3, 2)).astype(np.float32)
+  labels = np.arange(15).reshape(5, 3)
+  real = np.ones((5, 3), bool)
+  real[4, 1:] = False  # the last batch is filled up
+  chosen = np.zeros(15)
+  for seed in range(60):
+    sample = relearning.Sample(
+      {'a': jnp.zeros((rows, 2))},
+      jnp.zeros(rows, jnp.int32),
+      jnp.full(rows, 2.0),
+      jnp.zeros((), jnp.int32),
+    )
+    for i in range(5):
+      key = jax.random.fold_in(jax.random.key(seed), i)
+      sample = take(
+        key, sample, {'a': features[i]}, jnp.asarray(labels[i]), real[i]
+      )
+    is_row = np.asarray(sample.draws) < 2
+    assert is_row.sum() == min(rows, 13)
+    found = np.asarray(sample.labels)[is_row]
+    assert len(set(found)) == len(found)
+    whole = features.reshape(15, 2)
+    np.testing.assert_array_equal(sample.features['a'][is_row], whole[found])
+    chosen[found] += 1
+  assert not np.any(chosen[13:])
+  if rows == 4:  # each as likely as the others: 60 * 4 / 13 times
+    assert chosen[:13].min() > 8
+    assert chosen[:13].max() < 32
+
+
+take = jax.jit(relearning.taken)
+
+
+def test_encoders_go_back_by_what_they_learnt_by_heart():
+  features = {
+    'audio': np.random.default_rng(5).standard_normal((6, 5)),
+    'visual': np.random.default_rng(6).standard_normal((6, 5)),
+  }
+  task = recorded.make_task(features, encoder=recorded.Normalised)
+  method = relearning.make(task, strength=2.0, rows=40)
+  start, batch = recorded.begin(method, features)
+  generator = np.random.default_rng(0)
+  # Elsewhere than at the start, and statistics, too.
+  state = start._replace(
+    params=shaken(start.params, generator),
+    model_state=shaken(start.model_state, generator),
+    step=jnp.int32(7),
+  )
+  rehearsal = method.rehearsal
+  scratch = rehearsal.begin(state, batch)
+  splits = {}
+  for one in rehearsal.passes:
+    step, seen = jax.jit(one.step), []
+    for _ in range(3):
+      rows = {
+        k: jnp.float32(generator.standard_normal((6, 5))) for k in features
+      }
+      rows['label'] = jnp.asarray(generator.integers(0, 4, 6))
+      if one.split == 'train':  # easier ones
+        rows['audio'] += 4 * rows['label'][:, None]
+      if one.split == 'validation':
+        rows['mask'] = jnp.arange(6) < 5
+      scratch = step(state, scratch, rows)
+      seen.append(rows)
+    splits[one.split] = seen
+  after = jax.jit(rehearsal.end)(state, scratch)
+  back = np.asarray(after.memory.back)
+  expected = [
+    np.tanh(2 * abs(purity(state, scratch, name, i)))
+    for i, name in enumerate(features)
+  ]
+  np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-6)
+  assert back[0] > back[1]
+  # All rows that there are, and no others.
+  for sample, split, count in (
+    (scratch.train, 'train', 18), (scratch.validation, 'validation', 15),
+  ):  # fmt: skip
+    rows = splits[split]
+    whole = [
+      task.model.apply(state.variables, b, method='features') for b in rows
+    ]
+    is_row = np.asarray(sample.draws) < 2
+    assert is_row.sum() == count
+    real = np.concatenate(
+      [np.asarray(one['audio'])[: count // 3] for one in whole]
+    )
+    found = np.asarray(sample.features['audio'])[is_row]
+    np.testing.assert_allclose(
+      np.sort(found, axis=0), np.sort(real, axis=0), rtol=1e-4, atol=1e-5
+    )
+  for i, name in enumerate(features):
+    part = f'encoders_{name}'
+    for now, new, old in (
+      (state.params, after.params, start.params),
+      (
+        state.model_state['batch_stats'],
+        after.model_state['batch_stats'],
+        start.model_state['batch_stats'],
+      ),
+    ):
+      mixed = jax.tree.map(
+        lambda one, first, a=back[i]: a * first + (1 - a) * one,
+        now[part],
+        old[part],
+      )
+      checks.assert_close(new[part], mixed, rtol=1e-4)
+    chex.assert_trees_all_equal(
+      after.params[f'heads_{name}'], state.params[f'heads_{name}']
+    )
+    assert rehearsal.moves((part, 'Dense_0', 'kernel'))
+  chex.assert_trees_all_equal(after.params['fusion'], state.params['fusion'])
+  assert not rehearsal.moves(('fusion', 'Dense_0', 'kernel'))
+
+
+def purity(state, scratch, name, i):
+  """The difference, of the clusters that the keys give."""
+  found = []
+  for number, sample in enumerate(scratch):
+    is_row = np.asarray(sample.draws) < 2
+    points = np.asarray(sample.features[name])
+    low, high = points[is_row].min(0), points[is_row].max(0)
+    points = np.where(is_row[:, None], 2 * (points - low) / (high - low) - 1, 0)
+    key = jax.random.fold_in(relearning._key(state), 4 + 2 * i + number)
+    assigned = np.asarray(
+      clusters.k_means(key, jnp.float32(points), jnp.asarray(is_row), 4)
+    )
+    labels = np.asarray(sample.labels)
+    most = [
+      np.bincount(labels[is_row & (assigned == k)], minlength=1).max()
+      for k in range(4)
+    ]
+    found.append(sum(most) / is_row.sum())
+  return found[0] - found[1]
+
+
+def shaken(tree, generator):
+  return jax.tree.map(
+    lambda leaf: leaf + jnp.float32(generator.uniform(0.1, 1, leaf.shape)), tree
+  )
+
+
+def test_a_run_relearns_once(tmp_path):
+  config = configuration.with_recipe(smoke(steps=20), 'relearning')
+  with config.unlocked():
+    config.method.every_epochs, config.method.times = 0.5, 1
+  train.train(config, tmp_path)
+  arrays, _ = running.final_arrays(tmp_path, config)
+  back = np.asarray(arrays.memory.back)
+  assert np.all((back > 0) & (back < 1))

@@ -1,0 +1,114 @@
+"""SMV: values of modalities, and what is repeated by them."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import smv
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+
+def right(features, kernel, kept):
+  removed = [name for name in features if name not in kept]
+  logits = recorded.logits_of(features, kernel, removed)
+  return logits.argmax(1) == recorded.LABELS
+
+
+def values_of(features, kernel):
+  """Over all orders of joining, row by row: [M, 6]."""
+  names = sorted(features)
+  total = np.zeros((len(names), 6))
+  for order in itertools.permutations(names):
+    for i, name in enumerate(order):
+      before = i * right(features, kernel, order[:i]) if i else np.zeros(6)
+      after = (i + 1) * right(features, kernel, order[: i + 1])
+      total[names.index(name)] += after - before
+  return total / math.factorial(len(names))
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_rows_are_repeated_by_what_a_modality_is_worth_for_them(count):
+  features = recorded.FEATURES if count == 2 else recorded.THREE
+  kernel = recorded.KERNEL if count == 2 else recorded.THREE_KERNEL
+  method = smv.make(recorded.make_task(features), warm_up_epochs=1.0)
+  state, batch = recorded.begin(method, features, kernel)
+  values = values_of(features, kernel)
+  number = (values <= 0.9) * 1 + (values <= 0.4) + (values <= -0.1)
+  assert len(np.unique(number)) > 2
+  whole = recorded.logits_of(features, kernel)
+  expected, weight = -np.log(recorded.own(recorded.softmax(whole))).sum(), 6.0
+  # What is learnt, by the logits.
+  fused = expected / 6
+  for i, name in enumerate(sorted(features)):
+    removed = [k for k in features if k != name]
+    logits = recorded.logits_of(features, kernel, removed)
+    losses = -np.log(recorded.own(recorded.softmax(logits)))
+    expected += number[i] @ losses
+    weight += number[i].sum()
+  for step, loss in ((9, fused), (10, expected / weight)):
+    now = state._replace(step=jnp.int32(step))
+    losses, seen, _ = recorded.learn(method, now, batch)
+    np.testing.assert_allclose(losses['valued'], loss, rtol=1e-5)
+    np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
+  np.testing.assert_allclose(seen.memory.running, values.mean(1), rtol=1e-5)
+  # All that is learnt is the primary objective.
+  found, _, gradients = recorded.learn(method, now, batch)
+  update, _ = recorded.update_of(method, now, batch)
+  scale = update['encoders_audio']['scale']
+  np.testing.assert_allclose(
+    scale, gradients['valued']['encoders_audio']['scale'], rtol=1e-5
+  )
+  assert abs(scale - gradients['fused']['encoders_audio']['scale']) > 1e-4
+  assert set(found) == {'fused', 'valued', *features}
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 4])
+def test_values_add_up(count):
+  generator = np.random.default_rng(count)
+  names = 'abcd'[:count]
+  labels = generator.integers(0, 3, 20)
+  logits = {
+    frozenset(some): jnp.asarray(generator.standard_normal((20, 3)))
+    for size in range(1, count + 1)
+    for some in itertools.combinations(names, size)
+  }
+  found = smv.values(logits, jnp.asarray(labels))
+  whole = np.argmax(logits[frozenset(names)], axis=1) == labels
+  np.testing.assert_allclose(found.sum(0), count * whole, atol=1e-5)
+
+
+def test_at_the_level_of_modalities_the_least_one_is_repeated():
+  method = smv.make(
+    recorded.make_task(), level='modality', warm_up_epochs=0.0, strength=0.8
+  )
+  state, batch = recorded.begin(method)
+  means = smv.Values(jnp.array([0.9, 0.3]), jnp.array([2.0, 7.0]))
+  whole = recorded.cross_entropy(recorded.logits_of())
+  for step, last in ((13, [0.9, 0.3]), (20, [0.2, 0.7]), (0, [0.0, 0.0])):
+    now = state._replace(step=jnp.int32(step), memory=means)
+    losses, seen, _ = recorded.learn(method, now, batch)
+    np.testing.assert_allclose(seen.memory.last, last, rtol=1e-6)
+    share = 2 / 3 * 0.8 * abs(last[0] - last[1])
+    removed = ('audio',) if last[0] > last[1] else ('visual',)
+    alone = recorded.cross_entropy(recorded.logits_of(removed=removed))
+    loss = (whole + share * alone) / (1 + share)
+    np.testing.assert_allclose(losses['valued'], loss, rtol=1e-5)
+    is_first = step % 10 == 0
+    running = np.array([0.0, 0.0]) if is_first else np.array([2.0, 7.0])
+    of_batch = values_of(recorded.FEATURES, recorded.KERNEL).mean(1)
+    np.testing.assert_allclose(
+      seen.memory.running, running + of_batch, rtol=1e-5
+    )
+
+
+def test_no_gradient_passes_through_the_values():
+  logits = {frozenset(some): jnp.ones((2, 3)) for some in ('a', 'v', 'av')}
+  labels = jnp.array([0, 1])
+  gradient = jax.grad(lambda tree: jnp.sum(smv.values(tree, labels)))(logits)
+  assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
