@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -94,6 +95,20 @@ class Layout(NamedTuple):
   def flat(self, leaf: Any) -> Any:
     """An array [runs, ...], variants first, without what fills up."""
     return self.wanted(leaf).reshape(-1, *leaf.shape[len(self.shape) :])
+
+  def apart(self, tree: Any) -> list[Any]:
+    """The runs of a tree [variants, seeds, ...] that nothing fills up."""
+    number = self.num_variants * self.num_seeds
+    flat = jax.tree.map(self.flat, tree)
+    return [
+      jax.tree.map(lambda leaf, i=i: leaf[i], flat) for i in range(number)
+    ]
+
+  def together(self, runs: Sequence[Any]) -> Any:
+    """The tree of which these are the runs."""
+    return jax.tree.map(
+      lambda *leaf: jnp.stack(leaf).reshape(*self.shape, *leaf[0].shape), *runs
+    )
 
   def _spec(self, along: Sequence[str]) -> PartitionSpec:
     return PartitionSpec(*(axis for axis in along if axis in self.axes))

@@ -125,7 +125,17 @@ STUDIES: Mapping[str, Study] = {
         (*_decay(1e-2), ('checkpoint_every_steps', 100)),
         seeds=5,
       ),
-      Setting('icons', None, 'icons', (*_decay(1e-3), *_REDRAWN), seeds=5),
+      Setting(
+        'icons',
+        None,
+        'icons',
+        (
+          *_decay(1e-3),
+          ('model.encoders.picture.base_width', 4),
+          *_REDRAWN,
+        ),
+        seeds=5,
+      ),
     ),
     about='Late fusion, SGD with momentum. HTAD: an MLP (128, 64) a modality,'
     ' 600 steps; AV-MNIST, rebuilt and pooled: the same, 800 steps; icons:'

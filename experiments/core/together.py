@@ -4,8 +4,7 @@ Each function of a run is under `vmap`, and the runs are divided among the
 devices.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +19,13 @@ from experiments.core import data
 from experiments.core import layout as layout_lib
 from experiments.core import program
 from experiments.core import rehearsals
+from experiments.core import stepping
 from experiments.core import training
 from experiments.core.layout import RUNS
 from experiments.core.layout import SAME
 from experiments.core.layout import SEEDS
 from experiments.core.layout import VARIANTS
 from experiments.evaluation import evaluate
-
-# Batches of more bytes are not gathered for a loop inside a program.
-_MOST_BYTES = 1 << 28
 
 Values = Mapping[str, Any]  # dotted key of the configuration -> value
 
@@ -146,7 +143,7 @@ def together(
         joined[name] = np.stack([b[name] for b in batches] * len(variants))
       yield joined
 
-  feed, advance, megabytes = _stepper(
+  feed, advance, megabytes = stepping.make(
     train_step, join, layout, config.donate_state
   )
   return program.Program(
@@ -180,69 +177,6 @@ def check_single(config: config_dict.ConfigDict) -> None:
       f'config.parallel is {config.parallel!r}, which divides a single run;'
       " several runs are spread over the devices whole. Expected 'single'."
     )
-
-
-def _stepper(
-  of_run: Callable[..., Any],
-  join: Callable[[Sequence[Any]], Any],
-  layout: layout_lib.Layout,
-  donate: bool,
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], float]]:
-  """How runs take steps: `feed`, `advance` and `megabytes` of a program.
-
-  Steps are taken from the host, or by a loop (`lax.scan`) inside the program,
-  which saves what it takes to start one: dear on accelerators. On CPUs a step
-  from the host is faster, by a sixth on Handwritten and three times on the
-  CREMA-D sample, since XLA's operations, convolutions most of all, are slow
-  inside of loops there. Large batches are not gathered for a loop, either.
-  """
-  donated = (0,) if donate else ()
-  train_step = layout.over_runs(of_run, RUNS, SEEDS)
-  where = layout.sharding(SEEDS) if layout.mesh.size > 1 else None
-  step = jax.jit(train_step, donate_argnums=donated)
-  loop = jax.jit(
-    lambda state, *batches: lax.scan(
-      train_step, state, jax.tree.map(lambda *leaf: jnp.stack(leaf), *batches)
-    ),
-    donate_argnums=donated,
-  )
-  # Number of batches -> the loop over them; 0 -> the step, taken from the host.
-  compiled: dict[int, Callable[..., Any]] = {}
-
-  def feed(steps: Iterable[Sequence[Any]]) -> Any:
-    # Waited for, or the first program's time would hold the transfer.
-    return jax.block_until_ready(
-      [jax.device_put(join(batches), where) for batches in steps]
-    )
-
-  def of_runs(metrics: Any) -> Any:
-    return jax.tree.map(
-      lambda leaf: np.stack(list(map(layout.flat, leaf))), metrics
-    )
-
-  def advance(state: Any, batches: Sequence[Any]) -> Any:
-    number = len(batches)
-    if 0 not in compiled and number not in compiled:
-      if _may_loop(batches):
-        compiled[number] = loop.lower(state, *batches).compile()
-      else:
-        compiled[0] = step.lower(state, batches[0]).compile()
-    if 0 in compiled:
-      state, metrics, seconds = program.one_by_one(compiled[0], state, batches)
-      return state, of_runs(metrics), seconds
-    began = time.perf_counter()
-    found = jax.block_until_ready(compiled[number](state, *batches))
-    seconds = time.perf_counter() - began
-    state, metrics = found
-    return state, of_runs(jax.device_get(metrics)), seconds
-
-  return feed, advance, lambda: program.peak_megabytes(compiled.values())
-
-
-def _may_loop(batches: Sequence[Any]) -> bool:
-  """Whether steps go into a loop of a program, for what `_stepper` says."""
-  num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(list(batches)))
-  return jax.default_backend() != 'cpu' and num_bytes <= _MOST_BYTES
 
 
 def _rehearsing(
