@@ -19,6 +19,7 @@ from experiments import benchmark
 BENCHMARKS = {
   'steps': 'a training step, and what balancing adds to it',
   'rules': 'every weighting, beside the same in PyTorch if TorchJD is there',
+  'gramians': 'the ways to the Gramian that need less than all gradients',
   'memory': 'the ways to need less memory in an update',
   'subroutine': 'what each method of a comparison adds to a step',
   'loading': "the stages between a data set's files and a batch",

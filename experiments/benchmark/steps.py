@@ -35,8 +35,10 @@ class ConvEncoder(linen.Module):
     return jnp.mean(features, (1, 2))
 
 
-def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
-  """The steps, compiled: name -> program."""
+def network(
+  batch_size: int,
+) -> tuple[Any, Any, dict[str, jax.Array], jax.Array]:
+  """The model, its params, pictures of noise, and labels."""
   modalities = _OBJECTIVES[1:]
   encoders = {name: ConvEncoder() for name in modalities}
   model = nn.LateFusion(encoders, num_classes=10)
@@ -46,7 +48,12 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
     for i, name in enumerate(modalities)
   }
   labels = jax.random.randint(keys[3], (batch_size,), 0, 10)
-  params = model.init(keys[4], inputs)['params']
+  return model, model.init(keys[4], inputs)['params'], inputs, labels
+
+
+def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
+  """The steps, compiled: name -> program."""
+  model, params, inputs, labels = network(batch_size)
 
   def losses_fn(params: Any) -> dict[str, jax.Array]:
     logits: Any = model.apply({'params': params}, inputs)

@@ -82,8 +82,8 @@ def for_each(
     if done:
       # Each waits for the one before it, or XLA computes many at a time and
       # keeps what they hold.
-      first = jax.tree.leaves(done[-1])[0].reshape(-1)[:1].sum()
-      part = part + (0 * first).astype(part.dtype)
+      ends = [jnp.sum(leaf) for leaf in jax.tree.leaves(done[-1])]
+      part = part + (0 * jnp.stack(ends).sum()).astype(part.dtype)
     done.append(function(part))
   return done
 

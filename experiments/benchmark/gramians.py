@@ -1,0 +1,201 @@
+"""Times the ways to the Gramian that need less than all gradients at once.
+
+The networks of `steps`, three convolutional encoders, by MGDA:
+
+  the four losses of late fusion: their gradients, weights from the features,
+  and two passes, beside joint training;
+  groups of the rows as objectives, of which there are as many as wanted: the
+  gradients and two passes;
+  single examples, in chunks.
+
+Memory is the peak of the compiled step, by the compiler's own analysis.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mimo_jax
+from experiments import benchmark
+from experiments.benchmark import steps
+from experiments.benchmark import subroutine
+from experiments.benchmark import timing
+from experiments.reporting import tables
+from mimo_jax import nn
+
+OPTIONS = {
+  'repeats': benchmark.REPEATS,
+  'batch_size': benchmark.BATCH_SIZE,
+  'objectives': benchmark.Option(32, 'groups of rows, each an objective'),
+  'examples': benchmark.Option(64, 'rows, each an objective'),
+  'chunk': benchmark.Option(16, 'examples whose gradients are kept'),
+}
+
+
+class Program(NamedTuple):
+  """A compiled step."""
+
+  run: Callable[[], Any]
+  megabytes: float
+
+
+class Network(NamedTuple):
+  """The network, and a batch."""
+
+  logits_of: Callable[..., Any]  # from params and inputs
+  params: Any
+  batch: Mapping[str, jax.Array]
+
+  def losses(
+    self, params: Any, batch: Mapping[str, jax.Array], **options: Any
+  ) -> dict[str, jax.Array]:
+    """The losses of late fusion."""
+    logits = self.logits_of(params, batch, **options)
+    return nn.cross_entropy_losses(logits, batch['label'])
+
+
+def network(batch_size: int) -> Network:
+  """The network of `steps`, and pictures of noise."""
+  model, params, inputs, labels = steps.network(batch_size)
+
+  def logits_of(params: Any, batch: Any, **options: Any) -> Any:
+    return model.apply({'params': params}, batch, **options)
+
+  return Network(logits_of, params, {**inputs, 'label': labels})
+
+
+def program(
+  params: Any,
+  pulled: Callable[[Any], tuple[Any, Any]],
+  rule: mimo_jax.Weighting | None = None,
+) -> Program:
+  """A step along what `pulled(params)` returns: losses, and their pullback."""
+  rule = mimo_jax.weightings.mgda() if rule is None else rule
+  optimizer = optax.chain(mimo_jax.balance(rule), optax.sgd(0.01, momentum=0.9))
+
+  def step(params: Any, state: Any) -> Any:
+    losses, pullback = pulled(params)
+    updates, state = optimizer.update(pullback, state, params, losses=losses)
+    return optax.apply_updates(params, updates), state, losses
+
+  state = optimizer.init(params)
+  compiled = jax.jit(step).lower(params, state).compile()
+  megabytes = subroutine.peak_megabytes(compiled)
+  return Program(lambda: compiled(params, state), megabytes)
+
+
+def of_late_fusion(batch_size: int) -> dict[str, Program]:
+  """K = 4, block-sparse."""
+  made = network(batch_size)
+
+  def losses_fn(params: Any, **options: Any) -> Any:
+    return made.losses(params, made.batch, **options)
+
+  def vjp(params: Any) -> Any:
+    return jax.vjp(losses_fn, params)
+
+  def two_passes(params: Any) -> Any:
+    losses, pullback = vjp(params)
+    return losses, mimo_jax.two_passes(pullback)
+
+  def at_features(params: Any) -> Any:
+    return mimo_jax.vjp_at_features(
+      lambda params, cut: losses_fn(params, cut=cut), params
+    )
+
+  joint = mimo_jax.weightings.fused_only()
+  return {
+    'joint': program(made.params, vjp, joint),
+    'gradients': program(made.params, vjp),
+    '`vjp_at_features`': program(made.params, at_features),
+    '`two_passes`': program(made.params, two_passes),
+  }
+
+
+def of_groups(batch_size: int, objectives: int) -> dict[str, Program]:
+  """The fused losses of so many groups of the rows, and of one."""
+  made = network(batch_size)
+
+  def vjp(params: Any, number: int = objectives) -> Any:
+    def losses_fn(params: Any) -> jax.Array:
+      logits = made.logits_of(params, made.batch)['fused']
+      losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits, made.batch['label']
+      )
+      return jnp.mean(losses.reshape(number, -1), axis=1)
+
+    return jax.vjp(losses_fn, params)
+
+  def two_passes(number: int) -> Callable[[Any], Any]:
+    def pulled(params: Any) -> Any:
+      losses, pullback = vjp(params, number)
+      return losses, mimo_jax.two_passes(pullback)
+
+    return pulled
+
+  joint = mimo_jax.weightings.mean()
+  return {
+    'joint': program(made.params, vjp, joint),
+    'gradients': program(made.params, vjp),
+    '`two_passes`': program(made.params, two_passes(objectives)),
+    '`two_passes`, K = 1': program(made.params, two_passes(1)),
+  }
+
+
+def of_examples(examples: int, chunk: int) -> dict[str, Program]:
+  """Each row an objective: all gradients at once, and chunks of them."""
+  made = network(examples)
+
+  def loss_fn(params: Any, example: Any) -> jax.Array:
+    one = jax.tree.map(lambda leaf: leaf[None], example)
+    return made.losses(params, one)['fused']
+
+  def pulled(size: int) -> Callable[[Any], Any]:
+    return lambda params: mimo_jax.vjp_of_examples(
+      loss_fn, params, made.batch, batch_size=size
+    )
+
+  joint = mimo_jax.weightings.mean()
+  return {
+    'joint': program(made.params, pulled(examples), joint),
+    'one chunk': program(made.params, pulled(examples)),
+    f'chunks of {chunk}': program(made.params, pulled(chunk)),
+  }
+
+
+def table(programs: Mapping[str, Program], repeats: int) -> str:
+  """Milliseconds and megabytes, beside joint training, in Markdown."""
+  runs = {name: each.run for name, each in programs.items()}
+  taken = timing.interleaved(runs, repeats)
+  first = next(iter(programs))
+  rows = {}
+  for name, times in taken.items():
+    megabytes = programs[name].megabytes
+    rows[name] = {
+      'ms': f'{1e3 * times.median:.1f}',
+      'x joint': f'{timing.ratio(times, taken[first]):.2f}',
+      'peak, MB': f'{megabytes:.1f}',
+      'peak, x joint': f'{megabytes / programs[first].megabytes:.2f}',
+    }
+  return tables.of_rows('step', rows)
+
+
+def run(
+  repeats: int, batch_size: int, objectives: int, examples: int, chunk: int
+) -> None:
+  """Prints the tables."""
+  if batch_size % objectives:
+    raise benchmark.UsageError(
+      f'--batch_size={batch_size} rows cannot be cut into'
+      f' --objectives={objectives} equal groups.'
+    )
+  print(timing.machine())
+  for title, made in (
+    (f'Late fusion, batch {batch_size}, K = 4', of_late_fusion(batch_size)),
+    (f'Groups of rows, K = {objectives}', of_groups(batch_size, objectives)),
+    (f'Examples, B = {examples}', of_examples(examples, chunk)),
+  ):
+    print(f'\n{title}:\n\n{table(made, repeats)}', flush=True)
