@@ -283,6 +283,15 @@ def test_rules_print_every_table():
     assert re.search(pattern, result.stdout), (pattern, result.stdout)
 
 
+def test_gramians_are_timed_beside_joint_training(capsys):
+  sizes = ['--batch_size=2', '--objectives=2', '--examples=2', '--chunk=1']
+  benchmark.main(['gramians', '--repeats=2', *sizes])
+  printed = capsys.readouterr().out
+  assert 'Late fusion, batch 2, K = 4' in printed
+  for row in ('`vjp_at_features`', '`two_passes`, K = 1', 'chunks of 1'):
+    assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \|', printed), row
+
+
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out
@@ -319,6 +328,7 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
     (['steps', '--repeats=many'], "invalid int value: 'many'"),
     (['sweep', '--views=nine'], '--views=nine; expected one of'),
     (['memory', '--batch_size=3'], 'cannot be cut into 4 equal parts'),
+    (['gramians', '--objectives=5'], 'cannot be cut into --objectives=5'),
     (['loading'], 'required: --data'),
     (['loading', '--data=mnist'], no_module),
     (['loading', '--data=handwritten'], 'nothing to time'),
