@@ -117,6 +117,36 @@ def forward(
   return Outputs(logits, features, updated)
 
 
+def summed() -> optax.GradientTransformationExtraArgs:
+  """The gradient of the sum of all losses of a phase.
+
+  For phases of other losses, some of which nothing learns from.
+
+  Examples:
+    >>> losses, pullback = jax.vjp(lambda x: {'a': x**2, 'b': 1.0}, 3.0)
+    >>> add = summed().update
+    >>> gradient, _ = add(pullback, optax.EmptyState(), losses=losses)
+    >>> float(gradient)
+    6.0
+  """
+
+  def update(
+    updates: Any,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    *,
+    losses: base.Losses,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    del params, extra_args
+    (gradient,) = updates(jax.tree.map(jnp.ones_like, losses))
+    return gradient, state
+
+  return optax.GradientTransformationExtraArgs(
+    lambda _: optax.EmptyState(), update
+  )
+
+
 def weighed(
   task: base.Task, logits: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:

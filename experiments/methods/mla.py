@@ -107,7 +107,7 @@ def make(task: base.Task) -> base.Method:
     model=model,
     objectives=(*task.objectives, *(f'shared_{name}' for name in modalities)),
     losses=losses,
-    gradients=optax.chain(task.balance(mimo_jax.weightings.sum()), head),
+    gradients=optax.chain(common.summed(), head),
     optimizer=optax.partition(optimizers, _parts),
     init=init,
     phases=tuple(range(len(modalities))),

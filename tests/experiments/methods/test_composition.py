@@ -203,6 +203,7 @@ def test_words_and_recipes_compose_by_slot():
   [
     ('mmpareto+mimo', 'mmpareto cannot be combined .*solves for weights'),
     ('g_blending+mgda', 'g_blending cannot be combined .*finds the weights'),
+    ('aug+sum', 'aug cannot be combined .*nothing learns from a fused loss'),
     ('mla+sum', 'mla cannot be combined .*nothing learns from a fused loss'),
     ('reconboost+mimo', 'reconboost cannot be combined .*learn in turn'),
     ('unimodal+mimo', 'unimodal cannot be combined .*more than one'),
@@ -228,9 +229,9 @@ def test_every_method_trains_under_mimo_or_says_why_not():
     except ValueError as error:
       assert 'cannot be combined' in str(error), name
       refused.add(name)
-  weigh_themselves = {'mmpareto', 'g_blending', 'mla'}
+  weigh_themselves = {'mmpareto', 'g_blending'}
   apart = {'unimodal', 'ensemble', 'pretrained_frozen'}
-  in_turn = {'reconboost'}
+  in_turn = {'aug', 'mla', 'reconboost'}
   assert refused == weigh_themselves | apart | in_turn
 
 

@@ -1,0 +1,183 @@
+"""AUG: what branches learn from, which of them, and who gets another one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import training
+from experiments.methods import aug
+from mimo_jax import nn
+from tests import checks
+from tests.experiments.methods import hand
+from tests.experiments.methods import recorded
+
+GENERATOR = np.random.default_rng(6)
+WIDTHS = {'audio': 3, 'text': 2, 'visual': 4}
+FEATURES = {
+  name: GENERATOR.normal(0.4, 1 + i, (6, width))
+  for i, (name, width) in enumerate(WIDTHS.items())
+}
+NAMES = tuple(WIDTHS)
+
+
+def with_branches(state, counts):
+  """The state in which modalities have so many branches, of three."""
+  there = {
+    name: jnp.asarray(np.arange(3) < counts[name], float) for name in NAMES
+  }
+  return state._replace(model_state={'branches': {'fusion': there}})
+
+
+def begin(**options):
+  task = recorded.make_task(FEATURES, lambda: nn.MLP((5,)))
+  method = aug.make(task, width=4, max_branches=3, **options)
+  return method, *recorded.begin(method, FEATURES)
+
+
+def branches_of(params, name):
+  """The logits of a modality's branches, [3, batch, C], by hand."""
+  dense = params[f'encoders_{name}']['Dense_0']
+  features = np.maximum(FEATURES[name] @ dense['kernel'] + dense['bias'], 0)
+  found = []
+  for i in range(3):
+    dense = params['fusion'][f'{name}_{i}']
+    hidden = np.maximum(features @ dense['kernel'] + dense['bias'], 0)
+    head = params['fusion']['head']
+    found.append(hidden @ head['kernel'] + head['bias'])
+  return np.array(found)
+
+
+@pytest.mark.quick
+def test_the_last_branch_learns_what_the_others_lack():
+  method, state, batch = begin(residual=0.8)
+  params = jax.tree.map(np.float64, state.params)
+  counts = {'audio': 1, 'text': 3, 'visual': 2}
+  state = with_branches(state, counts)
+  sums, scores = [], []
+  for phase, name in enumerate(NAMES):
+    losses, seen, gradients = recorded.learn(method, state, batch, phase)
+    logits = branches_of(params, name)[: counts[name]]
+    sums.append(logits.sum(0))
+    expected = recorded.cross_entropy(logits.sum(0))
+    np.testing.assert_allclose(losses[name], expected, rtol=1e-5)
+    if len(logits) > 1:
+      rest = logits[:-1].sum(0)
+      factors = 1 - 0.8 * recorded.own(recorded.softmax(rest))
+      own = -np.log(recorded.own(recorded.softmax(logits[-1])))
+      expected += recorded.cross_entropy(rest) + np.mean(factors * own)
+    boosted = f'boosted_{name}'
+    np.testing.assert_allclose(losses[boosted], expected, rtol=1e-5)
+    fused = recorded.cross_entropy(np.mean(sums, axis=0))
+    np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
+    # The branches there are of this modality learn, and nothing from 'fused'.
+    assert not np.any(checks.flat((gradients['fused'], gradients[name])))
+    of_fusion = gradients[boosted]['fusion']
+    for other in NAMES:
+      for i in range(3):
+        learns = np.any(checks.flat(of_fusion[f'{other}_{i}']))
+        moves = seen.observed['still'][f'fusion/{other}_{i}'] == 0
+        assert learns == moves == (other == name and i < counts[name])
+      moves = seen.observed['still'][other] == 0
+      assert moves == (other == name)
+    assert set(seen.model_state['branches']['fusion']) == set(NAMES)
+    scores.append(recorded.own(recorded.softmax(logits.sum(0))).mean())
+    np.testing.assert_allclose(seen.memory.scores[name], scores[-1], rtol=1e-5)
+    state = state._replace(memory=seen.memory)
+  outputs = method.model.apply(state.variables, batch)
+  checks.assert_close(outputs['fused'], np.mean(sums, axis=0), rtol=1e-4)
+  checks.assert_close(outputs['text'], sums[1], rtol=1e-4)
+
+
+@pytest.mark.quick
+def test_the_last_branch_is_not_pulled_through_the_others_certainty():
+  """Its weights are stopped: the others learn from their own loss alone."""
+  gradients = []
+  for residual in (0.0, 1.0):
+    method, state, batch = begin(residual=residual)
+    state = with_branches(state, dict.fromkeys(NAMES, 3))
+    _, _, found = recorded.learn(method, state, batch, 1)
+    gradients.append(found['boosted_text']['fusion'])
+  for branch, is_last in (
+    ('text_0', False),
+    ('text_1', False),
+    ('text_2', True),
+  ):
+    one, other = (checks.flat(tree[branch]) for tree in gradients)
+    assert np.allclose(one, other, rtol=1e-5) != is_last
+
+
+@pytest.mark.quick
+def test_the_weakest_gets_a_branch_if_another_is_ahead():
+  method, state, _ = begin(every_epochs=2.0, margin=0.1)
+  assert method.rehearsal.every_epochs == 2
+  for scores, counts, expected in (
+    ((5.0, 3.0, 4.0), (1, 1, 1), (1, 2, 1)),
+    ((5.0, 3.0, 2.0), (1, 2, 1), (1, 2, 2)),
+    ((3.2, 3.1, 3.0), (1, 1, 1), (1, 1, 1)),  # within the margin
+    ((3.4, 3.1, 3.0), (1, 1, 1), (1, 1, 2)),
+    ((5.0, 3.0, 4.0), (1, 3, 1), (1, 3, 1)),  # it has all that it may have
+    ((0.0, 0.0, 0.0), (1, 1, 1), (1, 1, 1)),  # before the first step
+  ):
+    there = with_branches(state, dict(zip(NAMES, counts, strict=True)))
+    given = {k: jnp.float32(v) for k, v in zip(NAMES, scores, strict=True)}
+    memory = state.memory._replace(scores=given)
+    after = method.rehearsal.end(there._replace(memory=memory), ())
+    expected = with_branches(state, dict(zip(NAMES, expected, strict=True)))
+    checks.assert_equal(after.model_state, expected.model_state)
+    assert not any(after.memory.scores.values())
+
+
+def test_new_branches_learn_and_those_to_come_stay_as_they_are():
+  """Under momentum and weight decay, of two seeds at once."""
+  config = configuration.with_recipe(
+    handwritten.get_config('three,smoke'), 'aug'
+  )
+  with config.unlocked():
+    config.method.update(width=4, max_branches=3)
+    config.optimizer = {'name': 'adamw', 'learning_rate': 0.01}
+    config.optimizer.weight_decay = 0.1
+  experiment = training.make(config, hand.STEPS_PER_EPOCH)
+  batches = [
+    jax.tree.map(lambda leaf, i=i: leaf[:, i], hand.BATCHES) for i in range(2)
+  ]
+  keys = jnp.stack([jax.random.key(seed) for seed in hand.SEEDS])
+  start = jax.vmap(experiment.init)(keys, batches[0])
+  step = recorded.compiled(jax.vmap(experiment.train_step))
+  middle, _ = step(start, batches[0])
+  # Of one seed 'fou' is the weakest, of the other 'pix'.
+  scores = {
+    name: jnp.array(values)
+    for name, values in (('fou', (1, 4)), ('mor', (3, 3)), ('pix', (4.0, 1)))
+  }
+  middle = middle._replace(memory=middle.memory._replace(scores=scores))
+  middle = jax.vmap(experiment.rehearsal.end)(middle, ())
+  after, metrics = step(middle, batches[1])
+  for seed, weakest in enumerate(('fou', 'pix')):
+    for name in hand.NAMES:
+      for i in range(3):
+        first, second, third = (
+          checks.flat(checks.at(one.params['fusion'][f'{name}_{i}'], seed))
+          for one in (start, middle, after)
+        )
+        assert np.any(first != second) == (i == 0)
+        is_there = i == 0 or (i == 1 and name == weakest)
+        assert np.any(second != third) == is_there, (seed, name, i)
+      encoder = [
+        checks.flat(checks.at(one.params[f'encoders_{name}'], seed))
+        for one in (start, after)
+      ]
+      assert np.any(encoder[0] != encoder[1])
+  assert np.all(np.isfinite(checks.flat(metrics)))
+  trained = metrics['losses']
+  assert np.all(trained['boosted_fou'] >= trained['fou'])
+  assert trained['boosted_mor'].tolist() == trained['mor'].tolist()
+
+
+@pytest.mark.quick
+def test_a_residual_outside_of_its_range_is_refused():
+  task = recorded.make_task()
+  message = r'aug was given residual=1.5; expected a number from 0 to 1'
+  checks.assert_refused(message, aug.make, task, residual=1.5)
