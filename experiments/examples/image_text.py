@@ -8,7 +8,7 @@ ImageNet (`.safetensors` or `.pth`) it begins with them; without, it is narrow
 and begins at random. Then expect that after training on the fused loss alone
 33 % are right, and 31 % by words alone, because the picture is learned by heart
 before the words are read; with MIMO 48 %, and 52 % by words alone. It takes
-about 20 seconds.
+half a minute, most of it compilation.
 """
 
 import pathlib

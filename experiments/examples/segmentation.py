@@ -3,8 +3,9 @@
 Each pixel is ground, a box or a ball; the class scores of both sensors are
 added. What is not labelled is masked in all losses; holes, where the depth
 sensor measured nothing, in its own. Expect that on the fused loss alone depth
-learns next to nothing (an overlap of 24 %), because the camera is faster, and
-that with MIMO it learns (68 %), and the camera more (89 % in place of 81 %).
+learns little (by itself an overlap of 18 %), because the camera is faster, and
+that with MIMO it learns (58 %), and the camera more (90 % in place of 77 %);
+both together do as well as before (95 % and 96 %).
 """
 
 from typing import Any

@@ -61,6 +61,16 @@ def test_the_page_has_a_row_for_each():
   assert all(path.name in page for path in FOLDER.glob('*.ipynb'))
 
 
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(FEWER_STEPS)))
+def test_the_numbers_at_the_top_are_those_measured(name):
+  """To 3 points, by which machines and versions of XLA differ."""
+  scores, _ = run(name)
+  measured = [100 * x for of_rule in scores.values() for x in of_rule.values()]
+  top = importlib.import_module(f'experiments.examples.{name}').__doc__
+  for number in re.findall(r'(\d+) %', top):
+    assert any(abs(float(number) - x) < 3 for x in measured), number
+
+
 # Bounds far from what is measured, on the side of what the example says.
 
 
