@@ -1,14 +1,19 @@
 """The report of a comparison or a sweep, written anew from its results.
 
-  python -m experiments.report DIRECTORY
+  python -m experiments.report DIRECTORY [DIRECTORY ...]
 
 reads `results.jsonl` there (and `curves.npz` of a comparison), writes
-`report.md` (`sweep.md` of a sweep) with its figures, and prints the tables.
+`report.md` (`sweep.md` of a sweep) with its figures, the same as one HTML page,
+and every score in `results.csv`, and prints the tables.
+
+Of several directories, runs of `experiments.train`, too, it prints scores side
+by side and what differs in configuration, and writes nothing.
 """
 
 import argparse
-import pathlib
 
+from experiments.core import commands
+from experiments.reporting import beside
 from experiments.reporting import report
 
 
@@ -16,18 +21,23 @@ def main() -> None:
   """Writes the report, and prints its tables."""
   parser = argparse.ArgumentParser(
     prog='python -m experiments.report',
-    description='Writes the report of a comparison or a sweep anew, and prints'
-    ' its tables.',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-    'directory',
-    type=pathlib.Path,
-    help='where experiments.compare or experiments.sweep left results.jsonl',
+    'directories',
+    type=commands.path,
+    nargs='+',
+    metavar='DIRECTORY',
+    help='where experiments.compare, sweep or train left its results',
   )
-  directory = parser.parse_args().directory.expanduser()
+  directories = parser.parse_args().directories
   try:
-    path = report.write(directory)
-    print(report.tables(directory))
+    if len(directories) > 1:
+      print(beside.table(directories))
+      return
+    path = report.write(*directories)
+    print(report.tables(*directories))
   except (FileNotFoundError, ValueError) as error:
     parser.error(str(error))
   print(f'\nThe report, with figures, is {path}.')

@@ -12,9 +12,11 @@ from experiments.evaluation import statistics
 from experiments.methods import recipes
 from experiments.reporting import figures
 from experiments.reporting import measures
+from experiments.reporting import page
 from experiments.reporting import protocol
 from experiments.reporting import results as results_lib
 from experiments.reporting import tables as tables_lib
+from experiments.reporting import tidy
 from experiments.reporting.measures import Column
 from experiments.reporting.measures import Measure
 from experiments.reporting.measures import Values
@@ -25,7 +27,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes the report of a directory that `compare` or `sweep` has filled.
 
   That is `report.md`, or a sweep's `sweep.md`, with its figures beside it, from
-  `results.jsonl` and, of a comparison, `curves.npz`.
+  `results.jsonl` and, of a comparison, `curves.npz`; the same as one HTML page,
+  and every score in `results.csv`.
 
   Raises:
     ValueError: if the results are of another format.
@@ -42,6 +45,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   title = f'# {data["name"].capitalize()}, {data["config"]}: {number}'
   text = '\n\n'.join([title, *_tables(results), *rest])
   runs.write_text(workdir / name, text + '\n')
+  page.write(workdir / name)
+  tidy.write(workdir, runs.read_lines(workdir / 'results.jsonl'))
   return workdir / name
 
 

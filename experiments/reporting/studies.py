@@ -9,6 +9,7 @@ import numpy as np
 from experiments.core import runs
 from experiments.reporting import figures
 from experiments.reporting import measures
+from experiments.reporting import page
 from experiments.reporting import protocol
 from experiments.reporting import report
 from experiments.reporting import tables
@@ -95,6 +96,7 @@ def write(
   ]
   path = directory / 'report.md'
   runs.write_text(path, '\n\n'.join(parts) + '\n')
+  page.write(path)
   return path
 
 

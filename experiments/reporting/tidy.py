@@ -8,9 +8,9 @@ from typing import Any
 
 from experiments.core import runs
 
-COLUMNS = ('run', 'recipe', 'seed', 'split', 'metric', 'value')
+COLUMNS = ('run', 'recipe', 'seed', 'split', 'step', 'metric', 'value')
 # Of a row of `results.jsonl`, what says whose the values are.
-_LABELS = ('variant', 'values', 'seed', 'split')
+_LABELS = ('variant', 'values', 'seed', 'split', 'step')
 
 
 def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -33,6 +33,7 @@ def _lines(
   run: str, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Any, ...]]:
   for row in rows[1:]:
+    labels = row['variant'], row['seed'], row['split'], row.get('step', '')
     for metric, value in row.items():
       if metric not in _LABELS and isinstance(value, int | float):
-        yield run, row['variant'], row['seed'], row['split'], metric, value
+        yield run, *labels, metric, value

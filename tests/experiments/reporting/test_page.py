@@ -36,6 +36,7 @@ def test_a_tidy_table_has_a_line_a_value(tmp_path):
       'values': {'weighting.penalty': 1.0},
       'seed': 3,
       'split': 'test',
+      'step': 600,
       'skipped_steps': 0,
       'accuracy/fused': 0.1 + 0.2,
     },
@@ -50,14 +51,15 @@ def test_a_tidy_table_has_a_line_a_value(tmp_path):
   with (tmp_path / 'results.csv').open() as file:
     found = list(csv.DictReader(file))
   assert [tuple(one.values())[1:] for one in found] == [
-    ('penalty=1, temperature=0.3', '3', 'test', 'skipped_steps', '0'),
+    ('penalty=1, temperature=0.3', '3', 'test', '600', 'skipped_steps', '0'),
     (
       'penalty=1, temperature=0.3',
       '3',
       'test',
+      '600',
       'accuracy/fused',
       f'{0.1 + 0.2}',
     ),
-    ('b', '4', 'validation', 'noise/0.5', 'nan'),
+    ('b', '4', 'validation', '', 'noise/0.5', 'nan'),
   ]
   assert found[0]['run'] == tmp_path.name
