@@ -29,6 +29,7 @@ from experiments.methods import pmr as pmr
 from experiments.methods import pretrained as pretrained
 from experiments.methods import reconboost as reconboost
 from experiments.methods import relearning as relearning
+from experiments.methods import remix as remix
 from experiments.methods import smv as smv
 from experiments.methods import umt as umt
 from experiments.methods import unimodal as unimodal

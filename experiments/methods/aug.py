@@ -1,5 +1,6 @@
 """Sustained boosting of weak modalities (AUG)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -123,10 +124,9 @@ def make(
   expected = 'a number above 0'
   common.check('aug', every_epochs > 0, expected, every_epochs=every_epochs)
 
-  def fusion(num_classes: int, **options: Any) -> BranchedFusion:
-    sizes = {'width': width, 'max_branches': max_branches}
-    return BranchedFusion(num_classes, **sizes, **options)
-
+  fusion = functools.partial(
+    BranchedFusion, width=width, max_branches=max_branches
+  )
   model = task.model.clone(
     fusion=fusion, heads='share', detach_heads=True, kernel_init=None
   )
