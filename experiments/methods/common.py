@@ -86,6 +86,9 @@ def factors(method: base.Method, state: base.TrainState) -> dict[str, Any]:
 def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
   """The objectives: losses, of which some are the primary one together.
 
+  What has the factor 0.0 is told and not learnt from; without any other, there
+  is no primary objective.
+
   Examples:
     >>> losses = {'fused': jnp.float32(1), 'own': jnp.float32(3)}
     >>> losses |= {'audio': jnp.float32(7)}
@@ -93,9 +96,13 @@ def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
     >>> {name: float(value) for name, value in objectives.items()}
     {'fused': 3.5, 'audio': 7.0}
   """
-  parts = [factor * losses[name] for name, factor in factors.items()]
+  parts = [
+    factor * losses[name]
+    for name, factor in factors.items()
+    if not (isinstance(factor, float) and factor == 0)
+  ]
   rest = {name: loss for name, loss in losses.items() if name not in factors}
-  return {'fused': sum(parts[1:], start=parts[0])} | rest
+  return ({'fused': sum(parts[1:], start=parts[0])} if parts else {}) | rest
 
 
 def forward(
