@@ -132,6 +132,7 @@ STUDIES: Mapping[str, Study] = {
         (
           *_decay(1e-3),
           ('model.encoders.picture.base_width', 4),
+          ('model.encoders.tags.widths', (128, 144)),
           *_REDRAWN,
         ),
         seeds=5,

@@ -35,6 +35,13 @@ class BoostedFusion(nn.SharedHeadFusion):
   @flax.linen.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The logits o_m of each modality alone, [batch, num_classes]."""
+    widths = {name: value.shape[-1] for name, value in features.items()}
+    if len(set(widths.values())) > 1:
+      raise ValueError(
+        f'reconboost was given features of the widths {widths}; expected one'
+        ' width, since all share a perceptron. Let the encoders end in layers'
+        ' of equal width.'
+      )
     self.param(_SCALE, flax.linen.initializers.ones, ())
     hidden = nn.MLP((self.width,), name='hidden')
     return super().shares({k: hidden(value) for k, value in features.items()})

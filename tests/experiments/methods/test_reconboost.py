@@ -166,3 +166,11 @@ def test_weights_that_could_be_below_0_are_refused():
     'reconboost was given fit=1.0; expected more than residual',
     reconboost.make, task, fit=1.0,
   )  # fmt: skip
+
+
+def test_features_of_other_widths_are_refused():
+  features = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
+  with pytest.raises(ValueError, match=r"widths {'a': 3, 'b': 4}.*one width"):
+    jax.eval_shape(
+      reconboost.BoostedFusion(5).init, jax.random.key(0), features
+    )
