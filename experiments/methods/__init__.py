@@ -7,6 +7,7 @@ module has it, names recipes and their options: else there is one, of its name.
 """
 
 from experiments.methods import agm as agm
+from experiments.methods import arl as arl
 from experiments.methods import aug as aug
 from experiments.methods import cml as cml
 from experiments.methods import dgl as dgl

@@ -1,0 +1,141 @@
+"""Asymmetric representation learning (ARL)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from experiments.methods import base
+from experiments.methods import common
+from experiments.methods import moments
+from mimo_jax import nn
+
+SPACE: base.Space = {
+  'gamma': {'low': 1.0, 'high': 8.0, 'scale': 'log'},
+  'temperature': {'low': 1.0, 'high': 16.0, 'scale': 'log'},
+}
+
+
+def make(
+  task: base.Task,
+  *,
+  gamma: float = 4.0,
+  temperature: float = 8.0,
+  warm_up_epochs: float = 5.0,
+) -> base.Method:
+  """The encoders learn the faster, the surer they are and the less relied on.
+
+      L = L_fused + γ Σ_m L_m(o_m),    ∇_m ← (1 + w_m) ∇_m
+
+  for the gradient of encoder m, with the weights w of `weights`, which draw the
+  modalities' shares of the output to the inverse of their variances, and o_m
+  what the fusion makes of modality m alone: the heads 'alone' of
+  `mimo_jax.nn.LateFusion`, with any fusion. In the warm-up γ and all w_m are
+  equal: 1 and 1/M. The sum of L_m is the loss 'unimodal', and L the primary
+  objective; any weighting goes with it. It is a sum of 1 + γM losses, which
+  wants a lower learning rate than one of them; the authors clip the gradient's
+  norm at 40.
+
+  Args:
+    task: what is trained, on classes.
+    gamma: γ ≥ 0 after the warm-up; 4 on CREMA-D, 3 on Kinetics-Sounds, 5 on
+      AVE.
+    temperature: T ≥ 0, how far the weights are apart; 8 on CREMA-D and 4
+      elsewhere.
+    warm_up_epochs: its length.
+
+  This is the paper's method for two modalities, and for more what `weights`
+  says. In the released code the weights are computed and not assigned, so that
+  all encoders have 1 + ½: `weighted` with constant weights.
+
+  References:
+    S. Wei, C. Luo and Y. Luo, `Improving Multimodal Learning via Imbalanced
+    Learning <https://arxiv.org/abs/2507.10203>`_, ICCV 2025.
+  """
+  common.check_classes(task, 'arl')
+  expected = 'a number of at least 0'
+  common.check('arl', gamma >= 0, expected, gamma=gamma)
+  common.check('arl', temperature >= 0, expected, temperature=temperature)
+  names = task.modalities
+  model = task.model.clone(heads='alone')
+
+  def is_warm(state: base.TrainState) -> jax.Array:
+    return state.step < warm_up_epochs * task.steps_per_epoch
+
+  def unimodal(
+    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
+  ) -> base.Losses:
+    # Those of the outputs may stand on stopped gradients.
+    logits = model.alone(state.variables, outputs.features, train=True)
+    losses = task.losses_of(logits, batch[task.target])
+    return {'unimodal': jnp.sum(jnp.stack([losses[name] for name in names]))}
+
+  def factors(
+    state: base.TrainState, _: base.Batch, outputs: common.Outputs
+  ) -> dict[str, Any]:
+    logits = jnp.stack([outputs.logits[name] for name in names])
+    found = weights(lax.stop_gradient(logits), temperature)
+    found = 1 + jnp.where(is_warm(state), 1 / len(names), found)
+    return {'factors': dict(zip(names, found, strict=True))}
+
+  def update(
+    updates: optax.Updates,
+    state: optax.EmptyState,
+    params: optax.Params | None = None,
+    *,
+    factors: dict[str, jax.Array],
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.EmptyState]:
+    del params, extra_args
+
+    def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+      name = nn.encoder_of(moments.keys_of(path))
+      return leaf if name is None else (factors[name] * leaf).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+  return common.on_outputs(
+    task,
+    unimodal,
+    {
+      'fused': 1.0,
+      'unimodal': lambda state: jnp.where(is_warm(state), 1.0, gamma),
+    },
+    observe=factors,
+    after=optax.GradientTransformationExtraArgs(
+      lambda _: optax.EmptyState(), update
+    ),
+    model=model,
+  )
+
+
+def weights(logits: jax.Array, temperature: float) -> jax.Array:
+  """How much more each encoder learns, w [M], which add up to 1.
+
+      w = softmax over m of T (mean of the others' c) q_m,    q_m ∝ 1/H_m
+
+  of logits [M, batch, C]. c_m is the share of modality m in the output, that of
+  Σ over classes of the mean |o_m|; H_m its share of the mean entropies, and at
+  least 0.6/M, which is 0.3 of two; c and q add up to 1.
+
+  Examples:
+    >>> logits = jnp.array([[[4.0, 0.0]], [[0.0, 1.0]]])
+    >>> weights(logits, 8.0).tolist()  # the first is surer, and relied on more
+    [0.387, 0.613]
+  """
+  count = logits.shape[0]
+  sizes = jnp.sum(jnp.mean(jnp.abs(logits), axis=1), axis=-1)
+  reliance = _shares(sizes)
+  log_p = jax.nn.log_softmax(logits)
+  entropies = jnp.mean(-jnp.sum(jnp.exp(log_p) * log_p, axis=-1), axis=1)
+  sureness = _shares(1 / jnp.maximum(_shares(entropies), 0.6 / count))
+  others = (1 - reliance) / max(count - 1, 1)
+  return jax.nn.softmax(temperature * others * sureness)
+
+
+def _shares(values: jax.Array) -> jax.Array:
+  """Values ≥ 0, divided by their sum; equal if all are 0."""
+  least = jnp.finfo(values.dtype).tiny
+  return (values + least) / jnp.sum(values + least)

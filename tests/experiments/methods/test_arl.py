@@ -1,0 +1,84 @@
+"""ARL: how much more each encoder learns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.methods import arl
+from experiments.methods import common
+from tests import checks
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+GENERATOR = np.random.default_rng(8)
+
+
+def entropy(logits):
+  p = recorded.softmax(logits)
+  return -np.sum(p * np.log(p), axis=-1).mean()
+
+
+@pytest.mark.parametrize(
+  'size', [0.5, 4.0]
+)  # the lower bound is reached by one
+def test_two_modalities_are_weighed_crosswise(size):
+  first, second = GENERATOR.normal(0.2, 1, (2, 9, 4)) * [[[1.0]], [[size]]]
+  sizes = [np.abs(one).mean(0).sum() for one in (first, second)]
+  c = np.array(sizes) / sum(sizes)
+  entropies = np.array([entropy(first), entropy(second)])
+  h = entropies / entropies.sum()
+  assert (h.min() < 0.3) == (size == 4)
+  q = 1 / np.maximum(h, 0.3)
+  q = q / q.sum()
+  exponents = np.exp(8.0 * np.array([c[1] * q[0], c[0] * q[1]]))
+  found = arl.weights(jnp.float32(np.stack([first, second])), 8.0)
+  np.testing.assert_allclose(found, exponents / exponents.sum(), rtol=1e-5)
+
+
+def test_of_three_the_less_relied_on_and_the_surer_learn_more():
+  certain = 9.0 * np.eye(3)[None]
+  # Alike in size, and one is surer; alike in sureness, and one is larger.
+  spread = np.array([[[3.0, 3.0, 3.0]] * 3])
+  found = arl.weights(jnp.float32(np.concatenate([certain, spread, spread])), 2)
+  assert found[0] > found[1] == found[2]
+  np.testing.assert_allclose(np.sum(found), 1, rtol=1e-6)
+  found = arl.weights(
+    jnp.float32(np.concatenate([spread, 2 * spread, spread])), 2
+  )
+  assert found[0] == found[2] > found[1]
+  for logits in (np.zeros((3, 2, 4)), 1e4 * np.eye(3)[:, None]):
+    found = arl.weights(jnp.float32(logits), 8)
+    np.testing.assert_allclose(found, np.full(3, 1 / 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize('step', [19, 20])  # the last of the warm-up, and next
+def test_gradients_of_encoders_are_multiplied_and_no_others(step):
+  task = recorded.make_task(recorded.THREE)
+  method = arl.make(task, gamma=2.5, warm_up_epochs=2.0)
+  state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  state = state._replace(step=jnp.int32(step))
+  losses, _, gradients = recorded.learn(method, state, batch)
+  linear = recorded.THREE, recorded.THREE_KERNEL
+  names = set(recorded.THREE)
+  logits = np.array(
+    [recorded.logits_of(*linear, names - {name}) for name in recorded.THREE]
+  )
+  expected = sum(recorded.cross_entropy(one) for one in logits)
+  np.testing.assert_allclose(losses['unimodal'], expected, rtol=1e-5)
+  gamma = 2.5 if step == 20 else 1.0
+  assert common.factors(method, state)['unimodal'] == gamma
+  found, _ = recorded.update_of(method, state, batch)
+  plain = jax.tree.map(
+    lambda fused, own: fused + gamma * own,
+    gradients['fused'],
+    gradients['unimodal'],
+  )
+  w = arl.weights(jnp.float32(logits), 8.0) if step == 20 else [1 / 3] * 3
+  assert step == 19 or np.ptp(w) > 0.01
+  expected = dict(plain)
+  for factor, name in zip(w, recorded.THREE, strict=True):
+    key = f'encoders_{name}'
+    expected[key] = jax.tree.map(lambda g, f=factor: (1 + f) * g, plain[key])
+  checks.assert_close(found, expected, rtol=1e-4)
