@@ -145,6 +145,9 @@ def begin(
 
   # Schedule
   config.log_every_steps = 10
+  # What is logged of gradients beside: 'none', 'free' (of rules that see them
+  # anyway) or 'always' (others then cost a backward pass an objective).
+  config.diagnostics = 'none'
 
   # Evaluation
   config.evaluation = {

@@ -14,12 +14,14 @@ from ml_collections import config_dict
 
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
+from experiments.core import diagnostics
 from experiments.core import program as program_lib
 from experiments.core import runs
 from experiments.core import signals
 
 State = Any
-Metrics = Mapping[str, Any]  # 'losses', 'weights' -> objective -> [steps, runs]
+# 'losses', 'weights' -> objective -> [steps, runs]; and diagnostics
+Metrics = Mapping[str, Any]
 
 
 class Course(NamedTuple):
@@ -27,7 +29,8 @@ class Course(NamedTuple):
 
   step: int  # steps taken
   states: dict[str, State]  # program -> state
-  # losses/<program>, weights/<program> -> [runs, steps, objectives]
+  # losses/<program>, weights/<program> -> [runs, steps, objectives]; with
+  # diagnostics conflicting/<program> -> [runs, steps], NaN of what sees none
   curves: dict[str, npt.NDArray[np.float32]]
   # program -> seconds a step, one for each turn; and of each rehearsal
   seconds: dict[str, list[float]]
@@ -228,10 +231,13 @@ def _keep(
   config: config_dict.ConfigDict,
 ) -> None:
   """Writes a turn's metrics of the outputs into the curves."""
-  for kind, values in metrics.items():
+  steps = slice(batches.begin, batches.end)
+  for kind in ('losses', 'weights'):
     curve = course.curves[f'{kind}/{name}']
     for i, objective in enumerate(['fused', *sorted(config.model.encoders)]):
-      curve[:, batches.begin : batches.end, i] = values[objective].T
+      curve[:, steps, i] = metrics[kind][objective].T
+  if 'conflicting' in metrics:
+    course.curves[f'conflicting/{name}'][:, steps] = metrics['conflicting'].T
 
 
 def _open(
@@ -255,6 +261,13 @@ def _open(
     for kind in ('losses', 'weights')
     for name, program in programs.items()
     if keep_curves
+  }
+  curves |= {
+    f'conflicting/{name}': np.full(
+      (program.num_runs, config.steps), np.nan, np.float32
+    )
+    for name, program in programs.items()
+    if keep_curves and diagnostics.is_on(config)
   }
   restored = checkpoints.restore(
     {

@@ -14,6 +14,7 @@ from ml_collections import config_dict
 from experiments import methods
 from experiments.core import accumulation
 from experiments.core import data
+from experiments.core import diagnostics
 from experiments.core import named
 from experiments.core import parts
 from experiments.core import placement as placement_lib
@@ -61,9 +62,9 @@ def make(
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
     batch)` returns the next one and `{'losses': {objective: []}, 'weights':
-    {objective: []}}`. Both are pure, so they may be jitted, scanned over
-    batches and vmapped over seeds; on many devices `Placement.step` compiles
-    the step.
+    {objective: []}}`, and beside them what `diagnostics.of_step` tells. Both
+    are pure, so they may be jitted, scanned over batches and vmapped over
+    seeds; on many devices `Placement.step` compiles the step.
 
   Raises:
     ValueError: if the method, or the model, cannot run under 'pmap'.
@@ -192,6 +193,7 @@ def make(
       {
         'losses': {name: losses[name] for name in method.objectives},
         'weights': {name: weight(name) for name in method.objectives},
+        **diagnostics.of_step(state.opt_state, task.objectives),
       },
     )
 

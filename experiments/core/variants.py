@@ -31,6 +31,7 @@ _REFUSED = {
   'tuning': 'it is for experiments.compare',
   'parallel': 'the runs of a sweep are spread over the devices',
   'evaluation': 'all variants must be evaluated alike',
+  'diagnostics': 'it changes no result',
   'log_every_steps': 'it changes no result',
   'checkpoint_every_steps': 'it changes no result',
 }

@@ -14,6 +14,7 @@ import optax
 from ml_collections import config_dict
 
 import mimo_jax
+from experiments.core import diagnostics
 from experiments.core import named
 from mimo_jax import nn
 
@@ -28,11 +29,12 @@ def make(
   encoders to be read alike, and do not disturb.
 
   Args:
-    config: with `weighting` and `steps`.
+    config: with `weighting`, `steps` and `diagnostics`.
     model: as `config.model` describes it.
 
   Raises:
-    ValueError: if there is no such rule, or it takes no such arguments.
+    ValueError: if there is no such rule, it takes no such arguments, or there
+      is no telling of what its gradients look like.
   """
   settings = config.weighting.to_dict()
   if settings['name'] == 'joint':
@@ -42,15 +44,14 @@ def make(
         f' {given}. To set it on the command line, give the word `joint` after'
         ' the colon of --config.'
       )
-    return mimo_jax.weightings.sum(), model.clone(detach_heads=True)
+    rule = diagnostics.diagnosed(mimo_jax.weightings.sum(), config)
+    return rule, model.clone(detach_heads=True)
   total = settings.pop('total', None)
   arguments = {key: _timed(value, config) for key, value in settings.items()}
-  rule: mimo_jax.Weighting = named.make(
-    mimo_jax.weightings, arguments, within=optax
-  )
+  rule = named.make(mimo_jax.weightings, arguments, within=optax)
   if total is not None:
     rule = mimo_jax.normalized(rule, total=total)
-  return rule, model
+  return diagnostics.diagnosed(rule, config), model
 
 
 def _timed(argument: Any, config: config_dict.ConfigDict) -> Any:

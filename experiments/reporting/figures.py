@@ -73,33 +73,50 @@ def curves(
   """Draws losses and weights over training, a column a recipe.
 
   The values are `losses/<recipe>` and `weights/<recipe>`, [seeds, steps, K], of
-  the fused output first.
+  the fused output first. Where there is `conflicting/<recipe>`, [seeds, steps],
+  the share of pairs of gradients that conflict is drawn below: of each step
+  thin, and thick the mean of the last steps, a twentieth of the training.
   """
   recipes, objectives = list(results.variants), ['fused', *results.modalities]
+  rows = {
+    'losses': 'loss, mean over seeds',
+    'weights': 'weight, mean over seeds',
+    **({'conflicting': 'share of conflicts'} if conflicts(values) else {}),
+  }
   columns = min(len(recipes), _COLUMNS)
-  rows = math.ceil(len(recipes) / columns)
-  with _canvas(path, (2.6 * columns + 1, 4.6 * rows)) as canvas:
-    grid = canvas.subplots(2 * rows, columns, sharex=True, squeeze=False)
-    for i, name in enumerate(('loss', 'weight')):
-      panels = grid[i::2].flatten()
+  height = math.ceil(len(recipes) / columns) * len(rows)
+  with _canvas(path, (2.6 * columns + 1, 2.3 * height)) as canvas:
+    grid = canvas.subplots(height, columns, sharex=True, squeeze=False)
+    for i, (kind, label) in enumerate(rows.items()):
+      panels = grid[i :: len(rows)].flatten()
       for axes in panels[1:]:
         axes.sharey(panels[0])
       for axes in panels[len(recipes) :]:
         axes.set_visible(False)
       for axes, recipe in zip(panels, recipes, strict=False):
-        kind = ('losses', 'weights')[i]
+        if kind == 'conflicting':
+          _draw_conflicts(axes, values[f'{kind}/{recipe}'])
+          continue
         means = np.mean(values[f'{kind}/{recipe}'], 0)
         steps = np.arange(1, len(means) + 1)
         for k, objective in enumerate(objectives):
           look = {'color': _COLOURS[k % len(_COLOURS)], 'label': objective}
           axes.plot(steps, means[:, k], linewidth=0.9 if k else 1.5, **look)
-        if name == 'loss':
+        if kind == 'losses':
           axes.set(title=recipe, yscale='log')
-        else:
-          axes.set_xlabel('step')
-      for axes in grid[i::2, 0]:
-        axes.set_ylabel(f'{name}, mean over seeds')
+      for axes in grid[i :: len(rows), 0]:
+        axes.set_ylabel(label)
+    for axes in grid[len(rows) - 1 :: len(rows)].flatten():
+      axes.set_xlabel('step')
     _legend(canvas)
+
+
+def conflicts(values: Mapping[str, npt.NDArray[Any]]) -> bool:
+  """Whether curves tell how many gradients conflict."""
+  return any(
+    name.startswith('conflicting/') and not np.all(np.isnan(values[name]))
+    for name in values
+  )
 
 
 def lines(
@@ -207,6 +224,21 @@ def _draw(
   look['marker'] = _MARKERS[i // len(_COLOURS) % len(_MARKERS)]
   look['color'] = _COLOURS[i % len(_COLOURS)]
   axes.errorbar(places, means, yerr=errors, **look)
+
+
+def _draw_conflicts(axes: Any, shares: npt.NDArray[Any]) -> None:
+  """The share of pairs in conflict, [seeds, steps]; NaN says nothing."""
+  axes.set_ylim(-0.03, 1.03)
+  if np.all(np.isnan(shares)):  # a rule that saw no gradients
+    axes.grid(visible=False)
+    axes.tick_params(axis='y', length=0)
+    return
+  means = np.mean(shares, 0)
+  steps = np.arange(1, len(means) + 1)
+  width = max(1, len(means) // 20)
+  recent = np.convolve(means, np.full(width, 1 / width), 'valid')
+  axes.plot(steps, means, linewidth=0.6, color=_COLOURS[0], alpha=0.25)
+  axes.plot(steps[width - 1 :], recent, linewidth=1.5, color=_COLOURS[0])
 
 
 def _legend(canvas: figure.Figure) -> None:

@@ -201,6 +201,12 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
   figures.outputs(results, workdir / f'{metric}.png')
   with np.load(workdir / 'curves.npz') as curves:
     figures.curves(results, curves, workdir / 'curves.png')
+    drawn = 'Losses and weights in training'
+    if figures.conflicts(curves):
+      drawn = (
+        'Losses, weights, and the share of pairs of objectives whose gradients'
+        ' point against each other, of rules that see gradients'
+      )
   changes = results.config['recipes']
   told = [
     f'- `{name}`: {_changes(recipes.changes_of(changes, name))}'
@@ -208,7 +214,7 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
   ]
   return [
     f'![{title} of each recipe]({metric}.png)',
-    '![Losses and weights in training](curves.png)',
+    f'![{drawn}](curves.png)',
     'Recipes:',
     '\n'.join(told),
     f'{made_by([results.header])}. `results.jsonl` has the whole configuration'

@@ -1,0 +1,113 @@
+"""What is logged of gradients, if it is asked for."""
+
+import jax
+import numpy as np
+import pytest
+from jax import flatten_util
+
+from experiments import compare
+from experiments import train
+from experiments.core import configuration
+from experiments.core import runs
+from experiments.core import training
+from tests import running
+from tests.running import smoke
+
+
+def of_rule(name, diagnostics, **changes):
+  """The experiment of a rule, a state of it, and a batch."""
+  config = smoke(diagnostics=diagnostics, **changes)
+  with config.unlocked():
+    config.weighting = {'name': name}
+    del config.model.encoders['pix']
+  experiment = training.make(config, 15)
+  batch = running.batches_of(config, 3, 1)[0]
+  return experiment, experiment.init(jax.random.key(7), batch), batch
+
+
+def gradients_of(experiment, state, batch):
+  """Gradients [K, D] of the mean cross-entropy of each output."""
+
+  def loss(params, name):
+    logits = experiment.model.apply({'params': params}, batch)[name]
+    log_shares = jax.nn.log_softmax(logits)
+    return -jax.numpy.mean(
+      log_shares[np.arange(len(batch['label'])), batch['label']]
+    )
+
+  return np.array(
+    [
+      flatten_util.ravel_pytree(jax.grad(loss)(state.params, name))[0]
+      for name in ('fused', 'fou')
+    ],
+    np.float64,
+  )
+
+
+@pytest.mark.parametrize(
+  ('rule', 'told'), [('mgda', 'free'), ('sum', 'always')]
+)
+def test_what_is_told_of_a_step_is_what_numpy_finds(rule, told):
+  experiment, state, batch = of_rule(rule, told)
+  gradients = gradients_of(experiment, state, batch)
+  _, metrics = jax.jit(experiment.train_step)(state, batch)
+  weights = [metrics['weights'][name] for name in ('fused', 'fou')]
+  direction = np.array(weights, np.float64) @ gradients
+  lengths = np.linalg.norm(gradients, axis=1)
+  assert abs(lengths[0] / lengths[1] - 1) > 0.01  # apart, to be told apart
+  cosine = gradients[0] @ gradients[1] / np.prod(lengths)
+  along = gradients @ direction / lengths / np.linalg.norm(direction)
+  assert metrics.keys() == {
+    *('losses', 'weights', 'lengths', 'cosines'),
+    *('conflicting', 'direction_cosines'),
+  }
+  for name, expected in (('lengths', lengths), ('direction_cosines', along)):
+    found = [metrics[name][objective] for objective in ('fused', 'fou')]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+  np.testing.assert_allclose(metrics['cosines']['fused/fou'], cosine, rtol=1e-4)
+  assert float(metrics['conflicting']) == float(cosine < 0)
+
+
+def test_programs_are_the_same_where_nothing_is_told():
+  programs = {}
+  for told in ('none', 'free'):
+    for rule in ('mgda', 'sum'):
+      experiment, state, batch = of_rule(rule, told)
+      program = jax.make_jaxpr(experiment.train_step)(state, batch)
+      programs[rule, told] = str(program)
+  assert smoke().diagnostics == 'none'
+  # A rule that sees losses only has nothing to tell for nothing.
+  assert programs['sum', 'free'] == programs['sum', 'none']
+  assert programs['mgda', 'free'] != programs['mgda', 'none']
+
+
+def test_what_cannot_be_told_is_refused():
+  with pytest.raises(ValueError, match=r"'all'; expected one of .*'always'"):
+    training.make(smoke(diagnostics='all'), 15)
+
+
+@pytest.mark.slow
+def test_conflicts_are_logged_kept_and_drawn(tmp_path):
+  config = smoke(
+    num_seeds=1, compare=('joint', 'mgda'), steps=10, diagnostics='free'
+  )
+  compare.compare(config, tmp_path / 'compare')
+  train.train(configuration.with_recipe(config, 'mgda'), tmp_path / 'train')
+  (row,) = [
+    row
+    for row in runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')[1:]
+    if row['split'] == 'train'
+  ]
+  assert row['cosines'].keys() == {'fused/fou', 'fused/pix', 'fou/pix'}
+  negative = sum(cosine < 0 for cosine in row['cosines'].values())
+  np.testing.assert_allclose(row['conflicting'], negative / 3, rtol=1e-6)
+  (events,) = (tmp_path / 'train' / 'tensorboard').iterdir()
+  assert b'train/cosines/fou/pix' in events.read_bytes()
+  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+    assert curves['conflicting/mgda'].shape == (1, 10)
+    np.testing.assert_allclose(
+      curves['conflicting/mgda'][0, 9], row['conflicting'], rtol=1e-6
+    )
+    assert np.all(np.isnan(curves['conflicting/joint']))
+  report = (tmp_path / 'compare' / 'report.md').read_text()
+  assert 'point against each other' in report
