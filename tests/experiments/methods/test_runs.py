@@ -203,11 +203,16 @@ def losses_of(models, rows):
 # Methods of the fused loss.
 
 
-@pytest.mark.parametrize('name', ['agm', 'cml', 'lfm', 'ogm_opm', 'pmr'])
+@pytest.mark.parametrize(
+  'name', ['agm', 'arl', 'cml', 'lfm', 'ogm_opm', 'pmr', 'remix']
+)
 def test_two_seeds_on_three_modalities(name):
+  short = {'warm_up_epochs': 0.5}  # 2 of 5 steps
   options = {
+    'arl': short,
     'lfm': {'schedule': 'learned', 'alignment': 'js'},
-    'ogm_opm': {'warm_up_epochs': 0.5},
+    'ogm_opm': short,
+    'remix': short,
   }.get(name, {})
   start, rehearsed, scratch, after, metrics = hand.train(name, **options)
   chex.assert_trees_all_equal_shapes_and_dtypes(start, rehearsed, after)
@@ -216,13 +221,17 @@ def test_two_seeds_on_three_modalities(name):
     # The curve of an output is its cross entropy.
     params = hand.flat(start.params, seed)
     batch = hand.batch_of(hand.BATCHES, seed, 0)
-    found = [metrics['losses'][output][seed, 0] for output in OUTPUTS]
-    expected = losses_of(dict.fromkeys(OUTPUTS, params), batch)
+    outputs = OUTPUTS if name != 'arl' else ('fused',)  # it has other heads
+    found = [metrics['losses'][output][seed, 0] for output in outputs]
+    expected = [hand.loss_of(output, params, batch) for output in outputs]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
   assert (scratch is not None) == (name in ('lfm', 'pmr'))
   if name == 'agm':
     assert after.memory.steps.tolist() == [5, 5]
     assert np.ptp(after.memory.mean, axis=1).min() > 0
+  if name == 'arl':
+    weights = metrics['weights']['unimodal']
+    np.testing.assert_array_equal(weights, [[1, 1, 4, 4, 4]] * 2)
   if name == 'lfm':
     np.testing.assert_array_equal(scratch.rows, hand.REAL_ROWS)
     shares = metrics['weights']['alignment']
