@@ -92,7 +92,9 @@ def make(
   From time to time the modality with the lowest mean probability of the true
   class in training since the last time gets a branch, if the highest is ahead
   by the margin. Branches that are to come are there from the start, and do
-  not learn: gradients, moments and weight decay leave them alone.
+  not learn: gradients, moments and weight decay leave them alone. A new branch
+  begins at random, behind an output layer that has grown, so that the loss
+  jumps: with few steps from one to the next, a high learning rate diverges.
 
   Args:
     task: what is trained, on classes.

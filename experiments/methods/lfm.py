@@ -66,6 +66,9 @@ def make(
     rate: of the descent of a, above 0, if it is learnt.
     inner_rate: ε > 0.
 
+  The temperature and both rates are ours: of two views of `handwritten`, with
+  its rate of 0.05, a goes from 0.95 to 0.42 in 20 epochs (`js`: 0.63).
+
   The released code swaps the arguments of the divergences, so that its A is not
   Jensen and Shannon's, and is none of the paper's contrastive loss. In place of
   the inner product above it takes the mean of the first tensor of a product
