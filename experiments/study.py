@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,6 +47,9 @@ _CANDIDATES = flags.DEFINE_integer(
 _TUNING_SEEDS = flags.DEFINE_integer(
   'tuning_seeds', 4, 'Runs of each candidate.'
 )
+_RECIPES = flags.DEFINE_list(
+  'recipes', None, 'Recipes to compare, the reference first; by default all.'
+)
 _DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
 _SMOKE = flags.DEFINE_bool(
   'smoke', False, 'Few steps of narrow models, to see that it works.'
@@ -75,6 +78,7 @@ def plans(
   tuning_seeds: int,
   smoke: bool = False,
   manual_dir: str | os.PathLike[str] | None = None,
+  compared: Sequence[str] = (),
 ) -> dict[reporting.Setting, Plan]:
   """The comparisons of a study, a directory each.
 
@@ -86,13 +90,19 @@ def plans(
     tuning_seeds: runs of each candidate.
     smoke: whether to take each configuration's `smoke`.
     manual_dir: the folder with the files of data sets that need them.
+    compared: recipes, the first of which is the reference; by default all.
   """
   found = {}
   for setting in study.settings:
     # By what is run: families may share a setting.
     words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
     config = studies.config_of(
-      setting, seeds or setting.seeds, candidates, tuning_seeds, smoke
+      setting,
+      seeds or setting.seeds,
+      candidates,
+      tuning_seeds,
+      smoke,
+      compared,
     )
     # Only once it is needed: it opens the data.
     running = functools.cache(
@@ -137,6 +147,10 @@ def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
       f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
       f' {found.compiling / 60:.0f} to compile what no earlier one has'
     )
+    lines += [
+      f'    without {recipe}: {reason}'
+      for recipe, reason in plan.config().left_out.items()
+    ]
   return '\n'.join(
     [
       f'{len(left)} of {len(planned)} comparisons are left. On this machine, as'
@@ -166,6 +180,7 @@ def main(argv: list[str]) -> None:
       tuning_seeds=_TUNING_SEEDS.value,
       smoke=_SMOKE.value,
       manual_dir=configuration.MANUAL_DIR.value,
+      compared=_RECIPES.value or (),
     )
     print(forecast(planned), flush=True)
     if _DRY.value:

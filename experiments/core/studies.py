@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -148,9 +148,14 @@ STUDIES: Mapping[str, Study] = {
 
 
 def config_of(
-  setting: Setting, seeds: int, candidates: int, tuning_seeds: int, smoke: bool
+  setting: Setting,
+  seeds: int,
+  candidates: int,
+  tuning_seeds: int,
+  smoke: bool,
+  compared: Sequence[str] = (),
 ) -> config_dict.ConfigDict:
-  """The configuration of one comparison of all recipes.
+  """The configuration of one comparison.
 
   Args:
     setting: what to compare on.
@@ -158,6 +163,7 @@ def config_of(
     candidates: of each recipe, at first and where its space grows.
     tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
+    compared: recipes, the first of which is the reference; by default all.
   """
   name, _, arg = setting.config.partition(':')
   module = importlib.import_module(f'experiments.configs.{name}')
@@ -169,7 +175,7 @@ def config_of(
   config.num_seeds = seeds
   config.tuning.num_seeds = tuning_seeds
   config.tuning.num_candidates = config.tuning.num_more = candidates
-  config.compare = recipes.tuned()
+  config.compare = tuple(compared) or recipes.tuned()
   return config
 
 
@@ -177,26 +183,29 @@ def of_what_runs(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> config_dict.ConfigDict:
-  """The comparison without recipes that refuse the model.
+  """The comparison without recipes that refuse the model, or fail on it.
 
   Args:
     config: unchanged.
     manual_dir: the folder with the data set's downloaded files.
+
+  Returns:
+    A copy whose `left_out` has recipe -> why.
   """
   inputs = data.open_data(config, config.seed, manual_dir)
   batch = next(inputs.train)
   inputs.train.close()
-
-  def runs(recipe: str) -> bool:
+  left_out: dict[str, str] = {}
+  for recipe in config.compare:
     changed = configuration.with_recipe(config, recipe)
     try:
-      experiment = training.make(changed, steps_per_epoch=1)
+      experiment = training.make(changed, inputs.steps_per_epoch)
       state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
       jax.eval_shape(experiment.train_step, state, batch)
-    except ValueError:
-      return False
-    return True
-
+    except Exception as error:  # said aloud, so that none hides a mistake
+      text = str(error).partition('\n')[0]
+      left_out[recipe] = f'{type(error).__name__}: {text}'
   some = config.copy_and_resolve_references()
-  some.compare = tuple(filter(runs, config.compare))
+  some.compare = tuple(name for name in config.compare if name not in left_out)
+  some.left_out = left_out
   return some

@@ -80,8 +80,9 @@ def write(
     ' and number of steps.',
     *([protocol.about_tuning(some)] if some.tuning else []),
     *(
-      f'Without {", ".join(names)} on {setting.name}: they refuse its model.'
-      for setting, names in _left_out(results).items()
+      f'`{recipe}` is left out on {setting.name}: {reason}'
+      for setting, one in results.items()
+      for recipe, reason in one.config.get('left_out', {}).items()
     ),
     *figure,
     *_tables(columns),
@@ -139,18 +140,6 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
     f' Holm for all {len(found)} of them.',
     tables.of_cells('recipe', cells),
   ]
-
-
-def _left_out(
-  results: Mapping[Setting, Results],
-) -> dict[Setting, list[str]]:
-  """Recipes that a setting lacks and others have."""
-  every = dict.fromkeys(k for one in results.values() for k in one.variants)
-  left = {
-    setting: [name for name in every if name not in one.variants]
-    for setting, one in results.items()
-  }
-  return {setting: names for setting, names in left.items() if names}
 
 
 def _choices(results: Mapping[Setting, Results]) -> list[str]:

@@ -50,5 +50,7 @@ def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
   )
   config = core.of_what_runs(core.config_of(hidden, 2, 2, 1, smoke=True))
   assert config.compare == ('joint',)
+  assert 'has no shares' in config.left_out['ogm']
+  assert 'ConcatFusion' in config.left_out['mmcosine']
   config = core.of_what_runs(core.config_of(plain, 2, 2, 1, smoke=True))
   assert config.compare == ('joint', 'ogm', 'mmcosine')
