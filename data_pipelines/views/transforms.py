@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines import missing
 from data_pipelines import sources
 from data_pipelines.views import _element
 
@@ -44,7 +45,8 @@ def statistics(
   Args:
     source: The elements to count, all of them. Give the training rows and no
       others, or the test rows leak into training.
-    names: The modalities to measure.
+    names: The modalities to measure, each in the rows that have it: all, or
+      those whose entry `<name>_present` is true.
     transforms: What becomes of an element before it is measured, in order.
 
   Returns:
@@ -76,9 +78,12 @@ def statistics(
   }
   # Sum of squared deviations from the running mean.
   square = {name: np.zeros_like(mean[name]) for name in names}
+  counts = dict.fromkeys(names, 0)
   for index in range(len(source)):
     element = element_of(index)
     for name in names:
+      if not element.get(missing.entry(name), True):
+        continue
       value = np.asarray(_element.value(element, name), np.float64)
       if not np.all(np.isfinite(value)):
         raise ValueError(
@@ -87,12 +92,13 @@ def statistics(
           ' the row where the data set is prepared.'
         )
       deviation = value - mean[name]
-      mean[name] += deviation / (index + 1)
+      counts[name] += 1
+      mean[name] += deviation / counts[name]
       square[name] += deviation * (value - mean[name])
   return Statistics(
     mean=mean,
     std={
-      name: np.where(s > 0, np.sqrt(s / len(source)), 1.0)
+      name: np.where(s > 0, np.sqrt(s / max(counts[name], 1)), 1.0)
       for name, s in square.items()
     },
   )

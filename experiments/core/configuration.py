@@ -102,6 +102,9 @@ def begin(
     'views': {},  # of what is stored; none: as it is
     'standardize': False,
     'noise': 0.0,  # training noise, in standard deviations of each feature
+    # Of the training rows the share that lacks a modality, or a mapping
+    # modality -> share; the same rows in every epoch, and none lacks all.
+    'missing_rate': config_dict.FieldReference(0.0, field_type=object),
     # Whether each seed has training, validation and test rows of its own: drawn
     # anew where the data set is made up, or another division of all rows.
     'redraw': False,
@@ -114,6 +117,7 @@ def begin(
   config.model = {
     'fusion': {'name': 'ConcatFusion'},
     'detach_heads': False,
+    'absent': 'zeros',  # features of what rows lack; or 'token', learned ones
     'checkpoint_encoders': False,
   }
 
@@ -154,6 +158,7 @@ def begin(
     'batch_size': 64,
     'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
     'noise_levels': (0.5, 1.0, 1.5, 2.0),  # in units of `noise_scale`
+    'missing': False,  # whether rows lack modalities here, too
   }
 
   # Comparison and sweep

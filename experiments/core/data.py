@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ml_collections import config_dict
 
 from data_pipelines import gathering
 from data_pipelines import loader
+from data_pipelines import missing
 from data_pipelines import redrawing
 from data_pipelines import sources
 from data_pipelines import views
@@ -44,6 +46,36 @@ def make_views(
     for name, view in config.data.views.to_dict().items()
   }
   return made, () if config.target in made else (config.target,)
+
+
+def missing_rates(config: config_dict.ConfigDict) -> dict[str, float]:
+  """Every modality's share of missing rows; nothing if no row lacks any.
+
+  Args:
+    config: with `model.encoders` and `data.missing_rate`: a number for all
+      modalities, or a mapping modality -> number, 0 for those it lacks.
+
+  Raises:
+    ValueError: if there is no such modality.
+
+  Examples:
+    >>> encoders = {'encoders': {'audio': {}, 'face': {}}}
+    >>> config = config_dict.ConfigDict(
+    ...   {'data': {'missing_rate': {'face': 0.5}}, 'model': encoders}
+    ... )
+    >>> missing_rates(config)
+    {'audio': 0.0, 'face': 0.5}
+  """
+  given: Any = config.data.to_dict().get('missing_rate', 0.0)
+  names = sorted(config.model.encoders)
+  if not isinstance(given, Mapping):
+    given = dict.fromkeys(names, given)
+  if unknown := sorted(set(given) - set(names)):
+    raise ValueError(
+      f'config.data.missing_rate has {unknown}; the modalities are {names}.'
+    )
+  rates = {name: given.get(name, 0.0) for name in names}
+  return rates if any(rates.values()) else {}
 
 
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
@@ -98,10 +130,12 @@ def open_data(
       `evaluation.batch_size`. With `data.standardize`, inputs are standardised
       by the mean and standard deviation of the training rows that are used, and
       of those only, as views make them in evaluation. With `data.noise` above
-      0, training inputs get noise of that deviation.
+      0, training inputs get noise of that deviation. With `data.missing_rate`
+      training rows lack modalities, and batches have `<modality>_present`
+      [batch]; with `evaluation.missing` rows of the other splits do, too.
     seed: draws the rows of all splits with `data.redraw`; the training rows
-      where `train_fraction` is below 1, their order, the views' random choices,
-      and the training noise.
+      where `train_fraction` is below 1, their order, what is missing in which
+      row, the views' random choices, and the training noise.
     manual_dir: the folder with the user's files, read when the data set is
       prepared.
 
@@ -112,7 +146,8 @@ def open_data(
     those of a single process, and evaluates on all.
 
   Raises:
-    ValueError: if random views are to be held in memory.
+    ValueError: if random views are to be held in memory, or missing rates are
+      none.
   """
   settings = config.data
   modalities = sorted(config.model.encoders)
@@ -130,11 +165,16 @@ def open_data(
       name: views.Finished(view) if isinstance(view, views.DeviceView) else view
       for name, view in made.items()
     }
-  always: tuple[Any, ...] = ()
-  random: tuple[Any, ...] = ()
-  if made:
-    always = (views.EvaluationViews(made, keep),)
-    random = (views.TrainingViews(made, keep),)
+  rates = missing_rates(config)
+
+  def lacks(split: str) -> bool:
+    """Whether rows of a split lack modalities."""
+    return bool(rates) and (split == 'train' or config.evaluation.missing)
+
+  def viewed(kind: Any, split: str) -> tuple[Any, ...]:
+    said = [missing.entry(name) for name, rate in rates.items() if rate > 0]
+    kept = (*keep, *(said if lacks(split) else ()))
+    return (kind(made, kept),) if made else ()
 
   stored = functools.partial(
     sources.open_source,
@@ -154,17 +194,23 @@ def open_data(
 
   def source(split: str) -> sources.Source:
     rows = redrawn[split] if settings.redraw else stored(split=split)
+    if lacks(split):
+      # Each split has draws of its own.
+      rows = missing.incomplete(rows, rates, (seed, zlib.crc32(split.encode())))
     # Of the training rows only those that are used, in evaluation, too.
     fraction = settings.train_fraction if split == 'train' else 1
     return sources.subset(rows, fraction, seed)
 
+  always = viewed(views.EvaluationViews, 'train')
+  random = viewed(views.TrainingViews, 'train')
   rows = source('train')
   fingerprint = _fingerprint(rows)
   statistics = None
+  standardize: tuple[transforms.Standardize, ...] = ()
   if settings.standardize:
     statistics = transforms.statistics(rows, modalities, always)
-    standardize = transforms.Standardize(*statistics)
-    always, random = (*always, standardize), (*random, standardize)
+    standardize = (transforms.Standardize(*statistics),)
+    always, random = (*always, *standardize), (*random, *standardize)
   if settings.in_memory:
     rows, random = sources.in_memory(rows, always), ()
   if settings.noise > 0:
@@ -187,7 +233,7 @@ def open_data(
   @functools.cache
   def evaluation(split: str) -> Iterable[Any]:
     rows: sources.Source = source(split)
-    chain = always
+    chain = (*viewed(views.EvaluationViews, split), *standardize)
     if settings.in_memory:
       rows, chain = sources.in_memory(rows, always), ()
     batches = loader.evaluation_batches(

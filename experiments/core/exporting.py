@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import flax as safetensors
 
+from data_pipelines import missing
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
@@ -61,6 +62,7 @@ def _program(
   finish = data.finish(run.config)
   statistics = run.signature.statistics
   variables = jax.device_get(run.state.variables)
+  tells_missing = bool(data.missing_rates(run.config))
 
   def outputs(
     rows: Mapping[str, Any], is_present: jax.Array
@@ -77,6 +79,10 @@ def _program(
     rows = dict(finish(rows))
     for i, name in enumerate(run.modalities):
       rows[name] = jnp.where(is_present[i], rows[name], 0)
+      if tells_missing:
+        rows[missing.entry(name)] = jnp.broadcast_to(
+          is_present[i], rows[name].shape[:1]
+        )
     found: Any = run.experiment.model.apply(variables, rows)
     return found
 

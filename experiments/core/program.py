@@ -140,4 +140,5 @@ def make_predict(
     experiment.model,
     config.evaluation.noise_scale.to_dict(),
     data.finish(config),
+    tells_missing=bool(data.missing_rates(config)),
   )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ml_collections import config_dict
 
 from data_pipelines import loader
+from data_pipelines import missing
 from data_pipelines.views import transforms
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import configuration
@@ -44,7 +45,9 @@ class Trained(NamedTuple):
   @property
   def inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
     """What the model takes of a row: modalities, lengths of sequences."""
-    return evaluate.model_inputs(self.signature.row, self.modalities)
+    said = {missing.entry(name) for name in self.modalities}
+    found = evaluate.model_inputs(self.signature.row, self.modalities)
+    return {name: value for name, value in found.items() if name not in said}
 
   @property
   def has_classes(self) -> bool:
@@ -105,7 +108,12 @@ class Trained(NamedTuple):
     found = self._run(inputs.evaluation(split), whole)
     inputs.train.close()
     targets = found.pop(self.config.target)
-    return found | readouts.of_outputs(found, self.modalities), targets
+    said = {name: missing.entry(name) for name in self.modalities}
+    there = {k: found.pop(entry) for k, entry in said.items() if entry in found}
+    read = readouts.of_outputs(found, self.modalities, there)
+    for name, rows in there.items():
+      found[name] = np.where(rows[:, None], found[name], np.nan)
+    return found | read, targets
 
   def _of_arrays(
     self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
@@ -124,7 +132,7 @@ class Trained(NamedTuple):
     return self._run(batches, is_present)
 
   def _run(self, batches: Iterable[Any], is_present: Any) -> Outputs:
-    """Outputs, and targets where the batches have them."""
+    """Outputs; targets, and what rows lack, where the batches have them."""
     condition = evaluate.Condition(jnp.asarray(is_present), jnp.float32(0))
     target = self.config.target
     parts = []
@@ -133,8 +141,8 @@ class Trained(NamedTuple):
       found = jax.device_get(
         self.outputs(self.state.variables, inputs, condition, 0)
       )
-      if target in batch:
-        found[target] = batch[target]
+      beside = (target, *map(missing.entry, self.modalities))
+      found |= {name: batch[name] for name in beside if name in batch}
       mask = np.asarray(batch['mask'])
       parts.append({k: np.asarray(v)[mask] for k, v in found.items()})
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}

@@ -51,11 +51,12 @@ def make(
   Args:
     config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
       `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
-      `data.views`, `max_skipped_steps`, `warm_start`, `frozen` and
-      `learning_rates`. A sub-dictionary with a `name` is the keyword arguments
-      of the function of that name, in `mimo_jax.nn`, `experiments.methods`,
-      `mimo_jax.weightings` or `optax`. A value that is such a dictionary, as
-      the schedule of a learning rate, is made likewise.
+      `data.views`, `max_skipped_steps`, `warm_start`, `frozen`,
+      `learning_rates` and `diagnostics`, and what `data.missing_rates` reads. A
+      sub-dictionary with a `name` is the keyword arguments of the function of
+      that name, in `mimo_jax.nn`, `experiments.methods`, `mimo_jax.weightings`
+      or `optax`. A value that is such a dictionary, as the schedule of a
+      learning rate, is made likewise.
     steps_per_epoch: steps in which the training rows are seen once.
     placement: the devices that the step will run on; None for a single one.
 
@@ -67,7 +68,8 @@ def make(
     seeds; on many devices `Placement.step` compiles the step.
 
   Raises:
-    ValueError: if the method, or the model, cannot run under 'pmap'.
+    ValueError: if the method, or the model, cannot run under 'pmap', or the
+      method cannot do with rows that lack modalities.
   """
   placement = placement or placement_lib.make('single')
   axis_name = placement.axis_name
@@ -85,8 +87,12 @@ def make(
     steps=config.get('steps', 1),
     balance=placement.balance,
     axis_name=axis_name,
+    missing=tuple(
+      name for name, rate in data.missing_rates(config).items() if rate > 0
+    ),
   )
   method = _make_method(config, task)
+  _check_missing(config, task, method)
   if axis_name is not None:
     parts.check_method(config.method.name, method)
   accumulation.check(config, method)
@@ -239,6 +245,24 @@ def _make_method(
     )
   method: base.Method = module.make(task, **options)
   return method
+
+
+def _check_missing(
+  config: config_dict.ConfigDict, task: base.Task, method: base.Method
+) -> None:
+  """Refuses rows that lack modalities where a method would look at them."""
+  if task.missing and not method.takes_missing:
+    raise ValueError(
+      f'The method {config.method.name!r} is not known to leave out rows that'
+      f' lack {list(task.missing)}. Expected config.data.missing_rate=0, or a'
+      " method that looks at its outputs' losses only, such as 'weighted'."
+    )
+  if task.missing and task.axis_name is not None:
+    raise ValueError(
+      "config.parallel='pmap' takes means of devices whose batches have unequal"
+      " numbers of rows with a modality. Expected 'jit' or 'fsdp' with"
+      ' config.data.missing_rate.'
+    )
 
 
 def _make_optimizer(

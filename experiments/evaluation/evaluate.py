@@ -36,21 +36,26 @@ _Case = tuple[frozenset[str], float]
 
 
 def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
-  """The part of a batch that a model sees: modalities, lengths of sequences.
+  """The part of a batch that a model sees.
+
+  That is modalities, lengths of sequences, and which rows have a modality.
 
   Raises:
     ValueError: if a modality is absent.
   """
   if absent := sorted(set(modalities) - batch.keys()):
     raise ValueError(f'A batch lacks {absent}; it has {sorted(batch.keys())}.')
-  lengths = [f'{name}_length' for name in modalities]
-  return {k: batch[k] for k in (*modalities, *lengths) if k in batch}
+  beside = [
+    f'{name}_{said}' for said in ('length', 'present') for name in modalities
+  ]
+  return {k: batch[k] for k in (*modalities, *beside) if k in batch}
 
 
 def make_predict(
   model: Any,
   noise_scale: Mapping[str, float],
   finish: Callable[[Batch], Batch] = lambda batch: batch,
+  tells_missing: bool = False,
 ) -> Predict:
   """Makes the pure function from one batch and a condition to the outputs.
 
@@ -67,6 +72,9 @@ def make_predict(
     noise_scale: modality -> standard deviation of noise of level 1, in the
       units of its finished input: 1 for standardised ones.
     finish: what remains to be done to the inputs on the device: `data.finish`.
+    tells_missing: whether the model is told what is not present, by
+      `<modality>_present`, as one that has learned from such rows; where
+      batches have such entries, it is told of these rows, too.
 
   Returns:
     `predict(variables, batch, condition, index)` -> outputs. The batch has an
@@ -98,6 +106,10 @@ def make_predict(
       if (length := inputs.get(f'{name}_length')) is not None:
         noise = jnp.where(_is_valid(length, value), noise, 0)
       inputs[name] = jnp.where(condition.present[i], value + noise, 0)
+      said = f'{name}_present'
+      if tells_missing or said in inputs:
+        here = inputs.get(said, jnp.ones(value.shape[:1], bool))
+        inputs[said] = jnp.asarray(here) & condition.present[i]
     outputs: Outputs = model.apply(variables, inputs)
     return outputs
 
@@ -128,7 +140,9 @@ def evaluate(
     variables: the model's.
     batches: each with an array a modality, `mask` [batch] (bool, False for
       rows that only fill up a batch) and the target [batch], as
-      `data_pipelines.loader.evaluation_batches` makes.
+      `data_pipelines.loader.evaluation_batches` makes. Rows where
+      `<modality>_present` is False lack it: they are no part of its own
+      output's scores, NaN if none is left, nor it of their `heads`.
     modalities: their names.
     metrics: names of functions in `evaluation.metrics`. The first is the
       primary one, by which conditions are compared; of an error, what is below
@@ -173,15 +187,19 @@ def evaluate(
     levels = sorted({0.0, *map(float, noise_levels)})
     conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
     conditions += [(everything, level) for level in levels[1:]]
-  outputs, targets, masks = _run(
+  outputs, targets, masks, present = _run(
     predict, variables, batches, names, conditions, target
   )
   scores = []
   for rows in [masks] if masks.ndim == 1 else list(enumerate(masks)):
     take = operator.itemgetter(rows)
-    (whole, *others), truths = jax.tree.map(take, (outputs, targets))
+    (whole, *others), truths, there = jax.tree.map(
+      take, (outputs, targets, present)
+    )
     score = {
-      f'{metric}/{output}': function(whole[output], truths)
+      f'{metric}/{output}': _of_rows(
+        function, whole[output], truths, there.get(output)
+      )
       for metric, function in functions.items()
       for output in sorted(whole)
     }
@@ -207,8 +225,8 @@ def _run(
   modalities: Sequence[str],
   conditions: Sequence[_Case],
   target: str,
-) -> tuple[list[dict[str, Array]], Array, Array]:
-  """Outputs under each condition, targets and masks, of all batches.
+) -> tuple[list[dict[str, Array]], Array, Array, dict[str, Array]]:
+  """Outputs under each condition, targets, masks and present, of all batches.
 
   All outputs under the first condition, the read-outs under the others.
   """
@@ -228,16 +246,34 @@ def _run(
         batch[target],
       )
     )
+    mask = np.asarray(batch['mask'], bool)
+    there = {  # of seeds, which variants have in common
+      name: np.resize(np.asarray(batch[f'{name}_present'], bool), mask.shape)
+      for name in modalities
+      if f'{name}_present' in batch
+    }
     read = [
-      readouts.of_outputs(one, some)
+      readouts.of_outputs(one, some, there)
       for one, (some, _) in zip(outputs, conditions, strict=True)
     ]
     read[0] = outputs[0] | read[0]
-    parts.append((read, targets, np.asarray(batch['mask'], bool)))
+    parts.append((read, targets, mask, there))
   if not parts:
     raise ValueError('Expected at least one batch, got none.')
   axis = np.ndim(parts[0][2]) - 1  # of rows, behind that of seeds
   return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *parts)
+
+
+def _of_rows(
+  metric: Callable[[Array, Array], float],
+  outputs: Array,
+  truths: Array,
+  rows: Array | None,
+) -> float:
+  """A metric of all rows or of some; NaN of none."""
+  if rows is None:
+    return metric(outputs, truths)
+  return metric(outputs[rows], truths[rows]) if np.any(rows) else np.nan
 
 
 def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:

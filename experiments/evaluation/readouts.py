@@ -32,13 +32,16 @@ def check(modalities: Collection[str]) -> None:
 
 
 def of_outputs(
-  outputs: Mapping[str, Array], present: Collection[str]
+  outputs: Mapping[str, Array],
+  present: Collection[str],
+  rows: Mapping[str, Array] = {},
 ) -> dict[str, Array]:
   """The three read-outs.
 
   Args:
     outputs: 'fused' and modality -> [..., C]; of a regression C is 1.
     present: the modalities whose inputs are there. Without any, `heads` is 0.
+    rows: of some modalities the rows that have them, [...] bool; of others all.
 
   Returns:
     Read-out -> [..., C].
@@ -51,9 +54,18 @@ def of_outputs(
     ([[0.0, 2.0]], [[1.0, 2.0]])
   """
   fused = outputs['fused']
-  heads = sum((outputs[name] for name in present), start=np.zeros_like(fused))
+  there = {
+    name: np.asarray(rows[name], fused.dtype)[..., None]
+    for name in present
+    if name in rows
+  }
+  heads = sum(
+    (outputs[name] * there.get(name, 1) for name in present),
+    start=np.zeros_like(fused),
+  )
   together = fused + heads
   if fused.shape[-1] == 1:
-    heads = heads / max(len(present), 1)
-    together = together / (1 + len(present))
+    count = sum(there.values(), start=len(present) - len(there))
+    heads = heads / np.maximum(count, 1)
+    together = together / (1 + count)
   return {'fused': fused, 'heads': heads, 'all': together}

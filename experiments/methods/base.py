@@ -67,6 +67,8 @@ class Task(NamedTuple):
   )
   # over which `jax.pmap` runs the step; None where a batch is whole
   axis_name: str | None = None
+  # modalities that rows may lack: batches say so in `<modality>_present`
+  missing: tuple[str, ...] = ()
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -153,3 +155,6 @@ class Method(NamedTuple):
   # those of its equal parts, and they draw nothing: then devices may each see a
   # part, as under `config.parallel='pmap'`, which is refused otherwise.
   is_mean_over_rows: bool = False
+  # Whether rows that lack a modality are left out wherever it is looked at;
+  # else such batches are refused.
+  takes_missing: bool = False

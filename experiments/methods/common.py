@@ -56,10 +56,13 @@ def on_outputs(
     if logits is not None:
       replaced = outputs.logits | dict(logits(state, batch, outputs))
       outputs = outputs._replace(logits=replaced)
-    found = task.losses_of(outputs.logits, batch[task.target])
+    mask = present_rows(task, batch)
+    found = task.losses_of(outputs.logits, batch[task.target], mask)
     if own is not None:
       found |= own(state, batch, outputs)
-    observed = {} if observe is None else observe(state, batch, outputs)
+    observed = {} if observe is None else dict(observe(state, batch, outputs))
+    if mask is not None:
+      observed['present'] = nn.present_rows(outputs.logits, mask)
     return found, base.Seen(outputs.model_state, state.memory, observed)
 
   gradients = task.balance(task.weighting, objectives=task.objectives)
@@ -70,9 +73,25 @@ def on_outputs(
     gradients=gradients if after is None else optax.chain(gradients, after),
     optimizer=task.optimizer(1),
     primary=primary,
-    is_mean_over_rows=own is None,
+    # Equal parts of a batch may have unequal numbers of rows with a modality.
+    is_mean_over_rows=own is None and not task.missing,
+    # What a method adds, or changes, may look at more than its losses do.
+    takes_missing=own is logits is observe is after is None
+    and changes.keys() <= {'model'},
   )
   return plain._replace(**changes)
+
+
+def present_rows(
+  task: base.Task, batch: base.Batch
+) -> dict[str, jax.Array] | None:
+  """Which rows have each modality that may be missing; None if all have all.
+
+  The fused output is of all rows: each has something.
+  """
+  if not task.missing:
+    return None
+  return {name: batch[f'{name}_present'] for name in task.missing}
 
 
 def factors(method: base.Method, state: base.TrainState) -> dict[str, Any]:

@@ -47,4 +47,6 @@ def make(task: base.Task) -> base.Method:
   apart = (0.0, *(1.0 for _ in task.modalities))
   weighting = mimo_jax.weightings.constant(apart)
   gradients = task.balance(weighting, objectives=task.objectives)
-  return common.on_outputs(task, model=model, gradients=gradients)
+  return common.on_outputs(
+    task, model=model, gradients=gradients, takes_missing=True
+  )

@@ -35,4 +35,6 @@ def make(task: base.Task) -> base.Method:
     return {'fused': fused}
 
   model = task.model.clone(heads='auxiliary', detach_heads=False)
-  return common.on_outputs(task, logits=stopped, model=model)
+  return common.on_outputs(
+    task, logits=stopped, model=model, takes_missing=True
+  )

@@ -1,0 +1,169 @@
+"""Training on rows that lack modalities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import train
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import exporting
+from experiments.core import trained
+from experiments.core import training
+from tests import running
+from tests.running import smoke
+
+
+def lacking(recipe='mgda', rate=0.4):
+  config = smoke(data={'missing_rate': rate})
+  return configuration.with_recipe(config, recipe)
+
+
+def step_of(config, batch):
+  """An experiment's first state, and the step after it on a batch."""
+  experiment = training.make(config, 15)
+  state = jax.jit(experiment.init)(jax.random.key(7), batch)
+  return state, jax.jit(experiment.train_step)
+
+
+def moves(step, state, batch, module):
+  """By how much a step moves a module's params."""
+  after, _ = step(state, batch)
+  change = jax.tree.map(
+    jnp.subtract, after.params[module], state.params[module]
+  )
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(change)])
+
+
+def test_without_a_rate_batches_and_programs_are_as_they_were():
+  plain, zero = smoke(), smoke(data={'missing_rate': {'fou': 0.0}})
+  assert plain.data.missing_rate == 0
+  ours, theirs = (running.batches_of(one, 3, 2) for one in (plain, zero))
+  for one, other in zip(ours, theirs, strict=True):
+    assert one.keys() == other.keys() == {'fou', 'pix', 'label', 'row'}
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_rows_lack_the_same_in_every_epoch_and_split_draws_its_own():
+  config = lacking(rate={'fou': 0.5})
+  batches = running.batches_of(config, 3, 40)  # more than two epochs
+  told = {}
+  for batch in batches:
+    for row, here in zip(batch['row'], batch['fou_present'], strict=True):
+      told.setdefault(int(row), []).append(bool(here))
+    assert 'pix_present' not in batch
+  assert min(map(len, told.values())) >= 2
+  assert all(len(set(of_row)) == 1 for of_row in told.values())
+  share = np.mean([not of_row[0] for of_row in told.values()])
+  assert abs(share - 0.5) < 0.08  # five standard errors of 1,000 rows
+  # Where a run is resumed, it goes on with the same.
+  again = data.open_data(config, 3).train
+  again.seek(39)
+  last = next(again)
+  assert all(np.array_equal(last[name], batches[39][name]) for name in last)
+  other = running.batches_of(config, 4, 1)[0]
+  here = [told[int(row)][0] for row in other['row']]
+  assert here != other['fou_present'].tolist()
+
+
+@pytest.mark.parametrize('recipe', ['mgda', 'mimo_1', 'unimodal'])
+def test_what_is_missing_has_no_influence(recipe):
+  config = lacking(recipe)
+  batch = dict(running.batches_of(config, 3, 1)[0])
+  here = batch['fou_present']
+  assert 0 < np.sum(here) < len(here)
+  assert np.all(here | batch['pix_present'])
+  state, step = step_of(config, batch)
+  other = batch | {'fou': np.where(here[:, None], batch['fou'], np.nan)}
+  ours, theirs = (step(state, one) for one in (batch, other))
+  for one, two in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+    if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+      np.testing.assert_array_equal(one, two)
+  # What is there has: the test could tell.
+  changed = batch | {'fou': np.where(here[:, None], 2 * batch['fou'], 0)}
+  assert np.any(
+    moves(step, state, changed, 'encoders_fou')
+    != moves(step, state, batch, 'encoders_fou')
+  )
+
+
+def test_losses_are_means_over_the_rows_that_have_a_modality():
+  config = lacking('sum')
+  batch = running.batches_of(config, 3, 1)[0]
+  state, step = step_of(config, batch)
+  _, metrics = step(state, batch)
+  here = batch['fou_present']
+  # Alone in a batch, those rows have the same loss.
+  own = {name: value[here] for name, value in batch.items()}
+  _, alone = step_of(config, own)[1](state, own)
+  np.testing.assert_allclose(
+    metrics['losses']['fou'], alone['losses']['fou'], rtol=1e-5
+  )
+  assert metrics['losses']['fused'] != alone['losses']['fused']
+
+
+@pytest.mark.parametrize('recipe', ['joint', 'mgda', 'mimo_3', 'ensemble'])
+def test_absent_in_a_whole_batch_it_has_no_weight_and_stands_still(recipe):
+  config = lacking(recipe, rate={'fou': 0.5})
+  batch = dict(running.batches_of(config, 3, 1)[0])
+  batch['fou_present'] = np.zeros_like(batch['fou_present'])
+  state, step = step_of(config, batch)
+  after, metrics = step(state, batch)
+  assert float(metrics['weights']['fou']) == 0
+  assert float(metrics['losses']['fou']) == 0
+  assert float(metrics['weights']['pix']) > 0
+  floats = [
+    leaf
+    for leaf in jax.tree.leaves((after, metrics))
+    if jnp.issubdtype(leaf.dtype, jnp.floating)
+  ]
+  assert all(np.all(np.isfinite(leaf)) for leaf in floats)
+  assert not np.any(moves(step, state, batch, 'encoders_fou'))
+  assert np.any(moves(step, state, batch, 'encoders_pix'))
+
+
+def test_what_cannot_do_with_missing_rows_is_refused():
+  with pytest.raises(ValueError, match="'pmr' is not known to leave out rows"):
+    training.make(lacking('pmr'), 15)
+  config = lacking()
+  config.accumulation = {'batches': 2, 'balance': 'accumulated'}
+  with pytest.raises(ValueError, match='batch cannot be cut'):
+    training.make(config, 15)
+  with pytest.raises(ValueError, match=r"missing_rate has \['sound'\]"):
+    training.make(lacking(rate={'sound': 0.1}), 15)
+
+
+@pytest.mark.slow
+def test_a_run_is_told_what_is_missing_wherever_it_is_used(tmp_path):
+  config = lacking(rate={'fou': 0.3})
+  config.model.absent = 'token'
+  config.evaluation.missing = True
+  train.train(config, tmp_path / 'run')
+  run = trained.load(tmp_path / 'run')
+  assert run.inputs.keys() == {'fou', 'pix'}
+  found, _ = run.predict_split('test')
+  share = np.mean(np.isnan(found['fou']))
+  assert abs(share - 0.3) < 0.08  # five standard errors of 800 rows
+  for name in ('fused', 'heads', 'all', 'pix'):
+    assert np.all(np.isfinite(found[name]))
+  rows = {
+    name: np.random.default_rng(0).uniform(0, 1, (3, *one.shape)).astype('f4')
+    for name, one in run.inputs.items()
+  }
+  without = run.predict({'pix': rows['pix']})
+  # The fusion has learned a token, which is not what the encoder makes of 0.
+  encoded = run.experiment.model.apply(
+    run.state.variables,
+    {name: jnp.zeros((1, *run.inputs[name].shape)) for name in rows},
+    method='features',
+  )
+  token = run.state.params['tokens_fou']['token']
+  assert np.any(token != 0) and np.any(token != encoded['fou'][0])
+  exporting.export(run, tmp_path / 'export')
+  blob = (tmp_path / 'export' / 'model.jax_export').read_bytes()
+  program = jax.export.deserialize(blob)
+  outputs = program.call(rows, np.array([False, True]))
+  np.testing.assert_allclose(
+    outputs['fused'], without['fused'], rtol=1e-4, atol=1e-5
+  )
