@@ -235,7 +235,7 @@ def open_data(
     rows: sources.Source = source(split)
     chain = (*viewed(views.EvaluationViews, split), *standardize)
     if settings.in_memory:
-      rows, chain = sources.in_memory(rows, always), ()
+      rows, chain = sources.in_memory(rows, chain), ()
     batches = loader.evaluation_batches(
       rows,
       batch_size=config.evaluation.batch_size,

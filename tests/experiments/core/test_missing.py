@@ -67,6 +67,26 @@ def test_the_same_rows_lack_the_same_in_every_epoch_and_split_draws_its_own():
   assert here != other['fou_present'].tolist()
 
 
+@pytest.mark.parametrize('in_memory', [True, False])
+@pytest.mark.parametrize('too', [True, False])
+def test_views_and_other_splits_say_what_is_missing(in_memory, too):
+  config = lacking(rate={'fou': 0.5})
+  scaled = {
+    name: {'name': 'Scaled', 'source': name, 'divisor': 2.0}
+    for name in ('fou', 'pix')
+  }
+  config.data.update({'in_memory': in_memory})
+  with config.unlocked():
+    config.data.views = scaled
+  config.evaluation.missing = too
+  opened = data.open_data(config, 3)
+  assert 0 < np.mean(next(opened.train)['fou_present']) < 1
+  found = next(iter(opened.evaluation('validation')))
+  assert ('fou_present' in found) == too
+  if too:
+    assert 0 < np.mean(found['fou_present']) < 1
+
+
 @pytest.mark.parametrize('recipe', ['mgda', 'mimo_1', 'unimodal'])
 def test_what_is_missing_has_no_influence(recipe):
   config = lacking(recipe)
