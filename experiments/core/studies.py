@@ -35,7 +35,10 @@ COSTS: Mapping[str, float] = {
   'mmpareto': 1.7,
   'umt': 1.7,
   'ogm_ge': 2.5,
+  'dgl': 2.5,
+  'reconboost': 3.0,
   'g_blending': 4.5,
+  'mcr': 30.0,
   '': 1.8,
 }
 
