@@ -5,10 +5,12 @@ device makes of the whole batch if all that is averaged by name are means over
 rows; the rest is refused here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from experiments.methods import base
 from mimo_jax import nn
@@ -25,6 +27,27 @@ def with_axis(model: nn.LateFusion, axis_name: str | None) -> nn.LateFusion:
     for name, encoder in model.encoders.items()
   }
   return model.clone(encoders=encoders)
+
+
+def mean_losses(
+  losses: base.Losses, observed: Mapping[str, Any], axis_name: str
+) -> base.Losses:
+  """Means over all rows, whichever device has them; 0 of none."""
+  present = observed.get('present', {})
+  means: base.Losses = lax.pmean(losses, axis_name)
+  for name, rows in present.items():
+    total = lax.psum(rows, axis_name)
+    of_rows = lax.psum(rows * losses[name], axis_name)
+    means[name] = of_rows / jnp.maximum(total, 1)
+  return means
+
+
+def mean_seen(seen: base.Seen, axis_name: str) -> base.Seen:
+  """What all devices saw; how many rows a loss is of stays each one's own."""
+  observed = dict(seen.observed)
+  own = {'present': observed.pop('present')} if 'present' in observed else {}
+  memory, observed = lax.pmean((seen.memory, observed), axis_name)
+  return seen._replace(memory=memory, observed=observed | own)
 
 
 def check_statistics(model: nn.LateFusion, model_state: Any) -> None:

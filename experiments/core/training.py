@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from ml_collections import config_dict
 
 from experiments import methods
@@ -148,8 +147,8 @@ def make(
         lambda key: method_losses(state, batch, key, phase),
         key,
       )
-      memory, observed = lax.pmean((seen.memory, seen.observed), axis_name)
-      seen = seen._replace(memory=memory, observed=observed)
+      losses = parts.mean_losses(losses, seen.observed, axis_name)
+      seen = parts.mean_seen(seen, axis_name)
     updates, opt_state = optimizer.update(
       pullback,
       state.opt_state,
@@ -171,7 +170,7 @@ def make(
         opt_state=opt_state,
         memory=memory,
       ),
-      losses if axis_name is None else lax.pmean(losses, axis_name),
+      losses,
     )
 
   def train_step(
@@ -257,11 +256,12 @@ def _check_missing(
       f' lack {list(task.missing)}. Expected config.data.missing_rate=0, or a'
       " method that looks at its outputs' losses only, such as 'weighted'."
     )
-  if task.missing and task.axis_name is not None:
+  settings = config.accumulation
+  if task.missing and settings.batches > 1 and settings.balance != 'each':
     raise ValueError(
-      "config.parallel='pmap' takes means of devices whose batches have unequal"
-      " numbers of rows with a modality. Expected 'jit' or 'fsdp' with"
-      ' config.data.missing_rate.'
+      "config.accumulation.balance='accumulated' takes means of parts, which"
+      ' have unequal numbers of rows with a modality. Expected'
+      " 'each' with config.data.missing_rate."
     )
 
 

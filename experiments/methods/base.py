@@ -153,7 +153,8 @@ class Method(NamedTuple):
   phases: tuple[Any, ...] = (None,)
   # Whether losses, memory and what was observed of a batch are the means of
   # those of its equal parts, and they draw nothing: then devices may each see a
-  # part, as under `config.parallel='pmap'`, which is refused otherwise.
+  # part, as under `config.parallel='pmap'`, which is refused otherwise. Where
+  # rows lack a modality, a part counts by the rows that have it.
   is_mean_over_rows: bool = False
   # Whether rows that lack a modality are left out wherever it is looked at;
   # else such batches are refused.

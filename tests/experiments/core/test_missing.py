@@ -1,5 +1,6 @@
 """Training on rows that lack modalities."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ from experiments import train
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import exporting
+from experiments.core import placement
 from experiments.core import trained
 from experiments.core import training
 from tests import running
@@ -143,12 +145,34 @@ def test_absent_in_a_whole_batch_it_has_no_weight_and_stands_still(recipe):
   assert np.any(moves(step, state, batch, 'encoders_pix'))
 
 
+@pytest.mark.parametrize('recipe', ['mgda', 'mimo_3'])
+def test_devices_give_the_means_of_all_rows_wherever_they_are(recipe):
+  config = lacking(recipe, rate={'fou': 0.5})
+  batch = dict(running.batches_of(config, 3, 1)[0])
+  # The first device has no row with it, the second one some.
+  half = len(batch['label']) // 2
+  batch['fou_present'] = batch['fou_present'] & (np.arange(2 * half) >= half)
+  ends = []
+  for mode, number in (('single', 1), ('pmap', 2)):
+    devices = placement.make(mode, jax.devices()[:number])
+    experiment = training.make(config, 15, devices)
+    state = devices.init(
+      experiment.init, jax.random.key(7), devices.batch(batch)
+    )
+    step = devices.step(experiment.train_step, state, donate=False)
+    for _ in range(2):
+      state, metrics = step(state, devices.batch(batch))
+    ends.append(jax.device_get((state.params, metrics)))
+  assert 0 < ends[0][1]['losses']['fou'] != ends[0][1]['losses']['fused']
+  chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-6)
+
+
 def test_what_cannot_do_with_missing_rows_is_refused():
   with pytest.raises(ValueError, match="'pmr' is not known to leave out rows"):
     training.make(lacking('pmr'), 15)
   config = lacking()
   config.accumulation = {'batches': 2, 'balance': 'accumulated'}
-  with pytest.raises(ValueError, match='batch cannot be cut'):
+  with pytest.raises(ValueError, match=r"Expected 'each' with config\.data"):
     training.make(config, 15)
   with pytest.raises(ValueError, match=r"missing_rate has \['sound'\]"):
     training.make(lacking(rate={'sound': 0.1}), 15)
