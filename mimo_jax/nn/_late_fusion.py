@@ -13,6 +13,7 @@ from jax import lax
 from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax.nn import _absent
+from mimo_jax.nn import _calls
 from mimo_jax.nn import _initializers
 from mimo_jax.nn import _shapley
 from mimo_jax.nn.fusion import _concat
@@ -166,7 +167,7 @@ class LateFusion(nn.Module):
     """
     _arguments.check_choice('LateFusion', _HEADS, heads=self.heads)
     _arguments.check_choice('LateFusion', _absent.STAND_INS, absent=self.absent)
-    self._check(inputs)
+    _calls.check(self.encoders, self.frozen, inputs)
     # Before the batch, whose statistics must not be in the running ones yet.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
     features = self.features(inputs, train=train)
@@ -181,7 +182,7 @@ class LateFusion(nn.Module):
       reduce_fn=lambda _, last: last,
     )
     fusion = self._fusion()
-    options = _taken(fusion.__call__, train=train)
+    options = _calls.taken(fusion.__call__, train=train)
 
     if self.heads == 'shapley':
       fused, logits = _shapley.shapley_outputs(
@@ -225,16 +226,16 @@ class LateFusion(nn.Module):
     Raises:
       ValueError: if an input is missing, or a modality is named 'fused'.
     """
-    self._check(inputs)
+    _calls.check(self.encoders, self.frozen, inputs)
     features = {}
     for name, encoder in self.encoders.items():
       is_frozen = name in self.frozen
-      options = _taken(
+      options = _calls.taken(
         encoder.__call__,
         train=train and not is_frozen,
         length=inputs.get(f'{name}_length'),
       )
-      encode = functools.partial(_encode, options)
+      encode = functools.partial(_calls.encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
       present = _absent.present_of(inputs, name)
@@ -276,7 +277,7 @@ class LateFusion(nn.Module):
       ValueError: if features are missing, or parameters alone were given.
     """
     fusion, given, features = self._of_fusion(variables, features)
-    options = _taken(fusion.__call__, train=train)
+    options = _calls.taken(fusion.__call__, train=train)
     logits: Any = fusion.apply(given, features, **options)
     return logits
 
@@ -328,7 +329,7 @@ class LateFusion(nn.Module):
         features are missing, or parameters alone were given.
     """
     fusion, given, features = self._of_fusion(variables, features)
-    options = _taken(fusion.__call__, train=train)
+    options = _calls.taken(fusion.__call__, train=train)
     logits: Any = fusion.apply(
       given, features, **options, method=_shares.each_alone
     )
@@ -388,39 +389,3 @@ class LateFusion(nn.Module):
         ' kernel_init out.'
       )
     return {'kernel_init': self.kernel_init}
-
-  def _check(self, inputs: Mapping[str, jax.Array]) -> None:
-    """Refuses what cannot be fused."""
-    if 'fused' in self.encoders:
-      raise ValueError(
-        "A modality is named 'fused', which is the name of the fused output;"
-        f' encoders were given for {sorted(self.encoders)}.'
-      )
-    if unknown := sorted(set(self.frozen) - set(self.encoders)):
-      raise ValueError(
-        f'frozen has {unknown}; the modalities are {sorted(self.encoders)}.'
-      )
-    missing = sorted(set(self.encoders) - set(inputs))
-    if missing:
-      raise ValueError(
-        f'The inputs lack {missing}: expected {sorted(self.encoders)}, given'
-        f' {sorted(inputs)}. For a missing sensor give zeros.'
-      )
-
-
-def _encode(
-  options: Mapping[str, Any], encoder: nn.Module, value: jax.Array
-) -> jax.Array:
-  """Features of one modality."""
-  encoded: jax.Array = encoder(value, **options)
-  return encoded
-
-
-def _taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
-  """Of the arguments that are there, those that a function has by name."""
-  parameters = inspect.signature(function).parameters
-  return {
-    name: value
-    for name, value in offered.items()
-    if name in parameters and value is not None
-  }
