@@ -84,6 +84,7 @@ def write(
       for setting, one in results.items()
       for recipe, reason in one.config.get('left_out', {}).items()
     ),
+    *_left(study, results),
     *figure,
     *_tables(columns),
     f'## Against `{subject}`',
@@ -99,6 +100,12 @@ def write(
   runs.write_text(path, '\n\n'.join(parts) + '\n')
   page.write(path)
   return path
+
+
+def _left(study: Study, results: Mapping[Setting, Results]) -> list[str]:
+  """What of the study has not been measured."""
+  left = [one.name for one in study.settings if one not in results]
+  return [f'Not measured yet: {", ".join(left)}.'] if left else []
 
 
 def _tables(columns: Mapping[Setting, Columns]) -> list[str]:

@@ -3,9 +3,10 @@
 import re
 
 import numpy as np
+import pytest
 
 from experiments import compare
-from experiments import study
+from experiments.core import planning
 from experiments.core import studies as core
 from experiments.methods import recipes
 from experiments.reporting import studies
@@ -19,17 +20,29 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   )
   one = core.STUDIES['testbed']._replace(settings=settings)
   options = {'seeds': 1, 'candidates': 2, 'tuning_seeds': 0, 'smoke': True}
-  planned = study.plans(one, tmp_path, **options)
-  assert '2 of 2 comparisons are left' in study.forecast(planned)
-  results = study.run(one, planned)
+  planned = planning.plans(one, tmp_path, **options)
+  assert '2 of 2 comparisons are left' in planning.forecast(planned)
+  results = planning.run(one, planned, compare.compare)
   monkeypatch.setattr(compare, 'compare', None)  # all is there
-  again = study.run(one, study.plans(one, tmp_path, **options))
-  assert '0 of 2 comparisons are left' in study.forecast(planned)
+  again = planning.run(
+    one, planning.plans(one, tmp_path, **options), compare.compare
+  )
+  assert '0 of 2 comparisons are left' in planning.forecast(planned)
   assert list(results) == list(again) == list(settings)
   text = studies.write(one, results, tmp_path / 'report', 'it').read_text()
+  assert 'Not measured yet' not in text
   found = float(re.search(r'\| joint +\| (?:\*\*)?(-?[\d.]+)', text).group(1))
   accuracy = results[settings[0]].scores['joint']['accuracy/fused'][0]
   np.testing.assert_allclose(found, 100 * accuracy - 90.25, atol=0.02)
+
+
+def test_some_settings_of_a_study_are_told_from_what_is_left():
+  real = core.STUDIES['real']
+  found = planning.some(real, ['icons', 'HTAD'])
+  assert [setting.name for setting in found.settings] == ['icons', 'HTAD']
+  assert planning.some(real, None).settings == list(real.settings)
+  with pytest.raises(ValueError, match=r"\['htad'\].*'AV-MNIST', 'HTAD'"):
+    planning.some(real, ['htad'])
 
 
 def test_every_study_names_configurations_that_exist():

@@ -1,0 +1,168 @@
+"""The comparisons of a study: which there are, and how long they take."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import config_dict
+
+from experiments.core import estimates
+from experiments.core import studies
+from experiments.reporting import results as results_lib
+from experiments.reporting import studies as reporting
+from experiments.reporting.results import Results
+
+
+class Plan(NamedTuple):
+  """A comparison of a study."""
+
+  config: Callable[[], config_dict.ConfigDict]
+  workdir: pathlib.Path
+  manual_dir: str | os.PathLike[str] | None
+
+  @property
+  def is_done(self) -> bool:
+    """Whether its results are there."""
+    return (self.workdir / 'results.jsonl').exists()
+
+
+def plans(
+  study: reporting.Study,
+  directory: pathlib.Path,
+  *,
+  seeds: int | None,
+  candidates: int,
+  tuning_seeds: int,
+  smoke: bool = False,
+  manual_dir: str | os.PathLike[str] | None = None,
+  compared: Sequence[str] = (),
+) -> dict[reporting.Setting, Plan]:
+  """The comparisons of a study, a directory each.
+
+  Args:
+    study: what to compare on what.
+    directory: below which they go; those that are there are taken.
+    seeds: runs of each recipe; None: as each setting says.
+    candidates: of each recipe, at first and where its space grows.
+    tuning_seeds: runs of each candidate.
+    smoke: whether to take each configuration's `smoke`.
+    manual_dir: the folder with the files of data sets that need them.
+    compared: recipes, the first of which is the reference; by default all.
+  """
+  found = {}
+  for setting in study.settings:
+    # By what is run: families may share a setting.
+    words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
+    config = studies.config_of(
+      setting,
+      seeds or setting.seeds,
+      candidates,
+      tuning_seeds,
+      smoke,
+      compared,
+    )
+    # Only once it is needed: it opens the data.
+    running = functools.cache(
+      functools.partial(studies.of_what_runs, config, manual_dir)
+    )
+    name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
+    found[setting] = Plan(running, directory / name, manual_dir)
+  return found
+
+
+def run(
+  study: reporting.Study,
+  planned: Mapping[reporting.Setting, Plan],
+  compare: Callable[..., Any],
+) -> dict[reporting.Setting, Results]:
+  """Runs the comparisons of a study, or finishes doing so.
+
+  Args:
+    study: to be run.
+    planned: its comparisons.
+    compare: runs one of them, as `experiments.compare.compare`.
+
+  Returns:
+    The results of each setting.
+  """
+  results = {}
+  for i, (setting, plan) in enumerate(planned.items(), start=1):
+    print(f'{study.title}: {setting.name} ({i}/{len(planned)})')
+    if not plan.is_done:
+      compare(plan.config(), plan.workdir, plan.manual_dir)
+      jax.clear_caches()
+    results[setting] = results_lib.read(plan.workdir)
+  return results
+
+
+@contextlib.contextmanager
+def _compiling_into(directory: str) -> Iterator[None]:
+  """Keeps what is compiled in a directory; what is elsewhere is not seen."""
+  settings: Any = jax.config  # whose attributes have no types
+  before = settings.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', directory)
+  compilation_cache.reset_cache()
+  try:
+    yield
+  finally:
+    jax.config.update('jax_compilation_cache_dir', before)
+    compilation_cache.reset_cache()
+
+
+def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
+  """How long the comparisons that are not done will take, for people."""
+  # Or what an earlier forecast compiled would seem to take no time.
+  with tempfile.TemporaryDirectory() as folder, _compiling_into(folder):
+    return _forecast(planned)
+
+
+def _forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
+  left = {
+    plan.workdir: (setting, plan)
+    for setting, plan in planned.items()
+    if not plan.is_done
+  }
+  lines, total = [], 0.0
+  for setting, plan in left.values():
+    found = estimates.estimate(plan.config(), studies.COSTS, plan.manual_dir)
+    jax.clear_caches()
+    total += found.seconds
+    lines.append(
+      f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
+      f' {found.compiling / 60:.0f} to compile what no earlier one has'
+    )
+    lines += [
+      f'    without {recipe}: {reason}'
+      for recipe, reason in plan.config().left_out.items()
+    ]
+  return '\n'.join(
+    [
+      f'{len(left)} of {len(planned)} comparisons are left. On this machine, as'
+      f' busy as it is now, they take about {total / 60:.0f} minutes (between a'
+      ' half and twice that):',
+      *lines,
+    ]
+  )
+
+
+def some(
+  study: reporting.Study, names: Sequence[str] | None
+) -> reporting.Study:
+  """The study of some of its settings; None: of all.
+
+  Raises:
+    ValueError: if there is no such setting.
+  """
+  known = {setting.name: setting for setting in study.settings}
+  if unknown := sorted(set(names or ()) - known.keys()):
+    raise ValueError(
+      f'--settings has {unknown}; the study has {sorted(known)}.'
+    )
+  return study._replace(settings=[known[name] for name in names or known])
