@@ -38,6 +38,7 @@ COSTS: Mapping[str, float] = {
   'dgl': 2.5,
   'reconboost': 3.0,
   'g_blending': 4.5,
+  'aug': 20.0,
   'mcr': 30.0,
   '': 1.8,
 }
