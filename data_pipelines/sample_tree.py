@@ -22,7 +22,7 @@ def names() -> list[str]:
 
   Examples:
     >>> names()  # doctest: +ELLIPSIS
-    ['av_mnist', 'ave', 'cmu_mosei', 'crema_d', 'kinetics_sounds', ...]
+    ['av_mnist', 'ave', 'cmu_mosei', 'crema_d', 'htad', ...]
   """
   return [
     name

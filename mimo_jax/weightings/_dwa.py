@@ -84,7 +84,7 @@ def dwa(
     weights = size * _numerics.softmax(rates, temperature, where=has_rows)
 
     running = state.running + jnp.where(has_rows, losses, 0) / steps_per_epoch
-    seen = state.seen + has_rows
+    seen = state.seen + has_rows.astype(jnp.int32)
     step = (state.step + 1) % steps_per_epoch
     is_end = step == 0
     # An epoch in which an objective was absent throughout is none of its own.

@@ -202,6 +202,8 @@ def config_of(noise):
           'sound': {'name': 'Scaled', 'source': 'audio', 'divisor': 2},
         },
         'train_fraction': 1.0,
+        'redraw': False,
+        'missing_rate': 0.0,
         'batch_size': 6,
         'standardize': False,
         'in_memory': False,

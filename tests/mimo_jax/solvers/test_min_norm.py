@@ -58,7 +58,7 @@ def test_min_norm_is_the_published_vector(x64):
 @pytest.mark.slow
 @few
 @hypothesis.given(
-  rows=jacobians.hulls(),
+  rows=jacobians.hulls(noises=(0.0, 1.0)),
   exponent=st.integers(-12, 12),
   radius=st.floats(0, 2),
   alpha=st.floats(1, 3),
@@ -69,6 +69,9 @@ def test_solvers_are_optimal_on_any_gramian(
 ):
   rows = rows * 10.0**exponent
   gramian = (rows @ rows.T).astype(dtype)
+  # Squares that are no numbers of the type are zero to it.
+  squares = np.diagonal(rows @ rows.T)
+  hypothesis.assume(squares[squares > 0].min(initial=1) > np.finfo(dtype).tiny)
   lower = np.linspace(1, 0, len(rows)).astype(dtype)
   center = np.full(len(rows), 1 / len(rows), dtype)
   with jax.enable_x64(dtype == np.float64):
@@ -82,6 +85,19 @@ def test_solvers_are_optimal_on_any_gramian(
   properties.assert_best_in_ball(rows, best, radius, 16 * tolerance)
   assert np.all(np.isfinite(fair))
   assert_fair(rows, fair, float(dtype(alpha)), dtype)
+
+
+@pytest.mark.slow
+@few
+@hypothesis.given(rows=jacobians.hulls(noises=(1e-6, 1e-2)))
+@each_dtype
+def test_min_norm_is_right_to_the_root_where_rows_are_nearly_dependent(
+  dtype, rows
+):
+  """A Gramian knows no more: its angles are right to √ε."""
+  with jax.enable_x64(dtype == np.float64):
+    weights = min_norm((rows @ rows.T).astype(dtype))
+  properties.assert_shortest(rows, weights, 2 * np.finfo(dtype).eps ** 0.5)
 
 
 @pytest.mark.slow
