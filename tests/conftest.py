@@ -72,6 +72,18 @@ def pytest_runtest_teardown():
 
 
 ROOT = pathlib.Path(__file__).parents[1]
+# What `make exhaustive` adds to `make test`: the longest tests of all, that try
+# on more data sets, larger models or more cases what others try on one.
+EXHAUSTIVE = (
+  'test_every_method_can_take_a_step_on_crema_d',
+  'test_gramians_are_timed_beside_joint_training',
+  'test_none_of_100_000_mutations_of_a_pickle_ends_the_process',
+  'test_one_command_learns_and_after_a_kill_goes_on',
+  'test_recipes_are_compared_as_on_handwritten',
+  'test_a_sample_is_prepared_and_learned[ave]',
+  'test_a_sample_is_prepared_and_learned[vggsound]',
+  'test_sequences_are_learned_and_after_a_stop_it_goes_on[cmu_mosei]',
+)
 LONG = ('test_samples.py', 'test_processes.py')
 SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
@@ -102,6 +114,8 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if is_slow_by_default(item.path) and not item.get_closest_marker('quick'):
       item.add_marker(pytest.mark.slow)
+    if item.name.startswith(EXHAUSTIVE):
+      item.add_marker(pytest.mark.exhaustive)
   # What takes longest first, or one of pytest's processes ends alone with it.
   items.sort(key=lambda item: item.path.name not in LONG)
 
