@@ -51,11 +51,13 @@ class Measure(NamedTuple):
 
     With the sign '+', positive numbers have theirs, too.
     """
-    return self.text_of(*statistics.estimate(np.asarray(values)), sign)
+    return self._written(*statistics.estimate(self.scaled(values)), sign)
 
-  def text_of(self, mean: float, error: float, sign: str = '') -> str:
-    """A mean and its standard error, in the unit of `scaled`."""
-    mean, error = self.scaled([mean, error]).tolist()
+  def text_of(self, mean: float, error: float) -> str:
+    """The same of a mean and a standard error that are known."""
+    return self._written(*self.scaled([mean, error]).tolist(), '')
+
+  def _written(self, mean: float, error: float, sign: str) -> str:
     digits = 2 if self.is_share else 4
     text = f'{mean:{sign}.{digits}f}'
     return text if np.isnan(error) else f'{text} ± {error:.{digits}f}'
