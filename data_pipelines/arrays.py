@@ -140,6 +140,10 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
         f'{name!r} of {path} has the shape {values.shape}; expected one entry'
         f' for each of the labels, whose shape is {rows}.'
       )
+    if name in ('split', 'group') and values.ndim != 1:
+      raise ValueError(
+        f'{name!r} of {path} has the shape {values.shape}; expected {rows}.'
+      )
   return columns
 
 
@@ -160,25 +164,47 @@ def _parquet(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
     if column.null_count:
       row = column.is_null().to_pylist().index(True)
       raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
-    values = column.to_pylist()
-    try:
-      array = np.array(values)
-    except ValueError:
-      sizes = [len(value) for value in values]
-      row = next(i for i, size in enumerate(sizes) if size != sizes[0])
-      raise ValueError(
-        f'{path}, row {row}, column {name!r}: {sizes[row]} entries, where row 0'
-        f' has {sizes[0]}. Pad them, and give the lengths as'
-        f" '{name}_length'."
-      ) from None
+    array = _stacked(path, name, column.to_pylist())
     modality, dot, _ = name.partition('.')
     if dot:
       features.setdefault(modality, []).append(array)
     else:
       columns[name] = array
   for name, arrays in features.items():
+    shapes = {array.shape for array in arrays}
+    if name in columns or len(shapes) > 1:
+      raise ValueError(
+        f"{path} has columns '{name}.FEATURE' of the shapes {sorted(shapes)},"
+        f' and {sorted({name} & columns.keys())} beside; expected one shape,'
+        ' and no column called as the modality.'
+      )
     columns[name] = np.stack(arrays, axis=-1)
   return columns
+
+
+def _stacked(
+  path: pathlib.Path, name: str, values: list[Any]
+) -> npt.NDArray[Any]:
+  """A column of Parquet, whose rows have to be of one shape."""
+  shape = None
+  for row, value in enumerate(values):
+    try:
+      found = np.array(value)
+    except ValueError:
+      found = None
+    if found is None or found.dtype == object:
+      raise ValueError(
+        f'{path}, row {row}, column {name!r}: {repr(value)[:60]}; expected a'
+        ' number, a text, or lists of numbers without gaps, of one length each.'
+      )
+    shape = found.shape if shape is None else shape
+    if found.shape != shape:
+      raise ValueError(
+        f'{path}, row {row}, column {name!r}: the shape {found.shape}, where'
+        f' row 0 has {shape}. Pad them, and give the lengths as'
+        f" '{name}_length'."
+      )
+  return np.array(values)
 
 
 def _table(
@@ -195,7 +221,7 @@ def _table(
     _, group = np.unique(columns['group'], return_inverse=True)
   named = {n: v for n, v in columns.items() if n not in _NO_MODALITIES}
   lengths = {
-    name: values.astype(np.int32)
+    name: _length(path, name, values, named[name.removesuffix('_length')])
     for name, values in named.items()
     if name.endswith('_length') and name.removesuffix('_length') in named
   }
@@ -244,6 +270,30 @@ def _divided(
   _, code = np.unique(split, return_inverse=True)
   pairs = np.unique(np.stack([group, code]), axis=1)
   return np.flatnonzero(np.bincount(pairs[0])[group] > 1)
+
+
+def _length(
+  path: pathlib.Path,
+  name: str,
+  values: npt.NDArray[Any],
+  sequence: npt.NDArray[Any],
+) -> npt.NDArray[np.int32]:
+  most = sequence.shape[1] if sequence.ndim > 1 else 1
+  expected = (
+    f'expected [rows] whole numbers from 0 to {most}, how many entries of'
+    f' {name.removesuffix("_length")!r} are real, or another name.'
+  )
+  if values.ndim != 1 or values.dtype.kind not in 'iuf':
+    raise ValueError(
+      f'{name!r} of {path} is {values.dtype}{list(values.shape)}; {expected}'
+    )
+  wrong = ~((values >= 0) & (values <= most) & (values == np.round(values)))
+  if wrong.any():
+    row = np.argmax(wrong)
+    raise ValueError(
+      f'{name!r} of {path}, row {row}: {values[row]}; {expected}'
+    )
+  return values.astype(np.int32)
 
 
 def _modality(

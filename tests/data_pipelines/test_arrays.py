@@ -112,6 +112,10 @@ def spoiled(value):
   return left
 
 
+def lengths(value):
+  return np.where(np.arange(ROWS) == 9, value, 3.0)
+
+
 @pytest.mark.parametrize(
   ('changed', 'match'),
   [
@@ -129,6 +133,14 @@ def spoiled(value):
     ),
     ({'split': np.repeat(['train', 'dev'], 30)}, r"'dev'.*row 30 has 'dev'"),
     ({'split': np.repeat(['train', 'test'], 30)}, "'split' .*each of"),
+    ({'group': np.zeros((ROWS, 2), int)}, r"'group'.*\(60, 2\); .*\(60,\)"),
+    ({'split': np.full((ROWS, 1), 'train')}, r"'split'.*\(60, 1\); .*\(60,\)"),
+    ({'steps_length': lengths(6)}, r"'steps_length'.*row 9: 6\.0; .*0 to 5"),
+    ({'steps_length': lengths(-1)}, r"'steps_length'.*row 9: -1\.0"),
+    ({'steps_length': lengths(2.5)}, r"'steps_length'.*row 9: 2\.5; .*whole"),
+    ({'steps_length': lengths(np.nan)}, r"'steps_length'.*row 9: nan"),
+    ({'steps_length': np.ones((ROWS, 2), int)}, r"'steps_length'.*\[60, 2\]"),
+    ({'scalar_length': np.full(ROWS, 7)}, 'row 0: 7; .*or another name'),
     (
       {
         'split': np.tile(arrays.SPLITS, ROWS // 3),
@@ -190,11 +202,30 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
 
 def test_damaged_columns_of_parquet_are_named_with_the_row(tmp_path):
   ragged = [[1.0, 2.0]] * 5 + [[3.0]] + [[1.0, 2.0]] * (ROWS - 6)
-  with pytest.raises(ValueError, match=r"row 5, column 'steps': 1 entries"):
+  with pytest.raises(
+    ValueError, match=r"row 5, column 'steps': the shape \(1,\).*\(2,\)"
+  ):
     arrays.read(parquet(tmp_path / 'a.parquet', steps=ragged))
+  inner = [[[1.0, 2.0], [3.0, 4.0]]] * 5 + [[[1.0, 2.0], [3.0]]] * (ROWS - 5)
+  with pytest.raises(
+    ValueError, match=r"row 5, column 'steps': .*without gaps"
+  ):
+    arrays.read(parquet(tmp_path / 'c.parquet', steps=inner))
+  holed = [[1.0, 2.0]] * 8 + [[1.0, None]] + [[1.0, 2.0]] * (ROWS - 9)
+  with pytest.raises(ValueError, match=r"row 8, column 'steps': \[1.0, None\]"):
+    arrays.read(parquet(tmp_path / 'd.parquet', steps=holed))
   missing = [1.0] * 9 + [None] + [1.0] * (ROWS - 10)
   with pytest.raises(ValueError, match=r"row 9, column 'left.b': no value"):
     arrays.read(parquet(tmp_path / 'b.parquet', **{'left.b': missing}))
+
+
+def test_columns_of_a_modality_are_alike_and_have_its_name_alone(tmp_path):
+  for changed, match in (
+    ({'left': np.ones(ROWS)}, r"'left.FEATURE'.*and \['left'\] beside"),
+    ({'left.b': [[1.0, 2.0]] * ROWS}, r"'left.FEATURE'.*\(60,\), \(60, 2\)"),
+  ):
+    with pytest.raises(ValueError, match=match):
+      arrays.read(parquet(tmp_path / 'mine.parquet', **changed))
 
 
 def test_without_pyarrow_the_remedy_is_told(tmp_path, monkeypatch):
