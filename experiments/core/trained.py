@@ -69,8 +69,9 @@ class Trained(NamedTuple):
       `evaluation.readouts`, and each modality's own, NaN where it is missing.
 
     Raises:
-      ValueError: if there is no row or modality, a name is unknown, or a shape
-        or length is not that of the training rows.
+      ValueError: if there is no row or modality, a name is unknown, a sequence
+        comes without its `<modality>_length`, or a shape or length is not that
+        of the training rows.
     """
     given, is_present = self._checked(rows)
     patterns, places = np.unique(is_present, axis=0, return_inverse=True)
@@ -164,6 +165,12 @@ class Trained(NamedTuple):
       )
     if len(set(counts.values())) > 1:
       raise ValueError(f'Expected as many rows of each, got {counts}.')
+    lengths = {f'{name}_length' for name in given.keys() & set(names)}
+    if without := sorted((lengths & takes.keys()) - given.keys()):
+      raise ValueError(
+        'The model was trained on padded sequences; it was not given'
+        f' {without}.'
+      )
     count = next(iter(counts.values()))
     is_present = np.zeros((count, len(names)), bool)
     whole = {}

@@ -6,6 +6,7 @@ import pytest
 from experiments import compare
 from experiments import train
 from experiments.configs import arrays
+from experiments.core import trained
 from experiments.reporting import results as results_lib
 
 
@@ -52,6 +53,15 @@ def test_a_file_is_trained_on(path, tmp_path):
   config = arrays.get_config(f'{path},smoke')
   config.steps = 2
   assert np.isfinite(train.train(config, tmp_path)['accuracy/fused'])
+  run = trained.load(tmp_path)
+  rows = {
+    'steps': np.random.RandomState(1).normal(size=(3, 4, 2)).astype(np.float32),
+    'steps_length': np.array([4, 2, 1], np.int32),
+  }
+  assert run.predict(rows)['steps'].shape == (3, 3)
+  del rows['steps_length']  # which would be 0, and all rows empty
+  with pytest.raises(ValueError, match=r"not given \['steps_length'\]"):
+    run.predict(rows)
 
 
 @pytest.mark.parametrize('arg', ['', 'mimo', 'a.npz,b.npz'])
