@@ -75,7 +75,11 @@ def write(path: pathlib.Path, table: Columns) -> None:
     runs.write_text(path, text.getvalue())
     return
   count = len(next(iter(cells.values()), []))
-  parquet.write_table(pyarrow.table({'row': list(range(count)), **cells}), path)
+  temporary = path.with_name(path.name + '.writing')
+  parquet.write_table(
+    pyarrow.table({'row': list(range(count)), **cells}), temporary
+  )
+  temporary.replace(path)
 
 
 def _with_gaps(values: npt.NDArray[Any]) -> list[Any]:
