@@ -7,6 +7,7 @@ import pytest
 
 from experiments import report
 from experiments.reporting import beside
+from tests.experiments.reporting import made_up
 from tests.running import smoke
 
 
@@ -48,3 +49,26 @@ def test_runs_are_told_by_their_last_scores_and_what_differs(
   assert 'nothing in the configuration' in beside.table([one, same])
   with pytest.raises(FileNotFoundError, match='not all are runs'):
     beside.table([one, tmp_path])
+
+
+def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
+  names = {'first': [[0.5, 0.7], [0.2, 0.4]], 'second': [[0.9, 0.9]]}
+  for name, values in names.items():
+    rows = [
+      {'variant': recipe, 'seed': seed, 'accuracy/fused': value}
+      for recipe, of_recipe in zip(('joint', 'mimo'), values, strict=False)
+      for seed, value in enumerate(of_recipe)
+    ]
+    made_up.write_results(tmp_path / name, rows)
+  text = beside.table([tmp_path / name for name in names])
+  # Outer cells that are empty are not among those found.
+  assert made_up.tables_of(text) == [
+    [
+      ['first: accuracy, %', 'second: accuracy, %'],
+      ['joint', '60.00 ± 10.00', '90.00 ± 0.00'],
+      ['mimo', '30.00 ± 10.00'],
+    ]
+  ]
+  assert 'nothing in the configuration' in text
+  with pytest.raises(FileNotFoundError, match='not all are runs'):
+    beside.table([tmp_path / 'first', run_in(tmp_path / 'run', 1.5, 0.75)])
