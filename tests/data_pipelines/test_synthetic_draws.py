@@ -1,0 +1,348 @@
+"""What is said to be known of the synthetic testbed's draws is true."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import sklearn.linear_model
+
+from data_pipelines import sources
+from data_pipelines.synthetic import generation
+from data_pipelines.synthetic import settings
+from data_pipelines.views import transforms
+
+CONFIGS = settings.CONFIGS
+# Unequal in everything, to be wrong with if a formula is.
+UNEQUAL = {
+  'plain': settings.Modality(2.0, features=16),
+  'slow': settings.Modality(5.0, slowness=3.0, features=64),
+  'faint': settings.Modality(0.7, slowness=1.5),
+}
+SUBSETS = [
+  seen
+  for size in range(1, len(UNEQUAL) + 1)
+  for seen in itertools.combinations(UNEQUAL, size)
+]
+MANY = 60_000
+
+
+@pytest.fixture(scope='module')
+def many():
+  return generation.draw(UNEQUAL, MANY, seed=17)
+
+
+def standard_error(rows):
+  return 0.5 / rows**0.5  # at most
+
+
+def accuracy(config, rows, modalities):
+  seen = {name: rows[name] for name in modalities}
+  answers = generation.log_posterior(config, seen).argmax(-1)
+  return np.mean(answers == rows['label'])
+
+
+def walsh_matrix(features):
+  """Walsh-Hadamard matrix by its recursion, orthogonal."""
+  walsh = np.ones([1, 1])
+  while len(walsh) < features:
+    walsh = np.kron(np.array([[1, 1], [1, -1]]), walsh)
+  return walsh / np.sqrt(features)
+
+
+def density(modality):
+  """Mean [classes, features] and covariance of the features, by definition."""
+  walsh = walsh_matrix(modality.features)
+  variances = np.ones(modality.features)
+  variances[:10] /= modality.slowness**2
+  mean = modality.information**0.5 / modality.slowness * walsh[:10]
+  return mean, walsh.T @ np.diag(variances) @ walsh
+
+
+# The distribution, and the best classifier of it.
+
+
+@pytest.mark.parametrize('name', UNEQUAL)
+def test_rows_have_the_mean_and_the_covariance_of_the_definition(many, name):
+  mean, covariance = density(UNEQUAL[name])
+  residual = many[name] - mean[many['label']]
+  per_class = [residual[many['label'] == c].mean(0) for c in range(10)]
+  # A class has about 6,000 rows: 5 standard errors.
+  np.testing.assert_allclose(per_class, 0, atol=5 / 5800**0.5)
+  np.testing.assert_allclose(
+    residual.T @ residual / MANY, covariance, atol=5 * (2 / MANY) ** 0.5
+  )
+
+
+def test_modalities_are_independent_given_the_class(many):
+  residuals = [
+    many[name] - density(UNEQUAL[name])[0][many['label']] for name in UNEQUAL
+  ]
+  for first, second in itertools.combinations(residuals, 2):
+    np.testing.assert_allclose(first.T @ second / MANY, 0, atol=5 * MANY**-0.5)
+
+
+@pytest.mark.parametrize('seen', SUBSETS, ids='+'.join)
+def test_posterior_is_bayes_rule_on_the_density(many, seen):
+  rows = {name: many[name][:50] for name in seen}
+  likelihood = np.zeros([50, 10])
+  for name in seen:
+    mean, covariance = density(UNEQUAL[name])
+    for c in range(10):
+      likelihood[:, c] += scipy.stats.multivariate_normal.logpdf(
+        rows[name], mean[c], covariance
+      )
+  expected = scipy.special.log_softmax(likelihood, axis=1)
+  actual = generation.log_posterior(UNEQUAL, rows)
+  np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize('seen', SUBSETS, ids='+'.join)
+def test_bayes_accuracy_is_that_of_the_true_posterior(many, seen):
+  expected = generation.bayes_accuracy(UNEQUAL, seen)
+  error = standard_error(MANY)
+  assert abs(accuracy(UNEQUAL, many, seen) - expected) < 4 * error
+  # Its confidence is right, too: an estimate that does not see the labels.
+  posterior = generation.log_posterior(UNEQUAL, {m: many[m] for m in seen})
+  assert abs(np.exp(posterior).max(1).mean() - expected) < 4 * error
+
+
+PARTS = {
+  'first': settings.Modality(8.0, features=16, is_part=True),
+  'second': settings.Modality(12.0, slowness=2.0, is_part=True),
+}
+
+
+def test_of_parts_one_tells_nothing_and_all_tell_by_bayes_rule():
+  rows = generation.draw(PARTS, MANY, seed=3)
+  few = {name: rows[name][:20] for name in PARTS}
+  likelihood = {}
+  for name in PARTS:
+    mean, covariance = density(PARTS[name])
+    likelihood[name] = np.stack(
+      [
+        scipy.stats.multivariate_normal.pdf(few[name], mean[c], covariance)
+        for c in range(10)
+      ],
+      axis=1,
+    )
+  expected = np.zeros([20, 10])
+  for first, second in itertools.product(range(10), repeat=2):
+    expected[:, (first + second) % 10] += (
+      likelihood['first'][:, first] * likelihood['second'][:, second]
+    )
+  expected /= expected.sum(1, keepdims=True)
+  actual = np.exp(generation.log_posterior(PARTS, few))
+  np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
+  best = generation.bayes_accuracy(PARTS, list(PARTS))
+  assert abs(accuracy(PARTS, rows, PARTS) - best) < 4 * standard_error(MANY)
+  for name, values in few.items():
+    alone = np.exp(generation.log_posterior(PARTS, {name: values}))
+    np.testing.assert_allclose(alone, 0.1)
+    assert generation.bayes_accuracy(PARTS, [name]) == 0.1
+  # Labels and parts are as even as draws are, and each pair of them.
+  for name in PARTS:
+    z = rows[name] @ walsh_matrix(PARTS[name].features)
+    answers = z[:, :10].argmax(1)
+    counts = np.histogram2d(answers, rows['label'], bins=10)[0]
+    chi2 = scipy.stats.chi2_contingency(counts).pvalue
+    assert chi2 > 1e-3
+
+
+def test_bayes_accuracy_has_its_closed_forms():
+  for separation in (0.0, 0.3, 1.7, 6.0):
+    np.testing.assert_allclose(
+      generation.accuracy_of_separation(separation, 2),
+      scipy.special.ndtr(separation / 2**0.5),
+      rtol=1e-9,
+    )
+  for num_classes in (2, 10, 300):
+    np.testing.assert_allclose(
+      generation.accuracy_of_separation(0.0, num_classes),
+      1 / num_classes,
+      rtol=1e-7,
+    )
+  assert 1 - 1e-9 < generation.accuracy_of_separation(12.0, 10) < 1 + 1e-9
+
+
+def test_information_adds_up_and_its_order_or_repetition_does_not_matter():
+  both = generation.bayes_accuracy(UNEQUAL, ['plain', 'slow'])
+  one = {'sum': settings.Modality(7.0)}
+  np.testing.assert_allclose(both, generation.bayes_accuracy(one, ['sum']))
+  assert both == generation.bayes_accuracy(UNEQUAL, ['slow', 'plain', 'slow'])
+  np.testing.assert_allclose(generation.bayes_accuracy(UNEQUAL, []), 0.1)
+
+
+def test_information_is_the_divergence_between_any_two_classes():
+  for modality in UNEQUAL.values():
+    mean, covariance = density(modality)
+    for first, second in itertools.combinations(mean, 2):
+      difference = first - second
+      np.testing.assert_allclose(
+        difference @ np.linalg.solve(covariance, difference) / 2,
+        modality.information,
+      )
+
+
+def test_noise_leaves_the_information_that_the_readme_says(many):
+  for name, modality in UNEQUAL.items():
+    for level in (0.5, 2.0):
+      noise = np.random.RandomState(3).normal(0, level, many[name].shape)
+      noisy = {name: many[name] + noise, 'label': many['label']}
+      left = modality.information / (1 + (level * modality.slowness) ** 2)
+      expected = generation.accuracy_of_separation(left**0.5, 10)
+      actual = accuracy(UNEQUAL, noisy, [name])
+      assert abs(actual - expected) < 4 * standard_error(MANY)
+
+
+# A classifier that is trained: below the best one, and near with many rows.
+
+
+@pytest.mark.parametrize('seen', [['slow'], ['weak'], list(CONFIGS['three'])])
+def test_a_linear_classifier_comes_near_bayes_accuracy_from_below(seen):
+  config = CONFIGS['three']
+  training, test = (generation.draw(config, n, n) for n in (20_000, 40_000))
+  inputs, unseen = (np.hstack([r[m] for m in seen]) for r in (training, test))
+  model = sklearn.linear_model.LogisticRegression(max_iter=1000)
+  scale = inputs.std(0)  # each feature standardised, as usual
+  model.fit(inputs / scale, training['label'])
+  reached = model.score(unseen / scale, test['label'])
+  best = generation.bayes_accuracy(config, seen)
+  assert best - 0.02 < reached < best + 3 * standard_error(40_000)
+
+
+# Slowness.
+
+
+def losses_of_descent(inputs, label, steps):
+  """Softmax regression by gradient descent: the loss before each step."""
+  weights = np.zeros([inputs.shape[1], 10])
+  losses = []
+  for _ in range(steps):
+    log_probabilities = scipy.special.log_softmax(inputs @ weights, axis=1)
+    losses.append(-np.mean(log_probabilities[np.arange(len(label)), label]))
+    error = np.exp(log_probabilities) - np.eye(10)[label]
+    weights -= 0.5 * inputs.T @ error / len(label)
+  return np.array(losses)
+
+
+def test_slowness_changes_no_posterior():
+  balanced, slow = (
+    generation.draw(CONFIGS[name], 500, 0)
+    for name in ('balanced', 'slowness_8')
+  )
+  np.testing.assert_array_equal(balanced['first'], slow['fast'])
+  np.testing.assert_allclose(
+    generation.log_posterior(CONFIGS['slowness_8'], {'slow': slow['slow']}),
+    generation.log_posterior(
+      CONFIGS['balanced'], {'second': balanced['second']}
+    ),
+    atol=1e-4,
+  )
+  # One is the other, multiplied by a matrix of condition number 8.
+  matrix, *_ = np.linalg.lstsq(balanced['second'], slow['slow'])
+  np.testing.assert_allclose(
+    balanced['second'] @ matrix, slow['slow'], atol=1e-4
+  )
+  np.testing.assert_allclose(np.linalg.cond(matrix), 8, rtol=1e-3)
+
+
+@pytest.mark.parametrize('standardized', [False, True])
+def test_slowness_slows_gradient_descent_by_its_square(standardized):
+  curves = {}
+  for name in ('balanced', 'slowness_2', 'slowness_4'):
+    rows = generation.draw(CONFIGS[name], 1000, 0)
+    inputs = rows[list(CONFIGS[name])[1]]
+    if standardized:
+      inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    curves[name] = losses_of_descent(inputs, rows['label'], 120)
+  start = np.log(10)
+  for slowness in (2, 4):
+    curve = curves[f'slowness_{slowness}']
+    np.testing.assert_allclose(curve[0], start)
+    # Steps until half of the way of the 10 steps without slowness is gone.
+    half = (start + curves['balanced'][10]) / 2
+    ratio = np.argmax(curve < half) / np.argmax(curves['balanced'] < half)
+    assert 0.4 * slowness**2 < ratio < 2.5 * slowness**2
+
+
+def test_standardising_features_does_not_undo_slowness():
+  rows = sources.InMemory(generation.draw(CONFIGS['slowness_8'], 4000, 0))
+  standardize = transforms.Standardize(*transforms.statistics(rows, ['slow']))
+  inputs = sources.in_memory(rows, [standardize]).arrays['slow']
+  label = rows.arrays['label']
+  means = np.stack([inputs[label == c].mean(0) for c in range(10)])
+  # Within classes: the squares of the scales of nuisance and signal.
+  variances = np.linalg.eigvalsh(np.cov((inputs - means[label]).T))
+  ratio = np.median(variances[10:]) / np.median(variances[:10])
+  np.testing.assert_allclose(ratio**0.5, 8, rtol=0.1)
+  assert inputs.std(0).max() < 1.01 * inputs.std(0).min()
+
+
+# What does not change, and what is refused.
+
+
+def test_the_draw_never_changes():
+  # Recorded once. Results are comparable only while these numbers hold.
+  rows = generation.draw(CONFIGS['slowness_4'], 3, seed=2)
+  assert rows['label'].tolist() == [3, 2, 4]
+  np.testing.assert_allclose(
+    rows['fast'][2, 5:8], [-0.3708688, 0.210631, 0.1417674], rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    rows['slow'][1, 29:], [-0.6834366, -0.5017846, -0.1455461], rtol=1e-5
+  )
+
+
+def test_a_longer_draw_begins_with_the_shorter():
+  short, long = (generation.draw(CONFIGS['three'], n, 5) for n in (7, 50))
+  for name in short:
+    np.testing.assert_array_equal(short[name], long[name][:7])
+
+
+def test_no_noise_is_drawn_twice():
+  silent = {name: settings.Modality(0.0) for name in ('first', 'second')}
+  noise = []
+  for seed in range(3):
+    rows = generation.draw(silent, 300, seed)
+    z = np.hstack([rows[name] @ walsh_matrix(32) for name in silent])
+    noise.append(z.ravel())
+  distinct = np.unique(np.concatenate(noise).round(5)).size
+  # 57,600 numbers; rounded, some coincide by chance.
+  assert distinct > 0.85 * 57_600
+
+
+def test_configs_hold_the_same_labels_and_total_information():
+  labels = generation.draw(CONFIGS['balanced'], 100, 1)['label']
+  for name, config in CONFIGS.items():
+    drawn = generation.draw(config, 100, 1)
+    np.testing.assert_array_equal(drawn['label'], labels)
+    if name == 'interaction':
+      best = generation.bayes_accuracy(config, list(config))
+      assert round(best, 3) == 0.945
+      continue
+    total = sum(modality.information for modality in config.values())
+    np.testing.assert_allclose(total, 9)
+
+
+def test_impossible_modalities_are_refused():
+  for changes, message in (
+    ({'information': -1.0}, r'at least 0 nats, got -1'),
+    ({'information': np.nan}, r'at least 0 nats, got nan'),
+    ({'slowness': 0.5}, r'slowness of at least 1, got 0.5'),
+    ({'features': 8}, r'power of two above 10.*got 8'),
+    ({'features': 48}, r'power of two above 10.*got 48'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      settings.Modality(**{'information': 1.0} | changes)
+
+
+def test_unknown_and_missing_modalities_are_named():
+  config = CONFIGS['balanced']
+  with pytest.raises(ValueError, match=r"'sound'.*'first', 'second'"):
+    generation.bayes_accuracy(config, ['first', 'sound'])
+  with pytest.raises(ValueError, match=r"'sound'.*'first', 'second'"):
+    generation.log_posterior(config, {'sound': np.zeros(32)})
+  with pytest.raises(ValueError, match='got no modality'):
+    generation.log_posterior(config, {})
