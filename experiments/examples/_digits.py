@@ -9,7 +9,7 @@ from data_pipelines.handwritten import partition
 
 
 def load(*views: str) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """Two views of handwritten digits, to train on and to test on.
+  """Views of handwritten digits, to train on and to test on.
 
   Args:
     views: of the data set's six: `fou`, Fourier coefficients of the outline,
