@@ -91,6 +91,11 @@ def test_what_balancing_brings(name, weak, strong, gain):
   assert balanced[strong] > alone[strong]
 
 
+def test_more_pairs_are_found_with_losses_of_each_view():
+  alone, _, balanced = run('contrastive')[0].values()
+  assert balanced['pairs'] > alone['pairs'] + 0.005
+
+
 def test_a_missing_sensor_costs_less():
   alone, balanced = run('train_state')[0].values()
   assert balanced['no pix'] > alone['no pix'] + 0.04
