@@ -99,6 +99,10 @@ def combine_with(
     [0.292, 1.901, 1.901]
   """
   base.check_weighting('combine_with', weighting)
+  # A matrix of whole numbers would round its direction to whole numbers.
+  jacobian = jax.tree.map(
+    lambda leaf: jnp.asarray(leaf, jnp.result_type(float, leaf)), jacobian
+  )
   rows = jacobians.rows(jacobian)
   size = len(rows)
   needs = base.names_of(weighting.needs)
@@ -116,7 +120,7 @@ def combine_with(
   observation = base.Observation(
     losses=losses.astype(jnp.result_type(jnp.float32, losses)),
     gramian=jacobians.gramian(jacobian),
-    jacobian=jax.tree.map(jnp.asarray, jacobian),
+    jacobian=jacobian,
   )
   weights, _ = weighting.update(observation, weighting.init(size, rows[0]))
   if isinstance(weights, base.Direction):
