@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mimo_jax import _numerics
+
 STAND_INS = ('zeros', 'token')
 
 
@@ -26,7 +28,7 @@ def without(value: jax.Array, present: jax.Array | None) -> jax.Array:
   """Rows that are there, and zeros: no NaN gets into statistics, gradients."""
   if present is None:
     return value
-  rows = present.reshape(-1, *[1] * (value.ndim - 1))
+  rows = _numerics.for_each_row(present, value)
   return jnp.where(rows, value, jnp.zeros((), value.dtype))
 
 
