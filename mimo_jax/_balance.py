@@ -122,7 +122,8 @@ def balance(
       (`updates` itself may be one of them).
     - `losses_after`: the losses, in the form of `losses`, of the batch of the
       step before at the params it led to, which are the present ones. Not
-      looked at in the first step: any losses do.
+      looked at in the first step: any losses do. Finite for what was absent,
+      too.
 
     - `weights`, which any rule for losses or the Gramian takes: [K], or with
       groups a mapping name -> [K], to combine with in place of the rule's, by
@@ -133,7 +134,8 @@ def balance(
       and changes nothing for the others, nor in what is remembered of it; its
       loss is not looked at, and its gradient must be finite (0, as of the
       losses of `mimo_jax.nn`). With `axis_name` the losses are averaged over
-      all rows, wherever they are.
+      all rows, wherever they are; what the arguments of other batches bring is
+      averaged over the devices, all alike.
 
     Other extra arguments are ignored.
 

@@ -40,7 +40,8 @@ def by_losses(
     # The rule has not seen the gradient, but a step that will be skipped must
     # not be remembered. Without state there is nothing to read P numbers for.
     finite = all_finite(direction)
-    over = tuple({axis for axes in step.shards for axis in axes})
+    # In one order in all processes, which a set of strings has not.
+    over = tuple(sorted({axis for axes in step.shards for axis in axes}))
     if over:  # no shard is remembered of a step that another has to skip
       finite = lax.psum(~finite, over) == 0
     weighed = weighed._replace(good=weighed.good & finite)
@@ -107,8 +108,11 @@ def with_given(
         f'balance was given weights of shape {jnp.shape(one)} for {size}'
         ' objectives; expected one weight for each.'
       )
-  good = all_finite(step.means)
-  each = [jnp.where(good, one, jnp.nan) for one in each]
+  seen = _observing.of_losses(step)
+  good = all_finite(seen.losses)
+  each = [
+    jnp.where(good, jnp.where(seen.has_rows, one, 0), jnp.nan) for one in each
+  ]
   return with_weights(step, updates, Weighed(each, None, good))
 
 

@@ -74,13 +74,18 @@ def shards_at(step: Step, places: _parts.Places) -> _devices.Shards:
   return tuple(step.shards[i] for i in places)
 
 
+def of_losses(step: Step) -> base.Observation:
+  """The losses, and 0 in place of those that have no rows."""
+  losses = _as_vector(step.means)
+  if step.rows is None:
+    return base.Observation(losses)
+  rows = _as_vector(step.rows)
+  return base.Observation(jnp.where(rows > 0, losses, 0), rows=rows)
+
+
 def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
   """What the rule sees before there are gradients of this batch, by part."""
-  observation = base.Observation(losses=_as_vector(step.means))
-  if step.rows is not None:
-    numbers = _as_vector(step.rows)
-    known = jnp.where(numbers > 0, observation.losses, 0)
-    observation = observation._replace(losses=known, rows=numbers)
+  observation = of_losses(step)
   if 'losses_after' in step.rule.extra_args:
     after = _objectives.read(
       _extra(extra_args, 'losses_after'), step.names, step.primary

@@ -70,6 +70,10 @@ def scale(
       ' jax.vjp(losses_fn, params) returns.'
     )
   in_form = given.like_losses(factors)
+  # What has no row on this device may be no number: 0 · NaN would reach all.
+  losses = jax.tree.map(
+    lambda loss, factor: jnp.where(factor == 0, 0, loss), losses, in_form
+  )
 
   def scaled(values: base.PyTree) -> base.PyTree:
     return jax.tree.map(

@@ -29,7 +29,8 @@ def every(
   computes both.
 
   The rule is asked again at once while all weights are zero, as they are until
-  a first step was finite.
+  a first step was finite. An objective that is absent (`present`) in a step
+  that asks has no weight until the next one that does.
 
   On CPUs convolutions are slow inside `lax.cond` (40 times, JAX 0.10.2): what
   is saved there is lost again. Call two compiled steps in turn in place of this

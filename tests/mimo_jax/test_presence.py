@@ -212,6 +212,8 @@ def _update(params, batch, name, axis_name=None):
   if name.endswith('passes'):
     pullback = mimo_jax.two_passes(pullback)
   present = dict.fromkeys(_NAMES, len(mask)) | {'audio': count}
+  # A mean of nothing, as users may take it.
+  losses['audio'] = jnp.where(count == 0, jnp.nan, losses['audio'])
   updates, state = balance.update(
     pullback, balance.init(params), params, losses=losses, present=present
   )

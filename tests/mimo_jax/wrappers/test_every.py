@@ -119,6 +119,32 @@ def test_the_rule_is_asked_again_until_a_step_was_finite():
   checks.assert_equal(optax.tree.get(state, 'weights'), weights)
 
 
+def test_an_absent_objective_is_not_looked_at_in_steps_between():
+  balancer = mimo_jax.every(balance('inverse lengths'), 2)
+  params, losses, pullback = at(1.0)
+  _, asked = balancer.update(
+    pullback, balancer.init(params), params, losses=losses
+  )
+  weights = optax.tree.get(asked, 'weights')
+  assert min(weights) > 0
+  rows = [
+    jax.grad(lambda p, i=i: three.losses_of(p)[i])(params) for i in (0, 1)
+  ]
+  expected = jax.tree.map(
+    lambda *leaves: sum(map(jnp.multiply, weights[:2], leaves)), *rows
+  )
+  absent = OBJECTIVES[2]
+  updates, state = balancer.update(
+    pullback,
+    asked,
+    params,
+    losses=losses | {absent: jnp.float32(np.nan)},
+    present=dict.fromkeys(OBJECTIVES, 2) | {absent: 0},
+  )
+  checks.assert_close(updates, expected, 1e-4, 1e-5)
+  checks.assert_equal(state.balance, asked.balance)
+
+
 def test_a_step_between_is_one_backward_pass():
   """XLA counts the longer branch; the other is that of given weights."""
   layers = [jnp.eye(64) + 0.01 * i for i in range(6)]
