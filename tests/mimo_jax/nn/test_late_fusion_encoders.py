@@ -1,0 +1,198 @@
+"""Late fusion: what its encoders get, and the features that they give."""
+
+import functools
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mimo_jax import nn
+from tests import checks
+from tests.mimo_jax.nn.modules import BATCH
+from tests.mimo_jax.nn.modules import batch_of
+from tests.mimo_jax.nn.modules import CLASSES
+from tests.mimo_jax.nn.modules import close
+from tests.mimo_jax.nn.modules import features_of
+from tests.mimo_jax.nn.modules import FUSIONS
+from tests.mimo_jax.nn.modules import model_of
+from tests.mimo_jax.nn.modules import names_for
+from tests.mimo_jax.nn.modules import rows
+from tests.mimo_jax.nn.modules import TWO
+from tests.mimo_jax.nn.modules import variables_of
+
+
+class Normalised(flax.linen.Module):
+  """An encoder whose features depend on running statistics and dropout."""
+
+  @flax.linen.compact
+  def __call__(self, inputs, train=False):
+    dropped = flax.linen.Dropout(0.5, deterministic=not train)(inputs)
+    return flax.linen.BatchNorm(use_running_average=not train)(dropped)
+
+
+def test_absent_modalities_are_encoded_in_evaluation_mode(key):
+  encoders = {name: Normalised() for name in TWO}
+  model = nn.LateFusion(encoders, CLASSES, heads='shapley')
+  batch = batch_of(TWO)
+  variables = variables_of(model, batch)
+  statistics = {
+    f'encoders_{name}': {
+      'BatchNorm_0': {'mean': jnp.full(width, 2.0), 'var': jnp.ones(width)}
+    }
+    for name, width in (('visual', 2), ('audio', 3))
+  }
+  variables = {'params': variables['params'], 'batch_stats': statistics}
+  train = {'train': True, 'rngs': {'dropout': key}, 'mutable': ['batch_stats']}
+  logits, _ = model.apply(variables, batch, **train)
+  close(logits['audio'] + logits['visual'], logits['fused'])
+  # The fusion is linear: the difference of the two has the absent ones alone,
+  # φ_a - φ_v = f(a, 0) - f(0, v) = (a - a₀) W_a - (v - v₀) W_v.
+  features, _ = model.apply(variables, batch, method='features', **train)
+  kernel = variables['params']['fusion']['Dense_0']['kernel']
+  gaps = {}
+  for name, part in (('audio', kernel[:3]), ('visual', kernel[3:])):
+    norm = variables['params'][f'encoders_{name}']['BatchNorm_0']
+    zero = -2.0 / np.sqrt(1 + 1e-5) * norm['scale'] + norm['bias']
+    gaps[name] = (features[name] - zero[None]) @ part
+  close(logits['audio'] - logits['visual'], gaps['audio'] - gaps['visual'])
+
+
+def test_train_and_length_go_to_those_that_take_them():
+  class Trained(flax.linen.Module):
+    """Takes `train` alone, and not by keyword alone."""
+
+    @flax.linen.compact
+    def __call__(self, inputs, train=False):
+      return inputs + train
+
+  encoders = {
+    'plain': flax.linen.Sequential([flax.linen.Dense(3)]),
+    'text': nn.GRU(4),
+    'trained': Trained(),
+  }
+  model = nn.LateFusion(encoders, CLASSES)
+  batch = {
+    'plain': rows(6, 2),
+    'plain_length': jnp.arange(6),
+    'text': rows(6, 5, 3),
+    'text_length': jnp.array([5, 1, 3, 2, 0, 4]),
+    'trained': rows(6, 2),
+    'trained_length': jnp.arange(6),
+  }
+  variables = variables_of(model, batch)
+  features = model.apply(variables, batch, method='features')
+  expected = encoders['text'].apply(
+    {'params': variables['params']['encoders_text']},
+    batch['text'],
+    length=batch['text_length'],
+  )
+  close(features['text'], expected)
+  np.testing.assert_array_equal(features['text'][4], 0)
+  np.testing.assert_array_equal(features['trained'], batch['trained'])
+  in_training = model.apply(variables, batch, method='features', train=True)
+  np.testing.assert_array_equal(in_training['trained'], batch['trained'] + 1)
+  # Without the lengths all steps count.
+  del batch['text_length']
+  features = model.apply(variables, batch, method='features')
+  assert np.all(np.max(np.abs(features['text'] - expected)[1:], 1) > 1e-3)
+
+
+@pytest.mark.slow
+def test_frozen_encoders_stand_still_and_have_no_backward_pass():
+  encoders = {'face': nn.LeNet(2, 1), 'speech': nn.LeNet(3, 1)}
+  inputs = {name: rows(6, 8, 8, 1, seed=i) for i, name in enumerate(encoders)}
+  plain = nn.LateFusion(encoders, CLASSES)
+  frozen = plain.clone(frozen=('speech',))
+  variables = variables_of(plain, inputs)
+  params = variables.pop('params')
+  variables = jax.tree.map(jnp.abs, variables)  # variances
+
+  def gradient(model):
+    def loss(params):
+      logits, seen = model.apply(
+        {'params': params, **variables}, inputs, train=True, mutable=True
+      )
+      return jnp.sum(logits['fused'] ** 2), (logits, seen['batch_stats'])
+
+    return jax.grad(loss, has_aux=True)
+
+  found, (logits, seen) = jax.jit(gradient(frozen))(params)
+  _, (others, stats) = jax.jit(gradient(plain))(params)
+  before = variables['batch_stats']
+  checks.assert_close(seen['encoders_face'], stats['encoders_face'])
+  checks.assert_close(seen['encoders_speech'], before['encoders_speech'])
+  assert not any(map(np.any, jax.tree.leaves(found['encoders_speech'])))
+  assert all(map(np.any, jax.tree.leaves(found['encoders_face'])))
+  evaluated = plain.apply({'params': params, **variables}, inputs)
+  checks.assert_close(logits['speech'], evaluated['speech'])
+  checks.assert_close(logits['face'], others['face'])
+  assert np.max(np.abs(logits['speech'] - others['speech'])) > 1e-2
+  # Forward both, and back into one of them, whose inputs need no gradient.
+  convolutions = [
+    str(jax.make_jaxpr(gradient(model))(params)).count('conv_general_dilated[')
+    for model in (plain, frozen)
+  ]
+  assert convolutions == [4, 3]
+
+
+# Features, as they are given and taken.
+
+
+@pytest.mark.slow
+def test_a_pass_gives_the_features_that_it_fused():
+  # Of encoders that draw: a second pass with another key would not be equal.
+  batch, key = batch_of(TWO), jax.random.key(4)
+  for heads in ('auxiliary', 'shapley'):
+    encoders = {name: Normalised() for name in TWO}
+    model = nn.LateFusion(encoders, CLASSES, heads=heads, detach_heads=True)
+    variables = model.init(key, batch)
+    assert set(variables) == {'params', 'batch_stats'}
+    apply = functools.partial(
+      model.apply, train=True, rngs={'dropout': key}, mutable=['batch_stats']
+    )
+    both = ['batch_stats', 'intermediates']
+    logits, state = apply(variables, batch, mutable=both)
+    features = state['intermediates']['features']
+    assert list(features) == list(TWO)
+    expected, _ = apply(variables, batch, method='features')
+    checks.assert_equal(features, dict(expected))
+    close(model.fuse(variables, features), logits['fused'])
+    # They are replaced, not heaped up, if they come in again.
+    given = {**variables, 'intermediates': state['intermediates']}
+    checks.assert_equal(apply(given, batch, mutable=both)[1], state)
+    # Nothing changes for those who do not ask for them.
+    plain, statistics = apply(variables, batch)
+    checks.assert_equal(plain, logits)
+    assert set(statistics) == {'batch_stats'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fusion', ['concat', 'film'])
+def test_fuse_is_the_fusion_of_given_features(fusion):
+  names = names_for(fusion)
+  model, features = model_of(fusion, names), features_of(names)
+  variables = variables_of(model, batch_of(names))
+  layers = {'params': variables['params']['fusion']}
+  cotangent = rows(BATCH, CLASSES, seed=30)
+
+  def gradients_of(fuse, variables):
+    def loss(variables, features):
+      fused = fuse(variables, features)
+      return jnp.sum(fused * cotangent), fused
+
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables, features)
+
+  (to_variables, to_features), fused = gradients_of(
+    lambda variables, features: model.fuse(variables, {**features, 'other': 0}),
+    variables,
+  )
+  (to_layers, expected), expected_fused = gradients_of(
+    FUSIONS[fusion](CLASSES).apply, layers
+  )
+  close(fused, expected_fused)
+  close(to_features, expected)
+  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(to_layers))
+  close(to_variables['params'].pop('fusion'), to_layers['params'])
+  assert not np.any(checks.flat(to_variables))

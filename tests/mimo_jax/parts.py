@@ -1,0 +1,105 @@
+"""Objectives that reach every number, and directions of parts of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from tests import checks
+from tests.mimo_jax import three_objectives as three
+
+PARAMS, OBJECTIVES = three.PARAMS, three.OBJECTIVES
+GROUPS = {'audio': [1], 'rest': [0, 2]}  # and their leaves
+
+
+each_form = pytest.mark.parametrize(
+  'form',
+  [
+    'pullback',
+    pytest.param('mapping', marks=pytest.mark.slow),
+    pytest.param('stacked', marks=pytest.mark.slow),
+  ],
+)
+# Every objective reaches every number, in a direction of its own.
+MATRICES = jnp.asarray(
+  checks.standard_normal(3, 4, 11) * np.array([1.0, 0.5, 2.0])[:, None, None],
+  jnp.float32,
+)
+TARGETS = jnp.asarray(checks.standard_normal(3, 4, seed=1), jnp.float32)
+
+
+def losses_of(params, shift=0.0):
+  flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+  errors = MATRICES @ flat - TARGETS - shift
+  return list(jnp.mean(errors**2, axis=1))
+
+
+def named_losses_of(params, shift=0.0):
+  return three.named(losses_of(params, shift))
+
+
+def group_of(path):
+  return 'audio' if path == ('encoders', 'audio') else 'rest'
+
+
+def is_encoder(path):
+  return path[0] == 'encoders'
+
+
+@functools.cache
+def gradients():
+  """Those of all objectives, by hand."""
+  return [jax.grad(lambda p, i=i: losses_of(p)[i])(PARAMS) for i in range(3)]
+
+
+def leaves(tree, places):
+  flat = jax.tree.leaves(tree)
+  return [flat[i] for i in places]
+
+
+def flattened(rows, places):
+  return jnp.stack(
+    [
+      jnp.concatenate([leaf.ravel() for leaf in leaves(row, places)])
+      for row in rows
+    ]
+  )
+
+
+def by_hand(rule, places):
+  """The direction in some leaves, of a rule that sees them alone."""
+  rows = [leaves(gradient, places) for gradient in gradients()]
+  return three.summed_by_hand(rule, rows, losses_of(PARAMS))
+
+
+def weights_on(rule, places):
+  """The weights of a rule that sees some leaves alone."""
+  flat = flattened(gradients(), places)
+  observation = mimo_jax.Observation(
+    jnp.stack(losses_of(PARAMS)), flat @ flat.T
+  )
+  return rule.update(observation, rule.init(3))[0]
+
+
+def forms():
+  """The pullback and both forms of the Jacobian."""
+  losses, pullback = jax.vjp(named_losses_of, PARAMS)
+  rows = three.named(gradients())
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients())
+  return losses, {'pullback': pullback, 'mapping': rows, 'stacked': stacked}
+
+
+def updated(rule, form='pullback', **options):
+  """The update and the state of the first step."""
+  balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
+  losses, updates = forms()
+  state = balance.init(PARAMS)
+  new, new_state = jax.jit(
+    lambda state: balance.update(updates[form], state, PARAMS, losses=losses)
+  )(state)
+  assert jax.tree.structure(new_state) == jax.tree.structure(state)
+  assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
+  return new, new_state

@@ -1,0 +1,182 @@
+"""Weights of their own for groups of parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mimo_jax
+from mimo_jax import weightings
+from tests import checks
+from tests.mimo_jax import three_objectives as three
+from tests.mimo_jax.parts import by_hand
+from tests.mimo_jax.parts import each_form
+from tests.mimo_jax.parts import flattened
+from tests.mimo_jax.parts import forms
+from tests.mimo_jax.parts import gradients
+from tests.mimo_jax.parts import group_of
+from tests.mimo_jax.parts import GROUPS
+from tests.mimo_jax.parts import leaves
+from tests.mimo_jax.parts import named_losses_of
+from tests.mimo_jax.parts import OBJECTIVES
+from tests.mimo_jax.parts import PARAMS
+from tests.mimo_jax.parts import updated
+from tests.mimo_jax.parts import weights_on
+
+
+@each_form
+@pytest.mark.parametrize('rule', ['inverse lengths', 'mgda', 'sign agreement'])
+def test_each_group_has_weights_of_its_own(rule, form):
+  updates, state = updated(three.RULES[rule], form, groups=group_of)
+  for name, places in GROUPS.items():
+    expected = by_hand(three.RULES[rule], places)
+    checks.assert_close(leaves(updates, places), expected, 1e-4, 1e-5, name)
+  assert list(state.weights) == sorted(GROUPS)
+  if rule == 'sign agreement':  # each number of the gradients has weights
+    return
+  for name, places in GROUPS.items():
+    expected = weights_on(three.RULES[rule], places)
+    checks.assert_close(state.weights[name], expected, 1e-4, 1e-5)
+  together = weights_on(three.RULES[rule], [0, 1, 2])
+  assert np.abs(together - state.weights['audio']).max() > 1e-2
+
+
+def test_a_group_of_all_is_none():
+  for name in ('mgda', 'sign agreement', 'smoothed', 'mimo'):
+    updates, state = updated(three.RULES[name], groups=lambda _: 'all')
+    expected, without = updated(three.RULES[name])
+    checks.assert_close(updates, expected, 1e-5, 1e-5, name)
+    checks.assert_close(state.weights, {'all': without.weights}, 1e-5)
+
+
+def test_a_rule_of_losses_is_asked_once_and_has_the_same_weights_everywhere():
+  updates, state = updated(three.RULES['scheduled mimo'], groups=group_of)
+  expected, without = updated(three.RULES['scheduled mimo'])
+  checks.assert_close(updates, expected)
+  assert list(state.weights) == sorted(GROUPS)
+  for weights in state.weights.values():
+    checks.assert_close(weights, without.weights)
+  checks.assert_close(state.weighting, without.weighting)
+
+
+def test_names_of_groups_are_their_keys_as_strings():
+  keys = {'bias': None, 'audio': 3, 'visual': ('a', 'b')}
+
+  def names(groups):
+    return list(
+      mimo_jax.balance(
+        three.RULES['mgda'], objectives=OBJECTIVES, groups=groups
+      )
+      .init(PARAMS)
+      .weights
+    )
+
+  assert names(lambda path: keys[path[min(1, len(path) - 1)]]) == [
+    '3',
+    'None',
+    'a/b',
+  ]
+  assert names(lambda path: path) == [
+    'bias',
+    'encoders/audio',
+    'encoders/visual/0',
+  ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['cr_mogm', 'pcgrad', 'moco', 'gradnorm'])
+def test_rules_with_state_have_one_for_each_group(name):
+  """Each group goes as its parameters would alone, the others held."""
+  rule = getattr(weightings, name)()
+  alone = mimo_jax.balance(rule, objectives=OBJECTIVES)
+  grouped = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
+
+  def losses_of_some(some, places, params):
+    full, structure = jax.tree.flatten(params)
+    for place, leaf in zip(places, some, strict=True):
+      full[place] = leaf
+    return named_losses_of(jax.tree.unflatten(structure, full))
+
+  @jax.jit
+  def steps():
+    state = grouped.init(PARAMS)
+    states = {name: alone.init(leaves(PARAMS, GROUPS[name])) for name in GROUPS}
+    pairs = []
+    for scale in (1.0, 1.3, 0.8):
+      params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, PARAMS)
+      losses, pullback = jax.vjp(named_losses_of, params)
+      updates, state = grouped.update(pullback, state, params, losses=losses)
+      for name, places in GROUPS.items():
+        some = leaves(params, places)
+        losses, pullback = jax.vjp(
+          functools.partial(losses_of_some, places=places, params=params), some
+        )
+        expected, states[name] = alone.update(
+          pullback, states[name], some, losses=losses
+        )
+        pairs.append((leaves(updates, places), expected))
+    return pairs
+
+  for updates, expected in steps():
+    checks.assert_close(updates, expected, 1e-4, 1e-4)
+    assert max(jnp.abs(leaf).max() for leaf in updates) > 1e-2
+
+
+@pytest.mark.slow
+def test_rules_of_several_batches_weigh_each_group_by_its_own_products():
+  rule = weightings.modo(step_size=0.01)
+  losses, updates = forms()
+  other = jax.tree.map(lambda leaf: 0.7 * leaf + 0.1, gradients())
+  pair = (three.named(gradients()), three.named(other))
+  for form in ('pullback', 'mapping'):
+    balance = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
+    new, state = balance.update(
+      updates[form],
+      balance.init(PARAMS),
+      PARAMS,
+      losses=losses,
+      independent_updates=pair,
+    )
+    for name, places in GROUPS.items():
+      flat = [flattened(rows, places) for rows in (gradients(), other)]
+      observation = mimo_jax.Observation(
+        jnp.ones(3), cross_gramian=flat[0] @ flat[1].T
+      )
+      weights, _ = rule.update(observation, rule.init(3))
+      np.testing.assert_allclose(state.weights[name], weights, rtol=1e-4)
+      np.testing.assert_allclose(
+        flattened([new], places)[0], weights @ flat[0], rtol=1e-3, atol=1e-4
+      )
+
+
+def test_what_is_not_finite_in_one_group_stops_all():
+  rule = weightings.cr_mogm()
+  balance = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
+  losses, updates = forms()
+  _, state = balance.update(
+    updates['mapping'], balance.init(PARAMS), PARAMS, losses=losses
+  )
+  bad = jax.tree.map(lambda leaf: leaf, updates['mapping'])
+  bad['audio']['bias'] = jnp.float32(np.nan)
+  new, after = balance.update(bad, state, PARAMS, losses=losses)
+  checks.assert_equal(after, state)
+  for leaf in jax.tree.leaves(new):
+    assert np.all(np.isnan(leaf))
+
+
+def test_groups_may_be_looked_at_in_part():
+  def half(path):
+    return path != ('encoders', 'audio')
+
+  updates, state = updated(
+    three.RULES['mgda'], groups=lambda path: path[0], weigh_on=half
+  )
+  for name, places in {'bias': [0], 'encoders': [2]}.items():
+    weights = weights_on(three.RULES['mgda'], places)
+    checks.assert_close(state.weights[name], weights, 1e-4, 1e-5)
+  expected = sum(
+    map(jnp.multiply, weights, [leaves(g, [1])[0] for g in gradients()])
+  )
+  checks.assert_close(leaves(updates, [1])[0], expected, 1e-4, 1e-5)
