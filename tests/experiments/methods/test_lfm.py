@@ -80,7 +80,10 @@ def test_the_divergence_is_jensen_and_shannons_of_the_shares():
     logits.append(3 * value @ kernel + recorded.BIAS)
     start += value.shape[1]
   p = recorded.softmax(np.stack(logits))
-  entropy = lambda q: -np.sum(q * np.log(q), axis=-1).mean()  # noqa: E731
+
+  def entropy(q):
+    return -np.sum(q * np.log(q), axis=-1).mean()
+
   expected = entropy(p.mean(0)) - np.mean([entropy(one) for one in p])
   np.testing.assert_allclose(losses['alignment'], expected, rtol=1e-5)
 
