@@ -8,6 +8,7 @@ import pytest
 
 import mimo_jax
 from experiments import methods
+from experiments.methods import common
 from mimo_jax import nn
 from tests import checks
 from tests.experiments.methods import recorded
@@ -19,8 +20,12 @@ OF_CLASSES = {'agm', 'cml', 'mcr', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 
 
 def test_every_method_balances_by_its_task(monkeypatch):
-  """Or tells a transformation of its own the axis of the task's devices."""
+  """Or tells a transformation of its own the axis of the task's devices.
+
+  Or only adds up, and is then never shown a part of a batch.
+  """
   library, mmpareto, calls = mimo_jax.balance, mimo_jax.mmpareto, []
+  summed = common.summed
 
   def balance(*arguments, **options):
     calls.append('devices')
@@ -30,15 +35,20 @@ def test_every_method_balances_by_its_task(monkeypatch):
     calls.append(axis_name)
     return mmpareto(*arguments, axis_name=axis_name, **options)
 
+  def add_up():
+    calls.append('adds up')
+    return summed()
+
   monkeypatch.setattr(mimo_jax, 'balance', None)
+  monkeypatch.setattr(common, 'summed', add_up)
   monkeypatch.setattr(mimo_jax, 'mmpareto', record)
   task = recorded.make_task()._replace(balance=balance, axis_name='devices')
   assert len(MODULES) >= 18
   for name, module in MODULES.items():
     method = module.make(task)
-    assert set(calls) <= {'devices'}, name
-    # What only adds up its phases' losses is never shown a part of a batch.
-    assert calls or not method.is_mean_over_rows, name
+    adds_up = len(method.phases) > 1
+    assert set(calls) == {'adds up' if adds_up else 'devices'}, name
+    assert not (adds_up and method.is_mean_over_rows), name
     calls.clear()
 
 
