@@ -100,7 +100,7 @@ def make(
     task: what is trained, on classes.
     residual: λ, from 0 to 1.
     every_epochs: how often a branch is added, above 0; 20 on CREMA-D, 10 on
-      Kinetics-Sounds; None: ten times in the training.
+      Kinetics-Sounds; None: after each tenth of the training.
     margin: the least lead, as a part of the lowest score.
     width: of the branches.
     max_branches: of a modality, after which it gets none.
@@ -137,8 +137,7 @@ def make(
     state: base.TrainState, batch: base.Batch, key: jax.Array, phase: int
   ) -> tuple[base.Losses, base.Seen]:
     modality, targets = names[phase], jnp.asarray(batch[task.target])
-    # The model with one of its encoders, of the same parameters.
-    alone = model.clone(encoders={modality: model.encoders[modality]})
+    alone = common.with_encoder(model, modality)
     outputs = common.forward(alone, state, batch, key)
     there = state.model_state[_BRANCHES]['fusion']
 

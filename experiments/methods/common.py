@@ -142,6 +142,14 @@ def forward(
   return Outputs(logits, features, updated)
 
 
+def with_encoder(model: nn.LateFusion, modality: str) -> nn.LateFusion:
+  """The model with one of its encoders, of the same parameters."""
+  return model.clone(
+    encoders={modality: model.encoders[modality]},
+    frozen=[name for name in model.frozen if name == modality],
+  )
+
+
 def summed() -> optax.GradientTransformationExtraArgs:
   """The gradient of the sum of all losses of a phase.
 

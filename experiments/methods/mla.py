@@ -10,6 +10,7 @@ from jax import lax
 import mimo_jax
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import moments
 from mimo_jax import nn
 
 SPACE: base.Space = {}
@@ -63,8 +64,7 @@ def make(task: base.Task) -> base.Method:
     state: base.TrainState, batch: base.Batch, key: jax.Array, phase: int
   ) -> tuple[base.Losses, base.Seen]:
     modality = modalities[phase]
-    # The model with one of its encoders, of the same parameters.
-    alone = model.clone(encoders={modality: model.encoders[modality]})
+    alone = common.with_encoder(model, modality)
     outputs = common.forward(alone, state, batch, key)
     # Of one modality, the fused logits are those of the shared head.
     shared = outputs.logits['fused']
@@ -118,7 +118,7 @@ def _parts(params: Any) -> Any:
   """Of each parameter the modality that it belongs to, or the fusion."""
 
   def part(path: tuple[Any, ...], _: Any) -> str:
-    keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+    keys = moments.keys_of(path)
     return nn.encoder_of(keys) or keys[0].removeprefix('heads_')
 
   return jax.tree_util.tree_map_with_path(part, params)
