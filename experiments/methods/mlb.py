@@ -8,6 +8,7 @@ import optax
 
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import moments
 from mimo_jax import nn
 
 SPACE: base.Space = {
@@ -94,10 +95,10 @@ def make(
     ]
 
     def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-      keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-      name = nn.encoder_of(tuple(keys))
+      keys = moments.keys_of(path)
+      name = nn.encoder_of(keys)
       if keys[0] == 'fusion' and is_linear:
-        if keys[1:] == ['Dense_0', 'kernel']:  # of all features side by side
+        if keys[1:] == ('Dense_0', 'kernel'):  # of all features side by side
           return (jnp.concatenate(rows)[:, None] * leaf).astype(leaf.dtype)
         name = keys[1] if keys[1] in factors else None
       if name is None:
