@@ -70,6 +70,16 @@ def merge(learns: Any, stays: Any) -> Any:
   )
 
 
+def learns(path: Sequence[str], frozen: Sequence[str]) -> bool:
+  """Whether a parameter matches none of the patterns, by its keys.
+
+  Examples:
+    >>> learns(('encoders_a', 'kernel'), ['encoders_a']), learns(('b',), [])
+    (False, True)
+  """
+  return not _is_match('/'.join(path), frozen)
+
+
 def frozen_encoders(
   modalities: Iterable[str], frozen: Sequence[str]
 ) -> tuple[str, ...]:
@@ -129,7 +139,10 @@ def _factor(entry: str) -> tuple[str, float]:
 
 
 def _matches(path: Any, patterns: Sequence[str]) -> bool:
-  name = _name(path)
+  return _is_match(_name(path), patterns)
+
+
+def _is_match(name: str, patterns: Sequence[str]) -> bool:
   return any(
     fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(name, f'{one}/*')
     for one in patterns

@@ -89,6 +89,7 @@ def make(
     missing=tuple(
       name for name, rate in data.missing_rates(config).items() if rate > 0
     ),
+    learns=functools.partial(trainable.learns, frozen=config.frozen),
   )
   method = _make_method(config, task)
   _check_missing(config, task, method)
@@ -313,7 +314,10 @@ def _finished(
     return rehearsal.moves is None or not rehearsal.moves(path)
 
   def end(state: TrainState, scratch: Any) -> TrainState:
+    stays_put = trainable.split(state.params, frozen)[1]
     state = rehearsal.end(state, scratch)
+    moved = trainable.split(state.params, frozen)[0]
+    state = state._replace(params=trainable.merge(moved, stays_put))
     if rehearsal.moves is None:
       return state
     of_gradients, of_optimizer = state.opt_state

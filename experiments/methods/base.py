@@ -69,6 +69,9 @@ class Task(NamedTuple):
   axis_name: str | None = None
   # modalities that rows may lack: batches say so in `<modality>_present`
   missing: tuple[str, ...] = ()
+  # whether a parameter learns, by the keys on its path; what does not stands
+  # still in copies of the model, too
+  learns: Callable[[tuple[str, ...]], bool] = lambda _: True
 
   @property
   def modalities(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import optax
 
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import moments
 from mimo_jax import nn
 
 # Keys of copies are folded by numbers from here down, where no step comes.
@@ -79,5 +80,14 @@ def stepper(
 
 
 def _optimizer(task: base.Task) -> optax.GradientTransformation:
-  """The task's, guarded."""
-  return optax.apply_if_finite(task.optimizer(1), _ALL)
+  """The task's, guarded, of what learns."""
+
+  def kinds(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+      lambda path, _: task.learns(moments.keys_of(path)), params
+    )
+
+  optimizer = optax.partition(
+    {True: task.optimizer(1), False: optax.set_to_zero()}, kinds
+  )
+  return optax.apply_if_finite(optimizer, _ALL)

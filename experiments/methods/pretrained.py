@@ -50,7 +50,7 @@ def make(
   expected = 'a number above 0'
   common.check('pretrained', factor > 0, expected, factor=factor)
   made = teachers.of_task(
-    task, 'pretrained', pretraining_epochs, 'pretraining_epochs'
+    task, 'pretrained', pretraining_epochs, 'pretraining_epochs', go_on=True
   )
 
   def taken(state: base.TrainState, variables: Any) -> base.TrainState:

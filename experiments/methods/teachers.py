@@ -23,7 +23,12 @@ class Teachers(NamedTuple):
 
 
 def of_task(
-  task: base.Task, method: str, epochs: float | None, option: str
+  task: base.Task,
+  method: str,
+  epochs: float | None,
+  option: str,
+  *,
+  go_on: bool = False,
 ) -> Teachers:
   """The uni-modal models of a task, to be trained once, before the first step.
 
@@ -38,10 +43,15 @@ def of_task(
     method: whose teachers they are, for messages.
     epochs: how long they are trained, above 0; None: as long as the model.
     option: the method's name of it.
+    go_on: whether they start from the model's own encoders, of which those that
+      are frozen stand still in them; by themselves teachers learn whole.
   """
   if epochs is None:
     epochs = task.steps / task.steps_per_epoch
   common.check(method, epochs > 0, 'a number above 0', **{option: epochs})
+  if not go_on:
+    whole = task.model.clone(frozen=())
+    task = task._replace(model=whole, learns=lambda _: True)
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   teach = copies.stepper(task, model, task.modalities)
 

@@ -11,6 +11,7 @@ from experiments.core import exporting
 from experiments.core import placement
 from experiments.core import trained
 from experiments.core import training
+from tests import checks
 from tests import running
 from tests.running import smoke
 
@@ -71,6 +72,57 @@ def test_devices_freeze_alike(parallel):
       ours,
       atol=1e-5,
     )
+
+
+def rehearsed(recipe, frozen):
+  """A state before and after the rehearsal that goes before training."""
+  config = handwritten.get_config(f'two,smoke,{recipe}')
+  config.update({'frozen': frozen, 'weight_decay': 0.1})
+  batches = running.batches_of(config, 0, 3)
+  experiment = training.make(config, 15)
+  state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
+  walks = experiment.rehearsal
+  (walk,) = walks.passes
+  scratch, step = jax.jit(walks.begin)(state, batches[0]), jax.jit(walk.step)
+  for batch in batches:
+    scratch = step(state, scratch, batch)
+  return state, jax.jit(walks.end)(state, scratch)
+
+
+@pytest.mark.parametrize('frozen', ['encoders_fou', 'encoders_fou/*/kernel'])
+def test_what_is_frozen_stands_still_before_training_too(frozen):
+  """Weight decay does not move it in the copies that learn there."""
+  before, after = rehearsed('pretrained_finetuned', [frozen])
+  moved = jax.tree.map(
+    lambda one, other: bool(np.any(one != other)), before.params, after.params
+  )
+  assert all(jax.tree.leaves(moved['encoders_pix']))
+  for layer in moved['encoders_fou'].values():
+    assert layer == {'kernel': False, 'bias': frozen.endswith('kernel')}
+
+
+def test_teachers_of_an_encoder_that_is_frozen_learn():
+  """They begin at random, so that standing still they would know nothing."""
+  _, whole = rehearsed('umt', ())
+  _, part = rehearsed('umt', ('encoders_fou',))
+  checks.assert_equal(part.memory, whole.memory)
+
+
+@pytest.mark.parametrize(
+  'recipe', [pytest.param('aug', marks=pytest.mark.slow), 'mla']
+)
+def test_an_encoder_is_frozen_where_encoders_learn_in_turn(recipe):
+  before, after = stepped(
+    steps=1, words=f'two,smoke,{recipe}', frozen=('encoders_fou',)
+  )
+  checks.assert_equal(
+    after.params['encoders_fou'], before.params['encoders_fou']
+  )
+  for one, other in zip(
+    *(jax.tree.leaves(s.params['encoders_pix']) for s in (before, after)),
+    strict=True,
+  ):
+    assert np.any(one != other)
 
 
 def test_a_rule_sees_the_gradients_of_what_learns_alone():
