@@ -73,9 +73,9 @@ def make(
      second term.
   2. All learners so far, the head and β learn from the fused loss.
 
-  What does not learn is not moved. At the start of a phase the optimizer
-  forgets its moments; its schedules go on, where the paper has one rate for a
-  stage.
+  What does not learn is not moved, but for batch statistics. At the start of a
+  phase the optimizer forgets its moments; its schedules go on, where the paper
+  has one rate for a stage.
 
   Args:
     task: what is trained, on classes; features must have one width.
