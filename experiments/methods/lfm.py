@@ -9,6 +9,7 @@ import optax
 from experiments.methods import alignments
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import moments
 
 SPACE: base.Space = {
   'schedule': {'choices': ('heuristic', 'learned')},
@@ -132,7 +133,13 @@ def make(
 
     _, pullback = jax.vjp(losses, state.params)
     one, a = jnp.ones(()), share(state)
-    (gradient,), (way,) = pullback((1 - a, a)), pullback((-one, one))
+    gradient, way = (
+      jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * task.learns(moments.keys_of(path)), tree
+      )
+      for cotangents in ((1 - a, a), (-one, one))
+      for tree in pullback(cotangents)
+    )
     params = optax.tree.add_scale(state.params, -inner_rate, gradient)
     return scratch._replace(params=params, way=way)
 

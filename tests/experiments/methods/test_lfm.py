@@ -154,3 +154,18 @@ def test_what_is_learnt_follows_differences_of_the_held_out_loss(alignment):
   for slope, expected in ((1e3, 0.95), (-1e3, 0.05), (np.nan, start)):
     ended = rehearsal.end(state, scratch._replace(slope=jnp.float32(slope)))
     np.testing.assert_allclose(ended.memory, expected, rtol=1e-6)
+
+
+def test_the_step_that_is_looked_at_moves_what_learns_alone():
+  task = recorded.make_task(encoder=lambda: nn.MLP((5,)))
+  task = task._replace(learns=lambda path: path[0] != 'encoders_audio')
+  method = lfm.make(task, schedule='learned')
+  state, batch = recorded.begin(method)
+  begin, (look, _) = method.rehearsal.begin, method.rehearsal.passes
+  scratch = recorded.compiled(look.step)(state, begin(state, batch), batch)
+  checks.assert_equal(
+    scratch.params['encoders_audio'], state.params['encoders_audio']
+  )
+  ways = {name: jax.tree.leaves(tree) for name, tree in scratch.way.items()}
+  assert not any(np.any(leaf) for leaf in ways['encoders_audio'])
+  assert all(np.any(leaf) for leaf in ways['encoders_visual'])
