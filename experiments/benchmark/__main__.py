@@ -24,6 +24,7 @@ BENCHMARKS = {
   'subroutine': 'what each method of a comparison adds to a step',
   'loading': "the stages between a data set's files and a batch",
   'sweep': 'a sweep in one program, and its runs one after the other',
+  'together': 'runs with convolutions, all at once and one by one',
   'device': 'steps and passes over gradients at the size of CREMA-D, for a GPU',
 }
 

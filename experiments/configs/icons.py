@@ -5,10 +5,8 @@ Reference: the data are Tabler Icons (MIT), data_pipelines/icons/README.md, and
   pictures, MLP (128, 64) for words, SGD) is ours.
 Command: python -m experiments.train --config=experiments/configs/icons.py:sum
 Expected: test accuracy in %, mean and standard error of three seeds, by
-  experiments.train; less than a minute a run on two CPU cores (all seeds in one
-  program, as experiments.compare trains them, are slower there: convolutions of
-  different kernels side by side). The seeds share one split, so its 984 test
-  rows (a standard error of 1.6) are in no error.
+  experiments.train; less than a minute a run on two CPU cores. The seeds share
+  one split, so its 984 test rows (a standard error of 1.6) are in no error.
 
   | recipe | fused | `picture` | `tags` |
   |---|---|---|---|

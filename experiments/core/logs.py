@@ -125,8 +125,12 @@ class TrainingLog(engine.Observer):
 
   def _open(self, step: int) -> None:
     self._file = self._path.open('a')
+    # Files of events are named by the second, and one that goes on within it
+    # would be written over the one before.
     self._events = tensorboardX.SummaryWriter(
-      str(self._workdir / 'tensorboard'), purge_step=step + 1
+      str(self._workdir / 'tensorboard'),
+      purge_step=step + 1,
+      filename_suffix=f'.{step:012d}',
     )
 
   def _add(self, row: Mapping[str, Any]) -> None:

@@ -6,14 +6,14 @@ from the host is faster, by a sixth on Handwritten and three times on the
 CREMA-D sample, since XLA's operations, convolutions most of all, are slow
 inside of loops there. Large batches are not gathered for a loop, either.
 
-All runs take a step at once, under `vmap`. But on a CPU, where convolutions of
-different kernels side by side take three times as long as one after the other,
-runs with convolutions step one by one.
+All runs take a step at once, under `vmap`. But on a CPU convolutions of
+different kernels side by side take longer than one after the other, so there
+runs with convolutions step one by one (`experiments.benchmark together`).
 """
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ def make(
   join: Callable[[Sequence[Any]], Any],
   layout: layout_lib.Layout,
   donate: bool,
+  apart: bool | None = None,
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], float]]:
   """Makes `feed`, `advance` and `megabytes` of a `program.Program`.
 
@@ -44,22 +45,11 @@ def make(
     join: batches of each seed at one step -> batch of all runs.
     layout: of the runs.
     donate: whether a state gives its memory to the next one.
+    apart: whether runs step one by one, on one device; None: if that is faster.
   """
-  donated = (0,) if donate else ()
-  train_step = layout.over_runs(of_run, RUNS, SEEDS)
   where = layout.sharding(SEEDS) if layout.mesh.size > 1 else None
-  step = jax.jit(train_step, donate_argnums=donated)
-  alone = jax.jit(of_run, donate_argnums=donated)
-  loop = jax.jit(
-    lambda state, *batches: lax.scan(
-      train_step, state, jax.tree.map(lambda *leaf: jnp.stack(leaf), *batches)
-    ),
-    donate_argnums=donated,
-  )
-  apart, together = jax.jit(layout.apart), jax.jit(layout.together)
-  # Number of batches -> the loop over them; 0 -> a step of all runs, or of one.
-  compiled: dict[int, Callable[..., Any]] = {}
-  steps_apart = False
+  # Number of batches -> how they are taken; 0: however many there are.
+  ways: dict[int, _Way] = {}
 
   def feed(steps: Iterable[Sequence[Any]]) -> Any:
     # Waited for, or the first program's time would hold the transfer.
@@ -67,49 +57,104 @@ def make(
       [jax.device_put(join(batches), where) for batches in steps]
     )
 
-  def compile_for(state: Any, batches: Sequence[Any]) -> None:
-    nonlocal steps_apart
+  def way_of(state: Any, batches: Sequence[Any]) -> _Way:
+    if (known := ways.get(0) or ways.get(len(batches))) is not None:
+      return known
+    key, make_way = 0, _at_once
     if _may_loop(batches):
-      compiled[len(batches)] = loop.lower(state, *batches).compile()
-      return
-    one = jax.eval_shape(layout.apart, state)[0]
-    of_seed = jax.eval_shape(lambda b: _of_seed(b, 0), batches[0])
-    steps_apart = _are_faster_apart(alone, one, of_seed, layout)
-    lowered = (
-      alone.lower(one, of_seed)
-      if steps_apart
-      else step.lower(state, batches[0])
-    )
-    compiled[0] = lowered.compile()
-
-  def one_after_the_other(states: list[Any], batch: Any) -> tuple[Any, Any]:
-    of_seeds = [_of_seed(batch, i) for i in range(layout.num_seeds)]
-    metrics = []
-    for i, state in enumerate(states):
-      states[i], found = compiled[0](state, of_seeds[i % layout.num_seeds])
-      metrics.append(found)
-    return states, metrics
+      key, make_way = len(batches), _in_a_loop
+    elif _are_faster_apart(of_run, layout, state, batches[0], apart):
+      make_way = _one_by_one
+    ways[key] = make_way(of_run, layout, (0,) if donate else (), state, batches)
+    return ways[key]
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
-    number = len(batches)
-    if 0 not in compiled and number not in compiled:
-      compile_for(state, batches)
-    if steps_apart:
-      states, metrics, seconds = program.one_by_one(
-        one_after_the_other, apart(state), batches
-      )
-      of_runs = jax.tree.map(lambda *leaf: np.stack(leaf, 1), *metrics)
-      return together(states), of_runs, seconds
-    if 0 in compiled:
-      state, metrics, seconds = program.one_by_one(compiled[0], state, batches)
-      return state, _of_runs(metrics, layout), seconds
+    return way_of(state, batches).advance(state, batches)
+
+  def megabytes() -> float:
+    return program.peak_megabytes(way.compiled for way in ways.values())
+
+  return feed, advance, megabytes
+
+
+class _Way(NamedTuple):
+  """How steps are taken."""
+
+  advance: Step  # (state, batches) -> state, metrics [steps, runs], seconds
+  compiled: Any
+
+
+def _at_once(
+  of_run: Step,
+  layout: layout_lib.Layout,
+  donated: tuple[int, ...],
+  state: Any,
+  batches: Sequence[Any],
+) -> _Way:
+  """A program of a step of all runs."""
+  step = jax.jit(layout.over_runs(of_run, RUNS, SEEDS), donate_argnums=donated)
+  compiled = step.lower(state, batches[0]).compile()
+
+  def advance(state: Any, batches: Sequence[Any]) -> Any:
+    state, metrics, seconds = program.one_by_one(compiled, state, batches)
+    return state, _of_runs(metrics, layout), seconds
+
+  return _Way(advance, compiled)
+
+
+def _in_a_loop(
+  of_run: Step,
+  layout: layout_lib.Layout,
+  donated: tuple[int, ...],
+  state: Any,
+  batches: Sequence[Any],
+) -> _Way:
+  """A program of so many steps of all runs."""
+  step = layout.over_runs(of_run, RUNS, SEEDS)
+  loop = jax.jit(
+    lambda state, *batches: lax.scan(
+      step, state, jax.tree.map(lambda *leaf: jnp.stack(leaf), *batches)
+    ),
+    donate_argnums=donated,
+  )
+  compiled = loop.lower(state, *batches).compile()
+
+  def advance(state: Any, batches: Sequence[Any]) -> Any:
     began = time.perf_counter()
-    found = jax.block_until_ready(compiled[number](state, *batches))
+    state, metrics = jax.block_until_ready(compiled(state, *batches))
     seconds = time.perf_counter() - began
-    state, metrics = found
     return state, _of_runs(jax.device_get(metrics), layout), seconds
 
-  return feed, advance, lambda: program.peak_megabytes(compiled.values())
+  return _Way(advance, compiled)
+
+
+def _one_by_one(
+  of_run: Step,
+  layout: layout_lib.Layout,
+  donated: tuple[int, ...],
+  state: Any,
+  batches: Sequence[Any],
+) -> _Way:
+  """A program of a step of one run."""
+  apart, together = jax.jit(layout.apart), jax.jit(layout.together)
+  like = jax.eval_shape(apart, state)[0], _of_seed(batches[0], 0)
+  compiled = jax.jit(of_run, donate_argnums=donated).lower(*like).compile()
+
+  def step(states: Sequence[Any], batch: Any) -> tuple[list[Any], list[Any]]:
+    of_seeds = [_of_seed(batch, i) for i in range(layout.num_seeds)]
+    pairs = [
+      compiled(state, of_seeds[i % layout.num_seeds])
+      for i, state in enumerate(states)
+    ]
+    return [state for state, _ in pairs], [metrics for _, metrics in pairs]
+
+  def advance(state: Any, batches: Sequence[Any]) -> Any:
+    states, metrics, seconds = program.one_by_one(step, apart(state), batches)
+    # A list of the runs' metrics [steps].
+    of_runs = jax.tree.map(lambda *leaf: np.stack(leaf, 1), *metrics)
+    return together(states), of_runs, seconds
+
+  return _Way(advance, compiled)
 
 
 def _may_loop(batches: Sequence[Any]) -> bool:
@@ -119,12 +164,20 @@ def _may_loop(batches: Sequence[Any]) -> bool:
 
 
 def _are_faster_apart(
-  step: Any, state: Any, batch: Any, layout: layout_lib.Layout
+  of_run: Step,
+  layout: layout_lib.Layout,
+  state: Any,
+  batch: Any,
+  apart: bool | None,
 ) -> bool:
-  """Whether runs step one by one: of convolutions on one CPU device."""
+  """Whether runs step one by one: of convolutions, on one device of a CPU."""
+  if apart is not None:
+    return apart
   if jax.default_backend() != 'cpu' or layout.mesh.size > 1:
     return False
-  return 'conv_general_dilated[' in str(step.trace(state, batch).jaxpr)
+  one = jax.eval_shape(layout.apart, state)[0]
+  step = jax.make_jaxpr(of_run)(one, _of_seed(batch, 0))
+  return 'conv_general_dilated[' in str(step)
 
 
 def _of_seed(batch: Any, seed: int) -> Any:

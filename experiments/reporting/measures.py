@@ -55,7 +55,8 @@ class Measure(NamedTuple):
 
   def text_of(self, mean: float, error: float) -> str:
     """The same of a mean and a standard error that are known."""
-    return self._written(*self.scaled([mean, error]).tolist(), '')
+    mean, error = self.scaled([mean, error]).tolist()
+    return self._written(mean, error, '')
 
   def _written(self, mean: float, error: float, sign: str) -> str:
     digits = 2 if self.is_share else 4

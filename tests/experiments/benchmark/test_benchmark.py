@@ -292,6 +292,13 @@ def test_gramians_are_timed_beside_joint_training(capsys):
     assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \|', printed), row
 
 
+def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
+  benchmark.main(['together', '--repeats=2', '--runs=2', '--base_width=1'])
+  printed = capsys.readouterr().out
+  for row in ('at once', 'one by one'):
+    assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \| at once', printed)
+
+
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import signal
 import struct
+import time
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -110,6 +111,27 @@ def test_tensorboard_loses_no_step_over_kills(tmp_path):
   assert sorted(found) == sorted(logged)
   for step, loss in logged.items():
     assert abs(found[step] - loss) < 1e-6
+
+
+def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
+  tmp_path, monkeypatch
+):
+  # Files of events are named by the second.
+  monkeypatch.setattr(time, 'time', lambda: 1_700_000_000.0)
+  config = smoke(steps=30, log_every_steps=5, checkpoint_every_steps=10)
+  opened = data.open_data
+
+  def open_data(*args):
+    inputs = opened(*args)
+    return inputs._replace(train=running.Stopped(inputs.train, 12))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data, 'open_data', open_data)
+    for _ in range(2):
+      with pytest.raises(SystemExit, match='143'):
+        train.train(config, tmp_path)
+  train.train(config, tmp_path)
+  assert sorted(losses_in_tensorboard(tmp_path)) == [5, 10, 15, 20, 25, 30]
 
 
 def test_a_comparison_that_is_stopped_goes_on(tmp_path, monkeypatch):

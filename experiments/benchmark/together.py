@@ -1,0 +1,67 @@
+"""Times steps of runs with convolutions: all at once beside one by one.
+
+Runs of joint training on pictures and words as of `configs/icons.py`, filled
+with noise; opening data, evaluation and compiling are not counted. On a CPU
+`experiments.core.stepping` takes the faster way by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import benchmark
+from experiments.benchmark import timing
+from experiments.configs import icons
+from experiments.core import layout as layout_lib
+from experiments.core import program
+from experiments.core import stepping
+from experiments.core import training
+
+_STEPS = 4
+OPTIONS = {
+  'repeats': benchmark.REPEATS,
+  'runs': benchmark.Option(8, 'runs, each with a seed of its own'),
+  'base_width': benchmark.Option(8, 'channels of the first convolution'),
+}
+
+
+def programs(runs: int, base_width: int) -> dict[str, Callable[[], Any]]:
+  """Some steps of all runs, in either way."""
+  config = icons.get_config('joint')
+  config.model.encoders.picture.base_width = base_width
+  experiment = training.make(config, steps_per_epoch=47)
+  layout = layout_lib.make(1, runs)
+  generator = np.random.default_rng(0)
+  rows = {'picture': (24, 24, 1), 'tags': (1024,)}
+  batches = [
+    {
+      **{
+        name: generator.standard_normal((64, *shape)).astype(np.float32)
+        for name, shape in rows.items()
+      },
+      'label': generator.integers(24, size=64),
+    }
+    for _ in range(runs)
+  ]
+  keys = jax.random.split(jax.random.key(0), runs)
+  state = jax.jit(jax.vmap(experiment.init))(keys, program.stack(batches))
+
+  def stepper(apart: bool) -> Callable[[], Any]:
+    feed, advance, _ = stepping.make(
+      experiment.train_step, program.stack, layout, donate=False, apart=apart
+    )
+    fed = feed([batches] * _STEPS)
+    return lambda: advance(state, fed)
+
+  return {'at once': stepper(False), 'one by one': stepper(True)}
+
+
+def run(repeats: int, runs: int, base_width: int) -> None:
+  """Prints the table."""
+  print(timing.machine())
+  made = programs(runs, base_width)
+  taken = timing.interleaved(made, repeats)
+  print(f'\n{_STEPS} steps of {runs} runs:\n')
+  print(timing.ratios(taken, dict.fromkeys(made, 'at once')))
