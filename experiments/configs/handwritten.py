@@ -4,7 +4,7 @@ Reference: the data are the UCI Multiple Features data set; the set-up (late
   fusion, MLP (128, 64), SGD) is ours, small enough for a laptop.
 Command: python -m experiments.compare
   --config=experiments/configs/handwritten.py
-Expected: experiments/reports/README.md, "Five methods on six views"; about one
+Expected: experiments/reports/README.md, "Six recipes on six views"; about one
   minute on two CPU cores.
 
 Words after the colon, separated by commas: the views (`six`, `three` or `two`),
