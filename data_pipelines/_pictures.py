@@ -5,6 +5,7 @@ import io
 from data_pipelines import _extra
 
 with _extra.data_extra():
+  import PIL
   from PIL import Image
 
 # Pillow knows forty formats by their first bytes, and hands some of them (EPS)
@@ -26,7 +27,10 @@ def opened(data: bytes) -> Image.Image:
   Raises:
     OSError: if it is of no such format, or too large.
   """
-  picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+  try:
+    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+  except PIL.UnidentifiedImageError as error:  # which names the stream
+    raise OSError(f'it is no picture of {", ".join(_FORMATS)}') from error
   if picture.width * picture.height > MOST_PIXELS:
     raise OSError(
       f'{picture.width} x {picture.height} pixels are no frame of a clip'

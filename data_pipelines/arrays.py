@@ -234,39 +234,60 @@ def _table(
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
-  if 'split' in columns:
-    split = columns['split'].astype(str)
-    wrong = np.flatnonzero(~np.isin(split, SPLITS))
-    if wrong.size or set(split) != set(SPLITS):
-      first = (
-        f'row {wrong[0]} has {str(split[wrong[0]])!r}' if wrong.size else ''
-      )
-      raise ValueError(
-        f"'split' of {path} has {sorted(set(split))}; expected rows of each of"
-        f' {SPLITS} and of no other. {first}'
-      )
-    divided = _divided(group, split)
-    if divided.size:
-      raise ValueError(
-        f"'split' of {path} divides the group of row {divided[0]},"
-        f' {columns["group"][divided[0]].item()!r}; expected each in one split.'
-        " Leave 'split' out to have it drawn."
-      )
-  else:
-    split = np.empty(len(label), '<U10')
-    for name, rows in stratified.split(label, group).items():
-      split[rows] = name
+  split = splits(str(path), label, columns.get('split'), columns.get('group'))
   return Table(
     modalities, lengths, label, tuple(classes.tolist()), split, group
   )
 
 
-def _divided(
-  group: npt.NDArray[np.int64] | None, split: npt.NDArray[np.str_]
-) -> npt.NDArray[np.int64]:
-  """Rows whose group is in two splits."""
-  if group is None:
-    return np.zeros(0, np.int64)
+def splits(
+  where: str,
+  label: npt.NDArray[np.integer[Any]],
+  given: npt.NDArray[Any] | None,
+  group: npt.NDArray[Any] | None,
+) -> npt.NDArray[np.str_]:
+  """The split of each row: the one given, checked, or one that is drawn.
+
+  Args:
+    where: The file, for errors.
+    label: [rows], a class each.
+    given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class.
+    group: [rows], what must not be in two splits, or None.
+
+  Returns:
+    [rows] of `SPLITS`.
+
+  Raises:
+    ValueError: if a split is unknown, missing or divides a group, or there are
+      too few rows or groups of a class.
+  """
+  code = None
+  if group is not None:
+    _, code = np.unique(group, return_inverse=True)
+  if given is None:
+    drawn = np.empty(len(label), '<U10')
+    for name, rows in stratified.split(label, code).items():
+      drawn[rows] = name
+    return drawn
+  split = given.astype(str)
+  wrong = np.flatnonzero(~np.isin(split, SPLITS))
+  if wrong.size or set(split) != set(SPLITS):
+    first = f'row {wrong[0]} has {str(split[wrong[0]])!r}' if wrong.size else ''
+    raise ValueError(
+      f"'split' of {where} has {sorted(set(split.tolist()))}; expected"
+      f' rows of each of {SPLITS} and of no other. {first}'
+    )
+  if group is not None and (divided := _divided(code, split)).size:
+    raise ValueError(
+      f"'split' of {where} divides the group of row {divided[0]},"
+      f' {group[divided[0]].item()!r}; expected each in one split. Leave'
+      " 'split' out to have it drawn."
+    )
+  return split
+
+
+def _divided(group: Any, split: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+  """Rows whose group, a number, is in two splits."""
   _, code = np.unique(split, return_inverse=True)
   pairs = np.unique(np.stack([group, code]), axis=1)
   return np.flatnonzero(np.bincount(pairs[0])[group] > 1)

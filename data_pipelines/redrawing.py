@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import arrays
+from data_pipelines import folders
 from data_pipelines import sources
 from data_pipelines.reading import stratified
 
@@ -57,8 +58,8 @@ def splits(
     >>> {split: len(source) for split, source in drawn.items()}
     {'train': 2000, 'validation': 1000, 'test': 4000}
   """
-  is_file = name == arrays.NAME
-  builder: Any = None if is_file else sources.builder_of(name, config)
+  is_own = name in (arrays.NAME, folders.NAME)
+  builder: Any = None if is_own else sources.builder_of(name, config)
   if hasattr(builder, 'drawn'):
     return {
       split: sources.InMemory(builder.drawn(config, split, seed))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines import arrays
+from data_pipelines import folders
 
 Element: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -96,9 +97,10 @@ def open_source(
   files. TFDS's progress bars are switched off, for the whole process.
 
   Args:
-    name: A name that `data_sets` lists; or 'arrays', for a file of one's own.
+    name: A name that `data_sets` lists; or 'arrays' or 'folder', for what is
+      one's own.
     config: One of the data set's configs; None is its default one. Of 'arrays'
-      the path; see `arrays.read`.
+      and 'folder' the path; see `arrays.read` and `folders.read`.
     split: One of the data set's splits.
     data_dir: Where prepared data sets lie. The default is the environment
       variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
@@ -130,9 +132,17 @@ def open_source(
   # Imported late, because only this function needs TFDS.
   from data_pipelines.reading import prepared
 
-  builder = prepared.prepare(
-    builder_of(name, config), config, data_dir, manual_dir
-  )
+  builder: Any
+  if name == folders.NAME:
+    from data_pipelines.reading import folder_builder
+
+    own = folder_builder.folder(str(config))
+    root = own.table.path.parent if own.table else None
+    builder = prepared.prepare(folder_builder.Builder, own, data_dir, root)
+  else:
+    builder = prepared.prepare(
+      builder_of(name, config), config, data_dir, manual_dir
+    )
   if split not in builder.info.splits:
     raise ValueError(
       f'{name} has no split {split!r}. Available: '

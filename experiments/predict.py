@@ -7,7 +7,9 @@ RUN is the directory of a run of `experiments.train`, which knows its model and
 by what its inputs were standardised. FILE.npz has an array a modality, a row
 an example, as `experiments.core.trained.Trained.predict` takes them: a modality
 that is left out is missing, and one that is NaN all over a row is missing
-there. Without it the rows are those of a split of the run's own data set.
+there. Of a run on a folder of pictures, sounds, videos and texts it is such a
+folder, whose CSV needs no labels, or the CSV. Without it the rows are those of
+a split of the run's own data set.
 
 The table, CSV or (by its name) Parquet, has a line an example, in order: the
 target where it is known, the class that each output chooses and its
@@ -18,7 +20,10 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines import folders
+from data_pipelines import views
 from experiments.core import commands
+from experiments.core import data as data_lib
 from experiments.core import trained
 from experiments.reporting import predictions
 
@@ -36,19 +41,36 @@ def predict(
     outputs, targets = model.predict_split(split, manual_dir)
     columns = {model.config.target: targets}
   else:
-    with np.load(data, allow_pickle=False) as arrays:
-      outputs, columns = model.predict(dict(arrays)), {}
+    outputs, columns = model.predict(_rows(model, data)), {}
   columns |= predictions.columns(outputs, has_classes=model.has_classes)
   path = output or run / f'predictions-{data.stem if data else split}.csv'
   predictions.write(path, columns)
   return path
 
 
+def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
+  """Arrays of a file, or of a folder as the run's views see it."""
+  if folders.find(data) is None:
+    with np.load(data, allow_pickle=False) as arrays:
+      return dict(arrays)
+  from data_pipelines.reading import folder_builder
+
+  made, _ = data_lib.make_views(model.config)
+  elements = folder_builder.elements(data, model.modalities)
+  seen = views.EvaluationViews(
+    {name: made[name] for name in elements[0].keys() & made.keys()}, keep=()
+  )
+  rows = [seen.map(element) for element in elements]
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
 def main() -> None:
   """Predicts, and prints where the table is."""
   parser = commands.of_a_run(__doc__)
   parser.add_argument(
-    '--data', type=commands.path, help='arrays, a .npz; default: those of SPLIT'
+    '--data',
+    type=commands.path,
+    help='a .npz, or a folder with a CSV; default: SPLIT of the run',
   )
   parser.add_argument(
     '--split', default='test', help='of the data set of the run'

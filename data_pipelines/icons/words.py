@@ -1,11 +1,11 @@
 """The words of an icon's tags, without those that name a category."""
 
 import re
-import zlib
 
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines import _words
 from data_pipelines.icons import archive
 
 NUM_FEATURES = 1024
@@ -49,16 +49,9 @@ def words(tags: str) -> list[str]:
 def bag(found: list[str]) -> npt.NDArray[np.uint8]:
   """Which words there are, [1024] of 0 and 1: the hashed bag of words.
 
-  A word's place is its CRC-32, modulo 1024. So no vocabulary is learned from
-  any row, and splits may be drawn anew without making one; words that share a
-  place cannot be told apart.
-
   Examples:
     >>> import numpy as np
     >>> np.flatnonzero(bag(['compare', 'test']))
     array([ 93, 524])
   """
-  places = [zlib.crc32(word.encode()) % NUM_FEATURES for word in found]
-  values = np.zeros(NUM_FEATURES, np.uint8)
-  values[places] = 1
-  return values
+  return _words.bag(found, NUM_FEATURES)

@@ -1,4 +1,4 @@
-"""Reads folders of pictures, and writes one."""
+"""Reads pictures and folders of them, and writes one."""
 
 import io
 import pathlib
@@ -14,10 +14,14 @@ from data_pipelines.reading import media
 
 with _extra.data_extra():
   import PIL.Image
+  import PIL.ImageOps
 
 # What OpenCV writes by default, and so the field's frames have.
 _JPEG_QUALITY = 95
 _SUFFIXES = ('.jpg', '.jpeg')
+# Of the shorter side; what is larger is more than twice what models look at.
+_MOST_PIXELS_A_SIDE = 512
+_ORIENTATION = 0x0112  # of Exif
 
 
 def read_folder(folder: pathlib.Path) -> list[bytes]:
@@ -50,6 +54,38 @@ def read_folder(folder: pathlib.Path) -> list[bytes]:
       _pictures.opened(data).load()
     pictures.append(data)
   return pictures
+
+
+def read(path: pathlib.Path) -> bytes:
+  """Reads a picture of a user's.
+
+  Args:
+    path: JPEG, PNG or WebP.
+
+  Returns:
+    Its bytes, as they are; but one that is to be turned, as cameras say, is
+    upright, and one whose shorter side has more than 512 pixels has 512 there,
+    both as JPEG: else every epoch would decode all pixels of the camera.
+
+  Raises:
+    SkipError: if it is missing or damaged.
+  """
+  data = media.check(path).read_bytes()
+  with media.decoding(path):
+    picture = _pictures.opened(data)
+    picture.load()
+    shorter = min(picture.size)
+    is_upright = picture.getexif().get(_ORIENTATION, 1) == 1
+    if is_upright and shorter <= _MOST_PIXELS_A_SIDE:
+      return data
+    picture = PIL.ImageOps.exif_transpose(picture).convert('RGB')
+    if shorter > _MOST_PIXELS_A_SIDE:
+      factor = _MOST_PIXELS_A_SIDE / shorter
+      width, height = (max(1, round(side * factor)) for side in picture.size)
+      picture = picture.resize(
+        (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2
+      )
+    return jpeg(np.asarray(picture))
 
 
 def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:

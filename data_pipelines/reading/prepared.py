@@ -51,7 +51,7 @@ class Records:
 
 def prepare(
   builder_class: type[tfds.core.GeneratorBasedBuilder],
-  config: str | None,
+  config: str | tfds.core.BuilderConfig | None,
   data_dir: str | os.PathLike[str] | None,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> tfds.core.GeneratorBasedBuilder:
@@ -59,7 +59,7 @@ def prepare(
 
   Args:
     builder_class: The data set's builder.
-    config: Name of a config; None is the default one.
+    config: A config or the name of one; None is the default one.
     data_dir: Where prepared data sets lie; None is TFDS's choice.
     manual_dir: Where the user has put the files; None is TFDS's choice.
 

@@ -30,6 +30,7 @@ from data_pipelines.views.sequences import Scaled as Scaled
 from data_pipelines.views.sequences import Score as Score
 from data_pipelines.views.sequences import SequenceLength as SequenceLength
 from data_pipelines.views.sequences import SevenClassLabel as SevenClassLabel
+from data_pipelines.views.words import HashedWords as HashedWords
 
 with _extra.data_extra():
   import grain

@@ -1,15 +1,18 @@
-"""Arrays: a file of your own, late fusion, encoders chosen by shape.
+"""Your own data: arrays or a folder of media, encoders chosen by shape.
 
 Reference: none; the encoders and the schedule are a beginning, not an advice.
 Command: python -m experiments.train
   --config=experiments/configs/arrays.py:FILE.npz
 Expected: depends on the file; data_pipelines/README.md shows how to make one.
 
-Words after the colon, separated by commas: the file (`.npz` or `.parquet`) or a
-folder with `train.npz`, `validation.npz` and `test.npz`; a method, a weighting,
-and `smoke` for a few steps. The file is read when the configuration is made, so
-that all it says is there to be changed by flags:
-`--config.model.encoders.audio.widths="(32,)"`.
+Words after the colon, separated by commas: the file (`.npz` or `.parquet`), a
+folder with `train.npz`, `validation.npz` and `test.npz`, or one of pictures,
+sounds and videos with a CSV that names them; a method, a weighting, and `smoke`
+for a few steps. The file or CSV is read when the configuration is made, so that
+all it says is there to be changed by flags:
+`--config.model.encoders.audio.widths="(32,)"`. Files that a CSV names are read
+when training begins, once; a narrow ResNet-18 looks at each, pretrained if
+`config.warm_start` says so and `width` is 64.
 """
 
 import math
@@ -19,9 +22,30 @@ from typing import Any
 from ml_collections import config_dict
 
 from data_pipelines import arrays
+from data_pipelines import folders
 from experiments.core import configuration
 
 _SMALLEST = 4  # pixels a side of the maps that a LeNet leaves, or a bit more
+_RESNET = {'name': 'ResNet18', 'width': 16}
+# Kind of a column -> its view, its encoder, and the deviation of what it gives.
+_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+  'picture': (
+    {'name': 'Frames', 'num_frames': 1, 'policy': 'first', 'size': 112},
+    _RESNET,
+    1.0,
+  ),
+  'video': (
+    {'name': 'Frames', 'num_frames': 3, 'policy': 'segments', 'size': 112},
+    _RESNET,
+    1.0,
+  ),
+  'sound': ({'name': 'FilterBank'}, _RESNET, 0.5),
+  'text': (
+    {'name': 'HashedWords', 'num_features': 1024},
+    {'name': 'MLP', 'widths': (128, 64)},
+    0.1,
+  ),
+}
 
 
 def encoder_for(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -57,32 +81,29 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   paths = [
     word
     for word in words
-    if word.endswith(('.npz', '.parquet')) or '/' in word or word == '.'
+    if word.endswith(('.npz', '.parquet', '.csv')) or '/' in word or word == '.'
   ]
   if len(paths) != 1:
     raise ValueError(
       f'The config argument {arg!r} names {len(paths)} files; expected one, as'
       ' --config=experiments/configs/arrays.py:FILE.npz (a folder with a slash,'
-      f' ./FOLDER). Expected:\n{arrays.TREE}'
+      f' ./FOLDER). Expected:\n{arrays.TREE}\nor\n{folders.TREE}'
     )
   path = pathlib.Path(paths[0]).expanduser().resolve()
-  table = arrays.read(path)
+  is_folder = folders.find(path) is not None
+  table = folders.read(path) if is_folder else arrays.read(path)
   rest = ','.join(word for word in words if word != paths[0])
   config, given = configuration.begin(rest)
   num_rows = int((table.split == 'train').sum())
 
-  # Data
-  config.data.name = arrays.NAME
+  # Data, and what encodes it
+  config.data.name = folders.NAME if is_folder else arrays.NAME
   config.data.config = str(path)
-  config.data.batch_size = min(64, num_rows)
-  config.data.standardize = True
-  config.data.in_memory = True
-
-  # Model
-  config.model.encoders = {
-    name: encoder_for(values.shape[1:])
-    for name, values in table.modalities.items()
-  }
+  if isinstance(table, folders.Table):
+    _of_folder(config, table)
+  else:
+    _of_arrays(config, table)
+  config.data.batch_size = min(config.data.batch_size, num_rows)
   config.model.num_classes = len(table.classes)
 
   # Weighting
@@ -96,8 +117,48 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.log_every_steps = 20
   config.checkpoint_every_steps = 100
 
-  # Evaluation
+  smoke: dict[str, Any] = {}
+  if is_folder:
+    few = min(16, num_rows)
+    smoke = {
+      'data': {'batch_size': few},
+      'model': {
+        'encoders': {
+          name: {'width': 4}
+          for name, encoder in config.model.encoders.items()
+          if encoder.name == 'ResNet18'
+        }
+      },
+      'evaluation': {'batch_size': few, 'noise_levels': (1.0,)},
+    }
+  return configuration.finish(config, given, smoke)
+
+
+def _of_arrays(config: config_dict.ConfigDict, table: arrays.Table) -> None:
+  """What is said of arrays that lie in memory."""
+  config.data.batch_size = 64
+  config.data.standardize = True
+  config.data.in_memory = True
+  config.model.encoders = {
+    name: encoder_for(values.shape[1:])
+    for name, values in table.modalities.items()
+  }
   config.evaluation.batch_size = 200
   # Unit of noise: the standard deviation of each feature.
   config.evaluation.noise_scale = dict.fromkeys(table.modalities, 1.0)
-  return configuration.finish(config, given)
+
+
+def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
+  """What is said of files, which are decoded while training."""
+  config.data.batch_size = 32
+  config.data.num_threads = 4
+  config.data.views = {
+    name: {**_KINDS[kind][0], 'source': name}
+    for name, kind in table.kinds.items()
+  }
+  config.model.encoders = {
+    name: dict(_KINDS[kind][1]) for name, kind in table.kinds.items()
+  }
+  config.evaluation.noise_scale = {
+    name: _KINDS[kind][2] for name, kind in table.kinds.items()
+  }

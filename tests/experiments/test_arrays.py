@@ -1,9 +1,14 @@
-"""From a file of one's own to a trained model."""
+"""From a file or folder of one's own to a trained model."""
+
+import csv
 
 import numpy as np
+import PIL.Image
 import pytest
+import soundfile
 
 from experiments import compare
+from experiments import predict
 from experiments import train
 from experiments.configs import arrays
 from experiments.core import trained
@@ -68,3 +73,38 @@ def test_a_file_is_trained_on(path, tmp_path):
 def test_an_argument_without_one_file_shows_what_is_expected(arg):
   with pytest.raises(ValueError, match=r'expected one.*arrays.py:FILE.npz'):
     arrays.get_config(arg)
+
+
+@pytest.mark.slow
+def test_a_folder_of_media_is_trained_on_and_predicted_for(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
+  root = tmp_path / 'mine'
+  root.mkdir()
+  lines = ['photo,audio,caption,label']
+  for i in range(20):
+    grey = np.full((8, 8, 3), 40 + 150 * (i % 2), np.uint8)
+    PIL.Image.fromarray(grey).save(root / f'{i}.png')
+    tone = np.sin(np.arange(1600) * (0.1 + i % 2))
+    soundfile.write(root / f'{i}.wav', tone, 16_000)
+    lines.append(f'{i}.png,{i}.wav,"So {i}",{"ab"[i % 2]}')
+  (root / '4.wav').write_bytes(b'')
+  (root / 'list.csv').write_text('\n'.join(lines))
+  config = arrays.get_config(f'{root},smoke')
+  assert {n: e.name for n, e in config.model.encoders.items()} == {
+    'photo': 'ResNet18',
+    'audio': 'ResNet18',
+    'caption': 'MLP',
+  }
+  config.steps, config.data.views.photo.size = 2, 8
+  with config.unlocked():  # ResNets take long to compile
+    for name in ('photo', 'audio'):
+      config.model.encoders[name] = {'name': 'tests.standins:Flat'}
+  assert np.isfinite(train.train(config, tmp_path / 'run')['accuracy/fused'])
+  (root / 'new.csv').write_text('caption,photo\nSo,1.png\n,2.png\n')
+  table = predict.predict(tmp_path / 'run', root / 'new.csv')
+  with table.open() as file:
+    rows = list(csv.DictReader(file))
+  assert [row['audio'] for row in rows] == ['-1', '-1']
+  assert all(float(row['photo_probability']) >= 0.5 for row in rows)

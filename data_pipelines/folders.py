@@ -1,0 +1,235 @@
+"""A user's own pictures, sounds, videos and texts: a folder, a CSV, no builder.
+
+What is here knows the CSV; `reading.folder_builder` reads the files.
+"""
+
+import functools
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import arrays
+from data_pipelines.reading import lists
+
+NAME = 'folder'
+SUFFIXES = {
+  'picture': ('.jpg', '.jpeg', '.png', '.webp'),
+  'sound': ('.wav', '.flac', '.ogg', '.mp3', '.aiff', '.aif'),
+  'video': (
+    *('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.flv', '.mpg', '.mpeg'),
+  ),
+}
+"""Kind of a file -> how its name ends."""
+
+# Of a video in such a column the sound is meant.
+_HEARD = ('audio', 'sound')
+_NO_MODALITIES = ('label', 'split', 'group')
+TREE = f"""\
+  FOLDER/NAME.csv   the only one there (of several, give the path of one); its
+                    first line names the columns: label; if you like split, of
+                    train, validation and test, and group; and one for each
+                    modality, of texts or of files, as
+                      photo,caption,label
+                      cats/1.jpg,"A cat, asleep.",cat
+  FOLDER/...        the files, at these paths in the folder: pictures
+                    ({', '.join(SUFFIXES['picture'])}), sounds
+                    ({', '.join(SUFFIXES['sound'])}) or videos
+                    ({', '.join(SUFFIXES['video'][:5])}, ...); of videos in a
+                    column called audio the sound is taken"""
+
+
+class Table(NamedTuple):
+  """What a CSV says.
+
+  Attributes:
+    path: The CSV; files are looked for beside it.
+    lines: [rows], where each row is, for errors: 'FILE, line 7'.
+    cells: Modality -> [rows], names of files or texts.
+    kinds: Modality -> a key of `SUFFIXES`, or 'text'.
+    label: [rows], place in `classes`.
+    classes: What labels are called, sorted, numbers by their size.
+    split: [rows] of `arrays.SPLITS`.
+    group: [rows] int64, or None.
+  """
+
+  path: pathlib.Path
+  lines: list[str]
+  cells: dict[str, list[str]]
+  kinds: dict[str, str]
+  label: npt.NDArray[np.int64]
+  classes: tuple[str, ...]
+  split: npt.NDArray[np.str_]
+  group: npt.NDArray[np.int64] | None
+
+
+def find(path: str | os.PathLike[str]) -> pathlib.Path | None:
+  """The CSV of a folder, or the one whose path is given; None if there is none.
+
+  Raises:
+    ValueError: if a folder has several.
+  """
+  where = pathlib.Path(path).expanduser().resolve()
+  if where.suffix.lower() == '.csv':
+    return where
+  found = sorted(where.glob('*.csv')) if where.is_dir() else []
+  if len(found) > 1:
+    names = ', '.join(each.name for each in found)
+    raise ValueError(
+      f'{where} has the lists {names}; give the path of one. All rows may stand'
+      ' in one, with a column split.'
+    )
+  return found[0] if found else None
+
+
+def read(path: str | os.PathLike[str]) -> Table:
+  r"""Reads the CSV of a folder; its files are not opened.
+
+  Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
+  validation and to test, no group in two of them, by a fixed seed.
+
+  Args:
+    path: A folder as `TREE` says, or the CSV in one.
+
+  Returns:
+    The rows. It is read once, and again when it has changed.
+
+  Raises:
+    FileNotFoundError: if there is no CSV.
+    ValueError: if it does not fit; the message names line and column.
+
+  Examples:
+    >>> import tempfile
+    >>> rows = ['clip,words,label', *(f'{i}.wav,hm,{i % 2}' for i in range(20))]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   _ = pathlib.Path(folder, 'list.csv').write_text('\n'.join(rows))
+    ...   table = read(folder)
+    >>> table.kinds, table.classes
+    ({'clip': 'sound', 'words': 'text'}, ('0', '1'))
+  """
+  found = find(path)
+  if found is None or not found.is_file():
+    raise FileNotFoundError(
+      f'There is no {found or f"CSV in {path}"}. Expected:\n{TREE}'
+    )
+  return _read(found, found.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: pathlib.Path, _: int) -> Table:
+  lines, cells = columns(path)
+  if 'label' not in cells:
+    raise ValueError(
+      f"{path} has the columns {list(cells)}, and no 'label'. Expected:\n{TREE}"
+    )
+  for name in cells.keys() & set(_NO_MODALITIES):
+    if '' in cells[name]:
+      row = cells[name].index('')
+      raise ValueError(f'{lines[row]}, column {name!r}: it is empty.')
+  kinds = {
+    name: kind(name, lines, values)
+    for name, values in cells.items()
+    if name not in _NO_MODALITIES
+  }
+  if not kinds:
+    raise ValueError(
+      f'{path} has the columns {list(cells)}, and no modality.'
+      f' Expected:\n{TREE}'
+    )
+  classes = sorted(set(cells['label']), key=_by_size)
+  place = {name: i for i, name in enumerate(classes)}
+  label = np.array([place[name] for name in cells['label']], np.int64)
+  for where, name in zip(lines, cells.get('split', ()), strict=False):
+    if name not in arrays.SPLITS:
+      raise ValueError(
+        f"{where}, column 'split': {name!r}; expected one of {arrays.SPLITS}."
+      )
+  given, group = (
+    np.array(cells[name]) if name in cells else None
+    for name in ('split', 'group')
+  )
+  split = arrays.splits(str(path), label, given, group)
+  if group is not None:
+    group = np.unique(group, return_inverse=True)[1].astype(np.int64)
+  modalities = {name: cells[name] for name in kinds}
+  return Table(
+    path, lines, modalities, kinds, label, tuple(classes), split, group
+  )
+
+
+def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
+  """Where each row of a CSV is, and its columns by name.
+
+  Raises:
+    ValueError: if it has no row, names a column twice or not, or a row has
+      fewer or more cells.
+  """
+  rows = lists.rows(path)
+  _, header = next(rows, ('', []))
+  if '' in header or len(set(header)) < len(header):
+    raise ValueError(
+      f'{path} has the columns {header}; expected names, each once.'
+    )
+  lines, cells = [], []
+  for where, row in rows:
+    if len(row) != len(header):
+      raise ValueError(
+        f'{where} has {len(row)} cells; expected {len(header)}: {header}. Put'
+        ' texts with commas in double quotes.'
+      )
+    lines.append(where)
+    cells.append(row)
+  if not cells:
+    raise ValueError(f'{path} has no row. Expected:\n{TREE}')
+  by_column = zip(*cells, strict=True)
+  return lines, dict(zip(header, map(list, by_column), strict=True))
+
+
+def kind(name: str, lines: list[str], values: list[str]) -> str:
+  """What all cells of a column are: a key of `SUFFIXES`, or 'text'.
+
+  Args:
+    name: The column.
+    lines: Where each row is.
+    values: Its cells.
+
+  Raises:
+    ValueError: if they are of several kinds, numbers, or empty.
+  """
+  kinds = [_kind_of(value) for value in values]
+  first = next((i for i, value in enumerate(values) if value), None)
+  if first is None:
+    raise ValueError(f'{lines[0]}, column {name!r}: it is empty in all rows.')
+  if kinds[first] == 'text':
+    if all(_is_number(value) for value in values if value):
+      raise ValueError(
+        f'{lines[first]}, column {name!r}: {values[first]!r}, and all rows have'
+        ' numbers; expected files or texts. Leave the column out.'
+      )
+    return 'text'
+  for line, value, own in zip(lines, values, kinds, strict=True):
+    if value and own != kinds[first]:
+      raise ValueError(
+        f'{line}, column {name!r}: {value!r}; expected a {kinds[first]}, as'
+        f' {values[first]!r}: {", ".join(SUFFIXES[kinds[first]])}.'
+      )
+  return 'sound' if name in _HEARD else kinds[first]
+
+
+def _kind_of(value: str) -> str:
+  suffix = pathlib.PurePath(value).suffix.lower()
+  return next((k for k, known in SUFFIXES.items() if suffix in known), 'text')
+
+
+def _is_number(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
+
+
+def _by_size(name: str) -> tuple[float, str]:
+  return (float(name) if _is_number(name) else float('inf'), name)

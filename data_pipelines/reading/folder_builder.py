@@ -1,0 +1,205 @@
+"""Prepares a user's own folder of files that a CSV names."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data_pipelines import _extra
+from data_pipelines import arrays
+from data_pipelines import folders
+from data_pipelines.reading import audit
+from data_pipelines.reading import builder
+from data_pipelines.reading import media
+from data_pipelines.reading import pictures
+from data_pipelines.reading import sounds
+from data_pipelines.reading import videos
+
+with _extra.data_extra():
+  import tensorflow_datasets as tfds
+
+
+@dataclasses.dataclass(eq=False)
+class Folder(tfds.core.BuilderConfig):
+  """A folder as it is now.
+
+  Attributes:
+    table: What its CSV says.
+  """
+
+  table: folders.Table | None = dataclasses.field(default=None, repr=False)
+
+
+def folder(path: str | os.PathLike[str]) -> Folder:
+  """The configuration of a folder, named after it and all its files.
+
+  So it is prepared anew when the CSV, or the size or time of a file, changes;
+  what was prepared before stays where it is.
+
+  Raises:
+    FileNotFoundError, ValueError: as `folders.read`.
+  """
+  table = folders.read(path)
+  root = table.path.parent
+  digest = hashlib.sha256(f'{table.path}'.encode() + table.path.read_bytes())
+  for name, kind in table.kinds.items():
+    for cell in table.cells[name] if kind != 'text' else ():
+      file = root / cell
+      said = file.stat() if file.is_file() else None
+      about = said and (said.st_size, said.st_mtime_ns)
+      digest.update(f'{cell} {about}'.encode())
+  name = re.sub(r'\W+', '_', root.name)
+  return Folder(name=f'{name}-{digest.hexdigest()[:12]}', table=table)
+
+
+class Builder(builder.FolderBuilder):
+  """Files and texts of a CSV, as they are.
+
+  Every element is a dictionary: of each modality the bytes of a picture [1] or
+  of the frames [t] of a video, one a second, a sound [n] int16 at 16 kHz, or a
+  text; `label` int64; `row` int32, its place in the CSV; and `group` int64
+  where the CSV has it.
+  """
+
+  name = folders.NAME
+  BUILDER_CONFIGS: ClassVar[list[Folder]] = []
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f'Expected:\n{folders.TREE}'
+
+  def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+    """As it is; TFDS would warn that it has not seen it before."""
+    del version
+    return builder_config
+
+  @property
+  def _table(self) -> folders.Table:
+    table: folders.Table = self.builder_config.table
+    return table
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    encoded = tfds.features.Tensor(shape=(), dtype=np.object_)
+    features = {
+      'picture': tfds.features.Sequence(encoded),
+      'video': tfds.features.Sequence(encoded),
+      'sound': tfds.features.Tensor(
+        shape=(None,), dtype=np.int16, encoding='bytes'
+      ),
+      'text': tfds.features.Text(),
+    }
+    others = {
+      'label': tfds.features.ClassLabel(names=list(self._table.classes)),
+      'row': tfds.features.Scalar(dtype=np.int32),
+    }
+    if self._table.group is not None:
+      others['group'] = tfds.features.Scalar(dtype=np.int64)
+    modalities = {name: features[k] for name, k in self._table.kinds.items()}
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(modalities | others),
+      # The loader shuffles; here rows stay in order.
+      disable_shuffling=True,
+    )
+
+  def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
+    """Finds the rows of each split; see `builder.FolderBuilder`."""
+    table = self._table
+    read = functools.partial(_example, root, table)
+    return {
+      split: builder.Part(
+        {
+          table.lines[row]: int(row)
+          for row in np.flatnonzero(table.split == split)
+        },
+        read,
+      )
+      for split in arrays.SPLITS
+    }
+
+
+def _example(
+  root: pathlib.Path, table: folders.Table, line: str, row: int
+) -> dict[str, Any]:
+  del line
+  found = {
+    name: entry(root, name, kind, table.cells[name][row])
+    for name, kind in table.kinds.items()
+  }
+  found |= {'label': int(table.label[row]), 'row': np.int32(row)}
+  if table.group is not None:
+    found['group'] = table.group[row]
+  return found
+
+
+def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
+  """Reads what a cell of a modality names, as an element has it.
+
+  Raises:
+    SkipError: if it cannot be read; it tells the column.
+  """
+  if kind == 'text':
+    return cell
+  path = root / cell
+  try:
+    if not cell:
+      raise audit.SkipError('missing', 'the cell is empty')
+    if kind == 'picture':
+      return [pictures.read(path)]
+    if kind == 'video':
+      return videos.read_frames(path, media.one_each_second)
+    if path.suffix.lower() in folders.SUFFIXES['video']:
+      return videos.read_sound(path)
+    return sounds.read(path)
+  except audit.SkipError as error:
+    raise audit.SkipError(
+      error.reason, f'column {name!r}: {error.detail}'
+    ) from error
+
+
+def elements(
+  path: str | os.PathLike[str], names: Collection[str]
+) -> list[dict[str, Any]]:
+  """Reads new rows of a folder, which need no label, without preparing them.
+
+  Args:
+    path: A folder with a CSV, or the CSV.
+    names: The modalities that are wanted, those there; further columns are left
+      out.
+
+  Returns:
+    An element a row, in order.
+
+  Raises:
+    FileNotFoundError: if there is no CSV.
+    ValueError: if it does not fit, or a file cannot be read; line and column
+      are named.
+  """
+  where = folders.find(path)
+  if where is None or not where.is_file():
+    raise FileNotFoundError(f'There is no CSV in {path}.')
+  lines, cells = folders.columns(where)
+  kinds = {
+    name: folders.kind(name, lines, values)
+    for name, values in cells.items()
+    if name in names
+  }
+  rows = []
+  for i, line in enumerate(lines):
+    try:
+      row = {
+        name: entry(where.parent, name, kind, cells[name][i])
+        for name, kind in kinds.items()
+      }
+    except audit.SkipError as error:
+      raise ValueError(
+        f'{line}, {error.detail}. Mend it, or leave the row out.'
+      ) from error
+    rows.append({name: _array(value) for name, value in row.items()})
+  return rows
+
+
+def _array(value: Any) -> Any:
+  return np.array(value, object) if isinstance(value, list) else value

@@ -1,0 +1,197 @@
+"""A folder of one's own: what its CSV says, and what is read of its files."""
+
+import fractions
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+
+from data_pipelines import folders
+from data_pipelines import redrawing
+from data_pipelines import sources
+from data_pipelines.reading import audit
+from data_pipelines.reading import folder_builder
+from data_pipelines.reading import pictures
+from data_pipelines.samples import tiny
+from tests import clips
+
+ROWS = 20
+HEADER = 'photo,voice,caption,label'
+
+
+def write_list(root, header=HEADER, lines=None, name='list.csv'):
+  rows = lines or [
+    f'files/{i}.png,files/{i}.wav,"Number {i}, {"odd" if i % 2 else "even"}",'
+    f'{"bee" if i % 2 else "ant"}'
+    for i in range(ROWS)
+  ]
+  root.mkdir(exist_ok=True)
+  (root / name).write_text('\n'.join([header, *rows]))
+  return root
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Pictures as bright as the row's number, tones; two files are damaged."""
+  root = write_list(tmp_path_factory.mktemp('folders') / 'my set')
+  (root / 'files').mkdir()
+  for i in range(ROWS):
+    grey = np.full((4, 6, 3), i, np.uint8)
+    PIL.Image.fromarray(grey).save(root / f'files/{i}.png')
+    soundfile.write(root / f'files/{i}.wav', np.full(80, i / 50), 16_000)
+  (root / 'files/3.png').write_bytes(b'no picture')
+  (root / 'files/8.wav').unlink()
+  return root
+
+
+@pytest.fixture(scope='module')
+def data_dir(folder, tmp_path_factory):
+  where = tmp_path_factory.mktemp('prepared')
+  sources.open_source('folder', config=folder, split='test', data_dir=where)
+  return where
+
+
+def test_every_row_is_in_one_split_with_all_that_is_its_own(folder, data_dir):
+  seen = []
+  for split, most in (('train', 12), ('validation', 4), ('test', 4)):
+    rows = sources.open_source(
+      'folder', config=folder, split=split, data_dir=data_dir
+    )
+    skipped = audit.table(next(data_dir.glob('folder/*/*')), split)
+    assert len(rows) + len(skipped) == most
+    for i in range(len(rows)):
+      element, row = rows[i], rows[i]['row'].item()
+      seen.append(row)
+      assert clips_of(element['photo'][0]) == row
+      np.testing.assert_allclose(
+        element['voice'], np.round(row / 50 * 2**15), atol=1
+      )
+      assert element['caption'].item().decode().startswith(f'Number {row}, ')
+      assert element['label'] == row % 2
+  assert sorted(seen) == [i for i in range(ROWS) if i not in (3, 8)]
+
+
+def clips_of(encoded):
+  return np.asarray(pictures._pictures.opened(encoded))[0, 0, 0]
+
+
+def test_what_cannot_be_read_is_listed_with_line_and_column(data_dir):
+  prepared = next(data_dir.glob('folder/my_set-*/*'))
+  skipped = [
+    row
+    for split in ('train', 'validation', 'test')
+    for row in audit.table(prepared, split)
+  ]
+  assert {row['key'].split(', ')[-1]: row['reason'] for row in skipped} == {
+    'line 5': 'corrupt',
+    'line 10': 'missing',
+  }
+  details = ' '.join(row['detail'] for row in skipped)
+  assert "column 'photo': " in details and "column 'voice': " in details
+
+
+def test_a_folder_that_has_changed_is_prepared_anew(folder):
+  before = folder_builder.folder(folder).name
+  assert folder_builder.folder(folder).name == before
+  path = folder / 'files/0.png'
+  kept = path.read_bytes()
+  path.write_bytes(kept + b' ')
+  assert folder_builder.folder(folder).name != before
+  path.write_bytes(kept)
+
+
+def test_it_is_redrawn_as_other_data_are(folder, data_dir):
+  drawn = redrawing.splits('folder', config=folder, seed=1, data_dir=data_dir)
+  rows = [int(row['row']) for part in drawn.values() for row in part]
+  assert sorted(rows) == [i for i in range(ROWS) if i not in (3, 8)]
+
+
+def test_split_and_group_are_taken(tmp_path):
+  splits = ('train', 'validation', 'test')
+  lines = [f'w{i},{10 - i},{splits[i % 3]},{i % 3}' for i in range(9)]
+  table = folders.read(
+    write_list(tmp_path / 'a', 'note,label,split,group', lines)
+  )
+  assert table.split.tolist() == [splits[i % 3] for i in range(9)]
+  assert table.group.tolist() == [i % 3 for i in range(9)]
+  assert table.classes == tuple(map(str, range(2, 11)))  # not as texts
+  lines = [f'w{i},{i % 2},{i // 4}' for i in range(32)]
+  table = folders.read(write_list(tmp_path / 'b', 'note,label,group', lines))
+  assert all(len(set(table.split[table.group == g])) == 1 for g in range(8))
+
+
+def test_videos_give_frames_and_in_a_column_audio_their_sound(tmp_path):
+  shown = [np.full((48, 64, 3), level, np.uint8) for level in clips.LEVELS]
+  tone = clips.sine(1000, 3, 16_000).astype(np.float32)
+  tiny.write_video(tmp_path / 'a.mp4', shown, fractions.Fraction(10), tone)
+  lines = ['a.mp4,a.mp4'] * 2
+  write_list(tmp_path, 'audio,film', lines)
+  first, _ = folder_builder.elements(tmp_path, ('audio', 'film', 'other'))
+  assert first['film'].shape == (3,) and first['film'].dtype == object
+  assert abs(len(first['audio']) - 3 * 16_000) < 3_000
+  assert first['audio'].dtype == np.int16
+
+
+def test_new_rows_need_no_label_and_a_damaged_one_is_an_error(folder, tmp_path):
+  found = folder_builder.elements(
+    write_list(tmp_path / 'a', 'caption,who', ['A dog,me', ',you']),
+    ('caption',),
+  )
+  assert found == [{'caption': 'A dog'}, {'caption': ''}]
+  path = folder / 'new.csv'
+  path.write_text(f'photo\nfiles/1.png\n{folder}/files/3.png')
+  with pytest.raises(ValueError, match=r"new.csv, line 3, column 'photo': .*3"):
+    folder_builder.elements(path, ('photo',))
+  path.unlink()
+
+
+def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
+  left = np.zeros((40, 60, 3), np.uint8)
+  left[:, :30] = 255
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+  PIL.Image.fromarray(left).save(tmp_path / 'a.jpg', exif=exif)
+  turned = np.asarray(
+    pictures._pictures.opened(pictures.read(tmp_path / 'a.jpg'))
+  )
+  assert turned.shape == (60, 40, 3)
+  assert turned[5, 20, 0] > 200 and turned[55, 20, 0] < 50
+  PIL.Image.new('RGB', (1024, 1536)).save(tmp_path / 'b.png')
+  small = pictures._pictures.opened(pictures.read(tmp_path / 'b.png'))
+  assert small.size == (512, 768)
+  PIL.Image.new('RGB', (512, 900)).save(tmp_path / 'c.png')
+  data = (tmp_path / 'c.png').read_bytes()
+  assert pictures.read(tmp_path / 'c.png') == data
+
+
+@pytest.mark.parametrize(
+  ('header', 'lines', 'match'),
+  [
+    ('photo,label', ['a.png,x', 'b.wav,y'], r"line 3, column 'photo': 'b.wav'"),
+    ('photo,label', ['a.png,x', 'b.png'], r'line 3 has 1 cells; expected 2'),
+    ('photo,label', ['a.png,x', 'b.png,'], r"line 3, column 'label': .*empty"),
+    ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*numbers"),
+    ('photo,label', [',x', ',y'], r"line 2, column 'photo': .*all rows"),
+    ('photo,photo', ['a.png,x'], 'names, each once'),
+    ('photo,kind', ['a.png,x'], r"no 'label'\. Expected"),
+    ('label,split', ['x,train'], 'no modality'),
+    ('photo,label', ['\n'], 'has no row'),
+    ('note,label,split', ['a,x,dev'], r"line 2, column 'split': 'dev'"),
+    ('note,label,split', ['a,x,train'] * 2, r"\['train'\]; expected rows of"),
+  ],
+)
+def test_what_does_not_fit_is_named(tmp_path, header, lines, match):
+  with pytest.raises(ValueError, match=match) as caught:
+    folders.read(write_list(tmp_path, header, lines))
+  assert 'list.csv' in str(caught.value)
+
+
+def test_without_one_list_it_is_told(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'no CSV in .*Expected'):
+    folders.read(tmp_path)
+  write_list(tmp_path)
+  write_list(tmp_path, name='other.csv')
+  with pytest.raises(ValueError, match=r'list.csv, other.csv; give the path'):
+    folders.read(tmp_path)
+  assert len(folders.read(tmp_path / 'other.csv').lines) == ROWS
