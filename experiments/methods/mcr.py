@@ -33,9 +33,9 @@ def make(
   The influence of modality m is J_m, the mean over rows and random orders of
   the Jensen-Shannon divergence of the fused probabilities from those with the
   features of m in another order, which leaves the encoders out: it takes P
-  fusions a modality, and none where the fused logits are a sum of shares. In
-  the greedy game every encoder raises its own influence and lowers that of each
-  other one,
+  fusions a modality, and none where the fused logits are a sum of shares. In a
+  regression it is the squared difference of the numbers. In the greedy game
+  every encoder raises its own influence and lowers that of each other one,
 
       R = Σ_m Σ_{j≠m} [J_j(z_m) - J_m(z_m)],
 
@@ -46,13 +46,14 @@ def make(
   gradients everywhere.
 
   L_con is the supervised contrastive loss of all modalities' features, see
-  `contrastive_loss`. R and L_con are parts of the primary objective, as the
-  losses 'competition' and 'contrast'. The heads are the model's `auxiliary`
-  ones, whatever the configuration says. The weights 1 and λ_u are what `joint`
-  stands for here; a weighting may take their place.
+  `contrastive_loss`; of a regression, equal targets are one label. R and L_con
+  are parts of the primary objective, as the losses 'competition' and
+  'contrast'. The heads are the model's `auxiliary` ones, whatever the
+  configuration says. The weights 1 and λ_u are what `joint` stands for here; a
+  weighting may take their place.
 
   Args:
-    task: what is trained, on classes.
+    task: what is trained.
     strength: λ ≥ 0: 0.1 on CREMA-D, 0.01 on AVE, 0.001 on UCF.
     game: 'greedy', 'independent' or 'collaborative'.
     own: λ_u ≥ 0: 1, and 0.01 from pretrained uni-modal encoders.
@@ -63,14 +64,15 @@ def make(
   The paper's third term, for pretrained transformers, predicts the features
   from the fused logits by another network, and is not here. The released code
   encodes a second time, in evaluation mode, for the features in other orders;
-  here they are those of training. In the stored snapshot the regulariser and
-  the contrastive loss are logged and not learnt from.
+  here they are those of training. Of three modalities it moves two at once,
+  too; here one. Its regressions have no contrastive loss. For two modalities
+  and classes both terms are logged and not learnt from, as with strength=0.0
+  and contrast=0.0.
 
   References:
     K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
     Regularization <https://arxiv.org/abs/2411.07335>`_, NeurIPS 2025.
   """
-  common.check_classes(task, 'mcr')
   at_least_0, above_0 = 'a number of at least 0', 'a number above 0'
   common.check('mcr', strength >= 0, at_least_0, strength=strength)
   common.check('mcr', own >= 0, at_least_0, own=own)
@@ -81,6 +83,8 @@ def make(
   common.check('mcr', game in games, f'one of {games}', game=game)
   task = common.with_own_weights(task, 1.0, own)
   model = task.model.clone(heads='auxiliary')
+  is_regression = task.losses_of is not nn.cross_entropy_losses
+  apart = squared_difference if is_regression else divergence
   others = len(task.modalities) - 1
   # What the gradients of each J_m are multiplied by: of m, of the others, of
   # all that flows where the order is as it was, and into a fusion that mixes.
@@ -97,7 +101,7 @@ def make(
     rows = next(iter(features.values())).shape[0]
     orders = shuffles.orders(state, permutations, rows)
     whole = {k: nn.scale_gradient(v, of_rest) for k, v in parts.items()}
-    given = jax.nn.log_softmax(fuse(whole))
+    given = fuse(whole)
     total = jnp.zeros(())
     for name in task.modalities:
       scaled = {
@@ -109,7 +113,7 @@ def make(
         order: jax.Array, name: str = name, scaled: Any = scaled
       ) -> jax.Array:
         logits = fuse(shuffles.reordered(scaled, name, order))
-        return jnp.mean(divergence(given, jax.nn.log_softmax(logits)))
+        return jnp.mean(apart(given, logits))
 
       total += jnp.mean(jax.vmap(influence)(orders))
     value = 0.0 if game == 'greedy' else -lax.stop_gradient(total)
@@ -133,23 +137,30 @@ def make(
   return common.on_outputs(task, terms, primary, model=model)
 
 
-def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+def divergence(ours: jax.Array, theirs: jax.Array) -> jax.Array:
   """The Jensen-Shannon divergence of each row, in nats.
 
-  ½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), of log p and log q [..., C].
+  ½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), of the probabilities p and q that
+  logits [..., C] give.
 
   Examples:
     >>> import jax.numpy as jnp
-    >>> apart = jnp.log(jnp.array([[1.0, 1e-30], [0.5, 0.5]]))
-    >>> divergence(apart[:1], apart[1:]).tolist()
+    >>> sure, unsure = jnp.array([[70.0, 0.0]]), jnp.array([[1.0, 1.0]])
+    >>> divergence(sure, unsure).tolist()
     [0.216]
-    >>> divergence(apart, apart).tolist()
-    [0.0, 0.0]
+    >>> divergence(sure, sure).tolist()
+    [0.0]
   """
+  log_p, log_q = jax.nn.log_softmax(ours), jax.nn.log_softmax(theirs)
   log_middle = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
   of_p = jnp.exp(log_p) * (log_p - log_middle)
   of_q = jnp.exp(log_q) * (log_q - log_middle)
   return jnp.sum(of_p + of_q, axis=-1) / 2
+
+
+def squared_difference(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+  """Of numbers [..., 1], of each row."""
+  return (ours[..., 0] - theirs[..., 0]) ** 2
 
 
 def contrastive_loss(
@@ -163,7 +174,7 @@ def contrastive_loss(
 
   Args:
     features: [M, N, d].
-    labels: [N].
+    labels: [N], classes or numbers.
     temperature: τ.
 
   Examples:

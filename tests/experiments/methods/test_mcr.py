@@ -20,34 +20,46 @@ def divergence(p, q):
   return parts.sum(1) / 2
 
 
-@pytest.mark.parametrize('count', [2, 3])
+@pytest.mark.parametrize(
+  ('count', 'classes'), [(2, 4), (3, 4), (3, 1)], ids=['two', 'three', 'number']
+)
 @pytest.mark.parametrize('game', ['greedy', 'independent', 'collaborative'])
-def test_every_encoder_plays_for_itself(game, count):
+def test_every_encoder_plays_for_itself(game, count, classes):
   """Differences of the numbers, one encoder's features at a time."""
   features = recorded.FEATURES if count == 2 else recorded.THREE
   kernel = recorded.KERNEL if count == 2 else recorded.THREE_KERNEL
-  task = recorded.make_task(features)
+  kernel = kernel[:, :classes]
+  task = recorded.make_task(features, num_classes=classes)
+  if classes == 1:
+    task = task._replace(losses_of=nn.absolute_error_losses)
   method = mcr.make(task, game=game, strength=2.0, permutations=3, contrast=0.0)
   state, batch = recorded.begin(method, features, kernel)
   losses, _, gradients = recorded.learn(method, state, batch)
   orders = np.asarray(shuffles.orders(state, 3, 6))
   names = sorted(features)
 
+  def outputs_of(features):
+    flat = np.concatenate([features[k] for k in names], axis=1)
+    logits = flat @ kernel + recorded.BIAS[:classes]
+    return logits if classes == 1 else recorded.softmax(logits)
+
+  def apart(ours, theirs):
+    if classes == 1:
+      return (ours - theirs) ** 2
+    return divergence(ours, theirs)
+
   def influence(of, moved, scale):
     """J of a modality, with the features of one times a scale in J alone."""
-    whole = recorded.softmax(recorded.logits_of(features, kernel))
+    whole = outputs_of(features)
     if game != 'greedy':
-      whole = recorded.softmax(
-        recorded.logits_of(features | {moved: scale * features[moved]}, kernel)
-      )
+      whole = outputs_of(features | {moved: scale * features[moved]})
     values = []
     for order in orders:
       changed = dict(features)
       if game != 'independent' or of == moved:
         changed[moved] = scale * changed[moved]
       changed[of] = changed[of][order]
-      q = recorded.softmax(recorded.logits_of(changed, kernel))
-      values.append(divergence(whole, q).mean())
+      values.append(apart(whole, outputs_of(changed)).mean())
     return np.mean(values)
 
   def regulariser(moved, scale):
@@ -92,6 +104,22 @@ def test_a_fusion_that_mixes_gains_nothing_from_the_greedy_game():
 
 class Mixing(nn.ConcatFusion):
   """A fusion of one's own."""
+
+
+def test_equal_targets_of_a_regression_are_one_label():
+  task = recorded.make_task(num_classes=1)
+  task = task._replace(losses_of=nn.absolute_error_losses)
+  method = mcr.make(task, permutations=2, contrast=0.7)
+  state, batch = recorded.begin(method, kernel=recorded.KERNEL[:, :1])
+  targets = np.array([0.5, -1.25, 0.5, 2.0, 0.75, -1.0])
+  batch['label'] = jnp.float32(targets)
+  losses, _, _ = recorded.learn(method, state, batch)
+  stacked = jnp.float32(
+    np.stack([recorded.FEATURES[k] for k in ('audio', 'visual')])
+  )
+  labels = jnp.array([0, 1, 0, 2, 3, 4])
+  expected = 0.7 * mcr.contrastive_loss(stacked, labels, 0.5)
+  np.testing.assert_allclose(losses['contrast'], expected, rtol=1e-5)
 
 
 def test_rows_of_one_class_attract_each_other():
