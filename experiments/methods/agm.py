@@ -1,10 +1,9 @@
 """Adaptive gradient modulation (AGM)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from experiments.methods import base
 from experiments.methods import common
@@ -23,7 +22,12 @@ class RunningScores(NamedTuple):
   steps: jax.Array  # [] int32
 
 
-def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
+def make(
+  task: base.Task,
+  *,
+  alpha: float = 1.0,
+  released: Literal['balance_benchmark'] | None = None,
+) -> base.Method:
   """Scales what flows back into each modality's part of the fused logits.
 
   The parts o_m are the modalities' Shapley values of the fused logits, with
@@ -33,19 +37,22 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
   s_m = mean of -log p of the true class, p at least 1e-8, by o_m alone.
 
   This is the authors' code for two modalities and the paper's formula for more.
-  BalanceBenchmark has the opposite sign, which slows down the weak modality,
-  and scales the encoders' gradients. The authors' code also clips the gradient
-  if one of the head's entries is large; `config.gradient_transforms` can.
+  BalanceBenchmark has τ - r the other way round, which slows down the weak
+  modality, and scales the encoders' gradients alone. The authors' code also
+  clips the gradient if one of the head's entries is large;
+  `config.gradient_transforms` can.
 
   Args:
     task: what is trained, on classes.
     alpha: how much modalities are slowed down or sped up.
+    released: 'balance_benchmark': as that does.
 
   References:
     H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
   common.check_classes(task, 'agm')
+  common.check_choice('agm', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def losses(
@@ -64,15 +71,21 @@ def make(task: base.Task, *, alpha: float = 1.0) -> base.Method:
       },
     )
     parts = jnp.stack([by_modality[name] for name in task.modalities])
-    own = jnp.take_along_axis(
-      jax.nn.softmax(lax.stop_gradient(parts)), targets[None, :, None], axis=2
-    )
-    surprise = -jnp.log(jnp.maximum(own, _LEAST_PROBABILITY))
-    scores = jnp.mean(surprise, axis=(1, 2))
+    sure = jnp.maximum(common.sureness(parts, targets), _LEAST_PROBABILITY)
+    scores = jnp.mean(-jnp.log(sure), axis=1)
     running: RunningScores = state.memory
-    factors = coefficients(scores, running.mean, alpha)
-    scaled = [nn.scale_gradient(parts[i], factors[i]) for i in range(count)]
-    logits = outputs.logits | {'fused': sum(scaled[1:], start=scaled[0])}
+    if released:
+      factors = coefficients(running.mean, scores, alpha)
+      features = {
+        name: nn.scale_gradient(outputs.features[name], factor)
+        for name, factor in zip(task.modalities, factors, strict=True)
+      }
+      fused = task.model.fuse(state.variables, features, train=True)
+    else:
+      factors = coefficients(scores, running.mean, alpha)
+      scaled = [nn.scale_gradient(parts[i], factors[i]) for i in range(count)]
+      fused = sum(scaled[1:], start=scaled[0])
+    logits = outputs.logits | {'fused': fused}
     steps = running.steps + 1
     mean = running.mean + (scores - running.mean) / steps
     return (

@@ -41,10 +41,11 @@ def contrastive(
   return jnp.mean(jnp.stack(losses))
 
 
-def jensen_shannon(logits: jax.Array) -> jax.Array:
+def jensen_shannon(logits: jax.Array, *, swapped: bool = False) -> jax.Array:
   """The divergence of M outputs [M, batch, C] from their mean, in nats.
 
-  Mean over rows of (1/M) Σ_m KL(p_m ‖ mean of all p), from 0 to log M.
+  Mean over rows of (1/M) Σ_m KL(p_m ‖ mean of all p), from 0 to log M; with
+  swapped arguments, KL(mean of all p ‖ p_m), which has no bound.
 
   Examples:
     >>> certain = 50 * jnp.eye(2)[:, None]  # of one class, and of the other
@@ -53,5 +54,6 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
   """
   own = jax.nn.log_softmax(logits)
   mean = jax.nn.logsumexp(own, axis=0, keepdims=True) - jnp.log(len(own))
-  divergences = jnp.sum(jnp.exp(own) * (own - mean), axis=-1)
+  of, to = (mean, own) if swapped else (own, mean)
+  divergences = jnp.sum(jnp.exp(of) * (of - to), axis=-1)
   return jnp.mean(divergences)

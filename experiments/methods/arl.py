@@ -1,16 +1,13 @@
 """Asymmetric representation learning (ARL)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from experiments.methods import base
 from experiments.methods import common
-from experiments.methods import moments
-from mimo_jax import nn
 
 SPACE: base.Space = {
   'gamma': {'low': 1.0, 'high': 8.0, 'scale': 'log'},
@@ -24,6 +21,7 @@ def make(
   gamma: float = 4.0,
   temperature: float = 8.0,
   warm_up_epochs: float = 5.0,
+  released: Literal['authors'] | None = None,
 ) -> base.Method:
   """The encoders learn the faster, the surer they are and the less relied on.
 
@@ -45,19 +43,19 @@ def make(
     temperature: T ≥ 0, how far the weights are apart; 8 on CREMA-D and 4
       elsewhere.
     warm_up_epochs: its length.
+    released: 'authors': the weights are computed and not assigned, so that they
+      stay 1/M, and all is a weighted sum of losses.
 
   This is the paper's method for two modalities, and for more what `weights`
-  says. In the released code the weights are computed and not assigned, so that
-  all encoders have 1 + ½: `weighted` with constant weights.
+  says.
 
   References:
     S. Wei, C. Luo and Y. Luo, `Improving Multimodal Learning via Imbalanced
     Learning <https://arxiv.org/abs/2507.10203>`_, ICCV 2025.
   """
   common.check_classes(task, 'arl')
-  expected = 'a number of at least 0'
-  common.check('arl', gamma >= 0, expected, gamma=gamma)
-  common.check('arl', temperature >= 0, expected, temperature=temperature)
+  common.at_least_0('arl', gamma=gamma, temperature=temperature)
+  common.check_choice('arl', (None, 'authors'), released=released)
   names = task.modalities
   model = task.model.clone(heads='alone')
 
@@ -77,24 +75,9 @@ def make(
   ) -> dict[str, Any]:
     logits = jnp.stack([outputs.logits[name] for name in names])
     found = weights(lax.stop_gradient(logits), temperature)
-    found = 1 + jnp.where(is_warm(state), 1 / len(names), found)
+    is_even = is_warm(state) | (released is not None)
+    found = 1 + jnp.where(is_even, 1 / len(names), found)
     return {'factors': dict(zip(names, found, strict=True))}
-
-  def update(
-    updates: optax.Updates,
-    state: optax.EmptyState,
-    params: optax.Params | None = None,
-    *,
-    factors: dict[str, jax.Array],
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.EmptyState]:
-    del params, extra_args
-
-    def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-      name = nn.encoder_of(moments.keys_of(path))
-      return leaf if name is None else (factors[name] * leaf).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(scaled, updates), state
 
   return common.on_outputs(
     task,
@@ -104,9 +87,7 @@ def make(
       'unimodal': lambda state: jnp.where(is_warm(state), 1.0, gamma),
     },
     observe=factors,
-    after=optax.GradientTransformationExtraArgs(
-      lambda _: optax.EmptyState(), update
-    ),
+    after=common.scaled_encoders(),
     model=model,
   )
 

@@ -16,7 +16,7 @@ def make(
   task: base.Task,
   *,
   strength: float = 0.1,
-  hinge: Literal['sample', 'batch'] = 'sample',
+  released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """Punishes confidence that rises when a modality is removed.
 
@@ -29,20 +29,20 @@ def make(
 
   is the primary objective. The sum over rows i is of the batch, so λ belongs to
   a batch size. The order is drawn at every step, the paper draws it at every
-  epoch. BalanceBenchmark takes the maximum after the sum over rows:
-  `hinge='batch'`. It works with every fusion, and any number of modalities.
+  epoch. It works with every fusion, and any number of modalities.
 
   Args:
     task: what is trained, on classes.
     strength: λ.
-    hinge: whether the maximum is of each row or of the batch.
+    released: 'balance_benchmark': the maximum is taken after the sum over rows,
+      so that rows that gain and rows that lose cancel.
 
   References:
     H. Ma et al., `Calibrating Multimodal Learning
     <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
   """
   common.check_classes(task, 'cml')
-  common.check_choice('cml', ('sample', 'batch'), hinge=hinge)
+  common.check_choice('cml', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def removals(
@@ -63,7 +63,7 @@ def make(
       partial += losses['fused'] / count
       after = confidence(logits)
       gained, before = after - before, after
-      if hinge == 'batch':
+      if released:
         gained = jnp.sum(gained)
       rise += jnp.sum(jnp.maximum(gained, 0))
     return {'partial': partial, 'rise': strength * rise}

@@ -9,6 +9,7 @@ import optax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import moments
 from mimo_jax import nn
 
 
@@ -180,12 +181,65 @@ def summed() -> optax.GradientTransformationExtraArgs:
   )
 
 
+def scaled_encoders(
+  min_ndim: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+  """Multiplies the gradient of each encoder by one of the `factors`.
+
+  They are an extra argument, modality -> []. Tensors with fewer axes stay.
+
+  Examples:
+    >>> gradient = {'encoders_audio': jnp.ones(1), 'fusion': jnp.ones(1)}
+    >>> scale, state = scaled_encoders().update, optax.EmptyState()
+    >>> gradient, _ = scale(gradient, state, factors={'audio': 3.0})
+    >>> {name: float(leaf[0]) for name, leaf in gradient.items()}
+    {'encoders_audio': 3.0, 'fusion': 1.0}
+  """
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    *,
+    factors: Mapping[str, Any],
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    del params, extra_args
+
+    def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+      name = nn.encoder_of(moments.keys_of(path))
+      if name is None or leaf.ndim < min_ndim:
+        return leaf
+      return (factors[name] * leaf).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+  return optax.GradientTransformationExtraArgs(
+    lambda _: optax.EmptyState(), update
+  )
+
+
 def weighed(
   task: base.Task, logits: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:
   """The mean over rows of weights ≥ 0 [batch] times losses."""
   found = task.losses_of({'rows': logits}, targets, weights)['rows']
   return found * jnp.mean(weights)
+
+
+def sureness(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """The probability of each row's true class, a number without a gradient.
+
+  Of logits [..., batch, C] and targets [batch]: [..., batch].
+
+  Examples:
+    >>> logits = jnp.log(jnp.array([[0.2, 0.8], [0.5, 0.5]]))
+    >>> sureness(logits, jnp.array([0, 1])).tolist()
+    [0.2, 0.5]
+  """
+  p = jax.nn.softmax(jax.lax.stop_gradient(logits))
+  index = jnp.broadcast_to(targets[:, None], (*p.shape[:-1], 1))
+  return jnp.take_along_axis(p, index, axis=-1)[..., 0]
 
 
 def adds_shares(model: nn.LateFusion) -> bool:
@@ -229,10 +283,29 @@ def check_unweighted(task: base.Task, method: str, reason: str) -> None:
     )
 
 
-def check_choice(method: str, choices: tuple[str, str], **option: Any) -> None:
+def check_choice(method: str, choices: tuple[Any, Any], **option: Any) -> None:
   """Refuses an option that is neither of two choices."""
   (value,), (first, second) = option.values(), choices
   check(method, value in choices, f'{first!r} or {second!r}', **option)
+
+
+def at_least_0(method: str, **options: Any) -> None:
+  """Refuses options below 0."""
+  for name, value in options.items():
+    check(method, value >= 0, 'a number of at least 0', **{name: value})
+
+
+def above_0(method: str, **options: Any) -> None:
+  """Refuses options that are not above 0."""
+  for name, value in options.items():
+    check(method, value > 0, 'a number above 0', **{name: value})
+
+
+def from_0_to_1(method: str, **options: Any) -> None:
+  """Refuses options that are no part of a whole, and no chance."""
+  for name, value in options.items():
+    is_part = (value >= 0) & (value <= 1)
+    check(method, is_part, 'a number from 0 to 1', **{name: value})
 
 
 def check(method: str, is_right: Any, expected: str, **option: Any) -> None:

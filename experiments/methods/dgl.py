@@ -40,7 +40,7 @@ def make(task: base.Task, *, alpha: float = 4.0) -> base.Method:
     S. Wei, C. Luo and Y. Luo, `Boosting Multimodal Learning via Disentangled
     Gradient Learning <https://arxiv.org/abs/2507.10213>`_, ICCV 2025.
   """
-  common.check('dgl', alpha > 0, 'a number above 0', alpha=alpha)
+  common.above_0('dgl', alpha=alpha)
   task = common.with_own_weights(task, 1.0, alpha)
   model = task.model.clone(heads='alone')
 

@@ -37,6 +37,7 @@ def make(
   distil: bool = True,
   teacher_epochs: float | None = None,
   rows: Literal['train', 'validation'] = 'train',
+  released: Literal['authors'] | None = None,
 ) -> base.Method:
   """Strong modalities stand still at first; teachers say which are strong.
 
@@ -44,8 +45,8 @@ def make(
   `teachers.of_task`. In the first part of the training, `fraction` of its
   steps, the encoders of all but the modalities whose teachers are least sure of
   the true class stand still: see `stands_still`. They are not moved at all:
-  neither by momentum and weight decay, nor are batch statistics, which the
-  released code moves. The rest of the model learns. Then everything does.
+  neither by momentum and weight decay, nor are batch statistics. The rest of
+  the model learns. Then everything does.
 
   G2D distils from the teachers, too:
 
@@ -67,20 +68,22 @@ def make(
       an epoch of training rows, or those of validation. Teachers that have
       learnt the training rows by heart are sure of all of them, and the order
       of modalities is noise.
+    released: 'authors': of encoders that should stand still, the gradients of
+      tensors with four axes are zero; biases, scales, batch statistics,
+      momentum and weight decay move them.
 
   The paper has two modalities, and the strong one of each batch stands still.
-  The released code makes gradients of tensors with four axes zero, so that
-  biases, scales, momentum and weight decay still move a "frozen" encoder; equal
-  confidences end it; and its validation split is the test split.
+  In the released code equal confidences end it, and its validation split is the
+  test split.
 
   References:
     M. Rakib and A. Bagavathi, `G2D: Boosting Multimodal Learning with
     Gradient-Guided Distillation <https://arxiv.org/abs/2506.21514>`_, ICCV
     2025.
   """
-  expected = 'a number of at least 0'
-  common.check('g2d', fraction >= 0, expected, fraction=fraction)
+  common.at_least_0('g2d', fraction=fraction)
   common.check_choice('g2d', ('train', 'validation'), rows=rows)
+  common.check_choice('g2d', (None, 'authors'), released=released)
   is_regression = task.losses_of is not nn.cross_entropy_losses
   made = teachers.of_task(task, 'g2d', teacher_epochs, 'teacher_epochs')
 
@@ -113,11 +116,15 @@ def make(
     }
 
   terms = ('distilled_features', 'distilled_outputs') if distil else ()
+  optimizer = task.optimizer(1)
   plain = common.on_outputs(
     task,
     distillation if distil else None,
     dict.fromkeys(('fused', *terms), 1.0),
-    optimizer=moments.standing_still(task.optimizer(1), nn.encoder_of),
+    after=common.scaled_encoders(4) if released else None,
+    optimizer=optimizer
+    if released
+    else moments.standing_still(optimizer, nn.encoder_of),
   )
 
   def losses(
@@ -125,6 +132,9 @@ def make(
   ) -> tuple[base.Losses, base.Seen]:
     found, seen = plain.losses(state, batch, key, phase)
     stopped = still(state)
+    if released:
+      factors = {name: 1.0 - one for name, one in stopped.items()}
+      return found, seen._replace(observed={'factors': factors})
 
     def kept(
       path: tuple[Any, ...], new: jax.Array, old: jax.Array
@@ -176,9 +186,7 @@ def make(
       if is_regression:
         sure = -((logits[name][:, 0] - targets) ** 2)
       else:
-        index = jnp.where(mask, targets, 0)[:, None]
-        sure = jax.nn.softmax(logits[name])
-        sure = jnp.take_along_axis(sure, index, axis=1)[:, 0]
+        sure = common.sureness(logits[name], jnp.where(mask, targets, 0))
       sums.append(jnp.sum(jnp.where(mask, sure, 0)))
     return scratch._replace(
       sums=scratch.sums + jnp.stack(sums), rows=scratch.rows + jnp.sum(mask)

@@ -37,6 +37,7 @@ def make(
   offline: bool = False,
   negative: Literal['zero', 'absolute'] = 'zero',
   total: Literal['one', 'objectives'] = 'one',
+  released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """The fused and the uni-modal losses, weighed by how little they overfit.
 
@@ -49,11 +50,9 @@ def make(
   that the model will. Then the model takes the same window with these weights.
   Before the first rehearsal the weights are equal.
 
-  Losses are means over rows in evaluation mode. BalanceBenchmark adds up those
-  of batches, of which the splits have different numbers, so that its
-  overfitting mixes units. Those on training rows are of the first epoch of the
-  window, or all of it if it is shorter. The heads are the model's `auxiliary`
-  ones, whatever the configuration says.
+  Losses are means over rows in evaluation mode. Those on training rows are of
+  the first epoch of the window, or all of it if it is shorter. The heads are
+  the model's `auxiliary` ones, whatever the configuration says.
 
   Args:
     task: what is trained.
@@ -62,6 +61,8 @@ def make(
     negative: what a loss counts for that rose on validation rows: see `blend`.
     total: what the weights add up to: 'one', as in the paper, or the number of
       'objectives', as those of the plain sum do, which suits its learning rate.
+    released: 'balance_benchmark': losses are sums of the batches' means, of
+      which the splits have different numbers, so that overfitting mixes units.
 
   References:
     W. Wang, D. Tran and M. Feiszli, `What Makes Training Multi-Modal
@@ -74,6 +75,8 @@ def make(
   )
   common.check_choice('g_blending', ('zero', 'absolute'), negative=negative)
   common.check_choice('g_blending', ('one', 'objectives'), total=total)
+  known = (None, 'balance_benchmark')
+  common.check_choice('g_blending', known, released=released)
   common.check_unweighted(
     task, 'g_blending', 'it finds the weights of the losses itself'
   )
@@ -113,10 +116,12 @@ def make(
       losses = jax.vmap(task.losses_of)(logits, targets)
       values = jnp.stack([losses[name] for name in objectives])  # [K, batch]
       mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
-      sums = jnp.where(mask[None], values, 0)
+      sums, rows = jnp.sum(jnp.where(mask[None], values, 0), 1), jnp.sum(mask)
+      if released:  # there is one row, with the sum of the means as its loss
+        sums, rows = sums / rows, scratch.rows[number] == 0
       return scratch._replace(
-        sums=scratch.sums.at[number].add(jnp.sum(sums, axis=1)),
-        rows=scratch.rows.at[number].add(jnp.sum(mask)),
+        sums=scratch.sums.at[number].add(sums),
+        rows=scratch.rows.at[number].add(rows),
       )
 
     return step

@@ -1,6 +1,6 @@
 """Regulated acquisition of information (InfoReg)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,11 @@ class RegulationState(NamedTuple):
 
 
 def make(
-  task: base.Task, *, threshold: float = 0.04, beta: float = 0.9
+  task: base.Task,
+  *,
+  threshold: float = 0.04,
+  beta: float = 0.9,
+  released: Literal['authors'] | None = None,
 ) -> base.Method:
   """Holds encoders of leading modalities back, early in the training.
 
@@ -53,29 +57,38 @@ def make(
     task: what is trained, on classes.
     threshold: K.
     beta: β ≥ 0.
+    released: 'authors': scores are sums over the batch, so that tanh is ±1 and
+      a lead is a switch, not a degree; and the window is that of the first
+      modality by name, there audio, for all.
 
   Where the paper adds squares of a batch's rows and of all entries, these are
   means, so that neither the size of a batch nor that of an encoder matters. In
-  the released code scores are sums over the batch, so that tanh is ±1 and a
-  lead is a switch, not a degree; the window is that of audio for all, by a
-  running mean over ten epochs that begins with zeros; the pull has factors of
-  0.95 for audio and 0.1 for visual; and the uni-modal losses are always there.
+  the released code the window has a running mean over ten epochs that begins
+  with zeros, too; the pull has factors of 0.95 for audio and 0.1 for visual;
+  and the uni-modal losses are always there.
 
   References:
     C. Huang et al., `Adaptive Unimodal Regulation for Balanced Multimodal
     Information Acquisition <https://arxiv.org/abs/2503.18595>`_, CVPR 2025.
   """
   common.check_classes(task, 'inforeg')
-  common.check('inforeg', beta >= 0, 'a number of at least 0', beta=beta)
+  common.at_least_0('inforeg', beta=beta)
+  common.check_choice('inforeg', (None, 'authors'), released=released)
 
   def scores(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> dict[str, Any]:
     shares = task.model.shares(state.variables, outputs.features)
-    return {'scores': nn.true_class_scores(shares, batch[task.target])}
+    found = nn.true_class_scores(shares, batch[task.target])
+    rows = len(batch[task.target]) if released else 1
+    return {'scores': {name: rows * mean for name, mean in found.items()}}
 
   transformation = regulated(
-    task.modalities, task.steps_per_epoch, threshold, beta
+    task.modalities,
+    task.steps_per_epoch,
+    threshold,
+    beta,
+    one_window=released is not None,
   )
   return common.on_outputs(task, observe=scores, after=transformation)
 
@@ -85,6 +98,8 @@ def regulated(
   steps_per_epoch: int,
   threshold: float,
   beta: float,
+  *,
+  one_window: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   """The gradient transformation, which takes `scores`, modality -> []."""
 
@@ -120,6 +135,7 @@ def regulated(
     is_open = (epoch > 1) & (
       traces[0] - traces[1] > threshold * jnp.abs(traces[0])
     )
+    is_open = is_open[:1] if one_window else is_open
     leads = advantages(jnp.stack([scores[name] for name in modalities]))
     strengths = jnp.where(
       is_open & (leads > 0), jnp.exp(beta * jnp.tanh(leads)), 0

@@ -1,15 +1,14 @@
 """Dynamically learnt modality gap (LFM)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from experiments.methods import alignments
 from experiments.methods import base
 from experiments.methods import common
-from experiments.methods import moments
+from experiments.methods import lookahead
 
 SPACE: base.Space = {
   'schedule': {'choices': ('heuristic', 'learned')},
@@ -19,13 +18,15 @@ SPACE: base.Space = {
 _LEAST, _LARGEST = 0.05, 0.95  # share of the alignment, if it is learnt
 
 
-class _Scratch(NamedTuple):
-  """What a rehearsal has so far."""
-
-  params: Any  # θ' after one step of plain descent
-  way: Any  # ∇A(θ) - ∇CE(θ)
-  slope: jax.Array  # [] sum over rows of the derivative of L_val along the way
-  rows: jax.Array  # []
+# Of the released schedule of 1 - a, by powers of the epoch's number.
+_POLYNOMIAL = (
+  0.204623704,
+  3.35472727e-3,
+  1.22989557e-4,
+  -2.92947416e-6,
+  2.23835486e-8,
+  -5.39717505e-11,
+)
 
 
 def make(
@@ -37,6 +38,7 @@ def make(
   start: float = 0.95,
   rate: float = 1.0,
   inner_rate: float = 0.1,
+  released: Literal['authors'] | None = None,
 ) -> base.Method:
   """Aligns the modalities first, and fits the labels more and more.
 
@@ -50,13 +52,8 @@ def make(
 
   schedule='heuristic': a = 1 - exp(-1/t) in epoch t = 1, 2, ..
   schedule='learned': each epoch a descends the fused loss that a step of plain
-  gradient descent on L would leave on held-out rows, those of the validation
-  split:
-
-      θ' = θ - ε ∇L(θ),    dL_val(θ')/da = -ε ⟨∇L_val(θ'), ∇A(θ) - ∇CE(θ)⟩
-
-  and stays within 0.05 and 0.95. This takes the gradient of one training batch,
-  and one directional derivative of each validation batch.
+  gradient descent on L would leave on held-out rows, see `lookahead`, and stays
+  within 0.05 and 0.95.
 
   Args:
     task: what is trained, on classes.
@@ -65,16 +62,17 @@ def make(
     temperature: of the cosines of the contrastive alignment, above 0.
     start: a at first, if it is learnt.
     rate: of the descent of a, above 0, if it is learnt.
-    inner_rate: ε > 0.
+    inner_rate: of that step, above 0.
+    released: 'authors': with alignment='js', whose divergences have swapped
+      arguments, so that it is not Jensen and Shannon's; the schedule is a
+      polynomial of degree five, from a = 0.8 to 0.2 in 150 epochs.
 
   The temperature and both rates are ours: of two views of `handwritten`, with
   its rate of 0.05, a goes from 0.95 to 0.42 in 20 epochs (`js`: 0.63).
 
-  The released code swaps the arguments of the divergences, so that its A is not
-  Jensen and Shannon's, and is none of the paper's contrastive loss. In place of
-  the inner product above it takes the mean of the first tensor of a product
-  with the Hessian, so that a hardly moves; its schedule is a polynomial of
-  degree five. BalanceBenchmark starts at a = 0.05, and takes test rows.
+  The released code has none of the paper's contrastive loss. To learn a it
+  takes the mean of the first tensor of a product with the Hessian, so that a
+  hardly moves. BalanceBenchmark starts at a = 0.05, and takes test rows.
 
   References:
     Y. Yang et al., `Facilitating Multimodal Classification via Dynamically
@@ -84,14 +82,13 @@ def make(
   common.check_classes(task, 'lfm')
   common.check_choice('lfm', ('heuristic', 'learned'), schedule=schedule)
   common.check_choice('lfm', ('contrastive', 'js'), alignment=alignment)
-  expected = 'a number above 0'
-  for option in (
-    {'temperature': temperature},
-    {'rate': rate},
-    {'inner_rate': inner_rate},
-  ):
-    (value,) = option.values()
-    common.check('lfm', value > 0, expected, **option)
+  common.above_0(
+    'lfm', temperature=temperature, rate=rate, inner_rate=inner_rate
+  )
+  common.check_choice('lfm', (None, 'authors'), released=released)
+  if released:
+    needed = "'js', of which the released code has a variant"
+    common.check('lfm', alignment == 'js', needed, alignment=alignment)
 
   def aligned(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
@@ -103,76 +100,34 @@ def make(
       }
     shares = task.model.shares(state.variables, outputs.features)
     logits = jnp.stack([shares[name] for name in task.modalities])
-    return {'alignment': alignments.jensen_shannon(len(logits) * logits)}
+    found = alignments.jensen_shannon(
+      len(logits) * logits, swapped=released is not None
+    )
+    return {'alignment': found}
 
   def share(state: base.TrainState) -> jax.Array:
     if schedule == 'learned':
       return jnp.asarray(state.memory)
-    epoch = 1 + state.step // task.steps_per_epoch
-    return 1 - jnp.exp(-1 / epoch)
+    epoch = state.step // task.steps_per_epoch
+    if released:
+      return 1 - jnp.clip(
+        jnp.polyval(jnp.array(_POLYNOMIAL[::-1]), epoch), 0, 1
+      )
+    return 1 - jnp.exp(-1 / (1 + epoch))
 
   primary = {'fused': lambda state: 1 - share(state), 'alignment': share}
   if schedule == 'heuristic':
     return common.on_outputs(task, aligned, primary)
 
-  def begin(state: base.TrainState, _: base.Batch) -> _Scratch:
-    nothing = jnp.zeros(())
-    return _Scratch(state.params, state.params, nothing, nothing)
-
-  def look(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> _Scratch:
-    key = jax.random.fold_in(state.key, state.step)
-
-    def losses(params: Any) -> tuple[jax.Array, jax.Array]:
-      there = state._replace(params=params)
-      outputs = common.forward(task.model, there, batch, key)
-      fused = {'fused': outputs.logits['fused']}
-      fitted = task.losses_of(fused, batch[task.target])['fused']
-      return fitted, aligned(there, batch, outputs)['alignment']
-
-    _, pullback = jax.vjp(losses, state.params)
-    one, a = jnp.ones(()), share(state)
-    gradient, way = (
-      jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf * task.learns(moments.keys_of(path)), tree
-      )
-      for cotangents in ((1 - a, a), (-one, one))
-      for tree in pullback(cotangents)
-    )
-    params = optax.tree.add_scale(state.params, -inner_rate, gradient)
-    return scratch._replace(params=params, way=way)
-
-  def feel(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> _Scratch:
-    targets = jnp.asarray(batch[task.target])
-    mask = batch.get('mask', jnp.ones(len(targets), bool))
-
-    def held(params: Any) -> jax.Array:
-      variables = state._replace(params=params).variables
-      logits: Any = task.model.apply(variables, batch)
-      fused = {'fused': logits['fused']}
-      loss: jax.Array = task.losses_of(fused, targets, mask)['fused']
-      return loss
-
-    rows = jnp.sum(mask)
-    _, slope = jax.jvp(held, (scratch.params,), (scratch.way,))
-    return scratch._replace(
-      slope=scratch.slope + rows * slope, rows=scratch.rows + rows
-    )
-
-  def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
-    slope = -inner_rate * scratch.slope / scratch.rows
-    moved = jnp.clip(state.memory - rate * slope, _LEAST, _LARGEST)
-    kept = jnp.where(jnp.isfinite(moved), moved, state.memory)
+  def moved(state: base.TrainState, slope: jax.Array) -> base.TrainState:
+    found = jnp.clip(state.memory - rate * slope, _LEAST, _LARGEST)
+    kept = jnp.where(jnp.isfinite(found), found, state.memory)
     return state._replace(memory=kept)
 
-  passes = (base.Pass('train', 0.0, look), base.Pass('validation', 1.0, feel))
   return common.on_outputs(
     task,
     aligned,
     primary,
     init=lambda state, _: state._replace(memory=jnp.full((), start, float)),
-    rehearsal=base.Rehearsal(1.0, begin, passes, end),
+    rehearsal=lookahead.rehearsal(task, aligned, share, inner_rate, moved),
   )

@@ -73,12 +73,8 @@ def make(
     K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
     Regularization <https://arxiv.org/abs/2411.07335>`_, NeurIPS 2025.
   """
-  at_least_0, above_0 = 'a number of at least 0', 'a number above 0'
-  common.check('mcr', strength >= 0, at_least_0, strength=strength)
-  common.check('mcr', own >= 0, at_least_0, own=own)
-  common.check('mcr', contrast >= 0, at_least_0, contrast=contrast)
-  common.check('mcr', temperature > 0, above_0, temperature=temperature)
-  common.check('mcr', permutations > 0, above_0, permutations=permutations)
+  common.at_least_0('mcr', strength=strength, own=own, contrast=contrast)
+  common.above_0('mcr', temperature=temperature, permutations=permutations)
   games = ('greedy', 'independent', 'collaborative')
   common.check('mcr', game in games, f'one of {games}', game=game)
   task = common.with_own_weights(task, 1.0, own)

@@ -74,11 +74,8 @@ def make(
     NeurIPS 2025.
   """
   common.check_classes(task, 'midas')
-  expected = 'a number of at least 0'
-  common.check('midas', strength >= 0, expected, strength=strength)
-  common.check('midas', rate >= 0, expected, rate=rate)
-  is_share = (warm_up >= 0) & (warm_up <= 1)
-  common.check('midas', is_share, 'a number from 0 to 1', warm_up=warm_up)
+  common.at_least_0('midas', strength=strength, rate=rate)
+  common.from_0_to_1('midas', warm_up=warm_up)
   names = task.modalities
   common.check('midas', len(names) > 1, 'two at least', modalities=names)
   task = common.with_own_weights(task, 1.0, 1.0)

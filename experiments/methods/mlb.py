@@ -44,14 +44,14 @@ def make(
 
   In the released code for three modalities and for regressions a mode is
   compared with the number 2 where the command line gave the word "2", so that
-  β is ignored there.
+  β is ignored there, as with beta=2.0.
 
   References:
     K. Kontras et al., `Improving Multimodal Learning with Multi-Loss Gradient
     Modulation <https://arxiv.org/abs/2405.07930>`_, BMVC 2024.
   """
-  common.check('mlb', alpha >= 0, 'a number of at least 0', alpha=alpha)
-  common.check('mlb', beta > 0, 'a number above 0', beta=beta)
+  common.at_least_0('mlb', alpha=alpha)
+  common.above_0('mlb', beta=beta)
   task = common.with_own_weights(task, 1.0, 1.0)
   is_regression = task.losses_of is not nn.cross_entropy_losses
   is_linear = common.adds_shares(task.model)

@@ -1,5 +1,7 @@
 """Innocent uni-modal assistance (MMPareto)."""
 
+from typing import Literal
+
 import mimo_jax
 from experiments.methods import base
 from experiments.methods import common
@@ -8,7 +10,12 @@ from mimo_jax import nn
 SPACE: base.Space = {'gamma': {'low': 1.0, 'high': 2.0}}
 
 
-def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
+def make(
+  task: base.Task,
+  *,
+  gamma: float = 1.5,
+  released: Literal['balance_benchmark'] | None = None,
+) -> base.Method:
   """The fused and the uni-modal gradient of each encoder, without conflict.
 
   `mimo_jax.mmpareto`, on the losses of the fused output and of each modality's
@@ -18,6 +25,8 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
   Args:
     task: what is trained.
     gamma: the strength of the combined gradient.
+    released: 'balance_benchmark': both gradients of an encoder are that of the
+      sum of all losses, so that its gradient is this sum's, times 2γ.
 
   References:
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
@@ -26,8 +35,19 @@ def make(task: base.Task, *, gamma: float = 1.5) -> base.Method:
   common.check_unweighted(
     task, 'mmpareto', 'it solves for weights of its own, of each encoder'
   )
+  common.check_choice(
+    'mmpareto', (None, 'balance_benchmark'), released=released
+  )
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+  if released:
+    factors = {name: 2 * gamma for name in task.modalities}
+    return common.on_outputs(
+      task,
+      model=model,
+      observe=lambda *_: {'factors': factors},
+      after=common.scaled_encoders(),
+    )
   gradients = mimo_jax.mmpareto(
     nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name
   )
-  model = task.model.clone(heads='auxiliary', detach_heads=False)
   return common.on_outputs(task, model=model, gradients=gradients)

@@ -1,7 +1,7 @@
 """On-the-fly prediction modulation (OPM)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ def make(
   strength: float = 0.5,
   probability: float = 0.7,
   warm_up_epochs: float = 5.0,
+  released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """Drops features of modalities that are ahead, before the fusion.
 
@@ -45,20 +46,22 @@ def make(
     strength: λ ≥ 0, how much the chance grows with the lead.
     probability: that a batch is modulated.
     warm_up_epochs: how long none is.
+    released: 'balance_benchmark': a score is divided by the sum of the others',
+      which of three modalities is hardly ever above 1.
 
   The released code has a bracket too many and does not run. It takes rows that
   kept nothing out of the batch; there are none, since one modality at least is
   not ahead, and stays. For more than two modalities the paper has no rule; here
   a score is compared with the mean of the others'.
-  BalanceBenchmark divides a score by the sum of the others' rather than by
-  their mean, which of three modalities is hardly ever above 1.
 
   References:
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
     Multimodal Learning <https://arxiv.org/abs/2410.11582>`_, TPAMI 2024.
   """
+  common.check_choice('opm', (None, 'balance_benchmark'), released=released)
+  options = rate, strength, probability, warm_up_epochs
   return common.on_outputs(
-    task, dropping(task, 'opm', rate, strength, probability, warm_up_epochs)
+    task, dropping(task, 'opm', *options, against_sum=released is not None)
   )
 
 
@@ -69,15 +72,13 @@ def dropping(
   strength: float,
   probability: float,
   warm_up_epochs: float,
+  *,
+  against_sum: bool = False,
 ) -> common.Own:
   """The fused loss of what is left of the features; `method` is for errors."""
   common.check_classes(task, method)
-  for option in ({'rate': rate}, {'probability': probability}):
-    (value,) = option.values()
-    is_chance = (value >= 0) & (value <= 1)
-    common.check(method, is_chance, 'a number from 0 to 1', **option)
-  expected = 'a number of at least 0'
-  common.check(method, strength >= 0, expected, strength=strength)
+  common.from_0_to_1(method, rate=rate, probability=probability)
+  common.at_least_0(method, strength=strength)
   names = task.modalities
   warm_up = warm_up_epochs * task.steps_per_epoch
 
@@ -87,7 +88,8 @@ def dropping(
     targets = jnp.asarray(batch[task.target])
     shares = task.model.shares(state.variables, outputs.features)
     scores = nn.true_class_scores(lax.stop_gradient(shares), targets)
-    chances = rates(jnp.stack([scores[k] for k in names]), rate, strength)
+    stacked = jnp.stack([scores[name] for name in names])
+    chances = rates(stacked, rate, strength, against_sum=against_sum)
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
     of_batch, of_rows = jax.random.split(key)
     is_drawn = jax.random.uniform(of_batch) < probability
@@ -129,13 +131,15 @@ def drop(
   return {name: value / theta for name, value in left.items()}
 
 
-def rates(scores: jax.Array, rate: float, strength: float) -> jax.Array:
+def rates(
+  scores: jax.Array, rate: float, strength: float, *, against_sum: bool = False
+) -> jax.Array:
   """The chance of each modality to be dropped, q [M].
 
       q_m = min(q (1 + λ tanh(ρ_m - 1)), 1) if ρ_m > 1, else 0
 
-  with ρ_m = s_m / (mean of the others' s), of scores s ≥ 0. At least one
-  modality is not ahead, and stays.
+  with ρ_m = s_m / (mean of the others' s), or their sum, of scores s ≥ 0. At
+  least one modality is not ahead, and stays.
 
   Examples:
     >>> rates(jnp.array([0.6, 0.3]), 0.5, 0.5).tolist()
@@ -144,7 +148,8 @@ def rates(scores: jax.Array, rate: float, strength: float) -> jax.Array:
     [0.0, 0.0]
   """
   count = scores.shape[0]
-  others = (jnp.sum(scores) - scores) / max(count - 1, 1)
+  others = jnp.sum(scores) - scores
+  others /= 1 if against_sum else max(count - 1, 1)
   is_ahead = (scores > others) & (count > 1)
   lead = scores / jnp.maximum(others, jnp.finfo(scores.dtype).tiny) - 1
   chances = jnp.minimum(rate * (1 + strength * jnp.tanh(lead)), 1)

@@ -47,8 +47,7 @@ def make(
       as the model after.
     factor: of all updates of what is fine-tuned, above 0.
   """
-  expected = 'a number above 0'
-  common.check('pretrained', factor > 0, expected, factor=factor)
+  common.above_0('pretrained', factor=factor)
   made = teachers.of_task(
     task, 'pretrained', pretraining_epochs, 'pretraining_epochs', go_on=True
   )

@@ -1,8 +1,5 @@
 """Boosting by alternating modalities (ReconBoost)."""
 
-from collections.abc import Mapping
-
-import flax.linen
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,6 +7,7 @@ from jax import lax
 import mimo_jax
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import fusions
 from experiments.methods import moments
 from mimo_jax import nn
 
@@ -18,33 +16,7 @@ SPACE: base.Space = {
   'agreement': {'low': 0.05, 'high': 5.0, 'scale': 'log'},
 }
 
-_SCALE = 'scale'
-
-
-class BoostedFusion(nn.SharedHeadFusion):
-  """A sum of what one perceptron makes of each modality, times a factor."""
-
-  width: int = 256
-
-  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
-    """Fuses features [batch, d], all of one width, to logits: β Σ_m o_m."""
-    shares = self.shares(features)
-    total = sum(shares[name] for name in sorted(shares))
-    return self.variables['params'][_SCALE] * total
-
-  @flax.linen.compact
-  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The logits o_m of each modality alone, [batch, num_classes]."""
-    widths = {name: value.shape[-1] for name, value in features.items()}
-    if len(set(widths.values())) > 1:
-      raise ValueError(
-        f'reconboost was given features of the widths {widths}; expected one'
-        ' width, since all share a perceptron. Let the encoders end in layers'
-        ' of equal width.'
-      )
-    self.param(_SCALE, flax.linen.initializers.ones, ())
-    hidden = nn.MLP((self.width,), name='hidden')
-    return super().shares({k: hidden(value) for k, value in features.items()})
+_SCALE = 'scale'  # β
 
 
 def make(
@@ -85,8 +57,8 @@ def make(
     epochs: the length of each phase, above 0.
 
   In the released code both sides of the agreement are stopped, so that it has
-  no gradient; its test loader drops the last batch. BalanceBenchmark starts at
-  β = 0.01.
+  no gradient, as with agreement=0.0; its test loader drops the last batch.
+  BalanceBenchmark starts at β = 0.01.
 
   References:
     C. Hua et al., `ReconBoost: Boosting Can Achieve Modality Reconcilement
@@ -96,15 +68,16 @@ def make(
   common.check_unweighted(
     task, 'reconboost', 'modalities learn in turn, and not from a sum'
   )
-  expected = 'a number of at least 0'
-  common.check('reconboost', residual >= 0, expected, residual=residual)
-  common.check('reconboost', agreement >= 0, expected, agreement=agreement)
+  common.at_least_0('reconboost', residual=residual, agreement=agreement)
+  common.above_0('reconboost', epochs=epochs)
   common.check('reconboost', fit > residual, 'more than residual', fit=fit)
-  common.check('reconboost', epochs > 0, 'a number above 0', epochs=epochs)
   names = task.modalities
   length = max(1, round(epochs * task.steps_per_epoch))
   model = task.model.clone(
-    fusion=BoostedFusion, heads='share', detach_heads=False, kernel_init=None
+    fusion=fusions.BoostedFusion,
+    heads='share',
+    detach_heads=False,
+    kernel_init=None,
   )
 
   def is_first_phase(state: base.TrainState) -> jax.Array:
@@ -122,9 +95,7 @@ def make(
     scale = state.params['fusion'][_SCALE]
     summed = scale * jnp.tensordot(is_learner.astype(float), logits, 1)
     rest = scale * jnp.tensordot(is_other.astype(float), logits, 1)
-    sure = jax.nn.softmax(lax.stop_gradient(rest))
-    sure = jnp.take_along_axis(sure, targets[:, None], axis=1)[:, 0]
-    sure = jnp.where(jnp.any(is_other), sure, 1)
+    sure = jnp.where(jnp.any(is_other), common.sureness(rest, targets), 1)
     weights = (fit - residual * sure) / logits.shape[-1]
     own, other = logits[turn], lax.stop_gradient(logits[before])
     apart = jnp.mean((jax.nn.softmax(own) - jax.nn.softmax(other)) ** 2)

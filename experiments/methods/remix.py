@@ -47,7 +47,7 @@ def make(
     Data Remixing <https://arxiv.org/abs/2506.11550>`_, ICML 2025.
   """
   common.check_classes(task, 'remix')
-  common.check('remix', gamma > 0, 'a number above 0', gamma=gamma)
+  common.above_0('remix', gamma=gamma)
   names = task.modalities
   task = common.with_own_weights(task, 1.0, gamma / len(names))
   model = task.model.clone(heads='auxiliary')

@@ -30,6 +30,7 @@ def make(
   level: Literal['sample', 'modality'] = 'sample',
   warm_up_epochs: float = 5.0,
   strength: float = 1.0,
+  released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """Repeats rows with a single modality, those that it is of little value for.
 
@@ -62,9 +63,10 @@ def make(
     level: 'sample' or 'modality'.
     warm_up_epochs: how long nothing is repeated.
     strength: λ ≥ 0, of the level of modalities.
+    released: 'balance_benchmark': a right answer of any set is worth 1, with
+      the same bounds.
 
-  BalanceBenchmark counts a right answer of any set as 1 with the same bounds,
-  and keeps the results of its first batch for all others.
+  BalanceBenchmark keeps the results of its first batch for all others, too.
 
   References:
     Y. Wei, R. Feng, Z. Wang and D. Hu, `Enhancing Multimodal Cooperation via
@@ -73,11 +75,8 @@ def make(
   """
   common.check_classes(task, 'smv')
   common.check_choice('smv', ('sample', 'modality'), level=level)
-  expected = 'a number of at least 0'
-  common.check(
-    'smv', warm_up_epochs >= 0, expected, warm_up_epochs=warm_up_epochs
-  )
-  common.check('smv', strength >= 0, expected, strength=strength)
+  common.at_least_0('smv', warm_up_epochs=warm_up_epochs, strength=strength)
+  common.check_choice('smv', (None, 'balance_benchmark'), released=released)
   names = task.modalities
 
   def losses(
@@ -97,7 +96,8 @@ def make(
       for some in nn.coalitions(names)[1:-1]
     }
     of_sets[frozenset(names)] = outputs.logits['fused']
-    row_values = values(of_sets, targets)  # [M, batch]
+    alike = released is not None
+    row_values = values(of_sets, targets, alike=alike)  # [M, batch]
 
     epoch, in_epoch = jnp.divmod(state.step, task.steps_per_epoch)
     before: Values = state.memory
@@ -139,13 +139,17 @@ def make(
 
 
 def values(
-  logits: dict[frozenset[str], jax.Array], labels: jax.Array
+  logits: dict[frozenset[str], jax.Array],
+  labels: jax.Array,
+  *,
+  alike: bool = False,
 ) -> jax.Array:
   """The value of each modality for each row, [M, batch], by names.
 
   Args:
     logits: the fused ones [batch, C] of every set of modalities but the empty.
     labels: [batch].
+    alike: whether any set is worth 1, in place of its size, if it is right.
 
   Examples:
     >>> right, wrong = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]])
@@ -157,7 +161,7 @@ def values(
   worth: dict[frozenset[str], Any] = {frozenset(): jnp.zeros(labels.shape)}
   for some, of_set in logits.items():
     is_right = jnp.argmax(of_set, axis=-1) == labels
-    worth[some] = len(some) * is_right.astype(jnp.float32)
+    worth[some] = (1 if alike else len(some)) * is_right.astype(jnp.float32)
   found = nn.shapley_values(worth)
   return jnp.stack([found[name] for name in sorted(found)])
 

@@ -48,7 +48,7 @@ def of_task(
   """
   if epochs is None:
     epochs = task.steps / task.steps_per_epoch
-  common.check(method, epochs > 0, 'a number above 0', **{option: epochs})
+  common.above_0(method, **{option: epochs})
   if not go_on:
     whole = task.model.clone(frozen=())
     task = task._replace(model=whole, learns=lambda _: True)

@@ -1,7 +1,8 @@
 """Distillation from uni-modal teachers (UMT)."""
 
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
@@ -12,7 +13,11 @@ SPACE: base.Space = {'strength': {'low': 0.1, 'high': 30.0, 'scale': 'log'}}
 
 
 def make(
-  task: base.Task, *, strength: float = 10.0, teacher_epochs: float = 30.0
+  task: base.Task,
+  *,
+  strength: float = 10.0,
+  teacher_epochs: float = 30.0,
+  released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """Features that stay near those of uni-modal teachers.
 
@@ -24,27 +29,33 @@ def make(
 
   The teachers are uni-modal models with initial parameters of their own, see
   `teachers.of_task`. From the first step on they stand still. They are in
-  evaluation mode (running statistics, no dropout), where BalanceBenchmark
-  leaves them in training.
+  evaluation mode (running statistics, no dropout).
 
   Args:
     task: what is trained.
     strength: λ ≥ 0.
     teacher_epochs: how long the teachers are trained, above 0: as long as the
       model, best.
+    released: 'balance_benchmark': teachers are left in training, with dropout
+      and the batch's statistics.
 
   References:
     C. Du et al., `On Uni-Modal Feature Learning in Supervised Multi-Modal
     Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
   """
-  expected = 'a number of at least 0'
-  common.check('umt', strength >= 0, expected, strength=strength)
+  common.at_least_0('umt', strength=strength)
+  common.check_choice('umt', (None, 'balance_benchmark'), released=released)
   made = teachers.of_task(task, 'umt', teacher_epochs, 'teacher_epochs')
 
   def distillation(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
     targets: Any = made.model.apply(state.memory, batch, method='features')
+    if released:
+      taught = dict(state.memory)
+      there = state._replace(params=taught.pop('params'), model_state=taught)
+      key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+      targets = common.forward(made.model, there, batch, key).features
     distances = [
       jnp.mean((outputs.features[name] - targets[name]) ** 2)
       for name in task.modalities

@@ -16,7 +16,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 MODULES = {k: v for k, v in vars(methods).items() if hasattr(v, 'SPACE')}
-OF_CLASSES = {'agm', 'cml', 'mcr', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
+OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 
 
 def test_every_method_balances_by_its_task(monkeypatch):
@@ -77,7 +77,8 @@ def test_methods_learn_from_scores_or_say_that_they_need_classes(monkeypatch):
 
 def test_options_out_of_range_are_named():
   for name, option, value, expected in (
-    ('cml', 'hinge', 'row', "'sample' or 'batch'"),
+    ('cml', 'released', 'authors', "None or 'balance_benchmark'"),
+    ('lfm', 'released', 'mcr', "None or 'authors'"),
     ('g_blending', 'super_epochs', 0.0, 'a number above 0; offline=True'),
     ('g_blending', 'negative', 'drop', "'zero' or 'absolute'"),
     ('g_blending', 'total', 1.0, "'one' or 'objectives'"),

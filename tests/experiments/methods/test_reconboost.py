@@ -8,6 +8,7 @@ import pytest
 
 from experiments.configs import handwritten
 from experiments.core import training
+from experiments.methods import fusions
 from experiments.methods import reconboost
 from mimo_jax import nn
 from tests import checks
@@ -171,6 +172,4 @@ def test_weights_that_could_be_below_0_are_refused():
 def test_features_of_other_widths_are_refused():
   features = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
   with pytest.raises(ValueError, match=r"widths {'a': 3, 'b': 4}.*one width"):
-    jax.eval_shape(
-      reconboost.BoostedFusion(5).init, jax.random.key(0), features
-    )
+    jax.eval_shape(fusions.BoostedFusion(5).init, jax.random.key(0), features)

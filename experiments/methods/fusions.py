@@ -1,0 +1,116 @@
+"""Fusions of methods that boost: sums of learners that share a head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+
+from mimo_jax import nn
+
+_BRANCHES = 'branches'  # the collection that says which there are
+
+
+class BoostedFusion(nn.SharedHeadFusion):
+  """A sum of what one perceptron makes of each modality, times a factor."""
+
+  width: int = 256
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d], all of one width, to logits: β Σ_m o_m."""
+    shares = self.shares(features)
+    total = sum(shares[name] for name in sorted(shares))
+    return self.variables['params']['scale'] * total
+
+  @flax.linen.compact
+  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The logits o_m of each modality alone, [batch, num_classes]."""
+    widths = {name: value.shape[-1] for name, value in features.items()}
+    if len(set(widths.values())) > 1:
+      raise ValueError(
+        f'reconboost was given features of the widths {widths}; expected one'
+        ' width, since all share a perceptron. Let the encoders end in layers'
+        ' of equal width.'
+      )
+    self.param('scale', flax.linen.initializers.ones, ())
+    hidden = nn.MLP((self.width,), name='hidden')
+    return super().shares({k: hidden(value) for k, value in features.items()})
+
+
+class BranchedFusion(nn.SharedHeadFusion):
+  """The mean of what several branches make of each modality.
+
+  A branch is a dense layer and a ReLU; one output layer is shared by all
+  branches of all modalities. There are as many as there may be, of which the
+  collection 'branches' says which count.
+  """
+
+  width: int = 256
+  max_branches: int = 10
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d_m] to logits: the mean of the shares."""
+    return mean(self.shares(features))
+
+  @flax.linen.compact
+  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The sum of the branches of each modality, [batch, num_classes]."""
+    first = jnp.arange(self.max_branches) == 0
+    count = {
+      name: self.variable(_BRANCHES, name, first.astype, float).value
+      for name in features
+    }
+    hidden = {
+      branch: flax.linen.relu(
+        flax.linen.Dense(self.width, name=branch)(features[name])
+      )
+      for name in features
+      for branch in branches_of(name, self.max_branches)
+    }
+    logits = super().shares(hidden)
+    return {
+      name: jnp.tensordot(
+        count[name],
+        jnp.stack([logits[k] for k in branches_of(name, self.max_branches)]),
+        1,
+      )
+      for name in features
+    }
+
+
+def branches_of(modality: str, count: int) -> list[str]:
+  """Names of a modality's branches.
+
+  Examples:
+    >>> branches_of('audio', 2)
+    ['audio_0', 'audio_1']
+  """
+  return [f'{modality}_{i}' for i in range(count)]
+
+
+def branches(collections: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """Which branches there are, modality -> 0 or 1 [max_branches]."""
+  return dict(collections[_BRANCHES]['fusion'])
+
+
+def with_branches(
+  collections: Mapping[str, Any], there: Mapping[str, jax.Array]
+) -> dict[str, Any]:
+  """The model's collections, in which there are these branches."""
+  return {**collections, _BRANCHES: {'fusion': dict(there)}}
+
+
+def last_of(there: jax.Array) -> jax.Array:
+  """1 for the last branch that there is, and 0 for the others.
+
+  Examples:
+    >>> last_of(jnp.array([1.0, 1.0, 0.0])).tolist()
+    [0.0, 1.0, 0.0]
+  """
+  return jnp.asarray(jnp.arange(len(there)) == jnp.sum(there) - 1, float)
+
+
+def mean(logits: Mapping[str, jax.Array]) -> jax.Array:
+  """Of all modalities' logits [batch, C]."""
+  return jnp.mean(jnp.stack([logits[name] for name in sorted(logits)]), axis=0)

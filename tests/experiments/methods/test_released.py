@@ -1,0 +1,319 @@
+"""What released code does instead of its paper, by the difference it makes.
+
+That of CML is in its own file: it is recorded.
+"""
+
+import inspect
+import pathlib
+import re
+import typing
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import methods
+from experiments.methods import alignments
+from experiments.methods import common
+from experiments.methods import inforeg
+from experiments.methods import lfm
+from experiments.methods import opm
+from experiments.methods import smv
+from tests import checks
+from tests.experiments.methods import recorded
+
+pytestmark = pytest.mark.quick
+
+README = pathlib.Path(methods.__file__).parent / 'README.md'
+NAMES = ('audio', 'visual')
+TASK = recorded.make_task()
+
+
+def test_the_errata_name_every_option_and_those_that_there_are():
+  lines = README.read_text().split('## Errata')[1].split('\n## ')[0]
+  rows = [line for line in lines.splitlines() if line.startswith('| ')][1:]
+  for row in rows:
+    whose = row.split('|')[2]
+    assert re.search(r'\(https://github.com/\S+/[0-9a-f]{7}\S*\)', whose), row
+  named = set(re.findall(r"`(\w+)`: `released='(\w+)'`", lines))
+  there = set()
+  for name, module in vars(methods).items():
+    if hasattr(module, 'SPACE'):
+      parameters = inspect.signature(module.make).parameters
+      if 'released' in parameters:
+        assert parameters['released'].default is None
+        annotation = parameters['released'].annotation
+        (literal,) = set(typing.get_args(annotation)) - {type(None)}
+        there |= {(name, value) for value in typing.get_args(literal)}
+  assert named == there
+  assert len(there) >= 11
+
+
+def losses_of(method, state, batch, phase=None):
+  """The losses and what was seen, without a gradient."""
+
+  def losses(state, batch):
+    return method.losses(state, batch, jax.random.key(2), phase)
+
+  return recorded.compiled(losses)(state, batch)
+
+
+def test_agm_slows_down_the_weak_modality():
+  gradients = []
+  for released in (None, 'balance_benchmark'):
+    method = methods.agm.make(TASK, alpha=0.8, released=released)
+    state, batch = recorded.begin(method)
+    running = jnp.float32([1.3, 0.5])
+    memory = methods.agm.RunningScores(running, jnp.int32(3))
+    state = state._replace(memory=memory)
+    losses, _, found = recorded.learn(method, state, batch)
+    gradients.append(found['fused'])
+    logits = recorded.logits_of()
+    np.testing.assert_allclose(
+      losses['fused'], recorded.cross_entropy(logits), rtol=1e-5
+    )
+  scores = np.array([recorded.cross_entropy(x) for x in recorded.MONO_LOGITS])
+  before, strength = (np.exp(x[::-1] - x) for x in (running, scores))
+  factors = np.exp(0.8 * (before - strength))
+  residual = recorded.residual_of(logits)
+  for i, name in enumerate(NAMES):
+    rows = slice(5 * i, 5 * i + 5)
+    kernel = recorded.FEATURES[name].T @ residual
+    scale = np.sum(kernel * recorded.KERNEL[rows])
+    found = [tree[f'encoders_{name}']['scale'].item() for tree in gradients]
+    np.testing.assert_allclose(found[0], factors[i] * scale, rtol=1e-4)
+    np.testing.assert_allclose(found[1], scale / factors[i], rtol=1e-4)
+    # And leaves the fusion alone.
+    fusion = gradients[1]['fusion']['Dense_0']['kernel'][rows]
+    np.testing.assert_allclose(fusion, kernel, rtol=1e-4, atol=1e-6)
+
+
+def test_arl_is_a_weighted_sum_of_losses():
+  method = methods.arl.make(TASK, gamma=2.5, released='authors')
+  state, batch = recorded.begin(method)
+  for step, gamma in ((0, 1.0), (60, 2.5)):
+    state = state._replace(step=jnp.int32(step))
+    _, seen, gradients = recorded.learn(method, state, batch)
+    assert [float(seen.observed['factors'][k]) for k in NAMES] == [1.5, 1.5]
+    found, _ = recorded.update_of(method, state, batch)
+    for name in NAMES:
+      part = f'encoders_{name}'
+      plain = jax.tree.map(
+        lambda fused, own, gamma=gamma: 1.5 * (fused + gamma * own),
+        gradients['fused'][part],
+        gradients['unimodal'][part],
+      )
+      checks.assert_close(found[part], plain, rtol=1e-5)
+
+
+def test_aug_adds_branches_that_do_not_learn():
+  still = {}
+  for released in (None, 'authors'):
+    method = methods.aug.make(TASK, width=4, max_branches=3, released=released)
+    state, batch = recorded.begin(method)
+    there = {'audio': jnp.array([1.0, 1.0, 0.0]), 'visual': jnp.ones(3)}
+    state = state._replace(model_state={'branches': {'fusion': there}})
+    _, seen = losses_of(method, state, batch, 0)
+    still[released] = seen.observed['still']
+  differ = {k for k, one in still[None].items() if one != still['authors'][k]}
+  assert differ == {'fusion/audio_1'}
+  assert still['authors']['fusion/audio_1']
+  assert not still['authors']['fusion/audio_0']
+
+
+def test_relearning_leaves_moments_and_statistics(monkeypatch):
+  # Of the purities.
+  monkeypatch.setattr(methods.relearning, '_apart', lambda *_: 0.3)
+  task = recorded.make_task(encoder=recorded.Normalised)
+  ended = []
+  for released in (None, 'authors'):
+    method = methods.relearning.make(task, released=released)
+    start, _ = recorded.begin(method)
+    moved = start._replace(
+      params=jax.tree.map(lambda leaf: leaf + 0.5, start.params),
+      model_state=jax.tree.map(lambda leaf: leaf + 0.5, start.model_state),
+    )
+    ended.append(method.rehearsal.end(moved, ()))
+    assert (method.rehearsal.moves is None) == (released is not None)
+  plain, after = ended
+  checks.assert_equal(after.params, plain.params)
+  checks.assert_equal(after.model_state, moved.model_state)
+  back = jax.tree.map(np.subtract, plain.model_state, moved.model_state)
+  expected = -0.5 * np.tanh(3 * 0.3)
+  np.testing.assert_allclose(checks.flat(back), expected, rtol=1e-5)
+
+
+class Convolution(flax.linen.Module):
+  """Features of a picture, with a kernel of four axes and a bias."""
+
+  @flax.linen.compact
+  def __call__(self, inputs):
+    pictures = inputs.reshape(-1, 5, 1, 1)
+    return flax.linen.Conv(1, (3, 1))(pictures).reshape(-1, 5)
+
+
+def test_g2d_stops_the_gradients_of_convolutions_alone():
+  task = recorded.make_task(encoder=Convolution)
+  task = task._replace(optimizer=lambda _: optax.trace(0.9))
+  method = methods.g2d.make(task, distil=False, released='authors')
+  state, batch = recorded.begin(method)
+  confidence = jnp.array([0.3, 0.8])  # visual should stand still
+  state = state._replace(memory=state.memory._replace(confidence=confidence))
+  update, _ = recorded.update_of(method, state, batch)
+  for name, stands in (('audio', False), ('visual', True)):
+    of_encoder = update[f'encoders_{name}']['Conv_0']
+    assert np.any(of_encoder['kernel']) != stands
+    assert np.any(of_encoder['bias'])
+  # And momentum from before moves them.
+  memory = jax.tree.map(jnp.ones_like, update)
+  moved, _ = method.optimizer.update(
+    update, method.optimizer.init(state.params)._replace(trace=memory)
+  )
+  kernel = moved['encoders_visual']['Conv_0']['kernel']
+  np.testing.assert_allclose(kernel, np.full(kernel.shape, 0.9), rtol=1e-6)
+
+
+def test_g_blending_adds_up_the_means_of_batches():
+  found = {}
+  for released in (None, 'balance_benchmark'):
+    method = methods.g_blending.make(TASK, released=released)
+    state, batch = recorded.begin(method)
+    batch['mask'] = jnp.ones(6, bool)
+    held = batch | {'mask': jnp.arange(6) < 2}
+    scratch = recorded.compiled(method.rehearsal.begin)(state, batch)
+    measure = recorded.compiled(method.rehearsal.passes[1].step)
+    for one in (batch, held):
+      scratch = measure(state, scratch, one)
+    found[released] = scratch.sums[1] / scratch.rows[1]
+  rows = -np.log(recorded.own(recorded.softmax(recorded.logits_of())))
+  mean = (rows.sum() + rows[:2].sum()) / 8
+  np.testing.assert_allclose(found[None][0], mean, rtol=1e-5)
+  added = rows.mean() + rows[:2].mean()
+  np.testing.assert_allclose(found['balance_benchmark'][0], added, rtol=1e-5)
+
+
+def test_inforeg_has_sums_of_scores_and_one_window():
+  means = {}
+  for released in (None, 'authors'):
+    method = methods.inforeg.make(TASK, released=released)
+    state, batch = recorded.begin(method)
+    _, seen = losses_of(method, state, batch)
+    means[released] = seen.observed['scores']['audio']
+  np.testing.assert_allclose(means['authors'], 6 * means[None], rtol=1e-6)
+
+  params = {f'encoders_{k}': jnp.ones(2) for k in 'ab'}
+  for one_window in (False, True):
+    rule = inforeg.regulated(('a', 'b'), 2, 0.1, 0.9, one_window=one_window)
+    state = rule.init(params)._replace(
+      step=jnp.int32(5),
+      anchors=jax.tree.map(jnp.zeros_like, params),
+      # That of a grows, that of b does not.
+      traces=jnp.array([[2.0, 1.0], [1.0, 1.0]]),
+    )
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    scores = {'a': jnp.float32(0.2), 'b': jnp.float32(0.6)}  # b leads
+    pulled, _ = rule.update(zeros, state, params, scores=scores)
+    assert not np.any(pulled['encoders_a'])
+    expected = np.exp(0.9 * np.tanh(0.4)) if one_window else 0.0
+    np.testing.assert_allclose(pulled['encoders_b'], [expected] * 2, rtol=1e-5)
+
+
+def test_lfm_swaps_the_arguments_of_its_divergences():
+  method = lfm.make(TASK, alignment='js', released='authors')
+  state, batch = recorded.begin(method)
+  losses, _ = losses_of(method, state, batch)
+  logits = [
+    2 * recorded.FEATURES[name] @ recorded.KERNEL[5 * i : 5 * i + 5]
+    + recorded.BIAS
+    for i, name in enumerate(NAMES)
+  ]
+  p = recorded.softmax(np.stack(logits))
+  mean = p.mean(0)
+  expected = np.mean(np.sum(mean * np.log(mean / p), axis=-1))
+  np.testing.assert_allclose(losses['alignment'], expected, rtol=1e-5)
+  plain = alignments.jensen_shannon(jnp.float32(np.stack(logits)))
+  assert abs(expected - plain) > 1e-3
+  # 10 steps an epoch; what it says of its polynomial.
+  for epoch, own in ((0, 0.2046), (100, 0.54), (150, 0.82)):
+    now = state._replace(step=jnp.int32(10 * epoch + 9))
+    factors = common.factors(method, now)
+    np.testing.assert_allclose(factors['fused'], own, atol=0.01)
+    np.testing.assert_allclose(factors['alignment'], 1 - factors['fused'])
+  message = "lfm was given alignment='contrastive'; expected 'js'"
+  checks.assert_refused(message, lfm.make, TASK, released='authors')
+
+
+def test_mmpareto_is_a_sum_that_encoders_learn_faster_from():
+  method = methods.mmpareto.make(TASK, gamma=1.5, released='balance_benchmark')
+  state, batch = recorded.begin(method)
+  _, _, gradients = recorded.learn(method, state, batch)
+  found, _ = recorded.update_of(method, state, batch)
+  plain = jax.tree.map(lambda *leaves: sum(leaves), *gradients.values())
+  for part, tree in plain.items():
+    factor = 3 if part.startswith('encoders') else 1
+    expected = jax.tree.map(lambda leaf, by=factor: by * leaf, tree)
+    checks.assert_close(found[part], expected, rtol=1e-5)
+
+
+def test_opm_compares_with_the_sum_of_the_others():
+  three = jnp.array([0.5, 0.4, 0.3])
+  assert np.any(opm.rates(three, 0.4, 0.7))
+  assert not np.any(opm.rates(three, 0.4, 0.7, against_sum=True))
+  ahead = opm.rates(jnp.array([0.6, 0.1, 0.2]), 0.4, 0.7, against_sum=True)
+  expected = [0.4 * (1 + 0.7 * np.tanh(1.0)), 0, 0]
+  np.testing.assert_allclose(ahead, expected, rtol=1e-5)
+  # Of features that say little, nobody is ahead of all others together.
+  features = {name: 0.1 * value for name, value in recorded.THREE.items()}
+  linear = features, recorded.THREE_KERNEL
+  task = recorded.make_task(features)
+  found = []
+  for released in (None, 'balance_benchmark'):
+    method = opm.make(
+      task, probability=1.0, warm_up_epochs=0.0, released=released
+    )
+    state, batch = recorded.begin(method, *linear)
+    losses, _ = losses_of(method, state, batch)
+    found.append(losses['fused'])
+  whole = recorded.cross_entropy(recorded.logits_of(*linear))
+  np.testing.assert_allclose(found[1], whole, rtol=1e-5)
+  assert abs(found[0] - whole) > 1e-3
+
+
+def test_smv_values_a_right_answer_of_any_set_alike():
+  right, wrong = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]])
+  logits = {
+    frozenset(some): value
+    for some, value in (('a', right), ('v', wrong), ('av', right))
+  }
+  label = jnp.array([0])
+  assert smv.values(logits, label).tolist() == [[1.5], [0.5]]
+  assert smv.values(logits, label, alike=True).tolist() == [[1.0], [0.0]]
+  found = []
+  for released in (None, 'balance_benchmark'):
+    method = smv.make(TASK, warm_up_epochs=0.0, released=released)
+    state, batch = recorded.begin(method)
+    _, seen = losses_of(method, state, batch)
+    found.append(np.sum(seen.memory.running))
+  assert found[0] == 2 * found[1] > 0  # a half of what all are worth
+
+
+def test_umt_leaves_its_teachers_in_training():
+  task = recorded.make_task(encoder=recorded.Normalised)
+  method = methods.umt.make(task, strength=3.0, released='balance_benchmark')
+  state, batch = recorded.begin(method)
+  losses, seen = losses_of(method, state, batch)
+  expected = 0.0
+  for name in NAMES:
+    whitened = []
+    for params in (state.memory['params'], state.params):
+      dense = params[f'encoders_{name}']['Dense_0']
+      value = np.asarray(batch[name] @ dense['kernel'])
+      centred = value - value.mean(0, keepdims=True)
+      spread = np.sqrt(value.var(0, keepdims=True) + 1e-5)
+      whitened.append(centred / spread)
+    expected += 3.0 * np.mean((whitened[0] - whitened[1]) ** 2)
+  np.testing.assert_allclose(losses['distillation'], expected, rtol=1e-4)
+  checks.assert_equal(seen.memory, state.memory)
