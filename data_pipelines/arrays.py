@@ -114,7 +114,7 @@ def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
 
 def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   """Name -> array, each with as many rows as there are labels."""
-  if path.suffix == '.parquet':
+  if path.suffix.lower() == '.parquet':
     columns = _parquet(path)
   else:
     try:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.reading import lists
 from data_pipelines.reading import manual
 
 NAMES = ('htad.csv', 'dataset.csv')
@@ -66,14 +67,8 @@ def read(root: pathlib.Path) -> Table:
       the message names the row, counted from 1 below the names, and the column.
   """
   path = manual.file(root, NAMES, TREE)
-  try:
-    with path.open(newline='', encoding='utf-8-sig') as file:
-      rows = list(csv.reader(file))
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(
-      f'{path} is damaged or no table of text: {error}. Fetch it again.'
-    ) from error
-  header = [name.strip() for name in rows[0]] if rows else []
+  rows = [cells for _, cells in lists.rows(path)]
+  header = rows[0] if rows else []
   wanted = ['class', *(name for names in COLUMNS.values() for name in names)]
   if wrong := [name for name in wanted if header.count(name) != 1]:
     raise ValueError(
@@ -84,14 +79,12 @@ def read(root: pathlib.Path) -> Table:
   values: dict[str, list[list[float]]] = {name: [] for name in COLUMNS}
   label = []
   for number, row in enumerate(rows[1:], 1):
-    if not row:
-      continue  # A line at the end.
     if len(row) != len(header):
       raise ValueError(
         f'{path}, row {number}, has {len(row)} columns; expected'
         f' {len(header)}, as there are names. Fetch it again.'
       )
-    name = row[place['class']].strip()
+    name = row[place['class']]
     if name not in CLASSES:
       raise ValueError(
         f'{path}, row {number}, column class: {name!r}; expected one of'

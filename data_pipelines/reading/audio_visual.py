@@ -54,8 +54,8 @@ def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
       capital letters, too.
 
   Returns:
-    The first that holds something; or else the first that is there, if empty
-    or a pointer of Git LFS; or else the first.
+    The first that holds something; or else the first that is there, if empty,
+    a folder without pictures, or a pointer of Git LFS; or else the first.
   """
   there = [
     spelled
@@ -65,7 +65,9 @@ def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
     )
     if (spelled := path.with_suffix(suffix)).exists()
   ]
-  whole = [path for path in there if path.is_dir() or manual.is_whole(path)]
+  whole = [
+    path for path in there if manual.is_whole(path) or pictures.paths(path)
+  ]
   return (*whole, *there, *paths)[0]
 
 
@@ -75,8 +77,8 @@ def read_frames(
   """Reads frames of a video, or those that somebody has extracted from it.
 
   Args:
-    video: The video; taken if it is there.
-    folder: Of JPEG files; taken otherwise.
+    video: The video; taken if it is there, and not empty or a pointer.
+    folder: Of JPEG files; taken otherwise, if there is one.
     choose: Which frames of the video; see `videos.read_frames`.
 
   Returns:
@@ -85,6 +87,6 @@ def read_frames(
   Raises:
     SkipError: if neither can be read.
   """
-  if folder.is_dir() and not video.exists():
+  if not manual.is_whole(video) and pictures.paths(folder):
     return pictures.read_folder(folder)
   return videos.read_frames(video, choose)

@@ -75,7 +75,10 @@ def examples(
       yield count, result
       count += 1
   path = pathlib.Path(audit.folder) / f'skipped-{audit.split}.csv'
-  with path.open('w', newline='') as file:
+  # Paths on a disk may be of bytes that are no text.
+  with path.open(
+    'w', newline='', encoding='utf-8', errors='backslashreplace'
+  ) as file:
     csv.writer(file).writerows([('key', 'reason', 'detail'), *skipped])
   _tell(audit, count, skipped)
   if count == 0:
@@ -109,7 +112,7 @@ def table(folder: str | os.PathLike[str], split: str) -> list[dict[str, str]]:
     [{'key': 'a', 'reason': 'missing', 'detail': 'a.wav is not there'}]
   """
   path = pathlib.Path(folder) / f'skipped-{split}.csv'
-  with path.open(newline='') as file:
+  with path.open(newline='', encoding='utf-8') as file:
     return list(csv.DictReader(file))
 
 

@@ -36,8 +36,19 @@ def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
       f'{first_line} Name the folder as manual_dir.'
       f' {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
     ) from error
-  (pathlib.Path(builder.data_path) / ORIGIN).write_text(f'{root.resolve()}\n')
+  write_origin(pathlib.Path(builder.data_path), root)
   return root
+
+
+def write_origin(prepared: pathlib.Path, root: pathlib.Path) -> None:
+  """Writes the user's folder, a path of any bytes, beside prepared data."""
+  (prepared / ORIGIN).write_bytes(os.fsencode(f'{root.resolve()}\n'))
+
+
+def read_origin(prepared: pathlib.Path) -> str | None:
+  """Reads what `write_origin` wrote; None if nothing was."""
+  path = prepared / ORIGIN
+  return os.fsdecode(path.read_bytes()).strip() if path.exists() else None
 
 
 def is_pointer(path: pathlib.Path) -> bool:
@@ -47,8 +58,11 @@ def is_pointer(path: pathlib.Path) -> bool:
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Tells whether a file is neither empty nor a pointer of Git LFS."""
-  return path.stat().st_size > 0 and not is_pointer(path)
+  """Tells whether a file is there, and neither empty nor a pointer of Git LFS.
+
+  A link to nowhere is not there.
+  """
+  return path.is_file() and path.stat().st_size > 0 and not is_pointer(path)
 
 
 def walk(

@@ -13,15 +13,22 @@ from data_pipelines.reading import audit
 from data_pipelines.reading import media
 
 with _extra.data_extra():
+  import PIL.ExifTags
   import PIL.Image
-  import PIL.ImageOps
 
 # What OpenCV writes by default, and so the field's frames have.
 _JPEG_QUALITY = 95
 _SUFFIXES = ('.jpg', '.jpeg')
-# Of the shorter side; what is larger is more than twice what models look at.
-_MOST_PIXELS_A_SIDE = 512
-_ORIENTATION = 0x0112  # of Exif
+# By the number that cameras write (EXIF); 1 is upright.
+_TURNS = {
+  2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+  3: PIL.Image.Transpose.ROTATE_180,
+  4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+  5: PIL.Image.Transpose.TRANSPOSE,
+  6: PIL.Image.Transpose.ROTATE_270,
+  7: PIL.Image.Transpose.TRANSVERSE,
+  8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 def read_folder(folder: pathlib.Path) -> list[bytes]:
@@ -32,12 +39,24 @@ def read_folder(folder: pathlib.Path) -> list[bytes]:
       are compared as numbers: 2 is before 10.
 
   Returns:
-    Their bytes, as they are.
+    Their bytes, as they are, but upright.
 
   Raises:
     SkipError: if there is none, or one is damaged.
   """
-  paths = sorted(
+  found = paths(folder)
+  if not found:
+    raise audit.SkipError('missing', f'{folder} has no .jpg file')
+  return [read(path, largest=None) for path in found]
+
+
+def paths(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Lists the JPEG files of a folder, in the order in which they are read.
+
+  Returns:
+    Their paths; none if there is no such folder.
+  """
+  return sorted(
     (
       path
       for path in (folder.iterdir() if folder.is_dir() else ())
@@ -45,27 +64,19 @@ def read_folder(folder: pathlib.Path) -> list[bytes]:
     ),
     key=_natural,
   )
-  if not paths:
-    raise audit.SkipError('missing', f'{folder} has no .jpg file')
-  pictures = []
-  for path in paths:
-    data = media.check(path).read_bytes()
-    with media.decoding(path):
-      _pictures.opened(data).load()
-    pictures.append(data)
-  return pictures
 
 
-def read(path: pathlib.Path) -> bytes:
+def read(path: pathlib.Path, largest: int | None = 512) -> bytes:
   """Reads a picture of a user's.
 
   Args:
     path: JPEG, PNG or WebP.
+    largest: The most pixels of the shorter side. More than twice what models
+      look at by default: else every epoch would decode all of the camera's.
 
   Returns:
     Its bytes, as they are; but one that is to be turned, as cameras say, is
-    upright, and one whose shorter side has more than 512 pixels has 512 there,
-    both as JPEG: else every epoch would decode all pixels of the camera.
+    upright, and a larger one is as large as is allowed, both as JPEG.
 
   Raises:
     SkipError: if it is missing or damaged.
@@ -75,12 +86,15 @@ def read(path: pathlib.Path) -> bytes:
     picture = _pictures.opened(data)
     picture.load()
     shorter = min(picture.size)
-    is_upright = picture.getexif().get(_ORIENTATION, 1) == 1
-    if is_upright and shorter <= _MOST_PIXELS_A_SIDE:
+    turn = _turn(picture)
+    is_large = largest is not None and shorter > largest
+    if turn is None and not is_large:
       return data
-    picture = PIL.ImageOps.exif_transpose(picture).convert('RGB')
-    if shorter > _MOST_PIXELS_A_SIDE:
-      factor = _MOST_PIXELS_A_SIDE / shorter
+    picture = picture.convert('RGB')
+    if turn is not None:
+      picture = picture.transpose(turn)
+    if largest is not None and is_large:
+      factor = largest / shorter
       width, height = (max(1, round(side * factor)) for side in picture.size)
       picture = picture.resize(
         (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2
@@ -93,6 +107,18 @@ def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
   stream = io.BytesIO()
   PIL.Image.fromarray(picture).save(stream, 'jpeg', quality=_JPEG_QUALITY)
   return stream.getvalue()
+
+
+def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
+  """What makes a picture upright that was taken with a turned camera.
+
+  A picture may be fine where its metadata are not.
+  """
+  try:
+    number = int(picture.getexif().get(PIL.ExifTags.Base.Orientation, 1))
+  except Exception:
+    return None
+  return _TURNS.get(number)
 
 
 def _natural(path: pathlib.Path) -> list[tuple[str, int]]:

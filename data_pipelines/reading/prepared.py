@@ -127,10 +127,10 @@ def _check_origin(
   prepared: pathlib.Path, manual_dir: str | os.PathLike[str] | None
 ) -> None:
   """A sample that was prepared must not pass for the data that are meant."""
-  origin = prepared / manual.ORIGIN
-  if manual_dir is None or not origin.exists():
+  theirs = manual.read_origin(prepared)
+  if manual_dir is None or theirs is None:
     return
-  theirs, ours = origin.read_text().strip(), pathlib.Path(manual_dir).resolve()
+  ours = pathlib.Path(manual_dir).resolve()
   if theirs != str(ours):
     raise ValueError(
       f'{prepared} was prepared from {theirs}, not from {ours}. Remove it'

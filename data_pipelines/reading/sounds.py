@@ -56,33 +56,46 @@ def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
     found = _data_of_riff(file)
     if found is None:
       return path
-    start, size = found
+    start, size, unpadded = found
     there = path.stat().st_size - start
-    if 0 < size <= there or there == 0:
+    says = 0 < size <= there or there == 0
+    if says and not unpadded:
       return path
-    if 0 < size < _UNKNOWN:
+    if not says and 0 < size < _UNKNOWN:
       raise audit.SkipError(
         'corrupt', f'{path} has {there} bytes of sound of {size}: truncated'
       )
     file.seek(0)
     content = bytearray(file.read())
+  if not says:
+    content[start - 4 : start] = there.to_bytes(4, 'little')
+  for place in reversed(unpadded):
+    content.insert(place, 0)
   content[4:8] = (len(content) - 8).to_bytes(4, 'little')
-  content[start - 4 : start] = there.to_bytes(4, 'little')
   return io.BytesIO(content)
 
 
-def _data_of_riff(file: Any) -> tuple[int, int] | None:
-  """Where the samples of a WAV file begin, and how long it says they are."""
+def _data_of_riff(file: Any) -> tuple[int, int, list[int]] | None:
+  """Where the samples of a WAV file begin, and how long it says they are.
+
+  And where the zero is missing that belongs behind an odd number of bytes.
+  """
   header = file.read(12)
   if header[:4] != b'RIFF' or header[8:] != b'WAVE':
     return None
   start = 12
+  unpadded: list[int] = []
   while len(chunk := file.read(8)) == 8:
     start += 8
     size = int.from_bytes(chunk[4:], 'little')
     if chunk[:4] == b'data':
-      return start, size
-    start += size + size % 2
+      return start, size, unpadded
+    start += size
+    file.seek(start)
+    if size % 2 and file.read(1) == b'\0':
+      start += 1
+    elif size % 2:
+      unpadded.append(start)
     file.seek(start)
   return None
 

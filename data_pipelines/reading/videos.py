@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines import _pictures
 from data_pipelines.reading import audit
+from data_pipelines.reading import containers
 from data_pipelines.reading import media
 from data_pipelines.reading import pictures
 
@@ -162,7 +162,8 @@ def _contents(
   declared = (container.duration or 0) / av.time_base
   there = max(end for _, end in spans) - begin
   is_short = declared - there > min(_LOST_SECONDS, _LOST_SHARE * declared)
-  if is_short and not _ends_with_a_tag(path):
+  # What a header says of its duration is what a program hoped that wrote it.
+  if is_short and not containers.is_whole(path):
     raise audit.SkipError(
       'corrupt', f'{path} has {there:.1f} s of {declared:.1f} s: truncated'
     )
@@ -170,24 +171,6 @@ def _contents(
   if end > media.MOST_SECONDS:
     raise audit.SkipError('corrupt', f'{path} has {end:.0f} s of pictures')
   return _Contents(times, known, end)
-
-
-def _ends_with_a_tag(path: pathlib.Path) -> bool:
-  """Whether a file is an FLV that ends where a tag does: it is whole.
-
-  What its header says of its duration is what a program hoped that wrote it
-  live. Behind each tag stands its size, and the size is in the tag, too.
-  """
-  with path.open('rb') as file:
-    if file.read(3) != b'FLV':
-      return False
-    file.seek(-4, os.SEEK_END)
-    size = int.from_bytes(file.read(4), 'big')
-    if not 11 < size < file.tell() - 9:
-      return False
-    file.seek(-4 - size, os.SEEK_END)
-    tag = file.read(4)
-  return tag[0] in (8, 9, 18) and int.from_bytes(tag[1:], 'big') + 11 == size
 
 
 def _chosen(

@@ -12,6 +12,7 @@ from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import manual
 from data_pipelines.reading import media
+from data_pipelines.reading import pictures
 from data_pipelines.reading import sounds
 from data_pipelines.reading import splitting
 from data_pipelines.reading import videos
@@ -114,20 +115,23 @@ def find(root: pathlib.Path) -> Media:
   Returns:
     The WAV files, the videos (.mp4), and the folders that are named as a clip,
     with .mp4 at the end or without, which hold its pictures. Of two for one
-    clip, the first in the order of names, but an empty one or a pointer of Git
-    LFS only if there is no other.
+    clip, the first in the order of names, but an empty one, a link to nowhere
+    or a pointer of Git LFS only if there is no other.
   """
   sounds_: dict[Clip, pathlib.Path] = {}
   videos_: dict[Clip, pathlib.Path] = {}
-  pictures: dict[Clip, pathlib.Path] = {}
+  pictures_: dict[Clip, pathlib.Path] = {}
   by_suffix = {'.wav': sounds_, '.mp4': videos_}
   for parent, folders, files in manual.walk(root):
     below = []
     for name in folders:
       stem = name[:-4] if name.lower().endswith('.mp4') else name
       if match := _NAME.fullmatch(stem):
-        found = Clip(match[1], int(match[2]))
-        pictures.setdefault(found, parent / name)
+        found, path = Clip(match[1], int(match[2])), parent / name
+        if found not in pictures_ or (
+          pictures.paths(path) and not pictures.paths(pictures_[found])
+        ):
+          pictures_[found] = path
       elif not name.startswith('.'):
         below.append(name)
     folders[:] = below
@@ -140,7 +144,7 @@ def find(root: pathlib.Path) -> Media:
           manual.is_whole(path) and not manual.is_whole(known[found])
         ):
           known[found] = path
-  return Media(root, sounds_, videos_, pictures)
+  return Media(root, sounds_, videos_, pictures_)
 
 
 def splits(
@@ -212,7 +216,7 @@ def _example(
   """Reads a clip: `audio` and `frames`, `label` and `clip_id`.
 
   The sound is that of the WAV file or, without one, of the video; frames are
-  those of the video or, without one, the pictures.
+  those of the video or, without one, the pictures. An empty file is none.
   """
   del key  # The item has the name, in one spelling.
   if isinstance(item, audit.SkipError):
@@ -226,7 +230,9 @@ def _example(
       f'{found.root} has no video {one.name}.mp4, nor both {one.name}.wav and a'
       f' folder {one.name} of pictures',
     )
-  if one in found.sounds:
+  if one in found.sounds and (
+    one not in found.videos or manual.is_whole(found.sounds[one])
+  ):
     audio = sounds.read(found.sounds[one])
   else:
     audio = videos.read_sound(found.videos[one])

@@ -173,8 +173,9 @@ def masked_mean(
   mask = jnp.asarray(mask)
   # What is left out is replaced before anything is computed of it: a NaN would
   # get into the gradient even where its loss is not taken.
-  outputs = jnp.where((mask != 0)[:, None], outputs, 0)
-  values = values_of(outputs, jnp.where(mask != 0, targets, 0))
+  is_taken = mask.astype(bool)
+  outputs = jnp.where(is_taken[:, None], outputs, 0)
+  values = values_of(outputs, jnp.where(is_taken, targets, 0))
   weights = mask.astype(values.dtype)
   return jnp.sum(weights * values) / _numerics.nonzero(jnp.sum(weights))
 

@@ -1,6 +1,7 @@
 """Gradients of unit length, before a rule sees them."""
 
 import jax
+import jax.numpy as jnp
 
 from mimo_jax import _numerics
 from mimo_jax import base
@@ -61,7 +62,8 @@ def unit_gradients(weighting: base.Weighting) -> base.Weighting:
     inverse = _numerics.divide(
       1 / form.lengths, form.longest, where=present
     ).astype(observation.losses.dtype)
-    units = form.cosines * present[:, None] * present[None, :]
+    both = present[:, None] & present[None, :]
+    units = jnp.where(both, form.cosines, 0)
 
     def times_inverse(leaf: jax.Array) -> jax.Array:
       leaf = _numerics.at_least_float32(leaf)

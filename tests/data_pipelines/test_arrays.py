@@ -191,7 +191,7 @@ def parquet(path, **changed):
 
 
 def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
-  table = arrays.read(parquet(tmp_path / 'mine.parquet'))
+  table = arrays.read(parquet(tmp_path / 'mine.PARQUET'))
   made = columns()
   np.testing.assert_allclose(
     table.modalities['left'], made['left'][:, :2], rtol=1e-6

@@ -311,8 +311,36 @@ def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
   ):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / 'kinetic0001_1.mp4').write_bytes(content)
-  (path,) = youtube.find(tmp_path).videos.values()
+  (tmp_path / '0').mkdir()
+  (tmp_path / '0' / 'kinetic0001_1.mp4').symlink_to(tmp_path / 'nowhere')
+  for folder in 'abc':
+    (tmp_path / folder / 'kinetic0001_1').mkdir()
+  tiny.write_jpeg(
+    tmp_path / 'b' / 'kinetic0001_1' / '1.jpg', np.zeros((8, 8, 3), np.uint8)
+  )
+  found = youtube.find(tmp_path)
+  (path,) = found.videos.values()
   assert path == tmp_path / 'c' / 'kinetic0001_1.mp4'
+  assert list(found.pictures.values()) == [tmp_path / 'b' / 'kinetic0001_1']
+
+
+def test_an_empty_sound_or_video_does_not_hide_what_is_beside_it(
+  broken, tmp_path, stored
+):
+  train = clips.ids(stored('kinetics_sounds'))
+  without_sound, without_video = train[:2]
+  (broken / f'{without_sound}.wav').write_bytes(b'')
+  (video,) = broken.rglob(f'{without_video}*.mp4')
+  clips.write_pointer(video)
+  tiny.write_wav(broken / f'{without_video}.wav', np.zeros(99, np.float32))
+  picture = np.zeros((8, 8, 3), np.uint8)
+  for number in range(4):
+    tiny.write_jpeg(broken / without_video / f'{number}.jpg', picture)
+  one, two, *_ = opened(broken, tmp_path / 'data')
+  np.testing.assert_array_equal(
+    one['audio'], stored('kinetics_sounds')[0]['audio']
+  )
+  assert len(two['audio']) == 99 and len(two['frames']) == 4
 
 
 def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):

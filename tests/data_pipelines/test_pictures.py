@@ -75,11 +75,40 @@ def test_a_picture_of_another_format_reaches_no_other_program(
     assert found == 'corrupt', other
 
 
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF')
+def test_pictures_of_a_turned_camera_come_upright(tmp_path):
+  """By its number, the picture as it was seen: the corner was top left."""
+  seen = np.full((32, 48, 3), 120, np.uint8)
+  seen[:16, :16] = 0
+  held = {
+    1: seen,
+    2: seen[:, ::-1],
+    3: seen[::-1, ::-1],
+    4: seen[::-1],
+    5: seen.swapaxes(0, 1),
+    6: np.rot90(seen, 1),
+    7: seen[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90(seen, -1),
+    9: seen,  # no such number
+  }
+  for number, pixels in held.items():
+    tags = PIL.Image.Exif()
+    tags[0x0112] = number
+    picture = PIL.Image.fromarray(np.ascontiguousarray(pixels))
+    picture.save(tmp_path / f'{number}.jpg', exif=tags, quality=95)
+  pixels = clips.decoded(pictures.read_folder(tmp_path))
+  np.testing.assert_allclose(pixels, np.tile(seen, (9, 1, 1, 1)), atol=8)
+  for number in held:
+    (tmp_path / f'{number}.jpg').unlink()
+  picture.save(tmp_path / '1.jpg', exif=b'Exif\0\0II*\0no metadata')
+  assert len(pictures.read_folder(tmp_path)) == 1
+
+
 def test_the_first_path_that_exists(tmp_path):
   one, two, three = (tmp_path / name for name in ('one', 'two', 'three'))
   assert audio_visual.first_that_is(one, two) == one
   three.write_text('x')
-  two.mkdir()
+  write(two / '1.jpg', 9)
   assert audio_visual.first_that_is(one, two, three) == two
 
 
@@ -91,6 +120,10 @@ def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
   assert audio_visual.first_that_is(*places[1:]) == places[1]
   (tmp_path / 'd.WAV').write_bytes(b'RIFF')
   assert audio_visual.first_that_is(*places) == tmp_path / 'd.WAV'
+  blank, folder = tmp_path / 'blank', tmp_path / 'folder'
+  blank.mkdir()
+  write(folder / '1.jpg', 9)
+  assert audio_visual.first_that_is(blank, folder) == folder
 
 
 def test_features_of_a_clip():

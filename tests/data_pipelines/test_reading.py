@@ -5,6 +5,7 @@ import errno
 import hashlib
 import itertools
 import logging
+import os
 import pathlib
 import threading
 from concurrent import futures
@@ -160,6 +161,19 @@ def test_details_may_hold_commas_quotes_and_lines(tmp_path):
   told = audit.Audit('toy', 'test', tmp_path)
   list(audit.examples(told, {'x': 0, 'y': 0}, read))
   assert audit.table(tmp_path, 'test')[0]['detail'] == detail
+
+
+def test_a_path_that_is_no_text_is_listed(tmp_path):
+  path = os.fsdecode(b'caf\xe9/a.wav')
+
+  def read(key, _):
+    if key == 'x':
+      raise audit.SkipError('odd', path)
+    return {}
+
+  told = audit.Audit('toy', 'test', tmp_path)
+  assert len(list(audit.examples(told, {'x': 0, 'y': 0}, read))) == 1
+  assert audit.table(tmp_path, 'test')[0]['detail'] == r'caf\udce9/a.wav'
 
 
 # Decoders and lists.

@@ -101,6 +101,18 @@ def test_a_pad_byte_that_a_writer_left_out_is_not_missed(tmp_path):
   assert len(sounds.read(path, 8_001)) == 8_001
 
 
+@pytest.mark.parametrize('length', [32_000, 0])
+def test_a_pad_byte_that_is_missing_before_the_samples(path, length):
+  """Behind a comment of an odd number of bytes."""
+  whole, content = sounds.read(path), path.read_bytes()
+  with_lengths(path, len(content) - 8, length)
+  content = path.read_bytes()
+  for pad in (b'', b'\0'):
+    comment = b'note' + (3).to_bytes(4, 'little') + b'abc' + pad
+    path.write_bytes(content[:36] + comment * 2 + content[36:])
+    np.testing.assert_array_equal(sounds.read(path), whole)
+
+
 def test_a_file_that_lost_its_end_is_truncated(path):
   whole = path.read_bytes()
   for lost in (1, 7, 20_000):

@@ -87,9 +87,15 @@ def test_frames_are_stored_as_red_green_and_blue(tmp_path):
   np.testing.assert_allclose(frame.mean(axis=(0, 1)), colour, atol=4)
 
 
-def write_at(path, times, rate, codec='libx264', sound=0.0):
+def write_at(
+  path,
+  times,
+  rate,
+  codec='libx264',
+  sound=0.0,
+  base=fractions.Fraction(1, 1000),
+):
   """Writes grey frames at the given times, and seconds of silence from 0 on."""
-  base = fractions.Fraction(1, 1000)
   with av.open(str(path), 'w') as container:
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
@@ -99,7 +105,7 @@ def write_at(path, times, rate, codec='libx264', sound=0.0):
     for time in times:
       picture = np.full((48, 64, 3), grey(time), np.uint8)
       frame = av.VideoFrame.from_ndarray(picture, 'rgb24')
-      frame.pts, frame.time_base = round(1000 * time), base
+      frame.pts, frame.time_base = round(time / base), base
       container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
     if sound:
@@ -173,6 +179,30 @@ def test_the_duration_in_the_header_of_an_flv_is_no_evidence(tmp_path):
   assert len(each_second(path)) == 3
   path.write_bytes(data[: len(data) // 2])
   with pytest.raises(audit.SkipError, match=r'of 60\.0 s: truncated'):
+    each_second(path)
+
+
+@pytest.mark.parametrize(
+  ('name', 'codec', 'field', 'place', 'wrong'),
+  [
+    ('a.mkv', 'libx264', b'\x44\x89\x88', 3, struct.pack('>d', 60_000.0)),
+    ('a.avi', 'mpeg4', b'vids', 32, struct.pack('<I', 600)),
+  ],
+)
+def test_nor_is_that_of_other_containers(
+  tmp_path, name, codec, field, place, wrong
+):
+  """Matroska and AVI say how many bytes they have, as well as how long."""
+  path = tmp_path / name
+  base = fractions.Fraction(1, 10)
+  write_at(path, np.arange(30) / 10, 10, codec, base=base)
+  data = bytearray(path.read_bytes())
+  place += data.index(field)
+  data[place : place + len(wrong)] = wrong
+  path.write_bytes(data)
+  assert len(each_second(path)) == 3
+  path.write_bytes(data[: len(data) * 7 // 8])
+  with pytest.raises(audit.SkipError, match=r' s: truncated'):
     each_second(path)
 
 

@@ -1,0 +1,76 @@
+"""Tells by its own structure whether a video's file has its end."""
+
+import os
+import pathlib
+from typing import Any
+
+
+def is_whole(path: pathlib.Path) -> bool:
+  """Tells whether a file ends where its structure says that it does.
+
+  Args:
+    path: FLV, of which each tag has its size behind it, too; AVI or Matroska
+      (WebM), which say in front how many bytes follow.
+
+  Returns:
+    Whether it has its end; False where its structure does not tell, as in other
+    formats and in Matroska that was written live.
+  """
+  size = path.stat().st_size
+  with path.open('rb') as file:
+    start = file.read(12)
+    file.seek(0)
+    if start[:3] == b'FLV':
+      return _ends_with_a_tag(file)
+    if start[:4] == b'RIFF' and start[8:] == b'AVI ':
+      return _end_of_riff(file) <= size
+    if start[:4] == b'\x1a\x45\xdf\xa3':
+      end = _end_of_segment(file)
+      return end is not None and end <= size
+  return False
+
+
+def _ends_with_a_tag(file: Any) -> bool:
+  size = file.seek(-4, os.SEEK_END)
+  tag_size = int.from_bytes(file.read(4), 'big')
+  if not 11 < tag_size < size - 5:
+    return False
+  file.seek(-4 - tag_size, os.SEEK_END)
+  tag = file.read(4)
+  return (
+    tag[0] in (8, 9, 18) and int.from_bytes(tag[1:], 'big') + 11 == tag_size
+  )
+
+
+def _end_of_riff(file: Any) -> int:
+  """Where the last of the chunks ends; a large AVI has more than one."""
+  end = 0
+  while (chunk := file.read(8))[:4] == b'RIFF' and len(chunk) == 8:
+    end += 8 + int.from_bytes(chunk[4:], 'little')
+    file.seek(end)
+  return end
+
+
+def _end_of_segment(file: Any) -> int | None:
+  """Where the segment ends that follows the header of EBML."""
+  file.seek(4)
+  header = _number(file)
+  if header is None:
+    return None
+  file.seek(header, os.SEEK_CUR)
+  if file.read(4) != b'\x18\x53\x80\x67':
+    return None
+  size = _number(file)
+  return None if size is None else file.tell() + size
+
+
+def _number(file: Any) -> int | None:
+  """A number of EBML; None if it is cut, or is the one for "unknown"."""
+  first = file.read(1)
+  length = 9 - first[0].bit_length() if first and first[0] else 9
+  rest = file.read(length - 1)
+  if length == 9 or len(rest) < length - 1:
+    return None
+  bits = 7 * length
+  value = int.from_bytes(first + rest, 'big') & ((1 << bits) - 1)
+  return None if value == (1 << bits) - 1 else value
