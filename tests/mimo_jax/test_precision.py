@@ -1,11 +1,14 @@
 """Losses of one type and a pullback of another: loss scaling."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mimo_jax
+from mimo_jax import nn
 from mimo_jax import weightings
 
 pytestmark = pytest.mark.slow
@@ -66,14 +69,15 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
   )
 
 
-@pytest.mark.parametrize(
-  'name', [name for name in weightings.__all__ if name != 'constant']
-)
+@pytest.mark.parametrize('name', weightings.__all__)
 def test_rules_work_under_strict_promotion_of_types(name):
   """All that is given is float32; steps and counts are the rule's own."""
-  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
+  rule = getattr(weightings, name)()
+  rules = [rule, mimo_jax.normalized(rule)]
+  if name not in ('modo', 'sdmgrad'):  # which see two batches
+    rules += [mimo_jax.unit_gradients(rule), mimo_jax.diagnosed(rule)]
 
-  def step(params):
+  def step(params, optimizer):
     losses, pullback = jax.vjp(
       lambda p: {
         'fused': jnp.sum((p - 1) ** 2),
@@ -94,9 +98,34 @@ def test_rules_work_under_strict_promotion_of_types(name):
       )
     return updates
 
+  for rule in rules:
+    optimizer = mimo_jax.balance(rule, objectives=_NAMES)
+    with jax.numpy_dtype_promotion('strict'):
+      updates = jax.eval_shape(
+        functools.partial(step, optimizer=optimizer), jnp.arange(4.0)
+      )
+    assert (updates.shape, updates.dtype) == ((4,), jnp.float32)
+
+
+@pytest.mark.parametrize('dtype', [bool, jnp.int32, jnp.float32])
+def test_masks_of_any_type_work_under_strict_promotion(dtype):
+  outputs = {'fused': jnp.array([[0.3, 2.0], [1.0, -1.0], [0.5, 0.1]])}
+  labels, mask = jnp.array([1, 0, -100]), jnp.array([1, 1, 0], dtype)
+  kept = {'fused': outputs['fused'][:2]}
   with jax.numpy_dtype_promotion('strict'):
-    updates = jax.eval_shape(step, jnp.arange(4.0))
-  assert (updates.shape, updates.dtype) == ((4,), jnp.float32)
+    for function, given, targets in (
+      (nn.cross_entropy_losses, outputs, labels),
+      (nn.true_class_scores, outputs, labels),
+      (
+        nn.absolute_error_losses,
+        {'fused': outputs['fused'][:, :1]},
+        jnp.array([1.0, 0.5, jnp.nan]),
+      ),
+    ):
+      found = function(given, targets, mask)['fused']
+      expected = function({'fused': given['fused'][:2]}, targets[:2])['fused']
+      np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert float(nn.present_rows(kept, mask[:2])['fused']) == 2
 
 
 def test_the_slope_of_weights_is_known_in_forward_mode():
