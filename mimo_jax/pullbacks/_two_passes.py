@@ -12,6 +12,7 @@ from mimo_jax import _pullback
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax.pullbacks import _base
+from mimo_jax.pullbacks import _in_turn
 
 
 def two_passes(
@@ -71,7 +72,9 @@ def two_passes(
       return _reals.of_gradient(_pullback.pull(pullback, weights))
 
     # J itself: a pullback is linear, and this its transpose.
-    push = jax.linear_transpose(of_weights, losses)
+    push: Any = jax.linear_transpose(of_weights, losses)
+    if jax.default_backend() == 'cpu':
+      push = _in_turn.in_turn(push, jax.eval_shape(of_weights, losses))
 
     def row(one: jax.Array) -> tuple[jax.Array, jax.Array]:
       cotangent = jax.tree.map(
