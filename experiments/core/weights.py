@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import numpy.typing as npt
+from flax import serialization
+from orbax import checkpoint as ocp
 from safetensors import numpy as safetensors
 
 from mimo_jax import nn
@@ -31,25 +33,38 @@ _TYPES = {
 
 
 def read(path: pathlib.Path) -> Arrays:
-  """The arrays of a `.safetensors`, `.pth` or `.pt` file, by name.
+  """The arrays of a file, or of a directory of Orbax, by name.
+
+  Args:
+    path: `.safetensors`; `.pth` or `.pt`; `.msgpack`, as Flax writes trees and
+      Hugging Face's Flax models their parameters; or the directory that Orbax
+      has written of a tree of arrays.
+
+  Returns:
+    Name -> array; places in a tree are joined by dots.
 
   Raises:
-    FileNotFoundError: if there is no file.
+    FileNotFoundError: if there is nothing.
     ValueError: if it is of another kind, or damaged.
   """
-  if not path.is_file():
+  if not path.exists():
     raise FileNotFoundError(f'There is no file of parameters {path}.')
   try:
+    if path.is_dir():
+      with ocp.StandardCheckpointer() as checkpointer:
+        return _flat(checkpointer.restore(path.absolute()))
     if path.suffix == '.safetensors':
       arrays: Arrays = safetensors.load_file(path)
       return arrays
     if path.suffix in ('.pth', '.pt'):
       return _of_pytorch(path)
+    if path.suffix == '.msgpack':
+      return _flat(serialization.msgpack_restore(path.read_bytes()))
   except Exception as error:
     raise ValueError(f'{path} cannot be read: {error}') from error
   raise ValueError(
     f'{path} is no file of parameters that can be read; expected .safetensors,'
-    ' .pth or .pt.'
+    ' .pth, .pt or .msgpack, or a directory of Orbax.'
   )
 
 
@@ -94,17 +109,23 @@ def into(
   Args:
     variables: a model's, as `init` gives them: collection -> tree.
     module: the module's place, `encoders_visual` say; '' is the model.
-    arrays: what `read` gives: of this project's export, whose names begin with
-      the collection, the module of the same name; otherwise a ResNet of
-      torchvision.
+    arrays: what `read` gives, by names of this project's export: those of the
+      model, of which the module of the same name is taken; or of the module
+      itself, with the collection in front or, of params alone, without. By
+      others: a ResNet of torchvision.
 
   Raises:
     ValueError: if a name is missing or left over, or a shape is another one.
   """
   place = module.split('/') if module else []
-  if any(name.split('.')[0] in variables for name in arrays):
-    start = {kind: '.'.join([kind, *place, '']) for kind in variables}
-    found: dict[str, Any] = {
+  arrays = {name.replace('/', '.'): value for name, value in arrays.items()}
+  start = {kind: '.'.join([kind, *place, '']) for kind in variables}
+  if not any(name.startswith(start['params']) for name in arrays):
+    start = {kind: f'{kind}.' for kind in variables}
+  found: dict[str, Any]
+  inside = _flat(_at(variables['params'], place))
+  if any(name.startswith(start['params']) for name in arrays):
+    found = {
       kind: {
         name.removeprefix(begin): value
         for name, value in arrays.items()
@@ -112,6 +133,10 @@ def into(
       }
       for kind, begin in start.items()
     }
+  elif inside.keys() <= arrays.keys() or not any(
+    name.endswith('.weight') for name in arrays
+  ):
+    found = {'params': arrays}
   else:
     found = {
       kind: _flat(tree)
@@ -123,17 +148,23 @@ def into(
   return result
 
 
+def _at(tree: Any, place: Sequence[str]) -> Any:
+  """What of params lies at a place; raises ValueError if nothing does."""
+  for name in place:
+    if not isinstance(tree, Mapping) or name not in tree:
+      has = sorted(tree) if isinstance(tree, Mapping) else 'none'
+      raise ValueError(f'The model has no module {name!r}; it has {has}.')
+    tree = tree[name]
+  return tree
+
+
 def _replaced(
   tree: Any, place: list[str], given: Mapping[str, Any], kind: str
 ) -> Any:
   """A tree in which the leaves below a place are those given."""
   if place:
     first, *rest = place
-    if first not in tree:
-      if kind == 'params':
-        raise ValueError(
-          f'The model has no module {first!r}; it has {sorted(tree)}.'
-        )
+    if first not in tree:  # of its params, `_at` has found it
       return tree
     return {**tree, first: _replaced(tree[first], rest, given, kind)}
   wanted = _flat(tree)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import serialization
+from orbax import checkpoint as ocp
 from safetensors import numpy as safetensors
 
 from experiments.core import weights
@@ -175,6 +177,36 @@ def test_names_of_this_project_are_taken_for_a_module_or_the_model(variables):
   params = variables['params']
   expected = params | {'heads_audio': plus_two['params']['heads_audio']}
   chex.assert_trees_all_close(found['params'], expected)
+
+
+@pytest.mark.parametrize('kind', ['orbax', 'msgpack', 'safetensors'])
+@pytest.mark.parametrize('is_bare', [True, False])
+def test_params_of_the_module_itself_are_taken(
+  variables, kind, is_bare, tmp_path
+):
+  """As its user has saved them, whatever surrounds it here."""
+  ours = jax.tree.map(
+    lambda leaf: np.asarray(leaf) + 3, variables['params']['encoders_audio']
+  )
+  saved = ours if is_bare else {'params': ours, 'step': {'count': np.ones(2)}}
+  path = tmp_path / f'a.{kind}'
+  if kind == 'orbax':
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path, saved)
+  elif kind == 'msgpack':
+    path.write_bytes(serialization.msgpack_serialize(saved))
+  else:
+    flat = {
+      '/'.join(key.key for key in place): leaf
+      for place, leaf in jax.tree.leaves_with_path(saved)
+    }
+    safetensors.save_file(flat, path)
+  found = weights.started(variables, [f'encoders_audio={path}'])
+  expected = variables['params'] | {'encoders_audio': ours}
+  chex.assert_trees_all_equal(found['params'], expected)
+  chex.assert_trees_all_equal(
+    found['batch_stats'], dict(variables['batch_stats'])
+  )
 
 
 def test_what_does_not_fit_is_named(variables):

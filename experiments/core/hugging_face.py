@@ -1,0 +1,116 @@
+"""Flax models of Hugging Face's `transformers` as encoders.
+
+Releases of `transformers` before 5 have them; 5 has dropped Flax.
+"""
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def classes(model: str) -> tuple[Any, Any]:
+  """A Flax model's class and that of its configuration.
+
+  Raises:
+    ModuleNotFoundError: if `transformers` is not installed.
+    ValueError: if it has no such model of Flax, as from 5 on.
+  """
+  try:
+    transformers = importlib.import_module('transformers')
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f'{model} needs the package transformers, in a release before 5, which'
+      " has dropped Flax. Install it with: pip install 'transformers<5'",
+      name='transformers',
+    ) from error
+  found: Any = getattr(transformers, model, None)
+  if not hasattr(found, 'module_class'):
+    raise ValueError(
+      f'transformers {transformers.__version__} has no Flax model {model!r};'
+      ' expected one as FlaxViTModel, FlaxBertModel or FlaxCLIPVisionModel.'
+      " Releases from 5 on have none: pip install 'transformers<5'"
+    )
+  return found, found.config_class
+
+
+class Encoder(nn.Module):
+  """A model's module, without its head; what it says of a row is one vector.
+
+  In a configuration:
+
+      {'name': 'experiments.core.hugging_face:Encoder',
+       'model': 'FlaxViTModel', 'folder': '/models/vit'}
+
+  It begins at random; `config.warm_start =
+  ('encoders_visual/module=/models/vit/flax_model.msgpack',)` gives it the
+  parameters that are in the folder.
+
+  Attributes:
+    model: a class of `transformers` without a head, as `FlaxBertModel`.
+    folder: with the model's `config.json`. It is read whenever the model is
+      made, after training, too.
+  """
+
+  model: str
+  folder: str
+
+  def setup(self) -> None:
+    """Makes the module of the model."""
+    model, config = classes(self.model)
+    self.module = model.module_class(config.from_pretrained(self.folder))
+
+  def __call__(
+    self,
+    inputs: jax.Array,
+    length: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> jax.Array:
+    """Encodes pictures, or tokens.
+
+    Args:
+      inputs: [batch, height, width, 3], or tokens [batch, time], integers in
+        any type.
+      length: [batch], how many tokens of each row are real; None: all.
+      train: whether dropout is on.
+
+    Returns:
+      [batch, width]: the model's `pooler_output`; of one that has none, the
+      mean of what it says of the tokens.
+    """
+    takes = inspect.signature(self.module.__call__).parameters
+    options: dict[str, Any] = {'deterministic': not train}
+    is_real = jnp.ones(inputs.shape[:2], jnp.int32)
+    if 'input_ids' in takes:
+      inputs = inputs.astype(jnp.int32)
+      if length is not None:
+        places = jnp.arange(inputs.shape[1])[None]
+        is_real = (places < length[:, None]).astype(jnp.int32)
+      offered = {
+        'attention_mask': is_real,
+        'token_type_ids': jnp.zeros_like(inputs),
+        'position_ids': self._positions(inputs),
+      }
+      options |= {name: v for name, v in offered.items() if name in takes}
+    found = self.module(inputs, **options)
+    pooled = getattr(found, 'pooler_output', None)
+    if pooled is None:
+      states = found.last_hidden_state  # of pictures, of all patches
+      weights = is_real if 'input_ids' in takes else jnp.ones(states.shape[:2])
+      weights = weights[..., None].astype(states.dtype)
+      pooled = jnp.sum(states * weights, 1) / jnp.maximum(weights.sum(1), 1)
+    return pooled.reshape(len(pooled), -1)
+
+  def _positions(self, tokens: jax.Array) -> jax.Array:
+    """Where tokens are; RoBERTa's count from the number of the padding on."""
+    own = sys.modules[type(self.module).__module__]
+    count = getattr(own, 'create_position_ids_from_input_ids', None)
+    if count is not None:
+      positions: jax.Array = count(tokens, self.module.config.pad_token_id)
+      return positions
+    return jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
