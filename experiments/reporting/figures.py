@@ -23,7 +23,7 @@ _COLOURS = (
   *('#D55E00', '#CC79A7', '#0072B2', '#F0E442'),
 )
 _MARKERS = ('o', 's', '^', 'D')  # the next one when colours are used up
-_COLUMNS = 5  # of recipes side by side
+_COLUMNS = 5  # of recipes side by side, at most
 # Any: Matplotlib types its parameters one by one.
 _STYLE: dict[Any, Any] = {
   'font.size': 9,
@@ -83,8 +83,8 @@ def curves(
     'weights': 'weight, mean over seeds',
     **({'conflicting': 'share of conflicts'} if conflicts(values) else {}),
   }
-  columns = min(len(recipes), _COLUMNS)
-  height = math.ceil(len(recipes) / columns) * len(rows)
+  bands = math.ceil(len(recipes) / _COLUMNS)
+  columns, height = math.ceil(len(recipes) / bands), bands * len(rows)
   with _canvas(path, (2.6 * columns + 1, 2.3 * height)) as canvas:
     grid = canvas.subplots(height, columns, sharex=True, squeeze=False)
     for i, (kind, label) in enumerate(rows.items()):

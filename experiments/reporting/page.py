@@ -16,11 +16,19 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
 table { border-collapse: collapse; display: block; overflow-x: auto;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd;
-  white-space: nowrap; }
+  white-space: nowrap; text-align: left; }
 th { border-bottom-color: #888; }
+th:first-child, td:first-child { position: sticky; left: 0;
+  background: white; }
 img { max-width: 100%; }
 code { background: #f4f4f4; padding: 0 .2em; }
+@media (max-width: 48rem) {
+  p:has(> img) { overflow-x: auto; }
+  img { max-width: none; width: 60rem; }
+}
 """
+# Phones would show a page as wide as a desk, in tiny print.
+_VIEWPORT = 'width=device-width, initial-scale=1'
 
 
 def write(report: pathlib.Path) -> pathlib.Path:
@@ -41,6 +49,7 @@ def write(report: pathlib.Path) -> pathlib.Path:
   runs.write_text(
     path,
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    f'<meta name="viewport" content="{_VIEWPORT}">\n'
     f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n'
     f'<body>\n{body}</body>\n</html>\n',
   )

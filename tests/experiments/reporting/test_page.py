@@ -22,6 +22,7 @@ def test_a_page_holds_the_report_and_its_pictures(tmp_path):
   assert '<title>Digits &amp; &lt;views&gt;</title>' in text
   assert '<td style="text-align:right"><strong>97.5 ± 0.1</strong></td>' in text
   assert '<code>mimo</code>' in text
+  assert '<meta name="viewport" content="width=device-width' in text
   encoded = base64.b64encode(picture).decode()
   assert f'<img src="data:image/png;base64,{encoded}" alt="Curves"' in text
   assert '<img src="b.png" alt="Far"' in text
