@@ -46,7 +46,7 @@ _RECIPES = flags.DEFINE_list(
 _SETTINGS = flags.DEFINE_list(
   'settings',
   None,
-  'Settings to run, by their names in reports, as HTAD; by default all.',
+  'Settings to run, as "HTAD" or "imbalance 4,slowness 4"; by default all.',
 )
 _DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')

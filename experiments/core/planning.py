@@ -157,10 +157,12 @@ def some(
 ) -> reporting.Study:
   """The study of some of its settings; None: of all.
 
+  Names are written without commas, which stand between them in `--settings`.
+
   Raises:
     ValueError: if there is no such setting.
   """
-  known = {setting.name: setting for setting in study.settings}
+  known = {one.name.replace(',', ''): one for one in study.settings}
   if unknown := sorted(set(names or ()) - known.keys()):
     raise ValueError(
       f'--settings has {unknown}; the study has {sorted(known)}.'

@@ -41,6 +41,8 @@ def test_some_settings_of_a_study_are_told_from_what_is_left():
   found = planning.some(real, ['icons', 'HTAD'])
   assert [setting.name for setting in found.settings] == ['icons', 'HTAD']
   assert planning.some(real, None).settings == list(real.settings)
+  found = planning.some(core.STUDIES['testbed'], ['slowness 4'])
+  assert [setting.name for setting in found.settings] == ['slowness, 4']
   with pytest.raises(ValueError, match=r"\['htad'\].*'AV-MNIST', 'HTAD'"):
     planning.some(real, ['htad'])
 
