@@ -11,7 +11,6 @@ from flax import linen
 from flax.training import train_state
 from jax import lax
 
-import mimo_jax
 from mimo_jax import nn
 from tests.documentation.pages import FENCE
 from tests.documentation.pages import ROOT
@@ -23,10 +22,10 @@ each_side = pytest.mark.parametrize('sign', ['-', '+'])
 
 
 class TrainState(train_state.TrainState):
-  """That of the guide, and of ImageNet."""
+  """That of ImageNet."""
 
-  balance: Any = None
   batch_stats: Any = None
+  dynamic_scale: Any = None
 
 
 class Normalized(linen.Module):
@@ -62,8 +61,8 @@ def diffs():
   return [block for kind, block in FENCE.findall(text) if kind == 'diff']
 
 
-def side(index, sign):
-  """What one side of a diff defines."""
+def side(index, sign, **scope):
+  """What one side of a diff defines, in the scope of Flax's file."""
   lines = [
     line[1:]
     for line in diffs()[index].splitlines()
@@ -79,39 +78,42 @@ def side(index, sign):
   def cross_entropy_loss(logits, labels):
     return nn.cross_entropy_losses({'only': logits}, labels)['only']
 
-  scope = {
+  def compute_metrics(logits, labels):
+    return {'loss': cross_entropy_loss(logits, labels)}
+
+  scope |= {
     'jax': jax,
     'jnp': jnp,
     'lax': lax,
-    'mimo_jax': mimo_jax,
-    'nn': nn,
     'optax': optax,
     'binary_cross_entropy_with_logits': binary_cross_entropy_with_logits,
     'kl_divergence': kl_divergence,
     'cross_entropy_loss': cross_entropy_loss,
+    'compute_metrics': compute_metrics,
   }
   exec('\n'.join(lines), scope)
   return scope
 
 
-def state_of(scope, model, variables):
-  """A state as Flax's examples make it, with `balance` where there is one."""
-  params = variables['params']
-  balance = scope['BALANCE'].init(params) if 'BALANCE' in scope else None
+def state_of(apply, variables):
+  """A state as Flax's examples make it."""
   return TrainState.create(
-    apply_fn=model.apply,
-    params=params,
+    apply_fn=apply,
+    params=variables['params'],
     tx=optax.sgd(0.1),
-    balance=balance,
     batch_stats=variables.get('batch_stats'),
   )
 
 
-def check_weights(state, sign, size):
-  """Whether `balance` has weighed."""
-  weights = optax.tree.get(state.balance, 'weights')
-  assert (weights is None) == (sign == '-')
-  assert weights is None or (weights.shape == (size,) and jnp.any(weights > 0))
+def fused_alone(model):
+  """The model of before, which returns the fused logits."""
+
+  def apply(variables, batch, mutable=()):
+    options = {'train': True, 'mutable': list(mutable)} if mutable else {}
+    found = model.apply(variables, batch, **options)
+    return (found[0]['fused'], found[1]) if mutable else found['fused']
+
+  return apply
 
 
 def rows(size=32):
@@ -139,75 +141,89 @@ def test_mnist(sign):
   scope, batch = side(0, sign), rows()
   label = batch.pop('label')
   model = nn.LateFusion({name: nn.MLP((6,)) for name in VIEWS}, 10)
-  state = state_of(scope, model, model.init(jax.random.key(0), batch))
+  apply = model.apply if sign == '+' else fused_alone(model)
+  state = state_of(apply, model.init(jax.random.key(0), batch))
+  before = state.params
   losses = []
   for _ in range(20):
     grads, loss, accuracy = scope['apply_model'](state, batch, label)
-    state = scope['update_model'](state, grads)
+    state = state.apply_gradients(grads=grads)
     losses.append(loss)
   assert losses[-1] < 0.8 * losses[0] and 0 <= accuracy <= 1
-  check_weights(state, sign, 3)
+  moved = jnp.any(
+    state.params['heads_image']['kernel'] != before['heads_image']['kernel']
+  )
+  assert moved == (sign == '+')  # the heads are balanced, or not there
 
 
 @each_side
 def test_vae(sign):
-  scope, model = side(1, sign), VAE()
+  model = VAE()
+  scope = side(1, sign, model=lambda: model)
   batch = jnp.asarray(rows()['image'] > 0, float)
   key = jax.random.key(1)
-  state = state_of(scope, model, model.init(key, batch, key))
+  state = state_of(model.apply, model.init(key, batch, key))
 
   def reconstruction(state):
-    logits = state.apply_fn({'params': state.params}, batch, key)[0]
+    logits = model.apply({'params': state.params}, batch, key)[0]
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, batch))
 
   before = reconstruction(state)
   for step in range(40):
     state = scope['train_step'](state, batch, jax.random.fold_in(key, step))
   assert reconstruction(state) < 0.95 * before
-  check_weights(state, sign, 2)
 
 
-@each_side
-def test_imagenet(sign):
-  scope, model = side(2, sign), Normalized()
-  batch = parts(DEVICES)
-  one = jax.tree.map(lambda x: x[0], batch)
-  state = state_of(scope, model, model.init(jax.random.key(0), one))
-  step = jax.pmap(
-    scope['train_step'],
-    axis_name='batch',
-    in_axes=(None, 0),
-    out_axes=None,
-    devices=jax.devices()[:DEVICES],
-  )
+def imagenet(sign):
+  """A side of ImageNet's, for devices; and a state for it."""
+  model = Normalized()
+  one = jax.tree.map(lambda x: x[0], parts(DEVICES))
+  variables = model.init(jax.random.key(0), one)
+  train_step = side(2, sign)['train_step']
 
-  def fused(state):
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    logits = state.apply_fn(variables, one)
-    return nn.cross_entropy_losses(logits, one['label'])['fused']
+  def apply(variables, batch, mutable):
+    return model.apply(variables, batch, train=True, mutable=mutable)
 
-  first = step(state, batch)
-  last = first
-  for _ in range(30):
-    last = step(last, batch)
-  assert fused(last) < 0.7 * fused(first)
-  assert last.step == 31
-  check_weights(last, sign, 3)
+  def apply_to_image(variables, image, mutable):
+    batch = {'image': image, 'sound': jnp.zeros((len(image), 5))}
+    return fused_alone(model)(variables, batch, mutable=mutable)
 
-
-def test_of_many_devices_the_balanced_gradient_is_that_of_one():
-  """The rule and its mean over devices: the step of the whole batch."""
-  scope, model = side(2, '+'), Normalized()
-  state = state_of(scope, model, model.init(jax.random.key(0), rows()))
-  found = []
-  for devices in (1, DEVICES):
-    step = jax.pmap(
-      scope['train_step'],
+  def step_on(devices):
+    return jax.pmap(
+      lambda state, batch: train_step(state, batch, None)[0],
       axis_name='batch',
       in_axes=(None, 0),
       out_axes=None,
       devices=jax.devices()[:devices],
     )
-    found.append(step(state, parts(devices)).params)
+
+  return step_on, state_of(apply if sign == '+' else apply_to_image, variables)
+
+
+@each_side
+def test_imagenet(sign):
+  step_on, first = imagenet(sign)
+  step, last, one = step_on(DEVICES), first, rows()
+
+  def fused(state):
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    if sign == '-':
+      one['sound'] = jnp.zeros_like(one['sound'])
+    logits = Normalized().apply(variables, one)
+    return nn.cross_entropy_losses(logits, one['label'])['fused']
+
+  before = fused(step(first, parts(DEVICES)))
+  for _ in range(30):
+    last = step(last, parts(DEVICES))
+  assert fused(last) < 0.7 * before
+  assert last.step == 30
+
+
+def test_of_many_devices_the_balanced_gradient_is_that_of_one():
+  """The rule and its mean over devices: the step of the whole batch."""
+  step_on, state = imagenet('+')
+  found = [
+    step_on(devices)(state, parts(devices)).params for devices in (1, DEVICES)
+  ]
   for one, many in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, many, atol=1e-5)
