@@ -108,7 +108,7 @@ def balance(
       several objectives share. Others, such as the head of one objective, are
       not looked at and take the sum of the gradients as it is, which is that
       of the one objective that reaches them: what `mtl_backward` of TorchJD
-      does, with the parameters sorted by a function.
+      does, with the parameters sorted by a function. Some must be shared.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
@@ -134,13 +134,16 @@ def balance(
       and changes nothing for the others, nor in what is remembered of it; its
       loss is not looked at, and its gradient must be finite (0, as of the
       losses of `mimo_jax.nn`). With `axis_name` the losses are averaged over
-      all rows, wherever they are; what the arguments of other batches bring is
-      averaged over the devices, all alike.
+      all rows, wherever they are.
+    - `present_after` and `independent_present`, with `axis_name`: the same for
+      `losses_after`, and, a pair, for `independent_updates` (then pullbacks).
+      Without, these are averaged over the devices, all alike.
 
     Other extra arguments are ignored.
 
   Raises:
-    ValueError: if `objectives` are not unique names; when tracing, if losses
+    ValueError: if `objectives` are not unique names; if `weigh_on`, in any
+      group, or `shared` is true of no parameter; when tracing, if losses
       are missing or do not match the objectives, the updates do not match the
       losses, an extra argument that the weighting needs is missing, or a
       weighting with state for each objective has no `objectives`.
@@ -213,7 +216,10 @@ def balance(
     present: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
-    given = _objectives.read(losses, names, primary)
+    def read(losses: base.PyTree) -> _objectives.Objectives:
+      return _objectives.read(losses, names, primary)
+
+    given = read(losses)
     if names is None:
       _objectives.check_all_have_gradients(given, updates)
     rows = None
@@ -221,8 +227,13 @@ def balance(
       rows = _presence.rows_of(present, given)
       if axis_name is not None:
         rows, factors = _presence.over_devices(rows, given, axis_name)
-        updates, losses = _presence.scale(updates, losses, factors, given)
-        given = _objectives.read(losses, names, primary)
+        updates = _presence.scale_pullback(updates, losses, factors, given)
+        losses = _presence.scale(factors, given)
+        given = read(losses)
+    if axis_name is not None:
+      extra_args = _presence.of_other_batches(
+        extra_args, rule.extra_args, read, losses, axis_name
+      )
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
     real_params = _reals.of_params(params)
     shards = _devices.shards_of(real_params, param_specs, axis_name)

@@ -1,7 +1,7 @@
 """One call in place of two: for other loops, and for bare matrices."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,14 +31,17 @@ def value_and_updates(
     has_aux: whether it returns `(losses, aux)`.
 
   Returns:
-    A function `(params, state, *args, **kwargs) -> (losses, updates, state)`,
-    or `((losses, aux), updates, state)`, where `state` is that of `balancer`,
-    at first `balancer.init(params)`, and `updates` are for an optimizer as
-    gradients are.
+    A function `(params, state, *args, extra_args=None, **kwargs) -> (losses,
+    updates, state)`, or `((losses, aux), updates, state)`, where `state` is
+    that of `balancer`, at first `balancer.init(params)`, and `updates` are for
+    an optimizer as gradients are. `extra_args` is a mapping of what else
+    `balancer.update` is to be given: `present`, `losses_after`,
+    `independent_updates`.
 
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
+    >>> import optax
     >>> def losses_fn(params, target):
     ...   audio, visual = (params - target) ** 2
     ...   return {'fused': audio + visual, 'audio': audio, 'visual': visual}
@@ -49,11 +52,24 @@ def value_and_updates(
     >>> losses, updates, state = balanced(params, state, jnp.array([0.0, 1.0]))
     >>> float(losses['fused']), updates.tolist()
     (10.0, [2.0, -12.0])
+
+    In a batch that lacks the visual modality:
+
+    >>> present = {'fused': 8, 'audio': 8, 'visual': 0}  # rows of each loss
+    >>> losses, updates, state = balanced(
+    ...   params, state, jnp.array([0.0, 1.0]), extra_args={'present': present}
+    ... )
+    >>> optax.tree.get(state, 'weights').tolist()
+    [1.0, 1.0, 0.0]
   """
 
   @functools.wraps(losses_fn)
   def value_and_updates_fn(
-    params: base.PyTree, state: base.PyTree, *args: Any, **kwargs: Any
+    params: base.PyTree,
+    state: base.PyTree,
+    *args: Any,
+    extra_args: Mapping[str, Any] | None = None,
+    **kwargs: Any,
   ) -> tuple[Any, base.PyTree, base.PyTree]:
     def of_params(params: base.PyTree) -> Any:
       return losses_fn(params, *args, **kwargs)
@@ -62,7 +78,9 @@ def value_and_updates(
       losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
     else:
       losses, pullback = jax.vjp(of_params, params)
-    updates, state = balancer.update(pullback, state, params, losses=losses)
+    updates, state = balancer.update(
+      pullback, state, params, losses=losses, **(extra_args or {})
+    )
     return ((losses, aux) if has_aux else losses), updates, state
 
   return value_and_updates_fn

@@ -1,6 +1,6 @@
 """What a rule sees of a step: losses, and gradients if it asks for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -88,7 +88,7 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
   observation = of_losses(step)
   if 'losses_after' in step.rule.extra_args:
     after = _objectives.read(
-      _extra(extra_args, 'losses_after'), step.names, step.primary
+      extra(extra_args, 'losses_after'), step.names, step.primary
     )
     if len(after.losses) != len(step.means):
       raise ValueError(
@@ -99,14 +99,9 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
     observation = observation._replace(losses_after=_as_vector(means))
   if 'independent_updates' not in step.rule.extra_args:
     return [observation] * len(step.parts.parts)
-  pair = _extra(extra_args, 'independent_updates')
-  if not isinstance(pair, tuple | list) or len(pair) != 2:
-    raise ValueError(
-      f'independent_updates is a {type(pair).__name__}; expected a pair of'
-      ' pullbacks or Jacobians, from two independent batches.'
-    )
+  both = pair(extra_args, 'independent_updates')
   seen, size = step.parts.weighing, len(step.means)
-  rows = [row for each in pair for row in average(step, read(step, each), seen)]
+  rows = [row for each in both for row in average(step, read(step, each), seen)]
   return [
     observation._replace(cross_gramian=products[:size, size:])
     for products in _inner_products(step, rows)
@@ -173,7 +168,19 @@ def _as_vector(losses: list[jax.Array]) -> jax.Array:
   return jnp.stack([loss.astype(dtype) for loss in losses])
 
 
-def _extra(extra_args: dict[str, Any], name: str) -> Any:
+def pair(extra_args: dict[str, Any], name: str) -> Sequence[Any]:
+  """An extra argument that is of two independent batches."""
+  both: Any = extra(extra_args, name)
+  if not isinstance(both, tuple | list) or len(both) != 2:
+    raise ValueError(
+      f'{name} is a {type(both).__name__}; expected a pair, of two independent'
+      ' batches.'
+    )
+  return both
+
+
+def extra(extra_args: dict[str, Any], name: str) -> Any:
+  """An extra argument that the rule needs."""
   if extra_args.get(name) is None:
     raise ValueError(
       f'This weighting needs the extra argument {name!r}, which balance was not'

@@ -117,6 +117,11 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
     if i not in own:
       name = _name_of(choice.groups(path)) if choice.groups else ''
       members.setdefault(name, []).append(i)
+  listed = f'The parameters are {["/".join(path) for path in paths]}.'
+  if not members:
+    raise ValueError(
+      f'balance: no parameter takes the weights, by shared. {listed}'
+    )
   names = tuple(sorted(members)) if choice.groups else None
   if not of_gradients:
     combined = tuple(i for i in range(len(paths)) if i not in own)
@@ -128,11 +133,10 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
     for name, places in members.items()
   }
   without = [name for name, places in weighing.items() if not places]
-  if without or not members:
-    of = f' of the groups {without}' if choice.groups and without else ''
+  if without:
+    of = f' of the groups {without}' if choice.groups else ''
     raise ValueError(
-      f'balance: the rule is to look at no parameter{of}, by weigh_on and'
-      f' shared. The parameters are {["/".join(path) for path in paths]}.'
+      f'balance: the rule is to look at no parameter{of}, by weigh_on. {listed}'
     )
   parts = (
     Part(tuple(members[name]), weighing[name]) for name in sorted(members)

@@ -1,7 +1,7 @@
 """Objectives that have no row in a batch, on a device or on all."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -57,12 +57,24 @@ def over_devices(
 
 
 def scale(
+  factors: Sequence[jax.Array], given: _objectives.Objectives
+) -> base.PyTree:
+  """Losses times factors, in their form."""
+  # What has no row on this device may be no number: 0 · NaN would reach all.
+  finite = [
+    jnp.where(factor == 0, 0, loss)
+    for loss, factor in zip(given.losses, factors, strict=True)
+  ]
+  return _times(given.like_losses(finite), given.like_losses(factors))
+
+
+def scale_pullback(
   updates: _observing.Updates,
   losses: base.PyTree,
   factors: Sequence[jax.Array],
   given: _objectives.Objectives,
-) -> tuple[_observing.Updates, base.PyTree]:
-  """Losses times factors, and the pullback of these."""
+) -> _observing.Updates:
+  """The pullback of losses times factors."""
   if not callable(updates):
     raise ValueError(
       'balance was given present, axis_name and a Jacobian, in which rows of'
@@ -70,28 +82,66 @@ def scale(
       ' jax.vjp(losses_fn, params) returns.'
     )
   in_form = given.like_losses(factors)
-  # What has no row on this device may be no number: 0 · NaN would reach all.
-  losses = jax.tree.map(
-    lambda loss, factor: jnp.where(factor == 0, 0, loss), losses, in_form
-  )
-
-  def scaled(values: base.PyTree) -> base.PyTree:
-    return jax.tree.map(
-      lambda value, factor: (value * factor).astype(jnp.result_type(value)),
-      values,
-      in_form,
-    )
 
   def pull(cotangent: Any) -> Any:
-    cotangent = _pullback.like_outputs(updates, scaled(cotangent))
+    cotangent = _times(cotangent, in_form)
+    cotangent = _pullback.like_outputs(updates, cotangent)
     return updates(jax.tree.map(_pullback.vary_like, cotangent, losses))
 
   if _known.is_brought(updates):
     known, of = updates, updates.gramian
 
     def gramian(averages: Any) -> jax.Array:
-      return of(averages._replace(shares=scaled(averages.shares)))
+      shares = _times(averages.shares, in_form)
+      return of(averages._replace(shares=shares))
 
-    known = dataclasses.replace(known, pull=pull, gramian=gramian)
-    return known, scaled(losses)
-  return pull, scaled(losses)
+    return dataclasses.replace(known, pull=pull, gramian=gramian)
+  return pull
+
+
+def of_other_batches(
+  extra_args: dict[str, Any],
+  needed: Sequence[str],
+  read: Callable[[base.PyTree], _objectives.Objectives],
+  losses: base.PyTree,
+  axis_name: _devices.AxisName,
+) -> dict[str, Any]:
+  """Scales what comes of other batches, where the user told their rows.
+
+  Args:
+    extra_args: of `balance`'s `update`.
+    needed: those that the rule needs.
+    read: from losses as the user gave them to those in order.
+    losses: of this batch; pullbacks of others are of such.
+    axis_name: the axes that `balance` averages over.
+  """
+  scaled = dict(extra_args)
+
+  def told(name: str, of: str) -> bool:
+    return of in needed and extra_args.get(name) is not None
+
+  if told('present_after', 'losses_after'):
+    after = read(_observing.extra(extra_args, 'losses_after'))
+    rows = rows_of(extra_args['present_after'], after)
+    factors = over_devices(rows, after, axis_name)[1]
+    scaled['losses_after'] = scale(factors, after)
+  if told('independent_present', 'independent_updates'):
+    given = read(losses)
+    pair = []
+    for updates, present in zip(
+      _observing.pair(extra_args, 'independent_updates'),
+      _observing.pair(extra_args, 'independent_present'),
+      strict=True,
+    ):
+      factors = over_devices(rows_of(present, given), given, axis_name)[1]
+      pair.append(scale_pullback(updates, losses, factors, given))
+    scaled['independent_updates'] = tuple(pair)
+  return scaled
+
+
+def _times(values: base.PyTree, factors: base.PyTree) -> base.PyTree:
+  return jax.tree.map(
+    lambda value, factor: (value * factor).astype(jnp.result_type(value)),
+    values,
+    factors,
+  )

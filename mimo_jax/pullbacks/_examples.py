@@ -50,8 +50,8 @@ def vjp_of_examples(
     takes an entry for an objective.
 
   Raises:
-    ValueError: if the batch has not one B, the loss of an example is no scalar
-      or vector, or `batch_size` is not a whole number at least 1.
+    ValueError: if the batch has not one B, or B = 0, the loss of an example is
+      no scalar or vector, or `batch_size` is not a whole number at least 1.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -85,6 +85,11 @@ def vjp_of_examples(
       ' with the same B in each.'
     )
   number = sizes.pop()[0]
+  if number == 0:
+    raise ValueError(
+      'The batch of vjp_of_examples has no examples, its leaves begin with'
+      ' (0,); expected at least one. Leave out the step.'
+    )
 
   def losses_of(params: base.PyTree) -> jax.Array:
     return jax.vmap(loss_fn, in_axes=(None, 0))(params, batch)

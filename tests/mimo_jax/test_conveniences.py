@@ -48,6 +48,38 @@ def test_values_and_updates_are_those_of_balance(has_aux):
     )
 
 
+def test_what_else_balance_takes_is_handed_on():
+  def losses_fn(params, batch):
+    return three.named_losses_of(params, batch)
+
+  for rule, name in (
+    (mimo_jax.mimo(), 'present'),
+    (weightings.famo(), 'losses_after'),
+    (weightings.modo(), 'independent_updates'),
+  ):
+    extra_args = {
+      'present': {'joint': 3, 'audio': 0, 'visual': 2},
+      'losses_after': losses_fn(PARAMS, 0.5 * three.BATCH),
+      'independent_updates': [
+        jax.vjp(lambda p, s=s: losses_fn(p, s * three.BATCH), PARAMS)[1]
+        for s in (0.8, 1.1)
+      ],
+    }
+    extra_args = {name: extra_args[name]}
+    balancer = mimo_jax.balance(rule, objectives=three.OBJECTIVES)
+    balanced = mimo_jax.value_and_updates(losses_fn, balancer)
+    losses, pullback = jax.vjp(lambda p: losses_fn(p, three.BATCH), PARAMS)
+    state = expected_state = balancer.init(PARAMS)
+    for _ in range(2):  # famo looks at the step before
+      _, updates, state = balanced(
+        PARAMS, state, three.BATCH, extra_args=extra_args
+      )
+      expected, expected_state = balancer.update(
+        pullback, expected_state, PARAMS, losses=losses, **extra_args
+      )
+    checks.assert_close((updates, state), (expected, expected_state), 1e-5)
+
+
 @pytest.mark.parametrize('name', ['mgda', 'graddrop', 'moco', 'sum'])
 def test_a_rule_on_a_bare_matrix(name):
   rule = getattr(weightings, name)()

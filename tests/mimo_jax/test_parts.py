@@ -217,8 +217,16 @@ def test_mistakes_are_told():
   mgda = weightings.mgda()
   for name in ('groups', 'weigh_on', 'shared'):
     refused(f'{name}=.*a function', mimo_jax.balance, mgda, **{name: 'audio'})
-  for name in ('weigh_on', 'shared'):
-    refused('at no parameter, by', updated, mgda, **{name: lambda _: False})
+  refused('at no parameter, by', updated, mgda, weigh_on=lambda _: False)
+  for rule in (mgda, mimo_jax.mimo()):
+    for groups in (None, lambda path: path[0]):
+      refused(
+        r"no parameter takes the weights.*'encoders/audio'",
+        updated,
+        rule,
+        shared=lambda _: False,
+        groups=groups,
+      )
   refused(
     r"of the groups \['bias'\]",
     updated,

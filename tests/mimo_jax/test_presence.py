@@ -192,40 +192,87 @@ _ON_DEVICES = {
 }
 
 
+def _losses_and_rows(batch, params):
+  """With NaN for a mean of nothing, as users may take it, and without."""
+  mask = batch['mask']
+  count = jnp.sum(mask)
+  outputs = jnp.tanh(batch['x'] @ params['w'] + params['b'][None])
+  audio = jnp.where(mask, (outputs[:, 0] + 0.5) ** 2, 0)
+  losses = {
+    'fused': jnp.mean((outputs[:, 0] - outputs[:, 1]) ** 2),
+    'audio': jnp.sum(audio) / jnp.maximum(count, 1),
+    'visual': jnp.mean((outputs[:, 1] - 1) ** 2),
+  }
+  told = losses | {'audio': jnp.where(count == 0, jnp.nan, losses['audio'])}
+  return losses, (told, dict.fromkeys(_NAMES, len(mask)) | {'audio': count})
+
+
+def _pulled(params, batch):
+  _, pullback, (losses, present) = jax.vjp(
+    functools.partial(_losses_and_rows, batch), params, has_aux=True
+  )
+  return losses, pullback, present
+
+
 def _update(params, batch, name, axis_name=None):
   balance = mimo_jax.balance(
     _ON_DEVICES[name], objectives=_NAMES, axis_name=axis_name
   )
-  mask = batch['mask']
-  count = jnp.sum(mask)
-
-  def losses_fn(params):
-    outputs = jnp.tanh(batch['x'] @ params['w'] + params['b'][None])
-    audio = jnp.where(mask, (outputs[:, 0] + 0.5) ** 2, 0)
-    return {
-      'fused': jnp.mean((outputs[:, 0] - outputs[:, 1]) ** 2),
-      'audio': jnp.sum(audio) / jnp.maximum(count, 1),
-      'visual': jnp.mean((outputs[:, 1] - 1) ** 2),
-    }
-
-  losses, pullback = jax.vjp(losses_fn, params)
+  losses, pullback, present = _pulled(params, batch)
   if name.endswith('passes'):
     pullback = mimo_jax.two_passes(pullback)
-  present = dict.fromkeys(_NAMES, len(mask)) | {'audio': count}
-  # A mean of nothing, as users may take it.
-  losses['audio'] = jnp.where(count == 0, jnp.nan, losses['audio'])
   updates, state = balance.update(
     pullback, balance.init(params), params, losses=losses, present=present
   )
   return updates, state.weights
 
 
+def _updates_of_several_batches(params, batch, axis_name=None):
+  """Two steps of each rule that sees more than one."""
+  turned = {'x': batch['x'][:, ::-1], 'mask': ~batch['mask']}
+  other = {'x': batch['x'] ** 2, 'mask': batch['mask'] & (batch['x'][:, 0] > 0)}
+  losses, pullback, present = _pulled(params, batch)
+  after, pullback_after, present_after = _pulled(params, turned)
+  _, pullback_of_other, present_of_other = _pulled(params, other)
+  extra_args = {
+    'losses_after': jax.tree.map(lambda loss: 0.7 * loss, after),
+    'present_after': present_after,
+    'independent_updates': (pullback_after, pullback_of_other),
+    'independent_present': (present_after, present_of_other),
+  }
+  found = {}
+  rules = {
+    'famo': weightings.famo(),
+    'modo': weightings.modo(),
+    'sdmgrad': weightings.sdmgrad(num_steps=2),
+  }
+  for name, rule in rules.items():
+    balance = mimo_jax.balance(rule, objectives=_NAMES, axis_name=axis_name)
+    state = balance.init(params)
+    for _ in range(2):
+      updates, state = balance.update(
+        pullback, state, params, losses=losses, present=present, **extra_args
+      )
+    found[name] = updates, state.weights
+  return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('where', ['pmap', 'shard_map', 'unchecked'])
 @pytest.mark.parametrize('name', _ON_DEVICES)
 def test_devices_average_over_the_rows_that_there_are(name, where):
-  expected = jax.jit(functools.partial(_update, name=name))(_PARAMS, _BATCH)
-  update = functools.partial(_update, name=name, axis_name='d')
+  _check_on_devices(functools.partial(_update, name=name), where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('where', ['pmap', 'shard_map'])
+def test_so_do_rules_of_several_batches(where):
+  _check_on_devices(_updates_of_several_batches, where)
+
+
+def _check_on_devices(update, where):
+  expected = jax.jit(update)(_PARAMS, _BATCH)
+  update = functools.partial(update, axis_name='d')
   if where == 'pmap':
     batches = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), _BATCH)
     actual = checks.at(

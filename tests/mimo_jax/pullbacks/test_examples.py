@@ -88,6 +88,9 @@ def test_refusals():
     {'x': jnp.ones((2, 3)), 'y': jnp.ones(3, int)},
   )
   checks.assert_refused(
+    'no examples', of, _one, _PARAMS, jax.tree.map(lambda x: x[:0], _BATCH)
+  )
+  checks.assert_refused(
     r"returned \{'a': \(\)\}.*jnp.stack",
     of,
     lambda p, e: {'a': _one(p, e)},
