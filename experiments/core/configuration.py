@@ -5,7 +5,6 @@ import json
 import pathlib
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from experiments.core import helping
 from experiments.methods import recipes
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -149,6 +149,8 @@ def begin(
 
   # Schedule
   config.log_every_steps = 10
+  # Where `train` shows its numbers beside: 'wandb', 'mlflow'; core/writers.py.
+  config.writers = ('tensorboard',)
   # What is logged of gradients beside: 'none', 'free' (of rules that see them
   # anyway) or 'always' (others then cost a backward pass an objective).
   config.diagnostics = 'none'
@@ -313,7 +315,7 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
 
   def parse(argv: list[str]) -> list[str]:
     if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
-      print(_help(main.__globals__['__doc__'] or ''))
+      print(helping.text(main.__globals__['__doc__'] or ''))
       sys.exit(0)
     given = [word for word in argv[1:] if word.startswith('--config')]
     if needs_config and not given:
@@ -371,29 +373,3 @@ def _check_numbers(config: config_dict.ConfigDict) -> None:
         f'config.{key} is {config[key]}; expected at least {least}. Give'
         f' --config.{key}=NUMBER.'
       )
-
-
-def _help(about: str) -> str:
-  """What `--help` prints: what a command does, and the flags it has."""
-  own = flags.FLAGS.flags_by_module_dict()
-  lines = [about.strip(), '', 'Flags:']
-  for module, found in own.items():
-    if module.startswith('experiments.') or module in ('__main__', sys.argv[0]):
-      for flag in found:
-        if flag.help and flag.name != 'config':
-          default = f' (default: {flag.default})' if flag.default else ''
-          lines += textwrap.wrap(
-            f'--{flag.name}: {flag.help}{default}',
-            width=80,
-            initial_indent='  ',
-            subsequent_indent='      ',
-          )
-  lines += textwrap.wrap(
-    '--config: Configuration file, as experiments/configs/handwritten.py[:arg];'
-    ' the file says which words it takes after the colon. Each of its values'
-    ' can be changed: --config.optimizer.learning_rate=0.01.',
-    width=80,
-    initial_indent='  ',
-    subsequent_indent='      ',
-  )
-  return '\n'.join(lines)

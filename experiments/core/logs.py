@@ -1,4 +1,4 @@
-"""What a single run logs: JSON lines and TensorBoard events."""
+"""What a single run logs: JSON lines, and what `config.writers` show."""
 
 import json
 import os
@@ -9,18 +9,19 @@ from typing import Any, Self
 import jax
 import numpy as np
 import optax
-import tensorboardX
 from ml_collections import config_dict
 
+from experiments.core import configuration
 from experiments.core import data
 from experiments.core import engine
 from experiments.core import program as program_lib
 from experiments.core import runs
 from experiments.core import scoring
+from experiments.core import writers
 
 
 class TrainingLog(engine.Observer):
-  """Losses, weights and scores, in `metrics.jsonl` and for TensorBoard.
+  """Losses, weights and scores, in `metrics.jsonl` and by writers.
 
   A checkpoint keeps how long the file was, and a run that goes on cuts it
   there: what was logged after the checkpoint will be logged again. Of several
@@ -34,14 +35,19 @@ class TrainingLog(engine.Observer):
     inputs: Sequence[data.Data],
     workdir: pathlib.Path,
   ) -> None:
-    """Opens nothing yet."""
+    """Opens nothing yet.
+
+    Raises:
+      ModuleNotFoundError, ValueError: if a writer is not to be had.
+    """
     self._config = config
     self._program, self._inputs = program, inputs
     self._workdir = workdir
     self._path = workdir / 'metrics.jsonl'
     self._is_writer = jax.process_index() == 0
     self._file: Any = None
-    self._events: Any = None
+    self._makers = writers.makers(config.get('writers', ('tensorboard',)))
+    self._writers: list[writers.Writer] = []
     self._scores: dict[str, float] = {}
 
   def begin(self, header: Mapping[str, Any]) -> None:
@@ -107,7 +113,8 @@ class TrainingLog(engine.Observer):
     length = 0
     if self._is_writer:
       os.fsync(self._file.fileno())
-      self._events.flush()
+      for writer in self._writers:
+        writer.flush()
       length = self._path.stat().st_size
     return {'length': length, 'scores': self._scores}
 
@@ -118,27 +125,24 @@ class TrainingLog(engine.Observer):
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_: object) -> None:
+  def __exit__(self, kind: object, *_: object) -> None:
     if self._file is not None:
       self._file.close()
-      self._events.close()
+    for writer in self._writers:
+      writer.close(is_done=kind is None)
 
   def _open(self, step: int) -> None:
     self._file = self._path.open('a')
-    # Files of events are named by the second, and one that goes on within it
-    # would be written over the one before.
-    self._events = tensorboardX.SummaryWriter(
-      str(self._workdir / 'tensorboard'),
-      purge_step=step + 1,
-      filename_suffix=f'.{step:012d}',
-    )
+    config = json.loads(configuration.dump(self._config))
+    for make in self._makers:
+      self._writers.append(make(self._workdir, config, step))
 
   def _add(self, row: Mapping[str, Any]) -> None:
     if self._is_writer:
       self._file.write(json.dumps(row) + '\n')
       self._file.flush()
-      for name, value in _scalars(row):
-        self._events.add_scalar(name, value, row['step'])
+      for writer in self._writers:
+        writer.add(dict(_scalars(row)), row['step'])
 
 
 def _check_finite(state: Any, max_skipped_steps: int) -> None:
@@ -154,7 +158,7 @@ def _check_finite(state: Any, max_skipped_steps: int) -> None:
 
 
 def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-  """TensorBoard's names and values of a row of metrics."""
+  """Names for writers, and values, of a row of metrics."""
   for name, value in row.items():
     if isinstance(value, Mapping):
       for key, number in value.items():

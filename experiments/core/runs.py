@@ -18,7 +18,7 @@ from experiments.core import configuration
 # Of the files of a run's directory: 3 since candidates are scored on the way.
 FORMAT = 3
 # What changes no number of a run.
-MAY_CHANGE = frozenset({'data.num_workers', 'data.num_threads'})
+MAY_CHANGE = frozenset({'data.num_workers', 'data.num_threads', 'writers'})
 _PACKAGES = ('jax', 'jaxlib', 'optax', 'flax', 'grain', 'orbax-checkpoint')
 
 
