@@ -75,7 +75,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What `make exhaustive` adds to `make test`: the longest tests of all, that try
 # on more data sets, larger models or more cases what others try on one.
 EXHAUSTIVE = (
-  'test_every_method_can_take_a_step_on_crema_d',
   'test_gramians_are_timed_beside_joint_training',
   'test_none_of_100_000_mutations_of_a_pickle_ends_the_process',
   'test_one_command_learns_and_after_a_kill_goes_on',

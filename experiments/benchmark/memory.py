@@ -21,7 +21,7 @@ from experiments.core import training
 from experiments.reporting import tables
 
 PARTS = 4  # into which the rows of an update are cut
-OPTIONS = subroutine.OPTIONS
+OPTIONS = subroutine.NETWORK
 
 
 def variants(width: int) -> dict[str, config_dict.ConfigDict]:

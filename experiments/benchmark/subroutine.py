@@ -2,7 +2,8 @@
 
 Three ResNet-18, on inputs of noise. The subroutine of a method, as MIMO's paper
 means it, is what it does beside a step of joint training; what it does between
-steps is shared out over them. The memory is the peak of the compiled step.
+steps is shared out over them. The memory is the peak of the compiled programs,
+and operations are counted by XLA. Compilation is most of the time.
 """
 
 import functools
@@ -23,7 +24,7 @@ from experiments.benchmark import timing
 from experiments.core import configuration
 from experiments.core import training
 from experiments.methods import base
-from experiments.methods import recipes
+from experiments.methods import recipes as recipes_lib
 from experiments.reporting import tables
 
 # Rivals that need the gradients of single objectives, or passes beside the one
@@ -33,11 +34,15 @@ COSTLY = ('mgda', 'mmpareto', 'agm', 'pmr', 'g_blending', 'umt', 'cml', 'mla')
 STEPS_PER_EPOCH = 100
 _EPOCHS = 30
 _VALIDATION_BATCHES = 10
-OPTIONS = {
+NETWORK = {
   'repeats': benchmark.REPEATS,
   'batch_size': benchmark.BATCH_SIZE,
   'network_width': benchmark.Option(16, 'of the ResNets; 64 is the usual one'),
   'picture_size': benchmark.Option(32, 'height and width', least=8),
+}
+OPTIONS = NETWORK | {
+  'recipes': benchmark.Option([], 'recipes beside joint; by default all'),
+  'times': benchmark.Option(True, 'compile alone, for memory and operations'),
 }
 
 
@@ -48,8 +53,8 @@ class Cost(NamedTuple):
   added: float  # seconds a step, median over the rounds, without rehearsals
   error: float  # standard error of that median
   rehearsal: float  # seconds a step, shared out over a run
-  megabytes: float  # that the compiled step needs at its peak
-  gigaflops: float  # operations of the step, as XLA counts them
+  megabytes: float  # that a compiled program needs at its peak
+  gigaflops: float  # operations a step, as XLA counts them, with rehearsals
 
   @property
   def subroutine(self) -> float:
@@ -101,36 +106,37 @@ class Compiled(NamedTuple):
   step: Callable[[], Any]
   megabytes: float  # that it needs at its peak
   gigaflops: float = math.nan
-  # Those of its rehearsals, with the share of one in a step.
-  walks: Sequence[tuple[float, Callable[[], Any]]] = ()
+  # What it does between steps, with how often in a step.
+  between: Sequence[tuple[float, Callable[[], Any]]] = ()
 
 
 def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Compiled:
-  """A training step, and the walks of its rehearsals."""
+  """A training step, and what its rehearsals do."""
   experiment = training.make(config, STEPS_PER_EPOCH)
-  state = jax.jit(experiment.init)(jax.random.key(0), batch)
-  step = jax.jit(experiment.train_step).lower(state, batch).compile()
-  counted = step.cost_analysis() or {}  # not every backend counts
+  # One operation after the other, which methods share: once is not worth a
+  # program of its own.
+  state = experiment.init(jax.random.key(0), batch)
+  programs = [(1.0, *_compiled(experiment.train_step, state, batch))]
+  if experiment.rehearsal is not None:
+    programs += between(experiment.rehearsal, state, batch)
+  operations = 0.0
+  for share, _, program in programs:
+    counted = program.cost_analysis()  # not every backend counts
+    operations += share * counted.get('flops', 0.0) if counted else math.nan
   return Compiled(
-    functools.partial(step, state, batch),
-    peak_megabytes(step),
-    counted.get('flops', math.nan) / 1e9,
-    list(_walks(experiment.rehearsal, state, batch)),
+    programs[0][1],
+    max(peak_megabytes(program) for _, _, program in programs),
+    operations / 1e9,
+    [(share, call) for share, call, _ in programs[1:]],
   )
 
 
-def measure(
+def compile_all(
   configs: Mapping[str, config_dict.ConfigDict],
   batch: base.Batch,
-  rounds: int,
   compile_: Callable[..., Compiled] = compile_step,
-) -> dict[str, Cost]:
-  """Times the steps of several configurations, in turn, in one process.
-
-  Differences to the first of them are taken within a round. The time of
-  rehearsals is that of their walks over batches, by the time of one batch, in a
-  run of 30 epochs of 100 steps, with 10 batches of validation.
-  """
+) -> dict[str, Compiled]:
+  """The programs of several configurations."""
   first, *others = configs
   progress = tqdm.tqdm(configs, desc='compile', leave=False)
   # The first alone: on a GPU, XLA tries out the kernels that all of them share.
@@ -142,14 +148,32 @@ def measure(
       compiled[name] = make.result()
       progress.update()
   progress.close()
+  return compiled
+
+
+def measure(
+  configs: Mapping[str, config_dict.ConfigDict],
+  batch: base.Batch,
+  rounds: int,
+  compile_: Callable[..., Compiled] = compile_step,
+) -> dict[str, Cost]:
+  """Times the steps of several configurations, in turn, in one process.
+
+  Differences to the first of them are taken within a round. The time of
+  rehearsals is that of their ends, and of their walks over batches, by the time
+  of one batch, in a run of 30 epochs of 100 steps, with 10 batches of
+  validation.
+  """
+  compiled = compile_all(configs, batch, compile_)
+  first = next(iter(configs))
   programs = {name: one.step for name, one in compiled.items()}
   taken = timing.interleaved(programs, rounds, warm=True)
   costs = {}
   for name, one in compiled.items():
     added = taken[name].rounds - taken[first].rounds
     rehearsal = 0.0
-    for share, walk in one.walks:
-      rehearsal += share * timing.interleaved({'walk': walk}, 5)['walk'].median
+    for share, call in one.between:
+      rehearsal += share * timing.interleaved({'call': call}, 5)['call'].median
     costs[name] = Cost(
       *(taken[name], float(np.median(added)), _error_of_median(added)),
       *(rehearsal, one.megabytes, one.gigaflops),
@@ -169,8 +193,21 @@ def table(costs: Mapping[str, Cost]) -> str:
       'rehearsal, ms': f'{1e3 * cost.rehearsal:.2f}',
       f'x {reference}': f'{share:.2f}',
       'peak, MB': f'{cost.megabytes:.1f}',
-      'gigaflops': f'{cost.gigaflops:.3f}',
+      f'operations, x {reference}': f'{cost.gigaflops / first.gigaflops:.2f}',
     }
+  return tables.of_rows('method', rows)
+
+
+def table_of_programs(compiled: Mapping[str, Compiled]) -> str:
+  """Megabytes and operations, a row a method, in Markdown."""
+  reference, first = next(iter(compiled.items()))
+  rows = {
+    name: {
+      'peak, MB': f'{one.megabytes:.1f}',
+      f'operations, x {reference}': f'{one.gigaflops / first.gigaflops:.2f}',
+    }
+    for name, one in compiled.items()
+  }
   return tables.of_rows('method', rows)
 
 
@@ -189,15 +226,26 @@ def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
 
 
 def run(
-  repeats: int, batch_size: int, network_width: int, picture_size: int
+  repeats: int,
+  batch_size: int,
+  network_width: int,
+  picture_size: int,
+  recipes: Sequence[str],
+  times: bool,
 ) -> None:
   """Prints the table and what follows from it."""
   config = make_config(network_width)
-  configs = {k: configuration.with_recipe(config, k) for k in recipes.tuned()}
+  names = dict.fromkeys(('joint', *(recipes or recipes_lib.tuned())))
+  configs = {name: configuration.with_recipe(config, name) for name in names}
   batch = pictures(config, batch_size, picture_size)
+  print(f'{setting(network_width, picture_size, batch_size)}\n', flush=True)
+  if not times:
+    print(table_of_programs(compile_all(configs, batch)))
+    return
   costs = measure(configs, batch, repeats)
-  print(f'{setting(network_width, picture_size, batch_size)}\n')
-  print(f'{table(costs)}\n\n{summary(costs)}')
+  print(table(costs))
+  if 'mimo' in costs and costs.keys() & set(COSTLY):
+    print(f'\n{summary(costs)}')
 
 
 def pictures(
@@ -223,20 +271,31 @@ def peak_megabytes(compiled: Any) -> float:
   return (memory.temp_size_in_bytes + given - memory.alias_size_in_bytes) / 1e6
 
 
-def _walks(
-  rehearsal: base.Rehearsal | None, state: Any, batch: base.Batch
-) -> Iterator[tuple[float, Callable[[], Any]]]:
-  """Each walk of a rehearsal: its batches by the steps they serve, and one."""
-  if rehearsal is None:
-    return
-  steps = (rehearsal.every_epochs or _EPOCHS) * STEPS_PER_EPOCH
-  scratch = jax.jit(rehearsal.begin)(state, batch)
+def _compiled(
+  function: Callable[..., Any], *arguments: Any
+) -> tuple[Callable[[], Any], Any]:
+  """A call of a compiled function, and the program."""
+  program = jax.jit(function).lower(*arguments).compile()
+  return functools.partial(program, *arguments), program
+
+
+def between(
+  rehearsal: base.Rehearsal, state: Any, batch: base.Batch
+) -> Iterator[tuple[float, Callable[[], Any], Any]]:
+  """What a rehearsal does: how often in a step, a call, and the program."""
+  each = 1 / (_EPOCHS * STEPS_PER_EPOCH)
+  if rehearsal.every_epochs is not None:
+    # Those that are due before the run ends, by their numbers.
+    due = math.ceil(_EPOCHS / rehearsal.every_epochs)
+    end = due if rehearsal.last is None else min(due, rehearsal.last + 1)
+    each *= max(0, end - rehearsal.first)
+  scratch = rehearsal.begin(state, batch)
   for one in rehearsal.passes:
     batches = _VALIDATION_BATCHES
     if one.split == 'train':
       batches = max(1, round(one.epochs * STEPS_PER_EPOCH))
-    walk = functools.partial(jax.jit(one.step), state, scratch, batch)
-    yield batches / steps, walk
+    yield each * batches, *_compiled(one.step, state, scratch, batch)
+  yield each, *_compiled(rehearsal.end, state, scratch)
 
 
 def _error_of_median(values: np.ndarray[Any, Any]) -> float:

@@ -6,6 +6,7 @@ from experiments.benchmark import device
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.core import configuration
+from experiments.methods import base
 
 
 def test_subroutine_is_what_a_step_has_more_within_a_round():
@@ -31,6 +32,37 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
 
 
+def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
+  def walk(*_):
+    return ()
+
+  train, held = (
+    base.Pass('train', 2.0, walk),
+    base.Pass('validation', 1.0, walk),
+  )
+  # A run of 30 epochs of 100 steps, with 10 batches of validation.
+  for every, first, last, times in (
+    (None, 0, None, 1),
+    (10.0, 0, None, 3),
+    (20.0, 1, 3, 1),
+    (4.0, 1, 3, 3),
+    (40.0, 1, None, 0),
+  ):
+    rehearsal = base.Rehearsal(
+      every,
+      lambda *_: (),
+      (train, held),
+      lambda state, _: state,
+      first=first,
+      last=last,
+    )
+    found = list(subroutine.between(rehearsal, np.ones(2), {'x': np.ones(3)}))
+    shares = [share for share, _, _ in found]
+    expected = np.array([200, 10, 1]) * times / 3000
+    np.testing.assert_allclose(shares, expected, rtol=1e-6)
+    assert len(found[2][1]()) == 2
+
+
 def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
   def cost(added, rehearsal=0.0):
     times = timing.Times(np.array([1.0 + added]), 1.0 + added)
@@ -49,6 +81,8 @@ def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
   assert '60.00 ms: 30 times as much' in text
   assert text.endswith('at two standard errors above, 15 times')
   assert '1.06' in subroutine.table(costs).splitlines()[5]
+  more = costs | {'umt': costs['umt']._replace(gigaflops=0.25)}
+  assert subroutine.table(more).splitlines()[5].split()[-2] == '1.25'
 
 
 def test_device_benchmark_changes_what_it_says():

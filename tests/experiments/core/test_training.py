@@ -13,6 +13,7 @@ from experiments.core import configuration
 from experiments.core import program
 from experiments.core import together
 from experiments.core import training
+from mimo_jax.nn.encoders import _resnet
 from tests import running
 from tests.running import smoke
 
@@ -131,15 +132,20 @@ def test_a_non_finite_batch_changes_nothing_but_the_counters():
 
 
 def assert_steps(config, batch, methods):
-  """A step of each method keeps the state's shapes; nothing is compiled."""
+  """Steps and rehearsals keep the state's shapes; nothing is compiled."""
   for method in methods:
     experiment = training.make(configuration.with_recipe(config, method), 15)
     init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
     after, metrics = jax.eval_shape(experiment.train_step, init, batch)
-    assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(
-      lambda a: a.shape, init
-    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, init)
     assert set(metrics['losses']) >= set(experiment.objectives)
+    if (rehearsal := experiment.rehearsal) is not None:
+      scratch = jax.eval_shape(rehearsal.begin, init, batch)
+      for one in rehearsal.passes:
+        walked = jax.eval_shape(one.step, init, scratch, batch)
+        chex.assert_trees_all_equal_shapes_and_dtypes(walked, scratch)
+      ended = jax.eval_shape(rehearsal.end, init, scratch)
+      chex.assert_trees_all_equal_shapes_and_dtypes(ended, init)
 
 
 @pytest.mark.parametrize('arg', ['six', 'three', 'two'])
@@ -153,7 +159,14 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
   assert_steps(config, batch, methods)
 
 
-def test_every_method_can_take_a_step_on_crema_d():
+def test_every_method_can_take_a_step_on_crema_d(monkeypatch):
+  # A block in place of eight: seven times as fast to trace.
+  encoded = _resnet._encoded
+  monkeypatch.setattr(
+    _resnet,
+    '_encoded',
+    lambda encoder, block, _, *rest: encoded(encoder, block, (1,), *rest),
+  )
   config = crema_d.get_config('smoke')
   batch = {
     'audio': np.zeros((4, 1024, 128, 1), np.float32),
