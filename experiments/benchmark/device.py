@@ -1,11 +1,13 @@
 """Times balancing on CREMA-D's shapes, two ResNet-18, for a GPU.
 
 Steps a second of joint training and the step of each weighting relative to it,
-in float32 and bfloat16, and how near the pass over the gradients comes to the
-speed of the device's memory. On inputs of noise; no data set is needed. On a
+in float32 and bfloat16; how near the pass over the gradients comes to the speed
+of the device's memory; and what passes over the 62 leaves of a ResNet-18 cost
+beside the same in one array. On inputs of noise; no data set is needed. On a
 CPU, --batch_sizes=8 --width=8 --size=32 shows that it works.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
+import mimo_jax
 from experiments import benchmark
 from experiments.benchmark import programs
 from experiments.benchmark import subroutine
@@ -35,6 +38,9 @@ OPTIONS = {
   'num_parameters': benchmark.Option(
     ['22400000', '224000000'],
     'lengths of gradients to pass over; the first is that of two ResNet-18',
+  ),
+  'objectives': benchmark.Option(
+    ['2', '3', '7', '8', '12'], 'numbers of gradients to pass over, K'
   ),
   'repeats': benchmark.REPEATS._replace(default=20),
   'width': benchmark.Option(64, 'of the ResNets'),
@@ -70,10 +76,12 @@ def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
   return tables.of_rows('weighting', rows)
 
 
-def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
+def bandwidth(
+  num_parameters: int, sizes: Sequence[int], dtype: str, rounds: int
+) -> str:
   """Markdown: bytes a second of `gramian`, by those of a plain read."""
   rows = []
-  for size in (2, 3, 7):
+  for size in sizes:
     keys = jax.random.split(jax.random.key(0), size)
     gradients = [jax.random.normal(k, (num_parameters,), dtype) for k in keys]
     reads = programs.reads(gradients)
@@ -88,6 +96,42 @@ def bandwidth(num_parameters: int, dtype: str, rounds: int) -> str:
   return tables.markdown(header, rows)
 
 
+def leaves(size: int, dtype: str, rounds: int) -> str:
+  """Markdown: passes over gradients of a ResNet-18, in leaves and in one."""
+  shapes = programs.resnet18_shapes()
+  length = sum(map(math.prod, shapes))
+  random = programs.conflicting_rows(size, length)
+  weights, objectives = jnp.full(size, 1 / size), range(size)
+  passes = {}
+  for name, each in (('leaves', shapes), ('one array', [(length,)])):
+    gradients = jax.tree.map(
+      lambda leaf: leaf.astype(dtype),
+      list(programs.as_gradients(random, each).values()),
+    )
+    passes[f'gramian, {name}'] = timing.ready(
+      lambda rows: mimo_jax.gramian(rows, objectives), gradients
+    )
+    passes[f'combine, {name}'] = timing.ready(
+      lambda rows, weights: mimo_jax.combine(rows, weights, objectives),
+      gradients,
+      weights,
+    )
+  taken = timing.interleaved(
+    {name: _in_a_row(run) for name, run in passes.items()}, rounds
+  )
+  rows = []
+  for kind in ('gramian', 'combine'):
+    many, one = (taken[f'{kind}, {name}'] for name in ('leaves', 'one array'))
+    times = [f'{1e3 * t.median / _IN_A_ROW:.3f}' for t in (many, one)]
+    rows.append([kind, *times, f'{timing.ratio(many, one):.2f}'])
+  header = [
+    f'K = {size}, {dtype}',
+    f'{len(shapes)} leaves, ms',
+    'one array, ms',
+  ]
+  return tables.markdown([*header, 'ratio'], rows)
+
+
 def _in_a_row(run: Callable[[], Any]) -> Callable[[], Any]:
   return lambda: [run() for _ in range(_IN_A_ROW)]
 
@@ -97,6 +141,7 @@ def run(
   dtypes: Sequence[str],
   weightings: Sequence[str],
   num_parameters: Sequence[str],
+  objectives: Sequence[str],
   repeats: int,
   width: int,
   size: int,
@@ -114,7 +159,11 @@ def run(
       batch['visual'] = (32 * (batch['visual'] + 4)).astype(jnp.uint8)
       costs = subroutine.measure(made, batch, repeats)
       print(f'{dtype}, batch {batch_size}:\n\n{steps_table(costs)}\n')
+  sizes = sorted(map(int, objectives))
   for length in map(int, num_parameters):
     for dtype in dtypes:
       print(f'Passes over K gradients of {length:,} parameters:\n')
-      print(f'{bandwidth(length, dtype, repeats)}\n')
+      print(f'{bandwidth(length, sizes, dtype, repeats)}\n')
+  for dtype in dtypes:
+    print('Passes over the gradients of a ResNet-18:\n')
+    print(f'{leaves(min(7, sizes[-1]), dtype, repeats)}\n')

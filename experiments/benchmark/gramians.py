@@ -2,8 +2,8 @@
 
 The networks of `steps`, three convolutional encoders, by MGDA:
 
-  the four losses of late fusion: their gradients, weights from the features,
-  and two passes, beside joint training;
+  the four losses of late fusion: their gradients, weights from the features (by
+  any rule of the Gramian, --rules), and two passes, beside joint training;
   groups of the rows as objectives, of which there are as many as wanted: the
   gradients and two passes;
   single examples, in chunks.
@@ -11,7 +11,7 @@ The networks of `steps`, three convolutional encoders, by MGDA:
 Memory is the peak of the compiled step, by the compiler's own analysis.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,10 @@ OPTIONS = {
   'batch_size': benchmark.BATCH_SIZE,
   'objectives': benchmark.Option(32, 'groups of rows, each an objective'),
   'examples': benchmark.Option(64, 'rows, each an objective'),
+  'rules': benchmark.Option(
+    ['pcgrad', 'upgrad', 'nash_mtl'],
+    'weightings of the Gramian beside MGDA, for weights from the features',
+  ),
   'chunk': benchmark.Option(16, 'examples whose gradients are kept'),
 }
 
@@ -87,8 +91,8 @@ def program(
   return Program(lambda: compiled(params, state), megabytes)
 
 
-def of_late_fusion(batch_size: int) -> dict[str, Program]:
-  """K = 4, block-sparse."""
+def of_late_fusion(batch_size: int, rules: Sequence[str]) -> dict[str, Program]:
+  """K = 4, block-sparse; by MGDA, at the features by others, too."""
   made = network(batch_size)
 
   def losses_fn(params: Any, **options: Any) -> Any:
@@ -111,6 +115,12 @@ def of_late_fusion(batch_size: int) -> dict[str, Program]:
     'joint': program(made.params, vjp, joint),
     'gradients': program(made.params, vjp),
     '`vjp_at_features`': program(made.params, at_features),
+    **{
+      f'the same, {name}': program(
+        made.params, at_features, getattr(mimo_jax.weightings, name)()
+      )
+      for name in rules
+    },
     '`two_passes`': program(made.params, two_passes),
   }
 
@@ -184,7 +194,12 @@ def table(programs: Mapping[str, Program], repeats: int) -> str:
 
 
 def run(
-  repeats: int, batch_size: int, objectives: int, examples: int, chunk: int
+  repeats: int,
+  batch_size: int,
+  objectives: int,
+  examples: int,
+  rules: Sequence[str],
+  chunk: int,
 ) -> None:
   """Prints the tables."""
   if batch_size % objectives:
@@ -194,7 +209,10 @@ def run(
     )
   print(timing.machine())
   for title, made in (
-    (f'Late fusion, batch {batch_size}, K = 4', of_late_fusion(batch_size)),
+    (
+      f'Late fusion, batch {batch_size}, K = 4',
+      of_late_fusion(batch_size, rules),
+    ),
     (f'Groups of rows, K = {objectives}', of_groups(batch_size, objectives)),
     (f'Examples, B = {examples}', of_examples(examples, chunk)),
   ):

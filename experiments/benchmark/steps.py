@@ -1,7 +1,8 @@
 """Times a training step by joint training, MIMO and MGDA.
 
 Three convolutional encoders, so K = 4 objectives. Joint is the step that a user
-writes without this library: the gradient of the fused loss, then SGD. The
+writes without this library: the gradient of the fused loss, then SGD. `mimo
+alone` are its weights of four losses, without the step around them. The
 Jacobian of all objectives is timed beside the gradient of one.
 """
 
@@ -15,6 +16,7 @@ from flax import linen
 
 import mimo_jax
 from experiments import benchmark
+from experiments.benchmark import programs as made_up
 from experiments.benchmark import timing
 from mimo_jax import nn
 
@@ -84,6 +86,7 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
   return {
     'joint': timing.ready(joint_step, params, sgd.init(params)),
     'mimo': balanced(mimo_jax.mimo()),
+    'mimo alone': made_up.mimo_weights(len(_OBJECTIVES))['mapping'],
     'mgda': balanced(mgda),
     'mgda by encoder': balanced(mgda, groups=nn.encoder_of),
     'mgda on the fusion': balanced(

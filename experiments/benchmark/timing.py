@@ -160,7 +160,7 @@ def ratios(taken: Mapping[str, Times], references: Mapping[str, str]) -> str:
   for name, times in taken.items():
     to = references[name]
     share = f'{ratio(times, taken[to]):.2f}'
-    rows[name] = {'ms': f'{1e3 * times.median:.2f}', 'ratio': share, 'to': to}
+    rows[name] = {'ms': f'{1e3 * times.median:.3f}', 'ratio': share, 'to': to}
   return tables.of_rows('program', rows)
 
 

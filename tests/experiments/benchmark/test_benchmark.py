@@ -285,10 +285,16 @@ def test_rules_print_every_table():
 
 def test_gramians_are_timed_beside_joint_training(capsys):
   sizes = ['--batch_size=2', '--objectives=2', '--examples=2', '--chunk=1']
+  sizes.append('--rules=pcgrad')
   benchmark.main(['gramians', '--repeats=2', *sizes])
   printed = capsys.readouterr().out
   assert 'Late fusion, batch 2, K = 4' in printed
-  for row in ('`vjp_at_features`', '`two_passes`, K = 1', 'chunks of 1'):
+  for row in (
+    '`vjp_at_features`',
+    'the same, pcgrad',
+    '`two_passes`, K = 1',
+    'chunks of 1',
+  ):
     assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \|', printed), row
 
 
@@ -302,7 +308,9 @@ def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out
-  references = dict.fromkeys(('joint', 'mimo', 'mgda'), 'joint')
+  names = ('joint', 'mimo', 'mimo alone', 'mgda', 'mgda on the fusion')
+  references = dict.fromkeys(names, 'joint')
+  references['mgda by encoder'] = 'mgda'
   references['value_and_jacobian'] = 'value_and_grad'
   for program, reference in references.items():
     pattern = rf'\| {program} +\| +[\d.]+ \| +[\d.]+ \| {reference} +\|'

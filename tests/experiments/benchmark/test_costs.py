@@ -1,6 +1,7 @@
 """What balancing costs, measured on models of a few weights."""
 
 import numpy as np
+import pytest
 
 from experiments.benchmark import device
 from experiments.benchmark import subroutine
@@ -103,5 +104,18 @@ def test_device_benchmark_changes_what_it_says():
     ['joint', '2.00', '1.00', '12'],
     ['mgda', '1.33', '1.50', '12'],
   ]
-  rows = device.bandwidth(1000, 'bfloat16', 2).splitlines()[2:]
-  assert [row.split()[1] for row in rows] == ['2', '3', '7']
+  rows = device.bandwidth(1000, (2, 12), 'bfloat16', 2).splitlines()[2:]
+  assert [row.split()[1] for row in rows] == ['2', '12']
+
+
+@pytest.mark.slow
+def test_passes_over_leaves_stand_beside_those_over_one_array(monkeypatch):
+  monkeypatch.setattr(
+    device.programs, 'resnet18_shapes', lambda: [(3, 5), (7,), ()]
+  )
+  table = device.leaves(3, 'bfloat16', 2)
+  assert '3 leaves' in table and 'K = 3, bfloat16' in table
+  for row in table.splitlines()[2:]:
+    many, one, ratio = map(float, row.split()[3:8:2])
+    assert row.split()[1] in ('gramian', 'combine') and ratio > 0
+    assert many >= 0 and one >= 0
