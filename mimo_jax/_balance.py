@@ -198,7 +198,7 @@ def balance(
     if names is not None:
       zeros = [jnp.zeros(len(names)) for _ in parts.parts]
       rule_state = _init_of_rule(rule, len(names), params, parts)
-      return BalanceState(_named(zeros, parts), rule_state)
+      return BalanceState(_numerics.own(_named(zeros, parts)), rule_state)
     if _has_state_for_each_objective(rule, params):
       raise ValueError(
         'This weighting keeps state for each objective, so balance must know'

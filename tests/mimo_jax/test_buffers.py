@@ -29,6 +29,22 @@ def _transformations():
   def encoder_of(path):
     return path[0]
 
+  for groups in (weightings.dwa(), weightings.moco()):
+    yield (
+      f'groups, {groups.needs}',
+      mimo_jax.balance(groups, objectives=_NAMES, groups=encoder_of),
+    )
+  for wrap in (mimo_jax.diagnosed, mimo_jax.normalized):
+    rule = wrap(weightings.gradnorm())
+    yield wrap.__name__, mimo_jax.balance(rule, objectives=_NAMES)
+  yield 'every', mimo_jax.every(mimo_jax.balance(objectives=_NAMES), steps=3)
+  yield (
+    'orthogonal_head',
+    mimo_jax.orthogonal_head(
+      lambda path: path[0] == 'audio', updates_per_batch=2, steps_per_epoch=9
+    ),
+  )
+  yield 'ogm', mimo_jax.ogm(encoder_of, ('audio', 'visual'))
   yield 'ogm_ge', mimo_jax.ogm_ge(encoder_of, ('audio', 'visual'))
   yield (
     'mmpareto',

@@ -219,6 +219,22 @@ def test_cagrad_on_opposed_gradients_goes_on_by_the_mean():
   np.testing.assert_allclose(d, 0.7 * rows.mean(0), rtol=1e-6)
 
 
+@pytest.mark.parametrize('size', [3, 4])
+def test_imtl_g_stops_where_the_primary_gradient_is_the_mean_of_the_others(
+  size,
+):
+  """As its docstring says; and what it recommends goes on."""
+  rows = jacobians.generic(size, 7)
+  rows[0] = rows[1:].mean(0)
+  np.testing.assert_array_equal(weigh(weightings.imtl_g(), rows), 0)
+  others = rows[1:]
+  direction = others.T @ weigh(weightings.imtl_g(), others)
+  along = others @ direction / np.linalg.norm(others, axis=1)
+  np.testing.assert_allclose(along, along[0], rtol=1e-4)
+  assert abs(along[0]) > 0.01
+  assert np.all(rows @ (rows.T @ weigh(weightings.upgrad(), rows)) > 0)
+
+
 def test_imtl_g_flips_a_direction_of_ascent_when_asked():
   rows = ROWS['k3_p4_imtlg_ascent']
   ascent = rows.T @ weigh(weightings.imtl_g(), rows)
