@@ -38,6 +38,9 @@ def value_and_updates(
     `balancer.update` is to be given: `present`, `losses_after`,
     `independent_updates`.
 
+  Raises:
+    ValueError: when the function is called, as `balance`'s `update` does.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax

@@ -183,6 +183,9 @@ def gramian(
   Returns:
     Array [K, K], symmetric to the bit.
 
+  Raises:
+    ValueError: if there are no leaves, or they do not begin with one K.
+
   Examples:
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -296,6 +299,9 @@ def combine(
   Returns:
     A pytree like params, in the gradients' types; the sum is taken in float32
     or wider.
+
+  Raises:
+    ValueError: if there is not one K, of leaves and of weights.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -49,7 +49,9 @@ def mimo(
     penalty: λ ≥ 0, or a schedule `step -> λ`. Larger: the worst modality
       matters more than the fused loss. 0 is joint training.
     temperature: μ > 0, in units of the loss, or a schedule `step -> μ`.
-      Larger: the other modalities share the penalty.
+      Larger: the other modalities share the penalty. 1 and below are for
+      losses that are means: of sums, at the same number, the worst takes all.
+      A temperature relative to the losses hardly differs (the guide).
 
   Examples:
     >>> import jax.numpy as jnp

@@ -33,9 +33,12 @@ def every(
   that asks has no weight until the next one that does.
 
   On CPUs convolutions are slow inside `lax.cond` (40 times, JAX 0.10.2): what
-  is saved there is lost again. Call two compiled steps in turn in place of this
-  function: one of `balancer.update(...)`, and one of `balancer.update(...,
-  weights=optax.tree.get(state, 'weights'))`.
+  is saved there is lost again. The gradients that a rule asks for are made of
+  them, so that there is no way around it under one compiled step, but for
+  `mimo_jax.vjp_at_features`, which has the heads alone inside. Otherwise choose
+  outside of it: give `balancer.update` the argument `weights`, None in a step
+  that asks and `optax.tree.get(state, 'weights')` in the others. The guide has
+  the code.
 
   Args:
     balancer: what `mimo_jax.balance` returned, with `objectives`, of a rule for

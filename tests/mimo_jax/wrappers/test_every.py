@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 import mimo_jax
 from mimo_jax import weightings
@@ -168,6 +169,40 @@ def test_a_step_between_is_one_backward_pass():
   joint = operations(weightings.fused_only())
   assert operations(weightings.mgda(), weights=jnp.ones(3)) < 1.05 * joint
   assert operations(weightings.mgda()) > 1.8 * joint
+
+
+@pytest.mark.slow
+def test_at_the_features_no_convolution_is_inside_of_the_choice():
+  params = {'kernel': jnp.ones((3, 3, 1, 5)), 'heads': jnp.ones((5, 3))}
+  balancer = mimo_jax.every(balance(), steps=3)
+
+  def losses_fn(params, cut=lambda features: features):
+    pictures = lax.conv_general_dilated(
+      jnp.ones((4, 8, 8, 1)),
+      params['kernel'],
+      (1, 1),
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    features = cut(jnp.mean(jnp.tanh(pictures), (1, 2)))
+    return three.named(jnp.mean((features @ params['heads'] - 1) ** 2, axis=0))
+
+  def convolutions(vjp):
+    """Outside of the choice and inside."""
+
+    def step(params, state):
+      losses, pullback = vjp(losses_fn, params)
+      return balancer.update(pullback, state, params, losses=losses)
+
+    state = balancer.init(params)
+    text = jax.jit(step).lower(params, state).compile().as_text()
+    before, entry = text.split('\nENTRY ')
+    assert ' conditional(' in entry
+    return entry.count(' convolution('), before.count(' convolution(')
+
+  outside, inside = convolutions(mimo_jax.vjp_at_features)
+  assert outside > 0 and inside == 0
+  assert convolutions(jax.vjp)[1] > 0
 
 
 @pytest.mark.slow
