@@ -22,7 +22,7 @@ TREE = """\
                 MODALITY.FEATURE
   FOLDER        train.npz, validation.npz and test.npz, without split"""
 
-_NO_MODALITIES = ('label', 'split', 'group', 'row')
+NO_MODALITIES = ('label', 'split', 'group', 'row')
 
 
 class Table(NamedTuple):
@@ -112,19 +112,31 @@ def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
   return _table(path, joined | {'split': np.repeat(SPLITS, sizes)})
 
 
+def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+  """The arrays of an npz file, or the columns of a Parquet file, by name.
+
+  Raises:
+    FileNotFoundError: if there is no file.
+    ModuleNotFoundError: if it is Parquet and pyarrow is not installed.
+    ValueError: if it is of another kind, or has arrays of objects.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f'There is no file {path}. Expected:\n{TREE}')
+  if path.suffix.lower() == '.parquet':
+    return _parquet(path)
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      return dict(archive)
+  except Exception as error:
+    raise ValueError(
+      f'{path} is no npz file, or has arrays of objects: {error}.'
+      f' Expected:\n{TREE}'
+    ) from error
+
+
 def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   """Name -> array, each with as many rows as there are labels."""
-  if path.suffix.lower() == '.parquet':
-    columns = _parquet(path)
-  else:
-    try:
-      with np.load(path, allow_pickle=False) as archive:
-        columns = dict(archive)
-    except Exception as error:
-      raise ValueError(
-        f'{path} is no npz file, or has arrays of objects: {error}.'
-        f' Expected:\n{TREE}'
-      ) from error
+  columns = load(path)
   if 'label' not in columns:
     raise ValueError(
       f"{path} has {sorted(columns)}, and no 'label'. Expected:\n{TREE}"
@@ -219,7 +231,7 @@ def _table(
   group = None
   if 'group' in columns:
     _, group = np.unique(columns['group'], return_inverse=True)
-  named = {n: v for n, v in columns.items() if n not in _NO_MODALITIES}
+  named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
     name: _length(path, name, values, named[name.removesuffix('_length')])
     for name, values in named.items()
@@ -323,7 +335,7 @@ def _modality(
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
-      f' names {_NO_MODALITIES}.'
+      f' names {NO_MODALITIES}.'
     )
   if values.ndim == 1:
     values = values[:, None]

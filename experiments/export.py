@@ -9,7 +9,8 @@ by default, gets
   CPUs, GPUs and TPUs, of any number of rows, with its parameters and the
   statistics that its inputs are standardised by inside;
 - `params.safetensors`: parameters and batch statistics by name;
-- `inputs.json`: the inputs' shapes and types, and the outputs' names.
+- `inputs.json`: the inputs' shapes and types, the outputs' names, and what the
+  classes of your own data are called.
 
 To run it JAX is enough:
 

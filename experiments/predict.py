@@ -4,22 +4,24 @@ r"""Predicts with a trained model, and writes a table.
   python -m experiments.predict --run=RUN --split=test [--manual_dir=FOLDER]
 
 RUN is the directory of a run of `experiments.train`, which knows its model and
-by what its inputs were standardised. FILE.npz has an array a modality, a row
-an example, as `experiments.core.trained.Trained.predict` takes them: a modality
-that is left out is missing, and one that is NaN all over a row is missing
-there. Of a run on a folder of pictures, sounds, videos and texts it is such a
-folder, whose CSV needs no labels, or the CSV. Without it the rows are those of
-a split of the run's own data set.
+by what its inputs were standardised. FILE.npz (or .parquet) has an array a
+modality, a row an example, as `experiments.core.trained.Trained.predict` takes
+them: a modality that is left out is missing, and one that is NaN all over a row
+is missing there; labels are no matter. Of a run on a folder of pictures,
+sounds, videos and texts it is such a folder, whose CSV needs no labels, or the
+CSV. Without it the rows are those of a split of the run's own data set.
 
 The table, CSV or (by its name) Parquet, has a line an example, in order: the
-target where it is known, the class that each output chooses and its
-probability; of a regression the value.
+target where it is known, the class that each output chooses (of your own data
+its name) and its probability; of a regression the value.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
+from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import views
 from experiments.core import commands
@@ -37,12 +39,16 @@ def predict(
 ) -> pathlib.Path:
   """Writes the table of predictions, and returns its path."""
   model = trained.load(run)
+  classes = model.config.data.get('classes', ())
+  columns: dict[str, Any] = {}
   if data is None:
     outputs, targets = model.predict_split(split, manual_dir)
-    columns = {model.config.target: targets}
+    columns = {model.config.target: predictions.called(targets, classes)}
   else:
-    outputs, columns = model.predict(_rows(model, data)), {}
-  columns |= predictions.columns(outputs, has_classes=model.has_classes)
+    outputs = model.predict(_rows(model, data))
+  columns |= predictions.columns(
+    outputs, has_classes=model.has_classes, classes=classes
+  )
   path = output or run / f'predictions-{data.stem if data else split}.csv'
   predictions.write(path, columns)
   return path
@@ -51,8 +57,17 @@ def predict(
 def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
   """Arrays of a file, or of a folder as the run's views see it."""
   if folders.find(data) is None:
-    with np.load(data, allow_pickle=False) as arrays:
-      return dict(arrays)
+    takes = model.inputs
+    rows = {
+      name: value
+      for name, value in arrays.load(data).items()
+      # What a file for training has beside is no matter.
+      if name in takes or name not in arrays.NO_MODALITIES
+    }
+    for name, value in rows.items():
+      if name in takes and (*value.shape[1:], 1) == takes[name].shape:
+        rows[name] = value[..., None]  # an axis that `arrays` gives, too
+    return rows
   from data_pipelines.reading import folder_builder
 
   made, _ = data_lib.make_views(model.config)
@@ -60,8 +75,10 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
   seen = views.EvaluationViews(
     {name: made[name] for name in elements[0].keys() & made.keys()}, keep=()
   )
-  rows = [seen.map(element) for element in elements]
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+  made_rows = [seen.map(element) for element in elements]
+  return {
+    name: np.stack([row[name] for row in made_rows]) for name in made_rows[0]
+  }
 
 
 def main() -> None:
@@ -70,7 +87,7 @@ def main() -> None:
   parser.add_argument(
     '--data',
     type=commands.path,
-    help='a .npz, or a folder with a CSV; default: SPLIT of the run',
+    help='a .npz, .parquet, or folder with a CSV; default: SPLIT of the run',
   )
   parser.add_argument(
     '--split', default='test', help='of the data set of the run'

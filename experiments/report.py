@@ -6,8 +6,8 @@ reads `results.jsonl` there (and `curves.npz` of a comparison), writes
 `report.md` (`sweep.md` of a sweep) with its figures, the same as one HTML page,
 and every score in `results.csv`, and prints the tables.
 
-Of several directories, runs of `experiments.train`, too, it prints scores side
-by side and what differs in configuration, and writes nothing.
+Of several directories it prints scores side by side and what differs in
+configuration, and writes nothing; of a run of `experiments.train` its scores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
   )
   directories = parser.parse_args().directories
   try:
-    if len(directories) > 1:
+    if len(directories) > 1 or beside.is_run(*directories):
       print(beside.table(directories))
       return
     path = report.write(*directories)

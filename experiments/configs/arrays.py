@@ -104,6 +104,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   else:
     _of_arrays(config, table)
   config.data.batch_size = min(config.data.batch_size, num_rows)
+  config.data.classes = tuple(map(str, table.classes))
   config.model.num_classes = len(table.classes)
 
   # Weighting

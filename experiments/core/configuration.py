@@ -98,6 +98,7 @@ def begin(
 
   # Data
   config.data = {
+    'classes': (),  # what they are called, where not by their numbers
     'train_fraction': 1.0,  # of the training rows
     'views': {},  # of what is stored; none: as it is
     'standardize': False,
@@ -325,22 +326,21 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       )
     if not needs_config:
       return list(app.parse_flags_with_usage(argv))
+    command = ' '.join(given)
     try:
-      rest: list[str] = app.parse_flags_with_usage(argv)
+      rest: list[str] = flags.FLAGS(argv)
+      _check_numbers(CONFIG.value)
     except AttributeError as error:
       # What ml_collections raises for a key that the config file did not set:
       # around a KeyError whose text has the key, and a near one if there is.
       (cause,) = error.args
       text = cause.args[0] if isinstance(cause, KeyError) else cause
-      sys.exit(f'{" ".join(given)}: the configuration has no key {text}')
-    except (KeyError, TypeError, ValueError) as error:
-      sys.exit(f'{" ".join(given)}: {error}')
-    path, _, _ = config_flags.get_config_filename(
-      flags.FLAGS['config']
-    ).partition(':')
-    if not pathlib.Path(path).exists():
-      sys.exit(f'{" ".join(given)}: there is no file {path}.')
-    _check_numbers(CONFIG.value)
+      sys.exit(f'{command}: the configuration has no key {text}')
+    except (flags.Error, KeyError, TypeError, ValueError, OSError) as error:
+      path = given[0].removeprefix('--config=').partition(':')[0]
+      if given[0].startswith('--config=') and not pathlib.Path(path).exists():
+        sys.exit(f'{command}: there is no file {path}.')
+      sys.exit(f'{command}: {_said_in_file(error)}')
     return rest
 
   def guarded(argv: list[str]) -> None:
@@ -356,6 +356,20 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       sys.exit(f'{type(error).__name__}: {error}')
 
   app.run(guarded, flags_parser=parse)
+
+
+def _said_in_file(error: BaseException) -> str:
+  """What a config file has raised, without what is wrapped around it."""
+  above: BaseException | None = error
+  while above is not None:
+    below = above.__cause__ or above.__context__
+    # By ml_collections, with a traceback, or when the configuration is used.
+    if str(above).startswith(
+      ('Error whilst parsing config file', 'Configuration is not available')
+    ):
+      return str(below)
+    above = below
+  return str(error)
 
 
 def _check_numbers(config: config_dict.ConfigDict) -> None:

@@ -47,6 +47,7 @@ def export(run: trained.Trained, folder: pathlib.Path) -> None:
     },
     'is_present': run.modalities,
     'outputs': sorted(jax.eval_shape(outputs, rows, names)),
+    'classes': list(run.config.data.get('classes', ())),
   }
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'model.jax_export').write_bytes(exported.serialize())

@@ -46,7 +46,15 @@ def table(directories: Sequence[pathlib.Path]) -> str:
       f'Of {sorted(map(str, directories))} not all are runs of'
       ' experiments.train, and not all are comparisons or sweeps.'
     )
+  if len(names) == 1:
+    return scores
   return f'{scores}\n\nWhat differs:\n\n{_differences(configs)}'
+
+
+def is_run(directory: pathlib.Path) -> bool:
+  """Whether a directory is that of a run of `experiments.train`."""
+  has_results = (directory / 'results.jsonl').exists()
+  return (directory / 'metrics.jsonl').exists() and not has_results
 
 
 def _distinct(

@@ -3,7 +3,7 @@
 import csv
 import io
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 
 def columns(
-  outputs: Mapping[str, npt.NDArray[Any]], *, has_classes: bool
+  outputs: Mapping[str, npt.NDArray[Any]],
+  *,
+  has_classes: bool,
+  classes: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[Any]]:
   """What a table says of outputs.
 
@@ -25,9 +28,10 @@ def columns(
     outputs: name -> logits [n, C], or values [n] or [n, d]; NaN where an output
       is missing.
     has_classes: whether they are logits.
+    classes: what the C classes are called; none: by their numbers.
 
   Returns:
-    Of logits `<output>`, the class, -1 where it is missing, and
+    Of logits `<output>`, the class, -1 (or '') where it is missing, and
     `<output>_probability`, its probability; of values `<output>`, or
     `<output>_<i>` if there are several.
 
@@ -43,13 +47,26 @@ def columns(
       shifted = np.exp(values - values.max(axis=-1, keepdims=True))
       probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
       is_missing = np.isnan(values).any(axis=-1)
-      found[name] = np.where(is_missing, -1, values.argmax(axis=-1))
+      chosen = np.where(is_missing, -1, values.argmax(axis=-1))
+      found[name] = called(chosen, classes)
       found[f'{name}_probability'] = probabilities.max(axis=-1)
     else:
       each = values.reshape(len(values), -1).T
       for i, column in enumerate(each):
         found[name if len(each) == 1 else f'{name}_{i}'] = column
   return found
+
+
+def called(
+  numbers: npt.NDArray[Any], classes: Sequence[str]
+) -> npt.NDArray[Any]:
+  """Names of classes for their numbers, '' for -1; numbers, if none are given.
+
+  Examples:
+    >>> called(np.array([1, -1]), ('ant', 'bee')).tolist()
+    ['bee', '']
+  """
+  return np.array([*classes, ''])[numbers] if classes else numbers
 
 
 def write(path: pathlib.Path, table: Columns) -> None:

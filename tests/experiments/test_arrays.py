@@ -26,7 +26,7 @@ def path(tmp_path_factory):
     steps=random.normal(size=(240, 4, 2)) + label[:, None, None],
     steps_length=random.randint(1, 5, 240),
     photo=(50 * label[:, None, None] + np.zeros((240, 8, 8))).astype(np.uint8),
-    label=label,
+    label=np.array(['c0', 'c1', 'c2'])[label],
     group=np.arange(240) // 2,
   )
   return where
@@ -64,6 +64,10 @@ def test_a_file_is_trained_on(path, tmp_path):
     'steps_length': np.array([4, 2, 1], np.int32),
   }
   assert run.predict(rows)['steps'].shape == (3, 3)
+  table = predict.predict(tmp_path, path)  # the file with its labels
+  with table.open() as file:
+    names = {row['fused'] for row in csv.DictReader(file)}
+  assert names <= {'c0', 'c1', 'c2'} and names
   del rows['steps_length']  # which would be 0, and all rows empty
   with pytest.raises(ValueError, match=r"not given \['steps_length'\]"):
     run.predict(rows)
@@ -106,5 +110,6 @@ def test_a_folder_of_media_is_trained_on_and_predicted_for(
   table = predict.predict(tmp_path / 'run', root / 'new.csv')
   with table.open() as file:
     rows = list(csv.DictReader(file))
-  assert [row['audio'] for row in rows] == ['-1', '-1']
+  assert [row['audio'] for row in rows] == ['', '']
+  assert {row['photo'] for row in rows} <= {'a', 'b'}
   assert all(float(row['photo_probability']) >= 0.5 for row in rows)

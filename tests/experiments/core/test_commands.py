@@ -52,6 +52,9 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
     **{(*always, flag): message for flag, message in wrong.items()},
     ('--config=experiments/configs/handwriten.py',): 'no file experiments/conf',
     (): 'Give a config',
+    ('--config=experiments/configs/arrays.py:no.npz',): 'There is no ',
+    (f'--config={CONFIG}:mimosa',): "py:mimosa: The config argument 'mimosa'",
+    (*always, '--stepps=3'): "'stepps'",
   }
   for arguments, message in commands.items():
     result = running.run('train', *arguments)
