@@ -131,7 +131,6 @@ STUDIES: Mapping[str, Study] = {
         None,
         'av_mnist:small,rebuilt',
         (*_decay(1e-2), ('checkpoint_every_steps', 100)),
-        seeds=5,
       ),
       Setting(
         'icons',

@@ -78,7 +78,7 @@ def write(
     study.about,
     'Every recipe has the same initial parameters, batches in the same order'
     ' and number of steps.',
-    *([protocol.about_tuning(some)] if some.tuning else []),
+    *_about_tuning(results),
     *(
       f'`{recipe}` is left out on {setting.name}: {reason}'
       for setting, one in results.items()
@@ -100,6 +100,17 @@ def write(
   runs.write_text(path, '\n\n'.join(parts) + '\n')
   page.write(path)
   return path
+
+
+def _about_tuning(results: Mapping[Setting, Results]) -> list[str]:
+  """Says how recipes were tuned, once for settings where they were alike."""
+  said: dict[str, list[str]] = {}
+  for setting, one in results.items():
+    if one.tuning:
+      said.setdefault(protocol.about_tuning(one), []).append(setting.name)
+  if len(said) <= 1:
+    return list(said)
+  return [f'*{", ".join(names)}*: {text}' for text, names in said.items()]
 
 
 def _left(study: Study, results: Mapping[Setting, Results]) -> list[str]:

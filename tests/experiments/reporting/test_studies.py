@@ -57,7 +57,12 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     rows += stopped(rows)
     changed = (('steps', place),)
     setting = studies.Setting('views', place, 'handwritten:two', changed)
-    workdir = write_results(tmp_path / str(place), rows, **changes)
+    more = tuning
+    if place == 20:
+      more = [one | {'candidates': 2 * one['candidates']} for one in tuning]
+    workdir = write_results(
+      tmp_path / str(place), rows, **(changes | {'tuning': more})
+    )
     results[setting] = results_lib.read(workdir)
   # The same setting under another name counts once.
   again = next(iter(results))
@@ -99,6 +104,8 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     ['joint', '1.00', '1.00', '3.50'],
     ['mimo', '1.00', '2.00', '3.50'],
   ]
+  assert '*views, 10, views, 30, rows, 10*: Of every recipe 1 cand' in text
+  assert '*views, 20*: Of every recipe 2 cand' in text
   assert ('less is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
   assert_pictures(tmp_path / 'report', text, 'lines.png')
