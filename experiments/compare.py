@@ -12,6 +12,10 @@ first, and validation chooses among them, see `core.tuning`. All seeds of a
 recipe are one compiled program. The directory ends up with `results.jsonl`,
 `curves.npz`, `report.md` and its figures. A comparison that was killed goes on
 from its last checkpoint.
+
+`--config.compare="('all',)"` compares all recipes that a fair comparison has,
+but those that refuse the model. How long it takes is said first, if it is a
+hundred steps or more; `--dry` ends then.
 """
 
 import os
@@ -23,8 +27,12 @@ from ml_collections import config_dict
 
 from experiments.core import comparing
 from experiments.core import configuration
+from experiments.core import planning
 from experiments.core import runs
+from experiments.core import studies
 from experiments.reporting import report
+
+_LONG = 100  # steps, from which on it is said how long they take
 
 
 def compare(
@@ -37,8 +45,8 @@ def compare(
   Args:
     config: as the files in experiments/configs/ make it. Run `s` of a recipe is
       the run of `experiments.train` with that recipe's changes and the seed
-      `config.seed + s`, to rounding. `config.compare` names the recipes; the
-      first is what the times of the others are relative to.
+      `config.seed + s`, to rounding. `config.compare` names the recipes, or
+      all; the first is what the times of the others are relative to.
     workdir: the run's directory.
     manual_dir: the folder with the data set's downloaded files; needed when
       the data set is prepared, and not after.
@@ -51,6 +59,7 @@ def compare(
       changes what all must share, more seeds are to tune on than there are, or
       `config.parallel` is not 'single'.
   """
+  config = studies.of_all(config, manual_dir)
   comparing.check(config)
   workdir = runs.open_workdir(workdir, config)
   rows, curves = comparing.run(config, workdir, manual_dir)
@@ -65,7 +74,14 @@ def main(argv: list[str]) -> None:
   del argv
   config = configuration.CONFIG.value
   workdir = configuration.workdir('compare', config)
-  path = compare(config, workdir, configuration.MANUAL_DIR.value)
+  manual_dir = configuration.MANUAL_DIR.value
+  config = studies.of_all(config, manual_dir)
+  is_new = not (workdir / 'results.jsonl').exists()
+  if planning.DRY.value or (is_new and config.steps >= _LONG):
+    print(planning.of_one(config, manual_dir), flush=True)
+  if planning.DRY.value:
+    return
+  path = compare(config, workdir, manual_dir)
   print(report.tables(workdir))
   print(f'The report, with figures, is {path}.')
 

@@ -48,7 +48,6 @@ _SETTINGS = flags.DEFINE_list(
   None,
   'Settings to run, as "HTAD" or "imbalance 4,slowness 4"; by default all.',
 )
-_DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')
 
 
@@ -84,7 +83,7 @@ def main(argv: list[str]) -> None:
       compared=_RECIPES.value or (),
     )
     print(planning.forecast(planned), flush=True)
-    if _DRY.value:
+    if planning.DRY.value:
       continue
     path = reporting.write(
       study,

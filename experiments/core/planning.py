@@ -6,10 +6,11 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import config_dict
 
@@ -18,6 +19,8 @@ from experiments.core import studies
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies as reporting
 from experiments.reporting.results import Results
+
+DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
 
 
 class Plan(NamedTuple):
@@ -57,6 +60,7 @@ def plans(
     compared: recipes, the first of which is the reference; by default all.
   """
   found = {}
+  known: dict[str, dict[str, str]] = {}
   for setting in study.settings:
     # By what is run: families may share a setting.
     words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
@@ -70,7 +74,7 @@ def plans(
     )
     # Only once it is needed: it opens the data.
     running = functools.cache(
-      functools.partial(studies.of_what_runs, config, manual_dir)
+      functools.partial(studies.of_what_runs, config, manual_dir, known)
     )
     name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
     found[setting] = Plan(running, directory / name, manual_dir)
@@ -140,7 +144,7 @@ def _forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
     )
     lines += [
       f'    without {recipe}: {reason}'
-      for recipe, reason in plan.config().left_out.items()
+      for recipe, reason in _left_out(plan.config())
     ]
   return '\n'.join(
     [
@@ -150,6 +154,29 @@ def _forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
       *lines,
     ]
   )
+
+
+def of_one(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> str:
+  """How long one comparison will take, for people."""
+  with tempfile.TemporaryDirectory() as folder, _compiling_into(folder):
+    found = estimates.estimate(config, studies.COSTS, manual_dir)
+  return '\n'.join(
+    [
+      f'{len(config.compare)} recipes. On this machine, as busy as it is now,'
+      f' they take about {found.seconds / 60:.1f} minutes (between a half and'
+      f' twice that), of which {found.compiling / 60:.1f} to compile:',
+      f'  {", ".join(config.compare)}',
+      *(f'  without {name}: {why}' for name, why in _left_out(config)),
+    ]
+  )
+
+
+def _left_out(config: config_dict.ConfigDict) -> Iterable[tuple[str, str]]:
+  """Recipes, and why they refuse the model."""
+  return config.get('left_out', {}).items()
 
 
 def some(

@@ -12,6 +12,7 @@ from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings as testbed_settings
 from experiments.core import configuration
 from experiments.core import data
+from experiments.core import estimates
 from experiments.core import training
 from experiments.methods import recipes
 from experiments.reporting import measures
@@ -188,15 +189,33 @@ def config_of(
   return config
 
 
+def of_all(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> config_dict.ConfigDict:
+  """The comparison with the recipes that 'all' stands for, if it has the word.
+
+  They are those that a fair comparison has, but those that refuse the model.
+  """
+  if tuple(config.compare) != ('all',):
+    return config
+  config = config.copy_and_resolve_references()
+  config.compare = recipes.tuned()
+  return of_what_runs(config, manual_dir)
+
+
 def of_what_runs(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
+  known: dict[str, dict[str, str]] | None = None,
 ) -> config_dict.ConfigDict:
   """The comparison without recipes that refuse the model.
 
   Args:
     config: unchanged.
     manual_dir: the folder with the data set's downloaded files.
+    known: what was found out for others, which grows: it is true of all
+      comparisons that are alike but for their data, if rows are of one shape.
 
   Returns:
     A copy whose `left_out` has recipe -> why.
@@ -204,17 +223,30 @@ def of_what_runs(
   inputs = data.open_data(config, config.seed, manual_dir)
   batch = next(inputs.train)
   inputs.train.close()
+  known = {} if known is None else known
+  key = estimates.likeness(config, batch)
+  if key not in known:
+    known[key] = _refusals(config, inputs.steps_per_epoch, batch)
+  left_out = known[key]
+  some = config.copy_and_resolve_references()
+  with some.unlocked():
+    some.left_out = dict(left_out)
+  some.compare = tuple(name for name in config.compare if name not in left_out)
+  return some
+
+
+def _refusals(
+  config: config_dict.ConfigDict, steps_per_epoch: int, batch: Any
+) -> dict[str, str]:
+  """Recipe -> why it refuses the model. Nothing is compiled."""
   left_out: dict[str, str] = {}
   for recipe in config.compare:
     changed = configuration.with_recipe(config, recipe)
     try:
-      experiment = training.make(changed, inputs.steps_per_epoch)
+      experiment = training.make(changed, steps_per_epoch)
       state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
       jax.eval_shape(experiment.train_step, state, batch)
     except ValueError as error:  # a refusal; anything else is a mistake
       text = str(error).partition('\n')[0]
       left_out[recipe] = f'{type(error).__name__}: {text}'
-  some = config.copy_and_resolve_references()
-  some.compare = tuple(name for name in config.compare if name not in left_out)
-  some.left_out = left_out
-  return some
+  return left_out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.configs import synthetic
 from experiments.core import planning
 from experiments.core import studies as core
 from experiments.methods import recipes
@@ -55,6 +56,40 @@ def test_every_study_names_configurations_that_exist():
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}
       assert (config.num_seeds, config.tuning.num_candidates) == (10, 8)
+
+
+def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'mimo', 'ogm'))
+  config = synthetic.get_config('interaction,smoke')
+  assert core.of_all(config).compare == config.compare
+  config.compare = ('all',)
+  found = core.of_all(config)
+  assert found.compare == ('joint', 'mimo')
+  assert set(found.left_out) == {'ogm'}
+  said = planning.of_one(found)
+  assert re.search(r'2 recipes.* about \d+\.\d minutes .* to compile', said)
+  assert 'joint, mimo' in said
+  assert 'without ogm: ValueError: ' in said
+
+
+def test_what_refuses_a_model_is_found_out_once(monkeypatch):
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm'))
+  asked = []
+  refusals = core._refusals
+  monkeypatch.setattr(
+    core, '_refusals', lambda *given: asked.append(1) or refusals(*given)
+  )
+  known = {}
+  for name, times in (
+    ('imbalance_2', 1),
+    ('imbalance_8', 1),
+    ('interaction', 2),
+  ):
+    setting = studies.Setting('one', None, f'synthetic:{name}')
+    config = core.config_of(setting, 2, 2, 1, smoke=True)
+    found = core.of_what_runs(config, known=known)
+    assert set(found.left_out) == ({'ogm'} if times == 2 else set())
+    assert len(asked) == times
 
 
 def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
