@@ -98,13 +98,17 @@ def test_the_last_two_stay_and_a_deletion_that_was_cut_is_ended(tmp_path):
   assert not half.parent.exists()
 
 
-@pytest.mark.parametrize('damage', ['cut', 'empty', 'missing', 'no arrays'])
+@pytest.mark.parametrize(
+  'damage', ['cut', 'empty', 'missing', 'no arrays', 'no progress', 'nothing']
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
   tmp_path, warnings, damage
 ):
   saved(tmp_path, 10, 20)
-  if damage == 'no arrays':
-    shutil.rmtree(tmp_path / 'checkpoints' / '20' / 'arrays')
+  folder = tmp_path / 'checkpoints' / '20'
+  if damage.startswith('no'):
+    shutil.rmtree(folder if damage == 'nothing' else folder / damage[3:])
+    folder.mkdir(exist_ok=True)
   else:
     path = max(files(tmp_path, 20), key=lambda path: path.stat().st_size)
     data = path.read_bytes()
