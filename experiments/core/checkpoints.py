@@ -1,12 +1,14 @@
 """Checkpoints of a run: whole and as they were saved, or not believed."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import logging as standard_logging
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -66,17 +68,20 @@ class Checkpoints:
     digests = _digests(arrays)
     signed = {'progress': progress, 'arrays': digests}
     try:
-      self._manager.save(
-        step,
-        args=ocp.args.Composite(
-          arrays=ocp.args.StandardSave(arrays),
-          progress=ocp.args.JsonSave(signed | {'digest': _of_json(signed)}),
-        ),
-        force=True,
-      )
+      with _quiet_threads():
+        self._manager.save(
+          step,
+          args=ocp.args.Composite(
+            arrays=ocp.args.StandardSave(arrays),
+            progress=ocp.args.JsonSave(signed | {'digest': _of_json(signed)}),
+          ),
+          force=True,
+        )
       if jax.process_index() == 0:
         _flush(self._directory / f'{step}')
     except Exception as error:
+      # It would complain of the tasks that failed, after the last word.
+      standard_logging.getLogger('asyncio').setLevel(standard_logging.CRITICAL)
       size = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
       raise OSError(
         f'The checkpoint of step {step} ({size / 1e6:.0f} MB) could not be'
@@ -156,6 +161,18 @@ class Checkpoints:
     if wrong := [key for key in now if now[key] != found['arrays'][key]]:
       raise ValueError(f'{wrong} have other digests than were saved')
     return arrays, found['progress']
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+  """Lets what Orbax raises speak, not the pages that its threads log of it."""
+  before = logging.get_verbosity()
+  if before <= logging.WARNING:  # nobody asked for more
+    logging.set_verbosity(logging.FATAL)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 class _MismatchError(Exception):

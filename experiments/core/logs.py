@@ -127,7 +127,8 @@ class TrainingLog(engine.Observer):
 
   def __exit__(self, kind: object, *_: object) -> None:
     if self._file is not None:
-      self._file.close()
+      with runs.writing(self._path):
+        self._file.close()
     for writer in self._writers:
       writer.close(is_done=kind is None)
 
@@ -139,8 +140,9 @@ class TrainingLog(engine.Observer):
 
   def _add(self, row: Mapping[str, Any]) -> None:
     if self._is_writer:
-      self._file.write(json.dumps(row) + '\n')
-      self._file.flush()
+      with runs.writing(self._path):
+        self._file.write(json.dumps(row) + '\n')
+        self._file.flush()
       for writer in self._writers:
         writer.add(dict(_scalars(row)), row['step'])
 

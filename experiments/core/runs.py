@@ -1,12 +1,13 @@
 """The directory of a run: its configuration, metrics and checkpoints."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -116,10 +117,22 @@ def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
       )
 
 
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+  """Says which file it is that could not be written in the block."""
+  try:
+    yield
+  except OSError as error:
+    # One that has no name yet is of an open file: the disk is full.
+    if error.filename is None:
+      error.filename = str(path)
+    raise
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file whole: after an interruption it is the old or the new."""
   temporary = path.with_name(path.name + '.writing')
-  with temporary.open('w') as file:
+  with writing(temporary), temporary.open('w') as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())

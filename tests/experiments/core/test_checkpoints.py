@@ -3,6 +3,7 @@
 import errno
 import gc
 import pathlib
+import resource
 import shutil
 
 import chex
@@ -202,6 +203,30 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
       one.save(20, tree(20), {'step': 20})
   one.close()
   assert_is(restored(tmp_path), 10)
+
+
+def test_nothing_but_one_line_is_said_of_what_does_not_fit(tmp_path, caplog):
+  saved(tmp_path, 10)
+  one = checkpoints_lib.Checkpoints(tmp_path)
+  before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, most))
+  try:
+    with pytest.raises(OSError, match='could not be written') as caught:
+      one.save(20, tree(20), {'step': 20})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+  assert '\n' not in str(caught.value)
+  del caught
+  gc.collect()  # asyncio complains late
+  one.close()
+  assert not [each.getMessage() for each in caplog.records]
+  assert_is(restored(tmp_path), 10)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'config.json.writing').symlink_to('/dev/full')
+  with pytest.raises(OSError, match=r'No space left.*config\.json'):
+    runs.write_text(tmp_path / 'config.json', '{}')
 
 
 def test_a_path_that_would_be_a_pattern_is_refused(tmp_path):
