@@ -132,9 +132,8 @@ def balance(
     - `present`, which every rule takes: how many rows each loss is the mean
       of, numbers or booleans in the form of `losses`. One of 0 has no weight
       and changes nothing for the others, nor in what is remembered of it; its
-      loss is not looked at, and its gradient must be finite (0, as of the
-      losses of `mimo_jax.nn`). With `axis_name` the losses are averaged over
-      all rows, wherever they are.
+      loss is not looked at, nor its gradient, which must be finite. With
+      `axis_name` the losses are averaged over all rows, wherever they are.
     - `present_after` and `independent_present`, with `axis_name`: the same for
       `losses_after`, and, a pair, for `independent_updates` (then pullbacks).
       Without, these are averaged over the devices, all alike.

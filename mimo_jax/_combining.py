@@ -65,6 +65,7 @@ def by_gradients(
   if pulled:
     looked_at = looked_at.without_beyond
   rows = _observing.average(step, raw, looked_at.places)
+  rows = _observing.without_absent(step, rows)
   observations = _observing.observe_gradients(step, observations, rows)
   weighed = _weigh(step, observations, state)
   if beyond:
@@ -160,13 +161,17 @@ def _check_one_each(step: _observing.Step, weights: list[base.PyTree]) -> None:
 def _assign(
   parts: _parts.Parts, step: _observing.Step, weighed: Weighed
 ) -> Assigned:
-  """The weights of all leaves: of those that no rule is asked about, 1."""
+  """The weights of all leaves: of those that no rule is asked about, 1.
+
+  And 0 of a loss without rows.
+  """
   assigned = [
     (part.combined, weights)
     for part, weights in zip(parts.parts, weighed.weights, strict=True)
   ]
   if parts.own:
-    ones = jnp.where(weighed.good, jnp.ones(len(step.means)), jnp.nan)
+    ones = _observing.of_losses(step).has_rows.astype(float)
+    ones = jnp.where(weighed.good, ones, jnp.nan)
     assigned.append((parts.own, ones))
   return assigned
 

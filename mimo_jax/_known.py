@@ -36,6 +36,9 @@ def observe(
   )
   order = np.array(step.given.order)
   gramian = pullback.gramian(averages)[order[:, None], order]
+  if step.rows is not None:
+    has_rows = observations[0].has_rows
+    gramian = jnp.where(has_rows[:, None] & has_rows[None, :], gramian, 0)
   return [observations[0]._replace(gramian=gramian)]
 
 

@@ -67,6 +67,18 @@ def average(
   ]
 
 
+def without_absent(
+  step: Step, gradients: list[base.PyTree]
+) -> list[base.PyTree]:
+  """K gradients, 0 in place of those of losses that have no rows."""
+  if step.rows is None:
+    return gradients
+  return [
+    jax.tree.map(lambda leaf, rows=rows: jnp.where(rows > 0, leaf, 0), gradient)
+    for gradient, rows in zip(gradients, step.rows, strict=True)
+  ]
+
+
 def shards_at(step: Step, places: _parts.Places) -> _devices.Shards:
   """The axes over which the leaves at those places are sharded."""
   if places is None or not step.shards:

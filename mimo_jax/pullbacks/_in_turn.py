@@ -1,7 +1,7 @@
 """A function of many arrays, each of which waits for its turn."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,13 @@ def in_turn(
   """
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(like)
   jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)
+  steps = [_step(equation, jaxpr) for equation in jaxpr.eqns]
 
   def one_by_one(inputs: base.PyTree) -> Any:
     waiting = dict(zip(jaxpr.invars, jax.tree.leaves(inputs), strict=True))
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     made: set[core.Var] = set()  # of inputs
-    zero = jnp.zeros(())  # of what was made last
+    last = jnp.zeros(())  # what was made
 
     def value_of(atom: Any) -> Any:
       if atom in values:
@@ -43,36 +44,35 @@ def in_turn(
       if isinstance(atom, core.Literal):
         return atom.val
       leaf = waiting[atom]
-      if _pullback.varying_axes(zero) - _pullback.varying_axes(leaf):
+      if _pullback.varying_axes(last) - _pullback.varying_axes(leaf):
         return leaf  # it would differ between devices
-      return leaf + zero.astype(leaf.dtype)
+      return leaf + (0 * jnp.ravel(last)[0]).astype(leaf.dtype)
 
-    for equation in jaxpr.eqns:
-      reads = {
-        atom: value_of(atom)
-        for atom in equation.invars
-        if not isinstance(atom, core.Literal)
-      }
-      outputs = _run(equation, jaxpr, reads)
-      values |= zip(equation.outvars, outputs, strict=True)
-      if reads.keys() & (made | waiting.keys()):
-        made |= set(equation.outvars)
+    for step in steps:
+      outputs = step.run(*map(value_of, step.reads))
+      values |= zip(step.writes, outputs, strict=True)
+      if not (made | waiting.keys()).isdisjoint(step.reads):
+        made |= set(step.writes)
         if outputs[0].size and jnp.issubdtype(outputs[0].dtype, jnp.floating):
-          zero = 0 * jnp.ravel(outputs[0])[0]
+          last = outputs[0]
     return jax.tree.unflatten(treedef, map(value_of, jaxpr.outvars))
 
   return one_by_one
 
 
-def _run(equation: Any, jaxpr: Any, values: dict[Any, Any]) -> list[Any]:
-  """The outputs of one equation."""
+class _Step(NamedTuple):
+  """One equation as a function."""
+
+  reads: list[Any]  # variables
+  writes: list[Any]
+  run: Callable[..., list[Any]]
+
+
+def _step(equation: Any, jaxpr: Any) -> _Step:
+  variables = (a for a in equation.invars if not isinstance(a, core.Literal))
+  reads, writes = list(dict.fromkeys(variables)), equation.outvars
   alone = jaxpr.replace(
-    constvars=[],
-    invars=list(values),
-    outvars=equation.outvars,
-    eqns=[equation],
+    constvars=[], invars=reads, outvars=writes, eqns=[equation]
   )
-  outputs: list[Any] = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(
-    *values.values()
-  )
-  return outputs
+  run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
+  return _Step(reads, writes, run)

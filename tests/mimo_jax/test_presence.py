@@ -160,6 +160,49 @@ def test_balance_is_told_in_the_form_of_the_losses():
   )
 
 
+@pytest.mark.parametrize('form', ['pullback', 'Jacobian', 'two passes'])
+@pytest.mark.parametrize('options', ['all', 'shared', 'weigh_on', 'groups'])
+def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
+  """Such as that of a penalty on params, which needs no rows."""
+  chosen = {
+    'all': {},
+    'shared': {'shared': lambda path: path[0] != 'bias'},
+    'weigh_on': {'weigh_on': lambda path: path[0] != 'bias'},
+    'groups': {'groups': lambda path: path[0]},
+  }[options]
+  if options == 'groups' and form == 'two passes':
+    pytest.skip('refused')
+  params = {'w': jnp.array([0.3, -1.0, 2.0]), 'bias': jnp.array([0.7, 0.2])}
+  rows = jnp.asarray(checks.standard_normal(3, 5))
+
+  def update(rule, penalty):
+    balance = mimo_jax.balance(rule, objectives=_NAMES, **chosen)
+
+    def losses_fn(params):
+      flat = jnp.concatenate([params['w'], params['bias']])
+      losses = dict(zip(_NAMES, (rows @ flat) ** 2, strict=True))
+      return losses | {'audio': penalty * jnp.sum(flat**2)}
+
+    losses, pullback = jax.vjp(losses_fn, params)
+    if form == 'Jacobian':
+      pullback = mimo_jax.pull_jacobian(pullback, losses)
+    elif form == 'two passes':
+      pullback = mimo_jax.two_passes(pullback)
+    return balance.update(
+      pullback,
+      balance.init(params),
+      params,
+      losses=losses,
+      present={'fused': 3, 'audio': 0, 'visual': 1},
+    )
+
+  rules = [weightings.mgda(), mimo_jax.mimo()]
+  if form != 'two passes' and options == 'all':
+    rules.append(weightings.graddrop())
+  for rule in rules:
+    checks.assert_close(update(rule, 5.0), update(rule, 0.0), rtol=1e-5)
+
+
 def test_a_remembered_gradient_is_not_stepped_along_without_objectives():
   balance = mimo_jax.balance(weightings.db_mtl(), objectives=_NAMES)
   params = jnp.array([1.0, -2.0, 3.0])
@@ -189,14 +232,15 @@ _ON_DEVICES = {
   'mimo': mimo_jax.mimo(1.5, 0.8),
   'mgda': weightings.mgda(),
   'mgda, two passes': weightings.mgda(),
+  'mgda, features': weightings.mgda(),
 }
 
 
-def _losses_and_rows(batch, params):
+def _losses_and_rows(batch, params, cut=lambda features: features):
   """With NaN for a mean of nothing, as users may take it, and without."""
   mask = batch['mask']
   count = jnp.sum(mask)
-  outputs = jnp.tanh(batch['x'] @ params['w'] + params['b'][None])
+  outputs = cut(jnp.tanh(batch['x'] @ params['w'] + params['b'][None]))
   audio = jnp.where(mask, (outputs[:, 0] + 0.5) ** 2, 0)
   losses = {
     'fused': jnp.mean((outputs[:, 0] - outputs[:, 1]) ** 2),
@@ -207,8 +251,8 @@ def _losses_and_rows(batch, params):
   return losses, (told, dict.fromkeys(_NAMES, len(mask)) | {'audio': count})
 
 
-def _pulled(params, batch):
-  _, pullback, (losses, present) = jax.vjp(
+def _pulled(params, batch, vjp=jax.vjp):
+  _, pullback, (losses, present) = vjp(
     functools.partial(_losses_and_rows, batch), params, has_aux=True
   )
   return losses, pullback, present
@@ -218,7 +262,9 @@ def _update(params, batch, name, axis_name=None):
   balance = mimo_jax.balance(
     _ON_DEVICES[name], objectives=_NAMES, axis_name=axis_name
   )
-  losses, pullback, present = _pulled(params, batch)
+  at_features = name.endswith('features')
+  vjp = mimo_jax.vjp_at_features if at_features else jax.vjp
+  losses, pullback, present = _pulled(params, batch, vjp)
   if name.endswith('passes'):
     pullback = mimo_jax.two_passes(pullback)
   updates, state = balance.update(
