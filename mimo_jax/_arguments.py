@@ -70,11 +70,6 @@ def whole(least: float = -np.inf) -> Numbers:
   )
 
 
-def number() -> Numbers:
-  """Any number."""
-  return Numbers(lambda _: True, 'a number')
-
-
 def finite() -> Numbers:
   """Finite numbers."""
   return Numbers(np.isfinite, 'a finite number')

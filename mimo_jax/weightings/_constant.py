@@ -26,7 +26,7 @@ def constant(
     [1.0, 0.3]
   """
   _arguments.check(
-    'constant', _arguments.each(_arguments.number()), weights=weights
+    'constant', _arguments.each(_arguments.finite()), weights=weights
   )
 
   def weigh(observation: base.Observation) -> jax.Array:

@@ -61,6 +61,7 @@ def graddrop(
   _arguments.check(
     'graddrop', _arguments.each(_arguments.between(0, 1)), leak=leak
   )
+  _arguments.check('graddrop', _arguments.whole(), seed=seed)
 
   def init(_: int) -> GradDropState:
     return GradDropState(key=_numerics.new_key(seed))

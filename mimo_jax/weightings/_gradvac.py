@@ -65,6 +65,7 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
     <https://arxiv.org/abs/2010.05874>`_, ICLR 2021.
   """
   _arguments.check('gradvac', _arguments.between(0, 1), beta=beta)
+  _arguments.check('gradvac', _arguments.whole(), seed=seed)
 
   def init(num_objectives: int) -> GradVacState:
     return GradVacState(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
@@ -52,6 +53,7 @@ def pcgrad(seed: int = 0) -> base.Weighting:
     Surgery for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_,
     NeurIPS 2020, Algorithm 1.
   """
+  _arguments.check('pcgrad', _arguments.whole(), seed=seed)
 
   def init(_: int) -> PCGradState:
     return PCGradState(key=_numerics.new_key(seed))

@@ -1,11 +1,14 @@
 """Numbers are checked where they are given, as the rule will see them."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mimo_jax
+from mimo_jax import weightings
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,16 @@ import mimo_jax
 def test_numbers_that_no_rule_can_use_are_refused(arguments, message):
   with pytest.raises(ValueError, match=f'mimo was given {message}'):
     mimo_jax.mimo(**arguments)
+
+
+@pytest.mark.parametrize('name', weightings.__all__)
+def test_what_is_no_number_is_refused_where_it_is_given(name):
+  """In every argument of every rule, but for what is True or False."""
+  factory = getattr(weightings, name)
+  for argument in inspect.signature(factory).parameters.keys() - {'flip'}:
+    for value in ('3', np.nan, 1j, object()):
+      with pytest.raises(ValueError, match=rf'{name} was given .*{argument}'):
+        factory(**{argument: value})
 
 
 def test_numbers_of_all_kinds_are_taken():
