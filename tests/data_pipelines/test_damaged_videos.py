@@ -2,6 +2,7 @@
 
 import errno
 import fractions
+import shutil
 
 import av
 import pytest
@@ -116,9 +117,10 @@ def test_what_decoders_borrow_of_the_systems_errors_is_the_files_fault(
 
 def test_a_clip_that_is_a_list_opens_no_other_file(recorded, tmp_path):
   """Formats of FFmpeg's that name other files, or addresses."""
-  other = recorded / 'clip.mp4'
+  other = shutil.copy(recorded / 'clip.mp4', tmp_path / 'clip.mp4')
   path = tmp_path / 'a.mp4'
   for content in (
+    "ffconcat version 1.0\nfile 'clip.mp4'\n",
     f"ffconcat version 1.0\nfile '{other}'\n",
     f'#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{other}\n#EXT-X-ENDLIST\n',
     'v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96',

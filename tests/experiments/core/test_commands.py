@@ -65,11 +65,11 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
 
 
 def test_every_command_says_what_it_does():
-  for name in ('train', 'compare', 'sweep', 'study', 'probe'):
+  for name in ('train', 'compare', 'sweep', 'study', 'probe', 'report'):
     result = running.run(name, '--help')
     assert result.returncode == 0, result.stderr
     assert f'python -m experiments.{name}' in result.stdout
-    assert '--workdir' in result.stdout
+    assert ('--workdir' in result.stdout) == (name != 'report')
 
 
 def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
