@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.reading import parquet_columns
 from data_pipelines.reading import stratified
 
 NAME = 'arrays'
@@ -17,7 +18,7 @@ TREE = """\
   FILE.npz      arrays [rows, ...], one for each modality; label [rows], whole
                 numbers or texts; if you like split [rows] of train, validation
                 and test, group [rows], and for a padded sequence its lengths,
-                NAME_length [rows]
+                NAME_length [rows]; a row of NaN lacks the modality
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
   FOLDER        train.npz, validation.npz and test.npz, without split"""
@@ -31,6 +32,8 @@ class Table(NamedTuple):
   Attributes:
     modalities: Name -> [rows, ...], float32, or uint8 as it was.
     lengths: `NAME_length` of a sequence -> [rows] int32, where they are given.
+    present: Name -> [rows] bool, of modalities that some rows lack, all NaN
+      there; their values are 0.
     label: [rows], place in `classes`.
     classes: What labels are called, sorted.
     split: [rows] of `SPLITS`.
@@ -39,6 +42,7 @@ class Table(NamedTuple):
 
   modalities: dict[str, npt.NDArray[Any]]
   lengths: dict[str, npt.NDArray[np.int32]]
+  present: dict[str, npt.NDArray[np.bool_]]
   label: npt.NDArray[np.int64]
   classes: tuple[Any, ...]
   split: npt.NDArray[np.str_]
@@ -123,7 +127,7 @@ def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   if not path.is_file():
     raise FileNotFoundError(f'There is no file {path}. Expected:\n{TREE}')
   if path.suffix.lower() == '.parquet':
-    return _parquet(path)
+    return parquet_columns.read(path)
   try:
     with np.load(path, allow_pickle=False) as archive:
       return dict(archive)
@@ -159,66 +163,6 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   return columns
 
 
-def _parquet(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
-  try:
-    from pyarrow import parquet
-  except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-      f'{path} needs the package pyarrow. Install it with: pip install pyarrow;'
-      ' or save the arrays by numpy.savez.',
-      name='pyarrow',
-    ) from error
-  table = parquet.read_table(path)
-  columns: dict[str, npt.NDArray[Any]] = {}
-  features: dict[str, list[npt.NDArray[Any]]] = {}
-  for name in table.column_names:
-    column = table.column(name)
-    if column.null_count:
-      row = column.is_null().to_pylist().index(True)
-      raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
-    array = _stacked(path, name, column.to_pylist())
-    modality, dot, _ = name.partition('.')
-    if dot:
-      features.setdefault(modality, []).append(array)
-    else:
-      columns[name] = array
-  for name, arrays in features.items():
-    shapes = {array.shape for array in arrays}
-    if name in columns or len(shapes) > 1:
-      raise ValueError(
-        f"{path} has columns '{name}.FEATURE' of the shapes {sorted(shapes)},"
-        f' and {sorted({name} & columns.keys())} beside; expected one shape,'
-        ' and no column called as the modality.'
-      )
-    columns[name] = np.stack(arrays, axis=-1)
-  return columns
-
-
-def _stacked(
-  path: pathlib.Path, name: str, values: list[Any]
-) -> npt.NDArray[Any]:
-  """A column of Parquet, whose rows have to be of one shape."""
-  shape = None
-  for row, value in enumerate(values):
-    try:
-      found = np.array(value)
-    except ValueError:
-      found = None
-    if found is None or found.dtype == object:
-      raise ValueError(
-        f'{path}, row {row}, column {name!r}: {repr(value)[:60]}; expected a'
-        ' number, a text, or lists of numbers without gaps, of one length each.'
-      )
-    shape = found.shape if shape is None else shape
-    if found.shape != shape:
-      raise ValueError(
-        f'{path}, row {row}, column {name!r}: the shape {found.shape}, where'
-        f' row 0 has {shape}. Pad them, and give the lengths as'
-        f" '{name}_length'."
-      )
-  return np.array(values)
-
-
 def _table(
   path: pathlib.Path, columns: Mapping[str, npt.NDArray[Any]]
 ) -> Table:
@@ -237,8 +181,9 @@ def _table(
     for name, values in named.items()
     if name.endswith('_length') and name.removesuffix('_length') in named
   }
+  present: dict[str, npt.NDArray[np.bool_]] = {}
   modalities = {
-    name: _modality(path, name, values)
+    name: _modality(path, name, values, present)
     for name, values in named.items()
     if name not in lengths
   }
@@ -246,9 +191,16 @@ def _table(
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
+  if present.keys() == modalities.keys():
+    without = ~np.any(list(present.values()), axis=0)
+    if without.any():
+      raise ValueError(
+        f'{path}, row {np.argmax(without)}: no modality is there, all are NaN.'
+        ' Leave the row out.'
+      )
   split = splits(str(path), label, columns.get('split'), columns.get('group'))
   return Table(
-    modalities, lengths, label, tuple(classes.tolist()), split, group
+    modalities, lengths, present, label, tuple(classes.tolist()), split, group
   )
 
 
@@ -330,8 +282,12 @@ def _length(
 
 
 def _modality(
-  path: pathlib.Path, name: str, values: npt.NDArray[Any]
+  path: pathlib.Path,
+  name: str,
+  values: npt.NDArray[Any],
+  present: dict[str, npt.NDArray[np.bool_]],
 ) -> npt.NDArray[Any]:
+  """The values, 0 where a row is all NaN, which `present` is told of."""
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
@@ -344,12 +300,19 @@ def _modality(
   if values.dtype != np.uint8:
     with np.errstate(over='ignore'):
       values = values.astype(np.float32)
+    lacks = np.isnan(values.reshape(len(values), -1)).all(axis=1)
+    if lacks.all():
+      raise ValueError(f'{name!r} of {path} is NaN in all rows.')
+    if lacks.any():
+      present[name] = ~lacks
+      values[lacks] = 0
     bad = np.argwhere(~np.isfinite(values))
     if bad.size:
       row, *column = bad[0].tolist()
       raise ValueError(
         f'{name!r} of {path}, row {row}, column {tuple(column)}: the value is'
-        ' not finite, in float32. Expected finite numbers; leave the row out.'
+        ' not finite, in float32. Expected finite numbers; leave the row out,'
+        ' or make all of it NaN, if it lacks the modality.'
       )
   return values
 
@@ -360,19 +323,24 @@ def arrays_of(
   """The entries of a split.
 
   Returns:
-    Name -> [rows of the split, ...]: modalities, lengths, `label`, `row` int32,
-    the place in the file, and `group`, where it is given.
+    Name -> [rows of the split, ...]: modalities, lengths, `NAME_present` bool
+    of those that rows lack, `label`, `row` int32, the place in the file, and
+    `group`, where it is given.
 
   Raises:
     ValueError: if there is no such split.
   """
   if split not in SPLITS:
     raise ValueError(f'No split {split!r}. Available: {", ".join(SPLITS)}.')
+  # Which needs what opens sources, and that needs this.
+  from data_pipelines import missing
+
   table = read(path)
   rows = np.flatnonzero(table.split == split)
   entries: dict[str, npt.NDArray[Any]] = {
     **table.modalities,
     **table.lengths,
+    **{missing.entry(name): said for name, said in table.present.items()},
     'label': table.label.astype(np.int64),
   }
   if table.group is not None:

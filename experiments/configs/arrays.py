@@ -140,6 +140,8 @@ def _of_arrays(config: config_dict.ConfigDict, table: arrays.Table) -> None:
   config.data.batch_size = 64
   config.data.standardize = True
   config.data.in_memory = True
+  if table.present:
+    config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.model.encoders = {
     name: encoder_for(values.shape[1:])
     for name, values in table.modalities.items()

@@ -104,7 +104,8 @@ def begin(
     'standardize': False,
     'noise': 0.0,  # training noise, in standard deviations of each feature
     # Of the training rows the share that lacks a modality, or a mapping
-    # modality -> share; the same rows in every epoch, and none lacks all.
+    # modality -> share; the same rows in every epoch, and none lacks all. Or
+    # modality -> 'stored': the data set says which rows lack it.
     'missing_rate': config_dict.FieldReference(0.0, field_type=object),
     # Whether each seed has training, validation and test rows of its own: drawn
     # anew where the data set is made up, or another division of all rows.

@@ -48,12 +48,17 @@ def make_views(
   return made, () if config.target in made else (config.target,)
 
 
-def missing_rates(config: config_dict.ConfigDict) -> dict[str, float]:
+STORED = 'stored'
+"""In place of a rate: rows say themselves what they lack."""
+
+
+def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
   """Every modality's share of missing rows; nothing if no row lacks any.
 
   Args:
     config: with `model.encoders` and `data.missing_rate`: a number for all
-      modalities, or a mapping modality -> number, 0 for those it lacks.
+      modalities, or a mapping modality -> number, 0 for those it lacks; or
+      `STORED` in place of a number, of elements with `<modality>_present`.
 
   Raises:
     ValueError: if there is no such modality.
@@ -76,6 +81,11 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, float]:
     )
   rates = {name: given.get(name, 0.0) for name in names}
   return rates if any(rates.values()) else {}
+
+
+def may_lack(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """The modalities that some rows lack."""
+  return tuple(name for name, rate in missing_rates(config).items() if rate)
 
 
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
@@ -166,15 +176,22 @@ def open_data(
       for name, view in made.items()
     }
   rates = missing_rates(config)
+  drawn_rates = {
+    k: 0.0 if rate == STORED else rate for k, rate in rates.items()
+  }
 
-  def lacks(split: str) -> bool:
-    """Whether rows of a split lack modalities."""
-    return bool(rates) and (split == 'train' or config.evaluation.missing)
+  def draws(split: str) -> bool:
+    """Whether of rows of a split it is drawn what they lack."""
+    wanted = split == 'train' or config.evaluation.missing
+    return wanted and any(drawn_rates.values())
 
   def viewed(kind: Any, split: str) -> tuple[Any, ...]:
-    said = [missing.entry(name) for name, rate in rates.items() if rate > 0]
-    kept = (*keep, *(said if lacks(split) else ()))
-    return (kind(made, kept),) if made else ()
+    said = (
+      missing.entry(name)
+      for name, rate in rates.items()
+      if rate == STORED or (rate > 0 and draws(split))
+    )
+    return (kind(made, (*keep, *said)),) if made else ()
 
   stored = functools.partial(
     sources.open_source,
@@ -194,9 +211,11 @@ def open_data(
 
   def source(split: str) -> sources.Source:
     rows = redrawn[split] if settings.redraw else stored(split=split)
-    if lacks(split):
+    if draws(split):
       # Each split has draws of its own.
-      rows = missing.incomplete(rows, rates, (seed, zlib.crc32(split.encode())))
+      rows = missing.incomplete(
+        rows, drawn_rates, (seed, zlib.crc32(split.encode()))
+      )
     # Of the training rows only those that are used, in evaluation, too.
     fraction = settings.train_fraction if split == 'train' else 1
     return sources.subset(rows, fraction, seed)

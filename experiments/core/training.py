@@ -86,9 +86,7 @@ def make(
     steps=config.get('steps', 1),
     balance=placement.balance,
     axis_name=axis_name,
-    missing=tuple(
-      name for name, rate in data.missing_rates(config).items() if rate > 0
-    ),
+    missing=data.may_lack(config),
     learns=functools.partial(trainable.learns, frozen=config.frozen),
   )
   method = _make_method(config, task)

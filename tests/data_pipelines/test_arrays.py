@@ -78,6 +78,32 @@ def test_no_group_is_divided(file):
   assert sum(map(len, groups)) == len(set.union(*groups)) == 10
 
 
+def test_a_row_of_nan_lacks_the_modality(file):
+  left, steps = columns()['left'].copy(), columns()['steps'].copy()
+  left[[3, 8]], steps[9] = np.nan, np.nan
+  path = file(left=left, steps=steps)
+  table = arrays.read(path)
+  assert np.flatnonzero(~table.present['left']).tolist() == [3, 8]
+  assert np.flatnonzero(~table.present['steps']).tolist() == [9]
+  assert table.present.keys() == {'left', 'steps'}
+  assert not table.modalities['left'][[3, 8]].any()
+  for split in arrays.SPLITS:
+    found = arrays.arrays_of(path, split)
+    assert found['left_present'].tolist() == [
+      row not in (3, 8) for row in found['row']
+    ]
+
+
+def test_no_row_and_no_modality_is_missing_whole(file):
+  left = columns()['left'].copy()
+  left[5] = np.nan
+  only = dict.fromkeys(('scalar', 'steps', 'steps_length', 'photo'))
+  with pytest.raises(ValueError, match='row 5: no modality is there'):
+    arrays.read(file(left=left, **only))
+  with pytest.raises(ValueError, match=r"'left' of .* is NaN in all rows"):
+    arrays.read(file(left=np.full((ROWS, 4), np.nan)))
+
+
 def test_a_folder_of_three_is_one_table(tmp_path):
   for split, rows in zip(
     arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True

@@ -20,9 +20,11 @@ def path(tmp_path_factory):
   random = np.random.RandomState(0)
   label = random.randint(0, 3, 240)
   where = tmp_path_factory.mktemp('arrays') / 'mine.npz'
+  vector = 3 * np.eye(3, 6)[label] + random.normal(size=(240, 6))
+  vector[::8] = np.nan  # which lack it
   np.savez(
     where,
-    vector=3 * np.eye(3, 6)[label] + random.normal(size=(240, 6)),
+    vector=vector,
     steps=random.normal(size=(240, 4, 2)) + label[:, None, None],
     steps_length=random.randint(1, 5, 240),
     photo=(50 * label[:, None, None] + np.zeros((240, 8, 8))).astype(np.uint8),
@@ -41,6 +43,7 @@ def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
     'photo': 'LeNet',
   }
   assert config.model.num_classes == 3
+  assert dict(config.data.missing_rate) == {'vector': 'stored'}
   assert config.weighting.penalty == 1.0
   config.model.encoders.vector.widths = (7,)
 

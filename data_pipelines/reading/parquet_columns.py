@@ -1,0 +1,74 @@
+"""Reads Parquet files whose columns are numbers, texts or lists of numbers."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+  """The columns of a Parquet file, those of `MODALITY.FEATURE` side by side.
+
+  Raises:
+    ModuleNotFoundError: if pyarrow is not installed.
+    ValueError: if a column has gaps, or lists of several shapes; the message
+      names the column and the row, counted from 0.
+  """
+  try:
+    from pyarrow import parquet
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f'{path} needs the package pyarrow. Install it with: pip install pyarrow;'
+      ' or save the arrays by numpy.savez.',
+      name='pyarrow',
+    ) from error
+  table = parquet.read_table(path)
+  columns: dict[str, npt.NDArray[Any]] = {}
+  features: dict[str, list[npt.NDArray[Any]]] = {}
+  for name in table.column_names:
+    column = table.column(name)
+    if column.null_count:
+      row = column.is_null().to_pylist().index(True)
+      raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
+    array = _stacked(path, name, column.to_pylist())
+    modality, dot, _ = name.partition('.')
+    if dot:
+      features.setdefault(modality, []).append(array)
+    else:
+      columns[name] = array
+  for name, arrays in features.items():
+    shapes = {array.shape for array in arrays}
+    if name in columns or len(shapes) > 1:
+      raise ValueError(
+        f"{path} has columns '{name}.FEATURE' of the shapes {sorted(shapes)},"
+        f' and {sorted({name} & columns.keys())} beside; expected one shape,'
+        ' and no column called as the modality.'
+      )
+    columns[name] = np.stack(arrays, axis=-1)
+  return columns
+
+
+def _stacked(
+  path: pathlib.Path, name: str, values: list[Any]
+) -> npt.NDArray[Any]:
+  """A column of Parquet, whose rows have to be of one shape."""
+  shape = None
+  for row, value in enumerate(values):
+    try:
+      found = np.array(value)
+    except ValueError:
+      found = None
+    if found is None or found.dtype == object:
+      raise ValueError(
+        f'{path}, row {row}, column {name!r}: {repr(value)[:60]}; expected a'
+        ' number, a text, or lists of numbers without gaps, of one length each.'
+      )
+    shape = found.shape if shape is None else shape
+    if found.shape != shape:
+      raise ValueError(
+        f'{path}, row {row}, column {name!r}: the shape {found.shape}, where'
+        f' row 0 has {shape}. Pad them, and give the lengths as'
+        f" '{name}_length'."
+      )
+  return np.array(values)
