@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from mimo_jax import _numerics
 from mimo_jax import _pullback
 from mimo_jax import base
 
@@ -39,13 +40,15 @@ def in_turn(
     last = jnp.zeros(())  # what was made
 
     def value_of(atom: Any) -> Any:
-      if atom in values:
-        return values[atom]
       if isinstance(atom, core.Literal):
         return atom.val
+      if atom in values:
+        return values[atom]
       leaf = waiting[atom]
       if _pullback.varying_axes(last) - _pullback.varying_axes(leaf):
         return leaf  # it would differ between devices
+      if _numerics.explicit_sharding(last) is not None:
+        return leaf  # no number of it is on all
       return leaf + (0 * jnp.ravel(last)[0]).astype(leaf.dtype)
 
     for step in steps:

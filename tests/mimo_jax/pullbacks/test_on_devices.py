@@ -102,3 +102,14 @@ def test_is_the_update_of_one_device(how, where):
   expected = jax.jit(functools.partial(_update, how=how))(_PARAMS, _BATCH)
   assert np.min(np.abs(expected[1])) > 1e-2
   checks.assert_close(_on_devices(how, where), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('how', ['features', 'two passes'])
+def test_batches_on_an_explicit_mesh(how):
+  expected = jax.jit(functools.partial(_update, how=how))(_PARAMS, _BATCH)
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Explicit,))
+  with jax.set_mesh(mesh):
+    params = jax.device_put(_PARAMS, P())
+    batch = jax.device_put(_BATCH, P('d', None))
+    actual = jax.jit(functools.partial(_update, how=how))(params, batch)
+  checks.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
