@@ -7,6 +7,10 @@ import pytest
 from absl import flags
 
 from experiments import compare
+from experiments import evaluate
+from experiments import export
+from experiments import predict
+from experiments import report
 from experiments import train
 from experiments.configs import handwritten
 from experiments.core import configuration
@@ -64,12 +68,18 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
   assert not list(tmp_path.glob('run/checkpoints/*'))
 
 
-def test_every_command_says_what_it_does():
-  for name in ('train', 'compare', 'sweep', 'study', 'probe', 'report'):
+def test_every_command_says_what_it_does(monkeypatch, capsys):
+  for name in ('train', 'compare', 'sweep', 'study', 'probe'):
     result = running.run(name, '--help')
     assert result.returncode == 0, result.stderr
     assert f'python -m experiments.{name}' in result.stdout
-    assert ('--workdir' in result.stdout) == (name != 'report')
+    assert '--workdir' in result.stdout
+  for module in (report, predict, evaluate, export):
+    monkeypatch.setattr('sys.argv', [module.__file__, '--help'])
+    with pytest.raises(SystemExit, match=r'^0$'):
+      module.main()
+    name = module.__name__.rpartition('.')[2]
+    assert f'python -m experiments.{name}' in capsys.readouterr().out
 
 
 def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
