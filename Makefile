@@ -1,16 +1,15 @@
 # make demo: train, print a table, write a figure and a report.
 # make quick: lint, types, and the doctests and tests that are not slow.
-# make test: lint, types, and all doctests and tests but the longest few.
-# make exhaustive: all tests, those, too.
+# make test: lint, types, and all doctests and tests.
 # make release: sdist and wheel in dist/, and the wheel used with the newest JAX.
 # All set up .venv first. PYTHON names the interpreter, 3.11 or newer.
 
 PYTHON ?= python3
-SELECT ?= -m 'not exhaustive'
+SELECT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test exhaustive release lint types tests clean
+.PHONY: demo quick test release lint types tests clean
 
 demo: $(VENV)/experiments.installed
 	$(BIN)/python -m experiments.compare \
@@ -20,9 +19,6 @@ demo: $(VENV)/experiments.installed
 # finds does not keep the others from saying what they find.
 test:
 	@$(MAKE) --no-print-directory --jobs --keep-going lint types tests
-
-exhaustive:
-	@$(MAKE) --no-print-directory tests SELECT=
 
 # Doctests elsewhere are slow, all of them: tests/conftest.py.
 quick:

@@ -49,12 +49,18 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
+# With no optimisation at all it takes a third less, in these folders and files;
+# `@pytest.mark.optimized` there is for tests of the last digits.
+PLAINLY = 'jax_disable_most_optimizations'
+PLAIN_PARTS = {'nn', 'solvers', 'test_benchmark.py', 'test_samples.py'}
+
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+TESTS = pathlib.Path(__file__).parent
 # Every compiled program holds memory maps, of which Linux gives a process
 # 65,530: thousands of tests in one process would exhaust them, and it aborts.
 MAPS = pathlib.Path('/proc/self/maps')
@@ -63,7 +69,30 @@ TESTS_BETWEEN_LOOKS = 10
 finished = itertools.count(1)
 
 
-def pytest_runtest_teardown():
+def is_plain(item):
+  return (
+    item is not None
+    and not item.get_closest_marker('optimized')
+    and bool(PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts))
+  )
+
+
+def compile_plainly(plainly):
+  """From now on; nothing is left of what was compiled otherwise."""
+  if jax.config.read(PLAINLY) != plainly:
+    jax.clear_caches()
+    jax.config.update(PLAINLY, plainly)
+    os.environ[PLAINLY.upper()] = str(int(plainly))  # of programs
+
+
+def pytest_runtest_setup(item):
+  compile_plainly(is_plain(item))
+
+
+def pytest_runtest_teardown(nextitem):
+  # Doctests do not come by `pytest_runtest_setup`.
+  is_test = nextitem is not None and nextitem.path.is_relative_to(TESTS)
+  compile_plainly(is_test and is_plain(nextitem))
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
@@ -71,18 +100,7 @@ def pytest_runtest_teardown():
     gc.collect()
 
 
-ROOT = pathlib.Path(__file__).parents[1]
-# What `make exhaustive` adds to `make test`: the longest tests of all, that try
-# on more data sets, larger models or more cases what others try on one.
-EXHAUSTIVE = (
-  'test_gramians_are_timed_beside_joint_training',
-  'test_none_of_100_000_mutations_of_a_pickle_ends_the_process',
-  'test_one_command_learns_and_after_a_kill_goes_on',
-  'test_recipes_are_compared_as_on_handwritten',
-  'test_a_sample_is_prepared_and_learned[ave]',
-  'test_a_sample_is_prepared_and_learned[vggsound]',
-  'test_sequences_are_learned_and_after_a_stop_it_goes_on[cmu_mosei]',
-)
+ROOT = TESTS.parent
 LONG = ('test_samples.py', 'test_processes.py')
 SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
@@ -113,8 +131,6 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if is_slow_by_default(item.path) and not item.get_closest_marker('quick'):
       item.add_marker(pytest.mark.slow)
-    if item.name.startswith(EXHAUSTIVE):
-      item.add_marker(pytest.mark.exhaustive)
   # What takes longest first, or one of pytest's processes ends alone with it.
   items.sort(key=lambda item: item.path.name not in LONG)
 

@@ -12,7 +12,15 @@ from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import training
+from mimo_jax.nn.encoders import _resnet
 from tests import starting
+
+_encoded = _resnet._encoded
+
+
+def one_block(encoder, block, _, *rest):
+  """In place of `_resnet._encoded`: traced and compiled seven times as fast."""
+  return _encoded(encoder, block, (1,), *rest)
 
 
 def smoke(**changes):

@@ -21,6 +21,7 @@ from experiments.benchmark import timing
 from mimo_jax import nn
 
 _OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
+_LAYERS = ((32, 1), (64, 2), (128, 2))  # channels and stride of convolutions
 OPTIONS = {'repeats': benchmark.REPEATS, 'batch_size': benchmark.BATCH_SIZE}
 
 
@@ -31,7 +32,7 @@ class ConvEncoder(linen.Module):
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Encodes pictures [batch, height, width, channels]."""
     features = inputs
-    for width, stride in ((32, 1), (64, 2), (128, 2)):
+    for width, stride in _LAYERS:
       convolution = linen.Conv(width, (3, 3), strides=(stride, stride))
       features = linen.relu(convolution(features))
     return jnp.mean(features, (1, 2))

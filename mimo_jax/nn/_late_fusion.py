@@ -110,7 +110,9 @@ class LateFusion(nn.Module):
     ...   num_classes=10,
     ... )
     >>> inputs = {'audio': jnp.ones((8, 40)), 'visual': jnp.ones((8, 90))}
-    >>> logits, variables = model.init_with_output(jax.random.key(0), inputs)
+    >>> logits, variables = jax.jit(model.init_with_output)(
+    ...   jax.random.key(0), inputs
+    ... )
     >>> {name: value.shape for name, value in sorted(logits.items())}
     {'audio': (8, 10), 'fused': (8, 10), 'visual': (8, 10)}
     >>> features = model.apply(variables, inputs, method='features')

@@ -18,11 +18,22 @@ from experiments.core import runs
 from experiments.core import training
 from experiments.reporting import report
 from experiments.reporting import results as results_lib
+from mimo_jax.nn.encoders import _resnet
 from tests import running
 
 DATA_SETS = sample_tree.names()
 # One program for three data sets: pictures and sound by one setting.
 ALIKE = ('ave', 'kinetics_sounds', 'vggsound')
+# A configuration of crema_d with encoders that compile soon: a block, as
+# `running.one_block`, in place of eight.
+SHORT = """
+from experiments.configs import crema_d
+from mimo_jax.nn.encoders import _resnet
+from tests import running
+
+_resnet._encoded = running.one_block
+get_config = crema_d.get_config
+"""
 # Settings and data that a configuration has besides its default ones.
 OTHERS = [
   ('av_mnist', 'agm'),
@@ -38,6 +49,23 @@ OTHERS = [
 def config_of(name, arg='smoke'):
   module = importlib.import_module(f'experiments.configs.{name}')
   return module.get_config(arg)
+
+
+def small(config):
+  """With encoders of fewer blocks, and sequences of fewer steps."""
+  for encoder in config.model.encoders.values():
+    if encoder.name == 'LeNet':
+      encoder.update({'base_width': 4, 'num_blocks': 3})
+  for view in config.data.views.values():
+    if 'max_length' in view:
+      view.max_length = 8
+  return config
+
+
+@pytest.fixture
+def one_block(monkeypatch):
+  """ResNets have a block in place of eight."""
+  monkeypatch.setattr(_resnet, '_encoded', running.one_block)
 
 
 @pytest.fixture(scope='module')
@@ -84,9 +112,10 @@ def assert_learned(config, workdir):
   assert any(key.startswith('shapley/') for key in last)
 
 
+@pytest.mark.usefixtures('one_block')
 @pytest.mark.parametrize('name', ['av_mnist', 'htad', *ALIKE])
 def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
-  config = config_of(name)
+  config = small(config_of(name))
   if name in ALIKE:
     config = config_of('kinetics_sounds')
     config.data.name = name
@@ -107,11 +136,14 @@ def test_icons_are_prepared_and_learned(tmp_path):
   assert_learned(config, tmp_path)
 
 
+@pytest.mark.usefixtures('one_block')
 def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
   # Pictures and sound, random views, batch statistics and a schedule.
   config = config_of('crema_d')
+  short = tmp_path / 'short.py'
+  short.write_text(SHORT)
   arguments = [
-    '--config=experiments/configs/crema_d.py:smoke',
+    f'--config={short}:smoke',
     f'--manual_dir={folder_of("crema_d")}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
@@ -131,7 +163,7 @@ def test_sequences_are_learned_and_after_a_stop_it_goes_on(
   name, folder_of, tmp_path, monkeypatch
 ):
   # Three modalities, of which lengths are given (ur_funny) or not.
-  config = config_of(name)
+  config = small(config_of(name))
   opened, folder = data.open_data, folder_of(name)
 
   def open_data(*arguments):
@@ -185,7 +217,7 @@ def test_joint_training_is_one_word():
 def test_recipes_are_compared_as_on_handwritten(
   name, arg, primary, folder_of, tmp_path
 ):
-  config = config_of(name, arg)
+  config = small(config_of(name, arg))
   config.update({'steps': 4, 'log_every_steps': 2, 'num_seeds': 2})
   others = [m for m in config.evaluation.metrics if m != primary]
   config.evaluation.metrics = (primary, *others)

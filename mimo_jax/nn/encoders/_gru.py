@@ -32,7 +32,7 @@ class GRU(nn.Module):
     >>> import jax.numpy as jnp
     >>> from mimo_jax import nn
     >>> encoder = nn.GRU(width=64)
-    >>> features, _ = encoder.init_with_output(
+    >>> features, _ = jax.jit(encoder.init_with_output)(
     ...   jax.random.key(0), jnp.ones((2, 20, 35)), length=jnp.array([20, 7])
     ... )
     >>> features.shape

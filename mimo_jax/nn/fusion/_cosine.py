@@ -36,7 +36,9 @@ class CosineFusion(nn.Module):
     >>> from mimo_jax import nn
     >>> features = {'audio': jnp.ones((4, 16)), 'visual': jnp.ones((4, 8))}
     >>> fusion = nn.CosineFusion(num_classes=10)
-    >>> logits, variables = fusion.init_with_output(jax.random.key(0), features)
+    >>> logits, variables = jax.jit(fusion.init_with_output)(
+    ...   jax.random.key(0), features
+    ... )
     >>> variables['params']['visual']['kernel'].shape
     (8, 10)
     >>> bool(jnp.all(jnp.abs(logits) < 2 * 15))

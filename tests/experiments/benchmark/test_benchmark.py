@@ -21,6 +21,7 @@ from experiments.benchmark import loading
 from experiments.benchmark import peers
 from experiments.benchmark import programs
 from experiments.benchmark import rules
+from experiments.benchmark import steps
 from experiments.benchmark import timing
 from experiments.configs import av_mnist
 
@@ -283,6 +284,13 @@ def test_rules_print_every_table():
     assert re.search(pattern, result.stdout), (pattern, result.stdout)
 
 
+@pytest.fixture
+def one_layer(monkeypatch):
+  """Encoders that compile soon."""
+  monkeypatch.setattr(steps, '_LAYERS', ((4, 4),))
+
+
+@pytest.mark.usefixtures('one_layer')
 def test_gramians_are_timed_beside_joint_training(capsys):
   sizes = ['--batch_size=2', '--objectives=2', '--examples=2', '--chunk=1']
   sizes.append('--rules=pcgrad')
@@ -305,6 +313,7 @@ def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
     assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \| at once', printed)
 
 
+@pytest.mark.usefixtures('one_layer')
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out
