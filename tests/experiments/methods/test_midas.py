@@ -84,6 +84,24 @@ def test_mixed_rows_have_the_labels_of_their_sources(alpha):
     assert np.any(gradients['misaligned'][f'encoders_{name}']['scale'])
 
 
+def test_alpha_grows_of_the_weak_modality_alone():
+  """Where the fused output trusts it less than its own head does."""
+  own = np.full((2, 5, 3), [0.5, 0.2, 0.3], np.float32)
+  p = np.full((2, 5, 3), [0.6, 0.1, 0.3], np.float32)
+  counts = np.arange(5) < 4
+  for alpha, used in (((1.0, 1.5, 1.0), 1.5), ((2.0, 1.0, 3.0), 1.0)):
+    now, grown = midas.adapted(
+      jnp.array(alpha),
+      jnp.array(own),
+      jnp.log(p),
+      jnp.tile(counts, (2, 1)),
+      0.5,
+    )
+    assert now.tolist() == [1, used, 1]
+    expected = [1, used + 0.5 * (0.2 - 0.1), 1]
+    np.testing.assert_allclose(grown, expected, rtol=1e-5)
+
+
 def test_alpha_begins_anew_with_an_epoch():
   method = midas.make(recorded.make_task(), rate=RATE)
   found = []
