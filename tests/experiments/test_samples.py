@@ -120,6 +120,7 @@ def test_a_sample_is_prepared_and_learned(name, folder_of, tmp_path):
     config = config_of('kinetics_sounds')
     config.data.name = name
     config.model.num_classes = 309
+    config.optimizer.learning_rate.init_value = 1e-2  # of few features
   if name in ALIKE[1:]:  # that their rows can be learned is tested with them
     config.steps = 2
   scores = train.train(config, tmp_path, folder_of(name))
