@@ -145,6 +145,7 @@ def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
   short.write_text(SHORT)
   arguments = [
     f'--config={short}:smoke',
+    '--config.optimizer.learning_rate.init_value=0.01',  # of few features
     f'--manual_dir={folder_of("crema_d")}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
