@@ -52,7 +52,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
 # With no optimisation at all it takes a third less, in these folders and files;
 # `@pytest.mark.optimized` there is for tests of the last digits.
 PLAINLY = 'jax_disable_most_optimizations'
-PLAIN_PARTS = {'nn', 'solvers', 'test_benchmark.py', 'test_samples.py'}
+PLAIN_PARTS = {
+  *('nn', 'per_encoder', 'pullbacks', 'solvers', 'weightings', 'wrappers'),
+  *('core', 'test_benchmark.py', 'test_samples.py'),
+}
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
