@@ -49,11 +49,11 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third less, in these folders and files;
-# `@pytest.mark.optimized` there is for tests of the last digits.
+# With no optimisation at all it takes a third less, in these folders and files.
+# Not in those of solvers and weightings, whose last digits are tested.
 PLAINLY = 'jax_disable_most_optimizations'
 PLAIN_PARTS = {
-  *('nn', 'per_encoder', 'pullbacks', 'solvers', 'weightings', 'wrappers'),
+  *('nn', 'per_encoder', 'pullbacks', 'wrappers'),
   *('core', 'test_benchmark.py', 'test_samples.py'),
 }
 
@@ -73,10 +73,8 @@ finished = itertools.count(1)
 
 
 def is_plain(item):
-  return (
-    item is not None
-    and not item.get_closest_marker('optimized')
-    and bool(PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts))
+  return item is not None and bool(
+    PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts)
   )
 
 

@@ -43,7 +43,6 @@ def test_least_squares_is_that_of_numpy(x64):
   assert compared > 15
 
 
-@pytest.mark.optimized
 def test_least_squares_is_right_to_a_few_roundings_where_the_rank_is_full():
   """Which an eigendecomposition alone is not: it is ten times as far off."""
   for name in ('five', 'conflicting'):

@@ -38,7 +38,6 @@ def programs(size):
       yield program(rows)
 
 
-@pytest.mark.optimized
 @each_size
 def test_qp_meets_the_optimality_conditions(size, x64):
   dtype = np.float64 if x64 else np.float32
