@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import estimates
 from experiments.core import training
+from experiments.core import variants
 from experiments.methods import recipes
 from experiments.reporting import measures
 from experiments.reporting.results import Results
@@ -216,7 +217,7 @@ def of_what_runs(
   manual_dir: str | os.PathLike[str] | None = None,
   known: dict[str, dict[str, str]] | None = None,
 ) -> config_dict.ConfigDict:
-  """The comparison without recipes that refuse the model.
+  """The comparison without recipes, and choices of theirs, that refuse it.
 
   Args:
     config: unchanged.
@@ -225,7 +226,7 @@ def of_what_runs(
       comparisons that are alike but for their data, if rows are of one shape.
 
   Returns:
-    A copy whose `left_out` has recipe -> why.
+    A copy whose `left_out` has recipe, or recipe with a choice -> why.
   """
   inputs = data.open_data(config, config.seed, manual_dir)
   batch = next(inputs.train)
@@ -239,21 +240,54 @@ def of_what_runs(
   with some.unlocked():
     some.left_out = dict(left_out)
   some.compare = tuple(name for name in config.compare if name not in left_out)
+  for recipe, key, choices in _choices(some):
+    names = {value: _with_choice(recipe, key, value) for value in choices}
+    kept = tuple(v for v, name in names.items() if name not in left_out)
+    some.recipes[recipe].space.update_from_flattened_dict(
+      {f'{key}.choices': kept}
+    )
   return some
 
 
 def _refusals(
   config: config_dict.ConfigDict, steps_per_epoch: int, batch: Any
 ) -> dict[str, str]:
-  """Recipe -> why it refuses the model. Nothing is compiled."""
+  """Recipe, or recipe with a choice -> why it refuses; nothing is compiled."""
+  tried: list[tuple[str, str, dict[str, Any]]]
+  tried = [(name, name, {}) for name in config.compare]
+  tried += [
+    (_with_choice(recipe, key, value), recipe, {key: value})
+    for recipe, key, choices in _choices(config)
+    for value in choices
+  ]
   left_out: dict[str, str] = {}
-  for recipe in config.compare:
+  for name, recipe, values in tried:
+    if recipe in left_out:
+      continue
     changed = configuration.with_recipe(config, recipe)
     try:
+      changed = configuration.with_values(changed, values)
       experiment = training.make(changed, steps_per_epoch)
       state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
       jax.eval_shape(experiment.train_step, state, batch)
     except ValueError as error:  # a refusal; anything else is a mistake
       text = str(error).partition('\n')[0]
-      left_out[recipe] = f'{type(error).__name__}: {text}'
+      left_out[name] = f'{type(error).__name__}: {text}'
   return left_out
+
+
+def _choices(
+  config: config_dict.ConfigDict,
+) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+  """What may be chosen in the recipes' own spaces: recipe, key, choices."""
+  for recipe in config.compare:
+    # Of a composition: that it has a choice that its model refuses is not seen.
+    changes = config.recipes.to_dict().get(recipe, {})
+    for key, draw in variants.draws(changes.get('space', {})):
+      if 'choices' in draw:
+        yield recipe, key, tuple(draw['choices'])
+
+
+def _with_choice(recipe: str, key: str, value: Any) -> str:
+  """As reports name it, and forecasts; without dots, as keys must be."""
+  return f'{recipe} with {key.rpartition(".")[2]} {value}'.replace('.', ',')

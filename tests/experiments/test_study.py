@@ -8,6 +8,7 @@ import pytest
 from experiments import compare
 from experiments.configs import synthetic
 from experiments.core import planning
+from experiments.core import spaces
 from experiments.core import studies as core
 from experiments.methods import recipes
 from experiments.reporting import studies
@@ -70,6 +71,23 @@ def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
   assert re.search(r'2 recipes.* about \d+\.\d minutes .* to compile', said)
   assert 'joint, mimo' in said
   assert 'without ogm: ValueError: ' in said
+
+
+def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'lfm'))
+  setting = studies.Setting('one', None, 'synthetic:interaction')
+  config = core.config_of(setting, 2, 8, 1, smoke=True)
+  found = core.of_what_runs(config)
+  assert found.compare == ('joint', 'lfm')
+  assert list(found.left_out) == ['lfm with alignment js']
+  space = found.recipes.lfm.space.method
+  assert space.alignment.choices == ('contrastive',)
+  assert space.schedule.choices == ('heuristic', 'learned')
+  drawn = spaces.candidates(found, 'lfm', spaces.of_recipe(found, 'lfm'), 8)
+  values = {one.values['method.alignment'] for one in drawn}
+  assert len(drawn) == 8 and values == {'contrastive'}
+  # The other is what it was.
+  assert config.recipes.lfm.space.method.alignment.choices[1:] == ('js',)
 
 
 def test_what_refuses_a_model_is_found_out_once(monkeypatch):
