@@ -1,5 +1,6 @@
 """The figures of comparisons, sweeps and studies."""
 
+import collections
 import contextlib
 import math
 import pathlib
@@ -129,8 +130,11 @@ def lines(
 
   The columns are (family, place on the axis) -> measure -> its values of each
   recipe: a row of panels a family, a column a measure. The axis is what the
-  place is; None: what the family is named after. The subject is drawn thick.
+  place is; None: what the family is named after. The subject is drawn thick. Of
+  more recipes than colours those of `_highlighted` have one; the others are
+  grey, and may lie outside of a panel.
   """
+  highlighted = _highlighted(columns, subject)
   families = list(dict.fromkeys(family for family, _ in columns))
   some = next(iter(columns.values()))
   number = len(families)
@@ -148,19 +152,46 @@ def lines(
           axes.set_xscale('log')
         axes.set_xticks(places, [f'{place:g}' for place in places], minor=False)
         axes.minorticks_off()
-        for i, recipe in enumerate(values):
-          of_place = {
-            place: columns[family, place][name].values for place in places
-          }
+        of_place = {k: columns[family, k][name].values for k in places}
+        for recipe in (
+          *highlighted,
+          *(k for k in values if k not in highlighted),
+        ):
           # A setting may lack a recipe.
           there = [place for place in places if recipe in of_place[place]]
+          if not there:
+            continue
           points = [measure.scaled(of_place[k][recipe]) for k in there]
           look = {'linewidth': 0.9, 'markersize': 3.5, 'alpha': 0.75}
           if recipe == subject:
             look = {'linewidth': 2.2, 'markersize': 5, 'zorder': 3}
-          style = '-' if i < len(_COLOURS) else '--'
-          _draw(axes, there, points, i, label=recipe, linestyle=style, **look)
+          if recipe in highlighted:
+            i = highlighted.index(recipe)
+            _draw(axes, there, points, i, label=recipe, **look)
+          else:
+            limits = axes.get_ylim()
+            means = [np.mean(one) for one in points]
+            axes.plot(there, means, color='0.8', linewidth=0.7, zorder=1)
+            axes.set_ylim(limits)
     _legend(canvas)
+
+
+def _highlighted(
+  columns: Mapping[tuple[str, float], Mapping[str, measures.Column]],
+  subject: str,
+) -> list[str]:
+  """The recipes with a colour: the reference, the subject, the often best."""
+  found = [one for of_place in columns.values() for one in of_place.values()]
+  recipes = dict.fromkeys(name for one in found for name in one.values)
+  best: collections.Counter[str] = collections.Counter()
+  for measure, values in found:
+    means = {name: float(np.mean(one)) for name, one in values.items()}
+    choose = max if measure.higher_is_better else min
+    best[choose(means, key=means.__getitem__)] += 1
+  often = [name for name, _ in best.most_common()]
+  order = dict.fromkeys([next(iter(recipes)), subject, *often, *recipes])
+  some = list(order)[: len(_COLOURS)]
+  return [name for name in recipes if name in some]
 
 
 def heat_map(

@@ -1,0 +1,55 @@
+"""What figures show of many recipes."""
+
+import numpy as np
+
+from experiments.reporting import figures
+from experiments.reporting import measures
+
+NAMES = tuple('abcdefghijkl')  # more than there are colours
+
+
+def columns_of(*best):
+  """A column a setting, in which one recipe is the best; later ones lack l."""
+  measure = measures.Measure.of('accuracy')
+  columns = {}
+  for place, name in enumerate(best, start=1):
+    values = {k: np.array([0.5, 0.6]) for k in NAMES}
+    values[name] = np.array([0.7, 0.8])
+    if place > 1:
+      del values['l']
+    columns['family', place] = {'fused': measures.Column(measure, values)}
+  return columns
+
+
+def test_reference_subject_and_the_best_have_colours():
+  found = figures._highlighted(columns_of('j', 'k', 'j'), 'i')
+  assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
+  assert found == sorted(found)  # as they are compared
+  # Of fewer recipes, all.
+  few = {
+    place: {
+      name: column._replace(values={k: column.values[k] for k in 'abc'})
+      for name, column in one.items()
+    }
+    for place, one in columns_of('b', 'b').items()
+  }
+  assert figures._highlighted(few, 'c') == ['a', 'b', 'c']
+
+
+def test_others_are_grey_and_do_not_change_the_range(tmp_path, monkeypatch):
+  shown = []
+  monkeypatch.setattr(
+    figures.figure.Figure, 'savefig', lambda self, _: shown.append(self)
+  )
+  columns = columns_of('j', 'k')
+  outlier = np.array([-9.0, -9.0])
+  for one in columns.values():
+    one['fused'].values['h'] = outlier  # no colour is left for it
+  figures.lines(columns, None, 'i', tmp_path / 'lines.png')
+  (axes,) = shown[0].axes
+  _, labels = axes.get_legend_handles_labels()
+  assert labels == figures._highlighted(columns, 'i') and 'h' not in labels
+  greys = [line for line in axes.lines if line.get_color() == '0.8']
+  assert len(greys) == len(NAMES) - len(labels)
+  assert min(min(line.get_ydata()) for line in greys) == -900
+  assert axes.get_ylim()[0] > 0
