@@ -212,7 +212,7 @@ def config_of(noise):
         'num_threads': 0,
       },
       'model': {'encoders': {'face': {}, 'sound': {}}},
-      'evaluation': {'batch_size': 4},
+      'evaluation': {'batch_size': 4, 'missing': False},
       'target': 'label',
     }
   )
