@@ -80,6 +80,7 @@ def make_config(width: int) -> config_dict.ConfigDict:
   config.weighting = {'name': 'sum'}
   config.gradient_transforms = ()
   config.optimizer = {'name': 'sgd', 'learning_rate': 1e-3, 'momentum': 0.9}
+  config.steps = _EPOCHS * STEPS_PER_EPOCH
   return config
 
 

@@ -7,7 +7,9 @@ from experiments.benchmark import device
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.core import configuration
+from experiments.core import training
 from experiments.methods import base
+from experiments.methods import recipes as recipes_lib
 
 
 def test_subroutine_is_what_a_step_has_more_within_a_round():
@@ -31,6 +33,14 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   assert costs['joint'].gigaflops < costs['pmr'].gigaflops
   difference = costs['mimo'].step.rounds - costs['joint'].step.rounds
   np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
+
+
+def test_every_recipe_is_one_of_the_benchmark():
+  config = subroutine.make_config(16)
+  for name in recipes_lib.tuned():
+    changed = configuration.with_recipe(config, name)
+    made = training.make(changed, subroutine.STEPS_PER_EPOCH)
+    assert made.train_step is not None, name
 
 
 def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
