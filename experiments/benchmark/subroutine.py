@@ -218,12 +218,14 @@ def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
   median = statistics.median(rivals.values())
   own = costs[method]
   above = own.subroutine + 2 * own.error
-  return (
-    f'{method} adds {1e3 * own.subroutine:.2f} ± {1e3 * own.error:.2f} ms, the'
-    f' median of {", ".join(rivals)} {1e3 * median:.2f} ms:'
-    f' {median / max(own.subroutine, own.error):.0f} times as much; at two'
-    f' standard errors above, {median / above:.0f} times'
+  text = (
+    f'{method} adds {1e3 * own.subroutine:.2f} ± {1e3 * own.error:.2f} ms, at'
+    f' most {1e3 * above:.2f} (two standard errors above); the median of'
+    f' {", ".join(rivals)} is {1e3 * median:.2f} ms'
   )
+  if own.subroutine > 2 * own.error:
+    return f'{text}, {median / own.subroutine:.0f} times as much'
+  return f'{text}; what {method} adds cannot be told from nothing'
 
 
 def run(
