@@ -3,10 +3,12 @@
   python -m experiments.study testbed
   python -m experiments.study views
   python -m experiments.study real
+  python -m experiments.study arrays:FILE.npz
 
 A study runs `experiments.compare` on several settings, with all recipes tuned
 on validation with the same number of candidates, and writes tables and figures
-to `--reports`. It says first how long it will take. Killed, it goes on when the
+to `--reports`; a file of experiments/configs, here of one's own data, is one
+setting. It says first how long it will take. Killed, it goes on when the
 same command is given again.
 """
 
@@ -63,15 +65,14 @@ def _what_changes(words: Sequence[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   """Runs studies, and prints where their reports are."""
-  unknown = sorted(set(argv[1:]) - set(studies.STUDIES))
-  if unknown or not argv[1:]:
-    sys.exit(f'Name studies of {", ".join(studies.STUDIES)}; given {unknown}.')
+  if not argv[1:]:
+    sys.exit(f'Name a study: {", ".join(studies.STUDIES)}, or a configuration.')
   directory = pathlib.Path(_STUDIES.value).absolute()
   # The settings of a study share most programs.
   jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  for name in argv[1:]:
-    study = studies.STUDIES[name]
+  for word, study in {word: studies.named(word) for word in argv[1:]}.items():
+    name = planning.folder(word)
     planned = planning.plans(
       planning.some(study, _SETTINGS.value),
       directory / name,
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
       study,
       planning.run(study, planned, compare.compare),
       pathlib.Path(_REPORTS.value) / name,
-      ' '.join(['python -m experiments.study', name, *_what_changes(sys.argv)]),
+      ' '.join(['python -m experiments.study', word, *_what_changes(sys.argv)]),
     )
     print(f'The report is {path}.')
 

@@ -76,9 +76,18 @@ def plans(
     running = functools.cache(
       functools.partial(studies.of_what_runs, config, manual_dir, known)
     )
-    name = re.sub(r'[^\w.=]+', '-', '-'.join(words))
-    found[setting] = Plan(running, directory / name, manual_dir)
+    found[setting] = Plan(running, directory / folder(*words), manual_dir)
   return found
+
+
+def folder(*words: str) -> str:
+  """A name of a folder, of words.
+
+  Examples:
+    >>> folder('arrays:mine.npz', 'data.redraw=True')
+    'arrays-mine.npz-data.redraw=True'
+  """
+  return re.sub(r'[^\w.=]+', '-', '-'.join(words))
 
 
 def run(

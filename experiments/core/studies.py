@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ml_collections import config_dict
 
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings as testbed_settings
+from experiments import configs
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import estimates
@@ -161,6 +163,38 @@ STUDIES: Mapping[str, Study] = {
     ' rows of AV-MNIST are fixed, as its recordings are shared by many rows.',
   ),
 }
+
+
+def named(word: str) -> Study:
+  """The study of a name, or of a file of experiments/configs: of one setting.
+
+  Raises:
+    ValueError: if there is neither.
+
+  Examples:
+    >>> named('views').title
+    'Handwritten digits: two, three and six views'
+    >>> [one.config for one in named('handwritten:two').settings]
+    ['handwritten:two']
+  """
+  if word in STUDIES:
+    return STUDIES[word]
+  name = word.partition(':')[0]
+  known = sorted(
+    path.stem for path in pathlib.Path(configs.__path__[0]).glob('[a-z]*.py')
+  )
+  if name not in known:
+    raise ValueError(
+      f'There is no study {word!r}: expected one of {sorted(STUDIES)}, or a'
+      ' file of experiments/configs with what it takes, as arrays:FILE.npz;'
+      f' there are {known}.'
+    )
+  return Study(
+    title=word,
+    axis=None,
+    settings=(Setting(word, None, word),),
+    about=f'The configuration `experiments/configs/{name}.py`, as it is.',
+  )
 
 
 def config_of(

@@ -38,6 +38,29 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   np.testing.assert_allclose(found, 100 * accuracy - 90.25, atol=0.02)
 
 
+def test_a_configuration_is_a_study_of_one_setting(tmp_path):
+  rows = np.random.default_rng(0).normal(size=(80, 6)).astype('f4')
+  label = np.arange(80) % 2
+  path = tmp_path / 'mine.npz'
+  np.savez(path, sound=rows + label[:, None], motion=rows[:, :3], label=label)
+  one = core.named(f'arrays:{path}')
+  planned = planning.plans(
+    one,
+    tmp_path / planning.folder(one.title),
+    seeds=2,
+    candidates=2,
+    tuning_seeds=2,
+    smoke=True,
+    compared=('joint', 'mimo'),
+  )
+  results = planning.run(one, planned, compare.compare)
+  written = studies.write(one, results, tmp_path / 'report', 'a command')
+  assert '| mimo ' in written.read_text()
+  assert f'{path}' in written.read_text()
+  with pytest.raises(ValueError, match=r"no study 'array'.*'views'.*'arrays'"):
+    core.named('array')
+
+
 def test_some_settings_of_a_study_are_told_from_what_is_left():
   real = core.STUDIES['real']
   found = planning.some(real, ['icons', 'HTAD'])
