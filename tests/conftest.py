@@ -54,7 +54,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 PLAINLY = 'jax_disable_most_optimizations'
 PLAIN_PARTS = {
   *('nn', 'per_encoder', 'pullbacks', 'wrappers'),
-  *('core', 'test_benchmark.py', 'test_samples.py'),
+  *('benchmark', 'core', 'test_samples.py'),
 }
 
 # Before anything touches a backend: settings of these cannot change later.
