@@ -10,7 +10,9 @@ def is_whole(path: pathlib.Path) -> bool:
 
   Args:
     path: FLV, of which each tag has its size behind it, too; AVI or Matroska
-      (WebM), which say in front how many bytes follow.
+      (WebM), which say in front how many bytes follow; MP4 of fragments with
+      a table of them at the end. Of other MP4, how long each sample is shown
+      tells the duration: what else a header says of it counts for nothing.
 
   Returns:
     Whether it has its end; False where its structure does not tell, as in other
@@ -24,6 +26,8 @@ def is_whole(path: pathlib.Path) -> bool:
       return _ends_with_a_tag(file)
     if start[:4] == b'RIFF' and start[8:] == b'AVI ':
       return _end_of_riff(file) <= size
+    if start[4:8] == b'ftyp':
+      return _ends_with_a_table(file)
     if start[:4] == b'\x1a\x45\xdf\xa3':
       end = _end_of_segment(file)
       return end is not None and end <= size
@@ -40,6 +44,20 @@ def _ends_with_a_tag(file: Any) -> bool:
   return (
     tag[0] in (8, 9, 18) and int.from_bytes(tag[1:], 'big') + 11 == tag_size
   )
+
+
+def _ends_with_a_table(file: Any) -> bool:
+  """Whether fragments are listed behind the last: a box whose end is its size.
+
+  ISO/IEC 14496-12, `mfra` and, the last in it, `mfro`.
+  """
+  size = file.seek(-16, os.SEEK_END) + 16
+  tail = file.read(16)
+  table_size = int.from_bytes(tail[12:], 'big')
+  if tail[4:8] != b'mfro' or not 24 <= table_size < size:
+    return False
+  file.seek(-table_size, os.SEEK_END)
+  return bool(file.read(8) == tail[12:] + b'mfra')
 
 
 def _end_of_riff(file: Any) -> int:

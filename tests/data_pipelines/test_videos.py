@@ -94,9 +94,10 @@ def write_at(
   codec='libx264',
   sound=0.0,
   base=fractions.Fraction(1, 1000),
+  **options,
 ):
   """Writes grey frames at the given times, and seconds of silence from 0 on."""
-  with av.open(str(path), 'w') as container:
+  with av.open(str(path), 'w', options=options) as container:
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
     stream.time_base = stream.codec_context.time_base = base
@@ -203,6 +204,34 @@ def test_nor_is_that_of_other_containers(
   assert len(each_second(path)) == 3
   path.write_bytes(data[: len(data) * 7 // 8])
   with pytest.raises(audit.SkipError, match=r' s: truncated'):
+    each_second(path)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'movflags': 'faststart'},
+    {'movflags': 'frag_keyframe+empty_moov', 'frag_duration': '500000'},
+  ],
+  ids=['samples', 'fragments'],
+)
+@pytest.mark.parametrize('box', ['mvhd', 'tkhd', 'mdhd'])
+def test_nor_is_any_of_the_three_of_mp4(tmp_path, box, options):
+  """Of the whole, of a track and of its media; an hour too long."""
+  path = tmp_path / 'a.mp4'
+  write_at(path, np.arange(30) / 10, 10, **options)
+  data = bytearray(path.read_bytes())
+  place = data.index(box.encode()) + (24 if box == 'tkhd' else 20)
+  ticks = 1000 * 3600  # or 1/12,800 s, of media
+  data[place : place + 4] = struct.pack('>I', 13 * ticks)
+  path.write_bytes(data)
+  np.testing.assert_allclose(
+    clips.levels(each_second(path)), grey([0, 1, 2]), atol=3
+  )
+  path.write_bytes(data[: len(data) * 7 // 8])
+  if 'frag_duration' in options and box != 'mdhd':
+    return  # FFmpeg adds up what fragments there are: none is known to miss
+  with pytest.raises(audit.SkipError, match='truncated'):
     each_second(path)
 
 
