@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import solvers
@@ -51,6 +52,7 @@ def imtl_g(flip: bool = False) -> base.Weighting:
     L. Liu et al., `Towards Impartial Multi-task Learning
     <https://openreview.net/forum?id=IMPnRXEWpvr>`_, ICLR 2021, Eq. 4.
   """
+  _arguments.check_choice('imtl_g', (False, True), flip=flip)
 
   def weigh(observation: base.Observation) -> jax.Array:
     form = solvers.cosine_form(observation.gramian)

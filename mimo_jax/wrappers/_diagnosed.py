@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mimo_jax import _arguments
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax import solvers
@@ -48,7 +49,8 @@ def diagnosed(
     A `mimo_jax.Weighting`, with the state of `weighting` in its own.
 
   Raises:
-    ValueError: if `weighting` is none, or one of several batches.
+    ValueError: if `weighting` is none, or one of several batches, or `always`
+      is neither True nor False.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -65,6 +67,7 @@ def diagnosed(
     (1.0, [0.707, 0.141])
   """
   base.check_weighting('diagnosed', weighting)
+  _arguments.check_choice('diagnosed', (False, True), always=always)
   names = base.names_of(weighting.needs)
   if 'cross_gramian' in names:
     raise ValueError(

@@ -99,3 +99,9 @@ def test_rules_of_several_batches_are_refused():
   checks.assert_refused(
     'needs the cross_gramian', mimo_jax.diagnosed, weightings.modo()
   )
+
+
+def test_what_is_neither_true_nor_false_is_refused():
+  message = "always='no'; expected False or True"
+  rule = weightings.sum()
+  checks.assert_refused(message, mimo_jax.diagnosed, rule, always='no')
