@@ -1,7 +1,7 @@
 """A function of many arrays, each of which waits for its turn."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,56 +26,48 @@ def in_turn(
     like: what it is called with, for shapes and types.
 
   Returns:
-    A function that returns the same, unless something on the way to it is not
-    finite: then what comes later is NaN.
+    A function that returns the same.
   """
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(like)
   jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)
-  steps = [_step(equation, jaxpr) for equation in jaxpr.eqns]
 
   def one_by_one(inputs: base.PyTree) -> Any:
     waiting = dict(zip(jaxpr.invars, jax.tree.leaves(inputs), strict=True))
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    made: set[core.Var] = set()  # of inputs
-    last = jnp.zeros(())  # what was made
+    made = set(jaxpr.invars)  # and what is made of them
+    last = jnp.zeros(())  # of what was made
 
     def value_of(atom: Any) -> Any:
       if isinstance(atom, core.Literal):
         return atom.val
-      if atom in values:
-        return values[atom]
-      leaf = waiting[atom]
-      if _pullback.varying_axes(last) - _pullback.varying_axes(leaf):
-        return leaf  # it would differ between devices
-      if _numerics.explicit_sharding(last) is not None:
-        return leaf  # no number of it is on all
-      return leaf + (0 * jnp.ravel(last)[0]).astype(leaf.dtype)
+      return values[atom] if atom in values else _after(last, waiting[atom])
 
-    for step in steps:
-      outputs = step.run(*map(value_of, step.reads))
-      values |= zip(step.writes, outputs, strict=True)
-      if not (made | waiting.keys()).isdisjoint(step.reads):
-        made |= set(step.writes)
-        if outputs[0].size and jnp.issubdtype(outputs[0].dtype, jnp.floating):
+    for equation in jaxpr.eqns:
+      atoms = (a for a in equation.invars if not isinstance(a, core.Literal))
+      reads, writes = list(dict.fromkeys(atoms)), equation.outvars
+      alone = jaxpr.replace(
+        constvars=[], invars=reads, outvars=writes, eqns=[equation]
+      )
+      run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
+      outputs = run(*map(value_of, reads))
+      values |= zip(writes, outputs, strict=True)
+      if not made.isdisjoint(reads):
+        made |= set(writes)
+        if outputs[0].size and jnp.issubdtype(outputs[0].dtype, jnp.inexact):
           last = outputs[0]
     return jax.tree.unflatten(treedef, map(value_of, jaxpr.outvars))
 
   return one_by_one
 
 
-class _Step(NamedTuple):
-  """One equation as a function."""
-
-  reads: list[Any]  # variables
-  writes: list[Any]
-  run: Callable[..., list[Any]]
-
-
-def _step(equation: Any, jaxpr: Any) -> _Step:
-  variables = (a for a in equation.invars if not isinstance(a, core.Literal))
-  reads, writes = list(dict.fromkeys(variables)), equation.outvars
-  alone = jaxpr.replace(
-    constvars=[], invars=reads, outvars=writes, eqns=[equation]
-  )
-  run = core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))
-  return _Step(reads, writes, run)
+def _after(last: jax.Array, leaf: jax.Array) -> jax.Array:
+  """The leaf, once `last` is there, where all that holds it has that."""
+  if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+    return leaf  # without a gradient
+  if _pullback.varying_axes(last) - _pullback.varying_axes(leaf):
+    return leaf  # it would differ between devices
+  if _numerics.explicit_sharding(last) is not None:
+    return leaf  # no number of it is on all
+  # Zero times a number that XLA does not know; barriers are gone before it
+  # orders a CPU's program.
+  return leaf + 0 * jnp.isnan(jnp.ravel(last)[0]).astype(leaf.dtype)

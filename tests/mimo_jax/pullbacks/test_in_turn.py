@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 from mimo_jax.pullbacks import _in_turn
@@ -57,12 +58,41 @@ def test_loops_literals_and_what_no_input_reaches():
   checks.assert_close(_in_turn.in_turn(linear, given)(given), linear(given))
 
 
-def test_what_is_not_finite_is_not_hidden():
+@pytest.mark.parametrize('bad', [jnp.inf, jnp.nan])
+def test_what_is_not_finite_stays_where_it_is(bad):
   def linear(values):
-    return values[0] * 2, values[1] * 3
+    return values[0] * 2, values[1] * 3, values[0][0] - values[1][1]
 
-  first, second = _in_turn.in_turn(linear, [jnp.ones(2)] * 2)(
-    [jnp.array([jnp.inf, 1.0]), jnp.ones(2)]
-  )
-  np.testing.assert_array_equal(first, [jnp.inf, 2])
-  assert np.all(np.isnan(second))
+  given = [jnp.array([bad, 1.0]), jnp.array([2.0, -1.0])]
+  found = _in_turn.in_turn(linear, given)(given)
+  np.testing.assert_array_equal(found[0], [bad, 2])
+  np.testing.assert_array_equal(found[1], [6, -3])
+  np.testing.assert_array_equal(found[2], bad)
+
+
+def test_inputs_of_every_type():
+  """Numbers of one may be none of another."""
+
+  def linear(values):
+    wide = values['wide'] * 2.0
+    narrow = values['narrow'] * jnp.bfloat16(3)
+    pairs = values['pairs'] * 1j
+    wholes = -values['wholes']
+    both = narrow + wide.astype(narrow.dtype)
+    parts = jnp.real(pairs), jnp.imag(pairs)
+    return both, parts, wholes, values['flags'], values['none']
+
+  given = {
+    'wide': jnp.array([1e38, -0.0]),
+    'narrow': jnp.array([-0.0, 2.0], jnp.bfloat16),
+    'pairs': jnp.array([1 + 2j]),
+    'wholes': jnp.array([3, -4]),
+    'flags': jnp.array([True, False]),
+    'none': np.zeros(2, jax.dtypes.float0),
+  }
+  *found, none = _in_turn.in_turn(linear, given)(given)
+  *expected, as_none = linear(given)
+  checks.assert_equal(found, expected)
+  assert none.dtype == as_none.dtype
+  for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    assert one.dtype == other.dtype
