@@ -18,9 +18,6 @@ from experiments.core import rehearsals
 from experiments.core import training
 from experiments.evaluation import evaluate
 
-# Batches of more bytes are not gathered for a loop inside a program.
-_MOST_BYTES = 1 << 28
-
 Values = Mapping[str, Any]  # dotted key of the configuration -> value
 State = Any
 

@@ -47,6 +47,7 @@ def make(
     donate: whether a state gives its memory to the next one.
     apart: whether runs step one by one, on one device; None: if that is faster.
   """
+  runs = _Runs(of_run, layout, (0,) if donate else ())
   where = layout.sharding(SEEDS) if layout.mesh.size > 1 else None
   # Number of batches -> how they are taken; 0: however many there are.
   ways: dict[int, _Way] = {}
@@ -63,9 +64,9 @@ def make(
     key, make_way = 0, _at_once
     if _may_loop(batches):
       key, make_way = len(batches), _in_a_loop
-    elif _are_faster_apart(of_run, layout, state, batches[0], apart):
+    elif _are_faster_apart(runs, state, batches) if apart is None else apart:
       make_way = _one_by_one
-    ways[key] = make_way(of_run, layout, (0,) if donate else (), state, batches)
+    ways[key] = make_way(runs, state, batches)
     return ways[key]
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
@@ -77,6 +78,19 @@ def make(
   return feed, advance, megabytes
 
 
+class _Runs(NamedTuple):
+  """What takes steps."""
+
+  step: Step  # of one run
+  layout: layout_lib.Layout
+  donated: tuple[int, ...]  # arguments that give their memory away
+
+  def first(self, state: Any, batches: Sequence[Any]) -> tuple[Any, Any]:
+    """Shapes of the first run's state and batch."""
+    one = jax.eval_shape(self.layout.apart, state)[0]
+    return one, jax.eval_shape(lambda batch: _of_seed(batch, 0), batches[0])
+
+
 class _Way(NamedTuple):
   """How steps are taken."""
 
@@ -84,38 +98,27 @@ class _Way(NamedTuple):
   compiled: Any
 
 
-def _at_once(
-  of_run: Step,
-  layout: layout_lib.Layout,
-  donated: tuple[int, ...],
-  state: Any,
-  batches: Sequence[Any],
-) -> _Way:
+def _at_once(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   """A program of a step of all runs."""
-  step = jax.jit(layout.over_runs(of_run, RUNS, SEEDS), donate_argnums=donated)
+  step = runs.layout.over_runs(runs.step, RUNS, SEEDS)
+  step = jax.jit(step, donate_argnums=runs.donated)
   compiled = step.lower(state, batches[0]).compile()
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
     state, metrics, seconds = program.one_by_one(compiled, state, batches)
-    return state, _of_runs(metrics, layout), seconds
+    return state, _of_runs(metrics, runs.layout), seconds
 
   return _Way(advance, compiled)
 
 
-def _in_a_loop(
-  of_run: Step,
-  layout: layout_lib.Layout,
-  donated: tuple[int, ...],
-  state: Any,
-  batches: Sequence[Any],
-) -> _Way:
+def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   """A program of so many steps of all runs."""
-  step = layout.over_runs(of_run, RUNS, SEEDS)
+  step = runs.layout.over_runs(runs.step, RUNS, SEEDS)
   loop = jax.jit(
     lambda state, *batches: lax.scan(
       step, state, jax.tree.map(lambda *leaf: jnp.stack(leaf), *batches)
     ),
-    donate_argnums=donated,
+    donate_argnums=runs.donated,
   )
   compiled = loop.lower(state, *batches).compile()
 
@@ -123,22 +126,17 @@ def _in_a_loop(
     began = time.perf_counter()
     state, metrics = jax.block_until_ready(compiled(state, *batches))
     seconds = time.perf_counter() - began
-    return state, _of_runs(jax.device_get(metrics), layout), seconds
+    return state, _of_runs(jax.device_get(metrics), runs.layout), seconds
 
   return _Way(advance, compiled)
 
 
-def _one_by_one(
-  of_run: Step,
-  layout: layout_lib.Layout,
-  donated: tuple[int, ...],
-  state: Any,
-  batches: Sequence[Any],
-) -> _Way:
+def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   """A program of a step of one run."""
+  layout = runs.layout
   apart, together = jax.jit(layout.apart), jax.jit(layout.together)
-  like = jax.eval_shape(apart, state)[0], _of_seed(batches[0], 0)
-  compiled = jax.jit(of_run, donate_argnums=donated).lower(*like).compile()
+  alone = jax.jit(runs.step, donate_argnums=runs.donated)
+  compiled = alone.lower(*runs.first(state, batches)).compile()
 
   def step(states: Sequence[Any], batch: Any) -> tuple[list[Any], list[Any]]:
     of_seeds = [_of_seed(batch, i) for i in range(layout.num_seeds)]
@@ -163,20 +161,11 @@ def _may_loop(batches: Sequence[Any]) -> bool:
   return jax.default_backend() != 'cpu' and num_bytes <= _MOST_BYTES
 
 
-def _are_faster_apart(
-  of_run: Step,
-  layout: layout_lib.Layout,
-  state: Any,
-  batch: Any,
-  apart: bool | None,
-) -> bool:
+def _are_faster_apart(runs: _Runs, state: Any, batches: Sequence[Any]) -> bool:
   """Whether runs step one by one: of convolutions, on one device of a CPU."""
-  if apart is not None:
-    return apart
-  if jax.default_backend() != 'cpu' or layout.mesh.size > 1:
+  if jax.default_backend() != 'cpu' or runs.layout.mesh.size > 1:
     return False
-  one = jax.eval_shape(layout.apart, state)[0]
-  step = jax.make_jaxpr(of_run)(one, _of_seed(batch, 0))
+  step = jax.make_jaxpr(runs.step)(*runs.first(state, batches))
   return 'conv_general_dilated[' in str(step)
 
 
