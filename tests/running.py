@@ -1,5 +1,6 @@
 """Runs experiments as a user does, and stops them as machines do."""
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import time
 
 import chex
 import jax
+import pytest
 
 from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
@@ -108,6 +110,20 @@ class Stopped(Interrupted):
     if self.left == 0:
       signal.raise_signal(signal.SIGTERM)
     return next(self.loader)
+
+
+@contextlib.contextmanager
+def ending_at(place, loader=Interrupted):
+  """Training data that are opened in the block end their run at some batch."""
+  opened = data.open_data
+
+  def open_data(*arguments):
+    inputs = opened(*arguments)
+    return inputs._replace(train=loader(inputs.train, place))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(data, 'open_data', open_data)
+    yield
 
 
 def assert_same_arrays(ours, theirs):

@@ -162,21 +162,14 @@ def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
 
 @pytest.mark.parametrize('name', ['cmu_mosei', 'ur_funny'])
 def test_sequences_are_learned_and_after_a_stop_it_goes_on(
-  name, folder_of, tmp_path, monkeypatch
+  name, folder_of, tmp_path
 ):
   # Three modalities, of which lengths are given (ur_funny) or not.
   config = small(config_of(name))
-  opened, folder = data.open_data, folder_of(name)
-
-  def open_data(*arguments):
-    inputs = opened(*arguments)
-    return inputs._replace(train=running.Interrupted(inputs.train, 15))
-
+  folder = folder_of(name)
   stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
-  with monkeypatch.context() as patch:
-    patch.setattr(data, 'open_data', open_data)
-    with pytest.raises(KeyboardInterrupt):
-      train.train(config, stopped, folder)
+  with running.ending_at(15), pytest.raises(KeyboardInterrupt):
+    train.train(config, stopped, folder)
   assert (stopped / 'checkpoints' / '10').exists()
   for workdir in (stopped, whole):
     train.train(config, workdir, folder)

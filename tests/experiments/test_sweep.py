@@ -156,20 +156,11 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
   penalties = 'weighting.penalty=0.2,0.4,0.6,0.8,1,1.5,2,2.5,3'
   config = smoke(['model.detach_heads=True,False', penalties], num_seeds=1)
   sweep.sweep(config, tmp_path / 'whole')
-  opened = data.open_data
+  killed = tmp_path / 'killed'
   # One batch for shapes and 30 steps in each program: stops in the third turn
   # of the second one. (One more tells which floats can be traced.)
-  left = [2 * 31 + 1 - 5]
-
-  def open_data(*args):
-    inputs = opened(*args)
-    return inputs._replace(train=running.Interrupted(inputs.train, left[0]))
-
-  killed = tmp_path / 'killed'
-  with monkeypatch.context() as patch:
-    patch.setattr(data, 'open_data', open_data)
-    with pytest.raises(KeyboardInterrupt):
-      sweep.sweep(config, killed)
+  with running.ending_at(2 * 31 + 1 - 5), pytest.raises(KeyboardInterrupt):
+    sweep.sweep(config, killed)
   assert (killed / 'programs/0/1/results.jsonl').exists()
   assert (killed / 'programs/0/2/checkpoints/20').exists()
   finals = {}

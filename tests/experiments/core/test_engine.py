@@ -105,24 +105,15 @@ def test_train_run_twice_does_nothing_the_second_time(tmp_path):
 
 
 def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
-  tmp_path, monkeypatch
+  tmp_path,
 ):
   config = smoke(data={'noise': 0.1})
   train.train(config, tmp_path / 'whole')
-  opened = data.open_data
-
   # The first batch makes the initial state: stops at steps 1, 11, 17.
   for place in (1, 11, 17):
     workdir = tmp_path / f'stopped{place}'
-
-    def open_data(config, seed, manual_dir, place=place):
-      inputs = opened(config, seed, manual_dir)
-      return inputs._replace(train=running.Interrupted(inputs.train, place))
-
-    with monkeypatch.context() as patch:
-      patch.setattr(data, 'open_data', open_data)
-      with pytest.raises(KeyboardInterrupt):
-        train.train(config, workdir)
+    with running.ending_at(place), pytest.raises(KeyboardInterrupt):
+      train.train(config, workdir)
     train.train(config, workdir)
     running.assert_same_run(workdir, tmp_path / 'whole', config)
 

@@ -59,20 +59,12 @@ def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
   assert [s for s in range(60) if some.is_due(s)] == [8, 16, 24]
 
 
-def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path, monkeypatch):
+def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path):
   config = configuration.with_recipe(smoke(steps=20), 'pmr')
   train.train(config, tmp_path / 'whole')
-  opened = data.open_data
-
-  def open_data(config, seed, manual_dir):
-    inputs = opened(config, seed, manual_dir)
-    # One batch for the first state, two for the first rehearsal, 15 steps, and
-    # one of the second rehearsal.
-    return inputs._replace(train=running.Interrupted(inputs.train, 20))
-
-  with monkeypatch.context() as patch:
-    patch.setattr(data, 'open_data', open_data)
-    with pytest.raises(KeyboardInterrupt):
-      train.train(config, tmp_path / 'stopped')
+  # One batch for the first state, two for the first rehearsal, 15 steps, and
+  # one of the second rehearsal.
+  with running.ending_at(20), pytest.raises(KeyboardInterrupt):
+    train.train(config, tmp_path / 'stopped')
   train.train(config, tmp_path / 'stopped')
   running.assert_same_run(tmp_path / 'stopped', tmp_path / 'whole', config)

@@ -119,14 +119,7 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
   # Files of events are named by the second.
   monkeypatch.setattr(time, 'time', lambda: 1_700_000_000.0)
   config = smoke(steps=30, log_every_steps=5, checkpoint_every_steps=10)
-  opened = data.open_data
-
-  def open_data(*args):
-    inputs = opened(*args)
-    return inputs._replace(train=running.Stopped(inputs.train, 12))
-
-  with monkeypatch.context() as patch:
-    patch.setattr(data, 'open_data', open_data)
+  with running.ending_at(12, running.Stopped):
     for _ in range(2):
       with pytest.raises(SystemExit, match='143'):
         train.train(config, tmp_path)
@@ -134,18 +127,13 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
   assert sorted(losses_in_tensorboard(tmp_path)) == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_comparison_that_is_stopped_goes_on(tmp_path, monkeypatch):
+def test_a_comparison_that_is_stopped_goes_on(tmp_path):
   config = smoke(compare=('joint', 'sum'), num_seeds=1)
-  opened = data.open_data
-
-  def open_data(*args):
-    inputs = opened(*args)
-    return inputs._replace(train=running.Stopped(inputs.train, 12))
-
-  with monkeypatch.context() as patch:
-    patch.setattr(data, 'open_data', open_data)
-    with pytest.raises(SystemExit, match='143'):
-      compare.compare(config, tmp_path / 'stopped')
+  with (
+    running.ending_at(12, running.Stopped),
+    pytest.raises(SystemExit, match='143'),
+  ):
+    compare.compare(config, tmp_path / 'stopped')
   assert (tmp_path / 'stopped' / 'checkpoints' / '20').exists()
   assert not (tmp_path / 'stopped' / 'results.jsonl').exists()
   compare.compare(config, tmp_path / 'stopped')
