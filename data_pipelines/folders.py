@@ -4,6 +4,7 @@ What is here knows the CSV; `reading.folder_builder` reads the files.
 """
 
 import functools
+import math
 import os
 import pathlib
 from typing import NamedTuple
@@ -26,7 +27,6 @@ SUFFIXES = {
 
 # Of a video in such a column the sound is meant.
 _HEARD = ('audio', 'sound')
-_NO_MODALITIES = ('label', 'split', 'group')
 TREE = f"""\
   FOLDER/NAME.csv   the only one there (of several, give the path of one); its
                     first line names the columns: label; if you like split, of
@@ -74,7 +74,11 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path | None:
   where = pathlib.Path(path).expanduser().resolve()
   if where.suffix.lower() == '.csv':
     return where
-  found = sorted(where.glob('*.csv')) if where.is_dir() else []
+  found = sorted(
+    path
+    for path in (where.iterdir() if where.is_dir() else ())
+    if path.suffix.lower() == '.csv'
+  )
   if len(found) > 1:
     names = ', '.join(each.name for each in found)
     raise ValueError(
@@ -124,14 +128,14 @@ def _read(path: pathlib.Path, _: int) -> Table:
     raise ValueError(
       f"{path} has the columns {list(cells)}, and no 'label'. Expected:\n{TREE}"
     )
-  for name in cells.keys() & set(_NO_MODALITIES):
+  for name in cells.keys() & set(arrays.NO_MODALITIES):
     if '' in cells[name]:
       row = cells[name].index('')
       raise ValueError(f'{lines[row]}, column {name!r}: it is empty.')
   kinds = {
     name: kind(name, lines, values)
     for name, values in cells.items()
-    if name not in _NO_MODALITIES
+    if name not in arrays.NO_MODALITIES
   }
   if not kinds:
     raise ValueError(
@@ -232,4 +236,6 @@ def _is_number(text: str) -> bool:
 
 
 def _by_size(name: str) -> tuple[float, str]:
-  return (float(name) if _is_number(name) else float('inf'), name)
+  size = float(name) if _is_number(name) else math.inf
+  # NaN is a name: it is in no order with numbers.
+  return (math.inf if math.isnan(size) else size, name)

@@ -24,6 +24,7 @@ from ml_collections import config_dict
 from data_pipelines import arrays
 from data_pipelines import folders
 from experiments.core import configuration
+from experiments.evaluation import readouts
 
 _SMALLEST = 4  # pixels a side of the maps that a LeNet leaves, or a bit more
 _RESNET = {'name': 'ResNet18', 'width': 16}
@@ -81,7 +82,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   paths = [
     word
     for word in words
-    if word.endswith(('.npz', '.parquet', '.csv')) or '/' in word or word == '.'
+    if word.lower().endswith(('.npz', '.parquet', '.csv'))
+    or '/' in word
+    or word == '.'
   ]
   if len(paths) != 1:
     raise ValueError(
@@ -92,6 +95,14 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   path = pathlib.Path(paths[0]).expanduser().resolve()
   is_folder = folders.find(path) is not None
   table = folders.read(path) if is_folder else arrays.read(path)
+  names = table.cells if isinstance(table, folders.Table) else table.modalities
+  for name in names:
+    if name in readouts.NAMES or '.' in name:
+      raise ValueError(
+        f'{path} has a modality called {name!r}; expected a name without a dot,'
+        f' and none of {readouts.NAMES}, which are read-outs of the model.'
+        ' Rename it in the file.'
+      )
   rest = ','.join(word for word in words if word != paths[0])
   config, given = configuration.begin(rest)
   num_rows = int((table.split == 'train').sum())

@@ -49,16 +49,17 @@ def read(path: pathlib.Path) -> Arrays:
   """
   if not path.exists():
     raise FileNotFoundError(f'There is no file of parameters {path}.')
+  suffix = path.suffix.lower()
   try:
     if path.is_dir():
       with ocp.StandardCheckpointer() as checkpointer:
         return _flat(checkpointer.restore(path.absolute()))
-    if path.suffix == '.safetensors':
+    if suffix == '.safetensors':
       arrays: Arrays = safetensors.load_file(path)
       return arrays
-    if path.suffix in ('.pth', '.pt'):
+    if suffix in ('.pth', '.pt'):
       return _of_pytorch(path)
-    if path.suffix == '.msgpack':
+    if suffix == '.msgpack':
       return _flat(serialization.msgpack_restore(path.read_bytes()))
   except Exception as error:
     raise ValueError(f'{path} cannot be read: {error}') from error

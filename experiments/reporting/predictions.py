@@ -77,11 +77,12 @@ def write(path: pathlib.Path, table: Columns) -> None:
   Raises:
     ValueError: if the name ends otherwise.
   """
-  if path.suffix not in ('.csv', '.parquet'):
+  suffix = path.suffix.lower()
+  if suffix not in ('.csv', '.parquet'):
     raise ValueError(f'{path} is to be a table; expected a .csv or .parquet.')
   path.parent.mkdir(parents=True, exist_ok=True)
   cells = {name: _with_gaps(values) for name, values in table.items()}
-  if path.suffix == '.csv':
+  if suffix == '.csv':
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['row', *cells])

@@ -116,6 +116,11 @@ def test_split_and_group_are_taken(tmp_path):
   assert table.split.tolist() == [splits[i % 3] for i in range(9)]
   assert table.group.tolist() == [i % 3 for i in range(9)]
   assert table.classes == tuple(map(str, range(2, 11)))  # not as texts
+  names = ('-3', '2', '10', 'ant', 'nan')  # NaN is in no order with numbers
+  lines = [f'{i},w{i},{names[i % 5]}' for i in range(25)]
+  table = folders.read(write_list(tmp_path / 'c', 'row,note,label', lines))
+  assert table.classes == names
+  assert table.kinds == {'note': 'text'}  # as of arrays, a row is no modality
   lines = [f'w{i},{i % 2},{i // 4}' for i in range(32)]
   table = folders.read(write_list(tmp_path / 'b', 'note,label,group', lines))
   assert all(len(set(table.split[table.group == g])) == 1 for g in range(8))
@@ -191,7 +196,7 @@ def test_without_one_list_it_is_told(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no CSV in .*Expected'):
     folders.read(tmp_path)
   write_list(tmp_path)
-  write_list(tmp_path, name='other.csv')
-  with pytest.raises(ValueError, match=r'list.csv, other.csv; give the path'):
+  write_list(tmp_path, name='other.CSV')
+  with pytest.raises(ValueError, match=r'list.csv, other.CSV; give the path'):
     folders.read(tmp_path)
-  assert len(folders.read(tmp_path / 'other.csv').lines) == ROWS
+  assert len(folders.read(tmp_path / 'other.CSV').lines) == ROWS
