@@ -80,6 +80,8 @@ def test_a_file_is_trained_on(path, tmp_path):
 def test_an_argument_without_one_file_shows_what_is_expected(arg):
   with pytest.raises(ValueError, match=r'expected one.*arrays.py:FILE.npz'):
     arrays.get_config(arg)
+  with pytest.raises(ValueError, match='names 2 files'):
+    arrays.get_config('a.NPZ,b.CSV')
 
 
 @pytest.mark.parametrize('name', ['fused', 'heads', 'all', 'left.hand'])
