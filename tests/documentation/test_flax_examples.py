@@ -116,6 +116,12 @@ def fused_alone(model):
   return apply
 
 
+def flat(tree, axes):
+  """All values side by side, behind the first axes."""
+  leaves = jax.tree.leaves(tree)
+  return np.concatenate([x.reshape(*x.shape[:axes], -1) for x in leaves], -1)
+
+
 def rows(size=32):
   random = np.random.default_rng(0)
   label = random.integers(0, 3, size)
@@ -168,10 +174,25 @@ def test_vae(sign):
     logits = model.apply({'params': state.params}, batch, key)[0]
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, batch))
 
+  def losses(params):
+    recon_x, mean, logvar = model.apply({'params': params}, batch, key)
+    bce = scope['binary_cross_entropy_with_logits'](recon_x, batch).mean()
+    return jnp.stack([bce, scope['kl_divergence'](mean, logvar).mean()])
+
   before = reconstruction(state)
   for step in range(40):
     state = scope['train_step'](state, batch, jax.random.fold_in(key, step))
   assert reconstruction(state) < 0.95 * before
+
+  # Now that they conflict: the sum, or each without what harms the other.
+  slopes = flat(jax.jacobian(losses)(state.params), 1)
+  after = scope['train_step'](state, batch, key).params
+  moved = (flat(state.params, 0) - flat(after, 0)) / 0.1
+  gramian = slopes @ slopes.T
+  assert gramian[0, 1] < 0
+  upgrad = (1 - gramian[0, 1] / np.diag(gramian)) / 2
+  weights = upgrad if sign == '+' else np.ones(2)
+  np.testing.assert_allclose(moved, weights @ slopes, atol=1e-5)
 
 
 def imagenet(sign):
