@@ -122,8 +122,10 @@ def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   Raises:
     FileNotFoundError: if there is no file.
     ModuleNotFoundError: if it is Parquet and pyarrow is not installed.
-    ValueError: if it is of another kind, or has arrays of objects.
+    ValueError: if it is a folder, of another kind, or has arrays of objects.
   """
+  if path.is_dir():
+    raise ValueError(f'{path} is a folder; give one of its files.')
   if not path.is_file():
     raise FileNotFoundError(f'There is no file {path}. Expected:\n{TREE}')
   if path.suffix.lower() == '.parquet':

@@ -56,7 +56,7 @@ def predict(
 
 def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
   """Arrays of a file, or of a folder as the run's views see it."""
-  if folders.find(data) is None:
+  if model.config.data.name == arrays.NAME or folders.find(data) is None:
     takes = model.inputs
     rows = {
       name: value

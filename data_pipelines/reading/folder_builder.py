@@ -174,18 +174,26 @@ def elements(
 
   Raises:
     FileNotFoundError: if there is no CSV.
-    ValueError: if it does not fit, or a file cannot be read; line and column
-      are named.
+    ValueError: if it has none of the modalities or does not fit, or a file
+      cannot be read; line and column are named.
   """
   where = folders.find(path)
   if where is None or not where.is_file():
-    raise FileNotFoundError(f'There is no CSV in {path}.')
+    raise FileNotFoundError(
+      f'There is no {where or f"CSV in {path}"}. Expected, but for the label:\n'
+      f'{folders.TREE}'
+    )
   lines, cells = folders.columns(where)
   kinds = {
     name: folders.kind(name, lines, values)
     for name, values in cells.items()
     if name in names
   }
+  if not kinds:
+    raise ValueError(
+      f'{where} has the columns {list(cells)}; expected some of'
+      f' {sorted(names)}.'
+    )
   rows = []
   for i, line in enumerate(lines):
     try:

@@ -82,12 +82,16 @@ class Encoder(nn.Module):
     Returns:
       [batch, width]: the model's `pooler_output`; of one that has none, the
       mean of what it says of the tokens.
+
+    Raises:
+      ValueError: if it gives neither, as a model with a head.
     """
     takes = inspect.signature(self.module.__call__).parameters
     options: dict[str, Any] = {'deterministic': not train}
-    is_real = jnp.ones(inputs.shape[:2], jnp.int32)
+    is_real = None  # all is
     if 'input_ids' in takes:
       inputs = inputs.astype(jnp.int32)
+      is_real = jnp.ones(inputs.shape, jnp.int32)
       if length is not None:
         places = jnp.arange(inputs.shape[1])[None]
         is_real = (places < length[:, None]).astype(jnp.int32)
@@ -99,9 +103,15 @@ class Encoder(nn.Module):
       options |= {name: v for name, v in offered.items() if name in takes}
     found = self.module(inputs, **options)
     pooled = getattr(found, 'pooler_output', None)
+    if pooled is None and not hasattr(found, 'last_hidden_state'):
+      raise ValueError(
+        f'{self.model} gives {sorted(found)}, as models with a head do;'
+        ' expected pooler_output or last_hidden_state. Name the one without a'
+        ' head, as FlaxBertModel.'
+      )
     if pooled is None:
-      states = found.last_hidden_state  # of pictures, of all patches
-      weights = is_real if 'input_ids' in takes else jnp.ones(states.shape[:2])
+      states = found.last_hidden_state
+      weights = jnp.ones(states.shape[:2]) if is_real is None else is_real
       weights = weights[..., None].astype(states.dtype)
       pooled = jnp.sum(states * weights, 1) / jnp.maximum(weights.sum(1), 1)
     return pooled.reshape(len(pooled), -1)

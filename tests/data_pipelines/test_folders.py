@@ -148,7 +148,11 @@ def test_new_rows_need_no_label_and_a_damaged_one_is_an_error(folder, tmp_path):
   path.write_text(f'photo\nfiles/1.png\n{folder}/files/3.png')
   with pytest.raises(ValueError, match=r"new.csv, line 3, column 'photo': .*3"):
     folder_builder.elements(path, ('photo',))
+  with pytest.raises(ValueError, match=r"'photo'\]; expected some of \['who'"):
+    folder_builder.elements(path, ('who',))
   path.unlink()
+  with pytest.raises(FileNotFoundError, match=r'no .*new\.csv\. Expected'):
+    folder_builder.elements(path, ('photo',))
 
 
 def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):

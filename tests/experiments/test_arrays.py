@@ -71,6 +71,10 @@ def test_a_file_is_trained_on(path, tmp_path):
   with table.open() as file:
     names = {row['fused'] for row in csv.DictReader(file)}
   assert names <= {'c0', 'c1', 'c2'} and names
+  (tmp_path / 'rows.csv').write_text('vector,label\n1,c0\n')
+  for other, remedy in (('rows.csv', 'is no npz file'), ('.', 'its files')):
+    with pytest.raises(ValueError, match=remedy):
+      predict.predict(tmp_path, tmp_path / other)
   del rows['steps_length']  # which would be 0, and all rows empty
   with pytest.raises(ValueError, match=r"not given \['steps_length'\]"):
     run.predict(rows)

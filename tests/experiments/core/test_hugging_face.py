@@ -5,6 +5,7 @@ Of 4.57.6 itself, `FlaxBertModel`, `FlaxRobertaModel`, `FlaxDistilBertModel`,
 by themselves, to the bit.
 """
 
+import collections
 import json
 import sys
 import types
@@ -64,11 +65,22 @@ class PictureModule(linen.Module):
     return types.SimpleNamespace(pooler_output=pooled)
 
 
+class HeadModule(linen.Module):
+  """Gives logits, in a mapping of attributes as those of transformers."""
+
+  config: Any
+
+  def __call__(self, pixel_values, deterministic=True):
+    del deterministic
+    return collections.OrderedDict(logits=pixel_values)
+
+
 @pytest.fixture(autouse=True)
 def transformers(monkeypatch):
   made = types.ModuleType('transformers')
   made.__version__ = '4.0.0'
-  for name, module in (('Text', TextModule), ('Picture', PictureModule)):
+  modules = {'Text': TextModule, 'Picture': PictureModule, 'Head': HeadModule}
+  for name, module in modules.items():
     model = types.SimpleNamespace(module_class=module, config_class=Config)
     setattr(made, f'Flax{name}Model', model)
   made.TextModel = object()
@@ -134,6 +146,11 @@ def test_parameters_are_those_of_the_folder(encoder, tmp_path):
   found = weights.started(variables, [f'encoders_visual/module={path}'])
   after = found['params']['encoders_visual']['module']
   jax.tree.map(np.testing.assert_array_equal, after, ours)
+
+
+def test_a_model_with_a_head_is_refused(encoder):
+  with pytest.raises(ValueError, match=r"gives \['logits'\].* without a head"):
+    encoder('FlaxHeadModel').init(jax.random.key(0), TOKENS)
 
 
 def test_without_flax_models_the_remedy_is_told(encoder, monkeypatch):

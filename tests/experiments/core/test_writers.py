@@ -3,6 +3,7 @@
 wandb 0.31.0 (offline) and mlflow-skinny 3.17.2 themselves took the same calls.
 """
 
+import collections
 import sys
 import types
 
@@ -110,4 +111,4 @@ def test_what_is_not_to_be_had_is_told_before_training(tmp_path, monkeypatch):
     writers.makers(['wandbb'])
   with pytest.raises(ValueError, match="'nowhere' cannot be imported"):
     writers.makers(['nowhere:Writer'])
-  assert writers.makers(['collections:Counter'])
+  assert writers.makers(['collections:Counter']) == [collections.Counter]
