@@ -61,11 +61,11 @@ def scale(
 ) -> base.PyTree:
   """Losses times factors, in their form."""
   # What has no row on this device may be no number: 0 · NaN would reach all.
-  finite = [
-    jnp.where(factor == 0, 0, loss)
+  scaled = [
+    jnp.where(factor == 0, 0, loss * factor).astype(loss.dtype)
     for loss, factor in zip(given.losses, factors, strict=True)
   ]
-  return _times(given.like_losses(finite), given.like_losses(factors))
+  return given.like_losses(scaled)
 
 
 def scale_pullback(
