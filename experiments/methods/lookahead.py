@@ -67,7 +67,10 @@ def rehearsal(
     one, a = jnp.ones(()), share(state)
     gradient, way = (
       jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf * task.learns(moments.keys_of(path)), tree
+        lambda path, leaf: (
+          leaf if task.learns(moments.keys_of(path)) else jnp.zeros_like(leaf)
+        ),
+        tree,
       )
       for cotangents in ((1 - a, a), (-one, one))
       for tree in pullback(cotangents)

@@ -169,3 +169,8 @@ def test_the_step_that_is_looked_at_moves_what_learns_alone():
   ways = {name: jax.tree.leaves(tree) for name, tree in scratch.way.items()}
   assert not any(np.any(leaf) for leaf in ways['encoders_audio'])
   assert all(np.any(leaf) for leaf in ways['encoders_visual'])
+  bad = batch | {'audio': jnp.full_like(batch['audio'], jnp.inf)}
+  scratch = recorded.compiled(look.step)(state, begin(state, batch), bad)
+  checks.assert_equal(
+    scratch.params['encoders_audio'], state.params['encoders_audio']
+  )
