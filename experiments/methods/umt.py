@@ -50,12 +50,14 @@ def make(
   def distillation(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
-    targets: Any = made.model.apply(state.memory, batch, method='features')
+    targets: Any
     if released:
       taught = dict(state.memory)
       there = state._replace(params=taught.pop('params'), model_state=taught)
       key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
       targets = common.forward(made.model, there, batch, key).features
+    else:
+      targets = made.model.apply(state.memory, batch, method='features')
     distances = [
       jnp.mean((outputs.features[name] - targets[name]) ** 2)
       for name in task.modalities
