@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from experiments.methods import common
+
 
 def contrastive(
   features: Mapping[str, jax.Array], temperature: float
@@ -21,13 +23,8 @@ def contrastive(
     >>> float(contrastive(features, 0.1))  # log(1 + exp(-10))
     4.54e-05
   """
-  widths = {name: value.shape[1] for name, value in features.items()}
-  if len(set(widths.values())) > 1:
-    raise ValueError(
-      f"lfm with alignment='contrastive' was given features of the widths"
-      f' {widths}; expected one width. Let the encoders end in layers of equal'
-      " width, or choose alignment='js'."
-    )
+  method = "lfm with alignment='contrastive'"
+  common.check_one_width(method, features, ", or choose alignment='js'")
 
   def unit(value: jax.Array) -> jax.Array:
     squared = jnp.sum(value**2, axis=1, keepdims=True)

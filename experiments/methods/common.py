@@ -283,6 +283,18 @@ def check_unweighted(task: base.Task, method: str, reason: str) -> None:
     )
 
 
+def check_one_width(
+  method: str, features: Mapping[str, jax.Array], otherwise: str = ''
+) -> None:
+  """Refuses features [batch, d] of several widths."""
+  widths = {name: value.shape[-1] for name, value in features.items()}
+  if len(set(widths.values())) > 1:
+    raise ValueError(
+      f'{method} was given features of the widths {widths}; expected one width.'
+      f' Let the encoders end in layers of equal width{otherwise}.'
+    )
+
+
 def check_choice(method: str, choices: tuple[Any, Any], **option: Any) -> None:
   """Refuses an option that is neither of two choices."""
   (value,), (first, second) = option.values(), choices

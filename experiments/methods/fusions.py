@@ -7,6 +7,7 @@ import flax.linen
 import jax
 import jax.numpy as jnp
 
+from experiments.methods import common
 from mimo_jax import nn
 
 _BRANCHES = 'branches'  # the collection that says which there are
@@ -26,13 +27,7 @@ class BoostedFusion(nn.SharedHeadFusion):
   @flax.linen.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The logits o_m of each modality alone, [batch, num_classes]."""
-    widths = {name: value.shape[-1] for name, value in features.items()}
-    if len(set(widths.values())) > 1:
-      raise ValueError(
-        f'reconboost was given features of the widths {widths}; expected one'
-        ' width, since all share a perceptron. Let the encoders end in layers'
-        ' of equal width.'
-      )
+    common.check_one_width('reconboost', features)
     self.param('scale', flax.linen.initializers.ones, ())
     hidden = nn.MLP((self.width,), name='hidden')
     return super().shares({k: hidden(value) for k, value in features.items()})

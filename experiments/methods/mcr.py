@@ -216,11 +216,9 @@ def _parts(
 
 def _of_one_width(features: dict[str, jax.Array]) -> jax.Array:
   """Features of all modalities, [M, batch, d]."""
-  widths = {name: value.shape[1] for name, value in features.items()}
-  if len(set(widths.values())) > 1:
-    raise ValueError(
-      f'mcr compares features of modalities, which have the widths {widths};'
-      ' expected one width, or config.method.contrast = 0.0, which leaves this'
-      ' loss out.'
-    )
+  common.check_one_width(
+    'mcr',
+    features,
+    ', or set config.method.contrast = 0.0, which leaves their comparison out',
+  )
   return jnp.stack([features[name] for name in sorted(features)])
