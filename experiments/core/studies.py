@@ -266,10 +266,10 @@ def of_what_runs(
   batch = next(inputs.train)
   inputs.train.close()
   known = {} if known is None else known
-  key = estimates.likeness(config, batch)
-  if key not in known:
-    known[key] = _refusals(config, inputs.steps_per_epoch, batch)
-  left_out = known[key]
+  kind = estimates.likeness(config, batch)
+  if kind not in known:
+    known[kind] = _refusals(config, inputs.steps_per_epoch, batch)
+  left_out = known[kind]
   some = config.copy_and_resolve_references()
   with some.unlocked():
     some.left_out = dict(left_out)
