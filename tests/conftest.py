@@ -73,9 +73,7 @@ finished = itertools.count(1)
 
 
 def is_plain(item):
-  return item is not None and bool(
-    PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts)
-  )
+  return bool(PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts))
 
 
 def compile_plainly(plainly):

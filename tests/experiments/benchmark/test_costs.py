@@ -1,5 +1,7 @@
 """What balancing costs, measured on models of a few weights."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,12 +37,11 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
 
 
-def test_every_recipe_is_one_of_the_benchmark():
+def test_no_recipe_refuses_the_model_of_the_benchmark():
   config = subroutine.make_config(16)
   for name in recipes_lib.tuned():
     changed = configuration.with_recipe(config, name)
-    made = training.make(changed, subroutine.STEPS_PER_EPOCH)
-    assert made.train_step is not None, name
+    training.make(changed, subroutine.STEPS_PER_EPOCH)  # raises if it does
 
 
 def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
@@ -128,7 +129,8 @@ def test_passes_over_leaves_stand_beside_those_over_one_array(monkeypatch):
   )
   table = device.leaves(3, 'bfloat16', 2)
   assert '3 leaves' in table and 'K = 3, bfloat16' in table
-  for row in table.splitlines()[2:]:
-    many, one, ratio = map(float, row.split()[3:8:2])
-    assert row.split()[1] in ('gramian', 'combine') and ratio > 0
-    assert many >= 0 and one >= 0
+  rows = [row.split()[1:8:2] for row in table.splitlines()[2:]]
+  assert [name for name, *_ in rows] == ['gramian', 'combine']
+  for _, many, one, ratio in rows:
+    assert float(ratio) > 0 and re.fullmatch(r'\d+\.\d{3}', many)
+    assert re.fullmatch(r'\d+\.\d{3}', one)
