@@ -5,6 +5,7 @@ Releases of `transformers` before 5 have them; 5 has dropped Flax.
 
 import importlib
 import inspect
+import pathlib
 import sys
 from typing import Any
 
@@ -60,9 +61,20 @@ class Encoder(nn.Module):
   folder: str
 
   def setup(self) -> None:
-    """Makes the module of the model."""
+    """Makes the module of the model.
+
+    Raises:
+      FileNotFoundError: if the folder has no `config.json`.
+      ModuleNotFoundError, ValueError: as `classes`.
+    """
     model, config = classes(self.model)
-    self.module = model.module_class(config.from_pretrained(self.folder))
+    folder = pathlib.Path(self.folder).expanduser()
+    if not (folder / 'config.json').is_file():  # it would ask the internet
+      raise FileNotFoundError(
+        f'{self.model} needs {folder}/config.json, and there is none. Give as'
+        ' folder where save_pretrained of such a model has written.'
+      )
+    self.module = model.module_class(config.from_pretrained(str(folder)))
 
   def __call__(
     self,

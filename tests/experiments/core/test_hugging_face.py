@@ -148,6 +148,19 @@ def test_parameters_are_those_of_the_folder(encoder, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, after, ours)
 
 
+def test_the_folder_may_begin_at_home_and_is_looked_for(
+  encoder, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('HOME', str(tmp_path.parent))
+  for name in (tmp_path.name, 'nowhere'):
+    at_home = encoder('FlaxPictureModel').clone(folder=f'~/{name}')
+    if name == 'nowhere':
+      with pytest.raises(FileNotFoundError, match=r'nowhere/config.*Give as'):
+        at_home.init(jax.random.key(0), np.ones((1, 4, 4, 3)))
+    else:
+      at_home.init(jax.random.key(0), np.ones((1, 4, 4, 3)))
+
+
 def test_a_model_with_a_head_is_refused(encoder):
   with pytest.raises(ValueError, match=r"gives \['logits'\].* without a head"):
     encoder('FlaxHeadModel').init(jax.random.key(0), TOKENS)
