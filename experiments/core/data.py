@@ -61,7 +61,7 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
       `STORED` in place of a number, of elements with `<modality>_present`.
 
   Raises:
-    ValueError: if there is no such modality.
+    ValueError: if there is no such modality, or a word that is not `STORED`.
 
   Examples:
     >>> encoders = {'encoders': {'audio': {}, 'face': {}}}
@@ -78,6 +78,12 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
   if unknown := sorted(set(given) - set(names)):
     raise ValueError(
       f'config.data.missing_rate has {unknown}; the modalities are {names}.'
+    )
+  words = {rate for rate in given.values() if isinstance(rate, str)}
+  if unknown := sorted(words - {STORED}):
+    raise ValueError(
+      f'config.data.missing_rate has {unknown}; expected numbers from 0 to 1,'
+      f' or {STORED!r}.'
     )
   rates = {name: given.get(name, 0.0) for name in names}
   return rates if any(rates.values()) else {}

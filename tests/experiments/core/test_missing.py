@@ -174,6 +174,10 @@ def test_what_cannot_do_with_missing_rows_is_refused():
   config.accumulation = {'batches': 2, 'balance': 'accumulated'}
   with pytest.raises(ValueError, match=r"Expected 'each' with config\.data"):
     training.make(config, 15)
+  for rate in ('strored', {'fou': 'strored'}):
+    message = r"missing_rate has \['strored'\]; expected .*'stored'"
+    with pytest.raises(ValueError, match=message):
+      data.missing_rates(smoke(data={'missing_rate': rate}))
   with pytest.raises(ValueError, match=r"missing_rate has \['sound'\]"):
     training.make(lacking(rate={'sound': 0.1}), 15)
 
