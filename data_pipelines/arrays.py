@@ -174,9 +174,6 @@ def _table(
       f"'label' of {path} is {classes.dtype}; expected classes, whole numbers"
       ' or texts. For targets that are numbers, write a builder.'
     )
-  group = None
-  if 'group' in columns:
-    _, group = np.unique(columns['group'], return_inverse=True)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
     name: _length(path, name, values, named[name.removesuffix('_length')])
@@ -200,7 +197,9 @@ def _table(
         f'{path}, row {np.argmax(without)}: no modality is there, all are NaN.'
         ' Leave the row out.'
       )
-  split = splits(str(path), label, columns.get('split'), columns.get('group'))
+  split, group = splits(
+    str(path), label, columns.get('split'), columns.get('group')
+  )
   return Table(
     modalities, lengths, present, label, tuple(classes.tolist()), split, group
   )
@@ -211,8 +210,8 @@ def splits(
   label: npt.NDArray[np.integer[Any]],
   given: npt.NDArray[Any] | None,
   group: npt.NDArray[Any] | None,
-) -> npt.NDArray[np.str_]:
-  """The split of each row: the one given, checked, or one that is drawn.
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
+  """The split of each row, the one given, checked, or drawn; and its group.
 
   Args:
     where: The file, for errors.
@@ -221,7 +220,7 @@ def splits(
     group: [rows], what must not be in two splits, or None.
 
   Returns:
-    [rows] of `SPLITS`.
+    [rows] of `SPLITS`; and [rows], the number of the group, or None.
 
   Raises:
     ValueError: if a split is unknown, missing or divides a group, or there are
@@ -229,12 +228,12 @@ def splits(
   """
   code = None
   if group is not None:
-    _, code = np.unique(group, return_inverse=True)
+    code = np.unique(group, return_inverse=True)[1].astype(np.int64)
   if given is None:
     drawn = np.empty(len(label), '<U10')
     for name, rows in stratified.split(label, code).items():
       drawn[rows] = name
-    return drawn
+    return drawn, code
   split = given.astype(str)
   wrong = np.flatnonzero(~np.isin(split, SPLITS))
   if wrong.size or set(split) != set(SPLITS):
@@ -249,7 +248,7 @@ def splits(
       f' {group[divided[0]].item()!r}; expected each in one split. Leave'
       " 'split' out to have it drawn."
     )
-  return split
+  return split, code
 
 
 def _divided(group: Any, split: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:

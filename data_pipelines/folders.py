@@ -154,9 +154,7 @@ def _read(path: pathlib.Path, _: int) -> Table:
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')
   )
-  split = arrays.splits(str(path), label, given, group)
-  if group is not None:
-    group = np.unique(group, return_inverse=True)[1].astype(np.int64)
+  split, group = arrays.splits(str(path), label, given, group)
   modalities = {name: cells[name] for name in kinds}
   return Table(
     path, lines, modalities, kinds, label, tuple(classes), split, group
