@@ -139,11 +139,16 @@ def _errors(name, rows, dtype):
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-@pytest.mark.parametrize('size', [2, 3, 5])
-@pytest.mark.parametrize('name', _RULES)
+@pytest.mark.parametrize(
+  ('name', 'size'),
+  [
+    (name, size)
+    for name in _RULES
+    for size in (2, 3, 5)
+    if (name, size) != ('krum', 2)  # of two there is no majority
+  ],
+)
 def test_claims_hold_on_degenerate_gramians(name, size, dtype):
-  if (name, size) == ('krum', 2):
-    pytest.skip('of two there is no majority')
   random = np.random.RandomState(size)
   eps = np.finfo(dtype).eps
   with (
