@@ -23,6 +23,7 @@ from ml_collections import config_dict
 
 from data_pipelines import arrays
 from data_pipelines import folders
+from data_pipelines import missing
 from experiments.core import configuration
 from experiments.evaluation import readouts
 
@@ -96,12 +97,13 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   is_folder = folders.find(path) is not None
   table = folders.read(path) if is_folder else arrays.read(path)
   names = table.cells if isinstance(table, folders.Table) else table.modalities
+  taken = {*readouts.NAMES, 'mask', *map(missing.entry, names)}
   for name in names:
-    if name in readouts.NAMES or '.' in name:
+    if name in taken or '.' in name:
       raise ValueError(
         f'{path} has a modality called {name!r}; expected a name without a dot,'
-        f' and none of {readouts.NAMES}, which are read-outs of the model.'
-        ' Rename it in the file.'
+        f' and none of {sorted(taken)}, which the loader and the read-outs'
+        ' take. Rename it in the file.'
       )
   rest = ','.join(word for word in words if word != paths[0])
   config, given = configuration.begin(rest)

@@ -88,12 +88,15 @@ def test_an_argument_without_one_file_shows_what_is_expected(arg):
     arrays.get_config('a.NPZ,b.CSV')
 
 
-@pytest.mark.parametrize('name', ['fused', 'heads', 'all', 'left.hand'])
+@pytest.mark.parametrize(
+  'name', ['fused', 'heads', 'all', 'mask', 'eye_present', 'left.hand']
+)
 def test_a_name_that_the_model_has_or_that_cannot_be_is_told(tmp_path, name):
   label = np.arange(20) % 2
-  np.savez(tmp_path / 'mine.npz', **{name: np.ones((20, 2)), 'label': label})
+  entries = {name: np.ones((20, 2)), 'eye': np.ones(20), 'label': label}
+  np.savez(tmp_path / 'mine.npz', **entries)
   (tmp_path / 'MINE.CSV').write_text(
-    '\n'.join([f'{name},label', *(f'w{i},{i % 2}' for i in range(20))])
+    '\n'.join([f'{name},eye,label', *(f'w{i},x,{i % 2}' for i in range(20))])
   )
   for path in tmp_path.iterdir():
     with pytest.raises(ValueError, match=rf'{path}.*{name!r}.*Rename it'):
