@@ -90,7 +90,12 @@ def make(
     beta,
     one_window=released is not None,
   )
-  return common.on_outputs(task, observe=scores, after=transformation)
+  return common.on_outputs(
+    task,
+    observe=scores,
+    after=transformation,
+    is_mean_over_rows=released is None,
+  )
 
 
 def regulated(

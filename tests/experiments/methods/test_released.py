@@ -199,6 +199,8 @@ def test_inforeg_has_sums_of_scores_and_one_window():
   means = {}
   for released in (None, 'authors'):
     method = methods.inforeg.make(TASK, released=released)
+    # Devices that see a part of a batch would add up its rows alone.
+    assert method.is_mean_over_rows == (released is None)
     state, batch = recorded.begin(method)
     _, seen = losses_of(method, state, batch)
     means[released] = seen.observed['scores']['audio']
