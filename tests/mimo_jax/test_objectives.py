@@ -78,10 +78,12 @@ def test_every_form_gives_the_hand_made_sum(form):
     return make(three.losses_of(params))
 
   losses, pullback = jax.vjp(losses_fn, three.PARAMS)
+  of_two = jax.vjp(lambda params, _: losses_fn(params), three.PARAMS, 1.0)[1]
   ways = {
     'pullback': pullback,
     # What is callable is a pullback, even if JAX did not make it.
     'wrapped pullback': lambda cotangent: pullback(cotangent),
+    'of several arguments': lambda cotangent: of_two(cotangent)[:1],
     'value_and_jacobian': mimo_jax.value_and_jacobian(losses_fn)(three.PARAMS)[
       1
     ],

@@ -1,6 +1,8 @@
 """Losses of one type and a pullback of another: loss scaling."""
 
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 import mimo_jax
 from mimo_jax import nn
 from mimo_jax import weightings
+from tests import checks
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +144,31 @@ def test_the_slope_of_weights_is_known_in_forward_mode():
   value, slope = jax.jvp(share, (jnp.float32(x),), (jnp.float32(1),))
   np.testing.assert_allclose(value, 1 / (1 + x**2), rtol=1e-6)
   np.testing.assert_allclose(slope, -2 * x / (1 + x**2) ** 2, rtol=1e-5)
+
+
+def test_the_page_names_the_rules_without_a_derivative_in_reverse():
+  rows = jnp.asarray(checks.standard_normal(3, 4), jnp.float32)
+
+  def total(scale, rule):
+    gramian = scale * (rows @ rows.T)
+    observation = mimo_jax.Observation(
+      scale * jnp.arange(1.0, 4.0),
+      gramian,
+      {'w': scale * rows},
+      cross_gramian=gramian,
+      losses_after=scale * jnp.ones(3),
+    )
+    weights, _ = rule.update(observation, rule.init(3, {'w': jnp.zeros(4)}))
+    return sum(map(jnp.sum, jax.tree.leaves(weights)))
+
+  without = set()
+  for name in weightings.__all__:
+    of_rule = functools.partial(total, rule=getattr(weightings, name)())
+    jax.eval_shape(lambda x, of=of_rule: jax.jvp(of, (x,), (x,)), 1.0)
+    try:
+      jax.eval_shape(jax.grad(of_rule), 1.0)
+    except ValueError:
+      without.add(name)
+  page = pathlib.Path(weightings.__file__).with_name('README.md').read_text()
+  listed = page.split('rules with a solver (')[1].split(')')[0]
+  assert without == set(re.findall(r'`(\w+)`', listed))
