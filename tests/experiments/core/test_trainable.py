@@ -59,6 +59,25 @@ def test_what_is_frozen_stands_still_and_has_no_optimizer_state():
   assert whole - momentum == without and 0 < without < size
 
 
+@pytest.mark.parametrize(
+  ('words', 'passes'), [('two,joint,smoke', 1), ('two,mgda,smoke', 2)]
+)
+def test_what_is_frozen_costs_no_backward_pass(words, passes):
+  """Of MGDA's three the fused loss and its own one pass an encoder."""
+  flops = []
+  for frozen in ((), ('encoders_fou',)):
+    config = handwritten.get_config(words)
+    config.frozen = frozen
+    (batch,) = running.batches_of(config, 0, 1)
+    experiment = training.make(config, 15)
+    state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
+    step = jax.jit(experiment.train_step).lower(state, batch)
+    flops.append(step.cost_analysis()['flops'])
+  rows, features = batch['fou'].shape
+  (width,) = config.model.encoders.fou.widths
+  assert flops[0] - flops[1] > passes * 2 * rows * features * width
+
+
 @pytest.mark.parametrize('parallel', ['jit', 'fsdp', 'pmap'])
 def test_devices_freeze_alike(parallel):
   changes = {'frozen': ('encoders_fou',), 'learning_rates': ('fusion=0.3',)}
