@@ -129,14 +129,21 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     raise
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Where to write a file, which takes the place of the old one in the end."""
+  temporary = path.with_name(path.name + '.writing')
+  with writing(temporary):
+    yield temporary
+  temporary.replace(path)
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file whole: after an interruption it is the old or the new."""
-  temporary = path.with_name(path.name + '.writing')
-  with writing(temporary), temporary.open('w') as file:
+  with replacing(path) as temporary, temporary.open('w') as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
-  temporary.replace(path)
 
 
 def write_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -93,11 +93,9 @@ def write(path: pathlib.Path, table: Columns) -> None:
     runs.write_text(path, text.getvalue())
     return
   count = len(next(iter(cells.values()), []))
-  temporary = path.with_name(path.name + '.writing')
-  parquet.write_table(
-    pyarrow.table({'row': list(range(count)), **cells}), temporary
-  )
-  temporary.replace(path)
+  rows = pyarrow.table({'row': list(range(count)), **cells})
+  with runs.replacing(path) as temporary:
+    parquet.write_table(rows, temporary)
 
 
 def _with_gaps(values: npt.NDArray[Any]) -> list[Any]:
