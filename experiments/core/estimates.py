@@ -3,9 +3,8 @@
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from ml_collections import config_dict
 
 from experiments.core import configuration
@@ -30,15 +29,6 @@ class Estimate(NamedTuple):
   def seconds(self) -> float:
     """All of it."""
     return self.stepping + self.compiling
-
-
-def likeness(config: config_dict.ConfigDict, batch: Mapping[str, Any]) -> str:
-  """Equal of comparisons that differ in their data's rows alone."""
-  rest = {
-    k: v for k, v in config.to_dict().items() if k not in ('data', 'seed')
-  }
-  shapes = {k: (np.shape(v), np.asarray(v).dtype) for k, v in batch.items()}
-  return repr((rest, sorted(shapes.items())))
 
 
 def estimate(
