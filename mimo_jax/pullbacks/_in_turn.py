@@ -53,11 +53,14 @@ def in_turn(
       values |= zip(writes, outputs, strict=True)
       if not made.isdisjoint(reads):
         made |= set(writes)
-        if outputs[0].size and jnp.issubdtype(outputs[0].dtype, jnp.inexact):
-          last = outputs[0]
+        last = next(filter(_may_be_waited_for, outputs), last)
     return jax.tree.unflatten(treedef, map(value_of, jaxpr.outvars))
 
   return one_by_one
+
+
+def _may_be_waited_for(value: jax.Array) -> bool:
+  return value.size > 0 and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 def _after(last: jax.Array, leaf: jax.Array) -> jax.Array:

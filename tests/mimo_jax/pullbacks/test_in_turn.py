@@ -58,6 +58,21 @@ def test_loops_literals_and_what_no_input_reaches():
   checks.assert_close(_in_turn.in_turn(linear, given)(given), linear(given))
 
 
+def test_what_has_no_output():
+  seen = []
+
+  def linear(values):
+    first = 2 * values[0]
+    jax.debug.callback(seen.append, first)
+    return first + values[1]
+
+  given = [jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])]
+  found = jax.jit(_in_turn.in_turn(linear, given))(given)
+  jax.effects_barrier()
+  np.testing.assert_array_equal(found, [2.5, -1])
+  np.testing.assert_array_equal(seen, [[2, -4]])
+
+
 @pytest.mark.parametrize('bad', [jnp.inf, jnp.nan])
 def test_what_is_not_finite_stays_where_it_is(bad):
   def linear(values):
