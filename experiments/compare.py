@@ -14,8 +14,8 @@ recipe are one compiled program. The directory ends up with `results.jsonl`,
 from its last checkpoint.
 
 `--config.compare="('all',)"` compares all recipes that a fair comparison has,
-but those that refuse the model. How long it takes is said first, if it is a
-hundred steps or more; `--dry` ends then.
+but those that refuse the model. How long it takes is said before it begins, if
+it is a hundred steps or more; `--dry` ends then.
 """
 
 import os
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
   workdir = configuration.workdir('compare', config)
   manual_dir = configuration.MANUAL_DIR.value
   config = studies.of_all(config, manual_dir)
-  is_new = not (workdir / 'results.jsonl').exists()
+  is_new = not (workdir / 'config.json').exists()
   if planning.DRY.value or (is_new and config.steps >= _LONG):
     print(planning.of_one(config, manual_dir), flush=True)
   if planning.DRY.value:

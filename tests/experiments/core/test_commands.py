@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 
 import pytest
 from absl import flags
@@ -14,6 +15,7 @@ from experiments import report
 from experiments import train
 from experiments.configs import handwritten
 from experiments.core import configuration
+from experiments.core import planning
 from experiments.core import runs
 from tests import running
 from tests.running import smoke
@@ -80,6 +82,30 @@ def test_every_command_says_what_it_does(monkeypatch, capsys):
       module.main()
     name = module.__name__.rpartition('.')[2]
     assert f'python -m experiments.{name}' in capsys.readouterr().out
+
+
+def test_compare_says_how_long_it_takes_before_it_begins_alone(
+  tmp_path, monkeypatch, capsys
+):
+  config, dry = (types.SimpleNamespace(value=value) for value in (smoke(), 0))
+  config.value.steps = 100
+  monkeypatch.setattr(configuration, 'CONFIG', config)
+  monkeypatch.setattr(configuration, 'MANUAL_DIR', dry)
+  monkeypatch.setattr(configuration, 'workdir', lambda *_: tmp_path)
+  monkeypatch.setattr(planning, 'DRY', dry)
+  monkeypatch.setattr(planning, 'of_one', lambda *_: 'It takes a minute.')
+  monkeypatch.setattr(compare, 'compare', lambda *_: tmp_path / 'report.md')
+  monkeypatch.setattr(compare.report, 'tables', lambda _: 'Tables.')
+
+  def said():
+    compare.main([])
+    return 'It takes a minute.' in capsys.readouterr().out
+
+  assert said()
+  runs.open_workdir(tmp_path, config.value)  # as if it had been killed
+  assert not said()
+  dry.value = True
+  assert said()
 
 
 def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
