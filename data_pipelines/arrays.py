@@ -18,7 +18,8 @@ TREE = """\
   FILE.npz      arrays [rows, ...], one for each modality; label [rows], whole
                 numbers or texts; if you like split [rows] of train, validation
                 and test, group [rows], and for a padded sequence its lengths,
-                NAME_length [rows]; a row of NaN lacks the modality
+                NAME_length [rows]; where NAME_present [rows] is False, or a
+                row is NaN, it lacks the modality
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
   FOLDER        train.npz, validation.npz and test.npz, without split"""
@@ -32,8 +33,8 @@ class Table(NamedTuple):
   Attributes:
     modalities: Name -> [rows, ...], float32, or uint8 as it was.
     lengths: `NAME_length` of a sequence -> [rows] int32, where they are given.
-    present: Name -> [rows] bool, of modalities that some rows lack, all NaN
-      there; their values are 0.
+    present: Name -> [rows] bool, of modalities that some rows lack, by
+      `NAME_present` or all NaN; their values there are 0.
     label: [rows], place in `classes`.
     classes: What labels are called, sorted.
     split: [rows] of `SPLITS`.
@@ -180,11 +181,16 @@ def _table(
     for name, values in named.items()
     if name.endswith('_length') and name.removesuffix('_length') in named
   }
-  present: dict[str, npt.NDArray[np.bool_]] = {}
+  said = {
+    name: _present(path, name, values)
+    for name, values in named.items()
+    if name.endswith('_present') and name.removesuffix('_present') in named
+  }
+  present = {name.removesuffix('_present'): rows for name, rows in said.items()}
   modalities = {
     name: _modality(path, name, values, present)
     for name, values in named.items()
-    if name not in lengths
+    if name not in lengths and name not in said
   }
   if not modalities:
     raise ValueError(
@@ -194,8 +200,8 @@ def _table(
     without = ~np.any(list(present.values()), axis=0)
     if without.any():
       raise ValueError(
-        f'{path}, row {np.argmax(without)}: no modality is there, all are NaN.'
-        ' Leave the row out.'
+        f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
+        ' out.'
       )
   split, group = splits(
     str(path), label, columns.get('split'), columns.get('group')
@@ -282,13 +288,25 @@ def _length(
   return values.astype(np.int32)
 
 
+def _present(
+  path: pathlib.Path, name: str, values: npt.NDArray[Any]
+) -> npt.NDArray[np.bool_]:
+  if values.ndim != 1 or not set(np.unique(values).tolist()) <= {0, 1}:
+    raise ValueError(
+      f'{name!r} of {path} is {values.dtype}{list(values.shape)}; expected'
+      f' [rows] bool, which have {name.removesuffix("_present")!r}, or another'
+      ' name.'
+    )
+  return values.astype(bool)
+
+
 def _modality(
   path: pathlib.Path,
   name: str,
   values: npt.NDArray[Any],
   present: dict[str, npt.NDArray[np.bool_]],
 ) -> npt.NDArray[Any]:
-  """The values, 0 where a row is all NaN, which `present` is told of."""
+  """The values, 0 where rows lack it, of which `present` is told."""
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
@@ -298,15 +316,17 @@ def _modality(
     values = values[:, None]
   if values.dtype == np.uint8 and values.ndim == 3:
     values = values[..., None]
+  lacks = ~present.get(name, np.ones(len(values), bool))
   if values.dtype != np.uint8:
     with np.errstate(over='ignore'):
       values = values.astype(np.float32)
-    lacks = np.isnan(values.reshape(len(values), -1)).all(axis=1)
-    if lacks.all():
-      raise ValueError(f'{name!r} of {path} is NaN in all rows.')
-    if lacks.any():
-      present[name] = ~lacks
-      values[lacks] = 0
+    lacks |= np.isnan(values.reshape(len(values), -1)).all(axis=1)
+  if lacks.all():
+    raise ValueError(f'{name!r} of {path} is missing in all rows.')
+  if lacks.any():
+    present[name] = ~lacks
+    values = np.where(lacks.reshape(-1, *[1] * (values.ndim - 1)), 0, values)
+  if values.dtype != np.uint8:
     bad = np.argwhere(~np.isfinite(values))
     if bad.size:
       row, *column = bad[0].tolist()

@@ -62,7 +62,7 @@ class Trained(NamedTuple):
         has views, as these make it; not standardised: the run knows the
         statistics of its training rows. With `<modality>_length` [n] of padded
         sequences. A modality that is left out, or that is NaN all over a row,
-        is missing there.
+        or of which `<modality>_present` [n] says False, is missing there.
 
     Returns:
       Output -> logits [n, C], or values of a regression: those of
@@ -154,11 +154,12 @@ class Trained(NamedTuple):
     """Whole arrays, zeros where something is missing, and what is there."""
     names, takes = self.modalities, self.inputs
     given = {name: np.asarray(value) for name, value in rows.items()}
+    counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
+    said = {name: given.pop(missing.entry(name), None) for name in names}
     if unknown := sorted(given.keys() - takes.keys()):
       raise ValueError(
         f'The model takes {sorted(takes)}; it was given {unknown}.'
       )
-    counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
     if not given.keys() & set(names) or set(counts.values()) in ({0}, set()):
       raise ValueError(
         f'Expected rows of some of {names}, got arrays of lengths {counts}.'
@@ -182,12 +183,13 @@ class Trained(NamedTuple):
           f' on {of_row.shape}.'
         )
       if name in names and name in given:
-        lacks = np.zeros(count, bool)
+        there = said[name]
+        lacks = np.zeros(count, bool) if there is None else there == 0
         if np.issubdtype(value.dtype, np.floating):
-          lacks = np.isnan(value.reshape(count, -1)).all(axis=1)
-          value = np.where(
-            lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
-          )
+          lacks = lacks | np.isnan(value.reshape(count, -1)).all(axis=1)
+        value = np.where(
+          lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
+        )
         is_present[:, names.index(name)] = ~lacks
       whole[name] = value
     return whole, is_present

@@ -94,13 +94,37 @@ def test_a_row_of_nan_lacks_the_modality(file):
     ]
 
 
+def test_what_is_not_present_is_not_looked_at(file):
+  left, there = columns()['left'].copy(), np.arange(ROWS) % 7 != 2
+  left[2], left[4] = [1, np.inf, 2, 3], np.nan
+  photo_there = (np.arange(ROWS) != 5).astype(int)
+  path = file(left=left, left_present=there, photo_present=photo_there)
+  table = arrays.read(path)
+  assert table.modalities.keys() == {'left', 'scalar', 'steps', 'photo'}
+  expected = there & (np.arange(ROWS) != 4)
+  np.testing.assert_array_equal(table.present['left'], expected)
+  assert np.flatnonzero(~table.present['photo']).tolist() == [5]
+  assert not table.modalities['left'][~expected].any()
+  assert table.modalities['photo'].dtype == np.uint8
+  assert not table.modalities['photo'][5].any()
+  np.testing.assert_array_equal(
+    table.modalities['photo'][4, ..., 0], columns()['photo'][4]
+  )
+  found = arrays.arrays_of(path, 'train')
+  np.testing.assert_array_equal(found['left_present'], expected[found['row']])
+  with pytest.raises(
+    ValueError, match=r"'left_present' of .* is float64\[60\]"
+  ):
+    arrays.read(file(left_present=there / 2))
+
+
 def test_no_row_and_no_modality_is_missing_whole(file):
   left = columns()['left'].copy()
   left[5] = np.nan
   only = dict.fromkeys(('scalar', 'steps', 'steps_length', 'photo'))
   with pytest.raises(ValueError, match='row 5: no modality is there'):
     arrays.read(file(left=left, **only))
-  with pytest.raises(ValueError, match=r"'left' of .* is NaN in all rows"):
+  with pytest.raises(ValueError, match=r"'left' of .* is missing in all rows"):
     arrays.read(file(left=np.full((ROWS, 4), np.nan)))
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
   for name in ('fou', 'fused', 'pix'):
     expected = np.where(lacks[:, None], without[name], whole[name])
     np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+  told = run.predict(rows | {'fou_present': ~lacks})
+  chex.assert_trees_all_equal(told, found)
 
 
 def test_what_the_model_does_not_take_is_refused(run, rows):
@@ -87,6 +90,7 @@ def test_what_the_model_does_not_take_is_refused(run, rows):
       r"takes \['fou', 'pix'\]; it was given \['audio'\]",
     ),
     (rows | {'pix': rows['pix'][:3]}, "as many rows.*'pix': 3"),
+    (rows | {'pix_present': [True]}, "as many rows.*'pix_present': 1"),
     ({'pix': rows['pix'][:, :7]}, r'rows of shape \(7,\).* \(240,\)'),
   ):
     with pytest.raises(ValueError, match=message):
