@@ -56,10 +56,6 @@ COSTS: Mapping[str, float] = {
 
 _REDRAWN = (('data.redraw', True),)
 
-# The width of AUG's branches: half of what encoders give in most studies, 64,
-# as the paper's 256 are of 512.
-_BRANCH_WIDTH = 32
-
 
 def _decay(default: float) -> tuple[tuple[str, Any], ...]:
   """Weight decay that is tuned, in place of that among the transforms."""
@@ -193,7 +189,7 @@ def named(word: str) -> Study:
     title=word,
     axis=None,
     settings=(Setting(word, None, word),),
-    about=f'The configuration `experiments/configs/{name}.py`, as it is.',
+    about=f'The configuration `experiments/configs/{name}.py`.',
   )
 
 
@@ -227,7 +223,8 @@ def config_of(
   config.tuning.num_candidates = config.tuning.num_more = candidates
   config.compare = tuple(compared) or recipes.tuned()
   with config.unlocked():
-    config.recipes.aug.method.width = _BRANCH_WIDTH
+    # Of what encoders give, as in its paper, however small they are.
+    config.recipes.aug.method.width = None
   return config
 
 

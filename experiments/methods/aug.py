@@ -28,7 +28,7 @@ def make(
   residual: float = 0.5,
   every_epochs: float | None = None,
   margin: float = 0.01,
-  width: int = 256,
+  width: int | None = 256,
   max_branches: int = 10,
   released: Literal['authors'] | None = None,
 ) -> base.Method:
@@ -61,7 +61,8 @@ def make(
     every_epochs: how often a branch is added, above 0; 20 on CREMA-D, 10 on
       Kinetics-Sounds; None: after each tenth of the training.
     margin: the least lead, as a part of the lowest score.
-    width: of the branches.
+    width: of the branches; None: half of the features', as 256 are of a
+      ResNet-18's 512.
     max_branches: of a modality, after which it gets none.
     released: 'authors': the optimizer does not know the branches that are
       added, so that their dense layers stay at random.

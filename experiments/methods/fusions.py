@@ -38,10 +38,11 @@ class BranchedFusion(nn.SharedHeadFusion):
 
   A branch is a dense layer and a ReLU; one output layer is shared by all
   branches of all modalities. There are as many as there may be, of which the
-  collection 'branches' says which count.
+  collection 'branches' says which count. Without a width, they are half as wide
+  as the widest features.
   """
 
-  width: int = 256
+  width: int | None = 256
   max_branches: int = 10
 
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
@@ -56,9 +57,10 @@ class BranchedFusion(nn.SharedHeadFusion):
       name: self.variable(_BRANCHES, name, first.astype, float).value
       for name in features
     }
+    width = self._width_of(features)
     hidden = {
       branch: flax.linen.relu(
-        flax.linen.Dense(self.width, name=branch)(features[name])
+        flax.linen.Dense(width, name=branch)(features[name])
       )
       for name in features
       for branch in branches_of(name, self.max_branches)
@@ -72,6 +74,16 @@ class BranchedFusion(nn.SharedHeadFusion):
       )
       for name in features
     }
+
+  def _width_of(self, features: Mapping[str, jax.Array]) -> int:
+    if self.width is not None:
+      return self.width
+    known = self.variables.get('params', {})
+    for name in features:  # which need not be those of all modalities
+      for branch in branches_of(name, 1):
+        if branch in known:
+          return int(known[branch]['kernel'].shape[-1])
+    return max(1, max(value.shape[-1] for value in features.values()) // 2)
 
 
 def branches_of(modality: str, count: int) -> list[str]:

@@ -1,5 +1,6 @@
 """AUG: what branches learn from, which of them, and who gets another one."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,23 @@ def branches_of(params, name):
     head = params['fusion']['head']
     found.append(hidden @ head['kernel'] + head['bias'])
   return np.array(found)
+
+
+def test_without_a_width_branches_are_half_as_wide_as_the_widest_features():
+  task = recorded.make_task(FEATURES, lambda: nn.MLP((5,)))
+  widths = {'audio': 5, 'text': 8, 'visual': 3}
+  encoders = {name: nn.MLP((width,)) for name, width in widths.items()}
+  task = task._replace(model=task.model.clone(encoders=encoders))
+  found = []
+  for width in (None, 4):
+    method = aug.make(task, width=width, max_branches=2)
+    state, batch = recorded.begin(method, FEATURES)
+    key = jax.random.key(0)
+    found.append(
+      [method.losses(state, batch, key, phase)[0] for phase in range(3)]
+    )
+    assert state.params['fusion']['visual_1']['kernel'].shape == (3, 4)
+  chex.assert_trees_all_equal(*found)
 
 
 @pytest.mark.quick
