@@ -32,7 +32,8 @@ def programs(runs: int, base_width: int) -> dict[str, Callable[[], Any]]:
   config = icons.get_config('joint')
   config.model.encoders.picture.base_width = base_width
   experiment = training.make(config, steps_per_epoch=47)
-  layout = layout_lib.make(1, runs)
+  # Runs step one by one on one device alone.
+  layout = layout_lib.make(1, runs, jax.devices()[:1])
   generator = np.random.default_rng(0)
   rows = {'picture': (24, 24, 1), 'tags': (1024,)}
   batches = [

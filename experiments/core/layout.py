@@ -114,11 +114,16 @@ class Layout(NamedTuple):
     return PartitionSpec(*(axis for axis in along if axis in self.axes))
 
 
-def make(num_variants: int, num_seeds: int) -> Layout:
-  """The layout of so many runs on all devices."""
-  rows, columns = _smallest(num_variants, num_seeds, jax.device_count())
-  devices = np.array(jax.devices()[: rows * columns]).reshape(rows, columns)
-  return Layout(Mesh(devices, RUNS), num_variants, num_seeds)
+def make(
+  num_variants: int,
+  num_seeds: int,
+  devices: Sequence[jax.Device] | None = None,
+) -> Layout:
+  """The layout of so many runs on some devices, by default on all."""
+  devices = jax.devices() if devices is None else devices
+  rows, columns = _smallest(num_variants, num_seeds, len(devices))
+  used = np.array(devices[: rows * columns]).reshape(rows, columns)
+  return Layout(Mesh(used, RUNS), num_variants, num_seeds)
 
 
 def _smallest(
