@@ -88,6 +88,8 @@ def table(name: str, page: pathlib.Path) -> str:
       header.split(' | '), map(difference, differences.CASES)
     )
   files = sorted(set(page.parent.glob('*.py')) - set(page.parent.glob('__*')))
+  if name == 'parts':  # of methods, which have a table of their own
+    files = [path for path in files if '\nSPACE' not in path.read_text()]
   return tables.markdown(['file', 'what it holds'], map(module, files))
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from mimo_jax import nn
 
@@ -51,8 +52,8 @@ def make(
     H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
-  common.check_classes(task, 'agm')
-  common.check_choice('agm', (None, 'balance_benchmark'), released=released)
+  checks.classes(task, 'agm')
+  checks.choice('agm', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def losses(
@@ -61,7 +62,7 @@ def make(
     outputs = common.forward(task.model, state, batch, key)
     targets = jnp.asarray(batch[task.target])
     zeros = {name: jnp.zeros_like(batch[name][:1]) for name in task.modalities}
-    absent: Any = task.model.apply(state.variables, zeros, method='features')
+    absent = common.features_of(task.model, state.variables, zeros)
     _, by_modality = nn.shapley_outputs(
       lambda features: task.model.fuse(state.variables, features, train=True),
       outputs.features,

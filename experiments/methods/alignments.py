@@ -1,4 +1,4 @@
-"""Losses that draw the modalities together, without labels."""
+"""Losses that draw the modalities together."""
 
 import itertools
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.methods import common
+from experiments.methods import checks
+from experiments.methods import means
 
 
 def contrastive(
@@ -24,7 +25,7 @@ def contrastive(
     4.54e-05
   """
   method = "lfm with alignment='contrastive'"
-  common.check_one_width(method, features, ", or choose alignment='js'")
+  checks.one_width(method, features, ", or choose alignment='js'")
 
   def unit(value: jax.Array) -> jax.Array:
     squared = jnp.sum(value**2, axis=1, keepdims=True)
@@ -36,6 +37,40 @@ def contrastive(
     log_shares = jax.nn.log_softmax(cosines / temperature)
     losses.append(-jnp.mean(jnp.diagonal(log_shares)))
   return jnp.mean(jnp.stack(losses))
+
+
+def supervised_contrastive(
+  features: jax.Array, labels: jax.Array, temperature: float
+) -> jax.Array:
+  """The supervised contrastive loss (NT-Xent) of features of all modalities.
+
+      -mean_i mean_{p: y_p = y_i} log( exp(s_ip/τ) / Σ_{a≠i} exp(s_ia/τ) )
+
+  with cosines s of the M N features, and p ≠ i.
+
+  Args:
+    features: [M, N, d].
+    labels: [N], classes or numbers.
+    temperature: τ.
+
+  Examples:
+    >>> features = jnp.array([[[1.0, 0.0], [0.0, 2.0]]] * 2)
+    >>> float(supervised_contrastive(features, jnp.array([0, 1]), 0.5))
+    0.239
+  """
+  count, rows, width = features.shape
+  flat = features.reshape(count * rows, width)
+  squares = jnp.sum(flat**2, axis=1, keepdims=True)
+  # Of a row of zeros all cosines are 0, and it has no gradient.
+  is_zero = squares == 0
+  length = jnp.sqrt(jnp.where(is_zero, 1, squares))
+  flat = jnp.where(is_zero, 0, flat / length)
+  is_self = jnp.eye(count * rows, dtype=bool)
+  scores = jnp.where(is_self, -jnp.inf, flat @ flat.T / temperature)
+  labels = jnp.tile(labels, count)
+  is_positive = (labels[:, None] == labels[None]) & ~is_self
+  log_shares = jax.nn.log_softmax(scores, axis=1)
+  return -jnp.mean(means.of(log_shares, is_positive, axis=1))
 
 
 def jensen_shannon(logits: jax.Array, *, swapped: bool = False) -> jax.Array:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import encoders
 
 SPACE: base.Space = {
   'gamma': {'low': 1.0, 'high': 8.0, 'scale': 'log'},
@@ -54,9 +56,9 @@ def make(
     S. Wei, C. Luo and Y. Luo, `Improving Multimodal Learning via Imbalanced
     Learning <https://arxiv.org/abs/2507.10203>`_, ICCV 2025.
   """
-  common.check_classes(task, 'arl')
-  common.at_least_0('arl', gamma=gamma, temperature=temperature)
-  common.check_choice('arl', (None, 'authors'), released=released)
+  checks.classes(task, 'arl')
+  checks.at_least_0('arl', gamma=gamma, temperature=temperature)
+  checks.choice('arl', (None, 'authors'), released=released)
   names = task.modalities
   model = task.model.clone(heads='alone')
 
@@ -88,7 +90,7 @@ def make(
       'unimodal': lambda state: jnp.where(is_warm(state), 1.0, gamma),
     },
     observe=factors,
-    after=common.scaled_encoders(),
+    after=encoders.scaled(),
     model=model,
   )
 

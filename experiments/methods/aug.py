@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import encoders
 from experiments.methods import fusions
 from experiments.methods import moments
-from mimo_jax import nn
 
 SPACE: base.Space = {'residual': {'low': 0.1, 'high': 1.0}}
 
@@ -75,15 +76,15 @@ def make(
     Perspective of Mitigating Classification Ability Disproportion
     <https://arxiv.org/abs/2502.20120>`_, NeurIPS 2025.
   """
-  common.check_classes(task, 'aug')
-  common.check_unweighted(
+  checks.classes(task, 'aug')
+  checks.unweighted(
     task, 'aug', 'nothing learns from a fused loss that could be weighed'
   )
   if every_epochs is None:
     every_epochs = task.steps / task.steps_per_epoch / 10
-  common.from_0_to_1('aug', residual=residual)
-  common.above_0('aug', every_epochs=every_epochs)
-  common.check_choice('aug', (None, 'authors'), released=released)
+  checks.from_0_to_1('aug', residual=residual)
+  checks.above_0('aug', every_epochs=every_epochs)
+  checks.choice('aug', (None, 'authors'), released=released)
   names = task.modalities
   fusion = functools.partial(
     fusions.BranchedFusion, width=width, max_branches=max_branches
@@ -96,7 +97,7 @@ def make(
     state: base.TrainState, batch: base.Batch, key: jax.Array, phase: int
   ) -> tuple[base.Losses, base.Seen]:
     modality, targets = names[phase], jnp.asarray(batch[task.target])
-    alone = common.with_encoder(model, modality)
+    alone = encoders.alone(model, modality)
     outputs = common.forward(alone, state, batch, key)
     there = fusions.branches(state.model_state)
 
@@ -144,24 +145,21 @@ def make(
     scores = jnp.stack([state.memory.scores[name] for name in names])
     is_due = jnp.max(scores) > (1 + margin) * jnp.min(scores)
     for i, name in enumerate(names):
-      is_next = jnp.arange(max_branches) == jnp.sum(there[name])
       gets_it = is_due & (i == jnp.argmin(scores))
-      there[name] = jnp.where(gets_it & is_next, 1, there[name])
+      there[name] = jnp.where(gets_it, fusions.grown(there[name]), there[name])
     return state._replace(
       model_state=fusions.with_branches(state.model_state, there),
       memory=state.memory._replace(scores=_no_scores(names)),
     )
-
-  def part_of(path: moments.Path) -> str | None:
-    is_branch = path[0] == 'fusion' and path[1] != 'head'
-    return f'fusion/{path[1]}' if is_branch else nn.encoder_of(path)
 
   return base.Method(
     model=model,
     objectives=(*task.objectives, *(f'boosted_{name}' for name in names)),
     losses=losses,
     gradients=common.summed(),
-    optimizer=moments.standing_still(task.optimizer(len(names)), part_of),
+    optimizer=moments.standing_still(
+      task.optimizer(len(names)), fusions.part_of
+    ),
     init=init,
     rehearsal=base.Rehearsal(every_epochs, lambda *_: (), (), add),
     phases=tuple(range(len(names))),

@@ -83,6 +83,11 @@ class Task(NamedTuple):
     """The outputs, each of which has a loss: fused, then the modalities."""
     return ('fused', *self.modalities)
 
+  @property
+  def is_regression(self) -> bool:
+    """Whether targets are numbers, and not classes."""
+    return self.losses_of is not nn.cross_entropy_losses
+
 
 class Seen(NamedTuple):
   """What a method saw while it computed its losses."""

@@ -85,6 +85,32 @@ def scaled(points: jax.Array, counts: jax.Array) -> jax.Array:
   return jnp.where(is_there & ~is_constant, found, 0)
 
 
+def class_purity(
+  key: jax.Array,
+  points: jax.Array,
+  labels: jax.Array,
+  counts: jax.Array,
+  classes: int,
+) -> jax.Array:
+  """The `purity` of as many clusters as classes, of points that are `scaled`.
+
+  Args:
+    key: draws, see `k_means`.
+    points: [N, d].
+    labels: [N].
+    counts: [N] bool, which points there are.
+    classes: how many.
+
+  Examples:
+    >>> points = jnp.array([[0.0], [9.0], [0.1], [9.2]])
+    >>> labels, counts = jnp.array([0, 1, 0, 0]), jnp.ones(4, bool)
+    >>> float(class_purity(jax.random.key(0), points, labels, counts, 2))
+    0.75
+  """
+  assigned = k_means(key, scaled(points, counts), counts, classes)
+  return purity(assigned, labels, counts, classes)
+
+
 def _run(
   points: jax.Array,
   counts: jax.Array,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import masking
 
@@ -41,8 +42,8 @@ def make(
     H. Ma et al., `Calibrating Multimodal Learning
     <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
   """
-  common.check_classes(task, 'cml')
-  common.check_choice('cml', (None, 'balance_benchmark'), released=released)
+  checks.classes(task, 'cml')
+  checks.choice('cml', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def removals(

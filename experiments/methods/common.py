@@ -9,7 +9,6 @@ import optax
 
 import mimo_jax
 from experiments.methods import base
-from experiments.methods import moments
 from mimo_jax import nn
 
 
@@ -143,11 +142,46 @@ def forward(
   return Outputs(logits, features, updated)
 
 
-def with_encoder(model: nn.LateFusion, modality: str) -> nn.LateFusion:
-  """The model with one of its encoders, of the same parameters."""
-  return model.clone(
-    encoders={modality: model.encoders[modality]},
-    frozen=[name for name in model.frozen if name == modality],
+def features_of(
+  model: nn.LateFusion, variables: Mapping[str, Any], batch: base.Batch
+) -> dict[str, jax.Array]:
+  """The features of each modality, [batch, d], in evaluation mode."""
+  features: Any = model.apply(variables, batch, method='features')
+  return dict(features)
+
+
+def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
+  """The targets [batch], and which rows there are, [batch] bool.
+
+  Batches of validation rows may be filled up: their `mask` says so.
+  """
+  targets = jnp.asarray(batch[task.target])
+  return targets, jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
+
+
+def stateless(
+  change: Callable[..., optax.Updates],
+) -> optax.GradientTransformationExtraArgs:
+  """A transformation without a state: `change(updates, **extra_args)`.
+
+  Examples:
+    >>> shrink = stateless(lambda updates, *, factor, **_: factor * updates)
+    >>> update, _ = shrink.update(6.0, shrink.init(0.0), factor=0.5, other=1)
+    >>> update
+    3.0
+  """
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    del params
+    return change(updates, **extra_args), state
+
+  return optax.GradientTransformationExtraArgs(
+    lambda _: optax.EmptyState(), update
   )
 
 
@@ -164,59 +198,11 @@ def summed() -> optax.GradientTransformationExtraArgs:
     6.0
   """
 
-  def update(
-    updates: Any,
-    state: optax.OptState,
-    params: optax.Params | None = None,
-    *,
-    losses: base.Losses,
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.OptState]:
-    del params, extra_args
-    (gradient,) = updates(jax.tree.map(jnp.ones_like, losses))
-    return gradient, state
+  def add(pullback: Any, *, losses: base.Losses, **_: Any) -> optax.Updates:
+    (gradient,) = pullback(jax.tree.map(jnp.ones_like, losses))
+    return gradient
 
-  return optax.GradientTransformationExtraArgs(
-    lambda _: optax.EmptyState(), update
-  )
-
-
-def scaled_encoders(
-  min_ndim: int = 0,
-) -> optax.GradientTransformationExtraArgs:
-  """Multiplies the gradient of each encoder by one of the `factors`.
-
-  They are an extra argument, modality -> []. Tensors with fewer axes stay.
-
-  Examples:
-    >>> gradient = {'encoders_audio': jnp.ones(1), 'fusion': jnp.ones(1)}
-    >>> scale, state = scaled_encoders().update, optax.EmptyState()
-    >>> gradient, _ = scale(gradient, state, factors={'audio': 3.0})
-    >>> {name: float(leaf[0]) for name, leaf in gradient.items()}
-    {'encoders_audio': 3.0, 'fusion': 1.0}
-  """
-
-  def update(
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None = None,
-    *,
-    factors: Mapping[str, Any],
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.OptState]:
-    del params, extra_args
-
-    def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-      name = nn.encoder_of(moments.keys_of(path))
-      if name is None or leaf.ndim < min_ndim:
-        return leaf
-      return (factors[name] * leaf).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(scaled, updates), state
-
-  return optax.GradientTransformationExtraArgs(
-    lambda _: optax.EmptyState(), update
-  )
+  return stateless(add)
 
 
 def weighed(
@@ -242,6 +228,19 @@ def sureness(logits: jax.Array, targets: jax.Array) -> jax.Array:
   return jnp.take_along_axis(p, index, axis=-1)[..., 0]
 
 
+def share_scores(
+  task: base.Task, state: base.TrainState, batch: base.Batch, outputs: Outputs
+) -> dict[str, jax.Array]:
+  """What OGM and its kin compare modalities by, numbers without gradients.
+
+  The mean probability of the true class, modality -> [], by their shares of the
+  fused logits.
+  """
+  shares = task.model.shares(state.variables, outputs.features)
+  shares = jax.lax.stop_gradient(shares)
+  return nn.true_class_scores(shares, batch[task.target])
+
+
 def adds_shares(model: nn.LateFusion) -> bool:
   """Whether the fused logits are a sum of parts, one a modality, all of it."""
   fusion = getattr(model.fusion, 'func', model.fusion)
@@ -261,72 +260,3 @@ def with_own_weights(task: base.Task, *weights: float) -> base.Task:
     every = (fused, *(own for _ in task.modalities))
     task = task._replace(weighting=mimo_jax.weightings.constant(every))
   return task._replace(model=task.model.clone(detach_heads=False))
-
-
-def check_classes(task: base.Task, method: str) -> None:
-  """Refuses a task whose targets are no classes."""
-  if task.losses_of is not nn.cross_entropy_losses:
-    loss = getattr(task.losses_of, '__name__', task.losses_of)
-    raise ValueError(
-      f'{method} is defined for classes, and config.loss is {loss!r}; expected'
-      " 'cross_entropy_losses'."
-    )
-
-
-def check_unweighted(task: base.Task, method: str, reason: str) -> None:
-  """Refuses a weighting beside a method that leaves none open."""
-  if task.weighting_name != 'joint':
-    raise ValueError(
-      f'{method} cannot be combined with a weighting, and config.weighting is'
-      f' {task.weighting_name!r}: {reason}. Leave its word out, or set'
-      " config.weighting = {'name': 'joint'}."
-    )
-
-
-def check_one_width(
-  method: str, features: Mapping[str, jax.Array], otherwise: str = ''
-) -> None:
-  """Refuses features [batch, d] of several widths."""
-  widths = {name: value.shape[-1] for name, value in features.items()}
-  if len(set(widths.values())) > 1:
-    raise ValueError(
-      f'{method} was given features of the widths {widths}; expected one width.'
-      f' Let the encoders end in layers of equal width{otherwise}.'
-    )
-
-
-def check_choice(method: str, choices: tuple[Any, Any], **option: Any) -> None:
-  """Refuses an option that is neither of two choices."""
-  (value,), (first, second) = option.values(), choices
-  check(method, value in choices, f'{first!r} or {second!r}', **option)
-
-
-def at_least_0(method: str, **options: Any) -> None:
-  """Refuses options below 0."""
-  for name, value in options.items():
-    check(method, value >= 0, 'a number of at least 0', **{name: value})
-
-
-def above_0(method: str, **options: Any) -> None:
-  """Refuses options that are not above 0."""
-  for name, value in options.items():
-    check(method, value > 0, 'a number above 0', **{name: value})
-
-
-def from_0_to_1(method: str, **options: Any) -> None:
-  """Refuses options that are no part of a whole, and no chance."""
-  for name, value in options.items():
-    is_part = (value >= 0) & (value <= 1)
-    check(method, is_part, 'a number from 0 to 1', **{name: value})
-
-
-def check(method: str, is_right: Any, expected: str, **option: Any) -> None:
-  """Refuses an option of a method by its name, as in `strength=-1.0`.
-
-  What a sweep knows only when its program runs is let through.
-  """
-  if not isinstance(is_right, jax.core.Tracer) and not is_right:
-    ((name, value),) = option.items()
-    raise ValueError(
-      f'{method} was given {name}={value!r}; expected {expected}.'
-    )

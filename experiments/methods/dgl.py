@@ -5,6 +5,7 @@ from typing import Any
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 
 SPACE: base.Space = {'alpha': {'low': 0.5, 'high': 10.0, 'scale': 'log'}}
@@ -40,7 +41,7 @@ def make(task: base.Task, *, alpha: float = 4.0) -> base.Method:
     S. Wei, C. Luo and Y. Luo, `Boosting Multimodal Learning via Disentangled
     Gradient Learning <https://arxiv.org/abs/2507.10213>`_, ICCV 2025.
   """
-  common.above_0('dgl', alpha=alpha)
+  checks.above_0('dgl', alpha=alpha)
   task = common.with_own_weights(task, 1.0, alpha)
   model = task.model.clone(heads='alone')
 

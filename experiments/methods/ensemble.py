@@ -7,6 +7,7 @@ import jax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from mimo_jax import nn
 
@@ -34,13 +35,12 @@ def make(task: base.Task) -> base.Method:
   Multimodal Training Through Game-Theoretic Regularization
   <https://arxiv.org/abs/2411.07335>`_, most methods lose to it.
   """
-  common.check_unweighted(
+  checks.unweighted(
     task, 'ensemble', 'no parameter learns from more than one of the losses'
   )
-  is_regression = task.model.num_classes == 1
   options = getattr(task.model.fusion, 'keywords', {})
   kept = {k: v for k, v in options.items() if k == 'kernel_init'}
-  fusion = MeanFusion if is_regression else nn.SumFusion
+  fusion = MeanFusion if task.is_regression else nn.SumFusion
   model = task.model.clone(
     fusion=functools.partial(fusion, **kept), heads='share', detach_heads=False
   )

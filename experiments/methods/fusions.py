@@ -7,7 +7,7 @@ import flax.linen
 import jax
 import jax.numpy as jnp
 
-from experiments.methods import common
+from experiments.methods import checks
 from mimo_jax import nn
 
 _BRANCHES = 'branches'  # the collection that says which there are
@@ -27,7 +27,7 @@ class BoostedFusion(nn.SharedHeadFusion):
   @flax.linen.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The logits o_m of each modality alone, [batch, num_classes]."""
-    common.check_one_width('reconboost', features)
+    checks.one_width('reconboost', features)
     self.param('scale', flax.linen.initializers.ones, ())
     hidden = nn.MLP((self.width,), name='hidden')
     return super().shares({k: hidden(value) for k, value in features.items()})
@@ -116,6 +116,29 @@ def last_of(there: jax.Array) -> jax.Array:
     [0.0, 1.0, 0.0]
   """
   return jnp.asarray(jnp.arange(len(there)) == jnp.sum(there) - 1, float)
+
+
+def grown(there: jax.Array) -> jax.Array:
+  """With one branch more, if there may be one.
+
+  Examples:
+    >>> grown(jnp.array([1.0, 1.0, 0.0])).tolist()
+    [1.0, 1.0, 1.0]
+    >>> grown(jnp.ones(2)).tolist()
+    [1.0, 1.0]
+  """
+  return jnp.where(jnp.arange(len(there)) == jnp.sum(there), 1, there)
+
+
+def part_of(path: tuple[str, ...]) -> str | None:
+  """What learns or stands still as one: a branch, or an encoder by modality.
+
+  Examples:
+    >>> part_of(('fusion', 'audio_0', 'kernel')), part_of(('fusion', 'head'))
+    ('fusion/audio_0', None)
+  """
+  is_branch = path[0] == 'fusion' and path[1] != 'head'
+  return f'fusion/{path[1]}' if is_branch else nn.encoder_of(path)
 
 
 def mean(logits: Mapping[str, jax.Array]) -> jax.Array:

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import divergences
+from experiments.methods import encoders
 from experiments.methods import moments
 from experiments.methods import teachers
 from mimo_jax import nn
@@ -20,14 +23,6 @@ class Memory(NamedTuple):
 
   confidence: jax.Array  # [M], how sure each is of the true class
   variables: Any  # the teachers', to distil from; () otherwise
-
-
-class _Scratch(NamedTuple):
-  """What the rehearsal has so far."""
-
-  copy: base.TrainState  # the teachers
-  sums: jax.Array  # [M]
-  rows: jax.Array  # []
 
 
 def make(
@@ -81,10 +76,14 @@ def make(
     Gradient-Guided Distillation <https://arxiv.org/abs/2506.21514>`_, ICCV
     2025.
   """
-  common.at_least_0('g2d', fraction=fraction)
-  common.check_choice('g2d', ('train', 'validation'), rows=rows)
-  common.check_choice('g2d', (None, 'authors'), released=released)
-  is_regression = task.losses_of is not nn.cross_entropy_losses
+  checks.at_least_0('g2d', fraction=fraction)
+  checks.choice('g2d', ('train', 'validation'), rows=rows)
+  checks.choice('g2d', (None, 'authors'), released=released)
+  apart = (
+    divergences.squared_difference
+    if task.is_regression
+    else divergences.kullback_leibler
+  )
   made = teachers.of_task(task, 'g2d', teacher_epochs, 'teacher_epochs')
 
   def still(state: base.TrainState) -> dict[str, jax.Array]:
@@ -99,19 +98,14 @@ def make(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
     variables = state.memory.variables
-    features: Any = made.model.apply(variables, batch, method='features')
+    features = common.features_of(made.model, variables, batch)
     logits: Any = made.model.apply(variables, batch)
-    fused = outputs.logits['fused']
-    of_features, of_outputs = [], []
-    for name in task.modalities:
-      apart = outputs.features[name] - features[name]
-      of_features.append(jnp.mean(apart**2))
-      if is_regression:
-        of_outputs.append(jnp.mean((logits[name] - fused) ** 2))
-      else:
-        of_outputs.append(divergence(logits[name], fused))
+    of_outputs = [
+      jnp.mean(apart(logits[name], outputs.logits['fused']))
+      for name in task.modalities
+    ]
     return {
-      'distilled_features': jnp.sum(jnp.stack(of_features)),
+      'distilled_features': teachers.distance(outputs.features, features),
       'distilled_outputs': jnp.sum(jnp.stack(of_outputs)),
     }
 
@@ -121,7 +115,7 @@ def make(
     task,
     distillation if distil else None,
     dict.fromkeys(('fused', *terms), 1.0),
-    after=common.scaled_encoders(4) if released else None,
+    after=encoders.scaled(4) if released else None,
     optimizer=optimizer
     if released
     else moments.standing_still(optimizer, nn.encoder_of),
@@ -136,14 +130,10 @@ def make(
       factors = {name: 1.0 - one for name, one in stopped.items()}
       return found, seen._replace(observed={'factors': factors})
 
-    def kept(
-      path: tuple[Any, ...], new: jax.Array, old: jax.Array
-    ) -> jax.Array:
-      name = nn.encoder_of(moments.keys_of(path))
-      return new if name is None else jnp.where(stopped[name], old, new)
-
-    model_state = jax.tree_util.tree_map_with_path(
-      kept, seen.model_state, state.model_state
+    model_state = encoders.mapped(
+      lambda name, new, old: jnp.where(stopped[name], old, new),
+      seen.model_state,
+      state.model_state,
     )
     # Numbers, of which parts of a batch have a mean.
     as_numbers = {name: jnp.float32(one) for name, one in stopped.items()}
@@ -157,53 +147,16 @@ def make(
       memory=Memory(jnp.zeros(len(task.modalities)), variables)
     )
 
-  def learnt(state: base.TrainState, variables: Any) -> base.TrainState:
-    memory: Memory = state.memory
-    if not distil:
-      return state
-    return state._replace(memory=memory._replace(variables=variables))
+  def taught(
+    state: base.TrainState, variables: Any, confidence: jax.Array
+  ) -> base.TrainState:
+    kept = variables if distil else ()
+    return state._replace(memory=Memory(confidence, kept))
 
-  teaching = made.rehearsal(learnt)
-
-  def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
-    zeros = jnp.zeros(len(task.modalities))
-    return _Scratch(teaching.begin(state, batch), zeros, jnp.zeros(()))
-
-  def teach(
-    state: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> _Scratch:
-    copy = teaching.passes[0].step(state, scratch.copy, batch)
-    return scratch._replace(copy=copy)
-
-  def measure(
-    _: base.TrainState, scratch: _Scratch, batch: base.Batch
-  ) -> _Scratch:
-    logits: Any = made.model.apply(scratch.copy.variables, batch)
-    targets = jnp.asarray(batch[task.target])
-    mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
-    sums = []
-    for name in task.modalities:
-      if is_regression:
-        sure = -((logits[name][:, 0] - targets) ** 2)
-      else:
-        sure = common.sureness(logits[name], jnp.where(mask, targets, 0))
-      sums.append(jnp.sum(jnp.where(mask, sure, 0)))
-    return scratch._replace(
-      sums=scratch.sums + jnp.stack(sums), rows=scratch.rows + jnp.sum(mask)
-    )
-
-  def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
-    state = teaching.end(state, scratch.copy)
-    memory: Memory = state.memory
-    confidence = scratch.sums / scratch.rows
-    return state._replace(memory=memory._replace(confidence=confidence))
-
-  epochs = teaching.passes[0].epochs
-  passes = (base.Pass('train', epochs, teach), base.Pass(rows, 1.0, measure))
   return plain._replace(
     losses=losses,
     init=init,
-    rehearsal=base.Rehearsal(None, begin, passes, end),
+    rehearsal=teachers.asked(task, made, rows, taught),
   )
 
 
@@ -229,17 +182,3 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
   order = jnp.argsort(jnp.argsort(confidence))
   learning = 1 + jnp.floor(part * (confidence.shape[0] - 1))
   return (order >= learning) & (part < 1)
-
-
-def divergence(given: jax.Array, logits: jax.Array) -> jax.Array:
-  """KL(softmax(given) || softmax(logits)), the mean over rows.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> given, logits = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 0.0]])
-    >>> float(divergence(given, logits)), float(divergence(given, given))
-    (0.111, 0.0)
-  """
-  log_given = jax.nn.log_softmax(given)
-  apart = log_given - jax.nn.log_softmax(logits)
-  return jnp.mean(jnp.sum(jnp.exp(log_given) * apart, axis=-1))

@@ -9,8 +9,11 @@ import optax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
+from experiments.methods import means
+from experiments.methods import overfitting
 
 SPACE: base.Space = {'total': {'choices': ('one', 'objectives')}}
 
@@ -22,12 +25,11 @@ class BlendState(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-  """What a rehearsal has so far: two copies, and four sums of losses."""
+  """What a rehearsal has so far: two copies, and what is measured."""
 
   apart: base.TrainState  # learns from the modalities' losses, each its own
   fused: base.TrainState  # learns from the fused loss
-  sums: jax.Array  # [4, K], of rows, in the order of `blend`'s arguments
-  rows: jax.Array  # [4]
+  losses: tuple[means.Mean, ...]  # four, as `overfitting.blend` takes them
 
 
 def make(
@@ -41,12 +43,12 @@ def make(
 ) -> base.Method:
   """The fused and the uni-modal losses, weighed by how little they overfit.
 
-  The weights are those of `blend`, from the losses that copies of the model
-  have on training and validation rows at both ends of a window: one copy
-  learns from the fused loss, another from the uni-modal ones, each of which
-  touches its own encoder and head only, as M copies would (but for what an
-  optimizer computes of all gradients at once). They start from the model as it
-  is, with a fresh optimizer, whose schedules begin anew, and see the batches
+  The weights are those of `overfitting.blend`, from the losses that copies of
+  the model have on training and validation rows at both ends of a window: one
+  copy learns from the fused loss, another from the uni-modal ones, each of
+  which touches its own encoder and head only, as M copies would (but for what
+  an optimizer computes of all gradients at once). They start from the model as
+  it is, with a fresh optimizer, whose schedules begin anew, and see the batches
   that the model will. Then the model takes the same window with these weights.
   Before the first rehearsal the weights are equal.
 
@@ -58,7 +60,8 @@ def make(
     task: what is trained.
     super_epochs: the length of a window in epochs, above 0.
     offline: whether the weights are found once, before the first step.
-    negative: what a loss counts for that rose on validation rows: see `blend`.
+    negative: what a loss counts for that rose on validation rows: see
+      `overfitting.blend`.
     total: what the weights add up to: 'one', as in the paper, or the number of
       'objectives', as those of the plain sum do, which suits its learning rate.
     released: 'balance_benchmark': losses are sums of the batches' means, of
@@ -70,14 +73,14 @@ def make(
     2020.
   """
   expected = 'a number above 0; offline=True finds the weights once'
-  common.check(
+  checks.option(
     'g_blending', super_epochs > 0, expected, super_epochs=super_epochs
   )
-  common.check_choice('g_blending', ('zero', 'absolute'), negative=negative)
-  common.check_choice('g_blending', ('one', 'objectives'), total=total)
+  checks.choice('g_blending', ('zero', 'absolute'), negative=negative)
+  checks.choice('g_blending', ('one', 'objectives'), total=total)
   known = (None, 'balance_benchmark')
-  common.check_choice('g_blending', known, released=released)
-  common.check_unweighted(
+  checks.choice('g_blending', known, released=released)
+  checks.unweighted(
     task, 'g_blending', 'it finds the weights of the losses itself'
   )
   model = task.model.clone(heads='auxiliary', detach_heads=False)
@@ -90,8 +93,7 @@ def make(
     return _Scratch(
       apart=copies.begin(task, state, state.variables, 0),
       fused=copies.begin(task, state, state.variables, 1),
-      sums=jnp.zeros((4, len(objectives))),
-      rows=jnp.zeros(4),
+      losses=tuple(means.begin(len(objectives)) for _ in range(4)),
     )
 
   def train(_: Any, scratch: _Scratch, batch: base.Batch) -> _Scratch:
@@ -109,26 +111,26 @@ def make(
       logits: Any = model.apply(apart.variables, batch)
       of_fused: Any = model.apply(fused.variables, batch)
       logits |= {'fused': of_fused['fused']}
+      targets, is_row = common.rows_of(task, batch)
       # Each row is a batch of its own.
-      logits, targets = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf)[:, None], (logits, batch[task.target])
-      )
-      losses = jax.vmap(task.losses_of)(logits, targets)
-      values = jnp.stack([losses[name] for name in objectives])  # [K, batch]
-      mask = jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
-      sums, rows = jnp.sum(jnp.where(mask[None], values, 0), 1), jnp.sum(mask)
+      rows = jax.tree.map(lambda leaf: leaf[:, None], (logits, targets))
+      of_rows = jax.vmap(task.losses_of)(*rows)
+      values = jnp.stack([of_rows[name] for name in objectives])  # [K, batch]
+      losses = list(scratch.losses)
       if released:  # there is one row, with the sum of the means as its loss
-        sums, rows = sums / rows, scratch.rows[number] == 0
-      return scratch._replace(
-        sums=scratch.sums.at[number].add(sums),
-        rows=scratch.rows.at[number].add(rows),
-      )
+        of_batch = means.added(means.begin(len(values)), values, is_row)
+        sums = losses[number].sums + of_batch.value
+        losses[number] = means.Mean(sums, jnp.ones(()))
+      else:
+        losses[number] = means.added(losses[number], values, is_row)
+      return scratch._replace(losses=tuple(losses))
 
     return step
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
-    weights = blend(*(scratch.sums / scratch.rows[:, None]), negative=negative)
-    opt_state = optax.tree.set(state.opt_state, blend=factor * weights)
+    losses = (mean.value for mean in scratch.losses)
+    weights = factor * overfitting.blend(*losses, negative=negative)
+    opt_state = optax.tree.set(state.opt_state, blend=weights)
     return state._replace(opt_state=opt_state)
 
   window = min(super_epochs, 1.0)
@@ -146,60 +148,6 @@ def make(
     gradients=task.balance(_as_blended(factor), objectives=objectives),
     rehearsal=base.Rehearsal(every_epochs, begin, passes, end),
   )
-
-
-def blend(
-  train_start: jax.Array,
-  validation_start: jax.Array,
-  train_end: jax.Array,
-  validation_end: jax.Array,
-  *,
-  negative: Literal['zero', 'absolute'] = 'zero',
-) -> jax.Array:
-  """Weights by how much objectives generalise and how little they overfit.
-
-  With the training losses T and the validation losses V at the start and the
-  end of a window, each [K],
-
-      w_k ∝ ΔG_k / ΔO_k²,    ΔG = V_start - V_end,    O = V - T
-
-  divided by their sum. ΔG is what was learnt
-  that generalises, ΔO the growth of what does not. Of a ΔG < 0, a loss that
-  rose on validation rows, `negative='zero'` gives the objective no weight,
-  'absolute' takes |ΔG|, as BalanceBenchmark does, which rewards it.
-
-  An overfitting that does not change would have all of the weight; |ΔO| is
-  taken to be the rounding error of the four losses at least. An objective whose
-  losses are not all finite gets 0. If all get 0, the weights are equal.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> weights = blend(
-    ...   jnp.array([1.5, 1.6, 1.7]),
-    ...   jnp.array([1.6, 1.7, 1.75]),
-    ...   jnp.array([0.3, 0.6, 1.2]),
-    ...   jnp.array([1.1, 1.2, 1.45]),
-    ... )
-    >>> weights.tolist()
-    [0.097, 0.190, 0.713]
-  """
-  losses = jnp.stack([train_start, validation_start, train_end, validation_end])
-  finite = jnp.all(jnp.isfinite(losses), axis=0)
-  losses = jnp.where(finite, losses, 0)
-  start, held_start, end, held_end = losses
-  gain = held_start - held_end
-  gain = jnp.abs(gain) if negative == 'absolute' else jnp.maximum(gain, 0)
-  rounding = jnp.finfo(losses.dtype).eps * jnp.sum(jnp.abs(losses), axis=0)
-  growth = (held_end - end) - (held_start - start)
-  growth = jnp.maximum(jnp.abs(growth), rounding)
-  useful = finite & (gain > 0)
-  # By ratios to the least, whose squares cannot overflow.
-  least = jnp.min(jnp.where(useful, growth, jnp.inf))
-  ratios = jnp.where(useful, least / growth, 0)
-  scores = gain / jnp.max(jnp.where(useful, gain, 1)) * ratios**2
-  total = jnp.sum(scores)
-  none = total == 0
-  return jnp.where(none, 1 / len(scores), scores / jnp.where(none, 1, total))
 
 
 def _as_blended(total: float) -> mimo_jax.Weighting:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import moments
-from mimo_jax import nn
+from experiments.methods import encoders
+from experiments.methods import means
 
 SPACE: base.Space = {
   'threshold': {'low': 0.01, 'high': 0.1, 'scale': 'log'},
@@ -71,15 +72,14 @@ def make(
     C. Huang et al., `Adaptive Unimodal Regulation for Balanced Multimodal
     Information Acquisition <https://arxiv.org/abs/2503.18595>`_, CVPR 2025.
   """
-  common.check_classes(task, 'inforeg')
-  common.at_least_0('inforeg', beta=beta)
-  common.check_choice('inforeg', (None, 'authors'), released=released)
+  checks.classes(task, 'inforeg')
+  checks.at_least_0('inforeg', beta=beta)
+  checks.choice('inforeg', (None, 'authors'), released=released)
 
   def scores(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> dict[str, Any]:
-    shares = task.model.shares(state.variables, outputs.features)
-    found = nn.true_class_scores(shares, batch[task.target])
+    found = common.share_scores(task, state, batch, outputs)
     rows = len(batch[task.target]) if released else 1
     return {'scores': {name: rows * mean for name, mean in found.items()}}
 
@@ -113,7 +113,7 @@ def regulated(
     return RegulationState(
       step=jnp.zeros((), jnp.int32),
       # A buffer of its own: that of the params is given to the next state.
-      anchors=jax.tree.map(jnp.copy, _encoders(params)),
+      anchors=jax.tree.map(jnp.copy, encoders.only(params)),
       running=zeros,
       traces=jnp.stack([zeros, zeros]),
     )
@@ -131,7 +131,7 @@ def regulated(
     is_first = in_epoch == 0
     anchors = jax.tree.map(
       lambda now, before: jnp.where(is_first, now, before),
-      _encoders(params),
+      encoders.only(params),
       state.anchors,
     )
     ended = jnp.stack([state.running / steps_per_epoch, state.traces[0]])
@@ -147,18 +147,18 @@ def regulated(
     )
     pulls = dict(zip(modalities, strengths, strict=True))
 
-    def pulled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-      keys = moments.keys_of(path)
-      if (name := nn.encoder_of(keys)) is None:
-        return leaf
-      way = _at(params, keys) - _at(anchors, keys)
-      return (leaf + pulls[name] * way).astype(leaf.dtype)
+    def pulled(name: str, gradient: jax.Array, *ends: jax.Array) -> jax.Array:
+      now, start = ends
+      return (gradient + pulls[name] * (now - start)).astype(gradient.dtype)
 
     found = jnp.stack([_mean_square(updates, name) for name in modalities])
     # A step that will be skipped is no part of the trace.
     running += jnp.where(jnp.all(jnp.isfinite(found)), found, 0)
-    return jax.tree_util.tree_map_with_path(pulled, updates), RegulationState(
-      optax.safe_increment(state.step), anchors, running, traces
+    return (
+      encoders.mapped(pulled, updates, params, {**params, **anchors}),
+      RegulationState(
+        optax.safe_increment(state.step), anchors, running, traces
+      ),
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -172,24 +172,7 @@ def advantages(scores: jax.Array) -> jax.Array:
     [0.35, 0.0, 0.1]
   """
   apart = scores[:, None] - scores[None]
-  leads = jnp.where(apart > 0, apart, 0)
-  return jnp.sum(leads, axis=1) / jnp.maximum(jnp.sum(apart > 0, axis=1), 1)
-
-
-def _encoders(params: Any) -> Any:
-  """The part of the parameters that are encoders'."""
-  return {
-    name: tree
-    for name, tree in params.items()
-    if nn.encoder_of((name,)) is not None
-  }
-
-
-def _at(tree: Any, keys: tuple[str, ...]) -> jax.Array:
-  for key in keys:
-    tree = tree[key]
-  found: jax.Array = tree
-  return found
+  return means.of(apart, apart > 0, axis=1)
 
 
 def _mean_square(updates: Any, modality: str) -> jax.Array:

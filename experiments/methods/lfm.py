@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from experiments.methods import alignments
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import lookahead
 
@@ -79,16 +80,16 @@ def make(
     Learning Modality Gap <https://papers.nips.cc/paper_files/paper/2024/hash/71b17f00017da0d73823ccf7fbce2d4f-Abstract-Conference.html>`_,
     NeurIPS 2024.
   """
-  common.check_classes(task, 'lfm')
-  common.check_choice('lfm', ('heuristic', 'learned'), schedule=schedule)
-  common.check_choice('lfm', ('contrastive', 'js'), alignment=alignment)
-  common.above_0(
+  checks.classes(task, 'lfm')
+  checks.choice('lfm', ('heuristic', 'learned'), schedule=schedule)
+  checks.choice('lfm', ('contrastive', 'js'), alignment=alignment)
+  checks.above_0(
     'lfm', temperature=temperature, rate=rate, inner_rate=inner_rate
   )
-  common.check_choice('lfm', (None, 'authors'), released=released)
+  checks.choice('lfm', (None, 'authors'), released=released)
   if released:
     needed = "'js', of which the released code has a variant"
-    common.check('lfm', alignment == 'js', needed, alignment=alignment)
+    checks.option('lfm', alignment == 'js', needed, alignment=alignment)
 
   def aligned(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs

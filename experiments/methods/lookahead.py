@@ -81,8 +81,7 @@ def rehearsal(
   def feel(
     state: base.TrainState, scratch: Scratch, batch: base.Batch
   ) -> Scratch:
-    targets = jnp.asarray(batch[task.target])
-    mask = batch.get('mask', jnp.ones(len(targets), bool))
+    targets, mask = common.rows_of(task, batch)
 
     def held(params: Any) -> jax.Array:
       variables = state._replace(params=params).variables

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from experiments.methods import alignments
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import divergences
 from experiments.methods import shuffles
 from mimo_jax import nn
 
@@ -46,11 +49,11 @@ def make(
   gradients everywhere.
 
   L_con is the supervised contrastive loss of all modalities' features, see
-  `contrastive_loss`; of a regression, equal targets are one label. R and L_con
-  are parts of the primary objective, as the losses 'competition' and
-  'contrast'. The heads are the model's `auxiliary` ones, whatever the
-  configuration says. The weights 1 and λ_u are what `joint` stands for here; a
-  weighting may take their place.
+  `alignments.supervised_contrastive`; of a regression, equal targets are one
+  label. R and L_con are parts of the primary objective, as the losses
+  'competition' and 'contrast'. The heads are the model's `auxiliary` ones,
+  whatever the configuration says. The weights 1 and λ_u are what `joint` stands
+  for here; a weighting may take their place.
 
   Args:
     task: what is trained.
@@ -73,14 +76,17 @@ def make(
     K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
     Regularization <https://arxiv.org/abs/2411.07335>`_, NeurIPS 2025.
   """
-  common.at_least_0('mcr', strength=strength, own=own, contrast=contrast)
-  common.above_0('mcr', temperature=temperature, permutations=permutations)
+  checks.at_least_0('mcr', strength=strength, own=own, contrast=contrast)
+  checks.above_0('mcr', temperature=temperature, permutations=permutations)
   games = ('greedy', 'independent', 'collaborative')
-  common.check('mcr', game in games, f'one of {games}', game=game)
+  checks.option('mcr', game in games, f'one of {games}', game=game)
   task = common.with_own_weights(task, 1.0, own)
   model = task.model.clone(heads='auxiliary')
-  is_regression = task.losses_of is not nn.cross_entropy_losses
-  apart = squared_difference if is_regression else divergence
+  apart = (
+    divergences.squared_difference
+    if task.is_regression
+    else divergences.jensen_shannon
+  )
   others = len(task.modalities) - 1
   # What the gradients of each J_m are multiplied by: of m, of the others, of
   # all that flows where the order is as it was, and into a fusion that mixes.
@@ -122,7 +128,7 @@ def make(
     if with_contrast:
       labels = jnp.asarray(batch[task.target])
       stacked = _of_one_width(outputs.features)
-      loss = contrastive_loss(stacked, labels, temperature)
+      loss = alignments.supervised_contrastive(stacked, labels, temperature)
       found['contrast'] = contrast * loss
     return found
 
@@ -131,68 +137,6 @@ def make(
   names = ('competition', *(('contrast',) if with_contrast else ()))
   primary = dict.fromkeys(('fused', *names), 1.0)
   return common.on_outputs(task, terms, primary, model=model)
-
-
-def divergence(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-  """The Jensen-Shannon divergence of each row, in nats.
-
-  ½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), of the probabilities p and q that
-  logits [..., C] give.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> sure, unsure = jnp.array([[70.0, 0.0]]), jnp.array([[1.0, 1.0]])
-    >>> divergence(sure, unsure).tolist()
-    [0.216]
-    >>> divergence(sure, sure).tolist()
-    [0.0]
-  """
-  log_p, log_q = jax.nn.log_softmax(ours), jax.nn.log_softmax(theirs)
-  log_middle = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
-  of_p = jnp.exp(log_p) * (log_p - log_middle)
-  of_q = jnp.exp(log_q) * (log_q - log_middle)
-  return jnp.sum(of_p + of_q, axis=-1) / 2
-
-
-def squared_difference(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-  """Of numbers [..., 1], of each row."""
-  return (ours[..., 0] - theirs[..., 0]) ** 2
-
-
-def contrastive_loss(
-  features: jax.Array, labels: jax.Array, temperature: float
-) -> jax.Array:
-  """The supervised contrastive loss (NT-Xent) of features of all modalities.
-
-      -mean_i mean_{p: y_p = y_i} log( exp(s_ip/τ) / Σ_{a≠i} exp(s_ia/τ) )
-
-  with cosines s of the M N features, and p ≠ i.
-
-  Args:
-    features: [M, N, d].
-    labels: [N], classes or numbers.
-    temperature: τ.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> features = jnp.array([[[1.0, 0.0], [0.0, 2.0]]] * 2)
-    >>> float(contrastive_loss(features, jnp.array([0, 1]), 0.5))
-    0.239
-  """
-  count, rows, width = features.shape
-  flat = features.reshape(count * rows, width)
-  squares = jnp.sum(flat**2, axis=1, keepdims=True)
-  # Of a row of zeros all cosines are 0, and it has no gradient.
-  is_zero = squares == 0
-  length = jnp.sqrt(jnp.where(is_zero, 1, squares))
-  flat = jnp.where(is_zero, 0, flat / length)
-  is_self = jnp.eye(count * rows, dtype=bool)
-  scores = jnp.where(is_self, -jnp.inf, flat @ flat.T / temperature)
-  labels = jnp.tile(labels, count)
-  is_positive = (labels[:, None] == labels[None]) & ~is_self
-  log_shares = jax.nn.log_softmax(scores, axis=1)
-  positives = jnp.sum(jnp.where(is_positive, log_shares, 0), axis=1)
-  return -jnp.mean(positives / jnp.maximum(jnp.sum(is_positive, axis=1), 1))
 
 
 def _parts(
@@ -216,7 +160,7 @@ def _parts(
 
 def _of_one_width(features: dict[str, jax.Array]) -> jax.Array:
   """Features of all modalities, [M, batch, d]."""
-  common.check_one_width(
+  checks.one_width(
     'mcr',
     features,
     ', or set config.method.contrast = 0.0, which leaves their comparison out',

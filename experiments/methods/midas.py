@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import means
 from experiments.methods import shuffles
 from mimo_jax import nn
 
@@ -73,11 +75,11 @@ def make(
     for Imbalanced Multimodal Learning <https://arxiv.org/abs/2509.25831>`_,
     NeurIPS 2025.
   """
-  common.check_classes(task, 'midas')
-  common.at_least_0('midas', strength=strength, rate=rate)
-  common.from_0_to_1('midas', warm_up=warm_up)
+  checks.classes(task, 'midas')
+  checks.at_least_0('midas', strength=strength, rate=rate)
+  checks.from_0_to_1('midas', warm_up=warm_up)
   names = task.modalities
-  common.check('midas', len(names) > 1, 'two at least', modalities=names)
+  checks.option('midas', len(names) > 1, 'two at least', modalities=names)
   task = common.with_own_weights(task, 1.0, 1.0)
   model = task.model.clone(heads='auxiliary')
 
@@ -91,12 +93,12 @@ def make(
     alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
     mixed = [
       _mixed(model, state, outputs, targets, names, order)
-      for order in sources(state, len(names), targets.shape[0])
+      for order in shuffles.sources(state, len(names), targets.shape[0])
     ]
     own, log_fused, hardness, counts = map(jnp.stack, zip(*mixed, strict=True))
     alpha, grown = adapted(alpha, own, log_fused, counts, rate)
     terms = -hardness * ((own * log_fused) @ alpha)  # [2, batch]
-    misaligned = _mean(terms, counts)
+    misaligned = means.of(terms, counts)
     fused = nn.scale_gradient(
       outputs.logits['fused'], jnp.where(is_warm, 1.0, 0.0)
     )
@@ -118,20 +120,6 @@ def make(
   )
 
 
-def sources(
-  state: base.TrainState, modalities: int, rows: int
-) -> tuple[jax.Array, jax.Array]:
-  """Which row each modality of a mixed row is of: two arrays [M, batch].
-
-  The second is the mirror image of the first. Of two modalities one is the
-  row's own in each of them.
-  """
-  others = shuffles.orders(state, modalities - 1, rows)
-  orders = jnp.concatenate([jnp.arange(rows)[None], others])
-  (places,) = shuffles.orders(state, 1, modalities, draw=1)
-  return orders[places], orders[modalities - 1 - places]
-
-
 def _mixed(
   model: nn.LateFusion,
   state: base.TrainState,
@@ -147,17 +135,14 @@ def _mixed(
     apart = lax.stop_gradient(outputs.features[name])
     cosines.append(_cosine(apart[rows], apart))
     replaced.append(rows != jnp.arange(len(rows)))
-    probabilities = jax.nn.softmax(lax.stop_gradient(outputs.logits[name]))
-    own.append(probabilities[rows, targets[rows]])
+    own.append(common.sureness(outputs.logits[name], targets)[rows])
   log_p = jax.nn.log_softmax(model.fuse(state.variables, features, train=True))
   labels = targets[order]  # [M, batch]
   log_fused = jnp.take_along_axis(log_p, labels.T, axis=1)
   stacked = jnp.stack(own, axis=1)
   least = jnp.finfo(stacked.dtype).tiny
   shares = (stacked + least) / jnp.sum(stacked + least, axis=1, keepdims=True)
-  is_in = jnp.stack(replaced)
-  similarity = jnp.sum(jnp.where(is_in, jnp.stack(cosines), 0), axis=0)
-  similarity /= jnp.maximum(jnp.sum(is_in, axis=0), 1)
+  similarity = means.of(jnp.stack(cosines), jnp.stack(replaced), axis=0)
   counts = jnp.any(labels != labels[:1], axis=0)
   return shares, log_fused, 1 + (similarity + 1) / 2, counts
 
@@ -178,19 +163,14 @@ def adapted(
     counts: [2, batch] bool, which rows count.
     rate: η.
   """
-  means = jnp.stack([_mean(own[..., i], counts) for i in range(alpha.shape[0])])
-  is_weak = jnp.arange(alpha.shape[0]) == jnp.argmin(means)
+  count = alpha.shape[0]
+  of_each = jnp.stack([means.of(own[..., i], counts) for i in range(count)])
+  is_weak = jnp.arange(count) == jnp.argmin(of_each)
   alpha = jnp.where(is_weak, alpha, 1)
   trust = jax.nn.softmax(lax.stop_gradient(log_fused), axis=-1)
   apart = (own - trust) @ is_weak.astype(own.dtype)
-  grown = jnp.maximum(1, alpha + rate * _mean(apart, counts))
+  grown = jnp.maximum(1, alpha + rate * means.of(apart, counts))
   return alpha, jnp.where(is_weak, grown, 1)
-
-
-def _mean(values: jax.Array, counts: jax.Array) -> jax.Array:
-  """Of those that count; 0 if none does."""
-  total = jnp.sum(jnp.where(counts, values, 0))
-  return total / jnp.maximum(jnp.sum(counts), 1)
 
 
 def _cosine(ours: jax.Array, theirs: jax.Array) -> jax.Array:

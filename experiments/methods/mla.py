@@ -9,7 +9,9 @@ from jax import lax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import encoders
 from experiments.methods import moments
 from mimo_jax import nn
 
@@ -50,8 +52,8 @@ def make(task: base.Task) -> base.Method:
     by Alternating Unimodal Adaptation <https://arxiv.org/abs/2311.10707>`_,
     CVPR 2024.
   """
-  common.check_classes(task, 'mla')
-  common.check_unweighted(
+  checks.classes(task, 'mla')
+  checks.unweighted(
     task, 'mla', 'nothing learns from a fused loss that could be weighed'
   )
   heads = 'auxiliary' if task.model.heads == 'auxiliary' else 'share'
@@ -64,7 +66,7 @@ def make(task: base.Task) -> base.Method:
     state: base.TrainState, batch: base.Batch, key: jax.Array, phase: int
   ) -> tuple[base.Losses, base.Seen]:
     modality = modalities[phase]
-    alone = common.with_encoder(model, modality)
+    alone = encoders.alone(model, modality)
     outputs = common.forward(alone, state, batch, key)
     # Of one modality, the fused logits are those of the shared head.
     shared = outputs.logits['fused']

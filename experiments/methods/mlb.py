@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import moments
 from mimo_jax import nn
@@ -50,10 +51,9 @@ def make(
     K. Kontras et al., `Improving Multimodal Learning with Multi-Loss Gradient
     Modulation <https://arxiv.org/abs/2405.07930>`_, BMVC 2024.
   """
-  common.at_least_0('mlb', alpha=alpha)
-  common.above_0('mlb', beta=beta)
+  checks.at_least_0('mlb', alpha=alpha)
+  checks.above_0('mlb', beta=beta)
   task = common.with_own_weights(task, 1.0, 1.0)
-  is_regression = task.losses_of is not nn.cross_entropy_losses
   is_linear = common.adds_shares(task.model)
 
   def observe(
@@ -62,7 +62,7 @@ def make(
     del state
     own = {name: outputs.logits[name] for name in task.modalities}
     targets = jnp.asarray(batch[task.target])
-    if is_regression:
+    if task.is_regression:
       means = {
         name: jnp.mean((value[:, 0] - targets) ** 2)
         for name, value in own.items()
@@ -77,17 +77,11 @@ def make(
       }
     }
 
-  def update(
-    updates: optax.Updates,
-    state: optax.EmptyState,
-    params: optax.Params | None = None,
-    *,
-    scores: dict[str, jax.Array],
-    **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.EmptyState]:
-    del params, extra_args
+  def modulated(
+    updates: optax.Updates, *, scores: dict[str, jax.Array], **_: Any
+  ) -> optax.Updates:
     means = jnp.stack([scores[name][0] for name in task.modalities])
-    found = coefficients(lag(means, is_regression), alpha, beta)
+    found = coefficients(lag(means, task.is_regression), alpha, beta)
     factors = dict(zip(task.modalities, found, strict=True))
     rows = [
       jnp.broadcast_to(factors[name], scores[name].shape)
@@ -105,13 +99,14 @@ def make(
         return leaf
       return (factors[name] * leaf).astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(scaled, updates), state
+    return jax.tree_util.tree_map_with_path(scaled, updates)
 
-  modulation = optax.GradientTransformationExtraArgs(
-    lambda _: optax.EmptyState(), update
+  return common.on_outputs(
+    task,
+    observe=observe,
+    after=common.stateless(modulated),
+    model=task.model.clone(heads='auxiliary'),
   )
-  model = task.model.clone(heads='auxiliary')
-  return common.on_outputs(task, observe=observe, after=modulation, model=model)
 
 
 def lag(means: jax.Array, are_errors: bool) -> jax.Array:

@@ -3,6 +3,7 @@
 import functools
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from mimo_jax import nn
 
@@ -27,7 +28,7 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
     Audio-Visual Fine-Grained Learning <https://arxiv.org/abs/2303.05338>`_,
     ICASSP 2023.
   """
-  common.check_classes(task, 'mmcosine')
+  checks.classes(task, 'mmcosine')
   given = task.model.fusion
   if not common.adds_shares(task.model):
     raise ValueError(

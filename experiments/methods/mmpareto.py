@@ -4,7 +4,9 @@ from typing import Literal
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import encoders
 from mimo_jax import nn
 
 SPACE: base.Space = {'gamma': {'low': 1.0, 'high': 2.0}}
@@ -32,12 +34,10 @@ def make(
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent
     Unimodal Assistance <https://arxiv.org/abs/2405.17730>`_, ICML 2024.
   """
-  common.check_unweighted(
+  checks.unweighted(
     task, 'mmpareto', 'it solves for weights of its own, of each encoder'
   )
-  common.check_choice(
-    'mmpareto', (None, 'balance_benchmark'), released=released
-  )
+  checks.choice('mmpareto', (None, 'balance_benchmark'), released=released)
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   if released:
     factors = {name: 2 * gamma for name in task.modalities}
@@ -45,7 +45,7 @@ def make(
       task,
       model=model,
       observe=lambda *_: {'factors': factors},
-      after=common.scaled_encoders(),
+      after=encoders.scaled(),
     )
   gradients = mimo_jax.mmpareto(
     nn.encoder_of, task.objectives, gamma=gamma, axis_name=task.axis_name

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from mimo_jax import nn
 
@@ -51,13 +52,10 @@ def modulated(
 
   `own` makes losses in place of those of the outputs.
   """
-  common.check_classes(task, modulation.__name__)
+  checks.classes(task, modulation.__name__)
 
-  def scores(
-    state: base.TrainState, batch: base.Batch, outputs: common.Outputs
-  ) -> dict[str, Any]:
-    shares = task.model.shares(state.variables, outputs.features)
-    return {'scores': nn.true_class_scores(shares, batch[task.target])}
+  def scores(*seen: Any) -> dict[str, Any]:
+    return {'scores': common.share_scores(task, *seen)}
 
   transformation = modulation(nn.encoder_of, task.modalities, **options)
   return common.on_outputs(task, own, observe=scores, after=transformation)

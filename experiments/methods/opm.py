@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import masking
-from mimo_jax import nn
 
 SPACE: base.Space = {
   'rate': {'low': 0.2, 'high': 0.6},
@@ -58,7 +57,7 @@ def make(
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
     Multimodal Learning <https://arxiv.org/abs/2410.11582>`_, TPAMI 2024.
   """
-  common.check_choice('opm', (None, 'balance_benchmark'), released=released)
+  checks.choice('opm', (None, 'balance_benchmark'), released=released)
   options = rate, strength, probability, warm_up_epochs
   return common.on_outputs(
     task, dropping(task, 'opm', *options, against_sum=released is not None)
@@ -76,9 +75,9 @@ def dropping(
   against_sum: bool = False,
 ) -> common.Own:
   """The fused loss of what is left of the features; `method` is for errors."""
-  common.check_classes(task, method)
-  common.from_0_to_1(method, rate=rate, probability=probability)
-  common.at_least_0(method, strength=strength)
+  checks.classes(task, method)
+  checks.from_0_to_1(method, rate=rate, probability=probability)
+  checks.at_least_0(method, strength=strength)
   names = task.modalities
   warm_up = warm_up_epochs * task.steps_per_epoch
 
@@ -86,8 +85,7 @@ def dropping(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> dict[str, Any]:
     targets = jnp.asarray(batch[task.target])
-    shares = task.model.shares(state.variables, outputs.features)
-    scores = nn.true_class_scores(lax.stop_gradient(shares), targets)
+    scores = common.share_scores(task, state, batch, outputs)
     stacked = jnp.stack([scores[name] for name in names])
     chances = rates(stacked, rate, strength, against_sum=against_sum)
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)

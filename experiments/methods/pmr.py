@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
+from experiments.methods import means
 
 SPACE: base.Space = {'alpha': {'low': 0.03, 'high': 3.0, 'scale': 'log'}}
 
@@ -61,8 +63,8 @@ def make(
     Y. Fan et al., `PMR: Prototypical Modal Rebalance for Multimodal Learning
     <https://arxiv.org/abs/2211.07089>`_, CVPR 2023.
   """
-  common.check_classes(task, 'pmr')
-  common.check_choice('pmr', ('switch', 'clipped'), rule=rule)
+  checks.classes(task, 'pmr')
+  checks.choice('pmr', ('switch', 'clipped'), rule=rule)
   num_classes = task.model.num_classes
 
   def distances(
@@ -81,7 +83,7 @@ def make(
     return {'prototypes': jnp.dot(weights, losses)}
 
   def features_of(state: base.TrainState, batch: base.Batch) -> Any:
-    return task.model.apply(state.variables, batch, method='features')
+    return common.features_of(task.model, state.variables, batch)
 
   def begin(state: base.TrainState, batch: base.Batch) -> Sums:
     zeros = {
@@ -152,9 +154,7 @@ def prototype_loss(
   log_probability = jax.nn.log_softmax(jnp.where(seen, -distance, least))
   own = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
   counts = seen[labels]
-  rows = jnp.maximum(jnp.sum(counts), 1)
-  loss = -jnp.sum(jnp.where(counts, own, 0)) / rows
-  return loss, jnp.sum(jnp.where(counts, jnp.exp(own), 0)) / rows
+  return -means.of(own, counts), means.of(jnp.exp(own), counts)
 
 
 def coefficients(scores: jax.Array, alpha: float, rule: Rule) -> jax.Array:

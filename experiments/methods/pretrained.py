@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
 from experiments.methods import teachers
@@ -47,7 +48,7 @@ def make(
       as the model after.
     factor: of all updates of what is fine-tuned, above 0.
   """
-  common.above_0('pretrained', factor=factor)
+  checks.above_0('pretrained', factor=factor)
   made = teachers.of_task(
     task, 'pretrained', pretraining_epochs, 'pretraining_epochs', go_on=True
   )
@@ -78,7 +79,7 @@ def make(
   if not frozen:
     optimizer = optax.chain(task.optimizer(1), optax.scale(factor))
     return common.on_outputs(task, rehearsal=rehearsal, optimizer=optimizer)
-  common.check_unweighted(
+  checks.unweighted(
     task, 'pretrained', 'with frozen encoders the fused loss alone is learnt'
   )
 

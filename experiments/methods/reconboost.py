@@ -6,6 +6,7 @@ from jax import lax
 
 import mimo_jax
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import fusions
 from experiments.methods import moments
@@ -64,13 +65,13 @@ def make(
     C. Hua et al., `ReconBoost: Boosting Can Achieve Modality Reconcilement
     <https://arxiv.org/abs/2405.09321>`_, ICML 2024.
   """
-  common.check_classes(task, 'reconboost')
-  common.check_unweighted(
+  checks.classes(task, 'reconboost')
+  checks.unweighted(
     task, 'reconboost', 'modalities learn in turn, and not from a sum'
   )
-  common.at_least_0('reconboost', residual=residual, agreement=agreement)
-  common.above_0('reconboost', epochs=epochs)
-  common.check('reconboost', fit > residual, 'more than residual', fit=fit)
+  checks.at_least_0('reconboost', residual=residual, agreement=agreement)
+  checks.above_0('reconboost', epochs=epochs)
+  checks.option('reconboost', fit > residual, 'more than residual', fit=fit)
   names = task.modalities
   length = max(1, round(epochs * task.steps_per_epoch))
   model = task.model.clone(

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import clusters
 from experiments.methods import common
+from experiments.methods import encoders
+from experiments.methods import samples
 from mimo_jax import nn
 
 SPACE: base.Space = {
@@ -25,20 +28,11 @@ class Memory(NamedTuple):
   back: jax.Array  # [M], α of the last rehearsal; 0 before
 
 
-class Sample(NamedTuple):
-  """Random rows of a split, all of them if there are no more."""
-
-  features: dict[str, jax.Array]  # modality -> [rows, d]
-  labels: jax.Array  # [rows]
-  draws: jax.Array  # [rows], in 0..1; those of the least are kept; 2: none
-  seen: jax.Array  # [] int32, batches so far
-
-
 class _Scratch(NamedTuple):
   """What a rehearsal has so far."""
 
-  train: Sample
-  validation: Sample
+  train: samples.Sample
+  validation: samples.Sample
 
 
 def make(
@@ -83,84 +77,63 @@ def make(
     Y. Wei, S. Li, R. Feng and D. Hu, `Diagnosing and Re-learning for Balanced
     Multimodal Learning <https://arxiv.org/abs/2407.09705>`_, ECCV 2024.
   """
-  common.check_classes(task, 'relearning')
-  common.above_0('relearning', every_epochs=every_epochs, rows=rows)
-  common.at_least_0('relearning', strength=strength)
-  common.check_choice('relearning', (None, 'authors'), released=released)
+  checks.classes(task, 'relearning')
+  checks.above_0('relearning', every_epochs=every_epochs, rows=rows)
+  checks.at_least_0('relearning', strength=strength)
+  checks.choice('relearning', (None, 'authors'), released=released)
   classes = task.model.num_classes
 
   def features_of(state: base.TrainState, batch: base.Batch) -> Any:
-    return task.model.apply(state.variables, batch, method='features')
+    return common.features_of(task.model, state.variables, batch)
 
   def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
-    shapes = jax.eval_shape(features_of, state, batch)
-    empty = Sample(
-      {k: jnp.zeros((rows, one.shape[1])) for k, one in shapes.items()},
-      jnp.zeros(rows, jnp.int32),
-      jnp.full(rows, 2.0),
-      jnp.zeros((), jnp.int32),
-    )
+    empty = samples.begin(rows, jax.eval_shape(features_of, state, batch))
     return _Scratch(empty, empty)
 
-  def walk(split: str) -> Any:
+  def walk(split: Literal['train', 'validation']) -> base.Pass:
     def step(
       state: base.TrainState, scratch: _Scratch, batch: base.Batch
     ) -> _Scratch:
-      sample: Sample = getattr(scratch, split)
-      key = jax.random.fold_in(_key(state), 2 + (split == 'train'))
-      labels = jnp.asarray(batch[task.target], jnp.int32)
-      is_row = jnp.asarray(batch.get('mask', jnp.ones(len(labels), bool)))
-      added = taken(
-        jax.random.fold_in(key, sample.seen),
-        sample,
+      sample = samples.added(
+        jax.random.fold_in(_key(state), 2 + (split == 'train')),
+        getattr(scratch, split),
         features_of(state, batch),
-        labels,
-        is_row,
+        *common.rows_of(task, batch),
       )
-      return scratch._replace(**{split: added})
+      return scratch._replace(**{split: sample})
 
-    return step
+    return base.Pass(split, 1.0, step)
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
     memory: Memory = state.memory
-    back = jnp.stack(
-      [
-        jnp.tanh(strength * jnp.abs(_apart(state, scratch, name, i, classes)))
-        for i, name in enumerate(task.modalities)
-      ]
-    )
-    of_modality = dict(zip(task.modalities, back, strict=True))
-    mixed = {
-      kind: {
-        name: tree
-        if (modality := nn.encoder_of((name,))) is None
-        else jax.tree.map(
-          lambda now, start, alpha=of_modality[modality]: (
-            alpha * start + (1 - alpha) * now
-          ).astype(now.dtype),
-          tree,
-          memory.variables[kind][name],
-        )
-        for name, tree in trees.items()
-      }
-      for kind, trees in state.variables.items()
+    back = {
+      name: jnp.tanh(
+        strength * jnp.abs(_apart(state, scratch, name, i, classes))
+      )
+      for i, name in enumerate(task.modalities)
     }
-    params = mixed.pop('params')
+
+    def mixed(name: str, now: jax.Array, start: jax.Array) -> jax.Array:
+      alpha = back[name]
+      return (alpha * start + (1 - alpha) * now).astype(now.dtype)
+
+    starts = {
+      kind: {**tree, **memory.variables[kind]}
+      for kind, tree in state.variables.items()
+    }
+    variables = encoders.mapped(mixed, state.variables, starts)
+    params = variables.pop('params')
     return state._replace(
       params=params,
-      model_state=state.model_state if released else mixed,
-      memory=memory._replace(back=back),
+      model_state=state.model_state if released else variables,
+      memory=memory._replace(back=jnp.stack(list(back.values()))),
     )
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
     start = {
-      kind: {
-        # Buffers of their own: those of the params go to the next state.
-        name: jax.tree.map(jnp.copy, tree)
-        for name, tree in trees.items()
-        if nn.encoder_of((name,)) is not None
-      }
-      for kind, trees in state.variables.items()
+      # Buffers of their own: those of the params go to the next state.
+      kind: jax.tree.map(jnp.copy, encoders.only(tree))
+      for kind, tree in state.variables.items()
     }
     return state._replace(memory=Memory(start, jnp.zeros(len(task.modalities))))
 
@@ -170,10 +143,7 @@ def make(
     rehearsal=base.Rehearsal(
       every_epochs=every_epochs,
       begin=begin,
-      passes=(
-        base.Pass('train', 1.0, walk('train')),
-        base.Pass('validation', 1.0, walk('validation')),
-      ),
+      passes=(walk('train'), walk('validation')),
       end=end,
       moves=None if released else lambda path: nn.encoder_of(path) is not None,
       first=1,
@@ -182,52 +152,21 @@ def make(
   )
 
 
-def taken(
-  key: jax.Array,
-  sample: Sample,
-  features: dict[str, jax.Array],
-  labels: jax.Array,
-  is_row: jax.Array,
-) -> Sample:
-  """The sample of rows so far, once more rows have been seen.
-
-  Every row has a draw, and those of the least draws are kept, so that each set
-  of rows is as likely as any other.
-
-  Args:
-    key: of the batch.
-    sample: so far.
-    features: modality -> [batch, d].
-    labels: [batch].
-    is_row: [batch] bool, which rows there are.
-  """
-  draws = jnp.where(is_row, jax.random.uniform(key, labels.shape), 2.0)
-  draws = jnp.concatenate([sample.draws, draws])
-  kept = jnp.argsort(draws)[: len(sample.draws)]
-  return Sample(
-    {
-      name: jnp.concatenate([sample.features[name], value])[kept]
-      for name, value in features.items()
-    },
-    jnp.concatenate([sample.labels, labels])[kept],
-    draws[kept],
-    sample.seen + 1,
-  )
-
-
 def _apart(
   state: base.TrainState, scratch: _Scratch, name: str, i: int, classes: int
 ) -> jax.Array:
   """How much purer a modality's clusters are on training rows, []."""
-  purities = []
-  for number, sample in enumerate(scratch):
-    is_row = sample.draws < 2
-    points = clusters.scaled(sample.features[name], is_row)
-    key = jax.random.fold_in(_key(state), 4 + 2 * i + number)
-    assigned = clusters.k_means(key, points, is_row, classes)
-    found = clusters.purity(assigned, sample.labels, is_row, classes)
-    purities.append(found)
-  return purities[0] - purities[1]
+  train, validation = (
+    clusters.class_purity(
+      jax.random.fold_in(_key(state), 4 + 2 * i + number),
+      sample.features[name],
+      sample.labels,
+      sample.is_row,
+      classes,
+    )
+    for number, sample in enumerate(scratch)
+  )
+  return train - validation
 
 
 def _key(state: base.TrainState) -> jax.Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 
 SPACE: base.Space = {'gamma': {'low': 0.3, 'high': 3.0, 'scale': 'log'}}
@@ -46,8 +47,8 @@ def make(
     X. Ma et al., `Improving Multimodal Learning Balance and Sufficiency through
     Data Remixing <https://arxiv.org/abs/2506.11550>`_, ICML 2025.
   """
-  common.check_classes(task, 'remix')
-  common.above_0('remix', gamma=gamma)
+  checks.classes(task, 'remix')
+  checks.above_0('remix', gamma=gamma)
   names = task.modalities
   task = common.with_own_weights(task, 1.0, gamma / len(names))
   model = task.model.clone(heads='auxiliary')

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 
 from experiments.methods import base
 
@@ -25,10 +26,23 @@ def reordered(
   """Features [batch, ...], of which one modality's rows are in an order.
 
   Examples:
-    >>> import jax.numpy as jnp
     >>> features = {'a': jnp.arange(3), 'b': jnp.arange(3)}
     >>> found = reordered(features, 'b', jnp.array([2, 0, 1]))
     >>> {name: value.tolist() for name, value in found.items()}
     {'a': [0, 1, 2], 'b': [2, 0, 1]}
   """
   return {**features, name: features[name][order]}
+
+
+def sources(
+  state: base.TrainState, modalities: int, rows: int
+) -> tuple[jax.Array, jax.Array]:
+  """Which row each modality of a mixed row is of: two arrays [M, batch].
+
+  The second is the mirror image of the first. Of two modalities one is the
+  row's own in each of them.
+  """
+  others = orders(state, modalities - 1, rows)
+  rows_of_each = jnp.concatenate([jnp.arange(rows)[None], others])
+  (places,) = orders(state, 1, modalities, draw=1)
+  return rows_of_each[places], rows_of_each[modalities - 1 - places]

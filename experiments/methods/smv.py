@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import masking
 from mimo_jax import nn
@@ -73,10 +74,10 @@ def make(
     Sample-level Modality Valuation <https://arxiv.org/abs/2309.06255>`_, CVPR
     2024.
   """
-  common.check_classes(task, 'smv')
-  common.check_choice('smv', ('sample', 'modality'), level=level)
-  common.at_least_0('smv', warm_up_epochs=warm_up_epochs, strength=strength)
-  common.check_choice('smv', (None, 'balance_benchmark'), released=released)
+  checks.classes(task, 'smv')
+  checks.choice('smv', ('sample', 'modality'), level=level)
+  checks.at_least_0('smv', warm_up_epochs=warm_up_epochs, strength=strength)
+  checks.choice('smv', (None, 'balance_benchmark'), released=released)
   names = task.modalities
 
   def losses(

@@ -1,11 +1,16 @@
 """Uni-modal models that are trained before the model."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
+from experiments.methods import means
 from mimo_jax import nn
 
 
@@ -48,7 +53,7 @@ def of_task(
   """
   if epochs is None:
     epochs = task.steps / task.steps_per_epoch
-  common.above_0(method, **{option: epochs})
+  checks.above_0(method, **{option: epochs})
   if not go_on:
     whole = task.model.clone(frozen=())
     task = task._replace(model=whole, learns=lambda _: True)
@@ -72,3 +77,79 @@ def of_task(
     )
 
   return Teachers(model, init, rehearsal)
+
+
+class Answers(NamedTuple):
+  """What a rehearsal has that asks its teachers."""
+
+  copy: base.TrainState  # the teachers
+  sureness: means.Mean  # [M]
+
+
+def asked(
+  task: base.Task,
+  made: Teachers,
+  rows: Literal['train', 'validation'],
+  end: Callable[[base.TrainState, Any, jax.Array], base.TrainState],
+) -> base.Rehearsal:
+  """Trains teachers and asks how sure each is of the true class, then.
+
+  Which is the mean probability that it gives to it, or, in a regression, the
+  mean squared error with its sign turned round.
+
+  Args:
+    task: what the model is trained on.
+    made: its teachers.
+    rows: the split they are asked on, an epoch of it.
+    end: what takes the trained variables, and how sure they are, [M], into the
+      state.
+  """
+  teaching = made.rehearsal(lambda state, _: state)
+  (teach,) = teaching.passes
+
+  def begin(state: base.TrainState, batch: base.Batch) -> Answers:
+    nothing = means.begin(len(task.modalities))
+    return Answers(teaching.begin(state, batch), nothing)
+
+  def learn(
+    state: base.TrainState, scratch: Answers, batch: base.Batch
+  ) -> Answers:
+    return scratch._replace(copy=teach.step(state, scratch.copy, batch))
+
+  def ask(_: base.TrainState, scratch: Answers, batch: base.Batch) -> Answers:
+    logits: Any = made.model.apply(scratch.copy.variables, batch)
+    targets, is_row = common.rows_of(task, batch)
+    own = [logits[name] for name in task.modalities]
+    if task.is_regression:
+      sure = [-((one[:, 0] - targets) ** 2) for one in own]
+    else:
+      labels = jnp.where(is_row, targets, 0)
+      sure = [common.sureness(one, labels) for one in own]
+    found = means.added(scratch.sureness, jnp.stack(sure), is_row)
+    return scratch._replace(sureness=found)
+
+  return base.Rehearsal(
+    teaching.every_epochs,
+    begin,
+    (teach._replace(step=learn), base.Pass(rows, 1.0, ask)),
+    lambda state, scratch: end(
+      state, scratch.copy.variables, scratch.sureness.value
+    ),
+  )
+
+
+def distance(
+  features: Mapping[str, jax.Array], taught: Mapping[str, jax.Array]
+) -> jax.Array:
+  """Σ_m mean (z_m - t_m)², of features of the model and of its teachers.
+
+  The mean is over rows and entries.
+
+  Examples:
+    >>> ours = {'audio': jnp.array([[3.0, 1.0]]), 'visual': jnp.ones((1, 1))}
+    >>> theirs = {name: jnp.zeros_like(value) for name, value in ours.items()}
+    >>> float(distance(ours, theirs))
+    6.0
+  """
+  of_each = [jnp.mean((features[k] - taught[k]) ** 2) for k in sorted(features)]
+  return jnp.sum(jnp.stack(of_each))

@@ -1,11 +1,11 @@
 """Distillation from uni-modal teachers (UMT)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import teachers
 
@@ -43,26 +43,22 @@ def make(
     C. Du et al., `On Uni-Modal Feature Learning in Supervised Multi-Modal
     Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
   """
-  common.at_least_0('umt', strength=strength)
-  common.check_choice('umt', (None, 'balance_benchmark'), released=released)
+  checks.at_least_0('umt', strength=strength)
+  checks.choice('umt', (None, 'balance_benchmark'), released=released)
   made = teachers.of_task(task, 'umt', teacher_epochs, 'teacher_epochs')
 
   def distillation(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
-    targets: Any
     if released:
       taught = dict(state.memory)
       there = state._replace(params=taught.pop('params'), model_state=taught)
       key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
       targets = common.forward(made.model, there, batch, key).features
     else:
-      targets = made.model.apply(state.memory, batch, method='features')
-    distances = [
-      jnp.mean((outputs.features[name] - targets[name]) ** 2)
-      for name in task.modalities
-    ]
-    return {'distillation': strength * jnp.sum(jnp.stack(distances))}
+      targets = common.features_of(made.model, state.memory, batch)
+    apart = teachers.distance(outputs.features, targets)
+    return {'distillation': strength * apart}
 
   return common.on_outputs(
     task,

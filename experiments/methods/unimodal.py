@@ -5,6 +5,7 @@ from typing import Any
 from jax import lax
 
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 
 SPACE: base.Space = {}
@@ -22,7 +23,7 @@ def make(task: base.Task) -> base.Method:
   The modalities learn as M models apart would, but for what the optimizer
   computes of all gradients at once, such as clipping by the global norm.
   """
-  common.check_unweighted(
+  checks.unweighted(
     task, 'unimodal', 'no parameter learns from more than one of the losses'
   )
 

@@ -1,11 +1,9 @@
-"""D&R: clusters and their purity, and what goes back by them."""
+"""D&R: what goes back by the purity of clusters."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from sklearn import cluster
 
 from experiments import train
 from experiments.core import configuration
@@ -15,83 +13,6 @@ from tests import checks
 from tests import running
 from tests.experiments.methods import recorded
 from tests.running import smoke
-
-
-def inertia(points, assigned, number):
-  return sum(
-    np.sum((members - members.mean(0)) ** 2)
-    for k in range(number)
-    if len(members := points[assigned == k])
-  )
-
-
-def test_clusters_are_as_good_as_those_of_scikit_learn():
-  generator = np.random.default_rng(0)
-  for number, spread in ((3, 0.3), (5, 2.0), (7, 9.0)):
-    centers = 3 * generator.standard_normal((number, 4))
-    points = np.concatenate(
-      [c + spread * generator.standard_normal((25, 4)) for c in centers]
-    ).astype(np.float32)
-    # Points that are not there, far away.
-    padded = np.concatenate([points, np.full((30, 4), 50, np.float32)])
-    counts = np.arange(len(padded)) < len(points)
-    found = clusters.k_means(
-      jax.random.key(1), jnp.asarray(padded), jnp.asarray(counts), number
-    )
-    assert found.shape == (len(padded),)
-    best = (
-      cluster.KMeans(number, n_init=10, random_state=0).fit(points).inertia_
-    )
-    ours = inertia(points, np.asarray(found)[: len(points)], number)
-    assert ours < 1.03 * best
-
-
-@pytest.mark.quick
-def test_fewer_points_than_clusters_are_finite_and_apart():
-  points = jnp.array([[1.0], [5.0], [5.0]])
-  found = clusters.k_means(jax.random.key(0), points, jnp.ones(3, bool), 4)
-  assert found[0] != found[1] == found[2]
-  alone = clusters.k_means(jax.random.key(0), points, jnp.zeros(3, bool), 2)
-  assert alone.shape == (3,)
-  nothing = clusters.purity(found, jnp.zeros(3, int), jnp.zeros(3, bool), 4)
-  assert nothing == 0
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize('rows', [4, 30])
-def test_a_sample_is_random_rows_or_all_of_them(rows):
-  generator = np.random.default_rng(0)
-  features = generator.standard_normal((5, 3, 2)).astype(np.float32)
-  labels = np.arange(15).reshape(5, 3)
-  real = np.ones((5, 3), bool)
-  real[4, 1:] = False  # the last batch is filled up
-  chosen = np.zeros(15)
-  for seed in range(60):
-    sample = relearning.Sample(
-      {'a': jnp.zeros((rows, 2))},
-      jnp.zeros(rows, jnp.int32),
-      jnp.full(rows, 2.0),
-      jnp.zeros((), jnp.int32),
-    )
-    for i in range(5):
-      key = jax.random.fold_in(jax.random.key(seed), i)
-      sample = take(
-        key, sample, {'a': features[i]}, jnp.asarray(labels[i]), real[i]
-      )
-    is_row = np.asarray(sample.draws) < 2
-    assert is_row.sum() == min(rows, 13)
-    found = np.asarray(sample.labels)[is_row]
-    assert len(set(found)) == len(found)
-    whole = features.reshape(15, 2)
-    np.testing.assert_array_equal(sample.features['a'][is_row], whole[found])
-    chosen[found] += 1
-  assert not np.any(chosen[13:])
-  if rows == 4:  # each as likely as the others: 60 * 4 / 13 times
-    assert chosen[:13].min() > 8
-    assert chosen[:13].max() < 32
-
-
-take = jax.jit(relearning.taken)
 
 
 def test_encoders_go_back_by_what_they_learnt_by_heart():

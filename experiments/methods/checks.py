@@ -1,0 +1,77 @@
+"""What a method cannot do is refused, with the reason."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from experiments.methods import base
+
+
+def classes(task: base.Task, method: str) -> None:
+  """Refuses a task whose targets are no classes."""
+  if task.is_regression:
+    loss = getattr(task.losses_of, '__name__', task.losses_of)
+    raise ValueError(
+      f'{method} is defined for classes, and config.loss is {loss!r}; expected'
+      " 'cross_entropy_losses'."
+    )
+
+
+def unweighted(task: base.Task, method: str, reason: str) -> None:
+  """Refuses a weighting beside a method that leaves none open."""
+  if task.weighting_name != 'joint':
+    raise ValueError(
+      f'{method} cannot be combined with a weighting, and config.weighting is'
+      f' {task.weighting_name!r}: {reason}. Leave its word out, or set'
+      " config.weighting = {'name': 'joint'}."
+    )
+
+
+def one_width(
+  method: str, features: Mapping[str, jax.Array], otherwise: str = ''
+) -> None:
+  """Refuses features [batch, d] of several widths."""
+  widths = {name: value.shape[-1] for name, value in features.items()}
+  if len(set(widths.values())) > 1:
+    raise ValueError(
+      f'{method} was given features of the widths {widths}; expected one width.'
+      f' Let the encoders end in layers of equal width{otherwise}.'
+    )
+
+
+def choice(method: str, choices: tuple[Any, Any], **given: Any) -> None:
+  """Refuses an option that is neither of two choices."""
+  (value,), (first, second) = given.values(), choices
+  option(method, value in choices, f'{first!r} or {second!r}', **given)
+
+
+def at_least_0(method: str, **options: Any) -> None:
+  """Refuses options below 0."""
+  for name, value in options.items():
+    option(method, value >= 0, 'a number of at least 0', **{name: value})
+
+
+def above_0(method: str, **options: Any) -> None:
+  """Refuses options that are not above 0."""
+  for name, value in options.items():
+    option(method, value > 0, 'a number above 0', **{name: value})
+
+
+def from_0_to_1(method: str, **options: Any) -> None:
+  """Refuses options that are no part of a whole, and no chance."""
+  for name, value in options.items():
+    is_part = (value >= 0) & (value <= 1)
+    option(method, is_part, 'a number from 0 to 1', **{name: value})
+
+
+def option(method: str, is_right: Any, expected: str, **given: Any) -> None:
+  """Refuses an option of a method by its name, as in `strength=-1.0`.
+
+  What a sweep knows only when its program runs is let through.
+  """
+  if not isinstance(is_right, jax.core.Tracer) and not is_right:
+    ((name, value),) = given.items()
+    raise ValueError(
+      f'{method} was given {name}={value!r}; expected {expected}.'
+    )

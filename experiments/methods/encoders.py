@@ -1,0 +1,85 @@
+"""The parts of a model that are encoders, each of a modality."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from experiments.methods import common
+from experiments.methods import moments
+from mimo_jax import nn
+
+
+def alone(model: nn.LateFusion, modality: str) -> nn.LateFusion:
+  """The model with one of its encoders, of the same parameters."""
+  return model.clone(
+    encoders={modality: model.encoders[modality]},
+    frozen=[name for name in model.frozen if name == modality],
+  )
+
+
+def only(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """What is encoders' of parameters, or of another collection.
+
+  Examples:
+    >>> only({'encoders_audio': 1.0, 'heads_audio': 2.0, 'fusion': 3.0})
+    {'encoders_audio': 1.0}
+  """
+  return {
+    part: leaves
+    for part, leaves in tree.items()
+    if nn.encoder_of((part,)) is not None
+  }
+
+
+def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
+  """Applies a function to what is encoders', and leaves the rest as it is.
+
+  Args:
+    function: of the modality, and of a leaf of each tree.
+    tree: parameters, or what has their keys, such as all collections.
+    *rest: trees like it.
+
+  Examples:
+    >>> params = {'encoders_audio': 1.0, 'fusion': 3.0}
+    >>> start = {'encoders_audio': 0.5, 'fusion': 0.5}
+    >>> back = {'audio': 0.2}
+    >>> mapped(
+    ...   lambda name, now, old: now + back[name] * (old - now), params, start
+    ... )
+    {'encoders_audio': 0.9, 'fusion': 3.0}
+  """
+
+  def apply(path: tuple[Any, ...], leaf: jax.Array, *others: Any) -> Any:
+    name = nn.encoder_of(moments.keys_of(path))
+    return leaf if name is None else function(name, leaf, *others)
+
+  return jax.tree_util.tree_map_with_path(apply, tree, *rest)
+
+
+def scaled(min_ndim: int = 0) -> optax.GradientTransformationExtraArgs:
+  """Multiplies the gradient of each encoder by one of the `factors`.
+
+  They are an extra argument, modality -> []. Tensors with fewer axes stay.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> gradient = {'encoders_audio': jnp.ones(1), 'fusion': jnp.ones(1)}
+    >>> scale, state = scaled().update, optax.EmptyState()
+    >>> gradient, _ = scale(gradient, state, factors={'audio': 3.0})
+    >>> {name: float(leaf[0]) for name, leaf in gradient.items()}
+    {'encoders_audio': 3.0, 'fusion': 1.0}
+  """
+
+  def scale(
+    updates: optax.Updates, *, factors: Mapping[str, Any], **_: Any
+  ) -> optax.Updates:
+    def scaled(name: str, leaf: jax.Array) -> jax.Array:
+      if leaf.ndim < min_ndim:
+        return leaf
+      return (factors[name] * leaf).astype(leaf.dtype)
+
+    return mapped(scaled, updates)
+
+  return common.stateless(scale)

@@ -1,0 +1,61 @@
+"""Means of values of which some do not count, of a batch and of many."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def of(
+  values: jax.Array, counts: jax.Array, axis: int | None = None
+) -> jax.Array:
+  """The mean of those that count, and 0 where none does.
+
+  Args:
+    values: of any shape.
+    counts: booleans of that shape.
+    axis: over which; None: all.
+
+  Examples:
+    >>> values = jnp.array([[1.0, 2.0, jnp.nan], [jnp.inf] * 3])
+    >>> counts = jnp.array([[True, True, False], [False] * 3])
+    >>> of(values, counts, axis=1).tolist()
+    [1.5, 0.0]
+  """
+  total = jnp.sum(values, axis=axis, where=counts)
+  return total / jnp.maximum(jnp.sum(counts, axis=axis), 1)
+
+
+class Mean(NamedTuple):
+  """Over the rows that a rehearsal has seen so far."""
+
+  sums: jax.Array  # [K]
+  rows: jax.Array  # []
+
+  @property
+  def value(self) -> jax.Array:
+    """The mean, [K]."""
+    return self.sums / self.rows
+
+
+def begin(number: int) -> Mean:
+  """Of so many values before the first row."""
+  return Mean(jnp.zeros(number), jnp.zeros(()))
+
+
+def added(mean: Mean, values: jax.Array, is_row: jax.Array) -> Mean:
+  """With the rows of a batch.
+
+  Args:
+    mean: so far.
+    values: [K, batch].
+    is_row: [batch] bool, which rows there are.
+
+  Examples:
+    >>> mean = added(begin(1), jnp.array([[1.0, 2.0]]), jnp.array([True, True]))
+    >>> mean = added(mean, jnp.array([[6.0, 9.0]]), jnp.array([True, False]))
+    >>> mean.value.tolist()
+    [3.0]
+  """
+  sums = jnp.sum(values, axis=1, where=is_row[None])
+  return Mean(mean.sums + sums, mean.rows + jnp.sum(is_row))

@@ -1,0 +1,49 @@
+"""Clusters and their purity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import cluster
+
+from experiments.methods import clusters
+
+
+def inertia(points, assigned, number):
+  return sum(
+    np.sum((members - members.mean(0)) ** 2)
+    for k in range(number)
+    if len(members := points[assigned == k])
+  )
+
+
+def test_clusters_are_as_good_as_those_of_scikit_learn():
+  generator = np.random.default_rng(0)
+  for number, spread in ((3, 0.3), (5, 2.0), (7, 9.0)):
+    centers = 3 * generator.standard_normal((number, 4))
+    points = np.concatenate(
+      [c + spread * generator.standard_normal((25, 4)) for c in centers]
+    ).astype(np.float32)
+    # Points that are not there, far away.
+    padded = np.concatenate([points, np.full((30, 4), 50, np.float32)])
+    counts = np.arange(len(padded)) < len(points)
+    found = clusters.k_means(
+      jax.random.key(1), jnp.asarray(padded), jnp.asarray(counts), number
+    )
+    assert found.shape == (len(padded),)
+    best = (
+      cluster.KMeans(number, n_init=10, random_state=0).fit(points).inertia_
+    )
+    ours = inertia(points, np.asarray(found)[: len(points)], number)
+    assert ours < 1.03 * best
+
+
+@pytest.mark.quick
+def test_fewer_points_than_clusters_are_finite_and_apart():
+  points = jnp.array([[1.0], [5.0], [5.0]])
+  found = clusters.k_means(jax.random.key(0), points, jnp.ones(3, bool), 4)
+  assert found[0] != found[1] == found[2]
+  alone = clusters.k_means(jax.random.key(0), points, jnp.zeros(3, bool), 2)
+  assert alone.shape == (3,)
+  nothing = clusters.purity(found, jnp.zeros(3, int), jnp.zeros(3, bool), 4)
+  assert nothing == 0
