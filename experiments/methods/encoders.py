@@ -39,23 +39,26 @@ def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
   Args:
     function: of the modality, and of a leaf of each tree.
     tree: parameters, or what has their keys, such as all collections.
-    *rest: trees like it.
+    *rest: trees like it, which may lack what is not encoders'.
 
   Examples:
     >>> params = {'encoders_audio': 1.0, 'fusion': 3.0}
-    >>> start = {'encoders_audio': 0.5, 'fusion': 0.5}
+    >>> start = only({'encoders_audio': 0.5, 'fusion': 0.5})
     >>> back = {'audio': 0.2}
     >>> mapped(
     ...   lambda name, now, old: now + back[name] * (old - now), params, start
     ... )
     {'encoders_audio': 0.9, 'fusion': 3.0}
   """
+  others = [dict(jax.tree.leaves_with_path(one)) for one in rest]
 
-  def apply(path: tuple[Any, ...], leaf: jax.Array, *others: Any) -> Any:
+  def apply(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
     name = nn.encoder_of(moments.keys_of(path))
-    return leaf if name is None else function(name, leaf, *others)
+    if name is None:
+      return leaf
+    return function(name, leaf, *(one[path] for one in others))
 
-  return jax.tree_util.tree_map_with_path(apply, tree, *rest)
+  return jax.tree.map_with_path(apply, tree)
 
 
 def scaled(min_ndim: int = 0) -> optax.GradientTransformationExtraArgs:

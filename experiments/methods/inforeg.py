@@ -129,11 +129,8 @@ def regulated(
     del extra_args
     epoch, in_epoch = jnp.divmod(state.step, steps_per_epoch)
     is_first = in_epoch == 0
-    anchors = jax.tree.map(
-      lambda now, before: jnp.where(is_first, now, before),
-      encoders.only(params),
-      state.anchors,
-    )
+    anchors = encoders.only(params)
+    anchors = optax.tree.where(is_first, anchors, state.anchors)
     ended = jnp.stack([state.running / steps_per_epoch, state.traces[0]])
     traces = jnp.where(is_first & (epoch > 0), ended, state.traces)
     running = jnp.where(is_first, 0, state.running)
@@ -147,19 +144,16 @@ def regulated(
     )
     pulls = dict(zip(modalities, strengths, strict=True))
 
-    def pulled(name: str, gradient: jax.Array, *ends: jax.Array) -> jax.Array:
+    def pulled(name: str, leaf: jax.Array, *ends: jax.Array) -> jax.Array:
       now, start = ends
-      return (gradient + pulls[name] * (now - start)).astype(gradient.dtype)
+      return (leaf + pulls[name] * (now - start)).astype(leaf.dtype)
 
     found = jnp.stack([_mean_square(updates, name) for name in modalities])
     # A step that will be skipped is no part of the trace.
     running += jnp.where(jnp.all(jnp.isfinite(found)), found, 0)
-    return (
-      encoders.mapped(pulled, updates, params, {**params, **anchors}),
-      RegulationState(
-        optax.safe_increment(state.step), anchors, running, traces
-      ),
-    )
+    step = optax.safe_increment(state.step)
+    state = RegulationState(step, anchors, running, traces)
+    return encoders.mapped(pulled, updates, params, anchors), state
 
   return optax.GradientTransformationExtraArgs(init, update)
 
@@ -177,6 +171,6 @@ def advantages(scores: jax.Array) -> jax.Array:
 
 def _mean_square(updates: Any, modality: str) -> jax.Array:
   """Of the entries of one encoder's gradient."""
-  leaves = jax.tree.leaves(updates[f'encoders_{modality}'])
-  total = sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.zeros(()))
-  return total / max(sum(leaf.size for leaf in leaves), 1)
+  gradient = updates[f'encoders_{modality}']
+  total = optax.tree.norm(gradient, squared=True)
+  return total / max(optax.tree.size(gradient), 1)

@@ -117,11 +117,7 @@ def make(
       alpha = back[name]
       return (alpha * start + (1 - alpha) * now).astype(now.dtype)
 
-    starts = {
-      kind: {**tree, **memory.variables[kind]}
-      for kind, tree in state.variables.items()
-    }
-    variables = encoders.mapped(mixed, state.variables, starts)
+    variables = encoders.mapped(mixed, state.variables, memory.variables)
     params = variables.pop('params')
     return state._replace(
       params=params,
