@@ -12,8 +12,6 @@ from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
 
-GENERATOR = np.random.default_rng(8)
-
 
 def entropy(logits):
   p = recorded.softmax(logits)
@@ -23,17 +21,18 @@ def entropy(logits):
 @pytest.mark.parametrize(
   'size', [0.5, 4.0]
 )  # the lower bound is reached by one
-def test_two_modalities_are_weighed_crosswise(size):
-  first, second = GENERATOR.normal(0.2, 1, (2, 9, 4)) * [[[1.0]], [[size]]]
-  sizes = [np.abs(one).mean(0).sum() for one in (first, second)]
-  c = np.array(sizes) / sum(sizes)
-  entropies = np.array([entropy(first), entropy(second)])
-  h = entropies / entropies.sum()
-  assert (h.min() < 0.3) == (size == 4)
-  q = 1 / np.maximum(h, 0.3)
-  q = q / q.sum()
-  exponents = np.exp(8.0 * np.array([c[1] * q[0], c[0] * q[1]]))
-  found = arl.weights(jnp.float32(np.stack([first, second])), 8.0)
+@pytest.mark.parametrize('count', [2, 3])
+def test_modalities_are_weighed_crosswise(count, size):
+  logits = np.random.default_rng(8).normal(0.2, 1, (count, 9, 4))
+  logits[-1] *= size
+  sizes = np.array([np.abs(one).mean(0).sum() for one in logits])
+  others = [np.delete(sizes, m).mean() / sizes.sum() for m in range(count)]
+  entropies = np.array([entropy(one) for one in logits])
+  h, least = entropies / entropies.sum(), {2: 0.3, 3: 0.2}[count]
+  assert (h.min() < least) == (size == 4)
+  q = 1 / np.maximum(h, least)
+  exponents = np.exp(8.0 * np.array(others) * q / q.sum())
+  found = arl.weights(jnp.float32(logits), 8.0)
   np.testing.assert_allclose(found, exponents / exponents.sum(), rtol=1e-5)
 
 
@@ -67,6 +66,14 @@ def test_gradients_of_encoders_are_multiplied_and_no_others(step):
   )
   expected = sum(recorded.cross_entropy(one) for one in logits)
   np.testing.assert_allclose(losses['unimodal'], expected, rtol=1e-5)
+  # Encoders learn from it, though the heads may stand on stopped features.
+  start = 0
+  for (name, inputs), one in zip(recorded.THREE.items(), logits, strict=True):
+    stop = start + inputs.shape[1]
+    kernel, start = recorded.THREE_KERNEL[start:stop], stop
+    slope = np.sum(recorded.residual_of(one) @ kernel.T * inputs)
+    found = gradients['unimodal'][f'encoders_{name}']['scale']
+    np.testing.assert_allclose(np.squeeze(found), slope, rtol=1e-3)
   gamma = 2.5 if step == 20 else 1.0
   assert common.factors(method, state)['unimodal'] == gamma
   found, _ = recorded.update_of(method, state, batch)

@@ -1,5 +1,7 @@
 """Uni-modal models: alone, together, and as the start of another model."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ ADAMW = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
 
 @pytest.mark.quick
 def test_a_modality_alone_learns_the_same_whatever_the_others_are():
-  task = recorded.make_task(recorded.THREE, fusion=nn.SumFusion)
+  task = recorded.make_task(recorded.THREE, fusion=nn.SumFusion, heads='share')
   for method, head in (
     (unimodal.make(task), lambda tree: tree['heads_text']),
     (ensemble.make(task), lambda tree: tree['fusion']['text']),
@@ -88,12 +90,19 @@ def task_of_three():
 
 @pytest.mark.quick
 def test_numbers_of_a_regression_are_averaged():
-  task = recorded.make_task(num_classes=1)
+  fusion = functools.partial(
+    nn.ConcatFusion, kernel_init=jax.nn.initializers.ones
+  )
+  task = recorded.make_task(num_classes=1, fusion=fusion)
   method = ensemble.make(task._replace(losses_of=nn.absolute_error_losses))
   state, batch = recorded.begin(method)
   found = method.model.apply(state.variables, batch)
+  # By layers that start as those of the fusion that they replace.
+  sums = {name: np.sum(batch[name], axis=1) for name in recorded.FEATURES}
+  for name, expected in sums.items():
+    np.testing.assert_allclose(found[name][:, 0], expected, rtol=1e-5)
   np.testing.assert_allclose(
-    found['fused'], (found['audio'] + found['visual']) / 2, rtol=1e-6
+    found['fused'][:, 0], (sums['audio'] + sums['visual']) / 2, rtol=1e-5
   )
 
 
@@ -122,6 +131,32 @@ def test_frozen_encoders_do_not_move_at_all():
   expected = recorded.cross_entropy(np.asarray(logits['fused']))
   losses, _, _ = recorded.learn(method, state, batch)
   np.testing.assert_allclose(losses['fused'], expected, rtol=1e-5)
+
+
+@pytest.mark.quick
+def test_copies_go_on_from_the_encoders_and_come_back_with_statistics():
+  task = recorded.make_task(encoder=recorded.Normalised)
+  method = pretrained.make(task)
+  state, batch = recorded.begin(method)
+  # Elsewhere than any draw: they may be warm.
+  params, statistics = jax.tree.map(
+    lambda leaf: leaf + 0.25, (state.params, state.model_state)
+  )
+  state = state._replace(params=params, model_state=statistics)
+  rehearsal = method.rehearsal
+  (walk,) = rehearsal.passes
+  copy = rehearsal.begin(state, batch)
+  chex.assert_trees_all_equal(copy.variables, state.variables)
+  copy = recorded.compiled(walk.step)(state, copy, batch)
+  after = rehearsal.end(state, copy)
+  for part in state.params:
+    taken = state if part == 'fusion' else copy
+    chex.assert_trees_all_equal(after.params[part], taken.params[part])
+    # Moments begin anew of what was moved.
+    assert rehearsal.moves((part, 'kernel')) == (part != 'fusion')
+  chex.assert_trees_all_equal(after.model_state, copy.model_state)
+  learnt = checks.flat(copy.model_state)
+  assert np.all(learnt != checks.flat(statistics))
 
 
 def test_a_model_starts_from_encoders_trained_apart():

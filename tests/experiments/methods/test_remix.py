@@ -79,6 +79,11 @@ def test_then_a_row_is_learnt_from_its_owner_alone():
     found = gradients['fused'][f'encoders_{name}']['scale']
     expected = np.sum(flow[owner == m])
     np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-3)
+    head = np.asarray(state.params[f'heads_{name}']['kernel'])
+    flow = recorded.residual_of(own[m]) @ head.T * recorded.THREE[name]
+    found = gradients[name][f'encoders_{name}']['scale']
+    expected = 3 * np.sum(flow[owner == m])
+    np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-3)
 
 
 def test_the_least_sure_gets_the_row():
