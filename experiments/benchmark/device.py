@@ -1,10 +1,12 @@
 """Times balancing on CREMA-D's shapes, two ResNet-18, for a GPU.
 
 Steps a second of joint training and the step of each weighting relative to it,
-in float32 and bfloat16; how near the pass over the gradients comes to the speed
-of the device's memory; and what passes over the 62 leaves of a ResNet-18 cost
-beside the same in one array. On inputs of noise; no data set is needed. On a
-CPU, --batch_sizes=8 --width=8 --size=32 shows that it works.
+in float32 and bfloat16; the same with weights from the features; how near the
+pass over the gradients comes to the speed of the device's memory; and what
+passes over the 62 leaves of a ResNet-18 cost beside the same in one array. On
+inputs of noise; no data set is needed. An empty list, as --at_features= or
+--num_parameters=, leaves its part out. On a CPU, --batch_sizes=8 --width=8
+--size=32 shows that it works.
 """
 
 import math
@@ -17,11 +19,15 @@ from ml_collections import config_dict
 
 import mimo_jax
 from experiments import benchmark
+from experiments.benchmark import gramians
 from experiments.benchmark import programs
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.configs import crema_d
+from experiments.core import data
+from experiments.core import training
 from experiments.reporting import tables
+from mimo_jax import nn
 
 # Passes are handed to the device so many at a time: it need not wait for the
 # host between them, as it does not within a training step.
@@ -34,6 +40,10 @@ OPTIONS = {
   ),
   'weightings': benchmark.Option(
     _WEIGHTINGS.split(), 'weightings beside joint training'
+  ),
+  'at_features': benchmark.Option(
+    ['mgda', 'upgrad', 'pcgrad', 'nash_mtl'],
+    'weightings of the Gramian at the features, for the first batch size',
   ),
   'num_parameters': benchmark.Option(
     ['22400000', '224000000'],
@@ -74,6 +84,46 @@ def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
       'peak, MB': f'{cost.megabytes:.0f}',
     }
   return tables.of_rows('weighting', rows)
+
+
+def of_features(
+  config: config_dict.ConfigDict,
+  rules: Sequence[str],
+  batch: Mapping[str, jax.Array],
+  rounds: int,
+) -> str:
+  """Markdown: joint training, and weights from the features by each rule."""
+  experiment = training.make(config, subroutine.STEPS_PER_EPOCH)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  finished = jax.jit(data.finish(config))
+
+  def losses_of(params: Any, batch: Any, **options: Any) -> Any:
+    logits: Any = experiment.model.apply(
+      {**state.variables, 'params': params},
+      finished(batch),
+      train=True,
+      mutable=[*state.model_state],
+      **options,
+    )
+    return nn.cross_entropy_losses(logits[0], batch[config.target])
+
+  def vjp(params: Any, batch: Any) -> Any:
+    return jax.vjp(lambda params: losses_of(params, batch), params)
+
+  def cut(params: Any, batch: Any) -> Any:
+    return mimo_jax.vjp_at_features(
+      lambda params, cut: losses_of(params, batch, cut=cut), params
+    )
+
+  made = {
+    'joint': gramians.program(
+      state.params, vjp, mimo_jax.weightings.fused_only(), batch
+    )
+  }
+  for name in rules:
+    rule = getattr(mimo_jax.weightings, name)()
+    made[name] = gramians.program(state.params, cut, rule, batch)
+  return gramians.table(made, rounds)
 
 
 def bandwidth(
@@ -140,6 +190,7 @@ def run(
   batch_sizes: Sequence[str],
   dtypes: Sequence[str],
   weightings: Sequence[str],
+  at_features: Sequence[str],
   num_parameters: Sequence[str],
   objectives: Sequence[str],
   repeats: int,
@@ -159,6 +210,11 @@ def run(
       batch['visual'] = (32 * (batch['visual'] + 4)).astype(jnp.uint8)
       costs = subroutine.measure(made, batch, repeats)
       print(f'{dtype}, batch {batch_size}:\n\n{steps_table(costs)}\n')
+      if at_features and batch_size == int(batch_sizes[0]):
+        config = configs(['mgda'], dtype, width)['mgda']
+        found = of_features(config, at_features, batch, repeats)
+        where = f'{dtype}, batch {batch_size}, weights from the features'
+        print(f'{where}:\n\n{found}\n')
   sizes = sorted(map(int, objectives))
   for length in map(int, num_parameters):
     for dtype in dtypes:

@@ -73,22 +73,26 @@ def network(batch_size: int) -> Network:
 
 def program(
   params: Any,
-  pulled: Callable[[Any], tuple[Any, Any]],
+  pulled: Callable[..., tuple[Any, Any]],
   rule: mimo_jax.Weighting | None = None,
+  *given: Any,
 ) -> Program:
-  """A step along what `pulled(params)` returns: losses, and their pullback."""
+  """A step along losses and their pullback: what `pulled(params, *given)` is.
+
+  Of `rule`, or MGDA. What is given is no constant of the program.
+  """
   rule = mimo_jax.weightings.mgda() if rule is None else rule
   optimizer = optax.chain(mimo_jax.balance(rule), optax.sgd(0.01, momentum=0.9))
 
-  def step(params: Any, state: Any) -> Any:
-    losses, pullback = pulled(params)
+  def step(params: Any, state: Any, *given: Any) -> Any:
+    losses, pullback = pulled(params, *given)
     updates, state = optimizer.update(pullback, state, params, losses=losses)
     return optax.apply_updates(params, updates), state, losses
 
   state = optimizer.init(params)
-  compiled = jax.jit(step).lower(params, state).compile()
+  compiled = jax.jit(step).lower(params, state, *given).compile()
   megabytes = subroutine.peak_megabytes(compiled)
-  return Program(lambda: compiled(params, state), megabytes)
+  return Program(lambda: compiled(params, state, *given), megabytes)
 
 
 def of_late_fusion(batch_size: int, rules: Sequence[str]) -> dict[str, Program]:

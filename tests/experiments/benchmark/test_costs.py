@@ -12,6 +12,8 @@ from experiments.core import configuration
 from experiments.core import training
 from experiments.methods import base
 from experiments.methods import recipes as recipes_lib
+from mimo_jax.nn.encoders import _resnet
+from tests import running
 
 
 def test_subroutine_is_what_a_step_has_more_within_a_round():
@@ -120,6 +122,22 @@ def test_device_benchmark_changes_what_it_says():
   ]
   rows = device.bandwidth(1000, (2, 12), 'bfloat16', 2).splitlines()[2:]
   assert [row.split()[1] for row in rows] == ['2', '12']
+
+
+@pytest.mark.slow
+def test_weights_from_the_features_stand_beside_joint_training(monkeypatch):
+  monkeypatch.setattr(_resnet, '_encoded', running.one_block)
+  config = device.configs(['mgda'], 'float32', 2)['mgda']
+  shapes = {'audio': (32, 8, 1), 'visual': (2, 8, 8, 3)}
+  batch = subroutine.made_up_batch(config, 4, shapes)
+  # As from the loader: bytes, which are normalised in the step.
+  batch['visual'] = (32 * (batch['visual'] + 4)).astype(np.uint8)
+  table = device.of_features(config, ['upgrad'], batch, 2)
+  rows = [row.split()[1::2] for row in table.splitlines()[2:]]
+  assert [name for name, *_ in rows] == ['joint', 'upgrad']
+  assert rows[0][2] == rows[0][4] == '1.00'
+  # One backward pass, and no more than one gradient kept.
+  assert float(rows[1][4]) < 1.1
 
 
 @pytest.mark.slow
