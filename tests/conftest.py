@@ -49,13 +49,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third less, in these folders and files.
-# Not in those of solvers and weightings, whose last digits are tested.
+# With no optimisation at all it takes a third of that. Not in this folder, where
+# the last digits are tested.
 PLAINLY = 'jax_disable_most_optimizations'
-PLAIN_PARTS = {
-  *('nn', 'per_encoder', 'pullbacks', 'wrappers'),
-  *('benchmark', 'core', 'test_samples.py'),
-}
+OPTIMISED = 'solvers'
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
@@ -72,10 +69,6 @@ TESTS_BETWEEN_LOOKS = 10
 finished = itertools.count(1)
 
 
-def is_plain(item):
-  return bool(PLAIN_PARTS.intersection(item.path.relative_to(TESTS).parts))
-
-
 def compile_plainly(plainly):
   """From now on; nothing is left of what was compiled otherwise."""
   if jax.config.read(PLAINLY) != plainly:
@@ -84,14 +77,16 @@ def compile_plainly(plainly):
     os.environ[PLAINLY.upper()] = str(int(plainly))  # of programs
 
 
+compile_plainly(True)
+
+
 def pytest_runtest_setup(item):
-  compile_plainly(is_plain(item))
+  compile_plainly(OPTIMISED not in item.path.parts)
 
 
 def pytest_runtest_teardown(nextitem):
   # Doctests do not come by `pytest_runtest_setup`.
-  is_test = nextitem is not None and nextitem.path.is_relative_to(TESTS)
-  compile_plainly(is_test and is_plain(nextitem))
+  compile_plainly(nextitem is None or OPTIMISED not in nextitem.path.parts)
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
