@@ -68,6 +68,9 @@ MAPS_BEFORE_RELEASE = 30_000
 TESTS_BETWEEN_LOOKS = 10
 finished = itertools.count(1)
 
+# Tracing makes many objects and few of them are garbage.
+gc.set_threshold(100_000, 20, 20)
+
 
 def compile_plainly(plainly):
   """From now on; nothing is left of what was compiled otherwise."""
