@@ -49,8 +49,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third of that. Not in this folder, where
-# the last digits are tested.
+# With no optimisation at all it takes a third of that. Not in this folder,
+# where the last digits are tested.
 PLAINLY = 'jax_disable_most_optimizations'
 OPTIMISED = 'solvers'
 
