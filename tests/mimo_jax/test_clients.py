@@ -1,5 +1,6 @@
-"""Other libraries' models, where they are installed."""
+"""Other libraries' models."""
 
+import haiku
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,6 @@ _LABELS = jnp.arange(6) % 3
 @pytest.mark.slow
 def test_haiku_with_state():
   """The code of the guide."""
-  haiku = pytest.importorskip('haiku')
 
   def forward(batch, is_training):
     features = {
