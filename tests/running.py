@@ -20,9 +20,12 @@ from tests import starting
 _encoded = _resnet._encoded
 
 
-def one_block(encoder, block, _, *rest):
-  """In place of `_resnet._encoded`: traced and compiled seven times as fast."""
-  return _encoded(encoder, block, (1,), *rest)
+def one_block(encoder, block, _, inputs, train):
+  """In place of `_resnet._encoded`: one block, and a pixel of sixteen.
+
+  Traced and compiled seven times as fast, and run ten times.
+  """
+  return _encoded(encoder, block, (1,), inputs[..., ::4, ::4, :], train)
 
 
 def smoke(**changes):

@@ -18,6 +18,7 @@ from typing import ClassVar
 ROOT = pathlib.Path(__file__).parent.parent
 SERVER = """
 import atexit, importlib, json, os, sys, traceback
+import jax
 from experiments.core import configuration
 
 modules = {
@@ -27,7 +28,11 @@ modules = {
 
 
 def become(words, env, out, err):
+  os.environ.clear()
   os.environ.update(env)
+  # jax has read the environment already.
+  plainly = env.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == '1'
+  jax.config.update('jax_disable_most_optimizations', plainly)
   for place, (path, flags) in enumerate(
     ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))
   ):
@@ -64,9 +69,7 @@ for line in sys.stdin:
 class Process:
   """A command that was started; like `subprocess.Popen`, with text."""
 
-  # Where data sets are prepared -> the process that starts commands: TFDS reads
-  # that where it is imported.
-  _servers: ClassVar[dict] = {}
+  _server: ClassVar[subprocess.Popen[str] | None] = None
 
   def __init__(self, module, arguments, env=None):
     self._folder = tempfile.TemporaryDirectory()
@@ -74,9 +77,8 @@ class Process:
     for path in self._paths:
       path.touch()
     self.returncode = None
-    self.pid = self._ask(
-      [[module, *arguments], env or {}, *map(str, self._paths)]
-    )
+    env = os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {})
+    self.pid = self._ask([[module, *arguments], env, *map(str, self._paths)])
 
   def poll(self):
     """Its exit status, or None."""
@@ -101,9 +103,8 @@ class Process:
 
   @classmethod
   def _ask(cls, request):
-    where = os.environ.get('TFDS_DATA_DIR')
-    if where not in cls._servers:
-      cls._servers[where] = subprocess.Popen(
+    if cls._server is None:
+      cls._server = subprocess.Popen(
         [sys.executable, '-c', SERVER],
         cwd=ROOT,
         env=os.environ | {'JAX_PLATFORMS': 'cpu'},
@@ -111,8 +112,7 @@ class Process:
         stdout=subprocess.PIPE,
         text=True,
       )
-      atexit.register(cls._servers[where].kill)
-    server = cls._servers[where]
-    server.stdin.write(json.dumps(request) + '\n')
-    server.stdin.flush()
-    return json.loads(server.stdout.readline())
+      atexit.register(cls._server.kill)
+    cls._server.stdin.write(json.dumps(request) + '\n')
+    cls._server.stdin.flush()
+    return json.loads(cls._server.stdout.readline())

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from data_pipelines import sample_tree
+from data_pipelines import sources
 
 
 @pytest.fixture(scope='session')
@@ -52,6 +53,8 @@ def data_dir_of(shared, sample_of):
 
   @functools.cache
   def prepared(name, config=None):
+    if config is None:  # the default one, which has a name
+      config = next(iter(sources.builder_of(name, None).builder_configs))
     manual_dir = sample_of(name) if name in sample_tree.names() else None
 
     def prepare(folder):
