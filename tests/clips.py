@@ -101,7 +101,9 @@ def decoded(jpegs):
 
 def numbers(jpegs, path):
   """Which frames of a video JPEG pictures show: those that differ least."""
-  difference = decoded(jpegs)[:, None] - pictures(path)[None].astype(float)
+  few = np.s_[:, ::4, ::4]  # pixels, which have noise of their own
+  shown, frames = decoded(jpegs)[few], pictures(path)[few].astype(float)
+  difference = shown[:, None] - frames[None]
   return np.square(difference).mean((2, 3, 4)).argmin(1).tolist()
 
 

@@ -111,6 +111,7 @@ def write_video(
       audio.layout = 'mono'
       # A sample is to be small; FFmpeg's own choice is three times as much.
       audio.bit_rate = 24_000
+      audio.options = {'aac_coder': 'fast'}  # in half the time
       frame = av.AudioFrame.from_ndarray(values[None], 'fltp', 'mono')
       frame.sample_rate = media.RATE
       streams.append((audio, [frame]))

@@ -99,13 +99,26 @@ def make_predict(
     key = jax.random.fold_in(jax.random.key(_NOISE_SEED), index)
     keys = jax.random.split(key, len(modalities))
     inputs = dict(finish(model_inputs(batch, modalities)))
+
+    def noisy(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+      found = {}
+      for i, name in enumerate(modalities):
+        value = values[name]
+        scale = (condition.noise * noise_scale[name]).astype(value.dtype)
+        noise = scale * jax.random.normal(keys[i], value.shape, value.dtype)
+        if (length := inputs.get(f'{name}_length')) is not None:
+          noise = jnp.where(_is_valid(length, value), noise, 0)
+        found[name] = value + noise
+      return found
+
+    values = {name: jnp.asarray(inputs[name]) for name in modalities}
+    # Most conditions have no noise, and drawing it takes as long as the model.
+    values = jax.lax.cond(
+      condition.noise > 0, noisy, lambda values: values, values
+    )
     for i, name in enumerate(modalities):
-      value = jnp.asarray(inputs[name])
-      scale = (condition.noise * noise_scale[name]).astype(value.dtype)
-      noise = scale * jax.random.normal(keys[i], value.shape, value.dtype)
-      if (length := inputs.get(f'{name}_length')) is not None:
-        noise = jnp.where(_is_valid(length, value), noise, 0)
-      inputs[name] = jnp.where(condition.present[i], value + noise, 0)
+      value = values[name]
+      inputs[name] = jnp.where(condition.present[i], value, 0)
       said = f'{name}_present'
       if tells_missing or said in inputs:
         here = inputs.get(said, jnp.ones(value.shape[:1], bool))

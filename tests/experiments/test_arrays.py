@@ -35,6 +35,15 @@ def path(tmp_path_factory):
   return where
 
 
+def with_vectors(path):
+  """A configuration whose encoders compile soon: of vectors and of pixels."""
+  config = arrays.get_config(f'{path},smoke')
+  with config.unlocked():
+    del config.model.encoders['steps']
+    config.model.encoders.photo = {'name': 'tests.standins:Flat'}
+  return config
+
+
 def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
   config = arrays.get_config(f'{path},mimo_1')
   encoders = config.model.encoders
@@ -50,7 +59,7 @@ def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
 
 
 def test_a_file_is_compared_as_other_data_are(path, tmp_path):
-  config = arrays.get_config(f'{path},smoke')
+  config = with_vectors(path)
   config.steps, config.compare = 40, ('joint', 'mimo_1')
   compare.compare(config, tmp_path)
   scores = results_lib.read(tmp_path).scores
@@ -59,7 +68,7 @@ def test_a_file_is_compared_as_other_data_are(path, tmp_path):
 
 
 def test_a_file_is_swept(path, tmp_path):
-  config = arrays.get_config(f'{path},smoke')
+  config = with_vectors(path)
   config.steps = 20
   config.sweep.grid = {'weighting': {'penalty': (0.5, 2.0)}}
   sweep.sweep(config, tmp_path)

@@ -120,6 +120,7 @@ def test_a_sample_is_prepared_and_learned(
     config = config_of('kinetics_sounds')
     config.data.name = name
     config.model.num_classes = 309
+    config.data.batch_size = 8
     config.optimizer.learning_rate.init_value = 1e-2  # of few features
   if name in ALIKE[1:]:  # that their rows can be learned is tested with them
     config.steps = 2
@@ -144,11 +145,13 @@ def test_icons_are_prepared_and_learned(folder_of, tmp_path):
 def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
   # Pictures and sound, random views, batch statistics and a schedule.
   config = config_of('crema_d')
+  config.data.batch_size = 8
   short = tmp_path / 'short.py'
   short.write_text(SHORT)
   arguments = [
     f'--config={short}:smoke',
     '--config.optimizer.learning_rate.init_value=0.01',  # of few features
+    '--config.data.batch_size=8',
     f'--manual_dir={folder_of(config)}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'

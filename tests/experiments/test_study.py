@@ -47,9 +47,9 @@ def test_a_configuration_is_a_study_of_one_setting(tmp_path):
   planned = planning.plans(
     one,
     tmp_path / planning.folder(one.title),
-    seeds=2,
+    seeds=1,
     candidates=2,
-    tuning_seeds=2,
+    tuning_seeds=0,
     smoke=True,
     compared=('joint', 'mimo'),
   )

@@ -108,14 +108,15 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
   tmp_path,
 ):
   config = smoke(data={'noise': 0.1})
-  train.train(config, tmp_path / 'whole')
-  # The first batch makes the initial state: stops at steps 1, 11, 17.
-  for place in (1, 11, 17):
-    workdir = tmp_path / f'stopped{place}'
+  whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+  train.train(config, whole)
+  # The first batch makes the initial state. It stops at step 1, before there is
+  # a checkpoint, at 11, soon after one, and at 17, after it went on from 10.
+  for place in (1, 11, 7):
     with running.ending_at(place), pytest.raises(KeyboardInterrupt):
-      train.train(config, workdir)
-    train.train(config, workdir)
-    running.assert_same_run(workdir, tmp_path / 'whole', config)
+      train.train(config, stopped)
+  train.train(config, stopped)
+  running.assert_same_run(stopped, whole, config)
 
 
 def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
@@ -125,10 +126,8 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
     f'--config.{key}={value}' for key, value in changes.items()
   ]
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  finished = running.run('train', *arguments, f'--workdir={whole}')
-  assert finished.returncode == 0, finished.stderr
-  assert 'accuracy/fused' in finished.stdout
-  for saved in (0, 9, 30):
+  train.train(smoke(**changes), whole)
+  for saved in (0, 30):
 
     def ready(saved=saved):
       steps = [
@@ -141,6 +140,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
     assert not list((killed / 'checkpoints').glob('60'))
   resumed = running.run('train', *arguments, f'--workdir={killed}')
   assert resumed.returncode == 0, resumed.stderr
+  assert 'accuracy/fused' in resumed.stdout
   running.assert_same_run(killed, whole, smoke(**changes))
 
 

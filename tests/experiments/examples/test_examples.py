@@ -19,6 +19,8 @@ from experiments.examples import image_text
 from experiments.examples import lora
 from experiments.examples import segmentation
 from mimo_jax import nn
+from mimo_jax.nn.encoders import _resnet
+from tests import running
 from tests.experiments.core import test_weights
 
 FOLDER = pathlib.Path(examples.__file__).parent
@@ -145,6 +147,7 @@ def test_the_image_encoder_begins_with_the_weights_of_a_file(
   tmp_path, monkeypatch
 ):
   """Weights of zeros: no picture has a feature, and all get the first class."""
+  monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   shapes = jax.eval_shape(
     nn.ResNet18().init, jax.random.key(0), jnp.ones((1, 24, 24, 3))
   )

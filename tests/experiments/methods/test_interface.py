@@ -61,7 +61,7 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   exec(compile(file, name, 'exec'), module.__dict__)
   monkeypatch.setitem(sys.modules, module.__name__, module)
   monkeypatch.setattr(methods, name, module, raising=False)
-  config = smoke(compare=('joint', name))
+  config = smoke(compare=('joint', name), num_seeds=1)
   tuned = {'num_seeds': 1, 'num_candidates': 2, 'rounds': 0}
   config.tuning.update(tuned)
   compare.compare(config, tmp_path)
