@@ -36,9 +36,10 @@ types: $(VENV)/test.installed
 	$(BIN)/mypy
 
 # Each process takes neighbours, which share what they compile and the data sets
-# that they make, and then from those that have more left.
+# that they make, and then from those that have more left. Threads of OpenBLAS
+# would wait for each other's cores, and take several times as long.
 tests: $(VENV)/test.installed
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal $(SELECT)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=worksteal $(SELECT)
 
 $(VENV)/%.installed: setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mimo_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
