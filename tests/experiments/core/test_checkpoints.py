@@ -67,9 +67,9 @@ def assert_is(found, step):
   )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def collected():
-  """Reads that failed are complained of here, not in another test."""
+  """Reads that failed are complained of here, not in another file."""
   yield
   gc.collect()
 

@@ -183,7 +183,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
   with config.unlocked():
     config.model.num_classes = 1
     config.evaluation.metrics = ('mean_absolute_error',)
-    config.compare = ('joint', 'mimo')
+    config.compare = ('mimo',)
     config.optimizer.learning_rate = 0.0
     config.tuning.update({'num_seeds': 1, 'num_candidates': 2, 'rounds': 0})
     config.tuning.space = drawn
@@ -196,7 +196,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
   found = results_lib.read(tmp_path)
   name = 'mean_absolute_error/fused'
   if kind == 'compare':
-    (_, tuned) = found.header['tuning']
+    (tuned,) = found.header['tuning']
     slow, fast = (
       one['validation']['fused'][0][-1] for one in tuned['candidates']
     )
@@ -209,7 +209,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
 
 
 def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
-  config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
+  config = smoke(num_seeds=1, compare=('mimo_3',))
   compare.compare(config, tmp_path / 'compare')
   together = results_lib.read(tmp_path / 'compare')
   alone = train.train(
@@ -222,7 +222,7 @@ def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
 
 def test_curves_are_of_the_outputs_whatever_losses_a_method_has(tmp_path):
   # UMT's own losses stand between those of the outputs in the alphabet.
-  config = smoke(num_seeds=1, compare=('joint', 'umt'), steps=10)
+  config = smoke(num_seeds=1, compare=('umt',), steps=10)
   compare.compare(config, tmp_path / 'compare')
   train.train(configuration.with_recipe(config, 'umt'), tmp_path / 'train')
   (row,) = [

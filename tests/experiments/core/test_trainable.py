@@ -1,5 +1,7 @@
 """Where a model begins, what of it learns, and how fast."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests import running
 from tests.running import smoke
 
 
+@functools.cache
 def stepped(parallel='single', steps=3, words='two,smoke', **changes):
   """A state before and after some steps."""
   config = handwritten.get_config(words)
@@ -111,7 +114,7 @@ def rehearsed(recipe, frozen):
 @pytest.mark.parametrize('frozen', ['encoders_fou', 'encoders_fou/*/kernel'])
 def test_what_is_frozen_stands_still_before_training_too(frozen):
   """Weight decay does not move it in the copies that learn there."""
-  before, after = rehearsed('pretrained_finetuned', [frozen])
+  before, after = rehearsed('pretrained_finetuned', (frozen,))
   moved = jax.tree.map(
     lambda one, other: bool(np.any(one != other)), before.params, after.params
   )
