@@ -1,10 +1,11 @@
 """Times balancing on CREMA-D's shapes, two ResNet-18, for a GPU.
 
 Steps a second of joint training and the step of each weighting relative to it,
-in float32 and bfloat16; the same with weights from the features; how near the
-pass over the gradients comes to the speed of the device's memory; and what
-passes over the 62 leaves of a ResNet-18 cost beside the same in one array. On
-inputs of noise; no data set is needed. An empty list, as --at_features= or
+in float32 and bfloat16; where PyTorch is installed, its step of joint training,
+eager and compiled; steps with weights from the features; how near the pass over
+the gradients comes to the speed of the device's memory; and what passes over
+the 62 leaves of a ResNet-18 cost beside the same in one array. On inputs of
+noise; no data set is needed. An empty list, as --at_features= or
 --num_parameters=, leaves its part out. On a CPU, --batch_sizes=8 --width=8
 --size=32 shows that it works.
 """
@@ -20,9 +21,11 @@ from ml_collections import config_dict
 import mimo_jax
 from experiments import benchmark
 from experiments.benchmark import gramians
+from experiments.benchmark import peers as pytorch
 from experiments.benchmark import programs
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
+from experiments.benchmark import torch_resnet
 from experiments.configs import crema_d
 from experiments.core import data
 from experiments.core import training
@@ -44,6 +47,11 @@ OPTIONS = {
   'at_features': benchmark.Option(
     ['mgda', 'upgrad', 'pcgrad', 'nash_mtl'],
     'weightings of the Gramian at the features, for the first batch size',
+  ),
+  'peers': benchmark.Option(
+    'auto',
+    "whether to time PyTorch's step of joint training, too, for the first batch"
+    ' size: yes, no, or auto, if it is installed',
   ),
   'num_parameters': benchmark.Option(
     ['22400000', '224000000'],
@@ -75,15 +83,35 @@ def configs(
 
 def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
   """Markdown: a row a weighting."""
-  reference = next(iter(costs.values())).step
-  rows = {}
+  rows = _speeds({name: cost.step for name, cost in costs.items()})
   for name, cost in costs.items():
-    rows[name] = {
-      'steps/s': f'{1 / cost.step.median:.2f}',
-      'x joint': f'{timing.ratio(cost.step, reference):.2f}',
-      'peak, MB': f'{cost.megabytes:.0f}',
-    }
+    rows[name]['peak, MB'] = f'{cost.megabytes:.0f}'
   return tables.of_rows('weighting', rows)
+
+
+def of_pytorch(
+  config: config_dict.ConfigDict, batch: Mapping[str, jax.Array], rounds: int
+) -> str:
+  """Markdown: our step of a configuration, and PyTorch's of the same."""
+  channels = {name: batch[name].shape[-1] for name in config.model.encoders}
+  runs = {'joint': subroutine.compile_step(config, batch).step}
+  for name, compiled in (('PyTorch', False), ('PyTorch, compiled', True)):
+    model = torch_resnet.model(config, channels)
+    runs[name] = torch_resnet.step(model, config, batch, compiled)
+  taken = timing.interleaved(runs, rounds, warm=True)
+  return tables.of_rows('step', _speeds(taken))
+
+
+def _speeds(taken: Mapping[str, timing.Times]) -> dict[str, dict[str, str]]:
+  """Steps a second, and the time of a step by that of the first."""
+  reference = next(iter(taken.values()))
+  return {
+    name: {
+      'steps/s': f'{1 / times.median:.2f}',
+      'x joint': f'{timing.ratio(times, reference):.2f}',
+    }
+    for name, times in taken.items()
+  }
 
 
 def of_features(
@@ -191,6 +219,7 @@ def run(
   dtypes: Sequence[str],
   weightings: Sequence[str],
   at_features: Sequence[str],
+  peers: str,
   num_parameters: Sequence[str],
   objectives: Sequence[str],
   repeats: int,
@@ -198,7 +227,9 @@ def run(
   size: int,
 ) -> None:
   """Prints the tables."""
-  print(f'{timing.machine()}\n')
+  print(timing.machine())
+  with_pytorch = pytorch.announce(peers, 'PyTorch')
+  print()
   # Kaldi filter bank of ten seconds, and two frames, as the loader gives them.
   audio = (1024, 128, 1) if size >= 64 else (4 * size, size, 1)
   shapes = {'audio': audio, 'visual': (2, size, size, 3)}
@@ -210,7 +241,12 @@ def run(
       batch['visual'] = (32 * (batch['visual'] + 4)).astype(jnp.uint8)
       costs = subroutine.measure(made, batch, repeats)
       print(f'{dtype}, batch {batch_size}:\n\n{steps_table(costs)}\n')
-      if at_features and batch_size == int(batch_sizes[0]):
+      is_first = batch_size == int(batch_sizes[0])
+      if with_pytorch and is_first:
+        found = of_pytorch(made['joint'], batch, repeats)
+        where = f'{dtype}, batch {batch_size}, beside PyTorch'
+        print(f'{where}:\n\n{found}\n', flush=True)
+      if at_features and is_first:
         config = configs(['mgda'], dtype, width)['mgda']
         found = of_features(config, at_features, batch, repeats)
         where = f'{dtype}, batch {batch_size}, weights from the features'

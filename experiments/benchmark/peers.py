@@ -1,5 +1,7 @@
 """TorchJD, the same rules in PyTorch, for `experiments.benchmark` to time.
 
+What is missing of it, or of PyTorch alone, is told, too.
+
   pip install '.[peers]'
 
 Nothing is imported before it is needed, so that the benchmark runs without.
@@ -15,10 +17,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import benchmark
 from experiments.benchmark import timing
 
-# The last ones are TorchJD's solvers, which come with its extra `full` only.
-_MODULES = ('torch', 'torchjd', 'cvxpy', 'ecos', 'qpsolvers', 'quadprog')
+# What is timed -> what it imports. The last ones are TorchJD's solvers, which
+# come with its extra `full` only.
+_MODULES = {
+  'PyTorch': ('torch',),
+  'TorchJD': ('torch', 'torchjd', 'cvxpy', 'ecos', 'qpsolvers', 'quadprog'),
+}
 
 
 class Peer(NamedTuple):
@@ -59,33 +66,56 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def missing() -> str:
-  """What to install before TorchJD can be timed; empty if nothing."""
-  absent = [name for name in _MODULES if importlib.util.find_spec(name) is None]
+def announce(wanted: str, peer: str = 'TorchJD') -> bool:
+  """Whether to time it, or PyTorch alone, having said so.
+
+  Raises:
+    benchmark.UsageError: if it is wanted, by 'yes', and missing.
+  """
+  if wanted == 'no':
+    return False
+  absent = missing(peer)
+  if absent and wanted == 'yes':
+    raise benchmark.UsageError(absent)
+  print(absent or describe(peer))
+  return not absent
+
+
+def missing(peer: str = 'TorchJD') -> str:
+  """What to install before it can be timed; empty if nothing."""
+  modules = _MODULES[peer]
+  absent = [name for name in modules if importlib.util.find_spec(name) is None]
   if not absent:
     return ''
   names = ', '.join(absent)
   install = "pip install '.[peers]'"
-  return f'TorchJD is not timed, for want of {names}; {install} gets it.'
+  return f'{peer} is not timed, for want of {names}; {install} gets it.'
 
 
-def describe() -> str:
+def describe(peer: str = 'TorchJD') -> str:
   """Versions, device and threads."""
   import torch
 
-  device = torch.cuda.get_device_name() if _device() == 'cuda' else 'cpu'
-  return (
-    f'{device}, torch {torch.__version__},'
-    f' TorchJD {importlib.metadata.version("torchjd")},'
-    f' {torch.get_num_threads()} threads'
-  )
+  where = torch.cuda.get_device_name() if device() == 'cuda' else 'cpu'
+  versions = f'torch {torch.__version__}'
+  if peer == 'TorchJD':
+    versions += f', TorchJD {importlib.metadata.version("torchjd")}'
+  return f'{where}, {versions}, {torch.get_num_threads()} threads'
+
+
+def device() -> str:
+  """A GPU if that is where JAX is."""
+  import torch
+
+  on_gpu = jax.default_backend() == 'gpu' and torch.cuda.is_available()
+  return 'cuda' if on_gpu else 'cpu'
 
 
 def tensor(array: np.ndarray[Any, Any]) -> Any:
-  """The same numbers as a tensor, on a GPU if that is where JAX is."""
+  """The same numbers as a tensor, on `device()`."""
   import torch
 
-  return torch.from_numpy(array).to(_device())
+  return torch.from_numpy(array).to(device())
 
 
 def direction(name: str, jacobian: Any) -> timing.Program | None:
@@ -144,10 +174,3 @@ def _runner(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
 
 def _to_numpy(result: Any) -> np.ndarray[Any, Any]:
   return np.asarray(result.cpu(), np.float64)
-
-
-def _device() -> str:
-  import torch
-
-  on_gpu = jax.default_backend() == 'gpu' and torch.cuda.is_available()
-  return 'cuda' if on_gpu else 'cpu'

@@ -115,7 +115,7 @@ def run(
   jax.config.update('jax_cpu_enable_async_dispatch', async_dispatch)
   dispatch = 'asynchronous' if async_dispatch else 'synchronous'
   print(f'{timing.machine()}, {dispatch} dispatch')
-  with_peers = announce_peers(peers)
+  with_peers = torchjd.announce(peers)
   directions: dict[tuple[int, str], Comparisons] = {}
   for length in parameters:
     shapes = (
@@ -152,17 +152,6 @@ def run(
     slowest = max(slow, key=slow.__getitem__)
     print(f'\nSlowest weights: {1e6 * slow[slowest]:.0f} us ({slowest})')
   print(f'\nAt the end: {timing.machine()}')
-
-
-def announce_peers(wanted: str) -> bool:
-  """Whether to time TorchJD, having said so."""
-  if wanted == 'no':
-    return False
-  missing = torchjd.missing()
-  if missing and wanted == 'yes':
-    raise benchmark.UsageError(missing)
-  print(missing or torchjd.describe())
-  return not missing
 
 
 def _rule(name: str) -> mimo_jax.Weighting:

@@ -10,7 +10,6 @@ import pytest
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import peers
-from experiments.benchmark import rules
 from experiments.benchmark import steps
 
 
@@ -95,13 +94,14 @@ def test_benchmarks_are_listed_and_explain_themselves(capsys):
 
 
 def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
-  monkeypatch.setattr(peers, 'missing', lambda: 'no TorchJD here')
+  monkeypatch.setattr(peers, 'missing', lambda peer: f'no {peer} here')
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   no_module = "No module named 'experiments.configs.mnist'"
   for arguments, message in (
     (['frobnicate'], "no benchmark 'frobnicate'"),
     (['rules', '--methods=mgda,frobnicate'], '--methods has frobnicate;'),
     (['rules', '--peers=yes'], 'no TorchJD here'),
+    (['device', '--peers=yes'], 'no PyTorch here'),
     (['steps', '--repeats=1'], 'expected 2 or more, got 1'),
     (['steps', '--repeats=many'], "invalid int value: 'many'"),
     (['sweep', '--views=nine'], '--views=nine; expected one of'),
@@ -115,7 +115,7 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
       benchmark.main(arguments)
     assert message in f'{ended.value.code}{capsys.readouterr().err}'
   # TorchJD is insisted on only when told.
-  assert not rules.announce_peers('auto')
+  assert not peers.announce('auto')
   assert capsys.readouterr().out == 'no TorchJD here\n'
-  assert not rules.announce_peers('no')
+  assert not peers.announce('no')
   assert capsys.readouterr().out == ''

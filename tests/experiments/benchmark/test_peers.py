@@ -36,6 +36,9 @@ def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
     "TorchJD is not timed, for want of torch, ecos; pip install '.[peers]' gets"
     ' it.'
   )
+  assert peers.missing('PyTorch').startswith(
+    'PyTorch is not timed, for want of torch; pip'
+  )
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
   assert peers.missing() == ''
 

@@ -1,8 +1,9 @@
-"""Variables of encoders: random ones, and those that references were made with.
+"""Variables of encoders: random ones, references', and in PyTorch's layout.
 
 `reference/resnet18.json` and `reference/sequence_encoders.json` say how.
 """
 
+import re
 import zlib
 
 import flax.traverse_util
@@ -41,6 +42,24 @@ def drawn(name, shape):
   if len(shape) == 4:
     return z * np.sqrt(2 / (shape[0] * shape[2] * shape[3]))
   return z / np.sqrt(np.prod(shape[1:]))
+
+
+def state_dict(variables):
+  """A ResNet's variables by torchvision's names and in its layouts."""
+  leaves = {
+    'kernel': 'weight',
+    'scale': 'weight',
+    'mean': 'running_mean',
+    'var': 'running_var',
+  }
+  found = {}
+  flat = flax.traverse_util.flatten_dict(variables)
+  for (_, *modules, last), value in flat.items():
+    module = re.sub(r'_(\d)', r'.\1', '.'.join(modules))
+    axes = (3, 2, 0, 1) if last == 'kernel' else (0,)
+    name = f'{module}.{leaves.get(last, last)}'
+    found[name] = np.asarray(value).transpose(axes)
+  return found
 
 
 def assert_narrow(outputs, expected, variables, features_of):

@@ -4,7 +4,6 @@
 """
 
 import functools
-import re
 
 import chex
 import flax.traverse_util
@@ -103,18 +102,8 @@ def test_variables_are_taken_from_those_of_torchvision(name):
   encoder = nn.ResNet50() if name == 'resnet50' else nn.ResNet18()
   inputs = rows(*expected['shape'])
   shapes = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
-  flat = flax.traverse_util.flatten_dict(resnet_variables(shapes))
   state_dict = {'fc.weight': np.ones((3, 2)), 'bn1.num_batches_tracked': 1}
-  leaves = {
-    'kernel': 'weight',
-    'scale': 'weight',
-    'mean': 'running_mean',
-    'var': 'running_var',
-  }
-  for (_, *modules, last), value in flat.items():
-    module = re.sub(r'_(\d)', r'.\1', '.'.join(modules))
-    axes = (3, 2, 0, 1) if last == 'kernel' else (0,)
-    state_dict[f'{module}.{leaves.get(last, last)}'] = value.transpose(axes)
+  state_dict |= drawn.state_dict(resnet_variables(shapes))
   variables = nn.torchvision_variables(state_dict)
   chex.assert_trees_all_equal_shapes_and_dtypes(variables, shapes)
   params = jax.tree.leaves(variables['params'])
