@@ -10,7 +10,8 @@ from experiments.methods import alignments
 pytestmark = pytest.mark.quick
 
 
-loss = alignments.supervised_contrastive
+# Operation by operation it would compile as many programs.
+loss = jax.jit(alignments.supervised_contrastive)
 
 
 def test_rows_of_one_class_attract_each_other():
@@ -26,12 +27,8 @@ def test_rows_of_one_class_attract_each_other():
     same = [j for j in others if labels[j % 4] == labels[i % 4]]
     share = scores[i] / scores[i, others].sum()
     total -= np.mean(np.log(share[same])) / 8
-  found = alignments.supervised_contrastive(
-    jnp.asarray(features), jnp.asarray(labels), 0.3
-  )
+  found = loss(jnp.asarray(features), jnp.asarray(labels), 0.3)
   np.testing.assert_allclose(found, total, rtol=1e-5)
   zero = jnp.zeros((2, 4, 3)).at[0, 0].set(1.0)
-  gradient = jax.grad(alignments.supervised_contrastive)(
-    zero, jnp.asarray(labels), 0.3
-  )
+  gradient = jax.jit(jax.grad(loss))(zero, jnp.asarray(labels), 0.3)
   assert np.all(np.isfinite(gradient))

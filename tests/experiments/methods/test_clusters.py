@@ -9,6 +9,10 @@ from sklearn import cluster
 from experiments.methods import clusters
 
 
+# Operation by operation it would compile as many programs.
+k_means = jax.jit(clusters.k_means, static_argnums=3)
+
+
 def inertia(points, assigned, number):
   return sum(
     np.sum((members - members.mean(0)) ** 2)
@@ -27,7 +31,7 @@ def test_clusters_are_as_good_as_those_of_scikit_learn():
     # Points that are not there, far away.
     padded = np.concatenate([points, np.full((30, 4), 50, np.float32)])
     counts = np.arange(len(padded)) < len(points)
-    found = clusters.k_means(
+    found = k_means(
       jax.random.key(1), jnp.asarray(padded), jnp.asarray(counts), number
     )
     assert found.shape == (len(padded),)
@@ -41,9 +45,9 @@ def test_clusters_are_as_good_as_those_of_scikit_learn():
 @pytest.mark.quick
 def test_fewer_points_than_clusters_are_finite_and_apart():
   points = jnp.array([[1.0], [5.0], [5.0]])
-  found = clusters.k_means(jax.random.key(0), points, jnp.ones(3, bool), 4)
+  found = k_means(jax.random.key(0), points, jnp.ones(3, bool), 4)
   assert found[0] != found[1] == found[2]
-  alone = clusters.k_means(jax.random.key(0), points, jnp.zeros(3, bool), 2)
+  alone = k_means(jax.random.key(0), points, jnp.zeros(3, bool), 2)
   assert alone.shape == (3,)
   nothing = clusters.purity(found, jnp.zeros(3, int), jnp.zeros(3, bool), 4)
   assert nothing == 0
