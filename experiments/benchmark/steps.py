@@ -51,7 +51,8 @@ def network(
     for i, name in enumerate(modalities)
   }
   labels = jax.random.randint(keys[3], (batch_size,), 0, 10)
-  return model, model.init(keys[4], inputs)['params'], inputs, labels
+  params = jax.jit(model.init)(keys[4], inputs)['params']
+  return model, params, inputs, labels
 
 
 def programs(batch_size: int) -> dict[str, Callable[[], Any]]:

@@ -79,6 +79,8 @@ def test_what_is_drawn_anew_is_not_held_in_memory():
 
 def test_batch_statistics_of_a_skipped_step_are_forgotten():
   config = av_mnist.get_config('smoke')
+  for encoder in config.model.encoders.values():
+    encoder.num_blocks = 2  # compile sooner
   experiment = training.make(config, 15)
   generator = np.random.default_rng(0)
   good = {

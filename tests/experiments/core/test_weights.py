@@ -125,11 +125,14 @@ def test_files_that_are_none_run_nothing_and_are_named(save, tmp_path):
 
 @pytest.fixture(scope='module')
 def variables():
-  """Of two encoders, one of which is a ResNet."""
+  """Random ones of two encoders, one of which is a ResNet."""
   encoders = {'audio': nn.MLP((3,)), 'visual': nn.ResNet18(width=2)}
   inputs = {'audio': jnp.ones((1, 5)), 'visual': jnp.ones((1, 32, 32, 3))}
-  key = jax.random.key(0, impl='unsafe_rbg')
-  return jax.jit(nn.LateFusion(encoders, 4).init)(key, inputs)
+  init, random = nn.LateFusion(encoders, 4).init, np.random.RandomState(0)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype),
+    jax.eval_shape(init, jax.random.key(0), inputs),
+  )
 
 
 def of_torchvision(tree):

@@ -131,7 +131,7 @@ def test_masked_pixels_are_in_no_loss_of_theirs():
     name: jax.random.normal(jax.random.key(i), shape)
     for i, name in enumerate(('fused', *segmentation.SENSORS))
   }
-  losses = segmentation.losses_of(logits, scene)
+  losses = jax.jit(segmentation.losses_of)(logits, scene)
   label = np.asarray(scene['label'])
   assert (label < 0).any()
   for name, value in logits.items():
