@@ -131,7 +131,7 @@ def test_a_batch_that_cannot_be_cut_is_refused():
   config = smoke(7, 'accumulated')
   batch = running.batches_of(config, 0, 1)[0]
   experiment = training.make(config, 15)
-  state = experiment.init(jax.random.key(0), batch)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
   with pytest.raises(ValueError, match=r'batches=7'):
     experiment.train_step(state, batch)
 

@@ -22,7 +22,8 @@ def of_rule(name, diagnostics, **changes):
     del config.model.encoders['pix']
   experiment = training.make(config, 15)
   batch = running.batches_of(config, 3, 1)[0]
-  return experiment, experiment.init(jax.random.key(7), batch), batch
+  state = jax.jit(experiment.init)(jax.random.key(7), batch)
+  return experiment, state, batch
 
 
 def gradients_of(experiment, state, batch):
@@ -35,9 +36,10 @@ def gradients_of(experiment, state, batch):
       log_shares[np.arange(len(batch['label'])), batch['label']]
     )
 
+  gradient_of = jax.jit(jax.grad(loss), static_argnums=1)
   return np.array(
     [
-      flatten_util.ravel_pytree(jax.grad(loss)(state.params, name))[0]
+      flatten_util.ravel_pytree(gradient_of(state.params, name))[0]
       for name in ('fused', 'fou')
     ],
     np.float64,

@@ -71,7 +71,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(method):
   data_of = {seed: running.batches_of(config, seed, 4) for seed in seeds}
   alone = []
   for seed in seeds:
-    state = experiment.init(jax.random.key(seed), data_of[seed][0])
+    state = jax.jit(experiment.init)(jax.random.key(seed), data_of[seed][0])
     for batch in data_of[seed]:
       state, _ = jax.jit(experiment.train_step)(state, batch)
     alone.append(state.params)
@@ -97,7 +97,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
   for config in (joint, fused_only):
     experiment = training.make(config, 15)
     batches = running.batches_of(config, 1, 6)
-    state = experiment.init(jax.random.key(1), batches[0])
+    state = jax.jit(experiment.init)(jax.random.key(1), batches[0])
     start = state.params
     for batch in batches:
       state, _ = jax.jit(experiment.train_step)(state, batch)

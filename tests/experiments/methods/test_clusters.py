@@ -8,7 +8,6 @@ from sklearn import cluster
 
 from experiments.methods import clusters
 
-
 # Operation by operation it would compile as many programs.
 k_means = jax.jit(clusters.k_means, static_argnums=3)
 

@@ -129,7 +129,7 @@ def test_joint_is_the_sum_on_stopped_gradients():
       config.weighting = weighting
     config.model.detach_heads = detach
     experiment = training.make(config, 15)
-    state = experiment.init(jax.random.key(0), batch)
+    state = jax.jit(experiment.init)(jax.random.key(0), batch)
     updates.append(jax.jit(experiment.train_step)(state, batch))
   checks.assert_equal(updates[0][0].params, updates[1][0].params)
   checks.assert_equal(updates[0][1], updates[1][1])

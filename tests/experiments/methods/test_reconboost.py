@@ -151,7 +151,7 @@ def test_a_phase_begins_without_moments_and_schedules_go_on():
   assert experiment.rehearsal.every_epochs == 4
   batch = {'label': jnp.arange(6), 'fou': jnp.ones((6, 76))}
   batch['pix'] = jnp.ones((6, 240))
-  state = experiment.init(jax.random.key(0), batch)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
   after, _ = recorded.compiled(experiment.train_step)(state, batch)
   adam = optax.tree.get(after.opt_state, 'ScaleByAdamState')
   assert np.any(checks.flat(adam.mu))
