@@ -12,7 +12,7 @@ from tests import checks
 from tests.mimo_jax import three_objectives as three
 
 PARAMS, OBJECTIVES = three.PARAMS, three.OBJECTIVES
-GROUPS = {'audio': [1], 'rest': [0, 2]}  # and their leaves
+GROUPS = {'audio': (1,), 'rest': (0, 2)}  # and their leaves
 
 
 each_form = pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def is_encoder(path):
 @functools.cache
 def gradients():
   """Those of all objectives, by hand."""
-  return [jax.grad(lambda p, i=i: losses_of(p)[i])(PARAMS) for i in range(3)]
+  return jax.jit(jax.jacrev(losses_of))(PARAMS)
 
 
 def leaves(tree, places):
@@ -61,45 +61,53 @@ def leaves(tree, places):
 
 
 def flattened(rows, places):
-  return jnp.stack(
-    [
-      jnp.concatenate([leaf.ravel() for leaf in leaves(row, places)])
-      for row in rows
-    ]
+  """Rows [K, P], by NumPy unless they are traced."""
+  rows = [leaves(row, places) for row in rows]
+  is_traced = isinstance(rows[0][0], jax.core.Tracer)
+  xp = jnp if is_traced else np
+  return xp.stack(
+    [xp.concatenate([xp.ravel(leaf) for leaf in row]) for row in rows]
   )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def by_hand(rule, places):
   """The direction in some leaves, of a rule that sees them alone."""
-  rows = [leaves(gradient, places) for gradient in gradients()]
+  each = jax.jacrev(losses_of)(PARAMS)
+  rows = [leaves(gradient, places) for gradient in each]
   return three.summed_by_hand(rule, rows, losses_of(PARAMS))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def weights_on(rule, places):
   """The weights of a rule that sees some leaves alone."""
-  flat = flattened(gradients(), places)
+  flat = flattened(jax.jacrev(losses_of)(PARAMS), places)
   observation = mimo_jax.Observation(
     jnp.stack(losses_of(PARAMS)), flat @ flat.T
   )
   return rule.update(observation, rule.init(3))[0]
 
 
-def forms():
+def forms(params=PARAMS):
   """The pullback and both forms of the Jacobian."""
-  losses, pullback = jax.vjp(named_losses_of, PARAMS)
-  rows = three.named(gradients())
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients())
+  losses, pullback = jax.vjp(named_losses_of, params)
+  gradients = jax.jacrev(losses_of)(params)
+  rows = three.named(gradients)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
   return losses, {'pullback': pullback, 'mapping': rows, 'stacked': stacked}
 
 
 def updated(rule, form='pullback', **options):
   """The update and the state of the first step."""
   balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
-  losses, updates = forms()
+
+  @jax.jit
+  def step(params, state):
+    losses, updates = forms(params)
+    return balance.update(updates[form], state, params, losses=losses)
+
   state = balance.init(PARAMS)
-  new, new_state = jax.jit(
-    lambda state: balance.update(updates[form], state, PARAMS, losses=losses)
-  )(state)
+  new, new_state = step(PARAMS, state)
   assert jax.tree.structure(new_state) == jax.tree.structure(state)
   assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
   return new, new_state

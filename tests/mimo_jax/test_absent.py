@@ -11,6 +11,7 @@ import pytest
 import mimo_jax
 from mimo_jax import weightings
 from tests import jacobians
+from tests import properties
 
 _ABSENT, _STEPS = 1, 12
 # Those of the losses see no gradients: `mimo` and others have weights for all.
@@ -21,6 +22,7 @@ _RULES = {
   and getattr(weightings, name)().needs != 'losses'
   and name != 'famo'
 }
+_MADE = {name: make() for name, make in _RULES.items()}
 _SIMPLEX = {
   name for name, rule in _RULES.items() if 'simplex' in rule.__doc__
 } - {'nash_mtl', 'fairgrad'}
@@ -42,7 +44,7 @@ def _batches(size):
 
 def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
   """Weights and directions of all steps; `rows_of` selects objectives."""
-  update = jax.jit(rule.update)
+  update, _ = properties.compiled(rule)
   state, seen = None, []
   for step, (batches, losses) in enumerate(_batches(3)):
     if not present(step):
@@ -80,13 +82,13 @@ def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
   ],
 )
 def test_always_absent_is_as_if_it_were_no_objective(name):
-  (weights, directions), state = _run(_RULES[name](), lambda _: False)
+  (weights, directions), state = _run(_MADE[name], lambda _: False)
   (_, without), _ = _run(
-    _RULES[name](), lambda _: False, lambda index: index[index != _ABSENT]
+    _MADE[name], lambda _: False, lambda index: index[index != _ABSENT]
   )
   np.testing.assert_array_equal(weights[:, _ABSENT], 0)
   if name != 'cr_mogm':  # its mean begins with the first weights
-    start = _RULES[name]().init(3, jacobians.params_of(np.zeros([3, 7])))
+    start = _MADE[name].init(3, jacobians.params_of(np.zeros([3, 7])))
     for leaf, first in zip(_numbers(state), _numbers(start), strict=True):
       if leaf.shape[:1] == (3,):
         np.testing.assert_array_equal(leaf[_ABSENT], first[_ABSENT])
@@ -107,7 +109,7 @@ def test_absence_takes_no_weight_and_ends(name, pattern):
   def present(step):
     return not _PATTERNS[pattern](step)
 
-  (weights, directions), state = _run(_RULES[name](), present)
+  (weights, directions), state = _run(_MADE[name], present)
   absent = np.array([not present(step) for step in range(_STEPS)])
   np.testing.assert_array_equal(weights[absent, _ABSENT], 0)
   assert np.all(np.isfinite(weights))
@@ -116,7 +118,7 @@ def test_absence_takes_no_weight_and_ends(name, pattern):
     assert np.all(weights >= 0)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
   # Nothing is learned from what an absent objective's loss happens to be.
-  (others, same), same_state = _run(_RULES[name](), present, absent_loss=7.0)
+  (others, same), same_state = _run(_MADE[name], present, absent_loss=7.0)
   np.testing.assert_array_equal(directions, same)
   np.testing.assert_array_equal(weights, others)
   jax.tree.map(

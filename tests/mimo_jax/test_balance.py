@@ -266,10 +266,18 @@ def test_last_weights_are_read_from_the_state():
 
 def test_weights_of_every_coordinate_are_logged_as_their_mean():
   optimizer = balanced('sign agreement')
-  losses, jacobian = mimo_jax.value_and_jacobian(three.named_losses_of)(PARAMS)
-  _, state = optimizer.update(
-    jacobian, optimizer.init(PARAMS), PARAMS, losses=losses
-  )
+
+  @jax.jit
+  def update(params):
+    losses, jacobian = mimo_jax.value_and_jacobian(three.named_losses_of)(
+      params
+    )
+    _, state = optimizer.update(
+      jacobian, optimizer.init(params), params, losses=losses
+    )
+    return jacobian, state
+
+  jacobian, state = update(PARAMS)
   flat = np.stack([checks.flat(jacobian[name]) for name in three.OBJECTIVES])
   agreeing = flat * flat.sum(0) > 0
   assert len(set(agreeing.mean(1))) > 1
@@ -292,15 +300,16 @@ def test_stateful_rule_of_ones_own_sees_its_state():
 
 def test_unknown_extra_arguments_are_ignored():
   optimizer = balanced('constant')
-  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
-  updates, _ = optimizer.update(
-    pullback,
-    optimizer.init(PARAMS),
-    PARAMS,
-    losses=losses,
-    value=3.0,
-    grad=None,
-  )
+
+  @jax.jit
+  def update(params):
+    losses, pullback = jax.vjp(three.named_losses_of, params)
+    state = optimizer.init(params)
+    return optimizer.update(
+      pullback, state, params, losses=losses, value=3.0, grad=None
+    )
+
+  updates, _ = update(PARAMS)
   assert_near(updates, three.hand_made('constant'))
 
 

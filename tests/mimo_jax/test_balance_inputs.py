@@ -82,10 +82,27 @@ def test_independent_updates_make_the_cross_gramian():
   rule = weightings.modo(step_size=0.3)
   rule = rule._replace(update=jax.jit(rule.update))
   optimizer = balanced(rule)
-  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
   functions = [shifted_losses(0.1), shifted_losses(-0.2)]
-  pullbacks = [jax.vjp(function, PARAMS)[1] for function in functions]
-  jacobians = [jax.jacrev(function)(PARAMS) for function in functions]
+
+  @jax.jit
+  def updates_of(params):
+    losses, pullback = jax.vjp(three.named_losses_of, params)
+    pullbacks = [jax.vjp(function, params)[1] for function in functions]
+    jacobians = [jax.jacrev(function)(params) for function in functions]
+    found = []
+    for pair in (pullbacks, tuple(jacobians), (pullbacks[0], jacobians[1])):
+      updates, state = optimizer.update(
+        pullback,
+        optimizer.init(params),
+        params,
+        losses=losses,
+        independent_updates=pair,
+      )
+      (direction,) = pullback(three.named(list(state.weights)))
+      found.append((updates, state.weights, direction))
+    return losses, jacobians, found
+
+  losses, jacobians, found = updates_of(PARAMS)
   first, second = (
     np.stack([checks.flat(each[name]) for name in three.OBJECTIVES])
     for each in jacobians
@@ -98,16 +115,8 @@ def test_independent_updates_make_the_cross_gramian():
     rule.init(3),
   )
   assert np.ptp(expected) > 0.01
-  for pair in (pullbacks, tuple(jacobians), (pullbacks[0], jacobians[1])):
-    updates, state = optimizer.update(
-      pullback,
-      optimizer.init(PARAMS),
-      PARAMS,
-      losses=losses,
-      independent_updates=pair,
-    )
-    np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
-    (direction,) = pullback(three.named(list(state.weights)))
+  for updates, weights, direction in found:
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
     checks.assert_close(updates, direction, 2e-5, 1e-5)
 
 

@@ -42,16 +42,19 @@ def _steps(optimizer, losses_of, params, *, times=3):
       ),
       'losses_after': losses,
     }
-    return optimizer.update(pullback, state, params, losses=losses, **extra)
-
-  state = optimizer.init(params)
-  seen = []
-  for _ in range(times):
-    updates, state = step(params, state)
+    updates, state = optimizer.update(
+      pullback, state, params, losses=losses, **extra
+    )
     # JAX gives the conjugate of the direction of ascent.
     params = jax.tree.map(
       lambda p, u: (p - 0.05 * jnp.conj(u)).astype(p.dtype), params, updates
     )
+    return params, state
+
+  state = optimizer.init(params)
+  seen = []
+  for _ in range(times):
+    params, state = step(params, state)
     seen.append((params, state.weights))
   return seen
 
@@ -114,6 +117,7 @@ def test_integers_among_params_are_passed_over(name, form):
   def losses_of(params):
     return _losses_of(_joined({key: params[key] for key in ('w', 'b')}))
 
+  @jax.jit
   def updates_of(params):
     losses, pullback = jax.vjp(losses_of, params)
     updates = (
@@ -152,6 +156,7 @@ def test_no_params_at_all(name):
     lambda _: dict(zip(_NAMES, jnp.array([1.0, 2.0, 3.0]), strict=True)), {}
   )
 
+  @jax.jit
   def update():
     return optimizer.update(
       pullback,

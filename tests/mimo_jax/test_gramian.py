@@ -18,10 +18,11 @@ def random_jacobian(size, shapes, dtype=jnp.float32, seed=0):
   lengths = np.linspace(0.2, 3.0, size)
   return [
     jnp.asarray(
-      checks.standard_normal(size, *shape, seed=seed + i)
-      * lengths.reshape(-1, *(1 for _ in shape))
-      * (1 + i),
-      dtype,
+      (
+        checks.standard_normal(size, *shape, seed=seed + i)
+        * lengths.reshape(-1, *(1 for _ in shape))
+        * (1 + i)
+      ).astype(dtype)
     )
     for i, shape in enumerate(shapes)
   ]
@@ -179,8 +180,8 @@ def test_rows_stand_in_the_order_of_the_objectives():
 @pytest.mark.slow
 def test_gramian_under_vmap_is_the_loop():
   first = random_jacobian(3, [(70,), (2, 2)])
-  second = jax.tree.map(jnp.square, first)
-  together = jax.vmap(mimo_jax.gramian)(checks.stacked(first, second))
+  second = jax.tree.map(np.square, first)
+  together = jax.jit(jax.vmap(mimo_jax.gramian))(checks.stacked(first, second))
   assert_is_gramian(together[0], first)
   assert_is_gramian(together[1], second)
 
@@ -189,9 +190,9 @@ def test_gramian_under_vmap_is_the_loop():
 def test_gramian_differentiates():
   (rows,) = random_jacobian(3, [(70,)])
   pairs = np.array([[1.0, 0.3, -2.0], [0.5, 0.7, 0.1], [0.2, -0.4, 3.0]])
-  gradient = jax.grad(lambda rows: jnp.sum(pairs * mimo_jax.gramian(rows)))(
-    rows
-  )
+  gradient = jax.jit(
+    jax.grad(lambda rows: jnp.sum(pairs * mimo_jax.gramian(rows)))
+  )(rows)
   expected = (pairs + pairs.T) @ np.asarray(rows)
   np.testing.assert_allclose(gradient, expected, rtol=1e-4)
 

@@ -3,6 +3,7 @@
 Whatever the form, the update is the sum that is made by hand.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -77,33 +78,54 @@ def test_every_form_gives_the_hand_made_sum(form):
   def losses_fn(params):
     return make(three.losses_of(params))
 
-  losses, pullback = jax.vjp(losses_fn, three.PARAMS)
-  of_two = jax.vjp(lambda params, _: losses_fn(params), three.PARAMS, 1.0)[1]
-  ways = {
-    'pullback': pullback,
-    # What is callable is a pullback, even if JAX did not make it.
-    'wrapped pullback': lambda cotangent: pullback(cotangent),
-    'of several arguments': lambda cotangent: of_two(cotangent)[:1],
-    'value_and_jacobian': mimo_jax.value_and_jacobian(losses_fn)(three.PARAMS)[
-      1
-    ],
-    'jacrev': jax.jacrev(losses_fn)(three.PARAMS),
-  }
-  for rule in three.KINDS:
-    optimizer = mimo_jax.balance(three.RULES[rule], objectives=names)
+  @jax.jit
+  def updates_of(params):
+    losses, pullback = jax.vjp(losses_fn, params)
+    of_two = jax.vjp(lambda params, _: losses_fn(params), params, 1.0)[1]
+    ways = {
+      'pullback': pullback,
+      # What is callable is a pullback, even if JAX did not make it.
+      'wrapped pullback': lambda cotangent: pullback(cotangent),
+      'of several arguments': lambda cotangent: of_two(cotangent)[:1],
+      'value_and_jacobian': mimo_jax.value_and_jacobian(losses_fn)(params)[1],
+      'jacrev': jax.jacrev(losses_fn)(params),
+    }
+    balances = {
+      rule: mimo_jax.balance(three.RULES[rule], objectives=names)
+      for rule in three.KINDS
+    }
+    return {
+      (rule, way): updated(balances[rule], given, losses, params)
+      for rule in three.KINDS
+      for way, given in ways.items()
+    }
+
+  for (rule, way), updates in updates_of(three.PARAMS).items():
     expected = three.hand_made(rule, losses_fn=REORDERED[order])
-    for way, given in ways.items():
-      assert_sum(updated(optimizer, given, losses), expected, f'{rule}, {way}')
+    assert_sum(updates, expected, f'{rule}, {way}')
 
 
 @pytest.mark.slow
 def test_every_rule_gives_the_hand_made_sum():
-  losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
-  jacobian = jax.jacrev(three.named_losses_of)(three.PARAMS)
-  for rule in three.RULES:
-    optimizer = mimo_jax.balance(three.RULES[rule], objectives=three.OBJECTIVES)
-    for given in (pullback, jacobian):
-      assert_sum(updated(optimizer, given, losses), three.hand_made(rule), rule)
+  @jax.jit
+  def updates_of(params):
+    losses, pullback = jax.vjp(three.named_losses_of, params)
+    jacobian = jax.jacrev(three.named_losses_of)(params)
+    balances = {
+      name: mimo_jax.balance(rule, objectives=three.OBJECTIVES)
+      for name, rule in three.RULES.items()
+    }
+    return {
+      name: [
+        updated(balance, given, losses, params)
+        for given in (pullback, jacobian)
+      ]
+      for name, balance in balances.items()
+    }
+
+  for rule, each in updates_of(three.PARAMS).items():
+    for updates in each:
+      assert_sum(updates, three.hand_made(rule), rule)
 
 
 def test_gradients_may_have_another_form_than_the_losses():
@@ -193,24 +215,35 @@ def test_params_that_look_like_a_jacobian_are_none():
   def named_losses(params):
     return three.named(losses_of_alike(params), ALIKE)
 
-  for rule in three.KINDS:
+  @functools.partial(jax.jit, static_argnums=0)
+  def updates_of(rule, named, listed):
     optimizer = mimo_jax.balance(three.RULES[rule], objectives=ALIKE)
     losses, pullback = jax.vjp(named_losses, named)
-    expected = three.hand_made(rule, named, losses_of_alike)
-    for given in (
-      pullback,
-      jax.jacrev(named_losses)(named),
-      jax.jacrev(lambda p: jnp.stack(losses_of_alike(p)))(named),
-    ):
-      updates = updated(optimizer, given, losses, named)
-      assert_sum(updates, expected, f'{rule}, named like the objectives')
+    of_named = [
+      updated(optimizer, given, losses, named)
+      for given in (
+        pullback,
+        jax.jacrev(named_losses)(named),
+        jax.jacrev(lambda p: jnp.stack(losses_of_alike(p)))(named),
+      )
+    ]
     optimizer = mimo_jax.balance(three.RULES[rule])
+    of_listed = [
+      updated(optimizer, given, losses_of_list(listed), listed)
+      for given in (
+        jax.jacrev(losses_of_list)(listed),
+        jax.jacrev(lambda p: jnp.stack(losses_of_list(p)))(listed),
+      )
+    ]
+    return of_named, of_listed
+
+  for rule in three.KINDS:
+    of_named, of_listed = updates_of(rule, named, listed)
+    expected = three.hand_made(rule, named, losses_of_alike)
+    for updates in of_named:
+      assert_sum(updates, expected, f'{rule}, named like the objectives')
     expected = three.hand_made(rule, listed, losses_of_list)
-    for given in (
-      jax.jacrev(losses_of_list)(listed),
-      jax.jacrev(lambda p: jnp.stack(losses_of_list(p)))(listed),
-    ):
-      updates = updated(optimizer, given, losses_of_list(listed), listed)
+    for updates in of_listed:
       assert_sum(updates, expected, f'{rule}, as many as losses')
 
 

@@ -52,17 +52,25 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
     return losses, aux
 
   optimizer = mimo_jax.balance(getattr(weightings, rule)(), objectives=names)
-  _, pullback, losses = jax.vjp(scaled, params, has_aux=True)
-  updates, state = optimizer.update(
-    pullback, optimizer.init(params), params, losses=losses
-  )
+
+  @jax.jit
+  def updated(params):
+    _, pullback, losses = jax.vjp(scaled, params, has_aux=True)
+    return optimizer.update(
+      pullback, optimizer.init(params), params, losses=losses
+    )
+
+  @jax.jit
+  def exactly(params):
+    losses, pullback = jax.vjp(lambda p: _scaled(p, names)[1], params)
+    return optimizer.update(
+      pullback, optimizer.init(params), params, losses=losses
+    )
+
+  updates, state = updated(params)
   assert updates['p'].dtype == dtype
 
-  wide = {'p': jnp.float32(params['p'])}
-  losses, pullback = jax.vjp(lambda p: _scaled(p, names)[1], wide)
-  expected, exact = optimizer.update(
-    pullback, optimizer.init(wide), wide, losses=losses
-  )
+  expected, exact = exactly({'p': jnp.float32(params['p'])})
   tolerance = 4 * float(jnp.finfo(dtype).eps)
   np.testing.assert_allclose(
     state.weights, exact.weights, rtol=0, atol=4 * tolerance
@@ -112,8 +120,10 @@ def test_rules_work_under_strict_promotion_of_types(name):
 
 @pytest.mark.parametrize('dtype', [bool, jnp.int32, jnp.float32])
 def test_masks_of_any_type_work_under_strict_promotion(dtype):
-  outputs = {'fused': jnp.array([[0.3, 2.0], [1.0, -1.0], [0.5, 0.1]])}
-  labels, mask = jnp.array([1, 0, -100]), jnp.array([1, 1, 0], dtype)
+  outputs = {
+    'fused': np.array([[0.3, 2.0], [1.0, -1.0], [0.5, 0.1]], np.float32)
+  }
+  labels, mask = np.array([1, 0, -100], np.int32), np.array([1, 1, 0], dtype)
   kept = {'fused': outputs['fused'][:2]}
   with jax.numpy_dtype_promotion('strict'):
     for function, given, targets in (
@@ -122,9 +132,10 @@ def test_masks_of_any_type_work_under_strict_promotion(dtype):
       (
         nn.absolute_error_losses,
         {'fused': outputs['fused'][:, :1]},
-        jnp.array([1.0, 0.5, jnp.nan]),
+        np.array([1.0, 0.5, np.nan], np.float32),
       ),
     ):
+      function = jax.jit(function)
       found = function(given, targets, mask)['fused']
       expected = function({'fused': given['fused'][:2]}, targets[:2])['fused']
       np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -141,7 +152,9 @@ def test_the_slope_of_weights_is_known_in_forward_mode():
     return rule.update(observation, rule.init(2))[0][1]
 
   x = 0.7
-  value, slope = jax.jvp(share, (jnp.float32(x),), (jnp.float32(1),))
+  value, slope = jax.jit(lambda x: jax.jvp(share, (x,), (jnp.ones_like(x),)))(
+    jnp.float32(x)
+  )
   np.testing.assert_allclose(value, 1 / (1 + x**2), rtol=1e-6)
   np.testing.assert_allclose(slope, -2 * x / (1 + x**2) ** 2, rtol=1e-5)
 

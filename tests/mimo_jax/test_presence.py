@@ -180,6 +180,7 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
   params = {'w': jnp.array([0.3, -1.0, 2.0]), 'bias': jnp.array([0.7, 0.2])}
   rows = jnp.asarray(checks.standard_normal(3, 5))
 
+  @functools.partial(jax.jit, static_argnums=0)
   def update(rule, penalty):
     balance = mimo_jax.balance(rule, objectives=_NAMES, **chosen)
 
@@ -310,11 +311,14 @@ def _updates_of_several_batches(params, batch, axis_name=None):
   return found
 
 
+_UPDATES = {name: functools.partial(_update, name=name) for name in _ON_DEVICES}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('where', ['pmap', 'shard_map', 'unchecked'])
 @pytest.mark.parametrize('name', _ON_DEVICES)
 def test_devices_average_over_the_rows_that_there_are(name, where):
-  _check_on_devices(functools.partial(_update, name=name), where)
+  _check_on_devices(_UPDATES[name], where)
 
 
 @pytest.mark.slow
@@ -323,8 +327,14 @@ def test_so_do_rules_of_several_batches(where):
   _check_on_devices(_updates_of_several_batches, where)
 
 
+@functools.cache
+def _alone(update):
+  """The single device on the whole batch."""
+  return jax.jit(update)(_PARAMS, _BATCH)
+
+
 def _check_on_devices(update, where):
-  expected = jax.jit(update)(_PARAMS, _BATCH)
+  expected = _alone(update)
   update = functools.partial(update, axis_name='d')
   if where == 'pmap':
     batches = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), _BATCH)

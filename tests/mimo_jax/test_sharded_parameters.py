@@ -66,10 +66,11 @@ def _update(optimizer, gather, params, batch, state=None):
   )
 
 
-def _expected(rule, batch=_BATCH):
+@functools.cache
+def _expected(rule):
   optimizer = mimo_jax.balance(rule, objectives=_NAMES)
   update = functools.partial(_update, optimizer, lambda w: w)
-  return jax.jit(update)(_PARAMS, batch)
+  return jax.jit(update)(_PARAMS, _BATCH)
 
 
 def _sharded(rule, layout, *, check_vma, batch=_BATCH):
