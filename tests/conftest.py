@@ -49,10 +49,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third of that. Not in this folder,
-# where the last digits are tested.
+# With no optimisation at all it takes a third of that. Not in these folders: the
+# last digits of solvers are tested, and examples run longer than they compile.
 PLAINLY = 'jax_disable_most_optimizations'
-OPTIMISED = 'solvers'
+OPTIMISED = {'solvers', 'examples'}
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
@@ -84,12 +84,14 @@ compile_plainly(True)
 
 
 def pytest_runtest_setup(item):
-  compile_plainly(OPTIMISED not in item.path.parts)
+  compile_plainly(OPTIMISED.isdisjoint(item.path.parts))
 
 
 def pytest_runtest_teardown(nextitem):
   # Doctests do not come by `pytest_runtest_setup`.
-  compile_plainly(nextitem is None or OPTIMISED not in nextitem.path.parts)
+  compile_plainly(
+    nextitem is None or OPTIMISED.isdisjoint(nextitem.path.parts)
+  )
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
