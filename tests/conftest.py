@@ -49,8 +49,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third of that. Not in these folders: the
-# last digits of solvers are tested, and examples run longer than they compile.
+# With no optimisation at all it takes a third of that. Not in these folders:
+# the last digits of solvers are tested, and examples run longer than that.
 PLAINLY = 'jax_disable_most_optimizations'
 OPTIMISED = {'solvers', 'examples'}
 
@@ -89,9 +89,7 @@ def pytest_runtest_setup(item):
 
 def pytest_runtest_teardown(nextitem):
   # Doctests do not come by `pytest_runtest_setup`.
-  compile_plainly(
-    nextitem is None or OPTIMISED.isdisjoint(nextitem.path.parts)
-  )
+  compile_plainly(nextitem is None or OPTIMISED.isdisjoint(nextitem.path.parts))
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
