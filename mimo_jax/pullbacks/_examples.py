@@ -54,6 +54,7 @@ def vjp_of_examples(
       no scalar or vector, or `batch_size` is not a whole number at least 1.
 
   Examples:
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> import mimo_jax
     >>> balance = mimo_jax.balance(mimo_jax.weightings.upgrad())
@@ -63,10 +64,11 @@ def vjp_of_examples(
     ...   'x': jnp.array([[1.0, 1.0], [1.0, -0.5]]), 'y': jnp.array([1.0, -1.0])
     ... }
     >>> params = jnp.zeros(2)
-    >>> losses, pullback = mimo_jax.vjp_of_examples(loss_fn, params, batch)
-    >>> updates, _ = balance.update(
-    ...   pullback, balance.init(params), losses=losses
-    ... )
+    >>> @jax.jit
+    ... def update(params, state, batch):
+    ...   losses, pullback = mimo_jax.vjp_of_examples(loss_fn, params, batch)
+    ...   return balance.update(pullback, state, losses=losses)
+    >>> updates, _ = update(params, balance.init(params), batch)
     >>> gradients = -2 * batch['y'][:, None] * batch['x']  # they conflict
     >>> (gradients @ updates).tolist()  # and neither loss gets worse
     [3.6, 2.25]

@@ -51,10 +51,12 @@ def two_passes(
     >>> balance = mimo_jax.balance(mimo_jax.weightings.mgda())
     >>> rows = jnp.array([[3.0, 1.0], [-1.0, 1.0]])
     >>> params = jnp.zeros(2)
-    >>> losses, pullback = jax.vjp(lambda params: rows @ params, params)
-    >>> updates, _ = balance.update(
-    ...   mimo_jax.two_passes(pullback), balance.init(params), losses=losses
-    ... )
+    >>> @jax.jit
+    ... def update(params, state):
+    ...   losses, pullback = jax.vjp(lambda params: rows @ params, params)
+    ...   pullback = mimo_jax.two_passes(pullback)
+    ...   return balance.update(pullback, state, losses=losses)
+    >>> updates, _ = update(params, balance.init(params))
     >>> updates.tolist()  # the shortest between the rows
     [0.0, 1.0]
   """

@@ -84,7 +84,7 @@ def test_complex_parameters_are_pairs_of_reals(name):
 def test_gramian_of_complex_gradients(size):
   random = np.random.RandomState(3)
   rows = random.normal(size=[size, 9, 2])
-  gradients = jnp.asarray(rows[..., 0] + 1j * rows[..., 1])
+  gradients = jax.device_put(rows[..., 0] + 1j * rows[..., 1])
   flat = rows.reshape(size, -1)
   np.testing.assert_allclose(
     mimo_jax.gramian(gradients), flat @ flat.T, rtol=2e-5, atol=1e-5

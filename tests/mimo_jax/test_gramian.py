@@ -17,7 +17,7 @@ def random_jacobian(size, shapes, dtype=jnp.float32, seed=0):
   """Leaves [K, *shape] of different lengths in rows and leaves."""
   lengths = np.linspace(0.2, 3.0, size)
   return [
-    jnp.asarray(
+    jax.device_put(
       (
         checks.standard_normal(size, *shape, seed=seed + i)
         * lengths.reshape(-1, *(1 for _ in shape))

@@ -178,7 +178,7 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
     'groups': {'groups': lambda path: path[0]},
   }[options]
   params = {'w': jnp.array([0.3, -1.0, 2.0]), 'bias': jnp.array([0.7, 0.2])}
-  rows = jnp.asarray(checks.standard_normal(3, 5))
+  rows = jax.device_put(checks.standard_normal(3, 5))
 
   @functools.partial(jax.jit, static_argnums=0)
   def update(rule, penalty):
@@ -231,9 +231,9 @@ def test_a_remembered_gradient_is_not_stepped_along_without_objectives():
 
 # On devices.
 
-_PARAMS = {'w': jnp.asarray(checks.standard_normal(5, 2)), 'b': jnp.ones(2)}
+_PARAMS = {'w': jax.device_put(checks.standard_normal(5, 2)), 'b': jnp.ones(2)}
 _BATCH = {
-  'x': jnp.asarray(checks.standard_normal(24, 5, seed=1)),
+  'x': jax.device_put(checks.standard_normal(24, 5, seed=1)),
   'mask': jnp.arange(24) % 7 < 3,
 }  # devices have 0, 1, 2 or 3 of 3 rows
 _ON_DEVICES = {

@@ -18,7 +18,7 @@ from tests import checks
 
 _NAMES = ('fused', 'audio', 'visual')
 _PARAMS = {
-  'w': jnp.asarray(checks.standard_normal(16, 2)),
+  'w': jax.device_put(checks.standard_normal(16, 2)),
   'bias': jnp.array([0.3, -0.8]),
 }
 _BATCH = jnp.asarray(

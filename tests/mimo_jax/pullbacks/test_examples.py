@@ -12,11 +12,11 @@ from mimo_jax import weightings
 from tests import checks
 
 _BATCH = {
-  'x': jnp.asarray(checks.standard_normal(5, 3)),
+  'x': jax.device_put(checks.standard_normal(5, 3)),
   'y': jnp.array([0, 1, 1, 0, 1]),
 }
 _PARAMS = {
-  'w': jnp.asarray(checks.standard_normal(3, 2, seed=2)),
+  'w': jax.device_put(checks.standard_normal(3, 2, seed=2)),
   'b': jnp.array([0.3, -0.8]),
 }
 

@@ -14,13 +14,13 @@ from tests import checks
 
 _NAMES = ('fused', 'visual', 'audio')
 _BATCH = {
-  'audio': jnp.asarray(checks.standard_normal(6, 4)),
-  'visual': jnp.asarray(checks.standard_normal(6, 3, seed=1)),
+  'audio': jax.device_put(checks.standard_normal(6, 4)),
+  'visual': jax.device_put(checks.standard_normal(6, 3, seed=1)),
 }
 _PARAMS = {
-  'audio': jnp.asarray(checks.standard_normal(4, 2, seed=2)),
-  'visual': jnp.asarray(checks.standard_normal(3, 5, seed=3)),
-  'head': jnp.asarray(checks.standard_normal(7, seed=4)),
+  'audio': jax.device_put(checks.standard_normal(4, 2, seed=2)),
+  'visual': jax.device_put(checks.standard_normal(3, 5, seed=3)),
+  'head': jax.device_put(checks.standard_normal(7, seed=4)),
 }
 
 
@@ -97,7 +97,7 @@ def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
 def test_orthonormal_inputs_give_the_gramian_of_the_encoder():
   # Of z = x w the rows of the derivative are x: here orthonormal, times 3.
   inputs = 3 * np.linalg.qr(checks.standard_normal(5, 5))[0]
-  kernel = jnp.asarray(checks.standard_normal(5, 2, seed=1))
+  kernel = jax.device_put(checks.standard_normal(5, 2, seed=1))
   balance = mimo_jax.balance(
     mimo_jax.stateful(
       lambda _: jnp.zeros((2, 2)),

@@ -11,7 +11,7 @@ from tests import checks
 
 _SIZE, _LAYERS = 64, 8
 _INPUTS = [
-  jnp.asarray(checks.standard_normal(_SIZE, _SIZE, seed=i))
+  jax.device_put(checks.standard_normal(_SIZE, _SIZE, seed=i))
   for i in range(_LAYERS)
 ]
 

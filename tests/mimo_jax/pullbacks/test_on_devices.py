@@ -16,7 +16,7 @@ from tests import checks
 pytestmark = pytest.mark.slow
 _NAMES = ('fused', 'visual', 'audio')
 _PARAMS = {
-  'w': jnp.asarray(checks.standard_normal(16, 2)),
+  'w': jax.device_put(checks.standard_normal(16, 2)),
   'bias': jnp.array([0.3, -0.8]),
 }
 # Three rows a device, of different means on different devices.

@@ -65,7 +65,7 @@ _slower.defvjp(
 @pytest.mark.slow
 def test_recurrence_checkpoints_custom_gradients_and_complex_params():
   params = {
-    'w': jnp.asarray(checks.standard_normal(3, 3)),
+    'w': jax.device_put(checks.standard_normal(3, 3)),
     'c': jnp.array([0.3 + 0.7j, -1.2 + 0.1j]),
   }
 
@@ -164,10 +164,10 @@ def test_refusals():
 def test_memory_does_not_grow_with_the_number_of_objectives():
   width, rows = 256, 64
   params = [
-    jnp.asarray(checks.standard_normal(width, width, seed=i)) / 16
+    jax.device_put(checks.standard_normal(width, width, seed=i)) / 16
     for i in range(3)
   ]
-  batch = jnp.asarray(checks.standard_normal(rows, width, seed=9))
+  batch = jax.device_put(checks.standard_normal(rows, width, seed=9))
 
   def bytes_of(number, wrap):
     def losses_fn(params):

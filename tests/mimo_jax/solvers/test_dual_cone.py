@@ -36,7 +36,7 @@ def test_dual_cone_is_the_projection_that_scipy_finds(x64):
       lower = np.linspace(0.3, 1, len(rows))
       point = rows.T @ lower
       multipliers, _ = scipy.optimize.nnls(units.T, -point, maxiter=1000)
-      weights = np.asarray(dual_cone(jnp.asarray(rows @ rows.T), lower), float)
+      weights = np.asarray(dual_cone(rows @ rows.T, lower), float)
       np.testing.assert_allclose(
         rows.T @ weights,
         point + units.T @ multipliers,
@@ -100,7 +100,7 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
       with jax.enable_x64(True):
         weights = np.asarray(
           max_min_in_ball(
-            jnp.asarray(rows @ rows.T), jnp.full(size, 1 / size), radius
+            jax.device_put(rows @ rows.T), jnp.full(size, 1 / size), radius
           )
         )
       level = (rows @ rows.T @ weights).min()
@@ -110,7 +110,7 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
 @pytest.mark.slow
 def test_ball_below_a_ceiling_asks_for_no_more(x64):
   rows = jacobians.SAMPLES['five']
-  gramian, center = jnp.asarray(rows @ rows.T), jnp.full(5, 0.2)
+  gramian, center = jax.device_put(rows @ rows.T), jnp.full(5, 0.2)
   whole = rows @ rows.T @ np.asarray(max_min_in_ball(gramian, center, 0.5))
   level = 0.6 * whole.min() + 0.4 * (rows @ rows.mean(0)).min()
   weights = max_min_in_ball(gramian, center, 0.5, ceiling=level)

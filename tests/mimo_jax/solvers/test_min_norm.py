@@ -45,7 +45,7 @@ def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
 def test_min_norm_is_the_published_vector(x64):
   for name, case in REFERENCE['cases'].items():
     rows, vector = map(np.asarray, case.values())
-    weights = np.asarray(min_norm(jnp.asarray(rows @ rows.T)), np.float64)
+    weights = np.asarray(min_norm(jax.device_put(rows @ rows.T)), np.float64)
     np.testing.assert_allclose(
       rows.T @ weights,
       vector,
@@ -137,7 +137,7 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
     with jacobians.named(name) as rows:
       size = len(rows)
       mixture = np.arange(1.0, size + 1) @ rows / (size * (size + 1) / 2)
-      weights = min_norm(jnp.asarray(rows @ rows.T))
+      weights = min_norm(jax.device_put(rows @ rows.T))
       for other in (
         rows[np.random.RandomState(1).permutation(size)],
         *(
@@ -145,7 +145,7 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
           for row in (*rows[:2], rows[-1], mixture)
         ),
       ):
-        again = min_norm(jnp.asarray(other @ other.T))
+        again = min_norm(jax.device_put(other @ other.T))
         assert_same_direction(rows, weights, other, again, tol)
 
 
@@ -170,14 +170,14 @@ def test_min_norm_of_two_is_the_closed_form(first, second, cosine):
 
 def test_min_norm_of_orthogonal_rows_is_inverse_to_their_squares(x64):
   squares = np.array([3.0, 0.02, 7.0, 1e4])
-  weights = min_norm(jnp.asarray(np.diag(squares)))
+  weights = min_norm(jax.device_put(np.diag(squares)))
   expected = 1 / squares / np.sum(1 / squares)
   np.testing.assert_allclose(weights, expected, rtol=1e-14 if x64 else 1e-6)
 
 
 def test_min_norm_gives_zero_rows_all_the_weight(x64):
   rows = jacobians.SAMPLES['two_zero_rows']
-  weights = min_norm(jnp.asarray(rows @ rows.T))
+  weights = min_norm(jax.device_put(rows @ rows.T))
   np.testing.assert_array_equal(weights, [0.5, 0, 0, 0.5, 0])
   assert weights.dtype == (jnp.float64 if x64 else jnp.float32)
   np.testing.assert_array_equal(min_norm(jnp.zeros([4, 4])), [0.25] * 4)
@@ -190,5 +190,5 @@ def test_min_norm_under_vmap_and_jit_is_the_eager_loop(x64):
   together = jax.jit(jax.vmap(solvers.min_norm))(gramians)
   # Degenerate ones may take another of the equivalent weights: compare d.
   for rows, gramian, one in zip(of_size(3), gramians, together, strict=True):
-    alone = solvers.min_norm(jnp.asarray(gramian))
+    alone = solvers.min_norm(jax.device_put(gramian))
     assert_same_direction(rows, one, rows, alone, 1e-12 if x64 else 3e-6)

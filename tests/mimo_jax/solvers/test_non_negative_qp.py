@@ -120,7 +120,7 @@ def test_qp_without_active_bounds_is_the_linear_system(x64):
   rows = jacobians.generic(5, 9) / 3
   solution = np.array([0.7, 2.0, 0.1, 1.3, 0.4])
   matrix = rows @ rows.T
-  x = non_negative_qp(jnp.asarray(matrix), jnp.asarray(matrix @ solution))
+  x = non_negative_qp(jax.device_put(matrix), jax.device_put(matrix @ solution))
   np.testing.assert_allclose(x, solution, rtol=1e-12 if x64 else 1e-4)
 
 
@@ -139,7 +139,7 @@ def test_qp_under_vmap_and_jit_is_the_eager_loop():
     together = jax.jit(jax.vmap(solvers.non_negative_qp))(matrices, linear)
     for each in zip(matrices, linear, together, rows, strict=True):
       matrix, b, one, row = each
-      eager = solvers.non_negative_qp(jnp.asarray(matrix), jnp.asarray(b))
+      eager = solvers.non_negative_qp(jax.device_put(matrix), jax.device_put(b))
       np.testing.assert_allclose(row.T @ one, row.T @ eager, atol=1e-12)
 
 
@@ -153,7 +153,7 @@ def calls(solve):
   """Arguments of five programs, as many as the solver takes."""
   count = len(inspect.getfullargspec(inspect.unwrap(solve)).args)
   for rows, linear in programs(5):
-    yield (jnp.asarray(rows @ rows.T), jnp.asarray(linear), 0.5)[:count]
+    yield (jax.device_put(rows @ rows.T), jax.device_put(linear), 0.5)[:count]
 
 
 @pytest.mark.slow

@@ -49,10 +49,10 @@ def observe(rows, losses=None, jacobian=False):
   rows = np.asarray(rows, float)
   losses = np.ones(len(rows)) if losses is None else losses
   return mimo_jax.Observation(
-    losses=jnp.asarray(losses),
-    gramian=jnp.asarray(rows @ rows.T),
+    losses=jax.device_put(np.asarray(losses)),
+    gramian=jax.device_put(rows @ rows.T),
     # Of no use to rules for Gramians, which would compile for every P.
-    jacobian={'w': jnp.asarray(rows)} if jacobian else None,
+    jacobian={'w': jax.device_put(rows)} if jacobian else None,
   )
 
 
@@ -100,10 +100,10 @@ def cross_gramian(size, seed=0):
 
 
 def cross(matrix):
-  matrix = jnp.asarray(matrix)
+  matrix = jax.device_put(np.asarray(matrix))
   return mimo_jax.Observation(jnp.ones(len(matrix)), cross_gramian=matrix)
 
 
 def gramian(matrix):
-  matrix = jnp.asarray(matrix)
+  matrix = jax.device_put(np.asarray(matrix))
   return mimo_jax.Observation(jnp.ones(len(matrix)), gramian=matrix)

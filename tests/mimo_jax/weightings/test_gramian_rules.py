@@ -15,6 +15,18 @@ from tests.mimo_jax.weightings.of_gramians import RULES
 from tests.mimo_jax.weightings.of_gramians import weigh
 
 
+def weigh_of(factory):
+  """Compiled once for all values of the hyperparameter."""
+
+  @jax.jit
+  def weigh_by(value, gramian):
+    rule = factory(value)
+    observation = mimo_jax.Observation(jnp.ones(len(gramian)), gramian)
+    return rule.update(observation, rule.init(len(gramian)))[0]
+
+  return weigh_by
+
+
 @pytest.mark.parametrize('name', REFERENCE['pcd_sequences'])
 def test_pcd_follows_the_published_sequence(name):
   sequence = REFERENCE['pcd_sequences'][name]
@@ -74,18 +86,22 @@ def test_preference_is_linear_or_projected(name):
   """The preference replaces 1/K; upgrad and aligned_mtl are linear in it."""
   rows = jacobians.SAMPLES['conflicting']
   factory = getattr(weightings, name)
+  weigh_by = weigh_of(factory)
+
+  def preferred(preference):
+    return np.asarray(weigh_by(np.array(preference), rows @ rows.T))
+
   default = weigh(factory(), rows)
+  np.testing.assert_allclose(preferred([0.25] * 4), default, rtol=1e-6)
   np.testing.assert_allclose(
     weigh(factory(preference=[0.25] * 4), rows), default, rtol=1e-6
   )
   p = np.array([0.1, 0.5, 2.0, 0.7])
+  weights = preferred(p)
   if name != 'dualproj':
-    parts = [weigh(factory(preference=row), rows) for row in np.eye(4)]
-    np.testing.assert_allclose(
-      weigh(factory(preference=p), rows), p @ np.stack(parts), rtol=2e-5
-    )
+    parts = [preferred(row) for row in np.eye(4)]
+    np.testing.assert_allclose(weights, p @ np.stack(parts), rtol=2e-5)
   else:
-    weights = weigh(factory(preference=p), rows)
     assert np.all(weights >= p)
 
 
@@ -268,10 +284,11 @@ def test_aligned_mtl_aligns(x64):
 
 @pytest.mark.slow
 def test_fairgrad_solves_its_equation(x64):
+  weigh_by = weigh_of(weightings.fairgrad)
   for alpha in (0.5, 1.0, 2.0, 4.0):
     for sample in ('five', 'conflicting', 'duplicates', 'dominated'):
       rows = jacobians.SAMPLES[sample]
-      weights = weigh(weightings.fairgrad(alpha), rows)
+      weights = np.asarray(weigh_by(alpha, rows @ rows.T), float)
       assert weights.min() > 0
       np.testing.assert_allclose(
         weights * (rows @ rows.T @ weights) ** alpha,

@@ -129,7 +129,7 @@ def test_rules_refuse_another_number_of_objectives_or_other_weights():
     (weightings.cr_mogm(make('moco')), r'returns Direction.*\(3,\)'),
   ):
     with pytest.raises(ValueError, match=message):
-      rule.update(observation, init(rule, 3, 7))
+      jax.eval_shape(rule.update, observation, init(rule, 3, 7))
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_sixty_four_objectives_of_any_scale_have_finite_weights(name):
   for scale in (1e-12, 1.0, 1e12):
     for rows in (generic, awkward, 0 * generic):
       observation = observe(scale * rows, losses, jacobian=True)._replace(
-        cross_gramian=jnp.asarray(scale**2 * cosines)
+        cross_gramian=jax.device_put(scale**2 * cosines)
       )
       weights, state = update(rule, observation, state)
       for leaf in jax.tree.leaves(weights):

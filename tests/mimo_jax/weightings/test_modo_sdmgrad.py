@@ -27,7 +27,7 @@ def test_simplex_projection_meets_the_optimality_conditions(size, x64):
     point = np.asarray(
       jnp.asarray(scale * random.normal(size=size) + shift), float
     )
-    found = np.asarray(project(jnp.asarray(point)), float)
+    found = np.asarray(project(jax.device_put(point)), float)
     assert found.min() >= 0
     np.testing.assert_allclose(found.sum(), 1, rtol=4 * size * eps)
     # x − y is the same where x > 0, and no less elsewhere.
@@ -36,7 +36,7 @@ def test_simplex_projection_meets_the_optimality_conditions(size, x64):
     rounding = 4 * size * eps * (1 + np.abs(point).max())
     assert np.ptp(threshold) <= rounding
     assert np.all(slack >= threshold.max() - rounding)
-    again = project(jnp.asarray(found))
+    again = project(jax.device_put(found))
     np.testing.assert_allclose(again, found, rtol=0, atol=4 * size * eps)
 
 
@@ -47,7 +47,7 @@ def test_simplex_projection_is_what_scipy_finds():
     for seed in range(5):
       point = np.random.RandomState(seed).normal(size=5)
       np.testing.assert_allclose(
-        project(jnp.asarray(point)), projected(point), rtol=0, atol=1e-7
+        project(jax.device_put(point)), projected(point), rtol=0, atol=1e-7
       )
 
 
