@@ -101,7 +101,7 @@ def mmpareto(
     ...   }
     >>> opt_state = optimizer.init(params)
     >>> losses, pullback = jax.vjp(losses_fn, params)
-    >>> updates, opt_state = optimizer.update(
+    >>> updates, opt_state = jax.jit(optimizer.update)(
     ...   pullback, opt_state, params, losses=losses
     ... )
     >>> float(updates['audio']), float(updates['bias'])

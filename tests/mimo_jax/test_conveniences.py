@@ -1,5 +1,7 @@
 """Any loop, bare matrices, and losses that are no objectives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,16 +32,18 @@ def test_values_and_updates_are_those_of_balance(has_aux):
     losses = three.named_losses_of(params, factor * batch)
     return (losses, batch[0]) if has_aux else losses
 
+  @jax.jit
+  def by_hand(state, factor):
+    losses, pullback = jax.vjp(
+      lambda p: three.named_losses_of(p, factor * three.BATCH), PARAMS
+    )
+    return losses, balancer.update(pullback, state, PARAMS, losses=losses)
+
   balanced = jax.jit(mimo_jax.value_and_updates(losses_fn, balancer, has_aux))
   state = expected_state = balancer.init(PARAMS)
   for factor in (1.0, 1.2):
     values, updates, state = balanced(PARAMS, state, three.BATCH, factor=factor)
-    losses, pullback = jax.vjp(
-      lambda p, f=factor: three.named_losses_of(p, f * three.BATCH), PARAMS
-    )
-    expected, expected_state = balancer.update(
-      pullback, expected_state, PARAMS, losses=losses
-    )
+    losses, (expected, expected_state) = by_hand(expected_state, factor)
     checks.assert_close(
       values, (losses, three.BATCH[0]) if has_aux else losses, 1e-5
     )
@@ -57,44 +61,51 @@ def test_what_else_balance_takes_is_handed_on():
     (weightings.famo(), 'losses_after'),
     (weightings.modo(), 'independent_updates'),
   ):
-    extra_args = {
-      'present': {'joint': 3, 'audio': 0, 'visual': 2},
-      'losses_after': losses_fn(PARAMS, 0.5 * three.BATCH),
-      'independent_updates': [
-        jax.vjp(lambda p, s=s: losses_fn(p, s * three.BATCH), PARAMS)[1]
-        for s in (0.8, 1.1)
-      ],
-    }
-    extra_args = {name: extra_args[name]}
     balancer = mimo_jax.balance(rule, objectives=three.OBJECTIVES)
     balanced = mimo_jax.value_and_updates(losses_fn, balancer)
-    losses, pullback = jax.vjp(lambda p: losses_fn(p, three.BATCH), PARAMS)
-    state = expected_state = balancer.init(PARAMS)
-    for _ in range(2):  # famo looks at the step before
-      _, updates, state = balanced(
-        PARAMS, state, three.BATCH, extra_args=extra_args
-      )
-      expected, expected_state = balancer.update(
-        pullback, expected_state, PARAMS, losses=losses, **extra_args
-      )
-    checks.assert_close((updates, state), (expected, expected_state), 1e-5)
+
+    @jax.jit
+    def both(name=name, balancer=balancer, balanced=balanced):
+      extra_args = {
+        'present': {'joint': 3, 'audio': 0, 'visual': 2},
+        'losses_after': losses_fn(PARAMS, 0.5 * three.BATCH),
+        'independent_updates': [
+          jax.vjp(lambda p, s=s: losses_fn(p, s * three.BATCH), PARAMS)[1]
+          for s in (0.8, 1.1)
+        ],
+      }
+      extra_args = {name: extra_args[name]}
+      losses, pullback = jax.vjp(lambda p: losses_fn(p, three.BATCH), PARAMS)
+      state = expected_state = balancer.init(PARAMS)
+      for _ in range(2):  # famo looks at the step before
+        _, updates, state = balanced(
+          PARAMS, state, three.BATCH, extra_args=extra_args
+        )
+        expected, expected_state = balancer.update(
+          pullback, expected_state, PARAMS, losses=losses, **extra_args
+        )
+      return (updates, state), (expected, expected_state)
+
+    checks.assert_close(*both(), 1e-5)
 
 
 @pytest.mark.parametrize('name', ['mgda', 'graddrop', 'moco', 'sum'])
 def test_a_rule_on_a_bare_matrix(name):
   rule = getattr(weightings, name)()
-  rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
-  losses = jnp.array([0.3, 0.2, 0.9])
-  direction = mimo_jax.combine_with(rule, rows, losses)
+  rows = jacobians.generic(3, 5).astype(np.float32)
+  losses = np.float32([0.3, 0.2, 0.9])
+  combine = jax.jit(functools.partial(mimo_jax.combine_with, rule))
+  direction = combine(rows, losses)
   observation = mimo_jax.Observation(losses, rows @ rows.T, rows)
-  weights, _ = rule.update(observation, rule.init(3, rows[0]))
+  weights, _ = jax.jit(rule.update)(observation, rule.init(3, rows[0]))
   if isinstance(weights, mimo_jax.Direction):
     expected = weights.updates
   else:
+    weights = np.asarray(weights)
     full = weights if weights.ndim == 2 else weights[:, None]
-    expected = jnp.sum(full * rows, axis=0)
+    expected = np.sum(full * rows, axis=0)
   np.testing.assert_allclose(direction, expected, rtol=1e-4, atol=1e-5)
-  tree = mimo_jax.combine_with(rule, {'w': rows}, losses)
+  tree = combine({'w': rows}, losses)
   checks.assert_close(tree, {'w': direction}, 1e-5)
 
 
