@@ -6,6 +6,8 @@ import importlib
 import pathlib
 import re
 
+import pytest
+
 from experiments.benchmark.__main__ import BENCHMARKS
 from tests import readme_tables
 from tests.documentation.pages import addresses
@@ -19,6 +21,7 @@ from tests.documentation.pages import prose
 from tests.documentation.pages import ROOT
 
 
+@pytest.mark.slow
 def test_files_that_are_named_exist():
   pattern = rf'(?<![\w/.-])(?:{"|".join(readme_tables.FOLDERS)})/[\w./-]*\w'
   found = addresses(pattern)

@@ -111,18 +111,16 @@ def test_a_rule_on_a_bare_matrix(name):
 
 def test_a_matrix_without_losses():
   rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
-  combine = mimo_jax.combine_with
+  combine, mgda = mimo_jax.combine_with, weightings.mgda()
   np.testing.assert_allclose(
-    combine(weightings.mgda(), rows),
-    combine(weightings.mgda(), rows, jnp.ones(3)),
+    combine(mgda, rows),
+    combine(mgda, rows, jnp.ones(3)),
   )
   whole = np.array([[1, 2], [3, -4]])
-  direction = combine(weightings.mgda(), whole)
+  direction = combine(mgda, whole)
   np.testing.assert_allclose(direction, [1.5, 0.5], rtol=1e-5)
-  assert combine(weightings.mgda(), rows.astype('bfloat16')).dtype == 'bfloat16'
-  checks.assert_refused(
-    r'begin with \[\(\)\]', combine, weightings.mgda(), whole.tolist()
-  )
+  assert combine(mgda, rows.astype('bfloat16')).dtype == 'bfloat16'
+  checks.assert_refused(r'begin with \[\(\)\]', combine, mgda, whole.tolist())
   checks.assert_refused('looks at losses', combine, mimo_jax.mimo(), rows)
   checks.assert_refused(
     'losses of shape', combine, mimo_jax.mimo(), rows, [1.0]

@@ -109,7 +109,6 @@ def test_the_last_branch_learns_what_the_others_lack():
   checks.assert_close(outputs['text'], sums[1], rtol=1e-4)
 
 
-@pytest.mark.quick
 def test_the_last_branch_is_not_pulled_through_the_others_certainty():
   """Its weights are stopped: the others learn from their own loss alone."""
   gradients = []

@@ -96,7 +96,6 @@ def test_who_stands_still_does_not_move_at_all():
     state, of_optimizer = after, new
 
 
-@pytest.mark.quick
 def test_gradients_of_who_stands_still_clip_no_others():
   method = make()
   state, _ = recorded.begin(method)

@@ -86,6 +86,7 @@ def test_every_encoder_plays_for_itself(game, count, classes):
     np.testing.assert_allclose(losses['competition'], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fusion_that_mixes_gains_nothing_from_the_greedy_game():
   found = []
   for fusion in (nn.ConcatFusion, Mixing):

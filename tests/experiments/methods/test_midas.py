@@ -103,6 +103,7 @@ def test_alpha_grows_of_the_weak_modality_alone():
     np.testing.assert_allclose(grown, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_alpha_begins_anew_with_an_epoch():
   method = midas.make(recorded.make_task(), rate=RATE)
   found = []

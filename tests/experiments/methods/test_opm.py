@@ -106,6 +106,7 @@ def test_three_modalities_are_compared_with_the_mean_of_the_others():
   np.testing.assert_allclose(found, [0.75, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_together_with_ogm_the_gradient_of_what_is_left_is_slowed():
   task = recorded.make_task()
   options = {'rate': 0.5, 'probability': 1.0, 'warm_up_epochs': 0.0}

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from experiments import methods
 from experiments.methods import alignments
@@ -24,8 +23,6 @@ from experiments.methods import opm
 from experiments.methods import smv
 from tests import checks
 from tests.experiments.methods import recorded
-
-pytestmark = pytest.mark.quick
 
 README = pathlib.Path(methods.__file__).parent / 'README.md'
 NAMES = ('audio', 'visual')
