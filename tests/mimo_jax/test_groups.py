@@ -43,6 +43,7 @@ def test_each_group_has_weights_of_its_own(rule, form):
   assert np.abs(together - state.weights['audio']).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_group_of_all_is_none():
   for name in ('mgda', 'sign agreement', 'smoothed', 'mimo'):
     updates, state = updated(three.RULES[name], groups=lambda _: 'all')

@@ -79,6 +79,7 @@ def operations(rule, **options):
   return compiled.cost_analysis()['flops']
 
 
+@pytest.mark.slow
 def test_passes_end_where_the_rule_looks():
   """Of 5 layers and 3 objectives, 3 passes of one layer and one of all."""
   joint = operations(weightings.fused_only())

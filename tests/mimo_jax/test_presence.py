@@ -211,6 +211,7 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
     assert np.min(np.abs(checks.flat(updates))) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_remembered_gradient_is_not_stepped_along_without_objectives():
   balance = mimo_jax.balance(weightings.db_mtl(), objectives=_NAMES)
   params = jnp.array([1.0, -2.0, 3.0])

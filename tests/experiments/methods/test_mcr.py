@@ -22,7 +22,12 @@ def divergence(p, q):
 
 
 @pytest.mark.parametrize(
-  ('count', 'classes'), [(2, 4), (3, 4), (3, 1)], ids=['two', 'three', 'number']
+  ('count', 'classes'),
+  [
+    pytest.param(2, 4, marks=pytest.mark.slow, id='two'),
+    pytest.param(3, 4, id='three'),
+    pytest.param(3, 1, marks=pytest.mark.slow, id='number'),
+  ],
 )
 @pytest.mark.parametrize('game', ['greedy', 'independent', 'collaborative'])
 def test_every_encoder_plays_for_itself(game, count, classes):

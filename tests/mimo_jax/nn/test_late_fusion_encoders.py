@@ -32,6 +32,7 @@ class Normalised(flax.linen.Module):
     return flax.linen.BatchNorm(use_running_average=not train)(dropped)
 
 
+@pytest.mark.slow
 def test_absent_modalities_are_encoded_in_evaluation_mode(key):
   encoders = {name: Normalised() for name in TWO}
   model = nn.LateFusion(encoders, CLASSES, heads='shapley')
@@ -59,6 +60,7 @@ def test_absent_modalities_are_encoded_in_evaluation_mode(key):
   close(logits['audio'] - logits['visual'], gaps['audio'] - gaps['visual'])
 
 
+@pytest.mark.slow
 def test_train_and_length_go_to_those_that_take_them():
   class Trained(flax.linen.Module):
     """Takes `train` alone, and not by keyword alone."""

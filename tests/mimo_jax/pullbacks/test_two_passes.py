@@ -108,6 +108,7 @@ def test_an_absent_objective_has_no_weight():
   assert actual[1].weights[2] == 0
 
 
+@pytest.mark.slow
 def test_scaled_losses_in_float16():
   scale = 1024.0
   params = jnp.array([3.0, -2.0], jnp.float16)

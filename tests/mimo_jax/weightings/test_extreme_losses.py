@@ -18,6 +18,8 @@ from tests.mimo_jax.weightings.of_losses import SAMPLES
 from tests.mimo_jax.weightings.of_losses import uneven
 from tests.mimo_jax.weightings.of_losses import weigh
 
+pytestmark = pytest.mark.slow
+
 
 def test_geometric_mean_of_extreme_losses_is_exact():
   rule = weightings.geometric_mean()
