@@ -8,6 +8,8 @@ import logging as standard_logging
 import os
 import pathlib
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -166,11 +168,17 @@ class Checkpoints:
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
   """Lets what Orbax raises speak, not the pages that its threads log of it."""
-  before = logging.get_verbosity()
+  before, others = logging.get_verbosity(), set(threading.enumerate())
   if before <= logging.WARNING:  # nobody asked for more
     logging.set_verbosity(logging.FATAL)
   try:
     yield
+  except Exception:
+    # What one thread met is raised before the others have said the same.
+    until = time.monotonic() + 1
+    for thread in set(threading.enumerate()) - others:
+      thread.join(max(0, until - time.monotonic()))
+    raise
   finally:
     logging.set_verbosity(before)
 
