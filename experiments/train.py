@@ -5,9 +5,9 @@ r"""Trains one model.
       [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
 The run's directory holds its configuration, `metrics.jsonl`, TensorBoard
-events and checkpoints. A run that was killed goes on where its last checkpoint
-stands when the same command is given again, and ends bit for bit like one that
-was not.
+events, checkpoints and, in the end, all numbers as `results.csv`. A run that
+was killed goes on where its last checkpoint stands when the same command is
+given again, and ends bit for bit like one that was not.
 
 `--config.parallel` takes it from one device to all, see
 `experiments.core.placement`, and these flags to several processes, each given
@@ -33,6 +33,7 @@ from experiments.core import processes
 from experiments.core import program
 from experiments.core import runs
 from experiments.core import signature
+from experiments.reporting import tidy
 
 
 def train(
@@ -74,6 +75,9 @@ def train(
       observer=log,
     )
   inputs.train.close()
+  if jax.process_index() == 0:
+    rows = runs.read_lines(workdir / 'metrics.jsonl')
+    tidy.write(workdir, {workdir.name: rows})
   return log.last_scores()
 
 

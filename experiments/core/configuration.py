@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -319,6 +320,7 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
     if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
       print(helping.text(main.__globals__['__doc__'] or ''))
       sys.exit(0)
+    argv = [_at_home(word) for word in argv]
     given = [word for word in argv[1:] if word.startswith('--config')]
     if needs_config and not given:
       sys.exit(
@@ -357,6 +359,13 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       sys.exit(f'{type(error).__name__}: {error}')
 
   app.run(guarded, flags_parser=parse)
+
+
+def _at_home(word: str) -> str:
+  """A word of a command line; `--config=~/...` names a file at home."""
+  name, _, path = word.partition('=')
+  is_file = name in ('-config', '--config') and path
+  return f'{name}={os.path.expanduser(path)}' if is_file else word
 
 
 def _said_in_file(error: BaseException) -> str:

@@ -15,9 +15,11 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import config_dict
 
 from experiments.core import estimates
+from experiments.core import runs
 from experiments.core import studies
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies as reporting
+from experiments.reporting import tidy
 from experiments.reporting.results import Results
 
 DRY = flags.DEFINE_bool('dry', False, 'Say how long it will take, and end.')
@@ -97,6 +99,8 @@ def run(
 ) -> dict[reporting.Setting, Results]:
   """Runs the comparisons of a study, or finishes doing so.
 
+  All their scores are written to `results.csv`, beside their directories.
+
   Args:
     study: to be run.
     planned: its comparisons.
@@ -112,6 +116,11 @@ def run(
       compare(plan.config(), plan.workdir, plan.manual_dir)
       jax.clear_caches()
     results[setting] = results_lib.read(plan.workdir)
+  rows = {
+    setting.name: runs.read_lines(plan.workdir / 'results.jsonl')
+    for setting, plan in planned.items()
+  }
+  tidy.write(next(iter(planned.values())).workdir.parent, rows)
   return results
 
 

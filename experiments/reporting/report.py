@@ -46,7 +46,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   text = '\n\n'.join([title, *_tables(results), *rest])
   runs.write_text(workdir / name, text + '\n')
   page.write(workdir / name)
-  tidy.write(workdir, runs.read_lines(workdir / 'results.jsonl'))
+  rows = runs.read_lines(workdir / 'results.jsonl')
+  tidy.write(workdir, {workdir.name: rows})
   return workdir / name
 
 

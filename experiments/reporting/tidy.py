@@ -9,31 +9,56 @@ from typing import Any
 from experiments.core import runs
 
 COLUMNS = ('run', 'recipe', 'seed', 'split', 'step', 'metric', 'value')
-# Of a row of `results.jsonl`, what says whose the values are.
+# Of a row of JSON lines, what says whose the values are.
 _LABELS = ('variant', 'values', 'seed', 'split', 'step')
 
 
-def write(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(
+  directory: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
   """Writes `results.csv`: `COLUMNS`, for a data frame of any language.
 
   Args:
-    workdir: of a comparison or a sweep, whose name is the run's.
-    rows: those of its `results.jsonl`, the header first.
+    directory: where to.
+    found: name of a run, a comparison or a sweep -> rows of its JSON lines,
+      the header first.
 
-  The recipe is that of a comparison, or the values of a sweep's variant.
+  The recipe is that of a comparison, the values of a sweep's variant, or what a
+  run's configuration has. What is told of each objective has names with a
+  slash: `losses/fused`.
   """
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(COLUMNS)
-  writer.writerows(_lines(workdir.name, rows))
-  runs.write_text(workdir / 'results.csv', text.getvalue())
+  for name, rows in found.items():
+    writer.writerows(_lines(name, rows))
+  runs.write_text(directory / 'results.csv', text.getvalue())
 
 
 def _lines(
   run: str, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Any, ...]]:
+  header = rows[0]
   for row in rows[1:]:
-    labels = row['variant'], row['seed'], row['split'], row.get('step', '')
-    for metric, value in row.items():
-      if metric not in _LABELS and isinstance(value, int | float):
-        yield run, *labels, metric, value
+    recipe = row['variant'] if 'variant' in row else _recipe(header['config'])
+    seed = row['seed'] if 'seed' in row else header['seed']
+    labels = recipe, seed, row['split'], row.get('step', '')
+    scored = {name: row[name] for name in row if name not in _LABELS}
+    for metric, value in _numbers(scored):
+      yield run, *labels, metric, value
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+  """As `config.compare` would have it: `mimo`, `mmcosine`, `mmcosine+mimo`."""
+  method, weighting = config['method']['name'], config['weighting']['name']
+  if method == 'weighted':
+    return str(weighting)
+  return str(method) if weighting == 'joint' else f'{method}+{weighting}'
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      yield from ((f'{name}/{key}', n) for key, n in _numbers(value))
+    elif isinstance(value, int | float):
+      yield name, value

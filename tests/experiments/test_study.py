@@ -1,5 +1,6 @@
 """Several comparisons and the report over them."""
 
+import csv
 import re
 
 import numpy as np
@@ -36,6 +37,15 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   found = float(re.search(r'\| joint +\| (?:\*\*)?(-?[\d.]+)', text).group(1))
   accuracy = results[settings[0]].scores['joint']['accuracy/fused'][0]
   np.testing.assert_allclose(found, 100 * accuracy - 90.25, atol=0.02)
+  with (tmp_path / 'results.csv').open() as file:
+    rows = [row for row in csv.DictReader(file) if row['recipe'] == 'joint']
+  assert {row['run'] for row in rows} == {each.name for each in settings}
+  assert [
+    float(row['value'])
+    for row in rows
+    if (row['run'], row['split'], row['metric'])
+    == (settings[0].name, 'test', 'accuracy/fused')
+  ] == [accuracy]
 
 
 def test_a_configuration_is_a_study_of_one_setting(tmp_path):

@@ -115,6 +115,23 @@ def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
   assert found['place'].value == os.path.expanduser('~/x')
 
 
+def test_so_may_the_configuration(monkeypatch):
+  parsers = []
+  monkeypatch.setattr(
+    configuration.app,
+    'run',
+    lambda _, flags_parser: parsers.append(flags_parser),
+  )
+  monkeypatch.setattr(configuration.flags, 'FLAGS', list)
+  monkeypatch.setattr(configuration, 'CONFIG', types.SimpleNamespace(value={}))
+  configuration.run(print)
+  others = ['train', '--config.x=~/y', '--configs=~/y', '~/y', 'config=~/y']
+  for given in ('--config', '-config'):
+    found = parsers[0]([*others, f'{given}=~/my.py:two'])
+    home = os.path.expanduser('~/my.py:two')
+    assert found == [*others, f'{given}={home}']
+
+
 @pytest.mark.parametrize(
   ('arg', 'message'),
   [('seven', "unknown word 'seven'"), ('two,six', 'two views'), ('tow', 'two')],

@@ -1,5 +1,6 @@
 """Whole runs: what they write, and that they go on to the bit."""
 
+import csv
 import json
 import re
 import subprocess
@@ -41,6 +42,17 @@ def test_train_writes_what_it_says(tmp_path):
   assert scores['accuracy/fused'] > 0.5
   assert {k: rows[-1][k] for k in scores} == scores
   assert list((tmp_path / 'tensorboard').glob('events*'))
+  with (tmp_path / 'results.csv').open() as file:
+    tidy = {
+      (one['split'], int(one['step']), one['metric']): float(one['value'])
+      for one in csv.DictReader(file)
+      if (one['run'], one['recipe'], one['seed'])
+      == (tmp_path.name, 'mimo', '0')
+    }
+  for row in rows[1:]:
+    for name, value in row.get('losses', {}).items():
+      assert tidy.pop((row['split'], row['step'], f'losses/{name}')) == value
+  assert tidy['test', 30, 'accuracy/fused'] == scores['accuracy/fused']
 
 
 def test_header_says_the_commit_where_there_is_git(monkeypatch):

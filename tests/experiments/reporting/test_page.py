@@ -3,6 +3,8 @@
 import base64
 import csv
 
+import pytest
+
 from experiments.reporting import page
 from experiments.reporting import tidy
 
@@ -48,7 +50,7 @@ def test_a_tidy_table_has_a_line_a_value(tmp_path):
       'noise/0.5': float('nan'),
     },
   ]
-  tidy.write(tmp_path, rows)
+  tidy.write(tmp_path, {'one': rows})
   with (tmp_path / 'results.csv').open() as file:
     found = list(csv.DictReader(file))
   assert [tuple(one.values())[1:] for one in found] == [
@@ -63,4 +65,24 @@ def test_a_tidy_table_has_a_line_a_value(tmp_path):
     ),
     ('b', '4', 'validation', '', 'noise/0.5', 'nan'),
   ]
-  assert found[0]['run'] == tmp_path.name
+  assert {one['run'] for one in found} == {'one'}
+
+
+@pytest.mark.parametrize(
+  ('method', 'weighting', 'recipe'),
+  [
+    ('weighted', 'mimo', 'mimo'),
+    ('mmcosine', 'joint', 'mmcosine'),
+    ('mmcosine', 'mimo', 'mmcosine+mimo'),
+  ],
+)
+def test_a_run_is_named_by_its_configuration(
+  tmp_path, method, weighting, recipe
+):
+  config = {'method': {'name': method}, 'weighting': {'name': weighting}}
+  row = {'step': 10, 'split': 'train', 'losses': {'fused': 0.5}, 'note': 'x'}
+  rows = [{'config': config, 'seed': 7}, row]
+  tidy.write(tmp_path, {'one': rows, 'two': rows})
+  _, *lines = (tmp_path / 'results.csv').read_text().splitlines()
+  values = f'{recipe},7,train,10,losses/fused,0.5'
+  assert lines == [f'one,{values}', f'two,{values}']
