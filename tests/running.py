@@ -28,11 +28,6 @@ def one_block(encoder, block, _, inputs, train):
   return _encoded(encoder, block, (1,), inputs[..., ::4, ::4, :], train)
 
 
-def stem(encoder, block, _, *rest):
-  """In place of `_resnet._encoded`: no block at all, traced alone."""
-  return _encoded(encoder, block, (), *rest)
-
-
 def smoke(**changes):
   """A configuration of a few steps, with some keys changed."""
   config = handwritten.get_config('two,smoke')

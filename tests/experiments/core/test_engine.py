@@ -143,7 +143,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   finished = running.run('train', *arguments, f'--workdir={whole}')
   assert finished.returncode == 0, finished.stderr
   assert 'accuracy/fused' in finished.stdout
-  for saved in (0, 30):
+  for saved in (0, 9, 30):
 
     def ready(saved=saved):
       steps = [
@@ -197,7 +197,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
   with config.unlocked():
     config.model.num_classes = 1
     config.evaluation.metrics = ('mean_absolute_error',)
-    config.compare = ('mimo',)
+    config.compare = ('joint', 'mimo')
     config.optimizer.learning_rate = 0.0
     config.tuning.update({'num_seeds': 1, 'num_candidates': 2, 'rounds': 0})
     config.tuning.space = drawn
@@ -210,7 +210,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
   found = results_lib.read(tmp_path)
   name = 'mean_absolute_error/fused'
   if kind == 'compare':
-    (tuned,) = found.header['tuning']
+    (_, tuned) = found.header['tuning']
     slow, fast = (
       one['validation']['fused'][0][-1] for one in tuned['candidates']
     )
@@ -223,7 +223,7 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
 
 
 def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
-  config = smoke(num_seeds=1, compare=('mimo_3',))
+  config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
   compare.compare(config, tmp_path / 'compare')
   together = results_lib.read(tmp_path / 'compare')
   alone = train.train(
@@ -236,7 +236,7 @@ def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
 
 def test_curves_are_of_the_outputs_whatever_losses_a_method_has(tmp_path):
   # UMT's own losses stand between those of the outputs in the alphabet.
-  config = smoke(num_seeds=1, compare=('umt',), steps=10)
+  config = smoke(num_seeds=1, compare=('joint', 'umt'), steps=10)
   compare.compare(config, tmp_path / 'compare')
   train.train(configuration.with_recipe(config, 'umt'), tmp_path / 'train')
   (row,) = [

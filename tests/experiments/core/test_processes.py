@@ -45,6 +45,7 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
     f'--workdir={killed}',
   ]
   two = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  four = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
 
   def start():
     return running.start_processes(arguments, 2, two)
@@ -61,7 +62,8 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
   assert 10 <= first < 40
   running.kill_some_when(start(), [0, 1], lambda: steps_saved(killed) > first)
   assert first < steps_saved(killed) < 40
-  train.train(config, killed)  # by one process with twice the devices
+  finished = running.run('train', *arguments, env=four)
+  assert finished.returncode == 0, finished.stderr
 
   ours, theirs = arrays_of(killed, config), arrays_of(whole, config)
   assert int(ours[0].step) == 40

@@ -128,7 +128,7 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
 
 
 def test_a_comparison_that_is_stopped_goes_on(tmp_path):
-  config = smoke(compare=('joint',), num_seeds=1)
+  config = smoke(compare=('joint', 'sum'), num_seeds=1)
   with (
     running.ending_at(12, running.Stopped),
     pytest.raises(SystemExit, match='143'),

@@ -160,7 +160,7 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
 
 
 def test_every_method_can_take_a_step_on_crema_d(monkeypatch):
-  monkeypatch.setattr(_resnet, '_encoded', running.stem)
+  monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   config = crema_d.get_config('smoke')
   batch = {
     'audio': np.zeros((4, 1024, 128, 1), np.float32),

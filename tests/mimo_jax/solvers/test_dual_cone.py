@@ -73,7 +73,7 @@ def test_ball_meets_the_optimality_conditions(size, x64):
 @pytest.mark.slow
 def test_ball_is_not_below_what_scipy_slsqp_finds():
   """The primal problem, max t with gᵢᵀd ≥ t in the ball, by another way."""
-  for name in ('four', 'five', 'conflicting', 'more_rows_than_params'):
+  for name in ('three', 'five', 'conflicting', 'more_rows_than_params'):
     rows = jacobians.SAMPLES[name]
     size, params = rows.shape
     mean = rows.mean(0)

@@ -44,7 +44,7 @@ def test_pcd_follows_the_published_sequence(name):
 def test_pcd_solves_its_program(x64):
   """‖d‖ = ‖g₁‖, and d̃ meets the KKT conditions of the program."""
   tolerance = 1e-9 if x64 else 1e-4
-  for sample in ('conflicting', 'five', 'lengths_1e-3_to_1e3'):
+  for sample in ('conflicting', 'five', 'eight', 'lengths_1e-3_to_1e3'):
     rows = jacobians.SAMPLES[sample]
     weights = weigh(weightings.pcd(progress=0.3), rows)
     assert weights[0] > 0
@@ -298,11 +298,11 @@ def test_fairgrad_solves_its_equation(x64):
 
 
 def test_nash_mtl_without_clipping_is_fairgrad_of_one():
-  rows = jacobians.SAMPLES['five']
+  rows = jacobians.SAMPLES['eight']
   weights = weigh(weightings.nash_mtl(max_norm=None), rows)
   np.testing.assert_array_equal(weights, weigh(weightings.fairgrad(1.0), rows))
   np.testing.assert_allclose(
-    np.linalg.norm(rows.T @ weights), 5**0.5, rtol=1e-5
+    np.linalg.norm(rows.T @ weights), 8**0.5, rtol=1e-5
   )
   clipped = rows.T @ weigh(weightings.nash_mtl(max_norm=0.3), rows)
   np.testing.assert_allclose(np.linalg.norm(clipped), 0.3, rtol=1e-5)
