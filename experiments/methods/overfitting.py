@@ -21,10 +21,10 @@ def blend(
 
       w_k ∝ ΔG_k / ΔO_k²,    ΔG = V_start - V_end,    O = V - T
 
-  divided by their sum. ΔG is what was learnt
-  that generalises, ΔO the growth of what does not. Of a ΔG < 0, a loss that
-  rose on validation rows, `negative='zero'` gives the objective no weight,
-  'absolute' takes |ΔG|, as BalanceBenchmark does, which rewards it.
+  divided by their sum. ΔG is what was learnt that generalises, ΔO the growth of
+  what does not. Of a ΔG < 0, a loss that rose on validation rows,
+  `negative='zero'` gives the objective no weight, 'absolute' takes |ΔG|, as
+  BalanceBenchmark does, which rewards it.
 
   An overfitting that does not change would have all of the weight; |ΔO| is
   taken to be the rounding error of the four losses at least. An objective whose
