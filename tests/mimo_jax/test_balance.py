@@ -269,12 +269,10 @@ def test_weights_of_every_coordinate_are_logged_as_their_mean():
 
   @jax.jit
   def update(params):
-    losses, jacobian = mimo_jax.value_and_jacobian(three.named_losses_of)(
-      params
-    )
-    _, state = optimizer.update(
-      jacobian, optimizer.init(params), params, losses=losses
-    )
+    value_and_jacobian = mimo_jax.value_and_jacobian(three.named_losses_of)
+    losses, jacobian = value_and_jacobian(params)
+    state = optimizer.init(params)
+    _, state = optimizer.update(jacobian, state, params, losses=losses)
     return jacobian, state
 
   jacobian, state = update(PARAMS)
@@ -304,10 +302,8 @@ def test_unknown_extra_arguments_are_ignored():
   @jax.jit
   def update(params):
     losses, pullback = jax.vjp(three.named_losses_of, params)
-    state = optimizer.init(params)
-    return optimizer.update(
-      pullback, state, params, losses=losses, value=3.0, grad=None
-    )
+    state, others = optimizer.init(params), {'value': 3.0, 'grad': None}
+    return optimizer.update(pullback, state, params, losses=losses, **others)
 
   updates, _ = update(PARAMS)
   assert_near(updates, three.hand_made('constant'))

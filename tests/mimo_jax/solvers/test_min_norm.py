@@ -55,6 +55,14 @@ def test_min_norm_is_the_published_vector(x64):
     )
 
 
+# Of the rows' scale, of the ball and of fairness.
+SETTINGS = {
+  'exponent': st.integers(-12, 12),
+  'radius': st.floats(0, 2),
+  'alpha': st.floats(1, 3),
+}
+
+
 def check_solvers(dtype, rows, radius, alpha, of_shortest=0.0):
   """That all are optimal up to rounding; the shortest to what is allowed it."""
   gramian = (rows @ rows.T).astype(dtype)
@@ -78,12 +86,7 @@ def check_solvers(dtype, rows, radius, alpha, of_shortest=0.0):
 
 @pytest.mark.slow
 @few
-@hypothesis.given(
-  rows=jacobians.hulls(noises=(0.0, 1.0)),
-  exponent=st.integers(-12, 12),
-  radius=st.floats(0, 2),
-  alpha=st.floats(1, 3),
-)
+@hypothesis.given(rows=jacobians.hulls(noises=(0.0, 1.0)), **SETTINGS)
 @each_dtype
 def test_solvers_are_optimal_on_any_gramian(
   dtype, rows, exponent, radius, alpha
@@ -93,12 +96,7 @@ def test_solvers_are_optimal_on_any_gramian(
 
 @pytest.mark.slow
 @few
-@hypothesis.given(
-  rows=jacobians.hulls(noises=(1e-6, 1e-2)),
-  exponent=st.integers(-12, 12),
-  radius=st.floats(0, 2),
-  alpha=st.floats(1, 3),
-)
+@hypothesis.given(rows=jacobians.hulls(noises=(1e-6, 1e-2)), **SETTINGS)
 @each_dtype
 def test_so_they_are_where_rows_are_nearly_dependent(
   dtype, rows, exponent, radius, alpha
