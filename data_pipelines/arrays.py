@@ -22,7 +22,7 @@ TREE = """\
                 row is NaN, it lacks the modality
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
-  FOLDER        train.npz, validation.npz and test.npz, without split"""
+  FOLDER        train, validation and test, .npz or .parquet, without split"""
 
 NO_MODALITIES = ('label', 'split', 'group', 'row')
 
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike[str]) -> Table:
   where = pathlib.Path(path).expanduser().resolve()
   files = [where]
   if where.is_dir():
-    files = [where / f'{split}.npz' for split in SPLITS]
+    files = list(_parts(where).values())
   if missing := [str(file) for file in files if not file.is_file()]:
     raise FileNotFoundError(
       f'There is no {" and no ".join(missing)}. Expected:\n{TREE}'
@@ -90,24 +90,34 @@ def read(path: str | os.PathLike[str]) -> Table:
   return _read(where, tuple(file.stat().st_mtime_ns for file in files))
 
 
+def _parts(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The file of each split: Parquet where there is one, and no npz."""
+  found = {}
+  for split in SPLITS:
+    paths = [folder / f'{split}{suffix}' for suffix in ('.npz', '.parquet')]
+    found[split] = next((p for p in paths if p.is_file()), paths[0])
+  return found
+
+
 @functools.lru_cache(maxsize=2)
 def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
   if not path.is_dir():
     return _table(path, _columns(path))
-  parts = {split: _columns(path / f'{split}.npz') for split in SPLITS}
+  files = _parts(path)
+  parts = {split: _columns(file) for split, file in files.items()}
   names = parts['train'].keys()
   for split, columns in parts.items():
     if columns.keys() != names or 'split' in names:
       raise ValueError(
-        f'{path}/{split}.npz has {sorted(columns)}; expected the arrays of'
-        f' train.npz, {sorted(names)}, and no split.'
+        f'{files[split]} has {sorted(columns)}; expected the arrays of'
+        f' {files["train"].name}, {sorted(names)}, and no split.'
       )
     for name in names:
       theirs, ours = parts['train'][name].shape[1:], columns[name].shape[1:]
       if ours != theirs:
         raise ValueError(
-          f'{name!r} has rows of shape {ours} in {path}/{split}.npz, and of'
-          f' {theirs} in train.npz; expected one shape.'
+          f'{name!r} has rows of shape {ours} in {files[split]}, and of'
+          f' {theirs} in {files["train"].name}; expected one shape.'
         )
   joined = {
     name: np.concatenate([columns[name] for columns in parts.values()])

@@ -6,7 +6,7 @@ Command: python -m experiments.train
 Expected: depends on the file; data_pipelines/README.md shows how to make one.
 
 Words after the colon, separated by commas: the file (`.npz` or `.parquet`), a
-folder with `train.npz`, `validation.npz` and `test.npz`, or one of pictures,
+folder with `train`, `validation` and `test` of either kind, or one of pictures,
 sounds and videos with a CSV that names them; a method, a weighting, and `smoke`
 for a few steps. The file or CSV is read when the configuration is made, so that
 all it says is there to be changed by flags:

@@ -250,6 +250,34 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.classes == ('ant', 'bee', 'cat')
 
 
+def test_a_folder_may_be_of_parquet(tmp_path):
+  made = columns()
+  for split, rows in zip(
+    arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
+  ):
+    part = {'left.a': made['left'][rows, 0], 'left.b': made['left'][rows, 1]}
+    part |= {'steps': made['steps'][rows].tolist()}
+    part |= {'label': made['label'][rows]}
+    parquet(tmp_path / f'{split}.parquet', **part)
+  found = arrays.arrays_of(tmp_path, 'test')
+  expected = made['left'][50:, :2]
+  np.testing.assert_allclose(found['left'], expected, rtol=1e-6)
+  np.testing.assert_array_equal(found['steps'], made['steps'][50:])
+  part['steps'] = [*part['steps'][1:], [[1.0]] * 5]
+  parquet(tmp_path / 'test.parquet', **part)
+  with pytest.raises(ValueError, match="row 9, column 'steps'"):
+    arrays.read(tmp_path)
+  part |= {'steps': made['steps'][50:].tolist(), 'left.c': part['left.a']}
+  parquet(tmp_path / 'test.parquet', **part)
+  with pytest.raises(
+    ValueError, match=r'\(3,\) in .*test\.parquet, .*\(2,\) in train\.parquet'
+  ):
+    arrays.read(tmp_path)
+  (tmp_path / 'validation.parquet').unlink()
+  with pytest.raises(FileNotFoundError, match=r'no .*validation\.npz'):
+    arrays.read(tmp_path)
+
+
 def test_damaged_columns_of_parquet_are_named_with_the_row(tmp_path):
   ragged = [[1.0, 2.0]] * 5 + [[3.0]] + [[1.0, 2.0]] * (ROWS - 6)
   with pytest.raises(
