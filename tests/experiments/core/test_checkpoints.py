@@ -5,6 +5,7 @@ import gc
 import pathlib
 import resource
 import shutil
+import threading
 
 import chex
 import jax
@@ -221,6 +222,26 @@ def test_nothing_but_one_line_is_said_of_what_does_not_fit(tmp_path, caplog):
   one.close()
   assert not [each.getMessage() for each in caplog.records]
   assert_is(restored(tmp_path), 10)
+
+
+def test_threads_that_fail_late_are_waited_for(tmp_path, caplog, monkeypatch):
+  said = threading.Event()
+
+  def say():
+    logging.error('A page of this thread.')
+    said.set()
+
+  def save(*_, **__):
+    threading.Timer(0.2, say).start()
+    raise ValueError('What the other one met.')
+
+  one = checkpoints_lib.Checkpoints(tmp_path)
+  monkeypatch.setattr(one._manager, 'save', save)
+  with pytest.raises(OSError, match='What the other one met'):
+    one.save(10, tree(10), {'step': 10})
+  one.close()
+  assert said.wait(5)
+  assert not caplog.records
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
