@@ -7,8 +7,9 @@ Expected: depends on the file; data_pipelines/README.md shows how to make one.
 
 Words after the colon, separated by commas: the file (`.npz` or `.parquet`), a
 folder with `train`, `validation` and `test` of either kind, or one of pictures,
-sounds and videos with a CSV that names them; a method, a weighting, and `smoke`
-for a few steps. The file or CSV is read when the configuration is made, so that
+sounds and videos with a CSV that names them; a method, a weighting,
+`transformer` for encoders of sequences in place of GRUs, and `smoke` for a few
+steps. The file or CSV is read when the configuration is made, so that
 all it says is there to be changed by flags:
 `--config.model.encoders.audio.widths="(32,)"`. Files that a CSV names are read
 when training begins, once; a narrow ResNet-18 looks at each, pretrained if
@@ -50,8 +51,20 @@ _KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
-def encoder_for(shape: tuple[int, ...]) -> dict[str, Any]:
-  """The encoder of rows of a shape.
+_GRU = {'name': 'GRU', 'width': 64}
+_TRANSFORMER = {
+  'name': 'Transformer',
+  'width': 64,
+  'num_layers': 2,
+  'num_heads': 4,
+  'feedforward_width': 128,
+}
+
+
+def encoder_for(
+  shape: tuple[int, ...], transformer: bool = False
+) -> dict[str, Any]:
+  """The encoder of rows of a shape; of sequences a GRU or a transformer.
 
   Examples:
     >>> encoder_for((16,))
@@ -67,7 +80,7 @@ def encoder_for(shape: tuple[int, ...]) -> dict[str, Any]:
   if len(shape) == 1:
     return {'name': 'MLP', 'widths': (128, 64)}
   if len(shape) == 2:
-    return {'name': 'GRU', 'width': 64}
+    return dict(_TRANSFORMER if transformer else _GRU)
   if len(shape) == 3 and min(shape[:2]) >= 2:
     blocks = max(1, int(math.log2(min(shape[:2]) / _SMALLEST)))
     return {'name': 'LeNet', 'base_width': 8, 'num_blocks': blocks}
@@ -105,7 +118,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
         f' and none of {sorted(taken)}, which the loader and the read-outs'
         ' take. Rename it in the file.'
       )
-  rest = ','.join(word for word in words if word != paths[0])
+  ours = (paths[0], 'transformer')
+  rest = ','.join(word for word in words if word not in ours)
   config, given = configuration.begin(rest)
   num_rows = int((table.split == 'train').sum())
 
@@ -115,7 +129,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   if isinstance(table, folders.Table):
     _of_folder(config, table)
   else:
-    _of_arrays(config, table)
+    _of_arrays(config, table, transformer='transformer' in words)
   config.data.batch_size = min(config.data.batch_size, num_rows)
   config.data.classes = tuple(map(str, table.classes))
   config.model.num_classes = len(table.classes)
@@ -148,7 +162,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   return configuration.finish(config, given, smoke)
 
 
-def _of_arrays(config: config_dict.ConfigDict, table: arrays.Table) -> None:
+def _of_arrays(
+  config: config_dict.ConfigDict, table: arrays.Table, *, transformer: bool
+) -> None:
   """What is said of arrays that lie in memory."""
   config.data.batch_size = 64
   config.data.standardize = True
@@ -156,7 +172,7 @@ def _of_arrays(config: config_dict.ConfigDict, table: arrays.Table) -> None:
   if table.present:
     config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.model.encoders = {
-    name: encoder_for(values.shape[1:])
+    name: encoder_for(values.shape[1:], transformer)
     for name, values in table.modalities.items()
   }
   config.evaluation.batch_size = 200

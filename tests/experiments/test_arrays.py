@@ -2,6 +2,7 @@
 
 import csv
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -14,6 +15,7 @@ from experiments import train
 from experiments.configs import arrays
 from experiments.core import trained
 from experiments.reporting import results as results_lib
+from mimo_jax import nn
 
 
 @pytest.fixture(scope='module')
@@ -56,6 +58,14 @@ def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
   assert dict(config.data.missing_rate) == {'vector': 'stored'}
   assert config.weighting.penalty == 1.0
   config.model.encoders.vector.widths = (7,)
+  config = arrays.get_config(f'{path},transformer')
+  encoders = config.model.encoders.to_dict()
+  assert encoders['steps'].pop('name') == 'Transformer'
+  inputs = np.ones((3, 4, 2), np.float32)
+  model = nn.Transformer(**encoders.pop('steps'))
+  shapes = jax.eval_shape(model.init_with_output, jax.random.key(0), inputs)
+  assert shapes[0].shape == (3, 64)
+  assert {one['name'] for one in encoders.values()} == {'MLP', 'LeNet'}
 
 
 def test_a_file_is_compared_as_other_data_are(path, tmp_path):
