@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import chex
 import jax
@@ -158,7 +161,41 @@ def test_scores_are_those_of_training_and_others_on_demand(workdir):
   assert 'accuracy/fused' not in other
 
 
-def test_what_is_exported_needs_no_project(run, rows, tmp_path):
+ALONE = """
+import json, sys
+import jax, numpy
+described = json.load(open('inputs.json'))
+rows = numpy.load('rows.npz')
+given = {k: v.astype(described['inputs'][k]['dtype']) for k, v in rows.items()}
+model = jax.export.deserialize(open('model.jax_export', 'rb').read())
+outputs = model.call(given, numpy.ones(2, bool))
+numpy.save('fused.npy', outputs['fused'])
+ours = {'mimo_jax', 'experiments', 'data_pipelines', 'flax', 'optax'}
+assert not ours & sys.modules.keys()
+"""
+
+
+def test_what_is_exported_runs_where_nothing_but_jax_is(run, rows, tmp_path):
+  exporting.export(run, tmp_path)
+  np.savez(tmp_path / 'rows.npz', **rows)
+  finished = subprocess.run(
+    [sys.executable, '-c', ALONE],
+    cwd=tmp_path,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': ''},
+    capture_output=True,
+    check=False,
+    text=True,
+  )
+  assert finished.returncode == 0, finished.stderr
+  np.testing.assert_allclose(
+    np.load(tmp_path / 'fused.npy'),
+    run.predict(rows)['fused'],
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+def test_what_is_exported_is_the_model(run, rows, tmp_path):
   exporting.export(run, tmp_path)
   program = jax.export.deserialize(
     bytearray((tmp_path / 'model.jax_export').read_bytes())
