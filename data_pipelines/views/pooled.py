@@ -1,4 +1,4 @@
-"""A picture made small: means over blocks of it, as a vector."""
+"""A picture made small: means over blocks of it."""
 
 import dataclasses
 import math
@@ -12,15 +12,17 @@ from data_pipelines.views import _element
 
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-  """Means over square blocks of a picture, divided by a number, in one row.
+  """Means over square blocks of a picture, divided by a number.
 
-  What a multi-layer perceptron takes of a spectrogram.
+  In one row, what a multi-layer perceptron takes of a spectrogram; or as the
+  picture that is left, for convolutions.
 
   Attributes:
     source: Name of the stored picture.
     divisor: The number, finite and above 0.
     block: Height and width of a block, which those of the picture are multiples
       of; 1 keeps the picture as it is.
+    as_row: Whether in one row.
 
   Raises:
     ValueError: if the divisor or the block is outside its range.
@@ -30,11 +32,15 @@ class Pooled:
     >>> picture = np.arange(8.0).reshape(2, 4, 1)
     >>> Pooled('picture', divisor=10, block=2)({'picture': picture}, None)
     array([0.25, 0.45], dtype=float32)
+    >>> small = Pooled('picture', divisor=10, block=2, as_row=False)
+    >>> small({'picture': picture}, None).shape
+    (1, 2, 1)
   """
 
   source: str
   divisor: float
   block: int = 1
+  as_row: bool = True
 
   def __post_init__(self) -> None:
     if not (math.isfinite(self.divisor) and self.divisor > 0):
@@ -47,14 +53,15 @@ class Pooled:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes the row.
+    """Makes the means.
 
     Args:
       element: Has the picture, [height, width, channels].
       random: Not used.
 
     Returns:
-      [height / block * width / block * channels].
+      [height / block * width / block * channels], or [height / block,
+      width / block, channels].
 
     Raises:
       ValueError: if the entry is missing, no picture, or no multiple of blocks.
@@ -75,4 +82,5 @@ class Pooled:
       self.block,
       channels,
     )
-    return (blocks.mean((1, 3)) / np.float32(self.divisor)).ravel()
+    means = blocks.mean((1, 3)) / np.float32(self.divisor)
+    return means.ravel() if self.as_row else means

@@ -140,21 +140,12 @@ STUDIES: Mapping[str, Study] = {
         (*_decay(1e-2), ('checkpoint_every_steps', 100)),
       ),
       Setting(
-        'icons',
-        None,
-        'icons',
-        (
-          *_decay(1e-3),
-          ('model.encoders.picture.base_width', 4),
-          ('model.encoders.tags.widths', (128, 144)),
-          *_REDRAWN,
-        ),
-        seeds=5,
+        'icons', None, 'icons:small', (*_decay(1e-3), *_REDRAWN), seeds=5
       ),
     ),
     about='Late fusion, SGD with momentum. HTAD: an MLP (128, 64) a modality,'
-    ' 600 steps; AV-MNIST, rebuilt and pooled: the same, 800 steps; icons:'
-    ' three convolutions for pictures and an MLP (128, 64) for words, 600'
+    ' 600 steps; AV-MNIST, rebuilt and pooled: the same, 800 steps; icons,'
+    ' pooled: two convolutions for pictures and an MLP (128, 72) for words, 600'
     ' steps. Of HTAD and icons each seed divides the rows anew, groups whole;'
     ' rows of AV-MNIST are fixed, as its recordings are shared by many rows.',
   ),

@@ -17,6 +17,8 @@ def test_a_row_has_the_mean_of_each_block_row_by_row_channel_last():
     for channel in range(2)
   ]
   np.testing.assert_allclose(row, expected, rtol=1e-6)
+  small = views.Pooled('x', 5.0, block=3, as_row=False)({'x': picture}, None)
+  np.testing.assert_array_equal(small, row.reshape(2, 3, 2))
 
 
 def test_a_block_of_one_keeps_every_value():
