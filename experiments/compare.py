@@ -26,6 +26,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments.core import comparing
+from experiments.core import compilation
 from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import runs
@@ -81,7 +82,8 @@ def main(argv: list[str]) -> None:
     print(planning.of_one(config, manual_dir), flush=True)
   if planning.DRY.value:
     return
-  path = compare(config, workdir, manual_dir)
+  with compilation.kept():
+    path = compare(config, workdir, manual_dir)
   print(report.tables(workdir))
   print(f'The report, with figures, is {path}.')
 

@@ -23,6 +23,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_dict
 
+from experiments.core import compilation
 from experiments.core import configuration
 from experiments.core import grouping
 from experiments.core import runs
@@ -88,7 +89,8 @@ def main(argv: list[str]) -> None:
     configuration.CONFIG.value, _GRID.value, _RANDOM.value
   )
   workdir = configuration.workdir('sweep', config)
-  path = sweep(config, workdir, configuration.MANUAL_DIR.value)
+  with compilation.kept():
+    path = sweep(config, workdir, configuration.MANUAL_DIR.value)
   print(report.tables(workdir))
   print(f'The report is {path}; results.jsonl beside it has every run.')
 

@@ -1,6 +1,6 @@
 """Where many runs lie: each whole, all of them divided among the devices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 # Along which axes of the runs an argument of a function changes.
-RUNS, SEEDS, VARIANTS, SAME = (
-  ('variants', 'seeds'), ('seeds',), ('variants',), (),
-)  # fmt: skip
+RUNS, SEEDS, SAME = ('variants', 'seeds'), ('seeds',), ()  # fmt: skip
 
 
 class Layout(NamedTuple):
@@ -110,8 +108,67 @@ class Layout(NamedTuple):
       lambda *leaf: jnp.stack(leaf).reshape(*self.shape, *leaf[0].shape), *runs
     )
 
+  def saved(self, tree: Any) -> Any:
+    """A tree of all runs in NumPy, the same on any number of devices."""
+    return jax.tree.map(
+      lambda leaf: self.wanted(np.asarray(_key_data(leaf))), tree
+    )
+
+  def restored(self, saved: Any, like: Any) -> Any:
+    """The tree of all runs that was saved; `like`: shapes of one run of it."""
+    where = self.sharding(RUNS)
+
+    def restore(leaf: Any, one: Any) -> jax.Array:
+      leaf = _as_key(self.filled(np.asarray(leaf)), one)
+      return jax.device_put(leaf, where)
+
+    return jax.tree.map(restore, saved, like)
+
+  def shapes(self, like: Any) -> Any:
+    """The shapes of what is saved; `like`: those of one run."""
+
+    def shape(one: Any) -> jax.ShapeDtypeStruct:
+      data = jax.eval_shape(_key_data, one)
+      return jax.ShapeDtypeStruct(self.shape + data.shape, data.dtype)
+
+    return jax.tree.map(shape, like)
+
+  def placed(self, runs: Sequence[Any]) -> Any:
+    """The tree of all runs, variants first, each made on one device."""
+
+    def stacked(*leaves: Any) -> Any:
+      stack = np.stack([np.asarray(_key_data(leaf)) for leaf in leaves])
+      return stack.reshape(self.shape + stack.shape[1:])
+
+    return self.restored(jax.tree.map(stacked, *runs), runs[0])
+
+  def one_by_one(self, tree: Any) -> Iterator[Any]:
+    """The runs of a tree, variants first, in NumPy but for random keys."""
+    saved = self.saved(tree)
+
+    def one(place: tuple[int, ...]) -> Any:
+      return jax.tree.map(
+        lambda leaf, like: _as_key(leaf[place], like), saved, tree
+      )
+
+    return map(one, np.ndindex(self.shape))
+
   def _spec(self, along: Sequence[str]) -> PartitionSpec:
     return PartitionSpec(*(axis for axis in along if axis in self.axes))
+
+
+def _key_data(leaf: Any) -> Any:
+  """An array; of random keys what they are made of."""
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.random.key_data(leaf)
+  return leaf
+
+
+def _as_key(leaf: Any, like: Any) -> Any:
+  """An array; random keys of what they are made of, if `like` is of them."""
+  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(leaf)
+  return leaf
 
 
 def make(

@@ -1,19 +1,18 @@
 """The comparisons of a study: which there are, and how long they take."""
 
-import contextlib
 import functools
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import config_dict
 
+from experiments.core import compilation
 from experiments.core import estimates
 from experiments.core import runs
 from experiments.core import studies
@@ -124,24 +123,10 @@ def run(
   return results
 
 
-@contextlib.contextmanager
-def _compiling_into(directory: str) -> Iterator[None]:
-  """Keeps what is compiled in a directory; what is elsewhere is not seen."""
-  settings: Any = jax.config  # whose attributes have no types
-  before = settings.jax_compilation_cache_dir
-  jax.config.update('jax_compilation_cache_dir', directory)
-  compilation_cache.reset_cache()
-  try:
-    yield
-  finally:
-    jax.config.update('jax_compilation_cache_dir', before)
-    compilation_cache.reset_cache()
-
-
 def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
   """How long the comparisons that are not done will take, for people."""
   # Or what an earlier forecast compiled would seem to take no time.
-  with tempfile.TemporaryDirectory() as folder, _compiling_into(folder):
+  with tempfile.TemporaryDirectory() as place, compilation.kept_in(place):
     return _forecast(planned)
 
 
@@ -179,7 +164,7 @@ def of_one(
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> str:
   """How long one comparison will take, for people."""
-  with tempfile.TemporaryDirectory() as folder, _compiling_into(folder):
+  with tempfile.TemporaryDirectory() as place, compilation.kept_in(place):
     found = estimates.estimate(config, studies.COSTS, manual_dir)
   return '\n'.join(
     [

@@ -37,7 +37,7 @@ class Rehearsals:
     self._steps_per_epoch = experiment.steps_per_epoch
     self._join, self._place = join, place
     if self._rehearsal is not None:
-      self._begin = jax.jit(self._rehearsal.begin)
+      self._begin = self._rehearsal.begin
       self._end = jax.jit(self._rehearsal.end)
       self._steps = [jax.jit(one.step) for one in self._rehearsal.passes]
       self._compiled: list[Callable[..., Any]] = []

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
-from jax import lax
 from ml_collections import config_dict
 
 from experiments.core import configuration
@@ -24,7 +21,6 @@ from experiments.core import training
 from experiments.core.layout import RUNS
 from experiments.core.layout import SAME
 from experiments.core.layout import SEEDS
-from experiments.core.layout import VARIANTS
 from experiments.evaluation import evaluate
 
 Values = Mapping[str, Any]  # dotted key of the configuration -> value
@@ -33,7 +29,7 @@ Values = Mapping[str, Any]  # dotted key of the configuration -> value
 class _Run(NamedTuple):
   """One run of several."""
 
-  values: dict[str, jax.Array]  # key -> [], of the traced ones
+  values: dict[str, Any]  # key -> [], of the traced ones
   state: training.TrainState
 
 
@@ -63,28 +59,31 @@ def together(
   check_single(config)
   layout = layout_lib.make(len(variants), num_seeds)
   *_, place_of_seeds = layout.places
-  unknown: dict[str, npt.NDArray[np.float32]]
-  if is_many := len(variants) > 1:
-    unknown = {
-      key: np.array([variants[i][key] for i in layout.places[0]], np.float32)
-      for key in variants[0]
-    }
-  else:
+  known = len(variants) == 1
+  if known:
     config = configuration.with_values(config, variants[0])
-    unknown = {key: np.asarray(variants[0][key], np.float32) for key in traced}
+  unknown = [
+    {key: np.float32(values[key]) for key in (traced if known else values)}
+    for values in variants
+  ]
 
   def experiment_of(values: Values) -> training.Experiment:
     changed = configuration.with_values(config, values)
     return training.make(changed, steps_per_epoch)
 
-  def init(values: dict[str, jax.Array], keys: jax.Array, batch: Any) -> _Run:
-    # One by one: random numbers under vmap take long to compile.
-    def of_variant(one: dict[str, jax.Array]) -> _Run:
-      return lax.map(
-        lambda seed: _Run(one, experiment_of(one).init(*seed)), (keys, batch)
-      )
+  # One by one: random numbers take long to compile, and the program of one run
+  # is that of any number of runs, and often of other recipes, too.
+  one = jax.jit(lambda of, *seed: experiment_of(of).init(*seed))
+  keys = [jax.random.key(config.seed + i) for i in range(num_seeds)]
 
-    return lax.map(of_variant, values) if is_many else of_variant(values)
+  def init(batch: Any) -> _Run:
+    return layout.placed(
+      [
+        _Run(values, one(values, keys[i], _of_seed(batch, i)))
+        for values in unknown
+        for i in range(num_seeds)
+      ]
+    )
 
   def train_step(run: _Run, batch: Any) -> tuple[_Run, Any]:
     state, metrics = experiment_of(run.values).train_step(run.state, batch)
@@ -94,40 +93,20 @@ def together(
     of_model = program.make_predict(config, experiment_of(run.values))
     return of_model(run.state.variables, *others)
 
-  keys = jnp.stack([jax.random.key(config.seed + i) for i in place_of_seeds])
-  init_all = jax.jit(layout.on_devices(init, VARIANTS, SEEDS, SEEDS))
   predict_all = layout.over_runs(predict, RUNS, SEEDS, SAME, SAME)
 
-  def save(run: _Run) -> Any:
-    # NumPy's: they are the same on any number of devices.
-    return jax.tree.map(
-      lambda leaf: layout.wanted(np.asarray(_key_data(leaf))), run.state
-    )
-
-  def shapes(batch: Any) -> Any:
-    def saved(batch: Any) -> Any:
-      state = init_all(unknown, keys, batch).state
-      return jax.tree.map(lambda x: layout.wanted(_key_data(x)), state)
-
-    return jax.eval_shape(saved, batch)
+  def like(batch: Any) -> Any:
+    return jax.eval_shape(one, unknown[0], keys[0], _of_seed(batch, 0))
 
   def restore(saved: Any, batch: Any) -> _Run:
-    like = jax.eval_shape(init_all, unknown, keys, batch)
-    where = layout.sharding(RUNS)
-
-    def restored(leaf: Any, like: Any) -> jax.Array:
-      leaf = layout.filled(np.asarray(leaf))
-      if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.wrap_key_data(leaf)
-      return jax.device_put(leaf, where)
-
     values = {
-      key: jax.device_put(
-        np.broadcast_to(value[..., None], like.values[key].shape), where
+      key: np.repeat([of[key] for of in unknown], num_seeds).reshape(
+        layout.shape
       )
-      for key, value in unknown.items()
+      for key in unknown[0]
     }
-    return _Run(values, jax.tree.map(restored, saved, like.state))
+    of_one = _Run(unknown[0], like(batch))
+    return layout.restored(_Run(values, saved), of_one)
 
   def join(batches: Sequence[Any]) -> Any:
     return program.stack([batches[i] for i in place_of_seeds])
@@ -148,7 +127,7 @@ def together(
   )
   return program.Program(
     num_runs=len(variants) * num_seeds,
-    init=lambda batch: init_all(unknown, keys, batch),
+    init=init,
     join=join,
     feed=feed,
     advance=advance,
@@ -158,8 +137,8 @@ def together(
       lambda *arguments: jax.tree.map(layout.flat, predict_all(*arguments))
     ),
     evaluation=evaluation,
-    shapes=shapes,
-    save=save,
+    shapes=lambda batch: layout.shapes(like(batch)),
+    save=lambda run: layout.saved(run.state),
     restore=restore,
     runs_of=lambda run: jax.tree.map(layout.flat, run.state),
     layout=(tuple(place_of_seeds), layout.mesh.shape['seeds']),
@@ -191,8 +170,16 @@ def _rehearsing(
   def of(run: _Run) -> Any:
     return experiment_of(run.values).rehearsal
 
-  def begin(run: _Run, batch: Any) -> Any:
-    return of(run).begin(run.state, batch)
+  # One by one, as `init`.
+  one = jax.jit(lambda run, batch: of(run).begin(run.state, batch))
+
+  def begin(run: Any, batch: Any) -> Any:
+    return layout.placed(
+      [
+        one(alone, _of_seed(batch, i % layout.num_seeds))
+        for i, alone in enumerate(layout.one_by_one(run))
+      ]
+    )
 
   def step_of(i: int) -> Callable[..., Any]:
     def step(run: _Run, scratch: Any, batch: Any) -> Any:
@@ -205,18 +192,16 @@ def _rehearsing(
 
   return experiment._replace(
     rehearsal=experiment.rehearsal._replace(
-      begin=layout.over_runs(begin, RUNS, SEEDS),
+      begin=begin,
       passes=tuple(
-        one._replace(step=step_of(i))
-        for i, one in enumerate(experiment.rehearsal.passes)
+        walk._replace(step=step_of(i))
+        for i, walk in enumerate(experiment.rehearsal.passes)
       ),
       end=layout.over_runs(end, RUNS, RUNS),
     )
   )
 
 
-def _key_data(leaf: Any) -> Any:
-  """An array; of random keys what they are made of."""
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.random.key_data(leaf)
-  return leaf
+def _of_seed(batch: Any, seed: int) -> Any:
+  """The batch of one seed."""
+  return jax.tree.map(lambda leaf: leaf[seed], batch)

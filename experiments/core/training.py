@@ -299,6 +299,7 @@ def _finished(
   if rehearsal is None:
     return None
 
+  @jax.jit
   def begin(state: TrainState, batch: Batch) -> Any:
     return rehearsal.begin(state, finish(batch))
 

@@ -1,0 +1,83 @@
+"""What is compiled once, for all programs of a process that need it."""
+
+import pathlib
+
+import jax
+import pytest
+from jax import monitoring
+
+from experiments.configs import handwritten
+from experiments.core import compilation
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import together
+
+
+@pytest.fixture
+def hits():
+  """The programs that were found among those that are kept, so far."""
+  events = []
+
+  def listen(event, **_):
+    if event == '/jax/compilation_cache/cache_hits':
+      events.append(event)
+
+  monitoring.register_event_listener(listen)
+  yield events
+  monitoring.unregister_event_listener(listen)
+
+
+@pytest.fixture
+def nowhere():
+  """As where the user keeps nothing."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', None)
+  yield
+  jax.config.update('jax_compilation_cache_dir', before)
+
+
+@pytest.mark.usefixtures('nowhere')
+def test_what_is_kept_is_found_and_nothing_stays(hits):
+  with compilation.kept():
+    directory = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    for _ in range(3):
+      jax.jit(lambda x: 3 * x + 2)(1.5)
+      jax.clear_caches()
+    assert len(hits) == 2
+  assert jax.config.jax_compilation_cache_dir is None
+  assert not directory.exists()
+
+
+def test_the_folder_of_a_user_is_taken(tmp_path, hits):
+  with compilation.kept_in(tmp_path):
+    for _ in range(2):
+      with compilation.kept():
+        jax.jit(lambda x: 3 * x + 2)(1.5)
+      jax.clear_caches()
+  assert len(hits) == 1 and [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('nowhere')
+def test_any_number_of_runs_and_most_recipes_begin_by_one_program(hits):
+  config = handwritten.get_config('two,smoke')
+  config.num_seeds = 3
+  inputs = data.open_all(config, None)
+  rates = [{'optimizer.learning_rate': rate} for rate in (0.1, 0.3)]
+  with compilation.kept():
+    for number, recipe, variants in (
+      (3, 'joint', [{}]),
+      (2, 'joint', rates),
+      (2, 'sum', [{}]),
+      (2, 'mgda', rates),
+    ):
+      before = len(hits)
+      program = together.together(
+        configuration.with_recipe(config, recipe),
+        number,
+        inputs[0].steps_per_epoch,
+        variants,
+      )
+      batch = program.join([next(one.train) for one in inputs[:number]])
+      program.init(batch)
+      assert len(hits) == before + (number < 3)
