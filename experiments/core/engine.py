@@ -137,9 +137,11 @@ def run(
       if course.step % every == 0 or course.step == config.steps:
         observer.checkpoint(course.step, course.states)
         _save(checkpoints, programs, course, observer)
+    # Asked in the last turn, it ends, too: more may follow than this training.
+    is_stopped = stopping.is_due(course.step)
     if course.step < config.steps and course.step % every:
       _save(checkpoints, programs, course, observer)
-  if course.step < config.steps:
+  if is_stopped:
     stopping.exit(directory, course.step)
   return course
 

@@ -127,14 +127,16 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
   assert sorted(losses_in_tensorboard(tmp_path)) == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_comparison_that_is_stopped_goes_on(tmp_path):
+@pytest.mark.parametrize(('at', 'step'), [(12, 20), (31, 30)])
+def test_a_comparison_that_is_stopped_goes_on(tmp_path, at, step):
+  # In its last turn, too: its tests, and other trainings, are to follow.
   config = smoke(compare=('joint', 'sum'), num_seeds=1)
   with (
-    running.ending_at(12, running.Stopped),
+    running.ending_at(at, running.Stopped),
     pytest.raises(SystemExit, match='143'),
   ):
     compare.compare(config, tmp_path / 'stopped')
-  assert (tmp_path / 'stopped' / 'checkpoints' / '20').exists()
+  assert (tmp_path / 'stopped' / 'checkpoints' / f'{step}').exists()
   assert not (tmp_path / 'stopped' / 'results.jsonl').exists()
   compare.compare(config, tmp_path / 'stopped')
   compare.compare(config, tmp_path / 'whole')
