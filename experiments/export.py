@@ -8,7 +8,7 @@ by default, gets
 - `model.jax_export`: the model in evaluation mode as one StableHLO program, for
   CPUs, GPUs and TPUs, of any number of rows, with its parameters and the
   statistics that its inputs are standardised by inside;
-- `params.safetensors`: parameters and batch statistics by name;
+- `params.safetensors`: the model's parameters and batch statistics by name;
 - `inputs.json`: the inputs' shapes and types, the outputs' names, and what the
   classes of your own data are called.
 

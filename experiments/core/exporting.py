@@ -15,6 +15,7 @@ from data_pipelines import missing
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
+from experiments.methods import base
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -36,6 +37,7 @@ def export(run: trained.Trained, folder: pathlib.Path) -> None:
     rows, names
   )
   variables = jax.device_get(run.state.variables)
+  variables['params'].pop(base.BESIDE, None)  # which is not the model's
   flat = {
     '.'.join(str(key.key) for key in path): jnp.asarray(leaf)
     for path, leaf in jax.tree.leaves_with_path(variables)

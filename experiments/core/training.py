@@ -108,17 +108,20 @@ def make(
     model_state = method.model.init(key, batch)
     model_state = weights_lib.started(model_state, config.warm_start)
     params = model_state.pop('params')
-    trainable.check(params, config.frozen, config.learning_rates)
     if axis_name is not None:
       parts.check_statistics(method.model, model_state)
     state = TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
       model_state=model_state,
-      opt_state=optimizer.init(trainable.split(params, config.frozen)[0]),
+      opt_state=(),
       memory=(),
       key=key,
     )
+    state = common.with_beside(method, state, batch)
+    trainable.check(state.params, config.frozen, config.learning_rates)
+    learning, _ = trainable.split(state.params, config.frozen)
+    state = state._replace(opt_state=optimizer.init(learning))
     return method.init(state, batch)
 
   def update(

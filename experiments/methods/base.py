@@ -22,6 +22,9 @@ import optax
 import mimo_jax
 from mimo_jax import nn
 
+# Where, in params, is what learns beside the model.
+BESIDE = 'beside'
+
 Batch = Mapping[str, Any]
 Losses = dict[str, jax.Array]  # objective -> []
 # What a comparison draws of a method: arguments of its `make`, and for each
@@ -33,7 +36,7 @@ class TrainState(NamedTuple):
   """All that changes in training."""
 
   step: jax.Array  # [] int32, steps taken
-  params: Any
+  params: Any  # the model's and, where a method has some, those of `BESIDE`
   model_state: Any  # the model's other collections: batch statistics; or {}
   opt_state: optax.OptState  # the optimizer's and the weighting's state
   memory: Any  # the method's own; () for most
@@ -156,6 +159,10 @@ class Method(NamedTuple):
   # Draws are folded from its key.
   init: Callable[[TrainState, Batch], TrainState] = lambda state, _: state
   rehearsal: Rehearsal | None = None
+  # Params that are not the model's, such as those of a network that a loss has.
+  # They learn with it, as `params[BESIDE]`, and are not exported. Of the first
+  # state, before there is an optimizer's; draws are folded from its key.
+  beside: Callable[[TrainState, Batch], Any] | None = None
   # A step updates once in each, on the same batch; the last phase's losses must
   # be those of all objectives that earlier ones left out.
   phases: tuple[Any, ...] = (None,)

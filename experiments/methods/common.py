@@ -123,6 +123,25 @@ def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
   return ({'fused': sum(parts[1:], start=parts[0])} if parts else {}) | rest
 
 
+def with_beside(
+  method: base.Method, state: base.TrainState, batch: base.Batch
+) -> base.TrainState:
+  """A first state, whose params have what learns beside the model.
+
+  Raises:
+    ValueError: if the model has a module of that name.
+  """
+  if method.beside is None:
+    return state
+  if base.BESIDE in state.params:
+    raise ValueError(
+      f'The model has a module {base.BESIDE!r}, the name of what the method'
+      f' learns beside it. Rename it; it has {sorted(state.params)}.'
+    )
+  params = {**state.params, base.BESIDE: method.beside(state, batch)}
+  return state._replace(params=params)
+
+
 def forward(
   model: nn.LateFusion,
   state: base.TrainState,

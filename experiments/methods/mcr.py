@@ -11,6 +11,7 @@ from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import divergences
+from experiments.methods import reconstructions
 from experiments.methods import shuffles
 from mimo_jax import nn
 
@@ -26,12 +27,13 @@ def make(
   game: Game = 'greedy',
   own: float = 1.0,
   contrast: float = 1.0,
+  reconstruction: float = 0.0,
   temperature: float = 0.5,
   permutations: int = 32,
 ) -> base.Method:
   """Modalities compete for their influence on the fused output.
 
-      L = L_fused + λ_u Σ_m L_m + λ R + λ_c L_con
+      L = L_fused + λ_u Σ_m L_m + λ R + λ_c L_con + λ_b L_CEB
 
   The influence of modality m is J_m, the mean over rows and random orders of
   the Jensen-Shannon divergence of the fused probabilities from those with the
@@ -50,10 +52,14 @@ def make(
 
   L_con is the supervised contrastive loss of all modalities' features, see
   `alignments.supervised_contrastive`; of a regression, equal targets are one
-  label. R and L_con are parts of the primary objective, as the losses
-  'competition' and 'contrast'. The heads are the model's `auxiliary` ones,
-  whatever the configuration says. The weights 1 and λ_u are what `joint` stands
-  for here; a weighting may take their place.
+  label. L_CEB is how far features are from what a network, which learns beside
+  the model, tells of them from the fused logits: what they say beyond these is
+  held down. See `reconstructions.loss`.
+
+  R, L_con and L_CEB are parts of the primary objective, as the losses
+  'competition', 'contrast' and 'reconstruction'. The heads are the model's
+  `auxiliary` ones, whatever the configuration says. The weights 1 and λ_u are
+  what `joint` stands for here; a weighting may take their place.
 
   Args:
     task: what is trained.
@@ -61,22 +67,22 @@ def make(
     game: 'greedy', 'independent' or 'collaborative'.
     own: λ_u ≥ 0: 1, and 0.01 from pretrained uni-modal encoders.
     contrast: λ_c ≥ 0; 0 leaves the loss out, for features of several widths.
+    reconstruction: λ_b ≥ 0: 1 for transformers; 0 leaves the loss out.
     temperature: of the contrastive loss, above 0.
     permutations: P, the number of orders.
 
-  The paper's third term, for pretrained transformers, predicts the features
-  from the fused logits by another network, and is not here. The released code
-  encodes a second time, in evaluation mode, for the features in other orders;
-  here they are those of training. Of three modalities it moves two at once,
-  too; here one. Its regressions have no contrastive loss. For two modalities
-  and classes both terms are logged and not learnt from, as with strength=0.0
-  and contrast=0.0.
+  The released code encodes a second time, in evaluation mode, for the features
+  in other orders; here they are those of training. Of three modalities it moves
+  two at once, too; here one. Its regressions have no contrastive loss. For two
+  modalities and classes R and L_con are logged and not learnt from, as with
+  strength=0.0 and contrast=0.0; L_CEB is learnt from.
 
   References:
     K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
     Regularization <https://arxiv.org/abs/2411.07335>`_, NeurIPS 2025.
   """
   checks.at_least_0('mcr', strength=strength, own=own, contrast=contrast)
+  checks.at_least_0('mcr', reconstruction=reconstruction)
   checks.above_0('mcr', temperature=temperature, permutations=permutations)
   games = ('greedy', 'independent', 'collaborative')
   checks.option('mcr', game in games, f'one of {games}', game=game)
@@ -125,18 +131,22 @@ def make(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
     found = {'competition': strength * competition(state, outputs.features)}
-    if with_contrast:
+    if 'contrast' in names:
       labels = jnp.asarray(batch[task.target])
       stacked = _of_one_width(outputs.features)
       loss = alignments.supervised_contrastive(stacked, labels, temperature)
       found['contrast'] = contrast * loss
+    if 'reconstruction' in names:
+      loss = reconstructions.loss(state.params[base.BESIDE], outputs)
+      found['reconstruction'] = reconstruction * loss
     return found
 
   # What a sweep tries is a number of its own in a program, and never left out.
-  with_contrast = isinstance(contrast, jax.core.Tracer) or contrast > 0
-  names = ('competition', *(('contrast',) if with_contrast else ()))
-  primary = dict.fromkeys(('fused', *names), 1.0)
-  return common.on_outputs(task, terms, primary, model=model)
+  factors = {'contrast': contrast, 'reconstruction': reconstruction}
+  names = [k for k, v in factors.items() if isinstance(v, jax.core.Tracer) or v]
+  primary = dict.fromkeys(('fused', 'competition', *names), 1.0)
+  beside = reconstructions.beside(model) if 'reconstruction' in names else None
+  return common.on_outputs(task, terms, primary, model=model, beside=beside)
 
 
 def _parts(

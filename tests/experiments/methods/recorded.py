@@ -90,10 +90,12 @@ def begin(method, features=FEATURES, kernel=KERNEL):
     step=jnp.zeros((), jnp.int32),
     params=params,
     model_state=model_state,
-    opt_state=method.gradients.init(params),
+    opt_state=(),
     memory=(),
     key=jax.random.key(1),
   )
+  state = common.with_beside(method, state, batch)
+  state = state._replace(opt_state=method.gradients.init(state.params))
   return method.init(state, batch), batch
 
 

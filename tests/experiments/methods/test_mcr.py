@@ -113,6 +113,70 @@ class Mixing(nn.ConcatFusion):
   """A fusion of one's own."""
 
 
+@pytest.mark.slow
+def test_what_features_say_beyond_the_logits_is_held_down():
+  """By the numbers, with the fused logits as they are."""
+  linear = recorded.THREE, recorded.THREE_KERNEL  # 5, 3 and 5 wide
+  task = recorded.make_task(recorded.THREE)
+  found = []
+  for factor in (0.7, 0.0):
+    options = {'permutations': 2, 'contrast': 0.0, 'reconstruction': factor}
+    method = mcr.make(task, **options)
+    state, batch = recorded.begin(method, *linear)
+    found.append((state, *recorded.learn(method, state, batch)))
+  (state, losses, _, gradients), (plain, *without) = found
+  network = {k: np.float64(v) for k, v in state.params['beside'].items()}
+  assert network['hidden'].shape == (4, 5)
+  logits = recorded.logits_of(*linear)
+
+  def reconstruction(features, network):
+    whole = np.concatenate([features[k] for k in sorted(features)], axis=1)
+    hidden = np.maximum(logits @ network['hidden'], 0)
+    return 0.7 * np.mean((whole - hidden @ network['features']) ** 2)
+
+  value = reconstruction(recorded.THREE, network)
+  np.testing.assert_allclose(losses['reconstruction'], value, rtol=1e-5)
+  own = gradients.pop('reconstruction')
+
+  def assert_slope(of, expected):
+    slope = (of(1e-5) - of(-1e-5)) / 2e-5
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose(expected, slope, rtol=1e-3)
+
+  for name, features in recorded.THREE.items():
+    assert_slope(
+      lambda by, k=name, v=features: reconstruction(
+        recorded.THREE | {k: (1 + by) * v}, network
+      ),
+      own[f'encoders_{name}']['scale'].item(),
+    )
+  for name, kernel in network.items():
+    way = np.random.default_rng(1).standard_normal(kernel.shape)
+    assert_slope(
+      lambda by, k=name, v=kernel, way=way: reconstruction(
+        recorded.THREE, network | {k: v + by * way}
+      ),
+      np.sum(way * own['beside'][name]),
+    )
+  for part in ('fusion', 'heads_audio', 'heads_text', 'heads_visual'):
+    assert not any(map(np.any, jax.tree.leaves(own[part]))), part
+  # All else is as without it, which has no network.
+  assert 'beside' not in plain.params
+  assert {*losses} - {*without[0]} == {'reconstruction'}
+  for name, gradient in without[2].items():
+    beside = gradients[name].pop('beside')
+    assert not any(map(np.any, beside.values()))
+    checks.assert_close(gradients[name], gradient)
+    np.testing.assert_allclose(losses[name], without[0][name], rtol=1e-6)
+
+
+def test_no_term_has_a_factor_below_0():
+  task = recorded.make_task()
+  for name in ('strength', 'own', 'contrast', 'reconstruction'):
+    message = f'mcr was given {name}=-0.5; expected a number of at least 0'
+    checks.assert_refused(message, mcr.make, task, **{name: -0.5})
+
+
 def test_equal_targets_of_a_regression_are_one_label():
   task = recorded.make_task(num_classes=1)
   task = task._replace(losses_of=nn.absolute_error_losses)

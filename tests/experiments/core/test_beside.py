@@ -1,0 +1,155 @@
+"""Runs of a method that has parameters beside the model's."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from experiments import evaluate
+from experiments import train
+from experiments.configs import handwritten
+from experiments.core import configuration
+from experiments.core import data
+from experiments.core import exporting
+from experiments.core import grouping
+from experiments.core import trained
+from experiments.core import training
+from experiments.core import variants
+from tests import running
+
+KEY = 'method.reconstruction'
+
+
+def config_of(words='two,smoke,mcr', reconstruction=0.7, **changes):
+  config = handwritten.get_config(words)
+  config.update(changes)
+  values = {KEY: reconstruction, 'method.permutations': 2}
+  return configuration.with_values(config, values)
+
+
+def stepped(config, steps=4):
+  """The first state, the last one, and the losses of the steps."""
+  batches = running.batches_of(config, 0, steps)
+  experiment = training.make(config, 15)
+  before = state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
+  step, losses = jax.jit(experiment.train_step), []
+  for _ in range(steps):
+    state, metrics = step(state, batches[0])
+    losses.append(metrics['losses']['reconstruction'])
+  return before, state, np.array(losses)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A run that was stopped, and went on."""
+  path = tmp_path_factory.mktemp('runs')
+  with (
+    running.ending_at(13),
+    pytest.raises(KeyboardInterrupt),
+  ):
+    train.train(config_of(), path / 'run')
+  scores = train.train(config_of(), path / 'run')
+  (path / 'run' / 'scores.json').write_text(json.dumps(scores))
+  return path / 'run'
+
+
+def test_a_run_goes_on_as_if_undisturbed(workdir, tmp_path):
+  train.train(config_of(), tmp_path)
+  running.assert_same_run(workdir, tmp_path, config_of())
+
+
+def test_what_was_trained_is_evaluated_as_the_model_alone(workdir):
+  run = trained.load(workdir)
+  assert {'hidden', 'features'} == {*run.state.params['beside']}
+  scores = json.loads((workdir / 'scores.json').read_text())
+  assert evaluate.evaluate(workdir) == scores
+  found, _ = run.predict_split('test')
+  inputs = data.open_data(run.config, 0)
+  batch = next(iter(inputs.evaluation('test')))
+  inputs.train.close()
+  model = {k: v for k, v in run.state.params.items() if k != 'beside'}
+  alone = run.experiment.model.apply({'params': model}, batch)
+  np.testing.assert_allclose(
+    found['fused'][: len(batch['label'])], alone['fused'], atol=1e-4
+  )
+
+
+def test_another_run_begins_with_what_is_exported(workdir, tmp_path):
+  run = trained.load(workdir)
+  exporting.export(run, tmp_path)
+  path = tmp_path / 'params.safetensors'
+  model = {k: v for k, v in run.state.params.items() if k != 'beside'}
+  assert len(safetensors.load_file(path)) == len(jax.tree.leaves(model))
+  for factor in (0.0, 0.7):
+    config = config_of(reconstruction=factor, warm_start=(f'={path}',))
+    (batch,) = running.batches_of(config, 0, 1)
+    state = training.make(config, 15).init(jax.random.key(3), batch)
+    own = state.params.pop('beside', None)
+    assert (own is None) == (factor == 0)
+    running.assert_same_arrays(state.params, model)
+
+
+def test_it_is_named_where_parts_learn_slower_or_not_at_all():
+  whole = ('encoders_*', 'heads_*', 'fusion')
+  for changes, moved in (
+    ({'frozen': whole}, {'beside'}),
+    (
+      {'learning_rates': ('beside/hidden=0', '*/features=0')},
+      {'encoders_fou', 'encoders_pix', 'heads_fou', 'heads_pix', 'fusion'},
+    ),
+  ):
+    before, after, losses = stepped(config_of(**changes))
+    assert moved == {
+      name
+      for name, tree in after.params.items()
+      if any(
+        np.any(one != other)
+        for one, other in zip(
+          jax.tree.leaves(tree),
+          jax.tree.leaves(before.params[name]),
+          strict=True,
+        )
+      )
+    }
+    if moved == {'beside'}:  # it learns one batch better and better
+      assert np.all(np.diff(losses) < 0)
+  with pytest.raises(ValueError, match=r"'besides'.*\['beside', 'encoders_fou"):
+    stepped(config_of(frozen=('besides',)), steps=1)
+
+
+def test_a_sweep_has_the_network_whatever_the_factor():
+  config = config_of()
+  inputs = data.open_data(config, 0)
+  tried = [variants.Variant({KEY: value}) for value in (0.0, 0.7)]
+  (group,) = grouping.groups(config, tried, inputs)
+  assert group.traced == (KEY,)
+  batch = next(inputs.train)
+  inputs.train.close()
+
+  @jax.jit
+  def two_steps(value):
+    changed = configuration.with_values(config, {KEY: value})
+    experiment = training.make(changed, 15)
+    state = experiment.init(jax.random.key(0), batch)
+    for _ in range(2):
+      state, metrics = experiment.train_step(state, batch)
+    return state.params, metrics['losses']
+
+  params, losses = two_steps(0.7)
+  _, after, known = stepped(config, steps=2)
+  np.testing.assert_allclose(losses['reconstruction'], known[1], rtol=1e-5)
+  leaves = jax.tree.leaves(params), jax.tree.leaves(after.params)
+  for one, other in zip(*leaves, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+  # With 0.0 the rest learns as where there is none.
+  params, losses = two_steps(0.0)
+  assert losses['reconstruction'] == 0 and params.pop('beside')
+  experiment = training.make(config_of(reconstruction=0.0), 15)
+  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  for _ in range(2):
+    state, _ = jax.jit(experiment.train_step)(state, batch)
+  leaves = jax.tree.leaves(params), jax.tree.leaves(state.params)
+  for one, other in zip(*leaves, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5)
