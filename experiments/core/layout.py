@@ -9,6 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
+from jax.sharding import Sharding
+from jax.sharding import SingleDeviceSharding
 
 # Along which axes of the runs an argument of a function changes.
 RUNS, SEEDS, SAME = ('variants', 'seeds'), ('seeds',), ()  # fmt: skip
@@ -44,8 +46,10 @@ class Layout(NamedTuple):
       for number, axis in zip(self.shape, self.axes, strict=True)
     )
 
-  def sharding(self, along: Sequence[str]) -> NamedSharding:
+  def sharding(self, along: Sequence[str]) -> Sharding:
     """Of an array that changes along some axes, its first ones."""
+    if self.mesh.size == 1:  # JAX cannot vmap gradients of convolutions twice
+      return SingleDeviceSharding(self.mesh.devices.item())  # that have a mesh
     return NamedSharding(self.mesh, self._spec(along))
 
   def over_runs(
@@ -60,13 +64,19 @@ class Layout(NamedTuple):
     Returns:
       A function whose outputs change along all axes.
     """
-    for axis, places in reversed([*zip(self.axes, self.places, strict=True)]):
+    sizes = tuple(
+      len(places) // self.mesh.shape[axis]
+      for axis, places in zip(self.axes, self.places, strict=True)
+    )
+    if self.mesh.size > 1:
+      return self.on_devices(_flat(function, sizes, along, self.axes), *along)
+    for axis, size in reversed([*zip(self.axes, sizes, strict=True)]):
       function = jax.vmap(
         function,
         in_axes=[0 if axis in each else None for each in along],
-        axis_size=len(places) // self.mesh.shape[axis],
+        axis_size=size,
       )
-    return self.on_devices(function, *along)
+    return function
 
   def on_devices(
     self, function: Callable[..., Any], *along: Sequence[str]
@@ -206,6 +216,38 @@ def _smallest(
     for columns in range(1, num_devices // rows + 1)
   ]
   return min(shapes, key=cost)
+
+
+def _flat(
+  function: Callable[..., Any],
+  sizes: tuple[int, ...],
+  along: Sequence[Sequence[str]],
+  axes: Sequence[str],
+) -> Callable[..., Any]:
+  """A function of one run for all of a device, under a single `vmap`.
+
+  JAX cannot vmap gradients of convolutions twice where arrays have a mesh.
+  """
+
+  def spread(leaf: jax.Array, changes: Sequence[str]) -> jax.Array:
+    own = sum(axis in changes for axis in axes)
+    whole = jnp.broadcast_to(leaf, sizes + leaf.shape[own:])
+    return whole.reshape(-1, *leaf.shape[own:])
+
+  def of_all(*arguments: Any) -> Any:
+    found = jax.vmap(function, [0 if each else None for each in along])(
+      *(
+        jax.tree.map(lambda leaf, each=each: spread(leaf, each), argument)
+        if each
+        else argument
+        for argument, each in zip(arguments, along, strict=True)
+      )
+    )
+    return jax.tree.map(
+      lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), found
+    )
+
+  return of_all
 
 
 def _filled(number: int, divisor: int) -> list[int]:

@@ -1,0 +1,71 @@
+"""Where many runs lie, on one device and on several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.core import layout as layout_lib
+from experiments.core.layout import RUNS
+from experiments.core.layout import SAME
+from experiments.core.layout import SEEDS
+
+
+@pytest.mark.parametrize('num_devices', [1, 2, 4, 6])
+def test_what_is_made_run_by_run_is_found_again_on_any_devices(num_devices):
+  layout = layout_lib.make(2, 3, jax.devices()[:num_devices])
+  runs = [
+    {'w': jnp.arange(4.0) + 10 * i, 'key': jax.random.key(i)} for i in range(6)
+  ]
+  state = layout.placed(runs)
+  for ours, theirs in zip(layout.one_by_one(state), runs, strict=True):
+    np.testing.assert_array_equal(ours['w'], theirs['w'])
+    assert ours['key'] == theirs['key']
+  saved = layout.saved(state)
+  assert saved['w'].shape == (2, 3, 4)
+  like = jax.eval_shape(lambda: runs[0])
+  shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), saved)
+  wanted = jax.tree.map(
+    lambda leaf: (leaf.shape, leaf.dtype), layout.shapes(like)
+  )
+  assert shapes == wanted
+  again = layout.restored(saved, like)
+  for ours, theirs in zip(
+    jax.tree.leaves(again), jax.tree.leaves(state), strict=True
+  ):
+    assert ours.sharding == theirs.sharding
+    assert bool(jnp.all(ours == theirs))
+
+
+@pytest.mark.parametrize('num_devices', [1, 2, 3, 4])
+@pytest.mark.parametrize('num_variants', [1, 2])
+def test_gradients_of_convolutions_of_all_runs(num_variants, num_devices):
+  # `jax.vmap` of one `vmap` of them raises where arrays have a mesh.
+  layout = layout_lib.make(num_variants, 3, jax.devices()[:num_devices])
+  random = np.random.RandomState(0)
+  kernels = random.randn(num_variants * 3, 3, 3, 2, 4).astype(np.float32)
+  pictures = random.randn(3, 5, 6, 6, 2).astype(np.float32)
+
+  @jax.grad
+  def gradient(kernel, picture, power):
+    maps = jax.lax.conv_general_dilated(
+      picture,
+      kernel,
+      (1, 1),
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    return jnp.mean(jax.nn.relu(maps) ** power)
+
+  *_, places = layout.places
+  # As a state that another program gave: it has the layout's mesh.
+  placed = layout.placed(list(kernels))
+  found = jax.jit(layout.over_runs(gradient, RUNS, SEEDS, SAME))(
+    placed, pictures[np.array(places)], 3.0
+  )
+  expected = [
+    gradient(kernel, pictures[i % 3], 3.0) for i, kernel in enumerate(kernels)
+  ]
+  np.testing.assert_allclose(
+    layout.flat(np.asarray(found)), expected, rtol=1e-4, atol=1e-6
+  )
