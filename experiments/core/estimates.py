@@ -13,8 +13,10 @@ from experiments.core import together
 
 _STEPS = 5
 
-# Seconds to compile a program, by the first recipe's.
+# Seconds to compile a program, by the first recipe's; and for each recipe what
+# draws its parameters, which most share, and its teachers'.
 _COMPILING = 1.7
+_DRAWING = 0.5
 # Programs of a recipe that are compiled: of candidates, and of what is chosen.
 _PROGRAMS = 2.0
 
@@ -65,8 +67,9 @@ def estimate(
   rows = [[next(one.train) for one in inputs] for _ in range(_STEPS)]
   began = time.perf_counter()
   state = program.init(program.join(rows[0]))
+  drawn = time.perf_counter()
   state, _, _ = program.advance(state, program.feed(rows[:1]))
-  compiling = time.perf_counter() - began
+  compiled = time.perf_counter()
   _, _, seconds = program.advance(state, program.feed(rows))
   for one in inputs:
     one.train.close()
@@ -81,5 +84,6 @@ def estimate(
   programs = (_PROGRAMS if tuned else 1) * len(config.compare)
   return Estimate(
     stepping=per_run * runs * config.steps * relative,
-    compiling=compiling * _COMPILING * programs,
+    compiling=(drawn - began) * _DRAWING * len(config.compare)
+    + (compiled - drawn) * _COMPILING * programs,
   )

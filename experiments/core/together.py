@@ -71,9 +71,14 @@ def together(
     changed = configuration.with_values(config, values)
     return training.make(changed, steps_per_epoch)
 
-  # One by one: random numbers take long to compile, and the program of one run
-  # is that of any number of runs, and often of other recipes, too.
-  one = jax.jit(lambda of, *seed: experiment_of(of).init(*seed))
+  # One by one: random numbers take long to compile, and the program that draws
+  # them for one run is that of any number of runs, and of most recipes.
+  fresh = jax.jit(lambda of, *seed: experiment_of(of).fresh(*seed))
+  begin = jax.jit(lambda of, *rest: experiment_of(of).begin(*rest))
+
+  def one(values: Values, *seed: Any) -> training.TrainState:
+    return begin(values, fresh(values, *seed), *seed)
+
   keys = [jax.random.key(config.seed + i) for i in range(num_seeds)]
 
   def init(batch: Any) -> _Run:

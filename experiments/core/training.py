@@ -35,6 +35,9 @@ class Experiment(NamedTuple):
   objectives: tuple[str, ...]  # ('fused', modality, ...): the outputs' losses
   model: nn.LateFusion
   init: Callable[[jax.Array, Batch], TrainState]
+  # Its two parts: what the model begins with, and the state that holds it.
+  fresh: Callable[[jax.Array, Batch], Any]
+  begin: Callable[[Any, jax.Array, Batch], TrainState]
   train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
   rehearsal: base.Rehearsal | None  # what to do between steps
   steps_per_epoch: int
@@ -103,10 +106,12 @@ def make(
   optimizer = optax.chain(method.gradients, guarded)
   finish = data.finish(config)
 
-  def init(key: jax.Array, batch: Batch) -> TrainState:
+  def fresh(key: jax.Array, batch: Batch) -> Any:
+    return method.model.init(key, finish(batch))
+
+  def begin(variables: Any, key: jax.Array, batch: Batch) -> TrainState:
     batch = finish(batch)
-    model_state = method.model.init(key, batch)
-    model_state = weights_lib.started(model_state, config.warm_start)
+    model_state = dict(weights_lib.started(variables, config.warm_start))
     params = model_state.pop('params')
     if axis_name is not None:
       parts.check_statistics(method.model, model_state)
@@ -123,6 +128,9 @@ def make(
     learning, _ = trainable.split(state.params, config.frozen)
     state = state._replace(opt_state=optimizer.init(learning))
     return method.init(state, batch)
+
+  def init(key: jax.Array, batch: Batch) -> TrainState:
+    return begin(fresh(key, batch), key, batch)
 
   def update(
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
@@ -208,6 +216,8 @@ def make(
     task.objectives,
     method.model,
     init,
+    fresh,
+    begin,
     train_step,
     _finished(method.rehearsal, finish, guarded, config.frozen),
     steps_per_epoch,
