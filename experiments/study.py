@@ -5,11 +5,10 @@
   python -m experiments.study real
   python -m experiments.study arrays:FILE.npz
 
-A study runs `experiments.compare` on several settings, with all recipes tuned
-on validation with the same number of candidates, and writes tables and figures
-to `--reports`; a file of experiments/configs, here of one's own data, is one
-setting. It says first how long it will take. Killed, it goes on when the
-same command is given again.
+A study runs `experiments.compare` on several settings, all recipes tuned on
+validation with the same number of candidates, and writes its report; a file of
+experiments/configs, here of one's own data, is one setting. It says first how
+long it takes. Killed, the same command goes on.
 """
 
 import pathlib
@@ -50,6 +49,9 @@ _SETTINGS = flags.DEFINE_list(
   None,
   'Settings to run, as "HTAD" or "imbalance 4,slowness 4"; by default all.',
 )
+_AT_A_TIME = flags.DEFINE_integer(
+  'at_a_time', 1, 'Settings that run side by side, on as many CPU cores.'
+)
 _SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')
 
 
@@ -68,7 +70,6 @@ def main(argv: list[str]) -> None:
   if not argv[1:]:
     sys.exit(f'Name a study: {", ".join(studies.STUDIES)}, or a configuration.')
   directory = pathlib.Path(_STUDIES.value).absolute()
-  # The settings of a study share most programs.
   jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   for word, study in {word: studies.named(word) for word in argv[1:]}.items():
@@ -83,12 +84,12 @@ def main(argv: list[str]) -> None:
       manual_dir=configuration.MANUAL_DIR.value,
       compared=_RECIPES.value or (),
     )
-    print(planning.forecast(planned), flush=True)
+    print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
     if planning.DRY.value:
       continue
     path = reporting.write(
       study,
-      planning.run(study, planned, compare.compare),
+      planning.run(study, planned, compare.compare, _AT_A_TIME.value),
       pathlib.Path(_REPORTS.value) / name,
       ' '.join(['python -m experiments.study', word, *_what_changes(sys.argv)]),
     )

@@ -15,6 +15,7 @@ from ml_collections import config_dict
 from experiments.core import compilation
 from experiments.core import estimates
 from experiments.core import runs
+from experiments.core import side_by_side
 from experiments.core import studies
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies as reporting
@@ -95,6 +96,7 @@ def run(
   study: reporting.Study,
   planned: Mapping[reporting.Setting, Plan],
   compare: Callable[..., Any],
+  at_a_time: int = 1,
 ) -> dict[reporting.Setting, Results]:
   """Runs the comparisons of a study, or finishes doing so.
 
@@ -104,10 +106,24 @@ def run(
     study: to be run.
     planned: its comparisons.
     compare: runs one of them, as `experiments.compare.compare`.
+    at_a_time: how many run side by side.
 
   Returns:
     The results of each setting.
   """
+  left = {setting: one for setting, one in planned.items() if not one.is_done}
+  if at_a_time > 1 and left:
+    directory = next(iter(left.values())).workdir.parent
+    side_by_side.run(
+      {
+        folder(setting.name): functools.partial(
+          compare, plan.config(), plan.workdir, plan.manual_dir
+        )
+        for setting, plan in left.items()
+      },
+      at_a_time,
+      directory.parent,
+    )
   results = {}
   for i, (setting, plan) in enumerate(planned.items(), start=1):
     print(f'{study.title}: {setting.name} ({i}/{len(planned)})')
@@ -123,19 +139,23 @@ def run(
   return results
 
 
-def forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
+def forecast(
+  planned: Mapping[reporting.Setting, Plan], at_a_time: int = 1
+) -> str:
   """How long the comparisons that are not done will take, for people."""
   # Or what an earlier forecast compiled would seem to take no time.
   with tempfile.TemporaryDirectory() as place, compilation.kept_in(place):
-    return _forecast(planned)
+    return _forecast(planned, at_a_time)
 
 
-def _forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
+def _forecast(planned: Mapping[reporting.Setting, Plan], at_a_time: int) -> str:
   left = {
     plan.workdir: (setting, plan)
     for setting, plan in planned.items()
     if not plan.is_done
   }
+  # More than there are cores are no faster.
+  at_once = max(1, min(at_a_time, len(left), os.cpu_count() or 1))
   lines, total = [], 0.0
   for setting, plan in left.values():
     found = estimates.estimate(plan.config(), studies.COSTS, plan.manual_dir)
@@ -152,8 +172,8 @@ def _forecast(planned: Mapping[reporting.Setting, Plan]) -> str:
   return '\n'.join(
     [
       f'{len(left)} of {len(planned)} comparisons are left. On this machine, as'
-      f' busy as it is now, they take about {total / 60:.0f} minutes (between a'
-      ' half and twice that):',
+      f' busy as it is now, they take about {total / 60 / at_once:.0f}'
+      f' minutes (between a half and twice that), {at_once} at a time:',
       *lines,
     ]
   )

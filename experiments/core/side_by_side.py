@@ -1,0 +1,110 @@
+"""Comparisons side by side, a process each, for machines with several cores."""
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import connection
+from typing import Any
+
+import jax
+import tqdm
+
+from experiments.core import compilation
+
+Task = Callable[[], Any]  # can be pickled
+
+
+def run(
+  tasks: Mapping[str, Task], number: int, directory: pathlib.Path
+) -> None:
+  """Runs tasks, some at a time, to their ends.
+
+  What they print goes to `NAME.log` in `directory`, and what they compile to
+  `compiled` there. After a failure no task is begun. Ctrl-C and SIGTERM reach
+  those that run, which are waited for.
+
+  Args:
+    tasks: by names, in their order.
+    number: how many at a time.
+    directory: for logs and programs; is made.
+
+  Raises:
+    SystemExit: if a task failed; it says where what was printed is.
+    ValueError: where there is an accelerator, which one process takes whole.
+  """
+  if (backend := jax.default_backend()) != 'cpu':
+    raise ValueError(
+      f'Comparisons run side by side on the cores of a CPU, and this is a'
+      f' {backend}, whose memory one process takes. Expected --at_a_time=1.'
+    )
+  directory.mkdir(parents=True, exist_ok=True)
+  # Others share nothing of this process: no thread, and no device.
+  context = multiprocessing.get_context('spawn')
+  waiting = list(tasks)
+  running: dict[str, Any] = {}
+  failed: list[str] = []
+  with (
+    _passing_on(running),
+    tqdm.tqdm(total=len(tasks), desc='side by side', unit='comparison') as bar,
+  ):
+    while running or (waiting and not failed):
+      while waiting and len(running) < number and not failed:
+        name = waiting.pop(0)
+        running[name] = context.Process(
+          target=_run, args=(tasks[name], name, directory)
+        )
+        running[name].start()
+      bar.set_postfix_str(', '.join(running))
+      ended = connection.wait([one.sentinel for one in running.values()])
+      for name in [n for n, one in running.items() if one.sentinel in ended]:
+        running[name].join()
+        if running.pop(name).exitcode:
+          failed.append(name)
+        bar.update()
+  if failed:
+    logs = ', '.join(str(directory / f'{name}.log') for name in failed)
+    sys.exit(
+      f'These did not end well: {logs}. The same command goes on from there.'
+    )
+
+
+def _run(task: Task, name: str, directory: pathlib.Path) -> None:
+  """A task, in its own process, which ends when the one that began it does."""
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  log = os.open(
+    directory / f'{name}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND
+  )
+  for stream in (1, 2):
+    os.dup2(log, stream)
+  with compilation.kept_in(directory / 'compiled'):
+    task()
+
+
+def _end_with_parent() -> None:
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+  parent.join()
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _passing_on(running: Mapping[str, Any]) -> Iterator[None]:
+  """SIGTERM reaches what runs, as Ctrl-C does by itself; both wait for it."""
+
+  def pass_on(received: int, _: Any) -> None:
+    for one in running.values():
+      one.terminate()
+    sys.exit(128 + received)
+
+  before = signal.signal(signal.SIGTERM, pass_on)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+    for one in running.values():
+      one.join()
