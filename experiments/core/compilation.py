@@ -1,13 +1,27 @@
 """What is compiled once, for all programs of a process that need it."""
 
 import contextlib
+import gc
 import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+# Compiled programs hold memory maps, hundreds each, of which Linux gives a
+# process 65,530; then LLVM has no memory, and the process ends.
+_MAPS = pathlib.Path('/proc/self/maps')
+_MOST_MAPS = 20_000
+
+
+def release() -> None:
+  """Lets go of programs that are compiled and over, if there are many."""
+  if _MAPS.exists() and _MAPS.read_bytes().count(b'\n') > _MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()
 
 
 @contextlib.contextmanager

@@ -104,19 +104,9 @@ class Layout(NamedTuple):
     """An array [runs, ...], variants first, without what fills up."""
     return self.wanted(leaf).reshape(-1, *leaf.shape[len(self.shape) :])
 
-  def apart(self, tree: Any) -> list[Any]:
-    """The runs of a tree [variants, seeds, ...] that nothing fills up."""
-    number = self.num_variants * self.num_seeds
-    flat = jax.tree.map(self.flat, tree)
-    return [
-      jax.tree.map(lambda leaf, i=i: leaf[i], flat) for i in range(number)
-    ]
-
-  def together(self, runs: Sequence[Any]) -> Any:
-    """The tree of which these are the runs."""
-    return jax.tree.map(
-      lambda *leaf: jnp.stack(leaf).reshape(*self.shape, *leaf[0].shape), *runs
-    )
+  def first(self, tree: Any) -> Any:
+    """The first run of a tree."""
+    return jax.tree.map(lambda leaf: leaf[(0,) * len(self.shape)], tree)
 
   def saved(self, tree: Any) -> Any:
     """A tree of all runs in NumPy, the same on any number of devices."""

@@ -87,7 +87,7 @@ class _Runs(NamedTuple):
 
   def first(self, state: Any, batches: Sequence[Any]) -> tuple[Any, Any]:
     """Shapes of the first run's state and batch."""
-    one = jax.eval_shape(self.layout.apart, state)[0]
+    one = jax.eval_shape(self.layout.first, state)
     return one, jax.eval_shape(lambda batch: _of_seed(batch, 0), batches[0])
 
 
@@ -134,7 +134,6 @@ def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
 def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   """A program of a step of one run."""
   layout = runs.layout
-  apart, together = jax.jit(layout.apart), jax.jit(layout.together)
   alone = jax.jit(runs.step, donate_argnums=runs.donated)
   compiled = alone.lower(*runs.first(state, batches)).compile()
 
@@ -147,10 +146,11 @@ def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
     return [state for state, _ in pairs], [metrics for _, metrics in pairs]
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
-    states, metrics, seconds = program.one_by_one(step, apart(state), batches)
+    apart = [*layout.one_by_one(state)]
+    states, metrics, seconds = program.one_by_one(step, apart, batches)
     # A list of the runs' metrics [steps].
     of_runs = jax.tree.map(lambda *leaf: np.stack(leaf, 1), *metrics)
-    return together(states), of_runs, seconds
+    return layout.placed(states), of_runs, seconds
 
   return _Way(advance, compiled)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from experiments.core import compilation
 from experiments.core import data
 from experiments.core import engine
 from experiments.core import grouping
@@ -85,6 +86,7 @@ def run(
     ]
     place = directory / f'{number}'
     found, seconds = _results(group, labels, inputs, place, splits, watched)
+    compilation.release()
     for row in found:
       rows[row.pop('member')].append(row)
     programs.append(

@@ -57,6 +57,22 @@ def test_the_folder_of_a_user_is_taken(tmp_path, hits):
   assert len(hits) == 1 and [*tmp_path.iterdir()]
 
 
+@pytest.mark.skipif(
+  not compilation._MAPS.exists(), reason='only Linux counts memory maps'
+)
+def test_what_is_over_is_let_go_of_where_there_is_much_of_it(monkeypatch):
+  def f(x):
+    return 5 * x
+
+  compiled = jax.jit(f)
+  compiled(1.0)
+  compilation.release()
+  assert compiled._cache_size() == 1
+  monkeypatch.setattr(compilation, '_MOST_MAPS', 10)
+  compilation.release()
+  assert compiled._cache_size() == 0
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures('nowhere')
 def test_any_number_of_runs_and_most_recipes_begin_by_one_program(hits):

@@ -59,7 +59,7 @@ def test_one_by_one_is_at_once(variants):
     feed, advance, megabytes = stepping.make(
       of_run, program.stack, layout, donate=False, apart=apart
     )
-    state = layout.together(runs)
+    state = layout.placed(runs)
     assert state['kernel'].shape[:-4] == layout.shape
     state, first, _ = advance(state, feed(batches[:1]))
     state, rest, seconds = advance(state, feed(batches[1:]))
