@@ -93,10 +93,16 @@ def balance(
       `mimo_jax.nn.LateFusion`, one for each and `None` for what is shared;
       `lambda path: path[0]` for modules; `lambda path: path` for tensors. The
       rule is asked once a group, with a Gramian (or Jacobian) of its own, and
-      the group takes those weights. A rule that needs losses only is asked
-      once. The state's weights are a mapping name -> [K], where the name of a
-      key is `str(key)`, and its parts joined by '/' of a tuple. Rules that draw
-      at random draw the same in each.
+      the group takes those weights. The state's weights are a mapping name
+      -> [K], where the name of a key is `str(key)`, and its parts joined by '/'
+      of a tuple. Rules that draw at random draw the same in each. A rule for
+      the Gramian, of one batch or two, is vmapped over all groups, whatever
+      their shapes: its solver is compiled once, and its state is one, of leaves
+      [G, ...] in the order of the names. A rule for the Jacobian is traced once
+      for each shape of a group (of its leaves in order, with their types), and
+      not vmapped, which would copy all gradients; its state is a tuple of one
+      for each group. A rule that needs losses only is asked once, and has one
+      state.
     weigh_on: function from such a path to whether the rule looks at the
       parameter. The weights are for all: those of the last layer that all
       share, say, or without what is frozen (which counts otherwise, although it
@@ -188,6 +194,9 @@ def balance(
   needs = {*base.names_of(rule.needs)}
   needs_rows = bool(needs & {'gramian', 'jacobian'})
   sees_gradients = needs_rows or 'cross_gramian' in needs
+  if groups is not None and 'jacobian' in needs:
+    # Traced once for all groups of one shape.
+    rule = rule._replace(update=jax.jit(rule.update))
   choice = _parts.Choice(groups, weigh_on, shared)
   _parts.check(choice)
 
@@ -277,8 +286,9 @@ def _init_of_rule(
   parts: _parts.Parts,
 ) -> base.PyTree:
   """The state of the rule; with groups, of all of them."""
+  leaves = _parts.leaves_at(params, parts.weighing)
   states = [
-    rule.init(num_objectives, _parts.leaves_at(params, part.weighing))
+    rule.init(num_objectives, _parts.numbered(leaves, part.weighing))
     for part in parts.parts
   ]
   if not parts.grouped:

@@ -121,7 +121,10 @@ def all_finite(tree: base.PyTree) -> jax.Array:
   """Whether all numbers are finite, [] bool."""
   leaves = jax.tree.leaves(tree)
   finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-  return jnp.stack([jnp.array(True), *finite]).all()
+  # Asked the other way round: of `all(stack)` XLA makes a chain of as many
+  # operations as there are leaves, and puts it into the kernel of each leaf
+  # that it decides about, which takes time in the square of their number.
+  return ~jnp.any(~jnp.stack([jnp.array(True), *finite]))
 
 
 def _weigh(
@@ -130,18 +133,21 @@ def _weigh(
   state: base.PyTree,
 ) -> Weighed:
   """Lets the rule decide, in each part; NaN if anything is not finite."""
-  if not step.parts.grouped:
-    weights, state = step.rule.update(observations[0], state)
-    each = [weights]
-  elif 'jacobian' in base.names_of(step.rule.needs):  # of unlike shapes
-    pairs = [
-      step.rule.update(*pair) for pair in zip(observations, state, strict=True)
-    ]
-    each, state = [pair[0] for pair in pairs], tuple(pair[1] for pair in pairs)
-  else:
+  update = step.rule.update
+  if step.parts.grouped and 'jacobian' not in base.names_of(step.rule.needs):
+    # All that it sees is of one shape, whatever the groups' shapes are.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)
-    weights, state = jax.vmap(step.rule.update)(stacked, state)
-    each = list(weights)
+    weights, state = jax.vmap(update)(stacked, state)
+    good = all_finite((stacked, weights))
+    return Weighed(list(jnp.where(good, weights, jnp.nan)), state, good)
+  # Gradients are not stacked, not even of groups of one shape: that would be a
+  # copy of all, and of what the rule makes of them. With three ResNet-18 as
+  # groups on a CPU, balance takes 1.7 times as long and, with moco, 9 times the
+  # temporary memory, and no less to compile: XLA compiles equal kernels once.
+  states = state if step.parts.grouped else (state,)
+  pairs = [update(*pair) for pair in zip(observations, states, strict=True)]
+  each = [weights for weights, _ in pairs]
+  state = tuple(new for _, new in pairs) if step.parts.grouped else pairs[0][1]
   seen = [observation._replace(jacobian=None) for observation in observations]
   good = all_finite((seen, each))
   each = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), each)
@@ -182,7 +188,7 @@ def _combine_parts(rows: list[base.PyTree], assigned: Assigned) -> base.PyTree:
     return _combine(rows, assigned[0][1])
   direction: dict[int, jax.Array] = {}
   for places, weights in assigned:
-    part = _combine([_parts.part_of(row, places) for row in rows], weights)
+    part = _combine([_parts.numbered(row, places) for row in rows], weights)
     direction |= zip(sorted(places or ()), jax.tree.leaves(part), strict=True)
   return direction
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mimo_jax import _devices
+from mimo_jax import _gramians
 from mimo_jax import _objectives
 from mimo_jax import _parts
 from mimo_jax import _pullback
@@ -139,20 +140,22 @@ def observe_gradients(
     )
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
   return [
-    observation._replace(jacobian=_parts.part_of(stacked, part.weighing))
+    observation._replace(jacobian=_parts.numbered(stacked, part.weighing))
     for observation, part in zip(observations, step.parts.parts, strict=True)
   ]
 
 
 def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
   """The Gramian of each part."""
-  return [
-    gramian_of(
-      step,
-      [_parts.part_of(row, part.weighing) for row in rows],
-      shards_at(step, part.weighing),
-    )
+  parts = [
+    [_parts.part_of(row, part.weighing) for row in rows]
     for part in step.parts.parts
+  ]
+  if step.gramian is jacobian.gramian and not step.shards:
+    return list(_gramians.of_parts(parts))
+  return [
+    gramian_of(step, gradients, shards_at(step, part.weighing))
+    for gradients, part in zip(parts, step.parts.parts, strict=True)
   ]
 
 

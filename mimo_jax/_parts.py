@@ -161,3 +161,10 @@ def part_of(leaves: base.PyTree, places: Places) -> base.PyTree:
   if places is None:
     return leaves
   return {place: leaves[place] for place in places}
+
+
+def numbered(leaves: base.PyTree, places: Places) -> base.PyTree:
+  """Mapping number -> leaf of a part, by which parts of one shape are alike."""
+  if places is None:
+    return leaves
+  return dict(enumerate(leaves[place] for place in places))

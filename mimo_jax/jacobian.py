@@ -10,36 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
+from mimo_jax import _gramians
 from mimo_jax import _numerics
 from mimo_jax import _pullback
 from mimo_jax import base
-
-# Products are summed in runs of this many numbers before the runs are summed.
-# Reduced to scalars in one go, XLA on CPU adds up millions of float32 numbers
-# one after the other, with a relative error of 2e-2 at 1e7 parameters. Runs of
-# 64 leave 1e-7.
-_RUN, _LANES = 64, 1
-# For two or three objectives: eight shorter runs side by side. LLVM unrolls a
-# run up to some 300 instructions, K(K+3) for each number, and only then adds
-# lanes as one vector: 1.0 to 1.7 times a plain read on CPU, where runs of 64
-# take 1.6 to 4 times. From K = 4 the runs would be so short that storing their
-# sums costs more than that. A run and lanes that are no powers of two cost
-# divisions to find a number's place in a leaf of several axes.
-_VECTOR_RUN, _VECTOR_LANES = 16, 8
-_VECTOR_SIZES = (2, 3)
-# On an accelerator a run is what a block of threads adds up as a tree, reading
-# side by side: of gradients of 1e8 numbers on an H200, 0.8 to 1.0 of the speed
-# of a plain read with runs of 512 and 2048; with those above, 0.4 to 0.7.
-_ACCELERATOR_RUN = 1024
-# Above this many objectives the K(K+1)/2 sums take seconds to compile, leaf by
-# leaf, and a matrix product does it.
-_MAX_UNROLLED = 16
-# Leaves of fewer numbers than this (biases, norms) are reduced together. Their
-# copies cost nothing, and compiling takes half as long.
-_SMALL = 4096
 
 
 def value_and_jacobian(
@@ -196,90 +171,7 @@ def gramian(
     >>> mimo_jax.gramian(gradients, objectives=('fused', 'audio')).tolist()
     [[1.0, 3.0], [3.0, 25.0]]
   """
-  gradients = rows(jacobian, objectives)
-  leaves = jax.tree.leaves(gradients)
-  if any(_numerics.explicit_sharding(leaf) is not None for leaf in leaves):
-    # Pieces of leaves that are sharded in different ways go side by side.
-    return jax.sharding.auto_axes(_gramian, out_sharding=jax.P())(gradients)
-  return _gramian(gradients)
-
-
-def _gramian(gradients: Sequence[base.PyTree]) -> jax.Array:
-  size = len(gradients)
-  if size > _MAX_UNROLLED:
-    blocks = [_blocks(row, 1, 1) for row in gradients]
-    return sum(
-      map(_matrix_gramian, zip(*blocks, strict=True)),
-      start=jnp.zeros((size, size), jnp.float32),
-    )
-  run, lanes = _run_and_lanes(size, jax.default_backend())
-  blocks = [_blocks(row, run, lanes) for row in gradients]
-  # The entries i <= j, row by row, until the end: scalars stacked as a matrix
-  # for every leaf would take half of the compile time at K = 7.
-  upper = sum(
-    map(_inner_products, zip(*blocks, strict=True)),
-    start=jnp.zeros(size * (size + 1) // 2, jnp.float32),
-  )
-  place = np.zeros((size, size), int)
-  place[np.triu_indices(size)] = range(upper.size)
-  return upper[np.maximum(place, place.T)]
-
-
-def _run_and_lanes(size: int, backend: str) -> tuple[int, int]:
-  """The shape in which `size` gradients are reduced fastest."""
-  if backend != 'cpu':
-    return _ACCELERATOR_RUN, 1
-  if size in _VECTOR_SIZES:
-    return _VECTOR_RUN, _VECTOR_LANES
-  return _RUN, _LANES
-
-
-def _blocks(gradient: base.PyTree, run: int, lanes: int) -> list[jax.Array]:
-  """A gradient as arrays [n, run, lanes], one for each large leaf.
-
-  The small leaves and what is left over of the large ones go side by side in
-  one more, filled up with zeros: a reduction is compiled and launched once for
-  each array of the result.
-  """
-  large, rest = [], []
-  for leaf in jax.tree.leaves(gradient):
-    leaf = _numerics.at_least_float32(jnp.asarray(leaf))
-    if jnp.iscomplexobj(leaf):  # a pair of reals
-      leaf = jnp.stack([jnp.real(leaf), jnp.imag(leaf)])
-    leaf = leaf.reshape(-1)
-    whole = leaf.size - leaf.size % (run * lanes) if leaf.size >= _SMALL else 0
-    if whole:
-      large.append(leaf[:whole].reshape(-1, run, lanes))
-    if whole < leaf.size:
-      rest.append(leaf[whole:])
-  if rest:
-    flat = jnp.concatenate(rest)
-    flat = jnp.pad(flat, (0, -flat.size % (run * lanes)))
-    large.append(flat.reshape(-1, run, lanes))
-  return large
-
-
-def _inner_products(block_rows: Sequence[jax.Array]) -> jax.Array:
-  """Inner products of the pairs i <= j, by one pass over the K rows."""
-  products = tuple(
-    row * other for i, row in enumerate(block_rows) for other in block_rows[i:]
-  )
-  # One variadic reduction: each row is read once for all its products.
-  partial_sums = lax.reduce(
-    products,
-    tuple(jnp.zeros((), product.dtype) for product in products),
-    lambda left, right: tuple(a + b for a, b in zip(left, right, strict=True)),
-    dimensions=(1,),
-  )
-  return jnp.stack([jnp.sum(each) for each in partial_sums])
-
-
-def _matrix_gramian(block_rows: Sequence[jax.Array]) -> jax.Array:
-  """Gramian of one block as a matrix product, for many objectives."""
-  matrix = jnp.stack([row.reshape(-1) for row in block_rows])
-  # Accelerators multiply float32 in fewer bits unless told otherwise.
-  product = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
-  return (product + product.T) / 2
+  return _gramians.of_parts([rows(jacobian, objectives)])[0]
 
 
 def combine(

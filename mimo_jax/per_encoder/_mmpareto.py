@@ -7,9 +7,9 @@ import optax
 
 from mimo_jax import _arguments
 from mimo_jax import _balance
+from mimo_jax import _gramians
 from mimo_jax import _numerics
 from mimo_jax import base
-from mimo_jax import jacobian
 from mimo_jax.per_encoder import _paths
 
 # A sum that is shorter than this many rounding errors of its terms is zero.
@@ -135,24 +135,29 @@ def mmpareto(
     gradients, treedef = jax.tree.flatten(observation.jacobian)
     gradients = [_numerics.at_least_float32(leaf) for leaf in gradients]
     owners = owners_of(observation.jacobian)
-    rows = [row for row, name in enumerate(names) if name in owners]
-    places = {
-      row: [i for i, owner in enumerate(owners) if owner == names[row]]
+    places = [i for i, owner in enumerate(owners) if owner is not None]
+    # Of each tensor of an encoder, the row of its modality.
+    own = np.array([names.index(owners[i]) for i in places])
+    tensors = [
+      (gradients[i][0], gradients[i][row])
+      for i, row in zip(places, own, strict=True)
+    ]
+    gramians = _gramians.of_parts(tensors)
+    rows = sorted({*own.tolist()})
+    pairs = {
+      row: _pair_of_weights(
+        jnp.sum(gramians[np.flatnonzero(own == row)], axis=0)
+      )
       for row in rows
     }
     # What no encoder owns, and to be replaced where one does.
     combined = [jnp.sum(leaf, axis=0) for leaf in gradients]
-    pairs = []
-    for row in rows:
-      tensors = [(gradients[i][0], gradients[i][row]) for i in places[row]]
-      gramians = [jacobian.gramian(tensor, range(2)) for tensor in tensors]
-      pair = _pair_of_weights(sum(gramians[1:], start=gramians[0]))
-      for i, tensor, gramian in zip(
-        places[row], tensors, gramians, strict=True
-      ):
-        combined[i] = gamma * _turned(tensor, gramian, pair)
-      pairs.append(pair)
-    shares = 2 * jnp.stack(pairs).astype(observation.losses.dtype)
+    turned = _turned(tensors, gramians, [pairs[row] for row in own])
+    for i, tensor in zip(places, turned, strict=True):
+      combined[i] = gamma * tensor
+    shares = 2 * jnp.stack(list(pairs.values())).astype(
+      observation.losses.dtype
+    )
     weights = (
       jnp.ones_like(observation.losses).at[np.array(rows)].set(shares[:, 1])
     )
@@ -180,17 +185,29 @@ def _pair_of_weights(gramian: jax.Array) -> jax.Array:
 
 
 def _turned(
-  tensor: tuple[jax.Array, jax.Array], gramian: jax.Array, pair: jax.Array
-) -> jax.Array:
-  """λ h of one tensor, whose gradients have this Gramian."""
-  fused, own = tensor
-  twice = 2 * pair.astype(fused.dtype)
-  turned = twice[0] * fused + twice[1] * own
-  plain_length, length = jnp.sqrt(
-    jnp.diagonal(jacobian.gramian((fused + own, turned), range(2)))
-  )
+  tensors: list[tuple[jax.Array, jax.Array]],
+  gramians: jax.Array,
+  pairs: list[jax.Array],
+) -> list[jax.Array]:
+  """λ h of each tensor, by the Gramian of its gradients and a_c and a_u."""
+  turned = []
+  for (fused, own), pair in zip(tensors, pairs, strict=True):
+    twice = 2 * pair.astype(fused.dtype)
+    turned.append(twice[0] * fused + twice[1] * own)
+  both = [
+    (fused + own, leaf)
+    for (fused, own), leaf in zip(tensors, turned, strict=True)
+  ]
+  squares = jnp.diagonal(_gramians.of_parts(both), axis1=1, axis2=2)
+  plain_length, length = jnp.sqrt(squares).T
   # Opposed gradients cancel to rounding errors, which λ would blow up.
-  size = jnp.dot(twice, jnp.sqrt(jnp.diagonal(gramian)).astype(fused.dtype))
-  is_zero = length <= _ROUNDING * jnp.finfo(fused.dtype).eps * size
+  lengths = jnp.sqrt(jnp.diagonal(gramians, axis1=1, axis2=2))
+  size = jnp.sum(2 * jnp.stack(pairs) * lengths, axis=1)
+  eps = np.array([jnp.finfo(leaf.dtype).eps for leaf in turned])
+  is_zero = length <= _ROUNDING * eps.astype(length.dtype) * size
   stretch = jnp.maximum(1, plain_length / jnp.where(is_zero, 1, length))
-  return jnp.where(is_zero, 0, stretch).astype(fused.dtype) * turned
+  stretch = jnp.where(is_zero, 0, stretch)
+  return [
+    factor.astype(leaf.dtype) * leaf
+    for factor, leaf in zip(stretch, turned, strict=True)
+  ]

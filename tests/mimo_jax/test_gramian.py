@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mimo_jax
+from mimo_jax import _gramians
 from tests import checks
 
 NAMES = ('fused', 'text', 'audio')
@@ -86,6 +87,32 @@ def test_gramian_counts_every_number_of_a_leaf_once(size, backend, monkeypatch):
     # The backend's matrix product, for many objectives, adds up in its own way.
     assert_is_gramian(gramian, jacobians[name], 1e-6 if size < 17 else 5e-6)
     np.testing.assert_array_equal(gramian, gramian.T, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', [1, 3, 17])
+def test_parts_have_the_gramians_that_they_have_alone(size):
+  parts = [
+    random_jacobian(size, shapes, seed=7 * i)
+    for i, shapes in enumerate(LAYOUTS.values())
+  ]
+  parts[3] = checks.as_type(parts[3], jnp.bfloat16)
+  rows = [[checks.at(part, i) for i in range(size)] for part in parts]
+  rows.append([{}] * size)
+  gramians = np.array(jax.jit(_gramians.of_parts)(rows))
+  assert gramians.dtype == np.float32
+  assert gramians.shape == (len(rows), size, size)
+  exact = 1e-6 if size < 17 else 5e-6
+  for gramian, part in zip(gramians[:-1], parts, strict=True):
+    assert_is_gramian(gramian, part, exact)
+    np.testing.assert_array_equal(gramian, gramian.T)
+  np.testing.assert_array_equal(gramians[-1], 0)
+  # What is not finite in one part stays there.
+  rows[4][0][1] = rows[4][0][1] + jnp.nan
+  again = np.array(jax.jit(_gramians.of_parts)(rows))
+  assert np.isnan(again[4, 0]).all()
+  again[4] = gramians[4]
+  np.testing.assert_array_equal(again, gramians)
 
 
 @pytest.mark.slow
