@@ -103,6 +103,11 @@ def stack(trees: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+def of_seed(batch: Any, seed: int) -> Any:
+  """The batch of one seed, of those that `stack` put together."""
+  return jax.tree.map(lambda leaf: leaf[seed], batch)
+
+
 def one_by_one(
   step: Callable[..., Any], state: State, batches: Iterable[Any]
 ) -> tuple[State, dict[str, Any], float]:

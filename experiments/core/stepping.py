@@ -88,7 +88,9 @@ class _Runs(NamedTuple):
   def first(self, state: Any, batches: Sequence[Any]) -> tuple[Any, Any]:
     """Shapes of the first run's state and batch."""
     one = jax.eval_shape(self.layout.first, state)
-    return one, jax.eval_shape(lambda batch: _of_seed(batch, 0), batches[0])
+    return one, jax.eval_shape(
+      lambda batch: program.of_seed(batch, 0), batches[0]
+    )
 
 
 class _Way(NamedTuple):
@@ -138,7 +140,7 @@ def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   compiled = alone.lower(*runs.first(state, batches)).compile()
 
   def step(states: Sequence[Any], batch: Any) -> tuple[list[Any], list[Any]]:
-    of_seeds = [_of_seed(batch, i) for i in range(layout.num_seeds)]
+    of_seeds = [program.of_seed(batch, i) for i in range(layout.num_seeds)]
     pairs = [
       compiled(state, of_seeds[i % layout.num_seeds])
       for i, state in enumerate(states)
@@ -167,11 +169,6 @@ def _are_faster_apart(runs: _Runs, state: Any, batches: Sequence[Any]) -> bool:
     return False
   step = jax.make_jaxpr(runs.step)(*runs.first(state, batches))
   return 'conv_general_dilated[' in str(step)
-
-
-def _of_seed(batch: Any, seed: int) -> Any:
-  """The batch of one seed."""
-  return jax.tree.map(lambda leaf: leaf[seed], batch)
 
 
 def _of_runs(metrics: Any, layout: layout_lib.Layout) -> Any:

@@ -84,7 +84,7 @@ def together(
   def init(batch: Any) -> _Run:
     return layout.placed(
       [
-        _Run(values, one(values, keys[i], _of_seed(batch, i)))
+        _Run(values, one(values, keys[i], program.of_seed(batch, i)))
         for values in unknown
         for i in range(num_seeds)
       ]
@@ -101,7 +101,7 @@ def together(
   predict_all = layout.over_runs(predict, RUNS, SEEDS, SAME, SAME)
 
   def like(batch: Any) -> Any:
-    return jax.eval_shape(one, unknown[0], keys[0], _of_seed(batch, 0))
+    return jax.eval_shape(one, unknown[0], keys[0], program.of_seed(batch, 0))
 
   def restore(saved: Any, batch: Any) -> _Run:
     values = {
@@ -181,7 +181,7 @@ def _rehearsing(
   def begin(run: Any, batch: Any) -> Any:
     return layout.placed(
       [
-        one(alone, _of_seed(batch, i % layout.num_seeds))
+        one(alone, program.of_seed(batch, i % layout.num_seeds))
         for i, alone in enumerate(layout.one_by_one(run))
       ]
     )
@@ -205,8 +205,3 @@ def _rehearsing(
       end=layout.over_runs(end, RUNS, RUNS),
     )
   )
-
-
-def _of_seed(batch: Any, seed: int) -> Any:
-  """The batch of one seed."""
-  return jax.tree.map(lambda leaf: leaf[seed], batch)
