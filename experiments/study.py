@@ -15,10 +15,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 
 from experiments import compare
+from experiments.core import compilation
 from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import studies
@@ -70,30 +70,30 @@ def main(argv: list[str]) -> None:
   if not argv[1:]:
     sys.exit(f'Name a study: {", ".join(studies.STUDIES)}, or a configuration.')
   directory = pathlib.Path(_STUDIES.value).absolute()
-  jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  for word, study in {word: studies.named(word) for word in argv[1:]}.items():
-    name = planning.folder(word)
-    planned = planning.plans(
-      planning.some(study, _SETTINGS.value),
-      directory / name,
-      seeds=_SEEDS.value,
-      candidates=_CANDIDATES.value,
-      tuning_seeds=_TUNING_SEEDS.value,
-      smoke=_SMOKE.value,
-      manual_dir=configuration.MANUAL_DIR.value,
-      compared=_RECIPES.value or (),
-    )
-    print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
-    if planning.DRY.value:
-      continue
-    path = reporting.write(
-      study,
-      planning.run(study, planned, compare.compare, _AT_A_TIME.value),
-      pathlib.Path(_REPORTS.value) / name,
-      ' '.join(['python -m experiments.study', word, *_what_changes(sys.argv)]),
-    )
-    print(f'The report is {path}.')
+  with compilation.kept_in(directory / 'compiled'):
+    for word, study in {w: studies.named(w) for w in argv[1:]}.items():
+      name = planning.folder(word)
+      planned = planning.plans(
+        planning.some(study, _SETTINGS.value),
+        directory / name,
+        seeds=_SEEDS.value,
+        candidates=_CANDIDATES.value,
+        tuning_seeds=_TUNING_SEEDS.value,
+        smoke=_SMOKE.value,
+        manual_dir=configuration.MANUAL_DIR.value,
+        compared=_RECIPES.value or (),
+      )
+      print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
+      if planning.DRY.value:
+        continue
+      command = ['python -m experiments.study', word, *_what_changes(sys.argv)]
+      path = reporting.write(
+        study,
+        planning.run(study, planned, compare.compare, _AT_A_TIME.value),
+        pathlib.Path(_REPORTS.value) / name,
+        ' '.join(command),
+      )
+      print(f'The report is {path}.')
 
 
 if __name__ == '__main__':

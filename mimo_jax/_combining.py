@@ -141,9 +141,8 @@ def _weigh(
     good = all_finite((stacked, weights))
     return Weighed(list(jnp.where(good, weights, jnp.nan)), state, good)
   # Gradients are not stacked, not even of groups of one shape: that would be a
-  # copy of all, and of what the rule makes of them. With three ResNet-18 as
-  # groups on a CPU, balance takes 1.7 times as long and, with moco, 9 times the
-  # temporary memory, and no less to compile: XLA compiles equal kernels once.
+  # copy of all, and of what the rule makes of them, which takes time and memory
+  # and saves no compiling: XLA compiles equal kernels once.
   states = state if step.parts.grouped else (state,)
   pairs = [update(*pair) for pair in zip(observations, states, strict=True)]
   each = [weights for weights, _ in pairs]

@@ -21,7 +21,7 @@ Expected: test accuracy in %, mean and standard error of three seeds, by
   encoder, and most of the fused output, which is nowhere better than words
   alone. Nothing was tuned.
 
-  `small`, a third of the time: pictures of 12 x 12 means, two narrow
+  `small`, which the study takes: pictures of 12 x 12 means, and two narrow
   convolutions for them; experiments/reports/README.md, "Real data".
 
 Words after the colon, separated by commas: `small`, a method, a weighting, and

@@ -15,7 +15,7 @@ _STEPS = 5
 
 # Seconds to compile a program, by the first recipe's; and for each recipe what
 # draws its parameters, which most share, and its teachers'.
-_COMPILING = 1.7
+_COMPILING = 2.2
 _DRAWING = 0.5
 # Programs of a recipe that are compiled: of candidates, and of what is chosen.
 _PROGRAMS = 2.0

@@ -48,8 +48,8 @@ class Layout(NamedTuple):
 
   def sharding(self, along: Sequence[str]) -> Sharding:
     """Of an array that changes along some axes, its first ones."""
-    if self.mesh.size == 1:  # JAX cannot vmap gradients of convolutions twice
-      return SingleDeviceSharding(self.mesh.devices.item())  # that have a mesh
+    if self.mesh.size == 1:  # without a mesh, see `_flat`
+      return SingleDeviceSharding(self.mesh.devices.item())
     return NamedSharding(self.mesh, self._spec(along))
 
   def over_runs(

@@ -55,10 +55,11 @@ def run(
     while running or (waiting and not failed):
       while waiting and len(running) < number and not failed:
         name = waiting.pop(0)
-        running[name] = context.Process(
+        process = context.Process(
           target=_run, args=(tasks[name], name, directory)
         )
-        running[name].start()
+        process.start()
+        running[name] = process
       bar.set_postfix_str(', '.join(running))
       ended = connection.wait([one.sentinel for one in running.values()])
       for name in [n for n, one in running.items() if one.sentinel in ended]:
