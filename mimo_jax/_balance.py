@@ -68,7 +68,9 @@ def balance(
       (`optax.tree.get(opt_state, 'weights')`) and the state of stateful rules.
       Without them the primary objective is the key 'fused' of a mapping, or
       index 0, and the state holds no weights (None), because their number is
-      not known when the state is made.
+      not known when the state is made; and with a Jacobian, or losses in a
+      vector, an entry that is no loss (an accuracy) counts as an objective,
+      which names, or a pullback of separate losses, refuse.
     primary: without objectives, the key of the primary one in a mapping; None
       if no objective is one, as in plain multi-task learning. Rules that treat
       the primary one unlike the others (`Weighting.has_primary`: `mimo`,
