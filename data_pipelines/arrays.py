@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines import labels
 from data_pipelines.reading import parquet_columns
 from data_pipelines.reading import stratified
 
@@ -19,12 +20,13 @@ TREE = """\
                 numbers or texts; if you like split [rows] of train, validation
                 and test, group [rows], and for a padded sequence its lengths,
                 NAME_length [rows]; where NAME_present [rows] is False, or a
-                row is NaN, it lacks the modality
+                row is NaN, it lacks the modality; where label_present is, or
+                label is NaN or an empty text, the row is left out
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
   FOLDER        train, validation and test, .npz or .parquet, without split"""
 
-NO_MODALITIES = ('label', 'split', 'group', 'row')
+NO_MODALITIES = ('label', 'label_present', 'split', 'group', 'row')
 
 
 class Table(NamedTuple):
@@ -35,9 +37,9 @@ class Table(NamedTuple):
     lengths: `NAME_length` of a sequence -> [rows] int32, where they are given.
     present: Name -> [rows] bool, of modalities that some rows lack, by
       `NAME_present` or all NaN; their values there are 0.
-    label: [rows], place in `classes`.
+    label: [rows], place in `classes`, or `labels.NONE`.
     classes: What labels are called, sorted.
-    split: [rows] of `SPLITS`.
+    split: [rows] of `SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
   """
 
@@ -55,7 +57,8 @@ def read(path: str | os.PathLike[str]) -> Table:
 
   Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
   validation and to test, no group in two of them, by a fixed seed. Pictures
-  without an axis of channels, [rows, height, width] uint8, get one.
+  without an axis of channels, [rows, height, width] uint8, get one. Rows
+  without a label are in no split.
 
   Args:
     path: As `TREE` says.
@@ -105,6 +108,10 @@ def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
     return _table(path, _columns(path))
   files = _parts(path)
   parts = {split: _columns(file) for split, file in files.items()}
+  if any('label_present' in columns for columns in parts.values()):
+    for columns in parts.values():
+      everywhere = np.ones(len(columns['label']), bool)
+      columns.setdefault('label_present', everywhere)
   names = parts['train'].keys()
   for split, columns in parts.items():
     if columns.keys() != names or 'split' in names:
@@ -179,12 +186,12 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 def _table(
   path: pathlib.Path, columns: Mapping[str, npt.NDArray[Any]]
 ) -> Table:
-  classes, label = np.unique(columns['label'], return_inverse=True)
-  if classes.dtype.kind not in 'biuUS':
-    raise ValueError(
-      f"'label' of {path} is {classes.dtype}; expected classes, whole numbers"
-      ' or texts. For targets that are numbers, write a builder.'
-    )
+  labelled = columns.get('label_present')
+  if labelled is not None:
+    labelled = _present(path, 'label_present', labelled)
+  classes, label = labels.of_classes(str(path), columns['label'], labelled)
+  labelled = label != labels.NONE
+  labels.tell(str(path), labelled)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
     name: _length(path, name, values, named[name.removesuffix('_length')])
@@ -206,8 +213,13 @@ def _table(
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
+  for name, rows in list(present.items()):
+    if not rows[labelled].any():
+      raise ValueError(f'{name!r} of {path} is missing in all rows.')
+    if rows[labelled].all() and f'{name}_present' not in said:
+      del present[name]
   if present.keys() == modalities.keys():
-    without = ~np.any(list(present.values()), axis=0)
+    without = labelled & ~np.any(list(present.values()), axis=0)
     if without.any():
       raise ValueError(
         f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
@@ -231,12 +243,13 @@ def splits(
 
   Args:
     where: The file, for errors.
-    label: [rows], a class each.
+    label: [rows], a class each, or `labels.NONE`.
     given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class.
     group: [rows], what must not be in two splits, or None.
 
   Returns:
-    [rows] of `SPLITS`; and [rows], the number of the group, or None.
+    [rows] of `SPLITS`, '' of rows without a label; and [rows], the number of
+    the group, or None.
 
   Raises:
     ValueError: if a split is unknown, missing or divides a group, or there are
@@ -245,20 +258,24 @@ def splits(
   code = None
   if group is not None:
     code = np.unique(group, return_inverse=True)[1].astype(np.int64)
+  labelled = np.flatnonzero(label != labels.NONE)
+  split = np.full(len(label), '', '<U10')
   if given is None:
-    drawn = np.empty(len(label), '<U10')
-    for name, rows in stratified.split(label, code).items():
-      drawn[rows] = name
-    return drawn, code
-  split = given.astype(str)
-  wrong = np.flatnonzero(~np.isin(split, SPLITS))
-  if wrong.size or set(split) != set(SPLITS):
-    first = f'row {wrong[0]} has {str(split[wrong[0]])!r}' if wrong.size else ''
+    groups = None if code is None else code[labelled]
+    for name, rows in stratified.split(label[labelled], groups).items():
+      split[labelled[rows]] = name
+    return split, code
+  said = given.astype(str)
+  wrong = np.flatnonzero(~np.isin(said, SPLITS))
+  split[labelled] = said[labelled]
+  found = set(split[labelled].tolist())
+  if wrong.size or found != set(SPLITS):
+    first = f'row {wrong[0]} has {str(said[wrong[0]])!r}' if wrong.size else ''
     raise ValueError(
-      f"'split' of {where} has {sorted(set(split.tolist()))}; expected"
-      f' rows of each of {SPLITS} and of no other. {first}'
+      f"'split' of {where} has {sorted(found)}; expected rows of each of"
+      f' {SPLITS}, with a label, and of no other. {first}'
     )
-  if group is not None and (divided := _divided(code, split)).size:
+  if group is not None and (divided := _divided(code, split, labelled)).size:
     raise ValueError(
       f"'split' of {where} divides the group of row {divided[0]},"
       f' {group[divided[0]].item()!r}; expected each in one split. Leave'
@@ -267,11 +284,13 @@ def splits(
   return split, code
 
 
-def _divided(group: Any, split: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
-  """Rows whose group, a number, is in two splits."""
-  _, code = np.unique(split, return_inverse=True)
-  pairs = np.unique(np.stack([group, code]), axis=1)
-  return np.flatnonzero(np.bincount(pairs[0])[group] > 1)
+def _divided(
+  group: Any, split: npt.NDArray[np.str_], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+  """Those of the rows whose group, a number, is in two splits."""
+  _, code = np.unique(split[rows], return_inverse=True)
+  pairs = np.unique(np.stack([group[rows], code]), axis=1)
+  return rows[np.bincount(pairs[0])[group[rows]] > 1]
 
 
 def _length(
@@ -331,8 +350,6 @@ def _modality(
     with np.errstate(over='ignore'):
       values = values.astype(np.float32)
     lacks |= np.isnan(values.reshape(len(values), -1)).all(axis=1)
-  if lacks.all():
-    raise ValueError(f'{name!r} of {path} is missing in all rows.')
   if lacks.any():
     present[name] = ~lacks
     values = np.where(lacks.reshape(-1, *[1] * (values.ndim - 1)), 0, values)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import arrays
+from data_pipelines import labels
 from data_pipelines.reading import lists
 
 NAME = 'folder'
@@ -29,9 +30,10 @@ SUFFIXES = {
 _HEARD = ('audio', 'sound')
 TREE = f"""\
   FOLDER/NAME.csv   the only one there (of several, give the path of one); its
-                    first line names the columns: label; if you like split, of
-                    train, validation and test, and group; and one for each
-                    modality, of texts or of files, as
+                    first line names the columns: label, empty in a row that
+                    is to be left out; if you like split, of train, validation
+                    and test, and group; and one for each modality, of texts or
+                    of files, as
                       photo,caption,label
                       cats/1.jpg,"A cat, asleep.",cat
   FOLDER/...        the files, at these paths in the folder: pictures
@@ -49,9 +51,9 @@ class Table(NamedTuple):
     lines: [rows], where each row is, for errors: 'FILE, line 7'.
     cells: Modality -> [rows], names of files or texts.
     kinds: Modality -> a key of `SUFFIXES`, or 'text'.
-    label: [rows], place in `classes`.
+    label: [rows], place in `classes`, or `labels.NONE` of an empty cell.
     classes: What labels are called, sorted, numbers by their size.
-    split: [rows] of `arrays.SPLITS`.
+    split: [rows] of `arrays.SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
   """
 
@@ -92,7 +94,8 @@ def read(path: str | os.PathLike[str]) -> Table:
   r"""Reads the CSV of a folder; its files are not opened.
 
   Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
-  validation and to test, no group in two of them, by a fixed seed.
+  validation and to test, no group in two of them, by a fixed seed. Rows whose
+  label is empty are in no split.
 
   Args:
     path: A folder as `TREE` says, or the CSV in one.
@@ -128,7 +131,12 @@ def _read(path: pathlib.Path, _: int) -> Table:
     raise ValueError(
       f"{path} has the columns {list(cells)}, and no 'label'. Expected:\n{TREE}"
     )
-  for name in cells.keys() & set(arrays.NO_MODALITIES):
+  if 'label_present' in cells:
+    raise ValueError(
+      f"{path} has a column 'label_present'. Leave it out; where there is no"
+      ' label, leave its cell empty.'
+    )
+  for name in cells.keys() & set(arrays.NO_MODALITIES) - {'label'}:
     if '' in cells[name]:
       row = cells[name].index('')
       raise ValueError(f'{lines[row]}, column {name!r}: it is empty.')
@@ -142,9 +150,18 @@ def _read(path: pathlib.Path, _: int) -> Table:
       f'{path} has the columns {list(cells)}, and no modality.'
       f' Expected:\n{TREE}'
     )
-  classes = sorted(set(cells['label']), key=_by_size)
-  place = {name: i for i, name in enumerate(classes)}
+  classes = sorted(set(cells['label']) - {''}, key=_by_size)
+  place = {name: i for i, name in enumerate(classes)} | {'': labels.NONE}
   label = np.array([place[name] for name in cells['label']], np.int64)
+  if not classes:
+    raise ValueError(f"{path}, column 'label': it is empty in all rows.")
+  if all(map(_is_number, classes)) and len(classes) == len(set(cells['label'])):
+    labels.ask_of_minus_one(
+      f"{path}, column 'label',",
+      list(map(float, classes)),
+      'Leave the cell empty if it is none, or give the class a name',
+    )
+  labels.tell(str(path), label != labels.NONE, lines)
   for where, name in zip(lines, cells.get('split', ()), strict=False):
     if name not in arrays.SPLITS:
       raise ValueError(

@@ -9,7 +9,8 @@ modality, a row an example, as `experiments.core.trained.Trained.predict` takes
 them: a modality that is left out is missing, and one that is NaN all over a row
 is missing there; labels are no matter. Of a run on a folder of pictures,
 sounds, videos and texts it is such a folder, whose CSV needs no labels, or the
-CSV. Without it the rows are those of a split of the run's own data set.
+CSV. Without it the rows are those of a split of the run's own data set, where
+rows without a label are in none.
 
 The table, CSV or (by its name) Parquet, has a line an example, in order: the
 target where it is known, the class that each output chooses (of your own data

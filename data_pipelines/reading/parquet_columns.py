@@ -10,6 +10,8 @@ import numpy.typing as npt
 def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   """The columns of a Parquet file, those of `MODALITY.FEATURE` side by side.
 
+  Where `label` has no value, `label_present` [rows] is False.
+
   Raises:
     ModuleNotFoundError: if pyarrow is not installed.
     ValueError: if a column has gaps, or lists of several shapes; the message
@@ -26,12 +28,18 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   table = parquet.read_table(path)
   columns: dict[str, npt.NDArray[Any]] = {}
   features: dict[str, list[npt.NDArray[Any]]] = {}
+  gaps: npt.NDArray[np.bool_] | None = None
   for name in table.column_names:
     column = table.column(name)
-    if column.null_count:
+    values = column.to_pylist()
+    if column.null_count and name == 'label':
+      gaps = column.is_null().to_numpy()
+      any_label = next((each for each in values if each is not None), 0)
+      values = [any_label if each is None else each for each in values]
+    elif column.null_count:
       row = column.is_null().to_pylist().index(True)
       raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
-    array = _stacked(path, name, column.to_pylist())
+    array = _stacked(path, name, values)
     modality, dot, _ = name.partition('.')
     if dot:
       features.setdefault(modality, []).append(array)
@@ -46,6 +54,9 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
         ' and no column called as the modality.'
       )
     columns[name] = np.stack(arrays, axis=-1)
+  if gaps is not None:
+    said = columns.get('label_present', True)
+    columns['label_present'] = ~gaps & np.asarray(said, bool)
   return columns
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from data_pipelines import gathering
+from data_pipelines import labels
 from data_pipelines import loader
 from data_pipelines import missing
 from data_pipelines import redrawing
@@ -22,6 +23,8 @@ from experiments.core import named
 
 # Rows by which a data set is told from another one.
 _LOOKED_AT = 16
+# Losses that a row without a label would make NaN; others may use such rows.
+_NEEDING_LABELS = ('cross_entropy_losses', 'absolute_error_losses')
 
 Batch = Mapping[str, Any]
 
@@ -148,7 +151,10 @@ def open_data(
       of those only, as views make them in evaluation. With `data.noise` above
       0, training inputs get noise of that deviation. With `data.missing_rate`
       training rows lack modalities, and batches have `<modality>_present`
-      [batch]; with `evaluation.missing` rows of the other splits do, too.
+      [batch]; with `evaluation.missing` rows of the other splits do, too. With
+      `data.in_memory` rows without a label are left out, and told, of all
+      splits: a NaN, or of `loss='cross_entropy_losses'` a negative one. Losses
+      of one's own get them.
     seed: draws the rows of all splits with `data.redraw`; the training rows
       where `train_fraction` is below 1, their order, what is missing in which
       row, the views' random choices, and the training noise.
@@ -162,8 +168,8 @@ def open_data(
     those of a single process, and evaluates on all.
 
   Raises:
-    ValueError: if random views are to be held in memory, or missing rates are
-      none.
+    ValueError: if random views are to be held in memory, missing rates are
+      none, or no row of a split in memory has a label.
   """
   settings = config.data
   modalities = sorted(config.model.encoders)
@@ -232,12 +238,18 @@ def open_data(
   fingerprint = _fingerprint(rows)
   statistics = None
   standardize: tuple[transforms.Standardize, ...] = ()
+  if settings.in_memory:
+    rows = _labelled(config, sources.in_memory(rows, always), 'train')
+    always, random = (), ()
   if settings.standardize:
     statistics = transforms.statistics(rows, modalities, always)
     standardize = (transforms.Standardize(*statistics),)
-    always, random = (*always, *standardize), (*random, *standardize)
-  if settings.in_memory:
-    rows, random = sources.in_memory(rows, always), ()
+    if isinstance(rows, sources.InMemory) and settings.in_memory:
+      rows = sources.InMemory(standardize[0].map(dict(rows.arrays)))
+      for values in rows.arrays.values():
+        values.flags.writeable = False  # as `sources.in_memory`
+    else:
+      random = (*random, *standardize)
   if settings.noise > 0:
     noise = dict.fromkeys(modalities, settings.noise)
     random = (*random, transforms.GaussianNoise(noise))
@@ -260,7 +272,8 @@ def open_data(
     rows: sources.Source = source(split)
     chain = (*viewed(views.EvaluationViews, split), *standardize)
     if settings.in_memory:
-      rows, chain = sources.in_memory(rows, chain), ()
+      rows = _labelled(config, sources.in_memory(rows, chain), split)
+      chain = ()
     batches = loader.evaluation_batches(
       rows,
       batch_size=config.evaluation.batch_size,
@@ -272,6 +285,27 @@ def open_data(
 
   steps_per_epoch = max(1, len(rows) // settings.batch_size)
   return Data(train, evaluation, steps_per_epoch, fingerprint, statistics)
+
+
+def _labelled(
+  config: config_dict.ConfigDict, rows: sources.InMemory, split: str
+) -> sources.InMemory:
+  """Leaves out rows of a split without a label, which tell losses nothing."""
+  if config.loss not in _NEEDING_LABELS:
+    return rows
+  has = labels.given(
+    rows.arrays[config.target],
+    has_classes=config.loss == 'cross_entropy_losses',
+  )
+  where = f'{config.data.name}, {split}'
+  if not has.any():
+    raise ValueError(
+      f'{where}: no row has a {config.target!r}; expected some that do.'
+    )
+  labels.tell(where, has)
+  if has.all():
+    return rows
+  return sources.InMemory({k: v[has] for k, v in rows.arrays.items()})
 
 
 def open_all(

@@ -155,7 +155,8 @@ def _check_finite(state: Any, max_skipped_steps: int) -> None:
       f'The last {skipped} steps up to step {int(state.step)} had non-finite'
       f' losses or gradients; expected at most {max_skipped_steps} in a row'
       ' (config.max_skipped_steps). The last checkpoint is from before them:'
-      ' lower the learning rate, or look at the data.'
+      ' lower the learning rate, or look at the data: a label that is NaN, or'
+      ' no class, makes losses NaN.'
     )
 
 

@@ -179,7 +179,10 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
   [
     ('photo,label', ['a.png,x', 'b.wav,y'], r"line 3, column 'photo': 'b.wav'"),
     ('photo,label', ['a.png,x', 'b.png'], r'line 3 has 1 cells; expected 2'),
-    ('photo,label', ['a.png,x', 'b.png,'], r"line 3, column 'label': .*empty"),
+    ('photo,label', ['a.png,', 'b.png,'], r"column 'label': .*in all rows"),
+    ('note,label,group', ['a,x,1', 'b,y,'], r"line 3, column 'group': .*empty"),
+    ('photo,label,label_present', ['a.png,x,1'], 'leave its cell empty'),
+    ('note,label', ['a,-1', 'b,0'], r'-1 beside 0: .*cell empty if'),
     ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*numbers"),
     ('photo,label', [',x', ',y'], r"line 2, column 'photo': .*all rows"),
     ('photo,photo', ['a.png,x'], 'names, each once'),

@@ -32,6 +32,7 @@ def path(tmp_path_factory):
     steps_length=random.randint(1, 5, 240),
     photo=(50 * label[:, None, None] + np.zeros((240, 8, 8))).astype(np.uint8),
     label=np.array(['c0', 'c1', 'c2'])[label],
+    label_present=np.arange(240) % 12 != 5,
     group=np.arange(240) // 2,
   )
   return where
@@ -98,10 +99,12 @@ def test_a_file_is_trained_on(path, tmp_path):
     'steps_length': np.array([4, 2, 1], np.int32),
   }
   assert run.predict(rows)['steps'].shape == (3, 3)
-  table = predict.predict(tmp_path, path)  # the file with its labels
+  # The file with its labels; rows without one are predicted, too.
+  table = predict.predict(tmp_path, path)
   with table.open() as file:
-    names = {row['fused'] for row in csv.DictReader(file)}
-  assert names <= {'c0', 'c1', 'c2'} and names
+    named = [row['fused'] for row in csv.DictReader(file)]
+    names = set(named)
+  assert names <= {'c0', 'c1', 'c2'} and len(named) == 240
   (tmp_path / 'rows.csv').write_text('vector,label\n1,c0\n')
   for other, remedy in (('rows.csv', 'is no npz file'), ('.', 'its files')):
     with pytest.raises(ValueError, match=remedy):
@@ -152,6 +155,7 @@ def test_a_folder_of_media_is_trained_on_and_predicted_for(
     soundfile.write(root / f'{i}.wav', tone, 16_000)
     lines.append(f'{i}.png,{i}.wav,"So {i}",{"ab"[i % 2]}')
   (root / '4.wav').write_bytes(b'')
+  lines.append('none.png,none.wav,It has no label,')  # is not looked for
   (root / 'list.csv').write_text('\n'.join(lines))
   config = arrays.get_config(f'{root},smoke')
   assert {n: e.name for n, e in config.model.encoders.items()} == {

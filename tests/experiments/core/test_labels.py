@@ -1,0 +1,93 @@
+"""Rows without a label in the data of a run, of any builder."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import sources
+from experiments.core import data
+from tests.running import smoke
+
+LACKS = np.array([1, 4, 5])  # of every split
+
+
+def opened(monkeypatch, relabelled, config, *, whole=True):
+  """The data of a configuration whose targets are changed.
+
+  Args:
+    monkeypatch: of pytest.
+    relabelled: the targets of a split -> others.
+    config: the configuration.
+    whole: whether rows of `LACKS` are there.
+  """
+  open_source = sources.open_source
+
+  def changed(*arguments, **options):
+    rows = sources.in_memory(open_source(*arguments, **options)).arrays
+    rows = rows | {'label': relabelled(rows['label'])}
+    kept = np.arange(len(rows['label']))
+    kept = kept if whole else np.delete(kept, LACKS)
+    return sources.InMemory({name: v[kept] for name, v in rows.items()})
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sources, 'open_source', changed)
+    made = data.open_data(config, 3)
+    return (
+      [next(made.train) for _ in range(30)],  # more than an epoch
+      list(made.evaluation('validation')),
+      made,
+    )
+
+
+def lacking(none, kind):
+  def relabelled(labels):
+    labels = labels.astype(kind)
+    labels[LACKS] = none
+    return labels
+
+  return relabelled
+
+
+def test_they_are_left_out_of_training_statistics_and_evaluation(
+  monkeypatch, caplog
+):
+  for loss, none, kind in (
+    ('cross_entropy_losses', -1, np.int64),
+    ('absolute_error_losses', np.nan, np.float32),
+  ):
+    config = smoke(loss=loss)
+    train, evaluation, made = opened(monkeypatch, lacking(none, kind), config)
+    train_on_whole, evaluation_on_whole, whole = opened(
+      monkeypatch, lacking(none, kind), config, whole=False
+    )
+    for one, other in zip(
+      [*train, *evaluation],
+      [*train_on_whole, *evaluation_on_whole],
+      strict=True,
+    ):
+      assert one.keys() == other.keys()
+      for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+    for key, of_key in made.statistics._asdict().items():
+      for name, values in of_key.items():
+        expected = getattr(whole.statistics, key)[name]
+        np.testing.assert_array_equal(values, expected, err_msg=name)
+    assert made.steps_per_epoch == whole.steps_per_epoch
+  told = 'handwritten, {}: 3 of {} rows have no label, the first is row 1;'
+  for words in (told.format('train', 1000), told.format('validation', 200)):
+    assert sum(words in said for said in caplog.messages) == 1
+
+
+def test_numbers_below_0_and_losses_of_ones_own_keep_their_rows(monkeypatch):
+  for loss, none, kind in (
+    ('absolute_error_losses', -1, np.int64),
+    ('tests.standins:losses', np.nan, np.float32),
+  ):
+    _, batches, _ = opened(monkeypatch, lacking(none, kind), smoke(loss=loss))
+    (batch,) = batches
+    found = batch['label'][: len(LACKS) + 3][LACKS]
+    np.testing.assert_array_equal(found, [none] * len(LACKS), err_msg=loss)
+
+
+def test_a_split_without_any_label_is_refused(monkeypatch):
+  with pytest.raises(ValueError, match="handwritten, train: no row has a 'la"):
+    opened(monkeypatch, lambda labels: -1 - labels, smoke())
