@@ -50,9 +50,9 @@ os.environ['XLA_FLAGS'] = ' '.join(
 ).strip()
 
 # With no optimisation at all it takes a third of that. Not in these folders:
-# digits of solvers and rules are tested, and examples run longer than that.
+# last digits of solvers are tested, and examples run longer than that.
 PLAINLY = 'jax_disable_most_optimizations'
-OPTIMISED = {'solvers', 'weightings', 'examples'}
+OPTIMISED = {'solvers', 'examples'}
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))

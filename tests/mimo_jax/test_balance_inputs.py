@@ -35,9 +35,18 @@ def leaves_of(tree):
   ]
 
 
+# All that remember something, and of those that do not one of each kind.
 @pytest.mark.slow
-@pytest.mark.parametrize('name', weightings.__all__)
-def test_every_weighting_trains_in_a_chain_and_forgets_a_bad_step(name):
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    for name in weightings.__all__
+    if name in ('sum', 'mgda', 'trimmed_mean')
+    or jax.tree.leaves(getattr(weightings, name)().init(3, PARAMS))
+  ],
+)
+def test_weightings_train_in_a_chain_and_forget_a_bad_step(name):
   rule = getattr(weightings, name)()
   optimizer = optax.chain(balanced(rule), optax.sgd(1e-2))
   traces = []

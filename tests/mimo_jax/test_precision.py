@@ -84,9 +84,12 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
 def test_rules_work_under_strict_promotion_of_types(name):
   """All that is given is float32; steps and counts are the rule's own."""
   rule = getattr(weightings, name)()
-  rules = [rule, mimo_jax.normalized(rule)]
-  if name not in ('modo', 'sdmgrad'):  # which see two batches
-    rules += [mimo_jax.unit_gradients(rule), mimo_jax.diagnosed(rule)]
+  rules = [rule]
+  if name in ('mimo', 'famo', 'mgda', 'moco', 'graddrop', 'modo'):
+    # Of each kind one: what wraps a rule sees no more of it.
+    rules.append(mimo_jax.normalized(rule))
+    if name != 'modo':  # which sees two batches
+      rules += [mimo_jax.unit_gradients(rule), mimo_jax.diagnosed(rule)]
 
   def step(params, optimizer):
     losses, pullback = jax.vjp(
@@ -97,17 +100,14 @@ def test_rules_work_under_strict_promotion_of_types(name):
       },
       params,
     )
-    state = optimizer.init(params)
-    for _ in range(2):
-      updates, state = optimizer.update(
-        pullback,
-        state,
-        params,
-        losses=losses,
-        independent_updates=(pullback, pullback),
-        losses_after=losses,
-      )
-    return updates
+    return optimizer.update(
+      pullback,
+      optimizer.init(params),
+      params,
+      losses=losses,
+      independent_updates=(pullback, pullback),
+      losses_after=losses,
+    )[0]
 
   for rule in rules:
     optimizer = mimo_jax.balance(rule, objectives=_NAMES)
@@ -177,11 +177,11 @@ def test_the_page_names_the_rules_without_a_derivative_in_reverse():
   without = set()
   for name in weightings.__all__:
     of_rule = functools.partial(total, rule=getattr(weightings, name)())
-    jax.eval_shape(lambda x, of=of_rule: jax.jvp(of, (x,), (x,)), 1.0)
     try:
       jax.eval_shape(jax.grad(of_rule), 1.0)
     except ValueError:
       without.add(name)
+      jax.eval_shape(lambda x, of=of_rule: jax.jvp(of, (x,), (x,)), 1.0)
   page = pathlib.Path(weightings.__file__).with_name('README.md').read_text()
   listed = page.split('rules with a solver (')[1].split(')')[0]
   assert without == set(re.findall(r'`(\w+)`', listed))

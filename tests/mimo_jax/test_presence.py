@@ -45,55 +45,48 @@ def test_all_rules_of_losses_are_here():
   assert named == {*_RULES, 'random'}
 
 
-def _run(rule, present, kept=slice(None), absent_loss=0.0):
+@functools.cache
+def _made(name, size=3):
+  """A rule for so many objectives, compiled once for all tests."""
+  rule = weightings.random() if name == 'random' else _RULES[name](size)
+  return rule._replace(update=jax.jit(rule.update))
+
+
+def _run(rule, present, kept=(0, 1, 2), absent_loss=0.0):
   """Weights and states of all steps, of the objectives that are kept."""
-  random = np.random.RandomState(3)
-  update = jax.jit(rule.update)
-  before, weights, states = jnp.ones(3), [], []
-  state = rule.init(len(np.arange(3)[kept]))
+  random, kept = np.random.RandomState(3), np.array(kept)
+  before, weights, states = np.ones(3, np.float32), [], []
+  state = rule.init(len(kept))
   for step in range(_STEPS):
     losses = (1.5 + np.arange(3)) * random.uniform(0.5, 1.0, 3) * 0.9**step
-    rows = np.array([4.0, 0.0 if not present(step) else 2.0, 3.0])
-    losses = np.where(rows > 0, losses, absent_loss)
-    observation = mimo_jax.Observation(
-      jnp.asarray(losses[kept], jnp.float32),
-      losses_after=0.9 * before[kept],
-      rows=jnp.asarray(rows[kept], jnp.float32),
+    rows = np.float32([4.0, 0.0 if not present(step) else 2.0, 3.0])
+    losses = np.where(rows > 0, losses, absent_loss).astype(np.float32)
+    each, state = rule.update(
+      mimo_jax.Observation(
+        losses[kept],
+        losses_after=np.float32(0.9) * before[kept],
+        rows=rows[kept],
+      ),
+      state,
     )
-    before = jnp.asarray(losses, jnp.float32)
-    each, state = update(observation, state)
+    before = losses
     weights.append(each)
     states.append(state)
   return np.stack(weights), states
 
 
-# Preferences go by place, so what is absent is the last one here.
 @pytest.mark.parametrize('name', _RULES)
 def test_always_absent_is_as_if_it_were_no_objective(name):
-  order = np.array([0, 2, 1])
-
-  def reordered(observation):
-    return observation._replace(
-      losses=observation.losses[order],
-      losses_after=observation.losses_after[order],
-      rows=observation.rows[order],
-    )
-
-  rule = _RULES[name](3)
-  last = rule._replace(
-    update=lambda seen, state: rule.update(reordered(seen), state)
-  )
-  weights, states = _run(last, lambda _: False)
-  without, _ = _run(_RULES[name](2), lambda _: True, np.array([0, 2]))
+  # Preferences go by place, so what is absent is the last one here.
+  weights, states = _run(_made(name), lambda _: False, (0, 2, 1))
+  without, _ = _run(_made(name, 2), lambda _: True, (0, 2))
   np.testing.assert_array_equal(weights[:, 2], 0)
   factor = np.sum(weights[:, :2] * without) / np.sum(without**2)
   # A mean over all objectives divides by their number, absent or not.
-  if name == 'geometric_mean' or name == 'mean':
-    assert factor == pytest.approx(2 / 3, abs=1e-5)
-  else:
-    assert factor == pytest.approx(1, abs=1e-5)
+  expected = 2 / 3 if name in ('geometric_mean', 'mean') else 1
+  assert factor == pytest.approx(expected, abs=1e-5)
   np.testing.assert_allclose(weights[:, :2], factor * without, rtol=1e-4)
-  start = jax.tree.leaves(rule.init(3))
+  start = jax.tree.leaves(_made(name).init(3))
   for leaf, first in zip(jax.tree.leaves(states[-1]), start, strict=True):
     if leaf.shape[:1] == (3,) and leaf.dtype != bool:
       np.testing.assert_array_equal(leaf[2], first[2])
@@ -102,7 +95,7 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [*_RULES, 'random'])
 def test_absence_now_and_then_teaches_nothing(name):
-  rule = weightings.random() if name == 'random' else _RULES[name](3)
+  rule = _made(name)
   absent = np.arange(_STEPS) % 3 == 1
   weights, _ = _run(rule, lambda step: not absent[step])
   np.testing.assert_array_equal(weights[absent, _ABSENT], 0)
@@ -180,10 +173,12 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
   params = {'w': jnp.array([0.3, -1.0, 2.0]), 'bias': jnp.array([0.7, 0.2])}
   rows = jax.device_put(checks.standard_normal(3, 5))
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def update(rule, penalty):
-    balance = mimo_jax.balance(rule, objectives=_NAMES, **chosen)
+  rules = [weightings.mgda(), mimo_jax.mimo()]
+  if form != 'two passes' and options == 'all':
+    rules.append(weightings.graddrop())
 
+  @jax.jit
+  def updates_of(penalty):
     def losses_fn(params):
       flat = jnp.concatenate([params['w'], params['bias']])
       losses = dict(zip(_NAMES, (rows @ flat) ** 2, strict=True))
@@ -194,20 +189,23 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
       pullback = mimo_jax.pull_jacobian(pullback, losses)
     elif form == 'two passes':
       pullback = mimo_jax.two_passes(pullback)
-    return balance.update(
-      pullback,
-      balance.init(params),
-      params,
-      losses=losses,
-      present={'fused': 3, 'audio': 0, 'visual': 1},
-    )
+    balances = [
+      mimo_jax.balance(rule, objectives=_NAMES, **chosen) for rule in rules
+    ]
+    return [
+      balance.update(
+        pullback,
+        balance.init(params),
+        params,
+        losses=losses,
+        present={'fused': 3, 'audio': 0, 'visual': 1},
+      )
+      for balance in balances
+    ]
 
-  rules = [weightings.mgda(), mimo_jax.mimo()]
-  if form != 'two passes' and options == 'all':
-    rules.append(weightings.graddrop())
-  for rule in rules:
-    updates, state = update(rule, 5.0)
-    checks.assert_close((updates, state), update(rule, 0.0), rtol=1e-5)
+  found = updates_of(5.0)
+  checks.assert_close(found, updates_of(0.0), rtol=1e-5)
+  for updates, _ in found:
     assert np.min(np.abs(checks.flat(updates))) > 1e-3
 
 
@@ -282,8 +280,8 @@ def _update(params, batch, name, axis_name=None):
   return updates, state.weights
 
 
-def _updates_of_several_batches(params, batch, axis_name=None):
-  """Two steps of each rule that sees more than one."""
+def _updates(params, batch, axis_name=None):
+  """Of each rule, by name."""
   turned = {'x': batch['x'][:, ::-1], 'mask': ~batch['mask']}
   other = {'x': batch['x'] ** 2, 'mask': batch['mask'] & (batch['x'][:, 0] > 0)}
   losses, pullback, present = _pulled(params, batch)
@@ -295,7 +293,10 @@ def _updates_of_several_batches(params, batch, axis_name=None):
     'independent_updates': (pullback_after, pullback_of_other),
     'independent_present': (present_after, present_of_other),
   }
-  found = {}
+  # Those of one batch, and two steps of each rule that sees more of them.
+  found = {
+    name: _update(params, batch, name, axis_name) for name in _ON_DEVICES
+  }
   rules = {
     'famo': weightings.famo(),
     'modo': weightings.modo(),
@@ -312,31 +313,16 @@ def _updates_of_several_batches(params, batch, axis_name=None):
   return found
 
 
-_UPDATES = {name: functools.partial(_update, name=name) for name in _ON_DEVICES}
+@functools.cache
+def _alone():
+  """The single device on the whole batch."""
+  return jax.jit(_updates)(_PARAMS, _BATCH)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('where', ['pmap', 'shard_map', 'unchecked'])
-@pytest.mark.parametrize('name', _ON_DEVICES)
-def test_devices_average_over_the_rows_that_there_are(name, where):
-  _check_on_devices(_UPDATES[name], where)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('where', ['pmap', 'shard_map'])
-def test_so_do_rules_of_several_batches(where):
-  _check_on_devices(_updates_of_several_batches, where)
-
-
-@functools.cache
-def _alone(update):
-  """The single device on the whole batch."""
-  return jax.jit(update)(_PARAMS, _BATCH)
-
-
-def _check_on_devices(update, where):
-  expected = _alone(update)
-  update = functools.partial(update, axis_name='d')
+def test_devices_average_over_the_rows_that_there_are(where):
+  update = functools.partial(_updates, axis_name='d')
   if where == 'pmap':
     batches = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), _BATCH)
     actual = checks.at(
@@ -352,4 +338,4 @@ def _check_on_devices(update, where):
       check_vma=where == 'shard_map',
     )
     actual = jax.jit(mapped)(_PARAMS, _BATCH)
-  checks.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+  checks.assert_close(actual, _alone(), rtol=1e-4, atol=1e-5)
