@@ -15,6 +15,7 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+import mimo_jax
 from experiments.core import helping
 from experiments.methods import recipes
 
@@ -192,6 +193,10 @@ def begin(
     name for name in config.recipes if 'method' in config.recipes[name]
   ]
   others = [name for name in config.recipes if name not in of_method]
+  rules = filter(
+    recipes.is_rule, (*mimo_jax.weightings.__all__, *arg.split(','))
+  )
+  others = list(dict.fromkeys((*others, *rules)))
   given = words(
     arg, **choices, method=of_method, weighting=others, smoke=('smoke',)
   )

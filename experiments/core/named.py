@@ -24,7 +24,10 @@ def lookup(module: Any, name: str) -> Any:
     try:
       module = importlib.import_module(place)
     except ImportError as error:
-      raise ValueError(f'{place!r} cannot be imported: {error}') from error
+      raise ValueError(
+        f'{place!r} cannot be imported: {error}. Python looks in the folder'
+        ' where the command is given, and in those of PYTHONPATH.'
+      ) from error
   found = None if name.startswith('_') else getattr(module, name, None)
   if found is None:
     raise ValueError(f'{module.__name__} has no {name!r}.')
@@ -72,6 +75,6 @@ def make(
   try:
     return function(**arguments)
   except TypeError as error:
-    raise ValueError(
-      f'{module.__name__}.{settings["name"]} does not take {arguments}: {error}'
-    ) from error
+    name = settings['name']
+    whole = name if ':' in name else f'{module.__name__}.{name}'
+    raise ValueError(f'{whole} does not take {arguments}: {error}') from error

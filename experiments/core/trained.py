@@ -23,6 +23,7 @@ from experiments.core import signature as signature_lib
 from experiments.core import training
 from experiments.evaluation import evaluate
 from experiments.evaluation import readouts
+from experiments.methods import recipes
 
 Rows = Mapping[str, npt.ArrayLike]
 Outputs = dict[str, npt.NDArray[Any]]
@@ -207,10 +208,12 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
     workdir: the run's, which `experiments.train` has printed.
 
   Raises:
-    FileNotFoundError: if there is no checkpoint.
+    FileNotFoundError: if there is no checkpoint, as of a comparison.
     ValueError: if the directory holds no run that this version can read.
   """
   workdir = pathlib.Path(workdir).expanduser().absolute()
+  if (workdir / 'results.jsonl').exists():
+    raise FileNotFoundError(_no_model(workdir))
   if not (workdir / 'checkpoints').is_dir():
     raise FileNotFoundError(
       f'{workdir} has no checkpoints. Train first: python -m experiments.train'
@@ -231,3 +234,21 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
   state = restored[0]['states']['']
   outputs = jax.jit(program.make_predict(config, experiment))
   return Trained(config, signature, experiment, state, outputs)
+
+
+def _no_model(workdir: pathlib.Path) -> str:
+  """Says how to train what a comparison, which keeps no models, has chosen."""
+  header, *_ = runs.read_lines(workdir / 'results.jsonl')
+  lines = [
+    f'{workdir} has the scores of a comparison or a sweep, which keep no'
+    ' models. Train the one that is wanted by experiments.train, with the same'
+    ' --config and, after its colon, the recipe as a word.'
+  ]
+  for one in header.get('tuning', ()):
+    chosen = one['candidates'][one['chosen']['last']['candidate']]['values']
+    given = [f'--config.{key}={value}' for key, value in chosen.items()]
+    words = one['recipe'].replace(recipes.SEPARATOR, ',')
+    lines.append(f'  {words}: {" ".join(given) or "no more"}')
+  if lines[1:]:
+    lines[0] += ' Tuning has chosen of each:'
+  return '\n'.join(lines)

@@ -245,16 +245,17 @@ def _make_method(
 ) -> base.Method:
   """The method that `config.method` names, for a task."""
   options = config.method.to_dict()
-  module = named.lookup(methods, name := options.pop('name'))
-  if not hasattr(module, 'make'):
+  found = named.lookup(methods, name := options.pop('name'))
+  make = found if ':' in name else getattr(found, 'make', None)
+  if not callable(make):
     raise ValueError(f'config.method.name is {name!r}, which is no method.')
-  known = list(inspect.signature(module.make).parameters)[1:]
+  known = list(inspect.signature(make).parameters)[1:]
   if unknown := sorted(set(options) - set(known)):
     raise ValueError(
-      f'{module.__name__}.make does not take {unknown}; expected some of'
-      f' {known} in config.method.'
+      f'The method {name!r} does not take {unknown}; expected some of {known}'
+      ' in config.method.'
     )
-  method: base.Method = module.make(task, **options)
+  method: base.Method = make(task, **options)
   return method
 
 

@@ -48,7 +48,25 @@ def make(
     return rule, model.clone(detach_heads=True)
   total = settings.pop('total', None)
   arguments = {key: _timed(value, config) for key, value in settings.items()}
-  rule = named.make(mimo_jax.weightings, arguments, within=optax)
+  try:
+    rule = named.make(mimo_jax.weightings, arguments, within=optax)
+  except ValueError as error:
+    raise ValueError(
+      f'{error}. To choose another rule on the command line, give its name as a'
+      ' word after the colon of --config: its arguments are then its own.'
+    ) from error
+  if not isinstance(rule, mimo_jax.Weighting):
+    raise ValueError(
+      f'{settings["name"]!r} has made {rule!r}; expected a function that'
+      ' returns a mimo_jax.Weighting, as mimo_jax.stateless makes one.'
+    )
+  if rule.extra_args:
+    raise ValueError(
+      f'The rule {settings["name"]!r} needs {list(rule.extra_args)}, of other'
+      ' batches, which the steps here do not give. Expected another rule, or'
+      ' a loop of your own: "Rules that see more than one batch" of'
+      ' mimo_jax/README.md.'
+    )
   if total is not None:
     rule = mimo_jax.normalized(rule, total=total)
   return diagnostics.diagnosed(rule, config), model

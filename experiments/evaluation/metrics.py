@@ -5,7 +5,10 @@ answer is the class of the largest logit, the first one in a tie. Metrics of a
 regression take outputs [N, 1] or [N] and targets [N], which for the sentiment
 scores of CMU-MOSI and CMU-MOSEI lie in [-3, 3]. What is of another form, or
 empty, is refused by a ValueError. All are computed on the host in float64,
-since many are no sums over batches. `get` finds one by its name.
+since many are no sums over batches. `get` finds one by its name, one of your
+own by 'package.module:function'. Such a function says by an attribute
+`higher_is_better = False` that it is an error, and by `is_share = True` that
+it is to be written in per cent.
 """
 
 from collections.abc import Callable
@@ -15,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 from sklearn import metrics as sklearn_metrics
+
+from experiments.core import named
 
 Array = npt.NDArray[Any]
 Metric = Callable[[Array, Array], float]
@@ -148,8 +153,14 @@ def get(name: str) -> Metric:
   Raises:
     ValueError: if there is none.
   """
+  if ':' in name:
+    own: Metric = named.lookup(None, name)
+    return own
   if name not in METRICS:
-    raise ValueError(f'There is no metric {name!r}; there are {list(METRICS)}.')
+    raise ValueError(
+      f'There is no metric {name!r}; there are {list(METRICS)}, and your own by'
+      " 'package.module:function'."
+    )
   return METRICS[name]
 
 
@@ -160,12 +171,14 @@ def higher_is_better(name: str) -> bool:
     >>> higher_is_better('accuracy'), higher_is_better('mean_absolute_error')
     (True, False)
   """
-  return get(name) not in _ERRORS
+  metric = get(name)
+  return bool(getattr(metric, 'higher_is_better', metric not in _ERRORS))
 
 
 def is_share(name: str) -> bool:
   """Whether a metric lies in [0, 1] and reads well in per cent."""
-  return get(name) in _SHARES
+  metric = get(name)
+  return bool(getattr(metric, 'is_share', metric in _SHARES))
 
 
 def check_classes(

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import mimo_jax
 from experiments import methods
 
 SEPARATOR = '+'  # between recipes that compose
@@ -85,7 +86,9 @@ def changes_of(
   """What a recipe changes; of several, joined by +, what all of them do.
 
   They compose by slot: one may name a method and one a weighting. Their spaces
-  are drawn from together.
+  are drawn from together. A rule is a recipe, too, of that weighting with its
+  default arguments: one of `mimo_jax.weightings` by its name, one of your own
+  by 'package.module:function'.
 
   Args:
     recipes: those that there are, as `recipes` makes them.
@@ -98,19 +101,22 @@ def changes_of(
     >>> found = changes_of(recipes(), 'mmcosine+mimo_1')
     >>> found['method'], found['weighting']['name']
     ({'name': 'mmcosine', 'scale': 15.0}, 'mimo')
+    >>> changes_of(recipes(), 'upgrad')
+    {'weighting': {'name': 'upgrad'}}
     >>> changes_of(recipes(), 'sum+mgda')  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: The recipe 'sum+mgda' has two changes of weighting; ...
   """
   changes: dict[str, Any] = {}
   for name in recipe.split(SEPARATOR):
-    if name not in recipes:
+    if name not in recipes and not is_rule(name):
       of_whole = '' if name == recipe else f' (of {recipe!r})'
       raise ValueError(
         f'There is no recipe {name!r}{of_whole}; config.recipes has'
-        f' {sorted(recipes)}.'
+        f' {sorted(recipes)}, and every rule of mimo_jax.weightings is one.'
       )
-    for topic, values in recipes[name].items():
+    rule = {'weighting': {'name': name}}
+    for topic, values in recipes.get(name, rule).items():
       if topic == 'space':
         values = {**changes.get('space', {}), **values}
       elif topic in changes:
@@ -119,6 +125,11 @@ def changes_of(
         )
       changes[topic] = values
   return changes
+
+
+def is_rule(name: str) -> bool:
+  """Whether a name is a rule's: of `mimo_jax`, or 'package.module:function'."""
+  return name in mimo_jax.weightings.__all__ or ':' in name
 
 
 def tuned() -> tuple[str, ...]:

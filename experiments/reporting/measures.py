@@ -27,7 +27,8 @@ class Measure(NamedTuple):
       >>> Measure.of('macro_f1').label
       'macro F1, %'
     """
-    words = metric.replace('_', ' ').replace('f1', 'F1')
+    name = metric.rpartition(':')[2]
+    words = name.replace('_', ' ').replace('f1', 'F1')
     return cls(
       words, metrics.higher_is_better(metric), metrics.is_share(metric)
     )

@@ -198,8 +198,9 @@ def _against_the_others(
 
 def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
   """What a comparison's report has besides tables; draws its figures."""
-  metric, title = results.primary, tables_lib.capital(results.measure.words)
-  figures.outputs(results, workdir / f'{metric}.png')
+  drawing = f'{results.primary.rpartition(":")[2]}.png'
+  title = tables_lib.capital(results.measure.words)
+  figures.outputs(results, workdir / drawing)
   with np.load(workdir / 'curves.npz') as curves:
     figures.curves(results, curves, workdir / 'curves.png')
     drawn = 'Losses and weights in training'
@@ -214,7 +215,7 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
     for name in results.variants
   ]
   return [
-    f'![{title} of each recipe]({metric}.png)',
+    f'![{title} of each recipe]({drawing})',
     f'![{drawn}](curves.png)',
     'Recipes:',
     '\n'.join(told),

@@ -51,7 +51,7 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
     '--config.num_seeds=-1': 'config.num_seeds is -1',
     '--config.weighting.name=mimmo': "no 'mimmo'",
     '--config.model.fusion.name=Sum': "no 'Sum'",
-    '--config.weighting.name=mgda': 'mgda does not take',
+    '--config.weighting.name=mgda': 'as a word after the colon',
   }
   always = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
   commands = {
@@ -134,8 +134,9 @@ def test_so_may_the_configuration(monkeypatch):
 
 @pytest.mark.parametrize(
   ('arg', 'message'),
-  [('seven', "unknown word 'seven'"), ('two,six', 'two views'), ('tow', 'two')],
-)
+  [('seven', "unknown word 'seven'"), ('two,six', 'two views'), ('tow', 'two'),
+   ('upgard', "'upgrad'"), ('mgda,upgrad', "two weighting: 'mgda' and 'upg")],
+)  # fmt: skip
 def test_a_wrong_word_after_the_colon_names_the_known_ones(arg, message):
   with pytest.raises(ValueError, match=message):
     handwritten.get_config(arg)

@@ -124,6 +124,22 @@ def test_a_signature_is_read_as_it_was_written(workdir, run, tmp_path):
 def test_no_run_is_no_model(tmp_path):
   with pytest.raises(FileNotFoundError, match='Train first'):
     trained.load(tmp_path)
+  header = {
+    'config': {},
+    'tuning': [
+      {
+        'recipe': 'ogm+mimo',
+        'candidates': [{'values': {}}, {'values': {'weight_decay': 0.01}}],
+        'chosen': {'last': {'candidate': 1}},
+      }
+    ],
+  }
+  (tmp_path / 'results.jsonl').write_text(f'{json.dumps(header)}\n')
+  with pytest.raises(
+    FileNotFoundError,
+    match=r'no models.*\n  ogm,mimo: --config.weight_decay=0\.01',
+  ):
+    trained.load(tmp_path)
 
 
 def test_tables_say_what_the_model_says(workdir, rows, tmp_path):

@@ -120,6 +120,24 @@ def test_metrics_refuse_what_they_are_not_of():
     metrics.get('acc')
 
 
+def misses(outputs, targets):
+  return float(np.sum(np.argmax(outputs, 1) != targets))
+
+
+misses.higher_is_better = False
+
+
+def test_a_metric_of_ones_own_says_by_attributes_how_it_is_read(monkeypatch):
+  name = f'{__name__}:misses'
+  assert metrics.get(name) is misses
+  assert not metrics.higher_is_better(name)
+  assert not metrics.is_share(name)
+  monkeypatch.setattr(misses, 'is_share', True, raising=False)
+  assert metrics.is_share(name)
+  with pytest.raises(ValueError, match=r"'nowhere' cannot .*PYTHONPATH"):
+    metrics.get('nowhere:misses')
+
+
 # Metrics of a regression.
 
 

@@ -213,11 +213,28 @@ def test_words_and_recipes_compose_by_slot():
     ('mimo+ogm+mgda', 'two changes of weighting'),
     ('ogm+mimmo', r"no recipe 'mimmo' \(of 'ogm\+mimmo'\)"),
     ('ogm+', r"no recipe '' \(of 'ogm\+'\)"),
+    ('famo', r"'famo' needs \['losses_after'\], of other batches"),
+    ('ogm+builtins:dict', 'has made {}; expected .* mimo_jax.Weighting'),
   ],
 )
 def test_what_cannot_be_combined_is_refused_with_the_reason(recipe, message):
   with pytest.raises(ValueError, match=message):
     training.make(configuration.with_recipe(smoke(), recipe), 15)
+
+
+def test_a_method_of_another_package_is_the_function_that_makes_it():
+  config = configuration.with_recipe(smoke(), 'ogm')
+  for name, is_found in (
+    ('ogm', True),
+    ('experiments.methods.ogm:make', True),
+    ('experiments.methods:ogm', False),
+  ):
+    config.method.name = name
+    if is_found:
+      training.make(config, 15)
+    else:
+      with pytest.raises(ValueError, match='is no method'):
+        training.make(config, 15)
 
 
 def test_every_method_trains_under_mimo_or_says_why_not():
