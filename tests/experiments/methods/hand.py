@@ -22,6 +22,7 @@ CLASSES, BATCH, STEPS_PER_EPOCH = 10, 12, 3
 SEEDS = (3, 8)
 GENERATOR = np.random.default_rng(0)
 MOMENTUM = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.9}
+RULE = optax.sgd(0.1, momentum=0.9)
 
 
 def draw_batches(number, rows=BATCH):
@@ -98,8 +99,7 @@ def train(
 
 def flat(params, seed):
   """Path -> array, of one seed."""
-  paths = traverse_util.flatten_dict(checks.at(params, seed), sep='/')
-  return {path: jnp.asarray(leaf) for path, leaf in paths.items()}
+  return traverse_util.flatten_dict(checks.at(params, seed), sep='/')
 
 
 def through(params, place, features):
@@ -117,8 +117,7 @@ def cross_entropy(logits, labels):
   return jnp.mean(log_sums - shifted[jnp.arange(len(labels)), labels])
 
 
-def loss_of(output, params, batch):
-  """Of the fused output or of one modality's own."""
+def _loss(output, params, batch):
   if output == 'fused':
     features = [encode(params, name, batch) for name in NAMES]
     side_by_side = jnp.concatenate(features, axis=1)
@@ -128,23 +127,40 @@ def loss_of(output, params, batch):
   return cross_entropy(logits, batch['label'])
 
 
-@functools.partial(recorded.compiled, static_argnums=0)
+def loss_of(output, params, batch):
+  """Of the fused output or of one modality's own."""
+  return _value_and_gradient(output, params, batch)[0]
+
+
 def gradient_of(output, params, batch):
   """Of the loss of an output; zeros for what it does not touch."""
-  return jax.grad(loss_of, argnums=1)(output, params, batch)
+  return _value_and_gradient(output, params, batch)[1]
+
+
+_value_and_gradient = recorded.compiled(
+  jax.value_and_grad(_loss, argnums=1), static_argnums=0
+)
 
 
 class Learner:
   """Follows a rule of optax, on the params that it is given gradients of."""
 
-  def __init__(self, rule=None):
-    self.rule, self.state = rule or optax.sgd(0.1, momentum=0.9), None
+  def __init__(self, rule=RULE):
+    self.rule, self.state = rule, None
 
   def step(self, params, gradient):
     own = {path: params[path] for path in gradient}
-    self.state = self.state or self.rule.init(own)
-    updates, self.state = self.rule.update(gradient, self.state, own)
-    params |= optax.apply_updates(own, updates)
+    if self.state is None:  # all of it is zeros, of any rule here
+      shapes = jax.eval_shape(self.rule.init, own)
+      self.state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    moved, self.state = _moved(self.rule, own, gradient, self.state)
+    params |= moved
+
+
+@functools.partial(recorded.compiled, static_argnums=0)
+def _moved(rule, params, gradient, state):
+  updates, state = rule.update(gradient, state, params)
+  return optax.apply_updates(params, updates), state
 
 
 def assert_params(params, seed, expected):

@@ -6,6 +6,7 @@ step needs no configuration and no data set: what imports only this is quick.
 
 import functools
 
+import flax.core
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -33,14 +34,29 @@ THREE = {'audio': FEATURES['audio'], 'text': TEXT, 'visual': FEATURES['visual']}
 THREE_KERNEL = np.concatenate([KERNEL[:5], TEXT_KERNEL, KERNEL[5:]])
 
 
-# Each program runs once: better compiled in little time than fast.
-compiled = functools.partial(
-  jax.jit,
-  compiler_options={
+def compiled(function, **options):
+  """A program that runs once: better compiled in little time than fast.
+
+  It gives arrays of numpy, whose operations are no programs.
+  """
+  flags = {
     'xla_backend_optimization_level': 0,
     'xla_llvm_disable_expensive_passes': True,
-  },
-)
+  }
+  program = jax.jit(function, compiler_options=flags, **options)
+  return lambda *arguments, **named: on_host(program(*arguments, **named))
+
+
+def on_host(tree):
+  """In numpy, all but random keys."""
+  return jax.tree.map(
+    lambda leaf: (
+      leaf
+      if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+      else np.asarray(leaf)
+    ),
+    tree,
+  )
 
 
 class Scaled(flax.linen.Module):
@@ -76,64 +92,97 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
   )
 
 
+def _first(model, batch):
+  return model.init(jax.random.key(0), batch)
+
+
 def begin(method, features=FEATURES, kernel=KERNEL):
   """The method's first state, with the recorded linear layer, and the batch."""
-  batch = {name: jnp.float32(value) for name, value in features.items()}
-  batch['label'] = jnp.asarray(LABELS)
-  model_state = compiled(method.model.init)(jax.random.key(0), batch)
+  batch = {name: np.float32(value) for name, value in features.items()}
+  batch = jax.device_put(batch | {'label': np.int32(LABELS)})
+  encoders = flax.core.freeze(method.model.encoders)
+  model = method.model.clone(encoders=encoders)
+  model_state = compiled(_first, static_argnums=0)(model, batch)
   params = model_state.pop('params')
   if 'Dense_0' in params['fusion']:
     bias = BIAS[: kernel.shape[1]]
     dense = {'kernel': jnp.float32(kernel), 'bias': jnp.float32(bias)}
     params['fusion'] = {'Dense_0': dense}
   state = base.TrainState(
-    step=jnp.zeros((), jnp.int32),
+    step=jnp.int32(0),
     params=params,
     model_state=model_state,
     opt_state=(),
     memory=(),
     key=jax.random.key(1),
   )
+  state = compiled(_begun, static_argnums=0)(_hashable(method), state, batch)
+  return state, on_host(batch)
+
+
+def _begun(method, state, batch):
   state = common.with_beside(method, state, batch)
   state = state._replace(opt_state=method.gradients.init(state.params))
-  return method.init(state, batch), batch
+  return method.init(state, batch)
 
 
-def _losses(method, state, batch, phase=None):
-  """The method's losses as a function of params, and what is seen beside."""
-  return lambda params: method.losses(
-    state._replace(params=params), batch, jax.random.key(2), phase
-  )
+def apply(model, variables, batch, **options):
+  """The model applied, as one program."""
+  return compiled(functools.partial(model.apply, **options))(variables, batch)
+
+
+# A method is told from others by its functions: one compilation for each.
+
+
+def _hashable(method):
+  primary = tuple(method.primary.items())
+  return method._replace(model=None, primary=primary)
 
 
 def learn(method, state, batch, phase=None):
   """The losses, what was seen, and the gradient of each of the losses."""
-  losses = _losses(method, state, batch, phase)
+  program = compiled(_learn, static_argnums=(0, 1))
+  gradients, (found, seen) = program(method.losses, phase, state, batch)
+  return found, seen, gradients
 
+
+def _learn(losses, phase, state, batch):
   def twice(params):
-    found, seen = losses(params)
+    now = state._replace(params=params)
+    found, seen = _losses(losses, phase, now, batch)
     return found, (found, seen)
 
-  gradients = compiled(jax.jacrev(twice, has_aux=True))
-  gradient_of, (found, seen) = gradients(state.params)
-  return found, seen, gradient_of
+  return jax.jacrev(twice, has_aux=True)(state.params)
+
+
+def losses_of(method, state, batch, phase=None):
+  """The losses and what was seen, without a gradient."""
+  program = compiled(_losses, static_argnums=(0, 1))
+  return program(method.losses, phase, state, batch)
+
+
+def _losses(losses, phase, state, batch):
+  return losses(state, batch, jax.random.key(2), phase)
 
 
 def update_of(method, state, batch):
   """The method's gradient of a step, and the state of its transformation."""
-  losses = _losses(method, state, batch)
+  program = compiled(_update, static_argnums=0)
+  return program(_hashable(method), state, batch)
+
+
+def _update(method, state, batch):
+  factors = common.factors(method._replace(primary=dict(method.primary)), state)
 
   def objectives(params):
-    found, seen = losses(params)
-    return common.joined(common.factors(method, state), found), seen
+    now = state._replace(params=params)
+    found, seen = method.losses(now, batch, jax.random.key(2), None)
+    return common.joined(factors, found), seen
 
-  def update(params):
-    found, pullback, seen = jax.vjp(objectives, params, has_aux=True)
-    return method.gradients.update(
-      pullback, state.opt_state, params, losses=found, **seen.observed
-    )
-
-  return compiled(update)(state.params)
+  found, pullback, seen = jax.vjp(objectives, state.params, has_aux=True)
+  return method.gradients.update(
+    pullback, state.opt_state, state.params, losses=found, **seen.observed
+  )
 
 
 def softmax(logits):

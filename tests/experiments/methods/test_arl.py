@@ -1,5 +1,7 @@
 """ARL: how much more each encoder learns."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,46 +20,43 @@ def entropy(logits):
   return -np.sum(p * np.log(p), axis=-1).mean()
 
 
-@pytest.mark.parametrize(
-  'size', [0.5, 4.0]
-)  # the lower bound is reached by one
-@pytest.mark.parametrize('count', [2, 3])
-def test_modalities_are_weighed_crosswise(count, size):
-  logits = np.random.default_rng(8).normal(0.2, 1, (count, 9, 4))
-  logits[-1] *= size
-  sizes = np.array([np.abs(one).mean(0).sum() for one in logits])
-  others = [np.delete(sizes, m).mean() / sizes.sum() for m in range(count)]
-  entropies = np.array([entropy(one) for one in logits])
-  h, least = entropies / entropies.sum(), {2: 0.3, 3: 0.2}[count]
-  assert (h.min() < least) == (size == 4)
-  q = 1 / np.maximum(h, least)
-  exponents = np.exp(8.0 * np.array(others) * q / q.sum())
-  found = arl.weights(jnp.float32(logits), 8.0)
-  np.testing.assert_allclose(found, exponents / exponents.sum(), rtol=1e-5)
+weights = recorded.compiled(arl.weights)
+
+
+def test_modalities_are_weighed_crosswise():
+  # The lower bound is reached by one.
+  for count, size in itertools.product((2, 3), (0.5, 4.0)):
+    logits = np.random.default_rng(8).normal(0.2, 1, (count, 9, 4))
+    logits[-1] *= size
+    sizes = np.array([np.abs(one).mean(0).sum() for one in logits])
+    others = [np.delete(sizes, m).mean() / sizes.sum() for m in range(count)]
+    entropies = np.array([entropy(one) for one in logits])
+    h, least = entropies / entropies.sum(), {2: 0.3, 3: 0.2}[count]
+    assert (h.min() < least) == (size == 4)
+    q = 1 / np.maximum(h, least)
+    exponents = np.exp(8.0 * np.array(others) * q / q.sum())
+    expected = exponents / exponents.sum()
+    np.testing.assert_allclose(weights(logits, 8.0), expected, rtol=1e-5)
 
 
 def test_of_three_the_less_relied_on_and_the_surer_learn_more():
   certain = 9.0 * np.eye(3)[None]
   # Alike in size, and one is surer; alike in sureness, and one is larger.
   spread = np.array([[[3.0, 3.0, 3.0]] * 3])
-  found = arl.weights(jnp.float32(np.concatenate([certain, spread, spread])), 2)
+  found = weights(np.concatenate([certain, spread, spread]), 2.0)
   assert found[0] > found[1] == found[2]
   np.testing.assert_allclose(np.sum(found), 1, rtol=1e-6)
-  found = arl.weights(
-    jnp.float32(np.concatenate([spread, 2 * spread, spread])), 2
-  )
+  found = weights(np.concatenate([spread, 2 * spread, spread]), 2.0)
   assert found[0] == found[2] > found[1]
-  for logits in (np.zeros((3, 2, 4)), 1e4 * np.eye(3)[:, None]):
-    found = arl.weights(jnp.float32(logits), 8)
+  for logits in (np.zeros((3, 3, 3)), 1e4 * np.eye(3)[:, None].repeat(3, 1)):
+    found = weights(logits, 8.0)
     np.testing.assert_allclose(found, np.full(3, 1 / 3), rtol=1e-5)
 
 
-@pytest.mark.parametrize('step', [19, 20])  # the last of the warm-up, and next
-def test_gradients_of_encoders_are_multiplied_and_no_others(step):
+def test_gradients_of_encoders_are_multiplied_and_no_others():
   task = recorded.make_task(recorded.THREE)
   method = arl.make(task, gamma=2.5, warm_up_epochs=2.0)
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
-  state = state._replace(step=jnp.int32(step))
   losses, _, gradients = recorded.learn(method, state, batch)
   linear = recorded.THREE, recorded.THREE_KERNEL
   names = set(recorded.THREE)
@@ -74,18 +73,18 @@ def test_gradients_of_encoders_are_multiplied_and_no_others(step):
     slope = np.sum(recorded.residual_of(one) @ kernel.T * inputs)
     found = gradients['unimodal'][f'encoders_{name}']['scale']
     np.testing.assert_allclose(np.squeeze(found), slope, rtol=1e-3)
-  gamma = 2.5 if step == 20 else 1.0
-  assert common.factors(method, state)['unimodal'] == gamma
-  found, _ = recorded.update_of(method, state, batch)
-  plain = jax.tree.map(
-    lambda fused, own: fused + gamma * own,
-    gradients['fused'],
-    gradients['unimodal'],
-  )
-  w = arl.weights(jnp.float32(logits), 8.0) if step == 20 else [1 / 3] * 3
-  assert step == 19 or np.ptp(w) > 0.01
-  expected = dict(plain)
-  for factor, name in zip(w, recorded.THREE, strict=True):
-    key = f'encoders_{name}'
-    expected[key] = jax.tree.map(lambda g, f=factor: (1 + f) * g, plain[key])
-  checks.assert_close(found, expected, rtol=1e-4)
+  later = weights(logits, 8.0)
+  assert np.ptp(later) > 0.01
+  # The last step of the warm-up, and the next.
+  for step, gamma, w in ((19, 1.0, [1 / 3] * 3), (20, 2.5, later)):
+    now = state._replace(step=jnp.int32(step))
+    assert common.factors(method, now)['unimodal'] == gamma
+    found, _ = recorded.update_of(method, now, batch)
+    expected = jax.tree.map(
+      lambda fused, own, gamma=gamma: fused + gamma * own,
+      gradients['fused'],
+      gradients['unimodal'],
+    )
+    for factor, name in zip(w, recorded.THREE, strict=True):
+      expected[f'encoders_{name}']['scale'] *= 1 + factor
+    checks.assert_close(found, expected, rtol=1e-4)

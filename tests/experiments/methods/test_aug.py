@@ -26,9 +26,7 @@ NAMES = tuple(WIDTHS)
 
 def with_branches(state, counts):
   """The state in which modalities have so many branches, of three."""
-  there = {
-    name: jnp.asarray(np.arange(3) < counts[name], float) for name in NAMES
-  }
+  there = {name: np.float32(np.arange(3) < counts[name]) for name in NAMES}
   return state._replace(model_state={'branches': {'fusion': there}})
 
 
@@ -60,9 +58,8 @@ def test_without_a_width_branches_are_half_as_wide_as_the_widest_features():
   for width in (None, 4):
     method = aug.make(task, width=width, max_branches=2)
     state, batch = recorded.begin(method, FEATURES)
-    key = jax.random.key(0)
     found.append(
-      [method.losses(state, batch, key, phase)[0] for phase in range(3)]
+      [recorded.losses_of(method, state, batch, i)[0] for i in range(3)]
     )
     assert state.params['fusion']['visual_1']['kernel'].shape == (3, 4)
   chex.assert_trees_all_equal(*found)
@@ -104,7 +101,7 @@ def test_the_last_branch_learns_what_the_others_lack():
     scores.append(recorded.own(recorded.softmax(logits.sum(0))).mean())
     np.testing.assert_allclose(seen.memory.scores[name], scores[-1], rtol=1e-5)
     state = state._replace(memory=seen.memory)
-  outputs = method.model.apply(state.variables, batch)
+  outputs = recorded.apply(method.model, state.variables, batch)
   checks.assert_close(outputs['fused'], np.mean(sums, axis=0), rtol=1e-4)
   checks.assert_close(outputs['text'], sums[1], rtol=1e-4)
 
@@ -130,6 +127,7 @@ def test_the_last_branch_is_not_pulled_through_the_others_certainty():
 def test_the_weakest_gets_a_branch_if_another_is_ahead():
   method, state, _ = begin(every_epochs=2.0, margin=0.1)
   assert method.rehearsal.every_epochs == 2
+  end = recorded.compiled(method.rehearsal.end)
   for scores, counts, expected in (
     ((5.0, 3.0, 4.0), (1, 1, 1), (1, 2, 1)),
     ((5.0, 3.0, 2.0), (1, 2, 1), (1, 2, 2)),
@@ -141,7 +139,7 @@ def test_the_weakest_gets_a_branch_if_another_is_ahead():
     there = with_branches(state, dict(zip(NAMES, counts, strict=True)))
     given = {k: jnp.float32(v) for k, v in zip(NAMES, scores, strict=True)}
     memory = state.memory._replace(scores=given)
-    after = method.rehearsal.end(there._replace(memory=memory), ())
+    after = end(there._replace(memory=memory), ())
     expected = with_branches(state, dict(zip(NAMES, expected, strict=True)))
     checks.assert_equal(after.model_state, expected.model_state)
     assert not any(after.memory.scores.values())
@@ -161,16 +159,16 @@ def test_new_branches_learn_and_those_to_come_stay_as_they_are():
     jax.tree.map(lambda leaf, i=i: leaf[:, i], hand.BATCHES) for i in range(2)
   ]
   keys = jnp.stack([jax.random.key(seed) for seed in hand.SEEDS])
-  start = jax.vmap(experiment.init)(keys, batches[0])
+  start = recorded.compiled(jax.vmap(experiment.init))(keys, batches[0])
   step = recorded.compiled(jax.vmap(experiment.train_step))
   middle, _ = step(start, batches[0])
   # Of one seed 'fou' is the weakest, of the other 'pix'.
   scores = {
-    name: jnp.array(values)
+    name: np.float32(values)
     for name, values in (('fou', (1, 4)), ('mor', (3, 3)), ('pix', (4.0, 1)))
   }
   middle = middle._replace(memory=middle.memory._replace(scores=scores))
-  middle = jax.vmap(experiment.rehearsal.end)(middle, ())
+  middle = recorded.compiled(jax.vmap(experiment.rehearsal.end))(middle, ())
   after, metrics = step(middle, batches[1])
   for seed, weakest in enumerate(('fou', 'pix')):
     for name in hand.NAMES:

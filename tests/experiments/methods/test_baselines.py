@@ -59,20 +59,17 @@ def test_an_ensemble_is_models_trained_apart_whose_logits_are_added():
       places = (f'encoders_{name}/', f'fusion/{name}/')
       model = {p: leaf for p, leaf in params.items() if p.startswith(places)}
 
-      def loss(model, batch, name=name):
-        return hand.cross_entropy(
-          own_logits(model, name, batch), batch['label']
-        )
-
-      gradient, rule = recorded.compiled(jax.grad(loss)), hand.Learner()
+      rule = hand.Learner()
       for step in range(5):
         seen = hand.batch_of(hand.BATCHES, seed, step)
-        rule.step(model, gradient(model, seen))
+        rule.step(model, own_gradient(name, model, seen))
       alone |= model
     hand.assert_params(run.after.params, seed, alone)
     expected = sum(own_logits(alone, name, batch) for name in hand.NAMES)
     model = ensemble.make(task_of_three()).model
-    found = model.apply({'params': checks.at(run.after.params, seed)}, batch)
+    found = recorded.apply(
+      model, {'params': checks.at(run.after.params, seed)}, batch
+    )
     np.testing.assert_allclose(found['fused'], expected, rtol=1e-3, atol=1e-3)
   assert not np.any(run.metrics['weights']['fused'])
 
@@ -81,6 +78,14 @@ def own_logits(params, name, batch):
   return hand.through(
     params, f'fusion/{name}', hand.encode(params, name, batch)
   )
+
+
+@functools.partial(recorded.compiled, static_argnums=0)
+def own_gradient(name, model, batch):
+  def loss(model):
+    return hand.cross_entropy(own_logits(model, name, batch), batch['label'])
+
+  return jax.grad(loss)(model)
 
 
 def task_of_three():
@@ -96,7 +101,7 @@ def test_numbers_of_a_regression_are_averaged():
   task = recorded.make_task(num_classes=1, fusion=fusion)
   method = ensemble.make(task._replace(losses_of=nn.absolute_error_losses))
   state, batch = recorded.begin(method)
-  found = method.model.apply(state.variables, batch)
+  found = recorded.apply(method.model, state.variables, batch)
   # By layers that start as those of the fusion that they replace.
   sums = {name: np.sum(batch[name], axis=1) for name in recorded.FEATURES}
   for name, expected in sums.items():
@@ -113,23 +118,29 @@ def test_frozen_encoders_do_not_move_at_all():
   method = pretrained.make(task._replace(optimizer=lambda _: rule))
   state, batch = recorded.begin(method)
   # Not the first update only: momentum, too, would move them.
-  opt_state, params = method.optimizer.init(state.params), state.params
+  params = state.params
+  opt_state = recorded.compiled(method.optimizer.init)(params)
+
+  @recorded.compiled
+  def moved(gradient, opt_state, params):
+    updates, opt_state = method.optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
   for _ in range(3):
     now = state._replace(params=params)
-    losses, seen, _ = recorded.learn(method, now, batch)
+    losses, seen = recorded.losses_of(method, now, batch)
     chex.assert_trees_all_equal(seen.model_state, state.model_state)
     gradient, _ = recorded.update_of(method, now, batch)
-    updates, opt_state = method.optimizer.update(gradient, opt_state, params)
-    params = optax.apply_updates(params, updates)
+    params, opt_state = moved(gradient, opt_state, params)
   assert set(losses) == {'fused', 'audio', 'visual'}
   for name in state.params:
     if name != 'fusion':
       chex.assert_trees_all_equal(params[name], state.params[name])
   assert np.all(params['fusion']['Dense_0']['kernel'] != recorded.KERNEL)
   # What is fused are features in evaluation mode.
-  logits = method.model.apply(state.variables, batch)
+  logits = recorded.apply(method.model, state.variables, batch)
   expected = recorded.cross_entropy(np.asarray(logits['fused']))
-  losses, _, _ = recorded.learn(method, state, batch)
+  losses, _ = recorded.losses_of(method, state, batch)
   np.testing.assert_allclose(losses['fused'], expected, rtol=1e-5)
 
 
@@ -145,10 +156,10 @@ def test_copies_go_on_from_the_encoders_and_come_back_with_statistics():
   state = state._replace(params=params, model_state=statistics)
   rehearsal = method.rehearsal
   (walk,) = rehearsal.passes
-  copy = rehearsal.begin(state, batch)
+  copy = recorded.compiled(rehearsal.begin)(state, batch)
   chex.assert_trees_all_equal(copy.variables, state.variables)
   copy = recorded.compiled(walk.step)(state, copy, batch)
-  after = rehearsal.end(state, copy)
+  after = recorded.compiled(rehearsal.end)(state, copy)
   for part in state.params:
     taken = state if part == 'fusion' else copy
     chex.assert_trees_all_equal(after.params[part], taken.params[part])
@@ -179,29 +190,21 @@ def test_a_model_starts_from_encoders_trained_apart():
     chex.assert_trees_all_equal(
       frozen.after.params[name], frozen.rehearsed.params[name]
     )
+  slower = optax.sgd(0.01, momentum=0.9)
   for seed in range(len(hand.SEEDS)):
     # The rehearsal: models alone, that start elsewhere than the model.
-    params = hand.flat(tuned.rehearsed.params, seed)
-    rule = hand.Learner(optax.sgd(0.01, momentum=0.9))
+    params, rule = hand.flat(tuned.rehearsed.params, seed), hand.Learner(slower)
     for step in range(5):
       batch = hand.batch_of(hand.BATCHES, seed, step)
       gradient = hand.gradient_of('fused', params, batch)
       heads = {
-        f'heads_{name}/{kind}': jax.grad(head_loss, argnums=1)(
-          name, params, batch
-        )[f'heads_{name}/{kind}']
+        path: leaf
         for name in hand.NAMES
-        for kind in ('kernel', 'bias')
+        for path, leaf in hand.gradient_of(name, params, batch).items()
+        if path.startswith(f'heads_{name}/')
       }
       rule.step(params, gradient | heads)
     hand.assert_params(tuned.after.params, seed, params)
-
-
-def head_loss(name, params, batch):
-  """Of a head on stopped features."""
-  features = jax.lax.stop_gradient(hand.encode(params, name, batch))
-  logits = hand.through(params, f'heads_{name}', features)
-  return hand.cross_entropy(logits, batch['label'])
 
 
 def taken_kernel(tree):

@@ -44,7 +44,7 @@ def test_a_modality_alone_is_the_fusion_with_zeros_for_the_others():
   method = dgl.make(recorded.make_task())
   state, batch = recorded.begin(method)
   losses, _, gradients = recorded.learn(method, state, batch)
-  outputs = method.model.apply(state.variables, batch)
+  outputs = recorded.apply(method.model, state.variables, batch)
   for name, other in (('audio', 'visual'), ('visual', 'audio')):
     logits = recorded.logits_of(removed=(other,))
     np.testing.assert_allclose(outputs[name], logits, rtol=1e-4)

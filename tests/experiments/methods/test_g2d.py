@@ -57,7 +57,7 @@ def test_who_stands_still_does_not_move_at_all():
     return after, of_optimizer
 
   step = recorded.compiled(step)
-  of_optimizer = method.optimizer.init(state.params)
+  of_optimizer = recorded.compiled(method.optimizer.init)(state.params)
   # Adam has moments of it from before.
   for number in (25, 5, 19, 20):
     state = state._replace(step=jnp.int32(number))
@@ -99,18 +99,20 @@ def test_who_stands_still_does_not_move_at_all():
 def test_gradients_of_who_stands_still_clip_no_others():
   method = make()
   state, _ = recorded.begin(method)
-  found = []
-  for size in (1.0, 1e3):
+
+  @recorded.compiled
+  def update(size):
     gradient = jax.tree.map(jnp.ones_like, state.params)
     gradient['encoders_visual'] = jax.tree.map(
-      lambda leaf, size=size: size * leaf, gradient['encoders_visual']
+      lambda leaf: size * leaf, gradient['encoders_visual']
     )
     still = {'audio': jnp.float32(0), 'visual': jnp.float32(1)}
-    found.append(
-      method.optimizer.update(
-        gradient, method.optimizer.init(state.params), state.params, still=still
-      )[0]
-    )
+    of_optimizer = method.optimizer.init(state.params)
+    return method.optimizer.update(
+      gradient, of_optimizer, state.params, still=still
+    )[0]
+
+  found = update(1.0), update(1e3)
   chex.assert_trees_all_equal(*found)
 
 
@@ -133,14 +135,19 @@ def test_features_and_outputs_are_distilled(num_classes):
   method = make(distil=True, num_classes=num_classes)
   kernel = recorded.KERNEL[:, :num_classes]
   state, batch = recorded.begin(method, kernel=kernel)
-  losses, seen, _ = recorded.learn(method, state, batch)
+  losses, seen = recorded.losses_of(method, state, batch)
   task = recorded.make_task(
     encoder=recorded.Normalised, num_classes=num_classes, detach_heads=False
   )
-  teachers = task.model.apply(state.memory.variables, batch)
-  apart = task.model.apply(state.memory.variables, batch, method='features')
-  outputs, mutated = method.model.apply(
-    state.variables, batch, train=True, mutable=['batch_stats', 'intermediates']
+  variables = state.memory.variables
+  teachers = recorded.apply(task.model, variables, batch)
+  apart = recorded.apply(task.model, variables, batch, method='features')
+  outputs, mutated = recorded.apply(
+    method.model,
+    state.variables,
+    batch,
+    train=True,
+    mutable=['batch_stats', 'intermediates'],
   )
   features = mutated['intermediates']['features']
   names = ('audio', 'visual')
@@ -158,34 +165,27 @@ def test_features_and_outputs_are_distilled(num_classes):
   chex.assert_trees_all_equal(seen.memory, state.memory)
 
 
-@pytest.mark.parametrize('rows', ['train', 'validation'])
-def test_teachers_are_trained_and_asked(rows):
-  run = hand.train('smp', teacher_epochs=1.3, rows=rows, fraction=0.0)
+def test_teachers_are_trained_and_asked():
   joint = hand.train('joint')
-  # Nobody stands still, so that it is joint training.
-  chex.assert_trees_all_close(run.after.params, joint.after.params, rtol=1e-4)
-  for seed in range(len(hand.SEEDS)):
-    teachers = hand.flat(run.scratch.copy.params, seed)
-    if rows == 'train':
-      seen = {k: leaf[seed, :3] for k, leaf in hand.BATCHES.items()}
-      seen = {k: leaf.reshape(36, *leaf.shape[2:]) for k, leaf in seen.items()}
-    else:
-      seen = {k: leaf[seed, 0, :4] for k, leaf in hand.HELD.items()}
-    labels = seen['label']
-    expected = [
-      np.mean(
-        recorded.softmax(
-          np.asarray(
-            hand.through(
-              teachers, f'heads_{name}', hand.encode(teachers, name, seen)
-            )
-          )
-        )[np.arange(len(labels)), labels]
-      )
-      for name in hand.NAMES
-    ]
-    found = run.after.memory.confidence[seed]
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+  for rows in ('train', 'validation'):
+    run = hand.train('smp', teacher_epochs=1.3, rows=rows, fraction=0.0)
+    # Nobody stands still, so that it is joint training.
+    chex.assert_trees_all_close(run.after.params, joint.after.params, rtol=1e-4)
+    for seed in range(len(hand.SEEDS)):
+      teachers = hand.flat(run.scratch.copy.params, seed)
+      if rows == 'train':
+        seen = {k: leaf[seed, :3] for k, leaf in hand.BATCHES.items()}
+        seen = {k: x.reshape(36, *x.shape[2:]) for k, x in seen.items()}
+      else:
+        seen = {k: leaf[seed, 0, :4] for k, leaf in hand.HELD.items()}
+      expected = []
+      for name in hand.NAMES:
+        features = hand.encode(teachers, name, seen)
+        logits = hand.through(teachers, f'heads_{name}', features)
+        p = recorded.softmax(np.asarray(logits))
+        expected.append(np.mean(p[np.arange(len(p)), seen['label']]))
+      found = run.after.memory.confidence[seed]
+      np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=rows)
 
 
 def test_in_a_run_the_surest_stand_still_to_the_bit():

@@ -184,13 +184,11 @@ def test_equal_targets_of_a_regression_are_one_label():
   state, batch = recorded.begin(method, kernel=recorded.KERNEL[:, :1])
   targets = np.array([0.5, -1.25, 0.5, 2.0, 0.75, -1.0])
   batch['label'] = jnp.float32(targets)
-  losses, _, _ = recorded.learn(method, state, batch)
-  stacked = jnp.float32(
-    np.stack([recorded.FEATURES[k] for k in ('audio', 'visual')])
-  )
-  labels = jnp.array([0, 1, 0, 2, 3, 4])
-  expected = 0.7 * alignments.supervised_contrastive(stacked, labels, 0.5)
-  np.testing.assert_allclose(losses['contrast'], expected, rtol=1e-5)
+  losses, _ = recorded.losses_of(method, state, batch)
+  stacked = np.float32([recorded.FEATURES[k] for k in ('audio', 'visual')])
+  contrast = recorded.compiled(alignments.supervised_contrastive)
+  expected = contrast(stacked, np.array([0, 1, 0, 2, 3, 4]), 0.5)
+  np.testing.assert_allclose(losses['contrast'], 0.7 * expected, rtol=1e-5)
 
 
 def test_features_of_several_widths_have_no_contrast():
@@ -198,4 +196,4 @@ def test_features_of_several_widths_have_no_contrast():
   method = mcr.make(task)
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
   message = r"widths \{'audio': 5, 'text': 3, 'visual': 5\}.*contrast = 0.0"
-  checks.assert_refused(message, recorded.learn, method, state, batch)
+  checks.assert_refused(message, recorded.losses_of, method, state, batch)

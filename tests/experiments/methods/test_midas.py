@@ -109,7 +109,7 @@ def test_alpha_begins_anew_with_an_epoch():
   found = []
   for step, alpha in ((20, (5.0, 5.0)), (20, (1.0, 1.0)), (21, (5.0, 5.0))):
     state, batch = begin(method, step, alpha)
-    _, seen, _ = recorded.learn(method, state, batch)
+    _, seen = recorded.losses_of(method, state, batch)
     found.append(seen.memory)
   np.testing.assert_array_equal(found[0], found[1])
   assert max(found[2]) > 4

@@ -61,7 +61,7 @@ def test_the_whole_gradient_of_a_modality_is_scaled(kind):
     jax.tree.map(lambda *leaves: list(leaves), *gradients.values())
   ], is_leaf=lambda leaf: isinstance(leaf, list))  # fmt: skip
   assert np.any(gradients['audio']['encoders_audio']['scale'])
-  outputs = method.model.apply(state.variables, batch)
+  outputs = recorded.apply(method.model, state.variables, batch)
   if kind == 'regression':
     errors = [
       np.mean((np.asarray(outputs[k])[:, 0] - recorded.LABELS) ** 2)

@@ -21,9 +21,9 @@ def test_it_is_the_authors_loss_on_recorded_prototypes():
   of_reference = recorded.REFERENCE['pmr']
   method = pmr.make(recorded.make_task(), alpha=of_reference['alpha'])
   state, batch = recorded.begin(method)
-  seen = jnp.ones(4, bool)
+  loss_of, seen = recorded.compiled(pmr.prototype_loss), np.ones(4, bool)
   for name, centers in CENTERS.items():
-    loss, score = pmr.prototype_loss(batch[name], centers, seen, batch['label'])
+    loss, score = loss_of(batch[name], centers, seen, batch['label'])
     checks.assert_close(loss, of_reference['proto_losses'][name])
     checks.assert_close(6 * score, of_reference['proto_scores'][name])
 
@@ -39,10 +39,12 @@ def test_it_is_the_authors_loss_on_recorded_prototypes():
 
 def test_the_slow_one_of_two_modalities_has_a_weight():
   alpha = 0.7
+  coefficients = recorded.compiled(pmr.coefficients, static_argnums=2)
   for slow, ratio in ((0, 1.0), (0, 1.3), (1, 1.3), (0, 4.0), (1, 4.0)):
-    scores = jnp.array([0.6, 0.6]).at[slow].divide(ratio)
-    switch = pmr.coefficients(scores, alpha, 'switch')
-    clipped = pmr.coefficients(scores, alpha, 'clipped')
+    scores = np.full(2, 0.6)
+    scores[slow] /= ratio
+    switch = coefficients(scores, alpha, 'switch')
+    clipped = coefficients(scores, alpha, 'clipped')
     assert switch[1 - slow] == clipped[1 - slow] == 0
     checks.assert_close(switch[slow], alpha * (ratio > 1))
     checks.assert_close(clipped[slow], alpha * np.clip(ratio - 1, 0, 1))
@@ -52,14 +54,18 @@ def test_prototypes_are_means_of_what_was_seen_and_the_old_ones():
   method = pmr.make(recorded.make_task(), momentum=0.3)
   state, batch = recorded.begin(method)
   (walk,) = method.rehearsal.passes
+  begin, step, end = map(
+    recorded.compiled,
+    (method.rehearsal.begin, walk.step, method.rehearsal.end),
+  )
 
   def rehearse(state, labels, scale):
-    sums = method.rehearsal.begin(state, batch)
+    sums = begin(state, batch)
     for rows in (slice(0, 4), slice(4, 6)):
       part = {name: scale * batch[name][rows] for name in FEATURES}
-      part['label'] = jnp.asarray(labels[rows])
-      sums = walk.step(state, sums, part)
-    return method.rehearsal.end(state, sums)
+      part['label'] = np.array(labels[rows])
+      sums = step(state, sums, part)
+    return end(state, sums)
 
   def mean(name, label, labels):
     return FEATURES[name][np.array(labels) == label].mean(0)

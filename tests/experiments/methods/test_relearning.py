@@ -1,5 +1,7 @@
 """D&R: what goes back by the purity of clusters."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -34,20 +36,23 @@ def test_encoders_go_back_by_what_they_learnt_by_heart():
   scratch = rehearsal.begin(state, batch)
   splits = {}
   for one in rehearsal.passes:
-    step, seen = jax.jit(one.step), []
+    step, seen = recorded.compiled(one.step), []
     for _ in range(3):
       rows = {
-        k: jnp.float32(generator.standard_normal((6, 5))) for k in features
+        k: np.float32(generator.standard_normal((6, 5))) for k in features
       }
-      rows['label'] = jnp.asarray(generator.integers(0, 4, 6))
+      rows['label'] = generator.integers(0, 4, 6)
       if one.split == 'train':  # easier ones
         rows['audio'] += 4 * rows['label'][:, None]
       if one.split == 'validation':
-        rows['mask'] = jnp.arange(6) < 5
+        rows['mask'] = np.arange(6) < 5
       scratch = step(state, scratch, rows)
       seen.append(rows)
     splits[one.split] = seen
-  after = jax.jit(rehearsal.end)(state, scratch)
+  after = recorded.compiled(rehearsal.end)(state, scratch)
+  features_of = recorded.compiled(
+    functools.partial(task.model.apply, method='features')
+  )
   back = np.asarray(after.memory.back)
   expected = [
     np.tanh(2 * abs(purity(state, scratch, name, i)))
@@ -60,9 +65,7 @@ def test_encoders_go_back_by_what_they_learnt_by_heart():
     (scratch.train, 'train', 18), (scratch.validation, 'validation', 15),
   ):  # fmt: skip
     rows = splits[split]
-    whole = [
-      task.model.apply(state.variables, b, method='features') for b in rows
-    ]
+    whole = [features_of(state.variables, one) for one in rows]
     is_row = np.asarray(sample.draws) < 2
     assert is_row.sum() == count
     real = np.concatenate(
@@ -96,6 +99,9 @@ def test_encoders_go_back_by_what_they_learnt_by_heart():
   assert not rehearsal.moves(('fusion', 'Dense_0', 'kernel'))
 
 
+k_means = recorded.compiled(clusters.k_means, static_argnums=3)
+
+
 def purity(state, scratch, name, i):
   """The difference, of the clusters that the keys give."""
   found = []
@@ -105,9 +111,7 @@ def purity(state, scratch, name, i):
     low, high = points[is_row].min(0), points[is_row].max(0)
     points = np.where(is_row[:, None], 2 * (points - low) / (high - low) - 1, 0)
     key = jax.random.fold_in(relearning._key(state), 4 + 2 * i + number)
-    assigned = np.asarray(
-      clusters.k_means(key, jnp.float32(points), jnp.asarray(is_row), 4)
-    )
+    assigned = np.asarray(k_means(key, np.float32(points), is_row, 4))
     labels = np.asarray(sample.labels)
     most = [
       np.bincount(labels[is_row & (assigned == k)], minlength=1).max()
@@ -119,12 +123,13 @@ def purity(state, scratch, name, i):
 
 def shaken(tree, generator):
   return jax.tree.map(
-    lambda leaf: leaf + jnp.float32(generator.uniform(0.1, 1, leaf.shape)), tree
+    lambda leaf: leaf + np.float32(generator.uniform(0.1, 1, leaf.shape)), tree
   )
 
 
 def test_a_run_relearns_once(tmp_path):
   config = configuration.with_recipe(smoke(steps=20), 'relearning')
+  config.evaluation.noise_levels = ()
   with config.unlocked():
     config.method.every_epochs, config.method.times = 0.5, 1
   train.train(config, tmp_path)

@@ -31,9 +31,9 @@ def test_mla_is_the_alternation_by_hand():
   batches['mor'][1, 3, 0] = np.nan
   run = hand.train('mla', batches=batches, optimizer=ADAMW, transforms=(TRACE,))
   after, found = run.after, run.metrics['losses']
+  rule = optax.chain(optax.trace(0.9), optax.adamw(0.01, weight_decay=0.1))
   for seed in range(len(hand.SEEDS)):
     params = hand.flat(run.start.params, seed)
-    rule = optax.chain(optax.trace(0.9), optax.adamw(0.01, weight_decay=0.1))
     optimizers = {part: hand.Learner(rule) for part in (*NAMES, 'fusion')}
     head = Head(params['fusion/head/kernel'].shape[0])
     for step in range(batches['label'].shape[1]):
@@ -105,7 +105,7 @@ def gated(logits):
   """MLA's weights: exp(max_j e_j - e_m), divided by their sum."""
   entropies = {}
   for name, value in logits.items():
-    p = jax.nn.softmax(value)
+    p = recorded.softmax(value)
     entropies[name] = -np.sum(p * np.log(p), axis=1, keepdims=True)
   largest = np.max(list(entropies.values()), axis=0)
   weights = {name: np.exp(largest - e) for name, e in entropies.items()}

@@ -31,7 +31,7 @@ def test_in_a_regression_the_sure_ones_have_small_errors():
     rows = batch | {'mask': jnp.arange(6) < count}
     scratch = recorded.compiled(ask.step)(state, scratch, rows)
   variables, sure = rehearsal.end(state, scratch)
-  outputs = made.model.apply(variables, batch)
+  outputs = recorded.apply(made.model, variables, batch)
   for name, found in zip(task.modalities, sure, strict=True):
     squares = (np.squeeze(outputs[name]) - targets) ** 2
     expected = -(squares.sum() + squares[:4].sum()) / 10
