@@ -93,8 +93,8 @@ class Layout(NamedTuple):
     )
 
   def wanted(self, leaf: Any) -> Any:
-    """An array without what fills up."""
-    return leaf[np.ix_(*map(range, self.shape))]
+    """An array without what fills up; of one in NumPy, a view."""
+    return leaf[tuple(map(slice, self.shape))]
 
   def filled(self, leaf: Any) -> Any:
     """An array, filled up."""
@@ -110,8 +110,9 @@ class Layout(NamedTuple):
 
   def saved(self, tree: Any) -> Any:
     """A tree of all runs in NumPy, the same on any number of devices."""
+    # Copies: what a step is given, it may write over.
     return jax.tree.map(
-      lambda leaf: self.wanted(np.asarray(_key_data(leaf))), tree
+      lambda leaf: np.array(self.wanted(np.asarray(_key_data(leaf)))), tree
     )
 
   def restored(self, saved: Any, like: Any) -> Any:

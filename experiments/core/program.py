@@ -43,8 +43,8 @@ class Program(NamedTuple):
   shapes: Callable[[Any], Any]
   save: Callable[[State], Any]  # state -> arrays
   restore: Callable[[Any, Any], State]  # (arrays, batch of all runs) -> state
-  # of `TrainState`, or an array of it, the runs [runs, ...] that are wanted
-  runs_of: Callable[[Any], Any]
+  # (state, part of a `TrainState`) -> that part of all runs, [runs, ...]
+  runs_of: Callable[[State, Callable[[Any], Any]], Any]
   # programs of one layout share what they are fed; None: nothing is shared
   layout: Any
 
@@ -93,7 +93,7 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
     shapes=lambda batch: placement.shapes(experiment.init, key, batch),
     save=lambda state: state,
     restore=lambda saved, _: saved,
-    runs_of=lambda tree: jax.tree.map(lambda leaf: leaf[None], tree),
+    runs_of=lambda state, of: jax.tree.map(lambda leaf: leaf[None], of(state)),
     layout=None,
   )
 

@@ -46,8 +46,11 @@ def rows(
   first_seed: int,
 ) -> list[dict[str, Any]]:
   """The rows of `results.jsonl`: one a run, variants first."""
-  opt_state = program.runs_of(state).opt_state
-  skipped = np.asarray(optax.tree.get(opt_state, 'total_notfinite'))
+  skipped = np.asarray(
+    program.runs_of(
+      state, lambda one: optax.tree.get(one.opt_state, 'total_notfinite')
+    )
+  )
   num_seeds = program.num_runs // len(labels)
   return [
     {

@@ -61,13 +61,15 @@ def make(
   def way_of(state: Any, batches: Sequence[Any]) -> _Way:
     if (known := ways.get(0) or ways.get(len(batches))) is not None:
       return known
-    key, make_way = 0, _at_once
     if _may_loop(batches):
-      key, make_way = len(batches), _in_a_loop
-    elif _are_faster_apart(runs, state, batches) if apart is None else apart:
-      make_way = _one_by_one
-    ways[key] = make_way(runs, state, batches)
-    return ways[key]
+      ways[len(batches)] = _in_a_loop(runs, state, batches)
+      return ways[len(batches)]
+    traced = runs.traced(state, batches[0])
+    if _are_faster_apart(runs, traced) if apart is None else apart:
+      ways[0] = _one_by_one(runs, state, batches)
+    else:
+      ways[0] = _at_once(runs, traced)
+    return ways[0]
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
     return way_of(state, batches).advance(state, batches)
@@ -85,6 +87,11 @@ class _Runs(NamedTuple):
   layout: layout_lib.Layout
   donated: tuple[int, ...]  # arguments that give their memory away
 
+  def traced(self, state: Any, batch: Any) -> Any:
+    """A step of all runs, traced."""
+    step = self.layout.over_runs(self.step, RUNS, SEEDS)
+    return jax.jit(step, donate_argnums=self.donated).trace(state, batch)
+
   def first(self, state: Any, batches: Sequence[Any]) -> tuple[Any, Any]:
     """Shapes of the first run's state and batch."""
     one = jax.eval_shape(self.layout.first, state)
@@ -100,11 +107,9 @@ class _Way(NamedTuple):
   compiled: Any
 
 
-def _at_once(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
+def _at_once(runs: _Runs, traced: Any) -> _Way:
   """A program of a step of all runs."""
-  step = runs.layout.over_runs(runs.step, RUNS, SEEDS)
-  step = jax.jit(step, donate_argnums=runs.donated)
-  compiled = step.lower(state, batches[0]).compile()
+  compiled = traced.lower().compile()
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
     state, metrics, seconds = program.one_by_one(compiled, state, batches)
@@ -163,12 +168,11 @@ def _may_loop(batches: Sequence[Any]) -> bool:
   return jax.default_backend() != 'cpu' and num_bytes <= _MOST_BYTES
 
 
-def _are_faster_apart(runs: _Runs, state: Any, batches: Sequence[Any]) -> bool:
+def _are_faster_apart(runs: _Runs, traced: Any) -> bool:
   """Whether runs step one by one: of convolutions, on one device of a CPU."""
   if jax.default_backend() != 'cpu' or runs.layout.mesh.size > 1:
     return False
-  step = jax.make_jaxpr(runs.step)(*runs.first(state, batches))
-  return 'conv_general_dilated[' in str(step)
+  return 'conv_general_dilated[' in str(traced.jaxpr)
 
 
 def _of_runs(metrics: Any, layout: layout_lib.Layout) -> Any:

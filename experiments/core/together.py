@@ -145,7 +145,7 @@ def together(
     shapes=lambda batch: layout.shapes(like(batch)),
     save=lambda run: layout.saved(run.state),
     restore=restore,
-    runs_of=lambda run: jax.tree.map(layout.flat, run.state),
+    runs_of=lambda run, of: jax.tree.map(layout.flat, of(run.state)),
     layout=(tuple(place_of_seeds), layout.mesh.shape['seeds']),
   )
 
