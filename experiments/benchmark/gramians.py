@@ -214,7 +214,7 @@ def run(
   print(timing.machine())
   for title, made in (
     (
-      f'Late fusion, batch {batch_size}, K = 4',
+      f'Late fusion, batch {batch_size}, K = {len(steps.OBJECTIVES)}',
       of_late_fusion(batch_size, rules),
     ),
     (f'Groups of rows, K = {objectives}', of_groups(batch_size, objectives)),

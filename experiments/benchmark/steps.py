@@ -20,7 +20,7 @@ from experiments.benchmark import programs as made_up
 from experiments.benchmark import timing
 from mimo_jax import nn
 
-_OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
+OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
 _LAYERS = ((32, 1), (64, 2), (128, 2))  # channels and stride of convolutions
 OPTIONS = {'repeats': benchmark.REPEATS, 'batch_size': benchmark.BATCH_SIZE}
 
@@ -42,7 +42,7 @@ def network(
   batch_size: int,
 ) -> tuple[Any, Any, dict[str, jax.Array], jax.Array]:
   """The model, its params, pictures of noise, and labels."""
-  modalities = _OBJECTIVES[1:]
+  modalities = OBJECTIVES[1:]
   encoders = {name: ConvEncoder() for name in modalities}
   model = nn.LateFusion(encoders, num_classes=10)
   keys = jax.random.split(jax.random.key(0), 5)
@@ -73,7 +73,7 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
     return optax.apply_updates(params, updates), opt_state, fused
 
   def balanced(rule: mimo_jax.Weighting, **options: Any) -> Callable[[], Any]:
-    balance = mimo_jax.balance(rule, objectives=_OBJECTIVES, **options)
+    balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
     optimizer = optax.chain(balance, sgd)
 
     def step(params: Any, opt_state: Any) -> Any:
@@ -88,7 +88,7 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
   return {
     'joint': timing.ready(joint_step, params, sgd.init(params)),
     'mimo': balanced(mimo_jax.mimo()),
-    'mimo alone': made_up.mimo_weights(len(_OBJECTIVES))['mapping'],
+    'mimo alone': made_up.mimo_weights(len(OBJECTIVES))['mapping'],
     'mgda': balanced(mgda),
     'mgda by encoder': balanced(mgda, groups=nn.encoder_of),
     'mgda on the fusion': balanced(
@@ -106,5 +106,5 @@ def run(repeats: int, batch_size: int) -> None:
     name: 'value_and_grad' if name.startswith('value_and') else 'joint'
     for name in taken
   } | {'mgda by encoder': 'mgda'}
-  print(f'{timing.machine()}, batch {batch_size}, K = 4\n')
+  print(f'{timing.machine()}, batch {batch_size}, K = {len(OBJECTIVES)}\n')
   print(timing.ratios(taken, references))

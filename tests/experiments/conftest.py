@@ -1,5 +1,39 @@
-"""Sample trees and what is prepared of them: those of `data_pipelines`."""
+"""What tests share: sample trees, and the programs of runs that go on."""
+
+import json
+
+import pytest
 
 from tests.data_pipelines.conftest import data_dir_of as data_dir_of
 from tests.data_pipelines.conftest import sample_of as sample_of
 from tests.data_pipelines.conftest import shared as shared
+
+
+@pytest.fixture(scope='module')
+def programs_of_before():
+  """A run of a configuration that was trained before takes its programs.
+
+  So a run that goes on is traced and compiled once, as in a process that was
+  not stopped. What it goes on from is read anew; tests that kill processes have
+  all of it anew.
+  """
+  from experiments.core import configuration
+  from experiments.core import program
+  from experiments.core import together
+
+  made = {}
+
+  def kept(make):
+    def of(config, *arguments):
+      what = [make.__name__, config.to_dict(), *arguments]
+      key = json.dumps(what, sort_keys=True, default=repr)
+      if key not in made:
+        made[key] = make(configuration.with_values(config, {}), *arguments)
+      return made[key]
+
+    return of
+
+  with pytest.MonkeyPatch.context() as patch:
+    for module, name in ((program, 'alone'), (together, 'together')):
+      patch.setattr(module, name, kept(getattr(module, name)))
+    yield

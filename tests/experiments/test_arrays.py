@@ -91,6 +91,8 @@ def test_a_file_is_swept(path, tmp_path):
 
 def test_a_file_is_trained_on(path, tmp_path):
   config = arrays.get_config(f'{path},smoke')
+  with config.unlocked():
+    config.model.encoders.photo = {'name': 'tests.standins:Flat'}
   config.steps = 2
   assert np.isfinite(train.train(config, tmp_path)['accuracy/fused'])
   run = trained.load(tmp_path)

@@ -19,6 +19,8 @@ from experiments.core import training
 from experiments.core import variants
 from tests import running
 
+pytestmark = pytest.mark.usefixtures('programs_of_before')
+
 
 def smoke(grid=(), random=(), arg='two,smoke', **changes):
   """A sweep of a few steps."""

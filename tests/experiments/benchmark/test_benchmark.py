@@ -38,18 +38,19 @@ def test_rules_print_every_table():
 
 
 @pytest.fixture
-def one_layer(monkeypatch):
-  """Encoders that compile soon."""
+def small(monkeypatch):
+  """Two encoders that compile soon."""
   monkeypatch.setattr(steps, '_LAYERS', ((4, 4),))
+  monkeypatch.setattr(steps, 'OBJECTIVES', ('fused', 'audio', 'visual'))
 
 
-@pytest.mark.usefixtures('one_layer')
+@pytest.mark.usefixtures('small')
 def test_gramians_are_timed_beside_joint_training(capsys):
   sizes = ['--batch_size=2', '--objectives=2', '--examples=2', '--chunk=1']
   sizes.append('--rules=pcgrad')
   benchmark.main(['gramians', '--repeats=2', *sizes])
   printed = capsys.readouterr().out
-  assert 'Late fusion, batch 2, K = 4' in printed
+  assert 'Late fusion, batch 2, K = 3' in printed
   for row in (
     '`vjp_at_features`',
     'the same, pcgrad',
@@ -66,7 +67,7 @@ def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
     assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \| at once', printed)
 
 
-@pytest.mark.usefixtures('one_layer')
+@pytest.mark.usefixtures('small')
 def test_steps_are_timed_beside_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """More rows than fit at once: balanced in each part, or on the whole."""
 
+import functools
 import re
 
 import chex
@@ -28,11 +29,20 @@ def smoke(batches, balance, **changes):
   return config
 
 
-def run(config, batches):
-  """States after each batch, and the last metrics."""
+@functools.cache
+def compiled(parts, balance, rule):
+  """What makes a state, and a step: compiled once for all tests."""
+  config = smoke(parts, balance)
+  with config.unlocked():
+    config.weighting = {'name': rule}
   experiment = training.make(config, 15)
-  state = jax.jit(experiment.init)(jax.random.key(3), batches[0])
-  step = jax.jit(experiment.train_step)
+  return jax.jit(experiment.init), jax.jit(experiment.train_step)
+
+
+def run(batches, parts, balance='each', rule='mimo'):
+  """States after each batch, and the last metrics."""
+  init, step = compiled(parts, balance, rule)
+  state = init(jax.random.key(3), batches[0])
   states = [state]
   for batch in batches:
     state, metrics = step(state, batch)
@@ -42,13 +52,9 @@ def run(config, batches):
 
 @pytest.mark.parametrize('rule', ['mimo', 'mgda'])
 def test_accumulated_losses_give_the_step_of_the_whole_batch(rule):
-  config = smoke(4, 'accumulated')
-  with config.unlocked():
-    config.weighting = {'name': rule}
-  batches = running.batches_of(config, 0, 2)
-  cut, metrics = run(config, batches)
-  config.accumulation.batches = 1
-  whole, expected = run(config, batches)
+  batches = running.batches_of(running.smoke(), 0, 2)
+  cut, metrics = run(batches, 4, 'accumulated', rule)
+  whole, expected = run(batches, 1, rule=rule)
   chex.assert_trees_all_close(
     cut[-1].params, whole[-1].params, rtol=1e-4, atol=1e-6
   )
@@ -56,16 +62,14 @@ def test_accumulated_losses_give_the_step_of_the_whole_batch(rule):
 
 
 def test_each_part_is_balanced_and_the_optimizer_gets_the_mean():
-  config = smoke(2, 'each')
-  batches = running.batches_of(config, 1, 4)
-  states, _ = run(config, batches)
+  batches = running.batches_of(running.smoke(), 1, 4)
+  states, _ = run(batches, 2)
   start, waiting, moved, *_ = states
   chex.assert_trees_all_equal(waiting.params, start.params)
   # What each batch would have done alone, from where both began.
-  config.accumulation.batches = 1
   alone = []
   for batch in batches[:2]:
-    (before, after), _ = run(config, [batch])
+    (before, after), _ = run([batch], 1)
     chex.assert_trees_all_equal(before.params, start.params)
     alone.append(after.params)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *alone)
@@ -75,11 +79,10 @@ def test_each_part_is_balanced_and_the_optimizer_gets_the_mean():
 
 
 def test_a_part_that_is_not_finite_is_left_out():
-  config = smoke(2, 'each')
-  good, bad, other = running.batches_of(config, 2, 3)
+  good, bad, other = running.batches_of(running.smoke(), 2, 3)
   bad = bad | {'pix': np.full_like(bad['pix'], np.nan)}
-  with_bad, _ = run(config, [good, bad, other])
-  without, _ = run(config, [good, other])
+  with_bad, _ = run([good, bad, other], 2)
+  without, _ = run([good, other], 2)
   chex.assert_trees_all_close(
     with_bad[-1].params, without[-1].params, rtol=1e-6
   )
@@ -131,9 +134,9 @@ def test_a_batch_that_cannot_be_cut_is_refused():
   config = smoke(7, 'accumulated')
   batch = running.batches_of(config, 0, 1)[0]
   experiment = training.make(config, 15)
-  state = jax.jit(experiment.init)(jax.random.key(0), batch)
+  state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
   with pytest.raises(ValueError, match=r'batches=7'):
-    experiment.train_step(state, batch)
+    jax.eval_shape(experiment.train_step, state, batch)
 
 
 def test_a_donated_state_gives_its_memory_to_the_next():

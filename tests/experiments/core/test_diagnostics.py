@@ -5,9 +5,6 @@ import numpy as np
 import pytest
 from jax import flatten_util
 
-from experiments import compare
-from experiments import train
-from experiments.core import configuration
 from experiments.core import runs
 from experiments.core import training
 from tests import running
@@ -89,27 +86,22 @@ def test_what_cannot_be_told_is_refused():
 
 
 @pytest.mark.slow
-def test_conflicts_are_logged_kept_and_drawn(tmp_path):
-  config = smoke(
-    num_seeds=1, compare=('joint', 'mgda'), steps=10, diagnostics='free'
-  )
-  compare.compare(config, tmp_path / 'compare')
-  train.train(configuration.with_recipe(config, 'mgda'), tmp_path / 'train')
+def test_conflicts_are_logged_kept_and_drawn(logged):
   (row,) = [
     row
-    for row in runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')[1:]
+    for row in runs.read_lines(logged / 'mgda' / 'metrics.jsonl')[1:]
     if row['split'] == 'train'
   ]
   assert row['cosines'].keys() == {'fused/fou', 'fused/pix', 'fou/pix'}
   negative = sum(cosine < 0 for cosine in row['cosines'].values())
   np.testing.assert_allclose(row['conflicting'], negative / 3, rtol=1e-6)
-  (events,) = (tmp_path / 'train' / 'tensorboard').iterdir()
+  (events,) = (logged / 'mgda' / 'tensorboard').iterdir()
   assert b'train/cosines/fou/pix' in events.read_bytes()
-  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+  with np.load(logged / 'compare' / 'curves.npz') as curves:
     assert curves['conflicting/mgda'].shape == (1, 10)
     np.testing.assert_allclose(
       curves['conflicting/mgda'][0, 9], row['conflicting'], rtol=1e-6
     )
     assert np.all(np.isnan(curves['conflicting/joint']))
-  report = (tmp_path / 'compare' / 'report.md').read_text()
+  report = (logged / 'compare' / 'report.md').read_text()
   assert 'point against each other' in report

@@ -23,14 +23,14 @@ from experiments.reporting import results as results_lib
 from tests import running
 from tests.running import smoke
 
+pytestmark = pytest.mark.usefixtures('programs_of_before')
 CONFIG = 'experiments/configs/handwritten.py'
 
 
-def test_train_writes_what_it_says(tmp_path):
-  config = smoke()
-  scores = train.train(config, tmp_path)
-  rows = runs.read_lines(tmp_path / 'metrics.jsonl')
-  assert rows[0]['config'] == json.loads(json.dumps(config.to_dict()))
+def test_train_writes_what_it_says(finished):
+  workdir, scores = finished
+  rows = runs.read_lines(workdir / 'metrics.jsonl')
+  assert rows[0]['config'] == json.loads(json.dumps(smoke().to_dict()))
   assert rows[0]['versions']['jax'] == jax.__version__
   assert [(row['step'], row['split']) for row in rows[1:]] == [
     (10, 'train'), (10, 'validation'), (20, 'train'), (20, 'validation'),
@@ -41,13 +41,12 @@ def test_train_writes_what_it_says(tmp_path):
   assert losses[-1] < 0.5 * losses[0]
   assert scores['accuracy/fused'] > 0.5
   assert {k: rows[-1][k] for k in scores} == scores
-  assert list((tmp_path / 'tensorboard').glob('events*'))
-  with (tmp_path / 'results.csv').open() as file:
+  assert list((workdir / 'tensorboard').glob('events*'))
+  with (workdir / 'results.csv').open() as file:
     tidy = {
       (one['split'], int(one['step']), one['metric']): float(one['value'])
       for one in csv.DictReader(file)
-      if (one['run'], one['recipe'], one['seed'])
-      == (tmp_path.name, 'mimo', '0')
+      if (one['run'], one['recipe'], one['seed']) == (workdir.name, 'mimo', '0')
     }
   for row in rows[1:]:
     for name, value in row.get('losses', {}).items():
@@ -67,13 +66,13 @@ def test_header_says_the_commit_where_there_is_git(monkeypatch):
   assert runs.header(smoke())['commit'] is None
 
 
-def test_a_trained_model_is_probed_by_the_same_command(tmp_path):
-  arguments = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
-  untrained = running.run('probe', *arguments)
+def test_a_trained_model_is_probed_by_the_same_command(finished, tmp_path):
+  workdir, scores = finished
+  config = f'--config={CONFIG}:two,smoke'
+  untrained = running.run('probe', config, f'--workdir={tmp_path}/run')
   assert untrained.returncode != 0
   assert 'Train first' in untrained.stderr
-  scores = train.train(smoke(), tmp_path / 'run')
-  result = running.run('probe', *arguments)
+  result = running.run('probe', config, f'--workdir={workdir}')
   assert result.returncode == 0, result.stderr
   probed = dict(re.findall(r'\| (?:probe/)?(\w+) +\| +([\d.]+)', result.stdout))
   assert set(probed) == {'fou', 'pix', 'fused'}
@@ -111,11 +110,11 @@ def test_batch_statistics_of_a_skipped_step_are_forgotten():
   chex.assert_trees_all_equal(skipped.model_state, after.model_state)
 
 
-def test_train_run_twice_does_nothing_the_second_time(tmp_path):
-  first = train.train(smoke(), tmp_path)
-  metrics = (tmp_path / 'metrics.jsonl').read_bytes()
-  assert train.train(smoke(), tmp_path) == first
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == metrics
+def test_train_run_twice_does_nothing_the_second_time(finished):
+  workdir, first = finished
+  metrics = (workdir / 'metrics.jsonl').read_bytes()
+  assert train.train(smoke(), workdir) == first
+  assert (workdir / 'metrics.jsonl').read_bytes() == metrics
 
 
 def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
@@ -143,7 +142,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   finished = running.run('train', *arguments, f'--workdir={whole}')
   assert finished.returncode == 0, finished.stderr
   assert 'accuracy/fused' in finished.stdout
-  for saved in (0, 9, 30):
+  for saved in (0, 9):
 
     def ready(saved=saved):
       steps = [
@@ -159,21 +158,29 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   running.assert_same_run(killed, whole, smoke(**changes))
 
 
-def test_compare_killed_ends_as_if_undisturbed(tmp_path):
-  changes = {'checkpoint_every_steps': 10, 'compare': ('joint', 'mimo_3')}
-  arguments = [f'--config={CONFIG}:two,smoke'] + [
-    f'--config.{key}={value}' for key, value in changes.items()
-  ]
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  finished = running.run('compare', *arguments, f'--workdir={whole}')
-  assert finished.returncode == 0, finished.stderr
-  assert '| mimo_3 |' in finished.stdout
-  running.kill_when(
-    'compare',
-    [*arguments, f'--workdir={killed}'],
-    (killed / 'checkpoints' / '10').exists,
-  )
-  resumed = running.run('compare', *arguments, f'--workdir={killed}')
+COMPARE = [
+  f'--config={CONFIG}:two,smoke',
+  '--config.checkpoint_every_steps=10',
+  "--config.compare=('joint', 'mimo_3')",
+]
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+  """The directory of a comparison that nothing disturbed."""
+  whole = tmp_path_factory.mktemp('compared') / 'whole'
+  ended = running.run('compare', *COMPARE, f'--workdir={whole}')
+  assert ended.returncode == 0, ended.stderr
+  assert '| mimo_3 |' in ended.stdout
+  return whole
+
+
+def test_compare_killed_ends_as_if_undisturbed(compared, tmp_path):
+  whole, killed = compared, tmp_path / 'killed'
+  arguments = [*COMPARE, f'--workdir={killed}']
+  ready = (killed / 'checkpoints' / '10').exists
+  running.kill_when('compare', arguments, ready)
+  resumed = running.run('compare', *arguments)
   assert resumed.returncode == 0, resumed.stderr
   ours, theirs = results_lib.read(killed), results_lib.read(whole)
   chex.assert_trees_all_equal(ours.scores, theirs.scores)
@@ -222,31 +229,24 @@ def test_a_regression_goes_by_its_error(tmp_path, kind):
   assert fast < slow - 1
 
 
-def test_the_first_run_of_compare_is_the_run_of_train(tmp_path):
-  config = smoke(num_seeds=1, compare=('joint', 'mimo_3'))
-  compare.compare(config, tmp_path / 'compare')
-  together = results_lib.read(tmp_path / 'compare')
-  alone = train.train(
-    configuration.with_recipe(config, 'mimo_3'), tmp_path / 'train'
-  )
+def test_the_first_run_of_compare_is_the_run_of_train(compared, tmp_path):
+  together = results_lib.read(compared)
+  alone = train.train(configuration.with_recipe(smoke(), 'mimo_3'), tmp_path)
   for name, share in alone.items():
     # The same to rounding: at most one answer in 800 differs.
     assert abs(together.scores['mimo_3'][name][0] - share) <= 1.01 / 800
 
 
-def test_curves_are_of_the_outputs_whatever_losses_a_method_has(tmp_path):
+def test_curves_are_of_the_outputs_whatever_losses_a_method_has(logged):
   # UMT's own losses stand between those of the outputs in the alphabet.
-  config = smoke(num_seeds=1, compare=('joint', 'umt'), steps=10)
-  compare.compare(config, tmp_path / 'compare')
-  train.train(configuration.with_recipe(config, 'umt'), tmp_path / 'train')
   (row,) = [
     row
-    for row in runs.read_lines(tmp_path / 'train' / 'metrics.jsonl')[1:]
+    for row in runs.read_lines(logged / 'umt' / 'metrics.jsonl')[1:]
     if row['split'] == 'train'
   ]
   outputs = ['fused', 'fou', 'pix']
   assert sorted(row['losses'])[: len(outputs)] != sorted(outputs)
-  with np.load(tmp_path / 'compare' / 'curves.npz') as curves:
+  with np.load(logged / 'compare' / 'curves.npz') as curves:
     for kind in ('losses', 'weights'):
       np.testing.assert_allclose(
         curves[f'{kind}/umt'][0, 9],

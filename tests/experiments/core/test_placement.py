@@ -20,7 +20,7 @@ from experiments.core import placement
 from experiments.core import training
 from mimo_jax import nn
 
-STEPS = 50
+STEPS = 20
 ROWS = 16
 CHANNELS = 2  # with batch statistics
 # Needs losses; needs a Gramian; needs one, and remembers.
@@ -110,7 +110,7 @@ def started(rule, made):
 
 
 class Trained(NamedTuple):
-  """What 50 steps give."""
+  """What the steps give."""
 
   losses: list
   end: tuple  # params, statistics and weights
@@ -121,13 +121,17 @@ class Trained(NamedTuple):
 @functools.cache
 def trained(rule, mode, devices):
   made = Made(config_of(rule), mode, devices)
-  state = started(rule, made)
+  state, step = started(rule, made), made.step
   program, losses = '', []
-  if mode in ('jit', 'fsdp') and devices == 8:
-    compiled = made.step.__wrapped__.lower(state, made.batch).compile()
+  if mode in ('jit', 'fsdp') and devices == 8:  # compiled once
+    compiled = step.__wrapped__.lower(state, made.batch).compile()
     program = compiled.as_text()
+
+    def step(*given):
+      return jax.block_until_ready(compiled(*given))
+
   for batch in batches():
-    state, metrics = made.step(state, made.placement.batch(batch))
+    state, metrics = step(state, made.placement.batch(batch))
     losses.append(metrics['losses'])
   sharded = {
     jax.tree_util.keystr(path)

@@ -44,8 +44,8 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
     '--config.model.encoders.fou.widths=(64,)',
     f'--workdir={killed}',
   ]
-  two = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-  four = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+  flag = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count='
+  two, four = ({'XLA_FLAGS': f'{flag}{number}'} for number in (2, 4))
 
   def start():
     return running.start_processes(arguments, 2, two)

@@ -12,6 +12,8 @@ from experiments.methods import base
 from tests import running
 from tests.running import smoke
 
+pytestmark = pytest.mark.usefixtures('programs_of_before')
+
 
 def counting(every_epochs, passes, **fields):
   """An experiment whose rehearsal collects the rows that it saw."""

@@ -15,44 +15,50 @@ from experiments.core import runs
 from tests import running
 from tests.running import smoke
 
+pytestmark = pytest.mark.usefixtures('programs_of_before')
 CONFIG = 'experiments/configs/handwritten.py:two,smoke'
 
 
-@pytest.mark.parametrize(
-  ('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, number, status):
+def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path):
   # Long between checkpoints: only the signal makes one.
-  changes = {'steps': 3000, 'checkpoint_every_steps': 2000}
-  arguments = [f'--config={CONFIG}', '--config.log_every_steps=7'] + [
-    f'--config.{key}={value}' for key, value in changes.items()
-  ]
-  stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
-  path = stopped / 'metrics.jsonl'
+  arguments = [f'--config={CONFIG}', '--config.log_every_steps=7']
+  arguments += ['--config.steps=3000', '--config.checkpoint_every_steps=2000']
+  ends = {signal.SIGINT: 130, signal.SIGTERM: 143}
+  steps = []
+  for number, status in ends.items():
+    stopped = tmp_path / number.name
+    path = stopped / 'metrics.jsonl'
 
-  def ready():
-    return path.exists() and path.read_text().count('\n') > 3
+    def ready(path=path):
+      return path.exists() and path.read_text().count('\n') > 3
 
-  code, error = running.kill_when(
-    'train', [*arguments, f'--workdir={stopped}'], ready, signals=[number]
-  )
-  assert code == status, error
-  assert 'Traceback' not in error
-  assert 'The same command goes on from there' in error
-  ((step,),) = ([int(p.name) for p in (stopped / 'checkpoints').iterdir()],)
-  assert 21 <= step < 2000
-  config = smoke(steps=step + 30, log_every_steps=7)
+    code, error = running.kill_when(
+      'train', [*arguments, f'--workdir={stopped}'], ready, signals=[number]
+    )
+    assert code == status, error
+    assert 'Traceback' not in error
+    assert 'The same command goes on from there' in error
+    (saved,) = (stopped / 'checkpoints').iterdir()
+    steps.append(int(saved.name))
+    assert 21 <= steps[-1] < 2000
+  config = smoke(steps=max(steps) + 30, log_every_steps=7)
   config.checkpoint_every_steps = 2000
-  train.train(config, stopped)
-  train.train(config, whole)
-  ours, theirs = (
-    runs.read_lines(place / 'metrics.jsonl')[1:] for place in (stopped, whole)
+  places = [tmp_path / name for name in ('whole', *(n.name for n in ends))]
+  for place in places:
+    train.train(config, place)
+  (rows, *others), (whole, *ours) = zip(
+    *(
+      (
+        runs.read_lines(place / 'metrics.jsonl')[1:],
+        running.final_arrays(place, config)[0],
+      )
+      for place in places
+    ),
+    strict=True,
   )
-  assert ours == theirs
-  ours, theirs = (
-    running.final_arrays(place, config) for place in (stopped, whole)
-  )
-  running.assert_same_arrays(ours[0], theirs[0])
+  assert others == [rows, rows]
+  for one in ours:
+    running.assert_same_arrays(one, whole)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
@@ -127,19 +133,20 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
   assert sorted(losses_in_tensorboard(tmp_path)) == [5, 10, 15, 20, 25, 30]
 
 
-@pytest.mark.parametrize(('at', 'step'), [(12, 20), (31, 30)])
-def test_a_comparison_that_is_stopped_goes_on(tmp_path, at, step):
-  # In its last turn, too: its tests, and other trainings, are to follow.
+def test_a_comparison_that_is_stopped_goes_on(tmp_path):
   config = smoke(compare=('joint', 'sum'), num_seeds=1)
-  with (
-    running.ending_at(at, running.Stopped),
-    pytest.raises(SystemExit, match='143'),
-  ):
-    compare.compare(config, tmp_path / 'stopped')
-  assert (tmp_path / 'stopped' / 'checkpoints' / f'{step}').exists()
-  assert not (tmp_path / 'stopped' / 'results.jsonl').exists()
-  compare.compare(config, tmp_path / 'stopped')
-  compare.compare(config, tmp_path / 'whole')
+  # In its last turn, too: its tests, and other trainings, are to follow. The
+  # second time it goes on from step 20, after one batch for shapes.
+  for at, step in ((12, 20), (11, 30)):
+    with (
+      running.ending_at(at, running.Stopped),
+      pytest.raises(SystemExit, match='143'),
+    ):
+      compare.compare(config, tmp_path / 'stopped')
+    assert (tmp_path / 'stopped' / 'checkpoints' / f'{step}').exists()
+    assert not (tmp_path / 'stopped' / 'results.jsonl').exists()
+  for name in ('stopped', 'whole'):
+    compare.compare(config, tmp_path / name)
   ours, theirs = (
     runs.read_lines(tmp_path / name / 'results.jsonl')[1:]
     for name in ('stopped', 'whole')
@@ -177,15 +184,13 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
     train.train(smoke(steps=20), tmp_path)
 
 
-def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path):
-  train.train(smoke(steps=20), tmp_path / 'longer')
+def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path, finished):
+  train.train(smoke(steps=20), tmp_path)
   longer = smoke(steps=30, data={'num_threads': 2})
-  train.train(longer, tmp_path / 'longer')
-  train.train(smoke(), tmp_path / 'whole')
+  train.train(longer, tmp_path)
   ours, theirs = (
-    running.final_arrays(tmp_path / name, smoke())
-    for name in ('longer', 'whole')
+    running.final_arrays(place, smoke()) for place in (tmp_path, finished[0])
   )
   running.assert_same_arrays(ours[0], theirs[0])
   with pytest.raises(ValueError, match='steps is 10, and the run has come to'):
-    train.train(smoke(steps=10), tmp_path / 'longer')
+    train.train(smoke(steps=10), tmp_path)

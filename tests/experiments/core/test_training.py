@@ -78,7 +78,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(method):
   keys = jnp.stack([jax.random.key(seed) for seed in seeds])
   stacked = program.stack([program.stack(data_of[seed]) for seed in seeds])
   first = jax.tree.map(lambda leaf: leaf[:, 0], stacked)
-  states = jax.vmap(experiment.init)(keys, first)
+  states = jax.jit(jax.vmap(experiment.init))(keys, first)
   states, metrics = jax.jit(
     jax.vmap(lambda s, b: jax.lax.scan(experiment.train_step, s, b))
   )(states, stacked)
@@ -148,28 +148,34 @@ def assert_steps(config, batch, methods):
       chex.assert_trees_all_equal_shapes_and_dtypes(ended, init)
 
 
-@pytest.mark.parametrize('arg', ['six', 'three', 'two'])
+@pytest.mark.parametrize('arg', ['six', 'three'])
 def test_every_configuration_can_take_a_step_with_every_method(arg):
   config = handwritten.get_config(arg)
   for word in ('Reference:', 'Command:', 'Expected:'):
     assert word in handwritten.__doc__
   batch = running.batches_of(config, 0, 1)[0]
-  everything = arg == 'three'
-  methods = config.recipes if everything else ('joint', 'mgda', 'mmpareto')
+  methods = ('joint', 'mgda', 'mmpareto')
+  if arg == 'three':
+    methods = config.recipes
+    with config.unlocked():
+      config.recipes.aug.method.max_branches = 2
+      # Convolutions, and statistics of batches.
+      config.model.encoders.pix = {
+        'name': 'LeNet', 'base_width': 4, 'num_blocks': 1,
+      }  # fmt: skip
+    batch = batch | {'pix': batch['pix'].reshape(-1, 16, 15, 1)[:, :8, :8]}
   assert_steps(config, batch, methods)
 
 
-def test_every_method_can_take_a_step_on_crema_d(monkeypatch):
+def test_steps_and_rehearsals_are_of_finished_videos_on_crema_d(monkeypatch):
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
-  config = crema_d.get_config('smoke')
   batch = {
     'audio': np.zeros((4, 1024, 128, 1), np.float32),
     'visual': np.zeros((4, 2, 32, 32, 3), np.uint8),
     'label': np.arange(4) % 6,
   }
-  rivals = [name for name in config.recipes if 'method' in config.recipes[name]]
-  assert len(rivals) >= 19
-  assert_steps(config, batch, rivals)
+  methods = ('agm', 'g2d', 'pretrained_frozen', 'umt')
+  assert_steps(crema_d.get_config('smoke'), batch, methods)
 
 
 def test_steps_in_a_loop_of_the_program_are_those_from_the_host(monkeypatch):

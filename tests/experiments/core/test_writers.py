@@ -14,6 +14,8 @@ from experiments.core import runs
 from experiments.core import writers
 from tests.running import smoke
 
+pytestmark = pytest.mark.usefixtures('programs_of_before')
+
 
 class Stopped(BaseException):
   """Where a test lets a run end."""

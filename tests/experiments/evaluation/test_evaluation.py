@@ -1,5 +1,7 @@
 """The evaluation protocol: conditions, seeds, what is run how often."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,10 @@ from flax import linen
 from experiments.evaluation import evaluate
 from experiments.evaluation import metrics
 from mimo_jax import nn
+
+
+def predict_of(*arguments):
+  return jax.jit(evaluate.make_predict(*arguments))
 
 
 class Echo:
@@ -55,7 +61,7 @@ def sequence_batch(generator, number=6, time=5):
 def test_noise_is_scaled_a_modality_and_spares_padding():
   batch = sequence_batch(np.random.default_rng(0))
   scale = {'still': 0.5, 'series': 2.0}
-  predict = jax.jit(evaluate.make_predict(Echo('still', 'series'), scale))
+  predict = predict_of(Echo('still', 'series'), scale)
   seen = predict(None, batch, condition([True, True], 0.7), 3)
   noise = drawn(batch, 3, scale)
   valid = np.arange(5) < batch['series_length'][:, None]
@@ -71,7 +77,7 @@ def test_noise_is_scaled_a_modality_and_spares_padding():
 
 def test_absent_modalities_are_zeros_and_keep_their_lengths():
   batch = sequence_batch(np.random.default_rng(1))
-  predict = evaluate.make_predict(Echo('still', 'series'), SCALE)
+  predict = predict_of(Echo('still', 'series'), SCALE)
   # In sorted order: the series is absent.
   seen = predict(None, batch, condition([False, True], 0.0), 0)
   expected = {name: batch[name] for name in ('still', 'series_length')}
@@ -84,7 +90,7 @@ def test_absent_modalities_are_zeros_and_keep_their_lengths():
 
 def test_batches_differ_in_noise_and_runs_do_not():
   batch = {'a': np.zeros((40, 6), np.float32)}
-  predict = evaluate.make_predict(Echo('a'), {'a': 1.0})
+  predict = predict_of(Echo('a'), {'a': 1.0})
   one, again, other = (
     np.asarray(predict(None, batch, condition([True], 1.0), index)['a'])
     for index in (0, 0, 1)
@@ -96,7 +102,7 @@ def test_batches_differ_in_noise_and_runs_do_not():
 
 def test_noise_of_level_zero_changes_no_bit_and_types_stay():
   values = np.random.default_rng(0).normal(size=(7, 3))
-  predict = evaluate.make_predict(Echo('a'), {'a': 3.0})
+  predict = predict_of(Echo('a'), {'a': 3.0})
   for dtype in (jnp.float32, jnp.bfloat16):
     batch = {'a': jnp.asarray(values, dtype)}
     clean = predict(None, batch, condition([True], 0.0), 5)['a']
@@ -114,7 +120,7 @@ def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
     return {**part, 'a': part['a'] / 50 - 3, 'b': part['b'] / 10.0}
 
   scale = {'a': 2.0, 'b': 1.0}
-  predict = jax.jit(evaluate.make_predict(Echo('a', 'b'), scale, finish))
+  predict = predict_of(Echo('a', 'b'), scale, finish)
   seen = predict(None, batch, condition([True, False], 0.5), 2)
   noise = drawn(batch, 2, scale)['a']
   expected = pixels / 50 - 3 + 0.5 * noise
@@ -138,30 +144,38 @@ MODEL = nn.LateFusion(
   {'still': nn.MLP((6,)), 'series': MeanOverTime(5)}, num_classes=3
 )
 SCALE = {'still': 1.5, 'series': 0.5}
+init, predict = jax.jit(MODEL.init), predict_of(MODEL, SCALE)
 OUTPUTS = ('all', 'fused', 'heads', 'series', 'still')
 LEVELS = (2.0, 0.5)
 
 
 def expected_scores(variables, batches):
   """What `evaluate` should give, from its definition alone."""
+  noises = [drawn(batch, index, SCALE) for index, batch in enumerate(batches)]
+  for noise, batch in zip(noises, batches, strict=True):
+    steps = np.arange(batch['series'].shape[1])
+    valid = steps < batch['series_length'][:, None]
+    noise['series'] = noise['series'] * valid[..., None]
+  apply = jax.jit(MODEL.apply)
 
-  def outputs(name, present=('series', 'still'), level=0.0):
-    if name in ('heads', 'all'):
-      parts = [*present, *(['fused'] if name == 'all' else [])]
-      return sum(outputs(part, present, level) for part in parts)
+  @functools.cache
+  def of_model(present, level):
     rows = []
-    for index, batch in enumerate(batches):
-      noise = drawn(batch, index, SCALE)
-      steps = np.arange(batch['series'].shape[1])
-      valid = steps < batch['series_length'][:, None]
-      noise['series'] = noise['series'] * valid[..., None]
+    for noise, batch in zip(noises, batches, strict=True):
       changed = {
         m: (batch[m] + level * noise[m]) * (m in present) for m in SCALE
       }
       changed['series_length'] = batch['series_length']
-      found = MODEL.apply(variables, changed)[name]
-      rows.append(np.asarray(found)[batch['mask']])
-    return np.concatenate(rows)
+      found = apply(variables, changed)
+      rows.append({k: np.asarray(v)[batch['mask']] for k, v in found.items()})
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+
+  def outputs(name, present=('series', 'still'), level=0.0):
+    found = of_model(present, level)
+    if name not in ('heads', 'all'):
+      return found[name]
+    parts = [*present, *(['fused'] if name == 'all' else [])]
+    return sum(found[part] for part in parts)
 
   labels = np.concatenate([batch['label'][batch['mask']] for batch in batches])
 
@@ -223,8 +237,7 @@ def make_batches(seed, count=3):
 
 def test_evaluation_is_the_one_written_out():
   batches = make_batches(7)
-  variables = MODEL.init(jax.random.key(7), batches[0])
-  predict = jax.jit(evaluate.make_predict(MODEL, SCALE))
+  variables = init(jax.random.key(7), batches[0])
   scores = evaluated(predict, variables, batches)
   expected = expected_scores(variables, batches)
   chex.assert_trees_all_close(scores, expected, rtol=1e-7)
@@ -240,10 +253,9 @@ def test_seeds_at_once_are_the_runs_one_by_one():
   # The seeds' padding differs, too.
   of_seed[1][2]['mask'] = np.arange(40) < 11
   variables = [
-    MODEL.init(jax.random.key(seed), batches[0])
+    init(jax.random.key(seed), batches[0])
     for seed, batches in zip(seeds, of_seed, strict=True)
   ]
-  predict = evaluate.make_predict(MODEL, SCALE)
 
   def stacked(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -255,8 +267,7 @@ def test_seeds_at_once_are_the_runs_one_by_one():
     (stacked(batches) for batches in zip(*of_seed, strict=True)),
   )
   alone = [
-    evaluated(jax.jit(predict), *one)
-    for one in zip(variables, of_seed, strict=True)
+    evaluated(predict, *one) for one in zip(variables, of_seed, strict=True)
   ]
   chex.assert_trees_all_close(together, stacked(alone), rtol=1e-7)
   assert together['accuracy/fused'][0] != together['accuracy/fused'][1]
@@ -264,9 +275,9 @@ def test_seeds_at_once_are_the_runs_one_by_one():
 
 def test_one_compilation_serves_all_conditions_each_run_once():
   batches = make_batches(1, count=2)
-  variables = MODEL.init(jax.random.key(0), batches[0])
-  predict = evaluate.make_predict(MODEL, SCALE)
-  compiled = jax.jit(chex.assert_max_traces(predict, n=1))
+  variables = init(jax.random.key(0), batches[0])
+  traced = evaluate.make_predict(MODEL, SCALE)
+  compiled = jax.jit(chex.assert_max_traces(traced, n=1))
   seen = []
 
   def recorded(variables, batch, condition, index):
@@ -305,7 +316,7 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'score': np.array([2.0, -1.0, 9.0]),
     'mask': np.array([True, True, False]),
   }
-  predict = jax.jit(evaluate.make_predict(Sum('a', 'b'), {'a': 1, 'b': 1}))
+  predict = predict_of(Sum('a', 'b'), {'a': 1, 'b': 1})
   names = ('mean_absolute_error', 'binary_accuracy')
   settings = {'modalities': 'ab', 'metrics': names, 'noise_levels': ()}
   scores = evaluated(predict, None, [batch], **settings, target='score')
@@ -336,7 +347,7 @@ def test_a_single_modality_has_no_imbalance():
     'label': np.array([0, 1, 0]),
     'mask': np.ones(3, bool),
   }
-  predict = evaluate.make_predict(Sum('a'), {'a': 1.0})
+  predict = predict_of(Sum('a'), {'a': 1.0})
   settings = {'modalities': 'a', 'noise_levels': [0.0]}
   scores = evaluated(predict, None, [batch], **settings)
   assert scores['missing/a'] == 2 / 3  # zeros: the first class
@@ -349,9 +360,8 @@ def test_a_single_modality_has_no_imbalance():
 def test_mistakes_in_an_evaluation_are_named():
   with pytest.raises(ValueError, match=r"lacks \['b'\].*given \['a'\]"):
     evaluate.make_predict(Echo('a', 'b'), {'a': 1.0})
-  predict = evaluate.make_predict(MODEL, SCALE)
   (batch,) = make_batches(0, count=1)
-  variables = MODEL.init(jax.random.key(0), batch)
+  variables = init(jax.random.key(0), batch)
   empty = batch | {'mask': np.zeros(40, bool)}
   without = {name: batch[name] for name in batch if name != 'still'}
   for batches, changes, message in (
