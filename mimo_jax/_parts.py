@@ -117,7 +117,8 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
     if i not in own:
       name = _name_of(choice.groups(path)) if choice.groups else ''
       members.setdefault(name, []).append(i)
-  listed = f'The parameters are {["/".join(path) for path in paths]}.'
+  more = f' and {len(paths) - 20} more' if len(paths) > 20 else ''
+  listed = f'The parameters are {["/".join(p) for p in paths[:20]]}{more}.'
   if not members:
     raise ValueError(
       f'balance: no parameter takes the weights, by shared. {listed}'

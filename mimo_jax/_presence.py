@@ -26,7 +26,13 @@ def rows_of(
     given: the losses beside them.
   """
   names = tuple(given.names) if given.keyed else None
-  rows = _objectives.read(jax.tree.map(jnp.asarray, present), names).losses
+  try:
+    rows = _objectives.read(jax.tree.map(jnp.asarray, present), names).losses
+  except ValueError as error:
+    raise ValueError(
+      'present has another form than the losses, or no number of rows for each:'
+      f' {error} Of masks, mimo_jax.nn.present_rows counts the rows.'
+    ) from error
   if len(rows) != len(given.losses):
     raise ValueError(
       f'present has {len(rows)} numbers for {len(given.losses)} losses;'

@@ -143,14 +143,18 @@ def test_balance_is_told_in_the_form_of_the_losses():
   )
   np.testing.assert_array_equal(updates, 0)
   checks.assert_equal(new, state)
-  checks.assert_refused(
-    "missing \\['audio'\\]",
-    balance.update,
-    pullback,
-    state,
-    losses=losses,
-    present={'fused': 1, 'visual': 1},
-  )
+  for present, message in (
+    ({'fused': 1, 'visual': 1}, r"missing \['audio'\]"),
+    (dict.fromkeys(_NAMES, np.ones(8)), r'shape \(8,\)'),  # a mask
+  ):
+    checks.assert_refused(
+      f'present has .*{message}.*present_rows',
+      balance.update,
+      pullback,
+      state,
+      losses=losses,
+      present=present,
+    )
 
 
 @pytest.mark.parametrize(
