@@ -244,7 +244,7 @@ def is_strongly_stationary(rows: np.ndarray) -> bool:
 @st.composite
 def hulls(
   draw: st.DrawFn,
-  sizes: Sequence[int] = (2, 3, 5),
+  sizes: Sequence[int] = (2, 3, 5, 7),
   params: Sequence[int] = (1, 2, 4, 9),
   noises: Sequence[float] = (0.0, 1e-6, 1e-2, 1.0),
 ) -> np.ndarray:
