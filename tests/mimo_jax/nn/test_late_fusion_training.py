@@ -124,33 +124,48 @@ def test_detached_heads_learn_beside_the_training_on_the_fused_loss(fusion):
 @pytest.mark.slow
 def test_kernel_init_goes_to_fusion_and_heads():
   constant = flax.linen.initializers.constant(0.25)
+  # A fusion that was given one keeps it.
+  own = functools.partial(nn.ConcatFusion, kernel_init=constant)
+
+  @jax.jit
+  def params_of():
+    found = {
+      fusion: model_of(fusion, names_for(fusion), kernel_init=constant)
+      for fusion in FUSIONS
+    } | {'own': model_of().clone(fusion=own)}
+    return {
+      name: model.init(KEY, batch_of(model.encoders))['params']
+      for name, model in found.items()
+    }
+
+  by_fusion = params_of()
   for fusion in FUSIONS:
-    names = names_for(fusion)
-    model = model_of(fusion, names, kernel_init=constant)
-    params = jax.jit(model.init)(KEY, batch_of(names))['params']
-    heads = {name: params[f'heads_{name}'] for name in names}
+    params = by_fusion[fusion]
+    heads = {name: params[f'heads_{name}'] for name in names_for(fusion)}
     for path, leaf in jax.tree.leaves_with_path([params['fusion'], heads]):
       is_kernel = path[-1].key == 'kernel'
       np.testing.assert_array_equal(leaf, 0.25 if is_kernel else 0, fusion)
     assert np.std(params['encoders_audio']['Dense_0']['kernel']) > 0.1
-  # A fusion that was given one keeps it.
-  own = functools.partial(nn.ConcatFusion, kernel_init=constant)
-  params = jax.jit(model_of().clone(fusion=own).init)(KEY, batch_of())['params']
+  params = by_fusion['own']
   np.testing.assert_array_equal(params['fusion']['Dense_0']['kernel'], 0.25)
   assert np.std(params['heads_audio']['kernel']) > 0.1
 
 
 @pytest.mark.slow
 def test_an_initialiser_has_a_name():
-  by_name, by_function, default, lecun = (
-    jax.jit(model_of(kernel_init=kernel_init).init)(KEY, batch_of())
-    for kernel_init in (
-      'glorot_normal',
-      flax.linen.initializers.glorot_normal(),
-      None,
-      'lecun_normal',
-    )
-  )
+  @jax.jit
+  def variables_by():
+    return [
+      model_of(kernel_init=kernel_init).init(KEY, batch_of())
+      for kernel_init in (
+        'glorot_normal',
+        flax.linen.initializers.glorot_normal(),
+        None,
+        'lecun_normal',
+      )
+    ]
+
+  by_name, by_function, default, lecun = variables_by()
   checks.assert_equal(by_name, by_function)
   checks.assert_equal(default, lecun)
   one, other = (tree['params']['heads_text'] for tree in (default, by_name))

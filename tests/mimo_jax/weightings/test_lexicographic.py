@@ -74,34 +74,43 @@ class Problem(NamedTuple):
       stacked @ seen,
       np.concatenate(self.targets[1:]) - stacked @ self.argmin,
     )
-    along = minimiser(smooth, start)
+    along = minimiser_of(smooth)(start)
     return self.best_fused(self.argmin + seen @ along, unseen)
 
 
-def minimiser(function, start):
-  """The minimiser of a convex function: Newton, with scipy's trust region."""
-  value = jax.jit(function)
-  gradient, hessian = (
-    jax.jit(jax.grad(function)),
-    jax.jit(jax.hessian(function)),
-  )
-  point = scipy.optimize.minimize(
-    lambda x: float(value(x)),
-    start,
-    jac=lambda x: np.asarray(gradient(x)),
-    hess=lambda x: np.asarray(hessian(x)),
-    method='trust-exact',
-    options={'gtol': 1e-7, 'maxiter': 5000},
-  ).x
-  for _ in range(5):
-    step = np.linalg.solve(hessian(point), gradient(point))
-    if np.linalg.norm(gradient(point - step)) < np.linalg.norm(gradient(point)):
-      point = point - step
-  # ‖x − x*‖ ≤ ‖∇‖ / m with m the strong convexity near x.
-  assert np.linalg.norm(
-    np.linalg.solve(hessian(point), gradient(point))
-  ) <= 1e-9 * (1 + np.linalg.norm(point))
-  return point
+def minimiser_of(function):
+  """Of a convex function of θ and numbers, the minimiser by the numbers.
+
+  From a start, by Newton's steps, with scipy's trust region first.
+  """
+  of = jax.jit(lambda *at: [f(*at) for f in (function, *derivatives)])
+  derivatives = jax.grad(function), jax.hessian(function)
+
+  def minimiser(start, *numbers):
+    def at(point):
+      return [np.asarray(each) for each in of(point, *numbers)]
+
+    point = scipy.optimize.minimize(
+      lambda x: at(x)[0],
+      start,
+      jac=lambda x: at(x)[1],
+      hess=lambda x: at(x)[2],
+      method='trust-exact',
+      options={'gtol': 1e-7, 'maxiter': 5000},
+    ).x
+    _, gradient, hessian = at(point)
+    for _ in range(5):
+      following = point - np.linalg.solve(hessian, gradient)
+      _, *there = at(following)
+      if np.linalg.norm(there[0]) < np.linalg.norm(gradient):
+        point, (gradient, hessian) = following, there
+    # ‖x − x*‖ ≤ ‖∇‖ / m with m the strong convexity near x.
+    assert np.linalg.norm(np.linalg.solve(hessian, gradient)) <= 1e-9 * (
+      1 + np.linalg.norm(point)
+    )
+    return point
+
+  return minimiser
 
 
 def balanced():
@@ -198,13 +207,9 @@ def test_excess_of_the_modalities_is_bounded_by_the_fused_loss_over_the_penalty(
   def h(losses):
     return float(smooth_max(losses[1:], temperature))
 
-  point = problem.argmin + 0.3
+  minimiser, point = minimiser_of(problem.objective), problem.argmin + 0.3
   for penalty in (0.3, 4.0, 100.0):
-
-    def objective(theta, penalty=penalty):
-      return problem.objective(theta, penalty, temperature)
-
-    point = minimiser(objective, point)
+    point = minimiser(point, penalty, temperature)
     values = np.asarray(problem.values(point))
     gap = h(values) - h(smooth)
     assert -1e-12 <= gap <= (smooth[0] - values[0]) / penalty + 1e-12
@@ -218,13 +223,10 @@ def test_excess_of_the_modalities_is_bounded_by_the_fused_loss_over_the_penalty(
 @pytest.mark.slow
 def test_minimisers_approach_the_lexicographic_solution(problem):
   solution = problem.lexicographic()
-  point, distances = problem.argmin + 0.3, []
+  minimiser, point = minimiser_of(problem.objective), problem.argmin + 0.3
+  distances = []
   for penalty, temperature in [(1, 1), (10, 0.1), (100, 1e-2), (1e3, 1e-3)]:
-
-    def objective(theta, penalty=penalty, temperature=temperature):
-      return problem.objective(theta, penalty, temperature)
-
-    point = minimiser(objective, point)
+    point = minimiser(point, float(penalty), float(temperature))
     distances.append(np.linalg.norm(point - solution))
   assert distances[0] > 0.05
   for one, following in itertools.pairwise(distances):
@@ -286,7 +288,7 @@ def test_descent_has_the_rate_of_gradient_descent_on_a_smooth_objective(
   # The descent lemma at every step, whose sum is the rate.
   falls = values[:-1] - values[1:]
   assert np.all(falls >= squares[:-1] / (2 * smoothness) - 1e-13)
-  least = objective(minimiser(objective, problem.argmin + 0.1))
+  least = objective(minimiser_of(objective)(problem.argmin + 0.1))
   steps = np.arange(1, 2001)
   allowed = 2 * smoothness * (values[0] - least) / steps
   assert np.all(np.minimum.accumulate(squares) <= allowed + 1e-13)
