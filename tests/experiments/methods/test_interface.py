@@ -7,10 +7,9 @@ import types
 
 import numpy as np
 
-from experiments import compare
 from experiments import methods
+from experiments.core import comparing
 from experiments.core import configuration
-from experiments.core import runs
 from experiments.core import spaces
 from experiments.core import training
 from experiments.core import tuning
@@ -65,8 +64,8 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   tuned = {'num_seeds': 1, 'num_candidates': 2, 'rounds': 0}
   config.tuning.update(tuned)
   config.evaluation.noise_levels = ()
-  compare.compare(config, tmp_path)
-  rows = runs.read_lines(tmp_path / 'results.jsonl')
+  comparing.check(config)
+  rows, _ = comparing.run(config, tmp_path, None)
   tuned = {one['recipe']: one['candidates'] for one in rows[0]['tuning']}
   assert len(tuned[name]) == 2
   assert {f'method.{key}' for key in module.SPACE} <= set(
