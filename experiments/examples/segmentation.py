@@ -83,7 +83,7 @@ def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
   """Trains by a rule; the overlap of new scenes."""
   model = Segmenter()
   rows = scenes(512, seed=0)
-  params = model.init(jax.random.key(0), rows)['params']
+  params = jax.jit(model.init)(jax.random.key(0), rows)['params']
   optimizer = optax.chain(
     mimo_jax.balance(rule, objectives=('fused', *SENSORS)), optax.adam(3e-3)
   )
