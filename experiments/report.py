@@ -8,6 +8,7 @@ and every score in `results.csv`, and prints the tables.
 
 Of several directories it prints scores side by side and what differs in
 configuration, and writes nothing; of a run of `experiments.train` its scores.
+With `--latex` it prints the tables for a paper.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import argparse
 from experiments.core import commands
 from experiments.reporting import beside
 from experiments.reporting import report
+from experiments.reporting import tables
 
 
 def main() -> None:
@@ -31,16 +33,23 @@ def main() -> None:
     metavar='DIRECTORY',
     help='where experiments.compare, sweep or train left its results',
   )
-  directories = parser.parse_args().directories
+  parser.add_argument(
+    '--latex',
+    action='store_true',
+    help='print tables for LaTeX, which need its package booktabs',
+  )
+  given = parser.parse_args()
+  directories = given.directories
+  written = tables.latex if given.latex else str
   try:
     if len(directories) > 1 or beside.is_run(*directories):
-      print(beside.table(directories))
+      print(written(beside.table(directories)))
       return
     path = report.write(*directories)
-    print(report.tables(*directories))
+    print(written(report.tables(*directories)))
   except (FileNotFoundError, ValueError) as error:
     parser.error(str(error))
-  print(f'\nThe report, with figures, is {path}.')
+  print('\n' + written(f'The report, with figures, is {path}.'))
 
 
 if __name__ == '__main__':

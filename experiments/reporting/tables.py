@@ -1,4 +1,4 @@
-"""Markdown tables."""
+"""Markdown tables, and the same for LaTeX."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,6 +53,50 @@ def of_rows(corner: str, rows: Mapping[str, Mapping[str, str]]) -> str:
     [corner, *columns],
     [[k, *(row.get(c, '') for c in columns)] for k, row in rows.items()],
   )
+
+
+def latex(text: str) -> str:
+  r"""A text whose Markdown tables are LaTeX's (`booktabs`), the rest comments.
+
+  Examples:
+    >>> table = markdown(['of', '%'], [['a_b', '**-9 ± 1**']])
+    >>> print(latex(f'Scores:\n\n{table}'))
+    % Scores:
+    <BLANKLINE>
+    \begin{tabular}{ll}
+    \toprule
+    of & \% \\
+    \midrule
+    a\_b & \textbf{$-$9 $\pm$ 1} \\
+    \bottomrule
+    \end{tabular}
+  """
+  return '\n\n'.join(
+    _latex_table(part) if part.startswith('| ') else re.sub('(?m)^', '% ', part)
+    for part in text.split('\n\n')
+  )
+
+
+def _latex_table(table: str) -> str:
+  lines = [line[1:-1].split('|') for line in table.splitlines()]
+  aligned = (
+    'r' if cell.strip().endswith(':') else 'l' for cell in lines.pop(1)
+  )
+  header, *rows = (' & '.join(map(_latex_cell, line)) for line in lines)
+  return '\n'.join(
+    [
+      rf'\begin{{tabular}}{{{"".join(aligned)}}}',
+      *(r'\toprule', rf'{header} \\', r'\midrule'),
+      *(rf'{row} \\' for row in rows),
+      *(r'\bottomrule', r'\end{tabular}'),
+    ]
+  )
+
+
+def _latex_cell(cell: str) -> str:
+  text = re.sub(r'([%_&#$])', r'\\\1', cell.strip()).replace('±', r'$\pm$')
+  text = re.sub(r'(?<!\w)-(?=\d)', '$-$', text.replace('`', ''))
+  return re.sub(r'\*\*(.+?)\*\*', r'\\textbf{\1}', text)
 
 
 def capital(text: str) -> str:

@@ -45,10 +45,10 @@ def test_runs_are_told_by_their_last_scores_and_what_differs(
   monkeypatch.setattr(sys, 'argv', ['report', str(one), str(other)])
   report.main()
   assert text in capsys.readouterr().out
-  monkeypatch.setattr(sys, 'argv', ['report', str(one)])
+  monkeypatch.setattr(sys, 'argv', ['report', str(one), '--latex'])
   report.main()
   alone = capsys.readouterr().out
-  assert '| accuracy/fused | 0.7500 |' in alone and 'differs' not in alone
+  assert r'accuracy/fused & 0.7500 \\' in alone and 'differs' not in alone
   same = run_in(tmp_path / 'same', 1.5, 0.75)
   assert 'nothing in the configuration' in beside.table([one, same])
   with pytest.raises(FileNotFoundError, match='not all are runs'):
