@@ -23,9 +23,10 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def logged(tmp_path_factory):
-  """A comparison of ten steps, and two of its recipes trained alone.
+  """A comparison of ten steps, and its second recipe trained alone.
 
-  In folders `compare`, `umt` and `mgda`, with what is free of diagnostics.
+  In folders `compare` and `alone`, with what is free of diagnostics. The recipe
+  is a method with a loss of its own, balanced by a rule that sees gradients.
   """
   from experiments import compare
   from experiments import train
@@ -34,8 +35,10 @@ def logged(tmp_path_factory):
 
   folder = tmp_path_factory.mktemp('logged')
   config = smoke(num_seeds=1, steps=10, diagnostics='free')
-  config.compare = ('joint', 'mgda', 'umt')
+  config.compare = ('joint', 'aligned')
+  with config.unlocked():
+    config.recipes.aligned = {'method': config.recipes.lfm.method.to_dict()}
+    config.recipes.aligned.weighting = {'name': 'mgda'}
   compare.compare(config, folder / 'compare')
-  for name in ('mgda', 'umt'):
-    train.train(configuration.with_recipe(config, name), folder / name)
+  train.train(configuration.with_recipe(config, 'aligned'), folder / 'alone')
   return folder

@@ -89,18 +89,18 @@ def test_what_cannot_be_told_is_refused():
 def test_conflicts_are_logged_kept_and_drawn(logged):
   (row,) = [
     row
-    for row in runs.read_lines(logged / 'mgda' / 'metrics.jsonl')[1:]
+    for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]
     if row['split'] == 'train'
   ]
   assert row['cosines'].keys() == {'fused/fou', 'fused/pix', 'fou/pix'}
   negative = sum(cosine < 0 for cosine in row['cosines'].values())
   np.testing.assert_allclose(row['conflicting'], negative / 3, rtol=1e-6)
-  (events,) = (logged / 'mgda' / 'tensorboard').iterdir()
+  (events,) = (logged / 'alone' / 'tensorboard').iterdir()
   assert b'train/cosines/fou/pix' in events.read_bytes()
   with np.load(logged / 'compare' / 'curves.npz') as curves:
-    assert curves['conflicting/mgda'].shape == (1, 10)
+    assert curves['conflicting/aligned'].shape == (1, 10)
     np.testing.assert_allclose(
-      curves['conflicting/mgda'][0, 9], row['conflicting'], rtol=1e-6
+      curves['conflicting/aligned'][0, 9], row['conflicting'], rtol=1e-6
     )
     assert np.all(np.isnan(curves['conflicting/joint']))
   report = (logged / 'compare' / 'report.md').read_text()

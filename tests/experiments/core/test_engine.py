@@ -238,10 +238,10 @@ def test_the_first_run_of_compare_is_the_run_of_train(compared, tmp_path):
 
 
 def test_curves_are_of_the_outputs_whatever_losses_a_method_has(logged):
-  # UMT's own losses stand between those of the outputs in the alphabet.
+  # LFM's own loss stands before those of the outputs in the alphabet.
   (row,) = [
     row
-    for row in runs.read_lines(logged / 'umt' / 'metrics.jsonl')[1:]
+    for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]
     if row['split'] == 'train'
   ]
   outputs = ['fused', 'fou', 'pix']
@@ -249,7 +249,7 @@ def test_curves_are_of_the_outputs_whatever_losses_a_method_has(logged):
   with np.load(logged / 'compare' / 'curves.npz') as curves:
     for kind in ('losses', 'weights'):
       np.testing.assert_allclose(
-        curves[f'{kind}/umt'][0, 9],
+        curves[f'{kind}/aligned'][0, 9],
         [row[kind][name] for name in outputs],
         rtol=1e-3,
       )

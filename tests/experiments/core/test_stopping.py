@@ -157,13 +157,13 @@ def test_a_comparison_that_is_stopped_goes_on(tmp_path):
 def test_two_runs_on_one_directory_are_refused(tmp_path):
   first = checkpoints_lib.Checkpoints(tmp_path)
   with pytest.raises(ValueError, match='Another process is using'):
-    train.train(smoke(), tmp_path)
+    train.train(smoke(steps=20), tmp_path)
   first.close()
-  train.train(smoke(), tmp_path)
+  train.train(smoke(steps=20), tmp_path)
 
 
 def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
-  train.train(smoke(steps=10), tmp_path)
+  train.train(smoke(steps=20), tmp_path)
   opened = data.sources.open_source
 
   class Inverted:
@@ -181,7 +181,7 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
     data.sources, 'open_source', lambda *a, **k: Inverted(opened(*a, **k))
   )
   with pytest.raises(ValueError, match='prepared anew since the run began'):
-    train.train(smoke(steps=20), tmp_path)
+    train.train(smoke(steps=30), tmp_path)
 
 
 def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path, finished):
