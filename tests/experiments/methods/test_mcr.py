@@ -22,14 +22,16 @@ def divergence(p, q):
 
 
 @pytest.mark.parametrize(
-  ('count', 'classes'),
+  ('game', 'count', 'classes'),
   [
-    pytest.param(2, 4, marks=pytest.mark.slow, id='two'),
-    pytest.param(3, 4, id='three'),
-    pytest.param(3, 1, marks=pytest.mark.slow, id='number'),
+    ('greedy', 3, 4),
+    ('independent', 3, 4),
+    ('collaborative', 3, 4),
+    pytest.param('greedy', 2, 4, marks=pytest.mark.slow),
+    pytest.param('greedy', 3, 1, marks=pytest.mark.slow),
+    pytest.param('collaborative', 2, 1, marks=pytest.mark.slow),
   ],
 )
-@pytest.mark.parametrize('game', ['greedy', 'independent', 'collaborative'])
 def test_every_encoder_plays_for_itself(game, count, classes):
   """Differences of the numbers, one encoder's features at a time."""
   features = recorded.FEATURES if count == 2 else recorded.THREE

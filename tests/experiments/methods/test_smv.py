@@ -67,19 +67,19 @@ def test_rows_are_repeated_by_what_a_modality_is_worth_for_them(count):
   assert set(losses) == {'fused', 'valued', *features}
 
 
-@pytest.mark.parametrize('count', [1, 2, 3, 4])
-def test_values_add_up(count):
-  generator = np.random.default_rng(count)
-  names = 'abcd'[:count]
-  labels = generator.integers(0, 3, 20)
-  logits = {
-    frozenset(some): jnp.asarray(generator.standard_normal((20, 3)))
-    for size in range(1, count + 1)
-    for some in itertools.combinations(names, size)
-  }
-  found = smv.values(logits, jnp.asarray(labels))
-  whole = np.argmax(logits[frozenset(names)], axis=1) == labels
-  np.testing.assert_allclose(found.sum(0), count * whole, atol=1e-5)
+def test_values_add_up():
+  for count in (1, 2, 3, 4):
+    generator = np.random.default_rng(count)
+    names = 'abcd'[:count]
+    labels = generator.integers(0, 3, 20)
+    logits = {
+      frozenset(some): generator.standard_normal((20, 3))
+      for size in range(1, count + 1)
+      for some in itertools.combinations(names, size)
+    }
+    found = np.asarray(smv.values(logits, labels))
+    whole = np.argmax(logits[frozenset(names)], axis=1) == labels
+    np.testing.assert_allclose(found.sum(0), count * whole, atol=1e-5)
 
 
 def test_at_the_level_of_modalities_the_least_one_is_repeated():
