@@ -208,10 +208,15 @@ def test_a_wrong_folder_shows_the_tree_that_is_expected(
     assert builder.MANUAL_DOWNLOAD_INSTRUCTIONS in str(caught.value)
 
 
-def test_a_missing_file_shows_the_tree_and_what_was_found(
-  name, broken, tmp_path
+def test_no_git_lfs_and_a_missing_file_are_told_and_mended_it_is_prepared(
+  name, broken, tmp_path, sample_of
 ):
-  """And after it is there, the same command works."""
+  """After a pull, and with all files there, the same command works."""
+  for path in broken.rglob(DATA_SETS[name].media):
+    clips.write_pointer(path)
+  with pytest.raises(ValueError, match='pointer of Git LFS'):
+    clips.opened(name, broken, tmp_path / 'data')
+  shutil.copytree(sample_of(name), broken, dirs_exist_ok=True)
   for config, file in DATA_SETS[name].required:
     moved = (broken / file).rename(tmp_path / 'elsewhere')
     with pytest.raises(FileNotFoundError) as caught:
@@ -226,18 +231,6 @@ def test_a_missing_file_shows_the_tree_and_what_was_found(
   for config in dict(DATA_SETS[name].required):
     elements = clips.opened(name, broken, tmp_path / 'data', config=config)
     assert len(elements) == DATA_SETS[name].counts[0]
-
-
-def test_a_tree_without_git_lfs_is_told_and_after_a_pull_prepared(
-  name, broken, tmp_path, sample_of
-):
-  for path in broken.rglob(DATA_SETS[name].media):
-    clips.write_pointer(path)
-  with pytest.raises(ValueError, match='pointer of Git LFS'):
-    clips.opened(name, broken, tmp_path / 'data')
-  shutil.copytree(sample_of(name), broken, dirs_exist_ok=True)
-  elements = clips.opened(name, broken, tmp_path / 'data')
-  assert len(elements) == DATA_SETS[name].counts[0]
 
 
 @pytest.mark.parametrize('name', ['ave', 'kinetics_sounds', 'vggsound'])

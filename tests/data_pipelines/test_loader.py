@@ -191,16 +191,15 @@ def test_workers_change_nothing_and_restore_each_others_states():
   skipped = toys.take(alone, 3)
   state = alone.get_state()
   expected = toys.take(alone, 4)
-  for num_workers in (1, 2):
-    helped = start(num_workers=num_workers)
-    try:
-      toys.assert_same_batches(toys.take(helped, 3), skipped)
-      assert helped.get_state() == state
-      toys.assert_same_batches(toys.take(helped, 4), expected)
-    finally:
-      helped.close()
-    with pytest.raises(ValueError, match='closed'):
-      next(helped)
+  helped = start(num_workers=2)
+  try:
+    toys.assert_same_batches(toys.take(helped, 3), skipped)
+    assert helped.get_state() == state
+    toys.assert_same_batches(toys.take(helped, 4), expected)
+  finally:
+    helped.close()
+  with pytest.raises(ValueError, match='closed'):
+    next(helped)
   alone.set_state(state)
   toys.assert_same_batches(toys.take(alone, 4), expected)
 
