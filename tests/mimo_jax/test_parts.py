@@ -142,34 +142,36 @@ def test_devices_average_before_parts_are_weighed(options):
     each = [named_losses_of(params, shift) for shift in shifts]
     return jax.tree.map(lambda *values: sum(values) / 4, *each)
 
-  for name in ('mgda', 'mimo', 'sign agreement'):
-    if name == 'sign agreement' and 'weigh_on' in options:
-      continue
-    rule = three.RULES[name]
-    one = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
-    many = mimo_jax.balance(
-      rule, objectives=OBJECTIVES, axis_name='d', **options
-    )
+  names = ['mgda', 'mimo', 'sign agreement']
+  if 'weigh_on' in options:
+    names.remove('sign agreement')
 
-    @jax.jit
-    def alone(params, one=one):
-      losses, pullback = jax.vjp(mean_of_losses, params)
-      return one.update(pullback, one.init(params), params, losses=losses)
+  def step(losses_fn, axis_name=None):
+    losses, pullback = jax.vjp(losses_fn, PARAMS)
+    found = {}
+    for name in names:
+      balance = mimo_jax.balance(
+        three.RULES[name],
+        objectives=OBJECTIVES,
+        axis_name=axis_name,
+        **options,
+      )
+      found[name] = balance.update(
+        pullback, balance.init(PARAMS), PARAMS, losses=losses
+      )
+    return found
 
-    expected = alone(PARAMS)
+  def on_device(shift):
+    return step(lambda params: named_losses_of(params, shift), 'd')
 
-    def step(shift, many=many):
-      losses, pullback = jax.vjp(lambda p: named_losses_of(p, shift), PARAMS)
-      return many.update(pullback, many.init(PARAMS), PARAMS, losses=losses)
-
-    for result in (
-      jax.pmap(step, axis_name='d')(shifts),
-      jax.jit(jax.vmap(step, axis_name='d'))(shifts),
-    ):
-      result = jax.device_get(result)
-      for device in range(4):
-        got = jax.tree.map(lambda leaf, i=device: leaf[i], result)
-        checks.assert_close(got, expected, 1e-4, 1e-4, name)
+  expected = jax.jit(lambda: step(mean_of_losses))()
+  for mapped in (
+    jax.pmap(on_device, axis_name='d'),
+    jax.jit(jax.vmap(on_device, axis_name='d')),
+  ):
+    result = jax.device_get(mapped(shifts))
+    for device in range(4):
+      checks.assert_close(checks.at(result, device), expected, 1e-4, 1e-4)
 
 
 @pytest.mark.slow
