@@ -165,6 +165,7 @@ def test_depth_and_size_are_bounded():
     ),
     (b'\x80\x05\x8e' + (2**40).to_bytes(8, 'little') + b'abc.', 'truncated'),
     (b'\x8b' + (2**30).to_bytes(4, 'little') + b'1.', 'truncated'),
+    (b'](a.', 'lacks its values'),  # a mark is none
     (pickle.dumps(2**64), '64 bits'),
     (
       pickle.dumps(np.array(['a'])).replace(b'a\0\0\0', b'a\0\x11\0'),
