@@ -16,6 +16,8 @@ class _ActiveSet(NamedTuple):
   support: jax.Array  # [K] bool, where x may be positive
   refused: jax.Array  # [K] bool, tried since x last moved, and left at once
   tableau: jax.Array  # [K, K + 1], [A | -b] with the support pivoted in
+  owed: jax.Array  # [K] bool, has its x already, and is to be pivoted in
+  spoiled: jax.Array  # [] bool, the tableau has a pivot near to rounding
   steps: jax.Array
   done: jax.Array
 
@@ -59,13 +61,16 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
   dtype = jnp.result_type(matrix, linear)
   matrix, linear = matrix.astype(dtype), linear.astype(dtype)
   eps = jnp.finfo(dtype).eps
-  tolerance = 4 * eps * jnp.max(jnp.abs(linear))
+  least = 8 * eps  # of a pivot; below, it is rounding
+  largest = jnp.max(jnp.abs(linear))
   indices = jnp.arange(size)
   on_diagonal = indices[:, None] == indices[None, :]
+  fresh = jnp.concatenate([matrix, -linear[:, None]], axis=1)
 
   def step(state: _ActiveSet) -> _ActiveSet:
     x, support, tableau = state.x, state.support, state.tableau
     inverse = tableau[:, :size]
+    owes = jnp.any(state.owed)
     # The minimiser on the support, and a step of iterative refinement, which
     # takes back what pivots on nearly dependent columns have lost.
     target = jnp.where(support, tableau[:, -1], 0)
@@ -76,25 +81,74 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     ratios = _numerics.divide(x, x - target, jnp.inf, where=blocked)
     ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
     leaving = jnp.argmin(ratios)
-    settled = ~jnp.any(blocked)
+    settled = ~owes & ~jnp.any(blocked)
+    leaves = ~owes & jnp.any(blocked)
     length = jnp.where(settled, 1, jnp.minimum(ratios[leaving], 1))
-    leaves = ~settled & (indices == leaving)
-    moved = jnp.where(support & ~leaves, x + length * (target - x), 0)
-    x = jnp.where(settled, target, moved)
-    progress = length > 0
-    refused = jnp.where(progress, False, state.refused) | (leaves & ~progress)
+    moved = x + length * (target - x)
+    moved = jnp.where(support & (indices != leaving), moved, 0)
+    x = jnp.where(settled, target, jnp.where(leaves, moved, x))
 
-    # At the optimum of its support: let in the most violated condition, unless
-    # its column depends on the support's: the pivot is what is left of it.
+    # At the optimum of its support: let in the most violated condition.
     violation = linear - matrix @ x
-    independent = jnp.sum(jnp.where(on_diagonal, inverse, 0), 1) > 8 * eps
-    candidate = ~support & ~refused & independent & (violation > tolerance)
-    done = settled & ~jnp.any(candidate)
-    entering = jnp.argmax(jnp.where(candidate, violation, -jnp.inf))
-    index = jnp.where(settled, entering, leaving)
-    support = jnp.where(done, support, support ^ (indices == index))
-    tableau = _pivot.pivot(tableau, index)
-    return _ActiveSet(x, support, refused, tableau, state.steps + 1, done)
+    left = jnp.sum(jnp.where(on_diagonal, inverse, 0), axis=1)  # pivots
+    noise = 32 * eps * (largest + jnp.sum(x))
+    tolerance = jnp.where(left > least, 4 * eps * largest, noise)
+    candidate = ~support & ~state.refused & (violation > tolerance)
+    candidate = jnp.where(owes, state.owed, candidate)
+    score = jnp.where(candidate, jnp.where(owes, left, violation), -jnp.inf)
+    entering = jnp.argmax(score)
+    done = settled & (score[entering] == -jnp.inf)
+    enters = settled & ~done
+    pivot = left[entering]
+
+    # A column that depends on the support's cannot come beside them. There is a
+    # line along which A x stays as it is and bᵀx grows: what falls to zero
+    # first on it leaves in exchange. Where nothing does, the line has an end
+    # that is far, and A is taken to be as definite as rounding lets it be.
+    def exchange() -> tuple[jax.Array, jax.Array, jax.Array]:
+      column = jnp.sum(jnp.where(indices == entering, inverse, 0), axis=1)
+      gives = support & (column < -jnp.sqrt(eps) * jnp.max(jnp.abs(column)))
+      ends = _numerics.divide(x, -column, jnp.inf, where=gives)
+      going = jnp.argmin(ends)
+      end = ends[going]
+      along = jnp.where(support, jnp.maximum(x + end * column, 0), 0)
+      along = jnp.where(indices == going, 0, along)
+      along = jnp.where(indices == entering, end, along)
+      found = jnp.any(gives)
+      return jnp.where(found, along, x), jnp.where(found, going, -1), end
+
+    def stay() -> tuple[jax.Array, jax.Array, jax.Array]:
+      return x, leaving * 0 - 1, length  # varies over devices as that does
+
+    x, going, length = lax.cond(enters & (pivot <= least), exchange, stay)
+    exchanges = going >= 0
+    progress = length > 0
+    leaving = jnp.where(exchanges, going, leaving)
+    leaves = leaves | exchanges
+    refused = jnp.where(progress & ~owes, False, state.refused)
+    refused = refused | (leaves & ~progress & (indices == leaving))
+
+    index = jnp.where(leaves, leaving, entering)
+    is_index = indices == index
+    support = jnp.where(done, support, support ^ is_index)
+    owed = state.owed & ~is_index | (exchanges & (indices == entering))
+    tableau = _pivot.pivot(tableau, index, least)
+    # To take back a pivot near to rounding would leave nothing but that.
+    anew = leaves & state.spoiled
+    owed = jnp.where(anew, owed | support, owed)
+    support = support & ~anew
+    tableau = jnp.where(anew, fresh, tableau)
+    spoiled = state.spoiled | (~leaves & (pivot < jnp.sqrt(eps)))
+    return _ActiveSet(
+      x=x,
+      support=support,
+      refused=refused,
+      tableau=tableau,
+      owed=owed,
+      spoiled=spoiled & ~anew,
+      steps=state.steps + 1,
+      done=done,
+    )
 
   # All zeros, in the type and device variance of the data.
   zero = linear * 0
@@ -103,12 +157,14 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     x=zero,
     support=nothing,
     refused=nothing,
-    tableau=jnp.concatenate([matrix, -linear[:, None]], axis=1),
+    tableau=fresh,
+    owed=nothing,
+    spoiled=nothing[0],
     steps=jnp.zeros((), jnp.int32),
     done=nothing[0],
   )
   # Finite in exact arithmetic; the cap bounds what rounding can do.
   result = lax.while_loop(
-    lambda state: ~state.done & (state.steps < 10 * size + 10), step, start
+    lambda state: ~state.done & (state.steps < 20 * size + 20), step, start
   )
   return result.x

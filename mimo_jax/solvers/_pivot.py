@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def pivot(tableau: jax.Array, index: jax.Array) -> jax.Array:
+def pivot(
+  tableau: jax.Array, index: jax.Array, least: jax.typing.ArrayLike = 0
+) -> jax.Array:
   """Exchanges variable `index` with its equation.
 
   The tableau [M | q], [K, K + m], stands for w = M z + q. Afterwards w_index
@@ -15,7 +17,8 @@ def pivot(tableau: jax.Array, index: jax.Array) -> jax.Array:
   A rank-one update: a few fused operations on K² numbers, where a
   factorisation costs several calls of LAPACK.
 
-  The entry that is pivoted on must not be zero.
+  The entry that is pivoted on must not be zero. One below `least` is taken for
+  that: of a positive semidefinite M, a change of its diagonal.
   """
   size = tableau.shape[0]
   is_row = (jnp.arange(size) == index)[:, None]
@@ -23,7 +26,7 @@ def pivot(tableau: jax.Array, index: jax.Array) -> jax.Array:
   column = jnp.where(is_column[:, :size], tableau[:, :size], 0)
   column = jnp.sum(column, axis=1, keepdims=True)  # [K, 1]
   row = jnp.sum(jnp.where(is_row, tableau, 0), axis=0, keepdims=True)
-  entry = jnp.sum(jnp.where(is_row, column, 0))
+  entry = jnp.maximum(jnp.sum(jnp.where(is_row, column, 0)), least)
   row = row / entry
   others = jnp.where(is_column, column / entry, tableau - column * row)
   own = jnp.where(is_column, 1 / entry, -row)
