@@ -189,14 +189,10 @@ def begin(
   }
   # What experiments.sweep tries; see experiments.core.variants.
   config.sweep = {'grid': {}, 'random': {}, 'num_samples': 16, 'seed': 0}
-  of_method = [
-    name for name in config.recipes if 'method' in config.recipes[name]
-  ]
-  others = [name for name in config.recipes if name not in of_method]
-  rules = filter(
-    recipes.is_rule, (*mimo_jax.weightings.__all__, *arg.split(','))
-  )
-  others = list(dict.fromkeys((*others, *rules)))
+  of_method = [k for k, v in config.recipes.items() if 'method' in v]
+  own = filter(recipes.is_rule, arg.split(','))
+  rules = dict.fromkeys((*config.recipes, *mimo_jax.weightings.__all__, *own))
+  others = [name for name in rules if name not in of_method]
   given = words(
     arg, **choices, method=of_method, weighting=others, smoke=('smoke',)
   )
