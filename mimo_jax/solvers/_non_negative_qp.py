@@ -12,7 +12,7 @@ from mimo_jax.solvers import _products
 
 
 class _ActiveSet(NamedTuple):
-  x: jax.Array  # [K], feasible: x >= 0, and 0 outside the support
+  x: jax.Array  # [K], feasible: x >= 0, and 0 outside the support and `owed`
   support: jax.Array  # [K] bool, where x may be positive
   refused: jax.Array  # [K] bool, tried since x last moved, and left at once
   tableau: jax.Array  # [K, K + 1], [A | -b] with the support pivoted in
@@ -41,9 +41,10 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
 
   Returns:
     x, [K]. Where A is singular the solution may not be unique; the one
-    returned has linearly independent columns of A in its support. If those are
-    dependent to the precision of the type (1e-7 in float32), the cap on the
-    number of steps may end it at a feasible x that is not optimal.
+    returned has linearly independent columns of A in its support. One that
+    depends on them, to the precision of the type (1e-7 in float32), comes in
+    exchange for another, so that A x is as exact as if they were independent.
+    A cap on the number of steps bounds what rounding can do.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -163,7 +164,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     steps=jnp.zeros((), jnp.int32),
     done=nothing[0],
   )
-  # Finite in exact arithmetic; the cap bounds what rounding can do.
+  # Finite in exact arithmetic.
   result = lax.while_loop(
     lambda state: ~state.done & (state.steps < 20 * size + 20), step, start
   )
