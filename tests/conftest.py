@@ -19,7 +19,7 @@ import pytest
 
 # All processes of a test run share what they compile: pytest's workers, and the
 # programs that tests start. The first process makes the folder. What one reads
-# while another writes it is compiled, with a warning that setup.cfg passes over.
+# while another writes it is compiled; setup.cfg passes over JAX's warning.
 CACHE = 'JAX_COMPILATION_CACHE_DIR'
 own_cache = None if CACHE in os.environ else tempfile.mkdtemp(prefix='jax')
 if own_cache:
