@@ -171,7 +171,7 @@ def begin(
   config.num_seeds = 5
   config.recipes = recipes.recipes()
   # The first is the reference for time.
-  config.compare = ('joint', 'sum', 'ensemble', 'mgda', 'mimo_1', 'mimo_3')
+  config.compare = (*recipes.REFERENCES, 'mgda', 'mimo_1', 'mimo_3')
   config.subject = ''  # the recipe that the report tests against each other one
   # Candidates that are drawn of each recipe, of which validation chooses; see
   # experiments.core.tuning. `finish` adds the optimizer's learning rate.

@@ -62,7 +62,8 @@ def stepper(
     def loss(params: Any) -> tuple[jax.Array, Any]:
       outputs = common.forward(model, copy._replace(params=params), batch, key)
       logits = {name: outputs.logits[name] for name in objectives}
-      losses = task.losses_of(logits, batch[task.target])
+      mask = common.present_rows(task, batch)
+      losses = task.losses_of(logits, batch[task.target], mask)
       total = jnp.sum(jnp.stack([losses[name] for name in objectives]))
       return total, outputs.model_state
 

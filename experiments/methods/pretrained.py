@@ -78,7 +78,9 @@ def make(
   )
   if not frozen:
     optimizer = optax.chain(task.optimizer(1), optax.scale(factor))
-    return common.on_outputs(task, rehearsal=rehearsal, optimizer=optimizer)
+    return common.on_outputs(
+      task, rehearsal=rehearsal, optimizer=optimizer, takes_missing=True
+    )
   checks.unweighted(
     task, 'pretrained', 'with frozen encoders the fused loss alone is learnt'
   )
@@ -93,7 +95,11 @@ def make(
   )
   still = task.model.clone(frozen=task.modalities)
   return common.on_outputs(
-    task, model=still, rehearsal=rehearsal, optimizer=optimizer
+    task,
+    model=still,
+    rehearsal=rehearsal,
+    optimizer=optimizer,
+    takes_missing=True,
   )
 
 

@@ -15,6 +15,17 @@ PLAIN: dict[str, dict[str, Any]] = {
   'weighting': {'name': 'joint'},
 }
 
+# What every comparison has beside what it is about: without, nothing is known
+# of what balancing is worth.
+REFERENCES = (
+  'joint',
+  'sum',
+  'unimodal',
+  'ensemble',
+  'pretrained_frozen',
+  'pretrained_finetuned',
+)
+
 # Fixed, with nothing to choose, for ablations.
 _FIXED = ('mimo_1', 'mimo_3')
 

@@ -113,6 +113,34 @@ def test_what_is_missing_has_no_influence(recipe):
   )
 
 
+def test_rows_that_lack_a_modality_do_not_train_its_model_alone():
+  """Neither by what stands there nor by their labels."""
+  config = lacking('pretrained_finetuned')
+  (batch,) = running.batches_of(config, 3, 1)
+  experiment = training.make(config, 15)
+  (walk,) = experiment.rehearsal.passes
+  here = batch['fou_present']
+  assert 0 < np.sum(here) < len(here)
+
+  @jax.jit
+  def learnt(other):
+    state = experiment.init(jax.random.key(7), batch)
+    copy = experiment.rehearsal.begin(state, batch)
+    copy = walk.step(state, copy, other)
+    params = experiment.rehearsal.end(state, copy).params
+    return params['encoders_fou'], params['heads_fou']
+
+  def changed_at(rows):
+    label = np.where(rows, (batch['label'] + 1) % 10, batch['label'])
+    fou = np.where(rows[:, None], 9.0, batch['fou'])
+    return dict(batch) | {'fou': fou, 'label': label}
+
+  ours = learnt(dict(batch))
+  chex.assert_trees_all_equal(ours, learnt(changed_at(~here)))
+  with pytest.raises(AssertionError):  # it could tell
+    chex.assert_trees_all_equal(ours, learnt(changed_at(here)))
+
+
 def test_losses_are_means_over_the_rows_that_have_a_modality():
   batch, state, step = started('joint')
   _, metrics = step(state, batch)
