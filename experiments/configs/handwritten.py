@@ -4,8 +4,8 @@ Reference: the data are the UCI Multiple Features data set; the set-up (late
   fusion, MLP (128, 64), SGD) is ours, small enough for a laptop.
 Command: python -m experiments.compare
   --config=experiments/configs/handwritten.py
-Expected: experiments/reports/README.md, "Six recipes on six views"; about one
-  minute on two CPU cores.
+Expected: experiments/reports/README.md, "Nine recipes on six views"; about a
+  minute and a half on two CPU cores.
 
 Words after the colon, separated by commas: the views (`six`, `three` or `two`),
 a method, a weighting, and `smoke` for a few steps of a narrow model: `two,mgda`
