@@ -244,10 +244,8 @@ def open_data(
   if settings.standardize:
     statistics = transforms.statistics(rows, modalities, always)
     standardize = (transforms.Standardize(*statistics),)
-    if isinstance(rows, sources.InMemory) and settings.in_memory:
-      rows = sources.InMemory(standardize[0].map(dict(rows.arrays)))
-      for values in rows.arrays.values():
-        values.flags.writeable = False  # as `sources.in_memory`
+    if settings.in_memory:
+      rows = sources.in_memory(rows, standardize)
     else:
       random = (*random, *standardize)
   if settings.noise > 0:
