@@ -99,47 +99,25 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     score = jnp.where(candidate, jnp.where(owes, left, violation), -jnp.inf)
     entering = jnp.argmax(score)
     done = settled & (score[entering] == -jnp.inf)
-    enters = settled & ~done
-    pivot = left[entering]
-
-    # A column that depends on the support's cannot come beside them. There is a
-    # line along which A x stays as it is and bᵀx grows: what falls to zero
-    # first on it leaves in exchange. Where nothing does, the line has an end
-    # that is far, and A is taken to be as definite as rounding lets it be.
-    def exchange() -> tuple[jax.Array, jax.Array, jax.Array]:
-      column = jnp.sum(jnp.where(indices == entering, inverse, 0), axis=1)
-      gives = support & (column < -jnp.sqrt(eps) * jnp.max(jnp.abs(column)))
-      ends = _numerics.divide(x, -column, jnp.inf, where=gives)
-      going = jnp.argmin(ends)
-      end = ends[going]
-      along = jnp.where(support, jnp.maximum(x + end * column, 0), 0)
-      along = jnp.where(indices == going, 0, along)
-      along = jnp.where(indices == entering, end, along)
-      found = jnp.any(gives)
-      return jnp.where(found, along, x), jnp.where(found, going, -1), end
-
-    def stay() -> tuple[jax.Array, jax.Array, jax.Array]:
-      return x, leaving * 0 - 1, length  # varies over devices as that does
-
-    x, going, length = lax.cond(enters & (pivot <= least), exchange, stay)
-    exchanges = going >= 0
     progress = length > 0
-    leaving = jnp.where(exchanges, going, leaving)
-    leaves = leaves | exchanges
     refused = jnp.where(progress & ~owes, False, state.refused)
     refused = refused | (leaves & ~progress & (indices == leaving))
 
     index = jnp.where(leaves, leaving, entering)
     is_index = indices == index
     support = jnp.where(done, support, support ^ is_index)
-    owed = state.owed & ~is_index | (exchanges & (indices == entering))
+    owed = state.owed & ~is_index
+    # If the column that comes depends on the support's, so that its pivot is
+    # rounding, A is taken to be as definite as that allows. The target is then
+    # far out on a line along which A x stays as it is and bᵀx grows, and what
+    # falls to zero first on it leaves in exchange.
     tableau = _pivot.pivot(tableau, index, least)
     # To take back a pivot near to rounding would leave nothing but that.
     anew = leaves & state.spoiled
     owed = jnp.where(anew, owed | support, owed)
     support = support & ~anew
     tableau = jnp.where(anew, fresh, tableau)
-    spoiled = state.spoiled | (~leaves & (pivot < jnp.sqrt(eps)))
+    spoiled = state.spoiled | (~leaves & (left[entering] < jnp.sqrt(eps)))
     return _ActiveSet(
       x=x,
       support=support,

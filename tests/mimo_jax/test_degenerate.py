@@ -144,7 +144,7 @@ def _errors(name, rows, dtype):
   [
     (name, size)
     for name in _RULES
-    for size in (2, 5)
+    for size in (2, 3, 5)
     if (name, size) != ('krum', 2)  # of two there is no majority
   ],
 )

@@ -13,7 +13,7 @@ from tests import reference
 # Quick: two, which are odd and even; slow: the ends, and many.
 each_size = pytest.mark.parametrize(
   'size',
-  [2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 16, 64))],
+  [2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 7, 16, 64))],
 )
 REFERENCE = reference.read('mgda')
 

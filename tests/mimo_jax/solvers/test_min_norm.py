@@ -63,6 +63,40 @@ def test_of_points_nearly_on_a_line_the_nearest_is_found(x64):
   properties.assert_shortest(rows, weights, 4 * rounding(dtype, rows))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('size', [5, 7, 12])
+def test_rows_may_span_few_dimensions_but_for_noise(size):
+  """Multiples of a few rows among them, and lengths that are far apart."""
+  random = np.random.RandomState(1)
+  sets = []
+  for i in range(1200):
+    whole = i % 2 == 0
+
+    def draw(*shape, whole=whole):
+      return (
+        random.randint(-3, 4, shape) if whole else random.normal(size=shape)
+      )
+
+    rank = random.randint(1, 4)
+    rows = draw(size, rank) @ draw(rank, rank + random.randint(3)) * 1.0
+    rows += 10.0 ** -random.randint(2, 6) * random.normal(size=rows.shape)
+    if i % 5 == 0:
+      rows *= 10.0 ** random.uniform(-3, 3, size=(size, 1))
+    sets.append(rows)
+  gramians = np.float32([rows @ rows.T for rows in sets])
+  lower = np.linspace(1, 0, size, dtype=np.float32)
+  every = jax.jit(
+    lambda gramians: (
+      jax.vmap(solvers.min_norm)(gramians),
+      jax.vmap(solvers.dual_cone, (0, None))(gramians, lower),
+    )
+  )
+  for rows, shortest, projected in zip(sets, *every(gramians), strict=True):
+    tolerance = rounding(np.float32, rows)
+    properties.assert_shortest(rows, shortest, 64 * tolerance)
+    assert_projected(rows, lower, projected, 32 * tolerance)
+
+
 # Of the rows' scale, of the ball and of fairness.
 SETTINGS = {
   'exponent': st.integers(-12, 12),
