@@ -26,9 +26,28 @@ _DEEPEST = 32
 _MOST_PER_BYTE = 1000
 _LARGEST = 2**64
 
-_INSTRUCTIONS = {
-  each.code.encode('latin-1'): each for each in pickletools.opcodes
+
+def _read_text_of_python_2(file: BinaryIO) -> str:
+  """Reads a string in quotes; `pickletools` knows those of ASCII alone."""
+  line = file.readline()
+  quoted = line.rstrip(b'\n')
+  if (
+    len(quoted) < 2
+    or quoted[:1] not in (b"'", b'"')
+    or not (line.endswith(quoted[:1] + b'\n'))
+  ):
+    raise ValueError('a string without quotes')
+  text, _ = codecs.escape_decode(quoted[1:-1])
+  return text.decode('latin-1')
+
+
+# Code -> name, and what reads the argument that follows, if one does.
+_INSTRUCTIONS: dict[bytes, tuple[str, Any]] = {
+  each.code.encode('latin-1'): (each.name, each.arg and each.arg.reader)
+  for each in pickletools.opcodes
 }
+_INSTRUCTIONS[b'S'] = 'STRING', _read_text_of_python_2
+
 _MARK = object()
 _ATOMS = frozenset([bool, int, float, str, bytes, type(None)])
 # Instructions whose argument is the value that they write.
@@ -153,7 +172,11 @@ class _Reader:
   def read(self) -> Any:
     """Returns the value that the instructions make."""
     while True:
-      name, argument = self._instruction()
+      code = self._file.read(1)
+      if code not in _INSTRUCTIONS:
+        raise ValueError(f'{code!r} is no instruction')
+      name, reader = _INSTRUCTIONS[code]
+      argument = reader and reader(self._file)
       if name in _WRITE:
         self._stack.append(_checked(argument))
       elif name in _REMEMBER:
@@ -169,15 +192,6 @@ class _Reader:
         return value
       elif name not in ('PROTO', 'FRAME'):
         self._make(name, argument)
-
-  def _instruction(self) -> tuple[str, Any]:
-    code = self._file.read(1)
-    found = _INSTRUCTIONS.get(code)
-    if found is None:
-      raise ValueError(f'{code!r} is no instruction')
-    if found.name == 'STRING':
-      return found.name, _text_of_python_2(self._file.readline())
-    return found.name, found.arg and found.arg.reader(self._file)
 
   def _make(self, name: str, argument: Any) -> None:
     """Follows an instruction that makes something of what is on the stack."""
@@ -222,9 +236,11 @@ class _Reader:
     """Takes values off the stack, the last one last."""
     if count > len(self._stack):
       raise ValueError('an instruction lacks its values')
-    values = [self._stack.pop() for _ in range(count)][::-1]
+    first = len(self._stack) - count
+    values = self._stack[first:]
     if any(value is _MARK for value in values):
       raise ValueError('an instruction lacks its values')
+    del self._stack[first:]
     return values
 
   def _since_mark(self) -> list[Any]:
@@ -319,19 +335,6 @@ def _checked(value: Any) -> Any:
   if type(value) is int and abs(value) >= _LARGEST:
     raise ValueError('an integer of more than 64 bits')
   return value
-
-
-def _text_of_python_2(line: bytes) -> str:
-  """Reads a string in quotes; `pickletools` knows those of ASCII alone."""
-  quoted = line.rstrip(b'\n')
-  if (
-    len(quoted) < 2
-    or quoted[:1] not in (b"'", b'"')
-    or not (line.endswith(quoted[:1] + b'\n'))
-  ):
-    raise ValueError('a string without quotes')
-  text, _ = codecs.escape_decode(quoted[1:-1])
-  return text.decode('latin-1')
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:

@@ -195,10 +195,11 @@ from data_pipelines.reading import pickles
 from tests.data_pipelines import test_pickles
 
 random.seed(int(sys.argv[1]))
-small = {'a': [1, 2.5, 'b', None], 'b': test_pickles.content()['object'][0]}
-sources = [test_pickles.OF_PYTHON_2]
-sources += [pickle.dumps(test_pickles.content(), n) for n in range(6)]
-sources += [pickle.dumps(small, n) for n in range(6)] * 3
+content = test_pickles.content()
+# The whole, and each entry alone: of what is short more is hit.
+wholes = [content, *({name: value} for name, value in content.items())]
+sources = [pickle.dumps(whole, n) for whole in wholes for n in range(6)]
+sources += [test_pickles.OF_PYTHON_2]
 read = 0
 for _ in range(int(sys.argv[2])):
   code = bytearray(random.choice(sources))
