@@ -2,6 +2,8 @@
 
 import io
 
+import numpy as np
+
 from data_pipelines import _extra
 
 with _extra.data_extra():
@@ -36,3 +38,19 @@ def opened(data: bytes) -> Image.Image:
       f'{picture.width} x {picture.height} pixels are no frame of a clip'
     )
   return picture
+
+
+def in_colours(picture: Image.Image) -> Image.Image:
+  """Converts a picture to red, green and blue, of 8 bits each.
+
+  Examples:
+    >>> of_16_bits = Image.fromarray(np.array([[0, 40_000, 65_535]], np.uint16))
+    >>> np.asarray(in_colours(of_16_bits))[0, :, 0].tolist()
+    [0, 156, 255]
+  """
+  if picture.mode.startswith('I'):
+    # Of 16 bits Pillow would cut off all above 255, and keeps the upper 8 where
+    # there are colours.
+    upper = np.asarray(picture) >> 8
+    picture = Image.fromarray(upper.astype(np.uint8))
+  return picture.convert('RGB')

@@ -90,7 +90,7 @@ def read(path: pathlib.Path, largest: int | None = 512) -> bytes:
     is_large = largest is not None and shorter > largest
     if turn is None and not is_large:
       return data
-    picture = picture.convert('RGB')
+    picture = _pictures.in_colours(picture)
     if turn is not None:
       picture = picture.transpose(turn)
     if largest is not None and is_large:

@@ -108,11 +108,7 @@ class Frames:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.uint8]:
-    """Makes the pictures.
-
-    Args:
-      element: Has the frames, an object array [t] of encoded pictures (JPEG).
-      random: Draws frames, crops and mirroring; None evaluates.
+    """Makes the pictures of an array [t] of encoded ones; see `View`.
 
     Returns:
       [num_frames, size, size, 3] uint8.
@@ -130,7 +126,7 @@ class Frames:
     shape = [self.num_frames, self.size, self.size, 3]
     pictures = np.empty(shape, np.uint8)
     for picture, index in zip(pictures, chosen, strict=True):
-      frame = _pictures.opened(encoded[index]).convert('RGB')
+      frame = _pictures.in_colours(_pictures.opened(encoded[index]))
       if random is None:
         picture[...] = self._evaluated(frame)
       else:

@@ -166,9 +166,10 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
   )
   assert turned.shape == (60, 40, 3)
   assert turned[5, 20, 0] > 200 and turned[55, 20, 0] < 50
-  PIL.Image.new('RGB', (1024, 1536)).save(tmp_path / 'b.png')
+  deep = np.full((1536, 1024), 150 * 256, np.uint16)
+  PIL.Image.fromarray(deep).save(tmp_path / 'b.png')
   small = pictures._pictures.opened(pictures.read(tmp_path / 'b.png'))
-  assert small.size == (512, 768)
+  assert small.size == (512, 768) and small.getpixel((9, 9)) == (150,) * 3
   PIL.Image.new('RGB', (512, 900)).save(tmp_path / 'c.png')
   data = (tmp_path / 'c.png').read_bytes()
   assert pictures.read(tmp_path / 'c.png') == data

@@ -356,11 +356,11 @@ def test_pictures_are_not_normalised_twice():
     jax.jit(on_device)(once)
 
 
-def test_grey_pictures_have_three_equal_channels():
-  grey = element([np.full([6, 6], 128, np.uint8)])
-  views = frames.Frames(1, 'first', size=4)(grey, None)
-  assert views.shape == (1, 4, 4, 3)
-  assert np.all(views == 128)
+def test_grey_pictures_have_three_equal_channels_of_8_or_16_bits():
+  for grey in (np.full([6, 6], 128, np.uint8), np.full([6, 6], 32_800, '<u2')):
+    views = frames.Frames(1, 'first', size=4)(element([grey]), None)
+    assert views.shape == (1, 4, 4, 3)
+    assert np.all(views == 128)
 
 
 # What is refused.
