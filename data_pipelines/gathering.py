@@ -8,13 +8,17 @@ import numpy.typing as npt
 from data_pipelines import loader
 from data_pipelines import sources
 
+# Places that are kept, 128 MB of them: a long run must not fill the memory.
+_MOST_PLACES = 2**24
+
 
 class Gathered:
   """What `loader.loader` gives of rows in memory, to the bit, and sooner.
 
   The loader shuffles the places of rows, a batch takes its rows at once, and
-  places are kept: who walks over the same batches again, as programs that are
-  trained one after the other do, pays for the order once.
+  places of the first 16 million rows are kept: who walks over the same batches
+  again, as programs that are trained one after the other do, pays for the order
+  once.
 
   Args:
     rows: The rows.
@@ -40,12 +44,15 @@ class Gathered:
 
   def __next__(self) -> dict[str, npt.NDArray[Any]]:
     number = self._next_batch
-    if number not in self._known:
+    places = self._known.get(number)
+    if places is None:
       if self._batches.get_state()['next_batch'] != number:
         self._batches.seek(number)
-      self._known[number] = next(self._batches)['place']
+      places = next(self._batches)['place']
+      if (len(self._known) + 1) * len(places) <= _MOST_PLACES:
+        self._known[number] = places
     self._next_batch = number + 1
-    return {k: v[self._known[number]] for k, v in self._arrays.items()}
+    return {name: rows[places] for name, rows in self._arrays.items()}
 
   def get_state(self) -> dict[str, Any]:
     """As of the loader."""

@@ -28,11 +28,10 @@ def loader(
 ) -> 'Batches':
   """Makes training batches for ever, from epochs each shuffled anew.
 
-  Shuffle, then transform, then shard, then repeat, then batch. Every epoch of a
-  shard has each of its elements once; no element is dropped, since a batch may
-  hold the end of one epoch and the start of the next. All depends on `seed`
-  alone: not on the number of workers or threads, nor on where a run was stopped
-  and restored.
+  Shuffle, then transform, then repeat, then batch, then shard. Every epoch has
+  each element once; none is dropped, since a batch may hold the end of one
+  epoch and the start of the next. All depends on `seed` alone: not on the
+  number of workers or threads, nor on where a run was stopped and restored.
 
   Args:
     source: Where elements come from; `sources.in_memory` where they fit.
@@ -61,8 +60,8 @@ def loader(
     number; `close` stops the workers.
 
   Raises:
-    ValueError: if an argument is outside its range, the source (or a shard of
-      it) is empty, or a transform is of another kind.
+    ValueError: if an argument is outside its range, the source is empty or has
+      fewer elements than there are parts, or a transform is of another kind.
 
   Examples:
     >>> import numpy as np

@@ -26,8 +26,11 @@ def assert_same(batch, other):
     np.testing.assert_array_equal(values, other[name])
 
 
-@pytest.mark.parametrize('shard', [(0, 1), (1, 2)])
-def test_batches_are_those_of_the_loader_from_wherever(shard):
+@pytest.mark.parametrize(('shard', 'kept'), [((0, 1), 99), ((1, 2), 3)])
+def test_batches_are_those_of_the_loader_from_wherever(
+  monkeypatch, shard, kept
+):
+  monkeypatch.setattr(gathering, '_MOST_PLACES', 5 * kept)
   index, count = shard
   options = {'batch_size': 5, 'seed': 7}
   options |= {'shard_index': index, 'shard_count': count}
@@ -55,6 +58,7 @@ def test_batches_are_those_of_the_loader_from_wherever(shard):
     ours.set_state(state | {'seed': 8})
   with pytest.raises(ValueError, match='at least 0'):
     ours.seek(-1)
+  assert len(ours._known) <= kept
   ours.close()
   ours.seek(100)
   with pytest.raises(ValueError, match='closed'):
