@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import audit
+from data_pipelines.reading import media
 from data_pipelines.reading import pickles
 
 with _extra.data_extra():
@@ -34,8 +35,8 @@ class Packed(NamedTuple):
   videos: frozenset[str]
 
 
-def features(**others: Any) -> tfds.features.FeaturesDict:
-  """Describes what is stored of an element.
+def features(**others: Any) -> dict[str, Any]:
+  """Says what is stored of an element.
 
   Args:
     **others: Further features.
@@ -44,18 +45,14 @@ def features(**others: Any) -> tfds.features.FeaturesDict:
     `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what was
     asked for.
   """
-  return tfds.features.FeaturesDict(
-    {
-      **{
-        name: tfds.features.Tensor(
-          shape=(None, None), dtype=np.float32, encoding='bytes'
-        )
-        for name in MODALITIES
-      },
-      'clip_id': tfds.features.Text(),
-      **others,
-    }
+  sequence = tfds.features.Tensor(
+    shape=(None, None), dtype=np.float32, encoding='bytes'
   )
+  return {
+    **dict.fromkeys(MODALITIES, sequence),
+    'clip_id': tfds.features.Text(),
+    **others,
+  }
 
 
 def width(sequences: Iterable[Any], where: str) -> int:
@@ -113,10 +110,8 @@ def element(
   """
   stored = {}
   for name in MODALITIES:
-    try:
+    with media.decoding(f'{where}, {name}'):
       stored[name] = np.asarray(sequences[name], np.float32)
-    except (MemoryError, OverflowError, TypeError, ValueError) as error:
-      raise audit.SkipError('corrupt', f'{where}, {name}: {error}') from error
   if not stored['text'].any():
     raise audit.SkipError('empty_text', f'{where}: all of the text is zero')
   for name, values in stored.items():

@@ -51,7 +51,7 @@ def check(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def decoding(path: pathlib.Path) -> Iterator[None]:
+def decoding(where: pathlib.Path | str) -> Iterator[None]:
   """Turns whatever a decoder raises in the block into an item to skip.
 
   Decoders raise errors of many kinds. What is the machine's fault, as a file
@@ -61,7 +61,7 @@ def decoding(path: pathlib.Path) -> Iterator[None]:
     Nothing.
 
   Raises:
-    SkipError: 'corrupt', with the path and what the decoder says.
+    SkipError: 'corrupt', with `where` and what the decoder says.
   """
   try:
     yield
@@ -71,7 +71,7 @@ def decoding(path: pathlib.Path) -> Iterator[None]:
     if is_of_the_machine(error):
       raise
     said = str(error) or type(error).__name__
-    raise audit.SkipError('corrupt', f'{path}: {said}') from error
+    raise audit.SkipError('corrupt', f'{where}: {said}') from error
 
 
 def is_of_the_machine(error: Exception) -> bool:

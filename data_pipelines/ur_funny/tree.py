@@ -12,6 +12,7 @@ import numpy.typing as npt
 from data_pipelines.reading import audit
 from data_pipelines.reading import feature_sequences
 from data_pipelines.reading import manual
+from data_pipelines.reading import media
 from data_pipelines.reading import pickles
 
 CLASSES = ('not_humorous', 'humorous')
@@ -154,14 +155,15 @@ def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
   }
   if lacking := [name for name, value in found.items() if value is None]:
     raise audit.SkipError('missing', f'{clip} has no {", ".join(lacking)}')
-  sequences = {**found, 'text': _vectors(sdk.vectors, found['words'], clip)}
-  return {
-    **feature_sequences.element(
-      sequences, sdk.widths, aligned=True, where=clip
-    ),
-    'label': label(found['label'], clip),
-    'clip_id': clip,
-  }
+  with media.decoding(clip):
+    sequences = {**found, 'text': _vectors(sdk.vectors, found['words'], clip)}
+    return {
+      **feature_sequences.element(
+        sequences, sdk.widths, aligned=True, where=clip
+      ),
+      'label': label(found['label'], clip),
+      'clip_id': clip,
+    }
 
 
 def _vectors(

@@ -24,19 +24,9 @@ SDK = (
   'covarep_features_sdk',
 )
 
-opened = functools.partial(clips.opened, 'ur_funny')
+NAME = 'ur_funny'
 
-
-@pytest.fixture
-def sample(sample_of):
-  return sample_of('ur_funny')
-
-
-@pytest.fixture
-def broken(tmp_path):
-  """A tree of its own, to break."""
-  tree.write_sample(tmp_path / 'broken')
-  return tmp_path / 'broken'
+opened = functools.partial(clips.opened, NAME)
 
 
 def raw(root, name):
@@ -101,7 +91,9 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
   change(
     broken,
     'humor_label_sdk',
-    lambda labels: labels.update({1: 2, 2: np.nan, 3: 'funny', 4: [0, 1]}),
+    lambda labels: labels.update(
+      {1: 2, 2: np.nan, 3: 'funny', 4: [0, 1], 17: [[0], [1, 2]]}
+    ),
   )
   change(broken, 'covarep_features_sdk', lambda items: items.pop(5))
 
@@ -113,6 +105,7 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
     items[10]['punchline_embedding_indexes'][0] = 41
     items[11]['punchline_embedding_indexes'][0] = -1
     items[12]['punchline_embedding_indexes'][0] = 1.5
+    items[16]['punchline_embedding_indexes'] = [[1], [2, 3]]
 
   change(broken, 'language_sdk', edit_words)
 
@@ -123,21 +116,21 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
 
   change(broken, 'openface_features_sdk', edit_faces)
   elements = opened(broken, tmp_path / 'data')
-  assert clips.ids(elements) == [str(key) for key in range(16, 43)]
-  prepared = tmp_path / 'data' / 'ur_funny' / 'sdk' / '1.0.0'
+  assert clips.ids(elements) == [str(key) for key in range(18, 43)]
+  prepared = tmp_path / 'data' / NAME / 'sdk' / '1.0.0'
   rows = audit.table(prepared, 'train')
   assert {int(row['key']): row['reason'] for row in rows} == {
     **dict.fromkeys((1, 2, 3, 4), 'label_out_of_range'),
     **dict.fromkeys((5, 6, 15), 'missing'),
     **dict.fromkeys((7, 8), 'empty_text'),
     9: 'lengths_differ',
-    **dict.fromkeys((10, 11, 12, 13), 'corrupt'),
+    **dict.fromkeys((10, 11, 12, 13, 16, 17), 'corrupt'),
     14: 'too_short',
   }
   details = {int(row['key']): row['detail'] for row in rows}
   assert 'no audio' in details[5] and 'no words' in details[6]
   assert 'list of vectors has 41' in details[10]
-  assert '27 items; the published one has 42' in caplog.text
+  assert '25 items; the published one has 42' in caplog.text
   assert audit.table(prepared, 'test') == []
 
 
