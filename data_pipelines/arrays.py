@@ -389,10 +389,10 @@ def arrays_of(
     **table.modalities,
     **table.lengths,
     **{missing.entry(name): said for name, said in table.present.items()},
-    'label': table.label.astype(np.int64),
+    'label': table.label,
   }
   if table.group is not None:
-    entries['group'] = table.group.astype(np.int64)
+    entries['group'] = table.group
   return {
     **{name: values[rows] for name, values in entries.items()},
     'row': rows.astype(np.int32),

@@ -15,8 +15,6 @@ from data_pipelines import folders
 from data_pipelines import sources
 from data_pipelines.reading import stratified
 
-SPLITS = ('train', 'validation', 'test')
-
 
 def splits(
   name: str,
@@ -63,7 +61,7 @@ def splits(
   if hasattr(builder, 'drawn'):
     return {
       split: sources.InMemory(builder.drawn(config, split, seed))
-      for split in SPLITS
+      for split in arrays.SPLITS
     }
   stored = {
     split: sources.open_source(
@@ -73,7 +71,7 @@ def splits(
       data_dir=data_dir,
       manual_dir=manual_dir,
     )
-    for split in SPLITS
+    for split in arrays.SPLITS
   }
   rows = [one[i] for one in stored.values() for i in range(len(one))]
   labels = np.array([row[target] for row in rows])
@@ -82,4 +80,4 @@ def splits(
   groups = np.array([row[group] for row in rows]) if group in rows[0] else None
   shares = {split: len(one) / len(rows) for split, one in stored.items()}
   parts = stratified.split(labels, groups, shares, seed)
-  return {split: [rows[i] for i in parts[split]] for split in SPLITS}
+  return {split: [rows[i] for i in parts[split]] for split in arrays.SPLITS}

@@ -27,6 +27,22 @@ def opened(name, manual_dir, data_dir, split='train', config=None):
   return [source[index] for index in range(len(source))]
 
 
+def parts(name, root, config=None):
+  """Split -> what a data set reads of a tree, and how; nothing is prepared."""
+  return sources.builder_of(name, config)(data_dir=root).parts(root)
+
+
+def reasons(items):
+  """Why each item is left out; '' of one that is not."""
+  return [getattr(item, 'reason', '') for item in items.values()]
+
+
+def skipped(data_dir, split='train'):
+  """Key -> reason of what was left out when a data set was prepared there."""
+  (path,) = data_dir.rglob(f'skipped-{split}.csv')
+  return {row['key']: row['reason'] for row in audit.table(path.parent, split)}
+
+
 def sine(pitch, seconds, rate, amplitude=0.5):
   time = np.arange(seconds * rate) / rate
   return amplitude * np.sin(2 * np.pi * pitch * time)

@@ -37,8 +37,8 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=audio_visual.features(
+    return self.described(
+      audio_visual.features(
         tree.CLASSES,
         texts=('clip_id',),
         segment_labels=tfds.features.Tensor(
@@ -48,8 +48,6 @@ class Builder(builder.FolderBuilder):
         end=tfds.features.Scalar(dtype=np.int64),
       ),
       homepage='https://github.com/YapengTian/AVE-ECCV18',
-      # The loader shuffles; here videos stay in the order of the lists.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

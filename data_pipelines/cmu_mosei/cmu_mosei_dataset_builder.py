@@ -38,13 +38,9 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=feature_sequences.features(
-        score=tfds.features.Scalar(dtype=np.float32)
-      ),
+    return self.described(
+      feature_sequences.features(score=tfds.features.Scalar(dtype=np.float32)),
       homepage='http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/',
-      # The loader shuffles; here clips stay in the published order.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

@@ -54,15 +54,13 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=audio_visual.features(
+    return self.described(
+      audio_visual.features(
         tree.EMOTIONS,
         texts=('clip_id', 'actor', 'sentence', 'emotion', 'level'),
       ),
       homepage='https://github.com/CheyneyComputerScience/CREMA-D',
       license='Open Database License 1.0',
-      # The loader shuffles; here clips stay in the order of their names.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

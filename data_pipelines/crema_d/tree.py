@@ -4,7 +4,6 @@ import collections
 import csv
 import fractions
 import pathlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -111,7 +110,7 @@ def splits(
     ValueError: if a list is no such list.
   """
   paths = (
-    _first_file(root, (f'{part}.csv', f'CREMAD/{part}.csv')) for part in FIELD
+    manual.first(root, (f'{part}.csv', f'CREMAD/{part}.csv')) for part in FIELD
   )
   found = [path for path in paths if path]
   if by_actor or not found:
@@ -146,12 +145,6 @@ def splits(
     'test': FIELD['test'],
   }
   return {**divided, 'test': sorted(test)}, expected
-
-
-def _first_file(
-  root: pathlib.Path, names: Iterable[str]
-) -> pathlib.Path | None:
-  return next((root / name for name in names if (root / name).is_file()), None)
 
 
 def _read_list(path: pathlib.Path) -> list[str]:

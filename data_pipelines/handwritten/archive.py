@@ -29,16 +29,12 @@ def read_archive(
 ) -> dict[str, npt.NDArray[Any]]:
   """Reads every array of the data set, after verifying the file.
 
-  Args:
-    path: The npz file. The default is the one that comes with this package.
-
   Returns:
     The modalities, each `[2000, features]` in its original type, and `label`,
     `[2000]` uint8. Rows are sorted by class, 200 of each.
 
   Raises:
-    FileNotFoundError: if there is no file at `path`.
-    ValueError: if the file is not, byte for byte, the one that was published.
+    FileNotFoundError, ValueError: as `packaged.read`.
 
   Examples:
     >>> arrays = read_archive()

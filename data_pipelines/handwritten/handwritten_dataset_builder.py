@@ -1,8 +1,6 @@
 """TFDS builder of the UCI Multiple Features data set."""
 
 import dataclasses
-import importlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +9,10 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines.handwritten import archive
 from data_pipelines.handwritten import partition
+from data_pipelines.reading import builder
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
-
-  # TFDS needs it without saying so, and fails only when it first does.
-  importlib.import_module('importlib_resources')
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,7 +26,7 @@ class HandwrittenConfig(tfds.core.BuilderConfig):
   modalities: tuple[str, ...] = ()
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.ArrayBuilder):
   """Handwritten digits in two, three or six modalities.
 
   Every element is a dictionary: each modality `[features]` in its original
@@ -50,8 +46,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     })
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[HandwrittenConfig]] = [
     # The first one is the default.
     HandwrittenConfig(
@@ -78,41 +72,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       features[name] = tfds.features.Tensor(
         shape=(size,), dtype=np.dtype(dtype)
       )
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(
-        {
-          **features,
-          'label': tfds.features.ClassLabel(num_classes=archive.NUM_CLASSES),
-          'row': tfds.features.Scalar(dtype=np.int32),
-        }
-      ),
+    return self.described(
+      {
+        **features,
+        'label': tfds.features.ClassLabel(num_classes=archive.NUM_CLASSES),
+        'row': tfds.features.Scalar(dtype=np.int32),
+      },
       homepage='https://archive.ics.uci.edu/dataset/72/multiple+features',
       license='CC BY 4.0',
-      # The order is that of `partition`, which mixes the classes.
-      disable_shuffling=True,
     )
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    del dl_manager  # The archive comes with this package.
+  def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Reads the rows of each split; see `builder.ArrayBuilder`."""
     arrays = archive.read_archive(archive.PATH)
+    names = (*self.builder_config.modalities, 'label')
     return {
-      split: self._generate_examples(arrays, rows)
+      split: {**{name: arrays[name][rows] for name in names}, 'row': rows}
       for split, rows in partition.partition(arrays['label']).items()
     }
-
-  def _generate_examples(
-    self,
-    arrays: dict[str, npt.NDArray[Any]],
-    rows: npt.NDArray[np.int32],
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for position, row in enumerate(rows):
-      yield (
-        position,
-        {
-          **{m: arrays[m][row] for m in self.builder_config.modalities},
-          'label': int(arrays['label'][row]),
-          'row': row,
-        },
-      )

@@ -36,21 +36,17 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(
-        {
-          **{
-            name: tfds.features.Tensor(shape=(len(columns),), dtype=np.float32)
-            for name, columns in tree.COLUMNS.items()
-          },
-          'label': tfds.features.ClassLabel(names=tree.CLASSES),
-          'row': tfds.features.Scalar(dtype=np.int32),
-        }
-      ),
+    return self.described(
+      {
+        **{
+          name: tfds.features.Tensor(shape=(len(columns),), dtype=np.float32)
+          for name, columns in tree.COLUMNS.items()
+        },
+        'label': tfds.features.ClassLabel(names=tree.CLASSES),
+        'row': tfds.features.Scalar(dtype=np.int32),
+      },
       homepage='https://doi.org/10.1007/978-3-030-67835-7_17',
       license='For research and education; anything else by permission.',
-      # The order is that of the division, which mixes the classes.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

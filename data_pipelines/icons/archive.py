@@ -44,16 +44,12 @@ def read_archive(
 ) -> dict[str, npt.NDArray[Any]]:
   """Reads every array of the data set, after verifying the file.
 
-  Args:
-    path: The npz file. The default is the one that comes with this package.
-
   Returns:
     `picture` [4981, 24, 24] uint8, ink is bright; and of each icon, as text
     [4981], its `name`, its `category` and its `tags`, separated by commas.
 
   Raises:
-    FileNotFoundError: if there is no file at `path`.
-    ValueError: if the file is not, byte for byte, the one that was packed.
+    FileNotFoundError, ValueError: as `packaged.read`.
 
   Examples:
     >>> arrays = read_archive()

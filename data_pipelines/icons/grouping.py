@@ -70,10 +70,11 @@ def groups(
   squares = np.sum(flat**2, 1)
   for start in range(0, len(flat), _BLOCK):
     block = slice(start, start + _BLOCK)
-    near = (flat[block] @ flat.T) ** 2 > SIMILARITY**2 * np.outer(
-      squares[block], squares
+    # Cosines are symmetric: those with icons before the block are known.
+    near = (flat[block] @ flat[start:].T) ** 2 > SIMILARITY**2 * np.outer(
+      squares[block], squares[start:]
     )
-    pairs += [(start + i, j) for i, j in np.argwhere(near).tolist()]
+    pairs += [(start + i, start + j) for i, j in np.argwhere(near).tolist()]
   rows, columns = np.transpose(pairs)
   graph = scipy.sparse.coo_array(
     (np.ones(len(pairs), bool), (rows, columns)), (len(flat), len(flat))

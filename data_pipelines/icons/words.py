@@ -47,11 +47,5 @@ def words(tags: str) -> list[str]:
 
 
 def bag(found: list[str]) -> npt.NDArray[np.uint8]:
-  """Which words there are, [1024] of 0 and 1: the hashed bag of words.
-
-  Examples:
-    >>> import numpy as np
-    >>> np.flatnonzero(bag(['compare', 'test']))
-    array([ 93, 524])
-  """
+  """Which words there are, [1024] of 0 and 1: the hashed bag of words."""
   return _words.bag(found, NUM_FEATURES)

@@ -36,12 +36,10 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=audio_visual.features(tree.CLASSES, texts=('clip_id',)),
+    return self.described(
+      audio_visual.features(tree.CLASSES, texts=('clip_id',)),
       homepage='https://github.com/cvdfoundation/kinetics-dataset',
       license='CC BY 4.0 (the annotations of Kinetics)',
-      # The loader shuffles; here clips stay in the order of the lists.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

@@ -40,7 +40,13 @@ A clip is named <id>_<start>_<end> or <id>_<start>, with the 11 characters of a
 YouTube id and seconds, as 0123456789a_000030_000040 or 0123456789a_30."""
 
 _LISTS = {'train': 'my_train.txt', 'test': 'my_test.txt'}
-_KINETICS = {'train': ('train',), 'test': ('validate', 'val')}
+_KINETICS = (
+  ('train.csv', 'annotations/train.csv'),
+  (
+    *('validate.csv', 'val.csv'),
+    *('annotations/validate.csv', 'annotations/val.csv'),
+  ),
+)
 # Of the 31, those that the sample has.
 _SAMPLED = (5, 12, 17, 27)
 
@@ -65,25 +71,11 @@ def splits(
     _require_both(root, [path for path in paths if path.is_file()])
     train, test = (_read_list(path) for path in paths)
     return youtube.splits(train, test, FIELD)
-  annotations = [
-    path
-    for names in _KINETICS.values()
-    if (path := _first_file(root, names)) is not None
-  ]
+  found = (manual.first(root, names) for names in _KINETICS)
+  annotations = [path for path in found if path]
   _require_both(root, annotations)
   train, test = (_read_annotations(path) for path in annotations)
   return youtube.splits(train, test, None)
-
-
-def _first_file(
-  root: pathlib.Path, names: Sequence[str]
-) -> pathlib.Path | None:
-  paths = (
-    root / folder / f'{name}.csv'
-    for folder in ('', 'annotations')
-    for name in names
-  )
-  return next((path for path in paths if path.is_file()), None)
 
 
 def _require_both(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:

@@ -18,8 +18,8 @@ with _extra.data_extra():
 
 def features(
   classes: Sequence[str], texts: Sequence[str], **others: Any
-) -> tfds.features.FeaturesDict:
-  """Describes what is stored of a clip.
+) -> dict[str, Any]:
+  """Says what is stored of a clip.
 
   Args:
     classes: Names of the classes; a label is a number into them.
@@ -30,20 +30,18 @@ def features(
     `audio` [n] int16, mono, `media.RATE` samples a second; `frames` [t], the
     bytes of a JPEG each; `label`; and what was asked for.
   """
-  return tfds.features.FeaturesDict(
-    {
-      # Bytes, or every sample would be stored as an integer of varying length.
-      'audio': tfds.features.Tensor(
-        shape=(None,), dtype=np.int16, encoding='bytes'
-      ),
-      'frames': tfds.features.Sequence(
-        tfds.features.Tensor(shape=(), dtype=np.object_)
-      ),
-      'label': tfds.features.ClassLabel(names=list(classes)),
-      **{name: tfds.features.Text() for name in texts},
-      **others,
-    }
-  )
+  return {
+    # Bytes, or every sample would be stored as an integer of varying length.
+    'audio': tfds.features.Tensor(
+      shape=(None,), dtype=np.int16, encoding='bytes'
+    ),
+    'frames': tfds.features.Sequence(
+      tfds.features.Tensor(shape=(), dtype=np.object_)
+    ),
+    'label': tfds.features.ClassLabel(names=list(classes)),
+    **{name: tfds.features.Text() for name in texts},
+    **others,
+  }
 
 
 def first_that_is(*paths: pathlib.Path) -> pathlib.Path:

@@ -1,10 +1,12 @@
-"""What all builders of data sets share that users download."""
+"""What the builders of data sets share."""
 
 import abc
 import importlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
+
+import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import audit
@@ -32,15 +34,62 @@ class Part(NamedTuple):
   expected: int | None = None
 
 
-class FolderBuilder(tfds.core.GeneratorBasedBuilder):
+class _Builder(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
+
+  def described(
+    self, features: Mapping[str, Any], **others: Any
+  ) -> tfds.core.DatasetInfo:
+    """Describes the data set, as `_info` is to.
+
+    Args:
+      features: Name -> feature.
+      **others: Homepage, license and the like.
+
+    Returns:
+      The description. Items stay in the order in which they are made: it is
+      the loader that shuffles.
+    """
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+      **others,
+    )
+
+
+class ArrayBuilder(_Builder):
+  """Prepares a data set that is drawn, or comes with this package.
+
+  A subclass has `BUILDER_CONFIGS`, the features in `_info`, and `arrays`.
+  """
+
+  @abc.abstractmethod
+  def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Makes the rows: split -> name -> the entry of each, [rows, ...]."""
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    del dl_manager  # Nothing is downloaded.
+    return {
+      split: self._generate_examples(arrays)
+      for split, arrays in self.arrays().items()
+    }
+
+  def _generate_examples(
+    self, arrays: dict[str, npt.NDArray[Any]]
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row in range(len(arrays['label'])):
+      yield row, {name: values[row] for name, values in arrays.items()}
+
+
+class FolderBuilder(_Builder):
   """Prepares a data set from files in a folder that the user names.
 
   A subclass has `BUILDER_CONFIGS`, the features in `_info`, the tree of files
   in `MANUAL_DOWNLOAD_INSTRUCTIONS`, which errors show, and `parts`.
   """
-
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
 
   @abc.abstractmethod
   def parts(self, root: pathlib.Path) -> dict[str, Part]:

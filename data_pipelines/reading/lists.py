@@ -6,7 +6,6 @@ import csv
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from data_pipelines.reading import manual
 
@@ -48,7 +47,7 @@ def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
   """Reads the rows of a list whose cells are separated by commas.
 
   Args:
-    path: The file; it has no header.
+    path: The file.
 
   Yields:
     Where the row is, for errors, and its cells without blanks around them. A
@@ -57,10 +56,14 @@ def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
   Raises:
     ValueError: if it is no text, or no CSV.
   """
-  reader = _reader(path)
-  for row in _checked(path, reader):
-    if row:
-      yield f'{path}, line {reader.line_num}', [cell.strip() for cell in row]
+  text = io.StringIO(read(path), newline='')
+  reader = csv.reader(text, skipinitialspace=True)
+  try:
+    for row in reader:
+      if row:
+        yield f'{path}, line {reader.line_num}', [cell.strip() for cell in row]
+  except csv.Error as error:
+    raise ValueError(f'{path} is no list of rows: {error}.') from error
 
 
 def records(
@@ -78,22 +81,17 @@ def records(
   Raises:
     ValueError: if it lacks a column, or is no text, or no CSV.
   """
-  reader = _reader(path)
-  lines = _checked(path, reader)
-  header = next(lines, [])
-  names = [name.strip().lower() for name in header]
+  lines = rows(path)
+  _, header = next(lines, ('', []))
+  names = [name.lower() for name in header]
   if not {name.lower() for name in columns} <= set(names):
     raise ValueError(
       f'{path} has the columns {header}; expected {", ".join(columns)} among'
       ' them.'
     )
   places = [names.index(name.lower()) for name in columns]
-  for row in lines:
-    if row:
-      yield (
-        f'{path}, line {reader.line_num}',
-        [row[place].strip() if place < len(row) else '' for place in places],
-      )
+  for where, row in lines:
+    yield where, [row[i] if i < len(row) else '' for i in places]
 
 
 @contextlib.contextmanager
@@ -119,16 +117,3 @@ def at(where: str) -> Iterator[None]:
     yield
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
-
-
-def _reader(path: pathlib.Path) -> Any:
-  return csv.reader(io.StringIO(read(path), newline=''), skipinitialspace=True)
-
-
-def _checked(
-  path: pathlib.Path, reader: Iterator[list[str]]
-) -> Iterator[list[str]]:
-  try:
-    yield from reader
-  except csv.Error as error:
-    raise ValueError(f'{path} is no list of rows: {error}.') from error

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # What Git leaves in place of a file that Git LFS has not downloaded.
@@ -105,8 +105,13 @@ def check_file(path: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def first(root: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
+  """Returns the first of several paths in a folder that is a file, or None."""
+  return next((root / name for name in names if (root / name).is_file()), None)
+
+
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
-  """Returns the first of several paths in a folder that exists.
+  """Returns what `first` does, which has to be there.
 
   Args:
     root: The folder.
@@ -128,14 +133,13 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
     ...   file(root, ('labels.npy', 'digits.npy'), 'labels.npy').name
     'digits.npy'
   """
-  for name in names:
-    path = root / name
-    if path.is_file():
-      return check_file(path)
-  raise FileNotFoundError(
-    f'{root} has no {" or ".join(names)}. Expected:\n{tree}\nFound:'
-    f' {found(root)}'
-  )
+  path = first(root, names)
+  if path is None:
+    raise FileNotFoundError(
+      f'{root} has no {" or ".join(names)}. Expected:\n{tree}\nFound:'
+      f' {found(root)}'
+    )
+  return check_file(path)
 
 
 def found(root: pathlib.Path) -> str:

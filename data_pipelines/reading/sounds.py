@@ -34,7 +34,8 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
     [n] int16.
 
   Raises:
-    SkipError: if it is missing or damaged, lost its end, or has no sample.
+    SkipError: if it is missing or damaged, lost its end, which WAV and FLAC
+      tell, or has no sample.
   """
   media.check(path)
   if _is_flac_without_length(path):

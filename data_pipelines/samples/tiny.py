@@ -105,6 +105,7 @@ def write_video(
     video: Any = container.add_stream(_CODECS[path.suffix], rate=rate)
     video.height, video.width = pictures[0].shape[:2]
     video.pix_fmt = 'yuv420p'
+    video.options = {'preset': 'veryfast'}  # of libx264: in half the time
     streams = [(video, _pictures(pictures))]
     if values is not None:
       audio: Any = container.add_stream('aac', rate=media.RATE)

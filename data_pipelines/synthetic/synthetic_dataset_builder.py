@@ -1,21 +1,19 @@
 """TFDS builder of the synthetic testbed."""
 
 import dataclasses
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from data_pipelines import _extra
+from data_pipelines.reading import builder
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
-
-  # TFDS needs it without saying so, and fails only when it first does.
-  importlib.import_module('importlib_resources')
 
 
 @dataclasses.dataclass(eq=False)
@@ -31,7 +29,7 @@ class SyntheticConfig(tfds.core.BuilderConfig):
   )
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(builder.ArrayBuilder):
   """Modalities of known information, slowness and noise.
 
   Every element is a dictionary: each modality `[features]` float32, `label`
@@ -51,8 +49,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     })
   """
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS: ClassVar[list[SyntheticConfig]] = [
     # The first one is the default.
     SyntheticConfig(
@@ -66,7 +62,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   @classmethod
   def drawn(
     cls, config: str | None, split: str, seed: int
-  ) -> dict[str, np.ndarray[Any, Any]]:
+  ) -> dict[str, npt.NDArray[Any]]:
     """Rows of a split as another draw would have had them.
 
     Args:
@@ -84,47 +80,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     first = sum(settings.SPLITS[name] for name in splits[:place])
     return {**rows, 'row': np.arange(first, first + size, dtype=np.int32)}
 
+  def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Draws the rows of each split; see `builder.ArrayBuilder`."""
+    config = self.builder_config.name
+    return {split: self.drawn(config, split, 0) for split in settings.SPLITS}
+
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(
-        {
-          **{
-            name: tfds.features.Tensor(
-              shape=(modality.features,), dtype=np.float32
-            )
-            for name, modality in self.builder_config.modalities.items()
-          },
-          'label': tfds.features.ClassLabel(num_classes=settings.NUM_CLASSES),
-          'row': tfds.features.Scalar(dtype=np.int32),
-        }
-      ),
-      # Rows are independent draws: any order is as good.
-      disable_shuffling=True,
-    )
-
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    del dl_manager  # Nothing is downloaded.
-    first_rows = np.cumsum([0, *settings.SPLITS.values()]).tolist()
-    return {
-      split: self._generate_examples(size, seed, first_row)
-      for seed, (first_row, (split, size)) in enumerate(
-        zip(first_rows, settings.SPLITS.items(), strict=False)
-      )
-    }
-
-  def _generate_examples(
-    self, size: int, seed: int, first_row: int
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    modalities = self.builder_config.modalities
-    arrays = generation.draw(modalities, size, seed)
-    for position in range(size):
-      yield (
-        position,
-        {
-          **{name: arrays[name][position] for name in modalities},
-          'label': int(arrays['label'][position]),
-          'row': np.int32(first_row + position),
+    return self.described(
+      {
+        **{
+          name: tfds.features.Tensor(
+            shape=(modality.features,), dtype=np.float32
+          )
+          for name, modality in self.builder_config.modalities.items()
         },
-      )
+        'label': tfds.features.ClassLabel(num_classes=settings.NUM_CLASSES),
+        'row': tfds.features.Scalar(dtype=np.int32),
+      }
+    )

@@ -36,13 +36,11 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=feature_sequences.features(
+    return self.described(
+      feature_sequences.features(
         label=tfds.features.ClassLabel(names=list(tree.CLASSES))
       ),
       homepage='https://github.com/ROC-HCI/UR-FUNNY',
-      # The loader shuffles; here clips stay in the published order.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

@@ -33,12 +33,10 @@ class Builder(builder.FolderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=audio_visual.features(labels.CLASSES, texts=('clip_id',)),
+    return self.described(
+      audio_visual.features(labels.CLASSES, texts=('clip_id',)),
       homepage='https://www.robots.ox.ac.uk/~vgg/data/vggsound/',
       license='CC BY 4.0',
-      # The loader shuffles; here clips stay in the order of the list.
-      disable_shuffling=True,
     )
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:

@@ -170,18 +170,7 @@ class TrainingViews(_Views, grain.transforms.RandomMap):
   def random_map(
     self, element: sources.Element, rng: np.random.Generator
   ) -> sources.Element:
-    """Makes the views of one element.
-
-    Args:
-      element: Name to values; it is not changed.
-      rng: Source of all that is random in them.
-
-    Returns:
-      A new element.
-
-    Raises:
-      ValueError: if an entry is missing.
-    """
+    """Makes a new element of the views; ValueError if an entry is missing."""
     return self._make(element, rng)
 
 

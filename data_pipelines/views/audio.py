@@ -49,11 +49,7 @@ class _FrontEnd(abc.ABC):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> Floats:
-    """Makes the picture.
-
-    Args:
-      element: Has the signal, int16 [n].
-      random: Draws, in `Stft5s`, which part is shown; None evaluates.
+    """Makes the picture of a signal, int16 [n]; see `View`.
 
     Returns:
       [frequency, time, 1]; of a `FilterBank`, [time, mel, 1].

@@ -1,17 +1,17 @@
 """A picture made small: means over blocks of it."""
 
 import dataclasses
-import math
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import sources
 from data_pipelines.views import _element
+from data_pipelines.views import sequences
 
 
 @dataclasses.dataclass(frozen=True)
-class Pooled:
+class Pooled(sequences.Scaled):
   """Means over square blocks of a picture, divided by a number.
 
   In one row, what a multi-layer perceptron takes of a spectrogram; or as the
@@ -37,27 +37,18 @@ class Pooled:
     (1, 2, 1)
   """
 
-  source: str
-  divisor: float
   block: int = 1
   as_row: bool = True
 
   def __post_init__(self) -> None:
-    if not (math.isfinite(self.divisor) and self.divisor > 0):
-      raise ValueError(
-        f'Expected a finite divisor above 0, got {self.divisor}.'
-      )
+    super().__post_init__()
     if self.block < 1:
       raise ValueError(f'Expected a block of at least 1, got {self.block}.')
 
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes the means.
-
-    Args:
-      element: Has the picture, [height, width, channels].
-      random: Not used.
+    """Makes the means of [height, width, channels]; see `View`.
 
     Returns:
       [height / block * width / block * channels], or [height / block,

@@ -75,14 +75,7 @@ class PaddedSequence(_Cut):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes the sequence.
-
-    Args:
-      element: Has the sequence, [steps, d], and that which cuts it.
-      random: Not used.
-
-    Returns:
-      [max_length, d].
+    """Makes [max_length, d] of [steps, d]; see `View`.
 
     Raises:
       ValueError: if an entry is missing or not a sequence, or the two are not
@@ -110,15 +103,7 @@ class SequenceLength(_Cut):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.int32]:
-    """Counts the steps; see `PaddedSequence`.
-
-    Args:
-      element: Has the sequence, [steps, d], and that which cuts it.
-      random: Not used.
-
-    Returns:
-      The number, from 1 (for an empty sequence, too) to max_length.
-    """
+    """Counts the steps, 1 of an empty sequence, too; see `PaddedSequence`."""
     del random
     # A mean over no step would not be a number.
     length = max(len(self._steps(element)), 1)
@@ -133,14 +118,7 @@ class _OfScore(abc.ABC):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[Any]:
-    """Makes the label.
-
-    Args:
-      element: Has the score, a single number.
-      random: Not used.
-
-    Returns:
-      The label, of rank 0.
+    """Makes the label, of rank 0; see `View`.
 
     Raises:
       ValueError: if the score is missing or not a single finite number.
@@ -265,18 +243,7 @@ class Scaled:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Scales the entry.
-
-    Args:
-      element: Has the entry.
-      random: Not used.
-
-    Returns:
-      The entry in its shape.
-
-    Raises:
-      ValueError: if the entry is missing.
-    """
+    """Scales the entry, of any shape; see `View`."""
     del random
     stored = np.asarray(_element.value(element, self.source), np.float32)
     return stored / np.float32(self.divisor)

@@ -143,13 +143,7 @@ class Standardize(grain.transforms.Map):
         )
 
   def map(self, element: sources.Element) -> sources.Element:
-    """Standardises one element, or a batch of them.
-
-    Args:
-      element: Name to values; it is not changed.
-
-    Returns:
-      A new element with the standardised modalities in float32.
+    """Makes a new element, or a batch, with these modalities standardised.
 
     Raises:
       ValueError: if a modality is missing.
@@ -197,14 +191,7 @@ class GaussianNoise(grain.transforms.RandomMap):
   def random_map(
     self, element: sources.Element, rng: np.random.Generator
   ) -> sources.Element:
-    """Adds noise to one element.
-
-    Args:
-      element: Name to values; it is not changed.
-      rng: Source of the noise.
-
-    Returns:
-      A new element with the noisy modalities in float32.
+    """Makes a new element with these modalities noisy, in float32.
 
     Raises:
       ValueError: if a modality is missing.

@@ -41,15 +41,7 @@ class HashedWords:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes the entry.
-
-    Args:
-      element: Has the text, as it is or in UTF-8.
-      random: Not used.
-
-    Returns:
-      [num_features] float32.
-    """
+    """Makes [num_features] of a text, as it is or in UTF-8; see `View`."""
     del random
     text = np.asarray(_element.value(element, self.source)).item()
     text = text.decode() if isinstance(text, bytes) else str(text)

@@ -6,6 +6,7 @@ What is only needed to make them is imported late: quick tests have no need.
 import fcntl
 import functools
 import os
+import shutil
 
 import pytest
 
@@ -45,6 +46,36 @@ def sample_of(shared):
     return shared(name, functools.partial(sample_tree.write, name))
 
   return written
+
+
+@pytest.fixture
+def name(request):
+  """The data set that a module is about."""
+  return request.module.NAME
+
+
+@pytest.fixture
+def sample(name, sample_of):
+  """Its sample tree, which nobody changes."""
+  return sample_of(name)
+
+
+@pytest.fixture
+def broken(sample, tmp_path):
+  """A tree of its own, to break."""
+  return shutil.copytree(sample, tmp_path / 'broken')
+
+
+@pytest.fixture(scope='session')
+def small_av_mnist(shared):
+  """A sample tree of 24 rows to train and 5 to test."""
+
+  def write(root):
+    from data_pipelines.av_mnist import tree
+
+    tree.write_sample(root, train=24, test=5)
+
+  return shared('small_av_mnist', write)
 
 
 @pytest.fixture(scope='session')

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,19 +12,14 @@ from tests import clips
 
 COUNTS = {'train': 220, 'validation': 20, 'test': 60}
 
-opened = functools.partial(clips.opened, 'av_mnist')
+NAME = 'av_mnist'
+
+opened = functools.partial(clips.opened, NAME)
 
 
 @pytest.fixture
-def sample(sample_of):
-  return sample_of('av_mnist')
-
-
-@pytest.fixture
-def broken(tmp_path):
-  """A tree of its own, to break."""
-  tree.write_sample(tmp_path / 'broken', train=24, test=5)
-  return tmp_path / 'broken'
+def broken(tmp_path, small_av_mnist):
+  return shutil.copytree(small_av_mnist, tmp_path / 'broken')
 
 
 def raw(sample, name):

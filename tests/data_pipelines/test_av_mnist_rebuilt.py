@@ -22,12 +22,9 @@ INDICES = {
   'test': range(5),
 }
 
-opened = functools.partial(clips.opened, 'av_mnist', config='rebuilt')
+NAME = 'av_mnist'
 
-
-@pytest.fixture
-def sample(sample_of):
-  return sample_of('av_mnist')
+opened = functools.partial(clips.opened, NAME, config='rebuilt')
 
 
 @pytest.fixture(name='stored')
@@ -38,17 +35,9 @@ def stored_arrays(stored):
   }
 
 
-@pytest.fixture(scope='module')
-def small(tmp_path_factory):
-  root = tmp_path_factory.mktemp('small')
-  digits.write_sample(root, train=24, test=5)
-  return root
-
-
 @pytest.fixture
-def broken(tmp_path, small):
-  """A tree of its own, to break."""
-  return shutil.copytree(small, tmp_path / 'broken')
+def broken(tmp_path, small_av_mnist):
+  return shutil.copytree(small_av_mnist, tmp_path / 'broken')
 
 
 def stacked(elements):
@@ -159,13 +148,15 @@ def test_equal_recordings_have_other_noise_in_each_picture(stored):
   assert not np.array_equal(arrays['audio'][one], arrays['audio'][other])
 
 
-def test_a_second_preparation_gives_equal_values(sample, stored, tmp_path):
-  again = stacked(opened(sample, tmp_path, 'validation'))
-  assert again.keys() == stored['validation'].keys()
+def test_a_second_preparation_gives_equal_values(small_av_mnist, tmp_path):
+  first, again = (
+    stacked(opened(small_av_mnist, tmp_path / folder)) for folder in 'ab'
+  )
+  assert again.keys() == first.keys()
   for name, values in again.items():
-    assert values.tobytes() == stored['validation'][name].tobytes()
+    assert values.tobytes() == first[name].tobytes()
   # Both configurations prepare from one folder.
-  published = clips.opened('av_mnist', sample, tmp_path, 'validation')
+  published = clips.opened(NAME, small_av_mnist, tmp_path / 'a')
   assert published[0].keys() == again.keys() - {'recording'}
 
 
@@ -330,9 +321,8 @@ def test_pictures_without_a_readable_recording_are_counted(
     else:
       path.write_bytes(path.read_bytes()[:-100])
   left = stacked(opened(broken, tmp_path / 'data'))
-  rows = audit.table(
-    tmp_path / 'data' / 'av_mnist' / 'rebuilt' / '1.0.0', 'train'
-  )
+  (prepared,) = (tmp_path / 'data' / NAME / 'rebuilt').iterdir()
+  rows = audit.table(prepared, 'train')
   names = stored['train']['recording']
   expected = {
     f'row {row}': 'too_short' if int(name.split('_')[2]) % 2 else 'corrupt'

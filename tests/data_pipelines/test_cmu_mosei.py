@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from data_pipelines.cmu_mosei import tree
-from data_pipelines.reading import audit
 from data_pipelines.reading import feature_sequences
 from tests import clips
 
@@ -23,19 +22,9 @@ FILES = {
   'mosi_unaligned': 'mosi_data_noalign.pkl',
 }
 
-opened = functools.partial(clips.opened, 'cmu_mosei')
+NAME = 'cmu_mosei'
 
-
-@pytest.fixture
-def sample(sample_of):
-  return sample_of('cmu_mosei')
-
-
-@pytest.fixture
-def broken(tmp_path):
-  """A tree of its own, to break."""
-  tree.write_sample(tmp_path / 'broken')
-  return tmp_path / 'broken'
+opened = functools.partial(clips.opened, NAME)
 
 
 def raw(root, config='mosei'):
@@ -98,7 +87,9 @@ def test_the_published_sizes_are_expected(sample, tmp_path, caplog):
   assert sum(sizes['mosei'].values()) == 22_856
 
 
-def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
+def test_what_cannot_be_read_is_counted_by_reason(
+  broken, stored, tmp_path, caplog
+):
   def edit(content):
     part = content['train']
     part['labels'][[0, 1, 2], 0, 0] = 3.5, np.nan, -3.01
@@ -111,27 +102,19 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
     vision[9] = [['a'] * 35]
     part['vision'] = vision
 
-  names = clips.ids(opened(broken, tmp_path / 'intact'))
+  names = clips.ids(stored(NAME))
   change(broken, edit)
   elements = opened(broken, tmp_path / 'data')
   assert clips.ids(elements) == [names[3], *names[10:]]
-  rows = audit.table(
-    tmp_path / 'data' / 'cmu_mosei' / 'mosei' / '1.0.0', 'train'
-  )
-  assert [(row['key'], row['reason']) for row in rows] == [
-    (names[row], reason)
-    for row, reason in (
-      (0, 'label_out_of_range'),
-      (1, 'label_out_of_range'),
-      (2, 'label_out_of_range'),
-      (4, 'empty_text'),
-      (5, 'empty_text'),
-      (6, 'lengths_differ'),
-      (7, 'corrupt'),
-      (8, 'too_short'),
-      (9, 'corrupt'),
-    )
-  ]
+  reasons = {
+    **dict.fromkeys(names[:3], 'label_out_of_range'),
+    **dict.fromkeys(names[4:6], 'empty_text'),
+    names[6]: 'lengths_differ',
+    names[7]: 'corrupt',
+    names[8]: 'too_short',
+    names[9]: 'corrupt',
+  }
+  assert clips.skipped(tmp_path / 'data') == reasons
   assert '2 empty_text, 3 label_out_of_range' in caplog.text
 
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from data_pipelines import loader
+from data_pipelines import views
 from data_pipelines.views import transforms
 from tests.data_pipelines import toys
 
 
-def start(length=10, batch_size=4, seed=8, **options):
+def start(length=10, batch_size=4, seed=8, transforms=(), **options):
   return loader.loader(
     toys.source(length),
     batch_size=batch_size,
     seed=seed,
-    transforms=[toys.NOISE],
+    transforms=[toys.NOISE, *transforms],
     **options,
   )
 
@@ -187,11 +188,13 @@ def test_a_state_of_another_loader_is_refused():
 
 
 def test_workers_change_nothing_and_restore_each_others_states():
-  alone = start()
+  # Views, too, which draw in the workers.
+  drawn = views.TrainingViews({'drawn': toys.drawn}, ['audio', 'row'])
+  alone = start(transforms=[drawn])
   skipped = toys.take(alone, 3)
   state = alone.get_state()
   expected = toys.take(alone, 4)
-  helped = start(num_workers=2)
+  helped = start(transforms=[drawn], num_workers=2)
   try:
     toys.assert_same_batches(toys.take(helped, 3), skipped)
     assert helped.get_state() == state

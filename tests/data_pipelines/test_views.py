@@ -125,35 +125,17 @@ def test_views_of_equal_options_are_equal():
 # In the loader.
 
 
-def training_batches(**options):
+def test_training_draws_anew_in_every_epoch():
   source = [stored(row) for row in range(6)]
   training = views.TrainingViews(VIEWS)
-  batches = loader.loader(
-    source, batch_size=4, seed=2, transforms=[training], **options
-  )
-  try:
-    return [next(batches) for _ in range(6)]
-  finally:
-    batches.close()
-
-
-def test_training_draws_anew_in_every_epoch():
-  batches = training_batches()
+  rows = loader.loader(source, batch_size=4, seed=2, transforms=[training])
+  batches = [next(rows) for _ in range(6)]
   drawn = np.concatenate(
     [batch['a'] - (4 * batch['label'] + 6) for batch in batches]
   )
   # 24 elements: 4 epochs of 6, and no two share a draw.
   assert len(np.unique(drawn)) == 24
   assert drawn.min() >= 0 and drawn.max() < 1
-
-
-def test_workers_change_nothing():
-  for actual, expected in zip(
-    training_batches(num_workers=1), training_batches(), strict=True
-  ):
-    assert actual.keys() == expected.keys() == {'a', 'b', 'c', 'label'}
-    for name in actual:
-      np.testing.assert_array_equal(actual[name], expected[name])
 
 
 def test_evaluation_needs_no_seed_and_repeats_itself():

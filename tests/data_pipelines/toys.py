@@ -10,6 +10,11 @@ from data_pipelines.views import transforms
 NOISE = transforms.GaussianNoise({'audio': 0.5, 'video': 2.0})
 
 
+def drawn(_, random):
+  """A view that is nothing but drawn."""
+  return np.float32(random.random())
+
+
 def source(length):
   """Elements of unequal shapes, types and scales; `row` tells them apart."""
   random = np.random.RandomState(length)
