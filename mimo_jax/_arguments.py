@@ -107,24 +107,19 @@ def check(rule: str, expected: Numbers, **arguments: Any) -> None:
   for name, value in arguments.items():
     if expected.or_schedule and callable(value):
       continue
-    text = expected.text
-    if not isinstance(value, jax.core.Tracer):
-      numbers = np.asarray(value)
-      dtype = jnp.result_type(float)
+    given, text = f'{name}={value!r}', expected.text
+    if np.ndim(value) <= expected.max_ndim:
+      if isinstance(value, jax.core.Tracer):
+        continue
+      numbers, dtype = np.asarray(value), jnp.result_type(float)
       rounded = _rounded(numbers, dtype)
+      is_number = numbers.dtype.kind in 'biufV'  # V: bfloat16 and its like
+      if is_number and np.all(expected.accepts(rounded)):
+        continue
       if rounded is not numbers:
         text = f'in {dtype} {text}'
-    if np.ndim(value) > expected.max_ndim:
-      given = f'{name}={value!r}'
-      if expected.max_ndim:
-        given = f'{name} of shape {np.shape(value)}'
-    elif isinstance(value, jax.core.Tracer) or (
-      numbers.dtype.kind in 'biufV'  # V: bfloat16 and its like
-      and np.all(expected.accepts(rounded))
-    ):
-      continue
-    else:
-      given = f'{name}={value!r}'
+    elif expected.max_ndim:
+      given = f'{name} of shape {np.shape(value)}'
     raise ValueError(f'{rule} was given {given}; expected {text}.')
 
 
@@ -138,7 +133,8 @@ def _rounded(numbers: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
   below = (size < limits.tiny) & (size > 0)
   if not np.any(beyond | below):
     return numbers
-  return np.where(beyond, np.inf * numbers, np.where(below, 0.0, numbers))
+  infinite = np.copysign(np.inf, numbers)
+  return np.where(beyond, infinite, np.where(below, 0.0, numbers))
 
 
 def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:
@@ -167,23 +163,22 @@ def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:
       )
 
 
+_SHARES = Numbers(
+  lambda value: np.all(value >= 0) & (0 < np.sum(value) < np.inf),
+  'finite numbers, at least 0 and not all 0',
+  max_ndim=1,
+)
+
+
 def check_preference(rule: str, value: Any) -> None:
   """Checks that `value` is None or K numbers ≥ 0 that are not all 0."""
-  if value is None:
-    return
-  if np.ndim(value) != 1:
+  if value is not None and np.ndim(value) != 1:
     raise ValueError(
       f'{rule} was given preference={value!r}; expected a vector [K], or None'
       ' for 1/K each.'
     )
-  if isinstance(value, jax.core.Tracer):
-    return
-  numbers = np.asarray(value)
-  if not (np.all(numbers >= 0) and 0 < np.sum(numbers) < np.inf):
-    raise ValueError(
-      f'{rule} was given preference={value!r}; expected finite numbers, at'
-      ' least 0 and not all 0.'
-    )
+  if value is not None:
+    check(rule, _SHARES, preference=value)
 
 
 def optimizer_or(

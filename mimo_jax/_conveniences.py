@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian as jacobians
 
@@ -74,17 +75,13 @@ def value_and_updates(
     extra_args: Mapping[str, Any] | None = None,
     **kwargs: Any,
   ) -> tuple[Any, base.PyTree, base.PyTree]:
-    def of_params(params: base.PyTree) -> Any:
-      return losses_fn(params, *args, **kwargs)
-
-    if has_aux:
-      losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
-    else:
-      losses, pullback = jax.vjp(of_params, params)
+    losses, pullback, *aux = _pullback.vjp(
+      lambda params: losses_fn(params, *args, **kwargs), params, has_aux=has_aux
+    )
     updates, state = balancer.update(
       pullback, state, params, losses=losses, **(extra_args or {})
     )
-    return ((losses, aux) if has_aux else losses), updates, state
+    return ((losses, *aux) if has_aux else losses), updates, state
 
   return value_and_updates_fn
 

@@ -12,6 +12,12 @@ from jax.interpreters import ad
 from mimo_jax import base
 
 
+def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool) -> Any:
+  """`jax.vjp`, of which a type checker does not know how much it returns."""
+  of_either: Any = jax.vjp
+  return of_either(function, *primals, has_aux=has_aux)
+
+
 def rows_of(
   pullback: Callable[[Any], Any], losses: base.PyTree
 ) -> list[base.PyTree]:

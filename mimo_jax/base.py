@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -144,12 +144,32 @@ def names_of(needs: Need | tuple[Need, ...]) -> tuple[Need, ...]:
 
 
 def check_weighting(who: str, value: Any) -> None:
-  """Checks that `value` is a weighting."""
+  """Checks that `value` is a weighting, which needs what there is."""
   if not isinstance(value, Weighting):
     raise ValueError(
       f'{who} was given weighting={value!r}; expected a mimo_jax.Weighting,'
       ' such as mimo_jax.mimo() (called).'
     )
+  if not set(names_of(value.needs)) <= set(get_args(Need)):
+    raise ValueError(
+      f'{who} was given a weighting with needs={value.needs!r}; expected'
+      f' one or several of {get_args(Need)}.'
+    )
+
+
+def and_gramian(who: str, weighting: Weighting) -> Need | tuple[Need, ...]:
+  """What a wrapper needs of a rule that is to see lengths of gradients."""
+  check_weighting(who, weighting)
+  names = names_of(weighting.needs)
+  if 'cross_gramian' in names:
+    raise ValueError(
+      f'{who} was given a weighting that needs the cross_gramian, of which the'
+      ' lengths of gradients are not known; expected one that needs the losses,'
+      ' the Gramian or the Jacobian.'
+    )
+  if {'gramian', 'jacobian'} & set(names):
+    return weighting.needs
+  return (*names, 'gramian')
 
 
 def for_each_objective(weights: PyTree) -> jax.Array:
@@ -157,7 +177,7 @@ def for_each_objective(weights: PyTree) -> jax.Array:
   if isinstance(weights, Direction):
     return weights.weights
   leaves = jax.tree.leaves(weights)
-  count = sum(leaf[0].size for leaf in leaves)
+  count = max(1, sum(leaf[0].size for leaf in leaves))
   return sum(leaf.reshape(leaf.shape[0], -1).sum(1) for leaf in leaves) / count
 
 
@@ -258,6 +278,7 @@ def stateful(
           f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
         )
     weights, new_state = update(observation, state)
+    _check_shapes(weights, observation)
     dtype, rows = observation.losses.dtype, observation.rows
 
     def without_absent(leaf: jax.Array) -> jax.Array:
@@ -286,6 +307,19 @@ def stateful(
     return weights, new_state
 
   return Weighting(init_state, checked_update, needs, has_primary)
+
+
+def _check_shapes(weights: PyTree, observation: Observation) -> None:
+  """Checks that weights are of a form that `Weighting` names."""
+  shapes = jax.tree.map(jnp.shape, weights)
+  size = observation.losses.shape
+  each = jax.tree.map(jnp.shape, observation.jacobian)
+  if not isinstance(weights, Direction) and shapes not in (size, each):
+    raise ValueError(
+      f'A weighting returned weights of shape {shapes}; expected an array of'
+      f' shape {size}, a weight for each objective, or, of a weighting that'
+      ' needs the jacobian, arrays shaped like it, or a mimo_jax.Direction.'
+    )
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

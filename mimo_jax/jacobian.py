@@ -56,15 +56,11 @@ def value_and_jacobian(
   def value_and_jacobian_fn(
     params: base.PyTree, *args: Any, **kwargs: Any
   ) -> tuple[Any, base.PyTree]:
-    def of_params(params: base.PyTree) -> Any:
-      return losses_fn(params, *args, **kwargs)
-
-    if has_aux:
-      losses, pullback, aux = jax.vjp(of_params, params, has_aux=True)
-    else:
-      losses, pullback = jax.vjp(of_params, params)
+    losses, pullback, *aux = _pullback.vjp(
+      lambda params: losses_fn(params, *args, **kwargs), params, has_aux=has_aux
+    )
     jacobian = pull_jacobian(pullback, losses)
-    return ((losses, aux) if has_aux else losses), jacobian
+    return ((losses, *aux) if has_aux else losses), jacobian
 
   return value_and_jacobian_fn
 
@@ -128,11 +124,11 @@ def rows(
       ' other wrappers that filter gradients take a pullback away: there'
       ' balance stands beside the optimizer, see mimo_jax.value_and_updates.'
     )
-  sizes = sorted({leaf.shape[:1] for leaf in leaves})
-  if len(sizes) != 1 or sizes[0] == ():
+  sizes = sorted({jnp.shape(leaf)[:1] for leaf in leaves})
+  if len(sizes) != 1 or not any(sizes[0]):
     raise ValueError(
       f'The leaves of the Jacobian begin with {sizes}; expected [K, ...] with'
-      ' the same K in each. A mapping name -> gradients needs `objectives`.'
+      ' the same K ≥ 1 in each. A mapping name -> gradients needs `objectives`.'
     )
   return [
     jax.tree.map(lambda leaf, i=i: leaf[i], jacobian)

@@ -117,8 +117,9 @@ def vjp_at_features(
     return losses_fn(params, _guarded(add))
 
   zeros = [[_zeros(like) for like in each] for each in taps]
-  vjp: Any = jax.vjp
-  losses, pullback, *aux = vjp(with_taps, params, zeros, has_aux=has_aux)
+  losses, pullback, *aux = _pullback.vjp(
+    with_taps, params, zeros, has_aux=has_aux
+  )
 
   def pull_both(cotangent: Any) -> tuple[base.PyTree, base.PyTree]:
     both: Any = pullback(_base.like(losses, _base.flat(cotangent)))

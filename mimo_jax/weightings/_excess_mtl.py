@@ -73,7 +73,7 @@ def excess_mtl(
   """
   _arguments.check('excess_mtl', _arguments.at_least(0), step_size=step_size)
   _arguments.check(
-    'excess_mtl', _arguments.at_least(1), num_warmup_steps=num_warmup_steps
+    'excess_mtl', _arguments.whole(1), num_warmup_steps=num_warmup_steps
   )
 
   def init(num_objectives: int, params: base.PyTree) -> ExcessMTLState:

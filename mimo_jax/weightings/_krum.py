@@ -48,8 +48,8 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     <https://papers.nips.cc/paper/2017/hash/f4b9ec30ad9f68f89b29639786cb62ef-Abstract.html>`_,
     NeurIPS 2017.
   """
-  _arguments.check('krum', _arguments.at_least(0), num_byzantine=num_byzantine)
-  _arguments.check('krum', _arguments.at_least(1), num_selected=num_selected)
+  _arguments.check('krum', _arguments.whole(0), num_byzantine=num_byzantine)
+  _arguments.check('krum', _arguments.whole(1), num_selected=num_selected)
 
   def weigh(observation: base.Observation) -> jax.Array:
     size = observation.num_objectives

@@ -86,7 +86,7 @@ def sdmgrad(
     regularization=regularization,
   )
   _arguments.check('sdmgrad', _arguments.from_to_below(0, 1), momentum=momentum)
-  _arguments.check('sdmgrad', _arguments.at_least(1), num_steps=num_steps)
+  _arguments.check('sdmgrad', _arguments.whole(1), num_steps=num_steps)
   _arguments.check_preference('sdmgrad', preference)
 
   def init(num_objectives: int) -> SDMGradState:

@@ -42,7 +42,7 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
   """
   if num_trimmed is not None:
     _arguments.check(
-      'trimmed_mean', _arguments.at_least(0), num_trimmed=num_trimmed
+      'trimmed_mean', _arguments.whole(0), num_trimmed=num_trimmed
     )
 
   def weigh(observation: base.Observation) -> base.PyTree:

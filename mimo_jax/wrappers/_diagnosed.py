@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax import solvers
@@ -66,18 +67,9 @@ def diagnosed(
     >>> float(state.conflicting), state.direction_cosines.tolist()
     (1.0, [0.707, 0.141])
   """
-  base.check_weighting('diagnosed', weighting)
   _arguments.check_choice('diagnosed', (False, True), always=always)
-  names = base.names_of(weighting.needs)
-  if 'cross_gramian' in names:
-    raise ValueError(
-      'diagnosed was given a weighting that needs the cross_gramian, of which'
-      ' the lengths of gradients are not known; expected one that needs the'
-      ' losses, the Gramian or the Jacobian.'
-    )
-  sees, needs = bool({'gramian', 'jacobian'} & set(names)), weighting.needs
-  if always and not sees:
-    sees, needs = True, (*names, 'gramian')
+  needs = base.and_gramian('diagnosed', weighting)
+  sees = always or needs == weighting.needs
 
   def init(num_objectives: int, params: base.PyTree = None) -> DiagnosedState:
     inner = weighting.init(num_objectives, params)
@@ -109,11 +101,11 @@ def diagnosed(
       direction_cosines=cosines[0, 1:],
       weighting=inner,
     )
-    return weights, jax.tree.map(
-      lambda leaf, old: leaf.astype(jnp.asarray(old).dtype), new, state
-    )
+    return weights, jax.tree.map(_numerics.keep_type, new, state)
 
-  return weighting._replace(init=init, update=update, needs=needs)
+  return weighting._replace(
+    init=init, update=update, needs=needs if sees else weighting.needs
+  )
 
 
 def _with_direction(

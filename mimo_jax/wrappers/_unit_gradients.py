@@ -45,14 +45,7 @@ def unit_gradients(weighting: base.Weighting) -> base.Weighting:
     >>> weights.tolist(), (weights @ rows).tolist()
     ([0.25, 0.1], [0.3, 0.9])
   """
-  base.check_weighting('unit_gradients', weighting)
-  names = base.names_of(weighting.needs)
-  if 'cross_gramian' in names:
-    raise ValueError(
-      'unit_gradients was given a weighting that needs the cross_gramian, of'
-      ' which the lengths of gradients are not known; expected one that needs'
-      ' the losses, the Gramian or the Jacobian.'
-    )
+  needs = base.and_gramian('unit_gradients', weighting)
 
   def update(
     observation: base.Observation, state: base.PyTree
@@ -82,7 +75,4 @@ def unit_gradients(weighting: base.Weighting) -> base.Weighting:
       weights = jax.tree.map(times_inverse, weights)
     return weights, state
 
-  needs = weighting.needs
-  if not {'gramian', 'jacobian'} & set(names):
-    needs = (*names, 'gramian')
   return weighting._replace(update=update, needs=needs)

@@ -277,6 +277,8 @@ def test_jacobians_that_are_none_are_refused():
         {'a': jnp.ones([3, 2]), 'b': jnp.ones([2, 2])},
       ),
       (r'expected \[K, ...\]', {'a': jnp.ones([3, 2]), 'b': jnp.ones([])}),
+      (r'begin with \[\(\)\]', [[1.0, 2.0], [3.0, 4.0]]),
+      (r'begin with \[\(0,\)\]', jnp.ones([0, 3])),
       (r'no leaves', {}),
       (r'needs `objectives`', named),
     ):

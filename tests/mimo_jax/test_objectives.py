@@ -313,6 +313,14 @@ REFUSED = {
   r'2 values of weights for 3 objectives': {
     'weighting': weightings.constant([1.0, 2.0])
   },
+  r"needs='gradients'; expected one or several of \('losses'": {
+    'weighting': mimo_jax.stateless(lambda seen: seen, needs='gradients')
+  },
+  r'returned weights of shape \(3, 1\); expected an array of shape \(3,\)': {
+    'weighting': mimo_jax.stateless(
+      lambda seen: seen.losses[:, None], needs='losses'
+    )
+  },
 }
 
 
