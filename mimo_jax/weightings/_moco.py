@@ -90,14 +90,13 @@ def moco(
       state.tracker,
       observation.jacobian,
     )
-    tracker = _numerics.keep_rows(observation.present, tracker, state.tracker)
     present = observation.present
-    shares, left = _shares.of_present(state.shares, present)
-    along = jnp.sum(jacobian.gramian(tracker) * shares[None, :], axis=1)
-    gradient = along + regularization * shares
-    weights = _shares.project(shares - step_size * gradient, present)
-    moved = _numerics.keep_rows(present, left * weights, state.shares)
+    tracker = _numerics.keep_rows(present, tracker, state.tracker)
+    gramian = jacobian.gramian(tracker)
+    weights, shares = _shares.descended(
+      state.shares, gramian, present, step_size, regularization
+    )
     direction = base.Direction(jacobian.combine(tracker, weights), weights)
-    return direction, MoCoState(tracker, moved)
+    return direction, MoCoState(tracker, shares)
 
   return base.stateful(init, update, needs='jacobian')

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _arguments
-from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.weightings import _shares
 
@@ -72,12 +71,13 @@ def modo(
   def update(
     observation: base.Observation, state: MoDoState
   ) -> tuple[jax.Array, MoDoState]:
-    present = observation.present
-    shares, left = _shares.of_present(state.shares, present)
-    along = jnp.sum(observation.cross_gramian * shares[None, :], axis=1)
-    gradient = along + regularization * shares
-    weights = _shares.project(shares - step_size * gradient, present)
-    moved = _numerics.keep_rows(present, left * weights, state.shares)
-    return weights, MoDoState(moved)
+    weights, shares = _shares.descended(
+      state.shares,
+      observation.cross_gramian,
+      observation.present,
+      step_size,
+      regularization,
+    )
+    return weights, MoDoState(shares)
 
   return base.stateful(init, update, needs='cross_gramian')

@@ -20,6 +20,21 @@ def of_present(
   return relative, left
 
 
+def descended(
+  shares: jax.Array,
+  products: jax.Array,
+  present: jax.Array,
+  step_size: _numerics.Scalar,
+  regularization: _numerics.Scalar,
+) -> tuple[jax.Array, jax.Array]:
+  """One projected step down ½ λᵀ(G + ρ)λ: today's weights, and all shares."""
+  relative, left = of_present(shares, present)
+  along = jnp.sum(products * relative[None, :], axis=1)
+  gradient = along + regularization * relative
+  weights = project(relative - step_size * gradient, present)
+  return weights, _numerics.keep_rows(present, left * weights, shares)
+
+
 def project(point: jax.Array, present: jax.Array) -> jax.Array:
   """The nearest point of the unit simplex, of the present objectives."""
   largest = jnp.max(jnp.where(present, point, -jnp.inf))

@@ -9,35 +9,24 @@ from jax.sharding import AxisType
 import mimo_jax
 from mimo_jax import weightings
 from tests import checks
+from tests.mimo_jax import parts
 from tests.mimo_jax import three_objectives as three
-from tests.mimo_jax.parts import by_hand
-from tests.mimo_jax.parts import each_form
-from tests.mimo_jax.parts import forms
-from tests.mimo_jax.parts import gradients
-from tests.mimo_jax.parts import group_of
-from tests.mimo_jax.parts import is_encoder
-from tests.mimo_jax.parts import leaves
-from tests.mimo_jax.parts import named_losses_of
-from tests.mimo_jax.parts import OBJECTIVES
-from tests.mimo_jax.parts import PARAMS
-from tests.mimo_jax.parts import updated
-from tests.mimo_jax.parts import weights_on
 
 
-@each_form
+@parts.each_form
 def test_weights_of_a_part_are_for_all(form):
   for places, weigh_on in (
-    ((1, 2), is_encoder),
+    ((1, 2), parts.is_encoder),
     ((0,), lambda p: p == ('bias',)),
   ):
     for name in ('mgda', 'inverse lengths'):
       rule = three.RULES[name]
-      updates, state = updated(rule, form, weigh_on=weigh_on)
-      weights = np.asarray(weights_on(rule, places))
+      updates, state = parts.updated(rule, form, weigh_on=weigh_on)
+      weights = np.asarray(parts.weights_on(rule, places))
       checks.assert_close(state.weights, weights, 1e-4)
       expected = jax.tree.map(
         lambda *rows, w=weights: np.tensordot(w, np.stack(rows), 1),
-        *gradients(),
+        *parts.gradients(),
       )
       checks.assert_close(updates, expected, 1e-4, 1e-5, name)
 
@@ -45,7 +34,7 @@ def test_weights_of_a_part_are_for_all(form):
 def test_rules_that_weigh_each_number_have_none_for_the_rest():
   for rule in (three.RULES['sign agreement'], weightings.moco()):
     checks.assert_refused(
-      'weigh_on.*each number', updated, rule, weigh_on=is_encoder
+      'weigh_on.*each number', parts.updated, rule, weigh_on=parts.is_encoder
     )
 
 
@@ -69,7 +58,7 @@ def layers_and_losses():
 def operations(rule, **options):
   """Of a step, by XLA's count."""
   params, losses_fn = layers_and_losses()
-  balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
+  balance = mimo_jax.balance(rule, objectives=parts.OBJECTIVES, **options)
 
   def step(params, state):
     losses, pullback = jax.vjp(losses_fn, params)
@@ -96,29 +85,29 @@ def test_passes_end_where_the_rule_looks():
 @pytest.mark.parametrize('form', ['pullback', 'stacked'])
 def test_what_is_not_shared_takes_its_gradient_as_it_is(rule, form):
   rule = three.RULES[rule]
-  updates, _ = updated(rule, form, shared=is_encoder)
-  total = sum(leaves(gradient, [0])[0] for gradient in gradients())
+  updates, _ = parts.updated(rule, form, shared=parts.is_encoder)
+  total = sum(parts.leaves(gradient, [0])[0] for gradient in parts.gradients())
   checks.assert_close(updates['bias'], total, 1e-5)
   checks.assert_close(
-    leaves(updates, [1, 2]), by_hand(rule, (1, 2)), 1e-4, 1e-5
+    parts.leaves(updates, [1, 2]), parts.by_hand(rule, (1, 2)), 1e-4, 1e-5
   )
 
 
 def test_the_rest_of_a_step_that_is_not_finite_is_not_finite_either():
   for name in ('mimo', 'mgda'):
     balance = mimo_jax.balance(
-      three.RULES[name], objectives=OBJECTIVES, shared=is_encoder
+      three.RULES[name], objectives=parts.OBJECTIVES, shared=parts.is_encoder
     )
 
     @jax.jit
     def update(params, balance=balance):
-      losses, updates = forms(params)
+      losses, updates = parts.forms(params)
       losses['audio'] = jnp.float32(np.nan)
       return balance.update(
         updates['stacked'], balance.init(params), params, losses=losses
       )
 
-    new, _ = update(PARAMS)
+    new, _ = update(parts.PARAMS)
     assert np.isnan(new['bias']), name
 
 
@@ -129,9 +118,9 @@ def test_the_rest_of_a_step_that_is_not_finite_is_not_finite_either():
 @pytest.mark.parametrize(
   'options',
   [
-    {'groups': group_of},
-    {'weigh_on': is_encoder},
-    {'groups': group_of, 'shared': is_encoder},
+    {'groups': parts.group_of},
+    {'weigh_on': parts.is_encoder},
+    {'groups': parts.group_of, 'shared': parts.is_encoder},
   ],
   ids=['groups', 'weigh_on', 'shared'],
 )
@@ -139,7 +128,7 @@ def test_devices_average_before_parts_are_weighed(options):
   shifts = 0.3 * jnp.arange(4.0)
 
   def mean_of_losses(params):
-    each = [named_losses_of(params, shift) for shift in shifts]
+    each = [parts.named_losses_of(params, shift) for shift in shifts]
     return jax.tree.map(lambda *values: sum(values) / 4, *each)
 
   names = ['mgda', 'mimo', 'sign agreement']
@@ -147,22 +136,22 @@ def test_devices_average_before_parts_are_weighed(options):
     names.remove('sign agreement')
 
   def step(losses_fn, axis_name=None):
-    losses, pullback = jax.vjp(losses_fn, PARAMS)
+    losses, pullback = jax.vjp(losses_fn, parts.PARAMS)
     found = {}
     for name in names:
       balance = mimo_jax.balance(
         three.RULES[name],
-        objectives=OBJECTIVES,
+        objectives=parts.OBJECTIVES,
         axis_name=axis_name,
         **options,
       )
       found[name] = balance.update(
-        pullback, balance.init(PARAMS), PARAMS, losses=losses
+        pullback, balance.init(parts.PARAMS), parts.PARAMS, losses=losses
       )
     return found
 
   def on_device(shift):
-    return step(lambda params: named_losses_of(params, shift), 'd')
+    return step(lambda params: parts.named_losses_of(params, shift), 'd')
 
   expected = jax.jit(lambda: step(mean_of_losses))()
   for mapped in (
@@ -235,30 +224,30 @@ def test_mistakes_are_told():
   mgda = weightings.mgda()
   for name in ('groups', 'weigh_on', 'shared'):
     refused(f'{name}=.*a function', mimo_jax.balance, mgda, **{name: 'audio'})
-  refused('at no parameter, by', updated, mgda, weigh_on=lambda _: False)
+  refused('at no parameter, by', parts.updated, mgda, weigh_on=lambda _: False)
   for rule in (mgda, mimo_jax.mimo()):
     for groups in (None, lambda path: path[0]):
       refused(
         r"no parameter takes the weights.*'encoders/audio'",
-        updated,
+        parts.updated,
         rule,
         shared=lambda _: False,
         groups=groups,
       )
   refused(
     r"of the groups \['bias'\]",
-    updated,
+    parts.updated,
     mgda,
     groups=lambda path: path[0],
-    weigh_on=is_encoder,
+    weigh_on=parts.is_encoder,
   )
-  balance = mimo_jax.balance(mgda, groups=group_of)
-  losses, updates = forms()
+  balance = mimo_jax.balance(mgda, groups=parts.group_of)
+  losses, updates = parts.forms()
   losses['fused'] = losses.pop('joint')
   refused(
     'with the params',
     balance.update,
     updates['stacked'],
-    balance.init(PARAMS),
+    balance.init(parts.PARAMS),
     losses=losses,
   )

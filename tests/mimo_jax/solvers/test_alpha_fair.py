@@ -6,29 +6,26 @@ import pytest
 import scipy.optimize
 
 from tests import jacobians
-from tests.mimo_jax.solvers.of_sizes import alpha_fair
-from tests.mimo_jax.solvers.of_sizes import assert_fair
-from tests.mimo_jax.solvers.of_sizes import each_size
-from tests.mimo_jax.solvers.of_sizes import of_size
+from tests.mimo_jax.solvers import of_sizes as of
 
 
-@each_size
+@of.each_size
 def test_fair_weights_solve_their_equation(size, x64):
   dtype = np.float64 if x64 else np.float32
-  for rows in of_size(size):
+  for rows in of.of_size(size):
     for alpha in (0.5, 1.0, 2.0):
       if alpha < 1 and jacobians.is_stationary(rows):
         continue  # d has a limit that is not zero while weights diverge
-      weights = alpha_fair((rows @ rows.T).astype(dtype), alpha)
+      weights = of.alpha_fair((rows @ rows.T).astype(dtype), alpha)
       assert weights.dtype == dtype
-      assert_fair(rows, weights, alpha, dtype)
+      of.assert_fair(rows, weights, alpha, dtype)
 
 
 def test_fair_weights_of_orthogonal_rows_are_the_closed_form(x64):
   squares = np.array([3.0, 0.02, 7.0, 1e4])
   for alpha in (0.5, 1.0, 3.0):
     np.testing.assert_allclose(
-      alpha_fair(jax.device_put(np.diag(squares)), alpha),
+      of.alpha_fair(jax.device_put(np.diag(squares)), alpha),
       squares ** (-alpha / (1 + alpha)),
       rtol=1e-13 if x64 else 1e-5,
     )
@@ -46,5 +43,5 @@ def test_fair_weights_minimise_their_potential():
 
   found = scipy.optimize.minimize(value, np.zeros(4), method='BFGS')
   with jax.enable_x64(True):
-    ours = value(np.log(np.asarray(alpha_fair(jax.device_put(gramian)))))
+    ours = value(np.log(np.asarray(of.alpha_fair(jax.device_put(gramian)))))
   assert ours <= found.fun + 1e-12

@@ -8,22 +8,17 @@ import scipy.optimize
 
 from tests import jacobians
 from tests import properties
-from tests.mimo_jax.solvers.of_sizes import assert_projected
-from tests.mimo_jax.solvers.of_sizes import dual_cone
-from tests.mimo_jax.solvers.of_sizes import each_size
-from tests.mimo_jax.solvers.of_sizes import max_min_in_ball
-from tests.mimo_jax.solvers.of_sizes import of_size
-from tests.mimo_jax.solvers.of_sizes import rounding
+from tests.mimo_jax.solvers import of_sizes as of
 
 
-@each_size
+@of.each_size
 def test_dual_cone_meets_the_optimality_conditions(size, x64):
   dtype = np.float64 if x64 else np.float32
-  for rows in of_size(size):
+  for rows in of.of_size(size):
     lower = np.linspace(0.2, 1, size).astype(dtype)
-    weights = dual_cone((rows @ rows.T).astype(dtype), lower)
+    weights = of.dual_cone((rows @ rows.T).astype(dtype), lower)
     assert weights.dtype == dtype
-    assert_projected(rows, lower, weights, 32 * rounding(dtype, rows))
+    of.assert_projected(rows, lower, weights, 32 * of.rounding(dtype, rows))
 
 
 @pytest.mark.slow
@@ -36,7 +31,7 @@ def test_dual_cone_is_the_projection_that_scipy_finds(x64):
       lower = np.linspace(0.3, 1, len(rows))
       point = rows.T @ lower
       multipliers, _ = scipy.optimize.nnls(units.T, -point, maxiter=1000)
-      weights = np.asarray(dual_cone(rows @ rows.T, lower), float)
+      weights = np.asarray(of.dual_cone(rows @ rows.T, lower), float)
       np.testing.assert_allclose(
         rows.T @ weights,
         point + units.T @ multipliers,
@@ -51,22 +46,24 @@ def test_dual_cone_of_two_is_the_closed_form(x64):
     first = max(lower[0], 3 * lower[1] / 4)
     second = max(lower[1], 3 * lower[0] / 9)
     np.testing.assert_allclose(
-      dual_cone(gramian, jnp.array(lower)),
+      of.dual_cone(gramian, jnp.array(lower)),
       [first, second],
       rtol=1e-14 if x64 else 1e-6,
     )
 
 
-@each_size
+@of.each_size
 def test_ball_meets_the_optimality_conditions(size, x64):
   dtype = np.float64 if x64 else np.float32
   center = np.full(size, 1 / size, dtype)
-  for rows in of_size(size):
+  for rows in of.of_size(size):
     for radius in (0.2, 0.7, 1.5):
-      weights = max_min_in_ball((rows @ rows.T).astype(dtype), center, radius)
+      weights = of.max_min_in_ball(
+        (rows @ rows.T).astype(dtype), center, radius
+      )
       assert weights.dtype == dtype
       properties.assert_best_in_ball(
-        rows, np.asarray(weights, float), radius, 16 * rounding(dtype, rows)
+        rows, np.asarray(weights, float), radius, 16 * of.rounding(dtype, rows)
       )
 
 
@@ -99,7 +96,7 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
       assert found.x.shape == (params + 1,)
       with jax.enable_x64(True):
         weights = np.asarray(
-          max_min_in_ball(
+          of.max_min_in_ball(
             jax.device_put(rows @ rows.T), jnp.full(size, 1 / size), radius
           )
         )
@@ -111,9 +108,9 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
 def test_ball_below_a_ceiling_asks_for_no_more(x64):
   rows = jacobians.SAMPLES['five']
   gramian, center = jax.device_put(rows @ rows.T), jnp.full(5, 0.2)
-  whole = rows @ rows.T @ np.asarray(max_min_in_ball(gramian, center, 0.5))
+  whole = rows @ rows.T @ np.asarray(of.max_min_in_ball(gramian, center, 0.5))
   level = 0.6 * whole.min() + 0.4 * (rows @ rows.mean(0)).min()
-  weights = max_min_in_ball(gramian, center, 0.5, ceiling=level)
+  weights = of.max_min_in_ball(gramian, center, 0.5, ceiling=level)
   gains = rows @ rows.T @ np.asarray(weights, float)
   np.testing.assert_allclose(gains.min(), level, rtol=1e-10 if x64 else 1e-4)
   # The nearest such direction to the mean: only tight rows have been added.

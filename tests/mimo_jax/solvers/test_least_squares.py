@@ -7,10 +7,7 @@ import pytest
 
 from mimo_jax import solvers
 from tests import jacobians
-from tests.mimo_jax.solvers.of_sizes import alpha_fair
-from tests.mimo_jax.solvers.of_sizes import dual_cone
-from tests.mimo_jax.solvers.of_sizes import max_min_in_ball
-from tests.mimo_jax.solvers.of_sizes import min_norm
+from tests.mimo_jax.solvers import of_sizes as of
 
 cosine_form = jax.jit(solvers.cosine_form)
 
@@ -92,10 +89,10 @@ def test_solvers_of_what_is_not_finite_are_not_finite(value):
   gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])
   ones = jnp.ones(3)
   for weights in (
-    min_norm(gramian),
-    dual_cone(gramian, ones),
-    max_min_in_ball(gramian, ones / 3, 0.5),
-    alpha_fair(gramian),
+    of.min_norm(gramian),
+    of.dual_cone(gramian, ones),
+    of.max_min_in_ball(gramian, ones / 3, 0.5),
+    of.alpha_fair(gramian),
     solvers.least_squares(gramian, ones)[0],
   ):
     assert not np.any(np.isfinite(weights))

@@ -10,27 +10,16 @@ import pytest
 from mimo_jax import solvers
 from tests import jacobians
 from tests import properties
-from tests.mimo_jax.solvers.of_sizes import alpha_fair
-from tests.mimo_jax.solvers.of_sizes import assert_fair
-from tests.mimo_jax.solvers.of_sizes import assert_projected
-from tests.mimo_jax.solvers.of_sizes import dual_cone
-from tests.mimo_jax.solvers.of_sizes import each_dtype
-from tests.mimo_jax.solvers.of_sizes import each_size
-from tests.mimo_jax.solvers.of_sizes import few
-from tests.mimo_jax.solvers.of_sizes import max_min_in_ball
-from tests.mimo_jax.solvers.of_sizes import min_norm
-from tests.mimo_jax.solvers.of_sizes import of_size
-from tests.mimo_jax.solvers.of_sizes import REFERENCE
-from tests.mimo_jax.solvers.of_sizes import rounding
+from tests.mimo_jax.solvers import of_sizes as of
 
 
-@each_size
+@of.each_size
 def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
   dtype = np.float64 if x64 else np.float32
-  for rows in of_size(size):
-    weights = min_norm((rows @ rows.T).astype(dtype))
+  for rows in of.of_size(size):
+    weights = of.min_norm((rows @ rows.T).astype(dtype))
     assert weights.dtype == dtype
-    properties.assert_shortest(rows, weights, rounding(dtype, rows))
+    properties.assert_shortest(rows, weights, of.rounding(dtype, rows))
     # What cancels in the sum bounds how much of the result can be right.
     weights = np.asarray(weights, np.float64)
     np.testing.assert_allclose(
@@ -43,9 +32,9 @@ def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
 
 @pytest.mark.slow
 def test_min_norm_is_the_published_vector(x64):
-  for name, case in REFERENCE['cases'].items():
+  for name, case in of.REFERENCE['cases'].items():
     rows, vector = map(np.asarray, case.values())
-    weights = np.asarray(min_norm(jax.device_put(rows @ rows.T)), np.float64)
+    weights = np.asarray(of.min_norm(jax.device_put(rows @ rows.T)), np.float64)
     np.testing.assert_allclose(
       rows.T @ weights,
       vector,
@@ -59,8 +48,8 @@ def test_of_points_nearly_on_a_line_the_nearest_is_found(x64):
   """Two of three span what a Gramian knows, and it takes the right two."""
   dtype = np.float64 if x64 else np.float32
   rows = np.array([[1.084, -0.937], [0.179, 1.083], [2.022, -3.032]])
-  weights = min_norm((rows @ rows.T).astype(dtype))
-  properties.assert_shortest(rows, weights, 4 * rounding(dtype, rows))
+  weights = of.min_norm((rows @ rows.T).astype(dtype))
+  properties.assert_shortest(rows, weights, 4 * of.rounding(dtype, rows))
 
 
 @pytest.mark.slow
@@ -92,9 +81,9 @@ def test_rows_may_span_few_dimensions_but_for_noise(size):
     )
   )
   for rows, shortest, projected in zip(sets, *every(gramians), strict=True):
-    tolerance = rounding(np.float32, rows)
+    tolerance = of.rounding(np.float32, rows)
     properties.assert_shortest(rows, shortest, 64 * tolerance)
-    assert_projected(rows, lower, projected, 32 * tolerance)
+    of.assert_projected(rows, lower, projected, 32 * tolerance)
 
 
 # Of the rows' scale, of the ball and of fairness.
@@ -114,22 +103,22 @@ def check_solvers(dtype, rows, radius, alpha, of_shortest=1):
   lower = np.linspace(1, 0, len(rows)).astype(dtype)
   center = np.full(len(rows), 1 / len(rows), dtype)
   with jax.enable_x64(dtype == np.float64):
-    shortest = min_norm(gramian)
-    projected = dual_cone(gramian, lower)
-    best = np.asarray(max_min_in_ball(gramian, center, radius), float)
-    fair = alpha_fair(gramian, alpha)
-  tolerance = rounding(dtype, rows)
+    shortest = of.min_norm(gramian)
+    projected = of.dual_cone(gramian, lower)
+    best = np.asarray(of.max_min_in_ball(gramian, center, radius), float)
+    fair = of.alpha_fair(gramian, alpha)
+  tolerance = of.rounding(dtype, rows)
   properties.assert_shortest(rows, shortest, of_shortest * tolerance)
-  assert_projected(rows, lower, projected, 32 * tolerance)
+  of.assert_projected(rows, lower, projected, 32 * tolerance)
   properties.assert_best_in_ball(rows, best, radius, 16 * tolerance)
   assert np.all(np.isfinite(fair))
-  assert_fair(rows, fair, float(dtype(alpha)), dtype)
+  of.assert_fair(rows, fair, float(dtype(alpha)), dtype)
 
 
 @pytest.mark.slow
-@few
+@of.few
 @hypothesis.given(rows=jacobians.hulls(noises=(0.0, 1.0)), **SETTINGS)
-@each_dtype
+@of.each_dtype
 def test_solvers_are_optimal_on_any_gramian(
   dtype, rows, exponent, radius, alpha
 ):
@@ -137,9 +126,9 @@ def test_solvers_are_optimal_on_any_gramian(
 
 
 @pytest.mark.slow
-@few
+@of.few
 @hypothesis.given(rows=jacobians.hulls(noises=(1e-6, 1e-2)), **SETTINGS)
-@each_dtype
+@of.each_dtype
 def test_so_they_are_where_rows_are_nearly_dependent(
   dtype, rows, exponent, radius, alpha
 ):
@@ -149,13 +138,13 @@ def test_so_they_are_where_rows_are_nearly_dependent(
 
 
 @pytest.mark.slow
-@few
+@of.few
 @hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
 def test_min_norm_does_not_depend_on_the_scale(rows, exponent):
   # A power of two, so that not even rounding differs.
   gramian = (rows @ rows.T).astype(np.float32)
   scaled = gramian * np.float32(4.0 ** (exponent * 3))
-  np.testing.assert_array_equal(min_norm(scaled), min_norm(gramian))
+  np.testing.assert_array_equal(of.min_norm(scaled), of.min_norm(gramian))
 
 
 def assert_same_direction(rows, weights, other_rows, other_weights, tol):
@@ -176,7 +165,7 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
     with jacobians.named(name) as rows:
       size = len(rows)
       mixture = np.arange(1.0, size + 1) @ rows / (size * (size + 1) / 2)
-      weights = min_norm(jax.device_put(rows @ rows.T))
+      weights = of.min_norm(jax.device_put(rows @ rows.T))
       for other in (
         rows[np.random.RandomState(1).permutation(size)],
         *(
@@ -184,12 +173,12 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
           for row in (*rows[:2], rows[-1], mixture)
         ),
       ):
-        again = min_norm(jax.device_put(other @ other.T))
+        again = of.min_norm(jax.device_put(other @ other.T))
         assert_same_direction(rows, weights, other, again, tol)
 
 
 @pytest.mark.slow
-@few
+@of.few
 @hypothesis.given(
   first=st.floats(1e-3, 1e3), second=st.floats(1e-3, 1e3),
   cosine=st.floats(-1, 1),
@@ -200,7 +189,7 @@ def test_min_norm_of_two_is_the_closed_form(first, second, cosine):
   span = first**2 + second**2 - 2 * inner
   share = np.clip((second**2 - inner) / span, 0, 1) if span > 0 else 0.5
   with jax.enable_x64(True):
-    weights = np.asarray(min_norm(gramian))
+    weights = np.asarray(of.min_norm(gramian))
   # Near span = 0 both ends are the same point, and any share is right.
   tol = 1e-14 * (first**2 + second**2) / span if span > 0 else 1
   np.testing.assert_allclose(weights[0], share, rtol=0, atol=tol + 1e-14)
@@ -209,25 +198,25 @@ def test_min_norm_of_two_is_the_closed_form(first, second, cosine):
 
 def test_min_norm_of_orthogonal_rows_is_inverse_to_their_squares(x64):
   squares = np.array([3.0, 0.02, 7.0, 1e4])
-  weights = min_norm(jax.device_put(np.diag(squares)))
+  weights = of.min_norm(jax.device_put(np.diag(squares)))
   expected = 1 / squares / np.sum(1 / squares)
   np.testing.assert_allclose(weights, expected, rtol=1e-14 if x64 else 1e-6)
 
 
 def test_min_norm_gives_zero_rows_all_the_weight(x64):
   rows = jacobians.SAMPLES['two_zero_rows']
-  weights = min_norm(jax.device_put(rows @ rows.T))
+  weights = of.min_norm(jax.device_put(rows @ rows.T))
   np.testing.assert_array_equal(weights, [0.5, 0, 0, 0.5, 0])
   assert weights.dtype == (jnp.float64 if x64 else jnp.float32)
-  np.testing.assert_array_equal(min_norm(jnp.zeros([4, 4])), [0.25] * 4)
+  np.testing.assert_array_equal(of.min_norm(jnp.zeros([4, 4])), [0.25] * 4)
 
 
 @pytest.mark.slow
 def test_min_norm_under_vmap_and_jit_is_the_eager_loop(x64):
   dtype = np.float64 if x64 else np.float32
-  gramians = np.stack([(rows @ rows.T).astype(dtype) for rows in of_size(3)])
+  gramians = np.stack([(rows @ rows.T).astype(dtype) for rows in of.of_size(3)])
   together = jax.jit(jax.vmap(solvers.min_norm))(gramians)
   # Degenerate ones may take another of the equivalent weights: compare d.
-  for rows, gramian, one in zip(of_size(3), gramians, together, strict=True):
+  for rows, gramian, one in zip(of.of_size(3), gramians, together, strict=True):
     alone = solvers.min_norm(jax.device_put(gramian))
     assert_same_direction(rows, one, rows, alone, 1e-12 if x64 else 3e-6)

@@ -13,11 +13,7 @@ import scipy.optimize
 
 from mimo_jax import solvers
 from tests import jacobians
-from tests.mimo_jax.solvers.of_sizes import each_dtype
-from tests.mimo_jax.solvers.of_sizes import each_size
-from tests.mimo_jax.solvers.of_sizes import few
-from tests.mimo_jax.solvers.of_sizes import non_negative_qp
-from tests.mimo_jax.solvers.of_sizes import of_size
+from tests.mimo_jax.solvers import of_sizes as of
 
 
 def program(rows):
@@ -32,17 +28,17 @@ def programs(size):
   Rows with a positive combination that is zero are left out: b is in the range
   of A in exact arithmetic only.
   """
-  for rows in of_size(size):
+  for rows in of.of_size(size):
     if not jacobians.is_stationary(rows):
       yield program(rows)
 
 
-@each_size
+@of.each_size
 def test_qp_meets_the_optimality_conditions(size, x64):
   dtype = np.float64 if x64 else np.float32
   for rows, linear in programs(size):
     matrix, linear = (rows @ rows.T).astype(dtype), linear.astype(dtype)
-    x = np.asarray(non_negative_qp(matrix, linear))
+    x = np.asarray(of.non_negative_qp(matrix, linear))
     assert x.dtype == dtype
     slack = matrix.astype(np.float64) @ x - linear
     tol = 16 * np.finfo(dtype).eps * np.abs(linear).max() * max(1, x.sum())
@@ -51,15 +47,15 @@ def test_qp_meets_the_optimality_conditions(size, x64):
     assert abs(x @ slack) <= tol * x.sum()
 
 
-@each_size
+@of.each_size
 def test_qp_finds_the_least_squares_that_scipy_finds(size):
   # ½‖Bᵀx − c‖² has A = BBᵀ, b = Bc: compare Bᵀx, which is always unique.
-  for rows, _ in map(program, of_size(size)):
+  for rows, _ in map(program, of.of_size(size)):
     seed = rows.shape[1]
     target = jacobians.generic(1, seed, seed=5)[0]
     expected, _ = scipy.optimize.nnls(rows.T, target, maxiter=100 * size)
     with jax.enable_x64(True):
-      x = np.asarray(non_negative_qp(rows @ rows.T, rows @ target))
+      x = np.asarray(of.non_negative_qp(rows @ rows.T, rows @ target))
     np.testing.assert_allclose(
       rows.T @ x,
       rows.T @ expected,
@@ -69,7 +65,7 @@ def test_qp_finds_the_least_squares_that_scipy_finds(size):
 
 
 @pytest.mark.slow
-@few
+@of.few
 @hypothesis.given(
   rows=hnp.arrays(
     np.float64, (4, 3), elements=st.integers(-3, 3).map(float)
@@ -78,13 +74,13 @@ def test_qp_finds_the_least_squares_that_scipy_finds(size):
     np.float64, (3,), elements=st.integers(-4, 4).map(float)
   ),
 )  # fmt: skip
-@each_dtype
+@of.each_dtype
 def test_qp_is_optimal_on_degenerate_programs(dtype, rows, target):
   lengths = np.linalg.norm(rows, axis=1, keepdims=True)
   rows = rows / np.where(lengths > 0, lengths, 1)
   matrix, linear = (rows @ rows.T).astype(dtype), (rows @ target).astype(dtype)
   with jax.enable_x64(dtype == np.float64):
-    x = np.asarray(non_negative_qp(matrix, linear))
+    x = np.asarray(of.non_negative_qp(matrix, linear))
   slack = matrix.astype(np.float64) @ x - linear
   tol = 32 * np.finfo(dtype).eps * np.abs(linear).max() * max(1, x.sum())
   assert x.min() >= 0
@@ -96,13 +92,15 @@ def test_qp_without_active_bounds_is_the_linear_system(x64):
   rows = jacobians.generic(5, 9) / 3
   solution = np.array([0.7, 2.0, 0.1, 1.3, 0.4])
   matrix = rows @ rows.T
-  x = non_negative_qp(jax.device_put(matrix), jax.device_put(matrix @ solution))
+  x = of.non_negative_qp(
+    jax.device_put(matrix), jax.device_put(matrix @ solution)
+  )
   np.testing.assert_allclose(x, solution, rtol=1e-12 if x64 else 1e-4)
 
 
 def test_qp_that_descends_nowhere_is_zero(x64):
   matrix = jnp.asarray(jacobians.generic(4, 6) @ jacobians.generic(4, 6).T)
-  x = non_negative_qp(matrix, jnp.array([-1.0, -0.2, 0.0, -3.0]))
+  x = of.non_negative_qp(matrix, jnp.array([-1.0, -0.2, 0.0, -3.0]))
   np.testing.assert_array_equal(x, np.zeros(4))
   assert x.dtype == (jnp.float64 if x64 else jnp.float32)
 

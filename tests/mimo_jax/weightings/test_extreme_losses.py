@@ -11,12 +11,7 @@ import scipy.stats
 
 import mimo_jax
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import boundary_intersection
-from tests.mimo_jax.weightings.of_losses import length
-from tests.mimo_jax.weightings.of_losses import LOSSES
-from tests.mimo_jax.weightings.of_losses import SAMPLES
-from tests.mimo_jax.weightings.of_losses import uneven
-from tests.mimo_jax.weightings.of_losses import weigh
+from tests.mimo_jax.weightings import of_losses as of
 
 pytestmark = pytest.mark.slow
 
@@ -24,17 +19,17 @@ pytestmark = pytest.mark.slow
 def test_geometric_mean_of_extreme_losses_is_exact():
   rule = weightings.geometric_mean()
   # A product of 64 of them is beyond float64, too.
-  for losses in (LOSSES, SAMPLES['many']):
-    expected = weigh(rule, losses)
+  for losses in (of.LOSSES, of.SAMPLES['many']):
+    expected = of.weigh(rule, losses)
     for scale in (1e-30, 1e-12, 1e12, 1e30):
       np.testing.assert_allclose(
-        weigh(rule, scale * losses), expected, rtol=2e-5
+        of.weigh(rule, scale * losses), expected, rtol=2e-5
       )
   spread = np.array([1e-20, 1.0, 1e17])
   np.testing.assert_allclose(
-    weigh(rule, spread), scipy.stats.gmean(spread) / 3 / spread, rtol=2e-5
+    of.weigh(rule, spread), scipy.stats.gmean(spread) / 3 / spread, rtol=2e-5
   )
-  weights = weigh(rule, [1e-37, 1e38, 1e38])
+  weights = of.weigh(rule, [1e-37, 1e38, 1e38])
   assert np.all(np.isfinite(weights))
   assert weights[0] > 1e37
 
@@ -44,57 +39,59 @@ def test_geometric_mean_leaves_out_losses_that_are_not_positive(x64):
   expected = [mean / 4 / 0.5, 0, mean / 4 / 2, mean / 4 / 4]
   for spent in (0.0, -0.3, -1e30):
     np.testing.assert_allclose(
-      weigh(rule, [0.5, spent, 2.0, 4.0]), expected, rtol=1e-13 if x64 else 1e-6
+      of.weigh(rule, [0.5, spent, 2.0, 4.0]),
+      expected,
+      rtol=1e-13 if x64 else 1e-6,
     )
   for losses in ([0.0, 0.0, 0.0, 0.0], [-1.0, 0.0, -3.0, -1e-30]):
-    np.testing.assert_array_equal(weigh(rule, losses), [0.25] * 4)
+    np.testing.assert_array_equal(of.weigh(rule, losses), [0.25] * 4)
 
 
 def test_nan_is_no_loss_that_is_spent():
   losses = np.array([0.5, np.nan, 2.0])
   for rule in (weightings.geometric_mean(), weightings.famo()):
-    assert np.all(np.isnan(weigh(rule, losses, after=LOSSES[:3])))
+    assert np.all(np.isnan(of.weigh(rule, losses, after=of.LOSSES[:3])))
 
 
 def test_stch_between_the_worst_and_all():
   preference = [0.5, 0.4, 0.3, 0.2, 0.1]
-  weights = weigh(weightings.stch(1e-6, preference), LOSSES)
+  weights = of.weigh(weightings.stch(1e-6, preference), of.LOSSES)
   np.testing.assert_allclose(weights, [0, 0, 0, 0.2, 0], rtol=1e-6)
-  weights = weigh(weightings.stch(math.inf, preference), LOSSES)
+  weights = of.weigh(weightings.stch(math.inf, preference), of.LOSSES)
   np.testing.assert_allclose(weights, np.array(preference) / 5, rtol=1e-6)
 
 
 def test_stch_of_extreme_losses_is_finite():
-  weights = weigh(weightings.stch(1e-6), [1e35, -1e35, 3.0, 1e35])
+  weights = of.weigh(weightings.stch(1e-6), [1e35, -1e35, 3.0, 1e35])
   np.testing.assert_allclose(weights, [0.125, 0, 0, 0.125], rtol=1e-6)
 
 
 def test_cosmos_without_penalty_is_the_preference(x64):
-  preference = uneven(LOSSES)
-  weights = weigh(weightings.cosmos(0, preference), LOSSES)
+  preference = of.uneven(of.LOSSES)
+  weights = of.weigh(weightings.cosmos(0, preference), of.LOSSES)
   np.testing.assert_allclose(weights, preference, rtol=1e-15 if x64 else 1e-6)
-  for losses in (LOSSES, np.zeros(5)):
+  for losses in (of.LOSSES, np.zeros(5)):
     rule = weightings.cosmos(0 if losses.any() else 40.0)
-    np.testing.assert_allclose(weigh(rule, losses), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(of.weigh(rule, losses), 0.2, rtol=1e-6)
 
 
 def test_cosmos_on_the_ray_is_the_preference(x64):
-  preference = uneven(LOSSES)
-  weights = weigh(weightings.cosmos(1.0, preference), 3.7 * preference)
+  preference = of.uneven(of.LOSSES)
+  weights = of.weigh(weightings.cosmos(1.0, preference), 3.7 * preference)
   np.testing.assert_allclose(weights, preference, atol=1e-15 if x64 else 3e-7)
 
 
 def test_pbi_has_a_unit_along_the_ray_and_the_penalty_across(x64):
   rtol = 1e-11 if x64 else 2e-4
   for sample in ('two', 'five', 'uneven', 'many'):
-    losses = SAMPLES[sample]
-    direction = uneven(losses) / length(uneven(losses))
+    losses = of.SAMPLES[sample]
+    direction = of.uneven(losses) / of.length(of.uneven(losses))
     # S is of degree one in L.
-    value = boundary_intersection(losses, 2.5, uneven(losses), 0.0)
+    value = of.boundary_intersection(losses, 2.5, of.uneven(losses), 0.0)
     for scale in (1e-20, 1.0, 1e20):
-      weights = weigh(weightings.pbi(2.5, uneven(losses)), scale * losses)
+      weights = of.weigh(weightings.pbi(2.5, of.uneven(losses)), scale * losses)
       np.testing.assert_allclose(weights @ direction, 1, rtol=rtol)
-      np.testing.assert_allclose(length(weights - direction), 2.5, rtol=rtol)
+      np.testing.assert_allclose(of.length(weights - direction), 2.5, rtol=rtol)
       np.testing.assert_allclose(weights @ losses, value, rtol=rtol)
 
 
@@ -123,6 +120,6 @@ def test_pbi_on_the_ray_does_not_follow_rounding(x64):
 
 def test_pbi_near_the_ray_but_off_it_pays_the_penalty():
   losses = np.array([1.0, 1.0 + 1e-5, 1.0])
-  weights = weigh(weightings.pbi(5.0), losses)
+  weights = of.weigh(weightings.pbi(5.0), losses)
   across = 5 * np.array([-1, 2, -1]) / math.sqrt(6)
   np.testing.assert_allclose(weights, 3**-0.5 + across, atol=0.1)

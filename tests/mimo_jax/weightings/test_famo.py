@@ -10,19 +10,16 @@ import scipy.stats
 
 import mimo_jax
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import falling
-from tests.mimo_jax.weightings.of_losses import observe
-from tests.mimo_jax.weightings.of_losses import REFERENCE
-from tests.mimo_jax.weightings.of_losses import run
+from tests.mimo_jax.weightings import of_losses as of
 
 
 def test_famo_is_that_of_the_reference(x64):
-  steps = REFERENCE['famo']
+  steps = of.REFERENCE['famo']
   losses = [step['losses'] for step in steps]
   # In the first call there is no step before.
   after = [[7.0, 3.0, 5.0], *(step['after'] for step in steps[:-1])]
   rule = weightings.famo(minima=-1e-8)  # the reference adds it to the losses
-  weights, state = run(rule, losses, after)
+  weights, state = of.run(rule, losses, after)
   np.testing.assert_allclose(
     weights,
     [step['weights'] for step in steps],
@@ -37,11 +34,11 @@ def test_famo_is_that_of_the_reference(x64):
 
 
 def test_famo_descends_its_slope_and_then_weighs(x64):
-  sequence = falling(4)
+  sequence = of.falling(4)
   after = np.roll(sequence, 1, axis=0) * np.linspace(0.9, 0.97, 4) ** 2
   minima = np.array([-0.1, 0.0, 1e-3, -0.3])
   rule = weightings.famo(optax.sgd(2.0), minima)
-  weights, state = run(rule, sequence, after)
+  weights, state = of.run(rule, sequence, after)
   logits = np.zeros(4)
   for step, actual in enumerate(weights):
     if step:
@@ -60,12 +57,12 @@ def test_famo_descends_its_slope_and_then_weighs(x64):
 
 
 def test_famo_does_not_look_at_the_losses_after_in_the_first_step():
-  sequence, after = falling(), 0.9 * np.roll(falling(), 1, axis=0)
-  expected, _ = run(weightings.famo(), sequence, after)
+  sequence, after = of.falling(), 0.9 * np.roll(of.falling(), 1, axis=0)
+  expected, _ = of.run(weightings.famo(), sequence, after)
   for first in (0.0, 1e30, np.nan):
     after[0] = first
     np.testing.assert_array_equal(
-      run(weightings.famo(), sequence, after)[0], expected
+      of.run(weightings.famo(), sequence, after)[0], expected
     )
 
 
@@ -78,7 +75,7 @@ def test_famo_leaves_out_what_is_spent(x64):
     (0.9, 0.9, 0.1),
   ):
     sequence = [[1.0, before, 2.0], [1.0, present, 2.0]]
-    weights, state = run(
+    weights, state = of.run(
       weightings.famo(optax.sgd(1.0), minima=[0.0, 0.1, 0.0]),
       sequence,
       [[1.0, 1.0, 1.0], [0.5, after, 1.9]],
@@ -100,7 +97,7 @@ def test_famo_leaves_out_what_is_spent(x64):
 def test_famo_of_losses_that_are_all_spent_has_the_weights_of_its_logits():
   sequence = [[1.0, 2.0, 3.0], [0.0, 0.0, -1.0], [0.0, -2.0, 0.0]]
   after = [[1.0, 1.0, 1.0], [0.5, 1.9, 0.2], [0.0, 0.0, 0.0]]
-  weights, state = run(weightings.famo(optax.sgd(1.0)), sequence, after)
+  weights, state = of.run(weightings.famo(optax.sgd(1.0)), sequence, after)
   expected = scipy.special.softmax(np.asarray(state.logits, float))
   np.testing.assert_allclose(weights[1:], [expected] * 2, rtol=1e-5)
   assert np.ptp(expected) > 0.1
@@ -109,7 +106,7 @@ def test_famo_of_losses_that_are_all_spent_has_the_weights_of_its_logits():
 def test_famo_of_losses_far_apart_is_finite():
   sequence = [[1e-30, 1e30, 1.0], [1e30, 1e-30, 1.0]]
   after = [[1.0, 1.0, 1.0], [1e30, 1e-30, 1.0]]
-  weights, state = run(weightings.famo(optax.sgd(1.0)), sequence, after)
+  weights, state = of.run(weightings.famo(optax.sgd(1.0)), sequence, after)
   np.testing.assert_allclose(weights, [[1, 0, 0], [0, 1, 0]], atol=1e-12)
   assert np.all(np.isfinite(state.logits))
   assert state.logits[0] > state.logits[2] > state.logits[1]
@@ -135,7 +132,7 @@ def test_famo_in_balance_is_told_of_the_step_before():
       pullback, opt_state, params, losses=losses, losses_after=after
     )
     weights, state = rule.update(
-      observe(
+      of.observe(
         *(jnp.stack([each[n] for n in names]) for each in (losses, after))
       ),
       state,

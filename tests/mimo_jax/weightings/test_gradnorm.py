@@ -7,12 +7,7 @@ import optax
 import pytest
 
 from tests import jacobians
-from tests.mimo_jax.weightings.of_gradients import init
-from tests.mimo_jax.weightings.of_gradients import LIBMTL
-from tests.mimo_jax.weightings.of_gradients import make
-from tests.mimo_jax.weightings.of_gradients import observe
-from tests.mimo_jax.weightings.of_gradients import tolerance
-from tests.mimo_jax.weightings.of_gradients import update
+from tests.mimo_jax.weightings import of_gradients as of
 
 
 def gradnorm_gradient(logits, lengths, losses, initial, alpha):
@@ -39,13 +34,13 @@ def gradnorm_gradient(logits, lengths, losses, initial, alpha):
 
 def test_gradnorm_descends_on_the_distance_to_its_targets():
   with jax.enable_x64(True):
-    rule = make('gradnorm', alpha=0.7, optimizer=optax.sgd(0.05))
-    state, logits, initial = init(rule, 4), np.zeros(4), None
+    rule = of.make('gradnorm', alpha=0.7, optimizer=optax.sgd(0.05))
+    state, logits, initial = of.init(rule, 4), np.zeros(4), None
     for seed in range(4):
       rows = jacobians.generic(4, 9, seed)
       losses = jacobians.losses_of(rows) * np.linspace(1, 0.5, 4) ** seed
       initial = losses if initial is None else initial
-      weights, state = update(rule, observe(rows, losses), state)
+      weights, state = of.update(rule, of.observe(rows, losses), state)
       expected = 4 * np.exp(logits) / np.exp(logits).sum()
       np.testing.assert_allclose(weights, expected, rtol=1e-7)
       gradient, average = gradnorm_gradient(
@@ -61,12 +56,12 @@ def test_gradnorm_learns_alike_on_any_scale():
   losses = jacobians.losses_of([0] * 4)
 
   def after(gradients, values):
-    rule = make('gradnorm')
-    state = init(rule, 4)
+    rule = of.make('gradnorm')
+    state = of.init(rule, 4)
     for seed in range(5):
       rows = gradients * jacobians.generic(4, 9, seed)
       fallen = values * losses * np.linspace(1, 0.5, 4) ** seed
-      weights, state = update(rule, observe(rows, fallen), state)
+      weights, state = of.update(rule, of.observe(rows, fallen), state)
     return weights
 
   expected = after(1, 1)
@@ -78,10 +73,10 @@ def test_gradnorm_learns_alike_on_any_scale():
 @pytest.mark.parametrize('losses', [[0, 0.5, 0.2], [0, 0, 0], [0.4, -0.1, 0.2]])
 def test_gradnorm_takes_losses_without_a_rate(losses):
   rows = jacobians.with_row(jacobians.generic(3, 7), 2, np.zeros(7))
-  rule = make('gradnorm')
-  state = init(rule, 3)
+  rule = of.make('gradnorm')
+  state = of.init(rule, 3)
   for values in (losses, [0.3, 0.4, 0.1], [0.0, 0.0, 0.0]):
-    weights, state = update(rule, observe(rows, np.array(values)), state)
+    weights, state = of.update(rule, of.observe(rows, np.array(values)), state)
     assert np.all(np.isfinite(weights))
     assert np.all(np.isfinite(state.logits))
     assert np.min(weights[:2]) > 0
@@ -90,19 +85,19 @@ def test_gradnorm_takes_losses_without_a_rate(losses):
 
 @pytest.mark.slow
 def test_gradnorm_has_the_gradients_of_libmtl(x64):
-  sequence = LIBMTL['GradNorm(alpha=1.5,L0=[2,1.5,1.2],logit lr 0.1)']
-  rule = make(
+  sequence = of.LIBMTL['GradNorm(alpha=1.5,L0=[2,1.5,1.2],logit lr 0.1)']
+  rule = of.make(
     'gradnorm', alpha=sequence['params']['alpha'], optimizer=optax.sgd(1.0)
   )
-  rtol = tolerance(x64, 1e-9)
+  rtol = of.tolerance(x64, 1e-9)
   for step in sequence['steps']:
     rows, logits = np.array(step['J']), jnp.array(step['loss_scale'])
-    state = init(rule, 3)._replace(
+    state = of.init(rule, 3)._replace(
       logits=logits,
       initial_losses=jnp.array([2.0, 1.5, 1.2]),
       step=jnp.ones((), jnp.int32),
     )
-    weights, after = update(rule, observe(rows, step['losses']), state)
+    weights, after = of.update(rule, of.observe(rows, step['losses']), state)
     np.testing.assert_allclose(weights, step['reported_weight'], rtol=rtol)
     # Ours is of the distance in units of Ḡ.
     weights = np.asarray(weights, float)

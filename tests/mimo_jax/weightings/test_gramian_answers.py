@@ -5,12 +5,7 @@ import numpy as np
 import pytest
 
 from tests import differences
-from tests.mimo_jax.weightings.of_gramians import answers
-from tests.mimo_jax.weightings.of_gramians import assert_close
-from tests.mimo_jax.weightings.of_gramians import direction
-from tests.mimo_jax.weightings.of_gramians import REFERENCE
-from tests.mimo_jax.weightings.of_gramians import RULES
-from tests.mimo_jax.weightings.of_gramians import weigh
+from tests.mimo_jax.weightings import of_gramians as of
 
 
 def test_hand_checked_pair():
@@ -32,11 +27,11 @@ def test_hand_checked_pair():
   }
   for name, weights in expected.items():
     np.testing.assert_allclose(
-      weigh(RULES[name], rows), weights, rtol=1e-5, err_msg=name
+      of.weigh(of.RULES[name], rows), weights, rtol=1e-5, err_msg=name
     )
 
 
-EXACT = {name for answers in REFERENCE['truth'].values() for name in answers}
+EXACT = {name for answers in of.REFERENCE['truth'].values() for name in answers}
 
 
 @pytest.mark.slow
@@ -44,12 +39,12 @@ EXACT = {name for answers in REFERENCE['truth'].values() for name in answers}
 def test_direction_is_the_exact_one(name, x64):
   """Nash-MTL is left at unit length: that of FairGrad, scaled."""
   known = 'fairgrad_1' if name == 'nash_mtl' else name
-  for sample, rows, expected in answers('truth', known):
+  for sample, rows, expected in of.answers('truth', known):
     if name == 'nash_mtl':
       expected = expected / np.linalg.norm(expected)
     # A direction of zero is right to a part of what it is summed from.
-    assert_close(
-      direction(name, rows),
+    of.assert_close(
+      of.direction(name, rows),
       expected,
       1e-9 if x64 else 1e-4,
       1e-3 * np.linalg.norm(rows, axis=1).min(),
@@ -89,11 +84,11 @@ def test_direction_is_that_of_torchjd(name):
   tolerance, wrong = RIGHT[name]
   compared = 0
   with jax.enable_x64(True):
-    for sample, rows, expected in answers('torchjd', name):
+    for sample, rows, expected in of.answers('torchjd', name):
       if sample not in wrong.split():
         scale = 1e-3 * np.linalg.norm(rows, axis=1).max()
-        assert_close(
-          direction(name, rows), expected, tolerance, scale, of=sample
+        of.assert_close(
+          of.direction(name, rows), expected, tolerance, scale, of=sample
         )
         compared += 1
   assert compared > 3
@@ -102,14 +97,14 @@ def test_direction_is_that_of_torchjd(name):
 @pytest.mark.slow
 def test_libmtl_differs_by_known_factors():
   with jax.enable_x64(True):
-    for sample, rows, theirs in answers('libmtl', 'cagrad_0.5'):
+    for sample, rows, theirs in of.answers('libmtl', 'cagrad_0.5'):
       # Where zero is in the hull it stops near zero, as the README says.
       if 'opposed_pair' not in sample and 'zero_row' not in sample:
-        ours = direction('cagrad_0.5', rows) / (1 + 0.5**2)
-        assert_close(ours, theirs, 1e-4, of=sample)
-    for sample, rows, theirs in answers('libmtl', 'aligned_mtl_min'):
-      ours = len(rows) * direction('aligned_mtl_min', rows)
-      assert_close(ours, theirs, 1e-6, of=sample)
+        ours = of.direction('cagrad_0.5', rows) / (1 + 0.5**2)
+        of.assert_close(ours, theirs, 1e-4, of=sample)
+    for sample, rows, theirs in of.answers('libmtl', 'aligned_mtl_min'):
+      ours = len(rows) * of.direction('aligned_mtl_min', rows)
+      of.assert_close(ours, theirs, 1e-6, of=sample)
 
 
 @pytest.mark.slow

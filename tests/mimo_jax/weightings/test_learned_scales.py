@@ -10,9 +10,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import falling
-from tests.mimo_jax.weightings.of_losses import run
-from tests.mimo_jax.weightings.of_losses import weigh
+from tests.mimo_jax.weightings import of_losses as of
 
 LEARNED = {
   # name: (weight of s, slope in s, field of the state)
@@ -29,10 +27,10 @@ each_learned = pytest.mark.parametrize('name', LEARNED)
 @each_learned
 def test_learned_scales_descend_their_slope(name, x64):
   weight, slope, field = LEARNED[name]
-  sequence = falling()
+  sequence = of.falling()
   s = np.array([0.2, -0.4, 0.1])
   rule = getattr(weightings, name)(optax.sgd(0.1), init=s)
-  weights, state = run(rule, sequence)
+  weights, state = of.run(rule, sequence)
   for losses, actual in zip(sequence, weights, strict=True):
     # The present s weighs, then moves.
     np.testing.assert_allclose(actual, weight(s), rtol=1e-12 if x64 else 1e-5)
@@ -45,8 +43,8 @@ def test_learned_scales_descend_their_slope(name, x64):
 @each_learned
 def test_learned_scales_have_adam_by_default(name, x64):
   weight, slope, _ = LEARNED[name]
-  sequence = falling()
-  weights, _ = run(getattr(weightings, name)(), sequence)
+  sequence = of.falling()
+  weights, _ = of.run(getattr(weightings, name)(), sequence)
   s, first, second = np.zeros([3, 3])
   for step, (losses, actual) in enumerate(
     zip(sequence, weights, strict=True), start=1
@@ -64,7 +62,7 @@ def test_a_loss_that_is_spent_does_not_move_its_scale(name):
   field = LEARNED[name][2]
   sequence = np.tile([0.0, 0.7, -3.0], [50, 1])
   rule = getattr(weightings, name)(init=[0.3, 0.2, -0.1])
-  weights, state = run(rule, sequence)
+  weights, state = of.run(rule, sequence)
   s = np.asarray(getattr(state, field))
   np.testing.assert_array_equal(s[[0, 2]], np.float32([0.3, -0.1]))
   assert abs(s[1] - 0.2) > 0.1
@@ -77,7 +75,7 @@ def test_a_loss_that_is_spent_does_not_move_its_scale(name):
 def test_a_scale_that_overshoots_stays_finite(name):
   sign = {'uw': -1, 'imtl_l': 1}[name]
   rule = getattr(weightings, name)(init=[200.0 * sign, 0.3 * sign])
-  weights = weigh(rule, [0.0, 0.5])
+  weights = of.weigh(rule, [0.0, 0.5])
   assert 1e38 < weights[0] < math.inf
 
 

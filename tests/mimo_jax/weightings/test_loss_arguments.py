@@ -9,10 +9,7 @@ import optax
 import pytest
 
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import falling
-from tests.mimo_jax.weightings.of_losses import LOSSES
-from tests.mimo_jax.weightings.of_losses import observe
-from tests.mimo_jax.weightings.of_losses import weigh
+from tests.mimo_jax.weightings import of_losses as of
 
 
 @pytest.mark.slow
@@ -35,8 +32,8 @@ def test_rules_take_traced_numbers(make):
   def weigh_last(value):
     rule = make(value)
     state = rule.init(3)
-    for losses in falling(steps=3):
-      weights, state = rule.update(observe(losses, 0.5 * losses**2), state)
+    for losses in of.falling(steps=3):
+      weights, state = rule.update(of.observe(losses, 0.5 * losses**2), state)
     return weights
 
   values = jnp.array([0.3, 1.7])
@@ -89,4 +86,4 @@ def test_rules_refuse_another_number_of_objectives():
     (weightings.famo(minima=[0.1, 0.2]), 'famo .* 2 values of minima for 3'),
   ):
     with pytest.raises(ValueError, match=f'{message} objectives'):
-      weigh(rule, LOSSES[:3], after=LOSSES[:3])
+      of.weigh(rule, of.LOSSES[:3], after=of.LOSSES[:3])

@@ -7,21 +7,13 @@ import pytest
 
 from mimo_jax import solvers
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_gradients import cross
-from tests.mimo_jax.weightings.of_gradients import cross_gramian
-from tests.mimo_jax.weightings.of_gradients import init
-from tests.mimo_jax.weightings.of_gradients import jitted
-from tests.mimo_jax.weightings.of_gradients import LIBMTL
-from tests.mimo_jax.weightings.of_gradients import make
-from tests.mimo_jax.weightings.of_gradients import projected
-from tests.mimo_jax.weightings.of_gradients import tolerance
-from tests.mimo_jax.weightings.of_gradients import update
+from tests.mimo_jax.weightings import of_gradients as of
 
 
 @pytest.mark.parametrize('size', [1, 2, 5, 64])
 def test_simplex_projection_meets_the_optimality_conditions(size, x64):
   random = np.random.RandomState(size)
-  project = jitted(solvers.simplex_projection)
+  project = of.jitted(solvers.simplex_projection)
   eps = np.finfo(np.float64 if x64 else np.float32).eps
   for scale, shift in ((0.1, 0), (1, 3), (30, -7), (1e10, 0), (0, 5)):
     point = np.asarray(
@@ -42,42 +34,42 @@ def test_simplex_projection_meets_the_optimality_conditions(size, x64):
 
 @pytest.mark.slow
 def test_simplex_projection_is_what_scipy_finds():
-  project = jitted(solvers.simplex_projection)
+  project = of.jitted(solvers.simplex_projection)
   with jax.enable_x64(True):
     for seed in range(5):
       point = np.random.RandomState(seed).normal(size=5)
       np.testing.assert_allclose(
-        project(jax.device_put(point)), projected(point), rtol=0, atol=1e-7
+        project(jax.device_put(point)), of.projected(point), rtol=0, atol=1e-7
       )
 
 
 def test_modo_takes_one_projected_step_from_where_it_was():
   with jax.enable_x64(True):
-    rule = make('modo', step_size=0.02, regularization=0.3)
-    state, weights = init(rule, 4), np.full(4, 0.25)
+    rule = of.make('modo', step_size=0.02, regularization=0.3)
+    state, weights = of.init(rule, 4), np.full(4, 0.25)
     for seed in range(5):
-      matrix = cross_gramian(4, seed)
+      matrix = of.cross_gramian(4, seed)
       assert np.abs(matrix - matrix.T).max() > 0.5
       gradient = matrix @ weights + 0.3 * weights
-      weights = projected(weights - 0.02 * gradient)
-      found, state = update(rule, cross(matrix), state)
+      weights = of.projected(weights - 0.02 * gradient)
+      found, state = of.update(rule, of.cross(matrix), state)
       np.testing.assert_allclose(found, weights, rtol=0, atol=1e-6)
     assert np.ptp(weights) > 0.1
 
 
 @pytest.mark.slow
 def test_modo_is_what_libmtl_returns(x64):
-  sequence = LIBMTL['MoDo(defaults)']
-  rule = make(
+  sequence = of.LIBMTL['MoDo(defaults)']
+  rule = of.make(
     'modo',
     step_size=sequence['params']['MoDo_gamma'],
     regularization=sequence['params']['MoDo_rho'],
   )
-  state = init(rule, 3)
+  state = of.init(rule, 3)
   for step in sequence['steps']:
     first, second, _ = np.asarray(step['J'])
-    weights, state = update(rule, cross(first @ second.T), state)
-    np.testing.assert_allclose(weights, step['lambd'], rtol=tolerance(x64))
+    weights, state = of.update(rule, of.cross(first @ second.T), state)
+    np.testing.assert_allclose(weights, step['lambd'], rtol=of.tolerance(x64))
 
 
 def sdmgrad_w(matrix, start, step_size, momentum, num_steps, pull, preferred):
@@ -86,7 +78,7 @@ def sdmgrad_w(matrix, start, step_size, momentum, num_steps, pull, preferred):
   scaled, w, velocity = matrix / scale**2, start, 0
   for _ in range(num_steps):
     velocity = momentum * velocity + scaled @ (w + pull * preferred)
-    w = projected(w - step_size * velocity)
+    w = of.projected(w - step_size * velocity)
   return w
 
 
@@ -100,11 +92,11 @@ def test_sdmgrad_descends_with_momentum_from_where_it_was():
       regularization=0.7,
       preference=preferred,
     )
-    state, w = init(rule, 4), np.full(4, 0.25)
+    state, w = of.init(rule, 4), np.full(4, 0.25)
     for seed in range(3):
-      matrix = cross_gramian(4, seed)
+      matrix = of.cross_gramian(4, seed)
       w = sdmgrad_w(matrix, w, 0.2, 0.6, 3, 0.7, preferred)
-      weights, state = update(rule, cross(matrix), state)
+      weights, state = of.update(rule, of.cross(matrix), state)
       np.testing.assert_allclose(state.shares, w, rtol=0, atol=1e-5)
       expected = (w + 0.7 * preferred) / 1.7
       np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
@@ -113,37 +105,39 @@ def test_sdmgrad_descends_with_momentum_from_where_it_was():
 
 @pytest.mark.slow
 def test_sdmgrad_does_not_depend_on_the_scale_of_the_gradients():
-  rule = make('sdmgrad')
-  matrix = cross_gramian(4)
-  expected, _ = update(rule, cross(matrix), init(rule, 4))
+  rule = of.make('sdmgrad')
+  matrix = of.cross_gramian(4)
+  expected, _ = of.update(rule, of.cross(matrix), of.init(rule, 4))
   for scale in (1e-36, 1e-20, 1e20, 1e34):
-    weights, _ = update(rule, cross(scale * matrix), init(rule, 4))
+    weights, _ = of.update(rule, of.cross(scale * matrix), of.init(rule, 4))
     np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize('diagonal', [0.0, -1.0, 1e-30])
 def test_sdmgrad_stays_where_batches_agree_on_nothing(diagonal):
-  matrix = cross_gramian(3)
+  matrix = of.cross_gramian(3)
   matrix[np.arange(3), np.arange(3)] = diagonal
-  rule = make('sdmgrad')
+  rule = of.make('sdmgrad')
   w = jnp.array([0.2, 0.7, 0.1])
-  weights, state = update(rule, cross(matrix), init(rule, 3)._replace(shares=w))
+  weights, state = of.update(
+    rule, of.cross(matrix), of.init(rule, 3)._replace(shares=w)
+  )
   np.testing.assert_allclose(state.shares, w, rtol=1e-5)
   np.testing.assert_allclose(weights, (w + 0.1) / 1.3, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_sdmgrad_is_what_libmtl_returns(x64):
-  sequence = LIBMTL['SDMGrad(defaults)']
-  rule = make(
+  sequence = of.LIBMTL['SDMGrad(defaults)']
+  rule = of.make(
     'sdmgrad',
     step_size=5.0,
     num_steps=sequence['params']['SDMGrad_niter'],
     regularization=sequence['params']['SDMGrad_lamda'],
   )
-  state = init(rule, 3)
+  state = of.init(rule, 3)
   for step in sequence['steps']:
     _, first, second = np.asarray(step['J'])
-    _, state = update(rule, cross(first @ second.T), state)
-    rtol = tolerance(x64, 1e-7)
+    _, state = of.update(rule, of.cross(first @ second.T), state)
+    rtol = of.tolerance(x64, 1e-7)
     np.testing.assert_allclose(state.shares, step['w'], rtol=rtol, atol=rtol)

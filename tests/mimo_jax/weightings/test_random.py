@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import falling
-from tests.mimo_jax.weightings.of_losses import LOSSES
-from tests.mimo_jax.weightings.of_losses import observe
-from tests.mimo_jax.weightings.of_losses import run
+from tests.mimo_jax.weightings import of_losses as of
 
 
 def test_random_weights_are_a_softmax_of_normal_draws():
   update = jax.vmap(
     lambda key: weightings.random().update(
-      observe(LOSSES[:3]), weightings.random().init(3)._replace(key=key)
+      of.observe(of.LOSSES[:3]), weightings.random().init(3)._replace(key=key)
     )[0]
   )
   weights = np.asarray(
@@ -34,10 +31,10 @@ def test_random_weights_are_a_softmax_of_normal_draws():
 
 
 def test_random_weights_follow_from_the_seed_and_not_from_the_losses():
-  first, state = run(weightings.random(seed=5), falling(seed=1))
-  again, _ = run(weightings.random(seed=5), 1e6 * falling(seed=2))
+  first, state = of.run(weightings.random(seed=5), of.falling(seed=1))
+  again, _ = of.run(weightings.random(seed=5), 1e6 * of.falling(seed=2))
   np.testing.assert_array_equal(first, again)
-  other, _ = run(weightings.random(seed=6), falling(seed=1))
+  other, _ = of.run(weightings.random(seed=6), of.falling(seed=1))
   assert not np.any(first == other)
   assert len(np.unique(first[:, 0])) == len(first)
   fresh = weightings.random(seed=5).init(3)
@@ -50,7 +47,7 @@ def test_random_weights_follow_from_the_seed_and_not_from_the_losses():
 def test_random_takes_a_traced_seed():
   def draw(seed):
     rule = weightings.random(seed)
-    return rule.update(observe(LOSSES), rule.init(5))[0]
+    return rule.update(of.observe(of.LOSSES), rule.init(5))[0]
 
   np.testing.assert_array_equal(
     jax.vmap(draw)(jnp.arange(2))[1], draw(1).astype(jnp.float32)

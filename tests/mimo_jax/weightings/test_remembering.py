@@ -7,26 +7,20 @@ import pytest
 
 import mimo_jax
 from tests import jacobians
-from tests.mimo_jax.weightings.of_gradients import init
-from tests.mimo_jax.weightings.of_gradients import LIBMTL
-from tests.mimo_jax.weightings.of_gradients import make
-from tests.mimo_jax.weightings.of_gradients import observe
-from tests.mimo_jax.weightings.of_gradients import projected
-from tests.mimo_jax.weightings.of_gradients import tolerance
-from tests.mimo_jax.weightings.of_gradients import update
+from tests.mimo_jax.weightings import of_gradients as of
 
 
 def test_moco_follows_the_paper_step_by_step():
   with jax.enable_x64(True):
-    rule = make('moco', tracker_step=0.3, step_size=0.02, regularization=0.4)
-    state = init(rule, 4, 9)
+    rule = of.make('moco', tracker_step=0.3, step_size=0.02, regularization=0.4)
+    state = of.init(rule, 4, 9)
     tracker, weights = np.zeros([4, 9]), np.full(4, 0.25)
     for seed in range(5):
       rows = jacobians.conflicting(4, 9) + 0.5 * jacobians.generic(4, 9, seed)
       tracker = tracker - 0.3 * (tracker - rows)
       gradient = tracker @ tracker.T @ weights + 0.4 * weights
-      weights = projected(weights - 0.02 * gradient)
-      found, state = update(rule, observe(rows, jacobian=True), state)
+      weights = of.projected(weights - 0.02 * gradient)
+      found, state = of.update(rule, of.observe(rows, jacobian=True), state)
       np.testing.assert_allclose(state.tracker['w'], tracker, rtol=1e-12)
       np.testing.assert_allclose(found.weights, weights, rtol=0, atol=1e-6)
       np.testing.assert_allclose(
@@ -51,17 +45,17 @@ def db_mtl_direction(history, losses, decay, decay_power):
   ('decay', 'decay_power'), [(0.0, 0.0), (0.8, 0.0), (0.9, 0.5)]
 )
 def test_db_mtl_is_the_balanced_sum_of_weighted_means(decay, decay_power, x64):
-  rule = make('db_mtl', decay=decay, decay_power=decay_power)
-  state = init(rule, 4, 9)
+  rule = of.make('db_mtl', decay=decay, decay_power=decay_power)
+  state = of.init(rule, 4, 9)
   history, losses = [], []
   for seed in range(4):
     history.append(jacobians.generic(4, 9, seed))
     losses.append(jacobians.losses_of(history[-1]) / (1 + seed))
-    found, state = update(
-      rule, observe(history[-1], losses[-1], jacobian=True), state
+    found, state = of.update(
+      rule, of.observe(history[-1], losses[-1], jacobian=True), state
     )
     expected = db_mtl_direction(history, losses, decay, decay_power)
-    atol = tolerance(x64, 1e-12, 1e-5) * np.abs(expected).max()
+    atol = of.tolerance(x64, 1e-12, 1e-5) * np.abs(expected).max()
     np.testing.assert_allclose(found.updates['w'], expected, rtol=0, atol=atol)
   assert int(state.step) == 4
 
@@ -70,9 +64,9 @@ def test_db_mtl_leaves_out_what_has_no_logarithm_or_no_length():
   rows = jacobians.generic(4, 7)
   rows[1] = 0
   losses = np.array([0.7, 0.3, 0.0, -2.0])
-  rule = make('db_mtl')
-  found, _ = update(
-    rule, observe(rows, losses, jacobian=True), init(rule, 4, 7)
+  rule = of.make('db_mtl')
+  found, _ = of.update(
+    rule, of.observe(rows, losses, jacobian=True), of.init(rule, 4, 7)
   )
   np.testing.assert_allclose(found.weights, [1 / 0.7, 0, 0, 0], rtol=1e-6)
   np.testing.assert_allclose(found.updates['w'], rows[0] / 0.7, rtol=1e-5)
@@ -83,14 +77,14 @@ def test_db_mtl_leaves_out_what_has_no_logarithm_or_no_length():
   'name', ['DB_MTL(defaults)', 'DB_MTL(beta=0.9,sigma=0.5)']
 )
 def test_db_mtl_is_libmtl_without_its_slow_start(name, x64):
-  params = LIBMTL[name]['params']
+  params = of.LIBMTL[name]['params']
   decay, power = params['DB_beta'], params['DB_beta_sigma']
-  rule = make('db_mtl', decay=decay, decay_power=power)
-  state = init(rule, 3, 6)
+  rule = of.make('db_mtl', decay=decay, decay_power=power)
+  state = of.init(rule, 3, 6)
   remembered = 1.0
-  for k, step in enumerate(LIBMTL[name]['steps'], start=1):
-    found, state = update(
-      rule, observe(step['J'], step['losses'], jacobian=True), state
+  for k, step in enumerate(of.LIBMTL[name]['steps'], start=1):
+    found, state = of.update(
+      rule, of.observe(step['J'], step['losses'], jacobian=True), state
     )
     # Its means start at zero, and are not corrected for it.
     remembered *= decay / k**power
@@ -98,7 +92,7 @@ def test_db_mtl_is_libmtl_without_its_slow_start(name, x64):
       np.asarray(found.updates['w'], float) * (1 - remembered),
       step['grad'],
       rtol=0,
-      atol=tolerance(x64, 1e-7),
+      atol=of.tolerance(x64, 1e-7),
     )
 
 
@@ -116,29 +110,33 @@ def excess_weights(history, step_size, num_warmup_steps):
 
 @pytest.mark.parametrize('num_warmup_steps', [1, 3])
 def test_excess_mtl_is_the_softmax_of_summed_excesses(num_warmup_steps, x64):
-  rule = make('excess_mtl', step_size=0.8, num_warmup_steps=num_warmup_steps)
-  state = init(rule, 4, 9)
+  rule = of.make('excess_mtl', step_size=0.8, num_warmup_steps=num_warmup_steps)
+  state = of.init(rule, 4, 9)
   history = []
   for seed in range(5):
     # Lengths that fall at unequal rates.
     fallen = np.linspace(1, 0.4, 4)[:, None] ** seed
     history.append(fallen * jacobians.generic(4, 9, seed))
-    weights, state = update(rule, observe(history[-1], jacobian=True), state)
+    weights, state = of.update(
+      rule, of.observe(history[-1], jacobian=True), state
+    )
     if seed < num_warmup_steps:
       np.testing.assert_allclose(weights, [0.25] * 4, rtol=1e-6)
     else:
       expected = excess_weights(history, 0.8, num_warmup_steps)
-      np.testing.assert_allclose(weights, expected, rtol=tolerance(x64, 1e-12))
+      np.testing.assert_allclose(
+        weights, expected, rtol=of.tolerance(x64, 1e-12)
+      )
   assert np.ptp(weights) > 0.1
 
 
 def test_excess_mtl_measures_an_objective_by_its_first_excess():
   rows = jacobians.generic(3, 7)
-  rule = make('excess_mtl', step_size=1.0)
+  rule = of.make('excess_mtl', step_size=1.0)
   silent = jacobians.with_row(rows, 1, np.zeros(7))
-  state = init(rule, 3, 7)
+  state = of.init(rule, 3, 7)
   for each, baseline in ((silent, 0), (silent, 0), (rows, 1), (2 * rows, 1)):
-    weights, state = update(rule, observe(each, jacobian=True), state)
+    weights, state = of.update(rule, of.observe(each, jacobian=True), state)
     expected = baseline * np.abs(rows[1]).sum()
     np.testing.assert_allclose(state.baseline[1], expected, rtol=1e-5)
     assert np.all(np.isfinite(weights))
@@ -150,38 +148,38 @@ def test_excess_mtl_measures_an_objective_by_its_first_excess():
 
 @pytest.mark.slow
 def test_excess_mtl_survives_a_thousand_steps_of_the_fastest_kind():
-  rule = make('excess_mtl', step_size=100.0)
-  state = init(rule, 3, 7)
+  rule = of.make('excess_mtl', step_size=100.0)
+  state = of.init(rule, 3, 7)
   rows = jacobians.generic(3, 7)
-  observation = observe(rows, jacobian=True)
-  louder = observe(rows * [[1], [1e6], [1]], jacobian=True)
-  _, state = update(rule, observation, state)
+  observation = of.observe(rows, jacobian=True)
+  louder = of.observe(rows * [[1], [1e6], [1]], jacobian=True)
+  _, state = of.update(rule, observation, state)
   state = jax.lax.fori_loop(
     0, 1000, lambda _, state: rule.update(louder, state)[1], state
   )
-  weights, state = update(rule, louder, state)
+  weights, state = of.update(rule, louder, state)
   np.testing.assert_array_equal(weights, [0, 1, 0])
   assert np.all(np.isfinite(state.logits))
 
 
 @pytest.mark.slow
 def test_excess_mtl_is_libmtl_but_for_the_sum_of_the_weights(x64):
-  sequence = LIBMTL['ExcessMTL(step=0.01)']
-  rule = make('excess_mtl', step_size=sequence['params']['robust_step_size'])
-  state = init(rule, 3, 6)
+  sequence = of.LIBMTL['ExcessMTL(step=0.01)']
+  rule = of.make('excess_mtl', step_size=sequence['params']['robust_step_size'])
+  state = of.init(rule, 3, 6)
   for step in sequence['steps']:
-    observation = observe(step['J'], jacobian=True)
-    weights, state = update(rule, observation, state)
+    observation = of.observe(step['J'], jacobian=True)
+    weights, state = of.update(rule, observation, state)
     np.testing.assert_allclose(
       3 * np.asarray(weights),
       step['reported_weight'],
-      rtol=tolerance(x64, 1e-6),
+      rtol=of.tolerance(x64, 1e-6),
     )
 
 
 @pytest.mark.parametrize('name', ['moco', 'db_mtl', 'excess_mtl'])
 def test_rules_that_remember_gradients_ask_for_params(name):
-  rule = make(name)
+  rule = of.make(name)
   with pytest.raises(ValueError, match=f'{name} remembers.*params'):
     rule.init(3)
   params = {'small': jnp.zeros([2, 5], jnp.bfloat16), 'number': 1.0}
@@ -198,7 +196,7 @@ def test_rules_that_remember_gradients_ask_for_params(name):
 @pytest.mark.parametrize('name', ['moco', 'db_mtl', 'excess_mtl'])
 def test_small_types_are_remembered_in_float32_and_updated_in_their_own(name):
   params = {'w': jnp.zeros(7, jnp.bfloat16)}
-  optimizer = mimo_jax.balance(make(name), objectives=('a', 'b', 'c'))
+  optimizer = mimo_jax.balance(of.make(name), objectives=('a', 'b', 'c'))
   state = optimizer.init(params)
   shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
   rows = jnp.asarray(jacobians.generic(3, 7), jnp.bfloat16)

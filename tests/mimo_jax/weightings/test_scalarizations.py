@@ -4,65 +4,57 @@ import numpy as np
 import pytest
 
 from mimo_jax import weightings
-from tests.mimo_jax.weightings.of_losses import boundary_intersection
-from tests.mimo_jax.weightings.of_losses import cosine_penalised
-from tests.mimo_jax.weightings.of_losses import even
-from tests.mimo_jax.weightings.of_losses import geometric_mean
-from tests.mimo_jax.weightings.of_losses import ideal_of
-from tests.mimo_jax.weightings.of_losses import impartial
-from tests.mimo_jax.weightings.of_losses import log_sum
-from tests.mimo_jax.weightings.of_losses import REFERENCE
-from tests.mimo_jax.weightings.of_losses import SAMPLES
-from tests.mimo_jax.weightings.of_losses import smooth_tchebycheff
-from tests.mimo_jax.weightings.of_losses import uncertainty
-from tests.mimo_jax.weightings.of_losses import uneven
-from tests.mimo_jax.weightings.of_losses import weigh
+from tests.mimo_jax.weightings import of_losses as of
 
 # name: (the rule for these losses, its scalarization)
 SCALARIZATIONS = {
   'geometric_mean': lambda _: (
     weightings.geometric_mean(),
-    geometric_mean,
+    of.geometric_mean,
   ),
   'stch': lambda losses: (
     weightings.stch(),
-    lambda x: smooth_tchebycheff(x, 1.0, even(losses), 0.0),
+    lambda x: of.smooth_tchebycheff(x, 1.0, of.even(losses), 0.0),
   ),
   'sharp stch': lambda losses: (
-    weightings.stch(0.02, uneven(losses), ideal_of(losses)),
-    lambda x: smooth_tchebycheff(x, 0.02, uneven(losses), ideal_of(losses)),
+    weightings.stch(0.02, of.uneven(losses), of.ideal_of(losses)),
+    lambda x: of.smooth_tchebycheff(
+      x, 0.02, of.uneven(losses), of.ideal_of(losses)
+    ),
   ),
   'cosmos': lambda losses: (
     weightings.cosmos(),
-    lambda x: cosine_penalised(x, 1.0, even(losses)),
+    lambda x: of.cosine_penalised(x, 1.0, of.even(losses)),
   ),
   'uneven cosmos': lambda losses: (
-    weightings.cosmos(3.5, uneven(losses)),
-    lambda x: cosine_penalised(x, 3.5, uneven(losses)),
+    weightings.cosmos(3.5, of.uneven(losses)),
+    lambda x: of.cosine_penalised(x, 3.5, of.uneven(losses)),
   ),
   'pbi': lambda losses: (
     weightings.pbi(),
-    lambda x: boundary_intersection(x, 5.0, even(losses), 0.0),
+    lambda x: of.boundary_intersection(x, 5.0, of.even(losses), 0.0),
   ),
   'uneven pbi': lambda losses: (
-    weightings.pbi(0.7, uneven(losses), ideal_of(losses)),
-    lambda x: boundary_intersection(x, 0.7, uneven(losses), ideal_of(losses)),
+    weightings.pbi(0.7, of.uneven(losses), of.ideal_of(losses)),
+    lambda x: of.boundary_intersection(
+      x, 0.7, of.uneven(losses), of.ideal_of(losses)
+    ),
   ),
   'uw': lambda losses: (
-    weightings.uw(init=uneven(losses) - 0.4),
-    lambda x: uncertainty(x, uneven(losses) - 0.4),
+    weightings.uw(init=of.uneven(losses) - 0.4),
+    lambda x: of.uncertainty(x, of.uneven(losses) - 0.4),
   ),
   'imtl_l': lambda losses: (
-    weightings.imtl_l(init=uneven(losses) - 0.4),
-    lambda x: impartial(x, uneven(losses) - 0.4),
+    weightings.imtl_l(init=of.uneven(losses) - 0.4),
+    lambda x: of.impartial(x, of.uneven(losses) - 0.4),
   ),
   'famo': lambda losses: (
     weightings.famo(),
-    lambda x: log_sum(x, even(losses), 0.0),
+    lambda x: of.log_sum(x, of.even(losses), 0.0),
   ),
   'famo with minima': lambda losses: (
-    weightings.famo(minima=ideal_of(losses) - 0.06),
-    lambda x: log_sum(x, even(losses), ideal_of(losses) - 0.06),
+    weightings.famo(minima=of.ideal_of(losses) - 0.06),
+    lambda x: of.log_sum(x, of.even(losses), of.ideal_of(losses) - 0.06),
   ),
 }
 
@@ -78,7 +70,7 @@ SCALARIZATIONS = {
 @pytest.mark.parametrize('name', SCALARIZATIONS)
 def test_weights_are_the_gradient_of_the_scalarization(name, samples, x64):
   for sample in samples:
-    losses = SAMPLES[sample]
+    losses = of.SAMPLES[sample]
     rule, scalar = SCALARIZATIONS[name](losses)
     if 'pbi' in name and len(losses) == 1:
       expected = [1.0]  # on the ray, where the root has no derivative
@@ -86,7 +78,7 @@ def test_weights_are_the_gradient_of_the_scalarization(name, samples, x64):
       nudges = losses + 1e-200j * np.eye(len(losses))
       expected = [scalar(nudge).imag / 1e-200 for nudge in nudges]
     np.testing.assert_allclose(
-      weigh(rule, losses, after=losses),
+      of.weigh(rule, losses, after=losses),
       expected,
       rtol=1e-11 if x64 else 1e-4,
       atol=(1e-13 if x64 else 3e-5) * np.max(np.abs(expected)),
@@ -127,7 +119,7 @@ LIBRARY = {
 @pytest.mark.slow
 @pytest.mark.parametrize('name', LIBRARY)
 def test_weights_are_those_of_the_reference(name, x64):
-  for case in REFERENCE['scalarizations'].values():
+  for case in of.REFERENCE['scalarizations'].values():
     assert set(case['weights']) == set(LIBRARY)
     if case['weights'][name] is None:  # not finite there; finite here, below
       assert name == 'GeometricMean'
@@ -135,7 +127,7 @@ def test_weights_are_those_of_the_reference(name, x64):
       continue
     rule = LIBRARY[name](case['preference'])
     np.testing.assert_allclose(
-      weigh(rule, case['losses']),
+      of.weigh(rule, case['losses']),
       case['weights'][name],
       rtol=1e-10 if x64 else 2e-4,
       # Of the reference, whose root of PBI has 1e-12 added.
@@ -149,9 +141,9 @@ def test_gradient_is_that_of_the_other_reference(x64):
     ('GLS', weightings.geometric_mean()),
     ('UW(first call)', weightings.uw(init=-0.5)),
   ):
-    for case in REFERENCE['libmtl']:
+    for case in of.REFERENCE['libmtl']:
       np.testing.assert_allclose(
-        weigh(rule, case['losses']) @ np.array(case['J']),
+        of.weigh(rule, case['losses']) @ np.array(case['J']),
         case['gradient'][name],
         rtol=1e-10 if x64 else 1e-5,
         atol=1e-12 if x64 else 1e-6,
