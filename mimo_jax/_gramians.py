@@ -86,7 +86,7 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
     longest = max(rest[0].size for _, rest in members)
     length = longest + -longest % block
     rows = [
-      jnp.concatenate([_filled(each, length) for each in row])
+      jnp.concatenate([jnp.pad(each, (0, length - each.size)) for each in row])
       for row in zip(*(rest for _, rest in members), strict=True)
     ]
     shape = (len(members), -1, run, lanes)
@@ -147,10 +147,6 @@ def _flat(leaf: jax.typing.ArrayLike) -> jax.Array:
   if jnp.iscomplexobj(leaf):  # a pair of reals
     leaf = jnp.stack([jnp.real(leaf), jnp.imag(leaf)])
   return leaf.reshape(-1)
-
-
-def _filled(vector: jax.Array, length: int) -> jax.Array:
-  return jnp.pad(vector, (0, length - vector.size))
 
 
 def _sums(rows: Sequence[jax.Array]) -> jax.Array:

@@ -195,8 +195,8 @@ def gradients_of(
   Returns:
     One pytree like params for each objective, the primary one first.
   """
-  size = len(given.names)
-  stacked = params is not None and _structure(updates) == _structure(params)
+  size, structure = len(given.names), jax.tree.structure
+  stacked = params is not None and structure(updates) == structure(params)
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):
     if set(by_name) == set(given.names):
@@ -207,7 +207,7 @@ def gradients_of(
         f' objectives {list(given.names)}.'
       )
   if not stacked and isinstance(updates, list | tuple) and len(updates) == size:
-    structures = {_structure(row) for row in updates}
+    structures = {structure(row) for row in updates}
     if len(structures) == 1 and not given.keyed:
       return jacobian.rows(updates, given.order)
   paths = jax.tree_util.tree_flatten_with_path(updates)[0]
@@ -230,7 +230,3 @@ def gradients_of(
       ' balance(objectives=(primary, ...)).'
     )
   return jacobian.rows(updates)
-
-
-def _structure(tree: base.PyTree) -> Any:
-  return jax.tree.structure(tree)

@@ -4,12 +4,11 @@ A modality that is absent from a batch has a gradient of zeros.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mimo_jax
 from mimo_jax import weightings
+from tests import checks
 from tests import jacobians
 from tests import properties
 
@@ -57,18 +56,7 @@ def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
     cross = (batches[1] @ batches[2].T).astype(np.float32)
     observation = observation._replace(cross_gramian=cross)
     weights, state = update(jacobians.seen_by(rule, observation), state)
-    if isinstance(weights, mimo_jax.Direction):
-      seen.append((weights.weights, jacobians.flat(weights.updates)))
-    elif isinstance(weights, dict):
-      flat = np.stack(
-        [
-          jacobians.flat(jax.tree.map(lambda leaf, i=i: leaf[i], weights))
-          for i in range(len(losses))
-        ]
-      )
-      seen.append((flat.mean(1), np.sum(flat * batches[0], axis=0)))
-    else:
-      seen.append((weights, batches[0].T @ np.asarray(weights)))
+    seen.append(properties.weighed(batches[0], weights))
   return [np.stack(each) for each in zip(*seen, strict=True)], state
 
 
@@ -89,7 +77,8 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
   np.testing.assert_array_equal(weights[:, _ABSENT], 0)
   if name != 'cr_mogm':  # its mean begins with the first weights
     start = _MADE[name].init(3, jacobians.params_of(np.zeros([3, 7])))
-    for leaf, first in zip(_numbers(state), _numbers(start), strict=True):
+    leaves = map(jax.tree.leaves, (state, start))
+    for leaf, first in zip(*leaves, strict=True):
       if leaf.shape[:1] == (3,):
         np.testing.assert_array_equal(leaf[_ABSENT], first[_ABSENT])
   # A mean over all objectives divides by their number, absent or not.
@@ -121,15 +110,4 @@ def test_absence_takes_no_weight_and_ends(name, pattern):
   (others, same), same_state = _run(_MADE[name], present, absent_loss=7.0)
   np.testing.assert_array_equal(directions, same)
   np.testing.assert_array_equal(weights, others)
-  jax.tree.map(
-    np.testing.assert_array_equal, *map(_numbers, (state, same_state))
-  )
-
-
-def _numbers(state):
-  return [
-    jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    else leaf
-    for leaf in jax.tree.leaves(state)
-  ]
+  checks.assert_equal(state, same_state)

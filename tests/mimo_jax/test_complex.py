@@ -7,6 +7,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
+from tests import checks
 
 _NAMES = ('fused', 'audio', 'visual')
 # Those that see gradients; of the others, which see none, one of each kind.
@@ -77,15 +78,8 @@ def test_complex_parameters_are_pairs_of_reals(name):
     lambda pairs, *args: _losses_of(_joined(pairs), *args),
     _pairs(_PARAMS),
   )
-  for (params, weights), (pairs, as_pairs) in zip(found, expected, strict=True):
-    np.testing.assert_allclose(weights, as_pairs, rtol=2e-4, atol=1e-5)
-    jax.tree.map(
-      lambda one, other: np.testing.assert_allclose(
-        one, other, rtol=2e-4, atol=1e-5
-      ),
-      _pairs(params),
-      pairs,
-    )
+  found = [(_pairs(params), weights) for params, weights in found]
+  checks.assert_close(found, expected, 2e-4, 1e-5)
 
 
 @pytest.mark.parametrize('size', [2, 5, 17])
@@ -151,14 +145,7 @@ def test_integers_among_params_are_passed_over(name, form):
   found = updates_of({**real, **counted})
   for key, value in counted.items():
     np.testing.assert_array_equal(found.pop(key), np.zeros(value.shape))
-  expected = updates_of(real)
-  jax.tree.map(
-    lambda one, other: np.testing.assert_allclose(
-      one, other, rtol=1e-5, atol=1e-6
-    ),
-    found,
-    expected,
-  )
+  checks.assert_close(found, updates_of(real))
 
 
 @pytest.mark.slow

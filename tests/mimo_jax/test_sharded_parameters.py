@@ -108,23 +108,13 @@ def _sharded(rules, layout, *, check_vma, batch=_BATCH):
   return jax.jit(sharded)(_PARAMS, batch)
 
 
-def _assert_same(one, other, name=''):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=2e-4, atol=1e-5, err_msg=name
-    ),
-    one,
-    other,
-  )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('check_vma', [True, False])
 @pytest.mark.parametrize('layout', _LAYOUTS)
 def test_shards_give_the_update_of_a_single_device(layout, check_vma):
   found = _sharded(_RULES.values(), layout, check_vma=check_vma)
   for name, each in zip(_RULES, found, strict=True):
-    _assert_same(each, _expected(_RULES[name]), name)
+    checks.assert_close(each, _expected(_RULES[name]), 2e-4, 1e-5, name)
 
 
 @pytest.mark.parametrize('check_vma', [True, False])
@@ -176,5 +166,6 @@ def test_sharded_params_on_an_explicit_mesh(rule):
         assert leaf.sharding.spec == P(None, 'd', None)
     assert updates['w'].sharding == NamedSharding(mesh, P('d', None))
   expected, after = _expected(rule)
-  _assert_same(updates, expected)
-  _assert_same(state.weights, after.weights)
+  checks.assert_close(
+    (updates, state.weights), (expected, after.weights), 2e-4, 1e-5
+  )
