@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from jax import lax
@@ -15,16 +14,13 @@ from jax.sharding import PartitionSpec as P
 import mimo_jax
 from mimo_jax import weightings
 from tests import checks
+from tests.mimo_jax.shardable import BATCH
+from tests.mimo_jax.shardable import losses_of
+from tests.mimo_jax.shardable import make_mesh
+from tests.mimo_jax.shardable import OBJECTIVES
+from tests.mimo_jax.shardable import PARAMS
+from tests.mimo_jax.shardable import same
 
-_NAMES = ('fused', 'audio', 'visual')
-_PARAMS = {
-  'w': jax.device_put(checks.standard_normal(16, 2)),
-  'bias': jnp.array([0.3, -0.8]),
-}
-_BATCH = jnp.asarray(
-  checks.standard_normal(24, 16, seed=1) + np.linspace(-1, 2, 24)[:, None],
-  jnp.float32,
-)
 _RULES = {
   'mimo': mimo_jax.mimo(1.5, 0.8),
   'scheduled mimo': mimo_jax.mimo(optax.linear_schedule(1.0, 3.0, 5)),
@@ -40,21 +36,9 @@ _LAYOUTS = {
 }
 
 
-def _losses_of(params, batch):
-  outputs = batch @ params['w'] + params['bias'][None, :]
-  audio, visual = outputs[:, 0], outputs[:, 1]
-  return {
-    'fused': jnp.mean((audio - visual - 0.5) ** 2),
-    'audio': 0.4 * jnp.mean((audio + 1.5) ** 2),
-    'visual': jnp.mean((visual - 1.0) ** 2),
-  }
-
-
 def _update(optimizer, gather, params, batch, state=None):
   def pulled(batch):
-    return jax.vjp(
-      lambda p: _losses_of({**p, 'w': gather(p['w'])}, batch), params
-    )
+    return jax.vjp(lambda p: losses_of(p, batch, gather=gather), params)
 
   losses, pullback = pulled(batch)
   return optimizer.update(
@@ -68,15 +52,15 @@ def _update(optimizer, gather, params, batch, state=None):
 
 @functools.cache
 def _expected(rule):
-  optimizer = mimo_jax.balance(rule, objectives=_NAMES)
-  update = functools.partial(_update, optimizer, lambda w: w)
-  return jax.jit(update)(_PARAMS, _BATCH)
+  optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES)
+  update = functools.partial(_update, optimizer, same)
+  return jax.jit(update)(PARAMS, BATCH)
 
 
-def _sharded(rules, layout, *, check_vma, batch=_BATCH):
+def _sharded(rules, layout, *, check_vma, batch=BATCH):
   """What each rule makes of the same shards, in one program."""
   shape, axes, over = _LAYOUTS[layout]
-  mesh = jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
+  mesh = make_mesh(shape, axes)
   specs = {'w': P(over), 'bias': P()}
 
   def gather(w):
@@ -87,7 +71,7 @@ def _sharded(rules, layout, *, check_vma, batch=_BATCH):
       _update(
         mimo_jax.balance(
           rule,
-          objectives=_NAMES,
+          objectives=OBJECTIVES,
           axis_name=axes,
           param_specs=None if check_vma else specs,
         ),
@@ -105,7 +89,7 @@ def _sharded(rules, layout, *, check_vma, batch=_BATCH):
     out_specs=[(specs, P())] * len(rules),
     check_vma=check_vma,
   )
-  return jax.jit(sharded)(_PARAMS, batch)
+  return jax.jit(sharded)(PARAMS, batch)
 
 
 @pytest.mark.slow
@@ -119,7 +103,7 @@ def test_shards_give_the_update_of_a_single_device(layout, check_vma):
 
 @pytest.mark.parametrize('check_vma', [True, False])
 def test_no_device_remembers_a_step_that_a_shard_makes_infinite(check_vma):
-  batch = _BATCH.at[:, 3].set(jnp.inf)
+  batch = BATCH.at[:, 3].set(jnp.inf)
   rule = _RULES['scheduled mimo']
   finite_losses = mimo_jax.stateful(
     rule.init,
@@ -146,14 +130,14 @@ def test_rules_that_look_at_whole_gradients_refuse_shards():
 def test_sharded_params_on_an_explicit_mesh(rule):
   """FSDP under jit: the state of a rule is sharded as the params are."""
   rule = getattr(weightings, rule)()
-  mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Explicit,))
+  mesh = make_mesh(axis_type=AxisType.Explicit)
   with jax.set_mesh(mesh):
     params = {
-      'w': jax.device_put(_PARAMS['w'], P('d', None)),
-      'bias': jax.device_put(_PARAMS['bias'], P()),
+      'w': jax.device_put(PARAMS['w'], P('d', None)),
+      'bias': jax.device_put(PARAMS['bias'], P()),
     }
-    batch = jax.device_put(_BATCH, P('d', None))
-    optimizer = mimo_jax.balance(rule, objectives=_NAMES)
+    batch = jax.device_put(BATCH, P('d', None))
+    optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES)
 
     def gather(w):
       return jax.sharding.reshard(w, P(None, None))

@@ -12,40 +12,25 @@ from jax.sharding import PartitionSpec as P
 
 import mimo_jax
 from tests import checks
+from tests.mimo_jax.shardable import BATCH
+from tests.mimo_jax.shardable import losses_of
+from tests.mimo_jax.shardable import make_mesh
+from tests.mimo_jax.shardable import OBJECTIVES
+from tests.mimo_jax.shardable import PARAMS
+from tests.mimo_jax.shardable import same
 
 pytestmark = pytest.mark.slow
-_NAMES = ('fused', 'visual', 'audio')
-_PARAMS = {
-  'w': jax.device_put(checks.standard_normal(16, 2)),
-  'bias': jnp.array([0.3, -0.8]),
-}
-# Three rows a device, of different means on different devices.
-_BATCH = jnp.asarray(
-  checks.standard_normal(24, 16, seed=1) + np.linspace(-1, 2, 24)[:, None],
-  jnp.float32,
-)
 _RULE = mimo_jax.stateless(
   lambda seen: jnp.sum(seen.gramian * jnp.arange(1.0, 10).reshape(3, 3), 1),
   needs='gramian',
 )
 
 
-def _losses_of(params, batch, cut=lambda features: features, gather=None):
-  kernel = gather(params['w']) if gather else params['w']
-  features = cut(jnp.tanh(batch @ kernel + params['bias'][None, :]))
-  audio, visual = features[:, 0], features[:, 1]
-  return {
-    'audio': 0.4 * jnp.mean((audio + 1.5) ** 2),
-    'fused': jnp.mean((audio - visual - 0.5) ** 2),
-    'visual': jnp.mean((visual - 1.0) ** 2),
-  }
+def _update(params, batch, how, gather=same, **options):
+  balance = mimo_jax.balance(_RULE, objectives=OBJECTIVES, **options)
 
-
-def _update(params, batch, how, gather=None, **options):
-  balance = mimo_jax.balance(_RULE, objectives=_NAMES, **options)
-
-  def losses_fn(params, cut=lambda features: features):
-    return _losses_of(params, batch, cut, gather)
+  def losses_fn(params, cut=same):
+    return losses_of(params, batch, cut, gather)
 
   if how == 'features':
     losses, pullback = mimo_jax.vjp_at_features(losses_fn, params)
@@ -56,7 +41,7 @@ def _update(params, batch, how, gather=None, **options):
     # The i-th loss of all devices' batches is one objective.
     def loss_fn(params, index):
       losses = losses_fn(params)
-      return jnp.stack([losses[name] for name in _NAMES])[index]
+      return jnp.stack([losses[name] for name in OBJECTIVES])[index]
 
     losses, pullback = mimo_jax.vjp_of_examples(
       loss_fn, params, jnp.arange(3), batch_size=2
@@ -68,16 +53,16 @@ def _update(params, batch, how, gather=None, **options):
 
 
 def _on_devices(how, where):
-  mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Auto,))
+  mesh = make_mesh()
   if where == 'pmap':
     update = functools.partial(_update, how=how, axis_name='d')
     results = jax.pmap(update, axis_name='d', in_axes=(None, 0))(
-      _PARAMS, _BATCH.reshape(8, 3, 16)
+      PARAMS, BATCH.reshape(8, 3, 16)
     )
     return checks.at(results, 3)
   if where == 'jit':
-    batch = jax.device_put(_BATCH, jax.NamedSharding(mesh, P('d')))
-    return jax.jit(functools.partial(_update, how=how))(_PARAMS, batch)
+    batch = jax.device_put(BATCH, jax.NamedSharding(mesh, P('d')))
+    return jax.jit(functools.partial(_update, how=how))(PARAMS, batch)
   options, specs = {}, P()
   if where == 'shards':
     specs = {'w': P('d'), 'bias': P()}
@@ -91,7 +76,7 @@ def _on_devices(how, where):
       out_specs=(specs, P()),
       check_vma=where == 'shard_map',
     )
-  )(_PARAMS, _BATCH)
+  )(PARAMS, BATCH)
 
 
 @pytest.mark.parametrize(
@@ -99,17 +84,17 @@ def _on_devices(how, where):
 )
 @pytest.mark.parametrize('how', ['features', 'two passes', 'examples'])
 def test_is_the_update_of_one_device(how, where):
-  expected = jax.jit(functools.partial(_update, how=how))(_PARAMS, _BATCH)
+  expected = jax.jit(functools.partial(_update, how=how))(PARAMS, BATCH)
   assert np.min(np.abs(expected[1])) > 1e-2
   checks.assert_close(_on_devices(how, where), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('how', ['features', 'two passes'])
 def test_batches_on_an_explicit_mesh(how):
-  expected = jax.jit(functools.partial(_update, how=how))(_PARAMS, _BATCH)
-  mesh = jax.make_mesh((8,), ('d',), axis_types=(AxisType.Explicit,))
+  expected = jax.jit(functools.partial(_update, how=how))(PARAMS, BATCH)
+  mesh = make_mesh(axis_type=AxisType.Explicit)
   with jax.set_mesh(mesh):
-    params = jax.device_put(_PARAMS, P())
-    batch = jax.device_put(_BATCH, P('d', None))
+    params = jax.device_put(PARAMS, P())
+    batch = jax.device_put(BATCH, P('d', None))
     actual = jax.jit(functools.partial(_update, how=how))(params, batch)
   checks.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

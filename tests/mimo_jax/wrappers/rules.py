@@ -30,6 +30,14 @@ def first_step(rule, rows=ROWS):
   return jax.jit(rule.update)(observe(rows), state)
 
 
+def direction_of(weights, rows=ROWS):
+  """What weights of any kind make of the rows."""
+  if isinstance(weights, mimo_jax.Direction):
+    return np.asarray(weights.updates['w'])
+  full = weights['w'] if isinstance(weights, dict) else weights[:, None]
+  return np.sum(np.asarray(full) * rows, axis=0)
+
+
 def each(weights):
   """One weight for each objective."""
   if isinstance(weights, mimo_jax.Direction):

@@ -1,7 +1,6 @@
 """What the state of a rule tells about the gradients that it saw."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,6 +10,8 @@ from mimo_jax import weightings
 from tests import checks
 from tests import jacobians
 from tests.mimo_jax import three_objectives as three
+from tests.mimo_jax.wrappers.rules import direction_of
+from tests.mimo_jax.wrappers.rules import first_step
 
 RULES = {
   'gramian': weightings.cagrad(),
@@ -18,24 +19,6 @@ RULES = {
   'coordinates': weightings.graddrop(leak=0.2),
   'direction': weightings.moco(),
 }
-
-
-def first_step(rule, rows):
-  rows = jnp.asarray(rows, jnp.float32)
-  observation = mimo_jax.Observation(
-    jnp.ones(len(rows)), rows @ rows.T, {'w': rows}
-  )
-  state = rule.init(len(rows), {'w': jnp.zeros(rows.shape[1])})
-  weights, new = jax.jit(rule.update)(observation, state)
-  assert jax.tree.structure(new) == jax.tree.structure(state)
-  return weights, new
-
-
-def direction_of(weights, rows):
-  if isinstance(weights, mimo_jax.Direction):
-    return np.asarray(weights.updates['w'])
-  full = weights['w'] if isinstance(weights, dict) else weights[:, None]
-  return np.sum(np.asarray(full) * rows, axis=0)
 
 
 @pytest.mark.parametrize('kind', RULES)

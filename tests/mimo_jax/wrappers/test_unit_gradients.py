@@ -9,6 +9,7 @@ import mimo_jax
 from mimo_jax import weightings
 from tests import checks
 from tests.mimo_jax import three_objectives as three
+from tests.mimo_jax.wrappers.rules import direction_of
 from tests.mimo_jax.wrappers.rules import each
 from tests.mimo_jax.wrappers.rules import first_step
 from tests.mimo_jax.wrappers.rules import ROWS
@@ -20,10 +21,7 @@ def by_hand(rule, rows):
   lengths = np.linalg.norm(rows, axis=1, keepdims=True)
   units = rows / np.where(lengths == 0, 1, lengths)
   weights, state = first_step(rule, units)
-  if isinstance(weights, mimo_jax.Direction):
-    return weights.updates['w'], state
-  full = weights['w'] if isinstance(weights, dict) else weights[:, None]
-  return np.sum(full * units, axis=0), state
+  return direction_of(weights, units), state
 
 
 @pytest.mark.parametrize('kind', [*RULES, 'mgda'])
@@ -31,11 +29,7 @@ def test_the_direction_is_that_of_unit_rows(kind):
   rule = weightings.mgda() if kind == 'mgda' else RULES[kind]
   expected, state = by_hand(rule, ROWS)
   weights, new_state = first_step(mimo_jax.unit_gradients(rule))
-  if isinstance(weights, mimo_jax.Direction):
-    direction = weights.updates['w']
-  else:
-    full = weights['w'] if isinstance(weights, dict) else weights[:, None]
-    direction = np.sum(full * ROWS, axis=0)
+  direction = direction_of(weights)
   np.testing.assert_allclose(direction, expected, rtol=2e-5, atol=1e-5)
   checks.assert_close(new_state, state, rtol=2e-5)
   assert np.abs(direction).max() > 0.01
