@@ -71,8 +71,7 @@ def with_row(rows: np.ndarray, index: int, row: np.ndarray) -> np.ndarray:
 
 def sampled() -> dict[str, np.ndarray]:
   """All samples by name; nearly all with the same K have the same shape."""
-  pair, three = generic(2, 5), generic(3, 7)
-  four, five = generic(4, 9), generic(5, 11)
+  pair, three, five = generic(2, 5), generic(3, 7), generic(5, 11)
   return {
     'one_row': generic(1, 5),
     'one_zero_row': np.zeros([1, 5]),
@@ -81,25 +80,25 @@ def sampled() -> dict[str, np.ndarray]:
     'five': five,
     'eight': generic(8, 19),
     'acute': np.abs(five) + 0.1,
-    'conflicting': conflicting(4, 9),
-    'stationary': stationary(4, 9),
+    'conflicting': conflicting(3, 7),
+    'stationary': stationary(3, 7),
     'nearly_stationary': stationary(3, 7) + 1e-3 * generic(3, 7, seed=4),
     'opposed_pair': np.stack([pair[0], -2.5 * pair[0]]),
-    'opposed_pair_and_others': with_row(four, 2, -0.3 * four[0]),
+    'opposed_pair_and_others': with_row(three, 2, -0.3 * three[0]),
     'duplicates': with_row(with_row(five, 3, five[1]), 4, five[1]),
     'all_equal': np.tile(three[2], [3, 1]),
-    'dominated': with_row(four, 3, 7.0 * four[1]),
+    'dominated': with_row(three, 2, 7.0 * three[1]),
     'affinely_dependent': affinely_dependent(5, 11),
     'rank_deficient': rank_deficient(5, 11, 3),
     'rank_deficient_in_a_cone': np.abs(generic(5, 3)) @ generic(3, 11),
     'more_rows_than_params': generic(8, 3),
-    'zero_row': with_row(four, 1, np.zeros(9)),
+    'zero_row': with_row(three, 1, np.zeros(7)),
     'two_zero_rows': with_row(with_row(five, 0, np.zeros(11)), 3, np.zeros(11)),
     'zeros': np.zeros([3, 7]),
-    'orthogonal': np.linalg.qr(generic(9, 9))[0][:4] * [[1], [5], [0.2], [3]],
+    'orthogonal': np.linalg.qr(generic(7, 7))[0][:3] * [[1], [5], [0.2]],
     'lengths_1e-3_to_1e3': five * np.logspace(-3, 3, 5)[:, None],
-    'lengths_1e3_to_1e-3_conflicting': conflicting(4, 9)
-    * np.logspace(3, -3, 4)[:, None],
+    'lengths_1e3_to_1e-3_conflicting': conflicting(3, 7)
+    * np.logspace(3, -3, 3)[:, None],
   }
 
 

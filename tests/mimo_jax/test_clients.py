@@ -36,18 +36,25 @@ def test_haiku_with_state():
     }
 
   network = haiku.transform_with_state(forward)
-  params, state = network.init(jax.random.key(0), _BATCH, True)
+  params, state = jax.jit(network.init, static_argnums=2)(
+    jax.random.key(0), _BATCH, True
+  )
   optimizer = optax.chain(mimo_jax.balance(objectives=_NAMES), optax.sgd(0.1))
 
   def losses_fn(params):
     logits, new = network.apply(params, state, None, _BATCH, True)
     return nn.cross_entropy_losses(logits, _LABELS), new
 
-  losses, pullback, new = jax.vjp(losses_fn, params, has_aux=True)
-  updates, opt_state = optimizer.update(
-    pullback, optimizer.init(params), params, losses=losses
-  )
-  after, _ = losses_fn(optax.apply_updates(params, updates))
+  @jax.jit
+  def step(params):
+    losses, pullback, new = jax.vjp(losses_fn, params, has_aux=True)
+    updates, opt_state = optimizer.update(
+      pullback, optimizer.init(params), params, losses=losses
+    )
+    after, _ = losses_fn(optax.apply_updates(params, updates))
+    return losses, after, opt_state, new
+
+  losses, after, opt_state, new = step(params)
   assert sum(after.values()) < sum(losses.values())
   np.testing.assert_allclose(
     jnp.sum(optax.tree.get(opt_state, 'weights')), 2, rtol=1e-5

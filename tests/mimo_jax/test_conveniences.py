@@ -112,14 +112,12 @@ def test_a_rule_on_a_bare_matrix(name):
 def test_a_matrix_without_losses():
   rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
   combine, mgda = mimo_jax.combine_with, weightings.mgda()
-  np.testing.assert_allclose(
-    combine(mgda, rows),
-    combine(mgda, rows, jnp.ones(3)),
-  )
+  compiled = jax.jit(functools.partial(combine, mgda))
+  np.testing.assert_allclose(compiled(rows), compiled(rows, jnp.ones(3)))
   whole = np.array([[1, 2], [3, -4]])
-  direction = combine(mgda, whole)
-  np.testing.assert_allclose(direction, [1.5, 0.5], rtol=1e-5)
-  assert combine(mgda, rows.astype('bfloat16')).dtype == 'bfloat16'
+  np.testing.assert_allclose(compiled(whole), [1.5, 0.5], rtol=1e-5)
+  narrow = jax.eval_shape(compiled, rows.astype('bfloat16'))
+  assert narrow.dtype == 'bfloat16'
   checks.assert_refused(r'begin with \[\(\)\]', combine, mgda, whole.tolist())
   checks.assert_refused('looks at losses', combine, mimo_jax.mimo(), rows)
   checks.assert_refused(
@@ -144,13 +142,10 @@ def test_what_no_parameter_reaches_is_no_objective():
 
 
 def test_the_primary_one_is_named_or_none():
-  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
-
   def update(rule, **options):
     balancer = mimo_jax.balance(rule, **options)
-    return balancer.update(
-      pullback, balancer.init(PARAMS), PARAMS, losses=losses
-    )[0]
+    balanced = mimo_jax.value_and_updates(three.named_losses_of, balancer)
+    return jax.jit(balanced)(PARAMS, balancer.init(PARAMS))[1]
 
   for rule, primary in ((weightings.mgda(), None), (mimo_jax.mimo(), 'joint')):
     checks.assert_close(

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AxisType
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 import mimo_jax
 from tests import checks
+from tests.mimo_jax.shardable import make_mesh
 
 OBJECTIVES = ('fused', 'visual', 'audio')
 RULES = {
@@ -26,8 +26,8 @@ PULLBACKS = tuple((rule, 'pullback') for rule in RULES)
 FEW = (*PULLBACKS, ('moco', 'mapping'))
 ALL = (
   *PULLBACKS,
-  *((rule, 'mapping') for rule in RULES),
-  ('mimo', 'stacked'),
+  ('mimo', 'mapping'),
+  ('modo', 'mapping'),
   ('moco', 'stacked'),
 )
 PARAMS = {
@@ -124,10 +124,6 @@ def assert_those_of_one_device(results, name):
 
 
 # Ways to run on many devices.
-
-
-def make_mesh(shape=(DEVICES,), names=('d',)):
-  return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def shard_mapped(update, check_vma=True, mesh=None, axes='d'):

@@ -67,7 +67,8 @@ LAYOUTS = {
     (3, 'cpu'),
     *(
       pytest.param(size, backend, marks=pytest.mark.slow)
-      for size, backend in ((1, 'cpu'), (4, 'cpu'), (17, 'cpu'), (2, 'gpu'))
+      # Of 1 and 17 the parts are, below.
+      for size, backend in ((4, 'cpu'), (2, 'gpu'))
     ),
   ],
 )
@@ -84,8 +85,7 @@ def test_gramian_counts_every_number_of_a_leaf_once(size, backend, monkeypatch):
   gramians = gramians_of(jacobians)
   for name, gramian in gramians.items():
     assert gramian.dtype == jnp.float32
-    # The backend's matrix product, for many objectives, adds up in its own way.
-    assert_is_gramian(gramian, jacobians[name], 1e-6 if size < 17 else 5e-6)
+    assert_is_gramian(gramian, jacobians[name])
     np.testing.assert_array_equal(gramian, gramian.T, name)
 
 
@@ -102,6 +102,7 @@ def test_parts_have_the_gramians_that_they_have_alone(size):
   gramians = np.array(jax.jit(_gramians.of_parts)(rows))
   assert gramians.dtype == np.float32
   assert gramians.shape == (len(rows), size, size)
+  # The backend's matrix product, for many objectives, adds up in its own way.
   exact = 1e-6 if size < 17 else 5e-6
   for gramian, part in zip(gramians[:-1], parts, strict=True):
     assert_is_gramian(gramian, part, exact)
@@ -131,14 +132,18 @@ def test_gramian_is_that_of_its_types_in_jit_and_out_of_it():
     exact = 1e-6 if size < 17 else 5e-6
     narrow = random_jacobian(size, shapes, jnp.bfloat16)
     mixed = [narrow[0], *random_jacobian(size, shapes)[1:]]
-    for jacobian in (narrow, mixed):
-      for function in (mimo_jax.gramian, jax.jit(mimo_jax.gramian)):
-        gramian = function(jacobian)
-        assert gramian.dtype == jnp.float32
-        assert_is_gramian(gramian, jacobian, exact)
+    compiled = jax.jit(mimo_jax.gramian)
+    for function, jacobian in (
+      (mimo_jax.gramian, narrow),
+      (compiled, narrow),
+      (compiled, mixed),
+    ):
+      gramian = function(jacobian)
+      assert gramian.dtype == jnp.float32
+      assert_is_gramian(gramian, jacobian, exact)
     with jax.enable_x64(True):
       jacobian = random_jacobian(size, shapes, jnp.float64)
-      gramian = mimo_jax.gramian(jacobian)
+      gramian = compiled(jacobian)
       assert gramian.dtype == jnp.float64
       assert_is_gramian(gramian, jacobian, 1e-14)
 

@@ -1,9 +1,6 @@
 """Weights of their own for groups of parameters."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +16,6 @@ from tests.mimo_jax.parts import gradients
 from tests.mimo_jax.parts import group_of
 from tests.mimo_jax.parts import GROUPS
 from tests.mimo_jax.parts import leaves
-from tests.mimo_jax.parts import named_losses_of
 from tests.mimo_jax.parts import OBJECTIVES
 from tests.mimo_jax.parts import PARAMS
 from tests.mimo_jax.parts import updated
@@ -84,45 +80,6 @@ def test_names_of_groups_are_their_keys_as_strings():
     'encoders/audio',
     'encoders/visual/0',
   ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['cr_mogm', 'pcgrad', 'moco', 'gradnorm'])
-def test_rules_with_state_have_one_for_each_group(name):
-  """Each group goes as its parameters would alone, the others held."""
-  rule = getattr(weightings, name)()
-  alone = mimo_jax.balance(rule, objectives=OBJECTIVES)
-  grouped = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
-
-  def losses_of_some(some, places, params):
-    full, structure = jax.tree.flatten(params)
-    for place, leaf in zip(places, some, strict=True):
-      full[place] = leaf
-    return named_losses_of(jax.tree.unflatten(structure, full))
-
-  @jax.jit
-  def steps():
-    state = grouped.init(PARAMS)
-    states = {name: alone.init(leaves(PARAMS, GROUPS[name])) for name in GROUPS}
-    pairs = []
-    for scale in (1.0, 1.3):
-      params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, PARAMS)
-      losses, pullback = jax.vjp(named_losses_of, params)
-      updates, state = grouped.update(pullback, state, params, losses=losses)
-      for name, places in GROUPS.items():
-        some = leaves(params, places)
-        losses, pullback = jax.vjp(
-          functools.partial(losses_of_some, places=places, params=params), some
-        )
-        expected, states[name] = alone.update(
-          pullback, states[name], some, losses=losses
-        )
-        pairs.append((leaves(updates, places), expected))
-    return pairs
-
-  for updates, expected in steps():
-    checks.assert_close(updates, expected, 1e-4, 1e-4)
-    assert max(jnp.abs(leaf).max() for leaf in updates) > 1e-2
 
 
 @pytest.mark.slow

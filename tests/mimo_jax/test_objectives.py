@@ -87,7 +87,6 @@ def test_every_form_gives_the_hand_made_sum(form):
       # What is callable is a pullback, even if JAX did not make it.
       'wrapped pullback': lambda cotangent: pullback(cotangent),
       'of several arguments': lambda cotangent: of_two(cotangent)[:1],
-      'value_and_jacobian': mimo_jax.value_and_jacobian(losses_fn)(params)[1],
       'jacrev': jax.jacrev(losses_fn)(params),
     }
     balances = {

@@ -38,9 +38,15 @@ def _scaled(params, names):
   return scaled, {name: losses[name].astype(jnp.float32) for name in names}
 
 
-@pytest.mark.parametrize('form', ['mapping', 'vector'])
-@pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16])
-@pytest.mark.parametrize('rule', ['mimo', 'mgda'])
+@pytest.mark.parametrize(
+  ('rule', 'dtype', 'form'),  # all pairs
+  [
+    ('mimo', jnp.float16, 'mapping'),
+    ('mimo', jnp.bfloat16, 'vector'),
+    ('mgda', jnp.float16, 'vector'),
+    ('mgda', jnp.bfloat16, 'mapping'),
+  ],
+)
 def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
   params = {'p': jnp.asarray(0.5, dtype)}
   names = (*_NAMES, 'constant') if form == 'mapping' else _NAMES

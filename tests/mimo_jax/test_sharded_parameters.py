@@ -22,10 +22,8 @@ from tests.mimo_jax.shardable import PARAMS
 from tests.mimo_jax.shardable import same
 
 _RULES = {
-  'mimo': mimo_jax.mimo(1.5, 0.8),
   'scheduled mimo': mimo_jax.mimo(optax.linear_schedule(1.0, 3.0, 5)),
   'mgda': weightings.mgda(),
-  'gradnorm': weightings.gradnorm(),
   'modo': weightings.modo(step_size=0.001),
 }
 # Mesh, axes that the batch is split over, and those of the shards.

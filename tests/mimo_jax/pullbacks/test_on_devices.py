@@ -52,6 +52,11 @@ def _update(params, batch, how, gather=same, **options):
   return updates, state.weights
 
 
+@functools.cache
+def _expected(how):
+  return jax.jit(functools.partial(_update, how=how))(PARAMS, BATCH)
+
+
 def _on_devices(how, where):
   mesh = make_mesh()
   if where == 'pmap':
@@ -84,17 +89,16 @@ def _on_devices(how, where):
 )
 @pytest.mark.parametrize('how', ['features', 'two passes', 'examples'])
 def test_is_the_update_of_one_device(how, where):
-  expected = jax.jit(functools.partial(_update, how=how))(PARAMS, BATCH)
+  expected = _expected(how)
   assert np.min(np.abs(expected[1])) > 1e-2
   checks.assert_close(_on_devices(how, where), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('how', ['features', 'two passes'])
 def test_batches_on_an_explicit_mesh(how):
-  expected = jax.jit(functools.partial(_update, how=how))(PARAMS, BATCH)
   mesh = make_mesh(axis_type=AxisType.Explicit)
   with jax.set_mesh(mesh):
     params = jax.device_put(PARAMS, P())
     batch = jax.device_put(BATCH, P('d', None))
     actual = jax.jit(functools.partial(_update, how=how))(params, batch)
-  checks.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+  checks.assert_close(actual, _expected(how), rtol=1e-4, atol=1e-5)

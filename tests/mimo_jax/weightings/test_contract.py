@@ -181,7 +181,7 @@ def test_repeated_calls_trace_once(rule):
 @pytest.mark.slow
 def test_vmap_is_the_loop_and_sees_no_more_than_is_declared(rule):
   samples = [jacobians.SAMPLES[key] for key in ('conflicting', 'stationary')]
-  samples.append(jacobians.generic(4, 9) * [[1e-3], [1.0], [1e3], [0.0]])
+  samples.append(jacobians.generic(3, 7) * [[1e-3], [1e3], [0.0]])
   # All that there is to be seen; in the loop what the rule declares.
   stacked = jax.tree.map(
     lambda *leaves: jnp.stack(leaves), *map(jacobians.observe, samples)
@@ -257,17 +257,6 @@ def test_state_has_fields_and_says_whose_it_is(name, rule):
 
 
 # Facts of single rules that no shared property can hold.
-
-
-@pytest.mark.slow
-def test_mgda_direction_is_zero_if_and_only_if_stationary():
-  rule = weightings.mgda(zero_rows='keep')
-  for sample in jacobians.SAMPLES:
-    with jacobians.named(sample) as rows:
-      weights, direction = properties.weigh(rule, rows)
-      length = np.linalg.norm(direction)
-      summed = properties.summed_lengths(rows, weights)
-      assert (length <= 1e-5 * summed) == jacobians.is_stationary(rows)
 
 
 def test_fixed_weights_are_what_they_are_said_to_be():

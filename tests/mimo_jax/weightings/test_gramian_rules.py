@@ -92,14 +92,14 @@ def test_preference_is_linear_or_projected(name):
     return np.asarray(weigh_by(np.array(preference), rows @ rows.T))
 
   default = weigh(factory(), rows)
-  np.testing.assert_allclose(preferred([0.25] * 4), default, rtol=1e-6)
+  np.testing.assert_allclose(preferred([1 / 3] * 3), default, rtol=1e-6)
   np.testing.assert_allclose(
-    weigh(factory(preference=[0.25] * 4), rows), default, rtol=1e-6
+    weigh(factory(preference=[1 / 3] * 3), rows), default, rtol=1e-6
   )
-  p = np.array([0.1, 0.5, 2.0, 0.7])
+  p = np.array([0.1, 0.5, 2.0])
   weights = preferred(p)
   if name != 'dualproj':
-    parts = [preferred(row) for row in np.eye(4)]
+    parts = [preferred(row) for row in np.eye(3)]
     np.testing.assert_allclose(weights, p @ np.stack(parts), rtol=2e-5)
   else:
     assert np.all(weights >= p)
@@ -282,21 +282,6 @@ def test_aligned_mtl_aligns(x64):
   )
 
 
-@pytest.mark.slow
-def test_fairgrad_solves_its_equation(x64):
-  weigh_by = weigh_of(weightings.fairgrad)
-  for alpha in (0.5, 1.0, 2.0, 4.0):
-    for sample in ('five', 'conflicting', 'duplicates', 'dominated'):
-      rows = jacobians.SAMPLES[sample]
-      weights = np.asarray(weigh_by(alpha, rows @ rows.T), float)
-      assert weights.min() > 0
-      np.testing.assert_allclose(
-        weights * (rows @ rows.T @ weights) ** alpha,
-        1,
-        atol=1e-9 if x64 else 1e-3,
-      )
-
-
 def test_nash_mtl_without_clipping_is_fairgrad_of_one():
   rows = jacobians.SAMPLES['eight']
   weights = weigh(weightings.nash_mtl(max_norm=None), rows)
@@ -309,10 +294,9 @@ def test_nash_mtl_without_clipping_is_fairgrad_of_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', [16, 64])
 @pytest.mark.parametrize('name', ['upgrad', 'cagrad_0.5', 'nash_mtl', 'imtl_g'])
-def test_many_objectives(name, size):
-  """Their certificates at K = 16 and 64, in float32."""
+def test_many_objectives(name, size=64):
+  """Their certificates in float32; those of solvers are at more sizes."""
   rows = jacobians.generic(size, 2 * size)
   weights = weigh(RULES[name], rows)
   d = rows.T @ weights
