@@ -18,13 +18,7 @@ MOST_PIXELS = 2**26
 
 
 def opened(data: bytes) -> Image.Image:
-  """Opens a picture, without decoding it yet.
-
-  Args:
-    data: The bytes of a picture: JPEG, PNG or WebP.
-
-  Returns:
-    The picture.
+  """Opens a JPEG, PNG or WebP, without decoding it yet.
 
   Raises:
     OSError: if it is of no such format, or too large.

@@ -160,13 +160,6 @@ def add_noise(
   noise that was drawn is scaled to it. (The original data set has noise of
   ESC-50, at a level that is not published.)
 
-  Args:
-    values: [n], a recording.
-    random: Draws the noise.
-
-  Returns:
-    [n].
-
   Examples:
     >>> import numpy as np
     >>> tone = np.sin(np.arange(800.0))

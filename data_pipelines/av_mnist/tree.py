@@ -95,9 +95,6 @@ def read(root: pathlib.Path, part: str) -> Arrays:
 def splits(num_train_rows: int) -> dict[str, slice]:
   """Divides the rows of the published training part as MultiBench does.
 
-  Args:
-    num_train_rows: 60,000, or fewer in a tiny copy.
-
   Returns:
     Name -> rows; the last twelfth is for validation.
 

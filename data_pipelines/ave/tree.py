@@ -68,12 +68,8 @@ Items = dict[str, Event | audit.SkipError]
 def folder(root: pathlib.Path) -> pathlib.Path:
   """Finds the folder with the lists: the given one or `AVE_Dataset` in it.
 
-  Returns:
-    A folder that has the first of the lists.
-
   Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if it is a pointer of Git LFS.
+    FileNotFoundError, ValueError: as `manual.file`, of the first list.
   """
   names = (_LISTS['train'], f'AVE_Dataset/{_LISTS["train"]}')
   return manual.file(root, names, TREE).parent

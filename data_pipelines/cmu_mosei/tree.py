@@ -66,22 +66,7 @@ SOURCES = {
 
 
 def score(value: float, where: str) -> np.float32:
-  """Checks a score.
-
-  Args:
-    value: As published.
-    where: For the list of skipped clips.
-
-  Returns:
-    The score, from -3 to 3.
-
-  Raises:
-    SkipError: if it is outside, or no number.
-
-  Examples:
-    >>> score(-1.5, 'a')
-    np.float32(-1.5)
-  """
+  """Returns a published score; SkipError if it is not from -3 to 3."""
   if not abs(value) <= _MOST:
     raise audit.SkipError(
       'label_out_of_range',

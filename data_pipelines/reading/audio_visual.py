@@ -21,14 +21,9 @@ def features(
 ) -> dict[str, Any]:
   """Says what is stored of a clip.
 
-  Args:
-    classes: Names of the classes; a label is a number into them.
-    texts: Names of entries that are text.
-    **others: Further features.
-
-  Returns:
-    `audio` [n] int16, mono, `media.RATE` samples a second; `frames` [t], the
-    bytes of a JPEG each; `label`; and what was asked for.
+  `audio` [n] int16, mono, `media.RATE` samples a second; `frames` [t], the
+  bytes of a JPEG each; `label`, a number into the classes; and what is asked
+  for.
   """
   return {
     # Bytes, or every sample would be stored as an integer of varying length.
@@ -74,16 +69,8 @@ def read_frames(
 ) -> list[bytes]:
   """Reads frames of a video, or those that somebody has extracted from it.
 
-  Args:
-    video: The video; taken if it is there, and not empty or a pointer.
-    folder: Of JPEG files; taken otherwise, if there is one.
-    choose: Which frames of the video; see `videos.read_frames`.
-
-  Returns:
-    JPEG bytes of each.
-
-  Raises:
-    SkipError: if neither can be read.
+  As `videos.read_frames`, unless the video is not there, empty or a pointer,
+  and there is a folder of JPEG files.
   """
   if not manual.is_whole(video) and pictures.paths(folder):
     return pictures.read_folder(folder)

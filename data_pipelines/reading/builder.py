@@ -41,15 +41,10 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
   def described(
     self, features: Mapping[str, Any], **others: Any
   ) -> tfds.core.DatasetInfo:
-    """Describes the data set, as `_info` is to.
+    """Describes the data set, as `_info` is to: features by name, homepage ...
 
-    Args:
-      features: Name -> feature.
-      **others: Homepage, license and the like.
-
-    Returns:
-      The description. Items stay in the order in which they are made: it is
-      the loader that shuffles.
+    Items stay in the order in which they are made: it is the loader that
+    shuffles.
     """
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),

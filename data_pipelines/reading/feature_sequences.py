@@ -38,12 +38,8 @@ class Packed(NamedTuple):
 def features(**others: Any) -> dict[str, Any]:
   """Says what is stored of an element.
 
-  Args:
-    **others: Further features.
-
-  Returns:
-    `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what was
-    asked for.
+  `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what is
+  asked for.
   """
   sequence = tfds.features.Tensor(
     shape=(None, None), dtype=np.float32, encoding='bytes'
@@ -209,12 +205,6 @@ def _clip_and_video(row: Any) -> tuple[str, str]:
 
 def text(value: Any) -> str:
   """Returns the text of an id: some are numbers, some bytes.
-
-  Args:
-    value: The id.
-
-  Returns:
-    Its text.
 
   Examples:
     >>> text(b'a_1'), text(np.int64(7))

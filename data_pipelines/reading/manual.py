@@ -89,14 +89,7 @@ def walk(
 
 
 def check_file(path: pathlib.Path) -> pathlib.Path:
-  """Returns the path of a file that is no pointer of Git LFS.
-
-  Returns:
-    The path.
-
-  Raises:
-    ValueError: if it is a pointer.
-  """
+  """Returns the path of a file; ValueError if it is a pointer of Git LFS."""
   if is_pointer(path):
     raise ValueError(
       f'{path} is a pointer of Git LFS, not the file. Fetch it with: git lfs'

@@ -130,17 +130,10 @@ def stored(
 
 
 def one_each_second(count: int, rate: float) -> list[int]:
-  """Chooses the first frame of every second.
+  """Chooses the first frame of every second; see `Choose`.
 
   The rate is cut to an integer, as in the field's script, so that at 29.97
   frames a second the second frame kept is number 29.
-
-  Args:
-    count: Frames of the video.
-    rate: Frames a second.
-
-  Returns:
-    Numbers of frames.
 
   Examples:
     >>> one_each_second(75, 29.97)
@@ -150,17 +143,10 @@ def one_each_second(count: int, rate: float) -> list[int]:
 
 
 def ten_half_seconds(count: int, rate: float) -> list[int]:
-  """Chooses the frames at 0.5, 1.5, ..., 9.5 seconds, always ten.
+  """Chooses the frames at 0.5, 1.5, ..., 9.5 seconds, always ten; see `Choose`.
 
   In a shorter video, places past the end wrap around inside its last second,
   as in the files that the field's loaders expect.
-
-  Args:
-    count: Frames of the video.
-    rate: Frames a second.
-
-  Returns:
-    Numbers of frames.
 
   Examples:
     >>> ten_half_seconds(300, 30.0)

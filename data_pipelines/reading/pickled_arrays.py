@@ -68,17 +68,10 @@ class Unfinished:
 
 
 def function(module: str, name: str) -> Function:
-  """Returns what a pickle names.
-
-  Args:
-    module: The name of a module.
-    name: A name in it.
-
-  Returns:
-    One of those that data need; nothing is imported.
+  """Returns what a pickle names; nothing is imported.
 
   Raises:
-    ForbiddenError: if it is another one.
+    ForbiddenError: if data do not need it.
   """
   full_name = f'{module}.{name}'
   if full_name not in _FUNCTIONS:
@@ -87,11 +80,7 @@ def function(module: str, name: str) -> Function:
 
 
 def called(named: Any, arguments: Any) -> Any:
-  """Returns what a call gives.
-
-  Args:
-    named: A `Function`.
-    arguments: A tuple.
+  """Returns what a call of a `Function` gives.
 
   Returns:
     Bytes, a number or array of NumPy, or an `Unfinished`.
@@ -135,11 +124,7 @@ def called(named: Any, arguments: Any) -> Any:
 
 
 def build(target: Any, state: Any) -> Any:
-  """Gives a type or an array its state.
-
-  Args:
-    target: What was called.
-    state: A tuple.
+  """Gives a type or an array, which was called, its state.
 
   Returns:
     The type, still as an `Unfinished`, or the array.

@@ -111,18 +111,7 @@ def load(path: pathlib.Path) -> Any:
 
 
 def read(file: BinaryIO, name: str) -> Any:
-  """Reads a pickle as `load` does.
-
-  Args:
-    file: Holds the pickle and nothing else.
-    name: Of the file, for errors.
-
-  Returns:
-    What was pickled.
-
-  Raises:
-    ValueError: see `load`.
-  """
+  """Reads, as `load` does, a file that holds a pickle and nothing else."""
   num_bytes = file.seek(0, io.SEEK_END)
   file.seek(0)
   try:
@@ -338,18 +327,10 @@ def _checked(value: Any) -> Any:
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:
-  """Checks that something read is a dictionary that has some keys.
-
-  Args:
-    value: What was read.
-    keys: What it must have.
-    where: The file, and the place in it, for the error.
-
-  Returns:
-    The dictionary.
+  """Returns what was read if it is a dictionary that has some keys.
 
   Raises:
-    ValueError: if it is none, or lacks a key.
+    ValueError: if not; it tells `where`.
 
   Examples:
     >>> check_keys({'train': 1, 'other': 2}, ['train'], 'a.pkl')

@@ -32,14 +32,10 @@ _TURNS = {
 
 
 def read_folder(folder: pathlib.Path) -> list[bytes]:
-  """Reads the JPEG files of a folder, in the order of their names.
-
-  Args:
-    folder: Frames of a clip that others have extracted. Numbers in their names
-      are compared as numbers: 2 is before 10.
+  """Reads frames of a clip that others have extracted, a folder of JPEG files.
 
   Returns:
-    Their bytes, as they are, but upright.
+    Their bytes, as they are, but upright, in the order of `paths`.
 
   Raises:
     SkipError: if there is none, or one is damaged.
@@ -51,10 +47,9 @@ def read_folder(folder: pathlib.Path) -> list[bytes]:
 
 
 def paths(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Lists the JPEG files of a folder, in the order in which they are read.
+  """Lists the JPEG files of a folder in the order of their names, if it is one.
 
-  Returns:
-    Their paths; none if there is no such folder.
+  Numbers in their names are compared as numbers: 2 is before 10.
   """
   return sorted(
     (

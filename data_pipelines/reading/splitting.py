@@ -12,12 +12,8 @@ Item = TypeVar('Item')
 def share(group: str) -> float:
   """Gives a number in [0, 1) that depends on the group's name alone.
 
-  Args:
-    group: What must not be in two splits: an actor, a video.
-
-  Returns:
-    The first 32 bits of the name's SHA-256, over 2³²: uniform over groups, the
-    same on every machine and whatever else there is.
+  It is the first 32 bits of the name's SHA-256, over 2³²: uniform over groups,
+  the same on every machine and whatever else there is.
 
   Examples:
     >>> share('1001')

@@ -58,16 +58,7 @@ class Media(NamedTuple):
 
 
 def check_video(name: str) -> str:
-  """Checks the id of a video, of which names of files are made.
-
-  Args:
-    name: As a list has it.
-
-  Returns:
-    The id; no path but the name of a file can come of it.
-
-  Raises:
-    ValueError: if it is no id.
+  """Returns the id of a video, of which names of files, no paths, are made.
 
   Examples:
     >>> check_video('../../x')
@@ -192,16 +183,13 @@ def parts(
   expected: Mapping[str, int | None],
   choose: media.Choose,
 ) -> dict[str, builder.Part]:
-  """Tells a builder how to read the splits.
+  """Tells a builder how to read what `splits` gives.
 
   Args:
     root: The folder in which the media lie.
     items: Split -> key -> what to read, or why not.
     expected: Split -> how many clips it should have.
     choose: Which frames of a video to keep; see `videos.read_frames`.
-
-  Returns:
-    Split -> how it is read.
   """
   read = functools.partial(_example, find(root), choose)
   return {

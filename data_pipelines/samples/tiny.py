@@ -29,15 +29,10 @@ def sound(
 ) -> npt.NDArray[np.float32]:
   """Makes a tone whose pitch tells the class, in noise of half its strength.
 
-  Args:
-    label: The class.
-    num_classes: How many there are; pitches are spread from 200 to 6,000 Hz.
-    seconds: The length.
-    random: Draws noise and phase.
-    rate: Samples a second.
+  Pitches of the classes are spread from 200 to 6,000 Hz.
 
   Returns:
-    [n], in [-1, 1].
+    [n], in [-1, 1], `rate` samples a second.
   """
   pitch = 200 * 30 ** (label / max(num_classes - 1, 1))
   time = np.arange(round(seconds * rate)) / rate
@@ -53,18 +48,7 @@ def picture(
   height: int = 48,
   width: int = 64,
 ) -> npt.NDArray[np.uint8]:
-  """Makes a field whose hue tells the class, with noise.
-
-  Args:
-    label: The class.
-    num_classes: How many there are.
-    random: Draws noise.
-    height: Of the picture, even.
-    width: Of the picture, even.
-
-  Returns:
-    [height, width, 3].
-  """
+  """Makes a field [height, width, 3], both even, whose hue tells the class."""
   colour = 200 * np.array(colorsys.hsv_to_rgb(label / num_classes, 0.8, 1))
   noise = random.normal(0, 20, (height, width, 3))
   return (colour + noise).clip(0, 255).astype(np.uint8)

@@ -141,9 +141,6 @@ def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
     clip: Its id as text.
     key: Its id as it is in the pickles.
 
-  Returns:
-    An element of the data set.
-
   Raises:
     SkipError: if something of it is missing or wrong.
   """
@@ -186,22 +183,7 @@ def _vectors(
 
 
 def label(value: Any, where: str) -> int:
-  """Checks a label.
-
-  Args:
-    value: As published.
-    where: For the list of skipped items.
-
-  Returns:
-    0 or 1.
-
-  Raises:
-    SkipError: if it is neither.
-
-  Examples:
-    >>> label(np.float32(1), 'a')
-    1
-  """
+  """Returns a published label, 0 or 1; SkipError if it is neither."""
   if np.size(value) != 1 or (number := np.ravel(value)[0]) not in (0, 1):
     raise audit.SkipError(
       'label_out_of_range', f'{where} has the label {value}; expected 0 or 1'

@@ -65,13 +65,7 @@ def filter_bank(samples: Floats, sample_rate: int, num_filters: int) -> Floats:
 
 
 def frame_sizes(sample_rate: int) -> tuple[int, int]:
-  """Gives the length of a frame and the shift to the next, in samples.
-
-  Args:
-    sample_rate: Of the signal, in Hz.
-
-  Returns:
-    The samples in 25 ms and in 10 ms.
+  """The samples in a frame, of 25 ms, and in the shift to the next, of 10 ms.
 
   Examples:
     >>> frame_sizes(16_000)
