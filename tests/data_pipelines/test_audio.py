@@ -1,10 +1,8 @@
 """The audio front ends, against definitions written out here."""
 
-import importlib
 import json
 import math
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -314,12 +312,3 @@ def test_the_source_is_chosen_and_left_alone(front_end):
     {'sound': values, 'audio': before[:1]}, None
   )
   np.testing.assert_array_equal(other[..., 0], picture(front_end(), before))
-
-
-@pytest.mark.parametrize('missing', ['librosa', 'scipy'])
-def test_a_missing_package_names_the_extra(monkeypatch, missing):
-  monkeypatch.setitem(sys.modules, missing, None)
-  monkeypatch.delitem(sys.modules, 'data_pipelines.views.audio')
-  with pytest.raises(ModuleNotFoundError, match=r"'mimo-jax\[data\]'") as error:
-    importlib.import_module('data_pipelines.views.audio')
-  assert error.value.name == missing

@@ -118,15 +118,6 @@ def test_a_recording_says_the_digit_of_its_picture(sample, stored):
       assert int(index) in INDICES[split]
 
 
-def test_no_recording_is_in_two_splits(stored):
-  names = {split: set(each['recording']) for split, each in stored.items()}
-  assert not names['train'] & names['validation']
-  assert not names['train'] & names['test']
-  assert not names['validation'] & names['test']
-  # And not one each: most of the 12 recordings of a digit are drawn.
-  assert len(names['train']) > 80
-
-
 def test_spectrograms_are_those_of_the_recordings_with_noise(sample, stored):
   """The loudest frequency of each is that of its clean recording."""
   arrays = stored['train']

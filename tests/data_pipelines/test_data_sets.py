@@ -1,5 +1,6 @@
 """What holds for every data set that users download."""
 
+import importlib
 import pathlib
 import re
 import shutil
@@ -11,6 +12,7 @@ import tensorflow_datasets as tfds
 from data_pipelines import sample_tree
 from data_pipelines import sources
 from data_pipelines.reading import manual
+from data_pipelines.synthetic import settings
 from tests import clips
 
 
@@ -126,28 +128,65 @@ def name(request):
   return request.param
 
 
-def test_the_table_has_every_data_set_that_users_download():
+# Of those that come with the project: configurations, a part of the citation
+# and of the description, and the license.
+PACKAGED = {
+  'handwritten': (
+    *(('six', 'three', 'two'), '10.24432/C5HC70', 'Attribution'),
+    'CC BY 4.0',
+  ),
+  'icons': (('outline',), 'tabler', 'Copyright (c)', 'MIT'),
+  'synthetic': (tuple(settings.CONFIGS), '', 'Bayes accuracy', ''),
+}
+
+
+def test_the_tables_have_every_data_set():
   assert list(DATA_SETS) == sample_tree.names()
-  assert set(sources.data_sets()) - set(DATA_SETS) == {
-    'handwritten',
-    'icons',
-    'synthetic',
+  assert sorted([*DATA_SETS, *PACKAGED]) == sources.data_sets()
+
+
+def test_builders_tell_configurations_citations_and_valid_tags(tmp_path):
+  told = {
+    name: (facts.configs, facts.citations, facts.described, None)
+    for name, facts in DATA_SETS.items()
+  } | {
+    name: (configs, (citation,), (described,), license)
+    for name, (configs, citation, described, license) in PACKAGED.items()
   }
+  for name, (configs, citations, described, license) in told.items():
+    builder = builder_of(name, data_dir=tmp_path)
+    assert tuple(builder.builder_configs) == configs
+    assert builder.builder_config.name == configs[0]
+    assert all(key in builder.info.citation for key in citations), name
+    assert all(fact in builder.info.description for fact in described), name
+    if license is not None:
+      assert builder.info.redistribution_info.license == license
+    tags = builder.get_metadata().tags
+    assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
 
 
-def test_the_builder_tells_configurations_citations_and_valid_tags(
-  name, tmp_path
-):
-  builder = builder_of(name, data_dir=tmp_path)
-  facts = DATA_SETS[name]
-  assert tuple(builder.builder_configs) == facts.configs
-  assert builder.builder_config.name == facts.configs[0]
-  for key in facts.citations:
-    assert key in builder.info.citation
-  for fact in facts.described:
-    assert fact in builder.info.description
-  tags = builder.get_metadata().tags
-  assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
+@pytest.mark.parametrize('name', ['handwritten', 'icons'])
+def test_a_damaged_archive_is_named_with_the_remedy(name, tmp_path):
+  archive = importlib.import_module(f'data_pipelines.{name}.archive')
+  whole = archive.PATH.read_bytes()
+  altered = bytearray(whole)
+  altered[len(whole) // 2] ^= 1
+  path = tmp_path / archive.PATH.name
+  for content, error in (
+    (None, FileNotFoundError),
+    (whole[:-1], ValueError),
+    (bytes(altered), ValueError),
+    (b'', ValueError),
+  ):
+    if content is not None:
+      path.write_bytes(content)
+    with pytest.raises(error) as caught:
+      archive.read_archive(path)
+    for part in (
+      *(str(path), archive.SHA256, f'[{archive.NUM_ROWS}'),
+      f'git checkout -- data_pipelines/{name}/{name}.npz',
+    ):
+      assert part in str(caught.value)
 
 
 def identity(element):

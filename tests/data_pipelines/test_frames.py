@@ -1,9 +1,6 @@
 """Frames of a clip: which, how cropped and resized, how normalised."""
 
-import importlib
 import io
-import math
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +154,11 @@ def test_frames_come_in_the_order_of_the_policy():
 
 @pytest.mark.parametrize(
   ('width', 'height', 'min_area'),
-  [(340, 256, 0.08), (120, 300, 0.25), (7, 5, 0.08), (900, 40, 0.9)],
+  [
+    *((340, 256, 0.08), (120, 300, 0.25), (7, 5, 0.08)),
+    # No crop fits these, but the largest in the middle.
+    *((900, 40, 0.9), (12, 101, 0.9)),
+  ],
 )
 def test_boxes_are_torchvisions(width, height, min_area):
   ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
@@ -168,78 +169,22 @@ def test_boxes_are_torchvisions(width, height, min_area):
   assert ours.random() == theirs.random()
 
 
-@pytest.mark.parametrize('min_area', [0.08, 0.25])
-def test_boxes_lie_in_the_frame_and_vary_in_area_ratio_and_place(min_area):
-  random = np.random.default_rng(2)
-  width, height = 400, 350
-  left, top, right, bottom = np.transpose(
-    [frames.random_box(width, height, min_area, random) for _ in range(2000)]
-  )
-  assert left.min() >= 0 and top.min() >= 0
-  assert right.max() <= width and bottom.max() <= height
-  area = (right - left) * (bottom - top) / (width * height)
-  ratio = np.log((right - left) / (bottom - top))
-  # Rounding to whole pixels changes a small box by up to 1 %.
-  assert min_area * 0.98 < area.min() < min_area + 0.05
-  assert area.max() > 0.9
-  assert abs(ratio.min() + math.log(4 / 3)) < 0.02
-  assert abs(ratio.max() - math.log(4 / 3)) < 0.02
-  # Near the middle of the areas most boxes fit and draws are uniform.
-  small = area < 0.5
-  expected = (min_area + 0.5) / 2
-  np.testing.assert_allclose(area[small].mean(), expected, atol=0.02)
-  slack = width - (right - left)
-  assert abs(np.mean(left[slack > 50] / slack[slack > 50]) - 0.5) < 0.03
-
-
-@pytest.mark.parametrize(
-  ('width', 'height', 'expected'),
-  [
-    # Too wide, too high, and just right for the largest crop in the middle.
-    (101, 12, (42, 0, 58, 12)),
-    (12, 101, (0, 42, 12, 58)),
-    (4, 3, (0, 0, 4, 3)),
-  ],
-)
-def test_a_box_that_never_fits_is_the_largest_in_the_middle(
-  width, height, expected
-):
-  class Unlucky:
-    """Draws the largest area and a ratio that fits no frame but a square."""
-
-    def uniform(self, low, high):
-      return high if low > 0 else (low if width > height else high) * 0.5
-
-  box = frames.random_box(width, height, 1.0, Unlucky())
-  assert box == expected
-
-
 def test_training_crops_resizes_and_then_mirrors():
   pixels = noise(30, 44)
-  view = frames.Frames(1, 'first', size=9)
   mirrored = 0
-  for seed in range(12):
+  for seed in range(40):
+    min_area = 0.6 if seed % 2 else 0.08
+    view = frames.Frames(1, 'first', size=9, min_area=min_area)
     (picture,) = view(element([pixels]), np.random.default_rng(seed))
     random = np.random.default_rng(seed)
-    left, top, right, bottom = torchvision_box(44, 30, 0.08, random)
+    left, top, right, bottom = torchvision_box(44, 30, min_area, random)
     expected = resized(pixels[top:bottom, left:right], 9, 9)
     if random.random() < 0.5:
       expected = expected[:, ::-1]
       mirrored += 1
     # Pillow rounds to whole numbers twice, after rows and after columns.
     np.testing.assert_allclose(picture, expected, atol=1.1)
-  assert 0 < mirrored < 12
-
-
-def test_half_of_the_frames_are_mirrored():
-  view = frames.Frames(400, 'first', size=4, crop='whole')
-  views = view(element([ramp(4, 4)]), np.random.default_rng(0))
-  plain = view(element([ramp(4, 4)]), None)[0]
-  is_plain = np.all(views == plain, axis=(1, 2, 3))
-  is_mirrored = np.all(views == plain[:, ::-1], axis=(1, 2, 3))
-  assert np.all(is_plain ^ is_mirrored)
-  # 200 expected, with a standard deviation of 10.
-  assert 160 < is_mirrored.sum() < 240
+  assert 0 < mirrored < 40
 
 
 def test_each_frame_draws_its_own_crop_unless_the_clip_shares_one():
@@ -280,14 +225,6 @@ def test_whole_frames_are_resized_only():
   assert np.array_equal(trained, evaluated) or np.array_equal(
     trained, evaluated[:, :, ::-1]
   )
-
-
-def test_a_larger_smallest_area_shows_more_of_the_frame():
-  view = frames.Frames(50, 'first', size=4, min_area=0.9)
-  views = view(element([ramp(40, 50)]), np.random.default_rng(0))
-  # Red spans 210 levels from left to right; resized to 4, three quarters.
-  span = np.ptp(views[..., 0], axis=(1, 2))
-  assert span.min() > 0.75 * 210 * math.sqrt(0.9 * 0.75) - 5
 
 
 # Resizing and normalising.
@@ -386,11 +323,3 @@ def test_a_missing_entry_is_named():
   view = frames.Frames(1, 'first', source='video')
   with pytest.raises(ValueError, match=r"no 'video'.*frames"):
     view(element([noise(4, 4)]), None)
-
-
-def test_a_missing_package_names_the_extra(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'PIL', None)
-  monkeypatch.delitem(sys.modules, 'data_pipelines.views.frames')
-  with pytest.raises(ModuleNotFoundError, match=r"'mimo-jax\[data\]'") as error:
-    importlib.import_module('data_pipelines.views.frames')
-  assert error.value.name == 'PIL'

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 import scipy.stats
-import tensorflow_datasets as tfds
 
 from data_pipelines import sources
 from data_pipelines.synthetic import generation
@@ -53,15 +52,6 @@ def test_stored_rows_are_the_draws_and_splits_are_disjoint(data_dir, config):
   rows, values = (np.concatenate(parts) for parts in zip(*seen, strict=True))
   np.testing.assert_array_equal(rows, np.arange(7000))
   assert len(np.unique(values, axis=0)) == 7000
-
-
-def test_the_builder_has_every_config_and_valid_tags(data_dir):
-  builder = synthetic_dataset_builder.Builder(data_dir=data_dir)
-  assert list(builder.builder_configs) == list(CONFIGS)
-  assert builder.builder_config.name == 'balanced'
-  assert 'Bayes accuracy' in builder.info.description
-  tags = builder.get_metadata().tags
-  assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
 
 
 def documented(text):
