@@ -59,19 +59,25 @@ def record(folder):
   tone = sine(1000, 3, media.RATE).astype(np.float32)
   tiny.write_video(folder / 'clip.flv', shown, rate)
   tiny.write_video(folder / 'clip.mp4', shown, rate, tone)
+  remux(folder / 'clip.mp4', folder / 'fast.mp4', {'movflags': 'faststart'})
+
+
+def remux(source, target, options=None, title='', cut=0.0):
+  """Writes the packets of a video anew, shown as many seconds earlier."""
   with (
-    av.open(str(folder / 'clip.mp4')) as source,
-    av.open(
-      str(folder / 'fast.mp4'), 'w', options={'movflags': 'faststart'}
-    ) as target,
+    av.open(str(source)) as read,
+    av.open(str(target), 'w', options=options) as written,
   ):
+    written.metadata['title'] = title
     streams = {
-      each: target.add_stream_from_template(each) for each in source.streams
+      each: written.add_stream_from_template(each) for each in read.streams
     }
-    for packet in source.demux():
+    for packet in read.demux():
       if packet.dts is not None:  # None ends the stream
+        earlier = int(cut / packet.time_base)
+        packet.pts, packet.dts = packet.pts - earlier, packet.dts - earlier
         packet.stream = streams[packet.stream]
-        target.mux(packet)
+        written.mux(packet)
 
 
 def reason(function, *arguments):

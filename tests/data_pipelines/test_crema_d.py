@@ -15,17 +15,15 @@ from data_pipelines.reading import audit
 from data_pipelines.reading import pictures
 from data_pipelines.reading import sounds
 from tests import clips
+from tests.data_pipelines.test_crema_d_lists import CLIP
+from tests.data_pipelines.test_crema_d_lists import write_list
 
 # Of the sample, by the hash of their numbers.
 ACTORS = {'validation': {'1027'}, 'test': {'1020', '1022'}}
-CLIP = '1021_DFA_ANG_XX'
 
-read = functools.partial(clips.opened, 'crema_d')
+NAME = 'crema_d'
 
-
-@pytest.fixture
-def sample(sample_of):
-  return sample_of('crema_d')
+read = functools.partial(clips.opened, NAME)
 
 
 @pytest.fixture
@@ -63,12 +61,6 @@ def by_clip(elements):
   named = dict(zip(clips.ids(elements), elements, strict=True))
   assert len(named) == len(elements)
   return named
-
-
-def write_list(root, part, rows, start=''):
-  root.mkdir(parents=True, exist_ok=True)
-  lines = ''.join(f'{row}\r\n' for row in rows)
-  (root / f'{part}.csv').write_bytes((start + lines).encode())
 
 
 def listed(root, part):
@@ -204,10 +196,7 @@ def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
       expected = [written[key] for key in sorted(written) if key[0] == name]
       assert list(element['frames']) == expected
   assert list(found) == [test]
-  skipped = audit.table(
-    tmp_path / 'data' / 'crema_d' / 'field' / '1.0.0', 'train'
-  )
-  assert {row['key']: row['reason'] for row in skipped} == {
+  assert clips.skipped(tmp_path / 'data') == {
     '1021_DFA_FEA_XX': 'missing',
     '1021_DFA_HAP_XX': 'corrupt',
   }
@@ -363,10 +352,7 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
   copy(sample, root, '1021_*')
   mended = by_clip(read(root, tmp_path / 'mended'))
   assert mended.keys() == {CLIP, *expected}
-  assert (
-    audit.table(tmp_path / 'mended' / 'crema_d' / 'field' / '1.0.0', 'train')
-    == []
-  )
+  assert clips.skipped(tmp_path / 'mended') == {}
 
 
 def test_an_interrupted_preparation_starts_again(small, tmp_path, monkeypatch):

@@ -27,13 +27,19 @@ def read_or_skip(key, item):
   return {'value': 10 * item}
 
 
+def examples(folder, items, read=read_or_skip, split='train', expected=None):
+  """Examples of a toy that are read, one after the other."""
+  return audit.examples(
+    audit.Audit('toy', split, folder, expected), items, read
+  )
+
+
 def test_items_keep_their_order_and_the_skipped_ones_are_listed(
   tmp_path, caplog
 ):
   items = {f'k{number}': number for number in range(200)}
   items.update(k3=-1, k50=-20, k199=-2)
-  told = audit.Audit('toy', 'train', tmp_path, expected=201)
-  actual = list(audit.examples(told, items, read_or_skip))
+  actual = list(examples(tmp_path, items, expected=201))
   kept = [item for item in items.values() if item >= 0]
   assert actual == [
     (number, {'value': 10 * item}) for number, item in enumerate(kept)
@@ -58,8 +64,7 @@ def test_only_a_split_that_is_not_whole_is_warned_of(
   tmp_path, caplog, expected, level
 ):
   caplog.set_level(logging.INFO)
-  told = audit.Audit('toy', 'test', tmp_path, expected)
-  list(audit.examples(told, {'a': 1, 'b': 2}, read_or_skip))
+  list(examples(tmp_path, {'a': 1, 'b': 2}, expected=expected))
   assert [record.levelname for record in caplog.records] == [level]
 
 
@@ -75,9 +80,8 @@ def test_results_wait_for_those_before_them(tmp_path, monkeypatch):
       others.set()
     return {'key': key}
 
-  told = audit.Audit('toy', 'train', tmp_path)
   items = dict.fromkeys(['first', 'second', 'third'])
-  found = list(audit.examples(told, items, read))
+  found = list(examples(tmp_path, items, read))
   assert [each['key'] for _, each in found] == list(items)
 
 
@@ -114,10 +118,9 @@ def test_after_the_first_error_nothing_more_is_begun(
       one_thread.wait(5)
     return {'value': item}
 
-  told = audit.Audit('toy', 'train', tmp_path)
   items = {f'k{number}': number for number in range(500)}
   with pytest.raises(error):
-    list(audit.examples(told, items, read))
+    list(examples(tmp_path, items, read))
   assert begun[:3] == ['k0', 'k1', 'k2'] and begun[3:] in ([], ['k3'])
   assert not (tmp_path / 'skipped-train.csv').exists()
 
@@ -132,48 +135,37 @@ def test_when_nobody_reads_on_nothing_more_is_begun(tmp_path, one_thread):
     return {'value': item}
 
   items = {f'k{number}': number for number in range(500)}
-  examples = audit.examples(audit.Audit('toy', 'train', tmp_path), items, read)
-  assert next(examples) == (0, {'value': 0})
-  examples.close()
+  found = examples(tmp_path, items, read)
+  assert next(found) == (0, {'value': 0})
+  found.close()
   assert begun in (['k0'], ['k0', 'k1'])
 
 
 def test_a_split_without_a_readable_item_is_an_error(tmp_path):
-  told = audit.Audit('toy', 'test', tmp_path)
   with pytest.raises(ValueError, match=r"toy: .*'test'.*of 2 .*first: b: -3"):
-    list(audit.examples(told, {'b': -3, 'a': -4}, read_or_skip))
+    list(examples(tmp_path, {'b': -3, 'a': -4}, split='test'))
   # What was wrong can be looked up.
   assert [row['key'] for row in audit.table(tmp_path, 'test')] == ['b', 'a']
   with pytest.raises(
     ValueError, match=r"'test'.* of 0 that were looked for\.$"
   ):
-    list(audit.examples(told, {}, read_or_skip))
+    list(examples(tmp_path, {}, split='test'))
 
 
-def test_details_may_hold_commas_quotes_and_lines(tmp_path):
-  detail = 'a, "b"\nc;é'
-
-  def read(key, _):
-    if key == 'x':
-      raise audit.SkipError('odd', detail)
-    return {}
-
-  told = audit.Audit('toy', 'test', tmp_path)
-  list(audit.examples(told, {'x': 0, 'y': 0}, read))
-  assert audit.table(tmp_path, 'test')[0]['detail'] == detail
-
-
-def test_a_path_that_is_no_text_is_listed(tmp_path):
+def test_details_may_hold_commas_quotes_lines_and_paths_that_are_no_text(
+  tmp_path,
+):
   path = os.fsdecode(b'caf\xe9/a.wav')
 
-  def read(key, _):
-    if key == 'x':
-      raise audit.SkipError('odd', path)
+  def read(_, item):
+    if item:
+      raise audit.SkipError('odd', item)
     return {}
 
-  told = audit.Audit('toy', 'test', tmp_path)
-  assert len(list(audit.examples(told, {'x': 0, 'y': 0}, read))) == 1
-  assert audit.table(tmp_path, 'test')[0]['detail'] == r'caf\udce9/a.wav'
+  items = {'w': 0, 'x': 'a, "b"\nc;é', 'y': path}
+  assert len(list(examples(tmp_path, items, read))) == 1
+  told = [row['detail'] for row in audit.table(tmp_path, 'train')]
+  assert told == ['a, "b"\nc;é', r'caf\udce9/a.wav']
 
 
 # Decoders and lists.
