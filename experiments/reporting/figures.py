@@ -185,9 +185,8 @@ def _highlighted(
   recipes = dict.fromkeys(name for one in found for name in one.values)
   best: collections.Counter[str] = collections.Counter()
   for measure, values in found:
-    means = {name: float(np.mean(one)) for name, one in values.items()}
-    choose = max if measure.higher_is_better else min
-    best[choose(means, key=means.__getitem__)] += 1
+    first, _ = statistics.ties(values, measure.higher_is_better)
+    best[first] += 1
   often = [name for name, _ in best.most_common()]
   order = dict.fromkeys([next(iter(recipes)), subject, *often, *recipes])
   some = list(order)[: len(_COLOURS)]

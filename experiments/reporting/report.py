@@ -73,7 +73,7 @@ def summary(results: Results) -> dict[str, Column]:
   worst = np.min if measure.higher_is_better else np.max
   columns['uni-modal mean'] = results.over_modalities(primary, np.mean)
   columns['worst missing'] = results.over_modalities('missing', worst)
-  if results.config['evaluation']['noise_levels']:
+  if any(results.config['evaluation']['noise_levels']):
     columns['robustness'] = results.column('relative_robustness')
   return columns
 
@@ -85,12 +85,13 @@ def tests(
 
   Returns:
     (Column, other row) -> by how much the subject is better, [seeds], and
-    whether a paired t test finds it, at 5 % after Holm for all of them.
+    whether a paired t test finds it, at 5 % after Holm for all of them. A
+    column without the subject has none.
   """
   gains = {}
   for name, (measure, values) in columns.items():
     sign = 1 if measure.higher_is_better else -1
-    for other in values:
+    for other in values if subject in values else ():
       if other != subject:
         gains[name, other] = sign * (values[subject] - values[other])
   p_values = {key: statistics.p_value(gain) for key, gain in gains.items()}
@@ -107,6 +108,12 @@ def made_by(headers: Sequence[Mapping[str, Any]]) -> str:
     f'Made by commit {commits} on {first["device"]} ({first["num_devices"]}),'
     f' with {versions}'
   )
+
+
+def left_out(results: Results, where: str = '') -> list[str]:
+  """Says which recipes refused the model of a comparison, and why."""
+  refusals = results.config.get('left_out', {}).items()
+  return [f'`{name}` is left out{where}: {why}' for name, why in refusals]
 
 
 def errors_among(measures: Sequence[Measure]) -> str:
@@ -137,9 +144,10 @@ def _seeds(results: Results) -> str:
 def _comparison_tables(results: Results) -> list[str]:
   measure, columns = results.measure, summary(results)
   noise = ''
-  if levels := results.config['evaluation']['noise_levels']:
+  if 'robustness' in columns:
+    most = max(results.config['evaluation']['noise_levels'])
     noise = (
-      f' Robustness: fused, the mean over noise from 0 to {max(levels):g} units'
+      f' Robustness: fused, the mean over noise from 0 to {most:g} units'
       ' (config.evaluation.noise_scale) on every input.'
     )
   change = 'what is gained over no input at all'
@@ -181,9 +189,8 @@ def _against_the_others(
 ) -> list[str]:
   """The subject of a comparison against each other recipe."""
   subject = results.header['subject']
-  if subject not in results.variants or len(results.variants) < 2:
+  if not (found := tests(columns, subject)):
     return []
-  found = tests(columns, subject)
   cells: dict[str, dict[str, str]] = {name: {} for name in columns}
   for (name, other), (gain, is_found) in found.items():
     text = columns[name].measure.text(gain, sign='+')
@@ -219,6 +226,7 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
     f'![{drawn}](curves.png)',
     'Recipes:',
     '\n'.join(told),
+    *left_out(results),
     f'{made_by([results.header])}. `results.jsonl` has the whole configuration'
     ' and every run.',
   ]

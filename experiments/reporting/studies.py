@@ -80,14 +80,13 @@ def write(
     ' and number of steps.',
     *_about_tuning(results),
     *(
-      f'`{recipe}` is left out on {setting.name}: {reason}'
+      text
       for setting, one in results.items()
-      for recipe, reason in one.config.get('left_out', {}).items()
+      for text in report.left_out(one, f' on {setting.name}')
     ),
     *_left(study, results),
     *figure,
     *_tables(columns),
-    f'## Against `{subject}`',
     *_wins(columns, subject),
     *_choices(results),
     f'{protocol.about_costs(some)} Medians over the settings. With networks as'
@@ -143,7 +142,8 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
     for setting in once.values()
     for name, column in columns[setting].items()
   }
-  found = report.tests(compared, subject)
+  if not (found := report.tests(compared, subject)):
+    return []
   counts: dict[str, dict[str, list[int]]] = {}
   for ((name, _), other), (gain, is_found) in found.items():
     three = counts.setdefault(name, {}).setdefault(other, [0, 0, 0])
@@ -153,6 +153,7 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
     for name, one in counts.items()
   }
   return [
+    f'## Against `{subject}`',
     f'Number of settings in which `{subject}` is better than / not to be told'
     ' from / worse than each other recipe: paired t tests over seeds, 5 % after'
     f' Holm for all {len(found)} of them.',

@@ -15,9 +15,11 @@ NAMES = (
 ERROR = 'mean_absolute_error'
 
 
-def write_results(workdir, rows, **changes):
+def write_results(workdir, rows, settings=None, **changes):
   """A directory as a comparison leaves it, or with changes of its header."""
   config = handwritten.get_config('two,smoke')
+  with config.unlocked():
+    config.update(settings or {})
   labels = list(dict.fromkeys(row['variant'] for row in rows))
   header = {
     'format': 3, 'kind': 'compare',

@@ -4,17 +4,19 @@ import numpy as np
 
 from experiments.reporting import figures
 from experiments.reporting import measures
+from tests.experiments.reporting.made_up import ERROR
 
 NAMES = tuple('abcdefghijkl')  # more than there are colours
 
 
-def columns_of(*best):
+def columns_of(*best, metric='accuracy'):
   """A column a setting, in which one recipe is the best; later ones lack l."""
-  measure = measures.Measure.of('accuracy')
+  measure = measures.Measure.of(metric)
+  ahead = 0.2 if measure.higher_is_better else -0.2
   columns = {}
   for place, name in enumerate(best, start=1):
     values = {k: np.array([0.5, 0.6]) for k in NAMES}
-    values[name] = np.array([0.7, 0.8])
+    values[name] = values[name] + ahead
     if place > 1:
       del values['l']
     columns['family', place] = {'fused': measures.Column(measure, values)}
@@ -22,9 +24,13 @@ def columns_of(*best):
 
 
 def test_reference_subject_and_the_best_have_colours():
-  found = figures._highlighted(columns_of('j', 'k', 'j'), 'i')
-  assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
-  assert found == sorted(found)  # as they are compared
+  for metric in ('accuracy', ERROR):
+    columns = columns_of('j', 'k', 'j', metric=metric)
+    for one in columns.values():  # the reference has diverged
+      one['fused'].values['a'] = np.full(2, np.nan)
+    found = figures._highlighted(columns, 'i')
+    assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
+    assert found == sorted(found)  # as they are compared
   # Of fewer recipes, all.
   few = {
     place: {

@@ -29,7 +29,8 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   rows = rows_of(COMPARISON)
   rows[3]['skipped_steps'] = 3
   seconds = {'joint': [1.0, 2.0, 4.0], 'sum': [1.5, 3.0, 4.0]}
-  write_results(tmp_path, rows, seconds_per_step=seconds)
+  refusals = {'left_out': {'ogm': 'ValueError: no shares'}}
+  write_results(tmp_path, rows, refusals, seconds_per_step=seconds)
   text = report.write(tmp_path).read_text()
   summary, own, missing, contributions = tables_of(text)
   assert summary == [
@@ -51,8 +52,16 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   assert '`sum` skipped 3 steps' in text and '`joint` skipped' not in text
   assert '- `joint`: weighting `joint()`\n' in text
   assert 'mimo(penalty' not in text  # a recipe that was not run
+  assert '`ogm` is left out: ValueError: no shares\n' in text
   assert_pictures(tmp_path, text, 'accuracy.png', 'curves.png')
   assert report.tables(tmp_path) in text
+  # Clean inputs alone, and a subject that was not run.
+  for row in rows:
+    del row['relative_robustness']
+  clean = {'evaluation': {'noise_levels': (0.0,)}}
+  write_results(tmp_path, rows, clean, subject='mimo')
+  summary, *others = tables_of(report.tables(tmp_path))
+  assert 'robustness' not in summary[0] and len(others) == 3
 
 
 @pytest.mark.quick

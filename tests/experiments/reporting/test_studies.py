@@ -56,7 +56,10 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
       row[f'{metric}/heads'] = row[f'{metric}/fused'] + 0.125
     rows += stopped(rows)
     changed = (('steps', place),)
-    setting = studies.Setting('views', place, 'handwritten:two', changed)
+    on_axis = ('views', place)
+    if metric == ERROR:  # by name alone, and so without a figure
+      on_axis = (f'views, {place}', None)
+    setting = studies.Setting(*on_axis, 'handwritten:two', changed)
     more = tuning
     if place == 20:
       more = [one | {'candidates': 2 * one['candidates']} for one in tuning]
@@ -66,7 +69,9 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     results[setting] = results_lib.read(workdir)
   # The same setting under another name counts once.
   again = next(iter(results))
-  results[again._replace(family='rows')] = results[again]
+  results[again._replace(family=again.family.replace('views', 'rows'))] = (
+    results[again]
+  )
   one = studies.Study('Made up', 'rows', tuple(results), 'Not run.')
   path = studies.write(one, results, tmp_path / 'report', 'a command')
   text = path.read_text()
@@ -108,4 +113,13 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   assert '*views, 20*: Of every recipe 2 cand' in text
   assert ('less is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
-  assert_pictures(tmp_path / 'report', text, 'lines.png')
+  if metric == 'accuracy':
+    assert_pictures(tmp_path / 'report', text, 'lines.png')
+    return
+  # A subject that was not run is tested against none.
+  others = {
+    k: one._replace(header=one.header | {'subject': 'mgda'})
+    for k, one in results.items()
+  }
+  text = studies.write(one, others, tmp_path, 'a command').read_text()
+  assert len(tables_of(text)) == 11 and 'Against' not in text
