@@ -5,6 +5,7 @@ mapping from names to `Option`, and `run`, which takes their values and prints;
 `__main__` lists its name.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 
@@ -15,11 +16,12 @@ class UsageError(ValueError):
 class Option(NamedTuple):
   """Something that the command line can set."""
 
-  # A list is given with commas, True is switched off by `no` and the name; None
-  # has to be given.
+  # A list is given with commas, its entries of the type of the first; True is
+  # switched off by `no` and the name; None has to be given.
   default: Any
   about: str
-  least: int = 1  # of a number
+  least: int = 1  # of a whole number
+  choices: Collection[str] = ()  # of a word; none: any
 
 
 REPEATS = Option(40, 'rounds in which each program is timed once', least=2)

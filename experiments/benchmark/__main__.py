@@ -57,29 +57,37 @@ def main(argv: Sequence[str]) -> None:
 def _add(
   parser: argparse.ArgumentParser, name: str, option: benchmark.Option
 ) -> None:
-  default, about, least = option
+  default, about, least, choices = option
+  is_list = isinstance(default, list)
+  some = next(iter(default), None) if is_list else default
+  kind = str if some is None else type(some)
 
   def value(text: str) -> Any:
-    if isinstance(default, list):
-      return [word for word in text.split(',') if word]
-    found = text if default is None else type(default)(text)
+    found = kind(text)
     if isinstance(found, int) and found < least:
       raise argparse.ArgumentTypeError(f'expected {least} or more, got {text}')
+    if choices and found not in choices:
+      words = ', '.join(choices)
+      raise argparse.ArgumentTypeError(f'expected one of {words}, got {text}')
     return found
 
-  value.__name__ = type(default).__name__  # argparse says it of a wrong value
+  def values(text: str) -> list[Any]:
+    return [value(word) for word in text.split(',') if word]
+
+  # argparse says it of a wrong value.
+  value.__name__ = values.__name__ = kind.__name__
   if default is True:
     parser.add_argument(
       f'--no{name}', action='store_false', dest=name, help=about
     )
     return
-  shown = ','.join(default) if isinstance(default, list) else default
+  shown = ','.join(map(str, default)) if is_list else default
   parser.add_argument(
     f'--{name}',
-    type=value,
+    type=values if is_list else value,
     default=default,
     required=default is None,
-    metavar='X,...' if isinstance(default, list) else 'X',
+    metavar='X,...' if is_list else 'X',
     help=f'{about} ({shown})' if shown else about,
   )
 

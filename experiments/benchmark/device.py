@@ -37,28 +37,31 @@ from mimo_jax import nn
 _IN_A_ROW = 20
 _WEIGHTINGS = 'mimo sum gradnorm mgda upgrad cagrad pcgrad nash_mtl'
 OPTIONS = {
-  'batch_sizes': benchmark.Option(['64', '256'], 'rows of a batch'),
+  'batch_sizes': benchmark.Option([64, 256], 'rows of a batch'),
   'dtypes': benchmark.Option(
-    ['float32', 'bfloat16'], 'of encoders, and of gradients to pass over'
+    ['float32', 'bfloat16'],
+    'of encoders, and of gradients to pass over',
+    choices=('float32', 'bfloat16', 'float16'),
   ),
   'weightings': benchmark.Option(
-    _WEIGHTINGS.split(), 'weightings beside joint training'
+    _WEIGHTINGS.split(),
+    'weightings beside joint training',
+    choices=mimo_jax.weightings.__all__,
   ),
   'at_features': benchmark.Option(
     ['mgda', 'upgrad', 'pcgrad', 'nash_mtl'],
     'weightings of the Gramian at the features, for the first batch size',
+    choices=mimo_jax.weightings.__all__,
   ),
-  'peers': benchmark.Option(
-    'auto',
-    "whether to time PyTorch's step of joint training, too, for the first batch"
-    ' size: yes, no, or auto, if it is installed',
+  'peers': pytorch.option(
+    "PyTorch's step of joint training, too, for the first batch size"
   ),
   'num_parameters': benchmark.Option(
-    ['22400000', '224000000'],
+    [22_400_000, 224_000_000],
     'lengths of gradients to pass over; the first is that of two ResNet-18',
   ),
   'objectives': benchmark.Option(
-    ['2', '3', '7', '8', '12'], 'numbers of gradients to pass over, K'
+    [2, 3, 7, 8, 12], 'numbers of gradients to pass over, K'
   ),
   'repeats': benchmark.REPEATS._replace(default=20),
   'width': benchmark.Option(64, 'of the ResNets'),
@@ -215,13 +218,13 @@ def _in_a_row(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def run(
-  batch_sizes: Sequence[str],
+  batch_sizes: Sequence[int],
   dtypes: Sequence[str],
   weightings: Sequence[str],
   at_features: Sequence[str],
   peers: str,
-  num_parameters: Sequence[str],
-  objectives: Sequence[str],
+  num_parameters: Sequence[int],
+  objectives: Sequence[int],
   repeats: int,
   width: int,
   size: int,
@@ -234,14 +237,14 @@ def run(
   audio = (1024, 128, 1) if size >= 64 else (4 * size, size, 1)
   shapes = {'audio': audio, 'visual': (2, size, size, 3)}
   for dtype in dtypes:
-    for batch_size in map(int, batch_sizes):
+    for batch_size in batch_sizes:
       made = configs(weightings, dtype, width)
       batch = subroutine.made_up_batch(made['joint'], batch_size, shapes)
       # Pictures come as bytes, and are normalised in the step.
       batch['visual'] = (32 * (batch['visual'] + 4)).astype(jnp.uint8)
       costs = subroutine.measure(made, batch, repeats)
       print(f'{dtype}, batch {batch_size}:\n\n{steps_table(costs)}\n')
-      is_first = batch_size == int(batch_sizes[0])
+      is_first = batch_size == batch_sizes[0]
       if with_pytorch and is_first:
         found = of_pytorch(made['joint'], batch, repeats)
         where = f'{dtype}, batch {batch_size}, beside PyTorch'
@@ -251,8 +254,8 @@ def run(
         found = of_features(config, at_features, batch, repeats)
         where = f'{dtype}, batch {batch_size}, weights from the features'
         print(f'{where}:\n\n{found}\n')
-  sizes = sorted(map(int, objectives))
-  for length in map(int, num_parameters):
+  sizes = sorted(objectives)
+  for length in num_parameters:
     for dtype in dtypes:
       print(f'Passes over K gradients of {length:,} parameters:\n')
       print(f'{bandwidth(length, sizes, dtype, repeats)}\n')

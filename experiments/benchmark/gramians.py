@@ -12,7 +12,7 @@ Memory is the peak of the compiled step, by the compiler's own analysis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ from experiments import benchmark
 from experiments.benchmark import steps
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
-from experiments.reporting import tables
-from mimo_jax import nn
+
+Programs: TypeAlias = Mapping[str, subroutine.Compiled]
 
 OPTIONS = {
   'repeats': benchmark.REPEATS,
@@ -34,41 +34,10 @@ OPTIONS = {
   'rules': benchmark.Option(
     ['pcgrad', 'upgrad', 'nash_mtl'],
     'weightings of the Gramian beside MGDA, for weights from the features',
+    choices=mimo_jax.weightings.__all__,
   ),
   'chunk': benchmark.Option(16, 'examples whose gradients are kept'),
 }
-
-
-class Program(NamedTuple):
-  """A compiled step."""
-
-  run: Callable[[], Any]
-  megabytes: float
-
-
-class Network(NamedTuple):
-  """The network, and a batch."""
-
-  logits_of: Callable[..., Any]  # from params and inputs
-  params: Any
-  batch: Mapping[str, jax.Array]
-
-  def losses(
-    self, params: Any, batch: Mapping[str, jax.Array], **options: Any
-  ) -> dict[str, jax.Array]:
-    """The losses of late fusion."""
-    logits = self.logits_of(params, batch, **options)
-    return nn.cross_entropy_losses(logits, batch['label'])
-
-
-def network(batch_size: int) -> Network:
-  """The network of `steps`, and pictures of noise."""
-  model, params, inputs, labels = steps.network(batch_size)
-
-  def logits_of(params: Any, batch: Any, **options: Any) -> Any:
-    return model.apply({'params': params}, batch, **options)
-
-  return Network(logits_of, params, {**inputs, 'label': labels})
 
 
 def program(
@@ -76,7 +45,7 @@ def program(
   pulled: Callable[..., tuple[Any, Any]],
   rule: mimo_jax.Weighting | None = None,
   *given: Any,
-) -> Program:
+) -> subroutine.Compiled:
   """A step along losses and their pullback: what `pulled(params, *given)` is.
 
   Of `rule`, or MGDA. What is given is no constant of the program.
@@ -92,12 +61,12 @@ def program(
   state = optimizer.init(params)
   compiled = jax.jit(step).lower(params, state, *given).compile()
   megabytes = subroutine.peak_megabytes(compiled)
-  return Program(lambda: compiled(params, state, *given), megabytes)
+  return subroutine.Compiled(lambda: compiled(params, state, *given), megabytes)
 
 
-def of_late_fusion(batch_size: int, rules: Sequence[str]) -> dict[str, Program]:
+def of_late_fusion(batch_size: int, rules: Sequence[str]) -> Programs:
   """K = 4, block-sparse; by MGDA, at the features by others, too."""
-  made = network(batch_size)
+  made = steps.network(batch_size)
 
   def losses_fn(params: Any, **options: Any) -> Any:
     return made.losses(params, made.batch, **options)
@@ -129,13 +98,13 @@ def of_late_fusion(batch_size: int, rules: Sequence[str]) -> dict[str, Program]:
   }
 
 
-def of_groups(batch_size: int, objectives: int) -> dict[str, Program]:
+def of_groups(batch_size: int, objectives: int) -> Programs:
   """The fused losses of so many groups of the rows, and of one."""
-  made = network(batch_size)
+  made = steps.network(batch_size)
 
   def vjp(params: Any, number: int = objectives) -> Any:
     def losses_fn(params: Any) -> jax.Array:
-      logits = made.logits_of(params, made.batch)['fused']
+      logits = made.logits(params, made.batch)['fused']
       losses = optax.softmax_cross_entropy_with_integer_labels(
         logits, made.batch['label']
       )
@@ -159,9 +128,9 @@ def of_groups(batch_size: int, objectives: int) -> dict[str, Program]:
   }
 
 
-def of_examples(examples: int, chunk: int) -> dict[str, Program]:
+def of_examples(examples: int, chunk: int) -> Programs:
   """Each row an objective: all gradients at once, and chunks of them."""
-  made = network(examples)
+  made = steps.network(examples)
 
   def loss_fn(params: Any, example: Any) -> jax.Array:
     one = jax.tree.map(lambda leaf: leaf[None], example)
@@ -180,21 +149,12 @@ def of_examples(examples: int, chunk: int) -> dict[str, Program]:
   }
 
 
-def table(programs: Mapping[str, Program], repeats: int) -> str:
+def table(programs: Programs, repeats: int) -> str:
   """Milliseconds and megabytes, beside joint training, in Markdown."""
-  runs = {name: each.run for name, each in programs.items()}
+  runs = {name: each.step for name, each in programs.items()}
+  megabytes = {name: each.megabytes for name, each in programs.items()}
   taken = timing.interleaved(runs, repeats)
-  first = next(iter(programs))
-  rows = {}
-  for name, times in taken.items():
-    megabytes = programs[name].megabytes
-    rows[name] = {
-      'ms': f'{1e3 * times.median:.1f}',
-      'x joint': f'{timing.ratio(times, taken[first]):.2f}',
-      'peak, MB': f'{megabytes:.1f}',
-      'peak, x joint': f'{megabytes / programs[first].megabytes:.2f}',
-    }
-  return tables.of_rows('step', rows)
+  return subroutine.beside_the_first('step', taken, megabytes)
 
 
 def run(

@@ -13,12 +13,10 @@ from ml_collections import config_dict
 
 from experiments import benchmark
 from experiments.benchmark import subroutine
-from experiments.benchmark import timing
 from experiments.core import accumulation
 from experiments.core import configuration
 from experiments.core import placement as placement_lib
 from experiments.core import training
-from experiments.reporting import tables
 
 PARTS = 4  # into which the rows of an update are cut
 OPTIONS = subroutine.NETWORK
@@ -73,20 +71,6 @@ def compile_update(
   return subroutine.Compiled(update, subroutine.peak_megabytes(compiled))
 
 
-def table(costs: Mapping[str, subroutine.Cost]) -> str:
-  """Milliseconds and megabytes, beside the first one's, in Markdown."""
-  first = next(iter(costs.values()))
-  rows = {}
-  for name, cost in costs.items():
-    rows[name] = {
-      'update, ms': f'{1e3 * cost.step.median:.1f}',
-      'time, x default': f'{timing.ratio(cost.step, first.step):.2f}',
-      'peak, MB': f'{cost.megabytes:.1f}',
-      'peak, x default': f'{cost.megabytes / first.megabytes:.2f}',
-    }
-  return tables.of_rows('change', rows)
-
-
 def run(
   repeats: int, batch_size: int, network_width: int, picture_size: int
 ) -> None:
@@ -99,4 +83,10 @@ def run(
   batch = subroutine.pictures(configs['default'], batch_size, picture_size)
   costs = subroutine.measure(configs, batch, repeats, compile_update)
   print(f'{subroutine.setting(network_width, picture_size, batch_size)}\n')
-  print(table(costs))
+  print(
+    subroutine.beside_the_first(
+      'change',
+      {name: cost.step for name, cost in costs.items()},
+      {name: cost.megabytes for name, cost in costs.items()},
+    )
+  )

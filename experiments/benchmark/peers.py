@@ -66,6 +66,12 @@ PEERS: dict[str, Peer] = {
 }
 
 
+def option(what: str) -> benchmark.Option:
+  """The option for `announce`."""
+  about = f'whether to time {what}: yes, no, or auto, if it is installed'
+  return benchmark.Option('auto', about, choices=('yes', 'no', 'auto'))
+
+
 def announce(wanted: str, peer: str = 'TorchJD') -> bool:
   """Whether to time it, or PyTorch alone, having said so.
 

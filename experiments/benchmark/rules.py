@@ -40,13 +40,15 @@ OPTIONS = {
     'lengths of the gradients; resnet18 is 11.2 million in 62 leaves',
   ),
   'objectives': benchmark.Option(
-    ['2', '3', '7'],
+    [2, 3, 7],
     'numbers of objectives, K; weights alone are timed for the largest two',
   ),
-  'methods': benchmark.Option([], 'weightings to time; all if none is named'),
-  'peers': benchmark.Option(
-    'auto', 'whether to time TorchJD: yes, no, or auto, if it is installed'
+  'methods': benchmark.Option(
+    [],
+    'weightings to time; all if none is named',
+    choices=mimo_jax.weightings.__all__,
   ),
+  'peers': torchjd.option('TorchJD'),
   'async_dispatch': benchmark.Option(
     True,
     'run programs where they are called: on CPU, JAX hands those of more than'
@@ -97,20 +99,14 @@ def compare_weights(
 
 def run(
   parameters: Sequence[str],
-  objectives: Sequence[str],
+  objectives: Sequence[int],
   methods: Sequence[str],
   peers: str,
   async_dispatch: bool,
   **limits: Any,
 ) -> None:
   """Prints the tables, timed within `limits` of repeats and seconds."""
-  sizes = sorted(map(int, objectives))
-  every = mimo_jax.weightings.__all__
-  if unknown := sorted(set(methods) - set(every)):
-    raise benchmark.UsageError(
-      f'--methods has {", ".join(unknown)}; mimo_jax.weightings has'
-      f' {", ".join(every)}.'
-    )
+  sizes = sorted(objectives)
   # Before anything touches the CPU: this setting cannot change later.
   jax.config.update('jax_cpu_enable_async_dispatch', async_dispatch)
   dispatch = 'asynchronous' if async_dispatch else 'synchronous'
@@ -138,7 +134,8 @@ def run(
       directions[size, title] = found
   weights: dict[tuple[int, str], Comparisons] = {}
   for size in sizes[-2:]:
-    found = compare_weights(methods or every, size, with_peers, **limits)
+    names = methods or mimo_jax.weightings.__all__
+    found = compare_weights(names, size, with_peers, **limits)
     _print_table(f'Losses and Gramian -> weights, K = {size}', found, 'us')
     weights[size, 'losses and Gramian -> weights'] = found
   _print_mimo(directions, sizes, limits['repeats'])

@@ -6,8 +6,9 @@ alone` are its weights of four losses, without the step around them. The
 Jacobian of all objectives is timed beside the gradient of one.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,30 +39,50 @@ class ConvEncoder(linen.Module):
     return jnp.mean(features, (1, 2))
 
 
-def network(
-  batch_size: int,
-) -> tuple[Any, Any, dict[str, jax.Array], jax.Array]:
-  """The model, its params, pictures of noise, and labels."""
+class Network(NamedTuple):
+  """The network, and a batch."""
+
+  model: nn.LateFusion
+  params: Any
+  batch: Mapping[str, jax.Array]
+
+  def logits(
+    self, params: Any, batch: Mapping[str, jax.Array], **options: Any
+  ) -> Any:
+    """Those of late fusion."""
+    return self.model.apply({'params': params}, batch, **options)
+
+  def losses(
+    self, params: Any, batch: Mapping[str, jax.Array], **options: Any
+  ) -> dict[str, jax.Array]:
+    """Of the logits."""
+    logits = self.logits(params, batch, **options)
+    return nn.cross_entropy_losses(logits, batch['label'])
+
+
+@functools.cache
+def network(batch_size: int) -> Network:
+  """Pictures of noise, and their labels; the same for who asks again."""
   modalities = OBJECTIVES[1:]
   encoders = {name: ConvEncoder() for name in modalities}
   model = nn.LateFusion(encoders, num_classes=10)
   keys = jax.random.split(jax.random.key(0), 5)
-  inputs = {
+  batch = {
     name: jax.random.normal(keys[i], (batch_size, 32, 32, 3))
     for i, name in enumerate(modalities)
   }
-  labels = jax.random.randint(keys[3], (batch_size,), 0, 10)
-  params = jax.jit(model.init)(keys[4], inputs)['params']
-  return model, params, inputs, labels
+  params = jax.jit(model.init)(keys[4], batch)['params']
+  batch['label'] = jax.random.randint(keys[3], (batch_size,), 0, 10)
+  return Network(model, params, batch)
 
 
 def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
   """The steps, compiled: name -> program."""
-  model, params, inputs, labels = network(batch_size)
+  made = network(batch_size)
+  params = made.params
 
   def losses_fn(params: Any) -> dict[str, jax.Array]:
-    logits: Any = model.apply({'params': params}, inputs)
-    return nn.cross_entropy_losses(logits, labels)
+    return made.losses(params, made.batch)
 
   fused_and_grad = jax.value_and_grad(lambda params: losses_fn(params)['fused'])
   jacobian = mimo_jax.value_and_jacobian(losses_fn)

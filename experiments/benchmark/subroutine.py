@@ -122,8 +122,8 @@ def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Compiled:
     programs += between(experiment.rehearsal, state, batch)
   operations = 0.0
   for share, _, program in programs:
-    counted = program.cost_analysis()  # not every backend counts
-    operations += share * counted.get('flops', 0.0) if counted else math.nan
+    counted = program.cost_analysis() or {}  # not every backend counts
+    operations += share * counted.get('flops', math.nan)
   return Compiled(
     programs[0][1],
     max(peak_megabytes(program) for _, _, program in programs),
@@ -193,23 +193,44 @@ def table(costs: Mapping[str, Cost]) -> str:
       'added, ms': f'{1e3 * cost.added:.2f} ± {1e3 * cost.error:.2f}',
       'rehearsal, ms': f'{1e3 * cost.rehearsal:.2f}',
       f'x {reference}': f'{share:.2f}',
-      'peak, MB': f'{cost.megabytes:.1f}',
-      f'operations, x {reference}': f'{cost.gigaflops / first.gigaflops:.2f}',
-    }
+    } | _of_program(cost, reference, first)
   return tables.of_rows('method', rows)
 
 
 def table_of_programs(compiled: Mapping[str, Compiled]) -> str:
   """Megabytes and operations, a row a method, in Markdown."""
-  reference, first = next(iter(compiled.items()))
+  first = next(iter(compiled.items()))
+  return tables.of_rows(
+    'method', {k: _of_program(one, *first) for k, one in compiled.items()}
+  )
+
+
+def _of_program(
+  one: Cost | Compiled, reference: str, first: Cost | Compiled
+) -> dict[str, str]:
+  return {
+    'peak, MB': f'{one.megabytes:.1f}',
+    f'operations, x {reference}': f'{one.gigaflops / first.gigaflops:.2f}',
+  }
+
+
+def beside_the_first(
+  corner: str,
+  taken: Mapping[str, timing.Times],
+  megabytes: Mapping[str, float],
+) -> str:
+  """Milliseconds and megabytes, and by those of the first, in Markdown."""
+  first = next(iter(taken))
   rows = {
     name: {
-      'peak, MB': f'{one.megabytes:.1f}',
-      f'operations, x {reference}': f'{one.gigaflops / first.gigaflops:.2f}',
+      'ms': f'{1e3 * times.median:.1f}',
+      f'x {first}': f'{timing.ratio(times, taken[first]):.2f}',
+      'peak, MB': f'{megabytes[name]:.1f}',
+      f'peak, x {first}': f'{megabytes[name] / megabytes[first]:.2f}',
     }
-    for name, one in compiled.items()
+    for name, times in taken.items()
   }
-  return tables.of_rows('method', rows)
+  return tables.of_rows(corner, rows)
 
 
 def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:

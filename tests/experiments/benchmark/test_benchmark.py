@@ -42,6 +42,7 @@ def small(monkeypatch):
   """Two encoders that compile soon."""
   monkeypatch.setattr(steps, '_LAYERS', ((4, 4),))
   monkeypatch.setattr(steps, 'OBJECTIVES', ('fused', 'audio', 'visual'))
+  steps.network.cache_clear()
 
 
 @pytest.mark.usefixtures('small')
@@ -100,12 +101,15 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
   no_module = "No module named 'experiments.configs.mnist'"
   for arguments, message in (
     (['frobnicate'], "no benchmark 'frobnicate'"),
-    (['rules', '--methods=mgda,frobnicate'], '--methods has frobnicate;'),
+    (['rules', '--methods=mgda,frobnicate'], ', mgda, '),
+    (['rules', '--methods=mgda,frobnicate'], 'got frobnicate'),
+    (['rules', '--objectives=2,x'], "invalid int value: '2,x'"),
+    (['rules', '--peers=maybe'], 'expected one of yes, no, auto, got maybe'),
     (['rules', '--peers=yes'], 'no TorchJD here'),
     (['device', '--peers=yes'], 'no PyTorch here'),
     (['steps', '--repeats=1'], 'expected 2 or more, got 1'),
     (['steps', '--repeats=many'], "invalid int value: 'many'"),
-    (['sweep', '--views=nine'], '--views=nine; expected one of'),
+    (['sweep', '--views=nine'], '--views: expected one of six, th'),
     (['memory', '--batch_size=3'], 'cannot be cut into 4 equal parts'),
     (['gramians', '--objectives=5'], 'cannot be cut into --objectives=5'),
     (['loading'], 'required: --data'),
