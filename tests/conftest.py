@@ -50,10 +50,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 
-# With no optimisation at all it takes a third of that. Not in these folders:
-# last digits of solvers are tested, and examples run longer than that.
+# With no optimisation at all it takes a third of that. Not in this folder: last
+# digits of solvers are tested.
 PLAINLY = 'jax_disable_most_optimizations'
-OPTIMISED = {'solvers', 'examples'}
+OPTIMISED = {'solvers'}
 
 # Before anything touches a backend: settings of these cannot change later.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))

@@ -79,11 +79,14 @@ def overlap(logits: jax.Array, label: jax.Array) -> float:
   return float(sum(shares) / 2)
 
 
-def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
+MODEL = Segmenter()
+
+
+def train(
+  rule: mimo_jax.Weighting, params: Any, steps: int
+) -> dict[str, float]:
   """Trains by a rule; the overlap of new scenes."""
-  model = Segmenter()
   rows = scenes(512, seed=0)
-  params = jax.jit(model.init)(jax.random.key(0), rows)['params']
   optimizer = optax.chain(
     mimo_jax.balance(rule, objectives=('fused', *SENSORS)), optax.adam(3e-3)
   )
@@ -94,7 +97,7 @@ def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
     scene = jax.tree.map(lambda x: x[chosen], rows)
 
     def losses_fn(params: Any) -> dict[str, jax.Array]:
-      logits: Any = model.apply({'params': params}, scene)
+      logits: Any = MODEL.apply({'params': params}, scene)
       return losses_of(logits, scene)
 
     losses, pullback = jax.vjp(losses_fn, params)
@@ -107,15 +110,16 @@ def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
   for key in jax.random.split(jax.random.key(1), steps):
     params, opt_state = train_step(params, opt_state, key)
   test = scenes(256, seed=1)
-  logits: Any = jax.jit(model.apply)({'params': params}, test)
+  logits: Any = jax.jit(MODEL.apply)({'params': params}, test)
   return {name: overlap(x, test['label']) for name, x in logits.items()}
 
 
 def main(steps: int = 200) -> dict[str, dict[str, float]]:
   """Trains with and without balancing, and prints both."""
+  start = jax.jit(MODEL.init)(jax.random.key(0), scenes(1, seed=0))['params']
   scores = {
-    'fused loss alone': train(mimo_jax.weightings.fused_only(), steps),
-    'mimo': train(mimo_jax.mimo(), steps),
+    'fused loss alone': train(mimo_jax.weightings.fused_only(), start, steps),
+    'mimo': train(mimo_jax.mimo(), start, steps),
   }
   for name, found in scores.items():
     print(f'{name:>16}:', *(f'{k} {v:.1%} ' for k, v in found.items()))
