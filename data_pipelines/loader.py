@@ -76,7 +76,7 @@ def loader(
     >>> bool(np.all(next(batches)['x'] == expected))
     True
   """
-  _check(source, batch_size, transforms)
+  _check(source, batch_size, transforms, num_workers, num_threads)
   seed = _seed(seed)
   if not 0 <= shard_index < shard_count <= len(source):
     raise ValueError(
@@ -84,7 +84,6 @@ def loader(
       f'shard_index {shard_index}, shard_count {shard_count} and length '
       f'{len(source)}.'
     )
-  _check_numbers(num_workers, num_threads)
   # Elements are numbered through all epochs, and Grain seeds a random transform
   # by that number. Shards take turns by whole batches: in each step they stand
   # side by side in the one order that there is.
@@ -149,7 +148,7 @@ def evaluation_batches(
     [5. 6.] [ True  True]
     [7. 0.] [ True False]
   """
-  _check(source, batch_size, transforms)
+  _check(source, batch_size, transforms, num_workers, num_threads)
   if 'mask' in source[0]:
     raise ValueError(
       "The elements already have an entry 'mask', which evaluation_batches "
@@ -163,7 +162,6 @@ def evaluation_batches(
       'A random transform makes the evaluation random. Leave it out, or give '
       'evaluation_batches a seed to draw the same each time.'
     )
-  _check_numbers(num_workers, num_threads)
   elements = data.apply(tuple(transforms))
   return _ahead(
     grain.MapDataset.range(-(-len(elements) // batch_size)).map(
@@ -260,7 +258,11 @@ class Batches(grain.DatasetIterator):
 
 
 def _check(
-  source: sources.Source, batch_size: int, transforms: Sequence[Any]
+  source: sources.Source,
+  batch_size: int,
+  transforms: Sequence[Any],
+  num_workers: int,
+  num_threads: int,
 ) -> None:
   """Raises ValueError for what no loader can work with."""
   if batch_size < 1:
@@ -276,9 +278,6 @@ def _check(
         f'grain.transforms.RandomMap, got {transform!r}. What changes the '
         'number of elements belongs in the source.'
       )
-
-
-def _check_numbers(num_workers: int, num_threads: int) -> None:
   if num_workers < 0 or num_threads < 0:
     raise ValueError(
       'Expected num_workers and num_threads of at least 0, got '

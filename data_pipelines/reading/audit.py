@@ -5,7 +5,7 @@ import csv
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -159,19 +159,12 @@ def _tell(
   audit: Audit, count: int, skipped: Sequence[tuple[str, str, str]]
 ) -> None:
   """Sums up: what was read, what was expected, what was left out and why."""
-  reasons: collections.Counter[Hashable] = collections.Counter(
-    reason for _, reason, _ in skipped
-  )
+  reasons = collections.Counter(reason for _, reason, _ in skipped)
   text = f'{audit.name}: the split {audit.split!r} has {count} items'
   if audit.expected is not None:
     text += f'; the published one has {audit.expected}'
   if skipped:
-    listed = ', '.join(
-      f'{number} {reason}'
-      for reason, number in sorted(
-        reasons.items(), key=lambda pair: str(pair[0])
-      )
-    )
+    listed = ', '.join(f'{reasons[each]} {each}' for each in sorted(reasons))
     text += (
       f'. Skipped: {listed}; skipped-{audit.split}.csv in the prepared folder'
       ' lists them'
