@@ -17,7 +17,6 @@ Expected: not measured, for want of the data and a GPU. With `smoke` on the
   sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a setting (`balance_benchmark` or
-Words after the colon, separated by commas: a setting (`balance_benchmark` or
 `ogm`), the splits (`field` or `actor_disjoint`), the length `as_agm`, a method,
 a weighting, and `smoke` for a few steps of a narrow model on small pictures.
 """

@@ -53,6 +53,7 @@ def make(
     Modulation <https://arxiv.org/abs/2308.07686>`_, ICCV 2023.
   """
   checks.classes(task, 'agm')
+  checks.several(task, 'agm')
   checks.choice('agm', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 

@@ -18,6 +18,12 @@ def classes(task: base.Task, method: str) -> None:
     )
 
 
+def several(task: base.Task, method: str) -> None:
+  """Refuses a task of a single modality."""
+  names = task.modalities
+  option(method, len(names) > 1, 'two at least', modalities=names)
+
+
 def unweighted(task: base.Task, method: str, reason: str) -> None:
   """Refuses a weighting beside a method that leaves none open."""
   if task.weighting_name != 'joint':

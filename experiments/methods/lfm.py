@@ -81,6 +81,7 @@ def make(
     NeurIPS 2024.
   """
   checks.classes(task, 'lfm')
+  checks.several(task, 'lfm')
   checks.choice('lfm', ('heuristic', 'learned'), schedule=schedule)
   checks.choice('lfm', ('contrastive', 'js'), alignment=alignment)
   checks.above_0(

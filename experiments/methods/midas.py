@@ -76,10 +76,10 @@ def make(
     NeurIPS 2025.
   """
   checks.classes(task, 'midas')
+  checks.several(task, 'midas')
   checks.at_least_0('midas', strength=strength, rate=rate)
   checks.from_0_to_1('midas', warm_up=warm_up)
   names = task.modalities
-  checks.option('midas', len(names) > 1, 'two at least', modalities=names)
   task = common.with_own_weights(task, 1.0, 1.0)
   model = task.model.clone(heads='auxiliary')
 

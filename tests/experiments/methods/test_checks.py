@@ -11,6 +11,14 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 
+def test_a_single_modality_has_nothing_to_be_compared_with():
+  audio = {'audio': recorded.FEATURES['audio']}
+  for name in ('agm', 'lfm', 'midas', 'ogm'):
+    message = rf"{name} was given modalities=\('audio',\); expected .*two"
+    make = getattr(methods, name).make
+    checks.assert_refused(message, make, recorded.make_task(audio))
+
+
 def test_options_out_of_range_are_named():
   for name, option, value, expected in (
     ('cml', 'released', 'authors', "None or 'balance_benchmark'"),
@@ -21,6 +29,14 @@ def test_options_out_of_range_are_named():
     ('pmr', 'rule', 'paper', "'switch' or 'clipped'"),
     ('umt', 'strength', -1.0, 'a number of at least 0'),
     ('umt', 'teacher_epochs', 0, 'a number above 0'),
+    ('mcr', 'strength', -0.5, 'a number of at least 0'),
+    ('mcr', 'own', -0.5, 'a number of at least 0'),
+    ('mcr', 'contrast', -0.5, 'a number of at least 0'),
+    ('mcr', 'reconstruction', -0.5, 'a number of at least 0'),
+    ('aug', 'residual', 1.5, 'a number from 0 to 1'),
+    ('opm', 'rate', 1.5, 'a number from 0 to 1'),
+    ('ogm_opm', 'probability', -0.1, 'a number from 0 to 1'),
+    ('reconboost', 'fit', 1.0, 'more than residual'),
   ):
     message = f'{name} was given {option}={value!r}; expected {expected}'
     checks.assert_refused(
