@@ -78,9 +78,9 @@ def train(
       )
     return experiment.rehearsal.end(state, scratch), scratch
 
-  def run(key, batches, held):
+  def run(variables, key, batches, held):
     first = jax.tree.map(lambda leaf: leaf[0], batches)
-    start = state = experiment.init(key, first)
+    start = state = experiment.begin(variables, key, first)
     scratch = None
     if experiment.rehearsal is not None:
       state, scratch = rehearse(state, first, batches, held)
@@ -91,7 +91,18 @@ def train(
   mask = np.broadcast_to(np.arange(shape[-1]) < REAL_ROWS, shape)
   # What draws by keys of this kind compiles several times faster.
   keys = jnp.stack([jax.random.key(seed, impl='unsafe_rbg') for seed in SEEDS])
-  return recorded.compiled(jax.vmap(run))(keys, batches, HELD | {'mask': mask})
+  return recorded.compiled(jax.vmap(run))(
+    draw(experiment), keys, batches, HELD | {'mask': mask}
+  )
+
+
+def draw(experiment):
+  """What the model of each seed begins with, [seeds, ...]."""
+  first = batch_of(BATCHES, 0, 0)
+  return jax.tree.map(
+    lambda *leaves: np.stack(leaves),
+    *(recorded.drawn(experiment.fresh, first, seed=seed) for seed in SEEDS),
+  )
 
 
 # The model by hand, of parameters by their paths.

@@ -6,7 +6,6 @@ step needs no configuration and no data set: what imports only this is quick.
 
 import functools
 
-import flax.core
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -77,12 +76,19 @@ class Normalised(flax.linen.Module):
 
 
 def make_task(features=FEATURES, encoder=Scaled, **model):
-  """A linear layer on features that are the inputs, unless it is changed."""
+  """A linear layer on features that are the inputs, unless it is changed.
+
+  To a single class it is a regression.
+  """
   encoders = {name: encoder() for name in features}
   default = {'encoders': encoders, 'num_classes': 4, 'detach_heads': True}
+  made = nn.LateFusion(**default | model)
+  is_regression = made.num_classes == 1
   return base.Task(
-    model=nn.LateFusion(**default | model),
-    losses_of=nn.cross_entropy_losses,
+    model=made,
+    losses_of=(
+      nn.absolute_error_losses if is_regression else nn.cross_entropy_losses
+    ),
     target='label',
     weighting=weightings.sum(),
     weighting_name='joint',
@@ -92,17 +98,29 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
   )
 
 
-def _first(model, batch):
-  return model.init(jax.random.key(0), batch)
+def drawn(init, *arguments, seed=0):
+  """What an init of Flax gives, in numpy: as a program it takes long.
+
+  Kernels are at random; all else is where layers begin.
+  """
+  generator = np.random.default_rng(seed)
+
+  def draw(path, shape):
+    name, size = path[-1].key, shape.shape
+    if name == 'kernel':
+      inputs = np.prod(size[:-1])
+      return np.float32(generator.standard_normal(size) / np.sqrt(inputs))
+    return np.full(size, name in ('scale', 'var'), shape.dtype)
+
+  shapes = jax.eval_shape(init, jax.random.key(0), *arguments)
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def begin(method, features=FEATURES, kernel=KERNEL):
   """The method's first state, with the recorded linear layer, and the batch."""
   batch = {name: np.float32(value) for name, value in features.items()}
   batch = jax.device_put(batch | {'label': np.int32(LABELS)})
-  encoders = flax.core.freeze(method.model.encoders)
-  model = method.model.clone(encoders=encoders)
-  model_state = compiled(_first, static_argnums=0)(model, batch)
+  model_state = drawn(method.model.init, batch)
   params = model_state.pop('params')
   if 'Dense_0' in params['fusion']:
     bias = BIAS[: kernel.shape[1]]
@@ -203,6 +221,10 @@ def logits_of(features=FEATURES, kernel=KERNEL, removed=()):
   """Of the linear layer, with zeros for what is removed."""
   kept = [features[k] * (k not in removed) for k in sorted(features)]
   return np.concatenate(kept, axis=1) @ kernel + BIAS
+
+
+# Of each modality's share of the fused logits.
+SCORES = np.array([own(softmax(logits)).mean() for logits in MONO_LOGITS])
 
 
 def residual_of(logits):

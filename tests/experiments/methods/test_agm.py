@@ -39,9 +39,11 @@ def test_equal_modalities_are_left_alone_and_others_capped():
   np.testing.assert_allclose(apart, expected, rtol=3e-6)
 
 
-def test_what_flows_into_each_modalitys_part_of_the_logits_is_scaled():
+@pytest.mark.parametrize('released', [None, 'balance_benchmark'])
+def test_what_flows_into_each_modalitys_part_of_the_logits_is_scaled(released):
+  """In BalanceBenchmark encoders alone are, by what the paper divides by."""
   alpha, running = 0.8, np.array([1.3, 0.5])
-  method = agm.make(recorded.make_task(), alpha=alpha)
+  method = agm.make(recorded.make_task(), alpha=alpha, released=released)
   state, batch = recorded.begin(method)
   memory = agm.RunningScores(jnp.float32(running), jnp.int32(3))
   state = state._replace(memory=memory)
@@ -58,8 +60,10 @@ def test_what_flows_into_each_modalitys_part_of_the_logits_is_scaled():
   residual, found = recorded.residual_of(logits), gradients['fused']
   for i, (name, features) in enumerate(recorded.FEATURES.items()):
     rows = slice(5 * i, 5 * i + 5)
-    kernel = factors[i] * features.T @ residual
+    kernel = features.T @ residual
     scale = np.sum(kernel * recorded.KERNEL[rows], keepdims=True)
+    scale *= 1 / factors[i] if released else factors[i]
+    kernel *= 1 if released else factors[i]
     checks.assert_close(
       (found['fusion']['Dense_0']['kernel'][rows], found[f'encoders_{name}']),
       (kernel, {'scale': scale}),

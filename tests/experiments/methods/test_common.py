@@ -9,7 +9,6 @@ import pytest
 import mimo_jax
 from experiments import methods
 from experiments.methods import common
-from mimo_jax import nn
 from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
@@ -51,11 +50,31 @@ def test_every_method_balances_by_its_task(monkeypatch):
     calls.clear()
 
 
+def test_a_named_weighting_takes_the_place_of_a_methods_own_weights():
+  used = []
+
+  def balance(weighting, **options):
+    used.append(weighting)
+    return mimo_jax.balance(weighting, **options)
+
+  rule = mimo_jax.mimo(2.0, 0.5)
+  task = recorded.make_task()._replace(balance=balance)
+  for name, module in MODULES.items():
+    try:
+      module.make(task._replace(weighting=rule, weighting_name='mimo'))
+    except ValueError as error:
+      assert 'cannot be combined with a weighting' in str(error), name
+      continue
+    assert used.pop() is rule, name
+    module.make(task)
+    has_own = name in ('dgl', 'mcr', 'midas', 'mlb', 'remix')
+    assert (used.pop() is task.weighting) != has_own, name
+
+
 def test_methods_learn_from_scores_or_say_that_they_need_classes(monkeypatch):
   monkeypatch.setattr(recorded, 'on_host', lambda tree: tree)
   monkeypatch.setattr(recorded, 'compiled', lambda function, **_: function)
   task = recorded.make_task(num_classes=1)
-  task = task._replace(losses_of=nn.absolute_error_losses)
   refused = set()
   for name, module in MODULES.items():
     try:

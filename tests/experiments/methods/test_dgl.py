@@ -1,11 +1,9 @@
 """DGL: which loss teaches what."""
 
-import chex
 import jax
 import numpy as np
 import pytest
 
-import mimo_jax
 from experiments.methods import dgl
 from mimo_jax import nn
 from tests import checks
@@ -57,14 +55,3 @@ def test_a_modality_alone_is_the_fusion_with_zeros_for_the_others():
     np.testing.assert_allclose(found, [[scale]], rtol=1e-4)
   whole = recorded.cross_entropy(recorded.logits_of())
   np.testing.assert_allclose(losses['fused'], whole, rtol=1e-5)
-
-
-def test_a_weighting_stands_in_alphas_place():
-  task = recorded.make_task()._replace(
-    weighting=mimo_jax.weightings.mgda(), weighting_name='mgda'
-  )
-  updates = [
-    recorded.update_of(method, *recorded.begin(method))[0]
-    for method in (dgl.make(task, alpha=alpha) for alpha in (1.0, 5.0))
-  ]
-  chex.assert_trees_all_equal(*updates)

@@ -1,5 +1,7 @@
 """G2D and SMP: who stands still, and that it does; what is distilled."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,24 +10,50 @@ import optax
 import pytest
 
 from experiments.methods import g2d
-from mimo_jax import nn
+from tests import checks
 from tests.experiments.methods import hand
 from tests.experiments.methods import recorded
 
 ADAMW = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
+RULE = optax.chain(
+  optax.clip_by_global_norm(0.05),
+  optax.adamw(optax.linear_schedule(0.1, 0.0, 100), weight_decay=0.5),
+)
 
 
 def make(distil=False, **changes):
   """A method on encoders with statistics, which steps of Adam decay."""
   task = recorded.make_task(encoder=recorded.Normalised, **changes)
-  schedule = optax.linear_schedule(0.1, 0.0, 100)
-  rule = optax.chain(
-    optax.clip_by_global_norm(0.05), optax.adamw(schedule, weight_decay=0.5)
+  return g2d.make(task._replace(optimizer=lambda _: RULE), distil=distil)
+
+
+def stepped(method, state, batch):
+  """A step of the method, and the params that its optimizer alone gives."""
+
+  def objectives(params):
+    now = state._replace(params=params)
+    return method.losses(now, batch, state.key, None)
+
+  losses, pullback, seen = jax.vjp(objectives, state.params, has_aux=True)
+  of_gradients = method.gradients.init(state.params)
+  gradient, _ = method.gradients.update(
+    pullback, of_gradients, state.params, losses=losses
   )
-  task = task._replace(optimizer=lambda _: rule)
-  if changes.get('num_classes') == 1:
-    task = task._replace(losses_of=nn.absolute_error_losses)
-  return g2d.make(task, distil=distil)
+  given = gradient, state.opt_state, state.params
+  updates, opt_state = method.optimizer.update(*given, **seen.observed)
+  params, plain = (
+    optax.apply_updates(state.params, one)
+    for one in (updates, RULE.update(*given)[0])
+  )
+  changes = {'params': params, 'opt_state': opt_state}
+  return state._replace(model_state=seen.model_state, **changes), plain
+
+
+def of_encoder(state, name):
+  """Its parameters, statistics and moments."""
+  trees = [state.params, state.model_state['batch_stats']]
+  trees += [optax.tree.get(state.opt_state, key) for key in ('mu', 'nu')]
+  return [tree[f'encoders_{name}'] for tree in trees]
 
 
 @pytest.mark.quick
@@ -33,67 +61,27 @@ def test_who_stands_still_does_not_move_at_all():
   method = make()
   state, batch = recorded.begin(method)
   # The visual modality is the sure one; of 40 steps half are of that kind.
-  confidence = jnp.array([0.3, 0.8])
-  state = state._replace(memory=state.memory._replace(confidence=confidence))
-  state = state._replace(opt_state=())
-
-  def step(state, of_optimizer):
-    gradients_state = method.gradients.init(state.params)
-
-    def objectives(params):
-      now = state._replace(params=params)
-      losses, seen = method.losses(now, batch, state.key, None)
-      return losses, seen
-
-    losses, pullback, seen = jax.vjp(objectives, state.params, has_aux=True)
-    gradient, _ = method.gradients.update(
-      pullback, gradients_state, state.params, losses=losses
-    )
-    updates, of_optimizer = method.optimizer.update(
-      gradient, of_optimizer, state.params, **seen.observed
-    )
-    params = optax.apply_updates(state.params, updates)
-    after = state._replace(params=params, model_state=seen.model_state)
-    return after, of_optimizer
-
-  step = recorded.compiled(step)
-  of_optimizer = recorded.compiled(method.optimizer.init)(state.params)
+  memory = state.memory._replace(confidence=np.float32([0.3, 0.8]))
+  opt_state = recorded.compiled(method.optimizer.init)(state.params)
+  state = state._replace(memory=memory, opt_state=opt_state)
+  step = recorded.compiled(functools.partial(stepped, method))
   # Adam has moments of it from before.
-  for number in (25, 5, 19, 20):
-    state = state._replace(step=jnp.int32(number))
-    after, new = step(state, of_optimizer)
-    moments = [
-      {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (of_optimizer, new)
-    ]
+  for count, number in enumerate((25, 5, 19, 20), 1):
+    state = state._replace(step=np.int32(number))
+    after, plain = step(state, batch)
     for name, is_still in (('audio', False), ('visual', number < 20)):
-      part = f'encoders_{name}'
-      for tree in ('params', 'model_state'):
-        before, now = (
-          jax.tree.leaves(getattr(each, tree)['batch_stats'][part])
-          if tree == 'model_state'
-          else jax.tree.leaves(getattr(each, tree)[part])
-          for each in (state, after)
-        )
-        for old, one in zip(before, now, strict=True):
-          # A bias before batch normalisation has no gradient.
-          moved = np.any(np.asarray(old) != one) or not np.any(old)
-          assert moved == (not is_still) or not np.any(old), (number, part)
-      changed = [
-        np.any(np.asarray(moments[0][k]) != moments[1][k])
-        for k in moments[0]
-        if part in k and 'kernel' in k
-      ]
-      assert len(changed) == 2
-      assert changed == [not is_still] * 2
-    counts = [np.asarray(m) for k, m in moments[1].items() if 'count' in k]
-    assert {int(count) for count in counts} == {
-      int(moments[0][next(k for k in moments[0] if 'count' in k)]) + 1
-    }
-    state, of_optimizer = after, new
+      for before, now in zip(
+        of_encoder(state, name), of_encoder(after, name), strict=True
+      ):
+        if is_still:
+          chex.assert_trees_all_equal(now, before)
+        else:
+          assert np.any(checks.flat(now) != checks.flat(before))
+    if number >= 20:  # nobody does
+      chex.assert_trees_all_close(after.params, plain, rtol=1e-6)
+    counts = optax.tree.get_all_with_path(after.opt_state, 'count')
+    assert {int(one) for _, one in counts} == {count}
+    state = after
 
 
 def test_gradients_of_who_stands_still_clip_no_others():
@@ -165,44 +153,34 @@ def test_features_and_outputs_are_distilled(num_classes):
   chex.assert_trees_all_equal(seen.memory, state.memory)
 
 
-def test_teachers_are_trained_and_asked():
-  joint = hand.train('joint')
-  for rows in ('train', 'validation'):
-    run = hand.train('smp', teacher_epochs=1.3, rows=rows, fraction=0.0)
-    # Nobody stands still, so that it is joint training.
-    chex.assert_trees_all_close(run.after.params, joint.after.params, rtol=1e-4)
-    for seed in range(len(hand.SEEDS)):
-      teachers = hand.flat(run.scratch.copy.params, seed)
-      if rows == 'train':
-        seen = {k: leaf[seed, :3] for k, leaf in hand.BATCHES.items()}
-        seen = {k: x.reshape(36, *x.shape[2:]) for k, x in seen.items()}
-      else:
-        seen = {k: leaf[seed, 0, :4] for k, leaf in hand.HELD.items()}
-      expected = []
-      for name in hand.NAMES:
-        features = hand.encode(teachers, name, seen)
-        logits = hand.through(teachers, f'heads_{name}', features)
-        p = recorded.softmax(np.asarray(logits))
-        expected.append(np.mean(p[np.arange(len(p)), seen['label']]))
-      found = run.after.memory.confidence[seed]
-      np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=rows)
-
-
-def test_in_a_run_the_surest_stand_still_to_the_bit():
+def test_the_surest_of_trained_teachers_stand_still_to_the_bit():
   run = hand.train('smp', teacher_epochs=1.3, optimizer=ADAMW, fraction=0.25)
-  # Of 30 steps 7.5; five are taken: in the first half all but the least sure,
-  # then all but two.
   assert np.all(np.isfinite(run.metrics['losses']['fused']))
   for seed in range(len(hand.SEEDS)):
-    order = np.argsort(run.after.memory.confidence[seed])
+    # They are asked on an epoch of training rows.
+    teachers = hand.flat(run.scratch.copy.params, seed)
+    seen = {k: np.concatenate(x[seed, :3]) for k, x in hand.BATCHES.items()}
+    expected = []
+    for name in hand.NAMES:
+      features = hand.encode(teachers, name, seen)
+      logits = hand.through(teachers, f'heads_{name}', features)
+      p = recorded.softmax(np.asarray(logits))
+      expected.append(np.mean(p[np.arange(len(p)), seen['label']]))
+    confidence = run.after.memory.confidence[seed]
+    np.testing.assert_allclose(confidence, expected, rtol=1e-3)
+    # Of 30 steps 7.5; five are taken: in the first half all but the least sure
+    # stand still, then all but two.
     before, after = (
-      hand.flat(tree, seed) for tree in (run.start.params, run.after.params)
+      hand.flat(one.params, seed) for one in (run.start, run.after)
     )
-    path = 'encoders_{}/Dense_0/kernel'
-    moved = [
-      np.any(
-        before[path.format(hand.NAMES[i])] != after[path.format(hand.NAMES[i])]
-      )
-      for i in order
-    ]
-    assert moved == [True, True, False]
+    paths = [f'encoders_{name}/Dense_0/kernel' for name in hand.NAMES]
+    moved = [np.any(before[path] != after[path]) for path in paths]
+    order = np.argsort(confidence)
+    assert [moved[i] for i in order] == [True, True, False]
+
+
+def test_teachers_are_asked_on_the_rows_that_are_named():
+  for rows in ('train', 'validation'):
+    method = g2d.make(recorded.make_task(), rows=rows)
+    found = [(one.split, one.epochs) for one in method.rehearsal.passes]
+    assert found == [('train', 4.0), (rows, 1.0)]

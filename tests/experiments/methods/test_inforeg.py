@@ -86,13 +86,3 @@ def test_a_step_that_is_not_finite_leaves_no_trace():
   _, state = update(bad, init(PARAMS), PARAMS, scores=scores)
   assert state.running.tolist() == [0, 0]
   assert state.step == 1
-
-
-def test_modalities_are_compared_by_their_shares():
-  method = inforeg.make(recorded.make_task())
-  state, batch = recorded.begin(method)
-  _, seen = recorded.losses_of(method, state, batch)
-  for name, logits in zip(recorded.FEATURES, recorded.MONO_LOGITS, strict=True):
-    score = recorded.own(recorded.softmax(logits)).mean()
-    np.testing.assert_allclose(seen.observed['scores'][name], score, rtol=1e-5)
-  recorded.update_of(method, state, batch)

@@ -40,9 +40,8 @@ def test_the_alignment_counts_less_from_epoch_to_epoch():
   checks.assert_close(update, expected)
 
 
-@pytest.mark.parametrize('count', [2, 3])
-def test_the_contrast_is_of_all_ordered_pairs(count):
-  names = ('a', 'b', 'c')[:count]
+def test_the_contrast_is_of_all_ordered_pairs():
+  names = ('a', 'b', 'c')
   features = {name: GENERATOR.normal(1, 2, (5, 4)) for name in names}
   expected = []
   for one in names:
@@ -89,7 +88,7 @@ def test_the_divergence_is_jensen_and_shannons_of_the_shares():
 @pytest.mark.parametrize('alignment', ['contrastive', 'js'])
 def test_what_is_learnt_follows_differences_of_the_held_out_loss(alignment):
   """Of the loss that a step with another share would have left."""
-  inner_rate, rate, start = 0.4, 0.2, 0.6
+  inner_rate, rate, start = 0.4, 0.1, 0.6
   features = {
     'audio': recorded.FEATURES['audio'],
     'visual': recorded.FEATURES['visual'] * 0.5 + 0.2,

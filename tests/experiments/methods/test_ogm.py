@@ -18,10 +18,7 @@ def test_encoders_are_slowed_by_the_scores_of_their_shares():
   method = ogm.make(recorded.make_task(), alpha=alpha)
   state, batch = recorded.begin(method)
   found, _ = recorded.update_of(method, state, batch)
-  scores = np.array(
-    [recorded.own(recorded.softmax(x)).mean() for x in recorded.MONO_LOGITS]
-  )
-  ratios = scores / scores[::-1]
+  ratios = recorded.SCORES / recorded.SCORES[::-1]
   factors = np.where(ratios > 1, 1 - np.tanh(alpha * ratios), 1)
   assert factors.min() < 0.6
   residual = recorded.residual_of(recorded.logits_of())

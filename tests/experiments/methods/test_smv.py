@@ -32,10 +32,8 @@ def values_of(features, kernel):
   return total / math.factorial(len(names))
 
 
-@pytest.mark.parametrize('count', [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_rows_are_repeated_by_what_a_modality_is_worth_for_them(count):
-  features = recorded.FEATURES if count == 2 else recorded.THREE
-  kernel = recorded.KERNEL if count == 2 else recorded.THREE_KERNEL
+def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
+  features, kernel = recorded.THREE, recorded.THREE_KERNEL
   method = smv.make(recorded.make_task(features), warm_up_epochs=1.0)
   state, batch = recorded.begin(method, features, kernel)
   values = values_of(features, kernel)

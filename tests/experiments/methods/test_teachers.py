@@ -6,7 +6,6 @@ import pytest
 
 from experiments.methods import teachers
 from experiments.methods import weighted
-from mimo_jax import nn
 from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
@@ -14,7 +13,6 @@ pytestmark = pytest.mark.quick
 
 def test_in_a_regression_the_sure_ones_have_small_errors():
   task = recorded.make_task(num_classes=1)
-  task = task._replace(losses_of=nn.absolute_error_losses)
   state, batch = recorded.begin(
     weighted.make(task), kernel=recorded.KERNEL[:, :1]
   )
