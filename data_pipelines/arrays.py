@@ -3,13 +3,14 @@
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import labels
+from data_pipelines.reading import lists
 from data_pipelines.reading import parquet_columns
 from data_pipelines.reading import stratified
 
@@ -83,9 +84,7 @@ def read(path: str | os.PathLike[str]) -> Table:
     (('cat', 'dog'), (20, 3))
   """
   where = pathlib.Path(path).expanduser().resolve()
-  files = [where]
-  if where.is_dir():
-    files = list(_parts(where).values())
+  files = list(_parts(where).values()) if where.is_dir() else [where]
   if missing := [str(file) for file in files if not file.is_file()]:
     raise FileNotFoundError(
       f'There is no {" and no ".join(missing)}. Expected:\n{TREE}'
@@ -225,17 +224,17 @@ def _table(
         f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
         ' out.'
       )
+  names = tuple(classes.tolist())
   split, group = splits(
-    str(path), label, columns.get('split'), columns.get('group')
+    str(path), label, names, columns.get('split'), columns.get('group')
   )
-  return Table(
-    modalities, lengths, present, label, tuple(classes.tolist()), split, group
-  )
+  return Table(modalities, lengths, present, label, names, split, group)
 
 
 def splits(
   where: str,
   label: npt.NDArray[np.integer[Any]],
+  classes: Sequence[Any],
   given: npt.NDArray[Any] | None,
   group: npt.NDArray[Any] | None,
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
@@ -243,7 +242,8 @@ def splits(
 
   Args:
     where: The file, for errors.
-    label: [rows], a class each, or `labels.NONE`.
+    label: [rows], place in `classes`, or `labels.NONE`.
+    classes: What they are called.
     given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class.
     group: [rows], what must not be in two splits, or None.
 
@@ -252,17 +252,24 @@ def splits(
     the group, or None.
 
   Raises:
-    ValueError: if a split is unknown, missing or divides a group, or there are
-      too few rows or groups of a class.
+    ValueError: if a split is unknown, missing or divides a group, a group is
+      NaN, or there are too few rows or groups of a class.
   """
   code = None
   if group is not None:
+    if group.dtype.kind == 'f' and np.isnan(group).any():
+      raise ValueError(
+        f"'group' of {where}, row {np.argmax(np.isnan(group))}: NaN; expected"
+        ' the group of each row, a number of its own if it is by itself.'
+      )
     code = np.unique(group, return_inverse=True)[1].astype(np.int64)
   labelled = np.flatnonzero(label != labels.NONE)
   split = np.full(len(label), '', '<U10')
   if given is None:
     groups = None if code is None else code[labelled]
-    for name, rows in stratified.split(label[labelled], groups).items():
+    with lists.at(where):
+      drawn = stratified.split(label[labelled], groups, names=classes)
+    for name, rows in drawn.items():
       split[labelled[rows]] = name
     return split, code
   said = given.astype(str)
@@ -380,20 +387,14 @@ def arrays_of(
   """
   if split not in SPLITS:
     raise ValueError(f'No split {split!r}. Available: {", ".join(SPLITS)}.')
-  # Which needs what opens sources, and that needs this.
-  from data_pipelines import missing
-
   table = read(path)
-  rows = np.flatnonzero(table.split == split)
   entries: dict[str, npt.NDArray[Any]] = {
     **table.modalities,
     **table.lengths,
-    **{missing.entry(name): said for name, said in table.present.items()},
+    **{f'{name}_present': rows for name, rows in table.present.items()},
     'label': table.label,
+    **({} if table.group is None else {'group': table.group}),
   }
-  if table.group is not None:
-    entries['group'] = table.group
-  return {
-    **{name: values[rows] for name, values in entries.items()},
-    'row': rows.astype(np.int32),
-  }
+  rows = np.flatnonzero(table.split == split)
+  taken = {name: values[rows] for name, values in entries.items()}
+  return taken | {'row': rows.astype(np.int32)}

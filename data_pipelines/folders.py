@@ -141,7 +141,7 @@ def _read(path: pathlib.Path, _: int) -> Table:
       row = cells[name].index('')
       raise ValueError(f'{lines[row]}, column {name!r}: it is empty.')
   kinds = {
-    name: kind(name, lines, values)
+    name: kind(path.parent, name, lines, values)
     for name, values in cells.items()
     if name not in arrays.NO_MODALITIES
   }
@@ -171,7 +171,7 @@ def _read(path: pathlib.Path, _: int) -> Table:
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')
   )
-  split, group = arrays.splits(str(path), label, given, group)
+  split, group = arrays.splits(str(path), label, classes, given, group)
   modalities = {name: cells[name] for name in kinds}
   return Table(
     path, lines, modalities, kinds, label, tuple(classes), split, group
@@ -206,16 +206,20 @@ def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
   return lines, dict(zip(header, map(list, by_column), strict=True))
 
 
-def kind(name: str, lines: list[str], values: list[str]) -> str:
+def kind(
+  root: pathlib.Path, name: str, lines: list[str], values: list[str]
+) -> str:
   """What all cells of a column are: a key of `SUFFIXES`, or 'text'.
 
   Args:
+    root: The folder of the CSV.
     name: The column.
     lines: Where each row is.
     values: Its cells.
 
   Raises:
-    ValueError: if they are of several kinds, numbers, or empty.
+    ValueError: if they are of several kinds, files of another, numbers, or
+      empty.
   """
   kinds = [_kind_of(value) for value in values]
   first = next((i for i, value in enumerate(values) if value), None)
@@ -226,6 +230,13 @@ def kind(name: str, lines: list[str], values: list[str]) -> str:
       raise ValueError(
         f'{lines[first]}, column {name!r}: {values[first]!r}, and all rows have'
         ' numbers; expected files or texts. Leave the column out.'
+      )
+    # Unlike a path's own, this has no fault to find with long texts.
+    if os.path.isfile(os.path.join(root, values[first])):
+      raise ValueError(
+        f'{lines[first]}, column {name!r}: {values[first]!r} is a file, and no'
+        ' text. Expected files that end in'
+        f' {", ".join(end for ends in SUFFIXES.values() for end in ends)}.'
       )
     return 'text'
   for line, value, own in zip(lines, values, kinds, strict=True):

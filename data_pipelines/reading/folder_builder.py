@@ -185,7 +185,7 @@ def elements(
     )
   lines, cells = folders.columns(where)
   kinds = {
-    name: folders.kind(name, lines, values)
+    name: folders.kind(where.parent, name, lines, values)
     for name, values in cells.items()
     if name in names
   }

@@ -1,6 +1,6 @@
 """Seeded splits in which every class has its share and no group is divided."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ def split(
   groups: npt.NDArray[np.integer[Any]] | None = None,
   shares: Mapping[str, float] = SHARES,
   seed: int = 0,
+  names: Sequence[Any] | None = None,
 ) -> dict[str, npt.NDArray[np.int64]]:
   """Divides rows so that no group is in two parts, and classes are balanced.
 
@@ -29,6 +30,7 @@ def split(
     shares: Part -> its share of the rows; they sum to 1.
     seed: Of the shuffle. Equal arguments give equal parts, with any version of
       NumPy.
+    names: What classes, which are places in it, are called in errors.
 
   Returns:
     Part -> its rows, shuffled: disjoint, and together all of them.
@@ -78,10 +80,10 @@ def split(
   }
   for name, rows in parts.items():
     if missing := sorted(set(range(len(classes))) - set(label[rows].tolist())):
-      few = {
-        classes[each].item(): int(np.sum(counts[:, each] > 0))
-        for each in missing
-      }
+      called = classes.tolist()
+      if names is not None:
+        called = [names[each] for each in called]
+      few = {called[each]: int(np.sum(counts[:, each] > 0)) for each in missing}
       raise ValueError(
         f'{name!r} would have no row of these classes, which have so many'
         f' groups: {few}. Expected rows of every class in each part; use finer'

@@ -185,6 +185,8 @@ def lengths(value):
     ({'split': np.repeat(['train', 'test'], 30)}, "'split' .*each of"),
     ({'group': np.zeros((ROWS, 2), int)}, r"'group'.*\(60, 2\); .*\(60,\)"),
     ({'split': np.full((ROWS, 1), 'train')}, r"'split'.*\(60, 1\); .*\(60,\)"),
+    ({'group': lengths(np.nan)}, r"'group'.*row 9: NaN; expected the group"),
+    ({'group': np.zeros(ROWS)}, r"no row of .*groups: \{'ant': 1,"),
     ({'steps_length': lengths(6)}, r"'steps_length'.*row 9: 6\.0; .*0 to 5"),
     ({'steps_length': lengths(-1)}, r"'steps_length'.*row 9: -1\.0"),
     ({'steps_length': lengths(2.5)}, r"'steps_length'.*row 9: 2\.5; .*whole"),
