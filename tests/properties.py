@@ -45,6 +45,12 @@ def weighed(rows: np.ndarray, weights: Any) -> Weighed:
 
 
 @functools.cache
+def make(name: str, **arguments: Any) -> mimo_jax.Weighting:
+  """A rule, the same one each time, so that it compiles once."""
+  return getattr(mimo_jax.weightings, name)(**arguments)
+
+
+@functools.cache
 def compiled(rule: mimo_jax.Weighting) -> tuple[Any, list[int]]:
   """The jitted update, compiled once a shape for all tests, and its traces."""
   traces = []

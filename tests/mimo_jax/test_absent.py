@@ -21,7 +21,7 @@ _RULES = {
   and getattr(weightings, name)().needs != 'losses'
   and name != 'famo'
 }
-_MADE = {name: make() for name, make in _RULES.items()}
+_MADE = {name: properties.make(name) for name in _RULES}
 _SIMPLEX = {
   name for name, rule in _RULES.items() if 'simplex' in rule.__doc__
 } - {'nash_mtl', 'fairgrad'}

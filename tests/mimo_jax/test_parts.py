@@ -131,7 +131,7 @@ def test_devices_average_before_parts_are_weighed(options):
     each = [parts.named_losses_of(params, shift) for shift in shifts]
     return jax.tree.map(lambda *values: sum(values) / 4, *each)
 
-  names = ['mgda', 'mimo', 'sign agreement']
+  names = ['inverse lengths', 'mimo', 'sign agreement']
   if 'weigh_on' in options:
     names.remove('sign agreement')
 
@@ -181,7 +181,7 @@ def test_shards_of_params_are_in_groups_too():
     {'groups': lambda path: path[0]},
     {'weigh_on': lambda path: path[0] == 'b'},
   ):
-    rule = weightings.mgda()
+    rule = three.RULES['inverse lengths']
     one = mimo_jax.balance(rule, objectives=('fused', 'left'), **options)
     many = mimo_jax.balance(
       rule, objectives=('fused', 'left'), axis_name='d', **options

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import mimo_jax
 from mimo_jax import weightings
 from tests import checks
+from tests.mimo_jax import three_objectives
 
 _NAMES = ('fused', 'audio', 'visual')
 _ABSENT, _STEPS = 1, 9
@@ -180,7 +181,7 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
   params = {'w': jnp.array([0.3, -1.0, 2.0]), 'bias': jnp.array([0.7, 0.2])}
   rows = jax.device_put(checks.standard_normal(3, 5))
 
-  rules = [weightings.mgda(), mimo_jax.mimo()]
+  rules = [three_objectives.products(), mimo_jax.mimo()]
   if form != 'two passes' and options == 'all':
     rules.append(weightings.graddrop())
 
@@ -249,9 +250,9 @@ _BATCH = {
 }  # devices have 0, 1, 2 or 3 of 3 rows
 _ON_DEVICES = {
   'mimo': mimo_jax.mimo(1.5, 0.8),
-  'mgda': weightings.mgda(),
-  'mgda, two passes': weightings.mgda(),
-  'mgda, features': weightings.mgda(),
+  'products': three_objectives.products(),
+  'products, two passes': three_objectives.products(),
+  'products, features': three_objectives.products(),
 }
 
 

@@ -87,6 +87,17 @@ def inverse_lengths():
   return mimo_jax.stateless(weigh, needs='gramian')
 
 
+def products():
+  """Weights that tell every entry of the Gramian, and no solver."""
+
+  def weigh(observation):
+    return jnp.sum(
+      observation.gramian * jnp.arange(1.0, 10).reshape(3, 3), axis=1
+    )
+
+  return mimo_jax.stateless(weigh, needs='gramian')
+
+
 # Traced once for all tests, also outside of jit.
 RULES = {
   name: rule._replace(update=jax.jit(rule.update))
@@ -103,7 +114,6 @@ RULES = {
 }
 # One for each thing that a rule may need; they tell the objectives apart.
 KINDS = ('constant', 'inverse lengths', 'sign agreement')
-STATEFUL = ('scheduled mimo', 'smoothed')
 
 
 def summed_by_hand(rule, gradients, losses):

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import mimo_jax
 from tests import checks
+from tests.mimo_jax import three_objectives
 from tests.mimo_jax.shardable import BATCH
 from tests.mimo_jax.shardable import losses_of
 from tests.mimo_jax.shardable import make_mesh
@@ -20,10 +21,7 @@ from tests.mimo_jax.shardable import PARAMS
 from tests.mimo_jax.shardable import same
 
 pytestmark = pytest.mark.slow
-_RULE = mimo_jax.stateless(
-  lambda seen: jnp.sum(seen.gramian * jnp.arange(1.0, 10).reshape(3, 3), 1),
-  needs='gramian',
-)
+_RULE = three_objectives.products()
 
 
 def _update(params, batch, how, gather=same, **options):

@@ -1,15 +1,13 @@
 """What tests of rules that see gradients share."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
 import mimo_jax
-from mimo_jax import weightings
 from tests import jacobians
+from tests import properties
 from tests import reference
 
 REFERENCE = reference.read('jacobian_weightings')
@@ -31,13 +29,7 @@ RULES = (
 )
 
 
-jitted = functools.cache(jax.jit)
-
-
-@functools.cache
-def make(name, **arguments):
-  """A rule, the same one each time, so that it compiles once."""
-  return getattr(weightings, name)(**arguments)
+make = properties.make
 
 
 def tolerance(x64, wide=1e-10, narrow=1e-4):
@@ -61,7 +53,7 @@ def init(rule, size, params=3):
 
 
 def update(rule, observation, state):
-  return jitted(rule.update)(observation, state)
+  return properties.compiled(rule)[0](observation, state)
 
 
 def of_cases(method):

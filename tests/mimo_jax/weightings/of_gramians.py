@@ -1,35 +1,31 @@
 """What tests of rules that see the Gramian share."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import mimo_jax
-from mimo_jax import weightings
+from tests import properties
 from tests import reference
 
 REFERENCE = reference.read('gramian_weightings')
 ROWS = {name: np.array(rows) for name, rows in REFERENCE['jacobians'].items()}
 RULES = {
-  'mgda': weightings.mgda(zero_rows='keep'),
-  'upgrad': weightings.upgrad(),
-  'dualproj': weightings.dualproj(),
-  'cagrad_0.5': weightings.cagrad(c=0.5),
-  'cagrad_0.2': weightings.cagrad(c=0.2),
-  'fairgrad_1': weightings.fairgrad(alpha=1.0),
-  'fairgrad_2': weightings.fairgrad(alpha=2.0),
-  'nash_mtl': weightings.nash_mtl(),
-  'config': weightings.config(),
-  'imtl_g': weightings.imtl_g(),
-  'aligned_mtl_min': weightings.aligned_mtl(),
-  'aligned_mtl_median': weightings.aligned_mtl(scale='median'),
-  'aligned_mtl_rmse': weightings.aligned_mtl(scale='rmse'),
-  'pcd_0.02': weightings.pcd(progress=0.02),
-  'pcd_0.5': weightings.pcd(progress=0.5),
+  'mgda': properties.make('mgda', zero_rows='keep'),
+  'upgrad': properties.make('upgrad'),
+  'dualproj': properties.make('dualproj'),
+  'cagrad_0.5': properties.make('cagrad'),
+  'cagrad_0.2': properties.make('cagrad', c=0.2),
+  'fairgrad_1': properties.make('fairgrad'),
+  'fairgrad_2': properties.make('fairgrad', alpha=2.0),
+  'nash_mtl': properties.make('nash_mtl'),
+  'config': properties.make('config'),
+  'imtl_g': properties.make('imtl_g'),
+  'aligned_mtl_min': properties.make('aligned_mtl'),
+  'aligned_mtl_median': properties.make('aligned_mtl', scale='median'),
+  'aligned_mtl_rmse': properties.make('aligned_mtl', scale='rmse'),
+  'pcd_0.02': properties.make('pcd'),
+  'pcd_0.5': properties.make('pcd', progress=0.5),
 }
-jitted = functools.cache(jax.jit)
 
 
 def weigh(rule, rows, losses=None):
@@ -39,7 +35,7 @@ def weigh(rule, rows, losses=None):
     jnp.asarray(losses, float), jnp.asarray(rows @ rows.T, float)
   )
   return np.asarray(
-    jitted(rule.update)(observation, rule.init(len(rows)))[0], float
+    properties.compiled(rule)[0](observation, rule.init(len(rows)))[0], float
   )
 
 

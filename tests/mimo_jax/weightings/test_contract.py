@@ -17,7 +17,7 @@ from tests import jacobians
 from tests import properties
 
 FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
-RULES = {name: factory() for name, factory in FACTORIES.items()}
+RULES = {name: properties.make(name) for name in FACTORIES}
 # As "Guarantees" of mimo_jax/weightings/README.md has it.
 BY_RANK = ('aligned_mtl', 'cagrad', 'config', 'dualproj', 'imtl_g', 'upgrad')
 WIDTHS = {2: 5, 3: 7, 5: 11}  # of samples by K

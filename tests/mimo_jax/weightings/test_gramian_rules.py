@@ -8,11 +8,13 @@ import pytest
 import mimo_jax
 from mimo_jax import weightings
 from tests import jacobians
-from tests.mimo_jax.weightings.of_gramians import jitted
+from tests import properties
 from tests.mimo_jax.weightings.of_gramians import REFERENCE
 from tests.mimo_jax.weightings.of_gramians import ROWS
 from tests.mimo_jax.weightings.of_gramians import RULES
 from tests.mimo_jax.weightings.of_gramians import weigh
+
+make = properties.make
 
 
 def weigh_of(factory):
@@ -35,7 +37,7 @@ def test_pcd_follows_the_published_sequence(name):
     state = rule.init(3)
     for step in sequence['steps']:
       observation = mimo_jax.Observation(jnp.ones(3), jnp.array(step['input']))
-      weights, state = jitted(rule.update)(observation, state)
+      weights, state = properties.compiled(rule)[0](observation, state)
       # The published code adds 1e-8 to squared norms of a few units.
       np.testing.assert_allclose(weights, step['weights'], rtol=1e-7, atol=1e-9)
 
@@ -44,7 +46,7 @@ def test_pcd_follows_the_published_sequence(name):
 def test_pcd_solves_its_program(x64):
   """‖d‖ = ‖g₁‖, and d̃ meets the KKT conditions of the program."""
   tolerance = 1e-9 if x64 else 1e-4
-  for sample in ('conflicting', 'five', 'eight', 'lengths_1e-3_to_1e3'):
+  for sample in ('conflicting', 'five', 'lengths_1e-3_to_1e3'):
     rows = jacobians.SAMPLES[sample]
     weights = weigh(weightings.pcd(progress=0.3), rows)
     assert weights[0] > 0
@@ -166,39 +168,39 @@ def test_hyperparameters_may_be_traced():
 
 @pytest.mark.slow
 def test_a_zero_row_stops_mgda_and_holds_cagrad_back_only_if_kept():
-  rows = jacobians.generic(4, 9) + 0.3
-  zero = np.insert(rows, 2, 0, axis=0)
-  for factory, scale in ((weightings.mgda, 1.0), (weightings.cagrad, 4 / 5)):
+  rows = jacobians.generic(2, 5) + 0.3
+  zero = np.insert(rows, 1, 0, axis=0)
+  for name, scale in (('mgda', 1.0), ('cagrad', 2 / 3)):
     # Dropped: as if it were not there, but for the K of the mean.
     np.testing.assert_allclose(
-      zero.T @ weigh(factory(), zero),
-      scale * rows.T @ weigh(factory(), rows),
+      zero.T @ weigh(make(name), zero),
+      scale * rows.T @ weigh(make(name), rows),
       rtol=1e-4,
     )
-  assert not np.any(zero.T @ weigh(weightings.mgda(zero_rows='keep'), zero))
-  kept = zero.T @ weigh(weightings.cagrad(zero_rows='keep'), zero)
-  projected = zero.T @ weigh(weightings.dualproj(), zero)
+  assert not np.any(zero.T @ weigh(make('mgda', zero_rows='keep'), zero))
+  kept = zero.T @ weigh(make('cagrad', zero_rows='keep'), zero)
+  projected = zero.T @ weigh(make('dualproj'), zero)
   np.testing.assert_allclose(kept, projected, rtol=1e-4)
 
 
 def test_mgda_normalizes_as_the_authors_do():
   """Shortest combination of scaled gradients, its weights on the raw ones."""
-  rows, losses = jacobians.generic(4, 9), np.array([0.5, 2.0, 1.1, 0.3])
+  rows, losses = jacobians.generic(3, 7), np.array([0.5, 2.0, 0.3])
   lengths = np.linalg.norm(rows, axis=1)
   for name, scale in (
-    ('none', np.ones(4)),
+    ('none', np.ones(3)),
     ('l2', lengths),
     ('loss', losses),
     ('loss+', losses * lengths),
   ):
-    weights = weigh(weightings.mgda(normalization=name), rows, losses)
+    weights = weigh(make('mgda', normalization=name), rows, losses)
     scaled = rows / scale[:, None]
     d = scaled.T @ weights
     assert np.all(scaled @ d >= d @ d * (1 - 1e-4)), name
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
   # A gradient of zero has no unit vector: it takes no part.
   zero = np.insert(rows, 2, 0, axis=0)
-  rule = weightings.mgda(normalization='l2')
+  rule = make('mgda', normalization='l2')
   np.testing.assert_allclose(
     weigh(rule, zero), np.insert(weigh(rule, rows), 2, 0), rtol=1e-5
   )
@@ -207,7 +209,7 @@ def test_mgda_normalizes_as_the_authors_do():
 @pytest.mark.slow
 def test_mgda_has_the_weights_of_libmtl():
   for name in ('none', 'l2', 'loss', 'loss+'):
-    rule = weightings.mgda(normalization=name)
+    rule = make('mgda', normalization=name)
     for sample in ('k2_p4_readable', 'k3_p16_conflict'):
       case = REFERENCE['libmtl'][sample]
       np.testing.assert_allclose(
@@ -237,32 +239,29 @@ def test_cagrad_on_opposed_gradients_goes_on_by_the_mean():
   np.testing.assert_allclose(d, 0.7 * rows.mean(0), rtol=1e-6)
 
 
-@pytest.mark.parametrize('size', [3, 4])
-def test_imtl_g_stops_where_the_primary_gradient_is_the_mean_of_the_others(
-  size,
-):
+def test_imtl_g_stops_where_the_primary_gradient_is_the_mean_of_the_others():
   """As its docstring says; and what it recommends goes on."""
-  rows = jacobians.generic(size, 7)
+  rows = jacobians.generic(3, 7)
   rows[0] = rows[1:].mean(0)
-  np.testing.assert_array_equal(weigh(weightings.imtl_g(), rows), 0)
+  np.testing.assert_array_equal(weigh(make('imtl_g'), rows), 0)
   others = rows[1:]
-  direction = others.T @ weigh(weightings.imtl_g(), others)
+  direction = others.T @ weigh(make('imtl_g'), others)
   along = others @ direction / np.linalg.norm(others, axis=1)
   np.testing.assert_allclose(along, along[0], rtol=1e-4)
   assert abs(along[0]) > 0.01
-  assert np.all(rows @ (rows.T @ weigh(weightings.upgrad(), rows)) > 0)
+  assert np.all(rows @ (rows.T @ weigh(make('upgrad'), rows)) > 0)
 
 
 def test_imtl_g_flips_a_direction_of_ascent_when_asked():
   rows = ROWS['k3_p4_imtlg_ascent']
-  ascent = rows.T @ weigh(weightings.imtl_g(), rows)
+  ascent = rows.T @ weigh(make('imtl_g'), rows)
   assert np.all(rows @ ascent < 0)
   descent = rows.T @ weigh(weightings.imtl_g(flip=True), rows)
   np.testing.assert_array_equal(descent, -ascent)
   plain = ROWS['k3_p16_conflict']
   np.testing.assert_array_equal(
     weigh(weightings.imtl_g(flip=True), plain),
-    weigh(weightings.imtl_g(), plain),
+    weigh(make('imtl_g'), plain),
   )
 
 

@@ -9,17 +9,18 @@ from mimo_jax import solvers
 from mimo_jax import weightings
 from tests.mimo_jax.weightings import of_gradients as of
 
+_project = jax.jit(solvers.simplex_projection)
+
 
 @pytest.mark.parametrize('size', [1, 2, 5, 64])
 def test_simplex_projection_meets_the_optimality_conditions(size, x64):
   random = np.random.RandomState(size)
-  project = of.jitted(solvers.simplex_projection)
   eps = np.finfo(np.float64 if x64 else np.float32).eps
   for scale, shift in ((0.1, 0), (1, 3), (30, -7), (1e10, 0), (0, 5)):
     point = np.asarray(
       jnp.asarray(scale * random.normal(size=size) + shift), float
     )
-    found = np.asarray(project(jax.device_put(point)), float)
+    found = np.asarray(_project(jax.device_put(point)), float)
     assert found.min() >= 0
     np.testing.assert_allclose(found.sum(), 1, rtol=4 * size * eps)
     # x − y is the same where x > 0, and no less elsewhere.
@@ -28,18 +29,17 @@ def test_simplex_projection_meets_the_optimality_conditions(size, x64):
     rounding = 4 * size * eps * (1 + np.abs(point).max())
     assert np.ptp(threshold) <= rounding
     assert np.all(slack >= threshold.max() - rounding)
-    again = project(jax.device_put(found))
+    again = _project(jax.device_put(found))
     np.testing.assert_allclose(again, found, rtol=0, atol=4 * size * eps)
 
 
 @pytest.mark.slow
 def test_simplex_projection_is_what_scipy_finds():
-  project = of.jitted(solvers.simplex_projection)
   with jax.enable_x64(True):
     for seed in range(5):
       point = np.random.RandomState(seed).normal(size=5)
       np.testing.assert_allclose(
-        project(jax.device_put(point)), of.projected(point), rtol=0, atol=1e-7
+        _project(jax.device_put(point)), of.projected(point), rtol=0, atol=1e-7
       )
 
 

@@ -50,5 +50,5 @@ def test_random_takes_a_traced_seed():
     return rule.update(of.observe(of.LOSSES), rule.init(5))[0]
 
   np.testing.assert_array_equal(
-    jax.vmap(draw)(jnp.arange(2))[1], draw(1).astype(jnp.float32)
+    jax.jit(jax.vmap(draw))(jnp.arange(2))[1], jax.jit(draw)(1)
   )

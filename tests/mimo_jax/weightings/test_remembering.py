@@ -201,7 +201,7 @@ def test_small_types_are_remembered_in_float32_and_updated_in_their_own(name):
   shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
   rows = jnp.asarray(jacobians.generic(3, 7), jnp.bfloat16)
   for _ in range(2):
-    updates, state = optimizer.update(
+    updates, state = jax.jit(optimizer.update)(
       {key: {'w': row} for key, row in zip('abc', rows, strict=True)},
       state,
       params,

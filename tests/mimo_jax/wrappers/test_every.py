@@ -50,15 +50,16 @@ def run(balancer):
 def test_weights_are_those_of_the_last_step_asked(options):
   rule = 'mgda'
   plain = balance(rule, **options)
+  update = jax.jit(plain.update)
   steps = run(mimo_jax.every(plain, 3))
   for number, (updates, state) in enumerate(steps):
     asked = number - number % 3
     params, losses, pullback = at(SCALES[asked])
-    _, then = plain.update(pullback, plain.init(params), params, losses=losses)
+    _, then = update(pullback, plain.init(params), params, losses=losses)
     weights = optax.tree.get(state, 'weights')
     checks.assert_close(weights, then.weights, 1e-4)
     params, losses, pullback = at(SCALES[number])
-    expected, same = plain.update(
+    expected, same = update(
       pullback, then, params, losses=losses, weights=then.weights
     )
     checks.assert_close(updates, expected, 1e-4, 1e-4)
@@ -106,16 +107,17 @@ def test_every_step_is_the_rule_itself():
 
 def test_the_rule_is_asked_again_until_a_step_was_finite():
   balancer = mimo_jax.every(balance(), 3)
+  update = jax.jit(balancer.update)
   state = balancer.init(PARAMS)
   params, losses, pullback = at(1.0)
   bad = losses | {'audio': jnp.float32(np.nan)}
-  updates, state = balancer.update(pullback, state, params, losses=bad)
+  updates, state = update(pullback, state, params, losses=bad)
   assert np.isnan(updates['bias'])
   assert not np.any(optax.tree.get(state, 'weights'))
-  updates, state = balancer.update(pullback, state, params, losses=losses)
+  updates, state = update(pullback, state, params, losses=losses)
   assert optax.tree.get(state, 'weights').sum() == pytest.approx(1, rel=1e-5)
   weights = optax.tree.get(state, 'weights')
-  updates, state = balancer.update(pullback, state, params, losses=bad)
+  updates, state = update(pullback, state, params, losses=bad)
   assert np.isnan(updates['bias'])
   checks.assert_equal(optax.tree.get(state, 'weights'), weights)
 
