@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines import arrays
 from data_pipelines import sources
+from tests.data_pipelines import toys
 
 ROWS = 60
 
@@ -128,24 +129,26 @@ def test_no_row_and_no_modality_is_missing_whole(file):
     arrays.read(file(left=np.full((ROWS, 4), np.nan)))
 
 
-def test_a_folder_of_three_is_one_table(tmp_path):
+@pytest.mark.parametrize('suffix', ['npz', 'parquet'])
+def test_a_folder_of_three_is_one_table(tmp_path, suffix):
+  made = columns(scalar=None, steps_length=None, photo=None)
   for split, rows in zip(
     arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
   ):
-    part = {name: values[rows] for name, values in columns().items()}
-    np.savez(tmp_path / f'{split}.npz', **part)
+    part = {name: values[rows] for name, values in made.items()}
+    path = toys.write_columns(tmp_path / f'{split}.{suffix}', part)
   found = arrays.arrays_of(tmp_path, 'test')
-  np.testing.assert_allclose(found['left'], columns()['left'][50:], rtol=1e-6)
-  part['left'] = part['left'][:, :3]
-  np.savez(tmp_path / 'test.npz', **part)
-  with pytest.raises(ValueError, match=r"'left'.*\(3,\).*test.npz.*\(4,\)"):
+  np.testing.assert_allclose(found['left'], made['left'][50:], rtol=1e-6)
+  np.testing.assert_array_equal(found['steps'], made['steps'][50:])
+  toys.write_columns(path, part | {'left': part['left'][:, :3]})
+  with pytest.raises(ValueError, match=rf"'left'.*\(3,\).*{path}.*\(4,\)"):
     arrays.read(tmp_path)
   del part['left']
-  np.savez(tmp_path / 'test.npz', **part)
-  with pytest.raises(ValueError, match=r'test.npz has .*expected the arrays'):
+  toys.write_columns(path, part)
+  with pytest.raises(ValueError, match=rf'{path} has .*expected the arrays'):
     arrays.read(tmp_path)
-  (tmp_path / 'validation.npz').unlink()
-  with pytest.raises(FileNotFoundError, match=r'no .*validation.npz'):
+  (tmp_path / f'validation.{suffix}').unlink()
+  with pytest.raises(FileNotFoundError, match=r'no .*validation\.npz'):
     arrays.read(tmp_path)
 
 
@@ -226,20 +229,14 @@ def test_other_names_are_told(file, tmp_path):
 
 
 def parquet(path, **changed):
-  pyarrow = pytest.importorskip('pyarrow')
-  from pyarrow import parquet as files
-
   made = columns()
   table = {
     'left.a': made['left'][:, 0],
     'left.b': made['left'][:, 1],
-    'steps': made['steps'].tolist(),
+    'steps': made['steps'],
     'label': made['label'],
-    **changed,
   }
-  table = {k: pyarrow.array(list(v)) for k, v in table.items()}
-  files.write_table(pyarrow.table(table), path)
-  return path
+  return toys.write_columns(path, table | changed)
 
 
 def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
@@ -252,60 +249,22 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.classes == ('ant', 'bee', 'cat')
 
 
-def test_a_folder_may_be_of_parquet(tmp_path):
-  made = columns()
-  for split, rows in zip(
-    arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
-  ):
-    part = {'left.a': made['left'][rows, 0], 'left.b': made['left'][rows, 1]}
-    part |= {'steps': made['steps'][rows].tolist()}
-    part |= {'label': made['label'][rows]}
-    parquet(tmp_path / f'{split}.parquet', **part)
-  found = arrays.arrays_of(tmp_path, 'test')
-  expected = made['left'][50:, :2]
-  np.testing.assert_allclose(found['left'], expected, rtol=1e-6)
-  np.testing.assert_array_equal(found['steps'], made['steps'][50:])
-  part['steps'] = [*part['steps'][1:], [[1.0]] * 5]
-  parquet(tmp_path / 'test.parquet', **part)
-  with pytest.raises(ValueError, match="row 9, column 'steps'"):
-    arrays.read(tmp_path)
-  part |= {'steps': made['steps'][50:].tolist(), 'left.c': part['left.a']}
-  parquet(tmp_path / 'test.parquet', **part)
-  with pytest.raises(
-    ValueError, match=r'\(3,\) in .*test\.parquet, .*\(2,\) in train\.parquet'
-  ):
-    arrays.read(tmp_path)
-  (tmp_path / 'validation.parquet').unlink()
-  with pytest.raises(FileNotFoundError, match=r'no .*validation\.npz'):
-    arrays.read(tmp_path)
+def test_columns_of_parquet_that_do_not_fit_are_named(tmp_path):
+  def spoiled(place, wrong, right):
+    return [*[right] * place, wrong, *[right] * (ROWS - place - 1)]
 
-
-def test_damaged_columns_of_parquet_are_named_with_the_row(tmp_path):
-  ragged = [[1.0, 2.0]] * 5 + [[3.0]] + [[1.0, 2.0]] * (ROWS - 6)
-  with pytest.raises(
-    ValueError, match=r"row 5, column 'steps': the shape \(1,\).*\(2,\)"
+  square = [[1.0, 2.0], [3.0, 4.0]]
+  for name, values, match in (
+    ('steps', spoiled(5, [3.0], [1.0, 2.0]), r'row 5, .*\(1,\).*\(2,\)'),
+    ('steps', spoiled(5, [[1.0, 2.0], [3.0]], square), 'row 5, .*without gaps'),
+    ('steps', spoiled(8, [1.0, None], [1.0, 2.0]), r'row 8, .*\[1\.0, None\]'),
+    ('left.b', spoiled(9, None, 1.0), 'row 9, .*no value'),
+    ('left', np.ones(ROWS), r"FEATURE'.*and \['left'\] beside"),
+    ('left.b', [[1.0, 2.0]] * ROWS, r"FEATURE'.*\(60,\), \(60, 2\)"),
   ):
-    arrays.read(parquet(tmp_path / 'a.parquet', steps=ragged))
-  inner = [[[1.0, 2.0], [3.0, 4.0]]] * 5 + [[[1.0, 2.0], [3.0]]] * (ROWS - 5)
-  with pytest.raises(
-    ValueError, match=r"row 5, column 'steps': .*without gaps"
-  ):
-    arrays.read(parquet(tmp_path / 'c.parquet', steps=inner))
-  holed = [[1.0, 2.0]] * 8 + [[1.0, None]] + [[1.0, 2.0]] * (ROWS - 9)
-  with pytest.raises(ValueError, match=r"row 8, column 'steps': \[1.0, None\]"):
-    arrays.read(parquet(tmp_path / 'd.parquet', steps=holed))
-  missing = [1.0] * 9 + [None] + [1.0] * (ROWS - 10)
-  with pytest.raises(ValueError, match=r"row 9, column 'left.b': no value"):
-    arrays.read(parquet(tmp_path / 'b.parquet', **{'left.b': missing}))
-
-
-def test_columns_of_a_modality_are_alike_and_have_its_name_alone(tmp_path):
-  for changed, match in (
-    ({'left': np.ones(ROWS)}, r"'left.FEATURE'.*and \['left'\] beside"),
-    ({'left.b': [[1.0, 2.0]] * ROWS}, r"'left.FEATURE'.*\(60,\), \(60, 2\)"),
-  ):
-    with pytest.raises(ValueError, match=match):
-      arrays.read(parquet(tmp_path / 'mine.parquet', **changed))
+    with pytest.raises(ValueError, match=match) as caught:
+      arrays.read(parquet(tmp_path / 'mine.parquet', **{name: values}))
+    assert f"'{name.removesuffix('.b')}" in str(caught.value)
 
 
 def test_without_pyarrow_the_remedy_is_told(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 from data_pipelines import arrays
 from data_pipelines import folders
+from tests.data_pipelines.toys import write_columns as write
 
 ROWS = 40
 LABEL = np.arange(ROWS) % 3
@@ -40,18 +41,6 @@ WAYS = {
     with_gaps(None)[:20] + LABEL[20:].tolist(), label_present=~LACKS
   ),
 }
-
-
-def write(path, made):
-  if path.suffix == '.npz':
-    np.savez(path, **made)
-    return path
-  pyarrow = pytest.importorskip('pyarrow')
-  from pyarrow import parquet
-
-  table = {k: pyarrow.array(np.asarray(v).tolist()) for k, v in made.items()}
-  parquet.write_table(pyarrow.table(table), path)
-  return path
 
 
 def assert_like_without(path, whole, names):

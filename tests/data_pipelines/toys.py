@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 
 from data_pipelines import sources
 from data_pipelines.views import transforms
@@ -28,6 +29,22 @@ def source(length):
       for row in range(length)
     ]
   )
+
+
+def write_columns(path, columns):
+  """Writes columns as the suffix says, .npz or .parquet."""
+  if path.suffix == '.npz':
+    np.savez(path, **columns)
+    return path
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  arrays = {
+    name: pyarrow.array(v if isinstance(v, list) else v.tolist())
+    for name, v in columns.items()
+  }
+  parquet.write_table(pyarrow.table(arrays), path)
+  return path
 
 
 def take(batches, count):
