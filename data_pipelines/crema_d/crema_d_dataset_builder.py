@@ -1,6 +1,5 @@
 """TFDS builder of CREMA-D."""
 
-import dataclasses
 import functools
 import pathlib
 from typing import Any, ClassVar
@@ -16,17 +15,6 @@ with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-@dataclasses.dataclass(eq=False)
-class CremaDConfig(tfds.core.BuilderConfig):
-  """Which splits to make.
-
-  Attributes:
-    by_actor: Whether no actor is in two splits.
-  """
-
-  by_actor: bool = False
-
-
 class Builder(builder.FolderBuilder):
   """Acted emotions: the sound of a clip, one frame a second, six classes.
 
@@ -35,18 +23,17 @@ class Builder(builder.FolderBuilder):
   and `level`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[CremaDConfig]] = [
-    CremaDConfig(
+  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
+    tfds.core.BuilderConfig(
       name='field',
       description=(
         "The field's lists, in which every actor is in training and test;"
         ' without them, splits by actor.'
       ),
     ),
-    CremaDConfig(
+    tfds.core.BuilderConfig(
       name='actor_disjoint',
       description='No actor is in two splits: 71, 9 and 11 of the actors.',
-      by_actor=True,
     ),
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -65,7 +52,8 @@ class Builder(builder.FolderBuilder):
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
     """Finds the clips of each split; see `builder.FolderBuilder`."""
-    names, expected = tree.splits(root, self.builder_config.by_actor)
+    by_actor = self.builder_config.name == 'actor_disjoint'
+    names, expected = tree.splits(root, by_actor)
     read = functools.partial(_example, root)
     return {
       split: builder.Part(

@@ -1,6 +1,5 @@
 """TFDS builder of the UCI Multiple Features data set."""
 
-import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +14,12 @@ with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-@dataclasses.dataclass(eq=False)
-class HandwrittenConfig(tfds.core.BuilderConfig):
-  """Which modalities to store.
-
-  Attributes:
-    modalities: Their names, keys of `archive.MODALITIES`.
-  """
-
-  modalities: tuple[str, ...] = ()
+# Of each configuration.
+_MODALITIES = {
+  'six': tuple(archive.MODALITIES),
+  'three': ('fou', 'mor', 'pix'),
+  'two': ('fou', 'pix'),
+}
 
 
 class Builder(builder.ArrayBuilder):
@@ -46,28 +42,21 @@ class Builder(builder.ArrayBuilder):
     })
   """
 
-  BUILDER_CONFIGS: ClassVar[list[HandwrittenConfig]] = [
+  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     # The first one is the default.
-    HandwrittenConfig(
-      name='six',
-      description='All six modalities.',
-      modalities=tuple(archive.MODALITIES),
-    ),
-    HandwrittenConfig(
+    tfds.core.BuilderConfig(name='six', description='All six modalities.'),
+    tfds.core.BuilderConfig(
       name='three',
       description='Fourier coefficients, morphological features and pixels.',
-      modalities=('fou', 'mor', 'pix'),
     ),
-    HandwrittenConfig(
-      name='two',
-      description='Fourier coefficients and pixels.',
-      modalities=('fou', 'pix'),
+    tfds.core.BuilderConfig(
+      name='two', description='Fourier coefficients and pixels.'
     ),
   ]
 
   def _info(self) -> tfds.core.DatasetInfo:
     features: dict[str, Any] = {}
-    for name in self.builder_config.modalities:
+    for name in _MODALITIES[self.builder_config.name]:
       size, dtype = archive.MODALITIES[name]
       features[name] = tfds.features.Tensor(
         shape=(size,), dtype=np.dtype(dtype)
@@ -85,7 +74,7 @@ class Builder(builder.ArrayBuilder):
   def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the rows of each split; see `builder.ArrayBuilder`."""
     arrays = archive.read_archive(archive.PATH)
-    names = (*self.builder_config.modalities, 'label')
+    names = (*_MODALITIES[self.builder_config.name], 'label')
     return {
       split: {**{name: arrays[name][rows] for name in names}, 'row': rows}
       for split, rows in partition.partition(arrays['label']).items()

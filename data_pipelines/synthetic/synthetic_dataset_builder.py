@@ -1,7 +1,5 @@
 """TFDS builder of the synthetic testbed."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,19 +12,6 @@ from data_pipelines.synthetic import settings
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
-
-
-@dataclasses.dataclass(eq=False)
-class SyntheticConfig(tfds.core.BuilderConfig):
-  """Which modalities to generate.
-
-  Attributes:
-    modalities: Name to what it is like.
-  """
-
-  modalities: Mapping[str, settings.Modality] = dataclasses.field(
-    default_factory=dict
-  )
 
 
 class Builder(builder.ArrayBuilder):
@@ -49,12 +34,11 @@ class Builder(builder.ArrayBuilder):
     })
   """
 
-  BUILDER_CONFIGS: ClassVar[list[SyntheticConfig]] = [
+  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
     # The first one is the default.
-    SyntheticConfig(
+    tfds.core.BuilderConfig(
       name=name,
       description=', '.join(f'{m}: {modalities[m]}' for m in modalities),
-      modalities=modalities,
     )
     for name, modalities in settings.CONFIGS.items()
   ]
@@ -86,13 +70,14 @@ class Builder(builder.ArrayBuilder):
     return {split: self.drawn(config, split, 0) for split in settings.SPLITS}
 
   def _info(self) -> tfds.core.DatasetInfo:
+    modalities = settings.CONFIGS[self.builder_config.name]
     return self.described(
       {
         **{
           name: tfds.features.Tensor(
             shape=(modality.features,), dtype=np.float32
           )
-          for name, modality in self.builder_config.modalities.items()
+          for name, modality in modalities.items()
         },
         'label': tfds.features.ClassLabel(num_classes=settings.NUM_CLASSES),
         'row': tfds.features.Scalar(dtype=np.int32),
