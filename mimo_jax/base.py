@@ -204,16 +204,12 @@ def stateless(
   Returns:
     The weighting, whose state is empty.
   """
-
-  def init(_: int) -> StatelessState:
-    return StatelessState()
-
-  def update(
-    observation: Observation, state: StatelessState
-  ) -> tuple[PyTree, StatelessState]:
-    return weigh(observation), state
-
-  return stateful(init, update, needs=needs, has_primary=has_primary)
+  return stateful(
+    lambda _: StatelessState(),
+    lambda observation, state: (weigh(observation), state),
+    needs=needs,
+    has_primary=has_primary,
+  )
 
 
 def stateful(

@@ -7,6 +7,8 @@ to is a part of Σ |aᵢ| ‖gᵢ‖, the lengths that it is summed from.
 """
 
 import functools
+import inspect
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +50,13 @@ def weighed(rows: np.ndarray, weights: Any) -> Weighed:
 def make(name: str, **arguments: Any) -> mimo_jax.Weighting:
   """A rule, the same one each time, so that it compiles once."""
   return getattr(mimo_jax.weightings, name)(**arguments)
+
+
+def claims(name: str) -> list[str]:
+  """The words of the line *Properties* of a factory's docstring."""
+  text = inspect.getdoc(getattr(mimo_jax.weightings, name)) or ''
+  line = re.search(r'^Properties: (.*?)\.$', text, re.MULTILINE | re.DOTALL)
+  return re.split(r',\s+', line[1]) if line else []
 
 
 @functools.cache

@@ -111,3 +111,27 @@ def updated(rule, form='pullback', **options):
   assert jax.tree.structure(new_state) == jax.tree.structure(state)
   assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
   return new, new_state
+
+
+def operations(rule, weights=None, **options):
+  """Of a step of a deep network that all share, by XLA's count."""
+  keys = jax.random.split(jax.random.key(0), 6)
+  layers = [jax.random.normal(key, (64, 64)) / 8 for key in keys[:5]]
+  params = {'body': layers, 'last': jax.random.normal(keys[5], (64, 3))}
+  balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
+
+  def losses_fn(params):
+    features = jnp.ones((32, 64))
+    for layer in params['body']:
+      features = jnp.tanh(features @ layer)
+    outputs = features @ params['last']
+    return three.named([jnp.mean((outputs[:, i] - i) ** 2) for i in range(3)])
+
+  def step(params, state):
+    losses, pullback = jax.vjp(losses_fn, params)
+    return balance.update(
+      pullback, state, params, losses=losses, weights=weights
+    )
+
+  compiled = jax.jit(step).lower(params, balance.init(params)).compile()
+  return compiled.cost_analysis()['flops']

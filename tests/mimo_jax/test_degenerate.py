@@ -9,6 +9,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
+from tests import properties
 
 pytestmark = pytest.mark.slow
 
@@ -19,13 +20,6 @@ _RULES = [
   for name in weightings.__all__
   if name != 'constant' and getattr(weightings, name)().needs == 'gramian'
 ]
-# What goes by the order or the lengths of the gradients, and says so.
-_BY_ORDER = ('gradvac', 'krum', 'pcd', 'pcgrad')
-_BY_LENGTH = ('fairgrad', 'nash_mtl')
-_NON_CONFLICTING = ('dualproj', 'fairgrad', 'mgda', 'nash_mtl', 'upgrad')
-_IMPARTIAL = ('config', 'imtl_g')
-_LINEAR = ('config', 'gradvac', 'pcgrad', 'upgrad')
-_SIMPLEX = ('cr_mogm', 'krum', 'mgda')
 # What goes by rank: how near to dependent unit gradients may be, by their
 # smallest singular value, in multiples of a power of the type's precision.
 _NEAREST = {
@@ -108,21 +102,21 @@ def _directions(name, rows, dtype):
 
 def _errors(name, rows, dtype):
   """How far each claim is missed, in parts of Σ |aᵢ| ‖gᵢ‖; by claim."""
-  size = rows.shape[1]
+  size, claims = rows.shape[1], ' '.join(properties.claims(name)).split()
   weights, direction, summed = _directions(name, rows, dtype)
 
   def apart(other):
     return np.linalg.norm(other - direction, axis=1) / summed
 
-  if name not in _BY_ORDER:
+  if 'permutation_equivariant' in claims:
     order = np.roll(np.arange(size), 1)
     yield 'permuted', apart(_directions(name, rows[:, order], dtype)[1])
-  if name not in _BY_LENGTH:
+  if 'scale_invariant' in claims:
     yield 'scaled', apart(_directions(name, 7 * rows, dtype)[1] / 7)
-  if name == 'nash_mtl':
+  if 'row_scale_invariant' in claims:
     lengths = 2.0 ** (3 - 2 * np.arange(size))[:, None]
     yield 'rows scaled', apart(_directions(name, lengths * rows, dtype)[1])
-  if name in _LINEAR:
+  if 'linear_under_scaling' in claims:
     one = np.linspace(0.3, 0.8, size)[:, None]
     parts = [_directions(name, c * rows, dtype) for c in (one, 1 - one)]
     whole = sum(part[1] for part in parts)
@@ -130,11 +124,11 @@ def _errors(name, rows, dtype):
     yield 'parts', error / sum(part[2] for part in parts)
   units = rows / np.linalg.norm(rows, axis=2, keepdims=True)
   gain = np.einsum('nip,np->ni', units, direction) / summed[:, None]
-  if name in _NON_CONFLICTING:
+  if 'non_conflicting' in claims:
     yield 'conflict', -gain.min(1)
-  if name in _IMPARTIAL:
+  if 'impartial' in claims:
     yield 'partial', np.ptp(gain, axis=1) / 2
-  if name in _SIMPLEX:
+  if 'simplex' in claims:
     yield 'simplex', np.maximum(-weights.min(1), np.abs(weights.sum(1) - 1))
 
 

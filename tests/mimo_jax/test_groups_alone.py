@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 import mimo_jax
 from mimo_jax import weightings
@@ -110,44 +108,6 @@ def test_groups_of_any_shape_go_as_they_would_alone(name):
       if rows['audio'] == 0:
         assert weights[OBJECTIVES.index('audio')] == 0, group
   assert np.abs(state.weights['one'] - state.weights['two']).max() > 1e-2
-
-
-@pytest.mark.slow
-def test_groups_on_devices_that_are_checked_go_as_one():
-  """Of rules that are not vmapped, one of which remembers gradients."""
-  mesh = jax.make_mesh((4,), ('d',), axis_types=(AxisType.Auto,))
-  params = {'a': jnp.ones(3), 'b': jnp.ones(3), 'c': jnp.ones((2, 2))}
-  data = jnp.asarray(checks.standard_normal(8, 3, 10))
-
-  def losses_fn(params, data):
-    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
-    outputs = jnp.mean((data @ flat - 1) ** 2, axis=0)
-    return three.named(list(outputs))
-
-  for name in ('moco', 'trimmed_mean'):
-    rule = RULES[name]
-    one, many = (
-      mimo_jax.balance(
-        rule, objectives=OBJECTIVES, groups=group_of, axis_name=axis_name
-      )
-      for axis_name in (None, 'd')
-    )
-
-    def step(balance, params, state, data):
-      losses, pullback = jax.vjp(lambda p: losses_fn(p, data), params)
-      return balance.update(pullback, state, params, losses=losses)
-
-    state = one.init(params)
-    expected = jax.jit(functools.partial(step, one))(params, state, data)
-    sharded = jax.shard_map(
-      functools.partial(step, many),
-      mesh=mesh,
-      in_specs=(P(), P(), P('d')),
-      out_specs=P(),
-    )
-    checks.assert_close(
-      jax.jit(sharded)(params, state, data), expected, 1e-4, 1e-4, name
-    )
 
 
 # What is traced and compiled.

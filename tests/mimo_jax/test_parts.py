@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 import mimo_jax
 from mimo_jax import weightings
 from tests import checks
 from tests.mimo_jax import parts
 from tests.mimo_jax import three_objectives as three
+from tests.mimo_jax.shardable import make_mesh
 
 
 @parts.each_form
@@ -38,42 +38,14 @@ def test_rules_that_weigh_each_number_have_none_for_the_rest():
     )
 
 
-def layers_and_losses():
-  """A deep network that all share, and a layer that all share last."""
-  keys = jax.random.split(jax.random.key(0), 6)
-  layers = [jax.random.normal(key, (64, 64)) / 8 for key in keys[:5]]
-  params = {'body': layers, 'last': jax.random.normal(keys[5], (64, 3))}
-  inputs = jnp.ones((32, 64))
-
-  def losses_fn(params):
-    features = inputs
-    for layer in params['body']:
-      features = jnp.tanh(features @ layer)
-    outputs = features @ params['last']
-    return three.named([jnp.mean((outputs[:, i] - i) ** 2) for i in range(3)])
-
-  return params, losses_fn
-
-
-def operations(rule, **options):
-  """Of a step, by XLA's count."""
-  params, losses_fn = layers_and_losses()
-  balance = mimo_jax.balance(rule, objectives=parts.OBJECTIVES, **options)
-
-  def step(params, state):
-    losses, pullback = jax.vjp(losses_fn, params)
-    return balance.update(pullback, state, params, losses=losses)
-
-  compiled = jax.jit(step).lower(params, balance.init(params)).compile()
-  return compiled.cost_analysis()['flops']
-
-
 @pytest.mark.slow
 def test_passes_end_where_the_rule_looks():
   """Of 5 layers and 3 objectives, 3 passes of one layer and one of all."""
-  joint = operations(weightings.fused_only())
-  full = operations(weightings.mgda())
-  part = operations(weightings.mgda(), weigh_on=lambda path: path[0] == 'last')
+  joint = parts.operations(weightings.fused_only())
+  full = parts.operations(weightings.mgda())
+  part = parts.operations(
+    weightings.mgda(), weigh_on=lambda path: path[0] == 'last'
+  )
   assert full > 1.8 * joint
   assert part < 1.15 * joint
 
@@ -132,18 +104,17 @@ def test_devices_average_before_parts_are_weighed(options):
     return jax.tree.map(lambda *values: sum(values) / 4, *each)
 
   names = ['inverse lengths', 'mimo', 'sign agreement']
-  if 'weigh_on' in options:
-    names.remove('sign agreement')
+  rules = {name: three.RULES[name] for name in names}
+  rules['moco'] = weightings.moco()
+  if 'weigh_on' in options:  # which are refused
+    del rules['sign agreement'], rules['moco']
 
   def step(losses_fn, axis_name=None):
     losses, pullback = jax.vjp(losses_fn, parts.PARAMS)
     found = {}
-    for name in names:
+    for name, rule in rules.items():
       balance = mimo_jax.balance(
-        three.RULES[name],
-        objectives=parts.OBJECTIVES,
-        axis_name=axis_name,
-        **options,
+        rule, objectives=parts.OBJECTIVES, axis_name=axis_name, **options
       )
       found[name] = balance.update(
         pullback, balance.init(parts.PARAMS), parts.PARAMS, losses=losses
@@ -154,6 +125,13 @@ def test_devices_average_before_parts_are_weighed(options):
     return step(lambda params: parts.named_losses_of(params, shift), 'd')
 
   expected = jax.jit(lambda: step(mean_of_losses))()
+  checked = jax.shard_map(
+    lambda shift: on_device(shift[0]),
+    mesh=make_mesh((4,)),
+    in_specs=jax.P('d'),
+    out_specs=jax.P(),
+  )
+  checks.assert_close(jax.jit(checked)(shifts), expected, 1e-4, 1e-4)
   for mapped in (
     jax.pmap(on_device, axis_name='d'),
     jax.jit(jax.vmap(on_device, axis_name='d')),
@@ -165,7 +143,7 @@ def test_devices_average_before_parts_are_weighed(options):
 
 @pytest.mark.slow
 def test_shards_of_params_are_in_groups_too():
-  mesh = jax.make_mesh((4,), ('d',), axis_types=(AxisType.Auto,))
+  mesh = make_mesh((4,))
   params = {'a': jnp.arange(8.0) - 3, 'b': jnp.linspace(-1, 1, 4)}
   batch = checks.standard_normal(8, 12)
   spec = jax.sharding.PartitionSpec('d')

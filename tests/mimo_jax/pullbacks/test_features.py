@@ -53,10 +53,6 @@ def _in_two_cuts(params, cut):
   )
 
 
-def _flat(tree):
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
-
-
 @pytest.mark.parametrize('losses_of', [_losses_of, _in_two_cuts])
 def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
   rule = weightings.upgrad()
@@ -82,16 +78,18 @@ def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
   by_name, at_features, jacobian = by_hand(_PARAMS)
   for name, loss in by_name.items():
     np.testing.assert_allclose(losses[name], loss, rtol=1e-6)
-  rows = np.stack([_flat(at_features[name]) for name in _NAMES])
+  rows = np.stack([checks.flat(at_features[name]) for name in _NAMES])
   expected, _ = jax.jit(rule.update)(
     mimo_jax.Observation(np.ones(3, np.float32), rows @ rows.T), None
   )
   np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
   combined = sum(
-    w * _flat(jacobian[name])
+    w * checks.flat(jacobian[name])
     for w, name in zip(np.asarray(expected), _NAMES, strict=True)
   )
-  np.testing.assert_allclose(_flat(updates), combined, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    checks.flat(updates), combined, rtol=1e-4, atol=1e-6
+  )
 
 
 def test_orthonormal_inputs_give_the_gramian_of_the_encoder():

@@ -52,21 +52,9 @@ def rule(name):
   return RULES[name]
 
 
-def documentation(name):
-  return inspect.getdoc(FACTORIES[name])
-
-
-def claims(name):
-  """The words of the line *Properties* of a factory's docstring."""
-  line = re.search(
-    r'^Properties: (.*?)\.$', documentation(name), re.MULTILINE | re.DOTALL
-  )
-  return re.split(r',\s+', line[1]) if line else []
-
-
 def check(name, rows):
   """Checks all claims; one marked (x64) is made for that precision only."""
-  for claim in claims(name):
+  for claim in properties.claims(name):
     word, *precision = claim.split(' ')
     try:
       with jax.enable_x64(precision == ['(x64)']):
@@ -234,14 +222,14 @@ def test_a_rule_that_lacks_what_it_needs_says_so(rule):
 
 
 def test_every_claim_is_a_word_of_the_vocabulary(name, rule):
-  for claim in claims(name):
+  for claim in properties.claims(name):
     word = getattr(properties, claim.removesuffix(' (x64)'))
     assert [*inspect.signature(word).parameters] == ['rule', 'rows'], claim
-  assert claims(name) or rule.needs == 'losses'
+  assert properties.claims(name) or rule.needs == 'losses'
 
 
 def test_docstring_has_its_sections_in_the_order_of_the_house(name):
-  text = documentation(name)
+  text = inspect.getdoc(FACTORIES[name])
   present = re.findall(rf'^({"|".join(SECTIONS)}):', text, re.MULTILINE)
   assert present == [word for word in SECTIONS if word in present]
   assert 'Examples' in present

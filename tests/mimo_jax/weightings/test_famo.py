@@ -1,14 +1,10 @@
 """FAMO."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 import scipy.special
 import scipy.stats
 
-import mimo_jax
 from mimo_jax import weightings
 from tests.mimo_jax.weightings import of_losses as of
 
@@ -110,36 +106,3 @@ def test_famo_of_losses_far_apart_is_finite():
   np.testing.assert_allclose(weights, [[1, 0, 0], [0, 1, 0]], atol=1e-12)
   assert np.all(np.isfinite(state.logits))
   assert state.logits[0] > state.logits[2] > state.logits[1]
-
-
-@pytest.mark.slow
-def test_famo_in_balance_is_told_of_the_step_before():
-  names = ('fused', 'audio', 'visual')
-  targets = jnp.array([[1.0, 0.0], [3.0, 1.0], [-2.0, 2.0]])
-
-  def losses_fn(params):
-    squares = jnp.sum((params[None] - targets) ** 2, axis=1)
-    return dict(zip(names, 0.1 + squares, strict=True))
-
-  rule = weightings.famo()
-  optimizer = mimo_jax.balance(rule, objectives=names)
-  params = jnp.array([0.3, -0.4])
-  opt_state, state = optimizer.init(params), rule.init(3)
-  after = losses_fn(params)
-  for _ in range(4):
-    losses, pullback = jax.vjp(losses_fn, params)
-    updates, opt_state = optimizer.update(
-      pullback, opt_state, params, losses=losses, losses_after=after
-    )
-    weights, state = rule.update(
-      of.observe(
-        *(jnp.stack([each[n] for n in names]) for each in (losses, after))
-      ),
-      state,
-    )
-    np.testing.assert_allclose(opt_state.weights, weights, rtol=1e-6)
-    params = params - 0.1 * updates
-    # Here the next batch is the last, so that these are the next losses, too.
-    after = losses_fn(params)
-  np.testing.assert_allclose(opt_state.weighting.logits, state.logits)
-  assert np.ptp(state.logits) > 0.01

@@ -5,19 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import mimo_jax
 from tests.mimo_jax.weightings.penalised import LOSSES
 from tests.mimo_jax.weightings.penalised import penalised
 from tests.mimo_jax.weightings.penalised import weigh
-
-
-def test_low_temperature_puts_the_penalty_on_the_worst_modality(x64):
-  weights = weigh(LOSSES, penalty=2.5, temperature=1e-3)
-  np.testing.assert_array_equal(weights, [1, 0, 0, 2.5, 0])
-  assert weights.dtype == (jnp.float64 if x64 else jnp.float32)
 
 
 def test_high_temperature_spreads_the_penalty_evenly():
@@ -118,18 +111,6 @@ def test_schedules_see_the_number_of_steps_and_trace_once(scheduled):
     )
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
   assert len(traces) == (0 if scheduled == 'temperature' else 1)
-
-
-def test_optax_schedules_are_schedules():
-  rule = mimo_jax.mimo(
-    optax.linear_schedule(0.0, 2.0, 4), optax.constant_schedule(1e-3)
-  )
-  state = rule.init(3)
-  for expected in (0.0, 0.5, 1.0, 1.5, 2.0, 2.0):
-    weights, state = rule.update(
-      mimo_jax.Observation(jnp.array([0.1, 0.9, 0.4])), state
-    )
-    np.testing.assert_allclose(weights, [1, expected, 0], rtol=1e-6)
 
 
 def test_traced_parameters_are_swept_by_vmap():

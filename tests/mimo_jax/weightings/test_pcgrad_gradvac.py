@@ -58,6 +58,15 @@ def gradvac_direction(rows, orders, targets, beta):
   return total, targets
 
 
+def of_many_keys(rule, rows, key, number, **fields):
+  """Weights and states after the first step, from states with such fields."""
+  state = init(rule, len(rows))._replace(**fields)
+  keys = jax.random.key_data(jax.random.split(key, number))
+  return jax.jit(
+    jax.vmap(lambda key: rule.update(observe(rows), state._replace(key=key)))
+  )(keys)
+
+
 def test_pcgrad_projects_in_every_order_equally_often(key):
   with jax.enable_x64(True):
     rows = jacobians.conflicting(3, 7) + 0.3 * jacobians.generic(3, 7)
@@ -67,14 +76,7 @@ def test_pcgrad_projects_in_every_order_equally_often(key):
       for one, other in itertools.combinations(candidates, 2)
     ]
     assert min(separations) > 1e-3
-    rule = make('pcgrad')
-
-    def weigh(key):
-      return update(rule, observe(rows), init(rule, 3)._replace(key=key))[0]
-
-    found = jax.jit(jax.vmap(weigh))(
-      jax.random.key_data(jax.random.split(key, 1600))
-    )
+    found, _ = of_many_keys(make('pcgrad'), rows, key, 1600)
     chosen = [
       assert_one_of(candidates, rows.T @ np.asarray(weights), 1e-10)
       for weights in found
@@ -92,14 +94,7 @@ def test_pcgrad_never_projects_a_gradient_on_itself(key):
     turned = turned - turned @ rows[j] / (rows[j] @ rows[j]) * rows[j]
   assert turned @ rows[0] < -1
   candidates = [pcgrad_direction(rows, order) for order in orders_of(3)]
-  rule = make('pcgrad')
-
-  def weigh(key):
-    return update(rule, observe(rows), init(rule, 3)._replace(key=key))[0]
-
-  for weights in jax.jit(jax.vmap(weigh))(
-    jax.random.key_data(jax.random.split(key, 100))
-  ):
+  for weights in of_many_keys(make('pcgrad'), rows, key, 100)[0]:
     assert_one_of(candidates, rows.T @ np.asarray(weights, float), 1e-4)
 
 
@@ -161,15 +156,8 @@ def test_gradvac_follows_the_paper_in_every_order(key):
         gradvac_direction(rows, order, targets, 0.3) for order in orders_of(3)
       )
     ]
-    rule = make('gradvac', beta=0.3)
-
-    def weigh(key):
-      state = init(rule, 3)._replace(key=key, targets=jnp.asarray(targets))
-      weights, state = update(rule, observe(rows), state)
-      return weights, state.targets
-
-    found = jax.jit(jax.vmap(weigh))(
-      jax.random.key_data(jax.random.split(key, 200))
+    found, states = of_many_keys(
+      make('gradvac', beta=0.3), rows, key, 200, targets=jnp.asarray(targets)
     )
     chosen = {
       assert_one_of(
@@ -177,7 +165,7 @@ def test_gradvac_follows_the_paper_in_every_order(key):
         np.concatenate([rows.T @ np.asarray(weights), np.ravel(moved)]),
         1e-10,
       )
-      for weights, moved in zip(*found, strict=True)
+      for weights, moved in zip(found, states.targets, strict=True)
     }
     assert chosen == set(range(8))
 
