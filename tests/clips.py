@@ -164,35 +164,5 @@ def truncate(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def empty(path):
-  path.write_bytes(b'')
-
-
 def write_pointer(path):
   path.write_bytes(POINTER)
-
-
-def write_text(path):
-  path.write_text('<html>Video unavailable</html>')
-
-
-def remove(path):
-  path.unlink()
-
-
-def silence(path):
-  """Writes a video without sound."""
-  shown = list(pictures(path))
-  path.unlink()
-  tiny.write_video(path, shown, fractions.Fraction(5))
-
-
-DAMAGES = {
-  truncate: 'corrupt',
-  empty: 'corrupt',
-  write_pointer: 'lfs_pointer',
-  write_text: 'corrupt',
-  remove: 'missing',
-  silence: 'no_audio',
-}
-"""What can happen to a video, and the reason that is counted then."""

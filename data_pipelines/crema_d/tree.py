@@ -20,7 +20,6 @@ SENTENCES = (
   *('IWW', 'MTI', 'TAI', 'TIE', 'TSI', 'WSI'),
 )
 LEVELS = ('LO', 'MD', 'HI', 'XX')
-NUM_CLIPS = 7_442
 FIELD = {'train': 6_698, 'test': 744}
 """Rows of the field's two lists; `validation` is carved from `train`."""
 

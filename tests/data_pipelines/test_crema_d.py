@@ -144,23 +144,6 @@ def test_no_actor_is_in_two_splits_of_the_other_configuration(stored, sample):
   assert sorted(together) == sorted(files)
 
 
-def test_preparing_says_how_many_clips_are_expected(sample, tmp_path, caplog):
-  few = tmp_path / 'few'
-  rows = [f'{name},{name[9:12]}' for name in ('1020_DFA_SAD_XX', CLIP)]
-  write_list(few, 'train', [*rows, '1027_DFA_SAD_XX,SAD'])
-  write_list(few, 'test', ['1022_DFA_SAD_XX,SAD'])
-  for name in ('1020_DFA_SAD', '1021_DFA_ANG', '1027_DFA_SAD', '1022_DFA_SAD'):
-    copy(sample, few, f'{name}_*')
-  read(few, tmp_path / 'data')
-  # One of the 6,698 training clips is in `validation`.
-  assert "'train' has 2 items; the published one has 6697" in caplog.text
-  # Of that, no number is published.
-  assert "'validation'" not in caplog.text
-  assert "'test' has 1 items; the published one has 744" in caplog.text
-  assert sum(tree.FIELD.values()) == tree.NUM_CLIPS == 7_442
-  assert len(tree.SENTENCES) == len(set(tree.SENTENCES)) == 12
-
-
 # Other spellings of the tree.
 
 

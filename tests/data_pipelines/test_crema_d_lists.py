@@ -16,6 +16,8 @@ def write_list(root, part, rows, start=''):
 
 
 def test_names_of_clips():
+  assert sum(tree.FIELD.values()) == 7_442
+  assert len(tree.SENTENCES) == len(set(tree.SENTENCES)) == 12
   assert tree.clip('1076_IEO_FEA_HI') == ('1076', 'IEO', 'FEA', 'HI')
   assert tree.clip('1076_IEO_FEA_HI').label == 3
   # As it was published for some years.

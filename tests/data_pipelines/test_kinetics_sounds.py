@@ -78,15 +78,6 @@ def test_two_clips_of_one_video_are_never_in_two_splits(broken):
   assert set(videos['validation'].values()) == {2}
 
 
-def test_published_counts_of_train_are_those_without_validation(sample):
-  _, expected = tree.splits(sample)
-  assert expected == {
-    'train': 14_799 - COUNTS['validation'],
-    'validation': None,
-    'test': 2_597,
-  }
-
-
 def test_class_numbers_are_alphabetical_whatever_is_on_disk(broken, tmp_path):
   assert len(tree.CLASSES) == 31 and list(tree.CLASSES) == sorted(tree.CLASSES)
   for path in (broken / 'train').iterdir():
