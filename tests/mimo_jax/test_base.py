@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mimo_jax
+from mimo_jax import base
 
 LOSSES = jnp.array([0.7, 1.9], jnp.float32)
 GRADIENTS = [
@@ -60,6 +61,11 @@ def test_a_rule_is_given_params_if_it_takes_them():
   assert given[0] == 5
   np.testing.assert_array_equal(given[1]['w'], params['w'])
   assert missing == (5, None)
+
+
+def test_weights_of_no_numbers_are_zero():
+  of_nothing = base.for_each_objective({'w': np.ones([3, 0])})
+  np.testing.assert_array_equal(of_nothing, np.zeros(3))
 
 
 def test_a_rule_may_need_several_fields():

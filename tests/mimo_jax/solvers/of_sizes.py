@@ -8,14 +8,12 @@ import pytest
 
 from mimo_jax import solvers
 from tests import jacobians
-from tests import reference
 
 # Quick: two, which are odd and even; slow: the ends, and many.
 each_size = pytest.mark.parametrize(
   'size',
   [2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 7, 16, 64))],
 )
-REFERENCE = reference.read('mgda')
 
 few = hypothesis.settings(
   max_examples=60, deadline=None, derandomize=True, database=None

@@ -30,20 +30,6 @@ def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
     )
 
 
-@pytest.mark.slow
-def test_min_norm_is_the_published_vector(x64):
-  for name, case in of.REFERENCE['cases'].items():
-    rows, vector = map(np.asarray, case.values())
-    weights = np.asarray(of.min_norm(jax.device_put(rows @ rows.T)), np.float64)
-    np.testing.assert_allclose(
-      rows.T @ weights,
-      vector,
-      rtol=0,
-      atol=(1e-9 if x64 else 1e-4) * np.linalg.norm(rows, axis=1).min(),
-      err_msg=name,
-    )
-
-
 def test_of_points_nearly_on_a_line_the_nearest_is_found(x64):
   """Two of three span what a Gramian knows, and it takes the right two."""
   dtype = np.float64 if x64 else np.float32

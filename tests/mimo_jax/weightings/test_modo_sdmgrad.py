@@ -57,21 +57,6 @@ def test_modo_takes_one_projected_step_from_where_it_was():
     assert np.ptp(weights) > 0.1
 
 
-@pytest.mark.slow
-def test_modo_is_what_libmtl_returns(x64):
-  sequence = of.LIBMTL['MoDo(defaults)']
-  rule = of.make(
-    'modo',
-    step_size=sequence['params']['MoDo_gamma'],
-    regularization=sequence['params']['MoDo_rho'],
-  )
-  state = of.init(rule, 3)
-  for step in sequence['steps']:
-    first, second, _ = np.asarray(step['J'])
-    weights, state = of.update(rule, of.cross(first @ second.T), state)
-    np.testing.assert_allclose(weights, step['lambd'], rtol=of.tolerance(x64))
-
-
 def sdmgrad_w(matrix, start, step_size, momentum, num_steps, pull, preferred):
   """The authors' loop."""
   scale = np.mean(np.sqrt(np.maximum(np.diagonal(matrix), 0)))
@@ -124,20 +109,3 @@ def test_sdmgrad_stays_where_batches_agree_on_nothing(diagonal):
   )
   np.testing.assert_allclose(state.shares, w, rtol=1e-5)
   np.testing.assert_allclose(weights, (w + 0.1) / 1.3, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_sdmgrad_is_what_libmtl_returns(x64):
-  sequence = of.LIBMTL['SDMGrad(defaults)']
-  rule = of.make(
-    'sdmgrad',
-    step_size=5.0,
-    num_steps=sequence['params']['SDMGrad_niter'],
-    regularization=sequence['params']['SDMGrad_lamda'],
-  )
-  state = of.init(rule, 3)
-  for step in sequence['steps']:
-    _, first, second = np.asarray(step['J'])
-    _, state = of.update(rule, of.cross(first @ second.T), state)
-    rtol = of.tolerance(x64, 1e-7)
-    np.testing.assert_allclose(state.shares, step['w'], rtol=rtol, atol=rtol)

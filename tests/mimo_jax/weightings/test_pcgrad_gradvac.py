@@ -11,7 +11,6 @@ import mimo_jax
 from tests import jacobians
 from tests.mimo_jax.weightings.of_gradients import assert_one_of
 from tests.mimo_jax.weightings.of_gradients import init
-from tests.mimo_jax.weightings.of_gradients import LIBMTL
 from tests.mimo_jax.weightings.of_gradients import make
 from tests.mimo_jax.weightings.of_gradients import observe
 from tests.mimo_jax.weightings.of_gradients import of_cases
@@ -195,19 +194,3 @@ def test_gradvac_stays_finite_when_twins_part():
   weights, state = update(rule, observe(jacobians.conflicting(64, 70)), state)
   assert np.all(np.isfinite(weights))
   assert np.all(np.isfinite(state.targets))
-
-
-@pytest.mark.slow
-def test_gradvac_goes_on_as_in_libmtl(x64):
-  sequence = LIBMTL['GradVac(K=2,whole model)']
-  rule = make('gradvac', beta=sequence['params']['GradVac_beta'])
-  state = init(rule, 2)
-  for step in sequence['steps']:
-    rows = np.array(step['J'])
-    weights, state = update(rule, observe(rows), state)
-    np.testing.assert_allclose(
-      rows.T @ np.asarray(weights, float),
-      step['grad'],
-      rtol=0,
-      atol=tolerance(x64, 1e-7),
-    )

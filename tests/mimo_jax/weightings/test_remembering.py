@@ -162,21 +162,6 @@ def test_excess_mtl_survives_a_thousand_steps_of_the_fastest_kind():
   assert np.all(np.isfinite(state.logits))
 
 
-@pytest.mark.slow
-def test_excess_mtl_is_libmtl_but_for_the_sum_of_the_weights(x64):
-  sequence = of.LIBMTL['ExcessMTL(step=0.01)']
-  rule = of.make('excess_mtl', step_size=sequence['params']['robust_step_size'])
-  state = of.init(rule, 3, 6)
-  for step in sequence['steps']:
-    observation = of.observe(step['J'], jacobian=True)
-    weights, state = of.update(rule, observation, state)
-    np.testing.assert_allclose(
-      3 * np.asarray(weights),
-      step['reported_weight'],
-      rtol=of.tolerance(x64, 1e-6),
-    )
-
-
 @pytest.mark.parametrize('name', ['moco', 'db_mtl', 'excess_mtl'])
 def test_rules_that_remember_gradients_ask_for_params(name):
   rule = of.make(name)

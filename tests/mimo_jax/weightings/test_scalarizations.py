@@ -133,19 +133,3 @@ def test_weights_are_those_of_the_reference(name, x64):
       # Of the reference, whose root of PBI has 1e-12 added.
       atol=1e-10 if x64 else 2e-5,
     )
-
-
-@pytest.mark.slow
-def test_gradient_is_that_of_the_other_reference(x64):
-  for name, rule in (
-    ('GLS', weightings.geometric_mean()),
-    ('UW(first call)', weightings.uw(init=-0.5)),
-  ):
-    for case in of.REFERENCE['libmtl']:
-      np.testing.assert_allclose(
-        of.weigh(rule, case['losses']) @ np.array(case['J']),
-        case['gradient'][name],
-        rtol=1e-10 if x64 else 1e-5,
-        atol=1e-12 if x64 else 1e-6,
-        err_msg=name,
-      )
