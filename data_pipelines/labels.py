@@ -25,7 +25,7 @@ def of_classes(
 
   Args:
     where: The file, for errors.
-    values: [rows], whole numbers, which may be floats, or texts.
+    values: [rows], whole numbers, which may be floats, or texts, as bytes, too.
     present: [rows], which have one; None: all whose value says nothing else.
 
   Returns:
@@ -40,11 +40,13 @@ def of_classes(
     >>> of_classes('', np.array(['b', '', 'a', 'b']))[1]
     array([ 1, -1,  0,  1])
   """
+  if values.dtype.kind == 'S':
+    values = np.char.decode(values, 'utf-8', 'backslashreplace')
   kind = values.dtype.kind
   has = np.ones(len(values), bool)
   if kind == 'f':
     has = ~np.isnan(values)
-  elif kind in 'US':
+  elif kind == 'U':
     has = np.char.strip(values) != np.zeros((), values.dtype)
   says_none = present is not None or not has.all()
   has &= True if present is None else present
@@ -54,7 +56,7 @@ def of_classes(
   whole = kind == 'f' and bool(
     np.all((np.abs(named) < 2**53) & (named == np.round(named)))
   )
-  if kind not in 'biuUS' and not whole:
+  if kind not in 'biuU' and not whole:
     raise ValueError(
       f"'label' of {where} is {values.dtype}; expected classes, whole numbers"
       ' or texts. For targets that are numbers, write a builder.'

@@ -29,6 +29,7 @@ def with_gaps(gap, values=LABEL):
 WORDS = [f'c{each}' for each in LABEL]
 WAYS = {
   'text.npz': columns(np.array(with_gaps('', WORDS))),
+  'bytes.npz': columns(np.array(with_gaps('', WORDS), 'S')),
   'blank.npz': columns(np.array(with_gaps('  ', WORDS))),
   'nan.npz': columns(np.array(with_gaps(np.nan))),
   'said.npz': columns(LABEL, label_present=~LACKS),
