@@ -32,8 +32,8 @@ class Builder(builder.ArrayBuilder):
   Examples:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...   builder = Builder(data_dir=folder, config='two')
-    >>> builder.info.features
+    ...   digits = Builder(data_dir=folder, config='two')
+    >>> digits.info.features
     FeaturesDict({
         'fou': Tensor(shape=(76,), dtype=float32),
         'label': ClassLabel(shape=(), dtype=int64, num_classes=10),

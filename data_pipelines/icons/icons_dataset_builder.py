@@ -27,8 +27,8 @@ class Builder(builder.ArrayBuilder):
   Examples:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...   builder = Builder(data_dir=folder)
-    >>> builder.info.features
+    ...   icons = Builder(data_dir=folder)
+    >>> icons.info.features
     FeaturesDict({
         'group': Scalar(shape=(), dtype=int32),
         'label': ClassLabel(shape=(), dtype=int64, num_classes=24),

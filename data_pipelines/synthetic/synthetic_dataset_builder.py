@@ -24,8 +24,8 @@ class Builder(builder.ArrayBuilder):
   Examples:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...   builder = Builder(data_dir=folder, config='nuisance_16')
-    >>> builder.info.features
+    ...   testbed = Builder(data_dir=folder, config='nuisance_16')
+    >>> testbed.info.features
     FeaturesDict({
         'clean': Tensor(shape=(16,), dtype=float32),
         'label': ClassLabel(shape=(), dtype=int64, num_classes=10),
