@@ -195,7 +195,8 @@ def gradients_of(
   Returns:
     One pytree like params for each objective, the primary one first.
   """
-  size, structure = len(given.names), jax.tree.structure
+  size = len(given.names)
+  structure: Any = jax.tree.structure  # can be compared
   stacked = params is not None and structure(updates) == structure(params)
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):

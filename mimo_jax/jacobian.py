@@ -116,7 +116,14 @@ def rows(
     K pytrees; slices that XLA fuses into what reads them, not copies.
   """
   if objectives is not None:
-    return [jacobian[name] for name in objectives]
+    gradients = [jacobian[name] for name in objectives]
+    shapes = [jax.tree.map(jnp.shape, gradient) for gradient in gradients]
+    if any(each != shapes[0] for each in shapes):
+      raise ValueError(
+        f'The gradients of the Jacobian have the shapes {shapes}; expected the'
+        ' same in each, those of params.'
+      )
+    return gradients
   leaves = jax.tree.leaves(jacobian)
   if not leaves:
     raise ValueError(
@@ -155,7 +162,8 @@ def gramian(
     Array [K, K], symmetric to the bit.
 
   Raises:
-    ValueError: if there are no leaves, or they do not begin with one K.
+    ValueError: if there are no leaves, they do not begin with one K, or
+      gradients differ in shape.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -189,7 +197,8 @@ def combine(
     or wider.
 
   Raises:
-    ValueError: if there is not one K, of leaves and of weights.
+    ValueError: if there is not one K, of leaves and of weights, or gradients
+      differ in shape.
 
   Examples:
     >>> import jax.numpy as jnp

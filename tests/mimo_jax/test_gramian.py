@@ -288,6 +288,13 @@ def test_jacobians_that_are_none_are_refused():
       (r'needs `objectives`', named),
     ):
       checks.assert_refused(message, function, jacobian)
+    for other in ({'w': jnp.ones(4)}, {'v': jnp.ones(3)}, {'w': jnp.ones(())}):
+      checks.assert_refused(
+        r"the shapes \[\{'w': \(3,\)\}, ",
+        function,
+        [{'w': jnp.ones(3)}, {'w': jnp.ones(3)}, other],
+        objectives=range(3),
+      )
   checks.assert_refused(
     'weights has 2 entries for 3',
     mimo_jax.combine,
