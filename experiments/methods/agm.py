@@ -99,9 +99,7 @@ def make(
     nothing = RunningScores(jnp.zeros(count), jnp.zeros((), jnp.int32))
     return state._replace(memory=nothing)
 
-  return common.on_outputs(
-    task, losses=losses, init=init, is_mean_over_rows=False
-  )
+  return common.on_outputs(task, losses=losses, init=init)
 
 
 def coefficients(

@@ -85,7 +85,7 @@ def make(
   checks.from_0_to_1('aug', residual=residual)
   checks.above_0('aug', every_epochs=every_epochs)
   checks.choice('aug', (None, 'authors'), released=released)
-  names = task.modalities
+  names, places = task.modalities, jnp.arange(max_branches)
   fusion = functools.partial(
     fusions.BranchedFusion, width=width, max_branches=max_branches
   )
@@ -105,7 +105,8 @@ def make(
       variables = fusions.with_branches(state.variables, {modality: chosen})
       return alone.shares(variables, outputs.features)[modality]
 
-    last = fusions.last_of(there[modality])
+    number = jnp.sum(there[modality])
+    last = jnp.asarray(places == number - 1, float)
     rest, own = of(there[modality] - last), outputs.logits[modality]  # stopped
     weights = 1 - residual * common.sureness(rest, targets)
     score = jnp.mean(common.sureness(own, targets))
@@ -126,8 +127,7 @@ def make(
       targets,
     )
     both = found.pop('rest') + common.weighed(task, of(last), targets, weights)
-    has_several = jnp.sum(there[modality]) > 1
-    found[f'boosted_{modality}'] += jnp.where(has_several, both, 0)
+    found[f'boosted_{modality}'] += jnp.where(number > 1, both, 0)
     still: dict[str, Any] = {name: name != modality for name in names}
     for name in names:
       for i, branch in enumerate(fusions.branches_of(name, max_branches)):
@@ -145,8 +145,10 @@ def make(
     scores = jnp.stack([state.memory.scores[name] for name in names])
     is_due = jnp.max(scores) > (1 + margin) * jnp.min(scores)
     for i, name in enumerate(names):
-      gets_it = is_due & (i == jnp.argmin(scores))
-      there[name] = jnp.where(gets_it, fusions.grown(there[name]), there[name])
+      # None is the next one of a modality that has all.
+      is_next = places == jnp.sum(there[name])
+      gets_it = is_due & (i == jnp.argmin(scores)) & is_next
+      there[name] = jnp.where(gets_it, 1, there[name])
     return state._replace(
       model_state=fusions.with_branches(state.model_state, there),
       memory=state.memory._replace(scores=_no_scores(names)),

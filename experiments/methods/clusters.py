@@ -6,18 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+_LLOYD_STEPS, _RESTARTS = 30, 4
+
 
 def k_means(
-  key: jax.Array,
-  points: jax.Array,
-  counts: jax.Array,
-  number: int,
-  iterations: int = 30,
-  restarts: int = 4,
+  key: jax.Array, points: jax.Array, counts: jax.Array, number: int
 ) -> jax.Array:
   """Which cluster each point belongs to, by the best of some restarts.
 
-  Each begins with points drawn by k-means++ and takes so many of Lloyd's steps.
+  Each begins with points drawn by k-means++ and takes 30 of Lloyd's steps.
   A cluster without points keeps its centre. The best has the least sum of
   squared distances.
 
@@ -27,8 +24,6 @@ def k_means(
     counts: [N] bool, which points there are; the others belong to a cluster and
       do not matter.
     number: of clusters.
-    iterations: of Lloyd's steps.
-    restarts: how many.
 
   Returns:
     [N] int32, from 0 to `number` - 1.
@@ -40,8 +35,8 @@ def k_means(
     >>> bool(found[0] == found[2]), bool(found[0] == found[1])
     (True, False)
   """
-  run = functools.partial(_run, points, counts, number, iterations)
-  assigned, inertia = jax.vmap(run)(jax.random.split(key, restarts))
+  run = functools.partial(_run, points, counts, number)
+  assigned, inertia = jax.vmap(run)(jax.random.split(key, _RESTARTS))
   return assigned[jnp.argmin(inertia)]
 
 
@@ -112,11 +107,7 @@ def class_purity(
 
 
 def _run(
-  points: jax.Array,
-  counts: jax.Array,
-  number: int,
-  iterations: int,
-  key: jax.Array,
+  points: jax.Array, counts: jax.Array, number: int, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Clusters [N], and the sum of squared distances from their centres."""
   first_key, others_key = jax.random.split(key)
@@ -148,7 +139,7 @@ def _run(
   centers = jnp.zeros((number, points.shape[1]), points.dtype)
   centers = centers.at[0].set(draw(first_key, is_there))
   centers = lax.fori_loop(1, number, add, centers)
-  centers = lax.fori_loop(0, iterations, step, centers)
+  centers = lax.fori_loop(0, _LLOYD_STEPS, step, centers)
   apart = distances(centers)
   inertia = jnp.sum(jnp.min(apart, axis=1) * is_there)
   return jnp.argmin(apart, axis=1), inertia

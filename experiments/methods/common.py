@@ -73,7 +73,7 @@ def on_outputs(
     gradients=gradients if after is None else optax.chain(gradients, after),
     optimizer=task.optimizer(1),
     primary=primary,
-    is_mean_over_rows=own is None,
+    is_mean_over_rows=own is None and 'losses' not in changes,
     # What a method adds, or changes, may look at more than its losses do.
     takes_missing=own is logits is observe is after is None
     and changes.keys() <= {'model'},

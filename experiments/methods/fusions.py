@@ -108,28 +108,6 @@ def with_branches(
   return {**collections, _BRANCHES: {'fusion': dict(there)}}
 
 
-def last_of(there: jax.Array) -> jax.Array:
-  """1 for the last branch that there is, and 0 for the others.
-
-  Examples:
-    >>> last_of(jnp.array([1.0, 1.0, 0.0])).tolist()
-    [0.0, 1.0, 0.0]
-  """
-  return jnp.asarray(jnp.arange(len(there)) == jnp.sum(there) - 1, float)
-
-
-def grown(there: jax.Array) -> jax.Array:
-  """With one branch more, if there may be one.
-
-  Examples:
-    >>> grown(jnp.array([1.0, 1.0, 0.0])).tolist()
-    [1.0, 1.0, 1.0]
-    >>> grown(jnp.ones(2)).tolist()
-    [1.0, 1.0]
-  """
-  return jnp.where(jnp.arange(len(there)) == jnp.sum(there), 1, there)
-
-
 def part_of(path: tuple[str, ...]) -> str | None:
   """What learns or stands still as one: a branch, or an encoder by modality.
 

@@ -116,7 +116,6 @@ def make(
     model=model,
     losses=losses,
     init=init,
-    is_mean_over_rows=False,
   )
 
 

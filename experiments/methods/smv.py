@@ -135,7 +135,6 @@ def make(
     primary={'fused': 0.0, 'valued': 1.0},
     losses=losses,
     init=init,
-    is_mean_over_rows=False,
   )
 
 
