@@ -46,15 +46,14 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   )
   is_agm = words['setting'] == 'agm'
   is_small = words['setting'] == 'small'
+  names = ('audio', 'image')
 
   # Data
   config.data.name = 'av_mnist'
   config.data.config = 'rebuilt' if words['data'] == 'rebuilt' else 'multibench'
   config.data.batch_size = 64 if is_agm or is_small else 40
   view = {'name': 'Pooled' if is_small else 'Scaled', 'divisor': 255.0}
-  config.data.views = {
-    name: {**view, 'source': name} for name in ('audio', 'image')
-  }
+  config.data.views = {name: {**view, 'source': name} for name in names}
   if is_small:
     config.data.views.audio.block = 4
     config.data.standardize = True
@@ -67,11 +66,11 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   if is_agm:
     config.model.encoders = {
       name: {'name': 'ResNet18', 'width': 64, 'dtype': 'float32'}
-      for name in ('audio', 'image')
+      for name in names
     }
   elif is_small:
     config.model.encoders = {
-      name: {'name': 'MLP', 'widths': (128, 64)} for name in ('audio', 'image')
+      name: {'name': 'MLP', 'widths': (128, 64)} for name in names
     }
   else:
     config.model.encoders = {
@@ -83,11 +82,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model.heads = 'auxiliary'  # a dense layer of its own for each modality
 
   # Optimiser
-  decay = {
-    'name': 'add_decayed_weights',
-    'weight_decay': 1e-2 if is_small else 1e-4,
-  }
-  config.gradient_transforms = (decay,)
+  decay = 1e-2 if is_small else 1e-4
+  config.gradient_transforms = (
+    {'name': 'add_decayed_weights', 'weight_decay': decay},
+  )
   if is_agm:
     config.optimizer = {'name': 'sgd', 'learning_rate': 1e-4, 'momentum': 0.9}
   elif is_small:
@@ -110,17 +108,14 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
 
   # Evaluation
   config.evaluation.batch_size = 200
-  # Units of noise: a quarter of the range of either input.
-  config.evaluation.noise_scale = {'audio': 0.25, 'image': 0.25}
-  if is_small:  # the standard deviation of each feature
-    config.evaluation.noise_scale = {'audio': 1.0, 'image': 1.0}
+  # Units of noise: the standard deviation of each feature, or a quarter of the
+  # range of either input.
+  unit = 1.0 if is_small else 0.25
+  config.evaluation.noise_scale = dict.fromkeys(names, unit)
 
   evaluation = {'batch_size': 40, 'noise_levels': (1.0,)}
   smoke: dict[str, Any] = {'evaluation': evaluation}
-  if is_agm:
-    narrow = {'audio': {'width': 8}, 'image': {'width': 8}}
-    smoke['model'] = {'encoders': narrow}
-  if is_small:
-    small = {'audio': {'widths': (8,)}, 'image': {'widths': (8,)}}
-    smoke['model'] = {'encoders': small}
+  if is_agm or is_small:
+    narrow = {'width': 8} if is_agm else {'widths': (8,)}
+    smoke['model'] = {'encoders': dict.fromkeys(names, narrow)}
   return configuration.finish(config, words, smoke)

@@ -16,6 +16,7 @@ from experiments.methods import common
 from experiments.methods import recipes
 from mimo_jax import nn
 from tests import checks
+from tests import running
 from tests.experiments.methods import hand
 from tests.experiments.methods import recorded
 from tests.running import smoke
@@ -126,7 +127,7 @@ def test_a_methods_losses_are_parts_of_the_objective_that_is_weighed(name):
 
 def test_joint_is_the_sum_on_stopped_gradients():
   config = handwritten.get_config('two,smoke')
-  batch = hand_batch(config)
+  batch = running.batches_of(config, 0, 1)[0]
   updates = []
   for weighting, detach in (
     ({'name': 'joint'}, False),
@@ -141,16 +142,6 @@ def test_joint_is_the_sum_on_stopped_gradients():
     updates.append(recorded.compiled(experiment.train_step)(state, batch))
   checks.assert_equal(updates[0][0].params, updates[1][0].params)
   checks.assert_equal(updates[0][1], updates[1][1])
-
-
-def hand_batch(config):
-  generator = np.random.default_rng(0)
-  widths = {'fou': 76, 'pix': 240}
-  assert set(config.model.encoders) == set(widths)
-  return {
-    'label': generator.integers(0, 10, 6),
-    **{k: np.float32(generator.normal(size=(6, w))) for k, w in widths.items()},
-  }
 
 
 def test_two_seeds_of_a_composition_have_the_weights_of_its_losses():
@@ -206,9 +197,8 @@ def test_words_and_recipes_compose_by_slot():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-  ('recipe', 'message'),
-  [
+def test_what_cannot_be_combined_is_refused_with_the_reason():
+  for recipe, message in (
     ('mmpareto+mimo', 'mmpareto cannot be combined .*solves for weights'),
     ('g_blending+mgda', 'g_blending cannot be combined .*finds the weights'),
     ('aug+sum', 'aug cannot be combined .*nothing learns from a fused loss'),
@@ -223,11 +213,12 @@ def test_words_and_recipes_compose_by_slot():
     ('ogm+', r"no recipe '' \(of 'ogm\+'\)"),
     ('famo', r"'famo' needs \['losses_after'\], of other batches"),
     ('ogm+builtins:dict', 'has made {}; expected .* mimo_jax.Weighting'),
-  ],
-)
-def test_what_cannot_be_combined_is_refused_with_the_reason(recipe, message):
-  with pytest.raises(ValueError, match=message):
-    training.make(configuration.with_recipe(smoke(), recipe), 15)
+  ):
+    checks.assert_refused(message, make, recipe)
+
+
+def make(recipe):
+  return training.make(configuration.with_recipe(smoke(), recipe), 15)
 
 
 def test_a_method_of_another_package_is_the_function_that_makes_it():
@@ -241,8 +232,7 @@ def test_a_method_of_another_package_is_the_function_that_makes_it():
     if is_found:
       training.make(config, 15)
     else:
-      with pytest.raises(ValueError, match='is no method'):
-        training.make(config, 15)
+      checks.assert_refused('is no method', training.make, config, 15)
 
 
 def test_every_method_trains_under_mimo_or_says_why_not():
@@ -250,7 +240,7 @@ def test_every_method_trains_under_mimo_or_says_why_not():
   refused = set()
   for name in names:
     try:
-      training.make(configuration.with_recipe(smoke(), f'{name}+mimo'), 15)
+      make(f'{name}+mimo')
     except ValueError as error:
       assert 'cannot be combined' in str(error), name
       refused.add(name)

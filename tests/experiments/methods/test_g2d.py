@@ -28,7 +28,10 @@ def make(distil=False, **changes):
 
 
 def stepped(method, state, batch):
-  """A step of the method, and the params that its optimizer alone gives."""
+  """A step of the method, and the params that its optimizer alone gives.
+
+  That is given no gradient of who stands still: it clips no others.
+  """
 
   def objectives(params):
     now = state._replace(params=params)
@@ -39,11 +42,20 @@ def stepped(method, state, batch):
   gradient, _ = method.gradients.update(
     pullback, of_gradients, state.params, losses=losses
   )
-  given = gradient, state.opt_state, state.params
-  updates, opt_state = method.optimizer.update(*given, **seen.observed)
+  # Which would be clipped by far.
+  gradient['encoders_visual'] = jax.tree.map(
+    lambda leaf: 1e3 * leaf, gradient['encoders_visual']
+  )
+  updates, opt_state = method.optimizer.update(
+    gradient, state.opt_state, state.params, **seen.observed
+  )
+  gradient['encoders_visual'] = jax.tree.map(
+    lambda leaf: leaf * (1 - seen.observed['still']['visual']),
+    gradient['encoders_visual'],
+  )
+  plain, _ = RULE.update(gradient, state.opt_state, state.params)
   params, plain = (
-    optax.apply_updates(state.params, one)
-    for one in (updates, RULE.update(*given)[0])
+    optax.apply_updates(state.params, one) for one in (updates, plain)
   )
   changes = {'params': params, 'opt_state': opt_state}
   return state._replace(model_state=seen.model_state, **changes), plain
@@ -77,31 +89,11 @@ def test_who_stands_still_does_not_move_at_all():
           chex.assert_trees_all_equal(now, before)
         else:
           assert np.any(checks.flat(now) != checks.flat(before))
-    if number >= 20:  # nobody does
-      chex.assert_trees_all_close(after.params, plain, rtol=1e-6)
+    for part in plain.keys() - ({'encoders_visual'} if number < 20 else {}):
+      checks.assert_close(after.params[part], plain[part], rtol=1e-6)
     counts = optax.tree.get_all_with_path(after.opt_state, 'count')
     assert {int(one) for _, one in counts} == {count}
     state = after
-
-
-def test_gradients_of_who_stands_still_clip_no_others():
-  method = make()
-  state, _ = recorded.begin(method)
-
-  @recorded.compiled
-  def update(size):
-    gradient = jax.tree.map(jnp.ones_like, state.params)
-    gradient['encoders_visual'] = jax.tree.map(
-      lambda leaf: size * leaf, gradient['encoders_visual']
-    )
-    still = {'audio': jnp.float32(0), 'visual': jnp.float32(1)}
-    of_optimizer = method.optimizer.init(state.params)
-    return method.optimizer.update(
-      gradient, of_optimizer, state.params, still=still
-    )[0]
-
-  found = update(1.0), update(1e3)
-  chex.assert_trees_all_equal(*found)
 
 
 @pytest.mark.quick

@@ -57,18 +57,6 @@ def logits_of(params):
   return np.array(found)
 
 
-def boosting(params, stage):
-  """What modality `stage % M` learns from, without the agreement, by hand."""
-  logits, turn = logits_of(params), stage % 3
-  others = [i for i in range(3) if i != turn and i <= stage]
-  sure = np.ones(6)
-  if others:
-    rest = 1.7 * sum(logits[i] for i in others)
-    sure = recorded.own(recorded.softmax(rest))
-  own = -np.log(recorded.own(recorded.softmax(logits[turn])))
-  return np.mean((5.0 - 2.0 * sure) * own) / 4
-
-
 @pytest.mark.quick
 def test_a_modality_learns_from_what_the_others_get_wrong():
   state, batch = begin()
@@ -78,7 +66,11 @@ def test_a_modality_learns_from_what_the_others_get_wrong():
   for stage in range(5):
     turn, before = stage % 3, (stage - 1) % 3
     losses, seen, gradients = recorded.learn(METHOD, at(state, stage), batch)
-    expected = boosting(params, stage)
+    others = [i for i in range(3) if i != turn and i <= stage]
+    rest = 1.7 * sum(logits[i] for i in others)
+    sure = recorded.own(recorded.softmax(rest)) if others else 1
+    own = -np.log(recorded.own(p[turn]))
+    expected = np.mean((5.0 - 2.0 * sure) * own) / 4
     np.testing.assert_allclose(losses['boosting'], expected, rtol=1e-5)
     apart = np.mean((p[turn] - p[before]) ** 2) if stage else 0
     np.testing.assert_allclose(losses['agreement'], 0.5 * apart, rtol=1e-4)

@@ -81,28 +81,6 @@ def test_aug_adds_branches_that_do_not_learn():
   assert not still['authors']['fusion/audio_0']
 
 
-def test_relearning_leaves_moments_and_statistics(monkeypatch):
-  # Of the purities.
-  monkeypatch.setattr(methods.relearning, '_apart', lambda *_: 0.3)
-  task = recorded.make_task(encoder=recorded.Normalised)
-  ended = []
-  for released in (None, 'authors'):
-    method = methods.relearning.make(task, released=released)
-    start, _ = recorded.begin(method)
-    moved = start._replace(
-      params=jax.tree.map(lambda leaf: leaf + 0.5, start.params),
-      model_state=jax.tree.map(lambda leaf: leaf + 0.5, start.model_state),
-    )
-    ended.append(method.rehearsal.end(moved, ()))
-    assert (method.rehearsal.moves is None) == (released is not None)
-  plain, after = ended
-  checks.assert_equal(after.params, plain.params)
-  checks.assert_equal(after.model_state, moved.model_state)
-  back = jax.tree.map(np.subtract, plain.model_state, moved.model_state)
-  expected = -0.5 * np.tanh(3 * 0.3)
-  np.testing.assert_allclose(checks.flat(back), expected, rtol=1e-5)
-
-
 class Convolution(flax.linen.Module):
   """Features of a picture, with a kernel of four axes and a bias."""
 

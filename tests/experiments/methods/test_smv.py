@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,21 +64,6 @@ def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
   assert set(losses) == {'fused', 'valued', *features}
 
 
-def test_values_add_up():
-  for count in (1, 2, 3, 4):
-    generator = np.random.default_rng(count)
-    names = 'abcd'[:count]
-    labels = generator.integers(0, 3, 20)
-    logits = {
-      frozenset(some): generator.standard_normal((20, 3))
-      for size in range(1, count + 1)
-      for some in itertools.combinations(names, size)
-    }
-    found = np.asarray(smv.values(logits, labels))
-    whole = np.argmax(logits[frozenset(names)], axis=1) == labels
-    np.testing.assert_allclose(found.sum(0), count * whole, atol=1e-5)
-
-
 def test_at_the_level_of_modalities_the_least_one_is_repeated():
   method = smv.make(
     recorded.make_task(), level='modality', warm_up_epochs=0.0, strength=0.8
@@ -102,10 +86,3 @@ def test_at_the_level_of_modalities_the_least_one_is_repeated():
     np.testing.assert_allclose(
       seen.memory.running, running + of_batch, rtol=1e-5
     )
-
-
-def test_no_gradient_passes_through_the_values():
-  logits = {frozenset(some): jnp.ones((2, 3)) for some in ('a', 'v', 'av')}
-  labels = jnp.array([0, 1])
-  gradient = jax.grad(lambda tree: jnp.sum(smv.values(tree, labels)))(logits)
-  assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
