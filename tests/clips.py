@@ -164,5 +164,10 @@ def truncate(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def write_jpeg(path, picture):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  PIL.Image.fromarray(picture).save(path, quality=95)
+
+
 def write_pointer(path):
   path.write_bytes(POINTER)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import media
-from data_pipelines.reading import pictures
 
 with _extra.data_extra():
   import av
@@ -62,12 +61,6 @@ def write_wav(
   """Writes a WAV file of 16 bits."""
   path.parent.mkdir(parents=True, exist_ok=True)
   soundfile.write(path, values, rate, subtype='PCM_16')
-
-
-def write_jpeg(path: pathlib.Path, values: npt.NDArray[np.uint8]) -> None:
-  """Writes a JPEG file."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(pictures.jpeg(values))
 
 
 def write_video(

@@ -234,7 +234,7 @@ def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):
     tiny.write_wav(audio / f'{name}.wav', sound)
     for number in range(1, 5 + start % 7):
       picture = random.randint(0, 255, (8, 12, 3)).astype(np.uint8)
-      tiny.write_jpeg(visual / name / f'frame_{number:05d}.jpg', picture)
+      clips.write_jpeg(visual / name / f'frame_{number:05d}.jpg', picture)
     path.unlink()
   # macOS writes such files on foreign disks.
   folder = visual / 'kinetic0001_6'
@@ -304,7 +304,7 @@ def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
   (tmp_path / '0' / 'kinetic0001_1.mp4').symlink_to(tmp_path / 'nowhere')
   for folder in 'abc':
     (tmp_path / folder / 'kinetic0001_1').mkdir()
-  tiny.write_jpeg(
+  clips.write_jpeg(
     tmp_path / 'b' / 'kinetic0001_1' / '1.jpg', np.zeros((8, 8, 3), np.uint8)
   )
   found = youtube.find(tmp_path)
@@ -324,7 +324,7 @@ def test_an_empty_sound_or_video_does_not_hide_what_is_beside_it(
   tiny.write_wav(broken / f'{without_video}.wav', np.zeros(99, np.float32))
   picture = np.zeros((8, 8, 3), np.uint8)
   for number in range(4):
-    tiny.write_jpeg(broken / without_video / f'{number}.jpg', picture)
+    clips.write_jpeg(broken / without_video / f'{number}.jpg', picture)
   part = clips.parts(NAME, broken)['train']
   one, two = (part.read(key, part.items[key]) for key in train[:2])
   np.testing.assert_array_equal(

@@ -13,9 +13,8 @@ from data_pipelines.samples import tiny
 from tests import clips
 
 
-def write(path, level, size=8):
-  path.parent.mkdir(exist_ok=True)
-  path.write_bytes(pictures.jpeg(np.full((size, size, 3), level, np.uint8)))
+def write(path, level):
+  clips.write_jpeg(path, np.full((8, 8, 3), level, np.uint8))
 
 
 def test_pictures_are_read_as_they_are_in_the_order_of_their_names(tmp_path):

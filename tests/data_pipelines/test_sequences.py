@@ -178,5 +178,5 @@ def test_scaled_values_are_quotients():
 
 def test_options_outside_their_range_are_refused():
   checks.assert_refused(r'Expected .* got', sequences.BinaryLabel, 'neutral')
-  for scale in (0, float('nan'), float('inf')):
+  for scale in (0, -1, float('nan'), float('inf')):
     checks.assert_refused(r'Expected .* got', sequences.Scaled, 'image', scale)

@@ -158,7 +158,7 @@ def test_the_tree_of_ogm_is_read(broken, tmp_path):
       pictures = folder / f'{part}-set-img' / 'Image-01-FPS' / f'{name}.mp4'
       for number in range(0, 30 * 4, 29):
         picture = random.randint(0, 255, (8, 12, 3)).astype(np.uint8)
-        tiny.write_jpeg(pictures / f'{number:05d}.jpg', picture)
+        clips.write_jpeg(pictures / f'{number:05d}.jpg', picture)
       jpegs[path.stem] = [
         (pictures / f'{number:05d}.jpg').read_bytes()
         for number in range(0, 30 * 4, 29)
