@@ -9,7 +9,7 @@ import optax
 from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax import base
-from mimo_jax.weightings import _mgda
+from mimo_jax import solvers
 
 
 class CRMOGMState(NamedTuple):
@@ -68,7 +68,7 @@ def cr_mogm(
   _arguments.check(
     'cr_mogm', _arguments.or_schedule(_arguments.between(0, 1)), decay=decay
   )
-  rule = _mgda.mgda() if weighting is None else weighting
+  rule = _min_norm() if weighting is None else weighting
   base.check_weighting('cr_mogm', rule)
 
   def init(num_objectives: int, params: base.PyTree) -> CRMOGMState:
@@ -107,4 +107,13 @@ def cr_mogm(
 
   return base.stateful(
     init, update, needs=rule.needs, has_primary=rule.has_primary
+  )
+
+
+def _min_norm() -> base.Weighting:
+  return base.stateless(
+    lambda observation: solvers.min_norm(
+      observation.gramian, drop_zero_rows=True
+    ),
+    needs='gramian',
   )
