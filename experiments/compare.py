@@ -56,9 +56,8 @@ def compare(
     The path of the report.
 
   Raises:
-    ValueError: if `workdir` holds a run of another configuration, a recipe
-      changes what all must share, more seeds are to tune on than there are, or
-      `config.parallel` is not 'single'.
+    ValueError: if `workdir` holds a run of another configuration, or as
+      `comparing.check`.
   """
   config = studies.of_all(config, manual_dir)
   comparing.check(config)
@@ -77,6 +76,7 @@ def main(argv: list[str]) -> None:
   workdir = configuration.workdir('compare', config)
   manual_dir = configuration.MANUAL_DIR.value
   config = studies.of_all(config, manual_dir)
+  comparing.check(config)
   is_new = not (workdir / 'config.json').exists()
   if planning.DRY.value or (is_new and config.steps >= _LONG):
     print(planning.of_one(config, manual_dir), flush=True)

@@ -31,15 +31,22 @@ _REPORTS = configuration.define_path(
   'reports', 'experiments/reports', 'Directory of the reports.'
 )
 _SEEDS = flags.DEFINE_integer(
-  'seeds', None, 'Runs of each recipe; by default as each setting says.'
+  'seeds',
+  None,
+  'Runs of each recipe; by default as each setting says.',
+  lower_bound=1,
 )
 _CANDIDATES = flags.DEFINE_integer(
   'candidates',
   5,
   'Candidates of each recipe; where its space grows, as many more.',
+  lower_bound=1,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
-  'tuning_seeds', 3, 'Runs of each candidate.'
+  'tuning_seeds',
+  3,
+  'Runs of each candidate; 0: nothing is tuned.',
+  lower_bound=0,
 )
 _RECIPES = flags.DEFINE_list(
   'recipes', None, 'Recipes to compare, the reference first; by default all.'
@@ -50,7 +57,10 @@ _SETTINGS = flags.DEFINE_list(
   'Settings to run, as "HTAD" or "imbalance 4,slowness 4"; by default all.',
 )
 _AT_A_TIME = flags.DEFINE_integer(
-  'at_a_time', 1, 'Settings that run side by side, on as many CPU cores.'
+  'at_a_time',
+  1,
+  'Settings that run side by side, on as many CPU cores.',
+  lower_bound=1,
 )
 _SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')
 

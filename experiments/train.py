@@ -32,7 +32,6 @@ from experiments.core import logs
 from experiments.core import processes
 from experiments.core import program
 from experiments.core import runs
-from experiments.core import signature
 from experiments.reporting import tidy
 
 
@@ -63,7 +62,6 @@ def train(
   made = program.alone(config, inputs.steps_per_epoch)
   may_change = runs.MAY_CHANGE | {'steps'}  # a run may be made longer
   workdir = runs.open_workdir(workdir, config, may_change)
-  signature.write(workdir, signature.of(inputs))
   with logs.TrainingLog(config, made, [inputs], workdir) as log:
     engine.run(
       {'': made},

@@ -35,16 +35,27 @@ def check(config: config_dict.ConfigDict) -> None:
   """Refuses what cannot be compared, before anything is trained.
 
   Raises:
-    ValueError: if there is such a recipe, more seeds are to tune on than there
-      are, or each run is to be on many devices.
+    ValueError: if there is such a recipe, one is named twice or none at all,
+      the subject is none of them, more seeds are to tune on than there are, or
+      each run is to be on many devices.
   """
+  names = config.compare
+  if not names or len(set(names)) < len(names):
+    raise ValueError(
+      f'config.compare is {names}; expected one recipe or more, each once.'
+    )
+  if config.subject and config.subject not in names:
+    raise ValueError(
+      f'config.subject is {config.subject!r}, and is not compared: expected one'
+      f" of {names}, or '' for a report without tests."
+    )
   together.check_single(config)
   if config.tuning.num_seeds > config.num_seeds:
     raise ValueError(
       f'tuning.num_seeds={config.tuning.num_seeds} is more than num_seeds='
       f'{config.num_seeds}: recipes are tuned on the first of their seeds.'
     )
-  for name in config.compare:
+  for name in names:
     tuning.check(config, name)
 
 

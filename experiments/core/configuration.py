@@ -17,7 +17,21 @@ from ml_collections import config_flags
 
 import mimo_jax
 from experiments.core import helping
+from experiments.evaluation import metrics
 from experiments.methods import recipes
+
+# The least that counts may be.
+_LEAST = {
+  'steps': 1,
+  'log_every_steps': 1,
+  'checkpoint_every_steps': 1,
+  'num_seeds': 1,
+  'max_skipped_steps': 0,
+  'tuning.num_seeds': 0,
+  'tuning.num_candidates': 1,
+  'tuning.num_more': 1,
+  'tuning.rounds': 0,
+}
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -295,6 +309,23 @@ def flatten(
       yield key, value
 
 
+def check(config: config_dict.ConfigDict) -> None:
+  """Refuses what would be found out late: low counts, and unknown metrics.
+
+  Raises:
+    ValueError: if there is one.
+  """
+  given = dict(flatten(config))
+  for key, least in _LEAST.items():
+    if given.get(key, least) < least:
+      raise ValueError(
+        f'config.{key} is {given[key]}; expected at least {least}. Give'
+        f' --config.{key}=NUMBER.'
+      )
+  for name in config.evaluation.metrics:
+    metrics.get(name)
+
+
 def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
   """The directory given, or one of the configuration's own under runs/."""
   if WORKDIR.value:
@@ -333,7 +364,7 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
     command = ' '.join(given)
     try:
       rest: list[str] = flags.FLAGS(argv)
-      _check_numbers(CONFIG.value)
+      check(CONFIG.value)
     except AttributeError as error:
       # What ml_collections raises for a key that the config file did not set:
       # around a KeyError whose text has the key, and a near one if there is.
@@ -381,20 +412,3 @@ def _said_in_file(error: BaseException) -> str:
       return str(below)
     above = below
   return str(error)
-
-
-def _check_numbers(config: config_dict.ConfigDict) -> None:
-  """Refuses counts of steps and seeds that are too low."""
-  for key in (
-    'steps',
-    'log_every_steps',
-    'checkpoint_every_steps',
-    'num_seeds',
-    'max_skipped_steps',
-  ):
-    least = 0 if key == 'max_skipped_steps' else 1
-    if key in config and config[key] < least:
-      sys.exit(
-        f'config.{key} is {config[key]}; expected at least {least}. Give'
-        f' --config.{key}=NUMBER.'
-      )

@@ -168,8 +168,9 @@ def open_data(
     those of a single process, and evaluates on all.
 
   Raises:
-    ValueError: if random views are to be held in memory, missing rates are
-      none, or no row of a split in memory has a label.
+    ValueError: if elements have no such target or modality, random views are
+      to be held in memory, missing rates are none, or no row of a split in
+      memory has a label.
   """
   settings = config.data
   modalities = sorted(config.model.encoders)
@@ -235,6 +236,12 @@ def open_data(
   always = viewed(views.EvaluationViews, 'train')
   random = viewed(views.TrainingViews, 'train')
   rows = source('train')
+  wanted = {config.target, *modalities} - made.keys()
+  if lacks := sorted(wanted - rows[0].keys()):
+    raise ValueError(
+      f'{settings.name} has no {lacks}, which config.target or'
+      f' config.model.encoders names; its elements have {sorted(rows[0])}.'
+    )
   fingerprint = _fingerprint(rows)
   statistics = None
   standardize: tuple[transforms.Standardize, ...] = ()

@@ -17,11 +17,14 @@ from experiments.core import engine
 from experiments.core import program as program_lib
 from experiments.core import runs
 from experiments.core import scoring
+from experiments.core import signature
 from experiments.core import writers
 
 
 class TrainingLog(engine.Observer):
   """Losses, weights and scores, in `metrics.jsonl` and by writers.
+
+  And the signature of what was trained, for those who use it later.
 
   A checkpoint keeps how long the file was, and a run that goes on cuts it
   there: what was logged after the checkpoint will be logged again. Of several
@@ -133,6 +136,8 @@ class TrainingLog(engine.Observer):
       writer.close(is_done=kind is None)
 
   def _open(self, step: int) -> None:
+    # Not before: data may be refused that are not those of the run.
+    signature.write(self._workdir, signature.of(self._inputs[0]))
     self._file = self._path.open('a')
     config = json.loads(configuration.dump(self._config))
     for make in self._makers:

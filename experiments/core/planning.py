@@ -17,6 +17,7 @@ from experiments.core import estimates
 from experiments.core import runs
 from experiments.core import side_by_side
 from experiments.core import studies
+from experiments.core import variants
 from experiments.reporting import results as results_lib
 from experiments.reporting import studies as reporting
 from experiments.reporting import tidy
@@ -60,6 +61,9 @@ def plans(
     smoke: whether to take each configuration's `smoke`.
     manual_dir: the folder with the files of data sets that need them.
     compared: recipes, the first of which is the reference; by default all.
+
+  Raises:
+    ValueError: if the results of a comparison are there, of other numbers.
   """
   found = {}
   known: dict[str, dict[str, str]] = {}
@@ -79,7 +83,26 @@ def plans(
       functools.partial(studies.of_what_runs, config, manual_dir, known)
     )
     found[setting] = Plan(running, directory / folder(*words), manual_dir)
+    if found[setting].is_done:
+      _check_alike(found[setting].workdir, config)
   return found
+
+
+def _check_alike(workdir: pathlib.Path, config: config_dict.ConfigDict) -> None:
+  """Refuses results of other numbers of steps, seeds and candidates."""
+  there = config_dict.ConfigDict(results_lib.read(workdir).config)
+  for key in (
+    'steps',
+    'num_seeds',
+    'tuning.num_seeds',
+    'tuning.num_candidates',
+  ):
+    ours, theirs = (variants.present_value(one, key) for one in (config, there))
+    if ours != theirs:
+      raise ValueError(
+        f'{workdir} has results of {key}={theirs}, and {ours} was asked for.'
+        ' Ask for the same, or give another --studies.'
+      )
 
 
 def folder(*words: str) -> str:

@@ -35,8 +35,9 @@ def open_workdir(
 
   Raises:
     ValueError: if it holds a run of another configuration, or of a version that
-      wrote its files in another form.
+      wrote its files in another form; or as `configuration.check`.
   """
+  configuration.check(config)
   workdir = workdir.absolute()
   if set('[]*?\\') & set(str(workdir)):
     raise ValueError(

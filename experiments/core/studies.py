@@ -208,11 +208,11 @@ def config_of(
     ','.join(filter(None, (arg, 'smoke' if smoke else '')))
   )
   config.update_from_flattened_dict(dict(setting.changes))
-  config.subject = 'mimo'
   config.num_seeds = seeds
   config.tuning.num_seeds = tuning_seeds
   config.tuning.num_candidates = config.tuning.num_more = candidates
   config.compare = tuple(compared) or recipes.tuned()
+  config.subject = 'mimo' if 'mimo' in config.compare else config.compare[0]
   with config.unlocked():
     # Of what encoders give, as in its paper, however small they are.
     config.recipes.aug.method.width = None
@@ -249,6 +249,9 @@ def of_what_runs(
 
   Returns:
     A copy whose `left_out` has recipe, or recipe with a choice -> why.
+
+  Raises:
+    ValueError: if no recipe is left.
   """
   inputs = data.open_data(config, config.seed, manual_dir)
   batch = next(inputs.train)
@@ -262,6 +265,8 @@ def of_what_runs(
   with some.unlocked():
     some.left_out = dict(left_out)
   some.compare = tuple(name for name in config.compare if name not in left_out)
+  if not some.compare:
+    raise ValueError(f'The model refuses every recipe: {dict(left_out)}.')
   for recipe, key, choices in _choices(some):
     names = {value: _with_choice(recipe, key, value) for value in choices}
     kept = tuple(v for v, name in names.items() if name not in left_out)

@@ -36,6 +36,12 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   )
   assert '0 of 2 comparisons are left' in planning.forecast(planned)
   assert list(results) == list(again) == list(settings)
+  for other, message in (
+    ({'seeds': 2}, 'num_seeds=1'),
+    ({'smoke': 0}, 'steps='),
+  ):
+    with pytest.raises(ValueError, match=f'results of {message}.* --studies'):
+      planning.plans(one, tmp_path, **options | other)
   text = studies.write(one, results, tmp_path / 'report', 'it').read_text()
   assert 'Not measured yet' not in text
   found = float(re.search(r'\| joint +\| (?:\*\*)?(-?[\d.]+)', text).group(1))
@@ -65,11 +71,11 @@ def test_a_configuration_is_a_study_of_one_setting(tmp_path):
     candidates=2,
     tuning_seeds=0,
     smoke=True,
-    compared=('joint', 'mimo'),
+    compared=('joint', 'sum'),
   )
   results = planning.run(one, planned, compare.compare)
   written = studies.write(one, results, tmp_path / 'report', 'a command')
-  assert '| mimo ' in written.read_text()
+  assert '## Against `joint`' in written.read_text()  # without mimo
   assert f'{path}' in written.read_text()
   with pytest.raises(ValueError, match=r"no study 'array'.*'views'.*'arrays'"):
     core.named('array')
@@ -159,3 +165,6 @@ def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
   assert 'ConcatFusion' in config.left_out['mmcosine']
   config = core.of_what_runs(core.config_of(plain, 2, 2, 1, smoke=True))
   assert config.compare == ('joint', 'ogm', 'mmcosine')
+  config = core.config_of(hidden, 2, 2, 1, smoke=True, compared=('ogm',))
+  with pytest.raises(ValueError, match=r'refuses every recipe.*has no shares'):
+    core.of_what_runs(config)

@@ -123,13 +123,14 @@ def test_so_may_the_configuration(monkeypatch):
     lambda _, flags_parser: parsers.append(flags_parser),
   )
   monkeypatch.setattr(configuration.flags, 'FLAGS', list)
-  monkeypatch.setattr(configuration, 'CONFIG', types.SimpleNamespace(value={}))
+  given = types.SimpleNamespace(value=smoke())
+  monkeypatch.setattr(configuration, 'CONFIG', given)
   configuration.run(print)
   others = ['train', '--config.x=~/y', '--configs=~/y', '~/y', 'config=~/y']
-  for given in ('--config', '-config'):
-    found = parsers[0]([*others, f'{given}=~/my.py:two'])
+  for flag in ('--config', '-config'):
+    found = parsers[0]([*others, f'{flag}=~/my.py:two'])
     home = os.path.expanduser('~/my.py:two')
-    assert found == [*others, f'{given}={home}']
+    assert found == [*others, f'{flag}={home}']
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,27 @@ def test_a_wrong_word_after_the_colon_names_the_known_ones(arg, message):
     handwritten.get_config(arg)
 
 
-def test_a_method_may_not_change_what_must_be_shared(tmp_path):
-  config = smoke(compare=('joint', 'longer'))
-  with config.unlocked():
-    config.recipes.longer = {'steps': 40, 'weighting': {'name': 'sum'}}
-  with pytest.raises(ValueError, match=r"'longer' changes \['steps'\]"):
-    compare.compare(config, tmp_path)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+  tmp_path,
+):
+  recipes = {'longer': {'steps': 40, 'weighting': {'name': 'sum'}}}
+  for changes, message in (
+    ({'compare': ()}, r'compare is \(\); expected one recipe or more'),
+    ({'compare': ('joint', 'sum', 'sum')}, 'expected one recipe .* each once'),
+    ({'subject': 'mimo_2'}, "subject is 'mimo_2', and is not compared: .*'sum"),
+    ({'compare': ('joint', 'longer')}, r"'longer' changes \['steps'\]"),
+    ({'tuning.num_seeds': 3}, 'num_seeds=3 is more than'),
+    ({'tuning.num_seeds': -1}, r'tuning\.num_seeds is -1; expected at least 0'),
+    ({'tuning.num_more': 0}, r'tuning\.num_more is 0; expected at least 1'),
+    ({'evaluation.metrics': ('accuracy', 'f1')}, "no metric 'f1'"),
+    ({'target': 'lable'}, r"handwritten has no \['lable'\].*'fou'.*'label'"),
+  ):
+    config = configuration.with_values(smoke(), changes)
+    with config.unlocked():
+      config.recipes.update(recipes)
+    with pytest.raises(ValueError, match=message):
+      compare.compare(config, tmp_path)
+  assert not (tmp_path / 'checkpoints').exists()
   with pytest.raises(ValueError, match="no recipe 'jiont'"):
     configuration.with_recipe(config, 'jiont')
 

@@ -164,6 +164,7 @@ def test_two_runs_on_one_directory_are_refused(tmp_path):
 
 def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
   train.train(smoke(steps=20), tmp_path)
+  signature = (tmp_path / 'signature.json').read_bytes()
   opened = data.sources.open_source
 
   class Inverted:
@@ -175,13 +176,15 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
 
     def __getitem__(self, place):
       row = self.rows[place]
-      return row | {'label': 9 - row['label']}
+      return row | {'label': 9 - row['label'], 'pix': 1 - row['pix']}
 
   monkeypatch.setattr(
     data.sources, 'open_source', lambda *a, **k: Inverted(opened(*a, **k))
   )
   with pytest.raises(ValueError, match='prepared anew since the run began'):
     train.train(smoke(steps=30), tmp_path)
+  # By which a model that is used afterwards standardises its inputs.
+  assert (tmp_path / 'signature.json').read_bytes() == signature
 
 
 def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path, finished):

@@ -215,8 +215,3 @@ def test_one_variant_may_have_its_values_as_arguments():
     chex.assert_trees_all_equal_shapes(saved, shapes)
     found.append((saved.params, metrics['losses']))
   chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
-
-
-def test_more_seeds_to_tune_on_than_there_are_is_refused(tmp_path):
-  with pytest.raises(ValueError, match='num_seeds=3 is more than'):
-    compare.compare(tuned_config(num_seeds=3), tmp_path)
