@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
+from experiments.core import commands
 from experiments.core import comparing
 from experiments.core import compilation
-from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import runs
 from experiments.core import studies
@@ -72,9 +72,9 @@ def compare(
 def main(argv: list[str]) -> None:
   """Compares, and prints the report's tables."""
   del argv
-  config = configuration.CONFIG.value
-  workdir = configuration.workdir('compare', config)
-  manual_dir = configuration.MANUAL_DIR.value
+  config = commands.CONFIG.value
+  workdir = commands.workdir('compare', config)
+  manual_dir = commands.MANUAL_DIR.value
   config = studies.of_all(config, manual_dir)
   comparing.check(config)
   is_new = not (workdir / 'config.json').exists()
@@ -89,4 +89,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  configuration.run(main)
+  commands.run(main)

@@ -47,6 +47,12 @@ def evaluate(
   return {name: float(value) for name, value in scores.items()}
 
 
+def numbers(text: str) -> list[float]:
+  """Numbers of the command line; their name is that of the error."""
+  return [float(number) for number in text.split(',')]
+
+
+@commands.in_one_message
 def main() -> None:
   """Evaluates, prints the scores and writes them into the run."""
   parser = commands.of_a_run(__doc__)
@@ -60,14 +66,11 @@ def main() -> None:
   )
   parser.add_argument(
     '--noise_levels',
-    type=lambda text: [float(level) for level in text.split(',')],
+    type=numbers,
     help='numbers separated by commas',
   )
   given = parser.parse_args()
-  try:
-    scores = evaluate(**vars(given))
-  except (OSError, ValueError) as error:
-    parser.exit(1, f'{error}\n')
+  scores = evaluate(**vars(given))
   path = given.run / f'scores-{given.split}.json'
   runs.write_text(path, json.dumps(scores, indent=2) + '\n')
   rows = [[name, f'{value:.4f}'] for name, value in scores.items()]

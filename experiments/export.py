@@ -26,6 +26,7 @@ from experiments.core import exporting
 from experiments.core import trained
 
 
+@commands.in_one_message
 def main() -> None:
   """Exports, and prints where it is."""
   parser = commands.of_a_run(__doc__)
@@ -34,10 +35,7 @@ def main() -> None:
   )
   given = parser.parse_args()
   folder = given.output or given.run / 'export'
-  try:
-    exporting.export(trained.load(given.run), folder)
-  except (OSError, ValueError) as error:
-    parser.exit(1, f'{error}\n')
+  exporting.export(trained.load(given.run), folder)
   print(f'The exported model is in {folder}.')
 
 

@@ -82,6 +82,7 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
   }
 
 
+@commands.in_one_message
 def main() -> None:
   """Predicts, and prints where the table is."""
   parser = commands.of_a_run(__doc__)
@@ -98,11 +99,7 @@ def main() -> None:
     type=commands.path,
     help='a .csv or .parquet; default: predictions-NAME.csv in RUN',
   )
-  given = vars(parser.parse_args())
-  try:
-    path = predict(**given)
-  except (OSError, ValueError) as error:
-    parser.exit(1, f'{error}\n')
+  path = predict(**vars(parser.parse_args()))
   print(f'The predictions are in {path}.')
 
 

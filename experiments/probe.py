@@ -8,7 +8,7 @@ fits a linear classifier on the features of the training rows, each modality's
 and all together, and prints its accuracy on the test split.
 """
 
-from experiments.core import configuration
+from experiments.core import commands
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
@@ -19,13 +19,11 @@ from experiments.reporting import tables
 def main(argv: list[str]) -> None:
   """Probes a trained model, and prints the accuracies."""
   del argv
-  config = configuration.CONFIG.value
-  workdir = configuration.workdir('train', config)
+  config = commands.CONFIG.value
+  workdir = commands.workdir('train', config)
   run = trained.load(workdir)
   runs.open_workdir(workdir, config, runs.MAY_CHANGE | {'steps'})
-  inputs = data.open_data(
-    run.config, config.seed, configuration.MANUAL_DIR.value
-  )
+  inputs = data.open_data(run.config, config.seed, commands.MANUAL_DIR.value)
   state = run.state
   scores = probe.probe(
     run.experiment.model,
@@ -42,4 +40,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  configuration.run(main)
+  commands.run(main)

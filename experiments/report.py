@@ -19,6 +19,7 @@ from experiments.reporting import report
 from experiments.reporting import tables
 
 
+@commands.in_one_message
 def main() -> None:
   """Writes the report, and prints its tables."""
   parser = argparse.ArgumentParser(
@@ -41,14 +42,11 @@ def main() -> None:
   given = parser.parse_args()
   directories = given.directories
   written = tables.latex if given.latex else str
-  try:
-    if len(directories) > 1 or beside.is_run(*directories):
-      print(written(beside.table(directories)))
-      return
-    path = report.write(*directories)
-    print(written(report.tables(*directories)))
-  except (FileNotFoundError, ValueError) as error:
-    parser.error(str(error))
+  if len(directories) > 1 or beside.is_run(*directories):
+    print(written(beside.table(directories)))
+    return
+  path = report.write(*directories)
+  print(written(report.tables(*directories)))
   print('\n' + written(f'The report, with figures, is {path}.'))
 
 

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import compare
+from experiments.core import commands
 from experiments.core import compilation
-from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import studies
 from experiments.reporting import studies as reporting
 
-_STUDIES = configuration.define_path(
+_STUDIES = commands.define_path(
   'studies', 'runs/study', 'Directory of the comparisons.'
 )
-_REPORTS = configuration.define_path(
+_REPORTS = commands.define_path(
   'reports', 'experiments/reports', 'Directory of the reports.'
 )
 _SEEDS = flags.DEFINE_integer(
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
         candidates=_CANDIDATES.value,
         tuning_seeds=_TUNING_SEEDS.value,
         smoke=_SMOKE.value,
-        manual_dir=configuration.MANUAL_DIR.value,
+        manual_dir=commands.MANUAL_DIR.value,
         compared=_RECIPES.value or (),
       )
       print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
@@ -107,4 +107,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  configuration.run(main, needs_config=False)
+  commands.run(main, needs_config=False)

@@ -23,8 +23,8 @@ import pathlib
 from absl import flags
 from ml_collections import config_dict
 
+from experiments.core import commands
 from experiments.core import compilation
-from experiments.core import configuration
 from experiments.core import grouping
 from experiments.core import runs
 from experiments.core import sweeping
@@ -86,14 +86,14 @@ def main(argv: list[str]) -> None:
   """Sweeps, and prints the report."""
   del argv
   config = variants.with_flags(
-    configuration.CONFIG.value, _GRID.value, _RANDOM.value
+    commands.CONFIG.value, _GRID.value, _RANDOM.value
   )
-  workdir = configuration.workdir('sweep', config)
+  workdir = commands.workdir('sweep', config)
   with compilation.kept():
-    path = sweep(config, workdir, configuration.MANUAL_DIR.value)
+    path = sweep(config, workdir, commands.MANUAL_DIR.value)
   print(report.tables(workdir))
   print(f'The report is {path}; results.jsonl beside it has every run.')
 
 
 if __name__ == '__main__':
-  configuration.run(main)
+  commands.run(main)

@@ -25,7 +25,7 @@ import pathlib
 import jax
 from ml_collections import config_dict
 
-from experiments.core import configuration
+from experiments.core import commands
 from experiments.core import data
 from experiments.core import engine
 from experiments.core import logs
@@ -82,10 +82,10 @@ def train(
 def main(argv: list[str]) -> None:
   """Trains, and prints the scores on the test split."""
   del argv
-  config = configuration.CONFIG.value
-  workdir = configuration.workdir('train', config)
+  config = commands.CONFIG.value
+  workdir = commands.workdir('train', config)
   with processes.connected(*processes.of_flags()):
-    scores = train(config, workdir, configuration.MANUAL_DIR.value)
+    scores = train(config, workdir, commands.MANUAL_DIR.value)
     if jax.process_index() > 0:
       return
   print(f'Test split after {config.steps} steps:')
@@ -95,4 +95,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  configuration.run(main)
+  commands.run(main)

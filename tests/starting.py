@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SERVER = """
 import atexit, importlib, json, os, sys, traceback
 import jax
-from experiments.core import configuration
+from experiments.core import commands
 
 modules = {
   name: importlib.import_module(f'experiments.{name}')
@@ -40,7 +40,7 @@ def become(words, env, out, err):
   sys.argv = words
   code = 0
   try:
-    configuration.run(modules[words[0]].main)
+    commands.run(modules[words[0]].main)
   except SystemExit as error:
     code = error.code
     if isinstance(code, str):

@@ -1,8 +1,30 @@
-"""Command lines of commands that take a trained run, not a configuration."""
+"""Command lines: flags, `--help`, and wrong input ends in one message."""
 
 import argparse
+import functools
+import hashlib
+import os
 import pathlib
+import signal
 import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+from experiments.core import configuration
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  help_string='Configuration file, as experiments/configs/handwritten.py[:arg];'
+  ' the file says which words it takes after the colon. Each of its values can'
+  ' be changed: --config.optimizer.learning_rate=0.01.',
+)
 
 
 def path(text: str) -> pathlib.Path:
@@ -10,8 +32,111 @@ def path(text: str) -> pathlib.Path:
   return pathlib.Path(text).expanduser()
 
 
+class _PathParser(flags.ArgumentParser[str]):
+  """Reads a path."""
+
+  def parse(self, argument: str) -> str:
+    return str(path(argument))
+
+
+def define_path(
+  name: str,
+  default: str | None,
+  text: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
+  """Defines a flag whose value is a path."""
+  return flags.DEFINE(_PathParser(), name, default, text, flag_values)
+
+
+WORKDIR = define_path(
+  'workdir', None, 'Directory of this run; by default one under runs/.'
+)
+_MANUAL_DIR = (
+  'Folder with the files of the data set that you have downloaded; read when'
+  ' the data set is prepared, and not after.'
+)
+MANUAL_DIR = define_path('manual_dir', None, _MANUAL_DIR)
+
+
+def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
+  """The directory given, or one of the configuration's own under runs/."""
+  if WORKDIR.value:
+    return pathlib.Path(WORKDIR.value)
+  text = configuration.dump(config)
+  digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+  data = config.data
+  return pathlib.Path('runs', kind, f'{data.name}-{data.config}-{digest}')
+
+
+def in_one_message(main: Callable[..., None]) -> Callable[..., None]:
+  """A command that wrong input ends in one message, without a traceback."""
+
+  @functools.wraps(main)
+  def guarded(*arguments: Any) -> None:
+    try:
+      main(*arguments)
+    except KeyboardInterrupt:
+      sys.exit(128 + signal.SIGINT)  # before there was anything to save
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+      # With --verbosity=1 the traceback too.
+      logging.debug('Stopped by', exc_info=True)
+      sys.exit(f'{type(error).__name__}: {error}')
+
+  return guarded
+
+
+def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
+  """Runs a command that has flags.
+
+  Args:
+    main: the command, given what is left of the command line.
+    needs_config: whether it has `--config`.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
+      print(_help(main.__globals__['__doc__'] or ''))
+      sys.exit(0)
+    if not needs_config:
+      return list(app.parse_flags_with_usage(argv))
+    argv = [_at_home(word) for word in argv]
+    given = [word for word in argv[1:] if word.startswith('--config')]
+    if not given:
+      sys.exit(
+        'Give a configuration:'
+        ' --config=experiments/configs/handwritten.py[:arg]. --help says more.'
+      )
+    command = ' '.join(given)
+    try:
+      rest: list[str] = flags.FLAGS(argv)
+      configuration.check(CONFIG.value)
+    except AttributeError as error:
+      # What ml_collections raises for a key that the config file did not set:
+      # around a KeyError whose text has the key, and a near one if there is.
+      (cause,) = error.args
+      text = cause.args[0] if isinstance(cause, KeyError) else cause
+      sys.exit(f'{command}: the configuration has no key {text}')
+    except (flags.Error, KeyError, TypeError, ValueError, OSError) as error:
+      file = given[0].removeprefix('--config=').partition(':')[0]
+      if given[0].startswith('--config=') and not pathlib.Path(file).exists():
+        sys.exit(f'{command}: there is no file {file}.')
+      sys.exit(f'{command}: {_said_in_file(error)}')
+    return rest
+
+  def quiet(argv: list[str]) -> None:
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
+    main(argv)
+
+  app.run(in_one_message(quiet), flags_parser=parse)
+
+
 def of_a_run(about: str) -> argparse.ArgumentParser:
-  """A parser that knows `--run` and `--manual_dir`; `about` is the help."""
+  """A parser of a command that takes a trained run, not a configuration.
+
+  It knows `--run` and `--manual_dir`; `about` is the help.
+  """
   parser = argparse.ArgumentParser(
     prog=f'python -m experiments.{pathlib.Path(sys.argv[0]).stem}',
     usage='%(prog)s --run=RUN [flags]',
@@ -21,9 +146,43 @@ def of_a_run(about: str) -> argparse.ArgumentParser:
   parser.add_argument(
     '--run', type=path, required=True, help='directory of the run'
   )
-  parser.add_argument(
-    '--manual_dir',
-    type=path,
-    help='folder with the downloaded files, if the data set is not prepared',
-  )
+  parser.add_argument('--manual_dir', type=path, help=_MANUAL_DIR)
   return parser
+
+
+def _help(about: str) -> str:
+  """What a command does, and the flags it has."""
+  lines = [about.strip(), '', 'Flags:']
+  for module, found in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith('experiments.') or module in ('__main__', sys.argv[0]):
+      for flag in found:
+        if flag.help:
+          default = f' (default: {flag.default})' if flag.default else ''
+          lines += textwrap.wrap(
+            f'--{flag.name}: {flag.help}{default}',
+            width=80,
+            initial_indent='  ',
+            subsequent_indent='      ',
+          )
+  return '\n'.join(lines)
+
+
+def _at_home(word: str) -> str:
+  """A word of a command line; `--config=~/...` names a file at home."""
+  name, _, file = word.partition('=')
+  is_file = name in ('-config', '--config') and file
+  return f'{name}={os.path.expanduser(file)}' if is_file else word
+
+
+def _said_in_file(error: BaseException) -> str:
+  """What a config file has raised, without what is wrapped around it."""
+  above: BaseException | None = error
+  while above is not None:
+    below = above.__cause__ or above.__context__
+    # By ml_collections, with a traceback, or when the configuration is used.
+    if str(above).startswith(
+      ('Error whilst parsing config file', 'Configuration is not available')
+    ):
+      return str(below)
+    above = below
+  return str(error)

@@ -1,22 +1,12 @@
-"""Reading configurations: arguments of config files, recipes, flags."""
+"""What configurations have in common: keys, words, recipes, values."""
 
-import hashlib
 import json
-import os
-import pathlib
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
 from ml_collections import config_dict
-from ml_collections import config_flags
 
 import mimo_jax
-from experiments.core import helping
 from experiments.evaluation import metrics
 from experiments.methods import recipes
 
@@ -32,39 +22,6 @@ _LEAST = {
   'tuning.num_more': 1,
   'tuning.rounds': 0,
 }
-
-CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  help_string='Configuration file, as experiments/configs/handwritten.py[:arg]',
-)
-
-
-class _PathParser(flags.ArgumentParser[str]):
-  """Reads a path; `~` is the user's home directory."""
-
-  def parse(self, argument: str) -> str:
-    return str(pathlib.Path(argument).expanduser())
-
-
-def define_path(
-  name: str,
-  default: str | None,
-  text: str,
-  flag_values: flags.FlagValues = flags.FLAGS,
-) -> flags.FlagHolder[Any]:
-  """Defines a flag whose value is a path."""
-  return flags.DEFINE(_PathParser(), name, default, text, flag_values)
-
-
-WORKDIR = define_path(
-  'workdir', None, 'Directory of this run; by default one under runs/.'
-)
-MANUAL_DIR = define_path(
-  'manual_dir',
-  None,
-  'Folder with the files of the data set that you have downloaded; read when'
-  ' the data set is prepared, and not after.',
-)
 
 
 def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
@@ -326,89 +283,6 @@ def check(config: config_dict.ConfigDict) -> None:
     metrics.get(name)
 
 
-def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
-  """The directory given, or one of the configuration's own under runs/."""
-  if WORKDIR.value:
-    return pathlib.Path(WORKDIR.value)
-  digest = hashlib.sha256(dump(config).encode()).hexdigest()[:8]
-  data = config.data
-  return pathlib.Path('runs', kind, f'{data.name}-{data.config}-{digest}')
-
-
 def dump(config: config_dict.ConfigDict) -> str:
   """A configuration as JSON, the same for equal ones."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
-
-
-def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
-  """Runs a command; wrong input ends it in one message.
-
-  Args:
-    main: the command, given what is left of the command line.
-    needs_config: whether it has `--config`.
-  """
-
-  def parse(argv: list[str]) -> list[str]:
-    if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
-      print(helping.text(main.__globals__['__doc__'] or ''))
-      sys.exit(0)
-    argv = [_at_home(word) for word in argv]
-    given = [word for word in argv[1:] if word.startswith('--config')]
-    if needs_config and not given:
-      sys.exit(
-        'Give a configuration:'
-        ' --config=experiments/configs/handwritten.py[:arg]. --help says more.'
-      )
-    if not needs_config:
-      return list(app.parse_flags_with_usage(argv))
-    command = ' '.join(given)
-    try:
-      rest: list[str] = flags.FLAGS(argv)
-      check(CONFIG.value)
-    except AttributeError as error:
-      # What ml_collections raises for a key that the config file did not set:
-      # around a KeyError whose text has the key, and a near one if there is.
-      (cause,) = error.args
-      text = cause.args[0] if isinstance(cause, KeyError) else cause
-      sys.exit(f'{command}: the configuration has no key {text}')
-    except (flags.Error, KeyError, TypeError, ValueError, OSError) as error:
-      path = given[0].removeprefix('--config=').partition(':')[0]
-      if given[0].startswith('--config=') and not pathlib.Path(path).exists():
-        sys.exit(f'{command}: there is no file {path}.')
-      sys.exit(f'{command}: {_said_in_file(error)}')
-    return rest
-
-  def guarded(argv: list[str]) -> None:
-    if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
-    try:
-      main(argv)
-    except KeyboardInterrupt:
-      sys.exit(128 + signal.SIGINT)  # before there was anything to save
-    except (ValueError, FloatingPointError, ImportError, OSError) as error:
-      # With --verbosity=1 the traceback too.
-      logging.debug('Stopped by', exc_info=True)
-      sys.exit(f'{type(error).__name__}: {error}')
-
-  app.run(guarded, flags_parser=parse)
-
-
-def _at_home(word: str) -> str:
-  """A word of a command line; `--config=~/...` names a file at home."""
-  name, _, path = word.partition('=')
-  is_file = name in ('-config', '--config') and path
-  return f'{name}={os.path.expanduser(path)}' if is_file else word
-
-
-def _said_in_file(error: BaseException) -> str:
-  """What a config file has raised, without what is wrapped around it."""
-  above: BaseException | None = error
-  while above is not None:
-    below = above.__cause__ or above.__context__
-    # By ml_collections, with a traceback, or when the configuration is used.
-    if str(above).startswith(
-      ('Error whilst parsing config file', 'Configuration is not available')
-    ):
-      return str(below)
-    above = below
-  return str(error)

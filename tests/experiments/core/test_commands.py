@@ -14,6 +14,7 @@ from experiments import predict
 from experiments import report
 from experiments import train
 from experiments.configs import handwritten
+from experiments.core import commands
 from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import runs
@@ -89,9 +90,9 @@ def test_compare_says_how_long_it_takes_before_it_begins_alone(
 ):
   config, dry = (types.SimpleNamespace(value=value) for value in (smoke(), 0))
   config.value.steps = 100
-  monkeypatch.setattr(configuration, 'CONFIG', config)
-  monkeypatch.setattr(configuration, 'MANUAL_DIR', dry)
-  monkeypatch.setattr(configuration, 'workdir', lambda *_: tmp_path)
+  monkeypatch.setattr(commands, 'CONFIG', config)
+  monkeypatch.setattr(commands, 'MANUAL_DIR', dry)
+  monkeypatch.setattr(commands, 'workdir', lambda *_: tmp_path)
   monkeypatch.setattr(planning, 'DRY', dry)
   monkeypatch.setattr(planning, 'of_one', lambda *_: 'It takes a minute.')
   monkeypatch.setattr(compare, 'compare', lambda *_: tmp_path / 'report.md')
@@ -110,7 +111,7 @@ def test_compare_says_how_long_it_takes_before_it_begins_alone(
 
 def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
   found = flags.FlagValues()
-  configuration.define_path('place', None, 'A path.', found)
+  commands.define_path('place', None, 'A path.', found)
   found(['', '--place=~/x'])
   assert found['place'].value == os.path.expanduser('~/x')
 
@@ -118,14 +119,14 @@ def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
 def test_so_may_the_configuration(monkeypatch):
   parsers = []
   monkeypatch.setattr(
-    configuration.app,
+    commands.app,
     'run',
     lambda _, flags_parser: parsers.append(flags_parser),
   )
-  monkeypatch.setattr(configuration.flags, 'FLAGS', list)
+  monkeypatch.setattr(commands.flags, 'FLAGS', list)
   given = types.SimpleNamespace(value=smoke())
-  monkeypatch.setattr(configuration, 'CONFIG', given)
-  configuration.run(print)
+  monkeypatch.setattr(commands, 'CONFIG', given)
+  commands.run(print)
   others = ['train', '--config.x=~/y', '--configs=~/y', '~/y', 'config=~/y']
   for flag in ('--config', '-config'):
     found = parsers[0]([*others, f'{flag}=~/my.py:two'])
