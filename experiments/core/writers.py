@@ -1,13 +1,12 @@
 """Where the numbers of a run are shown: TensorBoard, Weights & Biases, MLflow.
 
-`config.writers` names them; each is a function of the same name here, or
-`'package.module:function'`, to a `Writer`. What it imports is imported where it
-is named, and nowhere else.
+`config.writers` names them, or `'package.module:function'`, which gives a
+`Writer`. What one imports is imported where it is named, and nowhere else.
 """
 
 import importlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from experiments.core import named
@@ -31,35 +30,6 @@ class Writer(Protocol):
     """Ends; `is_done` says that the run was not stopped."""
 
 
-def tensorboard(
-  workdir: pathlib.Path, config: Mapping[str, Any], step: int
-) -> Writer:
-  """Files of events in the directory of the run."""
-  del config
-  return _TensorBoard(workdir, step)
-
-
-def wandb(
-  workdir: pathlib.Path, config: Mapping[str, Any], step: int
-) -> Writer:
-  """Weights & Biases, told by its environment (WANDB_PROJECT, WANDB_MODE)."""
-  return _WandB(workdir, config, step)
-
-
-def mlflow(
-  workdir: pathlib.Path, config: Mapping[str, Any], step: int
-) -> Writer:
-  """MLflow, told by its environment (MLFLOW_TRACKING_URI and the like)."""
-  return _MLflow(workdir, config, step)
-
-
-_PACKAGES = {
-  'tensorboard': 'tensorboardX',
-  'wandb': 'wandb',
-  'mlflow': 'mlflow',
-}
-
-
 def makers(names: Any) -> list[Any]:
   """The functions that make writers; called before anything is trained.
 
@@ -76,28 +46,34 @@ def makers(names: Any) -> list[Any]:
   """
   found = []
   for name in names:
-    if ':' not in name and name not in _PACKAGES:
+    if ':' in name:
+      found.append(named.lookup(None, name))
+      continue
+    if name not in _WRITERS:
       raise ValueError(
-        f'config.writers has {name!r}; expected {", ".join(_PACKAGES)} or'
+        f'config.writers has {name!r}; expected {", ".join(_WRITERS)} or'
         " 'package.module:function'."
       )
-    package = _PACKAGES.get(name, '')
+    package, make = _WRITERS[name]
     try:
-      if package:
-        importlib.import_module(package)
+      importlib.import_module(package)
     except ModuleNotFoundError as error:
       raise ModuleNotFoundError(
         f'config.writers has {name!r}, which needs the package {package}.'
         f' Install it with: pip install {package}',
         name=package,
       ) from error
-    module = importlib.import_module(__name__)
-    found.append(named.lookup(module, name))
+    found.append(make)
   return found
 
 
 class _TensorBoard:
-  def __init__(self, workdir: pathlib.Path, step: int) -> None:
+  """Files of events in the directory of the run."""
+
+  def __init__(
+    self, workdir: pathlib.Path, config: Mapping[str, Any], step: int
+  ) -> None:
+    del config
     # Files of events are named by the second, and one that goes on within it
     # would be written over the one before.
     self._events = importlib.import_module('tensorboardX').SummaryWriter(
@@ -119,7 +95,10 @@ class _TensorBoard:
 
 
 class _WandB:
-  """W&B drops a step that it has seen; what it is told again is the same."""
+  """Weights & Biases, told by its environment (WANDB_PROJECT, WANDB_MODE).
+
+  It drops a step that it has seen; what it is told again is the same.
+  """
 
   def __init__(
     self, workdir: pathlib.Path, config: Mapping[str, Any], step: int
@@ -147,6 +126,8 @@ class _WandB:
 
 
 class _MLflow:
+  """MLflow, told by its environment (MLFLOW_TRACKING_URI and the like)."""
+
   def __init__(
     self, workdir: pathlib.Path, config: Mapping[str, Any], step: int
   ) -> None:
@@ -167,3 +148,12 @@ class _MLflow:
 
   def close(self, is_done: bool) -> None:
     self._mlflow.end_run('FINISHED' if is_done else 'KILLED')
+
+
+_WRITERS: dict[
+  str, tuple[str, Callable[..., Writer]]
+] = {  # its package, and it
+  'tensorboard': ('tensorboardX', _TensorBoard),
+  'wandb': ('wandb', _WandB),
+  'mlflow': ('mlflow', _MLflow),
+}
