@@ -15,6 +15,7 @@ from data_pipelines import missing
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
+from experiments.core import weights
 from experiments.methods import base
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -38,9 +39,8 @@ def export(run: trained.Trained, folder: pathlib.Path) -> None:
   )
   variables = jax.device_get(run.state.variables)
   variables['params'].pop(base.BESIDE, None)  # which is not the model's
-  flat = {
-    '.'.join(str(key.key) for key in path): jnp.asarray(leaf)
-    for path, leaf in jax.tree.leaves_with_path(variables)
+  params = {
+    name: jnp.asarray(leaf) for name, leaf in weights.flat(variables).items()
   }
   described: dict[str, Any] = {
     'inputs': {
@@ -53,7 +53,7 @@ def export(run: trained.Trained, folder: pathlib.Path) -> None:
   }
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'model.jax_export').write_bytes(exported.serialize())
-  safetensors.save_file(flat, folder / 'params.safetensors')
+  safetensors.save_file(params, folder / 'params.safetensors')
   text = json.dumps(described, indent=2)
   runs.write_text(folder / 'inputs.json', text + '\n')
 

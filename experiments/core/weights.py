@@ -53,14 +53,14 @@ def read(path: pathlib.Path) -> Arrays:
   try:
     if path.is_dir():
       with ocp.StandardCheckpointer() as checkpointer:
-        return _flat(checkpointer.restore(path.absolute()))
+        return flat(checkpointer.restore(path.absolute()))
     if suffix == '.safetensors':
       arrays: Arrays = safetensors.load_file(path)
       return arrays
     if suffix in ('.pth', '.pt'):
       return _of_pytorch(path)
     if suffix == '.msgpack':
-      return _flat(serialization.msgpack_restore(path.read_bytes()))
+      return flat(serialization.msgpack_restore(path.read_bytes()))
   except Exception as error:
     raise ValueError(f'{path} cannot be read: {error}') from error
   raise ValueError(
@@ -124,7 +124,7 @@ def into(
   if not any(name.startswith(start['params']) for name in arrays):
     start = {kind: f'{kind}.' for kind in variables}
   found: dict[str, Any]
-  inside = _flat(_at(variables['params'], place))
+  inside = flat(_at(variables['params'], place))
   if any(name.startswith(start['params']) for name in arrays):
     found = {
       kind: {
@@ -140,13 +140,14 @@ def into(
     found = {'params': arrays}
   else:
     found = {
-      kind: _flat(tree)
+      kind: flat(tree)
       for kind, tree in nn.torchvision_variables(arrays).items()
     }
-  result = dict(variables)
-  for kind in variables:
-    result[kind] = _replaced(variables[kind], place, found.get(kind, {}), kind)
-  return result
+  prefix = ''.join(f'{name}.' for name in place)
+  return {
+    kind: _replaced(tree, prefix, found.get(kind, {}), kind)
+    for kind, tree in variables.items()
+  }
 
 
 def _at(tree: Any, place: Sequence[str]) -> Any:
@@ -160,15 +161,14 @@ def _at(tree: Any, place: Sequence[str]) -> Any:
 
 
 def _replaced(
-  tree: Any, place: list[str], given: Mapping[str, Any], kind: str
+  tree: Any, prefix: str, given: Mapping[str, Any], kind: str
 ) -> Any:
-  """A tree in which the leaves below a place are those given."""
-  if place:
-    first, *rest = place
-    if first not in tree:  # of its params, `_at` has found it
-      return tree
-    return {**tree, first: _replaced(tree[first], rest, given, kind)}
-  wanted = _flat(tree)
+  """A tree in which the leaves whose names have a prefix are those given."""
+  wanted = {
+    name.removeprefix(prefix): leaf
+    for name, leaf in flat(tree).items()
+    if name.startswith(prefix)
+  }
   missing = sorted(wanted.keys() - given.keys())
   extra = sorted(given.keys() - wanted.keys())
   if missing or extra:
@@ -183,16 +183,22 @@ def _replaced(
         f'{name} has the shape {np.shape(given[name])} in the file and'
         f' {np.shape(leaf)} in the model.'
       )
-  return jax.tree.map_with_path(
-    lambda path, leaf: np.asarray(given[_name(path)], leaf.dtype), tree
-  )
+
+  def replaced(path: Any, leaf: Any) -> Any:
+    name = _name(path)
+    if not name.startswith(prefix):
+      return leaf
+    return np.asarray(given[name.removeprefix(prefix)], leaf.dtype)
+
+  return jax.tree.map_with_path(replaced, tree)
 
 
 def _name(path: Any) -> str:
   return '.'.join(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def _flat(tree: Any) -> dict[str, Any]:
+def flat(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree, by their places, with dots between."""
   return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
