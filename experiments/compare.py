@@ -29,8 +29,8 @@ from experiments.core import commands
 from experiments.core import comparing
 from experiments.core import compilation
 from experiments.core import planning
+from experiments.core import refusals
 from experiments.core import runs
-from experiments.core import studies
 from experiments.reporting import report
 
 _LONG = 100  # steps, from which on it is said how long they take
@@ -59,7 +59,7 @@ def compare(
     ValueError: if `workdir` holds a run of another configuration, or as
       `comparing.check`.
   """
-  config = studies.of_all(config, manual_dir)
+  config = refusals.of_all(config, manual_dir)
   comparing.check(config)
   workdir = runs.open_workdir(workdir, config)
   rows, curves = comparing.run(config, workdir, manual_dir)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
   config = commands.CONFIG.value
   workdir = commands.workdir('compare', config)
   manual_dir = commands.MANUAL_DIR.value
-  config = studies.of_all(config, manual_dir)
+  config = refusals.of_all(config, manual_dir)
   comparing.check(config)
   is_new = not (workdir / 'config.json').exists()
   if planning.DRY.value or (is_new and config.steps >= _LONG):

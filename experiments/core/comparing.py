@@ -16,7 +16,6 @@ from experiments.core import runs
 from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
-from experiments.evaluation import choosing
 from experiments.reporting import results as results_lib
 
 
@@ -82,7 +81,7 @@ def run(
   plans = [_Plan(name, name, {}, is_last=True) for name in config.compare]
   if number := config.tuning.num_seeds:
     tuned = tuning.tune(config, inputs[:number], directory / 'tuning')
-    plans = [plan for one in tuned for plan in _plans(config, one)]
+    plans = [plan for one in tuned for plan in _plans(one)]
   programs = {
     plan.program: together.together(
       configuration.with_recipe(config, plan.recipe),
@@ -110,7 +109,7 @@ def run(
     'kind': 'compare',
     'reference': config.compare[0],
     'subject': config.subject,
-    'tuning': [_described(config, one) for one in tuned],
+    'tuning': tuned,
   }
   course = engine.run(
     programs,
@@ -134,13 +133,11 @@ def run(
   stopped = watch.rows
   for plan in plans:
     if plan.is_last or plan.stop == config.steps:
-      program, state = programs[plan.program], course.states[plan.program]
-      scores = scoring.score(
-        program, state, inputs, 'test', config, thorough=plan.is_last
-      )
+      name = plan.program
       found = scoring.rows(
-        program, state, scores, 'test', labels[plan.program], config.seed
-      )
+        programs[name], course.states[name], inputs, 'test', config,
+        labels[name], thorough=plan.is_last,
+      )  # fmt: skip
       rows += found if plan.is_last else []
       if plan.stop == config.steps:
         stopped += [{**row, 'step': plan.stop} for row in found]
@@ -150,37 +147,16 @@ def run(
   return rows, course.curves
 
 
-def _choices(
-  config: config_dict.ConfigDict, tuned: tuning.Tuned
-) -> tuple[choosing.Choice, choosing.Choice]:
-  """What is chosen of a recipe without, and with early stopping."""
-  return (
-    tuning.choose(config, tuned, stopping=False),
-    tuning.choose(config, tuned, stopping=True),
-  )
-
-
-def _plans(
-  config: config_dict.ConfigDict, tuned: tuning.Tuned
-) -> Iterator[_Plan]:
+def _plans(tuned: tuning.Tuned) -> Iterator[_Plan]:
   """What to train of a recipe: two programs, if the choices are two."""
-  name = tuned['recipe']
-  last, early = _choices(config, tuned)
-  is_one = early.candidate == last.candidate
+  name, traced = tuned['recipe'], tuned['traced']
+  last, early = (tuned['chosen'][kind] for kind in ('last', 'stopped'))
+  is_one = early['candidate'] == last['candidate']
   values = tuning.values_of(tuned, last)
-  stop = early.step if is_one else None
-  traced = tuned['traced']
-  yield _Plan(name, name, values, True, traced, stop)
+  yield _Plan(
+    name, name, values, True, traced, early['step'] if is_one else None
+  )
   if not is_one:
     values = tuning.values_of(tuned, early)
     other = f'{name}, stopped early'
-    yield _Plan(other, name, values, False, traced, early.step)
-
-
-def _described(
-  config: config_dict.ConfigDict, tuned: tuning.Tuned
-) -> dict[str, Any]:
-  """What was tried of a recipe, and what was chosen, for the header."""
-  last, early = _choices(config, tuned)
-  chosen = {'last': last._asdict(), 'stopped': early._asdict()}
-  return {**tuned, 'chosen': chosen}
+    yield _Plan(other, name, values, False, traced, early['step'])

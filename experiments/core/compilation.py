@@ -45,7 +45,13 @@ def kept_in(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def anew() -> Iterator[None]:
+  """Keeps what is compiled as long as this lasts, and finds nothing older."""
+  with tempfile.TemporaryDirectory() as directory, kept_in(directory):
+    yield
+
+
+def kept() -> contextlib.AbstractContextManager[None]:
   """Keeps what is compiled as long as this lasts; programs of recipes share.
 
   A recipe's second round of candidates is the program of its first, and most
@@ -53,8 +59,5 @@ def kept() -> Iterator[None]:
   (`JAX_COMPILATION_CACHE_DIR`), they are taken from there.
   """
   settings: Any = jax.config
-  if settings.jax_compilation_cache_dir is not None:
-    yield
-    return
-  with tempfile.TemporaryDirectory() as directory, kept_in(directory):
-    yield
+  is_kept = settings.jax_compilation_cache_dir is not None
+  return contextlib.nullcontext() if is_kept else anew()

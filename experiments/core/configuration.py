@@ -1,9 +1,10 @@
 """What configurations have in common: keys, words, recipes, values."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import config_dict
 
 import mimo_jax
@@ -255,15 +256,10 @@ def with_values(
   return config_dict.ConfigDict(settings).lock()
 
 
-def flatten(
-  config: config_dict.ConfigDict | Mapping[str, Any],
-) -> Iterator[tuple[str, Any]]:
+def flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
   """All keys, with dots, and their values; mappings without keys left out."""
-  for key, value in config.items():
-    if isinstance(value, config_dict.ConfigDict):
-      yield from ((f'{key}.{below}', leaf) for below, leaf in flatten(value))
-    else:
-      yield key, value
+  flat: dict[str, Any] = traverse_util.flatten_dict(config.to_dict(), sep='.')
+  return flat
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -272,7 +268,7 @@ def check(config: config_dict.ConfigDict) -> None:
   Raises:
     ValueError: if there is one.
   """
-  given = dict(flatten(config))
+  given = flatten(config)
   for key, least in _LEAST.items():
     if given.get(key, least) < least:
       raise ValueError(

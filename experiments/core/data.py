@@ -92,11 +92,6 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
   return rates if any(rates.values()) else {}
 
 
-def may_lack(config: config_dict.ConfigDict) -> tuple[str, ...]:
-  """The modalities that some rows lack."""
-  return tuple(name for name, rate in missing_rates(config).items() if rate)
-
-
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
   """What remains to be done to a batch on the device, before the model.
 

@@ -274,8 +274,7 @@ def _open(
   restored = checkpoints.restore(
     {
       'states': {
-        name: program.shapes(program.join(rows))
-        for name, program in programs.items()
+        name: program.shapes(rows) for name, program in programs.items()
       },
       'curves': jax.eval_shape(lambda: curves),
     }
@@ -284,10 +283,7 @@ def _open(
     observer.begin(header)
     return Course(
       step=0,
-      states={
-        name: program.init(program.join(rows))
-        for name, program in programs.items()
-      },
+      states={name: program.init(rows) for name, program in programs.items()},
       curves=curves,
       seconds={name: [] for name in programs},
       rehearsed={name: [] for name in programs},
@@ -309,7 +305,7 @@ def _open(
   return Course(
     step=progress['step'],
     states={
-      name: program.restore(arrays['states'][name], program.join(rows))
+      name: program.restore(arrays['states'][name], rows)
       for name, program in programs.items()
     },
     curves={name: np.array(one) for name, one in arrays['curves'].items()},

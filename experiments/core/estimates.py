@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from ml_collections import config_dict
 
 from experiments.core import configuration
 from experiments.core import data
+from experiments.core import studies
 from experiments.core import together
 
 _STEPS = 5
@@ -35,7 +35,6 @@ class Estimate(NamedTuple):
 
 def estimate(
   config: config_dict.ConfigDict,
-  costs: Mapping[str, float],
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> Estimate:
   """Times a few steps of the first recipe, and reckons the others by it.
@@ -45,13 +44,10 @@ def estimate(
 
   Args:
     config: of the comparison.
-    costs: recipe -> seconds of a step by the first recipe's; '' -> of others.
     manual_dir: the folder with the data set's downloaded files.
   """
   number = config.tuning.num_seeds or 1
-  few = configuration.with_values(config, {})
-  with few.unlocked():
-    few.num_seeds = number
+  few = configuration.with_values(config, {'num_seeds': number})
   inputs = data.open_all(few, manual_dir)
   candidates = config.tuning.num_candidates if config.tuning.num_seeds else 1
   rate = config.optimizer.get('learning_rate')
@@ -66,7 +62,7 @@ def estimate(
   )
   rows = [[next(one.train) for one in inputs] for _ in range(_STEPS)]
   began = time.perf_counter()
-  state = program.init(program.join(rows[0]))
+  state = program.init(rows[0])
   drawn = time.perf_counter()
   state, _, _ = program.advance(state, program.feed(rows[:1]))
   compiled = time.perf_counter()
@@ -80,7 +76,9 @@ def estimate(
     more = settings.rounds * settings.num_more
     # Half of the recipes choose another candidate for early stopping.
     runs = tuned * (settings.num_candidates + more) + 1.5 * config.num_seeds
-  relative = sum(costs.get(name, costs['']) for name in config.compare)
+  relative = sum(
+    studies.COSTS.get(name, studies.COSTS['']) for name in config.compare
+  )
   programs = (_PROGRAMS if tuned else 1) * len(config.compare)
   return Estimate(
     stepping=per_run * runs * config.steps * relative,

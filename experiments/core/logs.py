@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import numpy as np
 import optax
+from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments.core import configuration
@@ -148,8 +149,10 @@ class TrainingLog(engine.Observer):
       with runs.writing(self._path):
         self._file.write(json.dumps(row) + '\n')
         self._file.flush()
+      values = {k: v for k, v in row.items() if k not in ('step', 'split')}
+      scalars = traverse_util.flatten_dict({row['split']: values}, sep='/')
       for writer in self._writers:
-        writer.add(dict(_scalars(row)), row['step'])
+        writer.add(scalars, row['step'])
 
 
 def _check_finite(state: Any, max_skipped_steps: int) -> None:
@@ -163,13 +166,3 @@ def _check_finite(state: Any, max_skipped_steps: int) -> None:
       ' lower the learning rate, or look at the data: a label that is NaN, or'
       ' no class, makes losses NaN.'
     )
-
-
-def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-  """Names for writers, and values, of a row of metrics."""
-  for name, value in row.items():
-    if isinstance(value, Mapping):
-      for key, number in value.items():
-        yield f'{row["split"]}/{name}/{key}', number
-    elif name not in ('step', 'split'):
-      yield f'{row["split"]}/{name}', value

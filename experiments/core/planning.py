@@ -4,8 +4,7 @@ import functools
 import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from ml_collections import config_dict
 
 from experiments.core import compilation
 from experiments.core import estimates
+from experiments.core import refusals
 from experiments.core import runs
 from experiments.core import side_by_side
 from experiments.core import studies
@@ -80,7 +80,7 @@ def plans(
     )
     # Only once it is needed: it opens the data.
     running = functools.cache(
-      functools.partial(studies.of_what_runs, config, manual_dir, known)
+      functools.partial(refusals.of_what_runs, config, manual_dir, known)
     )
     found[setting] = Plan(running, directory / folder(*words), manual_dir)
     if found[setting].is_done:
@@ -162,16 +162,11 @@ def run(
   return results
 
 
+@compilation.anew()  # or what an earlier one compiled would take no time
 def forecast(
   planned: Mapping[reporting.Setting, Plan], at_a_time: int = 1
 ) -> str:
   """How long the comparisons that are not done will take, for people."""
-  # Or what an earlier forecast compiled would seem to take no time.
-  with tempfile.TemporaryDirectory() as place, compilation.kept_in(place):
-    return _forecast(planned, at_a_time)
-
-
-def _forecast(planned: Mapping[reporting.Setting, Plan], at_a_time: int) -> str:
   left = {
     plan.workdir: (setting, plan)
     for setting, plan in planned.items()
@@ -181,16 +176,13 @@ def _forecast(planned: Mapping[reporting.Setting, Plan], at_a_time: int) -> str:
   at_once = max(1, min(at_a_time, len(left), os.cpu_count() or 1))
   lines, total = [], 0.0
   for setting, plan in left.values():
-    found = estimates.estimate(plan.config(), studies.COSTS, plan.manual_dir)
+    found = estimates.estimate(plan.config(), plan.manual_dir)
     jax.clear_caches()
     total += found.seconds
-    lines.append(
-      f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
-      f' {found.compiling / 60:.0f} to compile what no earlier one has'
-    )
     lines += [
-      f'    without {recipe}: {reason}'
-      for recipe, reason in _left_out(plan.config())
+      f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
+      f' {found.compiling / 60:.0f} to compile what no earlier one has',
+      *_left_out('    ', plan.config()),
     ]
   return '\n'.join(
     [
@@ -202,27 +194,28 @@ def _forecast(planned: Mapping[reporting.Setting, Plan], at_a_time: int) -> str:
   )
 
 
+@compilation.anew()
 def of_one(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> str:
   """How long one comparison will take, for people."""
-  with tempfile.TemporaryDirectory() as place, compilation.kept_in(place):
-    found = estimates.estimate(config, studies.COSTS, manual_dir)
+  found = estimates.estimate(config, manual_dir)
   return '\n'.join(
     [
       f'{len(config.compare)} recipes. On this machine, as busy as it is now,'
       f' they take about {found.seconds / 60:.1f} minutes (between a half and'
       f' twice that), of which {found.compiling / 60:.1f} to compile:',
       f'  {", ".join(config.compare)}',
-      *(f'  without {name}: {why}' for name, why in _left_out(config)),
+      *_left_out('  ', config),
     ]
   )
 
 
-def _left_out(config: config_dict.ConfigDict) -> Iterable[tuple[str, str]]:
-  """Recipes, and why they refuse the model."""
-  return config.get('left_out', {}).items()
+def _left_out(space: str, config: config_dict.ConfigDict) -> Iterator[str]:
+  """Recipes that refuse the model, and why."""
+  for recipe, reason in config.get('left_out', {}).items():
+    yield f'{space}without {recipe}: {reason}'
 
 
 def some(

@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,6 @@ from experiments.core import rehearsals
 from experiments.core import training
 from experiments.evaluation import evaluate
 
-Values = Mapping[str, Any]  # dotted key of the configuration -> value
 State = Any
 
 
@@ -26,9 +25,7 @@ class Program(NamedTuple):
   """Some runs, which train together."""
 
   num_runs: int
-  init: Callable[[Any], State]  # batch of all runs -> state
-  # batches of each seed at one step -> batch of all runs
-  join: Callable[[Sequence[Any]], Any]
+  init: Callable[[Sequence[Any]], State]  # a batch of each seed -> state
   # for each step batches of each seed -> what `advance` takes
   feed: Callable[[Iterable[Sequence[Any]]], Any]
   # (state, feed) -> state, metrics [steps, runs], seconds without compiling
@@ -39,10 +36,11 @@ class Program(NamedTuple):
   predict: evaluate.Predict  # (state, batch, condition, index) -> outputs
   # (data of each seed, split) -> batches for `predict`
   evaluation: Callable[[Sequence[data.Data], str], Iterable[Any]]
-  # shapes of what is saved, for a batch of all runs
-  shapes: Callable[[Any], Any]
+  # a batch of each seed -> shapes of what is saved
+  shapes: Callable[[Sequence[Any]], Any]
   save: Callable[[State], Any]  # state -> arrays
-  restore: Callable[[Any, Any], State]  # (arrays, batch of all runs) -> state
+  # (arrays, a batch of each seed) -> state
+  restore: Callable[[Any, Sequence[Any]], State]
   # (state, part of a `TrainState`) -> that part of all runs, [runs, ...]
   runs_of: Callable[[State, Callable[[Any], Any]], Any]
   # programs of one layout share what they are fed; None: nothing is shared
@@ -66,7 +64,8 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
   key = jax.random.key(config.seed)
   predict = placement.predict(make_predict(config, experiment))
   rehearsing = rehearsals.Rehearsals(
-    experiment,
+    experiment.rehearsal,
+    steps_per_epoch,
     lambda batches: placement.whole_batch(batches[0]),
     placement.put,
   )
@@ -82,15 +81,18 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
 
   return Program(
     num_runs=1,
-    init=lambda batch: placement.init(experiment.init, key, batch),
-    join=lambda batches: placement.batch(batches[0]),
+    init=lambda batches: placement.init(
+      experiment.init, key, placement.batch(batches[0])
+    ),
     feed=lambda steps: (placement.batch(batches[0]) for batches in steps),
     advance=advance,
     megabytes=lambda: peak_megabytes(compiled),
     rehearsals=rehearsing,
     predict=lambda state, *others: predict(state.variables, *others),
     evaluation=lambda inputs, split: inputs[0].evaluation(split),
-    shapes=lambda batch: placement.shapes(experiment.init, key, batch),
+    shapes=lambda batches: placement.shapes(
+      experiment.init, key, placement.batch(batches[0])
+    ),
     save=lambda state: state,
     restore=lambda saved, _: saved,
     runs_of=lambda state, of: jax.tree.map(lambda leaf: leaf[None], of(state)),

@@ -8,7 +8,6 @@ import jax
 import tqdm
 
 from experiments.core import data
-from experiments.core import training
 from experiments.methods import base
 
 
@@ -20,21 +19,20 @@ class Rehearsals:
   in the midst of one, a run does it again from its start.
 
   Examples:
-    >>> from experiments.configs import handwritten
-    >>> experiment = training.make(handwritten.get_config('two,smoke'), 15)
-    >>> Rehearsals(experiment, lambda batches: batches[0]).is_due(0)
+    >>> Rehearsals(None, 15, lambda batches: batches[0]).is_due(0)
     False
   """
 
   def __init__(
     self,
-    experiment: training.Experiment,
+    rehearsal: base.Rehearsal | None,
+    steps_per_epoch: int,
     join: Callable[[Sequence[Any]], Any],
     place: Callable[[Any], Any] = lambda state: state,
   ) -> None:
     """Makes the programs; nothing is compiled before it is needed."""
-    self._rehearsal = experiment.rehearsal
-    self._steps_per_epoch = experiment.steps_per_epoch
+    self._rehearsal = rehearsal
+    self._steps_per_epoch = steps_per_epoch
     self._join, self._place = join, place
     if self._rehearsal is not None:
       self._begin = self._rehearsal.begin

@@ -47,7 +47,10 @@ def open_workdir(
   path = workdir / 'config.json'
   ours = json.loads(configuration.dump(config))
   if path.exists():
-    there, here = _flat(_read_config(path)), _flat(ours)
+    there, here = (
+      configuration.flatten(config_dict.ConfigDict(one))
+      for one in (_read_config(path), ours)
+    )
     differences = [
       f'  {key}: given {here.get(key)!r}, the run there has {there.get(key)!r}'
       for key in sorted(here.keys() | there.keys())
@@ -185,10 +188,6 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     )
   config: dict[str, Any] = found['config']
   return config
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-  return dict(configuration.flatten(config_dict.ConfigDict(config)))
 
 
 def _commit() -> str | None:

@@ -40,12 +40,18 @@ def score(
 def rows(
   program: program_lib.Program,
   state: Any,
-  scores: Mapping[str, np.ndarray[Any, Any]],
+  inputs: Sequence[data.Data],
   split: str,
+  config: config_dict.ConfigDict,
   labels: Sequence[Mapping[str, Any]],
-  first_seed: int,
+  *,
+  thorough: bool = False,
+  metrics: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-  """The rows of `results.jsonl`: one a run, variants first."""
+  """Evaluates all runs, a row of `results.jsonl` each, variants first."""
+  scores = score(
+    program, state, inputs, split, config, thorough=thorough, metrics=metrics
+  )
   skipped = np.asarray(
     program.runs_of(
       state, lambda one: optax.tree.get(one.opt_state, 'total_notfinite')
@@ -55,7 +61,7 @@ def rows(
   return [
     {
       **labels[i // num_seeds],
-      'seed': first_seed + i % num_seeds,
+      'seed': config.seed + i % num_seeds,
       'split': split,
       'skipped_steps': int(skipped[i]),
       **{name: float(values[i]) for name, values in scores.items()},
@@ -92,14 +98,10 @@ class Watch(engine.Observer):
     for name, program in self._programs.items():
       self.megabytes[name] = program.megabytes()
       if (split := self._when(step, name)) is not None:
-        state = states[name]
-        scores = score(
-          program, state, self._inputs, split, config,
-          metrics=config.evaluation.metrics[:1], thorough=False,
-        )  # fmt: skip
         found = rows(
-          program, state, scores, split, self._labels[name], config.seed
-        )
+          program, states[name], self._inputs, split, config,
+          self._labels[name], metrics=config.evaluation.metrics[:1],
+        )  # fmt: skip
         self.rows += [{**row, 'step': step} for row in found]
 
   def kept(self) -> Any:

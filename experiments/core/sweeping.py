@@ -43,7 +43,7 @@ def run_all(
     some = [variants[i] for i in members]
     inputs = data.open_all(some[0].of(config), manual_dir)
     place = directory / 'programs' / f'{len(rows)}'
-    found, made = run(config, some, inputs, place, ('validation', 'test'))
+    found, made = run(config, some, inputs, place)
     for one in inputs:
       one.train.close()
     rows |= zip(members, found, strict=True)
@@ -58,8 +58,8 @@ def run(
   variants: Sequence[variants_lib.Variant],
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
-  splits: Sequence[str],
-  watched: str | None = None,
+  *,
+  watched: bool = False,
 ) -> tuple[list[Rows], list[dict[str, Any]]]:
   """Trains and scores variants that see the same data, program by program.
 
@@ -68,9 +68,9 @@ def run(
     variants: of the same keys.
     inputs: the data of each seed, which are those from `config.seed` on.
     directory: a folder a program is written below it, or gone on from.
-    splits: on which to score, by the primary metric.
-    watched: a split on which to score whenever a checkpoint is made, too; its
-      rows say the `step`.
+    watched: whether to score them on validation whenever a checkpoint is made,
+      in rows that say the `step`; else it is once, on validation and test. By
+      the primary metric.
 
   Returns:
     The rows of results of each variant; and for each program the `keys` whose
@@ -85,7 +85,7 @@ def run(
       for i in group.members
     ]
     place = directory / f'{number}'
-    found, seconds = _results(group, labels, inputs, place, splits, watched)
+    found, seconds = _results(group, labels, inputs, place, watched)
     compilation.release()
     for row in found:
       rows[row.pop('member')].append(row)
@@ -100,8 +100,7 @@ def _results(
   labels: Sequence[dict[str, Any]],
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
-  splits: Sequence[str],
-  watched: str | None,
+  watched: bool,
 ) -> tuple[Rows, float]:
   """The rows of a group, with the labels of its variants, and its seconds."""
   path = directory / 'results.jsonl'
@@ -113,10 +112,10 @@ def _results(
   program = together.together(
     config, len(inputs), inputs[0].steps_per_epoch, group.values
   )
-  observer = None
-  if watched is not None:
-    observer = scoring.Watch(
-      {'': program}, {'': labels}, inputs, config, lambda *_: watched
+  watch = None
+  if watched:
+    watch = scoring.Watch(
+      {'': program}, {'': labels}, inputs, config, lambda *_: 'validation'
     )
   header = runs.header(config)
   label = f'{directory.parent.name} {directory.name}: {program.num_runs} runs'
@@ -127,16 +126,14 @@ def _results(
     config,
     header=header,
     label=label,
-    observer=observer,
+    observer=watch,
   )
-  state = course.states['']
-  found: Rows = [] if observer is None else observer.rows
-  for split in splits:
-    scores = scoring.score(
-      program, state, inputs, split, config,
-      metrics=config.evaluation.metrics[:1], thorough=False,
+  found: Rows = [] if watch is None else watch.rows
+  for split in () if watched else ('validation', 'test'):
+    found += scoring.rows(
+      program, course.states[''], inputs, split, config, labels,
+      metrics=config.evaluation.metrics[:1],
     )  # fmt: skip
-    found += scoring.rows(program, state, scores, split, labels, config.seed)
   seconds = course.seconds_of('')
   runs.write_lines(path, [header | {'seconds': seconds}, *found])
   return found, seconds

@@ -22,6 +22,7 @@ from experiments.core.layout import RUNS
 from experiments.core.layout import SAME
 from experiments.core.layout import SEEDS
 from experiments.evaluation import evaluate
+from experiments.methods import base
 
 Values = Mapping[str, Any]  # dotted key of the configuration -> value
 
@@ -81,12 +82,12 @@ def together(
 
   keys = [jax.random.key(config.seed + i) for i in range(num_seeds)]
 
-  def init(batch: Any) -> _Run:
+  def init(batches: Sequence[Any]) -> _Run:
     return layout.placed(
       [
-        _Run(values, one(values, keys[i], program.of_seed(batch, i)))
+        _Run(values, one(values, key, batch))
         for values in unknown
-        for i in range(num_seeds)
+        for key, batch in zip(keys, batches, strict=True)
       ]
     )
 
@@ -100,17 +101,17 @@ def together(
 
   predict_all = layout.over_runs(predict, RUNS, SEEDS, SAME, SAME)
 
-  def like(batch: Any) -> Any:
-    return jax.eval_shape(one, unknown[0], keys[0], program.of_seed(batch, 0))
+  def like(batches: Sequence[Any]) -> Any:
+    return jax.eval_shape(one, unknown[0], keys[0], batches[0])
 
-  def restore(saved: Any, batch: Any) -> _Run:
+  def restore(saved: Any, batches: Sequence[Any]) -> _Run:
     values = {
       key: np.repeat([of[key] for of in unknown], num_seeds).reshape(
         layout.shape
       )
       for key in unknown[0]
     }
-    of_one = _Run(unknown[0], like(batch))
+    of_one = _Run(unknown[0], like(batches))
     return layout.restored(_Run(values, saved), of_one)
 
   def join(batches: Sequence[Any]) -> Any:
@@ -133,16 +134,17 @@ def together(
   return program.Program(
     num_runs=len(variants) * num_seeds,
     init=init,
-    join=join,
     feed=feed,
     advance=advance,
     megabytes=megabytes,
-    rehearsals=rehearsals.Rehearsals(_rehearsing(experiment_of, layout), join),
+    rehearsals=rehearsals.Rehearsals(
+      _rehearsing(experiment_of, layout), steps_per_epoch, join
+    ),
     predict=jax.jit(
       lambda *arguments: jax.tree.map(layout.flat, predict_all(*arguments))
     ),
     evaluation=evaluation,
-    shapes=lambda batch: layout.shapes(like(batch)),
+    shapes=lambda batches: layout.shapes(like(batches)),
     save=lambda run: layout.saved(run.state),
     restore=restore,
     runs_of=lambda run, of: jax.tree.map(layout.flat, of(run.state)),
@@ -166,11 +168,11 @@ def check_single(config: config_dict.ConfigDict) -> None:
 def _rehearsing(
   experiment_of: Callable[[Values], training.Experiment],
   layout: layout_lib.Layout,
-) -> training.Experiment:
-  """The experiment whose rehearsals are those of all runs."""
-  experiment = experiment_of({})
-  if experiment.rehearsal is None:
-    return experiment
+) -> base.Rehearsal | None:
+  """The rehearsal of all runs."""
+  rehearsal = experiment_of({}).rehearsal
+  if rehearsal is None:
+    return None
 
   def of(run: _Run) -> Any:
     return experiment_of(run.values).rehearsal
@@ -195,13 +197,10 @@ def _rehearsing(
   def end(run: _Run, scratch: Any) -> _Run:
     return run._replace(state=of(run).end(run.state, scratch))
 
-  return experiment._replace(
-    rehearsal=experiment.rehearsal._replace(
-      begin=begin,
-      passes=tuple(
-        walk._replace(step=step_of(i))
-        for i, walk in enumerate(experiment.rehearsal.passes)
-      ),
-      end=layout.over_runs(end, RUNS, RUNS),
-    )
+  return rehearsal._replace(
+    begin=begin,
+    passes=tuple(
+      walk._replace(step=step_of(i)) for i, walk in enumerate(rehearsal.passes)
+    ),
+    end=layout.over_runs(end, RUNS, RUNS),
   )

@@ -40,7 +40,6 @@ class Experiment(NamedTuple):
   begin: Callable[[Any, jax.Array, Batch], TrainState]
   train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
   rehearsal: base.Rehearsal | None  # what to do between steps
-  steps_per_epoch: int
 
 
 def make(
@@ -78,6 +77,7 @@ def make(
   weighting, model = weighing.make(config, make_model(config.model))
   still = trainable.frozen_encoders(model.encoders, config.frozen)
   model = model.clone(frozen=(*model.frozen, *still))
+  rates = data.missing_rates(config)
   task = base.Task(
     model=parts.with_axis(model, axis_name),
     losses_of=named.lookup(nn, config.loss),
@@ -89,7 +89,7 @@ def make(
     steps=config.get('steps', 1),
     balance=placement.balance,
     axis_name=axis_name,
-    missing=data.may_lack(config),
+    missing=tuple(name for name, rate in rates.items() if rate),
     learns=functools.partial(trainable.learns, frozen=config.frozen),
   )
   method = _make_method(config, task)
@@ -220,7 +220,6 @@ def make(
     begin,
     train_step,
     _finished(method.rehearsal, finish, guarded, config.frozen),
-    steps_per_epoch,
   )
 
 

@@ -31,7 +31,7 @@ _OF_A_RECIPE = frozenset(
   }
 )
 
-Tuned = dict[str, Any]  # recipe, candidates, steps, traced, seconds
+Tuned = dict[str, Any]  # recipe, candidates, steps, traced, seconds, chosen
 
 
 def check(config: config_dict.ConfigDict, recipe: str) -> None:
@@ -78,7 +78,9 @@ def tune(
   Returns:
     For each recipe `candidates`, each with its `values` and on `validation`
     read-out -> [seeds, steps]; the `steps` at which they were scored; the keys
-    that were `traced`; and the `seconds` of training.
+    that were `traced`; the `seconds` of training; and what is `chosen`, the
+    fields of a `choosing.Choice`, at the end ('last') and where training stops
+    early ('stopped').
   """
   settings = config.tuning
   space = {name: spaces.of_recipe(config, name) for name in config.compare}
@@ -112,24 +114,28 @@ def tune(
         'seconds': tuned[i]['seconds'] + found['seconds'],
       }
     space = wider
-  return tuned
+  return [{**one, 'chosen': _choices(config, one)} for one in tuned]
 
 
-def choose(
-  config: config_dict.ConfigDict, tuned: Tuned, *, stopping: bool
-) -> choosing.Choice:
-  """The choice among the candidates of a recipe, see `choosing.choose`."""
-  return choosing.choose(
-    tuned['candidates'],
-    tuned['steps'],
-    stopping=stopping,
-    higher_is_better=metrics.higher_is_better(config.evaluation.metrics[0]),
-  )
+def _choices(
+  config: config_dict.ConfigDict, tuned: Tuned
+) -> dict[str, dict[str, Any]]:
+  """What is chosen of a recipe at the end, and with early stopping."""
+  found = {
+    kind: choosing.choose(
+      tuned['candidates'],
+      tuned['steps'],
+      stopping=kind == 'stopped',
+      higher_is_better=metrics.higher_is_better(config.evaluation.metrics[0]),
+    )
+    for kind in ('last', 'stopped')
+  }
+  return {kind: choice._asdict() for kind, choice in found.items()}
 
 
-def values_of(tuned: Tuned, choice: choosing.Choice) -> dict[str, Any]:
+def values_of(tuned: Tuned, choice: Mapping[str, Any]) -> dict[str, Any]:
   """The values of what was chosen."""
-  return dict(tuned['candidates'][choice.candidate]['values'])
+  return dict(tuned['candidates'][choice['candidate']]['values'])
 
 
 def _edges(
@@ -137,8 +143,7 @@ def _edges(
 ) -> list[tuple[spaces.Edge, dict[str, Any]]]:
   """Edges at which the choices lie, without and with early stopping."""
   found: dict[spaces.Edge, dict[str, Any]] = {}
-  for stopping in (False, True):
-    choice = choose(config, tuned, stopping=stopping)
+  for choice in _choices(config, tuned).values():
     values = values_of(tuned, choice)
     for edge in spaces.edges(space[tuned['recipe']], values):
       found.setdefault(edge, values)
@@ -174,8 +179,7 @@ def _train(
     variants,
     inputs,
     directory,
-    (),
-    watched='validation',
+    watched=True,
   )
   steps = sorted({row['step'] for row in rows[0]})
   found = {

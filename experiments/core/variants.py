@@ -12,10 +12,11 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments.core import configuration
@@ -110,7 +111,7 @@ def expand(
     >>> expand(config, {'weighting': {'penalty': (1, 3)}})[1].values
     {'weighting.penalty': 3.0}
   """
-  in_grid = dict(sorted(_leaves(grid, _is_no_mapping)))
+  in_grid = dict(sorted(traverse_util.flatten_dict(grid, sep='.').items()))
   drawn = dict(draws(random or {}))
   for key in (*in_grid, *drawn):
     _check_key(config, key)
@@ -197,7 +198,10 @@ def draws(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
     >>> draws({'weighting': {'penalty': {'low': 1.0, 'high': 2.0}}})
     [('weighting.penalty', {'low': 1.0, 'high': 2.0})]
   """
-  return sorted(_leaves(space, _is_draw))
+  found = traverse_util.flatten_dict(
+    space, is_leaf=lambda path, value: path and _is_draw(value), sep='.'
+  )
+  return sorted(found.items())
 
 
 def present_value(config: config_dict.ConfigDict, key: str) -> Any:
@@ -215,20 +219,10 @@ def text(value: Any) -> str:
   return str(value)
 
 
-def _leaves(settings: Any, is_leaf: Any) -> Iterator[tuple[str, Any]]:
-  for key, value in settings.items():
-    if is_leaf(value):
-      yield key, value
-    else:
-      yield from ((f'{key}.{rest}', v) for rest, v in _leaves(value, is_leaf))
-
-
-def _is_no_mapping(value: Any) -> bool:
-  return not isinstance(value, Mapping)
-
-
 def _is_draw(value: Any) -> bool:
-  return _is_no_mapping(value) or bool({'low', 'high', 'choices'} & set(value))
+  return not isinstance(value, Mapping) or bool(
+    {'low', 'high', 'choices'} & set(value)
+  )
 
 
 def _check_key(config: config_dict.ConfigDict, key: str) -> None:
@@ -247,8 +241,7 @@ def _check_key(config: config_dict.ConfigDict, key: str) -> None:
     ):
       place = place.get(name)
     else:
-      every = [path for path, _ in configuration.flatten(config)]
-      near = difflib.get_close_matches(key, every, n=1)
+      near = difflib.get_close_matches(key, configuration.flatten(config), n=1)
       raise ValueError(
         f'The configuration has no key {key!r}'
         + (f'; did you mean {near[0]!r}?' if near else '.')

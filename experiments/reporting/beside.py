@@ -85,7 +85,7 @@ def _last(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _differences(configs: Mapping[str, Mapping[str, Any]]) -> str:
   """The keys whose values differ, a column a directory."""
   flat = {
-    name: dict(configuration.flatten(config_dict.ConfigDict(config)))
+    name: configuration.flatten(config_dict.ConfigDict(config))
     for name, config in configs.items()
   }
   keys = sorted(set().union(*flat.values()))

@@ -1,6 +1,7 @@
 """Several comparisons and the report over them."""
 
 import csv
+import pickle
 import re
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from experiments import compare
 from experiments.configs import synthetic
 from experiments.core import planning
+from experiments.core import refusals as refusing
+from experiments.core import side_by_side
 from experiments.core import spaces
 from experiments.core import studies as core
 from experiments.methods import recipes
@@ -28,6 +31,15 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   results = planning.run(one, planned, compare.compare)
   last = one._replace(settings=settings[1:])
   beside = planning.plans(last, tmp_path / 'beside' / 'it', **options)
+
+  def by_itself(tasks, number, directory):
+    # As a process of its own would be given it: test_side_by_side.py has them.
+    ((name, task),) = pickle.loads(pickle.dumps(tasks)).items()
+    assert (name, number) == ('imbalance-8', 2)
+    assert directory == tmp_path / 'beside'
+    task()
+
+  monkeypatch.setattr(side_by_side, 'run', by_itself)
   found = planning.run(last, beside, compare.compare, at_a_time=2)
   assert found[settings[1]].scores == results[settings[1]].scores
   monkeypatch.setattr(compare, 'compare', None)  # all is there
@@ -105,9 +117,9 @@ def test_every_study_names_configurations_that_exist():
 def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'mimo', 'ogm'))
   config = synthetic.get_config('interaction,smoke')
-  assert core.of_all(config).compare == config.compare
+  assert refusing.of_all(config).compare == config.compare
   config.compare = ('all',)
-  found = core.of_all(config)
+  found = refusing.of_all(config)
   assert found.compare == ('joint', 'mimo')
   assert set(found.left_out) == {'ogm'}
   said = planning.of_one(found)
@@ -120,7 +132,7 @@ def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'lfm'))
   setting = studies.Setting('one', None, 'synthetic:interaction')
   config = core.config_of(setting, 2, 8, 1, smoke=True)
-  found = core.of_what_runs(config)
+  found = refusing.of_what_runs(config)
   assert found.compare == ('joint', 'lfm')
   assert list(found.left_out) == ['lfm with alignment js']
   space = found.recipes.lfm.space.method
@@ -136,9 +148,9 @@ def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
 def test_what_refuses_a_model_is_found_out_once(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm'))
   asked = []
-  refusals = core._refusals
+  refusals = refusing._refusals
   monkeypatch.setattr(
-    core, '_refusals', lambda *given: asked.append(1) or refusals(*given)
+    refusing, '_refusals', lambda *given: asked.append(1) or refusals(*given)
   )
   known = {}
   for name, times in (
@@ -148,7 +160,7 @@ def test_what_refuses_a_model_is_found_out_once(monkeypatch):
   ):
     setting = studies.Setting('one', None, f'synthetic:{name}')
     config = core.config_of(setting, 2, 2, 1, smoke=True)
-    found = core.of_what_runs(config, known=known)
+    found = refusing.of_what_runs(config, known=known)
     assert set(found.left_out) == ({'ogm'} if times == 2 else set())
     assert len(asked) == times
 
@@ -159,12 +171,12 @@ def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
     studies.Setting('one', None, f'synthetic:{name}')
     for name in ('interaction', 'balanced')
   )
-  config = core.of_what_runs(core.config_of(hidden, 2, 2, 1, smoke=True))
+  config = refusing.of_what_runs(core.config_of(hidden, 2, 2, 1, smoke=True))
   assert config.compare == ('joint',)
   assert 'has no shares' in config.left_out['ogm']
   assert 'ConcatFusion' in config.left_out['mmcosine']
-  config = core.of_what_runs(core.config_of(plain, 2, 2, 1, smoke=True))
+  config = refusing.of_what_runs(core.config_of(plain, 2, 2, 1, smoke=True))
   assert config.compare == ('joint', 'ogm', 'mmcosine')
   config = core.config_of(hidden, 2, 2, 1, smoke=True, compared=('ogm',))
   with pytest.raises(ValueError, match=r'refuses every recipe.*has no shares'):
-    core.of_what_runs(config)
+    refusing.of_what_runs(config)

@@ -187,11 +187,11 @@ def test_the_table_of_memory_stands_beside_the_default():
 
 def test_every_way_to_need_less_memory_is_a_value_of_the_configuration():
   variants = memory.variants(16)
-  default = dict(configuration.flatten(variants.pop('default')))
+  default = configuration.flatten(variants.pop('default'))
   for name, config in variants.items():
     changed = {
       key
-      for key, value in configuration.flatten(config)
+      for key, value in configuration.flatten(config).items()
       if value != default[key]
     }
     assert changed, name

@@ -18,6 +18,7 @@ from experiments.core import commands
 from experiments.core import configuration
 from experiments.core import planning
 from experiments.core import runs
+from experiments.core import training
 from tests import running
 from tests.running import smoke
 
@@ -50,8 +51,6 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
     '--config.steps=many': 'many',
     '--config.steps=0': 'config.steps is 0; expected at least 1',
     '--config.num_seeds=-1': 'config.num_seeds is -1',
-    '--config.weighting.name=mimmo': "no 'mimmo'",
-    '--config.model.fusion.name=Sum': "no 'Sum'",
     '--config.weighting.name=mgda': 'as a word after the colon',
   }
   always = [f'--config={CONFIG}:two,smoke', f'--workdir={tmp_path}/run']
@@ -69,6 +68,10 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
     assert message in result.stderr
     assert 'Traceback' not in result.stderr
   assert not list(tmp_path.glob('run/checkpoints/*'))
+  for key, name in (('weighting', 'mimmo'), ('model.fusion', 'Sum')):
+    config = configuration.with_values(smoke(), {f'{key}.name': name})
+    with pytest.raises(ValueError, match=f'no {name!r}'):
+      training.make(config, 15)
 
 
 def test_every_command_says_what_it_does(monkeypatch, capsys):

@@ -94,7 +94,6 @@ def test_any_number_of_runs_and_most_recipes_begin_by_one_program(hits):
         inputs[0].steps_per_epoch,
         variants,
       )
-      batch = program.join([next(one.train) for one in inputs[:number]])
-      program.init(batch)
+      program.init([next(one.train) for one in inputs[:number]])
       # What draws the parameters, and what is made of them, the same or not.
       assert len(hits) - before == found

@@ -7,7 +7,6 @@ from experiments import train
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import rehearsals
-from experiments.core import training
 from experiments.methods import base
 from tests import running
 from tests.running import smoke
@@ -16,8 +15,7 @@ pytestmark = pytest.mark.usefixtures('programs_of_before')
 
 
 def counting(every_epochs, passes, **fields):
-  """An experiment whose rehearsal collects the rows that it saw."""
-  experiment = training.make(smoke(), 15)
+  """Rehearsals that collect the rows that they see."""
 
   def step(state, scratch, batch):
     del state
@@ -30,8 +28,7 @@ def counting(every_epochs, passes, **fields):
     end=lambda _, scratch: scratch,
     **fields,
   )
-  experiment = experiment._replace(rehearsal=rehearsal)
-  return rehearsals.Rehearsals(experiment, lambda batches: batches[0])
+  return rehearsals.Rehearsals(rehearsal, 15, lambda batches: batches[0])
 
 
 def test_a_rehearsal_sees_the_batches_to_come_and_puts_them_back():

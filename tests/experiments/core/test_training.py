@@ -186,7 +186,7 @@ def test_steps_in_a_loop_of_the_program_are_those_from_the_host(monkeypatch):
   found = {}
   for backend in ('cpu', 'gpu'):
     runs = together.together(config, 2, 15)
-    state = runs.init(runs.join(batches[0]))
+    state = runs.init(batches[0])
     with monkeypatch.context() as patch:
       patch.setattr(jax, 'default_backend', lambda backend=backend: backend)
       state, metrics, _ = runs.advance(state, runs.feed(batches))

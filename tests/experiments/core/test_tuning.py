@@ -98,9 +98,9 @@ def fake_training(best):
   """In place of training: the score of a candidate is `best` of its values."""
   calls = []
 
-  def run(config, variants, inputs, directory, splits, watched):
-    del config, splits, inputs
-    assert watched == 'validation'
+  def run(config, variants, inputs, directory, watched):
+    del config, inputs
+    assert watched
     directory.mkdir(parents=True)
     name = directory.name.split('.')[0]
     calls.append((name, len(variants)))
@@ -206,12 +206,12 @@ def test_one_variant_may_have_its_values_as_arguments():
   )
   found = []
   for program in (fixed, free):
-    state = program.init(program.join(rows[0]))
+    state = program.init(rows[0])
     state, metrics, _ = program.advance(state, program.feed(rows))
     saved = program.save(state)
-    again = program.restore(saved, program.join(rows[0]))
+    again = program.restore(saved, rows[0])
     jax.tree.map(np.testing.assert_array_equal, program.save(again), saved)
-    shapes = program.shapes(program.join(rows[0]))
+    shapes = program.shapes(rows[0])
     chex.assert_trees_all_equal_shapes(saved, shapes)
     found.append((saved.params, metrics['losses']))
   chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
