@@ -255,22 +255,14 @@ def _open(
   for one in inputs:
     one.train.seek(0)
   rows = [next(one.train) for one in inputs]
-  number = len(config.model.encoders) + 1
-  curves = {
-    f'{kind}/{name}': np.zeros(
-      (program.num_runs, config.steps, number), np.float32
-    )
-    for kind in ('losses', 'weights')
-    for name, program in programs.items()
-    if keep_curves
-  }
-  curves |= {
-    f'conflicting/{name}': np.full(
-      (program.num_runs, config.steps), np.nan, np.float32
-    )
-    for name, program in programs.items()
-    if keep_curves and diagnostics.is_on(config)
-  }
+  curves: dict[str, npt.NDArray[np.float32]] = {}
+  for name, program in programs.items() if keep_curves else ():
+    shape = program.num_runs, config.steps
+    for kind in ('losses', 'weights'):
+      number = len(config.model.encoders) + 1
+      curves[f'{kind}/{name}'] = np.zeros((*shape, number), np.float32)
+    if diagnostics.is_on(config):
+      curves[f'conflicting/{name}'] = np.full(shape, np.nan, np.float32)
   restored = checkpoints.restore(
     {
       'states': {

@@ -139,7 +139,9 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
     f'--config.{key}={value}' for key, value in changes.items()
   ]
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  train.train(smoke(**changes), whole)
+  finished = running.run('train', *arguments, f'--workdir={whole}')
+  assert finished.returncode == 0, finished.stderr
+  assert 'accuracy/fused' in finished.stdout
   for saved in (0, 9):
 
     def ready(saved=saved):
@@ -151,9 +153,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
 
     running.kill_when('train', [*arguments, f'--workdir={killed}'], ready)
     assert not list((killed / 'checkpoints').glob('60'))
-  resumed = running.run('train', *arguments, f'--workdir={killed}')
-  assert resumed.returncode == 0, resumed.stderr
-  assert 'accuracy/fused' in resumed.stdout
+  train.train(smoke(**changes), killed)
   running.assert_same_run(killed, whole, smoke(**changes))
 
 

@@ -175,22 +175,22 @@ def test_absent_in_a_whole_batch_it_has_no_weight_and_stands_still(recipe):
 
 @pytest.mark.parametrize('recipe', ['mgda', 'mimo_3'])
 def test_devices_give_the_means_of_all_rows_wherever_they_are(recipe):
-  config = lacking(recipe, rate={'fou': 0.5})
-  batch = dict(running.batches_of(config, 3, 1)[0])
+  batch, state, step = started(recipe)
   # The first device has no row with it, the second one some.
-  half = len(batch['label']) // 2
-  batch['fou_present'] = batch['fou_present'] & (np.arange(2 * half) >= half)
+  is_second = np.arange(len(batch['label'])) >= len(batch['label']) // 2
+  batch = batch | {
+    'fou_present': batch['fou_present'] & is_second,
+    'pix_present': batch['pix_present'] | ~is_second,
+  }
+  devices = placement.make('pmap', jax.devices()[:2])
+  experiment = training.make(lacking(recipe), 15, devices)
+  parallel = devices.step(experiment.train_step, state, donate=False)
   ends = []
-  for mode, number in (('single', 1), ('pmap', 2)):
-    devices = placement.make(mode, jax.devices()[:number])
-    experiment = training.make(config, 15, devices)
-    state = devices.init(
-      experiment.init, jax.random.key(7), devices.batch(batch)
-    )
-    step = devices.step(experiment.train_step, state, donate=False)
+  for first, take in ((state, step), (devices.put(state), parallel)):
+    after = first
     for _ in range(2):
-      state, metrics = step(state, devices.batch(batch))
-    ends.append(jax.device_get((state.params, metrics)))
+      after, metrics = take(after, batch)
+    ends.append(jax.device_get((after.params, metrics)))
   assert 0 < ends[0][1]['losses']['fou'] != ends[0][1]['losses']['fused']
   chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-6)
 

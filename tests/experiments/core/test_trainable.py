@@ -45,9 +45,15 @@ def stepped(
   return before, state
 
 
+# An encoder, parts of another one; and one module learns slower.
+CHANGES = {
+  'frozen': ('encoders_fou', 'encoders_pix/*/bias'),
+  'learning_rates': ('fusion=0.3',),
+}
+
+
 def test_what_is_frozen_stands_still_and_has_no_optimizer_state():
-  frozen = ('encoders_fou', 'encoders_pix/*/bias')
-  before, after = stepped(frozen=frozen)
+  before, after = stepped(**CHANGES)
   moved = jax.tree.map(
     lambda one, other: bool(np.any(one != other)), before.params, after.params
   )
@@ -88,9 +94,8 @@ def test_what_is_frozen_costs_no_backward_pass(words, passes):
 
 @pytest.mark.parametrize('parallel', ['jit', 'fsdp', 'pmap'])
 def test_devices_freeze_alike(parallel):
-  changes = {'frozen': ('encoders_fou',), 'learning_rates': ('fusion=0.3',)}
-  _, alone = stepped(**changes)
-  _, found = stepped(parallel, **changes)
+  _, alone = stepped(**CHANGES)
+  _, found = stepped(parallel, **CHANGES)
   for ours, theirs in zip(
     jax.tree.leaves(alone.params), jax.tree.leaves(found.params), strict=True
   ):
