@@ -9,6 +9,7 @@ import pytest
 
 from experiments import compare
 from experiments.configs import synthetic
+from experiments.core import estimates
 from experiments.core import planning
 from experiments.core import refusals as refusing
 from experiments.core import side_by_side
@@ -27,7 +28,11 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   one = core.STUDIES['testbed']._replace(settings=settings)
   options = {'seeds': 1, 'candidates': 2, 'tuning_seeds': 0, 'smoke': True}
   planned = planning.plans(one, tmp_path, **options)
-  assert '2 of 2 comparisons are left' in planning.forecast(planned)
+  five = estimates.Estimate(stepping=240.0, compiling=60.0)
+  monkeypatch.setattr(estimates, 'estimate', lambda *_: five)
+  said = planning.forecast(planned)
+  assert '2 of 2 comparisons are left' in said and 'about 10 minutes' in said
+  assert 'imbalance, 8: 5 min, of which 1 to compile' in said
   results = planning.run(one, planned, compare.compare)
   last = one._replace(settings=settings[1:])
   beside = planning.plans(last, tmp_path / 'beside' / 'it', **options)

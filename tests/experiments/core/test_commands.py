@@ -85,7 +85,8 @@ def test_every_command_says_what_it_does(monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r'^0$'):
       module.main()
     name = module.__name__.rpartition('.')[2]
-    assert f'python -m experiments.{name}' in capsys.readouterr().out
+    usage = f'{name} --run=RUN' if module is not report else name
+    assert f'python -m experiments.{usage}' in capsys.readouterr().out
 
 
 def test_compare_says_how_long_it_takes_before_it_begins_alone(

@@ -240,17 +240,11 @@ def test_what_is_exported_is_the_model(run, rows, tmp_path):
   np.testing.assert_array_equal(params[name], leaf)
 
 
-def test_commands_say_what_they_do_and_what_is_wrong(
+def test_commands_say_what_is_wrong_and_what_they_found(
   workdir, tmp_path, monkeypatch, capsys
 ):
-  for name, command in (
-    ('predict', predict), ('evaluate', evaluate), ('export', export),
-  ):  # fmt: skip
-    monkeypatch.setattr('sys.argv', [f'experiments/{name}.py', '--help'])
-    with pytest.raises(SystemExit, match='0'):
-      command.main()
-    assert f'python -m experiments.{name} --run' in capsys.readouterr().out
-    monkeypatch.setattr('sys.argv', [f'{name}.py', f'--run={tmp_path}/none'])
+  for command in (predict, evaluate, export):
+    monkeypatch.setattr('sys.argv', ['it.py', f'--run={tmp_path}/none'])
     with pytest.raises(SystemExit, match='Train first'):
       command.main()
   monkeypatch.setattr(

@@ -181,8 +181,13 @@ def test_decay_pulls_on_params_and_none_is_none():
   for decay in (0.0, 0.5):
     config.weight_decay = decay
     experiment = training.make(config, 15)
-    state = jax.jit(experiment.init)(jax.random.key(0), batch)
-    after, _ = jax.jit(experiment.train_step)(state, batch)
+
+    @jax.jit
+    def stepped(experiment=experiment):
+      state = experiment.init(jax.random.key(0), batch)
+      return state, experiment.train_step(state, batch)[0]
+
+    state, after = stepped()
     moved[decay] = jax.tree.map(np.subtract, after.params, state.params)
   rate = config.optimizer.learning_rate
   jax.tree.map(
