@@ -173,13 +173,15 @@ def test_only_a_donated_state_is_used_up(donate):
 
 
 def test_the_table_of_memory_stands_beside_the_default():
-  def need(milliseconds, megabytes):
-    times = timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
-    return subroutine.Cost(times, 0.0, 0.0, 0.0, megabytes, 0.2)
-
-  text = memory.table(
-    {'default': need([10, 20, 30], 8.0), 'less': need([15, 32, 45], 2.0)}
-  )
+  taken = {
+    name: timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
+    for name, milliseconds in (
+      ('default', [10, 20, 30]),
+      ('less', [15, 32, 45]),
+    )
+  }
+  megabytes = {'default': 8.0, 'less': 2.0}
+  text = subroutine.beside_the_first('change', taken, megabytes)
   assert text.splitlines()[3].split()[1::2] == [
     *('less', '32.0', '1.50', '2.0', '0.25')
   ]
