@@ -91,6 +91,21 @@ def summed_lengths(rows: np.ndarray, weights: np.ndarray) -> float:
   return np.linalg.norm(rows, axis=1) @ np.abs(weights)
 
 
+def assert_same(
+  direction: np.ndarray,
+  expected: Weighed,
+  rows: np.ndarray,
+  tolerance: float = TOLERANCE,
+) -> None:
+  """Checks a direction, to a part of the lengths that it is summed from."""
+  np.testing.assert_allclose(
+    direction,
+    expected.direction,
+    rtol=0,
+    atol=tolerance * summed_lengths(rows, expected.weights),
+  )
+
+
 def assert_shortest(
   rows: np.ndarray, weights: np.ndarray, tolerance: float
 ) -> None:
@@ -138,15 +153,10 @@ def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 def permutation_equivariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """The order of the objectives, the primary one included, moves no d."""
   losses = jacobians.losses_of(rows)
-  weights, direction = weigh(rule, rows, losses)
+  expected = weigh(rule, rows, losses)
   for order in (np.arange(len(rows))[::-1], np.roll(np.arange(len(rows)), 1)):
     permuted = weigh(rule, rows[order], losses[order])
-    np.testing.assert_allclose(
-      permuted.direction,
-      direction,
-      rtol=0,
-      atol=TOLERANCE * summed_lengths(rows, weights),
-    )
+    assert_same(permuted.direction, expected, rows)
 
 
 def scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
@@ -155,17 +165,13 @@ def scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   Squares of what is shorter than 1e-15 come near the smallest float32 and lose
   digits: there the tolerance is what all guarantees have, 2 √ε.
   """
-  weights, direction = weigh(rule, rows)
+  expected = weigh(rule, rows)
   lengths = np.linalg.norm(rows, axis=1)
   shortest = np.min(lengths, initial=np.inf, where=lengths > 0)
   for scale in (1e-10, 3e-4, 7e3, 1e10):
     tolerance = TOLERANCE if scale * shortest > 1e-15 else 2 * EPS**0.5
-    np.testing.assert_allclose(
-      weigh(rule, scale * rows).direction / scale,
-      direction,
-      rtol=0,
-      atol=tolerance * summed_lengths(rows, weights),
-    )
+    scaled = weigh(rule, scale * rows).direction / scale
+    assert_same(scaled, expected, rows, tolerance)
 
 
 def linear_under_scaling(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
@@ -180,12 +186,8 @@ def linear_under_scaling(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
   weights = weigh(rule, rows, losses).weights
   parts = 3 * direction(one) + 0.5 * direction(other)
-  np.testing.assert_allclose(
-    direction(3 * one + 0.5 * other),
-    parts,
-    rtol=0,
-    atol=TOLERANCE * 7 * summed_lengths(rows, weights),
-  )
+  whole = direction(3 * one + 0.5 * other)
+  assert_same(whole, Weighed(weights, parts), rows, 7 * TOLERANCE)
 
 
 def after_steps(
@@ -215,14 +217,10 @@ def after_steps(
 
 def loss_scale_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """L → sL, at all steps, leaves the weights as they are."""
-  weights, direction = after_steps(rule, rows, 1.0, 1.0)
+  expected = after_steps(rule, rows, 1.0, 1.0)
   for scale in (1e-10, 3e-4, 7e3, 1e10):
-    np.testing.assert_allclose(
-      after_steps(rule, rows, scale, 1.0).direction,
-      direction,
-      rtol=0,
-      atol=TOLERANCE * summed_lengths(rows, weights),
-    )
+    scaled = after_steps(rule, rows, scale, 1.0)
+    assert_same(scaled.direction, expected, rows)
 
 
 def unit_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
@@ -291,17 +289,11 @@ def row_scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
   By powers of two, which round nothing, so that no condition number enters.
   """
-  weights, direction = weigh(rule, rows)
-  losses = jacobians.losses_of(rows)
+  expected, losses = weigh(rule, rows), jacobians.losses_of(rows)
   exponents = np.arange(len(rows))
   for scales in (2.0 ** (4 * exponents % 7 - 3), 2.0 ** (13 - 5 * exponents)):
     scaled = weigh(rule, scales[:, None] * rows, losses)
-    np.testing.assert_allclose(
-      scaled.direction,
-      direction,
-      rtol=0,
-      atol=TOLERANCE * summed_lengths(rows, weights),
-    )
+    assert_same(scaled.direction, expected, rows)
 
 
 def assert_best_in_ball(

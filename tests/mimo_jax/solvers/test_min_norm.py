@@ -133,17 +133,6 @@ def test_min_norm_does_not_depend_on_the_scale(rows, exponent):
   np.testing.assert_array_equal(of.min_norm(scaled), of.min_norm(gramian))
 
 
-def assert_same_direction(rows, weights, other_rows, other_weights, tol):
-  weights, other = (np.asarray(w, np.float64) for w in (weights, other_weights))
-  summed = max(
-    np.linalg.norm(rows, axis=1) @ weights,
-    np.linalg.norm(other_rows, axis=1) @ other,
-  )
-  np.testing.assert_allclose(
-    other_rows.T @ other, rows.T @ weights, rtol=0, atol=tol * summed
-  )
-
-
 @pytest.mark.slow
 def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
   tol = 1e-12 if x64 else 3e-6
@@ -152,6 +141,7 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
       size = len(rows)
       mixture = np.arange(1.0, size + 1) @ rows / (size * (size + 1) / 2)
       weights = of.min_norm(jax.device_put(rows @ rows.T))
+      expected = properties.weighed(rows, weights)
       for other in (
         rows[np.random.RandomState(1).permutation(size)],
         *(
@@ -159,8 +149,10 @@ def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
           for row in (*rows[:2], rows[-1], mixture)
         ),
       ):
-        again = of.min_norm(jax.device_put(other @ other.T))
-        assert_same_direction(rows, weights, other, again, tol)
+        again = other.T @ np.float64(
+          of.min_norm(jax.device_put(other @ other.T))
+        )
+        properties.assert_same(again, expected, rows, tol)
 
 
 @pytest.mark.slow
@@ -209,5 +201,6 @@ def test_min_norm_under_vmap_and_jit_is_the_eager_loop():
     for rows, gramian, one in zip(
       of.of_size(3), gramians, together, strict=True
     ):
-      alone, solve = solve(jax.device_put(gramian)), of.min_norm
-      assert_same_direction(rows, one, rows, alone, 1e-12)
+      expected = properties.weighed(rows, solve(jax.device_put(gramian)))
+      properties.assert_same(rows.T @ one, expected, rows, 1e-12)
+      solve = of.min_norm
