@@ -50,7 +50,6 @@ _KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
   ),
 }
 
-
 _GRU = {'name': 'GRU', 'width': 64}
 _TRANSFORMER = {
   'name': 'Transformer',
@@ -118,6 +117,11 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
         f' and none of {sorted(taken)}, which the loader and the read-outs'
         ' take. Rename it in the file.'
       )
+  if len(table.classes) < 2:
+    raise ValueError(
+      f'{path} has labels of the classes {list(table.classes)}; expected two'
+      ' classes at least.'
+    )
   ours = (paths[0], 'transformer')
   rest = ','.join(word for word in words if word not in ours)
   config, given = configuration.begin(rest)

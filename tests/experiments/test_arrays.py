@@ -142,6 +142,14 @@ def test_a_name_that_the_model_has_or_that_cannot_be_is_told(tmp_path, name):
       arrays.get_config(str(path))
 
 
+def test_labels_of_a_single_class_are_refused(tmp_path):
+  path = tmp_path / 'mine.npz'
+  np.savez(path, eye=np.ones((20, 2)), label=np.array(['open'] * 20))
+  message = rf"{path} has labels of the classes \['open'\]; expected two"
+  with pytest.raises(ValueError, match=message):
+    arrays.get_config(str(path))
+
+
 @pytest.mark.slow
 def test_a_folder_of_media_is_trained_on_and_predicted_for(
   tmp_path, monkeypatch
