@@ -35,13 +35,15 @@ class Part(NamedTuple):
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder):
+  """What every builder has."""
+
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES: ClassVar[dict[str, str]] = {'1.0.0': 'First release.'}
 
   def described(
     self, features: Mapping[str, Any], **others: Any
   ) -> tfds.core.DatasetInfo:
-    """Describes the data set, as `_info` is to: features by name, homepage ...
+    """Describes the data set by features, homepage, license, as `_info` is to.
 
     Items stay in the order in which they are made: it is the loader that
     shuffles.

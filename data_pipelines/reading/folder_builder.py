@@ -98,11 +98,7 @@ class Builder(builder.FolderBuilder):
     if self._table.group is not None:
       others['group'] = tfds.features.Scalar(dtype=np.int64)
     modalities = {name: features[k] for name, k in self._table.kinds.items()}
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(modalities | others),
-      # The loader shuffles; here rows stay in order.
-      disable_shuffling=True,
-    )
+    return self.described(modalities | others)
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
     """Finds the rows of each split; see `builder.FolderBuilder`."""
