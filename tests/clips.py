@@ -1,5 +1,6 @@
 """Reads and damages data sets of clips, for their tests."""
 
+import csv
 import fractions
 import io
 
@@ -37,10 +38,17 @@ def reasons(items):
   return [getattr(item, 'reason', '') for item in items.values()]
 
 
+def table(folder, split):
+  """The list of what was left out when a split was prepared: a row an item."""
+  path = folder / f'skipped-{split}.csv'
+  with path.open(newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
 def skipped(data_dir, split='train'):
   """Key -> reason of what was left out when a data set was prepared there."""
   (path,) = data_dir.rglob(f'skipped-{split}.csv')
-  return {row['key']: row['reason'] for row in audit.table(path.parent, split)}
+  return {row['key']: row['reason'] for row in table(path.parent, split)}
 
 
 def sine(pitch, seconds, rate, amplitude=0.5):

@@ -89,33 +89,6 @@ def examples(
     )
 
 
-def table(folder: str | os.PathLike[str], split: str) -> list[dict[str, str]]:
-  """Reads the list of what was skipped when a data set was prepared.
-
-  Args:
-    folder: The prepared data set's (`builder.data_path`).
-    split: The name of a split.
-
-  Returns:
-    A row an item: its `key`, `reason` and `detail`.
-
-  Examples:
-    >>> import tempfile
-    >>> def read(key, item):
-    ...   raise SkipError('missing', f'{item} is not there')
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   audit = Audit('clips', 'test', folder)
-    ...   try:
-    ...     list(examples(audit, {'a': 'a.wav'}, read))
-    ...   except ValueError:
-    ...     table(folder, 'test')
-    [{'key': 'a', 'reason': 'missing', 'detail': 'a.wav is not there'}]
-  """
-  path = pathlib.Path(folder) / f'skipped-{split}.csv'
-  with path.open(newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
-
-
 def _in_order(
   items: Mapping[str, Any],
   read: Callable[[str, Any], dict[str, Any]],

@@ -201,9 +201,10 @@ def elements(
       raise ValueError(
         f'{line}, {error.detail}. Mend it, or leave the row out.'
       ) from error
-    rows.append({name: _array(value) for name, value in row.items()})
+    rows.append(
+      {
+        name: np.array(value, object) if isinstance(value, list) else value
+        for name, value in row.items()
+      }
+    )
   return rows
-
-
-def _array(value: Any) -> Any:
-  return np.array(value, object) if isinstance(value, list) else value

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from data_pipelines.av_mnist import digits
-from data_pipelines.reading import audit
 from tests import clips
 
 COUNTS = {'train': 220, 'validation': 20, 'test': 60}
@@ -313,7 +312,7 @@ def test_pictures_without_a_readable_recording_are_counted(
       path.write_bytes(path.read_bytes()[:-100])
   left = stacked(opened(broken, tmp_path / 'data'))
   (prepared,) = (tmp_path / 'data' / NAME / 'rebuilt').iterdir()
-  rows = audit.table(prepared, 'train')
+  rows = clips.table(prepared, 'train')
   names = stored['train']['recording']
   expected = {
     f'row {row}': 'too_short' if int(name.split('_')[2]) % 2 else 'corrupt'

@@ -11,7 +11,6 @@ import soundfile
 
 from data_pipelines.crema_d import crema_d_dataset_builder
 from data_pipelines.crema_d import tree
-from data_pipelines.reading import audit
 from data_pipelines.reading import pictures
 from data_pipelines.reading import sounds
 from tests import clips
@@ -322,7 +321,7 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
   assert list(found) == [CLIP]
   np.testing.assert_array_equal(found[CLIP]['audio'], np.zeros(20_000))
   prepared = tmp_path / 'data' / 'crema_d' / 'field' / '1.0.0'
-  table = audit.table(prepared, 'train')
+  table = clips.table(prepared, 'train')
   assert {row['key']: row['reason'] for row in table} == expected
   for row in table:
     assert str(root) in row['detail'] and row['key'] in row['detail']
@@ -330,7 +329,7 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
     "'train' has 1 items. Skipped: 6 corrupt, 2 lfs_pointer, 2 missing, 1"
     ' too_short; skipped-train.csv' in caplog.text
   )
-  assert audit.table(prepared, 'test') == []
+  assert clips.table(prepared, 'test') == []
 
   copy(sample, root, '1021_*')
   mended = by_clip(read(root, tmp_path / 'mended'))

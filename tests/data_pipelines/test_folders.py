@@ -10,7 +10,6 @@ import soundfile
 from data_pipelines import folders
 from data_pipelines import redrawing
 from data_pipelines import sources
-from data_pipelines.reading import audit
 from data_pipelines.reading import folder_builder
 from data_pipelines.reading import pictures
 from data_pipelines.samples import tiny
@@ -58,7 +57,7 @@ def test_every_row_is_in_one_split_with_all_that_is_its_own(folder, data_dir):
     rows = sources.open_source(
       'folder', config=folder, split=split, data_dir=data_dir
     )
-    skipped = audit.table(next(data_dir.glob('folder/*/*')), split)
+    skipped = clips.table(next(data_dir.glob('folder/*/*')), split)
     assert len(rows) + len(skipped) == most
     for i in range(len(rows)):
       element, row = rows[i], rows[i]['row'].item()
@@ -81,7 +80,7 @@ def test_what_cannot_be_read_is_listed_with_line_and_column(data_dir):
   skipped = [
     row
     for split in ('train', 'validation', 'test')
-    for row in audit.table(prepared, split)
+    for row in clips.table(prepared, split)
   ]
   assert {row['key'].split(', ')[-1]: row['reason'] for row in skipped} == {
     'line 5': 'corrupt',

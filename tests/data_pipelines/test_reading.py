@@ -17,6 +17,7 @@ from data_pipelines.reading import audit
 from data_pipelines.reading import lists
 from data_pipelines.reading import media
 from data_pipelines.reading import splitting
+from tests import clips
 
 # Skipped items.
 
@@ -44,7 +45,7 @@ def test_items_keep_their_order_and_the_skipped_ones_are_listed(
   assert actual == [
     (number, {'value': 10 * item}) for number, item in enumerate(kept)
   ]
-  assert audit.table(tmp_path, 'train') == [
+  assert clips.table(tmp_path, 'train') == [
     {'key': 'k3', 'reason': 'negative', 'detail': 'k3: -1'},
     {'key': 'k50', 'reason': 'cold', 'detail': 'k50: -20'},
     {'key': 'k199', 'reason': 'negative', 'detail': 'k199: -2'},
@@ -145,7 +146,7 @@ def test_a_split_without_a_readable_item_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=r"toy: .*'test'.*of 2 .*first: b: -3"):
     list(examples(tmp_path, {'b': -3, 'a': -4}, split='test'))
   # What was wrong can be looked up.
-  assert [row['key'] for row in audit.table(tmp_path, 'test')] == ['b', 'a']
+  assert [row['key'] for row in clips.table(tmp_path, 'test')] == ['b', 'a']
   with pytest.raises(
     ValueError, match=r"'test'.* of 0 that were looked for\.$"
   ):
@@ -164,7 +165,7 @@ def test_details_may_hold_commas_quotes_lines_and_paths_that_are_no_text(
 
   items = {'w': 0, 'x': 'a, "b"\nc;é', 'y': path}
   assert len(list(examples(tmp_path, items, read))) == 1
-  told = [row['detail'] for row in audit.table(tmp_path, 'train')]
+  told = [row['detail'] for row in clips.table(tmp_path, 'train')]
   assert told == ['a, "b"\nc;é', r'caf\udce9/a.wav']
 
 

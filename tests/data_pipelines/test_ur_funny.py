@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-from data_pipelines.reading import audit
 from data_pipelines.ur_funny import tree
 from tests import clips
 
@@ -118,7 +117,7 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
   elements = opened(broken, tmp_path / 'data')
   assert clips.ids(elements) == [str(key) for key in range(18, 43)]
   prepared = tmp_path / 'data' / NAME / 'sdk' / '1.0.0'
-  rows = audit.table(prepared, 'train')
+  rows = clips.table(prepared, 'train')
   assert {int(row['key']): row['reason'] for row in rows} == {
     **dict.fromkeys((1, 2, 3, 4), 'label_out_of_range'),
     **dict.fromkeys((5, 6, 15), 'missing'),
@@ -131,7 +130,7 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
   assert 'no audio' in details[5] and 'no words' in details[6]
   assert 'list of vectors has 41' in details[10]
   assert '25 items; the published one has 42' in caplog.text
-  assert audit.table(prepared, 'test') == []
+  assert clips.table(prepared, 'test') == []
 
 
 def test_damaged_files_are_named(broken, tmp_path):
