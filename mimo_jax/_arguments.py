@@ -203,6 +203,15 @@ def optimizer_or(
   return optax.GradientTransformation(value.init, update)
 
 
+def check_balancer(who: str, value: Any) -> None:
+  """Checks that `value` is a gradient transformation, not a rule say."""
+  if not isinstance(value, optax.GradientTransformation):
+    raise ValueError(
+      f'{who} was given {value!r}; expected what mimo_jax.balance(rule)'
+      ' returns.'
+    )
+
+
 def for_each_objective(
   rule: str, name: str, value: Scalar | Vector, losses: jax.Array
 ) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mimo_jax import _arguments
 from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian as jacobians
@@ -40,7 +41,8 @@ def value_and_updates(
     `independent_updates`.
 
   Raises:
-    ValueError: when the function is called, as `balance`'s `update` does.
+    ValueError: if `balancer` is something else; when the function is called, as
+      `balance`'s `update` does.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -66,6 +68,7 @@ def value_and_updates(
     >>> optax.tree.get(state, 'weights').tolist()
     [1.0, 1.0, 0.0]
   """
+  _arguments.check_balancer('value_and_updates', balancer)
 
   @functools.wraps(losses_fn)
   def value_and_updates_fn(

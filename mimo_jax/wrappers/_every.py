@@ -50,8 +50,8 @@ def every(
     with its state, weights among it, in its own.
 
   Raises:
-    ValueError: if steps is no such number; when the state is made, if it holds
-      no weights; when tracing, if the rule needs the Jacobian.
+    ValueError: if steps or balancer is none of these; when the state is made,
+      if it holds no weights; when tracing, if the rule needs the Jacobian.
 
   Examples:
     >>> import jax
@@ -83,6 +83,7 @@ def every(
     2025.
   """
   _arguments.check('every', _arguments.whole(1), steps=steps)
+  _arguments.check_balancer('every', balancer)
 
   def init(params: base.PyTree) -> EveryState:
     state = balancer.init(params)

@@ -177,3 +177,4 @@ def test_loops_that_pass_no_losses_are_told_what_to_do():
   refused = checks.assert_refused
   refused('value_and_updates', balancer.update, pullback, state, PARAMS)
   refused('value_and_updates', balancer.update, {}, state, losses=losses)
+  refused('balance', mimo_jax.value_and_updates, jnp.sum, weightings.mgda())

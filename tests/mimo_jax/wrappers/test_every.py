@@ -225,6 +225,7 @@ def test_devices_agree_when_it_is_due():
 def test_mistakes_are_told():
   refused = checks.assert_refused
   refused('steps=0', mimo_jax.every, balance(), 0)
+  refused('every was .*balance', mimo_jax.every, weightings.mgda(), 2)
   nameless = mimo_jax.every(mimo_jax.balance(weightings.mgda()), 2)
   refused('name the objectives', nameless.init, PARAMS)
   params, losses, pullback = at(1.0)
