@@ -4,7 +4,7 @@ No labels in training: the two views of a digit are to be found in a batch of
 digits, each from the other, and each view from a noisy copy of itself. Expect
 that with the latter losses, by their sum or by MIMO, more pairs are found, and
 that the nearest neighbour of a picture is the same digit in 94 % of the cases,
-in place of 84 %.
+in place of 86 %.
 """
 
 from typing import Any
@@ -85,7 +85,7 @@ def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:
   return scores
 
 
-def main(steps: int = 400) -> dict[str, dict[str, float]]:
+def main(steps: int = 300) -> dict[str, dict[str, float]]:
   """Trains with and without balancing, and prints both."""
   rules = mimo_jax.weightings
   scores = {

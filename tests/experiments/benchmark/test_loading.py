@@ -12,12 +12,14 @@ from experiments.benchmark import timing
 from experiments.configs import av_mnist
 
 
-@pytest.fixture
-def manual_dir(tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def manual_dir(tmp_path_factory):
   """A sample of AV-MNIST, which is prepared where it is used first."""
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
-  tree.write_sample(tmp_path / 'av_mnist', train=48, test=5)
-  return tmp_path / 'av_mnist'
+  folder = tmp_path_factory.mktemp('av_mnist')
+  tree.write_sample(folder, train=48, test=5)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.mktemp('prepared')))
+    yield folder
 
 
 def test_stages_are_timed_for_the_same_number_of_items(manual_dir, monkeypatch):

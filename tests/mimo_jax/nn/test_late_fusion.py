@@ -143,7 +143,8 @@ def test_logits_of_a_modality_alone_are_the_fusion_without_the_others(fusion):
     encoders = {name: nn.MLP((5,)) for name in names}
     model = model.clone(encoders=encoders)
   batch = batch_of(names)
-  logits, variables = model.init_with_output(jax.random.key(1), batch)
+  variables = variables_of(model, batch)
+  logits = model.apply(variables, batch)
   assert not any(name.startswith('heads') for name in variables['params'])
   features = model.apply(variables, batch, method='features')
   outputs = model.alone(variables, features)

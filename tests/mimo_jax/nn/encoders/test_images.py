@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mimo_jax import nn
+from mimo_jax.nn.encoders import _resnet
 from tests import checks
 from tests import reference
 from tests.mimo_jax.nn.encoders import drawn
@@ -36,33 +37,12 @@ def trained(encoder, variables, inputs):
 # ResNet-18.
 
 
-def resnet_variables(shapes):
-  """A ResNet's variables by the rule: torchvision's names and layouts."""
-  leaves = {
-    'kernel': 'weight',
-    'scale': 'weight',
-    'bias': 'bias',
-    'mean': 'running_mean',
-    'var': 'running_var',
-  }
-  variables = {}
-  for path, leaf in flax.traverse_util.flatten_dict(shapes).items():
-    _, *modules, last = path
-    name = '.'.join(modules).replace('_', '.') + '.' + leaves[last]
-    if last == 'kernel':
-      height, width, inner, outer = leaf.shape
-      value = drawn.drawn(name, (outer, inner, height, width))
-      value = value.transpose(2, 3, 1, 0)
-    else:
-      value = drawn.drawn(name, leaf.shape)
-    variables[path] = value.astype(np.float32)
-  return flax.traverse_util.unflatten_dict(variables)
-
-
 def taken(shapes):
   """Taken from a whole state_dict of PyTorch's, in its names and layouts."""
   state_dict = {'fc.weight': np.ones((3, 2)), 'bn1.num_batches_tracked': 1}
-  state_dict |= drawn.state_dict(resnet_variables(shapes))
+  zeros = jax.tree.map(lambda leaf: np.broadcast_to(0, leaf.shape), shapes)
+  for name, value in drawn.state_dict(zeros).items():
+    state_dict[name] = np.float32(drawn.drawn(name, value.shape))
   variables = nn.torchvision_variables(state_dict)
   chex.assert_trees_all_equal_shapes_and_dtypes(variables, shapes)
   return variables
@@ -124,7 +104,19 @@ def test_what_is_no_resnet_of_torchvision_is_refused():
       nn.torchvision_variables({name: np.ones(shape)})
 
 
+@pytest.fixture
+def two_blocks(monkeypatch):
+  """ResNets of a block with and one without a shortcut of its own."""
+  encoded = _resnet._encoded
+
+  def shorter(encoder, block, _, inputs, train):
+    return encoded(encoder, block, (1, 1), inputs, train)
+
+  monkeypatch.setattr(_resnet, '_encoded', shorter)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('two_blocks')
 def test_frames_are_encoded_one_by_one_and_averaged():
   encoder = MODELS['resnet'][0]()
   frames = rows(3, 2, 37, 34, 2)
@@ -132,18 +124,19 @@ def test_frames_are_encoded_one_by_one_and_averaged():
   apply = jax.jit(encoder.apply)
   apart = [apply(variables, frames[:, t]) for t in range(2)]
   together = apply(variables, frames)
-  assert together.shape == (3, 24)
+  assert together.shape == (3, 6)
   assert np.max(np.abs(apart[0] - apart[1])) > 1e-2
   checks.assert_close(together, (apart[0] + apart[1]) / 2)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('two_blocks')
 def test_resnet_starts_from_kaiming_normal_by_fan_out():
   key = jax.random.key(0, impl='unsafe_rbg')  # a tenth of the time to compile
-  variables = jax.jit(nn.ResNet18(width=8).init)(key, jnp.ones((1, 32, 32, 3)))
-  params = variables['params']
+  init = jax.jit(nn.ResNet18(width=32).init)
+  params = init(key, jnp.ones((1, 32, 32, 3)))['params']
   for name, outer, pixels in (('conv2', 64, 9), ('downsample_0', 64, 1)):
-    kernel = params['layer4_0'][name]['kernel']
+    kernel = params['layer2_0'][name]['kernel']
     expected = np.sqrt(2 / (pixels * outer))
     np.testing.assert_allclose(np.std(kernel), expected, rtol=0.05)
     assert np.max(np.abs(kernel)) > 3 * expected  # not truncated
@@ -265,6 +258,7 @@ def test_lenet_has_the_widths_of_av_mnist():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('two_blocks')
 @pytest.mark.parametrize('name', MODELS)
 def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
   make, shape = MODELS[name]
@@ -287,6 +281,7 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('two_blocks')
 @pytest.mark.parametrize('name', MODELS)
 def test_bfloat16_is_a_type_to_compute_in_alone(name):
   make, shape = MODELS[name]
