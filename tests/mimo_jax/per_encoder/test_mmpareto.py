@@ -3,6 +3,8 @@
 `reference/multimodal.json` says where its numbers come from.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,17 +17,112 @@ from mimo_jax import solvers
 from tests import checks
 from tests import reference
 from tests.mimo_jax import models
-from tests.mimo_jax.per_encoder.mmpareto import by_hand
-from tests.mimo_jax.per_encoder.mmpareto import CASES
-from tests.mimo_jax.per_encoder.mmpareto import draw
-from tests.mimo_jax.per_encoder.mmpareto import ENCODERS
-from tests.mimo_jax.per_encoder.mmpareto import first_key
-from tests.mimo_jax.per_encoder.mmpareto import OBJECTIVES
-from tests.mimo_jax.per_encoder.mmpareto import opposing
-from tests.mimo_jax.per_encoder.mmpareto import updated
 
 REFERENCE = reference.read('multimodal')
 MIN_NORM = jax.jit(solvers.min_norm)
+# Neither in alphabetical order, nor with the fused one first in it.
+OBJECTIVES = ('joint', 'visual', 'audio')
+ENCODERS = ('audio', 'visual')
+SHAPES = {
+  'audio': {'kernel': (3, 2), 'bias': (2,)},
+  'visual': {'filters': (2, 1, 3), 'scale': ()},
+  'head': (2, 5),
+}
+
+
+def first_key(path):
+  return path[0] if path[0] in ENCODERS else None
+
+
+def draw(seed, names=OBJECTIVES):
+  """A Jacobian of normal numbers, each objective of another size."""
+  shapes, structure = jax.tree.flatten(
+    SHAPES, is_leaf=lambda value: isinstance(value, tuple)
+  )
+  return {
+    name: jax.tree.unflatten(
+      structure,
+      [
+        jnp.asarray(
+          (0.5 + i)
+          * checks.standard_normal(*shape, seed=97 * seed + 10 * i + j)
+        )
+        for j, shape in enumerate(shapes)
+      ],
+    )
+    for i, name in enumerate(names)
+  }
+
+
+def opposing(jacobian, owner):
+  """That Jacobian with a conflict in one encoder, of another length."""
+  own = jax.tree.map(
+    lambda g, c: 0.4 * g - 0.9 * c,
+    jacobian[owner][owner],
+    jacobian['joint'][owner],
+  )
+  return jacobian | {owner: jacobian[owner] | {owner: own}}
+
+
+@functools.cache
+def program(objectives, encoder_of):
+  """A jitted update of a fresh state."""
+
+  @jax.jit
+  def update(jacobian, gamma):
+    optimizer = mimo_jax.mmpareto(encoder_of, objectives, gamma=gamma)
+    params = jax.tree.map(jnp.zeros_like, jacobian[objectives[0]])
+    losses = {name: jnp.ones([]) for name in objectives}
+    updates, state = optimizer.update(
+      jacobian, optimizer.init(params), params, losses=losses
+    )
+    return updates, state.weights
+
+  return update
+
+
+def updated(jacobian, gamma=1.5, objectives=OBJECTIVES, encoder_of=first_key):
+  """Updates and weights; gamma is traced, so that programs are few."""
+  return program(objectives, encoder_of)(jacobian, gamma)
+
+
+def by_hand(fused, own, gamma=1.5):
+  """The formula in numpy's float64, of tensors that are not zero."""
+  fused, own = (
+    jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+    for tree in (fused, own)
+  )
+  c, u = checks.flat(fused), checks.flat(own)
+  a_c, a_u = 0.5, 0.5
+  if c @ u < 0:
+    a_c = (u @ u - c @ u) / np.sum((c - u) ** 2)
+    a_u = 1 - a_c
+
+  def turned(c, u):
+    h = 2 * a_c * c + 2 * a_u * u
+    stretch = np.linalg.norm(np.ravel(c + u)) / np.linalg.norm(np.ravel(h))
+    return gamma * max(1, stretch) * h
+
+  return (a_c, a_u), jax.tree.map(turned, fused, own)
+
+
+def aligned(jacobian):
+  """That Jacobian with an acute angle in both encoders."""
+  own = {
+    name: jax.tree.map(
+      lambda g, c: 2.0 * c + 0.1 * g, jacobian[name], jacobian['joint']
+    )
+    for name in ENCODERS
+  }
+  return jacobian | own
+
+
+CASES = {
+  'drawn': draw(1),
+  'aligned': aligned(draw(4)),
+  'audio in conflict': opposing(draw(2), 'audio'),
+  'both in conflict': opposing(opposing(draw(3), 'audio'), 'visual'),
+}
 
 
 # The formula.
@@ -83,25 +180,6 @@ def test_each_encoder_gets_the_formula_and_the_rest_the_plain_sum():
   assert conflicts == set(ENCODERS)
 
 
-@pytest.mark.slow
-def test_a_conflict_in_an_encoder_of_one_tensor_harms_neither_loss():
-  for seed in range(5):
-    fused = checks.standard_normal(3, 4, seed=seed)
-    own = 5 * checks.standard_normal(3, 4, seed=seed + 10) - 4 * fused
-    assert np.sum(fused * own) < 0
-    plain = fused + own
-    # The plain sum would: otherwise nothing is shown here.
-    assert min(np.sum(plain * fused), np.sum(plain * own)) < 0, seed
-    updates, _ = updated(
-      {'fused': {'audio': fused}, 'audio': {'audio': own}},
-      objectives=('fused', 'audio'),
-    )
-    gains = [np.sum(updates['audio'] * g) for g in (fused, own)]
-    assert min(gains) > 0, seed
-    # The shortest vector of the hull makes the same gain for both.
-    np.testing.assert_allclose(gains[0], gains[1], rtol=1e-4)
-
-
 # Where the formula divides zero by zero, and far from 1.
 
 FUSED = {'w': np.float32([[1.5, -2.0], [0.3, 0.7]]), 'b': np.float32([0.2])}
@@ -146,6 +224,85 @@ def test_a_tensor_that_is_zero_in_both_gradients_stays_so():
   updates, _ = updated(jacobian)
   np.testing.assert_array_equal(updates['audio']['bias'], [0, 0])
   assert np.all(np.isfinite(updates['audio']['kernel']))
+
+
+# What size, order, layout, devices and types change.
+
+
+@pytest.mark.slow
+def test_what_the_update_does_and_does_not_depend_on():
+  gammas = jnp.array([1.0, 1.7, 3.0, 0.5])
+  together = jax.jit(jax.vmap(program(OBJECTIVES, first_key)))(
+    checks.stacked(*CASES.values()), gammas
+  )
+  owners = [None, 'visual', 'visual', 'audio', 'audio']
+
+  def listed(tree):
+    return [tree['head'], *jax.tree.leaves([tree['visual'], tree['audio']])]
+
+  def listed_owner(path):
+    return owners[int(path[0])]
+
+  for i, (case, jacobian) in enumerate(CASES.items()):
+    updates, weights = updated(jacobian)
+    for scale in (1e-12, 1e12):
+      other, same_weights = updated(
+        jax.tree.map(lambda leaf, scale=scale: scale * leaf, jacobian)
+      )
+      other = jax.tree.map(lambda leaf, scale=scale: leaf / scale, other)
+      checks.assert_close(other, updates, 1e-4, 1e-5, case)
+      np.testing.assert_allclose(same_weights, weights, rtol=1e-5)
+    other, other_weights = updated(
+      jacobian, objectives=('joint', 'audio', 'visual')
+    )
+    checks.assert_close(other, updates, name=case)
+    np.testing.assert_allclose(other_weights, weights[np.array([0, 2, 1])])
+    other, _ = updated(
+      {name: listed(row) for name, row in jacobian.items()},
+      encoder_of=listed_owner,
+    )
+    checks.assert_close(other, listed(updates), name=case)
+    checks.assert_close(checks.at(together, i), updated(jacobian, gammas[i]))
+
+
+def test_an_objective_without_an_encoder_is_added_where_none_owns():
+  jacobian = draw(8, (*OBJECTIVES, 'contrast'))
+  updates, weights = updated(jacobian, objectives=(*OBJECTIVES, 'contrast'))
+  without, _ = updated({name: jacobian[name] for name in OBJECTIVES})
+  without['head'] += jacobian['contrast']['head']
+  checks.assert_close(updates, without)
+  assert weights[3] == 1
+
+
+@pytest.mark.slow
+def test_devices_average_the_jacobian_and_not_the_updates():
+  shards = [opposing(draw(11), 'audio'), draw(12)]
+  optimizer = mimo_jax.mmpareto(first_key, OBJECTIVES, axis_name='device')
+
+  @jax.jit
+  @functools.partial(jax.vmap, axis_name='device')
+  def update(jacobian):
+    params = jacobian['joint']
+    losses = {name: jnp.array(1.0) for name in OBJECTIVES}
+    return optimizer.update(
+      jacobian, optimizer.init(params), params, losses=losses
+    )[0]
+
+  updates = update(checks.stacked(*shards))
+  expected, _ = updated(jax.tree.map(lambda *rows: sum(rows) / 2, *shards))
+  for i in range(2):
+    checks.assert_close(checks.at(updates, i), expected)
+
+
+@pytest.mark.slow
+def test_bfloat16_gradients_have_bfloat16_updates():
+  jacobian = checks.as_type(CASES['both in conflict'], jnp.bfloat16)
+  updates, weights = updated(jacobian)
+  wide, wide_weights = updated(checks.as_type(jacobian, jnp.float32))
+  assert weights.dtype == jnp.float32
+  np.testing.assert_allclose(weights, wide_weights, rtol=1e-6)
+  assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(updates))
+  checks.assert_close(updates, wide, rtol=1e-2, atol=0)
 
 
 # Training.
