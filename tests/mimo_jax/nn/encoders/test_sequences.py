@@ -151,14 +151,14 @@ def test_padding_has_no_influence(name):
 def test_without_lengths_all_steps_are_valid(name):
   encoder = MODELS[name]()
   variables = drawn.random_variables(encoder, INPUTS)
-  features, shorter, turned = jax.jit(
-    lambda variables: (
+  features, full, shorter, turned = jax.jit(
+    lambda variables, full, length: (
       encoder.apply(variables, INPUTS),
-      encoder.apply(variables, INPUTS, length=LENGTH),
+      encoder.apply(variables, INPUTS, length=full),
+      encoder.apply(variables, INPUTS, length=length),
       encoder.apply(variables, INPUTS[:, ::-1]),
     )
-  )(variables)
-  full = jax.jit(encoder.apply)(variables, INPUTS, length=jnp.full(4, 7))
+  )(variables, np.full(4, 7), LENGTH)
   checks.assert_close(full, features)
   checks.assert_close(shorter[0], features[0], 1e-5, 1e-6)
   assert np.min(np.max(np.abs(shorter - features)[1:], 1)) > 1e-2
