@@ -131,7 +131,8 @@ def probe(
     variables: the model's, of one seed.
     train_batches: each training row once, with `mask`, as
       `data_pipelines.loader.evaluation_batches` makes, and not augmented. The
-      features of all rows are held in memory.
+      features of all rows are held in memory. Rows where `<modality>_present`
+      is False are no part of that modality's own probe.
     test_batches: the same of the test rows.
     num_classes: the number of classes.
     target: the name of the labels [batch] in the batches.
@@ -152,24 +153,25 @@ def probe(
     return features
 
   def collect(batches: Iterable[evaluate.Batch]) -> Any:
-    """Features of each modality and of all, and labels, of all rows."""
+    """Of each modality and of all, features and labels of their rows."""
     parts = []
     for batch in batches:
       inputs = evaluate.model_inputs(batch, modalities)
       features = jax.device_get(apply(variables, inputs))
       features['fused'] = np.concatenate([features[m] for m in modalities], 1)
-      mask = np.asarray(batch['mask'], bool)
-      kept = {name: value[mask] for name, value in features.items()}
-      parts.append((kept, batch[target][mask]))
+      part = {}
+      for name, values in features.items():
+        rows = np.asarray(batch['mask'], bool)
+        if f'{name}_present' in inputs:
+          rows = rows & np.asarray(inputs[f'{name}_present'], bool)
+        part[name] = values[rows], batch[target][rows]
+      parts.append(part)
     if not parts:
       raise ValueError('Expected at least one batch, got none.')
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-  train, labels = collect(train_batches)
-  test, test_labels = collect(test_batches)
+  train, test = collect(train_batches), collect(test_batches)
   return {
-    f'probe/{name}': linear_probe(
-      train[name], labels, test[name], test_labels, num_classes, l2
-    )
+    f'probe/{name}': linear_probe(*(*train[name], *test[name], num_classes, l2))
     for name in (*modalities, 'fused')
   }

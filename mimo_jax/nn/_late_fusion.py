@@ -191,8 +191,7 @@ class LateFusion(nn.Module):
         lambda some: fusion(some, **options), features, absent
       )
     else:
-      fused = fusion(features, **options)
-      logits = {}
+      fused, logits = fusion(features, **options), {}
     if self.heads == 'share':
       logits = _shares.of_each(fusion, features)
     if self.heads == 'alone':
@@ -340,7 +339,16 @@ class LateFusion(nn.Module):
   @nn.nowrap
   def _fusion(self) -> nn.Module:
     """The fusion, of which a model in a pass keeps the variables."""
-    return self.fusion(self.num_classes, **self._options(), name='fusion')
+    options: dict[str, Any] = {}
+    if self.kernel_init is not None:
+      if 'kernel_init' not in inspect.signature(self.fusion).parameters:
+        raise ValueError(
+          f'kernel_init={self.kernel_init!r} is for the fusion too, but'
+          f' {self.fusion} has no such attribute: give it one, or leave'
+          ' kernel_init out.'
+        )
+      options['kernel_init'] = self.kernel_init
+    return self.fusion(self.num_classes, **options, name='fusion')
 
   @nn.nowrap
   def _of_fusion(
@@ -378,16 +386,3 @@ class LateFusion(nn.Module):
       name: jnp.broadcast_to(value, (inputs[name].shape[0], *value.shape[1:]))
       for name, value in self.features(zeros).items()
     }
-
-  @nn.nowrap
-  def _options(self) -> dict[str, Any]:
-    """What the class of the fusion is made with beside `num_classes`."""
-    if self.kernel_init is None:
-      return {}
-    if 'kernel_init' not in inspect.signature(self.fusion).parameters:
-      raise ValueError(
-        f'kernel_init={self.kernel_init!r} is for the fusion too, but'
-        f' {self.fusion} has no such attribute: give it one, or leave'
-        ' kernel_init out.'
-      )
-    return {'kernel_init': self.kernel_init}

@@ -93,6 +93,7 @@ def test_probes_of_a_model_are_those_of_its_features():
     {
       'a': np.float32(features[part, :3]),
       'b': np.float32(features[part, 2:]),
+      'b_present': part % 4 > 0,
       'label': labels[part],
       'mask': np.arange(24) < 20,
     }
@@ -103,23 +104,28 @@ def test_probes_of_a_model_are_those_of_its_features():
   params = jax.device_get(variables['params'])
 
   def by_hand(batches):
-    parts = []
-    for batch in batches:
-      hidden = []
-      for name in ('a', 'b'):
-        layer = params[f'encoders_{name}']['Dense_0']
-        outputs = batch[name] @ layer['kernel'] + layer['bias']
-        hidden.append(np.maximum(outputs, 0)[batch['mask']])
-      parts.append((*hidden, np.concatenate(hidden, 1), batch['label'][:20]))
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+    rows = {
+      name: np.concatenate([batch[name][:20] for batch in batches])
+      for name in batches[0]
+    }
+    hidden, there = {}, rows['b_present']
+    for name in ('a', 'b'):
+      layer = params[f'encoders_{name}']['Dense_0']
+      outputs = rows[name] @ layer['kernel'] + layer['bias']
+      hidden[name] = np.maximum(outputs, 0)
+    hidden['b'][~there] = 0
+    fused, labels = np.concatenate([*hidden.values()], 1), rows['label']
+    return {
+      'a': (hidden['a'], labels),
+      'b': (hidden['b'][there], labels[there]),  # those that have it
+      'fused': (fused, labels),
+    }
 
-  *of_train, train_labels = by_hand(train)
-  *of_test, test_labels = by_hand(test)
-  expected = {}
-  for name in ('a', 'b', 'fused'):
-    expected[f'probe/{name}'] = probe.linear_probe(
-      of_train.pop(0), train_labels, of_test.pop(0), test_labels, 3
-    )
+  of_train, of_test = by_hand(train), by_hand(test)
+  expected = {
+    f'probe/{name}': probe.linear_probe(*of_train[name], *of_test[name], 3)
+    for name in ('a', 'b', 'fused')
+  }
   scores = probe.probe(model, variables, train, test, num_classes=3)
   assert scores == expected
   assert len(set(scores.values())) > 1
