@@ -24,17 +24,13 @@ from tests.mimo_jax.nn.modules import TWO
 from tests.mimo_jax.nn.modules import variables_of
 from tests.mimo_jax.nn.modules import WIDTHS
 
-each_fusion = pytest.mark.parametrize(
-  'fusion',
-  [
-    'concat',
-    *(
-      pytest.param(fusion, marks=pytest.mark.slow)
-      for fusion in FUSIONS
-      if fusion != 'concat'
-    ),
-  ],
-)
+
+def over(first, *others):
+  """Fusions, of which the first is quick."""
+  slow = [pytest.param(fusion, marks=pytest.mark.slow) for fusion in others]
+  return pytest.mark.parametrize('fusion', [first, *slow])
+
+
 # The cheapest keys to compile.
 KEY = jax.random.key(0, impl='unsafe_rbg')
 
@@ -42,7 +38,7 @@ KEY = jax.random.key(0, impl='unsafe_rbg')
 # Outputs.
 
 
-@each_fusion
+@over('concat', 'hidden', 'film')
 def test_outputs_are_those_of_the_fusion_and_of_a_head_each(fusion):
   names = names_for(fusion)
   model, batch = model_of(fusion, names), batch_of(names)
@@ -71,7 +67,7 @@ def test_outputs_are_those_of_the_fusion_and_of_a_head_each(fusion):
   close({name: other[name] for name in logits}, logits)
 
 
-@each_fusion
+@over('concat', 'hidden', 'film')
 def test_shapley_logits_are_the_values_of_all_coalitions(fusion):
   for names in (TWO, ALL) if names_for(fusion) == ALL else (TWO,):
     model, batch = model_of(fusion, names, heads='shapley'), batch_of(names)
@@ -131,7 +127,7 @@ def test_logits_of_shares_are_the_shares_of_the_fusion(fusion):
     close(share, logits[name])
 
 
-@each_fusion
+@over('concat', 'film', 'gated')
 def test_logits_of_a_modality_alone_are_the_fusion_without_the_others(fusion):
   names = names_for(fusion)
   model = model_of(fusion, names, heads='alone')
