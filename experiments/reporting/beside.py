@@ -1,6 +1,7 @@
 """Runs, or comparisons, side by side."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,13 +61,10 @@ def is_run(directory: pathlib.Path) -> bool:
 def _distinct(
   directories: Sequence[pathlib.Path],
 ) -> dict[str, pathlib.Path]:
-  """The directories by the last part of their paths that tells them apart."""
-  depth = 1
-  while True:
-    names = ['/'.join(one.absolute().parts[-depth:]) for one in directories]
-    if len(set(names)) == len(names) or depth > 50:
-      return dict(zip(names, directories, strict=True))
-    depth += 1
+  """The directories by their paths from the folder that has all of them."""
+  paths = [one.absolute() for one in directories]
+  common = os.path.commonpath([one.parent for one in paths])
+  return {one.relative_to(common).as_posix(): one for one in paths}
 
 
 def _last(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:

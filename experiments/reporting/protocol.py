@@ -100,16 +100,17 @@ def parts(results: Results) -> list[str]:
   """How recipes were tuned, and what was chosen."""
   if not results.tuning:
     return []
-  found = [about_tuning(results)]
-  words: dict[results_lib.Kind, str] = {
-    'last': '',
-    'stopped': ', with early stopping',
-  }
-  for kind in words:
-    cells = chosen(results, kind)
-    found += [
-      f'What validation chose{words[kind]}, its mean there ± standard error,'
-      ' and how many of all that were compared tie with the best:',
-      tables.of_cells('recipe', cells),
-    ]
-  return found
+  return [about_tuning(results), *choices(results)]
+
+
+def choices(results: Results, where: str = '') -> list[str]:
+  """What validation chose, without and with early stopping."""
+  last, early = chosen(results, 'last'), chosen(results, 'stopped')
+  del early['candidates']
+  return [
+    f'What validation chose{where}, its mean there ± standard error, and how'
+    ' many of all that were compared tie with the best:',
+    tables.of_cells(
+      'recipe', last | {f'{k}, stopped early': v for k, v in early.items()}
+    ),
+  ]

@@ -88,7 +88,12 @@ def write(
     *figure,
     *_tables(columns),
     *_wins(columns, subject),
-    *_choices(results),
+    *(
+      text
+      for setting, one in results.items()
+      if one.tuning
+      for text in protocol.choices(one, f' on {setting.name}')
+    ),
     f'{protocol.about_costs(some)} Medians over the settings. With networks as'
     ' small as these, much of it is not arithmetic.',
     tables.of_cells('recipe', protocol.costs(list(results.values()))),
@@ -159,19 +164,3 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
     f' Holm for all {len(found)} of them.',
     tables.of_cells('recipe', cells),
   ]
-
-
-def _choices(results: Mapping[Setting, Results]) -> list[str]:
-  """What validation chose: a table a setting, without and with stopping."""
-  parts = []
-  for setting, one in results.items():
-    if one.tuning:
-      last, early = (protocol.chosen(one, k) for k in ('last', 'stopped'))
-      early = {f'{k}, stopped early': v for k, v in early.items()}
-      early.pop('candidates, stopped early')
-      parts += [
-        f'What validation chose on {setting.name}, its mean there ± standard'
-        ' error, and how many of all that were compared tie with the best:',
-        tables.of_cells('recipe', last | early),
-      ]
-  return parts

@@ -88,18 +88,6 @@ def test_absent_modalities_are_zeros_and_keep_their_lengths():
   assert not np.any(seen['series'][1] == batch['series'][1])
 
 
-def test_batches_differ_in_noise_and_runs_do_not():
-  batch = {'a': np.zeros((40, 6), np.float32)}
-  predict = predict_of(Echo('a'), {'a': 1.0})
-  one, again, other = (
-    np.asarray(predict(None, batch, condition([True], 1.0), index)['a'])
-    for index in (0, 0, 1)
-  )
-  np.testing.assert_array_equal(one, again)
-  assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.2
-  np.testing.assert_allclose(np.std(one), 1, atol=0.15)
-
-
 def test_noise_of_level_zero_changes_no_bit_and_types_stay():
   values = np.random.default_rng(0).normal(size=(7, 3))
   predict = predict_of(Echo('a'), {'a': 3.0})

@@ -24,15 +24,14 @@ from tests.mimo_jax.nn.modules import TWO
 from tests.mimo_jax.nn.modules import variables_of
 from tests.mimo_jax.nn.modules import WIDTHS
 
+# The cheapest keys to compile.
+KEY = jax.random.key(0, impl='unsafe_rbg')
+
 
 def over(first, *others):
   """Fusions, of which the first is quick."""
   slow = [pytest.param(fusion, marks=pytest.mark.slow) for fusion in others]
   return pytest.mark.parametrize('fusion', [first, *slow])
-
-
-# The cheapest keys to compile.
-KEY = jax.random.key(0, impl='unsafe_rbg')
 
 
 # Outputs.
@@ -216,42 +215,26 @@ def test_models_and_inputs_that_cannot_be_are_refused():
   def init(model, batch):
     jax.eval_shape(model.init, KEY, batch)
 
-  without = {
-    name: value for name, value in batch_of().items() if name != 'text'
-  }
+  batch, two = batch_of(), batch_of(TWO)
+  without = {name: value for name, value in batch.items() if name != 'text'}
   fused = nn.LateFusion({'fused': nn.MLP((3,)), 'audio': nn.MLP((3,))}, CLASSES)
-  for message, model, batch in (
-    (
-      r"frozen has \['face'\]; the modal",
-      model_of(frozen=('face',)),
-      batch_of(),
-    ),
+  bare = model_of(kernel_init='he_normal').clone(fusion=Bare)
+  shares = {'heads': 'share'}
+  for message, model, inputs in (
+    (r"frozen has \['face'\]; the modal", model_of(frozen=('face',)), batch),
     (r"lack \['text'\].*'visual'.*zeros", model_of(), without),
     ("modality is named 'fused'", fused, {'fused': rows(2, 3)}),
-    ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch_of()),
-    (
-      'no such attribute',
-      model_of(kernel_init='he_normal').clone(fusion=Bare),
-      batch_of(),
-    ),
+    ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch),
+    ('no such attribute', bare, batch),
     *(
-      (
-        rf"kernel_init='{name}': expected",
-        model_of(kernel_init=name),
-        batch_of(),
-      )
+      (f"kernel_init='{name}': expected", model_of(kernel_init=name), batch)
       for name in ('golorot', 'variance_scaling', 'zeros')
     ),
-    *(
-      (
-        r'shares.*auxiliary',
-        model_of(fusion, names_for(fusion), heads='share'),
-        batch_of(names_for(fusion)),
-      )
-      for fusion in ('hidden', 'film', 'gated')
-    ),
+    (r'shares.*auxiliary', model_of('hidden', **shares), batch),
+    (r'shares.*auxiliary', model_of('film', TWO, **shares), two),
+    (r'shares.*auxiliary', model_of('gated', TWO, **shares), two),
   ):
-    checks.assert_refused(message, init, model, batch)
+    checks.assert_refused(message, init, model, inputs)
   model, features = model_of('hidden'), features_of()
   variables = variables_of(model, batch_of())
   checks.assert_refused(

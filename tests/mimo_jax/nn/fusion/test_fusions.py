@@ -53,32 +53,27 @@ def test_sum_is_that_of_a_dense_layer_each():
   close(logits, sum(dense(layers[name], features[name]) for name in WIDTHS))
 
 
-def test_film_scales_and_shifts_the_other_modality():
-  for condition in (None, 'audio', 'visual'):
-    layers, features, logits = applied(
-      nn.FiLMFusion(CLASSES, condition=condition), TWO
-    )
-    first = condition or 'audio'
-    second = 'audio' if first == 'visual' else 'visual'
+def test_one_of_two_modalities_modulates_or_gates_the_other():
+  assert nn.GatedFusion(CLASSES).width == 512
+  for given, first, second in (
+    (None, 'audio', 'visual'),
+    ('audio', 'audio', 'visual'),
+    ('visual', 'visual', 'audio'),
+  ):
+    film = nn.FiLMFusion(CLASSES, condition=given)
+    layers, features, logits = applied(film, TWO)
     modulation, width = dense(layers['modulation'], features[first]), WIDTHS
     gamma, beta = np.split(modulation, [width[second]], axis=1)
     assert beta.shape == (BATCH, width[second])
     expected = dense(layers['output'], gamma * features[second] + beta)
-    close(logits, expected, condition or '')
-
-
-def test_gate_is_the_sigmoid_of_one_modality():
-  assert nn.GatedFusion(CLASSES).width == 512
-  for gate in (None, 'audio', 'visual'):
-    layers, features, logits = applied(nn.GatedFusion(CLASSES, 8, gate), TWO)
-    first = gate or 'audio'
-    second = 'audio' if first == 'visual' else 'visual'
+    close(logits, expected, f'film by {given}')
+    layers, features, logits = applied(nn.GatedFusion(CLASSES, 8, given), TWO)
     opening, passing = (
       dense(layers[f'projection_{name}'], features[name])
       for name in (first, second)
     )
     expected = dense(layers['output'], passing / (1 + np.exp(-opening)))
-    close(logits, expected, gate or '')
+    close(logits, expected, f'gate by {given}')
 
 
 def cosines(features, kernel):
