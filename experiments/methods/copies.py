@@ -84,9 +84,7 @@ def _optimizer(task: base.Task) -> optax.GradientTransformation:
   """The task's, guarded, of what learns."""
 
   def kinds(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: task.learns(moments.keys_of(path)), params
-    )
+    return moments.mapped(lambda path, _: task.learns(path), params)
 
   optimizer = optax.partition(
     {True: task.optimizer(1), False: optax.set_to_zero()}, kinds

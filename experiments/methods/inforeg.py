@@ -49,10 +49,9 @@ def make(
   gradient that the weights give. At an epoch's start the pull is 0.
 
   The scores s are mean probabilities of the true class by shares of the fused
-  logits, as in `ogm`, so the fusion must have shares: `ConcatFusion` without
-  hidden layers, `SumFusion` and others with a method `shares`. The paper's
-  starred variant, with the uni-modal losses, is `inforeg` with the weighting
-  `sum`, and with the model's heads 'share'.
+  logits, which the fusion must have, as in `ogm`. The paper's starred variant,
+  with the uni-modal losses, is `inforeg` with the weighting `sum`, and with the
+  model's heads 'share'.
 
   Args:
     task: what is trained, on classes.

@@ -66,10 +66,8 @@ def rehearsal(
     _, pullback = jax.vjp(losses, state.params)
     one, a = jnp.ones(()), share(state)
     gradient, way = (
-      jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-          leaf if task.learns(moments.keys_of(path)) else jnp.zeros_like(leaf)
-        ),
+      moments.mapped(
+        lambda path, leaf: leaf if task.learns(path) else jnp.zeros_like(leaf),
         tree,
       )
       for cotangents in ((1 - a, a), (-one, one))

@@ -118,9 +118,7 @@ def make(task: base.Task) -> base.Method:
 
 def _parts(params: Any) -> Any:
   """Of each parameter the modality that it belongs to, or the fusion."""
-
-  def part(path: tuple[Any, ...], _: Any) -> str:
-    keys = moments.keys_of(path)
-    return nn.encoder_of(keys) or keys[0].removeprefix('heads_')
-
-  return jax.tree_util.tree_map_with_path(part, params)
+  return moments.mapped(
+    lambda path, _: nn.encoder_of(path) or path[0].removeprefix('heads_'),
+    params,
+  )

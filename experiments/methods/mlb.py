@@ -89,18 +89,17 @@ def make(
       for name in task.modalities
     ]
 
-    def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-      keys = moments.keys_of(path)
-      name = nn.encoder_of(keys)
-      if keys[0] == 'fusion' and is_linear:
-        if keys[1:] == ('Dense_0', 'kernel'):  # of all features side by side
+    def scaled(path: moments.Path, leaf: jax.Array) -> jax.Array:
+      name = nn.encoder_of(path)
+      if path[0] == 'fusion' and is_linear:
+        if path[1:] == ('Dense_0', 'kernel'):  # of all features side by side
           return (jnp.concatenate(rows)[:, None] * leaf).astype(leaf.dtype)
-        name = keys[1] if keys[1] in factors else None
+        name = path[1] if path[1] in factors else None
       if name is None:
         return leaf
       return (factors[name] * leaf).astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(scaled, updates)
+    return moments.mapped(scaled, updates)
 
   return common.on_outputs(
     task,

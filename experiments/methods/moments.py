@@ -85,10 +85,8 @@ def standing_still(
       return True if part is None else still[part] == 0
 
     def moving(tree: optax.Updates) -> optax.Updates:
-      return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.where(
-          moves(keys_of(path)), leaf, jnp.zeros_like(leaf)
-        ),
+      return mapped(
+        lambda path, leaf: jnp.where(moves(path), leaf, jnp.zeros_like(leaf)),
         tree,
       )
 
@@ -96,6 +94,13 @@ def standing_still(
     return moving(found), chosen(updates, state, new, moves)
 
   return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
+  """Applies a function of its path and its value to each leaf."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: function(keys_of(path), leaf), tree
+  )
 
 
 def keys_of(path: tuple[Any, ...]) -> Path:

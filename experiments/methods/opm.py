@@ -36,8 +36,7 @@ def make(
   with the widths d_m of the features, so that on average as much of them gets
   into the fusion as without. The fused loss is that of what is left; the
   modalities' own outputs are those of all features. They are compared by their
-  scores as in `ogm`, so the fusion must have shares: `ConcatFusion` without
-  hidden layers, `SumFusion` and others with a method `shares`.
+  shares of the fused logits, which the fusion must have, as in `ogm`.
 
   Args:
     task: what is trained, on classes.

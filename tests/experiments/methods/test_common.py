@@ -51,7 +51,7 @@ def test_every_method_balances_by_its_task(monkeypatch):
 
 
 def test_a_named_weighting_takes_the_place_of_a_methods_own_weights():
-  used = []
+  used, refused = [], set()
 
   def balance(weighting, **options):
     used.append(weighting)
@@ -59,16 +59,23 @@ def test_a_named_weighting_takes_the_place_of_a_methods_own_weights():
 
   rule = mimo_jax.mimo(2.0, 0.5)
   task = recorded.make_task()._replace(balance=balance)
+  named = task._replace(weighting=rule, weighting_name='mimo')
   for name, module in MODULES.items():
     try:
-      module.make(task._replace(weighting=rule, weighting_name='mimo'))
+      module.make(named)
     except ValueError as error:
       assert 'cannot be combined with a weighting' in str(error), name
+      refused.add(name)
       continue
     assert used.pop() is rule, name
     module.make(task)
     has_own = name in ('dgl', 'mcr', 'midas', 'mlb', 'remix')
     assert (used.pop() is task.weighting) != has_own, name
+  weigh_themselves = {'mmpareto', 'g_blending'}
+  apart = {'unimodal', 'ensemble', 'pretrained'}
+  in_turn = {'aug', 'mla', 'reconboost'}
+  assert refused == weigh_themselves | apart | in_turn
+  methods.pretrained.make(named, frozen=False)  # everything learns
 
 
 def test_methods_learn_from_scores_or_say_that_they_need_classes(monkeypatch):

@@ -13,7 +13,6 @@ from experiments.core import spaces
 from experiments.core import training
 from experiments.core import weighing
 from experiments.methods import common
-from experiments.methods import recipes
 from mimo_jax import nn
 from tests import checks
 from tests import running
@@ -233,21 +232,6 @@ def test_a_method_of_another_package_is_the_function_that_makes_it():
       training.make(config, 15)
     else:
       checks.assert_refused('is no method', training.make, config, 15)
-
-
-def test_every_method_trains_under_mimo_or_says_why_not():
-  names = {name for name, one in recipes.recipes().items() if 'method' in one}
-  refused = set()
-  for name in names:
-    try:
-      make(f'{name}+mimo')
-    except ValueError as error:
-      assert 'cannot be combined' in str(error), name
-      refused.add(name)
-  weigh_themselves = {'mmpareto', 'g_blending'}
-  apart = {'unimodal', 'ensemble', 'pretrained_frozen'}
-  in_turn = {'aug', 'mla', 'reconboost'}
-  assert refused == weigh_themselves | apart | in_turn
 
 
 def test_wrong_words_and_arguments_are_refused():
