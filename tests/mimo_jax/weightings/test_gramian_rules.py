@@ -214,14 +214,16 @@ def test_mgda_has_the_weights_of_libmtl():
 @pytest.mark.slow
 def test_cagrad_between_the_mean_and_mgda():
   rows = jacobians.conflicting(4, 9)
-  np.testing.assert_array_equal(
-    weigh(weightings.cagrad(c=0.0), rows), np.full(4, 0.25, np.float32)
+  weigh_by = weigh_of(weightings.cagrad)
+  mean, touching, far = (
+    np.float64(weigh_by(c, rows @ rows.T)) for c in (0.0, 1.0, 1e4)
   )
-  far = rows.T @ weigh(weightings.cagrad(c=1e4), rows)
+  np.testing.assert_array_equal(mean, np.full(4, 0.25))
+  assert (rows @ rows.T @ touching).min() >= -1e-5
+  far = rows.T @ far
   shortest = jacobians.shortest(rows)
   cosine = far @ shortest / np.linalg.norm(far) / np.linalg.norm(shortest)
   assert cosine > 1 - 1e-6
-  assert (rows @ rows.T @ weigh(weightings.cagrad(c=1.0), rows)).min() >= -1e-5
 
 
 def test_cagrad_on_opposed_gradients_goes_on_by_the_mean():
@@ -260,10 +262,9 @@ def test_imtl_g_flips_a_direction_of_ascent_when_asked():
 def test_aligned_mtl_aligns(x64):
   """The rows of B J are orthogonal and of equal length: B G B = σ V Vᵀ."""
   rows = jacobians.generic(4, 9)
-  alignment = np.stack(
-    [weigh(weightings.aligned_mtl(preference=p), rows) for p in np.eye(4)]
-  )
-  aligned = alignment @ rows
+  weigh_by = weigh_of(weightings.aligned_mtl)
+  alignment = [np.float64(weigh_by(p, rows @ rows.T)) for p in np.eye(4)]
+  aligned = np.stack(alignment) @ rows
   smallest = np.linalg.eigvalsh(rows @ rows.T)[0]
   np.testing.assert_allclose(
     aligned @ aligned.T,
