@@ -64,7 +64,8 @@ def compare(
   workdir = runs.open_workdir(workdir, config)
   rows, curves = comparing.run(config, workdir, manual_dir)
   named: Any = curves  # np.savez has keyword arguments of its own
-  np.savez_compressed(workdir / 'curves.npz', **named)
+  with runs.replacing(workdir / 'curves.npz') as path, path.open('wb') as file:
+    np.savez_compressed(file, **named)
   runs.write_lines(workdir / 'results.jsonl', rows)
   return report.write(workdir)
 

@@ -42,25 +42,16 @@ class Plan(NamedTuple):
 def plans(
   study: reporting.Study,
   directory: pathlib.Path,
-  *,
-  seeds: int | None,
-  candidates: int,
-  tuning_seeds: int,
-  smoke: bool = False,
   manual_dir: str | os.PathLike[str] | None = None,
-  compared: Sequence[str] = (),
+  **numbers: Any,
 ) -> dict[reporting.Setting, Plan]:
   """The comparisons of a study, a directory each.
 
   Args:
     study: what to compare on what.
     directory: below which they go; those that are there are taken.
-    seeds: runs of each recipe; None: as each setting says.
-    candidates: of each recipe, at first and where its space grows.
-    tuning_seeds: runs of each candidate.
-    smoke: whether to take each configuration's `smoke`.
     manual_dir: the folder with the files of data sets that need them.
-    compared: recipes, the first of which is the reference; by default all.
+    **numbers: as `studies.config_of` takes them.
 
   Raises:
     ValueError: if the results of a comparison are there, of other numbers.
@@ -70,14 +61,7 @@ def plans(
   for setting in study.settings:
     # By what is run: families may share a setting.
     words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
-    config = studies.config_of(
-      setting,
-      seeds or setting.seeds,
-      candidates,
-      tuning_seeds,
-      smoke,
-      compared,
-    )
+    config = studies.config_of(setting, **numbers)
     # Only once it is needed: it opens the data.
     running = functools.cache(
       functools.partial(refusals.of_what_runs, config, manual_dir, known)
@@ -134,18 +118,17 @@ def run(
   Returns:
     The results of each setting.
   """
-  left = {setting: one for setting, one in planned.items() if not one.is_done}
+  left = _left(planned)
   if at_a_time > 1 and left:
-    directory = next(iter(left.values())).workdir.parent
     side_by_side.run(
       {
         folder(setting.name): functools.partial(
           compare, plan.config(), plan.workdir, plan.manual_dir
         )
-        for setting, plan in left.items()
+        for setting, plan in left
       },
       at_a_time,
-      directory.parent,
+      left[0][1].workdir.parents[1],
     )
   results = {}
   for i, (setting, plan) in enumerate(planned.items(), start=1):
@@ -167,15 +150,11 @@ def forecast(
   planned: Mapping[reporting.Setting, Plan], at_a_time: int = 1
 ) -> str:
   """How long the comparisons that are not done will take, for people."""
-  left = {
-    plan.workdir: (setting, plan)
-    for setting, plan in planned.items()
-    if not plan.is_done
-  }
+  left = _left(planned)
   # More than there are cores are no faster.
   at_once = max(1, min(at_a_time, len(left), os.cpu_count() or 1))
   lines, total = [], 0.0
-  for setting, plan in left.values():
+  for setting, plan in left:
     found = estimates.estimate(plan.config(), plan.manual_dir)
     jax.clear_caches()
     total += found.seconds
@@ -210,6 +189,18 @@ def of_one(
       *_left_out('  ', config),
     ]
   )
+
+
+def _left(
+  planned: Mapping[reporting.Setting, Plan],
+) -> list[tuple[reporting.Setting, Plan]]:
+  """Comparisons that are not done; of settings that share one, the last."""
+  found = {
+    plan.workdir: (setting, plan)
+    for setting, plan in planned.items()
+    if not plan.is_done
+  }
+  return list(found.values())
 
 
 def _left_out(space: str, config: config_dict.ConfigDict) -> Iterator[str]:

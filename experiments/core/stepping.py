@@ -92,13 +92,6 @@ class _Runs(NamedTuple):
     step = self.layout.over_runs(self.step, RUNS, SEEDS)
     return jax.jit(step, donate_argnums=self.donated).trace(state, batch)
 
-  def first(self, state: Any, batches: Sequence[Any]) -> tuple[Any, Any]:
-    """Shapes of the first run's state and batch."""
-    one = jax.eval_shape(self.layout.first, state)
-    return one, jax.eval_shape(
-      lambda batch: program.of_seed(batch, 0), batches[0]
-    )
-
 
 class _Way(NamedTuple):
   """How steps are taken."""
@@ -142,7 +135,9 @@ def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   """A program of a step of one run."""
   layout = runs.layout
   alone = jax.jit(runs.step, donate_argnums=runs.donated)
-  compiled = alone.lower(*runs.first(state, batches)).compile()
+  first = jax.eval_shape(layout.first, state)
+  batch = jax.eval_shape(program.of_seed, batches[0], 0)
+  compiled = alone.lower(first, batch).compile()
 
   def step(states: Sequence[Any], batch: Any) -> tuple[list[Any], list[Any]]:
     of_seeds = [program.of_seed(batch, i) for i in range(layout.num_seeds)]

@@ -179,17 +179,17 @@ def named(word: str) -> Study:
 
 def config_of(
   setting: Setting,
-  seeds: int,
+  seeds: int | None,
   candidates: int,
   tuning_seeds: int,
-  smoke: bool,
+  smoke: bool = False,
   compared: Sequence[str] = (),
 ) -> config_dict.ConfigDict:
   """The configuration of one comparison.
 
   Args:
     setting: what to compare on.
-    seeds: runs of each recipe.
+    seeds: runs of each recipe; None: as the setting says.
     candidates: of each recipe, at first and where its space grows.
     tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
@@ -201,7 +201,7 @@ def config_of(
     ','.join(filter(None, (arg, 'smoke' if smoke else '')))
   )
   config.update_from_flattened_dict(dict(setting.changes))
-  config.num_seeds = seeds
+  config.num_seeds = seeds or setting.seeds
   config.tuning.num_seeds = tuning_seeds
   config.tuning.num_candidates = config.tuning.num_more = candidates
   config.compare = tuple(compared) or recipes.tuned()

@@ -1,6 +1,8 @@
-"""What tests share: sample trees, and the programs of runs that go on."""
+"""What tests share: sample trees, rows, and the programs of runs that go on."""
 
+import functools
 import json
+import sys
 
 import pytest
 
@@ -36,4 +38,31 @@ def programs_of_before():
   with pytest.MonkeyPatch.context() as patch:
     for module, name in ((program, 'alone'), (together, 'together')):
       patch.setattr(module, name, kept(getattr(module, name)))
+    yield
+
+
+_digits = {}
+
+
+def _decoded_once(open_source, name, **options):
+  """`sources.open_source`, to which the digits are an array already."""
+  if name != 'handwritten':
+    return open_source(name, **options)
+  key = options.get('config'), options.get('split', 'train')
+  if key not in _digits:
+    sources = sys.modules['data_pipelines.sources']
+    _digits[key] = sources.in_memory(open_source(name, **options))
+  return _digits[key]
+
+
+@pytest.fixture(autouse=True, scope='module')
+def digits():
+  """Most tests train on them, and would decode them once a run."""
+  sources = sys.modules.get('data_pipelines.sources')
+  if sources is None:  # the tests of this module need no data
+    yield
+    return
+  once = functools.partial(_decoded_once, sources.open_source)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sources, 'open_source', once)
     yield

@@ -118,7 +118,7 @@ def test_a_sample_is_prepared_and_learned(
 ):
   config = small(config_of(name))
   if name in ALIKE:
-    config = config_of('kinetics_sounds')
+    config = small(config_of('kinetics_sounds'))
     config.data.name = name
     config.model.num_classes = 309
     config.data.batch_size = 8
@@ -140,6 +140,7 @@ def test_a_sample_is_prepared_and_learned(
 
 def test_icons_are_prepared_and_learned(folder_of, tmp_path):
   config = config_of('icons')
+  config.evaluation.noise_levels = (1.0,)
   config.steps = config.log_every_steps = config.checkpoint_every_steps = 60
   train.train(config, tmp_path, folder_of(config))
   assert_learned(config, tmp_path)
@@ -156,6 +157,7 @@ def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
     f'--config={short}:smoke',
     '--config.optimizer.learning_rate.init_value=0.01',  # of few features
     '--config.data.batch_size=8',
+    '--config.evaluation.noise_levels=(1.0,)',
     f'--manual_dir={folder_of(config)}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'

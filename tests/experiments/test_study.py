@@ -34,7 +34,9 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   assert '2 of 2 comparisons are left' in said and 'about 10 minutes' in said
   assert 'imbalance, 8: 5 min, of which 1 to compile' in said
   results = planning.run(one, planned, compare.compare)
-  last = one._replace(settings=settings[1:])
+  # Two families that share a comparison.
+  shared = settings[1]._replace(family='slowness')
+  last = one._replace(settings=(shared, settings[1]))
   beside = planning.plans(last, tmp_path / 'beside' / 'it', **options)
 
   def by_itself(tasks, number, directory):
@@ -46,7 +48,8 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
 
   monkeypatch.setattr(side_by_side, 'run', by_itself)
   found = planning.run(last, beside, compare.compare, at_a_time=2)
-  assert found[settings[1]].scores == results[settings[1]].scores
+  for setting in last.settings:
+    assert found[setting].scores == results[settings[1]].scores
   monkeypatch.setattr(compare, 'compare', None)  # all is there
   again = planning.run(
     one, planning.plans(one, tmp_path, **options), compare.compare

@@ -111,23 +111,16 @@ def test_schedules_count_steps_not_updates():
   assert moved == [-1.0, -1.0, -0.5, -0.5]
 
 
-@pytest.mark.parametrize(
-  ('batches', 'balance', 'method', 'message'),
-  [
-    (0, 'each', 'weighted', 'batches of at least 1'),
-    (2, 'all', 'weighted', "'each' or 'accumulated'"),
+def test_what_cannot_be_accumulated_is_refused():
+  for batches, balance, recipe, message in (
+    (0, 'each', 'joint', 'batches of at least 1'),
+    (2, 'all', 'joint', "'each' or 'accumulated'"),
     (2, 'each', 'mla', 'updates 2 times a batch'),
     (2, 'accumulated', 'pmr', "'pmr' is not known to be a mean"),
-  ],
-)
-def test_what_cannot_be_accumulated_is_refused(
-  batches, balance, method, message
-):
-  config = smoke(batches, balance)
-  if method != 'weighted':
-    config = configuration.with_recipe(config, method)
-  with pytest.raises(ValueError, match=message):
-    training.make(config, 15)
+  ):
+    config = configuration.with_recipe(smoke(batches, balance), recipe)
+    with pytest.raises(ValueError, match=message):
+      training.make(config, 15)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

@@ -134,7 +134,7 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
 
 def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   # Saves most of the time, so that it is killed while it writes.
-  changes = {'steps': 60, 'checkpoint_every_steps': 2}
+  changes = {'steps': 30, 'checkpoint_every_steps': 2}
   arguments = [f'--config={CONFIG}:two,smoke'] + [
     f'--config.{key}={value}' for key, value in changes.items()
   ]
@@ -152,7 +152,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
       return max(steps, default=-1) >= saved
 
     running.kill_when('train', [*arguments, f'--workdir={killed}'], ready)
-    assert not list((killed / 'checkpoints').glob('60'))
+    assert not list((killed / 'checkpoints').glob('30'))
   train.train(smoke(**changes), killed)
   running.assert_same_run(killed, whole, smoke(**changes))
 

@@ -180,20 +180,17 @@ def test_one_bad_row_spoils_the_step_on_all_devices():
   )
 
 
-@pytest.mark.parametrize(
-  ('shape', 'spec'),
-  [
+def test_fsdp_divides_the_longest_axis_that_can_be():
+  for shape, spec in (
     ((3, 3, 64, 128), (None, None, None, placement.AXIS)),
     ((128, 100), (placement.AXIS,)),
     ((1000, 64), (placement.AXIS,)),
     ((1001, 64), (None, placement.AXIS)),
     ((1001, 63), ()),  # nothing to divide evenly
     ((60, 64), ()),  # small
-  ],
-)
-def test_fsdp_divides_the_longest_axis_that_can_be(shape, spec):
-  found = placement.make('fsdp').shapes(lambda: jnp.zeros(shape))
-  assert found.sharding.spec == PartitionSpec(*spec)
+  ):
+    found = placement.make('fsdp').shapes(lambda shape=shape: jnp.zeros(shape))
+    assert found.sharding.spec == PartitionSpec(*spec), shape
 
 
 # What crosses the network.
@@ -297,26 +294,17 @@ def test_a_profile_of_a_step_shows_no_transfer_to_or_from_the_host(tmp_path):
 # What is refused.
 
 
-def test_an_unknown_mode_is_refused():
+def test_modes_batches_and_methods_that_cannot_be_are_refused():
   with pytest.raises(ValueError, match=r"'ddp'; expected one of.*'fsdp'"):
     placement.make('ddp')
-
-
-def test_batches_that_devices_cannot_share_are_refused():
   with pytest.raises(ValueError, match=r'batch_size is 20.*8 devices'):
     placement.check_batch_size(placement.make('jit'), 20)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'method': {'name': 'pmr'}}, "'pmr' rehearses"),
-    ({'method': {'name': 'agm'}}, "'agm' is not known to be a mean over rows"),
-  ],
-)
-def test_pmap_refuses_methods_that_see_whole_batches(changes, message):
-  with pytest.raises(ValueError, match=message):
-    Made(config_of(**changes), 'pmap', 2)
+  for method, message in (
+    ('pmr', "'pmr' rehearses"),
+    ('agm', "'agm' is not known to be a mean over rows"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      Made(config_of(method={'name': method}), 'pmap', 2)
 
 
 def test_pmap_refuses_what_is_drawn():

@@ -77,9 +77,8 @@ def test_random_samples_are_the_same_in_every_cell_of_the_grid():
   assert others == [first | changed, second | changed]
 
 
-@pytest.mark.parametrize(
-  ('grid', 'random', 'message'),
-  [
+def test_what_cannot_be_tried_ends_in_one_clear_message(tmp_path):
+  for grid, random, message in (
     ([], [], 'nothing to sweep'),
     (['weighting.penlty.x=1'], [], "no key 'weighting.penlty.x'.*penalty'"),
     (['data.batchsize=8,16'], [], "no key 'data.batchsize'.*batch_size"),
@@ -98,34 +97,25 @@ def test_random_samples_are_the_same_in_every_cell_of_the_grid():
     (['weighting.penalty=1,-2'], [], 'With weighting.penalty=-2.*at least 0'),
     (['weighting.eps=1,2'], [], r'mimo does not take'),
     (['method.alpha=0.1'], [], r'does not take'),
-  ],
-)  # fmt: skip
-def test_what_cannot_be_tried_ends_in_one_clear_message(
-  tmp_path, grid, random, message
-):
-  with pytest.raises(ValueError, match=message):
-    sweep.sweep(smoke(grid, random), tmp_path / 'run')
+  ):  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+      sweep.sweep(smoke(grid, random), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
+def test_mistakes_of_a_configuration_file_are_named():
+  one = {'random': {'steps': {'choices': (1, 2)}}}
+  for changes, message in (
     ({'random': {'steps': {'low': 1}}}, "steps is to be drawn from {'low': 1}"),
     ({'random': {'steps': {'low': 1, 'high': 2, 'scale': 'ln'}}}, "'log'"),
     ({'grid': {'steps': 30}}, 'has 30 for steps; expected a tuple'),
-    (
-      {'random': {'steps': {'choices': (1, 2)}}, 'num_samples': 0},
-      'num_samples is 0',
-    ),
-  ],
-)
-def test_mistakes_of_a_configuration_file_are_named(changes, message):
-  config = smoke()
-  with config.unlocked():
-    config.sweep.update(changes)
-  with pytest.raises(ValueError, match=re.escape(message)):
-    variants.of_sweep(config)
+    (one | {'num_samples': 0}, 'num_samples is 0'),
+  ):
+    config = smoke()
+    with config.unlocked():
+      config.sweep.update(changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+      variants.of_sweep(config)
 
 
 def test_a_file_and_flags_say_the_same_in_the_same_way():
