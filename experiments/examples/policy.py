@@ -35,7 +35,9 @@ class Policy(linen.Module):
 POLICY = Policy()
 
 
-def play(params: Any, task: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def play(
+  params: Any, task: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Plays episodes: log-probability of the actions, and mean distance."""
   goal = jnp.array(list(GOALS.values()), float)[task, None]
   told = jnp.broadcast_to(jax.nn.one_hot(task, len(GOALS)), (EPISODES, 4))
@@ -55,13 +57,15 @@ def play(params: Any, task: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def losses_fn(params: Any, key: jax.Array) -> Any:
   """REINFORCE's loss of each task, and the distances from the goals."""
-  losses, distances = {}, {}
-  for i, name in enumerate(GOALS):
-    log_prob, distance = play(params, i, jax.random.fold_in(key, i))
-    advantage = jnp.mean(distance) - distance
-    losses[name] = -PAY[name] * jnp.mean(log_prob * advantage)
-    distances[name] = jnp.mean(distance)
-  return losses, distances
+  tasks = jnp.arange(len(GOALS))
+  keys = jax.random.split(key, len(GOALS))
+  log_prob, distance = jax.vmap(play, (None, 0, 0))(params, tasks, keys)
+  means = jnp.mean(distance, 1)
+  losses = -jnp.mean(log_prob * (means[:, None] - distance), 1)
+  return (
+    {name: PAY[name] * loss for name, loss in zip(GOALS, losses, strict=True)},
+    dict(zip(GOALS, means, strict=True)),
+  )
 
 
 def train(rule: mimo_jax.Weighting, steps: int) -> dict[str, float]:

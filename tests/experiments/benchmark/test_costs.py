@@ -132,9 +132,9 @@ def test_weights_from_the_features_stand_beside_joint_training(monkeypatch):
   batch = subroutine.made_up_batch(config, 4, shapes)
   # As from the loader: bytes, which are normalised in the step.
   batch['visual'] = (32 * (batch['visual'] + 4)).astype(np.uint8)
-  table = device.of_features(config, ['upgrad'], batch, 2)
+  table = device.of_features(config, ['pcgrad'], batch, 2)
   rows = [row.split()[1::2] for row in table.splitlines()[2:]]
-  assert [name for name, *_ in rows] == ['joint', 'upgrad']
+  assert [name for name, *_ in rows] == ['joint', 'pcgrad']
   assert rows[0][2] == rows[0][4] == '1.00'
   # One backward pass, and no more than one gradient kept.
   assert float(rows[1][4]) < 1.1

@@ -133,7 +133,7 @@ def test_logits_of_a_modality_alone_are_the_fusion_without_the_others(fusion):
   if fusion in ('film', 'gated'):
     message = 'multiplies features, .*Expected one width'
     checks.assert_refused(
-      message, model.init, jax.random.key(0), batch_of(names)
+      message, jax.eval_shape, model.init, KEY, batch_of(names)
     )
     encoders = {name: nn.MLP((5,)) for name in names}
     model = model.clone(encoders=encoders)

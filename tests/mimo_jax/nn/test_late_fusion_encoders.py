@@ -46,11 +46,18 @@ def test_absent_modalities_are_encoded_in_evaluation_mode(key):
   }
   variables = {'params': variables['params'], 'batch_stats': statistics}
   train = {'train': True, 'rngs': {'dropout': key}, 'mutable': ['batch_stats']}
-  logits, _ = model.apply(variables, batch, **train)
+
+  @jax.jit
+  def applied(variables):
+    return [
+      model.apply(variables, batch, method=method, **train)[0]
+      for method in ('__call__', 'features')
+    ]
+
+  logits, features = applied(variables)
   close(logits['audio'] + logits['visual'], logits['fused'])
   # The fusion is linear: the difference of the two has the absent ones alone,
   # φ_a - φ_v = f(a, 0) - f(0, v) = (a - a₀) W_a - (v - v₀) W_v.
-  features, _ = model.apply(variables, batch, method='features', **train)
   kernel = variables['params']['fusion']['Dense_0']['kernel']
   gaps = {}
   for name, part in (('audio', kernel[:3]), ('visual', kernel[3:])):
@@ -83,22 +90,26 @@ def test_train_and_length_go_to_those_that_take_them():
     'trained': rows(6, 2),
     'trained_length': jnp.arange(6),
   }
-  variables = variables_of(model, batch)
-  features = model.apply(variables, batch, method='features')
-  expected = encoders['text'].apply(
-    {'params': variables['params']['encoders_text']},
-    batch['text'],
-    length=batch['text_length'],
-  )
+  # Without its lengths all steps count.
+  whole = {k: value for k, value in batch.items() if k != 'text_length'}
+
+  @jax.jit
+  def applied(variables):
+    features_of = functools.partial(model.apply, variables, method='features')
+    expected = encoders['text'].apply(
+      {'params': variables['params']['encoders_text']},
+      batch['text'],
+      length=batch['text_length'],
+    )
+    in_training = features_of(batch, train=True)['trained']
+    return features_of(batch), expected, in_training, features_of(whole)
+
+  features, expected, in_training, of_all = applied(variables_of(model, batch))
   close(features['text'], expected)
   np.testing.assert_array_equal(features['text'][4], 0)
   np.testing.assert_array_equal(features['trained'], batch['trained'])
-  in_training = model.apply(variables, batch, method='features', train=True)
-  np.testing.assert_array_equal(in_training['trained'], batch['trained'] + 1)
-  # Without the lengths all steps count.
-  del batch['text_length']
-  features = model.apply(variables, batch, method='features')
-  assert np.all(np.max(np.abs(features['text'] - expected)[1:], 1) > 1e-3)
+  np.testing.assert_array_equal(in_training, batch['trained'] + 1)
+  assert np.all(np.max(np.abs(of_all['text'] - expected)[1:], 1) > 1e-3)
 
 
 @pytest.mark.slow
@@ -147,28 +158,37 @@ def test_frozen_encoders_stand_still_and_have_no_backward_pass():
 def test_a_pass_gives_the_features_that_it_fused():
   # Of encoders that draw: a second pass with another key would not be equal.
   batch, key = batch_of(TWO), jax.random.key(4)
+  both = ['batch_stats', 'intermediates']
   for heads in ('auxiliary', 'shapley'):
     encoders = {name: Normalised() for name in TWO}
     model = nn.LateFusion(encoders, CLASSES, heads=heads, detach_heads=True)
-    variables = model.init(key, batch)
+    variables = jax.tree.map(jnp.abs, variables_of(model, batch))
     assert set(variables) == {'params', 'batch_stats'}
     apply = functools.partial(
       model.apply, train=True, rngs={'dropout': key}, mutable=['batch_stats']
     )
-    both = ['batch_stats', 'intermediates']
-    logits, state = apply(variables, batch, mutable=both)
-    features = state['intermediates']['features']
-    assert list(features) == list(TWO)
-    expected, _ = apply(variables, batch, method='features')
-    checks.assert_equal(features, dict(expected))
-    close(model.fuse(variables, features), logits['fused'])
+
+    @jax.jit
+    def passes(variables, apply=apply, model=model):
+      logits, state = apply(variables, batch, mutable=both)
+      features = state['intermediates']['features']
+      assert list(features) == list(TWO)
+      given = {**variables, 'intermediates': state['intermediates']}
+      return (
+        (logits, state, model.fuse(variables, features)),
+        apply(variables, batch, method='features')[0],
+        apply(given, batch, mutable=both)[1],
+        apply(variables, batch),
+      )
+
+    (logits, state, fused), expected, again, plain = passes(variables)
+    checks.assert_equal(state['intermediates']['features'], dict(expected))
+    close(fused, logits['fused'])
     # They are replaced, not heaped up, if they come in again.
-    given = {**variables, 'intermediates': state['intermediates']}
-    checks.assert_equal(apply(given, batch, mutable=both)[1], state)
+    checks.assert_equal(again, state)
     # Nothing changes for those who do not ask for them.
-    plain, statistics = apply(variables, batch)
-    checks.assert_equal(plain, logits)
-    assert set(statistics) == {'batch_stats'}
+    checks.assert_equal(plain[0], logits)
+    assert set(plain[1]) == {'batch_stats'}
 
 
 @pytest.mark.slow

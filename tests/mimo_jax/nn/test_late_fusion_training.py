@@ -92,17 +92,19 @@ def test_detached_heads_learn_beside_the_training_on_the_fused_loss():
       logits = model.apply({'params': params}, batch)
       return nn.cross_entropy_losses(logits, LABELS)
 
-    @jax.jit
     def step(carry, _):
       params, state = carry
       losses, pullback = jax.vjp(losses_fn, params)
       updates, state = optimizer.update(pullback, state, params, losses=losses)
       return (optax.apply_updates(params, updates), state), losses
 
-    (last, _), losses = jax.lax.scan(
-      step, (start, optimizer.init(start)), length=30
-    )
-    return last, losses
+    @jax.jit
+    def run(start):
+      carry = start, optimizer.init(start)
+      (last, _), losses = jax.lax.scan(step, carry, length=30)
+      return last, losses
+
+    return run(start)
 
   detached, losses = trained(True, mimo_jax.weightings.sum())
   joint, _ = trained(False, mimo_jax.weightings.fused_only())

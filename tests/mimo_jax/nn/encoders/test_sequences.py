@@ -189,24 +189,24 @@ def test_dropout_is_of_training_alone(key):
 
 @pytest.mark.slow
 def test_transformer_starts_with_the_variances_of_pytorch(key):
-  for use_bias in (False, True):
-    encoder = nn.Transformer(60, 1, 5, 90, use_bias=use_bias)
-    params = jax.jit(encoder.init)(key, jnp.ones((1, 2, 80)))['params']
-    assert ('bias' in params['projection']) == use_bias
-    assert 'kernel' in params['projection']
-    layer = params['layer_0']
-    for (width, share), dense in {
-      (80, 3): params['projection'],
-      (60, 2): layer['attention']['query'],
-      (60, 3): layer['attention']['out'],
-      (90, 3): layer['linear2'],
-    }.items():
-      kernel = dense['kernel']
-      np.testing.assert_allclose(
-        np.var(kernel), 1 / (share * width), rtol=0.05, err_msg=str(width)
-      )
-      bound = np.sqrt(3 / (share * width))  # of a uniform distribution
-      assert 0.98 * bound < np.max(np.abs(kernel)) <= bound
+  encoder, inputs = nn.Transformer(60, 1, 5, 90), jnp.ones((1, 2, 80))
+  params = jax.jit(encoder.init)(key, inputs)['params']
+  assert set(params['projection']) == {'kernel', 'bias'}
+  layer = params['layer_0']
+  for (width, share), dense in {
+    (80, 3): params['projection'],
+    (60, 2): layer['attention']['query'],
+    (60, 3): layer['attention']['out'],
+    (90, 3): layer['linear2'],
+  }.items():
+    kernel = dense['kernel']
+    np.testing.assert_allclose(
+      np.var(kernel), 1 / (share * width), rtol=0.05, err_msg=str(width)
+    )
+    bound = np.sqrt(3 / (share * width))  # of a uniform distribution
+    assert 0.98 * bound < np.max(np.abs(kernel)) <= bound
+  without = jax.eval_shape(encoder.clone(use_bias=False).init, key, inputs)
+  assert set(without['params']['projection']) == {'kernel'}
 
 
 @pytest.mark.slow
