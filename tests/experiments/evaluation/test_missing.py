@@ -24,6 +24,8 @@ class Told:
     return values | {'fused': values['a'] + values['b']}
 
 
+SCALE = {'a': 1.0, 'b': 1.0}
+TELLING = jax.jit(evaluate.make_predict(Told(), SCALE, tells_missing=True))
 BATCH = {
   'a': np.array([[1.0], [-2.0], [5.0]], np.float32),
   'b': np.array([[1.0], [4.0], [5.0]], np.float32),
@@ -33,10 +35,10 @@ BATCH = {
 }
 
 
-def evaluated(predict, batch, variables=None):
+def evaluated(predict, batch):
   return evaluate.evaluate(
     predict,
-    variables,
+    None,
     [batch],
     modalities='ab',
     metrics=['mean_absolute_error'],
@@ -46,10 +48,11 @@ def evaluated(predict, batch, variables=None):
 
 
 def test_a_model_is_told_what_is_missing_if_it_is_to_be_or_rows_say_so():
-  scale = {'a': 1.0, 'b': 1.0}
   whole = {name: BATCH[name] for name in 'ab'}
-  quiet = evaluate.make_predict(Echo('a', 'b'), scale)
-  telling = evaluate.make_predict(Echo('a', 'b'), scale, tells_missing=True)
+  quiet, telling = (
+    jax.jit(evaluate.make_predict(Echo('a', 'b'), SCALE, tells_missing=tells))
+    for tells in (False, True)
+  )
   case = condition([True, False], 0.0)
   assert quiet(None, whole, case, 0).keys() == {'a', 'b'}
   told = telling(None, whole, case, 0)
@@ -63,10 +66,7 @@ def test_a_model_is_told_what_is_missing_if_it_is_to_be_or_rows_say_so():
 
 
 def test_own_outputs_are_scored_on_the_rows_that_have_the_modality():
-  predict = evaluate.make_predict(
-    Told(), {'a': 1.0, 'b': 1.0}, tells_missing=True
-  )
-  scores = evaluated(jax.jit(predict), BATCH)
+  scores = evaluated(TELLING, BATCH)
   expected = {
     'a': 1.0,  # of 1, which should be 2
     'b': 1.0,
@@ -78,7 +78,7 @@ def test_own_outputs_are_scored_on_the_rows_that_have_the_modality():
     found = scores[f'mean_absolute_error/{name}']
     np.testing.assert_allclose(found, score, rtol=1e-6)
   none = BATCH | {'a_present': np.array([False, False, True])}
-  scores = evaluated(jax.jit(predict), none)
+  scores = evaluated(TELLING, none)
   assert np.isnan(scores['mean_absolute_error/a'])  # the third only fills up
   assert scores['mean_absolute_error/heads'] == 1.0
 
@@ -88,10 +88,10 @@ def test_what_seeds_lack_all_their_variants_lack(num_variants):
   other = BATCH | {'a_present': np.array([False, True, True])}
   seeds = [BATCH, other]
   predict = jax.vmap(
-    evaluate.make_predict(Told(), {'a': 1.0, 'b': 1.0}),
-    in_axes=(None, 0, None, None),
+    evaluate.make_predict(Told(), SCALE), in_axes=(None, 0, None, None)
   )
 
+  @jax.jit
   def of_runs(variables, batch, case, index):
     batch = {'b_present': np.ones((2, 3), bool)} | batch
     found = predict(variables, batch, case, index)
@@ -107,9 +107,5 @@ def test_what_seeds_lack_all_their_variants_lack(num_variants):
   }
   scores = evaluated(of_runs, together)
   for i, batch in enumerate(seeds * num_variants):
-    alone = evaluated(
-      evaluate.make_predict(Told(), {'a': 1.0, 'b': 1.0}, tells_missing=True),
-      batch,
-    )
-    for name, score in alone.items():
+    for name, score in evaluated(TELLING, batch).items():
       np.testing.assert_allclose(scores[name][i], score, rtol=1e-6)
