@@ -299,17 +299,3 @@ def make(mode: str, devices: Sequence[jax.Device] | None = None) -> Placement:
     some = some[:1]
   axis_types = (AxisType.Auto,)
   return Placement(mode, Mesh(np.array(some), (AXIS,), axis_types=axis_types))
-
-
-def check_batch_size(placement: Placement, batch_size: int) -> None:
-  """Refuses batches that the devices cannot share evenly.
-
-  Raises:
-    ValueError: if the number of devices does not divide it.
-  """
-  if batch_size % placement.num_devices:
-    raise ValueError(
-      f'config.data.batch_size is {batch_size}, the rows of all devices'
-      f' together, and config.parallel={placement.mode!r} divides them among'
-      f' {placement.num_devices} devices; expected a multiple of that.'
-    )

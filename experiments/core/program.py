@@ -54,7 +54,12 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
     ValueError: if the devices or the method do not go with `config.parallel`.
   """
   placement = placement_lib.make(config.parallel)
-  placement_lib.check_batch_size(placement, config.data.batch_size)
+  if config.data.batch_size % placement.num_devices:
+    raise ValueError(
+      f'config.data.batch_size is {config.data.batch_size}, the rows of all'
+      f' devices together, and config.parallel={placement.mode!r} divides them'
+      f' among {placement.num_devices} devices; expected a multiple of that.'
+    )
   experiment = training.make(config, steps_per_epoch, placement)
   if experiment.rehearsal is not None and jax.process_count() > 1:
     raise ValueError(

@@ -1,5 +1,6 @@
 """A trained model, from the directory of its run."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -81,11 +82,7 @@ class Trained(NamedTuple):
       chosen = np.flatnonzero(places.ravel() == i)
       some = {name: value[chosen] for name, value in given.items()}
       outputs = self._of_arrays(some, pattern)
-      here = [
-        name
-        for name, is_here in zip(self.modalities, pattern, strict=True)
-        if is_here
-      ]
+      here = list(itertools.compress(self.modalities, pattern))
       for name, value in (outputs | readouts.of_outputs(outputs, here)).items():
         if name not in found:
           found[name] = np.full(

@@ -153,38 +153,25 @@ def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
   assert config.recipes.lfm.space.method.alignment.choices[1:] == ('js',)
 
 
-def test_what_refuses_a_model_is_found_out_once(monkeypatch):
-  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm'))
+def test_what_refuses_a_model_is_left_out_and_found_out_once(monkeypatch):
+  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm', 'mmcosine'))
   asked = []
   refusals = refusing._refusals
   monkeypatch.setattr(
     refusing, '_refusals', lambda *given: asked.append(1) or refusals(*given)
   )
   known = {}
-  for name, times in (
-    ('imbalance_2', 1),
-    ('imbalance_8', 1),
-    ('interaction', 2),
+  for name, left, times in (
+    ('imbalance_2', ('joint', 'ogm', 'mmcosine'), 1),
+    ('imbalance_8', ('joint', 'ogm', 'mmcosine'), 1),
+    ('interaction', ('joint',), 2),
   ):
     setting = studies.Setting('one', None, f'synthetic:{name}')
     config = core.config_of(setting, 2, 2, 1, smoke=True)
     found = refusing.of_what_runs(config, known=known)
-    assert set(found.left_out) == ({'ogm'} if times == 2 else set())
-    assert len(asked) == times
-
-
-def test_a_recipe_that_refuses_the_model_is_left_out(monkeypatch):
-  monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm', 'mmcosine'))
-  hidden, plain = (
-    studies.Setting('one', None, f'synthetic:{name}')
-    for name in ('interaction', 'balanced')
-  )
-  config = refusing.of_what_runs(core.config_of(hidden, 2, 2, 1, smoke=True))
-  assert config.compare == ('joint',)
-  assert 'has no shares' in config.left_out['ogm']
-  assert 'ConcatFusion' in config.left_out['mmcosine']
-  config = refusing.of_what_runs(core.config_of(plain, 2, 2, 1, smoke=True))
-  assert config.compare == ('joint', 'ogm', 'mmcosine')
-  config = core.config_of(hidden, 2, 2, 1, smoke=True, compared=('ogm',))
+    assert (found.compare, len(asked)) == (left, times)
+  assert 'has no shares' in found.left_out['ogm']
+  assert 'ConcatFusion' in found.left_out['mmcosine']
+  config.compare = ('ogm',)
   with pytest.raises(ValueError, match=r'refuses every recipe.*has no shares'):
     refusing.of_what_runs(config)

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 from experiments.configs import handwritten
 from experiments.core import parts
 from experiments.core import placement
+from experiments.core import program
 from experiments.core import training
 from mimo_jax import nn
 
@@ -298,7 +299,7 @@ def test_modes_batches_and_methods_that_cannot_be_are_refused():
   with pytest.raises(ValueError, match=r"'ddp'; expected one of.*'fsdp'"):
     placement.make('ddp')
   with pytest.raises(ValueError, match=r'batch_size is 20.*8 devices'):
-    placement.check_batch_size(placement.make('jit'), 20)
+    program.alone(config_of(data={'batch_size': 20}, parallel='jit'), 10)
   for method, message in (
     ('pmr', "'pmr' rehearses"),
     ('agm', "'agm' is not known to be a mean over rows"),
