@@ -19,8 +19,7 @@ GROUPS = {
   'one': (ALIKE, jnp.float32),
   'two': (ALIKE, jnp.float32),
   'still': (ALIKE, jnp.float32),  # whose gradients are zero
-  'narrow': (ALIKE, jnp.bfloat16),
-  'half': ({'w': (7,)}, jnp.float16),
+  'narrow': ({'w': (7,)}, jnp.bfloat16),
   'wide': ({'b': (3,), 'w': (5000,)}, jnp.float32),
 }
 RULES = {

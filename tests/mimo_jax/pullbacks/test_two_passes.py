@@ -34,9 +34,15 @@ def _both(losses_fn, params, rule=_RULE, names=None, batch_size=1, **options):
   return update(params)
 
 
-@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
-@pytest.mark.parametrize('batch_size', [1, 2])
-@pytest.mark.parametrize('form', ['mapping', 'vector'])
+@pytest.mark.parametrize(
+  ('form', 'batch_size', 'backend'),  # all pairs
+  [
+    ('mapping', 1, 'cpu'),
+    ('mapping', 2, 'gpu'),
+    ('vector', 1, 'gpu'),
+    ('vector', 2, 'cpu'),
+  ],
+)
 def test_update_and_weights(form, batch_size, backend, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
 

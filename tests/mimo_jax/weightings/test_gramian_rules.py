@@ -274,7 +274,7 @@ def test_aligned_mtl_aligns(x64):
 
 
 def test_nash_mtl_without_clipping_is_fairgrad_of_one():
-  rows = jacobians.SAMPLES['eight']
+  rows = jacobians.generic(8, 19)
   weights = weigh(weightings.nash_mtl(max_norm=None), rows)
   np.testing.assert_array_equal(weights, weigh(weightings.fairgrad(1.0), rows))
   np.testing.assert_allclose(
