@@ -6,7 +6,7 @@ eager and compiled; steps with weights from the features; how near the pass over
 the gradients comes to the speed of the device's memory; and what passes over
 the 62 leaves of a ResNet-18 cost beside the same in one array. On inputs of
 noise; no data set is needed. An empty list, as --at_features= or
---num_parameters=, leaves its part out. On a CPU, --batch_sizes=8 --width=8
+--objectives=, leaves its part out. On a CPU, --batch_sizes=8 --width=8
 --size=32 shows that it works.
 """
 
@@ -255,6 +255,8 @@ def run(
         where = f'{dtype}, batch {batch_size}, weights from the features'
         print(f'{where}:\n\n{found}\n')
   sizes = sorted(objectives)
+  if not sizes:
+    return
   for length in num_parameters:
     for dtype in dtypes:
       print(f'Passes over K gradients of {length:,} parameters:\n')

@@ -107,6 +107,11 @@ def run(
 ) -> None:
   """Prints the tables, timed within `limits` of repeats and seconds."""
   sizes = sorted(objectives)
+  unknown = [k for k in parameters if k != 'resnet18' and not k.isdigit()]
+  if unknown:
+    raise benchmark.UsageError(
+      f'--parameters has {", ".join(unknown)}; expected numbers, or resnet18.'
+    )
   # Before anything touches the CPU: this setting cannot change later.
   jax.config.update('jax_cpu_enable_async_dispatch', async_dispatch)
   dispatch = 'asynchronous' if async_dispatch else 'synchronous'

@@ -81,6 +81,11 @@ def test_steps_are_timed_beside_joint_training(capsys):
     assert re.search(pattern, text), (pattern, text)
 
 
+def test_empty_lists_leave_their_part_out(capsys):
+  benchmark.main(['device', '--peers=no', '--batch_sizes=', '--objectives='])
+  assert capsys.readouterr().out.count('\n') == 2  # the machine
+
+
 def test_benchmarks_are_listed_and_explain_themselves(capsys):
   benchmark.main([])
   text = capsys.readouterr().out
@@ -104,6 +109,7 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
     (['rules', '--methods=mgda,frobnicate'], ', mgda, '),
     (['rules', '--methods=mgda,frobnicate'], 'got frobnicate'),
     (['rules', '--objectives=2,x'], "invalid int value: '2,x'"),
+    (['rules', '--parameters=9,x'], '--parameters has x; expected numbers, or'),
     (['rules', '--peers=maybe'], 'expected one of yes, no, auto, got maybe'),
     (['rules', '--peers=yes'], 'no TorchJD here'),
     (['device', '--peers=yes'], 'no PyTorch here'),
