@@ -33,19 +33,21 @@ _REPORTS = commands.define_path(
 _SEEDS = flags.DEFINE_integer(
   'seeds',
   None,
-  'Runs of each recipe; by default as each setting says.',
+  'Runs of each recipe; by default as each setting says, mostly 10.',
   lower_bound=1,
 )
 _CANDIDATES = flags.DEFINE_integer(
   'candidates',
-  5,
-  'Candidates of each recipe; where its space grows, as many more.',
+  None,
+  'Candidates of each recipe; where its space grows, as many more. By default'
+  ' as each setting says, mostly 5.',
   lower_bound=1,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
   'tuning_seeds',
-  3,
-  'Runs of each candidate; 0: nothing is tuned.',
+  None,
+  'Runs of each candidate, by default as each setting says, mostly 3; 0:'
+  ' nothing is tuned.',
   lower_bound=0,
 )
 _RECIPES = flags.DEFINE_list(

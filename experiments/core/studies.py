@@ -125,7 +125,7 @@ STUDIES: Mapping[str, Study] = {
     title='Real data: sound and motion, sound and pictures, pictures and words',
     axis=None,
     settings=(
-      Setting('HTAD', None, 'htad', _REDRAWN),
+      Setting('HTAD', None, 'htad', _REDRAWN, candidates=6, tuning_seeds=4),
       Setting(
         'AV-MNIST',
         None,
@@ -179,9 +179,9 @@ def named(word: str) -> Study:
 
 def config_of(
   setting: Setting,
-  seeds: int | None,
-  candidates: int,
-  tuning_seeds: int,
+  seeds: int | None = None,
+  candidates: int | None = None,
+  tuning_seeds: int | None = None,
   smoke: bool = False,
   compared: Sequence[str] = (),
 ) -> config_dict.ConfigDict:
@@ -189,21 +189,30 @@ def config_of(
 
   Args:
     setting: what to compare on.
-    seeds: runs of each recipe; None: as the setting says.
+    seeds: runs of each recipe; None, here and below: as the setting says.
     candidates: of each recipe, at first and where its space grows.
     tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
     compared: recipes, the first of which is the reference; by default all.
   """
+  given: dict[str, Any] = {
+    'seeds': seeds,
+    'candidates': candidates,
+    'tuning_seeds': tuning_seeds,
+  }
+  setting = setting._replace(
+    **{name: number for name, number in given.items() if number is not None}
+  )
   name, _, arg = setting.config.partition(':')
   module = importlib.import_module(f'experiments.configs.{name}')
   config: config_dict.ConfigDict = module.get_config(
     ','.join(filter(None, (arg, 'smoke' if smoke else '')))
   )
   config.update_from_flattened_dict(dict(setting.changes))
-  config.num_seeds = seeds or setting.seeds
-  config.tuning.num_seeds = tuning_seeds
-  config.tuning.num_candidates = config.tuning.num_more = candidates
+  config.num_seeds = setting.seeds
+  config.tuning.num_seeds = setting.tuning_seeds
+  config.tuning.num_candidates = setting.candidates
+  config.tuning.num_more = setting.candidates
   config.compare = tuple(compared) or recipes.tuned()
   config.subject = 'mimo' if 'mimo' in config.compare else config.compare[0]
   with config.unlocked():

@@ -26,6 +26,8 @@ class Setting(NamedTuple):
   config: str  # a file of experiments/configs and its argument
   changes: tuple[tuple[str, Any], ...] = ()  # dotted keys and values
   seeds: int = 10  # runs of each recipe
+  candidates: int = 5  # of each recipe; where its space grows, as many more
+  tuning_seeds: int = 3  # runs of each candidate
 
   @property
   def name(self) -> str:

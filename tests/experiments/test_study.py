@@ -120,6 +120,11 @@ def test_every_study_names_configurations_that_exist():
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}
       assert (config.num_seeds, config.tuning.num_candidates) == (10, 8)
+      config = core.config_of(setting, tuning_seeds=0)
+      assert config.num_seeds == setting.seeds
+      assert config.tuning.num_candidates == setting.candidates
+      assert config.tuning.num_more == setting.candidates
+      assert config.tuning.num_seeds == 0 < setting.tuning_seeds
 
 
 def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
