@@ -44,20 +44,27 @@ def modulate(gradients=GRADIENTS, scores=SCORES, factory='ogm', **options):
   return modulation.update(gradients, modulation.init(gradients), scores=scores)
 
 
-def coefficients(scores, **options):
-  """The k of modalities with these scores, in their order."""
-  names = tuple(f'modality {i}' for i in range(len(scores)))
-  gradients = {name: jnp.ones((1, 1)) for name in names}
-  updates, state = modulate(
-    gradients,
-    dict(zip(names, map(jnp.asarray, scores), strict=True)),
-    encoder_of=lambda path: path[0],
-    modalities=names,
-    **options,
-  )
-  applied = [updates[name].item() for name in names]
-  np.testing.assert_array_equal(applied, state.coefficients)
-  return applied
+def coefficients(cases):
+  """Of pairs of scores and options: k of the modalities, in their order."""
+
+  @jax.jit
+  def found():
+    found = []
+    for scores, options in cases:
+      names = tuple(f'modality {i}' for i in range(len(scores)))
+      updates, state = modulate(
+        {name: jnp.ones((1, 1)) for name in names},
+        dict(zip(names, scores, strict=True)),
+        encoder_of=lambda path: path[0],
+        modalities=names,
+        **options,
+      )
+      found.append(([updates[name] for name in names], state.coefficients))
+    return found
+
+  for applied, kept in found():
+    np.testing.assert_array_equal(np.ravel(applied), kept)
+    yield kept.tolist()
 
 
 # Coefficients.
@@ -101,7 +108,7 @@ def test_coefficients_by_hand():
   three = np.array([0.5, 0.8, 0.2])
   means = [(0.5 / 0.8 + 0.5 / 0.2) / 2, (0.8 / 0.5 + 0.8 / 0.2) / 2]
   weakest = {'alpha': 0.3, 'against': 'weakest'}
-  for name, scores, options, expected in (
+  cases = (
     (
       'another library',  # which has 1e-5 in denominators, the smallest 0.06
       list(recorded['scores'].values()),
@@ -120,25 +127,29 @@ def test_coefficients_by_hand():
     ('weakest of 3', three, weakest, [*(1 - np.tanh(1.5 * three[:2])), 1]),
     ('just ahead', [just_ahead, 0.4], {'alpha': 0.5}, [1 - np.tanh(0.5), 1]),
     ('almost zero', [0.4, 1e-9], {}, [0, 1]),
-  ):
+  )
+  found = coefficients([case[1:3] for case in cases])
+  for (name, *_, expected), actual in zip(cases, found, strict=True):
     rtol = 2e-3 if name == 'another library' else 1e-5
-    np.testing.assert_allclose(
-      coefficients(scores, **options), expected, rtol, 1e-6, err_msg=name
-    )
+    np.testing.assert_allclose(actual, expected, rtol, 1e-6, err_msg=name)
 
 
 def test_scores_of_zero_and_equal_scores():
-  for scores, options, expected in (
+  cases = [
     ([0.4, 0.0], {}, [0, 1]),
     ([0.4, 0.0, 0.0], {}, [0, 1, 1]),
     # An alpha of zero is no modulation, whatever the ratio.
     ([0.4, 0.0], {'alpha': 0.0}, [1, 1]),
-  ):
-    assert coefficients(scores, **options) == expected
-  for against in ('each', 'weakest'):
-    for count in (2, 3, 7):
-      for score in (0.0, 0.3):
-        assert coefficients([score] * count, against=against) == [1] * count
+    *(
+      ([score] * count, {'against': against}, [1] * count)
+      for against in ('each', 'weakest')
+      for count in (2, 3, 7)
+      for score in (0.0, 0.3)
+    ),
+  ]
+  found = coefficients([case[:2] for case in cases])
+  for case, actual in zip(cases, found, strict=True):
+    assert actual == case[2], case
 
 
 # What is modulated.
@@ -166,17 +177,26 @@ def test_encoders_are_multiplied_and_the_rest_is_left():
 
 
 def test_tensors_of_fewer_axes_are_left():
+  parts_by = {
+    1: {'filters', 'kernel', 'bias'},
+    2: {'filters', 'kernel'},
+    4: {'filters'},
+  }
   for factory, scores, owners in (
     ('ogm', SCORES, ('audio',)),
     ('ogm', {'audio': 0.2, 'visual': 0.3}, ('visual',)),
     ('ogm_ge', SCORES, MODALITIES),  # noise, whoever is slowed
   ):
-    for min_ndim, parts in (
-      (1, {'filters', 'kernel', 'bias'}),
-      (2, {'filters', 'kernel'}),
-      (4, {'filters'}),
-    ):
-      updates, _ = modulate(scores=scores, factory=factory, min_ndim=min_ndim)
+
+    @jax.jit
+    def updates_by(scores, factory=factory):
+      return {
+        min_ndim: modulate(GRADIENTS, scores, factory, min_ndim=min_ndim)[0]
+        for min_ndim in parts_by
+      }
+
+    for min_ndim, updates in updates_by(scores).items():
+      parts = parts_by[min_ndim]
       changed = {
         (name, part)
         for name in GRADIENTS
@@ -301,14 +321,13 @@ def test_a_score_that_is_not_finite_is_skipped_and_not_remembered():
     optimizer = optax.chain(
       make(first_key, MODALITIES), optax.apply_if_finite(optax.sgd(1.0), 5)
     )
-    _, good = optimizer.update(
+    update = jax.jit(optimizer.update)
+    _, good = update(
       GRADIENTS, optimizer.init(GRADIENTS), GRADIENTS, scores=SCORES
     )
     for value in (np.nan, np.inf):
       scores = SCORES | {'visual': jnp.float32(value)}
-      updates, state = optimizer.update(
-        GRADIENTS, good, GRADIENTS, scores=scores
-      )
+      updates, state = update(GRADIENTS, good, GRADIENTS, scores=scores)
       assert not np.any(checks.flat(updates)), (factory, value)
       assert state[1].total_notfinite == 1
       checks.assert_equal(state[0].coefficients, good[0].coefficients)
