@@ -40,7 +40,7 @@ def become(words, env, out, err):
   sys.argv = words
   code = 0
   try:
-    commands.run(modules[words[0]].main)
+    commands.run(modules[words[0]].main, needs_config=words[0] != 'study')
   except SystemExit as error:
     code = error.code
     if isinstance(code, str):

@@ -8,7 +8,7 @@ import pathlib
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app
@@ -91,15 +91,19 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
 
   Args:
     main: the command, given what is left of the command line.
-    needs_config: whether it has `--config`.
+    needs_config: whether it has `--config`, and a `--workdir` of that.
   """
+  others = () if needs_config else ('config', 'workdir')
 
   def parse(argv: list[str]) -> list[str]:
     if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
-      print(_help(main.__globals__['__doc__'] or ''))
+      print(_help(main.__globals__['__doc__'] or '', others))
       sys.exit(0)
     if not needs_config:
-      return list(app.parse_flags_with_usage(argv))
+      words = list(app.parse_flags_with_usage(argv))
+      if wrong := [f'--{name}' for name in others if flags.FLAGS[name].present]:
+        sys.exit(f'This command has no {", ".join(wrong)}; see --help.')
+      return words
     argv = [_at_home(word) for word in argv]
     given = [word for word in argv[1:] if word.startswith('--config')]
     if not given:
@@ -150,13 +154,13 @@ def of_a_run(about: str) -> argparse.ArgumentParser:
   return parser
 
 
-def _help(about: str) -> str:
-  """What a command does, and the flags it has."""
+def _help(about: str, others: Sequence[str]) -> str:
+  """What a command does, and the flags it has, which are not the others."""
   lines = [about.strip(), '', 'Flags:']
   for module, found in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith('experiments.') or module in ('__main__', sys.argv[0]):
       for flag in found:
-        if flag.help:
+        if flag.help and flag.name not in others:
           default = f' (default: {flag.default})' if flag.default else ''
           lines += textwrap.wrap(
             f'--{flag.name}: {flag.help}{default}',

@@ -79,7 +79,9 @@ def test_every_command_says_what_it_does(monkeypatch, capsys):
     result = running.run(name, '--help')
     assert result.returncode == 0, result.stderr
     assert f'python -m experiments.{name}' in result.stdout
-    assert '--workdir' in result.stdout
+    assert ('--workdir' in result.stdout) == (name != 'study')
+  result = running.run('study', 'views', '--workdir=runs', '--dry')
+  assert 'This command has no --workdir' in result.stderr
   for module in (report, predict, evaluate, export):
     monkeypatch.setattr('sys.argv', [module.__file__, '--help'])
     with pytest.raises(SystemExit, match=r'^0$'):
