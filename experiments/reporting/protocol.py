@@ -107,10 +107,16 @@ def choices(results: Results, where: str = '') -> list[str]:
   """What validation chose, without and with early stopping."""
   last, early = chosen(results, 'last'), chosen(results, 'stopped')
   del early['candidates']
+  steps = results.config['steps']
+  never = [name for name, step in early['step'].items() if step == str(steps)]
   return [
     f'What validation chose{where}, its mean there ± standard error, and how'
     ' many of all that were compared tie with the best:',
     tables.of_cells(
       'recipe', last | {f'{k}, stopped early': v for k, v in early.items()}
     ),
+    f'Validation stops {len(never)} of'
+    f' {tables.count(len(early["step"]), "recipe")} at the last of {steps} steps'
+    ' and no earlier: with more steps they may come further, and in another'
+    ' order.',
   ]

@@ -1,5 +1,7 @@
 """Reports of studies whose numbers are chosen."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -60,11 +62,12 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     if metric == ERROR:  # by name alone, and so without a figure
       on_axis = (f'views, {place}', None)
     setting = studies.Setting(*on_axis, 'handwritten:two', changed)
-    more = tuning
+    more, settings = tuning, {}
     if place == 20:
+      settings = {'steps': 10}
       more = [one | {'candidates': 2 * one['candidates']} for one in tuning]
     workdir = write_results(
-      tmp_path / str(place), rows, **(changes | {'tuning': more})
+      tmp_path / str(place), rows, settings, **(changes | {'tuning': more})
     )
     results[setting] = results_lib.read(workdir)
   # The same setting under another name counts once.
@@ -111,6 +114,8 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   ]
   assert '*views, 10, views, 30, rows, 10*: Of every recipe 1 cand' in text
   assert '*views, 20*: Of every recipe 2 cand' in text
+  stops = re.findall(r'stops (\d) of 2 recipes at the last of (\d+)', text)
+  assert stops == [('0', '30'), ('2', '10'), ('0', '30'), ('0', '30')]
   assert ('less is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
   if metric == 'accuracy':
