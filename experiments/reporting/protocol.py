@@ -116,7 +116,7 @@ def choices(results: Results, where: str = '') -> list[str]:
       'recipe', last | {f'{k}, stopped early': v for k, v in early.items()}
     ),
     f'Validation stops {len(never)} of'
-    f' {tables.count(len(early["step"]), "recipe")} at the last of {steps} steps'
-    ' and no earlier: with more steps they may come further, and in another'
-    ' order.',
+    f' {tables.count(len(early["step"]), "recipe")} at the last of {steps}'
+    ' steps and no earlier: with more steps they may come further, and in'
+    ' another order.',
   ]
