@@ -78,7 +78,7 @@ def estimates(
   """Mean ± standard error: column -> row -> text, for `tables.of_cells`.
 
   If asked for, each column's best by its own direction is **bold**, and ties
-  with it are followed by =.
+  with it are followed by =; nothing is where all have a mean of NaN.
   """
   cells: dict[str, dict[str, str]] = {}
   for name, (measure, values) in columns.items():
@@ -86,6 +86,7 @@ def estimates(
     if mark_best:
       best, tied = statistics.ties(values, measure.higher_is_better)
       texts |= {row: f'{texts[row]} =' for row in tied}
-      texts[best] = f'**{texts[best]}**'
+      if not np.isnan(np.mean(values[best])):
+        texts[best] = f'**{texts[best]}**'
     cells[name] = texts
   return cells

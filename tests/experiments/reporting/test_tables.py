@@ -44,3 +44,17 @@ def test_values_are_written_in_the_unit_of_their_metric():
   assert share.text(np.array(hits) / 800) == '98.22 ± 0.10'
   assert share.text([-0.1, -0.1], sign='+') == '-10.00 ± 0.00'
   assert error.text([0.61236], sign='+') == '+0.6124'  # of one seed
+
+
+@pytest.mark.quick
+def test_the_best_is_bold_unless_it_is_no_number():
+  share, nan = measures.Measure.of('accuracy'), float('nan')
+  some = {'a': np.array([0.4, nan]), 'b': np.array([0.5, 0.7])}
+  columns = {
+    'some': measures.Column(share, some),
+    'none': measures.Column(share, {'a': some['a'], 'b': some['a']}),
+  }
+  assert measures.estimates(columns) == {
+    'some': {'a': 'nan', 'b': '**60.00 ± 10.00**'},
+    'none': {'a': 'nan', 'b': 'nan'},
+  }
