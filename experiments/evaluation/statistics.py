@@ -52,7 +52,8 @@ def ties(
 
   Runs of the same seed share data order and initial parameters, so variants are
   compared seed by seed: a tie is a mean difference no larger than one standard
-  error of that difference.
+  error of that difference. They are equal where all seeds but one agree, and
+  rounding decides.
 
   Args:
     values: variant -> [seeds], in the same order of seeds.
