@@ -161,6 +161,13 @@ def _read(path: pathlib.Path, _: int) -> Table:
       list(map(float, classes)),
       'Leave the cell empty if it is none, or give the class a name',
     )
+  if all(map(_is_number, classes)) and not all(map(_is_whole, classes)):
+    first = next(name for name in classes if not _is_whole(name))
+    raise ValueError(
+      f"{path}, column 'label': {first!r}, and all rows have numbers; expected"
+      ' classes, whole numbers or texts. For targets that are numbers, write a'
+      ' builder; if it is a class, give it a name.'
+    )
   labels.tell(str(path), label != labels.NONE, lines)
   for where, name in zip(lines, cells.get('split', ()), strict=False):
     if name not in arrays.SPLITS:
@@ -259,6 +266,11 @@ def _is_number(text: str) -> bool:
   except ValueError:
     return False
   return True
+
+
+def _is_whole(number: str) -> bool:
+  value = float(number)  # NaN and infinity are names
+  return value.is_integer() or not math.isfinite(value)
 
 
 def _by_size(name: str) -> tuple[float, str]:

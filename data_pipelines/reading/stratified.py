@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 SHARES = {'train': 0.6, 'validation': 0.2, 'test': 0.2}
+_SHOWN = 10  # classes that an error names
 
 
 def split(
@@ -48,6 +49,7 @@ def split(
     validation [10, 6]
     test [10, 6]
   """
+  said = 'rows' if groups is None else 'groups'
   if groups is None:
     groups = np.arange(len(labels))
   if labels.ndim != 1 or groups.shape != labels.shape or not len(labels):
@@ -83,10 +85,15 @@ def split(
       called = classes.tolist()
       if names is not None:
         called = [names[each] for each in called]
-      few = {called[each]: int(np.sum(counts[:, each] > 0)) for each in missing}
+      few = {
+        called[each]: int(np.sum(counts[:, each] > 0))
+        for each in missing[:_SHOWN]
+      }
+      more = len(missing) - len(few)
       raise ValueError(
         f'{name!r} would have no row of these classes, which have so many'
-        f' groups: {few}. Expected rows of every class in each part; use finer'
-        ' groups, another seed or other shares.'
+        f' {said}: {few}{f" and {more} classes more" if more else ""}.'
+        f' Expected rows of every class in each part: more {said} of such'
+        ' classes, these joined or left out, or a split of your own.'
       )
   return parts

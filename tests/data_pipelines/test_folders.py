@@ -183,6 +183,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('note,label,group', ['a,x,1', 'b,y,'], r"line 3, column 'group': .*empty"),
     ('photo,label,label_present', ['a.png,x,1'], 'leave its cell empty'),
     ('note,label', ['a,-1', 'b,0'], r'-1 beside 0: .*cell empty if'),
+    ('note,label', ['a,0.5', 'b,2', 'c,'], r"'0.5', and all rows have numb"),
     ('note,label', ['list.csv,x', 'b,y'], r"line 2, .*'list.csv' is a file"),
     ('note,label', [f'{"a" * 9_999},x', 'b,y'], r"no row of .*: \{'x': 1"),
     ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*numbers"),
