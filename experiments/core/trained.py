@@ -72,8 +72,8 @@ class Trained(NamedTuple):
 
     Raises:
       ValueError: if there is no row or modality, a name is unknown, a sequence
-        comes without its `<modality>_length`, or a shape or length is not that
-        of the training rows.
+        comes without its `<modality>_length`, a shape or length is not that
+        of the training rows, or a value is no finite number.
     """
     given, is_present = self._checked(rows)
     patterns, places = np.unique(is_present, axis=0, return_inverse=True)
@@ -180,6 +180,8 @@ class Trained(NamedTuple):
           f'{name} has rows of shape {value.shape[1:]}; the model was trained'
           f' on {of_row.shape}.'
         )
+      if value.dtype.kind not in 'biuf':
+        raise ValueError(f'{name} is {value.dtype}; expected numbers.')
       if name in names and name in given:
         there = said[name]
         lacks = np.zeros(count, bool) if there is None else there == 0
@@ -189,6 +191,12 @@ class Trained(NamedTuple):
           lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
         )
         is_present[:, names.index(name)] = ~lacks
+        bad = np.argwhere(~np.isfinite(value))
+        if bad.size:
+          raise ValueError(
+            f'{name}, row {bad[0, 0]}: a value is not finite; expected numbers,'
+            ' or NaN in all of a row that lacks it.'
+          )
       whole[name] = value
     return whole, is_present
 

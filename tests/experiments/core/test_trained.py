@@ -85,6 +85,11 @@ def test_what_the_model_does_not_take_is_refused(run, rows):
     (rows | {'pix': rows['pix'][:3]}, "as many rows.*'pix': 3"),
     (rows | {'pix_present': [True]}, "as many rows.*'pix_present': 1"),
     ({'pix': rows['pix'][:, :7]}, r'rows of shape \(7,\).* \(240,\)'),
+    ({'pix': rows['pix'].astype(str)}, 'pix is <U.*; expected numbers'),
+    (
+      {'pix': np.where(rows['pix'] == rows['pix'][1, 3], np.nan, rows['pix'])},
+      'pix, row .*not finite; expected numbers',
+    ),
   ):
     with pytest.raises(ValueError, match=message):
       run.predict(given)
