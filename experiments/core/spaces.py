@@ -6,15 +6,23 @@ keys of the configuration, nested as they are there, and for each what it is
 drawn from, as `variants.expand` takes.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
+import mimo_jax
+from experiments import methods
 from experiments.core import configuration
 from experiments.core import grouping
+from experiments.core import named
 from experiments.core import variants
 from experiments.methods import recipes
+
+# Slot of a configuration -> where the function is that takes what is beside
+# its name.
+_TAKEN_BY = {'method': methods, 'weighting': mimo_jax.weightings}
 
 # A range is so many steps wide, at first; it grows by one.
 _STEPS = 4
@@ -86,8 +94,23 @@ def candidates(
     drawn = variants.expand(
       changed, {}, draws, num_samples=number - 1, seed=config.tuning.seed
     )
-  default = {key: variants.present_value(changed, key) for key in sorted(space)}
+  default = {key: _default(changed, key) for key in sorted(space)}
   return [variants.Variant(default), *drawn]
+
+
+def _default(config: config_dict.ConfigDict, key: str) -> Any:
+  """What a configuration has at a key, or the function that takes it."""
+  value = variants.present_value(config, key)
+  slot, _, argument = key.partition('.')
+  if value is None and slot in _TAKEN_BY and config[slot].name != 'joint':
+    found = named.lookup(_TAKEN_BY[slot], config[slot].name)
+    takes = inspect.signature(getattr(found, 'make', found)).parameters
+    if (
+      argument in takes
+      and takes[argument].default is not inspect.Parameter.empty
+    ):
+      return takes[argument].default
+  return value
 
 
 def edges(space: Space, values: Values) -> list[Edge]:

@@ -52,8 +52,9 @@ def make(
     rule = named.make(mimo_jax.weightings, arguments, within=optax)
   except ValueError as error:
     raise ValueError(
-      f'{error}. To choose another rule on the command line, give its name as a'
-      ' word after the colon of --config: its arguments are then its own.'
+      f'{str(error).removesuffix(".")}. To choose another rule on the command'
+      ' line, give its name as a word after the colon of --config: its'
+      ' arguments are then its own.'
     ) from error
   if not isinstance(rule, mimo_jax.Weighting):
     raise ValueError(

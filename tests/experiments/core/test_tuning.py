@@ -173,6 +173,26 @@ def test_more_draws_begin_with_the_fewer():
   assert few[0].of(own).to_dict() == own.to_dict()
 
 
+@pytest.mark.parametrize(
+  ('slot', 'name', 'key', 'default'),
+  [
+    ('method', 'experiments.methods.ogm:make', 'alpha', 0.3),
+    ('method', 'ogm', 'alpha', 0.3),
+    ('weighting', 'mimo', 'temperature', 1.0),
+  ],
+)
+def test_what_a_recipe_does_not_set_has_its_functions_default(
+  slot, name, key, default
+):
+  config = tuned_config()
+  drawn = {slot: {key: {'low': 0.1, 'high': 2.0}}}
+  with config.unlocked():
+    config.recipes.mine = {slot: {'name': name}, 'space': drawn}
+  space = spaces.of_recipe(config, 'mine')
+  first, *_ = spaces.candidates(config, 'mine', space, 2)
+  assert first.values[f'{slot}.{key}'] == default
+
+
 def test_decay_pulls_on_params_and_none_is_none():
   config = smoke(compare=('joint',))
   inputs = data.open_data(config, 0)
