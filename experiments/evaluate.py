@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.core import commands
-from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
 from experiments.evaluation import evaluate as evaluation
@@ -30,7 +29,7 @@ def evaluate(
   """Scores by name; None stands for what the run's configuration has."""
   model = trained.load(run)
   settings = model.config.evaluation
-  inputs = data.open_data(model.config, model.config.seed, manual_dir)
+  inputs = model.open_data(manual_dir)
   scores = evaluation.evaluate(
     model.outputs,
     model.state.variables,

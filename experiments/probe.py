@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
   workdir = commands.workdir('train', config)
   run = trained.load(workdir)
   runs.open_workdir(workdir, config, runs.MAY_CHANGE | {'steps'})
-  inputs = data.open_data(run.config, config.seed, commands.MANUAL_DIR.value)
+  inputs = run.open_data(commands.MANUAL_DIR.value)
   state = run.state
   scores = probe.probe(
     run.experiment.model,

@@ -38,6 +38,7 @@ class Trained(NamedTuple):
   experiment: training.Experiment
   state: training.TrainState  # on the first device
   outputs: Callable[..., dict[str, jax.Array]]  # compiled `evaluate.Predict`
+  fingerprint: str  # of the rows that it was trained on
 
   @property
   def modalities(self) -> list[str]:
@@ -92,6 +93,25 @@ class Trained(NamedTuple):
           found[name][chosen] = value
     return found
 
+  def open_data(
+    self, manual_dir: str | os.PathLike[str] | None = None
+  ) -> data.Data:
+    """The run's own data set, as `data.open_data`.
+
+    Raises:
+      ValueError: if it is another one now: splits and statistics may be drawn
+        of other rows, so that rows of training would be tested.
+    """
+    inputs = data.open_data(self.config, self.config.seed, manual_dir)
+    if inputs.fingerprint != self.fingerprint:
+      inputs.train.close()
+      raise ValueError(
+        'The data set is not the one that the run was trained on; rows of its'
+        ' training may be in another split now. Put the old one back, or give'
+        ' new rows to experiments.predict by --data.'
+      )
+    return inputs
+
   def predict_split(
     self, split: str, manual_dir: str | os.PathLike[str] | None = None
   ) -> tuple[Outputs, npt.NDArray[Any]]:
@@ -102,7 +122,7 @@ class Trained(NamedTuple):
       manual_dir: the folder with the data set's downloaded files, where it is
         not prepared yet.
     """
-    inputs = data.open_data(self.config, self.config.seed, manual_dir)
+    inputs = self.open_data(manual_dir)
     whole = jnp.ones(len(self.modalities), bool)
     found = self._run(inputs.evaluation(split), whole)
     inputs.train.close()
@@ -236,9 +256,11 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
   checkpoints.close()
   if restored is None:
     raise FileNotFoundError(f'{workdir} has no finished checkpoint yet.')
-  state = restored[0]['states']['']
+  arrays, progress = restored
+  state = arrays['states']['']
   outputs = jax.jit(program.make_predict(config, experiment))
-  return Trained(config, signature, experiment, state, outputs)
+  seen = progress['header']['data']
+  return Trained(config, signature, experiment, state, outputs, seen)
 
 
 def _no_model(workdir: pathlib.Path) -> str:

@@ -172,6 +172,11 @@ def test_scores_are_those_of_training_and_others_on_demand(finished):
   assert 'accuracy/fused' not in other
 
 
+def test_another_data_set_is_not_scored(run):
+  with pytest.raises(ValueError, match='not the one that the run was trained'):
+    run._replace(fingerprint='another').predict_split('test')
+
+
 ALONE = """
 import json, sys
 import jax, numpy
