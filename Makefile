@@ -43,7 +43,8 @@ tests: $(VENV)/test.installed
 
 $(VENV)/%.installed: setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mimo_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@# Made by another Python over one that is there, it would be broken.
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	@touch $@
 
