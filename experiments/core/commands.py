@@ -120,7 +120,11 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       # around a KeyError whose text has the key, and a near one if there is.
       (cause,) = error.args
       text = cause.args[0] if isinstance(cause, KeyError) else cause
-      sys.exit(f'{command}: the configuration has no key {text}')
+      sys.exit(
+        f'{command}: the configuration has no key {text}. An argument that it'
+        ' leaves to its default is given with the whole part:'
+        " --config.optimizer=\"{'name': 'adam', 'learning_rate': 0.001}\"."
+      )
     except (flags.Error, KeyError, TypeError, ValueError, OSError) as error:
       file = given[0].removeprefix('--config=').partition(':')[0]
       if given[0].startswith('--config=') and not pathlib.Path(file).exists():

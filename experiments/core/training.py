@@ -292,11 +292,38 @@ def _make_optimizer(
   # One that is traced may be anything.
   is_zero = not isinstance(decay, jax.core.Tracer) and decay == 0
   return optax.chain(
-    *(named.make(optax, each, adapt) for each in config.gradient_transforms),
+    *(
+      _make_transform('gradient_transforms', each, adapt)
+      for each in config.gradient_transforms
+    ),
     *(() if is_zero else (optax.add_decayed_weights(decay),)),
-    named.make(optax, config.optimizer.to_dict(), adapt),
+    _make_transform('optimizer', config.optimizer.to_dict(), adapt),
     *([trainable.scaled(rates)] if (rates := config.learning_rates) else []),
   )
+
+
+def _make_transform(
+  key: str, settings: Any, adapt: Callable[[Any], Any]
+) -> optax.GradientTransformationExtraArgs:
+  """One that a configuration names; refused if it wants more than gradients."""
+  if isinstance(settings, str) or 'name' not in settings:
+    raise ValueError(
+      f'config.{key} has {settings!r}; expected'
+      " {'name': 'FUNCTION_OF_OPTAX', 'ARGUMENT': VALUE}"
+      + (', each in a tuple.' if key == 'gradient_transforms' else '.')
+    )
+  made = optax.with_extra_args_support(named.make(optax, settings, adapt))
+
+  def update(updates: Any, state: Any, params: Any, **seen: Any) -> Any:
+    try:
+      return made.update(updates, state, params, **seen)
+    except TypeError as error:
+      raise ValueError(
+        f'config.{key} is {settings["name"]!r}, which cannot be updated by'
+        f' gradients and params alone: {error}. Choose another of optax.'
+      ) from error
+
+  return optax.GradientTransformationExtraArgs(made.init, update)
 
 
 def _finished(

@@ -47,7 +47,7 @@ def test_directories_of_other_runs_are_refused(tmp_path):
 def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
   wrong = {
     '--config.lerning_rate=0.1': 'lerning_rate',
-    '--config.optimizer.lr=0.1': 'lr',
+    '--config.optimizer.lr=0.1': """--config.optimizer="{'name'""",
     '--config.steps=many': 'many',
     '--config.steps=0': 'config.steps is 0; expected at least 1',
     '--config.num_seeds=-1': 'config.num_seeds is -1',

@@ -59,6 +59,20 @@ def test_step_is_the_hand_made_one(begun):
   np.testing.assert_allclose(modality_weights, 2.0, rtol=1e-6)
 
 
+def test_transforms_that_want_more_than_gradients_are_refused(begun):
+  _, _, _, (batch, *_) = begun
+  config = smoke()
+  with config.unlocked():
+    config.optimizer = {'name': 'polyak_sgd'}
+  experiment = training.make(config, 15)
+  state = jax.eval_shape(experiment.init, jax.random.key(7), batch)
+  with pytest.raises(ValueError, match=r"'polyak_sgd'.*gradients and params"):
+    jax.eval_shape(experiment.train_step, state, batch)
+  config = smoke(gradient_transforms=('clip',))
+  with pytest.raises(ValueError, match=r"gradient_transforms has 'clip'.*name"):
+    training.make(config, 15)
+
+
 def test_one_compilation_however_many_steps(begun):
   _, state, step, batches = begun
   for batch in batches:
