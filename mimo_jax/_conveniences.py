@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mimo_jax import _arguments
@@ -132,7 +133,9 @@ def combine_with(
       'combine_with was given a weighting that looks at losses, and none;'
       ' expected losses=[...], one for each row.'
     )
-  losses = jnp.full(size, jnp.nan) if losses is None else jnp.asarray(losses)
+  # Of NumPy, or `jax_debug_nans` would stop here for rules that ignore them.
+  unknown: Any = np.full(size, np.nan, jnp.result_type(float))
+  losses = unknown if losses is None else jnp.asarray(losses)
   if losses.shape != (size,):
     raise ValueError(
       f'combine_with was given losses of shape {losses.shape} and a Jacobian of'

@@ -292,15 +292,21 @@ def _coefficients(
   scores: jax.Array, alpha: _arguments.Scalar, against: Against
 ) -> jax.Array:
   """k, [M]; NaN unless all scores are finite."""
-  # Of 0 and 0 it is NaN, which slows neither, like 1.
   if against == 'each':
-    ratios = scores[:, None] / scores[None, :]
+    ratios = _ratios(scores[:, None], scores[None, :])
     others = ~np.eye(scores.shape[0], dtype=bool)
     ratio = jnp.sum(ratios, axis=1, where=others) / (scores.shape[0] - 1)
   else:
-    ratio = scores / jnp.min(scores)
+    ratio = _ratios(scores, jnp.min(scores))
   # Not infinite, which times an alpha of 0 would be NaN.
   ratio = jnp.minimum(ratio, jnp.finfo(scores.dtype).max)
   slowed = 1 - jnp.tanh(alpha * ratio)
   coefficients = jnp.where(ratio > 1, slowed, 1)
   return jnp.where(jnp.all(jnp.isfinite(scores)), coefficients, jnp.nan)
+
+
+def _ratios(scores: jax.Array, others: jax.Array) -> jax.Array:
+  """Quotients; of 0 and 0 it is 0, which slows neither, like 1."""
+  # Without a NaN on the way, at which `jax_debug_nans` would stop.
+  largest = jnp.sign(scores) * jnp.finfo(scores.dtype).max
+  return _numerics.divide(scores, others, largest)

@@ -132,8 +132,9 @@ def max_min_in_ball(
     return _Path(level, support, refused, tableau, owed, state.steps + 1, done)
 
   zero = along * 0
+  none = ~jnp.isfinite(levels[first])  # of rows that are not zero
   start = _Path(
-    level=levels[first],
+    level=jnp.where(none, 0, levels[first]),
     support=zero > 1,
     refused=zero > 1,
     tableau=jnp.concatenate(
@@ -141,7 +142,7 @@ def max_min_in_ball(
     ),
     owed=first.astype(jnp.int32),
     steps=jnp.zeros((), jnp.int32),
-    done=~jnp.isfinite(levels[first]),
+    done=none,
   )
   end = lax.while_loop(
     lambda state: ~state.done & (state.steps < 10 * size + 10), step, start

@@ -100,6 +100,10 @@ def test_a_rule_on_a_bare_matrix(name):
     checks.assert_close(combine(matrix, rules.LOSSES), direction, 1e-4, 1e-5)
 
 
+def _first(observation):
+  return jnp.arange(len(observation.gramian)) == 0
+
+
 def test_a_matrix_without_losses():
   rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
   combine, mgda = mimo_jax.combine_with, weightings.mgda()
@@ -109,6 +113,8 @@ def test_a_matrix_without_losses():
   np.testing.assert_allclose(compiled(whole), [1.5, 0.5], rtol=1e-5)
   narrow = jax.eval_shape(compiled, rows.astype('bfloat16'))
   assert narrow.dtype == 'bfloat16'
+  with jax.debug_nans(True):  # the rule ignores losses
+    combine(mimo_jax.stateless(_first, needs='gramian'), rows)
   checks.assert_refused(r'begin with \[\(\)\]', combine, mgda, whole.tolist())
   checks.assert_refused('looks at losses', combine, mimo_jax.mimo(), rows)
   checks.assert_refused(

@@ -150,6 +150,9 @@ def test_scores_of_zero_and_equal_scores():
   found = coefficients([case[:2] for case in cases])
   for case, actual in zip(cases, found, strict=True):
     assert actual == case[2], case
+  with jax.debug_nans(True):
+    for against in ('each', 'weakest'):
+      modulate(scores={'audio': 0.0, 'visual': 0.0}, against=against)
 
 
 # What is modulated.

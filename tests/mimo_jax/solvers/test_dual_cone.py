@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from mimo_jax import solvers
 from tests import jacobians
 from tests import properties
 from tests.mimo_jax.solvers import of_sizes as of
@@ -102,6 +103,13 @@ def test_ball_is_not_below_what_scipy_slsqp_finds():
         )
       level = (rows @ rows.T @ weights).min()
       np.testing.assert_allclose(level, -found.fun, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_ball_of_zero_rows_is_its_centre_without_a_nan_on_the_way():
+  with jax.debug_nans(True):
+    weights = solvers.max_min_in_ball(jnp.zeros((2, 2)), jnp.ones(2), 0.5)
+  assert weights.tolist() == [1, 1]
 
 
 @pytest.mark.slow
