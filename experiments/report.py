@@ -42,7 +42,7 @@ def main() -> None:
   given = parser.parse_args()
   directories = given.directories
   written = tables.latex if given.latex else str
-  if len(directories) > 1 or beside.is_run(*directories):
+  if len(directories) > 1 or not beside.has_results(*directories):
     print(written(beside.table(directories)))
     return
   path = report.write(*directories)

@@ -30,7 +30,7 @@ def table(directories: Sequence[pathlib.Path]) -> str:
     FileNotFoundError: if one holds neither, or they are mixed.
   """
   names = _distinct(directories)
-  if all((one / 'results.jsonl').exists() for one in directories):
+  if all(map(has_results, directories)):
     found = {k: results_lib.read(d) for k, d in names.items()}
     columns = {
       f'{k}: {one.measure.label}': one.column(f'{one.primary}/fused')
@@ -45,17 +45,17 @@ def table(directories: Sequence[pathlib.Path]) -> str:
   else:
     raise FileNotFoundError(
       f'Of {sorted(map(str, directories))} not all are runs of'
-      ' experiments.train, and not all are comparisons or sweeps.'
+      ' experiments.train, and not all are comparisons or sweeps that have'
+      ' ended: there is no metrics.jsonl, or no results.jsonl.'
     )
   if len(names) == 1:
     return scores
   return f'{scores}\n\nWhat differs:\n\n{_differences(configs)}'
 
 
-def is_run(directory: pathlib.Path) -> bool:
-  """Whether a directory is that of a run of `experiments.train`."""
-  has_results = (directory / 'results.jsonl').exists()
-  return (directory / 'metrics.jsonl').exists() and not has_results
+def has_results(directory: pathlib.Path) -> bool:
+  """Whether a comparison or a sweep has left its results in a directory."""
+  return (directory / 'results.jsonl').exists()
 
 
 def _distinct(

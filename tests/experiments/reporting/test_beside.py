@@ -53,6 +53,9 @@ def test_runs_are_told_by_their_last_scores_and_what_differs(
   assert 'nothing in the configuration' in beside.table([one, same])
   with pytest.raises(FileNotFoundError, match='not all are runs'):
     beside.table([one, tmp_path])
+  monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path)])
+  with pytest.raises(SystemExit, match='that have ended'):
+    report.main()
 
 
 def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
