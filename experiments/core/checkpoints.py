@@ -118,7 +118,11 @@ class Checkpoints:
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
       try:
-        return self._restored(step, like)
+        restored = self._restored(step, like)
+        if step != steps[0]:
+          # Orbax forgets those set aside, whose steps are saved again.
+          self._manager.reload()
+        return restored
       except _MismatchError as error:
         raise ValueError(
           f'The checkpoint of step {step} in {self._directory} is of another'

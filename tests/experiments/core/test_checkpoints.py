@@ -117,11 +117,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     path.write_bytes(data[: len(data) // 2] if damage == 'cut' else b'')
     if damage == 'missing':
       path.unlink()
-  assert_is(restored(tmp_path), 10)
+  one = checkpoints_lib.Checkpoints(tmp_path)
+  assert_is(one.restore(like()), 10)
   (text,) = [text for text in warnings if 'is set aside' in text]
   assert 'step 20' in text
-  # It does not stand in the way of the next one.
-  saved(tmp_path, 20)
+  # It does not stand in the way of the next one, by the same process.
+  one.save(20, tree(20), {'step': 20})
+  one.close()
   assert_is(restored(tmp_path), 20)
   for step in (10, 20):
     shutil.rmtree(tmp_path / 'checkpoints' / f'{step}' / 'progress')
