@@ -179,9 +179,10 @@ def _quiet_threads() -> Iterator[None]:
     yield
   except Exception:
     # What one thread met is raised before the others have said the same.
+    # They are not joined: one may have yet to begin, which Python refuses.
     until = time.monotonic() + 1
-    for thread in set(threading.enumerate()) - others:
-      thread.join(max(0, until - time.monotonic()))
+    while set(threading.enumerate()) - others and time.monotonic() < until:
+      time.sleep(0.01)
     raise
   finally:
     logging.set_verbosity(before)

@@ -239,6 +239,11 @@ def test_threads_that_fail_late_are_waited_for(tmp_path, caplog, monkeypatch):
 
   one = checkpoints_lib.Checkpoints(tmp_path)
   monkeypatch.setattr(one._manager, 'save', save)
+  # Another is there, and has yet to begin, when the waiting begins.
+  threads, unborn = threading.enumerate, iter([[], [threading.Thread()]])
+  monkeypatch.setattr(
+    threading, 'enumerate', lambda: [*threads(), *next(unborn, [])]
+  )
   with pytest.raises(OSError, match='What the other one met'):
     one.save(10, tree(10), {'step': 10})
   one.close()
