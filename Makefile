@@ -2,7 +2,7 @@
 # make quick: lint, types, and the doctests and tests that are not slow.
 # make test: lint, types, and all doctests and tests.
 # make release: sdist and wheel in dist/, and the wheel used with the newest JAX.
-# All set up .venv first. PYTHON names the interpreter, 3.11 or newer.
+# All set up .venv first, with PYTHON, 3.11 or newer; `make clean` for another.
 
 PYTHON ?= python3
 SELECT ?=
@@ -43,8 +43,9 @@ tests: $(VENV)/test.installed
 
 $(VENV)/%.installed: setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mimo_jax needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
-	@# Made by another Python over one that is there, it would be broken.
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@# Made by another Python over one that is there, it would be broken. What
+	@# has no pip was not made to its end.
+	[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	@touch $@
 

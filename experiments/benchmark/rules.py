@@ -193,14 +193,16 @@ def _print_mimo(
 
 
 def _print_ratios(results: Results) -> None:
-  """Ratios to TorchJD over kinds of rules, all K of a title together."""
+  """Ratios to TorchJD over kinds of rules; those of the Gramian for each K."""
   compared: dict[tuple[str, str], dict[str, timing.Comparison]] = {}
   for (size, title), found in results.items():
     for name, each in found.items():
       if each.theirs is not None:
+        of_gramian = _rule(name).needs == 'gramian'
         kinds = {
           'all rules': True,
-          'rules of the Gramian': _rule(name).needs == 'gramian',
+          'rules of the Gramian': of_gramian,
+          f'rules of the Gramian, K = {size}': of_gramian,
           'rules that solve something': name in SOLVED,
         }
         for kind in [kind for kind, is_one in kinds.items() if is_one]:
