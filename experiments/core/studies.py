@@ -74,7 +74,9 @@ def _gaps(setting: Setting, results: Results) -> dict[str, measures.Column]:
   for name, (column, present) in outputs.items():
     best = generation.bayes_accuracy(modalities, present)
     values = {recipe: one - best for recipe, one in column.values.items()}
-    columns[f'{name}, minus the best'] = column._replace(values=values)
+    words = f'{column.measure.words} minus the best'
+    measure = column.measure._replace(words=words)
+    columns[name] = measures.Column(measure, values)
   return columns
 
 

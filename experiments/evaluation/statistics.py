@@ -10,6 +10,10 @@ from scipy import stats
 
 Key = TypeVar('Key', bound=Hashable)
 
+# Below this, of numbers' own size, a difference is of rounding: scores are
+# float64, and those of accuracies lie on a grid.
+_ROUNDING = 1e-9
+
 
 class Estimate(NamedTuple):
   """A mean over seeds and its standard error (NaN for a single seed)."""
@@ -29,20 +33,27 @@ def estimate(values: npt.NDArray[Any]) -> Estimate:
 def best(values: Sequence[Any], higher_is_better: bool) -> int:
   """The place of the values, each [seeds], with the best mean.
 
-  Of equal ones the first; a mean of NaN is worse than any number.
+  Of those that are equal but for rounding the first; a mean of NaN is worse
+  than any number.
 
   Examples:
     >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.9]], True)
     1
     >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.1]], False)
     0
+    >>> best([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]], True)  # as rounded, no
+    0
   """
+  means = [float(np.mean(one)) for one in values]
+  known = [mean for mean in means if not math.isnan(mean)]
+  if not known:
+    return 0
+  top = max(known) if higher_is_better else min(known)
+  return next(i for i, mean in enumerate(means) if _equal(mean, top))
 
-  def rank(i: int) -> tuple[bool, float]:
-    mean = float(np.mean(values[i]))
-    return not math.isnan(mean), mean if higher_is_better else -mean
 
-  return max(range(len(values)), key=rank)
+def _equal(first: float, second: float) -> bool:
+  return math.isclose(first, second, rel_tol=_ROUNDING)
 
 
 def ties(
@@ -52,8 +63,8 @@ def ties(
 
   Runs of the same seed share data order and initial parameters, so variants are
   compared seed by seed: a tie is a mean difference no larger than one standard
-  error of that difference. They are equal where all seeds but one agree, and
-  rounding decides.
+  error of that difference. The two are the same number where all seeds but one
+  agree, which is a tie, however they are rounded.
 
   Args:
     values: variant -> [seeds], in the same order of seeds.
@@ -63,8 +74,9 @@ def ties(
   tied = []
   for name in values:
     mean, error = estimate(values[first] - values[name])
-    # Equal in every seed is a tie too, also with a single seed.
-    if name != first and (mean == 0 or abs(mean) <= error):
+    # Equal in the mean is a tie too, also with a single seed.
+    equal = _equal(float(np.mean(values[first])), float(np.mean(values[name])))
+    if name != first and (equal or abs(mean) <= error * (1 + _ROUNDING)):
       tied.append(name)
   return first, tied
 

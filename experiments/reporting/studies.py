@@ -1,7 +1,7 @@
 """The report over a study's comparisons, which differ in one thing."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +98,9 @@ def write(
     ),
     f'{protocol.about_costs(some)} Medians over the settings. With networks as'
     ' small as these, much of it is not arithmetic.',
-    tables.of_cells('recipe', protocol.costs(list(results.values()))),
+    tables.of_cells(
+      'recipe', protocol.costs([results[one] for one in _once(results)])
+    ),
     f'{report.made_by([one.header for one in results.values()])}, by'
     f' `{command}`.',
   ]
@@ -106,6 +108,11 @@ def write(
   runs.write_text(path, '\n\n'.join(parts) + '\n')
   page.write(path)
   return path
+
+
+def _once(settings: Iterable[Setting]) -> list[Setting]:
+  """One setting of those that families share, the last."""
+  return list({(one.config, one.changes): one for one in settings}.values())
 
 
 def _about_tuning(results: Mapping[Setting, Results]) -> list[str]:
@@ -142,11 +149,9 @@ def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
 
 def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
   """How often the subject is better and worse than each other recipe."""
-  # A setting that two families share counts once.
-  once = {(setting.config, setting.changes): setting for setting in columns}
   compared = {
     (name, setting): column
-    for setting in once.values()
+    for setting in _once(columns)
     for name, column in columns[setting].items()
   }
   if not (found := report.tests(compared, subject)):

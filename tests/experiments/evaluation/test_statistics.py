@@ -55,6 +55,25 @@ def test_standard_error_and_ties_are_those_of_paired_runs():
   np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
 
 
+def test_rounding_decides_no_tie():
+  # One seed's difference is its own standard error, up or down by rounding.
+  rng = np.random.default_rng(0)
+  for num_seeds in (3, 10):
+    for number in range(50):
+      best = np.round(rng.uniform(0.5, 1, num_seeds) * 200) / 200
+      one = best.copy()
+      one[number % num_seeds] -= rng.integers(1, 9) / 200
+      values = {'one': one, 'best': best, 'below': one - 1e-6}
+      assert statistics.ties(values, True) == ('best', ['one']), values
+  for scale in (1e-12, 1.0, 1e12):
+    values = {
+      'a': scale * np.array([0.3, 0.2, 0.1]),
+      'b': scale * np.array([0.1, 0.2, 0.3]),
+    }
+    for up in (False, True):
+      assert statistics.ties(values, up) == ('a', ['b'])
+
+
 def test_of_equal_values_the_first_and_never_nan():
   values = [[float('nan'), 0.9], [0.5, 0.7], [0.7, 0.5]]
   assert [statistics.best(values, up) for up in (False, True)] == [1, 1]
