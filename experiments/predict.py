@@ -8,13 +8,15 @@ by what its inputs were standardised. FILE.npz (or .parquet) has an array a
 modality, a row an example, as `experiments.core.trained.Trained.predict` takes
 them: a modality that is left out is missing, and one that is NaN all over a row
 is missing there; labels are no matter. Of a run on a folder of pictures,
-sounds, videos and texts it is such a folder, whose CSV needs no labels, or the
-CSV. Without it the rows are those of a split of the run's own data set, where
-rows without a label are in none.
+sounds, videos and texts it is such a folder, whose CSV needs no labels and may
+lack files, by empty cells, or the CSV. Without it the rows are those of a split
+of the run's own data set, where rows without a label are in none.
 
 The table, CSV or (by its name) Parquet, has a line an example, in order: the
 target where it is known, the class that each output chooses (of your own data
-its name) and its probability; of a regression the value.
+its name) and its probability; of a regression the value. What is not known is
+empty (-1 of classes without names): a missing modality's own, and all of a row
+that lacks all modalities.
 """
 
 import pathlib
@@ -24,7 +26,7 @@ import numpy as np
 
 from data_pipelines import arrays
 from data_pipelines import folders
-from data_pipelines import views
+from data_pipelines import missing
 from experiments.core import commands
 from experiments.core import data as data_lib
 from experiments.core import trained
@@ -72,14 +74,21 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
   from data_pipelines.reading import folder_builder
 
   made, _ = data_lib.make_views(model.config)
-  elements = folder_builder.elements(data, model.modalities)
-  seen = views.EvaluationViews(
-    {name: made[name] for name in elements[0].keys() & made.keys()}, keep=()
-  )
-  made_rows = [seen.map(element) for element in elements]
-  return {
-    name: np.stack([row[name] for row in made_rows]) for name in made_rows[0]
+  columns = {
+    name: getattr(made[name], 'source', name)
+    for name in model.modalities
+    if name in made
   }
+  elements = folder_builder.elements(data, set(columns.values()))
+  found = {}
+  for name, column in columns.items():
+    has = np.array([column in element for element in elements])
+    if has.any():
+      seen = [made[name](elements[i], None) for i in np.flatnonzero(has)]
+      found[name] = np.zeros((len(has), *seen[0].shape), seen[0].dtype)
+      found[name][has] = seen
+      found[missing.entry(name)] = has
+  return found
 
 
 @commands.in_one_message

@@ -162,15 +162,15 @@ def elements(
 
   Args:
     path: A folder with a CSV, or the CSV.
-    names: The modalities that are wanted, those there; further columns are left
-      out.
+    names: The columns that are wanted, those there; further ones are left out.
 
   Returns:
-    An element a row, in order.
+    An element a row, in order, without what an empty cell in place of a file
+    lacks.
 
   Raises:
     FileNotFoundError: if there is no CSV.
-    ValueError: if it has none of the modalities or does not fit, or a file
+    ValueError: if it has none of the columns or does not fit, or a file
       cannot be read; line and column are named.
   """
   where = folders.find(path)
@@ -196,6 +196,7 @@ def elements(
       row = {
         name: entry(where.parent, name, kind, cells[name][i])
         for name, kind in kinds.items()
+        if cells[name][i] or kind == 'text'
       }
     except audit.SkipError as error:
       raise ValueError(

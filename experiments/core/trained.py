@@ -69,7 +69,8 @@ class Trained(NamedTuple):
 
     Returns:
       Output -> logits [n, C], or values of a regression: those of
-      `evaluation.readouts`, and each modality's own, NaN where it is missing.
+      `evaluation.readouts`, NaN of a row that lacks all modalities, and each
+      modality's own, NaN where it is missing.
 
     Raises:
       ValueError: if there is no row or modality, a name is unknown, a sequence
@@ -89,7 +90,8 @@ class Trained(NamedTuple):
           found[name] = np.full(
             (len(is_present), *value.shape[1:]), np.nan, value.dtype
           )
-        if name in here or name not in self.modalities:
+        # What the fusion gives of nothing is no prediction.
+        if name in here or (here and name not in self.modalities):
           found[name][chosen] = value
     return found
 

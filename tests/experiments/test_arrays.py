@@ -174,14 +174,20 @@ def test_a_folder_of_media_is_trained_on_and_predicted_for(
     'caption': 'MLP',
   }
   config.steps, config.data.views.photo.size = 2, 8
-  with config.unlocked():  # ResNets take long to compile
-    for name in ('photo', 'audio'):
+  with config.unlocked():
+    for by_name in (config.data.views, config.evaluation.noise_scale):
+      by_name.look = by_name.photo
+      del by_name['photo']
+    del config.model.encoders['photo']
+    for name in ('look', 'audio'):  # ResNets take long to compile
       config.model.encoders[name] = {'name': 'tests.standins:Flat'}
   assert np.isfinite(train.train(config, tmp_path / 'run')['accuracy/fused'])
-  (root / 'new.csv').write_text('caption,photo\nSo,1.png\n,2.png\n')
+  (root / 'new.csv').write_text('caption,photo\nSo,1.png\n,2.png\nSo,\n')
   table = predict.predict(tmp_path / 'run', root / 'new.csv')
   with table.open() as file:
     rows = list(csv.DictReader(file))
-  assert [row['audio'] for row in rows] == ['', '']
-  assert {row['photo'] for row in rows} <= {'a', 'b'}
-  assert all(float(row['photo_probability']) >= 0.5 for row in rows)
+  assert [row['audio'] for row in rows] == ['', '', '']
+  *rows, without = rows
+  assert {row['look'] for row in rows} <= {'a', 'b'}
+  assert all(float(row['look_probability']) >= 0.5 for row in rows)
+  assert without['look'] == '' and without['fused'] in ('a', 'b')

@@ -65,13 +65,19 @@ def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
   np.testing.assert_allclose(without['pix'], whole['pix'], rtol=1e-5, atol=1e-5)
   assert not np.allclose(without['fused'], whole['fused'], atol=1e-2)
   lacks = np.arange(800) % 3 == 1
-  some = rows | {'fou': np.where(lacks[:, None], np.nan, rows['fou'])}
+  nothing = np.arange(800) == 4
+  some = {
+    'fou': np.where(lacks[:, None], np.nan, rows['fou']),
+    'pix': np.where(nothing[:, None], np.nan, rows['pix']),
+  }
   found = run.predict(some)
   for name in ('fou', 'fused', 'pix'):
     expected = np.where(lacks[:, None], without[name], whole[name])
+    expected[nothing] = np.nan
     np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
-  told = run.predict(rows | {'fou_present': ~lacks})
-  chex.assert_trees_all_equal(told, found)
+  assert all(np.isnan(values[nothing]).all() for values in found.values())
+  said = {'fou_present': ~lacks, 'pix_present': ~nothing}
+  chex.assert_trees_all_equal(run.predict(rows | said), found)
 
 
 def test_what_the_model_does_not_take_is_refused(run, rows):
