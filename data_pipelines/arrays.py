@@ -212,9 +212,13 @@ def _table(
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
+  names = tuple(classes.tolist())
+  split, group = splits(
+    str(path), label, names, columns.get('split'), columns.get('group')
+  )
   for name, rows in list(present.items()):
-    if not rows[labelled].any():
-      raise ValueError(f'{name!r} of {path} is missing in all rows.')
+    if not rows[split == 'train'].any():
+      raise ValueError(f'{name!r} of {path} is missing in all rows of train.')
     if rows[labelled].all() and f'{name}_present' not in said:
       del present[name]
   if present.keys() == modalities.keys():
@@ -224,10 +228,6 @@ def _table(
         f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
         ' out.'
       )
-  names = tuple(classes.tolist())
-  split, group = splits(
-    str(path), label, names, columns.get('split'), columns.get('group')
-  )
   return Table(modalities, lengths, present, label, names, split, group)
 
 
@@ -346,7 +346,7 @@ def _modality(
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
-      f' names {NO_MODALITIES}.'
+      f' names {NO_MODALITIES}. Texts belong in the CSV of a folder.'
     )
   if values.ndim == 1:
     values = values[:, None]

@@ -129,7 +129,8 @@ def _read(path: pathlib.Path, _: int) -> Table:
   lines, cells = columns(path)
   if 'label' not in cells:
     raise ValueError(
-      f"{path} has the columns {list(cells)}, and no 'label'. Expected:\n{TREE}"
+      f"{path} has the columns {list(cells)}, and no 'label'. Expected, with"
+      f' commas between columns:\n{TREE}'
     )
   if 'label_present' in cells:
     raise ValueError(
@@ -236,7 +237,8 @@ def kind(
     if all(_is_number(value) for value in values if value):
       raise ValueError(
         f'{lines[first]}, column {name!r}: {values[first]!r}, and all rows have'
-        ' numbers; expected files or texts. Leave the column out.'
+        ' numbers; expected files or texts. Leave the column out; or give all'
+        ' as arrays, a FILE.npz, pictures as [rows, height, width, 3].'
       )
     # Unlike a path's own, this has no fault to find with long texts.
     if os.path.isfile(os.path.join(root, values[first])):

@@ -21,7 +21,8 @@ def of_classes(
 
   A row has none where `present` says so, and where the value is NaN or an empty
   text. Whether -1 is a class (of sentiments, or two signs) or none cannot be
-  told from the values, so it is asked for.
+  told from the values, so it is asked for, as of the text 'nan', which NumPy
+  makes of NaN among texts.
 
   Args:
     where: The file, for errors.
@@ -69,6 +70,12 @@ def of_classes(
       classes.tolist(),
       "Say so by an array 'label_present' [rows]: label >= 0 if it is none, all"
       ' True if it is a class',
+    )
+  if not says_none and kind == 'U' and 'nan' in classes:
+    raise ValueError(
+      f"'label' of {where} has the text 'nan': is it a class, or no label? Say"
+      " so by an array 'label_present' [rows]: label != 'nan' if it is none,"
+      ' all True if it is a class.'
     )
   label = np.full(len(values), NONE, np.int64)
   label[has] = place

@@ -10,12 +10,13 @@ import numpy.typing as npt
 def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   """The columns of a Parquet file, those of `MODALITY.FEATURE` side by side.
 
-  Where `label` has no value, `label_present` [rows] is False.
+  Where `label` has no value, `label_present` [rows] is False; where another
+  column of numbers or lists has none, as pandas writes NaN, it is NaN.
 
   Raises:
     ModuleNotFoundError: if pyarrow is not installed.
-    ValueError: if a column has gaps, or lists of several shapes; the message
-      names the column and the row, counted from 0.
+    ValueError: if a column of texts or a list has gaps, or lists are of several
+      shapes; the message names the column and the row, counted from 0.
   """
   try:
     from pyarrow import parquet
@@ -36,9 +37,6 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
       gaps = column.is_null().to_numpy()
       any_label = next((each for each in values if each is not None), 0)
       values = [any_label if each is None else each for each in values]
-    elif column.null_count:
-      row = column.is_null().to_pylist().index(True)
-      raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
     array = _stacked(path, name, values)
     modality, dot, _ = name.partition('.')
     if dot:
@@ -63,9 +61,12 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 def _stacked(
   path: pathlib.Path, name: str, values: list[Any]
 ) -> npt.NDArray[Any]:
-  """A column of Parquet, whose rows have to be of one shape."""
-  shape = None
+  """A column of Parquet, whose rows have to be of one shape; NaN for None."""
+  shape: tuple[int, ...] | None = None
+  kind = 'f'
   for row, value in enumerate(values):
+    if value is None:
+      continue
     try:
       found = np.array(value)
     except ValueError:
@@ -74,12 +75,20 @@ def _stacked(
       raise ValueError(
         f'{path}, row {row}, column {name!r}: {repr(value)[:60]}; expected a'
         ' number, a text, or lists of numbers without gaps, of one length each.'
+        ' Pictures, sounds and long texts belong in a folder with a CSV.'
       )
+    kind = found.dtype.kind
     shape = found.shape if shape is None else shape
     if found.shape != shape:
       raise ValueError(
         f'{path}, row {row}, column {name!r}: the shape {found.shape}, where'
-        f' row 0 has {shape}. Pad them, and give the lengths as'
+        f' rows before have {shape}. Pad them, and give the lengths as'
         f" '{name}_length'."
       )
-  return np.array(values)
+  if None not in values:
+    return np.array(values)
+  if kind not in 'biuf' or shape is None:
+    row = values.index(None)
+    raise ValueError(f'{path}, row {row}, column {name!r}: no value.')
+  gap = np.full(shape, np.nan)
+  return np.array([gap if value is None else value for value in values])

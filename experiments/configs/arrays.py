@@ -20,6 +20,7 @@ import math
 import pathlib
 from typing import Any
 
+from absl import logging
 from ml_collections import config_dict
 
 from data_pipelines import arrays
@@ -103,10 +104,16 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     raise ValueError(
       f'The config argument {arg!r} names {len(paths)} files; expected one, as'
       ' --config=experiments/configs/arrays.py:FILE.npz (a folder with a slash,'
-      f' ./FOLDER). Expected:\n{arrays.TREE}\nor\n{folders.TREE}'
+      ' ./FOLDER; no path has a comma). Expected:\n'
+      f'{arrays.TREE}\nor\n{folders.TREE}'
     )
   path = pathlib.Path(paths[0]).expanduser().resolve()
   is_folder = folders.find(path) is not None
+  if path.is_dir() and not is_folder and not any(path.glob('train.*')):
+    raise FileNotFoundError(
+      f'{path} has no CSV, and no train.npz or train.parquet. Expected:\n'
+      f'{arrays.TREE}\nor\n{folders.TREE}'
+    )
   table = folders.read(path) if is_folder else arrays.read(path)
   names = table.cells if isinstance(table, folders.Table) else table.modalities
   taken = {*readouts.NAMES, 'mask', *map(missing.entry, names)}
@@ -122,6 +129,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       f'{path} has labels of the classes {list(table.classes)}; expected two'
       ' classes at least.'
     )
+  taught = set(table.label[table.split == 'train'].tolist())
+  if untaught := [c for i, c in enumerate(table.classes) if i not in taught]:
+    logging.warning('%s: no row of train is of %s.', path, untaught)
   ours = (paths[0], 'transformer')
   rest = ','.join(word for word in words if word not in ours)
   config, given = configuration.begin(rest)

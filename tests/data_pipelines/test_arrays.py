@@ -127,6 +127,10 @@ def test_no_row_and_no_modality_is_missing_whole(file):
     arrays.read(file(left=left, **only))
   with pytest.raises(ValueError, match=r"'left' of .* is missing in all rows"):
     arrays.read(file(left=np.full((ROWS, 4), np.nan)))
+  left[:40] = np.nan
+  split = np.repeat(arrays.SPLITS, [40, 10, 10])
+  with pytest.raises(ValueError, match=r'is missing in all rows of train'):
+    arrays.read(file(left=left, split=split))
 
 
 @pytest.mark.parametrize('suffix', ['npz', 'parquet'])
@@ -249,6 +253,27 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.classes == ('ant', 'bee', 'cat')
 
 
+def test_what_is_null_in_parquet_lacks_the_modality(tmp_path):
+  def without(values):
+    return [None if row in (3, 8) else v for row, v in enumerate(values)]
+
+  made = columns()
+  given = {
+    'left.a': without(made['left'][:, 0].tolist()),
+    'left.b': without(made['scalar'].tolist()),
+    'steps': without(made['steps'].tolist()),
+    'other': made['scalar'],
+  }
+  table = arrays.read(parquet(tmp_path / 'mine.parquet', **given))
+  for name, expected in (
+    ('left', np.stack([made['left'][:, 0], made['scalar']], 1)),
+    ('steps', made['steps']),
+  ):
+    assert np.flatnonzero(~table.present[name]).tolist() == [3, 8]
+    expected[[3, 8]] = 0
+    np.testing.assert_allclose(table.modalities[name], expected, rtol=1e-6)
+
+
 def test_columns_of_parquet_that_do_not_fit_are_named(tmp_path):
   def spoiled(place, wrong, right):
     return [*[right] * place, wrong, *[right] * (ROWS - place - 1)]
@@ -258,7 +283,10 @@ def test_columns_of_parquet_that_do_not_fit_are_named(tmp_path):
     ('steps', spoiled(5, [3.0], [1.0, 2.0]), r'row 5, .*\(1,\).*\(2,\)'),
     ('steps', spoiled(5, [[1.0, 2.0], [3.0]], square), 'row 5, .*without gaps'),
     ('steps', spoiled(8, [1.0, None], [1.0, 2.0]), r'row 8, .*\[1\.0, None\]'),
-    ('left.b', spoiled(9, None, 1.0), 'row 9, .*no value'),
+    ('left.b', spoiled(9, None, 1.0), r'row 9, column \(1,\).*not finite'),
+    ('group', spoiled(9, None, 'us'), 'row 9, .*no value'),
+    ('note', [None] * ROWS, 'row 0, .*no value'),
+    ('photo', [{'bytes': b'x'}] * ROWS, 'row 0, .*a folder with a CSV'),
     ('left', np.ones(ROWS), r"FEATURE'.*and \['left'\] beside"),
     ('left.b', [[1.0, 2.0]] * ROWS, r"FEATURE'.*\(60,\), \(60, 2\)"),
   ):

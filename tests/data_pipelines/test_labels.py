@@ -145,6 +145,13 @@ def test_whether_minus_one_is_a_class_is_asked_and_taken(tmp_path):
   ):
     table = arrays.read(write(tmp_path / f'{name}.npz', made))
     assert table.classes == classes, name
+  texts = np.array([*'ab', np.nan, 'b'] * 10)
+  assert texts[2] == 'nan'
+  with pytest.raises(ValueError, match=r"the text 'nan': .*label_present'"):
+    arrays.read(write(tmp_path / 'text.npz', columns(texts)))
+  made = columns(texts, label_present=texts != 'nan')
+  table = arrays.read(write(tmp_path / 'said.npz', made))
+  assert table.classes == ('a', 'b')
   lines = [f'word,{each}' for each in with_gaps('', LABEL - 1)]
   (tmp_path / 'list.csv').write_text('\n'.join(['note,label', *lines]))
   assert folders.read(tmp_path).classes == ('-1', '0', '1')

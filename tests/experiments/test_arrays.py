@@ -117,11 +117,14 @@ def test_a_file_is_trained_on(path, tmp_path):
 
 
 @pytest.mark.parametrize('arg', ['', 'mimo', 'a.npz,b.npz'])
-def test_an_argument_without_one_file_shows_what_is_expected(arg):
+def test_an_argument_without_one_file_shows_what_is_expected(arg, tmp_path):
   with pytest.raises(ValueError, match=r'expected one.*arrays.py:FILE.npz'):
     arrays.get_config(arg)
   with pytest.raises(ValueError, match='names 2 files'):
     arrays.get_config('a.NPZ,b.CSV')
+  (tmp_path / 'cats').mkdir()
+  with pytest.raises(FileNotFoundError, match=r'no CSV, and no train\.npz'):
+    arrays.get_config(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,14 @@ def test_labels_of_a_single_class_are_refused(tmp_path):
   message = rf"{path} has labels of the classes \['open'\]; expected two"
   with pytest.raises(ValueError, match=message):
     arrays.get_config(str(path))
+
+
+def test_a_class_that_is_not_in_train_is_told(tmp_path, caplog):
+  split = np.repeat(['train', 'validation', 'test'], [10, 5, 5])
+  label = np.where(np.arange(20) == 12, 'fox', np.array(['ant', 'bee'] * 10))
+  np.savez(tmp_path / 'a.npz', eye=np.ones((20, 2)), label=label, split=split)
+  arrays.get_config(str(tmp_path / 'a.npz'))
+  assert "no row of train is of ['fox']" in caplog.text
 
 
 @pytest.mark.slow
