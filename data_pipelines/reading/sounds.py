@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import audit
+from data_pipelines.reading import endings
 from data_pipelines.reading import media
 from data_pipelines.reading import videos
 
@@ -34,10 +35,12 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
     [n] int16.
 
   Raises:
-    SkipError: if it is missing or damaged, lost its end, which WAV and FLAC
-      tell, or has no sample.
+    SkipError: if it is missing or damaged, lost its end, which WAV, FLAC and
+      what `endings` knows tell, or has no sample.
   """
   media.check(path)
+  if endings.is_lost(path):
+    raise audit.SkipError('corrupt', f'{path} has lost its end: truncated')
   if _is_flac_without_length(path):
     return videos.read_sound(path, rate)
   with media.decoding(path), soundfile.SoundFile(_whole(path)) as file:

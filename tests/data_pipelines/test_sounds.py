@@ -116,6 +116,28 @@ def test_a_file_that_lost_its_end_is_truncated(path):
     assert f'{path} has {32_000 - lost} bytes of sound of 32000' in detail
 
 
+@pytest.mark.parametrize('suffix', ['mp3', 'ogg', 'aiff'])
+def test_so_are_those_of_other_formats(tmp_path, suffix):
+  path = tmp_path / f'a.{suffix}'
+  soundfile.write(path, clips.sine(440, 3, 16_000)[:-1], 16_000)
+  whole = path.read_bytes()
+  tag = b'ID3\4\0\0' + bytes([0, 0, 1, 2]) + bytes(130)
+  for front in (b'', tag) if suffix == 'mp3' else (b'',):
+    path.write_bytes(front + whole)
+    assert abs(len(sounds.read(path)) - 48_000) < 2
+    for lost in (100, len(whole) // 2):
+      path.write_bytes(front + whole[:-lost])
+      found, detail = clips.reason(sounds.read, path)
+      assert found == 'corrupt' and f'{path} has lost its end' in detail
+  # Where it does not say how long it is, as far as it goes.
+  unsaid = whole.replace(b'Info', b'    ').replace(b'Xing', b'    ')
+  if suffix == 'aiff':
+    unsaid = whole[:4] + bytes([255] * 4) + whole[8:]
+  if suffix != 'ogg':
+    path.write_bytes(unsaid[:-1000])
+    assert len(sounds.read(path)) < 48_000
+
+
 def test_damaged_files_are_skipped_with_their_reason(path):
   whole = path.read_bytes()
   for content, expected in (
