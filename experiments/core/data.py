@@ -1,5 +1,6 @@
 """The data of a run: training batches and evaluation batches."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -35,7 +36,8 @@ class Data(NamedTuple):
   train: Any  # iterator of batches, with get_state and set_state
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
   steps_per_epoch: int  # batches in which each training row is seen once
-  fingerprint: str  # of the prepared training rows
+  # split -> of its rows as they are stored, of training those that are used
+  fingerprints: Callable[[], dict[str, str]]
   # by which inputs are standardised; None where they are not
   statistics: transforms.Statistics | None = None
 
@@ -237,7 +239,6 @@ def open_data(
       f'{settings.name} has no {lacks}, which config.target or'
       f' config.model.encoders names; its elements have {sorted(rows[0])}.'
     )
-  fingerprint = _fingerprint(rows)
   statistics = None
   standardize: tuple[transforms.Standardize, ...] = ()
   if settings.in_memory:
@@ -283,8 +284,15 @@ def open_data(
     )
     return tuple(batches) if settings.in_memory else batches
 
+  def fingerprints() -> dict[str, str]:
+    found = {}
+    for split in ('train', 'validation', 'test'):
+      with contextlib.suppress(ValueError):  # a builder may lack a split
+        found[split] = _fingerprint(source(split))
+    return found
+
   steps_per_epoch = max(1, len(rows) // settings.batch_size)
-  return Data(train, evaluation, steps_per_epoch, fingerprint, statistics)
+  return Data(train, evaluation, steps_per_epoch, fingerprints, statistics)
 
 
 def _labelled(
@@ -315,6 +323,23 @@ def open_all(
   """Opens the data of all seeds of a configuration."""
   seeds = range(config.seed, config.seed + config.num_seeds)
   return [open_data(config, seed, manual_dir) for seed in seeds]
+
+
+def differ(then: str | Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+  """The splits that are others now, by their fingerprints.
+
+  Args:
+    then: of a run; of one begun before it looked at all splits, of train alone.
+    now: of `Data`.
+
+  Examples:
+    >>> differ({'train': 'a', 'test': 'b'}, {'train': 'a', 'test': 'c'})
+    ['test']
+    >>> differ('a', {'train': 'a', 'test': 'c'})
+    []
+  """
+  known = {'train': then} if isinstance(then, str) else then
+  return [split for split, one in known.items() if now.get(split) != one]
 
 
 def _fingerprint(rows: sources.Source) -> str:

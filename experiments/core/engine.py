@@ -99,7 +99,7 @@ def run(
     The course of the training, at its end.
   """
   observer = observer or Observer()
-  header = {**header, 'data': inputs[0].fingerprint}
+  header = {**header, 'data': inputs[0].fingerprints()}
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       contextlib.closing(checkpoints_lib.Checkpoints(directory))
@@ -282,10 +282,10 @@ def _open(
       header=dict(header),
     )
   arrays, progress = restored
-  if progress['header']['data'] != header['data']:
+  if changed := data.differ(progress['header']['data'], header['data']):
     raise ValueError(
-      'The data set has been prepared anew since the run began, and is another'
-      ' one. Put the old one back, or give another --workdir.'
+      f'The data set has changed since the run began: other rows of {changed}.'
+      ' Put the old one back, or give another --workdir.'
     )
   runs.warn_of_changes(progress['header'], header)
   if progress['step'] > config.steps:

@@ -38,7 +38,7 @@ class Trained(NamedTuple):
   experiment: training.Experiment
   state: training.TrainState  # on the first device
   outputs: Callable[..., dict[str, jax.Array]]  # compiled `evaluate.Predict`
-  fingerprint: str  # of the rows that it was trained on
+  fingerprints: Mapping[str, str] | str  # of its data set; see `data.differ`
 
   @property
   def modalities(self) -> list[str]:
@@ -105,7 +105,7 @@ class Trained(NamedTuple):
         of other rows, so that rows of training would be tested.
     """
     inputs = data.open_data(self.config, self.config.seed, manual_dir)
-    if inputs.fingerprint != self.fingerprint:
+    if data.differ(self.fingerprints, inputs.fingerprints()):
       inputs.train.close()
       raise ValueError(
         'The data set is not the one that the run was trained on; rows of its'

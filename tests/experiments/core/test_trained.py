@@ -180,7 +180,13 @@ def test_scores_are_those_of_training_and_others_on_demand(finished):
 
 def test_another_data_set_is_not_scored(run):
   with pytest.raises(ValueError, match='not the one that the run was trained'):
-    run._replace(fingerprint='another').predict_split('test')
+    run._replace(fingerprints='another').predict_split('test')
+  others = {**run.fingerprints, 'test': 'another'}
+  with pytest.raises(ValueError, match='not the one that the run was trained'):
+    run._replace(fingerprints=others).predict_split('test')
+  # Of a run that was begun when of training rows alone it was known.
+  of_train = run._replace(fingerprints=run.fingerprints['train'])
+  assert len(of_train.predict_split('test')[1]) == 800
 
 
 ALONE = """
