@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import serialization
@@ -26,6 +27,7 @@ _TYPES = {
   'FloatStorage': np.float32,
   'DoubleStorage': np.float64,
   'HalfStorage': np.float16,
+  'BFloat16Storage': jnp.dtype(jnp.bfloat16),
   'LongStorage': np.int64,
   'IntStorage': np.int32,
   'BoolStorage': np.bool_,
@@ -62,7 +64,13 @@ def read(path: pathlib.Path) -> Arrays:
     if suffix == '.msgpack':
       return flat(serialization.msgpack_restore(path.read_bytes()))
   except Exception as error:
-    raise ValueError(f'{path} cannot be read: {error}') from error
+    of_orbax = (
+      ' Expected the folder that Orbax has written of one tree, with a file'
+      ' _METADATA, as STEP/default of a CheckpointManager.'
+    )
+    raise ValueError(
+      f'{path} cannot be read: {error}{of_orbax if path.is_dir() else ""}'
+    ) from error
   raise ValueError(
     f'{path} is no file of parameters that can be read; expected .safetensors,'
     ' .pth, .pt or .msgpack, or a directory of Orbax.'
@@ -98,7 +106,11 @@ def started(
           f'The run has no {path} yet: python -m experiments.export'
           f' --run={given}'
         )
-    variables = into(variables, module, read(path))
+    arrays = read(path)
+    try:
+      variables = into(variables, module, arrays)
+    except ValueError as error:
+      raise ValueError(f'config.warm_start has {entry!r}: {error}') from error
   return dict(variables)
 
 
@@ -213,11 +225,18 @@ def _of_pytorch(path: pathlib.Path) -> Arrays:
     folder = pickled.removesuffix('data.pkl')
     with archive.open(pickled) as file:
       found = _Unpickler(file, archive, folder).load()
-  if isinstance(found.get('state_dict'), dict):  # a checkpoint of training
-    found = found['state_dict']
+  if not isinstance(found, dict):
+    raise ValueError('it holds no dictionary')
+  for key in ('state_dict', 'model'):  # of a checkpoint of training
+    if isinstance(found.get(key), dict):
+      found = found[key]
   arrays = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
   if not arrays:
-    raise ValueError('it holds no tensor by name')
+    raise ValueError(
+      f'it holds no tensor by name, only {list(map(str, found))[:5]}'
+    )
+  if all(name.startswith('module.') for name in arrays):  # on several devices
+    arrays = {k.removeprefix('module.'): v for k, v in arrays.items()}
   return arrays
 
 
@@ -233,6 +252,8 @@ class _Unpickler(pickle.Unpickler):
       return collections.OrderedDict
     if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
       return _tensor
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return lambda tensor, *_: tensor
     if module == 'torch' and name in _TYPES:
       return _TYPES[name]
     raise pickle.UnpicklingError(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 # torchvision's name of a leaf, by its number of axes -> collection and name.
@@ -30,7 +30,7 @@ def torchvision_variables(
       and the counters of batches are left out.
 
   Returns:
-    `{'params': ..., 'batch_stats': ...}`, float32.
+    `{'params': ..., 'batch_stats': ...}`, float32 of NumPy.
 
   Raises:
     ValueError: if an entry is none of a ResNet's.
@@ -52,7 +52,7 @@ def torchvision_variables(
   for name, value in state_dict.items():
     if name.startswith('fc.') or name.endswith('.num_batches_tracked'):
       continue
-    array = jnp.asarray(value, jnp.float32)
+    array = np.asarray(value, np.float32)
     *modules, leaf = re.sub(r'\.(\d+)', r'_\1', name).split('.')
     if (leaf, array.ndim) not in _LEAVES:
       raise ValueError(

@@ -37,18 +37,25 @@ class Tensor:
     return sys.modules['torch._utils']._rebuild_tensor_v2, self.arguments
 
 
+class Parameter(Tensor):
+  """A tensor that learns, as PyTorch pickles it."""
+
+  def __reduce__(self):
+    arguments = Tensor(*self.arguments[:4]), True, {}
+    return sys.modules['torch._utils']._rebuild_parameter, arguments
+
+
 @pytest.fixture
 def save(tmp_path, monkeypatch):
   """Writes a file as `torch.save` does, and gives its path."""
   torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
 
-  def rebuild(*_):
-    raise AssertionError
-
-  rebuild.__module__, rebuild.__qualname__ = 'torch._utils', rebuild.__name__
-  rebuild.__name__ = rebuild.__qualname__ = '_rebuild_tensor_v2'
-  utils._rebuild_tensor_v2 = rebuild
-  for name in ('FloatStorage', 'LongStorage'):
+  for name in ('_rebuild_tensor_v2', '_rebuild_parameter'):
+    rebuild = types.FunctionType((lambda *_: None).__code__, {}, name)
+    rebuild.__module__, rebuild.__qualname__ = 'torch._utils', name
+    setattr(utils, name, rebuild)
+  kinds = {'f': 'FloatStorage', 'i': 'LongStorage', 'V': 'BFloat16Storage'}
+  for name in kinds.values():
     setattr(torch, name, type(name, (), {'__module__': 'torch'}))
   monkeypatch.setitem(sys.modules, 'torch', torch)
   monkeypatch.setitem(sys.modules, 'torch._utils', utils)
@@ -61,8 +68,7 @@ def save(tmp_path, monkeypatch):
         if not isinstance(value, Storage):
           return None
         storages.append(value.values)
-        is_float = value.values.dtype == np.float32
-        kind = torch.FloatStorage if is_float else torch.LongStorage
+        kind = getattr(torch, kinds[value.values.dtype.kind])
         return 'storage', kind, f'{len(storages) - 1}', 'cpu', len(value.values)
 
     text = io.BytesIO()
@@ -84,15 +90,21 @@ def test_tensors_of_pytorch_are_read_with_their_strides(save):
     'turned': Tensor(Storage(values), 1, (4, 2), (1, 4)),
     'count': Tensor(Storage(np.array([7], np.int64)), 0, (), ()),
     'none': Tensor(Storage(values[:0]), 0, (0, 3), (3, 1)),
-    'epoch': 3,
+    'half': Parameter(Storage(values.astype('bfloat16')), 1, (2,), (1,)),
   }
-  for path in (save(found), save({'state_dict': found, 'best': 0.5}, 'b.pt')):
+  parallel = {f'module.{name}': value for name, value in found.items()}
+  for path in (
+    save(found | {'epoch': 3}),
+    save({'state_dict': found, 'best': 0.5}, 'b.pt'),
+    save({'model': parallel, 'epoch': 3}, 'c.pt'),
+  ):
     arrays = weights.read(path)
-    assert arrays.keys() == {'plain', 'turned', 'count', 'none'}
+    assert arrays.keys() == found.keys()
     np.testing.assert_array_equal(arrays['plain'], values.reshape(3, 4))
     expected = values.reshape(3, 4)[:2].T + 1
     np.testing.assert_array_equal(arrays['turned'], expected)
     assert arrays['count'] == 7 and arrays['none'].shape == (0, 3)
+    np.testing.assert_array_equal(arrays['half'], [1.0, 2.0])
 
 
 class Harm:
@@ -112,7 +124,9 @@ def test_files_that_are_none_run_nothing_and_are_named(save, tmp_path):
     (save({'a': Harm()}, 'harm.pth'), r'harm\.pth .*\.system, which no dict'),
     (save({'a': Tensor(values, 1, (3,), (1,))}, 'b.pth'), 'outside of its'),
     (save({'a': Tensor(values, 2, (2,), (-1,))}, 'c.pth'), 'outside of its'),
-    (save({'a': 1}, 'd.pth'), 'no tensor by name'),
+    (save({'a': 1}, 'd.pth'), r"no tensor by name, only \['a'\]"),
+    (save(Tensor(values, 0, (3,), (1,)), 'e.pth'), 'no dictionary'),
+    (tmp_path, 'Expected the folder that Orbax has written of one'),
     (torn, r'torn\.pth cannot be read: it is in the form of before'),
     (tmp_path / 'a.safetensors', 'cannot be read'),
     (tmp_path / 'a.txt', 'expected .safetensors'),
@@ -154,9 +168,11 @@ def test_a_module_is_replaced_and_the_others_are_not(variables, tmp_path):
   state_dict = {'fc.bias': np.ones(3, np.float32)}
   for kind in ('params', 'batch_stats'):
     state_dict |= of_torchvision(variables[kind]['encoders_visual'])
-  safetensors.save_file(state_dict, tmp_path / 'resnet.safetensors')
-  arrays = weights.read(tmp_path / 'resnet.safetensors')
-  found = weights.into(variables, 'encoders_visual', arrays)
+  path = tmp_path / 'resnet.safetensors'
+  safetensors.save_file(state_dict, path)
+  # As a run begins: compiled.
+  started = jax.jit(weights.started, static_argnums=1)
+  found = started(variables, (f'encoders_visual={path}',))
   expected = {
     kind: {
       name: jax.tree.map(lambda leaf: leaf + 1, tree)
@@ -212,7 +228,7 @@ def test_params_of_the_module_itself_are_taken(
   )
 
 
-def test_what_does_not_fit_is_named(variables):
+def test_what_does_not_fit_is_named(variables, tmp_path):
   state_dict = of_torchvision(variables['params']['encoders_visual'])
   state_dict |= of_torchvision(variables['batch_stats']['encoders_visual'])
   wide = np.ones((3, 3, 7, 7), np.float32)
@@ -232,3 +248,8 @@ def test_what_does_not_fit_is_named(variables):
   ):
     with pytest.raises(ValueError, match=message):
       weights.into(variables, module, arrays)
+  path = tmp_path / 'wide.safetensors'
+  safetensors.save_file(state_dict | {'conv1.weight': wide}, path)
+  entry = f'encoders_visual={path}'
+  with pytest.raises(ValueError, match=rf"warm_start has '{entry}': conv1"):
+    weights.started(variables, [entry])
