@@ -4,6 +4,7 @@ What is here knows the CSV; `reading.folder_builder` reads the files.
 """
 
 import functools
+import itertools
 import math
 import os
 import pathlib
@@ -169,6 +170,12 @@ def _read(path: pathlib.Path, _: int) -> Table:
       ' classes, whole numbers or texts. For targets that are numbers, write a'
       ' builder; if it is a class, give it a name.'
     )
+  for one, other in itertools.pairwise(filter(_is_number, classes)):
+    if float(one) == float(other):
+      raise ValueError(
+        f"{path}, column 'label': {one!r} and {other!r} are one number. Spell"
+        ' it in one way.'
+      )
   labels.tell(str(path), label != labels.NONE, lines)
   for where, name in zip(lines, cells.get('split', ()), strict=False):
     if name not in arrays.SPLITS:
@@ -230,9 +237,12 @@ def kind(
       empty.
   """
   kinds = [_kind_of(value) for value in values]
-  first = next((i for i, value in enumerate(values) if value), None)
-  if first is None:
+  filled = [i for i, value in enumerate(values) if value]
+  if not filled:
     raise ValueError(f'{lines[0]}, column {name!r}: it is empty in all rows.')
+  # Of names of files some cell may be a mark for none; of texts none is a file.
+  files = (i for i in filled if kinds[i] != 'text' and _is_file(root, values[i]))
+  first = next(files, filled[0])
   if kinds[first] == 'text':
     if all(_is_number(value) for value in values if value):
       raise ValueError(
@@ -240,8 +250,7 @@ def kind(
         ' numbers; expected files or texts. Leave the column out; or give all'
         ' as arrays, a FILE.npz, pictures as [rows, height, width, 3].'
       )
-    # Unlike a path's own, this has no fault to find with long texts.
-    if os.path.isfile(os.path.join(root, values[first])):
+    if _is_file(root, values[first]):
       raise ValueError(
         f'{lines[first]}, column {name!r}: {values[first]!r} is a file, and no'
         ' text. Expected files that end in'
@@ -255,6 +264,11 @@ def kind(
         f' {values[first]!r}: {", ".join(SUFFIXES[kinds[first]])}.'
       )
   return 'sound' if name in _HEARD else kinds[first]
+
+
+def _is_file(root: pathlib.Path, value: str) -> bool:
+  # Unlike a path's own, this has no fault to find with long texts.
+  return os.path.isfile(os.path.join(root, value))
 
 
 def _kind_of(value: str) -> str:

@@ -189,6 +189,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*as arrays"),
     ('photo,label', [',x', ',y'], r"line 2, column 'photo': .*all rows"),
     ('photo,photo', ['a.png,x'], 'names, each once'),
+    ('note,label', ['a,1', 'b,1.0', 'c,'], "'1' and '1.0' are one number"),
     ('photo;label', ['a.png;x'], r"no 'label'\. Expected, with commas"),
     ('label,split', ['x,train'], 'no modality'),
     ('photo,label', ['\n'], 'has no row'),
@@ -200,6 +201,14 @@ def test_what_does_not_fit_is_named(tmp_path, header, lines, match):
   with pytest.raises(ValueError, match=match) as caught:
     folders.read(write_list(tmp_path, header, lines))
   assert 'list.csv' in str(caught.value)
+
+
+def test_names_of_files_beside_a_mark_for_none_are_no_texts(folder):
+  path = folder / 'marked.csv'
+  path.write_text('photo,label\nnan,x\nfiles/none.png,y\nfiles/1.png,y')
+  with pytest.raises(ValueError, match=r"line 2, .*'nan'; expected a picture"):
+    folders.read(path)
+  path.unlink()
 
 
 def test_without_one_list_it_is_told(tmp_path):
