@@ -241,7 +241,9 @@ def kind(
   if not filled:
     raise ValueError(f'{lines[0]}, column {name!r}: it is empty in all rows.')
   # Of names of files some cell may be a mark for none; of texts none is a file.
-  files = (i for i in filled if kinds[i] != 'text' and _is_file(root, values[i]))
+  files = (
+    i for i in filled if kinds[i] != 'text' and _is_file(root, values[i])
+  )
   first = next(files, filled[0])
   if kinds[first] == 'text':
     if all(_is_number(value) for value in values if value):
