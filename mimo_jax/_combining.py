@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mimo_jax import _devices
+from mimo_jax import _numerics
 from mimo_jax import _observing
 from mimo_jax import _parts
 from mimo_jax import _pullback
@@ -133,7 +134,13 @@ def _weigh(
   state: base.PyTree,
 ) -> Weighed:
   """Lets the rule decide, in each part; NaN if anything is not finite."""
-  update = step.rule.update
+
+  def update(
+    observation: base.Observation, state: base.PyTree
+  ) -> tuple[base.PyTree, base.PyTree]:
+    with _numerics.promotion_for((observation, state)):
+      return step.rule.update(observation, state)
+
   if step.parts.grouped and 'jacobian' not in base.names_of(step.rule.needs):
     # All that it sees is of one shape, whatever the groups' shapes are.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from mimo_jax import _arguments
+from mimo_jax import _numerics
 from mimo_jax import _pullback
 from mimo_jax import base
 from mimo_jax import jacobian as jacobians
@@ -123,7 +124,7 @@ def combine_with(
   base.check_weighting('combine_with', weighting)
   # A matrix of whole numbers would round its direction to whole numbers.
   jacobian = jax.tree.map(
-    lambda leaf: jnp.asarray(leaf, jnp.result_type(float, leaf)), jacobian
+    lambda leaf: jnp.asarray(leaf, _numerics.common_type(float, leaf)), jacobian
   )
   rows = jacobians.rows(jacobian)
   size = len(rows)
@@ -142,11 +143,13 @@ def combine_with(
       f' {size} rows; expected one loss for each.'
     )
   observation = base.Observation(
-    losses=losses.astype(jnp.result_type(jnp.float32, losses)),
+    losses=_numerics.at_least_float32(losses),
     gramian=jacobians.gramian(jacobian),
     jacobian=jacobian,
   )
-  weights, _ = weighting.update(observation, weighting.init(size, rows[0]))
+  state = weighting.init(size, rows[0])
+  with _numerics.promotion_for((observation, state)):
+    weights, _ = weighting.update(observation, state)
   if isinstance(weights, base.Direction):
     return weights.updates
   return jacobians.combine(jacobian, weights)

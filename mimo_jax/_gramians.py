@@ -86,7 +86,7 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
     longest = max(rest[0].size for _, rest in members)
     length = longest + -longest % block
     rows = [
-      jnp.concatenate([jnp.pad(each, (0, length - each.size)) for each in row])
+      _joined([jnp.pad(each, (0, length - each.size)) for each in row])
       for row in zip(*(rest for _, rest in members), strict=True)
     ]
     shape = (len(members), -1, run, lanes)
@@ -94,7 +94,7 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
     owners += [part for part, _ in members]
   table.append(jnp.zeros((1, size * (size + 1) // 2), jnp.float32))
   places = _places(owners, len(parts))
-  upper = jnp.sum(jnp.concatenate(table)[places], axis=1)
+  upper = jnp.sum(_joined(table)[places], axis=1)
   entry = np.zeros((size, size), int)
   entry[np.triu_indices(size)] = range(upper.shape[1])
   return upper[:, np.maximum(entry, entry.T)]
@@ -103,12 +103,14 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
 def _by_matrix_products(gradients: Gradients) -> jax.Array:
   """The Gramian of one part, for many objectives."""
   large, rest = _pieces(gradients, 1)
-  total = jnp.zeros((len(gradients), len(gradients)), jnp.float32)
-  for rows in [*large, rest] if rest else large:
+  all_rows = [*large, rest] if rest else large
+  dtype = _numerics.wide(*(row for rows in all_rows for row in rows))
+  total = jnp.zeros((len(gradients), len(gradients)), dtype)
+  for rows in all_rows:
     matrix = jnp.stack(rows)
     # Accelerators multiply float32 in fewer bits unless told otherwise.
     product = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
-    total = total + (product + product.T) / 2
+    total = total + ((product + product.T) / 2).astype(dtype)
   return total
 
 
@@ -139,7 +141,13 @@ def _pieces(
       large.append([row[:whole] for row in rows])
     if whole < size:
       rest.append([row[whole:] for row in rows])
-  return large, [jnp.concatenate(row) for row in zip(*rest, strict=True)]
+  return large, [_joined(row) for row in zip(*rest, strict=True)]
+
+
+def _joined(arrays: Sequence[jax.Array]) -> jax.Array:
+  """Arrays side by side, in the widest type of them."""
+  dtype = _numerics.wide(*arrays)
+  return jnp.concatenate([array.astype(dtype) for array in arrays])
 
 
 def _flat(leaf: jax.typing.ArrayLike) -> jax.Array:

@@ -1,5 +1,6 @@
 """Small numerical idioms that rules, solvers and models share."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -17,9 +18,15 @@ def value_at(value: ScalarOrSchedule, step: jax.Array | int) -> Scalar:
   return value(step) if callable(value) else value
 
 
-def wide(dtype: DTypeLike) -> DTypeLike:
-  """Float32 for integers and narrow floats; wider floats stay."""
-  return jnp.promote_types(dtype, jnp.float32)
+def common_type(*values: ArrayLike | DTypeLike) -> DTypeLike:
+  """The type of all, also where the user is held to strict promotion."""
+  with jax.numpy_dtype_promotion('standard'):
+    return jnp.result_type(*values)
+
+
+def wide(*values: ArrayLike | DTypeLike) -> DTypeLike:
+  """The type of all: float32 for integers and narrow floats, or wider."""
+  return common_type(jnp.float32, *values)
 
 
 def at_least_float32(value: jax.Array) -> jax.Array:
@@ -32,6 +39,24 @@ def at_least_float32(value: jax.Array) -> jax.Array:
     dtype('float32')
   """
   return value.astype(wide(value.dtype))
+
+
+def promotion_for(tree: Any) -> contextlib.AbstractContextManager[None]:
+  """What a rule is asked in: standard promotion where types differ.
+
+  As those of float32 gradients and of a state, which x64 makes float64. Of one
+  type a rule is held to what the user's own code is held to.
+  """
+  types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+  if len({each for each in types if jnp.issubdtype(each, jnp.inexact)}) < 2:
+    return contextlib.nullcontext()
+  return jax.numpy_dtype_promotion('standard')
+
+
+def scaled(value: ArrayLike, factor: ArrayLike) -> jax.Array:
+  """Their product, in the type of both, and in float32 of narrow ones."""
+  dtype = wide(value, factor)
+  return jnp.asarray(value, dtype) * jnp.asarray(factor, dtype)
 
 
 def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:

@@ -9,6 +9,7 @@ from jax import lax
 
 from mimo_jax import _devices
 from mimo_jax import _gramians
+from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _parts
 from mimo_jax import _pullback
@@ -179,7 +180,7 @@ def gramian_of(
 
 
 def _as_vector(losses: list[jax.Array]) -> jax.Array:
-  dtype = jnp.result_type(jnp.float32, *losses)
+  dtype = _numerics.wide(*losses)
   return jnp.stack([loss.astype(dtype) for loss in losses])
 
 

@@ -38,7 +38,7 @@ def rows_of(
       f'present has {len(rows)} numbers for {len(given.losses)} losses;'
       ' expected how many rows each of them is the mean of, in their form.'
     )
-  dtype = _numerics.wide(jnp.result_type(*given.losses))
+  dtype = _numerics.wide(*given.losses)
   return [row.astype(dtype) for row in rows]
 
 

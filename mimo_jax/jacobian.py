@@ -223,7 +223,7 @@ def combine(
   def weighted_sum(*entries: jax.Array) -> jax.Array:
     leaves, leaf_weights = entries[:size], entries[size:]
     total = sum(
-      weight * _numerics.at_least_float32(leaf)
+      _numerics.scaled(leaf, weight)
       for weight, leaf in zip(leaf_weights, leaves, strict=True)
     )
     return jnp.asarray(total, leaves[0].dtype)

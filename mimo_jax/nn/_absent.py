@@ -21,7 +21,7 @@ def present_of(inputs: Mapping[str, jax.Array], name: str) -> jax.Array | None:
       f"inputs['{name}_present'] has shape {jnp.shape(present)}; expected one"
       f' boolean a row, {inputs[name].shape[:1]}.'
     )
-  return jnp.asarray(present) != 0
+  return jnp.asarray(present).astype(bool)
 
 
 def without(value: jax.Array, present: jax.Array | None) -> jax.Array:
@@ -43,4 +43,5 @@ class Token(nn.Module):
     token = self.param('token', nn.initializers.zeros, features.shape[-1:])
     if present is None:
       return features
+    token = token.astype(features.dtype)
     return jnp.where(present[:, None], features, token[None])

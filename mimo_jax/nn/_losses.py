@@ -128,10 +128,8 @@ def absolute_error_losses(
   """
 
   def loss(value: jax.Array, targets: jax.Array) -> jax.Array:
-    return jnp.abs(
-      _numerics.at_least_float32(value[:, 0])
-      - _numerics.at_least_float32(targets)
-    )
+    dtype = _numerics.wide(value, targets)
+    return jnp.abs(value[:, 0].astype(dtype) - targets.astype(dtype))
 
   losses = {}
   for name, value in outputs.items():
@@ -147,7 +145,7 @@ def absolute_error_losses(
 def out_of_range_as_nan(labels: jax.Array) -> jax.Array:
   """Labels that find NaN where they are negative, as those from C on do."""
   labels = jnp.asarray(labels)
-  labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+  labels = labels.astype(_numerics.common_type(labels.dtype, jnp.int32))
   return jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)
 
 

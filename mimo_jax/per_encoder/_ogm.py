@@ -284,7 +284,7 @@ def _read(
         ' batch.'
       )
   values = [scores[name] for name in names]
-  dtype = jnp.result_type(jnp.float32, *values)
+  dtype = _numerics.wide(*values)
   return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 

@@ -100,7 +100,8 @@ def cross(
     others: leaves [m, P].
     shards: axes over which each leaf is sharded, or nothing.
   """
-  total = jnp.zeros((), jnp.float32)
+  dtype = _numerics.wide(*rows, *others)
+  total = jnp.zeros((), dtype)
   for i, (row, other) in enumerate(zip(rows, others, strict=True)):
     part = jnp.matmul(
       _numerics.at_least_float32(row),
@@ -108,7 +109,8 @@ def cross(
       precision=lax.Precision.HIGHEST,
     )
     axes = shards[i] if shards else ()
-    total = total + (lax.psum(part, axes) if axes else part)
+    part = (lax.psum(part, axes) if axes else part).astype(dtype)
+    total = total + part
   return total
 
 
@@ -126,5 +128,5 @@ def like(losses: base.PyTree, vector: jax.Array) -> base.PyTree:
 def flat(values: base.PyTree) -> jax.Array:
   """Values in the form of the losses, as a vector `[K]` in float32 or wider."""
   leaves = [jnp.ravel(jnp.asarray(leaf)) for leaf in jax.tree.leaves(values)]
-  dtype = jnp.result_type(jnp.float32, *leaves)
+  dtype = _numerics.wide(*leaves)
   return jnp.concatenate([leaf.astype(dtype) for leaf in leaves])

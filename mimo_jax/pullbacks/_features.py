@@ -129,7 +129,7 @@ def vjp_at_features(
     rows = _pullback.rows_of(lambda cotangent: pull_both(cotangent)[1:], losses)
     shares = _base.flat(averages.shares)
     scaled = [
-      jax.tree.map(lambda leaf, share=share: leaf * share, row)
+      jax.tree.map(lambda leaf, share=share: _numerics.scaled(leaf, share), row)
       for row, share in zip(rows, shares, strict=True)
     ]
     # A device has features of its own: summed, not averaged.

@@ -122,8 +122,9 @@ def max_min_in_ball(
     # None can go: the level cannot grow any further.
     done = reached | (dependent & ~jnp.any(gives))
     going = jnp.argmin(ratios)
+    owing = state.owed.astype(index.dtype)
     owed = jnp.where(dependent, index, -1).astype(jnp.int32)
-    index = jnp.where(owes, state.owed, jnp.where(dependent, going, index))
+    index = jnp.where(owes, owing, jnp.where(dependent, going, index))
 
     is_index = indices == index
     refused = jnp.where(level > state.level, False, state.refused) | is_index

@@ -89,7 +89,8 @@ def dwa(
     is_end = step == 0
     # An epoch in which an objective was absent throughout is none of its own.
     is_end_of = is_end & (seen > 0)
-    mean = running * (steps_per_epoch / jnp.maximum(seen, 1))
+    count = jnp.maximum(seen, 1).astype(running.dtype)
+    mean = running * (steps_per_epoch / count)
     return weights, DWAState(
       step=step,
       running=jnp.where(is_end, 0, running),

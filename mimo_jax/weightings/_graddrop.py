@@ -77,7 +77,7 @@ def graddrop(
     key, leaf_keys = _numerics.split_key(state.key, len(leaves))
 
     def weigh(leaf: jax.Array, leaf_key: jax.Array) -> jax.Array:
-      wide = leaf.astype(jnp.promote_types(leaf.dtype, dtype))
+      wide = leaf.astype(_numerics.wide(leaf.dtype, dtype))
       # Row by row: XLA fuses that, and not a reduction over the first axis.
       positive = sum(jnp.maximum(row, 0) for row in wide)
       total = positive + sum(jnp.maximum(-row, 0) for row in wide)

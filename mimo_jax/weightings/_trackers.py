@@ -23,7 +23,7 @@ def zeros(rule: str, num_objectives: int, params: base.PyTree) -> base.PyTree:
       sharding = sharding.update(spec=(None, *sharding.spec))
     return jnp.zeros(
       (num_objectives, *jnp.shape(leaf)),
-      _numerics.wide(jnp.result_type(leaf)),
+      _numerics.wide(leaf),
       out_sharding=sharding,
     )
 

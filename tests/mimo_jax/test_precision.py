@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mimo_jax
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 _SCALE = 256.0
 _NAMES = ('fused', 'audio', 'visual')
+_WIDE = (jnp.float64, jnp.float32)
 
 
 def _losses_of(params):
@@ -88,7 +90,10 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
 
 @pytest.mark.parametrize('name', weightings.__all__)
 def test_rules_work_under_strict_promotion_of_types(name):
-  """All that is given is float32; steps and counts are the rule's own."""
+  """All that is given is of one type; steps and counts are the rule's own.
+
+  But with x64 states are float64, whatever the params are.
+  """
   rule = getattr(weightings, name)()
   rules = [rule]
   if name in ('mimo', 'famo', 'mgda', 'moco', 'graddrop', 'modo'):
@@ -115,13 +120,64 @@ def test_rules_work_under_strict_promotion_of_types(name):
       losses_after=losses,
     )[0]
 
-  for rule in rules:
+  for rule, x64, dtype in (
+    *((rule, False, jnp.float32) for rule in rules),
+    *((rule, True, dtype) for rule in rules for dtype in _WIDE),
+  ):
     optimizer = mimo_jax.balance(rule, objectives=_NAMES)
-    with jax.numpy_dtype_promotion('strict'):
+    with jax.numpy_dtype_promotion('strict'), jax.enable_x64(x64):
       updates = jax.eval_shape(
-        functools.partial(step, optimizer=optimizer), jnp.arange(4.0)
+        functools.partial(step, optimizer=optimizer), jnp.arange(4, dtype=dtype)
       )
-    assert (updates.shape, updates.dtype) == ((4,), jnp.float32)
+    assert (updates.shape, updates.dtype) == ((4,), dtype)
+
+
+@pytest.mark.parametrize('x64', [False, True])
+def test_the_rest_works_under_strict_promotion_of_types(x64):
+  """Models and losses of rows, and what stands beside rules."""
+  widths = {'audio': 4, 'visual': 5}
+  inputs = {k: np.ones((3, n), np.float32) for k, n in widths.items()}
+  model = nn.LateFusion(
+    encoders={name: nn.MLP((4,)) for name in inputs},
+    num_classes=2,
+    fusion=nn.CosineFusion,
+    absent='token',
+  )
+  optimizer = optax.chain(
+    mimo_jax.every(
+      mimo_jax.balance(weightings.mgda(), objectives=_NAMES), steps=2
+    ),
+    mimo_jax.ogm(nn.encoder_of, ('audio', 'visual')),
+  )
+
+  def step(key, labels, inputs):
+    rows = {'audio_present': jnp.array([True, False, True])} | inputs
+
+    def losses_fn(params, cut):
+      logits = model.apply({'params': params}, rows, cut=cut)
+      losses = nn.cross_entropy_losses(logits, labels)
+      return losses, nn.true_class_scores(logits, labels)
+
+    params = model.init(key, rows)['params']
+    losses, pullback, scores = mimo_jax.vjp_at_features(
+      losses_fn, params, has_aux=True
+    )
+    present = {name: np.int32(3) for name in _NAMES}
+    return optimizer.update(
+      pullback,
+      optimizer.init(params),
+      params,
+      losses=losses,
+      scores=scores,
+      present=present,
+    )[0]
+
+  whole = np.array([[-4, 1, 1], [6, 1, 1]])
+  with jax.numpy_dtype_promotion('strict'), jax.enable_x64(x64):
+    for labels in (np.zeros(3, np.uint8), np.zeros(3, np.int64)):
+      jax.eval_shape(step, jax.random.key(0), labels, inputs)
+    combined = mimo_jax.combine_with(weightings.upgrad(), whole)
+  np.testing.assert_allclose(combined, [0.2922, 1.901, 1.901], atol=1e-3)
 
 
 @pytest.mark.parametrize('dtype', [bool, jnp.int32, jnp.float32])

@@ -82,11 +82,12 @@ class _Cosines(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array) -> jax.Array:
-    features = _numerics.at_least_float32(features)
     kernel = self.param(
       'kernel', self.kernel_init, (features.shape[-1], self.num_classes)
     )
-    return _normalised(features, axis=-1) @ _normalised(kernel, axis=0)
+    dtype = _numerics.wide(features, kernel)
+    columns = _normalised(kernel.astype(dtype), axis=0)
+    return _normalised(features.astype(dtype), axis=-1) @ columns
 
 
 def _normalised(vectors: jax.Array, axis: int) -> jax.Array:
