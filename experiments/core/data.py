@@ -327,8 +327,8 @@ def _check_classes(
     return
   if (given := config.model.get('num_classes', number)) < number:
     raise ValueError(
-      f'{where} has {int(number)} classes, and config.model.num_classes is {given};'
-      ' expected as many at least.'
+      f'{where} has {int(number)} classes, and config.model.num_classes is'
+      f' {given}; expected as many at least.'
     )
 
 
