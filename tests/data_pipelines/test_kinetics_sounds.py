@@ -199,29 +199,6 @@ def test_lists_without_media_are_no_data_set(broken, tmp_path):
     opened(broken, tmp_path / 'data')
 
 
-def test_repeated_clips_and_videos_of_test_are_counted(broken):
-  path = broken / 'my_train.txt'
-  lines = path.read_text().split()
-  leaked = (broken / 'my_test.txt').read_text().split()[0]
-  # The first line of a clip counts, whatever its spelling.
-  repeated = f'{lines[1][:11]}_{int(lines[1][12:18])},10,30'
-  path.write_text('\n'.join([*lines, leaked, repeated]))
-  part = clips.parts(NAME, broken)['train']
-  found = ['in_other_split', 'duplicate']
-  assert clips.reasons(part.items) == [''] * COUNTS['train'] + found
-  for (key, item), start, why in zip(
-    list(part.items.items())[-2:],
-    (leaked[:11], lines[1][:18]),
-    found,
-    strict=True,
-  ):
-    assert (
-      key.startswith(start) and clips.reason(part.read, key, item)[0] == why
-    )
-  label = part.items[lines[1][:18]].label
-  assert label == int(lines[1].split(',')[2]) != 30
-
-
 def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):
   """WAV files and folders of pictures in place of the videos."""
   random = np.random.RandomState(1)
