@@ -88,7 +88,7 @@ def test_the_command_in_a_report_has_what_changes_it():
       ['study', '--seeds', '2', '--smoke', '--settings=two views 100']
     )
     found = study._what_changes()
-  assert found == ['--seeds=2', "'--settings=two views 1'", '--smoke']
+  assert found == ['--seeds=2', "'--settings=two views 100'", '--smoke']
 
 
 def test_a_configuration_is_a_study_of_one_setting(tmp_path):
