@@ -196,6 +196,7 @@ def config_of(noise):
       'model': {'encoders': {'face': {}, 'sound': {}}},
       'evaluation': {'batch_size': 4, 'missing': False},
       'target': 'label',
+      'loss': 'cross_entropy_losses',
     }
   )
 
