@@ -57,24 +57,6 @@ def test_every_stored_value_is_that_of_the_pickle(sample, stored, config):
       assert clips.ids([element]) == [f'{video}[{start}:{end}]']
 
 
-def test_what_is_not_finite_is_stored_as_published(stored):
-  audio = [each['audio'] for each in stored('cmu_mosei')]
-  silent = [np.isneginf(each).any() for each in audio]
-  assert np.flatnonzero(silent).tolist() == [0, 10, 20, 30, 40]
-
-
-def test_shapes_are_those_of_the_configuration(stored):
-  for config, lengths, widths in (
-    ('mosei', (6, 6, 6), (35, 74, 300)),
-    ('mosei_unaligned', (12, 10, 6), (35, 74, 300)),
-    ('mosi', (6, 6, 6), (20, 5, 300)),
-    ('mosi_unaligned', (12, 10, 6), (20, 5, 300)),
-  ):
-    element = stored('cmu_mosei', 'test', config)[0]
-    shapes = [element[name].shape for name in MODALITIES]
-    assert shapes == list(zip(lengths, widths, strict=True)), config
-
-
 def test_the_published_sizes_are_expected():
   sizes = {
     name: [*each.expected.values()] for name, each in tree.SOURCES.items()

@@ -45,13 +45,6 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored):
       assert clips.numbers(element['frames'], path) == wanted
 
 
-def test_the_official_split_is_followed(sample, stored):
-  with (sample / 'vggsound.csv').open() as file:
-    test = {row[0] for row in csv.reader(file) if row[3] == 'test'}
-  names = clips.ids(stored('vggsound', 'test'))
-  assert {name[:11] for name in names} == test
-
-
 def test_classes_are_the_309_of_the_authors_in_alphabetical_order():
   assert len(labels.CLASSES) == 309
   assert list(labels.CLASSES) == sorted(set(labels.CLASSES))
