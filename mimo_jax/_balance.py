@@ -37,7 +37,7 @@ def balance(
   primary: str | None = _objectives.PRIMARY,
   axis_name: str | tuple[str, ...] | None = None,
   param_specs: base.PyTree = None,
-  gramian: _observing.Gramian = jacobian.gramian,
+  gramian: _observing.Gramian | None = None,
   groups: Callable[[_paths.Path], Any] | None = None,
   weigh_on: Callable[[_paths.Path], bool] | None = None,
   shared: Callable[[_paths.Path], bool] | None = None,
@@ -86,9 +86,9 @@ def balance(
       given to `update`, but not under `check_vma=False`: there it must be told,
       and `PartitionSpec()` for whole params that `lax.pcast` marked as varying.
     gramian: how inner products of gradients are taken, called like
-      `mimo_jax.gramian` with a list of K gradients and `range(K)`: for
-      gradients that are laid out in a way that only the caller knows. Of a
-      part of the params it gets mappings place -> leaf.
+      `mimo_jax.gramian`, the default, with a list of K gradients and
+      `range(K)`: for gradients that are laid out in a way that only the caller
+      knows. Of a part of the params it gets mappings place -> leaf.
     groups: function from the keys of a parameter's path, strings such as
       `('encoders_audio', 'Dense_0', 'kernel')`, to the group that it is in, any
       key: `mimo_jax.nn.encoder_of` for the encoders of
@@ -255,7 +255,7 @@ def balance(
       )
     step = _observing.Step(
       rule=rule,
-      gramian=gramian,
+      gramian=jacobian.gramian if gramian is None else gramian,
       axis_name=axis_name,
       names=names,
       primary=primary,

@@ -113,7 +113,7 @@ def with_given(
   seen = _observing.of_losses(step)
   good = all_finite(seen.losses)
   each = [
-    jnp.where(good, jnp.where(seen.has_rows, one, 0), jnp.nan) for one in each
+    _numerics.nan_unless(good, jnp.where(seen.has_rows, one, 0)) for one in each
   ]
   return with_weights(step, updates, Weighed(each, None, good))
 
@@ -146,7 +146,7 @@ def _weigh(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)
     weights, state = jax.vmap(update)(stacked, state)
     good = all_finite((stacked, weights))
-    return Weighed(list(jnp.where(good, weights, jnp.nan)), state, good)
+    return Weighed(list(_numerics.nan_unless(good, weights)), state, good)
   # Gradients are not stacked, not even of groups of one shape: that would be a
   # copy of all, and of what the rule makes of them, which takes time and memory
   # and saves no compiling: XLA compiles equal kernels once.
@@ -156,7 +156,7 @@ def _weigh(
   state = tuple(new for _, new in pairs) if step.parts.grouped else pairs[0][1]
   seen = [observation._replace(jacobian=None) for observation in observations]
   good = all_finite((seen, each))
-  each = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.nan), each)
+  each = jax.tree.map(lambda leaf: _numerics.nan_unless(good, leaf), each)
   return Weighed(each, state, good)
 
 
@@ -183,7 +183,7 @@ def _assign(
   ]
   if parts.own:
     ones = _observing.of_losses(step).has_rows.astype(float)
-    ones = jnp.where(weighed.good, ones, jnp.nan)
+    ones = _numerics.nan_unless(weighed.good, ones)
     assigned.append((parts.own, ones))
   return assigned
 

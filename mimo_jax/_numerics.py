@@ -118,6 +118,24 @@ def divide(
   return jnp.where(wanted, quotients, otherwise)
 
 
+def nan_unless(good: jax.Array, value: jax.Array) -> jax.Array:
+  """The value, or NaN in all of it unless `good`, [] bool.
+
+  Without a constant NaN, at which `jax_debug_nans` would stop that nobody has
+  chosen, where `jax_disable_jit` computes each operation on its own.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import _numerics
+    >>> value = jnp.array([1.5, 0.0])
+    >>> _numerics.nan_unless(jnp.array(True), value).tolist()
+    [1.5, 0.0]
+    >>> _numerics.nan_unless(jnp.array(False), value).tolist()
+    [nan, nan]
+  """
+  return value * jnp.sqrt(jnp.where(good, 1, -1).astype(value.dtype))
+
+
 def nonzero(value: ArrayLike) -> jax.Array:
   """The value, or 1 for 0: a divisor of what is 0 wherever it is 0."""
   return jnp.where(value == 0, 1, value)

@@ -107,13 +107,7 @@ def make(
   finish = data.finish(config)
 
   def fresh(key: jax.Array, batch: Batch) -> Any:
-    try:
-      return method.model.init(key, finish(batch))
-    except TypeError as error:
-      raise ValueError(
-        'config.model has an argument of a wrong type, or a module that does'
-        f' not take what it is given: {error} (--verbosity=1 shows where)'
-      ) from error
+    return method.model.init(key, finish(batch))
 
   def begin(variables: Any, key: jax.Array, batch: Batch) -> TrainState:
     batch = finish(batch)

@@ -160,7 +160,7 @@ def orthogonal_head(
     projected = _product(projection / length, gradient.astype(mean.dtype))
     # The type first: in bfloat16 the gradient itself is not to be rounded.
     projected = jnp.where(is_first, gradient, projected.astype(gradient.dtype))
-    leaves[place] = jnp.where(finite, projected, jnp.nan)
+    leaves[place] = _numerics.nan_unless(finite, projected)
     moved = OrthogonalHeadState(
       num_updates=optax.safe_increment(state.num_updates),
       root=jnp.where(is_first, state.root, root),
@@ -213,7 +213,7 @@ def _without(
   part = _product(root.T, mean)
   total = alpha + jnp.dot(part, part)
   step = _product(root, part) / (total + jnp.sqrt(alpha * total))
-  return jnp.where(jnp.isfinite(total), root - jnp.outer(step, part), jnp.nan)
+  return _numerics.nan_unless(jnp.isfinite(total), root - jnp.outer(step, part))
 
 
 def _product(one: jax.Array, other: jax.Array) -> jax.Array:

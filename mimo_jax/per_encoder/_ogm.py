@@ -302,7 +302,7 @@ def _coefficients(
   ratio = jnp.minimum(ratio, jnp.finfo(scores.dtype).max)
   slowed = 1 - jnp.tanh(alpha * ratio)
   coefficients = jnp.where(ratio > 1, slowed, 1)
-  return jnp.where(jnp.all(jnp.isfinite(scores)), coefficients, jnp.nan)
+  return _numerics.nan_unless(jnp.all(jnp.isfinite(scores)), coefficients)
 
 
 def _ratios(scores: jax.Array, others: jax.Array) -> jax.Array:

@@ -82,8 +82,9 @@ def for_each(
     if done:
       # Each waits for the one before it, or XLA computes many at a time and
       # keeps what they hold.
-      ends = [jnp.sum(leaf) for leaf in jax.tree.leaves(done[-1])]
-      part = part + (0 * jnp.stack(ends).sum()).astype(part.dtype)
+      leaves = jax.tree.leaves(done[-1])
+      ends = [jnp.sum(leaf).astype(part.dtype) for leaf in leaves]
+      part = part + 0 * jnp.stack(ends).sum()
     done.append(function(part))
   return done
 

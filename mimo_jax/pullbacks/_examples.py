@@ -127,7 +127,7 @@ def vjp_of_examples(
           weights = _pullback.vary_like(weights, loss)
           return averages.gradient(_pullback.pull(pull_one, weights))
 
-        return jax.vmap(row)(jnp.diag(scale + seed))
+        return jax.vmap(row)(jnp.diag(scale + seed.astype(scale.dtype)))
 
       leaves = jax.tree.leaves(jax.vmap(of_example)(examples, scales))
       return [leaf.reshape(width * each, -1) for leaf in leaves]

@@ -86,14 +86,9 @@ def two_passes(
       square = averages.products([gradient])[0, 0]
       # Of length 1, so that no product leaves the range of float16.
       length = _numerics.nonzero(jnp.sqrt(square))
-      unit = jax.tree.map(
-        lambda leaf: (leaf / length.astype(_numerics.wide(leaf.dtype))).astype(
-          leaf.dtype
-        ),
-        gradient,
-      )
-      products = _base.flat(push(unit)[0]) * shares
-      return square, averages.total(products) * length
+      unit = jax.tree.map(lambda leaf: _divided(leaf, length), gradient)
+      products = _numerics.scaled(_base.flat(push(unit)[0]), shares)
+      return square, _numerics.scaled(averages.total(products), length)
 
     identity = jnp.eye(len(shares), dtype=shares.dtype)
     parts = [
@@ -108,9 +103,15 @@ def two_passes(
     symmetric = (products + products.T) / 2
     present = squares != 0
     symmetric = jnp.where(present[:, None] & present[None, :], symmetric, 0)
-    return jnp.where(identity != 0, jnp.diag(squares), symmetric)
+    diagonal = jnp.diag(squares.astype(symmetric.dtype))
+    return jnp.where(identity != 0, diagonal, symmetric)
 
   return _base.Pullback(pull, gramian)
+
+
+def _divided(leaf: jax.Array, length: jax.Array) -> jax.Array:
+  wide = _numerics.at_least_float32(leaf)
+  return (wide / length.astype(wide.dtype)).astype(leaf.dtype)
 
 
 def _one(row: Callable[[jax.Array], Any], part: jax.Array) -> Any:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import linalg
 
+from mimo_jax import _numerics
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _products
 
@@ -121,4 +122,4 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
   log_scale = (largest - 2 * jnp.log(form.longest)) / (1 + power)
   weights = end.weights / form.lengths * jnp.exp(log_scale)
   weights = jnp.where(form.is_zero | end.is_stationary, 0, weights)
-  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)
+  return _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), weights)

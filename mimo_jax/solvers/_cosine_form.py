@@ -54,5 +54,5 @@ def cosine_form(gramian: jax.Array) -> CosineForm:
   identity = jnp.eye(len(squares), dtype=gramian.dtype)
   # The diagonal is 1 by definition, not to rounding.
   cosines = jnp.where(both & (identity == 0), cosines, identity)
-  cosines = jnp.where(jnp.all(jnp.isfinite(gramian)), cosines, jnp.nan)
+  cosines = _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), cosines)
   return CosineForm(cosines, lengths, jnp.sqrt(largest), is_zero)

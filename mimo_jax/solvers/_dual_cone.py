@@ -42,4 +42,4 @@ def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
   size = _numerics.nonzero(jnp.max(jnp.abs(linear)))
   excess = size * _non_negative_qp.non_negative_qp(form.cosines, linear / size)
   weights = lower + excess / form.lengths
-  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)
+  return _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), weights)

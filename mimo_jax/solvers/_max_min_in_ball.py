@@ -165,4 +165,4 @@ def max_min_in_ball(
   # A ball that is a point leaves nothing but rounding.
   excess = jnp.where(end.support & (bound > 0), jnp.maximum(excess, 0), 0)
   weights = center + excess / form.lengths
-  return jnp.where(jnp.all(jnp.isfinite(gramian)), weights, jnp.nan)
+  return _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), weights)

@@ -59,4 +59,4 @@ def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   share_all = jnp.all(form.is_zero) if drop_zero_rows else jnp.any(form.is_zero)
   weights = jnp.where(share_all, share, weights)
   finite = jnp.all(jnp.isfinite(gramian))
-  return jnp.where(finite, weights, jnp.nan).astype(gramian.dtype)
+  return _numerics.nan_unless(finite, weights).astype(gramian.dtype)

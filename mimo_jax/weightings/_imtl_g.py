@@ -69,6 +69,6 @@ def imtl_g(flip: bool = False) -> base.Weighting:
     if flip:
       total = jnp.abs(total)
     weights = _numerics.divide(shares, total, where=feasible)
-    return jnp.where(jnp.isfinite(error), weights, jnp.nan)
+    return _numerics.nan_unless(jnp.isfinite(error), weights)
 
   return base.stateless(weigh, needs='gramian')

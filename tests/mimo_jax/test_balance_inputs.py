@@ -206,3 +206,48 @@ def test_bfloat16_has_bfloat16_updates_and_float32_weights():
         assert leaf.dtype == jnp.bfloat16, name
         gap = np.max(np.abs(np.asarray(leaf, float) - wide))
         assert gap <= 0.05 * (1 + np.max(np.abs(wide))), name
+
+
+def _first_step(balance):
+  losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
+  return balance.update(pullback, balance.init(PARAMS), PARAMS, losses=losses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rule', ['mimo', 'nash_mtl'])
+def test_a_search_for_nans_operation_by_operation_finds_none(rule):
+  balance = mimo_jax.balance(
+    getattr(weightings, rule)(),
+    objectives=three.OBJECTIVES,
+    groups=lambda path: path[0],
+    shared=lambda path: path[0] != 'bias',
+  )
+  expected = jax.jit(lambda: _first_step(balance))()
+  with jax.debug_nans(True), jax.disable_jit():
+    found = _first_step(balance)
+  checks.assert_close(found, expected, 1e-4, 1e-5)
+
+
+@pytest.mark.slow
+def test_hyperparameters_of_balance_are_injected():
+  """Its functions are no schedules, though optax takes those for some."""
+
+  def rule_of(penalty):
+    return balanced(mimo_jax.mimo(penalty))
+
+  # A rule is no function, so that optax leaves it as it is.
+  direct = optax.inject_hyperparams(mimo_jax.balance)(
+    weightings.mgda(), objectives=three.OBJECTIVES
+  )
+  inside = optax.inject_hyperparams(rule_of)(penalty=2.0)
+  for injected, plain in (
+    (direct, balanced(weightings.mgda())),
+    (inside, rule_of(2.0)),
+  ):
+    found, expected = jax.jit(
+      lambda injected=injected, plain=plain: (
+        _first_step(injected)[0],
+        _first_step(plain)[0],
+      )
+    )()
+    checks.assert_close(found, expected, 1e-6)

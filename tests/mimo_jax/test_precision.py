@@ -172,10 +172,29 @@ def test_the_rest_works_under_strict_promotion_of_types(x64):
       present=present,
     )[0]
 
+  def single(params, batch):
+    balance = mimo_jax.balance(weightings.mgda())
+
+    def losses_of(params):
+      return jnp.sum((batch - params[None]) ** 2, axis=1)
+
+    one = mimo_jax.vjp_of_examples(
+      lambda params, row: jnp.sum((row - params) ** 2),
+      params,
+      batch,
+      batch_size=2,
+    )
+    losses, pullback = jax.vjp(losses_of, params)
+    other = losses, mimo_jax.two_passes(pullback)
+    for losses, known in (one, other):
+      balance.update(known, balance.init(params), params, losses=losses)
+
   whole = np.array([[-4, 1, 1], [6, 1, 1]])
   with jax.numpy_dtype_promotion('strict'), jax.enable_x64(x64):
     for labels in (np.zeros(3, np.uint8), np.zeros(3, np.int64)):
       jax.eval_shape(step, jax.random.key(0), labels, inputs)
+    for dtype in (np.float32, jnp.bfloat16):
+      jax.eval_shape(single, np.ones(2, dtype), np.ones((3, 2), dtype))
     combined = mimo_jax.combine_with(weightings.upgrad(), whole)
   np.testing.assert_allclose(combined, [0.2922, 1.901, 1.901], atol=1e-3)
 
