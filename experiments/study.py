@@ -12,8 +12,8 @@ long it takes. Killed, the same command goes on.
 """
 
 import pathlib
+import shlex
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -67,13 +67,13 @@ _AT_A_TIME = flags.DEFINE_integer(
 _SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')
 
 
-def _what_changes(words: Sequence[str]) -> list[str]:
-  """The flags of a command that change what is measured."""
-  flags_ = ('candidates', 'recipes', 'seeds', 'settings', 'tuning_seeds')
+def _what_changes() -> list[str]:
+  """The flags of the command that change what is measured."""
+  changing = (_CANDIDATES, _RECIPES, _SEEDS, _SETTINGS, _SMOKE, _TUNING_SEEDS)
   return [
-    word
-    for word in words
-    if word.lstrip('-').partition('=')[0] in flags_ and '=' in word
+    shlex.quote(flags.FLAGS[flag.name].serialize())
+    for flag in changing
+    if flag.present
   ]
 
 
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
       print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
       if planning.DRY.value:
         continue
-      command = ['python -m experiments.study', word, *_what_changes(sys.argv)]
+      command = ['python -m experiments.study', word, *_what_changes()]
       path = reporting.write(
         study,
         planning.run(study, planned, compare.compare, _AT_A_TIME.value),

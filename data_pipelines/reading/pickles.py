@@ -1,78 +1,28 @@
-"""Reads pickles that hold data, without running them.
+"""Reads pickles that hold data; nothing that they name is run.
 
-A pickle is a program for a machine that calls what the program names and sets
-the states of what comes out: it can run code, and break memory. Here that
-machine does not run. The instructions are read one by one, as `pickletools`
-takes them apart, and only those are followed that write numbers, text, lists,
-tuples, dictionaries and NumPy's arrays; all others are refused.
+A pickle is a program: it calls what it names, and sets the states of what comes
+out. Python's own machine follows it here, but finds nothing beside a few
+functions of this module, which stand for those by which NumPy writes arrays,
+and no state is set that has not been looked at: NumPy's own way to set one
+would take numbers for pointers.
 """
 
-import codecs
-import io
+import math
 import pathlib
-import pickletools
+import pickle
+import re
+import sys
 from collections.abc import Iterable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from data_pipelines.reading import pickled_arrays
-
-# What is nested deeper is no data, and could exhaust the stack of C where it is
-# freed, shown or made an array of.
-_DEEPEST = 32
-# Values that can be reached from the whole, shared ones as often as they are,
-# for each byte of the file: a small file must not unfold to fill the memory.
-_MOST_PER_BYTE = 1000
-_LARGEST = 2**64
+# Booleans, integers, floats, bytes, text, and objects.
+_TYPES = re.compile(r'(b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,8}|O[48]?)')
 
 
-def _read_text_of_python_2(file: BinaryIO) -> str:
-  """Reads a string in quotes; `pickletools` knows those of ASCII alone."""
-  line = file.readline()
-  quoted = line.rstrip(b'\n')
-  if (
-    len(quoted) < 2
-    or quoted[:1] not in (b"'", b'"')
-    or not (line.endswith(quoted[:1] + b'\n'))
-  ):
-    raise ValueError('a string without quotes')
-  text, _ = codecs.escape_decode(quoted[1:-1])
-  return text.decode('latin-1')
-
-
-# Code -> name, and what reads the argument that follows, if one does.
-_INSTRUCTIONS: dict[bytes, tuple[str, Any]] = {
-  each.code.encode('latin-1'): (each.name, each.arg and each.arg.reader)
-  for each in pickletools.opcodes
-}
-_INSTRUCTIONS[b'S'] = 'STRING', _read_text_of_python_2
-
-_MARK = object()
-_ATOMS = frozenset([bool, int, float, str, bytes, type(None)])
-# Instructions whose argument is the value that they write.
-_WRITE = frozenset(
-  [
-    *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4'),
-    *('FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING', 'SHORT_BINSTRING'),
-    *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8'),
-    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'),
-  ]
-)
-_CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
-_REMEMBER = frozenset(['PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'])
-_RECALL = frozenset(['GET', 'BINGET', 'LONG_BINGET'])
-_TUPLES = {'EMPTY_TUPLE': 0, 'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
-
-
-class _Size(NamedTuple):
-  """How much can be reached from a value, and in how many steps."""
-
-  values: int
-  depth: int
-
-
-_NUMBER = _Size(1, 0)
+class _ForbiddenError(Exception):
+  """A pickle asks for something that data does not need."""
 
 
 def load(path: pathlib.Path) -> Any:
@@ -83,16 +33,13 @@ def load(path: pathlib.Path) -> Any:
       Latin-1, as its arrays are.
 
   Returns:
-    What was pickled: None, numbers, str, bytes, lists, tuples, dictionaries and
-    NumPy's arrays and numbers, written by its version 1 or 2. Arrays of numbers
-    cannot be written to.
+    What was pickled: None, numbers, text, bytes, Python's containers, and
+    NumPy's arrays and numbers, written by its version 1 or 2.
 
   Raises:
-    ValueError: if the file asks for anything else, is no whole pickle, or holds
-      something that is nested too deep or unfolds to too much.
+    ValueError: if the file asks for anything else, or is no whole pickle.
 
   Examples:
-    >>> import pickle
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   path = pathlib.Path(folder) / 'a.pkl'
@@ -111,219 +58,142 @@ def load(path: pathlib.Path) -> Any:
 
 
 def read(file: BinaryIO, name: str) -> Any:
-  """Reads, as `load` does, a file that holds a pickle and nothing else."""
-  num_bytes = file.seek(0, io.SEEK_END)
-  file.seek(0)
+  """Reads, as `load` does, a file that holds a pickle."""
   try:
-    return _Reader(file, num_bytes).read()
-  except pickled_arrays.ForbiddenError as error:
+    return _Unpickler(file, encoding='latin-1').load()
+  except _ForbiddenError as error:
     raise ValueError(
       f'{name} asks for {error}, which data does not need and which may run'
       ' code. Nothing but NumPy arrays and the containers of Python is read'
       ' from a pickle: get the published file, or, if you trust this one, save'
       ' its arrays in a new pickle.'
     ) from error
-  except (
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-  ) as e:
+  except Exception as error:  # of many kinds, where bytes are no pickle
     raise ValueError(
-      f'{name} is empty, truncated or no pickle ({str(e) or type(e).__name__}).'
-      ' Download it again.'
-    ) from e
+      f'{name} is empty, truncated or no pickle'
+      f' ({str(error) or type(error).__name__}). Download it again.'
+    ) from error
 
 
-class _Reader:
-  """Follows the instructions of a pickle.
+def _type(spec: str, align: int, copy: int) -> np.dtype[Any]:
+  """For `numpy.dtype`; its state, the order of bytes, comes later."""
+  del align, copy  # A copy, or NumPy's own one would get the state.
+  if not _TYPES.fullmatch(spec):
+    raise ValueError(f'the type {spec!r}')
+  return np.dtype('O' if spec[0] == 'O' else spec, copy=True)
 
-  A list or dictionary is open until it becomes a part of something or is
-  recalled. Then it is measured, and can get no more items: so nothing holds
-  itself, and all stays as it was when it was measured.
 
-  Args:
-    file: The file, which is read once from its start to its end.
-    num_bytes: Its length.
-  """
+def _unfilled(*_: Any) -> np.ndarray[Any, Any]:
+  """For `_reconstruct`: an array whose shape, type and values come later."""
+  return np.empty(0, np.int8)
 
-  def __init__(self, file: Any, num_bytes: int) -> None:
-    self._file = file
-    self._most = _MOST_PER_BYTE * num_bytes
-    self._stack: list[Any] = []
-    self._memo: dict[int, Any] = {}
-    # Of what is finished and no atom, by its id, and that itself: as long as it
-    # is kept, nothing else has this id.
-    self._sizes: dict[int, tuple[_Size, Any]] = {}
 
-  def read(self) -> Any:
-    """Returns the value that the instructions make."""
-    while True:
-      code = self._file.read(1)
-      if code not in _INSTRUCTIONS:
-        raise ValueError(f'{code!r} is no instruction')
-      name, reader = _INSTRUCTIONS[code]
-      argument = reader and reader(self._file)
-      if name in _WRITE:
-        self._stack.append(_checked(argument))
-      elif name in _REMEMBER:
-        key = len(self._memo) if name == 'MEMOIZE' else argument
-        self._memo[key] = self._stack[-1]
-      elif name in _RECALL:
-        self._stack.append(self._recalled(argument))
-      elif name in _CONSTANTS:
-        self._stack.append(_CONSTANTS[name])
-      elif name == 'STOP':
-        (value,) = self._stack
-        self._finish_all([value])
-        return value
-      elif name not in ('PROTO', 'FRAME'):
-        self._make(name, argument)
+def _scalar(dtype: np.dtype[Any], raw: Any) -> Any:
+  return _of_bytes(raw, dtype, ())[()]
 
-  def _make(self, name: str, argument: Any) -> None:
-    """Follows an instruction that makes something of what is on the stack."""
-    stack = self._stack
-    if name == 'MARK':
-      stack.append(_MARK)
-    elif name == 'EMPTY_LIST':
-      stack.append([])
-    elif name == 'EMPTY_DICT':
-      stack.append({})
-    elif name in _TUPLES:
-      stack.append(self._tuple(self._popped(_TUPLES[name])))
-    elif name == 'TUPLE':
-      stack.append(self._tuple(self._since_mark()))
-    elif name == 'LIST':
-      stack.append(self._since_mark())
-    elif name == 'DICT':
-      items = self._since_mark()
-      stack.append({})
-      self._update(items)
-    elif name == 'APPEND':
-      self._extend(self._popped(1))
-    elif name == 'APPENDS':
-      self._extend(self._since_mark())
-    elif name == 'SETITEM':
-      self._update(self._popped(2))
-    elif name == 'SETITEMS':
-      self._update(self._since_mark())
-    elif name == 'GLOBAL':
-      stack.append(pickled_arrays.function(*argument.split(' ', 1)))
-    elif name == 'STACK_GLOBAL':
-      stack.append(pickled_arrays.function(*self._popped(2)))
-    elif name == 'REDUCE':
-      stack.append(pickled_arrays.called(*self._popped(2)))
-    elif name == 'BUILD':
-      target, state = self._popped(2)
-      stack.append(pickled_arrays.build(target, state))
+
+def _from_buffer(
+  raw: Any, dtype: Any, shape: Any, order: str, axes: Any = None
+) -> np.ndarray[Any, Any]:
+  if axes is None:
+    return _of_bytes(raw, dtype, shape, order)
+  return _of_bytes(raw, dtype, shape).transpose(axes)
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+  """For `_codecs.encode`: bytes, in protocols that have none of their own."""
+  del encoding
+  return text.encode('latin-1')
+
+
+_FOUND: dict[str, Any] = {
+  'numpy.ndarray': 'ndarray',  # an argument that says nothing
+  'numpy.dtype': _type,
+  '_codecs.encode': _encoded,
+  'builtins.bytes': lambda: b'',
+  '__builtin__.bytes': lambda: b'',
+  **{
+    f'numpy.{package}.{name}': function
+    for package in ('core', '_core')
+    for name, function in (
+      ('multiarray._reconstruct', _unfilled),
+      ('multiarray.scalar', _scalar),
+      ('numeric._frombuffer', _from_buffer),
+    )
+  },
+}
+
+
+# The one in C sets states itself, and believes what it is told of sizes.
+_Machine: Any = pickle._Unpickler
+
+
+class _Unpickler(_Machine):
+  """Python's own, which finds what is in `_FOUND`, and checks states."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    """Returns what stands for a name; nothing is imported."""
+    if f'{module}.{name}' not in _FOUND:
+      raise _ForbiddenError(f'{module}.{name}')
+    return _FOUND[f'{module}.{name}']
+
+  def load_build(self) -> None:
+    """Sets the state of what is on top of the stack."""
+    state = self.stack.pop()
+    target = self.stack[-1]
+    if isinstance(target, np.dtype):
+      own: Any = target  # whatever the pickle says of it but its bytes' order
+      own.__setstate__(target.newbyteorder(state[1]).__reduce__()[2])
+    elif isinstance(target, np.ndarray):
+      _, shape, dtype, is_fortran, values = state
+      _set(target, shape, dtype, bool(is_fortran), values)
     else:
-      raise pickled_arrays.ForbiddenError(f'the instruction {name}')
+      raise _ForbiddenError(f'a state of {type(target).__name__}')
 
-  def _popped(self, count: int) -> list[Any]:
-    """Takes values off the stack, the last one last."""
-    if count > len(self._stack):
-      raise ValueError('an instruction lacks its values')
-    first = len(self._stack) - count
-    values = self._stack[first:]
-    if any(value is _MARK for value in values):
-      raise ValueError('an instruction lacks its values')
-    del self._stack[first:]
-    return values
+  dispatch: ClassVar[dict[int, Any]] = {
+    **_Machine.dispatch,
+    pickle.BUILD[0]: load_build,
+    # Takes no memory before it has read as much.
+    pickle.BYTEARRAY8[0]: _Machine.load_binbytes8,
+  }
 
-  def _since_mark(self) -> list[Any]:
-    """Takes the values off the stack that were put there after a mark."""
-    values = []
-    while (value := self._stack.pop()) is not _MARK:
-      values.append(value)
-    return values[::-1]
 
-  def _recalled(self, key: int) -> Any:
-    value = self._memo[key]
-    if type(value) in (list, dict):
-      self._size(value)
-    if isinstance(value, pickled_arrays.Unfinished) and isinstance(
-      value.value, np.ndarray
-    ):
-      return value.value
-    return value
+def _set(
+  array: Any, shape: Any, dtype: Any, is_fortran: bool, values: Any
+) -> None:
+  """Gives an array its shape, type and values, which have to fit."""
+  if dtype.kind != 'O':
+    values = values.encode('latin-1') if isinstance(values, str) else values
+    _of_bytes(values, dtype, shape)
+  elif not isinstance(values, list) or len(values) != _length(shape):
+    raise ValueError(f'objects of the shape {shape} that are not as many')
+  array.__setstate__((1, shape, dtype, is_fortran, values))
 
-  def _tuple(self, items: list[Any]) -> tuple[Any, ...]:
-    value = tuple(items)
-    if all(self._is_value(item) for item in items):
-      self._finish(value, len(value), items)
-    elif any(
-      type(item) is tuple and id(item) not in self._sizes for item in items
-    ):
-      raise ValueError(
-        'names, types or arrays without values in a tuple in one'
-      )
-    return value  # If not finished, it can only be arguments or a state.
 
-  def _extend(self, items: list[Any]) -> None:
-    target = self._open(list)
-    self._finish_all(items)
-    target.extend(items)
-
-  def _update(self, items: list[Any]) -> None:
-    target = self._open(dict)
-    self._finish_all(items)
-    target.update(zip(items[::2], items[1::2], strict=True))
-
-  def _open(self, kind: type) -> Any:
-    target = self._stack[-1]
-    if type(target) is not kind or id(target) in self._sizes:
-      raise ValueError(f'items for something that is no open {kind.__name__}')
-    return target
-
-  def _is_value(self, item: Any) -> bool:
-    """Tells what may be in data from names, types and arguments of calls."""
-    return (
-      type(item) in _ATOMS
-      or type(item) in (list, dict)
-      or isinstance(item, np.generic | np.ndarray)
-      or id(item) in self._sizes
+def _of_bytes(
+  raw: Any, dtype: Any, shape: Any, order: Any = 'C'
+) -> np.ndarray[Any, Any]:
+  """Makes an array of numbers or text of its bytes, without copying them."""
+  raw = raw.encode('latin-1') if isinstance(raw, str) else raw  # of Python 2
+  # Of nothing else: the memory of an array may be pointers to objects.
+  if not isinstance(raw, bytes):
+    raise ValueError(f'an array of the type {dtype.str} of no bytes')
+  if len(raw) != _length(shape) * dtype.itemsize:
+    raise ValueError(
+      f'an array of the shape {shape} and type {dtype.str} of {len(raw)} bytes'
     )
-
-  def _size(self, value: Any) -> _Size:
-    """Measures a value that is no atom, which is finished by that."""
-    if isinstance(value, np.generic):
-      return _NUMBER
-    if id(value) in self._sizes:
-      return self._sizes[id(value)][0]
-    if isinstance(value, np.ndarray):
-      inside = value.ravel().tolist() if value.dtype.kind == 'O' else []
-      return self._finish(value, value.nbytes, inside)
-    if type(value) is list:
-      return self._finish(value, len(value), value)
-    if type(value) is dict:
-      return self._finish(value, len(value), [*value, *value.values()])
-    raise ValueError('a name, a type or an array without values among data')
-
-  def _finish_all(self, items: Iterable[Any]) -> list[_Size]:
-    return [self._size(item) for item in items if type(item) not in _ATOMS]
-
-  def _finish(self, value: Any, values: int, items: Iterable[Any]) -> _Size:
-    sizes = self._finish_all(items)
-    size = _Size(
-      values + sum(each.values for each in sizes),
-      1 + max((each.depth for each in sizes), default=0),
-    )
-    if size.depth > _DEEPEST:
-      raise ValueError(f'containers in more than {_DEEPEST} others')
-    if size.values > self._most:
-      raise ValueError('it unfolds to more than a file of its length can hold')
-    self._sizes[id(value)] = size, value
-    return size
+  if dtype.kind == 'U' and raw:
+    letters = np.frombuffer(raw, np.dtype('u4').newbyteorder(dtype.byteorder))
+    if letters.max() > sys.maxunicode:
+      raise ValueError('an array of text that is none')
+  values = np.frombuffer(raw, dtype) if raw else np.empty(0, dtype)
+  return values.reshape(shape, order=order)
 
 
-def _checked(value: Any) -> Any:
-  if isinstance(value, bytearray):
-    return bytes(value)
-  if type(value) is int and abs(value) >= _LARGEST:
-    raise ValueError('an integer of more than 64 bits')
-  return value
+def _length(shape: Any) -> int:
+  if not all(type(size) is int and size >= 0 for size in shape):
+    raise ValueError(f'the shape {shape}')
+  return math.prod(shape)
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:

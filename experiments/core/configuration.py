@@ -118,7 +118,9 @@ def begin(
   # How many parts make an update, and where balancing stands: 'each' part or
   # their 'accumulated' losses. See experiments/core/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
-  config.max_skipped_steps = 5  # in a row, because of non-finite gradients
+  # In a row, because of non-finite gradients. After more, `train` ends, where
+  # the next step is logged; `compare` and `sweep` tell how many there were.
+  config.max_skipped_steps = 5
   config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': core.placement
   # Whether a step's old state gives its memory to the new one.
   config.donate_state = True

@@ -166,10 +166,11 @@ def open_data(
 
   Raises:
     ValueError: if elements have no such target or modality, random views are
-      to be held in memory, missing rates are none, or no row of a split in
-      memory has a label.
+      to be held in memory, missing rates are none, no row of a split in memory
+      has a label, or the model has too few classes.
   """
   settings = config.data
+  _check_classes(config, settings.name, len(settings.get('classes', ())))
   modalities = sorted(config.model.encoders)
   made, keep = make_views(config)
   drawn = [
@@ -311,9 +312,24 @@ def _labelled(
       f'{where}: no row has a {config.target!r}; expected some that do.'
     )
   labels.tell(where, has)
-  if has.all():
-    return rows
-  return sources.InMemory({k: v[has] for k, v in rows.arrays.items()})
+  if not has.all():
+    rows = sources.InMemory({k: v[has] for k, v in rows.arrays.items()})
+  highest = np.max(rows.arrays[config.target], initial=-1)
+  _check_classes(config, where, highest + 1)
+  return rows
+
+
+def _check_classes(
+  config: config_dict.ConfigDict, where: str, number: float
+) -> None:
+  """Refuses a model of fewer classes than there are: losses would be NaN."""
+  if config.loss != 'cross_entropy_losses':
+    return
+  if (given := config.model.get('num_classes', number)) < number:
+    raise ValueError(
+      f'{where} has {int(number)} classes, and config.model.num_classes is'
+      f' {given}; expected as many at least.'
+    )
 
 
 def open_all(

@@ -52,9 +52,9 @@ class Observer:
   def resume(self, kept: Any, step: int) -> None:
     """Training goes on from a checkpoint, where `checkpoint` gave `kept`."""
 
-  def turn(self, step: int, name: str, metrics: Metrics) -> str:
+  def turn(self, step: int, name: str, metrics: Metrics, state: State) -> str:
     """A program has taken its turn, up to a step; words for the bar."""
-    del step
+    del step, state
     fused = float(np.mean(metrics['losses']['fused']))
     return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
 
@@ -129,7 +129,7 @@ def run(
       for name in _rotated(list(programs), turn):
         bar.set_postfix_str(name, refresh=False)
         metrics = _take_turn(name, programs[name], course, inputs, batches, bar)
-        words = observer.turn(batches.end, name, metrics)
+        words = observer.turn(batches.end, name, metrics, course.states[name])
         bar.set_postfix_str(words, refresh=False)
         if keep_curves:
           _keep(course, name, metrics, batches, config)

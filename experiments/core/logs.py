@@ -79,26 +79,28 @@ class TrainingLog(engine.Observer):
     os.truncate(self._path, kept['length'])
     self._open(step)
 
-  def turn(self, step: int, name: str, metrics: engine.Metrics) -> str:
-    """Logs the last step, if its turn to be logged has come."""
+  def turn(
+    self, step: int, name: str, metrics: engine.Metrics, state: engine.State
+  ) -> str:
+    """Logs the last step, if its turn to be logged has come.
+
+    Raises:
+      FloatingPointError: if non-finite updates were applied to the state.
+    """
     del name
     last = jax.tree.map(lambda leaf: float(leaf[-1, 0]), dict(metrics))
     config = self._config
     if step % config.log_every_steps == 0 or step == config.steps:
       self._add({'step': step, 'split': 'train', **last})
+    _check_finite(state, config.max_skipped_steps)
     return ' '.join(
       f'{name} {last["losses"][name]:.2f}*{last["weights"][name]:.2f}'
       for name in ('fused', *sorted(config.model.encoders))
     )
 
   def checkpoint(self, step: int, states: Mapping[str, engine.State]) -> None:
-    """Evaluates; after the last step thoroughly, and on the test split.
-
-    Raises:
-      FloatingPointError: if non-finite updates were applied to the state.
-    """
+    """Evaluates; after the last step thoroughly, and on the test split."""
     (state,) = states.values()
-    _check_finite(state, self._config.max_skipped_steps)
     is_last = step == self._config.steps
     for split in ('validation', 'test') if is_last else ('validation',):
       scores = scoring.score(
@@ -156,13 +158,13 @@ class TrainingLog(engine.Observer):
 
 
 def _check_finite(state: Any, max_skipped_steps: int) -> None:
-  """Refuses to save what non-finite updates were applied to."""
+  """Refuses to go on with what non-finite updates were applied to."""
   skipped = int(np.asarray(optax.tree.get(state.opt_state, 'notfinite_count')))
   if skipped > max_skipped_steps:
     raise FloatingPointError(
       f'The last {skipped} steps up to step {int(state.step)} had non-finite'
       f' losses or gradients; expected at most {max_skipped_steps} in a row'
-      ' (config.max_skipped_steps). The last checkpoint is from before them:'
+      ' (config.max_skipped_steps). A checkpoint is from before them, if any:'
       ' lower the learning rate, or look at the data: a label that is NaN, or'
       ' no class, makes losses NaN.'
     )

@@ -68,13 +68,27 @@ def plans(
     )
     found[setting] = Plan(running, directory / folder(*words), manual_dir)
     if found[setting].is_done:
-      _check_alike(found[setting].workdir, config)
+      _check_alike(
+        found[setting].workdir, config, bool(numbers.get('compared'))
+      )
   return found
 
 
-def _check_alike(workdir: pathlib.Path, config: config_dict.ConfigDict) -> None:
-  """Refuses results of other numbers of steps, seeds and candidates."""
+def _check_alike(
+  workdir: pathlib.Path, config: config_dict.ConfigDict, of_some: bool
+) -> None:
+  """Refuses results of other numbers of steps, seeds and candidates.
+
+  And, where some recipes were asked for, of others.
+  """
   there = config_dict.ConfigDict(results_lib.read(workdir).config)
+  recipes = {*there.compare, *there.get('left_out', {})}
+  if of_some and recipes != set(config.compare):
+    raise ValueError(
+      f'{workdir} has results of the recipes {sorted(recipes)}, and'
+      f' {sorted(config.compare)} were asked for. Ask for the same, or give'
+      ' another --studies.'
+    )
   for key in (
     'steps',
     'num_seeds',

@@ -107,7 +107,13 @@ def make(
   finish = data.finish(config)
 
   def fresh(key: jax.Array, batch: Batch) -> Any:
-    return method.model.init(key, finish(batch))
+    try:
+      return method.model.init(key, finish(batch))
+    except TypeError as error:
+      raise ValueError(
+        'config.model has an argument of a wrong type, or a module that does'
+        f' not take what it is given: {error} (--verbosity=1 shows where)'
+      ) from error
 
   def begin(variables: Any, key: jax.Array, batch: Batch) -> TrainState:
     batch = finish(batch)

@@ -48,13 +48,6 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored):
     assert arrays['image'].dtype == arrays['audio'].dtype == np.float32
 
 
-def test_the_published_split_is_that_of_multibench():
-  assert tree.splits(60_000) == {
-    'train': slice(0, 55_000),
-    'validation': slice(55_000, 60_000),
-  }
-
-
 @pytest.mark.parametrize('nested', ['avmnist', ''])
 def test_the_other_spellings_of_the_tree(broken, tmp_path, nested):
   (broken / 'image').rename(broken / 'images')

@@ -8,7 +8,6 @@ import pytest
 from data_pipelines.ave import tree
 from tests import clips
 
-COUNTS = {'train': 40, 'validation': 10, 'test': 10}
 LISTS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 NAME = 'ave'
 
@@ -24,7 +23,7 @@ def write(root, split, lines):
 
 
 def test_every_stored_value_is_that_of_the_tree(sample, stored):
-  for split in COUNTS:
+  for split in clips.SPLITS:
     elements = stored('ave', split)
     lines = lines_of(sample, split)
     # Lists are followed, in their order: the official validation split, too.

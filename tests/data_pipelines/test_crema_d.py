@@ -335,22 +335,3 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
   mended = by_clip(read(root, tmp_path / 'mended'))
   assert mended.keys() == {CLIP, *expected}
   assert clips.skipped(tmp_path / 'mended') == {}
-
-
-def test_an_interrupted_preparation_starts_again(small, tmp_path, monkeypatch):
-  read_sound = sounds.read
-
-  def interrupt(path):
-    if '1027' in path.name:  # after the training split has been written
-      raise KeyboardInterrupt
-    return read_sound(path)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(sounds, 'read', interrupt)
-    with pytest.raises(KeyboardInterrupt):
-      read(small, tmp_path / 'data')
-  folder = tmp_path / 'data' / 'crema_d' / 'field' / '1.0.0'
-  assert not folder.exists()
-  sizes = [len(read(small, tmp_path / 'data', split)) for split in clips.SPLITS]
-  assert sizes == [5, 1, 1]
-  assert folder.exists()

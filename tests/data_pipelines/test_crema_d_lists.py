@@ -38,18 +38,6 @@ def test_names_of_clips():
     assert repr(name) in str(caught.value)
 
 
-def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
-  rows = ['1027_DFA_NEU_XX,NEU', ' 1021_DFA_SAD_XX , SAD ', '']
-  write_list(tmp_path, 'train', rows, start='\ufeff')
-  write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'], start='\ufeff')
-  divided, _ = tree.splits(tmp_path, by_actor=False)
-  assert divided == {
-    'train': ['1021_DFA_SAD_XX'],
-    'validation': ['1027_DFA_NEU_XX'],
-    'test': ['1020_DFA_NEU_XX'],
-  }
-
-
 def test_the_old_name_in_lists_is_the_renamed_clip(tmp_path):
   write_list(tmp_path, 'train', ['1040_ITH_SAD_X,SAD', f'{CLIP},ANG'])
   write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])

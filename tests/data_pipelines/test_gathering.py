@@ -6,6 +6,7 @@ import pytest
 from data_pipelines import gathering
 from data_pipelines import loader
 from data_pipelines import sources
+from tests.data_pipelines import toys
 
 ROWS = sources.in_memory(
   [
@@ -19,13 +20,6 @@ ROWS = sources.in_memory(
 )
 
 
-def assert_same(batch, other):
-  assert batch.keys() == other.keys()
-  for name, values in batch.items():
-    assert values.dtype == other[name].dtype
-    np.testing.assert_array_equal(values, other[name])
-
-
 @pytest.mark.parametrize(('shard', 'kept'), [((0, 1), 99), ((1, 2), 3)])
 def test_batches_are_those_of_the_loader_from_wherever(
   monkeypatch, shard, kept
@@ -36,24 +30,22 @@ def test_batches_are_those_of_the_loader_from_wherever(
   options |= {'shard_index': index, 'shard_count': count}
   ours = gathering.Gathered(ROWS, **options)
   theirs = loader.loader(ROWS, **options)
-  first = [next(ours) for _ in range(8)]  # three epochs
-  for batch in first:
-    assert_same(batch, next(theirs))
+  first = toys.take(ours, 8)  # three epochs
+  toys.assert_same_batches(first, toys.take(theirs, 8))
   assert ours.get_state() == theirs.get_state()
   for step in (2, 30, 3, 0):  # known, and not
     ours.seek(step)
     theirs.seek(step)
-    assert_same(next(ours), next(theirs))
-    assert_same(next(ours), next(theirs))
+    toys.assert_same_batches(toys.take(ours, 2), toys.take(theirs, 2))
   state = theirs.get_state()
   next(ours)
   ours.set_state(state)
-  assert_same(next(ours), next(theirs))
+  toys.assert_same_batches([next(ours)], [next(theirs)])
   # What a step changes in place is its own.
   ours.seek(0)
   next(ours)['x'][:] = 0
   ours.seek(0)
-  assert_same(next(ours), first[0])
+  toys.assert_same_batches([next(ours)], first[:1])
   with pytest.raises(ValueError, match='loader with'):
     ours.set_state(state | {'seed': 8})
   with pytest.raises(ValueError, match='at least 0'):

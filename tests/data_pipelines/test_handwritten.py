@@ -1,7 +1,6 @@
 """The Handwritten data set, and how data sets are prepared."""
 
 import importlib
-import itertools
 import pathlib
 import shutil
 import signal
@@ -94,14 +93,6 @@ def test_partition_refuses_classes_of_another_size():
     partition.partition(np.repeat([0, 1], [200, 199]))
 
 
-def test_a_damaged_archive_stops_the_preparation(tmp_path, monkeypatch):
-  monkeypatch.setattr(archive, 'PATH', tmp_path / 'missing.npz')
-  with pytest.raises(FileNotFoundError, match=r'missing\.npz'):
-    handwritten(tmp_path)
-  monkeypatch.undo()
-  assert len(handwritten(tmp_path, 'two')) == 1000
-
-
 # Preparing.
 
 
@@ -126,23 +117,6 @@ def test_preparing_is_silent_and_happens_once_where_the_environment_says(
   monkeypatch.setattr(archive, 'PATH', tmp_path / 'missing.npz')
   assert len(handwritten(None, 'two', split='test')) == 800
   assert capfd.readouterr() == ('', '')
-
-
-def test_a_preparation_that_fails_half_way_starts_again(tmp_path, monkeypatch):
-  examples = handwritten_dataset_builder.Builder._generate_examples
-
-  def interrupted(self, arrays):
-    yield from itertools.islice(examples(self, arrays), 150)
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      handwritten_dataset_builder.Builder, '_generate_examples', interrupted
-    )
-    with pytest.raises(KeyboardInterrupt):
-      handwritten(tmp_path, 'two')
-  rows = sources.in_memory(handwritten(tmp_path, 'two')).arrays['row']
-  assert len(set(rows.tolist())) == 1000
 
 
 def test_a_preparation_that_is_killed_starts_again(tmp_path):

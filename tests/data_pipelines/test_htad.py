@@ -91,21 +91,3 @@ def test_damage_is_told_by_row_and_column(table, change, match):
   with pytest.raises(ValueError, match=match) as caught:
     tree.read(table(change))
   assert 'htad.csv' in str(caught.value)
-
-
-def test_the_encoding_of_the_table_is_that_of_its_mark(tmp_path, sample_of):
-  path = sample_of('htad') / 'htad.csv'
-  (tmp_path / 'htad.csv').write_bytes(path.read_text().encode('utf-16'))
-  found, expected = tree.read(tmp_path), tree.read(sample_of('htad'))
-  np.testing.assert_array_equal(found.label, expected.label)
-  np.testing.assert_array_equal(
-    found.features['audio'], expected.features['audio']
-  )
-
-
-def test_what_is_no_text_is_told(tmp_path):
-  (tmp_path / 'htad.csv').write_bytes(b'class,\xff\xfe\n')
-  with pytest.raises(
-    ValueError, match=r'htad\.csv is no text in UTF-8.*Save it in UTF-8'
-  ):
-    tree.read(tmp_path)

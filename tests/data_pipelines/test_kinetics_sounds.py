@@ -54,17 +54,6 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored, listed):
       assert min(numbers[len(first) :]) >= (count - 1) // 5 * 5
 
 
-def test_the_fields_lists_are_followed(stored, listed):
-  videos = {
-    split: {name[:11] for name in clips.ids(stored('kinetics_sounds', split))}
-    for split in COUNTS
-  }
-  assert videos['test'] == {video for video, _ in listed['test']}
-  assert videos['train'] | videos['validation'] == {
-    video for video, _ in listed['train']
-  }
-
-
 def test_two_clips_of_one_video_are_never_in_two_splits(broken):
   lines = (broken / 'my_train.txt').read_text().split()
   again = [f'{line[:11]}_777,10,3' for line in lines]
@@ -197,29 +186,6 @@ def test_lists_without_media_are_no_data_set(broken, tmp_path):
   shutil.rmtree(broken / 'train')
   with pytest.raises(ValueError, match=r'no item.*has no video kinetic'):
     opened(broken, tmp_path / 'data')
-
-
-def test_repeated_clips_and_videos_of_test_are_counted(broken):
-  path = broken / 'my_train.txt'
-  lines = path.read_text().split()
-  leaked = (broken / 'my_test.txt').read_text().split()[0]
-  # The first line of a clip counts, whatever its spelling.
-  repeated = f'{lines[1][:11]}_{int(lines[1][12:18])},10,30'
-  path.write_text('\n'.join([*lines, leaked, repeated]))
-  part = clips.parts(NAME, broken)['train']
-  found = ['in_other_split', 'duplicate']
-  assert clips.reasons(part.items) == [''] * COUNTS['train'] + found
-  for (key, item), start, why in zip(
-    list(part.items.items())[-2:],
-    (leaked[:11], lines[1][:18]),
-    found,
-    strict=True,
-  ):
-    assert (
-      key.startswith(start) and clips.reason(part.read, key, item)[0] == why
-    )
-  label = part.items[lines[1][:18]].label
-  assert label == int(lines[1].split(',')[2]) != 30
 
 
 def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):

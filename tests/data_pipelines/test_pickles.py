@@ -70,12 +70,13 @@ def assert_same(read, expected):
 def test_pickles_of_either_numpy_and_all_protocols_are_read():
   for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
     written = pickle.dumps(content(), protocol)
-    assert_same(load(written), content())
+    expected = pickle.loads(written)
+    assert_same(load(written), expected)
     if protocol < 4:  # later ones say the length of the name
       for package in ('core', '_core'):
         name = f'numpy.{package}'.encode()
         renamed = re.sub(rb'numpy\._?core', name, written)
-        assert_same(load(renamed), content())
+        assert_same(load(renamed), expected)
 
 
 def test_arrays_and_text_of_python_2_are_read():
@@ -119,24 +120,31 @@ def test_nothing_foreign_is_called_or_given_a_state():
     b'\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.',
     b"(S'true'\nios\nsystem\n.",  # INST
     b'\x80\x02cos\nsystem\n)\x81.',  # NEWOBJ
-    b"S'a'\nQ.",  # BINPERSID
-    b'\x82\x01.',  # EXT1
     b'}}b.',  # a state of a dictionary
-    b"]S'a'\n(tR.",  # a call of a list
+    b'cnumpy\ndtype\n}b.',  # of a function
   ):
     with pytest.raises(ValueError, match='may run code'):
+      load(code)
+  for code in (
+    b'cnumpy\nndarray\n)\x81.',  # NEWOBJ
+    b"S'a'\nQ.",  # BINPERSID
+    b'\x82\x01.',  # EXT1
+    b"]S'a'\n(tR.",  # a call of a list
+  ):
+    with pytest.raises(ValueError, match='no pickle'):
       load(code)
 
 
 def test_types_and_arrays_get_no_state_but_those_of_numpy():
   whole = ARRAY % (TYPE % 63, b"(lS'a'\na")
-  assert load(whole).tolist() == ['a']
+  # What a type says beside the order of its bytes is its own to know.
+  for code in (whole, ARRAY % (TYPE % 0, b"(lS'a'\na")):
+    assert load(code).tolist() == ['a']
+  assert np.dtype('O').flags == 63
   for code in (
     ARRAY % (TYPE % 0, POINTER),  # bytes for objects: they would be pointers
     ARRAY % (TYPE % 63, POINTER),
-    ARRAY % (TYPE % 0, b"(lS'a'\na"),
-    TYPE % 0 + b'.',
-    TYPE % 63 + b'.',  # a type is no data
+    whole.replace(b'(I1\nt', b'(I2\nt'),  # more objects than there are
     ARRAY % (b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR", POINTER),
     ARRAY % (b"cnumpy\ndtype\n(S'S0'\nI0\nI1\ntR", b"S''\n"),
     ARRAY % (b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR", POINTER),  # too long
@@ -145,40 +153,28 @@ def test_types_and_arrays_get_no_state_but_those_of_numpy():
       b'(I1\nt', b'(I-1\nI-1\nt'
     ),
     b'cnumpy.core.multiarray\nscalar\n(' + TYPE % 63 + POINTER + b'tR.',
-    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR.",
   ):
     with pytest.raises(ValueError, match=r'a\.pkl is empty, truncated or no'):
       load(code)
+  # Of the memory of an array, which may be pointers, no other one is made.
+  with pytest.raises(ValueError, match='of no bytes'):
+    load(ARRAY % (b"cnumpy\ndtype\n(S'i1'\nI0\nI1\ntR", whole[:-1]))
 
 
-def test_depth_and_size_are_bounded():
-  thousand = [[0] * 1000]
-  for _ in range(9):
-    thousand = [thousand] * 1000
+def test_lengths_and_marks_are_not_believed():
   for code, message in (
-    (b'(' * 10**6 + b't' * 10**6 + b'.', 'containers in more than 32'),
-    (b']' * 10**6 + b'a' * (10**6 - 1) + b'.', 'containers in more than 32'),
-    (b'N' + b'\x85' * 10**6 + b'.', 'containers in more than 32'),
-    (
-      b'\x80\x02cnumpy\nndarray\n' + b'\x85' * 10**6 + b'.',
-      'in a tuple in one',
-    ),
     (b'\x80\x05\x8e' + (2**40).to_bytes(8, 'little') + b'abc.', 'truncated'),
+    (b'\x80\x05\x96' + (2**40).to_bytes(8, 'little') + b'abc.', 'truncated'),
     (b'\x8b' + (2**30).to_bytes(4, 'little') + b'1.', 'truncated'),
-    (b'](a.', 'lacks its values'),  # a mark is none
-    (pickle.dumps(2**64), '64 bits'),
+    (b'Nr' + (2**31).to_bytes(4, 'little') + b'(.', 'no pickle'),
+    (b'](a.', 'no pickle'),  # a mark is none
     (
       pickle.dumps(np.array(['a'])).replace(b'a\0\0\0', b'a\0\x11\0'),
       'text that is none',
     ),
-    (pickle.dumps(thousand), 'unfolds to more'),
   ):
     with pytest.raises(ValueError, match=message):
       load(code)
-  own = []
-  own.append(own)
-  with pytest.raises(ValueError, match='no open list'):
-    load(pickle.dumps(own))
 
 
 def test_damaged_pickles_are_refused():

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-import sklearn.linear_model
 
-from data_pipelines import sources
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings
-from data_pipelines.views import transforms
 
 CONFIGS = settings.CONFIGS
 # Unequal in everything, to be wrong with if a formula is.
@@ -174,17 +171,6 @@ def test_information_adds_up_and_its_order_or_repetition_does_not_matter():
   np.testing.assert_allclose(generation.bayes_accuracy(UNEQUAL, []), 0.1)
 
 
-def test_information_is_the_divergence_between_any_two_classes():
-  for modality in UNEQUAL.values():
-    mean, covariance = density(modality)
-    for first, second in itertools.combinations(mean, 2):
-      difference = first - second
-      np.testing.assert_allclose(
-        difference @ np.linalg.solve(covariance, difference) / 2,
-        modality.information,
-      )
-
-
 def test_noise_leaves_the_information_that_the_readme_says(many):
   for name, modality in UNEQUAL.items():
     for level in (0.5, 2.0):
@@ -194,22 +180,6 @@ def test_noise_leaves_the_information_that_the_readme_says(many):
       expected = generation.accuracy_of_separation(left**0.5, 10)
       actual = accuracy(UNEQUAL, noisy, [name])
       assert abs(actual - expected) < 4 * standard_error(MANY)
-
-
-# A classifier that is trained: below the best one, and near with many rows.
-
-
-@pytest.mark.parametrize('seen', [['slow'], ['weak'], list(CONFIGS['three'])])
-def test_a_linear_classifier_comes_near_bayes_accuracy_from_below(seen):
-  config = CONFIGS['three']
-  training, test = (generation.draw(config, n, n) for n in (20_000, 40_000))
-  inputs, unseen = (np.hstack([r[m] for m in seen]) for r in (training, test))
-  model = sklearn.linear_model.LogisticRegression(max_iter=1000)
-  scale = inputs.std(0)  # each feature standardised, as usual
-  model.fit(inputs / scale, training['label'])
-  reached = model.score(unseen / scale, test['label'])
-  best = generation.bayes_accuracy(config, seen)
-  assert best - 0.02 < reached < best + 3 * standard_error(40_000)
 
 
 # Slowness.
@@ -265,19 +235,6 @@ def test_slowness_slows_gradient_descent_by_its_square(standardized):
     half = (start + curves['balanced'][10]) / 2
     ratio = np.argmax(curve < half) / np.argmax(curves['balanced'] < half)
     assert 0.4 * slowness**2 < ratio < 2.5 * slowness**2
-
-
-def test_standardising_features_does_not_undo_slowness():
-  rows = sources.InMemory(generation.draw(CONFIGS['slowness_8'], 4000, 0))
-  standardize = transforms.Standardize(*transforms.statistics(rows, ['slow']))
-  inputs = sources.in_memory(rows, [standardize]).arrays['slow']
-  label = rows.arrays['label']
-  means = np.stack([inputs[label == c].mean(0) for c in range(10)])
-  # Within classes: the squares of the scales of nuisance and signal.
-  variances = np.linalg.eigvalsh(np.cov((inputs - means[label]).T))
-  ratio = np.median(variances[10:]) / np.median(variances[:10])
-  np.testing.assert_allclose(ratio**0.5, 8, rtol=0.1)
-  assert inputs.std(0).max() < 1.01 * inputs.std(0).min()
 
 
 # What does not change, and what is refused.

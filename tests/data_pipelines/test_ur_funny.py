@@ -74,17 +74,6 @@ def test_every_stored_value_is_that_of_the_packed_file(sample, stored):
         assert not element[name][: -len(steps)].any() or len(steps) == 5
 
 
-def test_class_numbers_do_not_depend_on_what_is_there(broken, tmp_path):
-  change(
-    broken,
-    'humor_label_sdk',
-    lambda labels: labels.update(dict.fromkeys(labels, 1)),
-  )
-  elements = opened(broken, tmp_path / 'data', 'test')
-  assert set(clips.labels(elements)) == {1}
-  assert tree.CLASSES[1] == 'humorous'
-
-
 def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
   # Of the training part, whose ids are 1 to 42.
   change(

@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import io
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -55,14 +54,6 @@ def test_an_element_has_the_views_and_what_is_kept_and_nothing_else():
     for name in keep:
       assert evaluated[name] is trained[name] is element[name]
   assert element.keys() == stored(3).keys()
-
-
-def test_the_label_is_kept_unless_said_otherwise():
-  assert views.EvaluationViews({}).map(stored(5)) == {'label': 5}
-  training = views.TrainingViews({})
-  assert training.random_map(stored(5), np.random.default_rng(0)) == {
-    'label': 5
-  }
 
 
 def test_a_view_may_take_the_name_of_what_it_replaces():
@@ -117,11 +108,6 @@ def test_every_view_can_be_named_in_a_config():
     assert getattr(views, name) is value
 
 
-def test_views_of_equal_options_are_equal():
-  assert views.Frames(3, 'ends') == views.Frames(3, 'ends')
-  assert views.Stft3s() != views.Stft3s(sample_rate=8000)
-
-
 # In the loader.
 
 
@@ -136,27 +122,6 @@ def test_training_draws_anew_in_every_epoch():
   # 24 elements: 4 epochs of 6, and no two share a draw.
   assert len(np.unique(drawn)) == 24
   assert drawn.min() >= 0 and drawn.max() < 1
-
-
-def test_evaluation_needs_no_seed_and_repeats_itself():
-  source = [stored(row) for row in range(3)]
-  evaluation = views.EvaluationViews(VIEWS)
-  assert isinstance(evaluation, grain.transforms.Map)
-  batches = loader.evaluation_batches(
-    source, batch_size=2, transforms=[evaluation]
-  )
-  for _ in range(2):
-    first, second = batches
-    assert first['a'].tolist() == [6, 10]
-    assert second['a'].tolist() == [14, 0]
-    assert second['mask'].tolist() == [True, False]
-
-
-def test_training_views_are_refused_in_an_evaluation_without_a_seed():
-  with pytest.raises(ValueError, match='seed'):
-    loader.evaluation_batches(
-      [stored(0)], batch_size=1, transforms=[views.TrainingViews(VIEWS)]
-    )
 
 
 # What is left to the device.
@@ -196,6 +161,7 @@ def config_of(noise):
       'model': {'encoders': {'face': {}, 'sound': {}}},
       'evaluation': {'batch_size': 4, 'missing': False},
       'target': 'label',
+      'loss': 'cross_entropy_losses',
     }
   )
 

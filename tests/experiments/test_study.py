@@ -6,8 +6,11 @@ import re
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from experiments import compare
+from experiments import study
 from experiments.configs import synthetic
 from experiments.core import estimates
 from experiments.core import planning
@@ -59,6 +62,7 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   for other, message in (
     ({'seeds': 2}, 'num_seeds=1'),
     ({'smoke': 0}, 'steps='),
+    ({'compared': ['joint', 'sum']}, r"the recipes \['joint', 'mimo'\]"),
   ):
     with pytest.raises(ValueError, match=f'results of {message}.* --studies'):
       planning.plans(one, tmp_path, **options | other)
@@ -76,6 +80,15 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
     if (row['run'], row['split'], row['metric'])
     == (settings[0].name, 'test', 'accuracy/fused')
   ] == [accuracy]
+
+
+def test_the_command_in_a_report_has_what_changes_it():
+  with flagsaver.flagsaver():
+    flags.FLAGS(
+      ['study', '--seeds', '2', '--smoke', '--settings=two views 100']
+    )
+    found = study._what_changes()
+  assert found == ['--seeds=2', "'--settings=two views 100'", '--smoke']
 
 
 def test_a_configuration_is_a_study_of_one_setting(tmp_path):

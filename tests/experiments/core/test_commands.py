@@ -1,6 +1,7 @@
 """Commands: what is wrong is said in one clear message."""
 
 import json
+import math
 import os
 import types
 
@@ -177,8 +178,10 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
     configuration.with_recipe(config, 'jiont')
 
 
-def test_training_that_only_skips_is_stopped_before_it_is_saved(tmp_path):
-  config = smoke(optimizer={'learning_rate': 1e38})
-  with pytest.raises(FloatingPointError, match='max_skipped_steps'):
+def test_training_that_only_skips_is_stopped_where_it_is_logged(tmp_path):
+  config = smoke(optimizer={'learning_rate': 1e38}, checkpoint_every_steps=20)
+  with pytest.raises(FloatingPointError, match=r'up to step 10 .*max_skip'):
     train.train(config, tmp_path)
+  last = runs.read_lines(tmp_path / 'metrics.jsonl')[-1]
+  assert last['step'] == 10 and math.isnan(last['losses']['fused'])
   assert not list(tmp_path.glob('checkpoints/[0-9]*'))

@@ -88,6 +88,16 @@ def test_numbers_below_0_and_losses_of_ones_own_keep_their_rows(monkeypatch):
     np.testing.assert_array_equal(found, [none] * len(LACKS), err_msg=loss)
 
 
+def test_a_model_of_fewer_classes_than_the_rows_have_is_refused(monkeypatch):
+  config = smoke(model={'num_classes': 10})  # as many as there are
+  opened(monkeypatch, lambda labels: labels, config)
+  with pytest.raises(ValueError, match=r'train has 11 classes, .* is 10'):
+    opened(monkeypatch, lambda labels: labels + (labels == 9), config)
+  config.data.classes = tuple('abcdefghijk')  # where rows are not looked at
+  with pytest.raises(ValueError, match=r'handwritten has 11 classes, .* is 10'):
+    opened(monkeypatch, lambda labels: labels, config)
+
+
 def test_a_split_without_any_label_is_refused(monkeypatch):
   with pytest.raises(ValueError, match="handwritten, train: no row has a 'la"):
     opened(monkeypatch, lambda labels: -1 - labels, smoke())
