@@ -21,12 +21,6 @@ def test_a_row_has_the_mean_of_each_block_row_by_row_channel_last():
   np.testing.assert_array_equal(small, row.reshape(2, 3, 2))
 
 
-def test_a_block_of_one_keeps_every_value():
-  picture = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-  row = views.Pooled('x', 2.0)({'x': picture}, None)
-  np.testing.assert_array_equal(row, np.arange(12) / 2)
-
-
 @pytest.mark.parametrize('shape', [(6, 8, 1), (8, 6, 1), (6, 9), (9,)])
 def test_what_no_blocks_fill_is_told_with_its_shape(shape):
   with pytest.raises(ValueError, match=r"'x' .*multiples of 3.*got the shape"):

@@ -42,18 +42,6 @@ def test_sequences_are_cut_on_the_left_and_padded_on_the_right(
   assert counted == length
 
 
-def test_one_start_keeps_modalities_aligned():
-  # Step t of every modality holds t, from a random first step of the text on.
-  for start in range(6):
-    steps = np.arange(1.0, 7)[:, None]
-    element = {'text': np.where(steps > start, steps, 0), 'audio': steps}
-    text, _ = padded('text', 8, 'text', element)
-    audio, length = padded('audio', 8, 'text', element)
-    np.testing.assert_array_equal(text, audio)
-    assert length == 6 - start
-    assert audio[:length, 0].tolist() == list(range(start + 1, 7))
-
-
 def test_a_text_of_zeros_cuts_nothing():
   element = {'text': np.zeros([3, 2]), 'audio': np.float32([[1], [2], [3]])}
   sequence, length = padded('audio', 4, 'text', element)
@@ -84,11 +72,6 @@ def test_stored_sequences_are_not_changed():
     sequence[:] = 99
   for name, value in before.items():
     np.testing.assert_array_equal(ALIGNED[name], value)
-
-
-def test_the_length_is_a_scalar_of_32_bits():
-  length = sequences.SequenceLength('text', 4)(ALIGNED, None)
-  assert length.dtype == np.int32 and length.shape == ()
 
 
 def test_what_is_not_a_sequence_is_refused():
@@ -165,15 +148,6 @@ def test_what_is_not_a_score_is_refused():
       'single finite number.*inf': {'score': np.float32(np.inf)},
     }.items():
       checks.assert_refused(message, view, element, None)
-
-
-def test_scaled_values_are_quotients():
-  stored = np.array([[0, 51], [102, 255]], np.uint8)
-  scaled = sequences.Scaled('image', 255)({'image': stored}, None)
-  assert scaled.dtype == np.float32
-  np.testing.assert_array_equal(scaled, np.float32([[0, 0.2], [0.4, 1]]))
-  halves = sequences.Scaled('image', 2)({'image': np.float32([3])}, None)
-  assert halves.tolist() == [1.5]
 
 
 def test_options_outside_their_range_are_refused():

@@ -76,18 +76,6 @@ def test_a_constant_feature_becomes_zero():
   np.testing.assert_allclose(result[:, 1].std(), 1, rtol=1e-6)
 
 
-def test_standardized_training_rows_have_mean_0_and_deviation_1():
-  names = [name for name in NAMES if name != 'pix']
-  statistics = transforms.statistics(training_rows(), names)
-  standardize = transforms.Standardize(*statistics)
-  result = sources.in_memory(training_rows(), [standardize]).arrays
-  for name in names:
-    assert result[name].dtype == np.float32
-    np.testing.assert_allclose(result[name].mean(0, np.float64), 0, atol=1e-6)
-    np.testing.assert_allclose(result[name].std(0), 1, rtol=1e-5)
-  assert result['pix'].dtype == result['label'].dtype == np.uint8
-
-
 def test_transforms_leave_their_input_alone():
   element = {'audio': np.arange(3.0), 'video': np.ones([2, 2], np.uint8)}
   before = {name: value.copy() for name, value in element.items()}

@@ -47,15 +47,6 @@ def test_average_precision_is_that_ranked_by_hand():
     np.testing.assert_allclose(value, expected)
 
 
-def test_average_precision_of_equal_scores_does_not_depend_on_their_order():
-  # Scores 1, 1, 0: at the first threshold 1 of 2 is a hit, then 2 of 3.
-  logits = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-  for labels in ([1, 0, 1], [0, 1, 1]):
-    value = metrics.mean_average_precision(logits, np.array(labels))
-    # Class 1: 1/2 at recall 1/2, 2/3 at 1. Class 0: 0 hits of 1, then 1 of 3.
-    np.testing.assert_allclose(value, ((1 / 2 + 2 / 3) / 2 + 1 / 3) / 2)
-
-
 def test_constant_predictions_score_what_the_definitions_give():
   labels = np.array([0, 0, 0, 1, 2])
   expected = {
