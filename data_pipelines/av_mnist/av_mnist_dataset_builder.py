@@ -35,19 +35,11 @@ class Builder(builder.FolderBuilder):
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
     '1.1.0': 'Arrays are stored as bytes, which takes a third of the time.'
   }
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='multibench',
-      description='The arrays that MultiBench publishes.',
-    ),
-    tfds.core.BuilderConfig(
-      name='rebuilt',
-      description=(
-        'Made from MNIST and the Free Spoken Digit Dataset: a quarter of the'
-        " pictures' energy, spectrograms with noise."
-      ),
-    ),
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    multibench='The arrays that MultiBench publishes.',
+    rebuilt='Made from MNIST and the Free Spoken Digit Dataset: a quarter of'
+    " the pictures' energy, spectrograms with noise.",
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "For multibench, unpack MultiBench's avmnist.tar.gz. Expected:\n"
     f'{tree.TREE}\nFor rebuilt, fetch MNIST and clone the Free Spoken Digit'

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +26,9 @@ class Builder(builder.FolderBuilder):
   is no event; `start` and `end` int64, its seconds; and the text `clip_id`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='official',
-      description='The official lists, every video in one of them only.',
-    )
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    official='The official lists, every video in one of them only.'
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Unpack AVE_Dataset.zip. Expected:\n' + tree.TREE
   )

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +24,12 @@ class Builder(builder.FolderBuilder):
   and the text `clip_id`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(name=name, description=description)
-    for name, description in (
-      ('mosei', 'CMU-MOSEI; step i of all modalities is the same word.'),
-      ('mosei_unaligned', 'CMU-MOSEI; voice and face at their own rates.'),
-      ('mosi', 'CMU-MOSI; step i of all modalities is the same word.'),
-      ('mosi_unaligned', 'CMU-MOSI; voice and face at their own rates.'),
-    )
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    mosei='CMU-MOSEI; step i of all modalities is the same word.',
+    mosei_unaligned='CMU-MOSEI; voice and face at their own rates.',
+    mosi='CMU-MOSI; step i of all modalities is the same word.',
+    mosi_unaligned='CMU-MOSI; voice and face at their own rates.',
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Get the pickles of MulT, MultiBench or MMSA. Expected:\n' + tree.TREE
   )

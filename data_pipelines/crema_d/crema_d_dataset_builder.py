@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 from data_pipelines import _extra
 from data_pipelines.crema_d import tree
@@ -23,19 +23,11 @@ class Builder(builder.FolderBuilder):
   and `level`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='field',
-      description=(
-        "The field's lists, in which every actor is in training and test;"
-        ' without them, splits by actor.'
-      ),
-    ),
-    tfds.core.BuilderConfig(
-      name='actor_disjoint',
-      description='No actor is in two splits: 71, 9 and 11 of the actors.',
-    ),
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    field="The field's lists, in which every actor is in training and test;"
+    ' without them, splits by actor.',
+    actor_disjoint='No actor is in two splits: 71, 9 and 11 of the actors.',
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Clone CREMA-D with Git LFS. Expected:\n' + tree.TREE
   )

@@ -1,6 +1,6 @@
 """TFDS builder of the UCI Multiple Features data set."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,17 +42,11 @@ class Builder(builder.ArrayBuilder):
     })
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    # The first one is the default.
-    tfds.core.BuilderConfig(name='six', description='All six modalities.'),
-    tfds.core.BuilderConfig(
-      name='three',
-      description='Fourier coefficients, morphological features and pixels.',
-    ),
-    tfds.core.BuilderConfig(
-      name='two', description='Fourier coefficients and pixels.'
-    ),
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    six='All six modalities.',
+    three='Fourier coefficients, morphological features and pixels.',
+    two='Fourier coefficients and pixels.',
+  )
 
   def _info(self) -> tfds.core.DatasetInfo:
     features: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +27,7 @@ class Builder(builder.FolderBuilder):
   validation and 20 % to test, drawn once with a fixed seed.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(name='features', description='The published table.')
-  ]
+  BUILDER_CONFIGS = builder.configs(features='The published table.')
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Take htad.csv out of the package multiviewstacking 0.7.5 of PyPI, or the'
     f' table that the authors publish. Expected:\n{tree.TREE}'

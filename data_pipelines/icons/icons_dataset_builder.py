@@ -1,6 +1,6 @@
 """TFDS builder of the icons."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +39,9 @@ class Builder(builder.ArrayBuilder):
     })
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='outline', description='The outline icons of Tabler 3.52.0.'
-    )
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    outline='The outline icons of Tabler 3.52.0.'
+  )
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.described(

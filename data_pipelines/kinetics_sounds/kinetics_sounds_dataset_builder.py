@@ -1,7 +1,6 @@
 """TFDS builder of Kinetics-Sounds."""
 
 import pathlib
-from typing import ClassVar
 
 from data_pipelines import _extra
 from data_pipelines.kinetics_sounds import tree
@@ -21,15 +20,10 @@ class Builder(builder.FolderBuilder):
   bytes, `label` int64, and the text `clip_id`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='field',
-      description=(
-        "The field's lists of clips; without them, the 31 classes of"
-        ' Kinetics-400, its validation part as test.'
-      ),
-    )
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    field="The field's lists of clips; without them, the 31 classes of"
+    ' Kinetics-400, its validation part as test.'
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Put clips of Kinetics-400 and lists of them in a folder. Expected:\n'
     + tree.TREE

@@ -34,6 +34,14 @@ class Part(NamedTuple):
   expected: int | None = None
 
 
+def configs(**descriptions: str) -> list[tfds.core.BuilderConfig]:
+  """Configurations by name, described; the first is the default."""
+  return [
+    tfds.core.BuilderConfig(name=name, description=text)
+    for name, text in descriptions.items()
+  ]
+
+
 class _Builder(tfds.core.GeneratorBasedBuilder):
   """What every builder has."""
 

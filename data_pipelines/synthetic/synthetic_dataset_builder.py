@@ -1,6 +1,6 @@
 """TFDS builder of the synthetic testbed."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,12 @@ class Builder(builder.ArrayBuilder):
     })
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    # The first one is the default.
-    tfds.core.BuilderConfig(
-      name=name,
-      description=', '.join(f'{m}: {modalities[m]}' for m in modalities),
-    )
-    for name, modalities in settings.CONFIGS.items()
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    **{
+      name: ', '.join(f'{m}: {modalities[m]}' for m in modalities)
+      for name, modalities in settings.CONFIGS.items()
+    }
+  )
 
   @classmethod
   def drawn(

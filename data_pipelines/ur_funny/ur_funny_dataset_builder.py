@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 from data_pipelines import _extra
 from data_pipelines.reading import builder
@@ -21,15 +21,10 @@ class Builder(builder.FolderBuilder):
   step i of all the same word; `label` int64, and the text `clip_id`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='sdk', description="The authors' features, a step a word."
-    ),
-    tfds.core.BuilderConfig(
-      name='multibench',
-      description="MultiBench's humor.pkl, padded with zeros on the left.",
-    ),
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    sdk="The authors' features, a step a word.",
+    multibench="MultiBench's humor.pkl, padded with zeros on the left.",
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Get the authors' features or MultiBench's humor.pkl. Expected:\n"
     + tree.TREE

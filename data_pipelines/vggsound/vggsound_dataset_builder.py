@@ -1,7 +1,6 @@
 """TFDS builder of VGGSound."""
 
 import pathlib
-from typing import ClassVar
 
 from data_pipelines import _extra
 from data_pipelines.reading import audio_visual
@@ -22,12 +21,9 @@ class Builder(builder.FolderBuilder):
   bytes, `label` int64, and the text `clip_id`.
   """
 
-  BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-    tfds.core.BuilderConfig(
-      name='official',
-      description='The official split, validation carved from its train.',
-    )
-  ]
+  BUILDER_CONFIGS = builder.configs(
+    official='The official split, validation carved from its train.'
+  )
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Put the official list and the clips in a folder. Expected:\n' + tree.TREE
   )
