@@ -9,7 +9,6 @@ import numpy as np
 from data_pipelines import _extra
 from data_pipelines.ave import tree
 from data_pipelines.reading import audio_visual
-from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import videos
@@ -58,10 +57,8 @@ class Builder(builder.FolderBuilder):
 
 
 def _example(
-  folder: pathlib.Path, video: str, event: tree.Event | audit.SkipError
+  folder: pathlib.Path, video: str, event: tree.Event
 ) -> dict[str, Any]:
-  if isinstance(event, audit.SkipError):
-    raise event
   path = audio_visual.first_that_is(folder / f'{video}.mp4')
   return {
     'audio': videos.read_sound(path),

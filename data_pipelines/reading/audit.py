@@ -57,7 +57,8 @@ def examples(
 
   Args:
     audit: Where to tell what was skipped.
-    items: Key -> what `read` needs to know of the item.
+    items: Key -> what `read` needs to know of the item, or the `SkipError` of
+      one that is to be left out.
     read: (key, item) -> example; raises `SkipError` for one to leave out.
 
   Yields:
@@ -98,7 +99,7 @@ def _in_order(
 
   def attempt(key: str, item: Any) -> dict[str, Any] | SkipError:
     try:
-      return read(key, item)
+      return item if isinstance(item, SkipError) else read(key, item)
     except SkipError as error:
       return error
 

@@ -23,7 +23,8 @@ class Part(NamedTuple):
   """How a split is read.
 
   Attributes:
-    items: Key to what `read` needs to know of an item.
+    items: Key to what `read` needs to know of an item, or the `audit.SkipError`
+      of one that is to be left out.
     read: (key, item) to an example; raises `audit.SkipError` for an item that
       is to be left out.
     expected: How many items the published split has; None if nobody says.

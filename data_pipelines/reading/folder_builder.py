@@ -14,6 +14,7 @@ import numpy as np
 from data_pipelines import _extra
 from data_pipelines import arrays
 from data_pipelines import folders
+from data_pipelines.reading import audio_visual
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
@@ -82,17 +83,15 @@ class Builder(builder.FolderBuilder):
     return table
 
   def _info(self) -> tfds.core.DatasetInfo:
-    encoded = tfds.features.Tensor(shape=(), dtype=np.object_)
+    clip = audio_visual.features(self._table.classes, texts=('text',))
     features = {
-      'picture': tfds.features.Sequence(encoded),
-      'video': tfds.features.Sequence(encoded),
-      'sound': tfds.features.Tensor(
-        shape=(None,), dtype=np.int16, encoding='bytes'
-      ),
-      'text': tfds.features.Text(),
+      'picture': clip['frames'],
+      'video': clip['frames'],
+      'sound': clip['audio'],
+      'text': clip['text'],
     }
     others = {
-      'label': tfds.features.ClassLabel(names=list(self._table.classes)),
+      'label': clip['label'],
       'row': tfds.features.Scalar(dtype=np.int32),
     }
     if self._table.group is not None:

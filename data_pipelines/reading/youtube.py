@@ -199,7 +199,7 @@ def parts(
 
 
 def _example(
-  found: Media, choose: media.Choose, key: str, item: Listed | audit.SkipError
+  found: Media, choose: media.Choose, key: str, item: Listed
 ) -> dict[str, Any]:
   """Reads a clip: `audio` and `frames`, `label` and `clip_id`.
 
@@ -207,8 +207,6 @@ def _example(
   those of the video or, without one, the pictures. An empty file is none.
   """
   del key  # The item has the name, in one spelling.
-  if isinstance(item, audit.SkipError):
-    raise item
   one = item.clip
   if one not in found.videos and not (
     one in found.sounds and one in found.pictures

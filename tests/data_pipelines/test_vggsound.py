@@ -87,11 +87,9 @@ def test_rows_that_are_left_out_are_counted(broken):
     ('0123456789a', 30, 'extending ladders', 'train'),
     ('vgg_id-0071', 30, 'airplane', 'train'),
   )
-  items, read, _ = clips.parts(NAME, broken)['train']
+  items = clips.parts(NAME, broken)['train'].items
   left_out = ['duplicate', 'no_class', 'in_other_split']
   assert clips.reasons(items) == [''] * COUNTS['train'] + left_out
-  for (key, item), why in zip([*items.items()][-3:], left_out, strict=True):
-    assert clips.reason(read, key, item)[0] == why
   label = items['vgg_id-0001_000006'].label
   assert labels.CLASSES[label] == 'playing violin, fiddle'
 
