@@ -1,11 +1,11 @@
 r"""Scores a trained model anew: on another split, with other metrics or noise.
 
   python -m experiments.evaluate --run=RUN [--split=validation] \
-      [--metrics=accuracy,macro_f1] [--noise_levels=0.5,1]
+      [--metrics=accuracy,macro_f1] [--noise_levels=0.5,1] [--output=FILE.json]
 
 RUN is the directory of a run of `experiments.train`. By default all is as its
 configuration has it. Prints the scores that `evaluation.evaluate` names, and
-writes them to `scores-<split>.json` there.
+writes them to a file.
 """
 
 import json
@@ -53,7 +53,7 @@ def numbers(text: str) -> list[float]:
 
 @commands.in_one_message
 def main() -> None:
-  """Evaluates, prints the scores and writes them into the run."""
+  """Evaluates, prints the scores and writes them."""
   parser = commands.of_a_run(__doc__)
   parser.add_argument(
     '--split', default='test', help='of the data set of the run'
@@ -61,19 +61,26 @@ def main() -> None:
   parser.add_argument(
     '--metrics',
     type=lambda text: text.split(','),
-    help='functions of evaluation/metrics.py, separated by commas',
+    help='functions of evaluation/metrics.py, or package.module:function,'
+    ' separated by commas',
   )
   parser.add_argument(
     '--noise_levels',
     type=numbers,
     help='numbers separated by commas',
   )
-  given = parser.parse_args()
-  scores = evaluate(**vars(given))
-  path = given.run / f'scores-{given.split}.json'
-  runs.write_text(path, json.dumps(scores, indent=2) + '\n')
+  parser.add_argument(
+    '--output',
+    type=commands.path,
+    help='a file; default: `scores-SPLIT.json` in RUN',
+  )
+  given = vars(parser.parse_args())
+  output = given.pop('output')
+  scores = evaluate(**given)
   rows = [[name, f'{value:.4f}'] for name, value in scores.items()]
-  print(tables.markdown(['score', given.split], rows))
+  print(tables.markdown(['score', given['split']], rows))
+  path = output or given['run'] / f'scores-{given["split"]}.json'
+  runs.write_text(path, json.dumps(scores, indent=2) + '\n')
   print(f'The scores are in {path}.')
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run: whole and as they were saved, or not believed."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -41,7 +42,7 @@ class Checkpoints:
     self._lock: Any = None
     if jax.process_index() == 0:
       workdir.mkdir(parents=True, exist_ok=True)
-      self._lock = (workdir / 'checkpoints.lock').open('w')
+      self._lock = _opened(workdir / 'checkpoints.lock')
       try:
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError as error:
@@ -89,7 +90,7 @@ class Checkpoints:
         f'The checkpoint of step {step} ({size / 1e6:.0f} MB) could not be'
         f' written to {self._directory}, where'
         f' {shutil.disk_usage(self._directory).free / 1e6:.0f} MB are free:'
-        f' {str(error).splitlines()[0][:200]} When there is room, the same'
+        f' {str(error).splitlines()[0][:200]}. When there is room, the same'
         ' command goes on from the last checkpoint.'
       ) from error
     for old in sorted(self._manager.all_steps())[:-_KEPT]:
@@ -186,6 +187,17 @@ def _quiet_threads() -> Iterator[None]:
     raise
   finally:
     logging.set_verbosity(before)
+
+
+def _opened(path: pathlib.Path) -> Any:
+  """A file to lock; where it cannot be written, as one that is there."""
+  try:
+    return path.open('w')
+  except OSError as error:
+    # Who cannot write may read what was trained.
+    if error.errno in (errno.EROFS, errno.EACCES) and path.exists():
+      return path.open()
+    raise
 
 
 class _MismatchError(Exception):

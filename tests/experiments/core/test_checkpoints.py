@@ -193,6 +193,25 @@ def test_a_digest_is_the_same_on_any_devices():
     assert int(found) == number, name
 
 
+def test_what_cannot_be_written_is_read_by_one_at_a_time(tmp_path, monkeypatch):
+  saved(tmp_path, 10)
+  as_it_is = pathlib.Path.open
+
+  def opened(path, mode='r', **options):
+    if 'w' in mode:
+      raise OSError(errno.EROFS, 'Read-only file system', f'{path}')
+    return as_it_is(path, mode, **options)
+
+  monkeypatch.setattr(pathlib.Path, 'open', opened)
+  assert_is(restored(tmp_path), 10)
+  one = checkpoints_lib.Checkpoints(tmp_path)
+  with pytest.raises(ValueError, match='Another process is using'):
+    restored(tmp_path)
+  one.close()
+  with pytest.raises(OSError, match=r'Read-only .*checkpoints\.lock'):
+    checkpoints_lib.Checkpoints(tmp_path / 'new')
+
+
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
   saved(tmp_path, 10)
   one = checkpoints_lib.Checkpoints(tmp_path)

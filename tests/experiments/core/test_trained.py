@@ -264,10 +264,17 @@ def test_commands_say_what_is_wrong_and_what_they_found(
     monkeypatch.setattr('sys.argv', ['it.py', f'--run={tmp_path}/none'])
     with pytest.raises(SystemExit, match='Train first'):
       command.main()
+  path = tmp_path / 'scores.json'
   monkeypatch.setattr(
-    'sys.argv', ['evaluate.py', f'--run={workdir}', '--noise_levels=1,2']
+    'sys.argv',
+    [
+      'evaluate.py',
+      f'--run={workdir}',
+      '--noise_levels=1,2',
+      f'--output={path}',
+    ],
   )
   evaluate.main()
   assert '| noise/2' in capsys.readouterr().out
-  found = json.loads((workdir / 'scores-test.json').read_text())
+  found = json.loads(path.read_text())
   assert found['noise/1'] > found['noise/2']
