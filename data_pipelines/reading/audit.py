@@ -1,15 +1,20 @@
 """Reads the items of a split, and counts and lists those that cannot be."""
 
 import collections
+import contextlib
 import csv
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import tqdm
+
+from data_pipelines import _extra
+
+with _extra.data_extra():
+  import grain
 
 # Items read ahead of the one that is written, for each thread.
 _AHEAD = 4
@@ -96,37 +101,31 @@ def _in_order(
   description: str,
 ) -> Iterator[tuple[str, dict[str, Any] | SkipError]]:
   """Reads in threads a little ahead; results come in the order of the keys."""
+  pairs = list(items.items())
 
-  def attempt(key: str, item: Any) -> dict[str, Any] | SkipError:
+  def attempt(place: int) -> dict[str, Any] | SkipError:
+    key, item = pairs[place]
     try:
       return item if isinstance(item, SkipError) else read(key, item)
     except SkipError as error:
       return error
 
   workers = os.cpu_count() or 1
-  waiting: collections.deque[Any] = collections.deque()
-  pairs = iter(items.items())
+  ahead = grain.ReadOptions(
+    num_threads=workers, prefetch_buffer_size=_AHEAD * workers
+  )
+  results = iter(
+    grain.MapDataset.range(len(pairs)).map(attempt).to_iter_dataset(ahead)
+  )
   with (
-    futures.ThreadPoolExecutor(workers) as pool,
+    # After an error or Ctrl-C, what nobody waits for is not begun.
+    contextlib.closing(results),
     # None: no bar where standard error is no terminal.
     tqdm.tqdm(total=len(items), desc=description, disable=None) as bar,
   ):
-    try:
-      while True:
-        while len(waiting) < _AHEAD * workers:
-          pair = next(pairs, None)
-          if pair is None:
-            break
-          waiting.append((pair[0], pool.submit(attempt, *pair)))
-        if not waiting:
-          return
-        key, future = waiting.popleft()
-        yield key, future.result()
-        bar.update()
-    finally:
-      # After an error or Ctrl-C, what nobody waits for is not begun.
-      for _, future in waiting:
-        future.cancel()
+    for key, _ in pairs:
+      yield key, next(results)
+      bar.update()
 
 
 def _tell(
