@@ -1,7 +1,7 @@
 """Rows that lack modalities: which ones is drawn once, and stays."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,18 @@ class _Incomplete:
 
   source: sources.Source
   present: Present
+  modalities: Collection[str]  # all
 
   def __len__(self) -> int:
     return len(self.source)
 
   def __getitem__(self, index: int, /) -> sources.Element:
+    element = self.source[index]
     said = {entry(name): rows[index] for name, rows in self.present.items()}
-    return self.source[index] | said
+    there = element | said
+    if not any(there.get(entry(name), True) for name in self.modalities):
+      said = dict.fromkeys(said, np.True_)
+    return element | said
 
 
 def incomplete(
@@ -40,6 +45,7 @@ def incomplete(
 
   Which ones depends on the row's number and the seed alone: a row that lacks a
   modality lacks it in every epoch. Values stay as they are, to be overlooked.
+  One that says itself that it lacks the others keeps what is drawn here.
 
   Args:
     source: Any source.
@@ -67,9 +73,10 @@ def incomplete(
   if taken := sorted(source[0].keys() & set(map(entry, present))):
     raise ValueError(
       f'The elements already have {taken}, which say what is missing. Give a'
-      ' missing rate of 0.'
+      " missing rate of 0; in a configuration, 'stored' for these modalities"
+      ' and numbers for others, by name.'
     )
-  return _Incomplete(source, present)
+  return _Incomplete(source, present, sorted(rates))
 
 
 def draw(

@@ -56,6 +56,10 @@ _MANUAL_DIR = (
   'Folder with the files of the data set that you have downloaded; read when'
   ' the data set is prepared, and not after.'
 )
+_WHOLE = (
+  'An argument that it leaves to its default is given with the whole part:'
+  " --config.optimizer=\"{'name': 'adam', 'learning_rate': 0.001}\"."
+)
 MANUAL_DIR = define_path('manual_dir', None, _MANUAL_DIR)
 
 
@@ -120,16 +124,15 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       # around a KeyError whose text has the key, and a near one if there is.
       (cause,) = error.args
       text = cause.args[0] if isinstance(cause, KeyError) else cause
-      sys.exit(
-        f'{command}: the configuration has no key {text}. An argument that it'
-        ' leaves to its default is given with the whole part:'
-        " --config.optimizer=\"{'name': 'adam', 'learning_rate': 0.001}\"."
-      )
+      sys.exit(f'{command}: the configuration has no key {text}. {_WHOLE}')
     except (flags.Error, KeyError, TypeError, ValueError, OSError) as error:
       file = given[0].removeprefix('--config=').partition(':')[0]
       if given[0].startswith('--config=') and not pathlib.Path(file).exists():
         sys.exit(f'{command}: there is no file {file}.')
-      sys.exit(f'{command}: {_said_in_file(error)}')
+      said = _said_in_file(error)
+      if isinstance(error, KeyError) and said == str(error):  # in a mapping
+        said = f'the configuration has no such key: {error.args[0]}. {_WHOLE}'
+      sys.exit(f'{command}: {said}')
     return rest
 
   def quiet(argv: list[str]) -> None:

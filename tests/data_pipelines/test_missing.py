@@ -55,6 +55,16 @@ def test_elements_say_what_they_lack_and_keep_the_rest():
     missing.incomplete(source, {'a': 0.0, 'b': 0.5}, 1)
 
 
+def test_a_row_that_lacks_the_others_keeps_what_is_drawn():
+  rows = [{'a_present': np.bool_(x % 2)} for x in range(50)]
+  source = missing.incomplete(rows, {'a': 0.0, 'b': 0.5}, 1)
+  drawn = missing.draw(50, {'a': 0.0, 'b': 0.5}, 1)['b']
+  assert not drawn[::2].all()
+  assert [row['b_present'] for row in source] == [
+    drawn[i] or not row['a_present'] for i, row in enumerate(rows)
+  ]
+
+
 def test_statistics_are_of_the_rows_that_have_a_modality():
   values = np.random.default_rng(0).normal(2, 3, (40, 5))
   rows = [{'a': value, 'b': 2 * value} for value in values]
