@@ -178,10 +178,8 @@ def balance(
   """
   rule = mimo() if weighting is None else weighting
   base.check_weighting('balance', rule)
-  names = None if objectives is None else tuple(objectives)
-  if names is not None and (
-    isinstance(objectives, str) or not names or len(set(names)) != len(names)
-  ):
+  names = _objectives.names_of(objectives)
+  if names is not None and (not names or len(set(names)) != len(names)):
     raise ValueError(
       f'objectives={objectives!r}; expected a tuple of unique names, the'
       " primary one first, such as ('fused', 'audio', 'visual')."
@@ -226,6 +224,14 @@ def balance(
     present: base.PyTree | None = None,
     **extra_args: Any,
   ) -> tuple[base.PyTree, BalanceState]:
+    if not hasattr(state, 'weighting'):
+      raise ValueError(
+        f'balance was given a state that is a {type(state).__name__}; expected'
+        ' the BalanceState that its init, or its last update, returned. That of'
+        ' a chain goes into the update of the chain; that of a checkpoint is'
+        ' restored in the form of init(params).'
+      )
+
     def read(losses: base.PyTree) -> _objectives.Objectives:
       return _objectives.read(losses, names, primary)
 

@@ -104,6 +104,7 @@ def with_given(
         f' {list(parts.names)}; expected a mapping with these keys.'
       )
     each = [weights[name] for name in parts.names[: len(parts.parts)]]
+  each = [jnp.asarray(one) for one in each]
   for one in each:
     if jnp.shape(one) != (size,):
       raise ValueError(

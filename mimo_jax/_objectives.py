@@ -1,7 +1,7 @@
 """The order of the objectives, whatever form their losses come in."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,15 @@ class Objectives(NamedTuple):
   keyed: bool  # whether the losses came with names
   ordered: bool  # whether it is known which row of a stacked J is whose
   like_losses: Callable[[Sequence[Any]], base.PyTree]  # back to the user's form
+
+
+def names_of(objectives: Any) -> tuple[str, ...] | None:
+  """The names in their order; none of what has no order."""
+  if objectives is None:
+    return None
+  if isinstance(objectives, str | Set) and not isinstance(objectives, KeysView):
+    return ()
+  return tuple(objectives) if isinstance(objectives, Iterable) else ()
 
 
 def read(

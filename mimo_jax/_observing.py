@@ -101,9 +101,13 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
   """What the rule sees before there are gradients of this batch, by part."""
   observation = of_losses(step)
   if 'losses_after' in step.rule.extra_args:
-    after = _objectives.read(
-      extra(extra_args, 'losses_after'), step.names, step.primary
-    )
+    given = extra(extra_args, 'losses_after')
+    try:
+      after = _objectives.read(given, step.names, step.primary)
+    except ValueError as error:
+      raise ValueError(
+        f'losses_after has another form than the losses: {error}'
+      ) from error
     if len(after.losses) != len(step.means):
       raise ValueError(
         f'losses_after has {len(after.losses)} losses and losses has'

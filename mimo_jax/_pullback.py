@@ -122,7 +122,18 @@ def _zero(leaf: jax.Array) -> jax.Array:
 
 def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
   """The gradient that a pullback with respect to params alone returns."""
-  gradients = pullback(cotangent)
+  try:
+    gradients = pullback(cotangent)
+  except ValueError as error:
+    if 'tree structure' not in str(error):
+      raise
+    raise ValueError(
+      'The pullback is one of something else than these losses. Expected'
+      ' `losses, pullback = jax.vjp(losses_fn, params)`, of a function that'
+      ' returns the losses alone, in the form in which update is given them;'
+      ' what it returns beside needs `has_aux=True`. JAX says:'
+      f' {error}'
+    ) from error
   if not isinstance(gradients, tuple) or len(gradients) != 1:
     given = (
       f'{len(gradients)} of them'

@@ -223,7 +223,7 @@ def stateful(
 
   Its `update` says what is missing from an observation, takes the weight of
   objectives that are absent from it, gives weights the type of the losses, and
-  lets the state keep its types.
+  lets the state keep its types; a state of another form is refused.
 
   Args:
     init: `init(num_objectives) -> state`, or `init(num_objectives, params)`
@@ -273,8 +273,15 @@ def stateful(
           f'This weighting needs the {need}; the observation has {need}=None.'
           f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
         )
-    weights, new_state = update(observation, state)
+    returned = update(observation, state)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+      raise ValueError(
+        f'The update of a weighting returned a {type(returned).__name__};'
+        ' expected a pair, (weights, state).'
+      )
+    weights, new_state = returned
     _check_shapes(weights, observation)
+    _check_state(new_state, state)
     dtype, rows = observation.losses.dtype, observation.rows
 
     def without_absent(leaf: jax.Array) -> jax.Array:
@@ -315,6 +322,17 @@ def _check_shapes(weights: PyTree, observation: Observation) -> None:
       f'A weighting returned weights of shape {shapes}; expected an array of'
       f' shape {size}, a weight for each objective, or, of a weighting that'
       ' needs the jacobian, arrays shaped like it, or a mimo_jax.Direction.'
+    )
+
+
+def _check_state(new: PyTree, old: PyTree) -> None:
+  """Checks that a state goes on in its form, which `lax.scan` needs, too."""
+  structure: Any = jax.tree.structure  # can be compared
+  shapes = [jax.tree.map(jnp.shape, state) for state in (old, new)]
+  if structure(new) != structure(old) or shapes[0] != shapes[1]:
+    raise ValueError(
+      f'A weighting made of a state of shape {shapes[0]} one of {shapes[1]};'
+      ' expected the form that its init returned.'
     )
 
 

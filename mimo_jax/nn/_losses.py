@@ -34,8 +34,8 @@ def cross_entropy_losses(
     Mapping objective -> scalar in nats, float32 whatever the logits' type.
 
   Raises:
-    ValueError: if an entry is not [batch, classes] for these labels, or a mask
-      is not [batch].
+    ValueError: if an entry is not [batch, classes] for these labels, labels are
+      no whole numbers, or a mask is not [batch].
 
   Examples:
     >>> import jax.numpy as jnp
@@ -188,6 +188,12 @@ def wide_logits(
         f'logits[{name!r}] has shape {value.shape}, labels {labels.shape};'
         ' expected [batch, classes] and [batch].'
       )
+  dtype = jnp.result_type(labels)
+  if jnp.issubdtype(dtype, jnp.inexact):
+    raise ValueError(
+      f'labels are {dtype}; expected whole numbers, the classes, such as'
+      ' labels.astype(int).'
+    )
   return {
     name: _numerics.at_least_float32(value) for name, value in logits.items()
   }

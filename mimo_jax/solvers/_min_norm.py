@@ -54,9 +54,9 @@ def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   )
   weights = inverse * x
   weights = weights / _numerics.nonzero(jnp.sum(weights))
-  zeros = form.is_zero.astype(gramian.dtype)
+  zeros = form.is_zero.astype(weights.dtype)
   share = zeros / jnp.maximum(jnp.sum(zeros), 1)
   share_all = jnp.all(form.is_zero) if drop_zero_rows else jnp.any(form.is_zero)
   weights = jnp.where(share_all, share, weights)
   finite = jnp.all(jnp.isfinite(gramian))
-  return _numerics.nan_unless(finite, weights).astype(gramian.dtype)
+  return _numerics.nan_unless(finite, weights)

@@ -59,7 +59,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     chapter 23, algorithm NNLS.
   """
   size = linear.shape[0]
-  dtype = _numerics.common_type(matrix, linear)
+  dtype = _numerics.common_type(float, matrix, linear)
   matrix, linear = matrix.astype(dtype), linear.astype(dtype)
   eps = jnp.finfo(dtype).eps
   least = 8 * eps  # of a pivot; below, it is rounding

@@ -51,7 +51,8 @@ def every(
 
   Raises:
     ValueError: if steps or balancer is none of these; when the state is made,
-      if it holds no weights; when tracing, if the rule needs the Jacobian.
+      if balancer is a chain, or its state holds no weights; when tracing, if
+      the rule needs the Jacobian.
 
   Examples:
     >>> import jax
@@ -87,6 +88,12 @@ def every(
 
   def init(params: base.PyTree) -> EveryState:
     state = balancer.init(params)
+    if isinstance(state, dict) or type(state) is tuple:
+      raise ValueError(
+        'every was given a chain; expected what mimo_jax.balance returns. What'
+        ' comes after it goes on in each step, and stays outside:'
+        ' optax.chain(mimo_jax.every(balance, steps), optax.adam(1e-3)).'
+      )
     _weights_in(state)
     return EveryState(jnp.zeros((), jnp.int32), state)
 

@@ -26,6 +26,8 @@ def test_numbers_that_no_rule_can_use_are_refused():
       mimo_jax.mimo,
       **{argument: value},
     )
+  key = jax.random.key(0)
+  checks.assert_refused('(?s)seed=.*whole number', weightings.random, seed=key)
 
 
 @pytest.mark.parametrize('name', weightings.__all__)

@@ -150,7 +150,7 @@ def test_extra_arguments_that_are_needed_are_checked():
     (r'which balance was not given', modo, {'independent_updates': None}),
     (r'is a int; expected a pair', modo, {'independent_updates': 3}),
     (r"'losses_after', which balance was not given", famo, {}),
-    (r"missing .*'audio'", famo, {'losses_after': {'fused': 1.0}}),
+    (r"losses_after .*missing .*'audio'", famo, {'losses_after': {'joint': 1}}),
     (r'2 values; expected 3', famo, {'losses_after': [1.0, 2.0]}),
   ):
     checks.assert_refused(

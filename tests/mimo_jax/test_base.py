@@ -94,6 +94,23 @@ def test_a_rule_may_need_several_fields():
       rule.update(mimo_jax.Observation(LOSSES, **given), rule.init(2))
 
 
+def test_a_state_keeps_its_form():
+  """Or `lax.scan`, and what restores it, would say so far from the rule."""
+  observation = mimo_jax.Observation(LOSSES)
+  for returned, message in (
+    (lambda losses, _: losses, 'returned a .*expected a pair'),
+    (lambda losses, state: (losses, (state, state)), 'expected the form'),
+    (lambda losses, state: (losses, state[:1]), r'shape \(2,\) one of \(1,\)'),
+  ):
+    rule = mimo_jax.stateful(
+      jnp.zeros,
+      lambda seen, state, returned=returned: returned(seen.losses, state),
+      needs='losses',
+    )
+    with pytest.raises(ValueError, match=message):
+      rule.update(observation, rule.init(2))
+
+
 def test_inner_products_are_taken_as_the_caller_says():
   calls = []
 

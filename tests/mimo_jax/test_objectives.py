@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mimo_jax
@@ -284,6 +285,10 @@ REFUSED = {
   },
   r"objectives='fused'; expected a tuple of unique": {'objectives': 'fused'},
   r'objectives=\(\); expected': {'objectives': ()},
+  r'objectives=3; expected': {'objectives': 3},
+  r"objectives=\{'fused'.*expected a tuple": {  # which has no order
+    'objectives': {'fused'}
+  },
   r'keeps state for each objective.*objectives=\(primary': {
     'weighting': three.smoothed()
   },
@@ -320,7 +325,19 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
         weighting=rule,
         objectives=DEFAULT,
       )
-  # Pullbacks of more than params.
+  # Pullbacks of something else than the losses, and of more than params.
+  for losses_fn in (
+    lambda params: params['b'],
+    lambda params: (dict.fromkeys(DEFAULT, params['b']), params['b']),
+  ):
+    for rule in (weightings.fused_only(), weightings.mgda()):
+      checks.assert_refused(
+        'of something else than these losses.*has_aux=True',
+        update,
+        jax.vjp(losses_fn, PLAIN)[1],
+        weighting=rule,
+        objectives=DEFAULT,
+      )
   for given, pullback in {
     '2 of them': lambda losses: (losses, losses),
     'a list': lambda losses: [losses],
@@ -331,3 +348,12 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
     )
   with pytest.raises(TypeError, match='positional'):
     mimo_jax.balance(mimo_jax.mimo(), DEFAULT)
+  balance = mimo_jax.balance(objectives=DEFAULT)
+  checks.assert_refused(
+    'a state that is a tuple; expected the BalanceState',
+    balance.update,
+    JACOBIAN,
+    optax.chain(balance, optax.sgd(0.1)).init(PLAIN),
+    PLAIN,
+    losses=SCALARS,
+  )

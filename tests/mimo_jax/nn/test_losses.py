@@ -70,6 +70,12 @@ def test_losses_of_other_shapes_are_refused():
         {'audio': jnp.zeros(logits)},
         jnp.zeros(labels, jnp.int32),
       )
+    checks.assert_refused(
+      'labels are float32; expected whole numbers',
+      function,
+      {'audio': jnp.zeros((5, 3))},
+      jnp.zeros(5),
+    )
   for outputs, targets in (
     ((5,), (5,)),
     ((4, 1), (5,)),

@@ -72,6 +72,11 @@ def test_rows_may_span_few_dimensions_but_for_noise(size):
     of.assert_projected(rows, lower, projected, 32 * tolerance)
 
 
+def test_a_gramian_of_whole_numbers_has_weights_that_are_not():
+  whole = jnp.array([[1, 0], [0, 3]])
+  np.testing.assert_allclose(solvers.min_norm(whole), [0.75, 0.25], rtol=1e-6)
+
+
 # Of the rows' scale, of the ball and of fairness.
 SETTINGS = {
   'exponent': st.integers(-12, 12),
