@@ -93,7 +93,14 @@ def check(config: config_dict.ConfigDict, variants: Variants) -> None:
     except ValueError as error:
       if not variant.values:
         raise
-      raise ValueError(f'With {variant.label}: {error}') from error
+      names = [key for key in variant.values if key.endswith('.name')]
+      part = names[0].removesuffix('.name') if names else ''
+      whole = f"{part}={{'name': 'ONE'}},{{'name': 'OTHER', 'ARGUMENT': 0.1}}"
+      raise ValueError(
+        f'With {variant.label}: {error}'
+        + f' In a sweep, give each {part} whole: --grid="{whole}".'
+        * bool(names)
+      ) from error
 
 
 def _partition(

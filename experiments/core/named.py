@@ -45,7 +45,7 @@ def make(
   Args:
     module: where to look.
     settings: `name` and the function's keyword arguments. An argument that is
-      such a mapping itself is made first.
+      such a mapping itself, or has some in a list or tuple, is made first.
     adapt: changes each argument that was made so, a schedule say.
     within: where to look for what makes these arguments; None: in `module`.
 
@@ -60,17 +60,23 @@ def make(
     >>> decay = {'name': 'cosine_decay_schedule', 'init_value': 0.1}
     >>> schedule = decay | {'decay_steps': 1000}
     >>> sgd = make(optax, {'name': 'sgd', 'learning_rate': schedule})
+    >>> steps = tuple({'name': 'constant_schedule', 'value': v} for v in (1, 2))
+    >>> join = {'name': 'join_schedules', 'boundaries': (5,)}
+    >>> make(optax, join | {'schedules': steps})(7).item()
+    2
     >>> make(optax, {'name': 'sgd', 'lr': 0.1})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: optax.sgd does not take {'lr': 0.1}: ...
   """
-  arguments = {
-    key: adapt(make(module if within is None else within, value))
-    if isinstance(value, Mapping) and 'name' in value
-    else value
-    for key, value in settings.items()
-    if key != 'name'
-  }
+
+  def made(value: Any) -> Any:
+    if isinstance(value, Mapping) and 'name' in value:
+      return adapt(make(module if within is None else within, value))
+    if isinstance(value, list | tuple):
+      return type(value)(map(made, value))
+    return value
+
+  arguments = {k: made(value) for k, value in settings.items() if k != 'name'}
   function = lookup(module, settings['name'])
   try:
     return function(**arguments)

@@ -329,14 +329,20 @@ def _fitting(
   ):
     values = [float(value) for value in values]
   for value in values:
-    # None and a mapping, such as a schedule, may stand for anything.
-    if not (
-      present is None
-      or value is None
-      or isinstance(present, Mapping)
-      or isinstance(value, Mapping | type(present))
-      or (isinstance(present, tuple) and isinstance(value, list))
-    ) or (isinstance(value, bool) and not isinstance(present, bool | None)):
+    # None and a mapping, such as a schedule, may stand for anything; for what
+    # is a mapping, but for the whole of a part or by a word, so may a number.
+    is_part = isinstance(present, Mapping) and not isinstance(value, Mapping)
+    if (
+      (is_part and ('.' not in key or isinstance(value, str)))
+      or not (
+        present is None
+        or value is None
+        or isinstance(present, Mapping)
+        or isinstance(value, Mapping | type(present))
+        or (isinstance(present, tuple) and isinstance(value, list))
+      )
+      or (isinstance(value, bool) and not isinstance(present, bool | None))
+    ):
       raise ValueError(
         f'{key} was given {value!r} to try; expected values like'
         f' {present!r}, which the configuration has.'
