@@ -17,8 +17,16 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+# What is nested deeper is no data.
+_DEEPEST = 32
+# Values, shared ones as often as they are found, a byte of the file.
+_MOST_A_BYTE = 1000
+
 # Booleans, integers, floats, bytes, text, and objects.
 _TYPES = re.compile(r'(b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,8}|O[48]?)')
+
+
+_ATOMS = frozenset({bool, bytes, complex, float, int, str, type(None)})
 
 
 class _ForbiddenError(Exception):
@@ -60,7 +68,10 @@ def load(path: pathlib.Path) -> Any:
 def read(file: BinaryIO, name: str) -> Any:
   """Reads, as `load` does, a file that holds a pickle."""
   try:
-    return _Unpickler(file, encoding='latin-1').load()
+    start = file.tell()
+    value = _Unpickler(file, encoding='latin-1').load()
+    _check_unfolded(value, _MOST_A_BYTE * (file.tell() - start))
+    return value
   except _ForbiddenError as error:
     raise ValueError(
       f'{name} asks for {error}, which data does not need and which may run'
@@ -150,12 +161,33 @@ class _Unpickler(_Machine):
     else:
       raise _ForbiddenError(f'a state of {type(target).__name__}')
 
+  def load_setitem(self) -> None:
+    """Sets a key of a dictionary; an array has its values by its state."""
+    _check_dictionary(self.stack[-3])
+    super().load_setitem()
+
+  def load_setitems(self) -> None:
+    """Sets keys of a dictionary, up to the mark."""
+    _check_dictionary(self.metastack[-1][-1])
+    super().load_setitems()
+
   dispatch: ClassVar[dict[int, Any]] = {
     **_Machine.dispatch,
     pickle.BUILD[0]: load_build,
+    pickle.SETITEM[0]: load_setitem,
+    pickle.SETITEMS[0]: load_setitems,
     # Takes no memory before it has read as much.
     pickle.BYTEARRAY8[0]: _Machine.load_binbytes8,
   }
+
+
+def _holds_objects(value: Any) -> bool:
+  return isinstance(value, np.ndarray) and value.dtype.hasobject
+
+
+def _check_dictionary(value: Any) -> None:
+  if not isinstance(value, dict):
+    raise ValueError(f'keys of a {type(value).__name__}')
 
 
 def _set(
@@ -167,6 +199,9 @@ def _set(
     _of_bytes(values, dtype, shape)
   elif not isinstance(values, list) or len(values) != _length(shape):
     raise ValueError(f'objects of the shape {shape} that are not as many')
+  elif any(map(_holds_objects, values)):
+    # Each would free the next, in the stack of C.
+    raise ValueError('arrays of objects in an array of objects')
   array.__setstate__((1, shape, dtype, is_fortran, values))
 
 
@@ -194,6 +229,44 @@ def _length(shape: Any) -> int:
   if not all(type(size) is int and size >= 0 for size in shape):
     raise ValueError(f'the shape {shape}')
   return math.prod(shape)
+
+
+def _check_unfolded(value: Any, most: int) -> None:
+  """Refuses what is no data, nests too deep or unfolds to more than `most`.
+
+  A pickle may put a container, which it writes once, in many places and in
+  itself: who follows each reference, as NumPy does, would fill the memory.
+  """
+  known: dict[int, tuple[int, int]] = {}
+
+  def measure(one: Any, depth: int) -> tuple[int, int]:
+    """The containers in one another, and the values in all of them."""
+    height, length = known.get(id(one), (1, 0))
+    if depth + height > _DEEPEST:
+      raise ValueError(f'containers in more than {_DEEPEST} others')
+    if length:
+      return height, length
+    inside: Iterable[Any]
+    if isinstance(one, np.ndarray):
+      length, inside = one.size, one.flat if one.dtype.hasobject else ()
+    elif isinstance(one, dict):
+      length, inside = len(one), [*one, *one.values()]
+    elif isinstance(one, (list, tuple, set, frozenset)):
+      length, inside = len(one), one
+    elif isinstance(one, (bytearray, np.generic)):
+      return 0, 1
+    else:
+      raise ValueError(f'a {type(one).__name__} among data')
+    found = [measure(i, depth + 1) for i in inside if type(i) not in _ATOMS]
+    length += 1 + sum(length for _, length in found)
+    if length > most:
+      raise ValueError('it unfolds to more than a file of its length can hold')
+    height = 1 + max((height for height, _ in found), default=0)
+    known[id(one)] = height, length
+    return height, length
+
+  if type(value) not in _ATOMS:
+    measure(value, 0)
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:

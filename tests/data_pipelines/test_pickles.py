@@ -177,6 +177,37 @@ def test_lengths_and_marks_are_not_believed():
       load(code)
 
 
+def test_depth_and_what_a_file_unfolds_to_are_bounded():
+  thousand = [[0] * 1000]
+  for _ in range(9):
+    thousand = [thousand] * 1000
+  own = []
+  own.append(own)
+  deep = np.empty(1, object)
+  for _ in range(3):
+    outer = np.empty(1, object)
+    outer[0] = deep
+    deep = outer
+  array = pickle.dumps(np.array([None]))[:-1]
+  for code, message in (
+    (b'(' * 10**6 + b't' * 10**6 + b'.', 'in more than 32'),
+    (b']' * 10**6 + b'a' * (10**6 - 1) + b'.', 'in more than 32'),
+    (b'N' + b'\x85' * 33 + b'.', 'in more than 32'),
+    (pickle.dumps(own), 'in more than 32'),
+    (pickle.dumps(thousand), 'unfolds to more'),
+    (pickle.dumps([np.zeros(10**4)] * 10**5), 'unfolds to more'),
+    (pickle.dumps(deep), 'objects in an array of objects'),
+    (array + b'K\x00]s.', 'keys of a ndarray'),
+    (array + b'(K\x00]u.', 'keys of a ndarray'),
+    (b'cnumpy\ndtype\n.', 'function among data'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      load(code)
+  assert load(b'N' + b'\x85' * 32 + b'.') is not None
+  shared = [[0.5] * 100] * 2
+  assert load(pickle.dumps(shared)) == shared
+
+
 def test_damaged_pickles_are_refused():
   whole = pickle.dumps(content())
   for length in range(len(whole)):
