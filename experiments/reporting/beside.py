@@ -43,10 +43,16 @@ def table(directories: Sequence[pathlib.Path]) -> str:
     scores = tables.of_cells('', {k: _last(one) for k, one in lines.items()})
     configs = {k: one[0]['config'] for k, one in lines.items()}
   else:
+    below = ''.join(
+      f' {one} has results in folders of its own; if they are a study,'
+      ' experiments.study writes its report.'
+      for one in directories
+      if any(one.glob('*/results.jsonl'))
+    )
     raise FileNotFoundError(
       f'Of {sorted(map(str, directories))} not all are runs of'
       ' experiments.train, and not all are comparisons or sweeps that have'
-      ' ended: there is no metrics.jsonl, or no results.jsonl.'
+      ' ended: there is no metrics.jsonl, or no results.jsonl.' + below
     )
   if len(names) == 1:
     return scores

@@ -77,5 +77,7 @@ def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
     ]
   ]
   assert 'nothing in the configuration' in text
-  with pytest.raises(FileNotFoundError, match='not all are runs'):
+  with pytest.raises(FileNotFoundError, match=r'not all are .* no results\S*$'):
     beside.table([tmp_path / 'first', run_in(tmp_path / 'run', 1.5, 0.75)])
+  with pytest.raises(FileNotFoundError, match=r'experiments\.study writes'):
+    beside.table([tmp_path])
