@@ -78,6 +78,15 @@ def split_key(data: jax.Array, num: int = 1) -> tuple[jax.Array, jax.Array]:
   return jax.random.key_data(keys[0]), keys[1:]
 
 
+def unroll(steps: int) -> int:
+  """How many steps of a loop over [K] numbers are to be compiled in a row.
+
+  On CPU one: XLA makes one call of a loop so small, and as many as there are
+  operations of its steps in a row, which is up to three times slower.
+  """
+  return 1 if jax.default_backend() == 'cpu' else steps
+
+
 def own(tree: Any) -> Any:
   """The same numbers in buffers that nobody else holds, to be donated."""
   return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)

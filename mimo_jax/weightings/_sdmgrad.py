@@ -11,7 +11,7 @@ from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.weightings import _shares
 
-# Steps of a loop in a row: fast for few objectives, quick to compile for many.
+# Steps in a row on an accelerator: quick to compile for many.
 _UNROLLED = 20
 
 
@@ -126,7 +126,7 @@ def sdmgrad(
       descend,
       (start, jnp.zeros_like(start)),
       length=num_steps,
-      unroll=min(num_steps, _UNROLLED),
+      unroll=_numerics.unroll(min(num_steps, _UNROLLED)),
     )
     pulled = (weights + regularization * preferred) / (1 + regularization)
     return pulled, SDMGradState(

@@ -9,7 +9,7 @@ from jax import lax
 
 from mimo_jax import _numerics
 
-# Steps of a loop in a row: fast for few objectives, quick to compile for many.
+# Steps in a row on an accelerator: quick to compile for many objectives.
 _UNROLLED = 8
 
 _Carry = TypeVar('_Carry')
@@ -40,7 +40,7 @@ def in_random_orders(
     lambda carry, visited: (visit(carry, visited), None),
     start,
     orders.T,
-    unroll=min(size, _UNROLLED),
+    unroll=_numerics.unroll(min(size, _UNROLLED)),
   )
   return key, end
 
