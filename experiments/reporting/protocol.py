@@ -60,11 +60,12 @@ def about_tuning(results: Results) -> str:
   return (
     f'Of every recipe {"/".join(map(str, tried))} candidates were tried: its'
     f' default, and draws of {tables.short(ranges, " ")}, and of what is its'
-    f' own; {settings["num_more"]} of them in each of {settings["rounds"]}'
-    " rounds at most, in which ranges grew at whose edge any recipe's choice"
-    f' lay. Each was trained on {seeds} ({rows}the same for all). The best mean'
-    ' on validation chooses candidate and read-out; of what ties with it (a'
-    ' paired difference of no more than one standard error) the simplest is'
+    f' own; {settings["num_more"]} of them in each of at most'
+    f' {tables.count(settings["rounds"], "round")}, in which ranges grew at'
+    f" whose edge any recipe's choice lay. Each was trained on {seeds} ({rows}"
+    'the same for all). The best mean on validation chooses candidate and'
+    ' read-out; of what ties with it (a paired difference of no more than one'
+    ' standard error) the simplest is'
     ' taken: the default first, then the fused output. Then'
     f' {tables.count(results.config["num_seeds"], "seed")} were trained, and'
     ' tested once. *Chosen*: the read-out that was chosen. *Stopped early*: the'
