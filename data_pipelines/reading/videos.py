@@ -19,6 +19,11 @@ from data_pipelines.reading import pictures
 with _extra.data_extra():
   import av
 
+# PyAV keeps what is no UTF-8 of titles from release 19 on, and is not asked to.
+_TITLES: dict[str, Any] = {}
+if int(av.__version__.partition('.')[0]) < 19:
+  _TITLES = {'metadata_errors': 'replace'}
+
 # A video that ends before its header says, by more than this, is truncated.
 _LOST_SECONDS = 1.0
 _LOST_SHARE = 0.25
@@ -200,7 +205,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
       with av.open(
         # Or a name that begins like an address would be one.
         f'file:{path}',
-        metadata_errors='replace',
+        **_TITLES,
         options=_LIMITS,
         container_options={
           'format_whitelist': _FORMATS,
