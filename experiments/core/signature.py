@@ -22,9 +22,11 @@ class Signature(NamedTuple):
   statistics: transforms.Statistics | None  # by which rows were standardised
 
   def batch(self, size: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
-    """The entries of a batch."""
+    """The entries of a batch, in the types in which JAX takes them."""
     return {
-      name: jax.ShapeDtypeStruct((size, *of_row.shape), of_row.dtype)
+      name: jax.ShapeDtypeStruct(
+        (size, *of_row.shape), jax.dtypes.canonicalize_dtype(of_row.dtype)
+      )
       for name, of_row in self.row.items()
     }
 
