@@ -41,7 +41,7 @@ def best(values: Sequence[Any], higher_is_better: bool) -> int:
     1
     >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.1]], False)
     0
-    >>> best([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]], True)  # as rounded, no
+    >>> best([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]], True)  # of 0.2
     0
   """
   means = [float(np.mean(one)) for one in values]

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -154,11 +155,19 @@ def test_stft_of_5_seconds_starts_in_the_middle_in_evaluation(length):
   np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-def test_stft_of_5_seconds_in_training_is_a_window_of_the_repeated_signal():
+@pytest.mark.parametrize(
+  ('random', 'start'),
+  [
+    (np.random.default_rng(5), np.random.default_rng(5).integers(80_001)),
+    (types.SimpleNamespace(integers=lambda high: high - 1), 80_000),  # the last
+  ],
+)
+def test_stft_of_5_seconds_in_training_is_a_window_of_the_repeated_signal(
+  random, start
+):
   values = signal(9000)
-  start = int(np.random.default_rng(5).integers(80_001))
   expected = log_magnitude(cycle(values, start, start + 80_000), 256, 128)
-  result = picture(audio.Stft5s(), values, np.random.default_rng(5))
+  result = picture(audio.Stft5s(), values, random)
   np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
