@@ -82,7 +82,8 @@ def unroll(steps: int) -> int:
   """How many steps of a loop over [K] numbers are to be compiled in a row.
 
   On CPU one: XLA makes one call of a loop so small, and as many as there are
-  operations of its steps in a row, which is up to three times slower.
+  operations of its steps in a row, each of which takes longer to start than
+  to compute.
   """
   return 1 if jax.default_backend() == 'cpu' else steps
 
