@@ -28,10 +28,10 @@ from ml_collections import config_dict
 from experiments.core import commands
 from experiments.core import comparing
 from experiments.core import compilation
-from experiments.core import planning
 from experiments.core import refusals
 from experiments.core import runs
-from experiments.reporting import report
+from experiments.report import report
+from experiments.study import planning
 
 _LONG = 100  # steps, from which on it is said how long they take
 

@@ -30,7 +30,7 @@ from data_pipelines import missing
 from experiments.core import commands
 from experiments.core import data as data_lib
 from experiments.core import trained
-from experiments.reporting import predictions
+from experiments.report import predictions
 
 
 def predict(

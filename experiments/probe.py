@@ -12,8 +12,8 @@ from experiments.core import commands
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
-from experiments.evaluation import probe
-from experiments.reporting import tables
+from experiments.evaluate import probe
+from experiments.report import tables
 
 
 def main(argv: list[str]) -> None:

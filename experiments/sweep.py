@@ -30,7 +30,7 @@ from experiments.core import runs
 from experiments.core import sweeping
 from experiments.core import together
 from experiments.core import variants
-from experiments.reporting import report
+from experiments.report import report
 
 _GRID = flags.DEFINE_multi_string(
   'grid',

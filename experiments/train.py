@@ -32,7 +32,7 @@ from experiments.core import logs
 from experiments.core import processes
 from experiments.core import program
 from experiments.core import runs
-from experiments.reporting import tidy
+from experiments.report import tidy
 
 
 def train(

@@ -12,7 +12,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from experiments.reporting import tables
+from experiments.report import tables
 from mimo_jax import weightings
 from tests import differences
 

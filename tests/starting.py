@@ -21,9 +21,11 @@ import atexit, importlib, json, os, sys, traceback
 import jax
 from experiments.core import commands
 
+names = {name: name for name in ('train', 'compare', 'sweep', 'probe')}
+names['study'] = 'study.__main__'
 modules = {
-  name: importlib.import_module(f'experiments.{name}')
-  for name in ('train', 'compare', 'sweep', 'study', 'probe')
+  word: importlib.import_module(f'experiments.{name}')
+  for word, name in names.items()
 }
 
 

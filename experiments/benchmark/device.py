@@ -29,7 +29,7 @@ from experiments.benchmark import torch_resnet
 from experiments.configs import crema_d
 from experiments.core import data
 from experiments.core import training
-from experiments.reporting import tables
+from experiments.report import tables
 from mimo_jax import nn
 
 # Passes are handed to the device so many at a time: it need not wait for the

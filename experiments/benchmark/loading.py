@@ -21,7 +21,7 @@ from data_pipelines import views
 from experiments import benchmark
 from experiments.benchmark import timing
 from experiments.core import data as data_lib
-from experiments.reporting import tables
+from experiments.report import tables
 
 OPTIONS = {
   'data': benchmark.Option(

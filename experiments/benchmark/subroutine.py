@@ -25,7 +25,7 @@ from experiments.core import configuration
 from experiments.core import training
 from experiments.methods import base
 from experiments.methods import recipes as recipes_lib
-from experiments.reporting import tables
+from experiments.report import tables
 
 # Rivals that need the gradients of single objectives, or passes beside the one
 # forward and backward pass of a step.

@@ -20,7 +20,7 @@ from experiments import sweep
 from experiments.benchmark import timing
 from experiments.configs import handwritten
 from experiments.core import variants
-from experiments.reporting import tables
+from experiments.report import tables
 
 _GRID = ['weighting.penalty=0.3,1.0,3.0,10.0']
 OPTIONS = {

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import tqdm
 
-from experiments.reporting import tables
+from experiments.report import tables
 
 # A program shorter than this is called once untimed in every round, to get its
 # threads and caches back from the one before it, and then as often as takes

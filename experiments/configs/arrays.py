@@ -27,7 +27,7 @@ from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import missing
 from experiments.core import configuration
-from experiments.evaluation import readouts
+from experiments.evaluate import readouts
 
 _SMALLEST = 4  # pixels a side of the maps that a LeNet leaves, or a bit more
 _RESNET = {'name': 'ResNet18', 'width': 16}

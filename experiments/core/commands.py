@@ -148,8 +148,10 @@ def of_a_run(about: str) -> argparse.ArgumentParser:
 
   It knows `--run` and `--manual_dir`; `about` is the help.
   """
+  program = pathlib.Path(sys.argv[0])
+  name = program.parent.name if program.stem == '__main__' else program.stem
   parser = argparse.ArgumentParser(
-    prog=f'python -m experiments.{pathlib.Path(sys.argv[0]).stem}',
+    prog=f'python -m experiments.{name}',
     usage='%(prog)s --run=RUN [flags]',
     description=about,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,7 +16,7 @@ from experiments.core import runs
 from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
-from experiments.reporting import results as results_lib
+from experiments.report import results as results_lib
 
 
 class _Plan(NamedTuple):

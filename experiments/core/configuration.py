@@ -8,7 +8,7 @@ from flax import traverse_util
 from ml_collections import config_dict
 
 import mimo_jax
-from experiments.evaluation import metrics
+from experiments.evaluate import metrics
 from experiments.methods import recipes
 
 # The least that counts may be.

@@ -16,7 +16,7 @@ from experiments.core import data
 from experiments.core import placement as placement_lib
 from experiments.core import rehearsals
 from experiments.core import training
-from experiments.evaluation import evaluate
+from experiments.evaluate import evaluate
 
 State = Any
 

@@ -10,7 +10,7 @@ from ml_collections import config_dict
 from experiments.core import data
 from experiments.core import engine
 from experiments.core import program as program_lib
-from experiments.evaluation import evaluate
+from experiments.evaluate import evaluate
 
 
 def score(

@@ -21,7 +21,7 @@ from experiments.core import training
 from experiments.core.layout import RUNS
 from experiments.core.layout import SAME
 from experiments.core.layout import SEEDS
-from experiments.evaluation import evaluate
+from experiments.evaluate import evaluate
 from experiments.methods import base
 
 Values = Mapping[str, Any]  # dotted key of the configuration -> value

@@ -22,8 +22,8 @@ from experiments.core import program
 from experiments.core import runs
 from experiments.core import signature as signature_lib
 from experiments.core import training
-from experiments.evaluation import evaluate
-from experiments.evaluation import readouts
+from experiments.evaluate import evaluate
+from experiments.evaluate import readouts
 from experiments.methods import recipes
 
 Rows = Mapping[str, npt.ArrayLike]

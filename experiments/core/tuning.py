@@ -14,9 +14,9 @@ from experiments.core import runs
 from experiments.core import spaces
 from experiments.core import sweeping
 from experiments.core import variants as variants_lib
-from experiments.evaluation import choosing
-from experiments.evaluation import metrics
-from experiments.evaluation import readouts
+from experiments.evaluate import choosing
+from experiments.evaluate import metrics
+from experiments.evaluate import readouts
 from experiments.methods import recipes
 
 # What a recipe may change: the rest is shared, or the comparison is not fair.

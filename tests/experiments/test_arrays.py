@@ -14,7 +14,7 @@ from experiments import sweep
 from experiments import train
 from experiments.configs import arrays
 from experiments.core import trained
-from experiments.reporting import results as results_lib
+from experiments.report import results as results_lib
 from mimo_jax import nn
 
 

@@ -15,8 +15,8 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import training
-from experiments.reporting import report
-from experiments.reporting import results as results_lib
+from experiments.report import report
+from experiments.report import results as results_lib
 from mimo_jax.nn.encoders import _resnet
 from tests import running
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from experiments import evaluate
 from experiments import train
 from experiments.configs import handwritten
 from experiments.core import configuration
@@ -17,6 +16,7 @@ from experiments.core import grouping
 from experiments.core import trained
 from experiments.core import training
 from experiments.core import variants
+from experiments.evaluate import __main__ as evaluate
 from tests import running
 
 pytestmark = pytest.mark.usefixtures('programs_of_before')

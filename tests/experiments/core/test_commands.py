@@ -9,17 +9,17 @@ import pytest
 from absl import flags
 
 from experiments import compare
-from experiments import evaluate
 from experiments import export
 from experiments import predict
-from experiments import report
 from experiments import train
 from experiments.configs import handwritten
 from experiments.core import commands
 from experiments.core import configuration
-from experiments.core import planning
 from experiments.core import runs
 from experiments.core import training
+from experiments.evaluate import __main__ as evaluate
+from experiments.report import __main__ as report
+from experiments.study import planning
 from tests import running
 from tests.running import smoke
 
@@ -88,7 +88,7 @@ def test_every_command_says_what_it_does(monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', [module.__file__, '--help'])
     with pytest.raises(SystemExit, match=r'^0$'):
       module.main()
-    name = module.__name__.rpartition('.')[2]
+    name = module.__name__.removesuffix('.__main__').rpartition('.')[2]
     usage = f'{name} --run=RUN' if module is not report else name
     assert f'python -m experiments.{usage}' in capsys.readouterr().out
 

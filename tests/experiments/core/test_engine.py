@@ -19,7 +19,7 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import runs
 from experiments.core import training
-from experiments.reporting import results as results_lib
+from experiments.report import results as results_lib
 from tests import running
 from tests.running import smoke
 

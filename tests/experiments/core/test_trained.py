@@ -14,13 +14,13 @@ from pyarrow import parquet
 from safetensors import numpy as safetensors
 
 from data_pipelines import sources
-from experiments import evaluate
 from experiments import export
 from experiments import predict
 from experiments.core import data
 from experiments.core import exporting
 from experiments.core import signature
 from experiments.core import trained
+from experiments.evaluate import __main__ as evaluate
 from tests.running import smoke
 
 

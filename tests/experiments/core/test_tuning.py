@@ -19,8 +19,8 @@ from experiments.core import sweeping
 from experiments.core import together
 from experiments.core import training
 from experiments.core import tuning
-from experiments.reporting import report
-from experiments.reporting import results as results_lib
+from experiments.report import report
+from experiments.report import results as results_lib
 from tests.running import smoke
 
 RATE = 'optimizer.learning_rate'

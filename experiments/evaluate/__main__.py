@@ -1,0 +1,88 @@
+r"""Scores a trained model anew: on another split, with other metrics or noise.
+
+  python -m experiments.evaluate --run=RUN [--split=validation] \
+      [--metrics=accuracy,macro_f1] [--noise_levels=0.5,1] [--output=FILE.json]
+
+RUN is the directory of a run of `experiments.train`. By default all is as its
+configuration has it. Prints the scores that `evaluate/evaluate.py` names, and
+writes them to a file.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from experiments.core import commands
+from experiments.core import runs
+from experiments.core import trained
+from experiments.evaluate import evaluate as evaluation
+from experiments.report import tables
+
+
+def evaluate(
+  run: pathlib.Path,
+  split: str = 'test',
+  metrics: Sequence[str] | None = None,
+  noise_levels: Sequence[float] | None = None,
+  manual_dir: pathlib.Path | None = None,
+) -> dict[str, float]:
+  """Scores by name; None stands for what the run's configuration has."""
+  model = trained.load(run)
+  settings = model.config.evaluation
+  inputs = model.open_data(manual_dir)
+  scores = evaluation.evaluate(
+    model.outputs,
+    model.state.variables,
+    inputs.evaluation(split),
+    modalities=model.modalities,
+    metrics=settings.metrics if metrics is None else metrics,
+    noise_levels=settings.noise_levels
+    if noise_levels is None
+    else noise_levels,
+    thorough=True,
+    target=model.config.target,
+  )
+  inputs.train.close()
+  return {name: float(value) for name, value in scores.items()}
+
+
+def numbers(text: str) -> list[float]:
+  """Numbers of the command line; their name is that of the error."""
+  return [float(number) for number in text.split(',')]
+
+
+@commands.in_one_message
+def main() -> None:
+  """Evaluates, prints the scores and writes them."""
+  parser = commands.of_a_run(__doc__)
+  parser.add_argument(
+    '--split', default='test', help='of the data set of the run'
+  )
+  parser.add_argument(
+    '--metrics',
+    type=lambda text: text.split(','),
+    help='functions of evaluate/metrics.py, or package.module:function,'
+    ' separated by commas',
+  )
+  parser.add_argument(
+    '--noise_levels',
+    type=numbers,
+    help='numbers separated by commas',
+  )
+  parser.add_argument(
+    '--output',
+    type=commands.path,
+    help='a file; default: `scores-SPLIT.json` in RUN',
+  )
+  given = vars(parser.parse_args())
+  output = given.pop('output')
+  scores = evaluate(**given)
+  rows = [[name, f'{value:.4f}'] for name, value in scores.items()]
+  print(tables.markdown(['score', given['split']], rows))
+  path = output or given['run'] / f'scores-{given["split"]}.json'
+  runs.write_text(path, json.dumps(scores, indent=2) + '\n')
+  print(f'The scores are in {path}.')
+
+
+if __name__ == '__main__':
+  main()

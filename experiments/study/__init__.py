@@ -1,0 +1,1 @@
+"""Several comparisons, planned, run and reported as one study."""

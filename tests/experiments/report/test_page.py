@@ -1,0 +1,88 @@
+"""Reports as pages and as tables of values."""
+
+import base64
+import csv
+
+import pytest
+
+from experiments.report import page
+from experiments.report import tidy
+
+
+def test_a_page_holds_the_report_and_its_pictures(tmp_path):
+  picture = b'\x89PNG\r\n\x1a\n<&>'
+  (tmp_path / 'a.png').write_bytes(picture)
+  report = tmp_path / 'report.md'
+  report.write_text(
+    '# Digits & <views>\n\n| recipe | fused |\n| ------ | ----: |\n'
+    '| `mimo` | **97.5 ± 0.1** |\n\n![Curves](a.png)\n![Far](b.png)\n\n'
+    '<i>x</i>\n'
+  )
+  path = page.write(report)
+  assert path == tmp_path / 'report.html'
+  text = path.read_text()
+  assert '<title>Digits &amp; &lt;views&gt;</title>' in text
+  assert '<td style="text-align:right"><strong>97.5 ± 0.1</strong></td>' in text
+  assert '<code>mimo</code>' in text
+  assert '<meta name="viewport" content="width=device-width' in text
+  encoded = base64.b64encode(picture).decode()
+  assert f'<img src="data:image/png;base64,{encoded}" alt="Curves"' in text
+  assert '<img src="b.png" alt="Far"' in text
+  assert '&lt;i&gt;x&lt;/i&gt;' in text
+
+
+def test_a_tidy_table_has_a_line_a_value(tmp_path):
+  rows = [
+    {'config': {}},
+    {
+      'variant': 'penalty=1, temperature=0.3',
+      'values': {'weighting.penalty': 1.0},
+      'seed': 3,
+      'split': 'test',
+      'step': 600,
+      'skipped_steps': 0,
+      'accuracy/fused': 0.1 + 0.2,
+    },
+    {
+      'variant': 'b',
+      'seed': 4,
+      'split': 'validation',
+      'noise/0.5': float('nan'),
+    },
+  ]
+  tidy.write(tmp_path, {'one': rows})
+  with (tmp_path / 'results.csv').open() as file:
+    found = list(csv.DictReader(file))
+  assert [tuple(one.values())[1:] for one in found] == [
+    ('penalty=1, temperature=0.3', '3', 'test', '600', 'skipped_steps', '0'),
+    (
+      'penalty=1, temperature=0.3',
+      '3',
+      'test',
+      '600',
+      'accuracy/fused',
+      f'{0.1 + 0.2}',
+    ),
+    ('b', '4', 'validation', '', 'noise/0.5', 'nan'),
+  ]
+  assert {one['run'] for one in found} == {'one'}
+
+
+@pytest.mark.parametrize(
+  ('method', 'weighting', 'recipe'),
+  [
+    ('weighted', 'mimo', 'mimo'),
+    ('mmcosine', 'joint', 'mmcosine'),
+    ('mmcosine', 'mimo', 'mmcosine+mimo'),
+  ],
+)
+def test_a_run_is_named_by_its_configuration(
+  tmp_path, method, weighting, recipe
+):
+  config = {'method': {'name': method}, 'weighting': {'name': weighting}}
+  row = {'step': 10, 'split': 'train', 'losses': {'fused': 0.5}, 'note': 'x'}
+  rows = [{'config': config, 'seed': 7}, row]
+  tidy.write(tmp_path, {'one': rows, 'two': rows})
+  _, *lines = (tmp_path / 'results.csv').read_text().splitlines()
+  values = f'{recipe},7,train,10,losses/fused,0.5'
+  assert lines == [f'one,{values}', f'two,{values}']
