@@ -1,4 +1,4 @@
-"""What tests of many parts assert and compute alike."""
+"""Checks and helpers that many tests share."""
 
 import re
 from collections.abc import Callable

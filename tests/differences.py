@@ -1,4 +1,4 @@
-"""Where TorchJD 0.18 is off, and what certifies that we are not.
+"""Where TorchJD 0.18 is inexact, with certificates for our answers.
 
 A certificate is a function of rows [K, P] and a direction d [P] that is zero
 where d is exact. TorchJD's answers are recorded, ours are computed.

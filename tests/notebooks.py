@@ -1,4 +1,4 @@
-"""Runs the code of notebooks, without Jupyter, and writes what it shows.
+"""Runs notebooks without Jupyter, and writes their outputs.
 
   python -m tests.notebooks
 

@@ -1,4 +1,4 @@
-"""The properties that weightings claim, one check for each word.
+"""The properties that weightings claim, one check per word.
 
 A weighting claims a property by naming it in the line *Properties* of its
 docstring. Each check takes the weighting and the rows of a Jacobian, float64

@@ -1,4 +1,4 @@
-"""Builds what would be released, and uses it where JAX is oldest and newest.
+"""Builds the release, and uses it with the oldest and newest JAX.
 
   python -m tests.release [--every] [--output=dist]
 

@@ -1,4 +1,4 @@
-"""What a user has outside of the project, and names in a configuration."""
+"""Stand-ins for a user's own code, as configurations name it."""
 
 import jax
 from flax import linen

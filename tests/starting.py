@@ -1,4 +1,4 @@
-"""Starts commands as processes of their own, from one that has imported them.
+"""Starts commands as processes, from one that has imported them.
 
 Importing takes longer than most of what tests run: one process imports all
 commands, and forks for each command line that it is given. What is forked has

@@ -1,4 +1,4 @@
-"""Clips of sound and pictures: their features, and where their frames are."""
+"""Clips of sound and pictures: their features, and finding frames."""
 
 import pathlib
 from collections.abc import Sequence

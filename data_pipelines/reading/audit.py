@@ -1,4 +1,4 @@
-"""Reads the items of a split, and counts and lists those that cannot be."""
+"""Reads the items of a split; counts and lists those that fail."""
 
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""Tells by its own structure whether a video's file has its end."""
+"""Whether a video file is complete, by its container's structure."""
 
 import os
 import pathlib

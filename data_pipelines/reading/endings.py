@@ -1,4 +1,4 @@
-"""Tells by its own structure whether a sound's file has lost its end."""
+"""Whether a sound file is cut off, by its format's structure."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sequences of features of vision, sound and text: one form for all sources."""
+"""Sequences of features of vision, sound and text, in one form."""
 
 import collections
 import logging

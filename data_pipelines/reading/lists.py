@@ -1,4 +1,4 @@
-"""Lists of items that come with data sets: lines of text, and CSV."""
+"""Lists of items that come with data sets: text lines and CSV."""
 
 import codecs
 import contextlib

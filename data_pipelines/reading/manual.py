@@ -1,4 +1,4 @@
-"""Folders that users fill: what was expected there, and what was found."""
+"""Folders that users fill: what is expected, and what was found."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What is common to reading sounds, videos and pictures.
+"""What reading sounds, videos and pictures has in common.
 
 Audio becomes int16, mono, at one rate; pictures become JPEG bytes. Whatever
 cannot be read is an `audit.SkipError`, with its reason.

@@ -1,4 +1,4 @@
-"""Arrays that come with this package, checked against their checksum."""
+"""Arrays that come with this package, verified by checksum."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Reads pickles that hold data; nothing that they name is run.
+"""Reads pickles of data, without running anything that they name.
 
 A pickle is a program: it calls what it names, and sets the states of what comes
 out. Python's own machine follows it here, but finds nothing beside a few

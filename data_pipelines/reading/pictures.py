@@ -1,4 +1,4 @@
-"""Reads pictures and folders of them, and writes one."""
+"""Reads pictures and folders of them; writes pictures."""
 
 import io
 import pathlib

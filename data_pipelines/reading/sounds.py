@@ -1,4 +1,4 @@
-"""Reads files of sound: WAV, whole as writers leave it, FLAC and others."""
+"""Reads sound files: WAV (however written), FLAC and others."""
 
 import io
 import pathlib

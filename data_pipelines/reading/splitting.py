@@ -1,4 +1,4 @@
-"""Which split an item is in: by the hash of a group, and never in two."""
+"""Assigns items to splits by the hash of a group."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Seeded splits in which every class has its share and no group is divided."""
+"""Seeded splits by class, which divide no group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

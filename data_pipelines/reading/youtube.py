@@ -1,4 +1,4 @@
-"""Clips that are named by a YouTube video and the second where they begin."""
+"""Clips that are named by a YouTube video and a start second."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole and as they were saved, or not believed."""
+"""Checkpoints of a run: complete and verified, or not used."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Command lines: flags, `--help`, and wrong input ends in one message."""
+"""Command lines: flags, `--help`, and errors as one message."""
 
 import argparse
 import functools

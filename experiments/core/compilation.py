@@ -1,4 +1,4 @@
-"""What is compiled once, for all programs of a process that need it."""
+"""Compiles once what several programs of a process share."""
 
 import contextlib
 import gc

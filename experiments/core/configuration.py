@@ -1,4 +1,4 @@
-"""What configurations have in common: keys, words, recipes, values."""
+"""What all configurations share: keys, words, recipes, values."""
 
 import json
 from collections.abc import Mapping, Sequence

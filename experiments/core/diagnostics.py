@@ -1,4 +1,4 @@
-"""What the gradients of a step looked like: `config.diagnostics`.
+"""Logs what the gradients of a step look like: `config.diagnostics`.
 
 It is 'none'; 'free', of rules that see the gradients anyway, where it costs
 nothing to speak of; or 'always', where rules that see losses only (the sum,

@@ -1,4 +1,4 @@
-"""The one training loop: programs that see the same batches, to the end."""
+"""The training loop: feeds programs the same batches until they end."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""Where many runs lie: each whole, all of them divided among the devices."""
+"""Distributes whole runs over the devices."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple

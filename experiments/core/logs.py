@@ -1,4 +1,4 @@
-"""What a single run logs: JSON lines, and what `config.writers` show."""
+"""What a single run logs: JSON lines, and `config.writers`."""
 
 import json
 import os

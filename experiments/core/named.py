@@ -1,4 +1,4 @@
-"""Makes what a configuration names."""
+"""Makes the objects that a configuration names."""
 
 import importlib
 from collections.abc import Callable, Mapping

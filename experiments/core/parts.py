@@ -1,4 +1,4 @@
-"""What a training step must keep to that sees a part of each batch.
+"""Makes a training step work on parts of a batch, or refuses it.
 
 Under `jax.pmap` every device runs the step on its own rows. That gives what one
 device makes of the whole batch if all that is averaged by name are means over

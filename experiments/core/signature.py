@@ -1,4 +1,4 @@
-"""What a trained model takes, kept in its run: it needs no data set."""
+"""A trained model's inputs, kept in its run, so it needs no data set."""
 
 import json
 import pathlib

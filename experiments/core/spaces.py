@@ -1,4 +1,4 @@
-"""What is tuned of a recipe: its space, candidates drawn from it, its growth.
+"""A recipe's search space, candidates drawn from it, and its growth.
 
 The space of a recipe is that of all recipes, `config.tuning.space`, and its own
 beside it, `config.recipes[...].space` (of one that is composed, that of each):

@@ -1,4 +1,4 @@
-"""How many runs take steps together: what is fast where they are.
+"""How runs take steps: together or one by one, whichever is faster.
 
 Steps are taken from the host, or by a loop (`lax.scan`) inside the program,
 which saves what it takes to start one: dear on accelerators. On CPUs a step

@@ -1,4 +1,4 @@
-"""A trained model, from the directory of its run."""
+"""Loads a trained model from the directory of its run."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The pure training step that every runner uses, and what it is made of."""
+"""The pure training step that every runner uses, and its components."""
 
 import functools
 import inspect

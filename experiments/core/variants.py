@@ -1,4 +1,4 @@
-"""Variants: what a grid or random search makes of one configuration.
+"""Variants of a configuration, made by a grid or random search.
 
 A variant is some values of a configuration's keys. The `grid` and `random` of
 `config.sweep`, the flags `--grid` and `--random`, and the `space` of a recipe

@@ -1,4 +1,4 @@
-"""What weighs the losses: `config.weighting`.
+"""Makes the weighting of the losses: `config.weighting`.
 
 It names a rule of `mimo_jax.weightings`, and its arguments, or 'joint'. An
 argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`;

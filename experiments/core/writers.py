@@ -1,4 +1,4 @@
-"""Where the numbers of a run are shown: TensorBoard, Weights & Biases, MLflow.
+"""Shows a run's numbers in TensorBoard, Weights & Biases or MLflow.
 
 `config.writers` names them, or `'package.module:function'`, which gives a
 `Writer`. What one imports is imported where it is named, and nowhere else.

@@ -1,4 +1,4 @@
-"""The choice among candidates, on validation: ties go to the simplest."""
+"""Chooses among candidates on validation; ties go to the simplest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

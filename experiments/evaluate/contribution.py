@@ -1,4 +1,4 @@
-"""How unevenly modalities contribute, and how far noise is borne."""
+"""How unevenly modalities contribute, and robustness to noise."""
 
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The evaluation protocol: whole, missing and noisy inputs, contributions."""
+"""The evaluation protocol: full, missing and noisy inputs; contributions."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Metrics of a model's outputs: each from all of them and all targets.
+"""Metrics of outputs and targets.
 
 Metrics of classes take logits [N, C] and integer labels [N] from 0 to C - 1; an
 answer is the class of the largest logit, the first one in a tie. Metrics of a

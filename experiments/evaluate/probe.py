@@ -1,4 +1,4 @@
-"""Linear probes: how well frozen features tell the classes apart."""
+"""Linear probes: how well frozen features separate the classes."""
 
 import warnings
 from collections.abc import Callable, Iterable

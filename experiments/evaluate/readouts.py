@@ -1,4 +1,4 @@
-"""Three outputs that every model has beside those of its modalities.
+"""Three outputs of every model, beside those of its modalities.
 
 - `fused`: the fusion's.
 - `heads`: the modalities' own outputs together, of what is present. Logits are

@@ -1,4 +1,4 @@
-"""Means, standard errors, the best and its ties over seeds."""
+"""Means, standard errors, the best and its ties, over seeds."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence

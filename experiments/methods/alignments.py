@@ -1,4 +1,4 @@
-"""Losses that draw the modalities together."""
+"""Losses that align the modalities."""
 
 import itertools
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a method is: the one interface that all of them fit.
+"""The interface that every method implements.
 
 A training step is the same for every method. It asks the method for named
 losses, takes their pullback, and lets the method's gradient transformation turn

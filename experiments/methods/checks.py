@@ -1,4 +1,4 @@
-"""What a method cannot do is refused, with the reason."""
+"""Refuses what a method cannot do, with the reason."""
 
 from collections.abc import Mapping
 from typing import Any

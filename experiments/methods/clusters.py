@@ -1,4 +1,4 @@
-"""k-means, and how well clusters tell the classes apart."""
+"""k-means, and how well clusters separate the classes."""
 
 import functools
 

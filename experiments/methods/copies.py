@@ -1,4 +1,4 @@
-"""Copies of a model, which a rehearsal trains beside it."""
+"""Copies of a model, trained beside it in a rehearsal."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How far two outputs are apart, row by row."""
+"""Divergences between two outputs, row by row."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The parts of a model that are encoders, each of a modality."""
+"""The parameters of each modality's encoder."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

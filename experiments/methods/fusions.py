@@ -1,4 +1,4 @@
-"""Fusions of methods that boost: sums of learners that share a head."""
+"""Fusions for boosting: sums of learners that share a head."""
 
 from collections.abc import Mapping
 from typing import Any

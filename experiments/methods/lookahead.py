@@ -1,4 +1,4 @@
-"""How a held-out loss would follow a weight, one step of descent ahead."""
+"""How a held-out loss would respond to a weight, one step ahead."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

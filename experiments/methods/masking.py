@@ -1,4 +1,4 @@
-"""Features of which some are taken away, with shapes that stay."""
+"""Masks features without changing shapes."""
 
 from collections.abc import Mapping
 

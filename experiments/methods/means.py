@@ -1,4 +1,4 @@
-"""Means of values of which some do not count, of a batch and of many."""
+"""Means of the values that count, over one batch or many."""
 
 from typing import NamedTuple
 

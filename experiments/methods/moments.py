@@ -1,4 +1,4 @@
-"""What an optimizer remembers, of which parts may stand still."""
+"""Optimizer states of which parts can stand still."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How little objectives overfit, and weights by it."""
+"""Measures overfitting of objectives, and weights them by it."""
 
 from typing import Literal
 

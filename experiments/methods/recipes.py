@@ -1,4 +1,4 @@
-"""The recipes of a comparison: named changes of a configuration."""
+"""The recipes of a comparison: named changes to a configuration."""
 
 import inspect
 from collections.abc import Mapping

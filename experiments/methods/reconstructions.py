@@ -1,4 +1,4 @@
-"""How little of the features the fused logits tell: a network that finds it."""
+"""A network that reconstructs features from the fused logits."""
 
 import functools
 from collections.abc import Callable

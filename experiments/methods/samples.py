@@ -1,4 +1,4 @@
-"""A random sample of a split's rows, drawn while a rehearsal walks over it."""
+"""A random sample of rows, drawn while a rehearsal reads the split."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Rows of a batch in another order: features that do not belong together."""
+"""Reorders rows of a batch, so that features no longer match."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How the values of a metric are written and compared."""
+"""How values of a metric are formatted and compared."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Tables of predictions: a line an example, a column an answer."""
+"""Tables of predictions: a row per example, a column per answer."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""How recipes were tuned, what was chosen of them, and what they cost."""
+"""How recipes were tuned, what was chosen, and what it cost."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Results as one tidy table: a line a value."""
+"""Results as one tidy table: a row for each value."""
 
 import csv
 import io

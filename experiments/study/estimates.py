@@ -1,4 +1,4 @@
-"""How long a comparison will take, from a few steps of its reference."""
+"""Estimates how long a comparison takes, from a few of its steps."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The comparisons of a study: which there are, and how long they take."""
+"""Plans the comparisons of a study, and how long they take."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Comparisons side by side, a process each, for machines with several cores."""
+"""Runs comparisons side by side, a process each, on several cores."""
 
 import contextlib
 import multiprocessing
