@@ -1,8 +1,8 @@
-"""Data sets, transforms and the one loader of mimo_jax's experiments.
+"""Data sets, transforms and the loader of mimo_jax's experiments.
 
-One folder a data set, laid out as `tfds new` does. Data flow from `sources`
-through `views` to the `loader`; the folder's README says what else there is.
+Each data set has a folder, laid out as `tfds new` does. Data flow from
+`sources` through `views` to the `loader`; the README lists the other modules.
 
-Importing the package imports none of its parts; these need the extra
-`mimo-jax[data]`. No part needs JAX.
+Importing the package imports none of its modules. The modules need the extra
+`mimo-jax[data]`, but not JAX.
 """

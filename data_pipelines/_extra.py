@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def data_extra() -> Iterator[None]:
-  """Turns a failed import inside the block into one that tells the remedy.
+  """Adds how to install the extra to the error of a failed import.
 
   Yields:
-    Nothing; the imports stand in the block.
+    Nothing; the imports belong inside the block.
 
   Raises:
     ModuleNotFoundError: if a package imported in the block is not installed.

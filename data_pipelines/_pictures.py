@@ -1,4 +1,4 @@
-"""Opens pictures that others have made."""
+"""Opens encoded pictures from untrusted files."""
 
 import io
 
@@ -10,22 +10,22 @@ with _extra.data_extra():
   import PIL
   from PIL import Image
 
-# Pillow knows forty formats by their first bytes, and hands some of them (EPS)
-# to other programs.
+# Pillow would recognise forty formats by their first bytes and hand some of
+# them (EPS) to other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP')
 MOST_PIXELS = 2**26
-"""Of a picture or a frame, as its header says, before memory is taken."""
+"""Limit on the size in a header, checked before memory is allocated."""
 
 
 def opened(data: bytes) -> Image.Image:
   """Opens a JPEG, PNG or WebP, without decoding it yet.
 
   Raises:
-    OSError: if it is of no such format, or too large.
+    OSError: if it has another format, or is too large.
   """
   try:
     picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-  except PIL.UnidentifiedImageError as error:  # which names the stream
+  except PIL.UnidentifiedImageError as error:  # its text names only the stream
     raise OSError(f'it is no picture of {", ".join(_FORMATS)}') from error
   if picture.width * picture.height > MOST_PIXELS:
     raise OSError(
@@ -35,7 +35,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def in_colours(picture: Image.Image) -> Image.Image:
-  """Converts a picture to red, green and blue, of 8 bits each.
+  """Converts a picture to RGB with 8 bits a channel.
 
   Examples:
     >>> of_16_bits = Image.fromarray(np.array([[0, 40_000, 65_535]], np.uint16))
@@ -43,8 +43,8 @@ def in_colours(picture: Image.Image) -> Image.Image:
     [0, 156, 255]
   """
   if picture.mode.startswith('I'):
-    # Of 16 bits Pillow would cut off all above 255, and keeps the upper 8 where
-    # there are colours.
+    # Pillow would clip 16-bit grey at 255. Keep the upper 8 bits, as it does
+    # for 16-bit colours.
     upper = np.asarray(picture) >> 8
     picture = Image.fromarray(upper.astype(np.uint8))
   return picture.convert('RGB')

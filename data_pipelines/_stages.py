@@ -1,4 +1,4 @@
-"""What the loader adds to Grain's stages: an order of elements, and batches."""
+"""The loader's own Grain stages: shuffling, and batching in place."""
 
 import functools
 import multiprocessing
@@ -17,24 +17,24 @@ with _extra.data_extra():
 
 
 class Shuffle(grain.transforms.MapWithIndex):
-  """Fetches the element at a place of the epochs' shuffled order.
+  """Maps each index to an element, in an order drawn anew for every epoch.
 
-  Grain's own shuffle computes each place by itself and needs no memory, but
+  Grain's own shuffle computes each place separately. It needs no memory, but
   takes 160 microseconds a place for 100 elements and 20 for 1,000 (its cycle
-  walk is long where the length is small). Drawing an epoch's order at once
-  costs next to no time, and 8 bytes an element for each order that is kept.
+  walk is long for short sources). Drawing the whole order of an epoch at once
+  costs almost no time, and 8 bytes an element for each cached order.
   """
 
   def __init__(self, source: sources.Source, seed: int) -> None:
     self._source = source
     self._length = len(source)
     self._seed = seed
-    # The orders of the latest even and odd epochs: a cache, not a state. Two,
-    # because a batch, or threads reading ahead, may stand across a border.
+    # A cache, not state: the orders of the latest even and the latest odd
+    # epoch. A batch, or threads that read ahead, may need two epochs at once.
     self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
 
   def map_with_index(self, index: int, element: int) -> sources.Element:
-    """Returns the element at place `index`, counted through all epochs."""
+    """Returns the element at `index`, which counts on through all epochs."""
     del element  # The index without its epoch.
     epoch, place = divmod(index, self._length)
     return self._source[int(self._order(epoch)[place])]
@@ -42,9 +42,8 @@ class Shuffle(grain.transforms.MapWithIndex):
   def _order(self, epoch: int) -> npt.NDArray[np.int64]:
     known, order = self._orders.get(epoch % 2, (-1, np.empty(0, np.int64)))
     if known != epoch:
-      # RandomState, whose numbers NumPy promises never to change: a run can be
-      # restored under another version.
-      # After 2^32 epochs orders return.
+      # NumPy promises never to change what RandomState draws, so a run can be
+      # restored with another version. Orders repeat after 2^32 epochs.
       random = np.random.RandomState([self._seed, epoch % 2**32])
       order = random.permutation(self._length)
       self._orders[epoch % 2] = epoch, order
@@ -52,16 +51,16 @@ class Shuffle(grain.transforms.MapWithIndex):
 
 
 class Batch(grain.transforms.Map):
-  """Makes elements one after the other, each in its row of the batch.
+  """Makes a batch by writing one element after the other into its row.
 
   Grain's own `batch` holds all elements and then stacks them. For pictures,
-  memory that is fresh for each element costs as much as a fifth of making it;
-  here each element leaves its memory to the next one.
+  allocating fresh memory for each element costs as much as a fifth of making
+  it. Here the memory of one element is reused for a later one.
 
   Args:
     elements: The elements.
     batch_size: Rows of the batch.
-    with_mask: Whether to add `mask`, which tells elements from filling.
+    with_mask: Whether to add `mask`, which is False in padded rows.
   """
 
   def __init__(
@@ -76,7 +75,7 @@ class Batch(grain.transforms.Map):
     _end_with_parent()
 
   def map(self, number: int) -> dict[str, npt.NDArray[Any]]:
-    """Returns batch `number`; zeros beyond the last element."""
+    """Returns batch `number`, padded with zeros after the last element."""
     first = number * self._batch_size
     last = min(first + self._batch_size, len(self._elements))
     batch = self._with_first_row(self._elements[first])
@@ -105,7 +104,7 @@ class Batch(grain.transforms.Map):
   def _with_first_row(
     self, element: sources.Element
   ) -> dict[str, npt.NDArray[Any]]:
-    """Returns a batch whose form is that of its first element."""
+    """Allocates a batch for elements like this one, and fills its first row."""
     batch = {}
     for name, entry in element.items():
       value = np.asarray(entry)
@@ -116,9 +115,9 @@ class Batch(grain.transforms.Map):
 
 @functools.cache
 def _end_with_parent() -> None:
-  """In a worker: ends it when the process that started it has died.
+  """In a worker process: exits as soon as the parent process has died.
 
-  One that is killed cannot stop its workers, which would wait for ever.
+  A parent that is killed cannot stop its workers, and they would wait for ever.
   """
   if parent := multiprocessing.parent_process():
 

@@ -19,11 +19,11 @@ def words(text: str) -> list[str]:
 
 
 def bag(found: Iterable[str], num_features: int) -> npt.NDArray[np.uint8]:
-  """Which words there are, [num_features] of 0 and 1: the hashed bag of words.
+  """The hashed bag of words: [num_features], 1 for each word that occurs.
 
-  A word's place is its CRC-32, modulo `num_features`. So no vocabulary is
-  learned from any row, and splits may be drawn anew without making one; words
-  that share a place cannot be told apart.
+  The index of a word is its CRC-32 modulo `num_features`. No vocabulary is
+  learned from any row, so splits can be redrawn without building one. Words
+  with the same index cannot be told apart.
 
   Examples:
     >>> np.flatnonzero(bag(['compare', 'test'], 1024))

@@ -1,4 +1,4 @@
-"""Training batches of rows that lie in memory, by their places."""
+"""Fast training batches of rows that are already in memory."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ import numpy.typing as npt
 from data_pipelines import loader
 from data_pipelines import sources
 
-# Places that are kept, 128 MB of them: a long run must not fill the memory.
+# At most so many row numbers are cached (128 MB), however long the run is.
 _MOST_PLACES = 2**24
 
 
 class Gathered:
-  """What `loader.loader` gives of rows in memory, to the bit, and sooner.
+  """The same batches as `loader.loader`, bit for bit, made faster.
 
-  The loader shuffles the places of rows, a batch takes its rows at once, and
-  places of the first 16 million rows are kept: who walks over the same batches
-  again, as programs that are trained one after the other do, pays for the order
-  once.
+  The loader shuffles row numbers only, and each batch is gathered from the
+  arrays at once. The row numbers of the first 16 million rows are cached:
+  programs that are trained one after the other on the same batches compute the
+  order once.
 
   Args:
     rows: The rows.
-    **options: Those of `loader.loader`, without transforms.
+    **options: The arguments of `loader.loader`, except transforms.
 
   Examples:
     >>> rows = sources.InMemory({'x': 10 * np.arange(5)})
@@ -55,19 +55,19 @@ class Gathered:
     return {name: rows[places] for name, rows in self._arrays.items()}
 
   def get_state(self) -> dict[str, Any]:
-    """As of the loader."""
+    """See `loader.Batches`."""
     return {**self._batches.get_state(), 'next_batch': self._next_batch}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """As of the loader."""
+    """See `loader.Batches`."""
     self._batches.set_state(state)
     self._next_batch = state['next_batch']
 
   def seek(self, step: int) -> None:
-    """As of the loader."""
+    """See `loader.Batches`."""
     self._batches.seek(step)
     self._next_batch = step
 
   def close(self) -> None:
-    """As of the loader."""
+    """See `loader.Batches`."""
     self._batches.close()

@@ -1,4 +1,4 @@
-"""The one loader: endless training batches, exhaustive evaluation batches."""
+"""The loader: endless training batches, and one pass for evaluation."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -26,42 +26,43 @@ def loader(
   num_workers: int = 0,
   num_threads: int = 0,
 ) -> 'Batches':
-  """Makes training batches for ever, from epochs each shuffled anew.
+  """Makes training batches endlessly, with a new shuffle in every epoch.
 
   Shuffle, then transform, then repeat, then batch, then shard. Every epoch has
-  each element once; none is dropped, since a batch may hold the end of one
-  epoch and the start of the next. All depends on `seed` alone: not on the
+  each element once. None is dropped: a batch may hold the end of one epoch and
+  the start of the next. Order and noise depend on `seed` alone, not on the
   number of workers or threads, nor on where a run was stopped and restored.
 
   Args:
-    source: Where elements come from; `sources.in_memory` where they fit.
-    batch_size: Elements in each batch of this process, at least 1; it may be
+    source: Where elements come from. Use `sources.in_memory` if they fit.
+    batch_size: Elements in each batch of this process, at least 1. It may be
       larger than the source.
-    seed: Order and noise, from 0 to 2**32 - 1.
+    seed: Determines order and noise, from 0 to 2**32 - 1.
     transforms: `grain.transforms.Map` and `RandomMap`, applied in order to each
-      element each time. Deterministic ones are cheaper in `sources.in_memory`.
-    shard_index: Which part this process reads; with several processes
+      element in each epoch. Deterministic ones are cheaper in
+      `sources.in_memory`.
+    shard_index: The shard that this process reads; with several processes
       `jax.process_index()`.
-    shard_count: Number of disjoint parts; `jax.process_count()`. The batches of
-      all parts, side by side, are to the row those of one process with a
-      `batch_size` of as many times the size: together they hold each element
-      once an epoch, of any length.
-    num_workers: Processes that work ahead; 0 works in this one. Worth it only
-      where an element costs much to make. They import the main module anew, so
-      a script needs its `if __name__ == '__main__':`.
-    num_threads: Threads that read ahead in each process; 0 for data in memory,
-      a few for a disk that is slow to answer.
+    shard_count: Number of disjoint shards; `jax.process_count()`. The batches
+      of all shards, concatenated, equal those of one process whose `batch_size`
+      is `shard_count` times as large, row for row. Together the shards hold
+      each element once an epoch, whatever the length of the source.
+    num_workers: Processes that prefetch batches; 0 works in this process. They
+      pay off only if an element is expensive to make. They import the main
+      module again, so a script needs `if __name__ == '__main__':`.
+    num_threads: Threads that read ahead in each process: 0 for data in memory,
+      a few for a slow disk.
 
   Returns:
     An iterator of dictionaries of arrays, `[batch_size, ...]`. Its `get_state`
-    gives a small JSON-serialisable dictionary and `set_state` goes on from
-    there, with any number of workers and threads, and in any number of parts
-    whose batches together are as large. `seek(step)` goes to the batch of that
-    number; `close` stops the workers.
+    returns a small JSON-serialisable dictionary, and `set_state` continues from
+    there. The numbers of workers, threads and shards may change in between, as
+    long as the batches of all shards together keep their size. `seek(step)`
+    goes to the batch of that number; `close` stops the workers.
 
   Raises:
     ValueError: if an argument is outside its range, the source is empty or has
-      fewer elements than there are parts, or a transform is of another kind.
+      fewer elements than there are shards, or a transform is of another kind.
 
   Examples:
     >>> import numpy as np
@@ -84,9 +85,9 @@ def loader(
       f'shard_index {shard_index}, shard_count {shard_count} and length '
       f'{len(source)}.'
     )
-  # Elements are numbered through all epochs, and Grain seeds a random transform
-  # by that number. Shards take turns by whole batches: in each step they stand
-  # side by side in the one order that there is.
+  # Elements are numbered through all epochs, and Grain seeds random transforms
+  # by that number. Shards take whole batches in turn, so that in each step the
+  # shards together read the next rows of the one global order.
   elements = (
     grain.MapDataset.range(len(source))
     .seed(seed)
@@ -100,7 +101,7 @@ def loader(
     .map(_stages.Batch(elements, batch_size)),
     identity={
       'length': len(source),
-      # Of all shards: how many there are is no matter, since their places are.
+      # Of all shards together: a restored run may have another shard_count.
       'batch_size': batch_size * shard_count,
       'seed': seed,
     },
@@ -125,20 +126,21 @@ def evaluation_batches(
     batch_size: Elements in each batch, at least 1; it may be larger than the
       source.
     transforms: `grain.transforms.Map` and `RandomMap`, applied in order.
-    seed: For random transforms, which need it: each pass draws the same. With
-      None they are refused, since an evaluation should not vary unnoticed.
-    num_workers: Processes that work ahead, started for each pass; see `loader`.
+    seed: Required by random transforms; each pass draws the same. Without a
+      seed they are refused, since an evaluation should not vary unnoticed.
+    num_workers: Processes that prefetch batches, started anew for each pass;
+      see `loader`.
     num_threads: Threads that read ahead in each process.
 
   Returns:
     An iterable, for any number of passes, of dictionaries of arrays
-    `[batch_size, ...]` with the further entry `mask`, `[batch_size]` bool. The
-    last batch is filled up with zeros, where `mask` is False.
+    `[batch_size, ...]` with an additional entry `mask`, `[batch_size]` bool.
+    The last batch is padded with zeros, where `mask` is False.
 
   Raises:
     ValueError: if `batch_size` is below 1, the source is empty or already has
-      an entry `mask`, a transform is of another kind or lacks a seed, or a
-      number of workers or threads is negative.
+      an entry `mask`, a transform is of another kind or lacks a seed, or
+      `num_workers` or `num_threads` is negative.
 
   Examples:
     >>> import numpy as np
@@ -173,11 +175,11 @@ def evaluation_batches(
 
 
 class Batches(grain.DatasetIterator):
-  """Iterates over batches by number, in this process or in others.
+  """An iterator over numbered batches, made in this process or in workers.
 
-  Grain's own states depend on the number of workers. Since batch `n` is the
-  same however it is made, its number is state enough; the identity beside it
-  catches a state that belongs to another loader.
+  Grain's own iterator states depend on the number of workers. Here batch `n` is
+  the same however it is made, so the state is the number of the next batch. The
+  identity beside it detects a state that belongs to another loader.
   """
 
   def __init__(
@@ -194,7 +196,7 @@ class Batches(grain.DatasetIterator):
     self._num_workers = num_workers
     self._num_threads = num_threads
     self._next_batch = 0
-    # Made on demand, so that restoring does not start workers twice.
+    # Created on demand, so that restoring does not start workers twice.
     self._iterator: grain.DatasetIterator | None = None
     self._is_closed = False
 
@@ -208,25 +210,25 @@ class Batches(grain.DatasetIterator):
     return batch
 
   def get_state(self) -> dict[str, Any]:
-    """Returns where the iterator stands, and whose state it is."""
+    """Returns the number of the next batch, and the loader's identity."""
     return {'next_batch': self._next_batch, **self._identity}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Goes on from a state of a loader with the same source and seed."""
+    """Continues from the state of a loader with the same source and seed."""
     identity = {key: state.get(key) for key in self._identity}
     if identity != self._identity:
       raise ValueError(
         f'The state is of a loader with {identity}, this one has '
         f'{self._identity}. Make the loader with the arguments of the run '
-        'that is restored.'
+        'that you restore.'
       )
     self.seek(state['next_batch'])
 
   def seek(self, step: int) -> None:
-    """Goes to batch number `step`, the first of which is 0.
+    """Goes to a batch, which the next call of `next` returns.
 
     Args:
-      step: How many batches of the run come before the next one, at least 0.
+      step: The number of the batch; the first is 0.
 
     Raises:
       ValueError: if it is negative.
@@ -264,7 +266,7 @@ def _check(
   num_workers: int,
   num_threads: int,
 ) -> None:
-  """Raises ValueError for what no loader can work with."""
+  """Raises ValueError for arguments that no loader can work with."""
   if batch_size < 1:
     raise ValueError(f'Expected a batch_size of at least 1, got {batch_size}.')
   if len(source) == 0:
@@ -295,13 +297,13 @@ def _seed(seed: int) -> int:
 def _ahead(
   batches: grain.MapDataset, num_workers: int, num_threads: int
 ) -> grain.IterDataset:
-  """Iterates over batches that threads of other processes make ahead."""
+  """Iterates over batches, prefetched by worker processes and threads."""
   if num_workers > 0 and not flags.FLAGS.is_parsed():
-    # Grain's workers read its flags, which only absl.app.run parses; in a
-    # program without it they keep their defaults.
+    # Grain's workers read absl flags, which only absl.app.run parses. In a
+    # program without it the flags keep their defaults.
     flags.FLAGS.mark_as_parsed()
   return batches.to_iter_dataset(
-    # What is buffered are whole batches: two for each thread keep it busy.
+    # The buffer holds whole batches: two for each thread keep it busy.
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=2 * num_threads
     )

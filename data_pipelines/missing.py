@@ -1,4 +1,4 @@
-"""Rows that lack modalities: which ones is drawn once, and stays."""
+"""Drops modalities of random rows: the same ones in every epoch."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -12,13 +12,13 @@ Present = dict[str, npt.NDArray[np.bool_]]
 
 
 def entry(modality: str) -> str:
-  """The entry of an element that says whether it has a modality."""
+  """Names the entry of an element that says whether it has a modality."""
   return f'{modality}_present'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Incomplete:
-  """Elements, and beside each modality whether it is there."""
+  """Elements with `<modality>_present` entries added."""
 
   source: sources.Source
   present: Present
@@ -29,11 +29,12 @@ class _Incomplete:
 
   def __getitem__(self, index: int, /) -> sources.Element:
     element = self.source[index]
-    said = {entry(name): rows[index] for name, rows in self.present.items()}
-    there = element | said
-    if not any(there.get(entry(name), True) for name in self.modalities):
-      said = dict.fromkeys(said, np.True_)
-    return element | said
+    drawn = {entry(name): rows[index] for name, rows in self.present.items()}
+    row = element | drawn
+    # The element's own entries may say that it lacks all other modalities.
+    if not any(row.get(entry(name), True) for name in self.modalities):
+      drawn = dict.fromkeys(drawn, np.True_)
+    return element | drawn
 
 
 def incomplete(
@@ -41,23 +42,24 @@ def incomplete(
   rates: Mapping[str, float],
   seed: int | Sequence[int],
 ) -> sources.Source:
-  """Says of some rows that they lack some modalities.
+  """Marks modalities of some rows as missing.
 
   Which ones depends on the row's number and the seed alone: a row that lacks a
-  modality lacks it in every epoch. Values stay as they are, to be overlooked.
-  One that says itself that it lacks the others keeps what is drawn here.
+  modality lacks it in every epoch. The values stay in the element; models have
+  to ignore them. A row that would be left without any modality, because its own
+  entries say that it lacks the others, loses none here.
 
   Args:
     source: Any source.
-    rates: As of `draw`.
-    seed: As of `draw`.
+    rates: See `draw`.
+    seed: See `draw`.
 
   Returns:
-    A source of the same elements, which have `<modality>_present`, bool, of
-    each modality whose rate is above 0; the source itself without such.
+    A source of the same elements, with an entry `<modality>_present`, bool, for
+    each modality whose rate is above 0; the source itself if all rates are 0.
 
   Raises:
-    ValueError: as `draw`, or if elements have such an entry.
+    ValueError: as `draw`, or if the elements already have such an entry.
 
   Examples:
     >>> rows = [{'a': x, 'b': -x} for x in range(3)]
@@ -73,8 +75,8 @@ def incomplete(
   if taken := sorted(source[0].keys() & set(map(entry, present))):
     raise ValueError(
       f'The elements already have {taken}, which say what is missing. Give a'
-      " missing rate of 0; in a configuration, 'stored' for these modalities"
-      ' and numbers for others, by name.'
+      " missing rate of 0. In a configuration, give 'stored' for these"
+      ' modalities and numbers for the others, by name.'
     )
   return _Incomplete(source, present, sorted(rates))
 
@@ -84,11 +86,12 @@ def draw(
 ) -> Present:
   """Draws which rows have which modalities, at least one each.
 
-  In each row one modality is kept, drawn with probability k_m in proportion to
-  1 - r_m; every other one is missing with probability r_m / (1 - k_m). So
-  modality m is missing in a share r_m of all rows, in expectation, although no
-  row lacks all; independent draws would have to be repeated, and miss it. Where
-  all rates are equal, a higher one takes away more of the same.
+  In each row one modality is kept for certain, drawn with probability k_m
+  proportional to 1 - r_m. Every other one is missing with probability
+  r_m / (1 - k_m). So modality m is missing in a share r_m of all rows, in
+  expectation, and no row lacks all of them. Independent draws would have to be
+  repeated where a row lacks all, and would miss these rates. If all rates are
+  equal, raising them drops more modalities and brings none back.
 
   Args:
     count: How many rows.
@@ -99,8 +102,8 @@ def draw(
     Modality -> [count] bool.
 
   Raises:
-    ValueError: if a rate is outside its range, or rows could have none of the
-      modalities: the shares of rows that have each must add up to at least 1.
+    ValueError: if a rate is outside its range, or the rates add up to more than
+      the number of modalities minus 1, so that some rows would have none.
 
   Examples:
     >>> present = draw(1000, {'a': 0.7, 'b': 0.2, 'c': 0.0}, seed=0)
@@ -115,13 +118,13 @@ def draw(
   if having < 1 - 1e-9:
     raise ValueError(
       f'Missing rates of {dict(rates)} would leave rows without any modality;'
-      f' expected a sum of at most {len(names) - 1}, that each row has one.'
+      f' expected a sum of at most {len(names) - 1}, so that each row has one.'
     )
   shares = (1 - lacking) / having
   among_others = np.divide(
     lacking, 1 - shares, out=np.zeros_like(lacking), where=shares < 1
   )
-  # RandomState, whose numbers NumPy promises never to change.
+  # NumPy promises never to change what RandomState draws.
   generator = np.random.RandomState(np.atleast_1d(seed))
   kept = np.searchsorted(
     np.cumsum(shares)[:-1], generator.random_sample(count), side='right'

@@ -1,7 +1,7 @@
-"""Splits of a data set drawn anew: other rows where it is made up, else others.
+"""Redraws the splits of a data set for each seed.
 
-A comparison over seeds that all have the same rows says how much training
-varies; one over seeds that have rows of their own says how much results do.
+If all seeds share the same rows, a comparison over seeds shows how much
+training varies. If each seed has its own rows, it shows how much results vary.
 """
 
 import os
@@ -28,21 +28,21 @@ def splits(
 ) -> Mapping[str, sources.Source]:
   """Draws training, validation and test rows of a data set.
 
-  A data set that is made up draws new ones, by its builder's `drawn(config,
-  split, seed)`. The rows of others are divided anew: into splits of the same
-  sizes, nearly, with the same share of each class, and rows of one group all in
-  one split. All rows are held in memory.
+  A synthetic data set generates new rows, by its builder's `drawn(config,
+  split, seed)`. The rows of any other data set are divided again: into splits
+  of nearly the same sizes, with the same share of each class in every split,
+  and with all rows of one group in one split. All rows are held in memory.
 
   Args:
-    name: As of `sources.open_source`.
-    config: As of `sources.open_source`.
-    seed: From 0; other seeds draw others.
-    target: The entry whose classes are divided evenly; of numbers that are not
-      whole, rows are divided evenly.
-    group: The entry that says which rows belong together; each row is by itself
-      where elements have none.
-    data_dir: As of `sources.open_source`.
-    manual_dir: As of `sources.open_source`.
+    name: See `sources.open_source`.
+    config: See `sources.open_source`.
+    seed: At least 0; each seed gives other splits.
+    target: The entry whose classes are divided evenly. If it does not hold
+      whole numbers, rows are divided without regard to it.
+    group: The entry that says which rows belong together. If elements have no
+      such entry, each row is a group of its own.
+    data_dir: See `sources.open_source`.
+    manual_dir: See `sources.open_source`.
 
   Returns:
     Split -> source.

@@ -1,8 +1,8 @@
-"""Writes a tiny data set in its official format, to try everything on.
+"""Writes a tiny data set in its official format, to try commands on.
 
   python -m data_pipelines.sample_tree crema_d DIRECTORY
 
-The labels can be learned. A data set that comes with the package needs none.
+The labels can be learned. Data sets that come with the package have no sample.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from data_pipelines import sources
 
 
 def names() -> list[str]:
-  """Lists the data sets that users download, which have a sample.
+  """Lists the data sets that have a sample: those that users download.
 
   Returns:
     The names, sorted.
@@ -39,7 +39,7 @@ def write(name: str, root: pathlib.Path) -> None:
     root: A folder that is empty or missing.
 
   Raises:
-    FileExistsError: if there is anything in the folder.
+    FileExistsError: if the folder is not empty.
     ValueError: if there is no such sample.
   """
   if name not in names():
@@ -47,7 +47,7 @@ def write(name: str, root: pathlib.Path) -> None:
   root = root.expanduser()
   if root.exists() and any(root.iterdir()):
     raise FileExistsError(
-      f'{root} is not empty; name a folder that is, or a new one.'
+      f'{root} is not empty. Name an empty folder, or a new one.'
     )
   module = importlib.import_module(f'{__package__}.{name}.tree')
   module.write_sample(root)

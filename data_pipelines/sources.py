@@ -1,7 +1,7 @@
 """Random-access sources: prepared splits, data in memory, subsets of them.
 
-A source has a length and gives its elements by number; that is all that the
-loader asks of it, so a list of dictionaries is a source too.
+A source has a length and returns its elements by index. The loader needs
+nothing else, so a list of dictionaries is a source, too.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Element: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class Source(Protocol):
-  """What the loader reads from: elements by number, in any order."""
+  """What the loader reads from: elements by index, in any order."""
 
   def __len__(self) -> int: ...
 
@@ -50,7 +50,7 @@ class InMemory:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Subset:
-  """The elements of a source that `rows` names."""
+  """The elements of a source whose indices are in `rows`."""
 
   source: Source
   rows: npt.NDArray[np.integer]
@@ -89,34 +89,34 @@ def open_source(
   data_dir: str | os.PathLike[str] | None = None,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
-  """Opens one split of a data set, preparing the data set on first use.
+  """Opens one split of a data set, and prepares the data set on first use.
 
-  Preparation writes ArrayRecord files, once per config. They appear under their
-  final name only when complete: after an interruption it starts again, and of
-  several processes that prepare at the same time one wins and all read its
-  files. TFDS's progress bars are switched off, for the whole process.
+  Preparation writes ArrayRecord files, once per config. They get their final
+  name only when they are complete: after an interruption, preparation starts
+  again; if several processes prepare at the same time, one wins and all read
+  its files. TFDS's progress bars are switched off, for the whole process.
 
   Args:
-    name: A name that `data_sets` lists; or 'arrays' or 'folder', for what is
-      one's own.
-    config: One of the data set's configs; None is its default one. Of 'arrays'
-      and 'folder' the path; see `arrays.read` and `folders.read`.
+    name: A name that `data_sets` lists; or 'arrays' or 'folder' for a user's
+      own data.
+    config: One of the data set's configs; None is its default one. For 'arrays'
+      and 'folder' it is the path; see `arrays.read` and `folders.read`.
     split: One of the data set's splits.
-    data_dir: Where prepared data sets lie. The default is the environment
+    data_dir: Where prepared data sets are. The default is the environment
       variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
     manual_dir: The folder with the files that the user has downloaded, for data
-      sets that do not come with the package; read when the data set is
-      prepared, and not after. The default is `downloads/manual` in data_dir.
+      sets that do not come with the package. It is read only while the data set
+      is prepared. The default is `downloads/manual` in data_dir.
 
   Returns:
-    A source that decodes an element each time it is asked for; `in_memory`
-    decodes all of them once.
+    A source that decodes an element each time it is read; `in_memory` decodes
+    all of them once.
 
   Raises:
-    FileNotFoundError: if a file of the user's is missing.
+    FileNotFoundError: if a file of the user is missing.
     ModuleNotFoundError: if a package of the extra `data` is not installed.
     ValueError: if there is no such data set, config or split, or a file of the
-      user's is damaged.
+      user is damaged.
 
   Examples:
     >>> import tempfile
@@ -129,7 +129,7 @@ def open_source(
   """
   if name == arrays.NAME:
     return InMemory(arrays.arrays_of(str(config), split))
-  # Imported late, because only this function needs TFDS.
+  # Imported here, because only this function needs TFDS.
   from data_pipelines.reading import prepared
 
   builder: Any
@@ -146,13 +146,13 @@ def open_source(
   if split not in builder.info.splits:
     raise ValueError(
       f'{name} has no split {split!r}. Available: '
-      f'{", ".join(builder.info.splits)}. For a part of one, use `subset`.'
+      f'{", ".join(builder.info.splits)}. For a part of a split, use `subset`.'
     )
   return prepared.Records(builder, split)
 
 
 def builder_of(name: str, config: str | None) -> Any:
-  """The builder class of a data set, which knows the config.
+  """Returns the builder class of a data set, and checks the config's name.
 
   Raises:
     ValueError: if there is no such data set or config.
@@ -179,8 +179,8 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
   Args:
     source: A source that is not empty, whose elements have equal shapes.
     transforms: Deterministic transforms (`grain.transforms.Map`) to apply, in
-      order. What is applied here costs nothing in training; random ones belong
-      in the loader, which draws anew in each epoch.
+      order. Transforms applied here cost nothing in training. Random ones
+      belong in the loader, which draws anew in each epoch.
 
   Returns:
     A source with the transformed elements, in the same order.
@@ -219,9 +219,8 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
 def subset(source: Source, fraction: float, seed: int) -> Source:
   """Draws elements at random, without replacement.
 
-  Equal seeds draw equal elements, and of two fractions with one seed the larger
-  draws all that the smaller does; so curves over the fraction compare nested
-  sets. Classes are not balanced.
+  With one seed, a larger fraction draws all elements that a smaller one draws,
+  so curves over the fraction compare nested sets. Classes are not balanced.
 
   Args:
     source: Any source.
@@ -250,8 +249,8 @@ def subset(source: Source, fraction: float, seed: int) -> Source:
       f'A fraction of {fraction} of {len(source)} elements rounds to none. '
       'Choose a larger fraction.'
     )
-  # RandomState, whose numbers NumPy promises never to change. Prefixes of one
-  # permutation make the subsets nested; in order, they read forwards.
+  # NumPy promises never to change what RandomState draws. Prefixes of one
+  # permutation make the subsets nested; sorted rows are read in file order.
   rows = np.random.RandomState(seed).permutation(len(source))[:size]
   return _Subset(source, np.sort(rows))
 
@@ -277,7 +276,7 @@ def _stack(elements: Sequence[Element], name: str) -> npt.NDArray[Any]:
       'or pad it with a transform.'
     )
   stacked = np.stack([element[name] for element in elements])
-  # Elements are views of this; a transform that writes in place must fail
-  # rather than change what later epochs see.
+  # Elements are views of this array. A transform that writes in place must
+  # fail, rather than change what later epochs see.
   stacked.flags.writeable = False
   return stacked

@@ -1,4 +1,4 @@
-"""Tiny media whose class can be seen and heard, for `sample_tree`."""
+"""Tiny sounds, pictures and videos that tell their class, for `sample_tree`."""
 
 import colorsys
 import fractions
@@ -15,7 +15,7 @@ with _extra.data_extra():
   import av
   import soundfile
 
-# FFmpeg's names of codecs, by suffix: those of the published files.
+# FFmpeg's names of the codecs in the published files, by suffix.
 _CODECS = {'.flv': 'flv', '.mp4': 'libx264'}
 
 
@@ -26,9 +26,9 @@ def sound(
   random: np.random.RandomState,
   rate: int = media.RATE,
 ) -> npt.NDArray[np.float32]:
-  """Makes a tone whose pitch tells the class, in noise of half its strength.
+  """Makes a tone whose pitch tells the class, plus noise half as strong.
 
-  Pitches of the classes are spread from 200 to 6,000 Hz.
+  The classes' pitches are spread from 200 to 6,000 Hz.
 
   Returns:
     [n], in [-1, 1], `rate` samples a second.
@@ -47,7 +47,10 @@ def picture(
   height: int = 48,
   width: int = 64,
 ) -> npt.NDArray[np.uint8]:
-  """Makes a field [height, width, 3], both even, whose hue tells the class."""
+  """Makes a picture [height, width, 3], sides even, whose hue tells the class.
+
+  Noise is added to every pixel.
+  """
   colour = 200 * np.array(colorsys.hsv_to_rgb(label / num_classes, 0.8, 1))
   noise = random.normal(0, 20, (height, width, 3))
   return (colour + noise).clip(0, 255).astype(np.uint8)
@@ -58,7 +61,7 @@ def write_wav(
   values: npt.NDArray[np.float32],
   rate: int = media.RATE,
 ) -> None:
-  """Writes a WAV file of 16 bits."""
+  """Writes a 16-bit WAV file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   soundfile.write(path, values, rate, subtype='PCM_16')
 
@@ -69,27 +72,27 @@ def write_video(
   rate: fractions.Fraction,
   values: npt.NDArray[np.float32] | None = None,
 ) -> None:
-  """Writes a video in the format that its suffix says.
+  """Writes a video in the format that its suffix names.
 
   Args:
     path: Ends in .flv or .mp4.
     pictures: The frames.
     rate: Frames a second.
-    values: Its sound at `media.RATE`, for .mp4; None for none.
+    values: The sound at `media.RATE`, for .mp4; None for a silent video.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), 'w') as container:
     video: Any = container.add_stream(_CODECS[path.suffix], rate=rate)
     video.height, video.width = pictures[0].shape[:2]
     video.pix_fmt = 'yuv420p'
-    video.options = {'preset': 'veryfast'}  # of libx264: in half the time
+    video.options = {'preset': 'veryfast'}  # of libx264: takes half the time
     streams = [(video, _pictures(pictures))]
     if values is not None:
       audio: Any = container.add_stream('aac', rate=media.RATE)
       audio.layout = 'mono'
-      # A sample is to be small; FFmpeg's own choice is three times as much.
+      # A sample should be small; FFmpeg's default is three times as much.
       audio.bit_rate = 24_000
-      audio.options = {'aac_coder': 'fast'}  # in half the time
+      audio.options = {'aac_coder': 'fast'}  # takes half the time
       frame = av.AudioFrame.from_ndarray(values[None], 'fltp', 'mono')
       frame.sample_rate = media.RATE
       streams.append((audio, [frame]))

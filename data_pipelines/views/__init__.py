@@ -1,9 +1,9 @@
 """Views: what a model sees of a stored element, in training and in evaluation.
 
 A data set stores signals, frames and features once; each experiment in the
-field looks at them in its own way. A *view* makes one entry of a batch from an
-element; the classes of this module are the views there are, and two transforms
-apply them.
+field preprocesses them in its own way. A *view* makes one entry of a batch from
+a stored element. This module has all views, and the two transforms that apply
+them.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ with _extra.data_extra():
   import grain
 
 RANDOM = (Frames, Stft5s)
-"""Views that draw in training; the others are the same there as elsewhere."""
+"""Views that draw at random in training; all others are deterministic."""
 
 
 class View(Protocol):
   """Makes one entry of a batch from a stored element; a pure function.
 
-  It may be a `DeviceView`, too, for speed.
+  For speed it may also be a `DeviceView`.
 
   Examples:
     >>> view: View = Scaled('image', 255)
@@ -57,7 +57,7 @@ class View(Protocol):
 
     Args:
       element: The stored element; it is not changed.
-      random: All that the entry may depend on beside the element; None in
+      random: The only other thing that the entry may depend on; None in
         evaluation, where a view is deterministic.
 
     Returns:
@@ -67,11 +67,11 @@ class View(Protocol):
 
 @runtime_checkable
 class DeviceView(View, Protocol):
-  """A view whose last step is left to the device that trains.
+  """A view whose last step runs on the accelerator.
 
-  The loader makes what is small, as pictures of bytes are, and `on_device`
-  makes of it what the model takes. Whoever feeds a model calls it once, inside
-  the compiled program, as `experiments.core.data.finish` does.
+  The loader makes something small, such as pictures in bytes, and `on_device`
+  turns it into what the model takes. Code that feeds a model calls it once,
+  inside the compiled program, as `experiments.core.data.finish` does.
 
   Examples:
     >>> isinstance(Frames(1, 'first'), DeviceView)
@@ -84,11 +84,11 @@ class DeviceView(View, Protocol):
     """Finishes entries that the view has made; a pure function.
 
     Args:
-      value: One entry, or with any leading axes, as a batch has them; JAX's or
-        NumPy's.
+      value: One entry, or entries with any leading axes, as in a batch; an
+        array of JAX or NumPy.
 
     Returns:
-      What the model takes, with the same leading axes, and of the same kind.
+      What the model takes, with the same leading axes, from the same library.
     """
 
 
@@ -96,7 +96,8 @@ class DeviceView(View, Protocol):
 class Finished:
   """A view that does in the loader what `DeviceView` leaves to the device.
 
-  For what a loader does to finished entries, as to add noise in their units.
+  Use it where the loader itself needs finished entries, for example to add
+  noise in their units.
 
   Attributes:
     view: The view to finish.
@@ -116,13 +117,13 @@ class Finished:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[Any]:
-    """Makes the entry, whole; see `View`."""
+    """Makes the finished entry; see `View`."""
     return self.view.on_device(self.view(element, random))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Views:
-  """Names of what a new element has, and how each entry is made."""
+  """The entries of a new element: those made by views, and those kept."""
 
   views: Mapping[str, View]
   keep: Sequence[str] = ('label',)
@@ -131,8 +132,8 @@ class _Views:
     both = sorted(set(self.views) & set(self.keep))
     if both:
       raise ValueError(
-        f'Expected each entry to be a view or kept, got both for {both}. Give '
-        '`keep` the other names only.'
+        f'Expected each entry to be a view or kept, got both for {both}. Remove'
+        ' these names from `keep`.'
       )
 
   def _make(
@@ -149,15 +150,15 @@ class _Views:
 class TrainingViews(_Views, grain.transforms.RandomMap):
   """Replaces an element by random views of it.
 
-  The generator is the one that Grain seeds for each element and epoch, so the
-  views depend on the loader's seed alone: not on workers, shards or restarts.
+  Grain seeds the generator for each element and epoch, so the views depend on
+  the loader's seed alone: not on workers, shards or restarts.
 
   Attributes:
-    views: Name to view: the entries that the new element has.
-    keep: Names of the entries that it takes over; it has no others.
+    views: Name -> view: the entries that the new element gets.
+    keep: Names of the entries that are copied. All others are dropped.
 
   Raises:
-    ValueError: if a name is both a view's and kept.
+    ValueError: if a name is both in `views` and in `keep`.
 
   Examples:
     >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Access to the entries of a stored element."""
+"""Reads the entries of a stored element."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from data_pipelines import sources
 
 
 def value(element: sources.Element, name: str) -> npt.NDArray[Any]:
-  """Returns one entry of an element, as it is.
+  """Returns one entry of an element; ValueError if it is missing.
 
   Examples:
     >>> value({'audio': [1, 2]}, 'text')

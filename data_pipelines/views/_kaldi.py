@@ -1,8 +1,8 @@
 """Kaldi's logarithmic mel filter bank, for whole arrays of frames at once.
 
-Kaldi itself, and with it kaldi_native_fbank, refuses filters so narrow that no
-frequency of the transform lies in one. One of the field's 128 filters at 16 kHz
-is; torchaudio leaves it at the floor, and so does this.
+Kaldi itself, and therefore kaldi_native_fbank, refuses filters so narrow that
+no frequency of the transform lies in one. One of the field's 128 filters at
+16 kHz is so narrow. Torchaudio leaves it at the floor, and so does this module.
 """
 
 import functools
@@ -21,20 +21,21 @@ Floats = npt.NDArray[np.float32]
 LOWEST_FREQUENCY = 20.0  # Hz; the highest is half the sample rate.
 PRE_EMPHASIS = np.float32(0.97)
 FLOOR = np.finfo(np.float32).eps
-# So many frames at a time stay in a processor's cache, which makes it three
-# times as fast as all at once.
+# Frames per block. Small blocks stay in the processor's cache, which is three
+# times as fast as all frames at once.
 _BLOCK = 64
 
 
 def filter_bank(samples: Floats, sample_rate: int, num_filters: int) -> Floats:
   """Computes the logarithm of each frame's energy in mel-spaced filters.
 
-  Frames of 25 ms start every 10 ms and lie wholly in the signal. Each loses its
-  mean, is pre-emphasised (xᵢ - 0.97 xᵢ₋₁, the first sample by itself), gets a
-  symmetric Hann window and is padded to a power of two; triangular filters that
-  are equally wide in mel, 1127 ln(1 + f / 700), weigh its power spectrum. It is
-  what `torchaudio.compliance.kaldi.fbank` computes with `window_type='hanning'`
-  and `dither=0`.
+  Frames of 25 ms start every 10 ms and lie wholly in the signal. For each
+  frame, its mean is subtracted; it is pre-emphasised (xᵢ - 0.97 xᵢ₋₁, where the
+  first sample precedes itself), multiplied by a symmetric Hann window and
+  padded to a power of two; then triangular filters of equal width in mel,
+  1127 ln(1 + f / 700), weight its power spectrum. This is what
+  `torchaudio.compliance.kaldi.fbank` computes with `window_type='hanning'` and
+  `dither=0`.
 
   Args:
     samples: [n], the signal.
@@ -42,7 +43,7 @@ def filter_bank(samples: Floats, sample_rate: int, num_filters: int) -> Floats:
     num_filters: How many.
 
   Returns:
-    [frames, num_filters]; no frame if the signal is shorter than 25 ms.
+    [frames, num_filters]; no frames if the signal is shorter than 25 ms.
 
   Examples:
     >>> import numpy as np
@@ -65,7 +66,7 @@ def filter_bank(samples: Floats, sample_rate: int, num_filters: int) -> Floats:
 
 
 def frame_sizes(sample_rate: int) -> tuple[int, int]:
-  """The samples in a frame, of 25 ms, and in the shift to the next, of 10 ms.
+  """Samples in a frame (25 ms), and from one frame's start to the next (10 ms).
 
   Examples:
     >>> frame_sizes(16_000)
@@ -85,7 +86,7 @@ def _power(frames: Floats, window: Floats) -> Floats:
 
 
 def _padded(length: int) -> int:
-  """Returns the smallest power of two that is not below `length`."""
+  """Returns the smallest power of two that is at least `length`."""
   return 1 << (length - 1).bit_length()
 
 
@@ -93,9 +94,9 @@ def _padded(length: int) -> int:
 def _filters(sample_rate: int, num_filters: int) -> scipy.sparse.csr_array:
   """Returns the weights of each frequency in each filter, [M, frequencies].
 
-  Nearly all are zero. And a product with a sparse matrix starts no threads,
-  where those of a dense one, in each of several processes, get in each other's
-  way: two processes made a third of the items a second that two do now.
+  They are sparse because nearly all are zero, and because a sparse product
+  starts no threads. The threads of a dense one, in each of several processes,
+  compete for the cores: two processes made a third as many items a second.
   """
   size = _padded(frame_sizes(sample_rate)[0])
   edges = np.linspace(

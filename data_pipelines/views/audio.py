@@ -1,10 +1,11 @@
-"""Audio front ends of the field: a stored signal to one picture of it.
+"""Audio front ends of the field: each makes a picture of a stored signal.
 
-Each of these views takes a mono signal of 16-bit integers and gives float32
-with one channel, scaled as its authors do. Short signals are repeated from
-their start, so that a picture is full whatever the length; of another rate than
-the authors', they are resampled. All have two attributes: `source`, the name of
-the stored signal ('audio'), and `sample_rate`, its rate in Hz (16,000).
+Each of these views takes a mono signal of 16-bit integers and returns a float32
+picture with one channel, scaled as its authors do. Short signals are repeated
+from their start, so that a picture is full whatever the length. Signals whose
+rate is not the authors' are resampled. All views have two attributes: `source`,
+the name of the stored signal ('audio'), and `sample_rate`, its rate in Hz
+(16,000).
 """
 
 import abc
@@ -19,17 +20,18 @@ from data_pipelines.views import _element
 from data_pipelines.views import _kaldi
 
 with _extra.data_extra():
-  # Both load their parts on first use, so that these lines cost little.
+  # Both load their submodules on first use, so importing them is cheap.
   import librosa
   import scipy
 
 Floats = npt.NDArray[np.float32]
 
 _RATE = 16_000
-# Full scale of 16-bit integers.
+# 16-bit integers to [-1, 1).
 _SCALE = np.float32(1 / 32_768)
 _LOG_OFFSET = 1e-7
-# What OGM's authors subtract from energies, and divide them by.
+# OGM's authors subtract this mean from log energies, then divide by two
+# deviations.
 _FILTER_BANK_MEAN = np.float32(-4.503877)
 _TWO_DEVIATIONS = np.float32(2 * 5.141276)
 
@@ -52,7 +54,7 @@ class _FrontEnd(abc.ABC):
     """Makes the picture of a signal, int16 [n]; see `View`.
 
     Returns:
-      [frequency, time, 1]; of a `FilterBank`, [time, mel, 1].
+      [frequency, time, 1]; for `FilterBank`, [time, mel, 1].
 
     Raises:
       ValueError: if the signal is missing, empty, or not int16 [n].
@@ -63,10 +65,10 @@ class _FrontEnd(abc.ABC):
   def _picture(
     self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
-    """The picture of a signal; each front end has its own."""
+    """Makes the picture of a signal; each front end implements it."""
 
   def _samples(self, signal: npt.NDArray[np.int16], rate: int) -> Floats:
-    """Returns the signal in [-1, 1), resampled (by SoX) if need be."""
+    """Returns the signal in [-1, 1), resampled by SoX if necessary."""
     samples = signal * _SCALE
     if self.sample_rate == rate:
       return samples
@@ -77,10 +79,10 @@ class Stft3s(_FrontEnd):
   """OGM's and AGM's picture of CREMA-D: log magnitudes of 3 seconds.
 
   The signal is resampled to 22,050 Hz, repeated, cut to the first 3 s and
-  clipped to [-1, 1]; windows of 512 samples (Hann) are centred 353 samples
-  apart, zeros beyond the ends; ln(magnitude + 1e-7). Nothing is random. Older
-  versions of librosa, which the authors may have used, mirrored the signal at
-  its ends: it changes the first and the last column.
+  clipped to [-1, 1]. Hann windows of 512 samples are centred 353 samples apart,
+  with zeros beyond the ends; the result is ln(magnitude + 1e-7). Nothing is
+  random. Older versions of librosa, which the authors may have used, mirror the
+  signal at its ends, which changes the first and the last column.
 
   Examples:
     >>> import numpy as np
@@ -101,10 +103,11 @@ class Stft3s(_FrontEnd):
 class Stft5s(_FrontEnd):
   """OGM's and PMR's picture of VGGSound: log magnitudes of 5 seconds of 10.
 
-  The signal is repeated to 10 s and cut to 5 s that start anywhere in the first
-  5 s, uniformly; in evaluation (no generator) at 2.5 s. Windows of 256 samples
-  (Hann) are centred 128 samples apart; ln(magnitude + 1e-7). OGM and PMR draw
-  the start in the test as well, so that their result varies; this one does not.
+  The signal is repeated to 10 s and cut to 5 s. The cut starts anywhere in the
+  first 5 s, uniformly; in evaluation (no generator) it starts at 2.5 s. Hann
+  windows of 256 samples are centred 128 samples apart; the result is
+  ln(magnitude + 1e-7). OGM and PMR draw the start in the test as well, so their
+  result varies; this view does not.
 
   Examples:
     >>> import numpy as np
@@ -128,11 +131,12 @@ class Stft5s(_FrontEnd):
 class Psd10s(_FrontEnd):
   """The picture of AVE, Kinetics-Sounds and VGGSound: densities of 10 seconds.
 
-  The signal is repeated and cut to the first 10 s. Windows of 512 samples,
-  159 samples apart, lose their mean and get a Tukey window (a quarter tapered);
-  ln(power density + 1e-7), then shifted and scaled to mean 0 and deviation 1 in
-  each picture (deviation + 1e-9, so that a constant one becomes 0). It is OGM's
-  older front end, PMR's of AVE, and that of VGGSound's authors.
+  The signal is repeated and cut to the first 10 s. From windows of 512 samples,
+  159 samples apart, the mean is subtracted; then they are multiplied by a Tukey
+  window (a quarter tapered). ln(power density + 1e-7) is shifted and scaled to
+  mean 0 and deviation 1 in each picture (deviation + 1e-9, so that a constant
+  one becomes 0). This is OGM's older front end, PMR's for AVE, and that of
+  VGGSound's authors.
 
   Examples:
     >>> import numpy as np
@@ -152,7 +156,7 @@ class Psd10s(_FrontEnd):
 
 
 class Psd3s(Psd10s):
-  """PMR's picture of CREMA-D: as `Psd10s`, of 3 seconds.
+  """PMR's picture of CREMA-D: `Psd10s` of 3 seconds.
 
   Examples:
     >>> import numpy as np
@@ -171,8 +175,8 @@ class FilterBank(_FrontEnd):
   padded with zeros to 1,024 frames, then (x + 4.503877) / (2 · 5.141276).
   MMPareto and BalanceBenchmark are said to use it for CREMA-D too.
 
-  The picture is time x mel; all others are frequency x time. The signal is not
-  resampled: filters span 20 Hz to half of its rate.
+  The picture is time x mel; those of all other views are frequency x time. The
+  signal is not resampled: filters span 20 Hz to half of its rate.
 
   Examples:
     >>> import numpy as np
@@ -187,8 +191,8 @@ class FilterBank(_FrontEnd):
     del random
     length, shift = _kaldi.frame_sizes(self.sample_rate)
     signal = signal[: length + 1023 * shift]
-    # The authors subtract the signal's mean; so does the filter bank, in every
-    # frame.
+    # The authors first subtract the signal's mean. That is redundant: the
+    # filter bank subtracts the mean of every frame.
     energies = _kaldi.filter_bank(signal * _SCALE, self.sample_rate, 128)
     picture = np.zeros([1024, 128], np.float32)
     picture[: len(energies)] = energies
@@ -196,7 +200,7 @@ class FilterBank(_FrontEnd):
 
 
 def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
-  """Returns the stored signal; anything else is refused."""
+  """Returns the stored signal; raises ValueError for anything else."""
   signal = np.asarray(_element.value(element, source))
   if signal.dtype != np.int16 or signal.ndim != 1:
     raise ValueError(
@@ -205,8 +209,8 @@ def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
     )
   if len(signal) == 0:
     raise ValueError(
-      f'{source!r} is an empty signal, of which there is no picture. Leave '
-      'such elements out when the data set is prepared.'
+      f'{source!r} is an empty signal, which has no picture. Leave such '
+      'elements out when the data set is prepared.'
     )
   return signal
 
@@ -225,7 +229,7 @@ def _normalized_density(samples: Floats) -> Floats:
     samples, _RATE, nperseg=512, noverlap=353
   )
   picture = np.log(density + _LOG_OFFSET)
-  # In float64 the mean of equal values is exact, and silence becomes 0.
+  # In float64 the mean of equal values is exact, so silence becomes 0.
   picture -= picture.mean(dtype=np.float64)
   picture /= np.sqrt(np.mean(np.square(picture))) + 1e-9
   return picture

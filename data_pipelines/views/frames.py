@@ -1,4 +1,4 @@
-"""Views of a clip's frames: which, how cropped, and normalised later."""
+"""Views of a clip's frames: chosen, cropped, and normalised on the device."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ POLICIES = ('first', 'segments', 'segment_starts', 'ends')
 CROPS = ('resized', 'whole')
 EVALUATIONS = ('resize', 'center_crop')
 
-# Of ImageNet's pictures in [0, 1]: red, green, blue.
+# Statistics of ImageNet's pictures in [0, 1]: red, green, blue.
 _MEAN = np.array([0.485, 0.456, 0.406])
 _STD = np.array([0.229, 0.224, 0.225])
 # (x / 255 - mean) / std = x · scale - shift.
@@ -36,27 +36,28 @@ _SHIFT = (_MEAN / _STD).astype(np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """Some frames of a clip as pictures of one size, of bytes.
+  """Some frames of a clip as uint8 pictures of one size.
 
   With a generator, each frame is cropped at random (see `random_box`), resized
-  and, with probability ½, mirrored; without, it is only resized. Pillow decodes
-  and resizes (bilinear, over the area that a pixel covers), as torchvision does
-  with its pictures. `on_device` then shifts and scales red, green and blue by
-  ImageNet's means and deviations: a batch of bytes is a quarter as large, which
-  is what it costs to write it, hand it from process to process and move it.
+  and, with probability ½, mirrored; without one, it is only resized. Pillow
+  decodes and resizes (bilinear, over the area that a pixel covers), as
+  torchvision does with Pillow's pictures. `on_device` then shifts and scales
+  red, green and blue by ImageNet's means and deviations. A batch of bytes is a
+  quarter as large as one of floats, so it costs a quarter to write, to hand
+  from process to process and to copy to the device.
 
-  OGM and PMR: `first`; OGM for Kinetics-Sounds and AVE: `segment_starts`;
-  BalanceBenchmark, MMPareto and Valuate: `segments`; all with the defaults.
-  BalanceBenchmark for UCF-101: `crop='whole'`. BML: `ends`, `size=112`,
+  OGM and PMR use `first`; OGM for Kinetics-Sounds and AVE `segment_starts`;
+  BalanceBenchmark, MMPareto and Valuate `segments`; all with the defaults.
+  BalanceBenchmark for UCF-101 uses `crop='whole'`. BML uses `ends`, `size=112`,
   `per_clip=True`, `min_area=0.25` and `evaluation='center_crop'`.
 
   Attributes:
     num_frames: How many frames.
-    policy: Which: see `indices`.
+    policy: Which frames; see `indices`.
     size: Height and width of the pictures.
-    crop: In training: 'resized' crops at random, 'whole' does not.
-    per_clip: Whether all frames of a clip share one crop and one mirroring;
-      else each draws its own.
+    crop: In training, 'resized' crops at random; 'whole' does not.
+    per_clip: Whether all frames of a clip share one crop and one mirroring, or
+      each draws its own.
     min_area: The smallest crop, as a share of the frame's area.
     evaluation: 'resize' ignores the aspect ratio; 'center_crop' resizes the
       shorter side and cuts out the middle.
@@ -108,7 +109,7 @@ class Frames:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.uint8]:
-    """Makes the pictures of an array [t] of encoded ones; see `View`.
+    """Makes pictures of an array [t] of encoded frames; see `View`.
 
     Returns:
       [num_frames, size, size, 3] uint8.
@@ -118,8 +119,8 @@ class Frames:
     """
     encoded = _element.value(element, self.source)
     chosen = indices(self.policy, len(encoded), self.num_frames, random)
-    # One seed for all frames, rather than one box, since frames of a clip need
-    # not be of one size.
+    # Share a seed rather than a box, since the frames of a clip may differ in
+    # size.
     seed = (
       random.integers(2**63) if random is not None and self.per_clip else None
     )
@@ -144,14 +145,14 @@ class Frames:
       [..., 3] float32.
 
     Raises:
-      ValueError: if they are not uint8, as they are not after a first call.
+      ValueError: if they are not uint8, for example normalised already.
     """
     if value.dtype != np.uint8:
       raise ValueError(
         f'Expected pictures as the loader gives them, uint8, got {value.dtype}.'
-        ' Normalise them once only.'
+        ' Normalise them only once.'
       )
-    # Of the same rank, since broadcasting of ranks may be forbidden.
+    # Of the same rank, since `jax_numpy_rank_promotion` may be 'raise'.
     colours = (1,) * (value.ndim - 1) + (3,)
     scaled = value.astype(np.float32) * _SCALE.reshape(colours)
     return scaled - _SHIFT.reshape(colours)
@@ -160,7 +161,7 @@ class Frames:
     self, frame: Image.Image, random: np.random.Generator
   ) -> Image.Image:
     if self.crop == 'resized':
-      # Resizing a box of the whole frame would look beyond the box's border.
+      # Crop first: Pillow's resize(box=...) reads pixels beyond the box.
       frame = frame.crop(random_box(*frame.size, self.min_area, random))
     frame = _resized(frame, self.size, self.size)
     if random.random() < 0.5:
@@ -188,17 +189,17 @@ def indices(
   """Chooses frames of a clip.
 
   'first' takes the first ones. 'segments' cuts the clip into equal segments of
-  ⌊length / num_frames⌋ frames and takes one of each: any with a generator, else
-  the middle one (of an even number the later of two). 'segment_starts' takes
-  the segments' first. Where the clip has fewer frames than asked for, these
-  three take all and repeat the last. 'ends' spreads the frames from the first
-  to the last, and of three the other is the middle one.
+  ⌊length / num_frames⌋ frames and takes one of each: a random one with a
+  generator, else the middle one (the later of two if the number is even).
+  'segment_starts' takes the first frame of each segment. If the clip has fewer
+  frames than asked for, these three take all and repeat the last. 'ends'
+  spreads the frames evenly from the first to the last.
 
   Args:
     policy: Which frames.
     length: Frames of the clip, at least 1.
     num_frames: How many to take.
-    random: For 'segments'; no other policy draws.
+    random: Used by 'segments' only.
 
   Returns:
     [num_frames] indices, in order.
@@ -235,18 +236,18 @@ def indices(
 def random_box(
   width: int, height: int, min_area: float, random: np.random.Generator
 ) -> Box:
-  """Draws what to crop as torchvision's `RandomResizedCrop` does.
+  """Draws the box to crop as torchvision's `RandomResizedCrop` does.
 
-  The share of the area is uniform from min_area to 1, the logarithm of the
-  aspect ratio (width / height) uniform from ln ¾ to ln 4/3, and the place
-  uniform among those in the frame. Of ten draws the first that fits is taken;
-  if none does, the largest box in the middle whose ratio is in the range.
+  The share of the frame's area is uniform from min_area to 1, the logarithm of
+  the aspect ratio (width / height) is uniform from ln ¾ to ln 4/3, and the
+  position is uniform within the frame. The first of ten draws that fits is
+  taken; if none fits, the largest centred box whose ratio is in the range.
 
   Args:
     width: Of the frame.
     height: Of the frame.
-    min_area: The smallest share.
-    random: The source of the draws.
+    min_area: The smallest share of the area.
+    random: The generator.
 
   Returns:
     The box: left, top, right, bottom; the last two exclusive.

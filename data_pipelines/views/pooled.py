@@ -1,4 +1,4 @@
-"""A picture made small: means over blocks of it."""
+"""A view that shrinks a picture: means over blocks."""
 
 import dataclasses
 
@@ -14,15 +14,15 @@ from data_pipelines.views import sequences
 class Pooled(sequences.Scaled):
   """Means over square blocks of a picture, divided by a number.
 
-  In one row, what a multi-layer perceptron takes of a spectrogram; or as the
-  picture that is left, for convolutions.
+  The result is flat, as a multi-layer perceptron takes a spectrogram, or a
+  smaller picture, for convolutions.
 
   Attributes:
     source: Name of the stored picture.
     divisor: The number, finite and above 0.
-    block: Height and width of a block, which those of the picture are multiples
-      of; 1 keeps the picture as it is.
-    as_row: Whether in one row.
+    block: Height and width of a block; the picture's height and width must be
+      multiples of it. 1 keeps the picture as it is.
+    as_row: Whether the result is flat.
 
   Raises:
     ValueError: if the divisor or the block is outside its range.
@@ -55,14 +55,15 @@ class Pooled(sequences.Scaled):
       width / block, channels].
 
     Raises:
-      ValueError: if the entry is missing, no picture, or no multiple of blocks.
+      ValueError: if the entry is missing, not a picture, or its sides are not
+        multiples of the block.
     """
     del random
     stored = np.asarray(_element.value(element, self.source), np.float32)
     if stored.ndim != 3 or any(n % self.block for n in stored.shape[:2]):
       raise ValueError(
-        f'Expected {self.source!r} to be [height, width, channels], multiples'
-        f' of {self.block} but for the last, got the shape'
+        f'Expected {self.source!r} to be [height, width, channels] with height'
+        f' and width multiples of {self.block}, got the shape'
         f' {list(stored.shape)}.'
       )
     height, width, channels = stored.shape

@@ -1,4 +1,4 @@
-"""Views of feature sequences and of the scores that belong to them."""
+"""Views of feature sequences, of scores as labels, and of scaled arrays."""
 
 import abc
 import dataclasses
@@ -14,7 +14,7 @@ from data_pipelines.views import _element
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
-  """A stored sequence, and where it is cut."""
+  """A stored sequence, cut at its start and to a maximal length."""
 
   source: str
   max_length: int
@@ -27,7 +27,7 @@ class _Cut:
       )
 
   def _steps(self, element: sources.Element) -> npt.NDArray[Any]:
-    """Returns the stored steps from the first that counts."""
+    """Returns the stored steps from the first one to keep."""
     steps = _sequence(element, self.source)
     if self.cut_by is None:
       return steps
@@ -38,24 +38,25 @@ class _Cut:
         f' of steps, got {len(steps)} and {len(other)}. Only aligned sequences'
         ' can be cut together; use cut_by=None for others.'
       )
-    # Of zeros only, argmax is 0, and nothing is cut.
+    # If all is zero, argmax is 0, and nothing is cut.
     return steps[np.argmax(other.any(axis=1)) :] if len(other) else steps
 
 
 class PaddedSequence(_Cut):
   """A sequence of fixed length: cut, or padded with zeros on the right.
 
-  The published sequences are padded on the left. With `cut_by='text'` this
-  starts at the first step at which the text is not all zero, in each modality:
-  what MultiBench and AGM do to aligned sequences. A text of zeros only cuts
-  nothing. Values that are not finite, as the logarithms of silence in the audio
-  features, become 0.
+  The published sequences are padded on the left. With `cut_by='text'`, every
+  modality starts at the first step at which the text is not all zero, as in
+  MultiBench and AGM for aligned sequences. If all of the text is zero, nothing
+  is cut. Values that are not finite, such as the logarithms of silence in the
+  audio features, become 0.
 
   Attributes:
     source: Name of the stored sequence.
     max_length: Steps of the view.
-    cut_by: Name of the sequence, as long, that says where to start; None starts
-      at the beginning, padding and all, as BalanceBenchmark does.
+    cut_by: Name of the sequence, of the same length, that says where to start.
+      None starts at the beginning and keeps the padding, as BalanceBenchmark
+      does.
 
   Raises:
     ValueError: if max_length is below 1.
@@ -78,8 +79,8 @@ class PaddedSequence(_Cut):
     """Makes [max_length, d] of [steps, d]; see `View`.
 
     Raises:
-      ValueError: if an entry is missing or not a sequence, or the two are not
-        of one length.
+      ValueError: if an entry is missing or not a sequence, or the two differ in
+        length.
     """
     del random
     steps = self._steps(element)[: self.max_length]
@@ -91,7 +92,7 @@ class PaddedSequence(_Cut):
 class SequenceLength(_Cut):
   """How many steps of a `PaddedSequence` come from the stored sequence.
 
-  It has the same attributes.
+  The attributes are those of `PaddedSequence`.
 
   Examples:
     >>> import numpy as np
@@ -103,15 +104,15 @@ class SequenceLength(_Cut):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.int32]:
-    """Counts the steps, 1 of an empty sequence, too; see `PaddedSequence`."""
+    """Counts the steps; an empty sequence counts as 1. See `PaddedSequence`."""
     del random
-    # A mean over no step would not be a number.
+    # A mean over no steps would be NaN.
     length = max(len(self._steps(element)), 1)
     return np.array(min(length, self.max_length), np.int32)
 
 
 class _OfScore(abc.ABC):
-  """A view of a score, which is a single finite number."""
+  """A label made from a stored score, a single finite number."""
 
   source: str
 
@@ -133,15 +134,16 @@ class _OfScore(abc.ABC):
 
   @abc.abstractmethod
   def _label(self, score: float) -> npt.NDArray[Any]:
-    """The label of a score; each view has its own."""
+    """Makes the label of a score; each view implements it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryLabel(_OfScore):
   """The sign of a score as a class, 0 or 1.
 
-  The field has two conventions for a score of zero, which change the accuracy:
-  BalanceBenchmark and AGM count it as positive, MultiBench as negative.
+  The field has two conventions for a score of zero, and they give different
+  accuracies: BalanceBenchmark and AGM count it as positive, MultiBench as
+  negative.
 
   Attributes:
     zero: The class of a score of zero, 'positive' (1) or 'negative' (0).
@@ -190,7 +192,7 @@ class SevenClassLabel(_OfScore):
   source: str = 'score'
 
   def _label(self, score: float) -> npt.NDArray[np.int64]:
-    # Borders belong to the class nearer to zero, and zero is its own.
+    # Borders belong to the class nearer to zero; zero is a class of its own.
     passed = [score >= -2, score >= -1, score >= 0]
     passed += [score > 0, score > 1, score > 2]
     return np.array(sum(passed), np.int64)
@@ -216,7 +218,7 @@ class Score(_OfScore):
 
 @dataclasses.dataclass(frozen=True)
 class Scaled:
-  """An entry divided by a number, as AV-MNIST's by 255.
+  """An entry divided by a number, such as AV-MNIST's pixels by 255.
 
   Attributes:
     source: Name of the stored entry.

@@ -23,8 +23,8 @@ class Statistics(NamedTuple):
   """Statistics of each feature over the elements of a source.
 
   Attributes:
-    mean: Name to mean, in the shape of one element's value, float64.
-    std: Name to standard deviation, likewise; 1 where a feature is constant.
+    mean: Name -> mean, in the shape of one element's value, float64.
+    std: Name -> standard deviation, likewise; 1 where a feature is constant.
   """
 
   mean: dict[str, Float64s]
@@ -39,23 +39,23 @@ def statistics(
   """Computes each feature's mean and standard deviation.
 
   One pass in float64, by Welford's updates, which do not cancel when the mean
-  is large and are exact for a constant feature. The standard deviation is that
-  of the elements themselves (divided by their number), as `numpy.std`'s.
+  is large and are exact for a constant feature. The standard deviation divides
+  by the number of elements, as `numpy.std` does.
 
   Args:
-    source: The elements to count, all of them. Give the training rows and no
-      others, or the test rows leak into training.
-    names: The modalities to measure, each in the rows that have it: all, or
-      those whose entry `<name>_present` is true.
-    transforms: What becomes of an element before it is measured, in order.
+    source: The elements to count, all of them. Give the training rows only, or
+      the test rows leak into training.
+    names: The modalities to measure, each in the rows that have it: all rows,
+      or those whose entry `<name>_present` is true.
+    transforms: Transforms to apply to an element before it is measured.
 
   Returns:
     The statistics of those modalities. A constant feature gets the standard
     deviation 1, so that standardising makes it 0 and never NaN.
 
   Raises:
-    ValueError: if the source is empty or has no modality of such a name, or a
-      value is not finite, which would spoil all rows.
+    ValueError: if the source is empty or lacks one of the names, or a value is
+      not finite.
 
   Examples:
     >>> import numpy as np
@@ -88,8 +88,8 @@ def statistics(
       if not np.all(np.isfinite(value)):
         raise ValueError(
           f'Training row {index} has a value of {name!r} that is not finite,'
-          ' which would make the statistics of all rows so. Mend or leave out'
-          ' the row where the data set is prepared.'
+          ' so the statistics would not be finite. Correct the row or leave it'
+          ' out where the data set is prepared.'
         )
       deviation = value - mean[name]
       counts[name] += 1
@@ -108,13 +108,13 @@ def statistics(
 class Standardize(grain.transforms.Map):
   """Shifts and scales modalities to mean 0 and standard deviation 1.
 
-  Computed in float64 and returned in float32; other names pass unchanged. It
-  costs some 20 microseconds an element: give it to `in_memory` where the data
-  fit in memory.
+  Computed in float64 and returned in float32; other entries pass unchanged. It
+  costs some 20 microseconds an element: give it to `in_memory` if the data fit
+  in memory.
 
   Attributes:
-    mean: Name to mean, in the shape of that modality or one that broadcasts.
-    std: Name to standard deviation, above 0; the same names.
+    mean: Name -> mean, in the shape of that modality or one that broadcasts.
+    std: Name -> standard deviation, above 0; the same names.
 
   Raises:
     ValueError: if the names differ or a standard deviation is not above 0.
@@ -162,12 +162,12 @@ class Standardize(grain.transforms.Map):
 class GaussianNoise(grain.transforms.RandomMap):
   """Adds independent noise N(0, scale²) to every feature of some modalities.
 
-  The generator is the one that Grain seeds for each element and epoch, so the
-  noise depends on the loader's seed alone: not on workers, shards or restarts.
-  Scales are in the units of the values: put it after standardisation.
+  Grain seeds the generator for each element and epoch, so the noise depends on
+  the loader's seed alone: not on workers, shards or restarts. Scales are in the
+  units of the values, so apply it after standardisation.
 
   Attributes:
-    scale: Name to the noise's standard deviation, finite and at least 0.
+    scale: Name -> standard deviation of the noise, finite and at least 0.
 
   Raises:
     ValueError: if a scale is negative or not finite.
@@ -191,7 +191,7 @@ class GaussianNoise(grain.transforms.RandomMap):
   def random_map(
     self, element: sources.Element, rng: np.random.Generator
   ) -> sources.Element:
-    """Makes a new element with these modalities noisy, in float32.
+    """Makes a new element with noise added to these modalities, in float32.
 
     Raises:
       ValueError: if a modality is missing.

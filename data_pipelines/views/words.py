@@ -1,4 +1,4 @@
-"""A view of a text: which words it has."""
+"""A view of a text as a bag of words."""
 
 import dataclasses
 
@@ -12,18 +12,18 @@ from data_pipelines.views import _element
 
 @dataclasses.dataclass(frozen=True)
 class HashedWords:
-  """A stored text as the hashed bag of its words, of 0 and 1.
+  """A stored text as a hashed bag of words: 1 for each word that occurs.
 
-  Words are letters and digits side by side, in lower case; the place of each is
-  a checksum of it, so nothing is learned from any row.
+  Words are runs of letters and digits, in lower case. The index of a word is a
+  checksum of it, so nothing is learned from any row.
 
   Attributes:
     source: Name of the stored text.
-    num_features: How many places there are; words that share one cannot be told
+    num_features: Length of the bag. Words that share an index cannot be told
       apart.
 
   Raises:
-    ValueError: if there is no place.
+    ValueError: if num_features is below 1.
 
   Examples:
     >>> view = HashedWords('caption', num_features=8)
@@ -41,7 +41,7 @@ class HashedWords:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes [num_features] of a text, as it is or in UTF-8; see `View`."""
+    """Makes [num_features] of a text, str or bytes in UTF-8; see `View`."""
     del random
     text = np.asarray(_element.value(element, self.source)).item()
     text = text.decode() if isinstance(text, bytes) else str(text)

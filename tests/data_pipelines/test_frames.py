@@ -289,7 +289,7 @@ def test_the_device_normalises_every_channel_as_for_imagenet():
 def test_pictures_are_not_normalised_twice():
   on_device = frames.Frames(1, 'first').on_device
   once = on_device(jnp.asarray(noise(4, 4)))
-  with pytest.raises(ValueError, match=r'uint8, got float32.*once only'):
+  with pytest.raises(ValueError, match=r'uint8, got float32.*only once'):
     jax.jit(on_device)(once)
 
 
