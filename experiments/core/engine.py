@@ -25,44 +25,44 @@ Metrics = Mapping[str, Any]
 
 
 class Course(NamedTuple):
-  """The course of a training up to some step; a checkpoint keeps all of it."""
+  """The progress of a training at some step; checkpoints hold all of it."""
 
   step: int  # steps taken
   states: dict[str, State]  # program -> state
   # losses/<program>, weights/<program> -> [runs, steps, objectives]; with
-  # diagnostics conflicting/<program> -> [runs, steps], NaN of what sees none
+  # diagnostics also conflicting/<program> -> [runs, steps], NaN where a rule
+  # sees no gradients
   curves: dict[str, npt.NDArray[np.float32]]
-  # program -> seconds a step, one for each turn; and of each rehearsal
-  seconds: dict[str, list[float]]
-  rehearsed: dict[str, list[float]]
-  header: dict[str, Any]  # of the process that began
+  seconds: dict[str, list[float]]  # program -> seconds per step, of each turn
+  rehearsed: dict[str, list[float]]  # program -> seconds of each rehearsal
+  header: dict[str, Any]  # of the process that started the training
 
   def seconds_of(self, name: str) -> float:
-    """What the steps and rehearsals of a program have taken so far."""
+    """The seconds that a program's steps and rehearsals have taken so far."""
     steps = float(np.mean(self.seconds[name])) * self.step
     return steps + sum(self.rehearsed[name])
 
 
 class Observer:
-  """What a command does beside training; this one does nothing."""
+  """A command's hooks into the training loop; these do nothing."""
 
   def begin(self, header: Mapping[str, Any]) -> None:
-    """Training begins."""
+    """Called when training starts from the beginning."""
 
   def resume(self, kept: Any, step: int) -> None:
-    """Training goes on from a checkpoint, where `checkpoint` gave `kept`."""
+    """Called when training resumes; `kept()` returned `kept` when it saved."""
 
   def turn(self, step: int, name: str, metrics: Metrics, state: State) -> str:
-    """A program has taken its turn, up to a step; words for the bar."""
+    """Called after a program's turn; returns text for the progress bar."""
     del step, state
     fused = float(np.mean(metrics['losses']['fused']))
     return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
 
   def checkpoint(self, step: int, states: Mapping[str, State]) -> None:
-    """A checkpoint is due."""
+    """Called before a checkpoint is saved."""
 
   def kept(self) -> Any:
-    """What else to keep in a checkpoint, such as JSON can say."""
+    """Returns what else to save in a checkpoint, of types that JSON knows."""
 
 
 def run(
@@ -76,27 +76,27 @@ def run(
   observer: Observer | None = None,
   keep_curves: bool = False,
 ) -> Course:
-  """Trains programs in turn, some steps each, or finishes doing so.
+  """Trains programs in turns of some steps each, or resumes doing so.
 
   Every program sees the same batches. A turn ends where a step is logged or a
-  checkpoint is made; in each turn another program is the first, so that none
-  always runs on cold caches, and times can be compared. Killed at any moment
-  and called again, it gives what it would have given, bit for bit. Ctrl-C and
-  SIGTERM end it with a checkpoint, see `signals`.
+  checkpoint is saved. Each turn starts with another program, so that none
+  always runs on cold caches, and times can be compared. If the process is
+  killed at any moment and `run` is called again, the result is the same, bit
+  for bit. Ctrl-C and SIGTERM end the run with a checkpoint; see `signals`.
 
   Args:
     programs: name -> program.
     inputs: the data of each seed.
-    directory: whose `checkpoints` are written, or gone on from.
+    directory: where `checkpoints` are written, or resumed from.
     config: with `steps`, `log_every_steps`, `checkpoint_every_steps` and
       `model.encoders`.
     header: of the run, as `runs.header` makes it.
     label: for the progress bar.
-    observer: what is done beside training.
+    observer: called as training proceeds.
     keep_curves: whether to keep losses and weights of all steps.
 
   Returns:
-    The course of the training, at its end.
+    The course at the end of training.
   """
   observer = observer or Observer()
   header = {**header, 'data': inputs[0].fingerprints()}
@@ -104,7 +104,7 @@ def run(
     checkpoints = stack.enter_context(
       contextlib.closing(checkpoints_lib.Checkpoints(directory))
     )
-    course = _open(
+    course = _begin_or_resume(
       programs, inputs, checkpoints, config, header, observer, keep_curves
     )
     for one in inputs:
@@ -137,7 +137,8 @@ def run(
       if course.step % every == 0 or course.step == config.steps:
         observer.checkpoint(course.step, course.states)
         _save(checkpoints, programs, course, observer)
-    # Asked in the last turn, it ends, too: more may follow than this training.
+    # A stop asked for in the last turn counts, too: the command may have more
+    # to do after this training.
     is_stopped = stopping.is_due(course.step)
     if course.step < config.steps and course.step % every:
       _save(checkpoints, programs, course, observer)
@@ -147,11 +148,11 @@ def run(
 
 
 class _Batches:
-  """The batches of a turn, for each program as it takes them.
+  """The batches of one turn.
 
-  Several programs, and several seeds, have them read before, so that no
-  program's time holds the reading; a single run reads them one by one, while
-  the device computes.
+  For programs of many runs, which have a layout, all batches are loaded up
+  front, so that no program's time includes loading. A single run loads them
+  one by one while the device computes.
   """
 
   def __init__(
@@ -170,7 +171,7 @@ class _Batches:
     self._fed: dict[Any, Any] = {}
 
   def feed(self, program: program_lib.Program, low: int, high: int) -> Any:
-    """What a program's `advance` takes for the steps from `low` to `high`."""
+    """What a program's `advance` takes, for the steps from `low` to `high`."""
     if program.layout is None:
       return program.feed(self._until_stopped(low, high))
     key = (program.layout, low, high)
@@ -183,7 +184,7 @@ class _Batches:
     return ([next(one.train) for one in self._inputs] for _ in range(low, high))
 
   def _until_stopped(self, low: int, high: int) -> Iterator[list[Any]]:
-    """Batches as they are read; if the run is to stop, the turn ends early."""
+    """Yields batches as they load; ends the turn early if asked to stop."""
     for step, rows in enumerate(self._reading(low, high), start=low + 1):
       yield rows
       if step < self.end and self._stopping.is_due(step):
@@ -199,14 +200,14 @@ def _take_turn(
   batches: _Batches,
   bar: Any,
 ) -> Metrics:
-  """One program's turn, rehearsals included; metrics of its steps."""
+  """Takes one program's turn with its rehearsals; returns its metrics."""
   due = program.rehearsals.is_due
   cuts = [
     batches.begin,
     *filter(due, range(batches.begin + 1, batches.end)),
     batches.end,
   ]
-  taken, metrics = 0.0, []
+  seconds, metrics = 0.0, []
   for low, high in itertools.pairwise(cuts):
     if due(low):
       course.states[name], spent = program.rehearsals.run(
@@ -217,11 +218,11 @@ def _take_turn(
       course.states[name], batches.feed(program, low, high)
     )
     metrics.append(found)
-    taken += spent
+    seconds += spent
     bar.update(min(high, batches.end) - low)
     if batches.end <= high:
       break
-  course.seconds[name].append(taken / (batches.end - batches.begin))
+  course.seconds[name].append(seconds / (batches.end - batches.begin))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
 
 
@@ -232,7 +233,7 @@ def _keep(
   batches: _Batches,
   config: config_dict.ConfigDict,
 ) -> None:
-  """Writes a turn's metrics of the outputs into the curves."""
+  """Copies the outputs' losses and weights in a turn into the curves."""
   steps = slice(batches.begin, batches.end)
   for kind in ('losses', 'weights'):
     curve = course.curves[f'{kind}/{name}']
@@ -242,7 +243,7 @@ def _keep(
     course.curves[f'conflicting/{name}'][:, steps] = metrics['conflicting'].T
 
 
-def _open(
+def _begin_or_resume(
   programs: Mapping[str, program_lib.Program],
   inputs: Sequence[data.Data],
   checkpoints: checkpoints_lib.Checkpoints,
@@ -251,7 +252,7 @@ def _open(
   observer: Observer,
   keep_curves: bool,
 ) -> Course:
-  """The course where the last checkpoint stands, or at its start."""
+  """The course at the last checkpoint, or a new one if there is none."""
   for one in inputs:
     one.train.seek(0)
   rows = [next(one.train) for one in inputs]
@@ -290,7 +291,7 @@ def _open(
   runs.warn_of_changes(progress['header'], header)
   if progress['step'] > config.steps:
     raise ValueError(
-      f'config.steps is {config.steps}, and the run has come to'
+      f'config.steps is {config.steps}, but the run has already taken'
       f' {progress["step"]} steps. Give at least as many.'
     )
   observer.resume(progress['observed'], progress['step'])
@@ -331,7 +332,7 @@ def _save(
 
 
 def _stop(course: Course, config: config_dict.ConfigDict) -> int:
-  """Where the next turn ends: logged, a checkpoint, or the last step.
+  """The step where the next turn ends: one to log or save, or the last.
 
   Examples:
     >>> every = {'log_every_steps': 10, 'checkpoint_every_steps': 25}
@@ -351,6 +352,6 @@ def _stop(course: Course, config: config_dict.ConfigDict) -> int:
 
 
 def _rotated(names: list[str], turn: int) -> list[str]:
-  """Gives each program each place in turn."""
+  """The names, starting with another one in each turn."""
   place = turn % len(names)
   return names[place:] + names[:place]

@@ -12,15 +12,15 @@ from jax.sharding import PartitionSpec
 from jax.sharding import Sharding
 from jax.sharding import SingleDeviceSharding
 
-# Along which axes of the runs an argument of a function changes.
+# The axes of the runs along which an argument of a function varies.
 RUNS, SEEDS, SAME = ('variants', 'seeds'), ('seeds',), ()  # fmt: skip
 
 
 class Layout(NamedTuple):
-  """Variants × seeds on devices, filled up where that is uneven.
+  """Variants × seeds on devices, padded to divide evenly.
 
   Arrays have leading axes [variants, seeds], or [seeds] for a single variant.
-  What fills up repeats the last ones, and is neither saved nor evaluated.
+  Padding repeats the last variant or seed, and is neither saved nor evaluated.
   """
 
   mesh: Mesh  # variants × seeds
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """The leading axes, not filled up."""
+    """The sizes of the leading axes, without padding."""
     runs = (self.num_variants, self.num_seeds)
     return runs if self.num_variants > 1 else runs[1:]
 
@@ -40,29 +40,29 @@ class Layout(NamedTuple):
 
   @property
   def places(self) -> tuple[list[int], ...]:
-    """For each leading axis which variant or seed stands at each place."""
+    """For each leading axis, the variant or seed at each place, padded."""
     return tuple(
-      _filled(number, self.mesh.shape[axis])
+      _padded(number, self.mesh.shape[axis])
       for number, axis in zip(self.shape, self.axes, strict=True)
     )
 
   def sharding(self, along: Sequence[str]) -> Sharding:
-    """Of an array that changes along some axes, its first ones."""
-    if self.mesh.size == 1:  # without a mesh, see `_flat`
+    """The sharding of an array that varies along some axes, its first ones."""
+    if self.mesh.size == 1:  # no mesh: `over_runs` may then nest `vmap`
       return SingleDeviceSharding(self.mesh.devices.item())
     return NamedSharding(self.mesh, self._spec(along))
 
   def over_runs(
     self, function: Callable[..., Any], *along: Sequence[str]
   ) -> Callable[..., Any]:
-    """A function of one run, for all of them.
+    """Maps a function of one run over all runs.
 
     Args:
       function: of one run.
-      *along: for each argument the axes along which it changes.
+      *along: for each argument, the axes along which it varies.
 
     Returns:
-      A function whose outputs change along all axes.
+      A function whose outputs vary along all axes.
     """
     sizes = tuple(
       len(places) // self.mesh.shape[axis]
@@ -81,7 +81,7 @@ class Layout(NamedTuple):
   def on_devices(
     self, function: Callable[..., Any], *along: Sequence[str]
   ) -> Callable[..., Any]:
-    """A function of the runs of one device, for those of all."""
+    """Maps a function of one device's runs over all devices."""
     if self.mesh.size == 1:
       return function
     return jax.shard_map(
@@ -89,19 +89,19 @@ class Layout(NamedTuple):
       mesh=self.mesh,
       in_specs=tuple(map(self._spec, along)),
       out_specs=self._spec(RUNS),
-      check_vma=False,  # methods make constants, which are on all devices
+      check_vma=False,  # methods make constants, which are replicated
     )
 
   def wanted(self, leaf: Any) -> Any:
-    """An array without what fills up; of one in NumPy, a view."""
+    """The array without padding; a view if it is NumPy's."""
     return leaf[tuple(map(slice, self.shape))]
 
   def filled(self, leaf: Any) -> Any:
-    """An array, filled up."""
+    """The array with padding."""
     return leaf[np.ix_(*self.places)]
 
   def flat(self, leaf: Any) -> Any:
-    """An array [runs, ...], variants first, without what fills up."""
+    """The array as [runs, ...], variants first, without padding."""
     return self.wanted(leaf).reshape(-1, *leaf.shape[len(self.shape) :])
 
   def first(self, tree: Any) -> Any:
@@ -109,14 +109,14 @@ class Layout(NamedTuple):
     return jax.tree.map(lambda leaf: leaf[(0,) * len(self.shape)], tree)
 
   def saved(self, tree: Any) -> Any:
-    """A tree of all runs in NumPy, the same on any number of devices."""
-    # Copies: what a step is given, it may write over.
+    """A tree of all runs as NumPy arrays, whatever the number of devices."""
+    # Copies, since a step may overwrite the buffers that it is given.
     return jax.tree.map(
       lambda leaf: np.array(self.wanted(np.asarray(_key_data(leaf)))), tree
     )
 
   def restored(self, saved: Any, like: Any) -> Any:
-    """The tree of all runs that was saved; `like`: shapes of one run of it."""
+    """The tree that `saved` saved; `like`: the shapes of one run."""
     where = self.sharding(RUNS)
 
     def restore(leaf: Any, one: Any) -> jax.Array:
@@ -126,7 +126,7 @@ class Layout(NamedTuple):
     return jax.tree.map(restore, saved, like)
 
   def shapes(self, like: Any) -> Any:
-    """The shapes of what is saved; `like`: those of one run."""
+    """The shapes of what `saved` returns; `like`: the shapes of one run."""
 
     def shape(one: Any) -> jax.ShapeDtypeStruct:
       data = jax.eval_shape(_key_data, one)
@@ -135,7 +135,7 @@ class Layout(NamedTuple):
     return jax.tree.map(shape, like)
 
   def placed(self, runs: Sequence[Any]) -> Any:
-    """The tree of all runs, variants first, each made on one device."""
+    """Joins single runs, variants first, into a tree of all runs in place."""
 
     def stacked(*leaves: Any) -> Any:
       stack = np.stack([np.asarray(_key_data(leaf)) for leaf in leaves])
@@ -144,7 +144,7 @@ class Layout(NamedTuple):
     return self.restored(jax.tree.map(stacked, *runs), runs[0])
 
   def one_by_one(self, tree: Any) -> Iterator[Any]:
-    """The runs of a tree, variants first, in NumPy but for random keys."""
+    """The single runs of a tree, variants first: NumPy arrays, random keys."""
     saved = self.saved(tree)
 
     def one(place: tuple[int, ...]) -> Any:
@@ -159,14 +159,14 @@ class Layout(NamedTuple):
 
 
 def _key_data(leaf: Any) -> Any:
-  """An array; of random keys what they are made of."""
+  """The array; of random keys, their data."""
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     return jax.random.key_data(leaf)
   return leaf
 
 
 def _as_key(leaf: Any, like: Any) -> Any:
-  """An array; random keys of what they are made of, if `like` is of them."""
+  """Undoes `_key_data`: the array, as random keys where `like` is of keys."""
   if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
     return jax.random.wrap_key_data(leaf)
   return leaf
@@ -177,7 +177,7 @@ def make(
   num_seeds: int,
   devices: Sequence[jax.Device] | None = None,
 ) -> Layout:
-  """The layout of so many runs on some devices, by default on all."""
+  """The layout of variants × seeds on some devices, by default on all."""
   devices = jax.devices() if devices is None else devices
   rows, columns = _smallest(num_variants, num_seeds, len(devices))
   used = np.array(devices[: rows * columns]).reshape(rows, columns)
@@ -187,9 +187,10 @@ def make(
 def _smallest(
   num_variants: int, num_seeds: int, num_devices: int
 ) -> tuple[int, int]:
-  """Rows and columns of devices that have the fewest runs each.
+  """Rows and columns of the grid of devices with the fewest runs on each.
 
-  Of equal ones the smallest, and of these the one that shares batches.
+  Among equals it is the grid with the fewest devices, then with the fewest
+  columns, since the devices of a column share batches.
 
   Examples:
     >>> _smallest(4, 4, 8), _smallest(3, 4, 8), _smallest(2, 1, 8)
@@ -215,7 +216,7 @@ def _flat(
   along: Sequence[Sequence[str]],
   axes: Sequence[str],
 ) -> Callable[..., Any]:
-  """A function of one run for all of a device, under a single `vmap`.
+  """Maps a function of one run over the runs of a device by a single `vmap`.
 
   JAX cannot vmap gradients of convolutions twice where arrays have a mesh.
   """
@@ -241,11 +242,11 @@ def _flat(
   return of_all
 
 
-def _filled(number: int, divisor: int) -> list[int]:
-  """0 to number − 1, the last one repeated until it can be divided.
+def _padded(number: int, divisor: int) -> list[int]:
+  """0 to number − 1, the last repeated until `divisor` divides the length.
 
   Examples:
-    >>> _filled(3, 2)
+    >>> _padded(3, 2)
     [0, 1, 2, 2]
   """
   length = -(-number // divisor) * divisor

@@ -1,18 +1,19 @@
-"""Where the arrays of one run lie: on one device or on many.
+"""The placement of one run's arrays on one device or many.
 
 `config.parallel` says how the training step runs:
 
 - 'single': on one device.
-- 'jit': every device has all of the state and a part of each batch. The step is
+- 'jit': the state is replicated, and each batch is sharded. The step is
   compiled for the whole batch, and XLA divides it.
-- 'fsdp': likewise, but every device keeps a part of each large array of the
-  state, and parameters are put together while they are used.
-- 'pmap': as 'jit', by `jax.pmap`: each device runs the step on its own part,
-  and averages are taken by name.
+- 'fsdp': likewise, but large arrays of the state are sharded, too, and
+  parameters are gathered while they are used.
+- 'pmap': as 'jit', but by `jax.pmap`: each device runs the step on its own
+  rows, and means are taken over a named axis.
 
-`config.data.batch_size` is that of all devices together, so the same seed gives
-the same training in every mode, to rounding. Several processes, each with
-devices of its own, run 'jit' and 'fsdp'; see `experiments.core.processes`.
+`config.data.batch_size` counts the rows of all devices together, so the same
+seed gives the same training in every mode, up to rounding. Several processes,
+each with its own devices, run 'jit' and 'fsdp'; see
+`experiments.core.processes`.
 """
 
 import functools
@@ -33,7 +34,7 @@ import mimo_jax
 
 AXIS = 'device'
 MODES = ('single', 'pmap', 'jit', 'fsdp')
-# Arrays of fewer numbers are not worth dividing: every device has all of them.
+# Arrays with fewer elements are not worth sharding: they are replicated.
 _SMALL = 4096
 
 Batch = Mapping[str, Any]
@@ -42,9 +43,9 @@ Batch = Mapping[str, Any]
 class Placement(NamedTuple):
   """How one run is laid out on devices.
 
-  Where an array of the state lies follows from its shape: all of it on every
-  device; under 'fsdp' a large one is divided along the longest of its axes that
-  the number of devices divides.
+  The placement of a state array follows from its shape. It is replicated, but
+  under 'fsdp' a large one is sharded along its longest axis whose size is a
+  multiple of the number of devices.
   """
 
   mode: str  # one of MODES
@@ -57,20 +58,20 @@ class Placement(NamedTuple):
 
   @property
   def axis_name(self) -> str | None:
-    """The axis that the step averages over by name; None where XLA does."""
+    """The named axis that the step averages over; None where XLA does it."""
     return AXIS if self.mode == 'pmap' else None
 
   @property
   def everywhere(self) -> NamedSharding:
-    """The sharding of what every device has all of."""
+    """The sharding of replicated arrays."""
     return NamedSharding(self.mesh, PartitionSpec())
 
   def sharding(self, leaf: Any) -> NamedSharding:
-    """The sharding of an array of the state, or of one of such a shape."""
+    """The sharding of a state array, given the array or its shape."""
     return NamedSharding(self.mesh, self._spec(leaf))
 
   def shapes(self, init: Callable[..., Any], *examples: Any) -> Any:
-    """Shapes of what `init` returns, with shardings but for 'single'."""
+    """Shapes of what `init` returns, with shardings except under 'single'."""
     shapes = jax.eval_shape(init, *examples)
     if self.mode == 'single':
       return shapes
@@ -82,7 +83,7 @@ class Placement(NamedTuple):
     )
 
   def init(self, init: Callable[..., Any], *examples: Any) -> Any:
-    """Calls what makes the first state, compiled; it lies where it belongs."""
+    """Calls `init`, compiled, so that the state it returns is in its place."""
     if self.mode == 'single':
       return jax.jit(init)(*examples)
     shardings = jax.tree.map(self.sharding, jax.eval_shape(init, *examples))
@@ -97,11 +98,11 @@ class Placement(NamedTuple):
       train_step: `train_step(state, batch) -> (state, metrics)`, made for this
         placement.
       state: an example, or shapes of one.
-      donate: whether the old state gives its memory to the new one, and cannot
-        be read after the step.
+      donate: whether the old state donates its memory to the new one, and
+        cannot be read after the step.
 
     Returns:
-      The compiled function, for batches of `batch`.
+      The compiled function, for batches that `batch` has made.
     """
     donated = (0,) if donate else ()
     if self.mode == 'single':
@@ -135,7 +136,7 @@ class Placement(NamedTuple):
   def predict(self, predict: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `predict(variables, batch, *others)`.
 
-    Every process has all rows of a batch, on the host, and gets all outputs.
+    Every process passes all rows of a batch, on the host, and gets all outputs.
     """
     if self.mode == 'single':
       return jax.jit(predict)
@@ -147,17 +148,17 @@ class Placement(NamedTuple):
 
     def placing(variables: Any, batch: Batch, *others: Any) -> Any:
       nonlocal given, placed
-      if batch is not given:  # one batch comes once for each condition
+      if batch is not given:  # the same batch comes for each condition
         given, placed = batch, self.whole_batch(batch)
       return compiled(variables, placed, *others)
 
     return placing
 
   def batch(self, rows: Batch) -> Any:
-    """A batch for the step, of the rows that each process has loaded.
+    """A batch for the step, from the rows that each process has loaded.
 
-    Over all devices; for 'single' and 'pmap', which take it from the host, as
-    it is.
+    It is sharded over all devices. Under 'single' and 'pmap', whose steps take
+    batches from the host, it stays as it is.
     """
     if self.mode in ('single', 'pmap'):
       return rows
@@ -168,9 +169,10 @@ class Placement(NamedTuple):
     }
 
   def whole_batch(self, batch: Batch) -> Any:
-    """A batch of which every process has loaded all rows.
+    """A batch for evaluation, all of whose rows every process has loaded.
 
-    Divided by rows if that is even, or else whole on each device.
+    It is sharded by rows if their number is a multiple of the number of
+    devices, and replicated otherwise.
     """
     if self.mode == 'single':
       return batch
@@ -186,16 +188,16 @@ class Placement(NamedTuple):
     return {name: place(value) for name, value in batch.items()}
 
   def put(self, state: Any) -> Any:
-    """The state with every array where it belongs, wherever it was computed."""
+    """Moves every array of a state into its place."""
     if self.mode == 'single':
       return state
     return jax.device_put(state, jax.tree.map(self.sharding, state))
 
   def gathered(self, tree: Any) -> Any:
-    """What the step computes with: under 'fsdp', divided arrays put together.
+    """Gathers the arrays that the step computes with, under 'fsdp'.
 
-    Inside the compiled step. Without it XLA would divide the model's matrix
-    products rather than the batch, and exchange activations.
+    It is called inside the compiled step. Without it, XLA would shard the
+    model's matrix products rather than the batch, and exchange activations.
     """
     if self.mode != 'fsdp':
       return tree
@@ -204,21 +206,21 @@ class Placement(NamedTuple):
   def balance(
     self, weighting: mimo_jax.Weighting, **options: Any
   ) -> optax.GradientTransformationExtraArgs:
-    """`mimo_jax.balance` for a run that is laid out like this."""
+    """`mimo_jax.balance` for a run with this placement."""
     if self.mode == 'fsdp':
       options['gramian'] = self._gramian
     return mimo_jax.balance(weighting, **options, axis_name=self.axis_name)
 
   def _gramian(self, jacobian: Any, objectives: Any) -> jax.Array:
-    """The Gramian of gradients that are divided like the parameters.
+    """The Gramian of gradients that are sharded like the parameters.
 
-    Each device takes that of its own parts, and K x K numbers are added up: no
-    gradient is put together.
+    Each device computes the Gramian of its own shards, and the K x K results
+    are summed: no gradient is gathered.
     """
     gradients = [jacobian[name] for name in objectives]
     specs = jax.tree.map(self._spec, gradients[0])
-    # What is whole on each of N devices is in the sum N times: N products of
-    # gradients divided by √N are one product.
+    # A replicated leaf is in the sum N times, once for each device. With its
+    # gradients divided by √N, the N products add up to one.
     factors = jax.tree.map(
       lambda spec: 1.0 if AXIS in spec else self.num_devices**-0.5,
       specs,
@@ -238,7 +240,7 @@ class Placement(NamedTuple):
     )(gradients)
 
   def _spec(self, leaf: Any) -> PartitionSpec:
-    """Along which axis an array of the state is divided, if it is."""
+    """The axis along which a state array is sharded, if any."""
     even = [
       axis
       for axis, size in enumerate(leaf.shape)
@@ -250,11 +252,11 @@ class Placement(NamedTuple):
     return PartitionSpec(*[None] * longest, AXIS)
 
   def _one_at_a_time(self, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Waits for each call's end where several at a time may block each other.
+    """Makes each call wait for its result where two at a time can deadlock.
 
-    XLA runs all CPU devices of a process on one pool of threads, and a
-    collective holds a thread for each of them until all have come to it. Of two
-    programs under way each may hold what the other waits for, for ever.
+    XLA runs all CPU devices of a process on one thread pool, and a collective
+    blocks one thread per device until all devices have reached it. Two programs
+    in flight can each hold the threads that the other waits for.
     """
     platform = self.mesh.devices.flat[0].platform
     if self.num_devices == 1 or platform != 'cpu':
@@ -272,7 +274,7 @@ def make(mode: str, devices: Sequence[jax.Device] | None = None) -> Placement:
 
   Args:
     mode: `config.parallel`.
-    devices: on which; all of them by default. 'single' takes the first.
+    devices: the devices to use, by default all; 'single' uses the first.
 
   Returns:
     The placement.

@@ -1,7 +1,7 @@
 """Programs: runs that train together, behind one interface.
 
-`alone` makes that of one run, on the devices of its placement;
-`together.together` makes that of many. The engine cannot tell them apart.
+`alone` makes the program of one run, on the devices of its placement;
+`together.together` makes the program of many runs. The engine trains both.
 """
 
 import time
@@ -22,28 +22,28 @@ State = Any
 
 
 class Program(NamedTuple):
-  """Some runs, which train together."""
+  """Functions that train and evaluate some runs together."""
 
   num_runs: int
   init: Callable[[Sequence[Any]], State]  # a batch of each seed -> state
-  # for each step batches of each seed -> what `advance` takes
+  # for each step a batch of each seed -> what `advance` takes
   feed: Callable[[Iterable[Sequence[Any]]], Any]
   # (state, feed) -> state, metrics [steps, runs], seconds without compiling
   advance: Callable[[State, Any], tuple[State, dict[str, Any], float]]
-  # of the device that a step needs; NaN before the first one
+  # device memory that a step needs; NaN before the first step
   megabytes: Callable[[], float]
   rehearsals: rehearsals.Rehearsals
   predict: evaluate.Predict  # (state, batch, condition, index) -> outputs
   # (data of each seed, split) -> batches for `predict`
   evaluation: Callable[[Sequence[data.Data], str], Iterable[Any]]
-  # a batch of each seed -> shapes of what is saved
+  # a batch of each seed -> shapes of what `save` returns
   shapes: Callable[[Sequence[Any]], Any]
   save: Callable[[State], Any]  # state -> arrays
   # (arrays, a batch of each seed) -> state
   restore: Callable[[Any, Sequence[Any]], State]
-  # (state, part of a `TrainState`) -> that part of all runs, [runs, ...]
+  # (state, getter of a part of a `TrainState`) -> that part, [runs, ...]
   runs_of: Callable[[State, Callable[[Any], Any]], Any]
-  # programs of one layout share what they are fed; None: nothing is shared
+  # programs with equal layouts share what `feed` returns; None: no sharing
   layout: Any
 
 
@@ -51,20 +51,22 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
   """The program of a single run, on one device or many.
 
   Raises:
-    ValueError: if the devices or the method do not go with `config.parallel`.
+    ValueError: if the batch size, or the method, does not go with
+      `config.parallel` or with several processes.
   """
   placement = placement_lib.make(config.parallel)
   if config.data.batch_size % placement.num_devices:
     raise ValueError(
       f'config.data.batch_size is {config.data.batch_size}, the rows of all'
       f' devices together, and config.parallel={placement.mode!r} divides them'
-      f' among {placement.num_devices} devices; expected a multiple of that.'
+      f' among {placement.num_devices} devices; expected a multiple of'
+      f' {placement.num_devices}.'
     )
   experiment = training.make(config, steps_per_epoch, placement)
   if experiment.rehearsal is not None and jax.process_count() > 1:
     raise ValueError(
-      f'The method {config.method.name!r} rehearses between steps, which it'
-      f' does in one process, and there are {jax.process_count()}.'
+      f'The method {config.method.name!r} rehearses between steps, which works'
+      f' in one process only, and there are {jax.process_count()}.'
     )
   key = jax.random.key(config.seed)
   predict = placement.predict(make_predict(config, experiment))
@@ -111,14 +113,14 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def of_seed(batch: Any, seed: int) -> Any:
-  """The batch of one seed, of those that `stack` put together."""
+  """The batch of one seed, out of those that `stack` has stacked."""
   return jax.tree.map(lambda leaf: leaf[seed], batch)
 
 
 def one_by_one(
   step: Callable[..., Any], state: State, batches: Iterable[Any]
 ) -> tuple[State, dict[str, Any], float]:
-  """Takes steps from the host; gives metrics [steps, ...], and seconds."""
+  """Calls `step` on each batch; also returns metrics [steps, ...], seconds."""
   metrics = []
   began = time.perf_counter()
   for batch in batches:
@@ -130,7 +132,7 @@ def one_by_one(
 
 
 def peak_megabytes(compiled: Iterable[Any]) -> float:
-  """Most that one of some compiled steps needs; NaN if none says."""
+  """The most memory that a compiled step needs; NaN if none reports it."""
   found = []
   for step in compiled:
     used = getattr(step, 'memory_analysis', lambda: None)()

@@ -1,7 +1,7 @@
 """Programs of many runs: all seeds of one variant or of several.
 
-Each function of a run is under `vmap`, and the runs are divided among the
-devices.
+The functions of one run are vmapped over all runs, and the runs are divided
+among the devices.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ Values = Mapping[str, Any]  # dotted key of the configuration -> value
 
 
 class _Run(NamedTuple):
-  """One run of several."""
+  """One run, or all runs, with leading axes, of a program."""
 
-  values: dict[str, Any]  # key -> [], of the traced ones
+  values: dict[str, Any]  # traced key -> []
   state: training.TrainState
 
 
@@ -44,36 +44,37 @@ def together(
   """The program of all seeds of some variants.
 
   Args:
-    config: of each run, but for what the variants change. Run `s` of a variant
-      is the run of `alone` with the seed `config.seed + s`, to rounding.
+    config: of each run, except for what the variants change. Up to rounding,
+      run `s` of a variant is the run of `alone` with seed `config.seed + s`.
     num_seeds: how many seeds.
     steps_per_epoch: steps in which the training rows are seen once.
-    variants: values, the same keys in each. Those of several are floats, and
-      arguments of the program.
-    traced: keys whose values, floats, are arguments if there is one variant:
-      compiled, the program is that of others, too.
+    variants: values, with the same keys in each. If there are several
+      variants, their values must be floats, and are arguments of the program.
+    traced: of a single variant, the keys whose values, floats, are arguments,
+      too, so that other variants can use the same compiled program.
 
   Returns:
-    The program. Its runs are divided among the devices, and saved as they are
-    on one, so that any number of devices can go on.
+    The program. Its runs are divided among the devices. What is saved does not
+    depend on the number of devices, so any number can resume.
   """
   check_single(config)
   layout = layout_lib.make(len(variants), num_seeds)
   *_, place_of_seeds = layout.places
-  known = len(variants) == 1
-  if known:
+  if len(variants) == 1:
     config = configuration.with_values(config, variants[0])
-  unknown = [
-    {key: np.float32(values[key]) for key in (traced if known else values)}
-    for values in variants
+  else:
+    traced = tuple(variants[0])
+  traced_values = [
+    {key: np.float32(values[key]) for key in traced} for values in variants
   ]
 
   def experiment_of(values: Values) -> training.Experiment:
     changed = configuration.with_values(config, values)
     return training.make(changed, steps_per_epoch)
 
-  # One by one: random numbers take long to compile, and the program that draws
-  # them for one run is that of any number of runs, and of most recipes.
+  # Runs are initialised one by one: drawing random numbers takes long to
+  # compile, and the program that does it for one run serves any number of runs,
+  # and most recipes.
   fresh = jax.jit(lambda of, *seed: experiment_of(of).fresh(*seed))
   begin = jax.jit(lambda of, *rest: experiment_of(of).begin(*rest))
 
@@ -86,7 +87,7 @@ def together(
     return layout.placed(
       [
         _Run(values, one(values, key, batch))
-        for values in unknown
+        for values in traced_values
         for key, batch in zip(keys, batches, strict=True)
       ]
     )
@@ -101,17 +102,17 @@ def together(
 
   predict_all = layout.over_runs(predict, RUNS, SEEDS, SAME, SAME)
 
-  def like(batches: Sequence[Any]) -> Any:
-    return jax.eval_shape(one, unknown[0], keys[0], batches[0])
+  def shapes_of_one(batches: Sequence[Any]) -> Any:
+    return jax.eval_shape(one, traced_values[0], keys[0], batches[0])
 
   def restore(saved: Any, batches: Sequence[Any]) -> _Run:
     values = {
-      key: np.repeat([of[key] for of in unknown], num_seeds).reshape(
+      key: np.repeat([of[key] for of in traced_values], num_seeds).reshape(
         layout.shape
       )
-      for key in unknown[0]
+      for key in traced
     }
-    of_one = _Run(unknown[0], like(batches))
+    of_one = _Run(traced_values[0], shapes_of_one(batches))
     return layout.restored(_Run(values, saved), of_one)
 
   def join(batches: Sequence[Any]) -> Any:
@@ -120,7 +121,7 @@ def together(
   def evaluation(
     inputs: Sequence[data.Data], split: str
   ) -> Iterator[dict[str, Any]]:
-    """Batches whose inputs are [seeds], and targets and mask [runs]."""
+    """Batches with inputs [seeds, ...], and target and mask [runs, ...]."""
     modalities = sorted(config.model.encoders)
     for batches in zip(*(one.evaluation(split) for one in inputs), strict=True):
       joined = join([evaluate.model_inputs(b, modalities) for b in batches])
@@ -144,7 +145,7 @@ def together(
       lambda *arguments: jax.tree.map(layout.flat, predict_all(*arguments))
     ),
     evaluation=evaluation,
-    shapes=lambda batches: layout.shapes(like(batches)),
+    shapes=lambda batches: layout.shapes(shapes_of_one(batches)),
     save=lambda run: layout.saved(run.state),
     restore=restore,
     runs_of=lambda run, of: jax.tree.map(layout.flat, of(run.state)),
@@ -153,7 +154,7 @@ def together(
 
 
 def check_single(config: config_dict.ConfigDict) -> None:
-  """Refuses to divide each of several runs among the devices.
+  """Refuses modes that divide each single run among the devices.
 
   Raises:
     ValueError: if `config.parallel` is not 'single'.
@@ -169,7 +170,7 @@ def _rehearsing(
   experiment_of: Callable[[Values], training.Experiment],
   layout: layout_lib.Layout,
 ) -> base.Rehearsal | None:
-  """The rehearsal of all runs."""
+  """The method's rehearsal, for all runs at once."""
   rehearsal = experiment_of({}).rehearsal
   if rehearsal is None:
     return None
@@ -177,7 +178,7 @@ def _rehearsing(
   def of(run: _Run) -> Any:
     return experiment_of(run.values).rehearsal
 
-  # One by one, as `init`.
+  # One run at a time, as in `init`.
   one = jax.jit(lambda run, batch: of(run).begin(run.state, batch))
 
   def begin(run: Any, batch: Any) -> Any:

@@ -195,5 +195,7 @@ def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path, finished):
     running.final_arrays(place, smoke()) for place in (tmp_path, finished[0])
   )
   running.assert_same_arrays(ours[0], theirs[0])
-  with pytest.raises(ValueError, match='steps is 10, and the run has come to'):
+  with pytest.raises(
+    ValueError, match='steps is 10, but the run has already taken'
+  ):
     train.train(smoke(steps=10), tmp_path)
