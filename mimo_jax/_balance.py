@@ -15,6 +15,7 @@ from mimo_jax import _objectives
 from mimo_jax import _observing
 from mimo_jax import _parts
 from mimo_jax import _presence
+from mimo_jax import _pullback
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
@@ -236,6 +237,11 @@ def balance(
       return _objectives.read(losses, names, primary)
 
     given = read(losses)
+    if callable(updates):
+      _pullback.check_types(updates, losses)
+    real_params = _reals.of_params(params)
+    parts = _parts.parts_of(choice, real_params, sees_gradients)
+    _check_state(state, names, parts)
     if names is None:
       _objectives.check_all_have_gradients(given, updates)
     rows = None
@@ -251,7 +257,6 @@ def balance(
         extra_args, rule.extra_args, read, losses, axis_name
       )
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
-    real_params = _reals.of_params(params)
     shards = _devices.shards_of(real_params, param_specs, axis_name)
     if shards and 'jacobian' in base.names_of(rule.needs):
       raise ValueError(
@@ -269,7 +274,7 @@ def balance(
       given=given,
       means=means,
       shares=shares,
-      parts=_parts.parts_of(choice, real_params, sees_gradients),
+      parts=parts,
       shards=shards,
       params=params,
       rows=rows,
@@ -285,6 +290,22 @@ def balance(
     return direction, _remember(state, weighed, step.parts)
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_state(
+  state: BalanceState, names: tuple[str, ...] | None, parts: _parts.Parts
+) -> None:
+  """Refuses the state of other objectives, or of other groups."""
+  shapes = jax.tree.map(jnp.shape, state.weights)
+  expected = None
+  if names is not None:
+    expected = _named([(len(names),)] * len(parts.parts), parts)
+  if shapes != expected:
+    raise ValueError(
+      f'The state has weights of shape {shapes}, and this balance, with'
+      f' objectives={names}, those of shape {expected}. Go on with the balance'
+      ' that made the state, or begin anew with init(params).'
+    )
 
 
 def _init_of_rule(
@@ -322,7 +343,7 @@ def _remember(
   return BalanceState(logged, kept)
 
 
-def _named(weights: list[jax.Array], parts: _parts.Parts) -> base.PyTree:
+def _named(weights: list[Any], parts: _parts.Parts) -> base.PyTree:
   """Weights [K] of each part, as the state holds them."""
   if parts.names is None:
     return weights[0]

@@ -210,7 +210,7 @@ def gradients_of(
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):
     if set(by_name) == set(given.names):
-      return jacobian.rows(by_name, given.names)
+      return _like_params(jacobian.rows(by_name, given.names), params)
     if set(by_name) & set(given.names):
       raise ValueError(
         f'updates has gradients of {sorted(by_name)}; expected those of the'
@@ -219,7 +219,7 @@ def gradients_of(
   if not stacked and isinstance(updates, list | tuple) and len(updates) == size:
     structures = {structure(row) for row in updates}
     if len(structures) == 1 and not given.keyed:
-      return jacobian.rows(updates, given.order)
+      return _like_params(jacobian.rows(updates, given.order), params)
   paths = jax.tree_util.tree_flatten_with_path(updates)[0]
   like = jax.tree.leaves(params) if stacked else [None] * len(paths)
   for (path, leaf), param in zip(paths, like, strict=True):
@@ -239,4 +239,23 @@ def gradients_of(
       ' unknown which row belongs to which objective. Name them in row order:'
       ' balance(objectives=(primary, ...)).'
     )
-  return jacobian.rows(updates)
+  return _like_params(jacobian.rows(updates), params)
+
+
+def _like_params(
+  gradients: list[base.PyTree], params: base.PyTree | None
+) -> list[base.PyTree]:
+  """The gradients, which are all of one shape, if it is that of params."""
+  if params is None:
+    return gradients
+  shapes, expected = (
+    jax.tree.map(jnp.shape, tree) for tree in (gradients[0], params)
+  )
+  structure: Any = jax.tree.structure  # can be compared
+  if structure(gradients[0]) != structure(params) or shapes != expected:
+    raise ValueError(
+      f'updates has for each objective a gradient of shape {shapes}; expected'
+      f' that of params, {expected}; or the pullback that'
+      ' `jax.vjp(losses_fn, params)` returns in place of all.'
+    )
+  return gradients

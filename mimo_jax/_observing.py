@@ -44,6 +44,12 @@ class Step(NamedTuple):
 def read(step: Step, updates: Updates) -> list[base.PyTree]:
   """The K gradients as JAX gave them, in the order of objectives."""
   given = step.given
+  if updates is step.losses:
+    raise ValueError(
+      'balance was given the losses in place of the updates, too. Expected the'
+      ' pullback of `losses, pullback = jax.vjp(losses_fn, params)`, or the'
+      ' gradient of each objective.'
+    )
   if callable(updates):
     gradients = _pullback.rows_of(updates, step.losses)
     return [gradients[i] for i in given.order]

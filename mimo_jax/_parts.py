@@ -113,10 +113,17 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
     if choice.shared and not choice.shared(path)
   )
   members: dict[str, list[int]] = {}
+  keys: dict[str, Any] = {}
   for i, path in enumerate(paths):
     if i not in own:
-      name = _name_of(choice.groups(path)) if choice.groups else ''
+      key = choice.groups(path) if choice.groups else ''
+      name = _name_of(key)
       members.setdefault(name, []).append(i)
+      if keys.setdefault(name, key) != key:
+        raise ValueError(
+          f'balance: groups returned {keys[name]!r} and {key!r}, two groups of'
+          f' the one name {name!r}; expected keys that differ in print.'
+        )
   more = f' and {len(paths) - 20} more' if len(paths) > 20 else ''
   listed = f'The parameters are {["/".join(p) for p in paths[:20]]}{more}.'
   if not members:

@@ -1,5 +1,6 @@
 """Gradients out of pullbacks, for values that may differ between devices."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ def rows_of(
   Returns:
     K pytrees like `params`.
   """
+  check_types(pullback, losses)
   losses = like_outputs(pullback, losses)
   if hasattr(losses, 'ndim'):
     basis = jnp.eye(losses.size, dtype=losses.dtype)
@@ -69,22 +71,35 @@ def like_outputs(
   With loss scaling in float16, it is that of the scaled losses; the losses
   beside it are not scaled, and float32.
   """
-  if not isinstance(pullback, _pullback_type()):
-    return values
   leaves, treedef = jax.tree.flatten(values)
-  known: Any = pullback
-  try:
-    outputs = [output.dtype for output in known.fun.args[-1]]
-  except (AttributeError, IndexError, TypeError):
-    # JAX does not promise to tell: where it does not, losses have their types.
-    return values
-  if len(outputs) != len(leaves):  # it will say so
-    return values
   cast = [
     jnp.asarray(leaf).astype(dtype)
-    for leaf, dtype in zip(leaves, outputs, strict=True)
+    for leaf, dtype in zip(leaves, _types(pullback, leaves), strict=True)
   ]
   return jax.tree.unflatten(treedef, cast)
+
+
+def check_types(pullback: Callable[[Any], Any], losses: base.PyTree) -> None:
+  """Refuses losses that have no gradient of real numbers."""
+  types = _types(pullback, jax.tree.leaves(losses))
+  if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in types):
+    raise ValueError(
+      f'The losses have the types {[str(dtype) for dtype in types]}; expected'
+      ' floats: integers have no gradient, and complex numbers no order. Return'
+      ' what is no loss beside them: jax.vjp(losses_fn, params, has_aux=True).'
+    )
+
+
+def _types(pullback: Callable[[Any], Any], leaves: list[Any]) -> list[Any]:
+  """The types of the losses that a pullback is of."""
+  if isinstance(pullback, _pullback_type()):
+    known: Any = pullback
+    # JAX does not promise to tell: where it does not, losses have their types.
+    with contextlib.suppress(AttributeError, IndexError, TypeError):
+      types = [output.dtype for output in known.fun.args[-1]]
+      if len(types) == len(leaves):  # or it will say so
+        return types
+  return [jnp.result_type(leaf) for leaf in leaves]
 
 
 def without_derivative(pullback: Any) -> frozenset[int]:

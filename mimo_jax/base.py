@@ -1,5 +1,6 @@
 """The two nouns of the library: what a weighting sees, and what it is."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, get_args, Literal, NamedTuple, TypeAlias
@@ -254,6 +255,10 @@ def stateful(
   """
   takes_params = _takes_two(init)
 
+  @functools.cache
+  def form_of_state(num_objectives: int) -> Any:
+    return _form(jax.eval_shape(lambda: init(num_objectives)))
+
   def init_state(num_objectives: int, params: PyTree = None) -> PyTree:
     return _numerics.own(
       init(num_objectives, params) if takes_params else init(num_objectives)
@@ -272,6 +277,15 @@ def stateful(
         raise ValueError(
           f'This weighting needs the {need}; the observation has {need}=None.'
           f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
+        )
+    if not takes_params:
+      size = observation.num_objectives
+      form = form_of_state(size)
+      if form[0].num_leaves and _form(state) != form:
+        raise ValueError(
+          f'A weighting was given a state of shape {_form(state)[1]}; expected'
+          f' {form[1]}, which its init({size}) returns. Go on with the rule'
+          ' that made it, for as many objectives, or begin anew with init.'
         )
     returned = update(observation, state)
     if not isinstance(returned, tuple) or len(returned) != 2:
@@ -327,13 +341,16 @@ def _check_shapes(weights: PyTree, observation: Observation) -> None:
 
 def _check_state(new: PyTree, old: PyTree) -> None:
   """Checks that a state goes on in its form, which `lax.scan` needs, too."""
-  structure: Any = jax.tree.structure  # can be compared
-  shapes = [jax.tree.map(jnp.shape, state) for state in (old, new)]
-  if structure(new) != structure(old) or shapes[0] != shapes[1]:
+  if _form(new) != _form(old):
     raise ValueError(
-      f'A weighting made of a state of shape {shapes[0]} one of {shapes[1]};'
-      ' expected the form that its init returned.'
+      f'A weighting made of a state of shape {_form(old)[1]} one of'
+      f' {_form(new)[1]}; expected the form that its init returned.'
     )
+
+
+def _form(state: PyTree) -> tuple[Any, PyTree]:
+  """The structure of a state, and the shapes of its leaves."""
+  return jax.tree.structure(state), jax.tree.map(jnp.shape, state)
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

@@ -1,10 +1,11 @@
 """Calls of a model's parts: what they are given, and what is refused."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 
@@ -24,6 +25,21 @@ def taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
     for name, value in offered.items()
     if name in parameters and value is not None
   }
+
+
+def check_widths(module: str, **widths: Any) -> None:
+  """Refuses widths of layers, in sequences, that are none."""
+
+  def is_width(value: Any) -> bool:
+    is_whole = isinstance(value, int | np.integer)
+    return is_whole and not isinstance(value, bool) and value >= 1
+
+  for name, value in widths.items():
+    if not isinstance(value, Sequence) or not all(map(is_width, value)):
+      raise ValueError(
+        f'{module} was given {name}={value!r}; expected a sequence of whole'
+        ' numbers at least 1.'
+      )
 
 
 def check(

@@ -167,6 +167,9 @@ class LateFusion(nn.Module):
       ValueError: if an input is missing, a modality is named 'fused', `heads`
         is unknown or not to be had of this fusion, or `kernel_init` is.
     """
+    _arguments.check(
+      'LateFusion', _arguments.whole(1), num_classes=self.num_classes
+    )
     _arguments.check_choice('LateFusion', _HEADS, heads=self.heads)
     _arguments.check_choice('LateFusion', _absent.STAND_INS, absent=self.absent)
     _calls.check(self.encoders, self.frozen, inputs)

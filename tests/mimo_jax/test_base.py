@@ -7,6 +7,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import base
+from mimo_jax import weightings
 
 LOSSES = jnp.array([0.7, 1.9], jnp.float32)
 GRADIENTS = [
@@ -109,6 +110,16 @@ def test_a_state_keeps_its_form():
     )
     with pytest.raises(ValueError, match=message):
       rule.update(observation, rule.init(2))
+
+
+def test_a_state_is_of_as_many_objectives():
+  for rule in (weightings.dwa(), weightings.gradvac(), weightings.uw()):
+    observation = mimo_jax.Observation(LOSSES, jnp.eye(2))
+    with pytest.raises(ValueError, match=r'init\(2\) returns. Go on with the'):
+      rule.update(observation, rule.init(3))
+    rule.update(observation, rule.init(2))
+  # A rule without a state is asked by others with whatever they have.
+  weightings.mgda().update(observation, None)
 
 
 def test_inner_products_are_taken_as_the_caller_says():

@@ -275,6 +275,23 @@ REFUSED = {
   r'unknown which row belongs to which objective.*objectives=': {
     'updates': {'w': jnp.ones([3, 4]), 'b': jnp.ones([3])}
   },
+  r"shape \{'w': \(5,\)\}; expected that of params, \{'w': \(4,\)\}": {
+    'updates': {name: {'w': jnp.ones(5)} for name in DEFAULT},
+    'params': {'w': jnp.ones(4)},
+  },
+  r'the losses in place of the updates.*pullback': {'updates': SCALARS},
+  r"gradient of shape \(\); expected that of params, \{'b'": {
+    'updates': dict(SCALARS)
+  },
+  r'gradient of shape \(\); expected that of params, .*pullback': {
+    'updates': list(SCALARS.values()),
+    'losses': list(SCALARS.values()),
+    'objectives': DEFAULT,
+  },
+  r"expected that of params, \{'b': \(\), 'w'": {
+    'updates': jnp.ones(3),
+    'losses': jnp.stack(list(SCALARS.values())),
+  },
   r"gradients of \['audio', 'fused'\]; expected.*'visual'": {
     'updates': {name: JACOBIAN[name] for name in ('fused', 'audio')}
   },
@@ -325,6 +342,30 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
         weighting=rule,
         objectives=DEFAULT,
       )
+  # Losses that have no gradient, or none that is real.
+  for dtype in (jnp.int32, jnp.complex64):
+
+    def losses_of(params, dtype=dtype):
+      losses = dict.fromkeys(DEFAULT, jnp.sum(params['w']))
+      return losses | {'audio': losses['audio'].astype(dtype)}
+
+    losses, pullback = jax.vjp(losses_of, PLAIN)
+    message = rf"types \['{dtype.__name__}', 'float32', 'float32'\]; expected"
+    for rule in (weightings.fused_only(), weightings.mgda()):
+      for given in (pullback, lambda cotangent, pull=pullback: pull(cotangent)):
+        checks.assert_refused(
+          message,
+          update,
+          given,
+          losses=losses,
+          weighting=rule,
+          objectives=DEFAULT,
+        )
+    for jacobian_of in (
+      mimo_jax.value_and_jacobian(losses_of),
+      lambda _, pair=(pullback, losses): mimo_jax.pull_jacobian(*pair),
+    ):
+      checks.assert_refused(message, jacobian_of, PLAIN)
   # Pullbacks of something else than the losses, and of more than params.
   for losses_fn in (
     lambda params: params['b'],
@@ -349,11 +390,27 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
   with pytest.raises(TypeError, match='positional'):
     mimo_jax.balance(mimo_jax.mimo(), DEFAULT)
   balance = mimo_jax.balance(objectives=DEFAULT)
+  by_leaf = mimo_jax.balance(objectives=DEFAULT, groups=lambda path: path)
+  for message, state in (
+    (
+      'a state that is a tuple; expected the BalanceState',
+      optax.chain(balance, optax.sgd(0.1)).init(PLAIN),
+    ),
+    (
+      r'weights of shape \(2,\), .*those of shape \(3,\).*begin anew',
+      mimo_jax.balance(objectives=DEFAULT[:2]).init(PLAIN),
+    ),
+    ('weights of shape None', mimo_jax.balance().init(PLAIN)),
+    (r"weights of shape \{'b': \(3,\), 'w'", by_leaf.init(PLAIN)),
+  ):
+    checks.assert_refused(
+      message, balance.update, JACOBIAN, state, PLAIN, losses=SCALARS
+    )
   checks.assert_refused(
-    'a state that is a tuple; expected the BalanceState',
-    balance.update,
+    r'with objectives=None, those of shape None',
+    mimo_jax.balance().update,
     JACOBIAN,
-    optax.chain(balance, optax.sgd(0.1)).init(PLAIN),
+    balance.init(PLAIN),
     PLAIN,
     losses=SCALARS,
   )

@@ -198,6 +198,13 @@ def test_mistakes_are_told():
   mgda = weightings.mgda()
   for name in ('groups', 'weigh_on', 'shared'):
     refused(f'{name}=.*a function', mimo_jax.balance, mgda, **{name: 'audio'})
+  for one, other in ((1, '1'), (('a', 'b'), 'a/b'), (None, 'None')):
+    refused(
+      f'{other!r}; expected keys that differ',
+      parts.updated,
+      mgda,
+      groups=lambda path, keys=(one, other): keys[path[0] == 'bias'],
+    )
   refused('at no parameter, by', parts.updated, mgda, weigh_on=lambda _: False)
   for rule in (mgda, mimo_jax.mimo()):
     for groups in (None, lambda path: path[0]):

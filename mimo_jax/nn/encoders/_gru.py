@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _sequences
 
@@ -62,6 +63,7 @@ class GRU(nn.Module):
       Features [batch, width].
     """
     del train
+    _arguments.check('GRU', _arguments.whole(1), width=self.width)
     valid = _sequences.valid_steps(inputs, length)
     # Zeros, since 0 times NaN would make the gradient of the kernels NaN.
     inputs = _numerics.at_least_float32(_sequences.where_valid(valid, inputs))

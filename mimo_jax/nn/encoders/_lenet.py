@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _norms
 
@@ -60,6 +61,8 @@ class LeNet(nn.Module):
       ValueError: if the inputs have not four dimensions, or fewer pixels a side
         than the blocks halve away.
     """
+    _arguments.check('LeNet', _arguments.whole(1), base_width=self.base_width)
+    _arguments.check('LeNet', _arguments.whole(0), num_blocks=self.num_blocks)
     if inputs.ndim != 4 or min(inputs.shape[1:3]) < 2**self.num_blocks:
       raise ValueError(
         f'LeNet takes [batch, height, width, channels] with at least'

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from mimo_jax.nn import _calls
+
 
 class MLP(nn.Module):
   """Multi-layer perceptron encoder: dense layers, each followed by a ReLU.
@@ -29,6 +31,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     """Encodes inputs [batch, d] as features [batch, widths[-1]]."""
+    _calls.check_widths('MLP', widths=self.widths)
     features = inputs
     for width in self.widths:
       features = nn.relu(nn.Dense(width)(features))

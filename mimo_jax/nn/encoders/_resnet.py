@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mimo_jax import _arguments
 from mimo_jax import _numerics
 from mimo_jax.nn.encoders import _norms
 
@@ -113,12 +114,13 @@ def _encoded(
   train: bool,
 ) -> jax.Array:
   """The stem, four stages, and the mean over height, width and frames."""
+  width, name = encoder.width, type(encoder).__name__
+  _arguments.check(name, _arguments.whole(1), width=width)
   if inputs.ndim not in (4, 5):
     raise ValueError(
-      f'{type(encoder).__name__} takes [batch, height, width, channels] or'
+      f'{name} takes [batch, height, width, channels] or'
       f' [batch, frames, height, width, channels]; given {inputs.shape}.'
     )
-  width = encoder.width
   conv = functools.partial(
     nn.Conv,
     use_bias=False,

@@ -94,6 +94,19 @@ class Transformer(nn.Module):
       ValueError: if the shapes are others, the lengths are not integers,
         `width` is no multiple of `num_heads`, or `pooling` is unknown.
     """
+    _arguments.check(
+      'Transformer',
+      _arguments.whole(1),
+      width=self.width,
+      num_heads=self.num_heads,
+      feedforward_width=self.feedforward_width,
+    )
+    _arguments.check(
+      'Transformer', _arguments.whole(0), num_layers=self.num_layers
+    )
+    _arguments.check(
+      'Transformer', _arguments.between(0, 1), dropout=self.dropout
+    )
     if self.width % self.num_heads:
       raise ValueError(
         f'width={self.width} is no multiple of num_heads={self.num_heads}.'

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mimo_jax.nn import _calls
 from mimo_jax.nn import _initializers
 
 
@@ -39,6 +40,7 @@ class ConcatFusion(nn.Module):
   @nn.compact
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
     """Fuses features [batch, d_m], in the order of their names, to logits."""
+    _calls.check_widths('ConcatFusion', hidden_widths=self.hidden_widths)
     kernel_init = _initializers.initializer(self.kernel_init)
     ordered = [features[name] for name in sorted(features)]
     hidden = jnp.concatenate(ordered, axis=-1)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 from flax import linen as nn
 
+from mimo_jax import _arguments
 from mimo_jax.nn import _initializers
 from mimo_jax.nn.fusion import _pairs
 
@@ -53,6 +54,7 @@ class GatedFusion(nn.Module):
     Raises:
       ValueError: if the modalities are not two, or `gate` is none of them.
     """
+    _arguments.check('GatedFusion', _arguments.whole(1), width=self.width)
     kernel_init = _initializers.initializer(self.kernel_init)
     gating, gated = _pairs.ordered_pair(features, self.gate, 'gate')
     projected = {

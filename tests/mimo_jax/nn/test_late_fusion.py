@@ -225,6 +225,22 @@ def test_models_and_inputs_that_cannot_be_are_refused():
     (r"lack \['text'\].*'visual'.*zeros", model_of(), without),
     ("modality is named 'fused'", fused, {'fused': rows(2, 3)}),
     ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch),
+    ('num_classes=0; expected a', model_of().clone(num_classes=0), batch),
+    *(
+      (
+        rf'MLP was given widths={widths}; expected .* whole numbers at least 1',
+        nn.LateFusion({'audio': nn.MLP(given)}, CLASSES),
+        {'audio': rows(2, 3)},
+      )
+      for given, widths in (
+        ((8, 0), r'\(8, 0\)'),
+        ((-1,), r'\(-1,\)'),
+        ((8.0,), r'\(8.0,\)'),
+        ((True,), r'\(True,\)'),
+        (8, '8'),
+        ('8', "'8'"),
+      )
+    ),
     ('no such attribute', bare, batch),
     *(
       (f"kernel_init='{name}': expected", model_of(kernel_init=name), batch)

@@ -243,7 +243,16 @@ def test_sequences_and_settings_that_cannot_be_are_refused():
   for message, settings in (
     ("pooling='max'; expected 'last', 'first' or 'mean'", {'pooling': 'max'}),
     ('width=12 is no multiple of num_heads=5', {'num_heads': 5}),
+    ('Transformer was given width=0; expected a whole', {'width': 0}),
+    ('given num_heads=0; expected a whole number at least 1', {'num_heads': 0}),
+    ('num_layers=-1; expected a whole number at least 0', {'num_layers': -1}),
+    (r'dropout=1.5; expected a number in \[0, 1\]', {'dropout': 1.5}),
   ):
     checks.assert_refused(
       message, init, functools.partial(TRANSFORMER, **settings)
     )
+  checks.assert_refused(
+    'GRU was given width=0; expected a whole number at least 1',
+    init,
+    functools.partial(nn.GRU, width=0),
+  )

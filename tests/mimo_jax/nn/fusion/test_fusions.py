@@ -255,6 +255,17 @@ def test_fusions_that_cannot_be_are_refused():
       TWO,
       **{attribute: 'text'},
     )
+  for fusion, name, value in (
+    (nn.GatedFusion, 'width', 0),
+    (nn.ConcatFusion, 'hidden_widths', (16, 0)),
+  ):
+    checks.assert_refused(
+      f'{fusion.__name__} was given {name}=.*0.*expected .*at least 1',
+      init,
+      fusion,
+      TWO,
+      **{name: value},
+    )
   for scale in (0.0, -1.0, np.inf):
     checks.assert_refused(
       r'CosineFusion was given scale=', init, nn.CosineFusion, scale=scale
