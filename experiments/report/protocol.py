@@ -37,13 +37,14 @@ def about_costs(results: Results) -> str:
   total = ''
   if results.tuning:
     total = (
-      ' Tuning and training: seconds of all candidates and of what was chosen,'
+      ' Tuning and training: seconds of all candidates and of the final runs,'
       f' relative to training {reference} once.'
     )
   return (
-    f'Time: seconds a training step relative to {reference}, all seeds in one'
-    ' program, median over calls; with what a method does between steps, shared'
-    f' out over them. Memory: what a step needs.{total}'
+    f'Time: seconds per training step relative to {reference}, with all seeds'
+    " in one program; the median over calls, plus a method's work between"
+    ' steps, averaged over the steps. Memory: what a step needs,'
+    f' likewise.{total}'
   )
 
 
@@ -56,21 +57,20 @@ def about_tuning(results: Results) -> str:
     for key, draw in variants.draws(settings['space'])
   }
   seeds = tables.count(settings['num_seeds'], 'seed')
-  rows = 'rows of its own, ' if results.config['data']['redraw'] else ''
+  rows = 'each with its own rows, ' if results.config['data']['redraw'] else ''
   return (
-    f'Of every recipe {"/".join(map(str, tried))} candidates were tried: its'
-    f' default, and draws of {tables.short(ranges, " ")}, and of what is its'
-    f' own; {settings["num_more"]} of them in each of at most'
-    f' {tables.count(settings["rounds"], "round")}, in which ranges grew at'
-    f" whose edge any recipe's choice lay. Each was trained on {seeds} ({rows}"
-    'the same for all). The best mean on validation chooses candidate and'
-    ' read-out; of what ties with it (a paired difference of no more than one'
-    ' standard error) the simplest is'
-    ' taken: the default first, then the fused output. Then'
-    f' {tables.count(results.config["num_seeds"], "seed")} were trained, and'
-    ' tested once. *Chosen*: the read-out that was chosen. *Stopped early*: the'
-    ' same, where validation chose the length of training, too, of every'
-    ' recipe.'
+    f'For every recipe {"/".join(map(str, tried))} candidates were tried: its'
+    f' default, and random draws of {tables.short(ranges, " ")} and of its own'
+    f' hyperparameters. {settings["num_more"]} of them were added in each of at'
+    f' most {tables.count(settings["rounds"], "round")}, which widened every'
+    " range at whose edge any recipe's choice lay. Each candidate was trained"
+    f' on {seeds} ({rows}the same for all). The candidate and read-out with the'
+    ' best mean on validation are chosen; among those that tie with it (a'
+    ' paired difference of at most one standard error) the simplest wins: the'
+    ' default first, then the fused output. The choice was then trained on'
+    f' {tables.count(results.config["num_seeds"], "seed")} and tested once.'
+    ' *Chosen*: the chosen read-out. *Stopped early*: the same, with the length'
+    ' of training chosen on validation, too, for every recipe.'
   )
 
 
@@ -111,13 +111,12 @@ def choices(results: Results, where: str = '') -> list[str]:
   steps = results.config['steps']
   never = [name for name, step in early['step'].items() if step == str(steps)]
   return [
-    f'What validation chose{where}, its mean there ± standard error, and how'
-    ' many of all that were compared tie with the best:',
+    f'What validation chose{where}, its mean score there ± standard error, and'
+    ' how many of the compared combinations tie with the best:',
     tables.of_cells(
       'recipe', last | {f'{k}, stopped early': v for k, v in early.items()}
     ),
-    f'Validation stops {len(never)} of'
-    f' {tables.count(len(early["step"]), "recipe")} at the last of {steps}'
-    ' steps and no earlier: with more steps they may come further, and in'
-    ' another order.',
+    f'Early stopping takes the last of {steps} steps for {len(never)} of'
+    f' {tables.count(len(early["step"]), "recipe")}: with more steps they may'
+    ' improve, and their order may change.',
   ]

@@ -119,7 +119,7 @@ def left_out(results: Results, where: str = '') -> list[str]:
 def errors_among(measures: Sequence[Measure]) -> str:
   """Says of which measures the least is the best; nothing if of none."""
   errors = dict.fromkeys(m.words for m in measures if not m.higher_is_better)
-  return f' Of {" and ".join(errors)}, less is better.' if errors else ''
+  return f' Lower is better for {" and ".join(errors)}.' if errors else ''
 
 
 def _tables(results: Results) -> list[str]:
@@ -129,8 +129,8 @@ def _tables(results: Results) -> list[str]:
   for label, variant in results.variants.items():
     if most := max(variant.skipped):
       parts.append(
-        f'`{label}` skipped {tables_lib.count(most, "step")} of a seed, because'
-        ' losses or gradients were not finite.'
+        f'`{label}` skipped up to {tables_lib.count(most, "step")} per seed,'
+        ' because losses or gradients were not finite.'
       )
   return parts
 
@@ -147,12 +147,12 @@ def _comparison_tables(results: Results) -> list[str]:
   if 'robustness' in columns:
     most = max(results.config['evaluation']['noise_levels'])
     noise = (
-      f' Robustness: fused, the mean over noise from 0 to {most:g} units'
-      ' (config.evaluation.noise_scale) on every input.'
+      ' Robustness: the fused output, averaged over noise from 0 to'
+      f' {most:g} units (config.evaluation.noise_scale) on every input.'
     )
-  change = 'what is gained over no input at all'
+  change = 'the gain over no input at all'
   if not measure.higher_is_better:
-    change = 'the change from no input at all: a gain is below 0'
+    change = 'the change from no input at all, so that a gain is negative'
 
   def table(kind: str, mark_best: bool = True, **others: Column) -> str:
     some = {m: results.column(f'{kind}/{m}') for m in results.modalities}
@@ -161,25 +161,25 @@ def _comparison_tables(results: Results) -> list[str]:
 
   return [
     f'Test {measure.prose}, mean ± standard error over {_seeds(results)}.'
-    ' **Bold** is the best of its column; = is a tie with it: over the same'
-    ' seeds, a difference of no more than its own standard error.'
+    ' **Bold** marks the best of each column, and = a tie with it: a paired'
+    ' difference over the same seeds of at most one standard error.'
     f'{errors_among([column.measure for column in columns.values()])}',
     tables_lib.of_cells(
       'recipe', measures.estimates(columns) | protocol.costs([results])
     ),
     *protocol.parts(results),
-    "Fused: the fused output. Uni-modal mean: of the modalities' own outputs."
-    ' Worst missing: fused, without the modality that is missed most (zeros for'
-    f' its input).{noise} {protocol.about_costs(results)}',
+    "Fused: the fused output. Uni-modal mean: the mean over the modalities' own"
+    ' outputs. Worst missing: the fused output without the modality that it'
+    f' needs most (zeros for its input).{noise}'
+    f' {protocol.about_costs(results)}',
     *_against_the_others(results, columns),
-    f'{tables_lib.capital(measure.words)} of each modality alone, by its own'
-    ' output:',
+    f"{tables_lib.capital(measure.words)} of each modality's own output:",
     table(results.primary),
     f'Fused {measure.words} without one modality:',
     table('missing'),
-    f'What each modality contributes to the fused {measure.words} (Shapley'
-    f' values, which add up to {change}), and the mean difference between two'
-    ' of them:',
+    f'Contribution of each modality to the fused {measure.words} (Shapley'
+    f' values; they add up to {change}), and the mean difference between two of'
+    ' them:',
     table('shapley', False, imbalance=results.column('imbalance/shapley')),
   ]
 
@@ -196,9 +196,9 @@ def _against_the_others(
     text = columns[name].measure.text(gain, sign='+')
     cells[name][other] = f'**{text}**' if is_found else text
   return [
-    f'By how much `{subject}` is better (+) or worse (-) than each other'
-    ' recipe, over the same seeds; **bold** if p < 0.05 in a paired t test,'
-    f' corrected by Holm for the {len(found)} tests of this table:',
+    f'How much better (+) or worse (-) `{subject}` is than each other recipe,'
+    ' over the same seeds; **bold** if p < 0.05 in a paired t test, with'
+    f" Holm's correction for the {len(found)} tests of this table:",
     tables_lib.of_cells('recipe', cells),
   ]
 
@@ -213,8 +213,8 @@ def _rest_of_report(results: Results, workdir: pathlib.Path) -> list[str]:
     drawn = 'Losses and weights in training'
     if figures.conflicts(curves):
       drawn = (
-        'Losses, weights, and the share of pairs of objectives whose gradients'
-        ' point against each other, of rules that see gradients'
+        'Losses, weights, and, for rules that see gradients, the share of'
+        ' pairs of objectives whose gradients conflict'
       )
   changes = results.config['recipes']
   told = [
@@ -263,8 +263,8 @@ def _sweep_table(results: Results) -> list[str]:
   return [
     f'{tables_lib.capital(measure.prose)}, mean ± standard error over'
     f' {_seeds(results)}: of the fused output on validation and test, and of'
-    " each modality's own output on test. **Bold** is the best on validation,"
-    ' which chooses; the best of many on test would flatter.'
+    " each modality's own output on test. **Bold** marks the best on"
+    ' validation; choosing the best on test would bias its score upwards.'
     f'{errors_among([measure])}',
     tables_lib.markdown([*results.variants[best].values, *columns], rows),
   ]

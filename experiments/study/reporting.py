@@ -78,8 +78,8 @@ def write(
   parts = [
     f'# {study.title}',
     study.about,
-    'Every recipe has the same initial parameters, batches in the same order'
-    ' and number of steps.',
+    'Every recipe starts from the same parameters, and sees the same batches in'
+    ' the same order for the same number of steps.',
     *_about_tuning(results),
     *(
       text
@@ -96,8 +96,8 @@ def write(
       if one.tuning
       for text in protocol.choices(one, f' on {setting.name}')
     ),
-    f'{protocol.about_costs(some)} Medians over the settings. With networks as'
-    ' small as these, much of it is not arithmetic.',
+    f'{protocol.about_costs(some)} Medians over the settings. With networks'
+    ' this small, much of the time is overhead, not arithmetic.',
     tables.of_cells(
       'recipe', protocol.costs([results[one] for one in _once(results)])
     ),
@@ -140,7 +140,7 @@ def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
     measure = next(iter(found.values())).measure
     parts += [
       f'**{tables.capital(name)}**, test {measure.prose}, mean ± standard'
-      ' error; **bold** is the best of its column, = a tie with it.'
+      ' error; **bold** marks the best of each column, = a tie with it.'
       f'{report.errors_among([measure])}',
       tables.of_cells('recipe', measures.estimates(found)),
     ]
@@ -166,8 +166,9 @@ def _wins(columns: Mapping[Setting, Columns], subject: str) -> list[str]:
   }
   return [
     f'## Against `{subject}`',
-    f'Number of settings in which `{subject}` is better than / not to be told'
-    ' from / worse than each other recipe: paired t tests over seeds, 5 % after'
-    f' Holm for all {len(found)} of them.',
+    f'Number of settings in which `{subject}` is significantly better than /'
+    ' not distinguishable from / significantly worse than each other recipe:'
+    " paired t tests over seeds, at 5 % with Holm's correction for all"
+    f' {len(found)}.',
     tables.of_cells('recipe', cells),
   ]

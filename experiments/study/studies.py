@@ -97,14 +97,14 @@ STUDIES: Mapping[str, Study] = {
       ),
       Setting('interaction', None, 'synthetic:interaction', _REDRAWN),
     ),
-    about='data_pipelines/synthetic, late fusion of an MLP (64) a modality, 600'
-    ' steps of 64 rows. *imbalance*: one modality has that many times the'
-    ' information of the other. *slowness*: both have the same, but the'
-    ' signal of one is that many times smaller than its nuisance, so that'
+    about='data_pipelines/synthetic, late fusion with an MLP (64) per modality,'
+    ' 600 steps of 64 rows. *imbalance*: one modality has that many times the'
+    ' information of the other. *slowness*: both have the same information, but'
+    ' the signal of one is that many times smaller than its nuisance, so that'
     ' gradient descent finds it later. Imbalance 1 and slowness 1 are the same'
     ' setting. *interaction*: the class is the sum, modulo 10, of what two'
     ' modalities show; alone they tell nothing, and the fusion has a hidden'
-    ' layer. Each seed draws rows of its own. The best is the Bayes accuracy.',
+    ' layer. Each seed draws its own rows. The best is the Bayes accuracy.',
     columns=_gaps,
   ),
   'views': Study(
@@ -120,8 +120,8 @@ STUDIES: Mapping[str, Study] = {
       for views in ('two', 'three', 'six')
       for rows in (100, 300, 1000)
     ),
-    about='Late fusion of an MLP (128, 64) a view, 600 steps of 64 rows. Each'
-    ' seed divides the rows anew.',
+    about='Late fusion with an MLP (128, 64) per view, 600 steps of 64 rows.'
+    ' Each seed splits the rows anew.',
   ),
   'real': Study(
     title='Real data: sound and motion, sound and pictures, pictures and words',
@@ -138,11 +138,11 @@ STUDIES: Mapping[str, Study] = {
         'icons', None, 'icons:small', (*_decay(1e-3), *_REDRAWN), seeds=5
       ),
     ),
-    about='Late fusion, SGD with momentum. HTAD: an MLP (128, 64) a modality,'
-    ' 600 steps; AV-MNIST, rebuilt and pooled: the same, 800 steps; icons,'
+    about='Late fusion, SGD with momentum. HTAD: an MLP (128, 64) per modality,'
+    ' 600 steps. AV-MNIST, rebuilt and pooled: the same, 800 steps. Icons,'
     ' pooled: two convolutions for pictures and an MLP (128, 72) for words, 600'
-    ' steps. Of HTAD and icons each seed divides the rows anew, groups whole;'
-    ' rows of AV-MNIST are fixed, as its recordings are shared by many rows.',
+    ' steps. Each seed splits HTAD and icons anew, without dividing a group;'
+    ' the splits of AV-MNIST are fixed, because many rows share recordings.',
   ),
 }
 

@@ -48,8 +48,8 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
     ['joint', '20.00 ± 10.00', '30.00 ± 10.00', '20.00 ± 10.00'],
   ]
   assert 'Test accuracy in %, mean ± standard error over 2 seeds' in text
-  assert 'less is better' not in text
-  assert '`sum` skipped 3 steps' in text and '`joint` skipped' not in text
+  assert 'Lower is better' not in text
+  assert '`sum` skipped up to 3 steps' in text and '`joint` skipped' not in text
   assert '- `joint`: weighting `joint()`\n' in text
   assert 'mimo(penalty' not in text  # a recipe that was not run
   assert '`ogm` is left out: ValueError: no shares\n' in text
@@ -99,8 +99,8 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
   assert against[2][:2] == ['sum', '**+0.1015 ± 0.0006**']
   for part in (
     'Test mean absolute error, mean ±',
-    'Of mean absolute error, less is better.',
-    'a gain is below 0',
+    'Lower is better for mean absolute error.',
+    'so that a gain is negative',
     '![Mean absolute error of each recipe](mean_absolute_error.png)',
   ):
     assert part in text
@@ -181,9 +181,9 @@ def test_a_sweep_marks_the_best_on_validation(tmp_path, metric):
   rows[best] = [f'**{cell}**' for cell in rows[best]]
   names = ('validation', 'test', 'fou', 'pix', 'uni-modal mean')
   assert table == [['weighting.name', *names], *rows]
-  assert '`weighting.name=mgda` skipped 2 steps of a seed' in text
+  assert '`weighting.name=mgda` skipped up to 2 steps per seed' in text
   assert 'over 2 seeds' in text and 'heatmap' not in text
-  assert ('less is better' in text) == (metric == ERROR)
+  assert ('Lower is better' in text) == (metric == ERROR)
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,11 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     ['joint', '1.00', '1.00', '3.50'],
     ['mimo', '1.00', '2.00', '3.50'],
   ]
-  assert '*views, 10, views, 30*: Of every recipe 1 cand' in text
-  assert '*views, 20, rows, 20*: Of every recipe 2 cand' in text
-  stops = re.findall(r'stops (\d) of 2 recipes at the last of (\d+)', text)
-  assert stops == [('0', '30'), ('2', '10'), ('0', '30'), ('2', '10')]
-  assert ('less is better' in text) == is_error
+  assert '*views, 10, views, 30*: For every recipe 1 cand' in text
+  assert '*views, 20, rows, 20*: For every recipe 2 cand' in text
+  stops = re.findall(r'the last of (\d+) steps for (\d) of 2 rec', text)
+  assert stops == [('30', '0'), ('10', '2'), ('30', '0'), ('10', '2')]
+  assert ('Lower is better' in text) == is_error
   assert text.endswith('with jax 1.2.3, by `a command`.\n')
   if metric == 'accuracy':
     assert_pictures(tmp_path / 'report', text, 'lines.png')
