@@ -5,6 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?|-|')
+_LATEX = {
+  **{sign: f'\\{sign}' for sign in '%_&#${}'},
+  **{sign: f'${sign}$' for sign in '<>|'},
+  '\\': r'\textbackslash{}',
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '±': r'$\pm$',
+  '`': '',
+}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -23,13 +32,14 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     | mean | 12.0 |
   """
   columns = []
-  for name, *cells in zip(header, *rows, strict=True):
+  for column in zip(header, *rows, strict=True):
+    name, *cells = (cell.replace('|', r'\|') for cell in column)
     width = max(3, *map(len, (name, *cells)))
     is_number = bool(cells) and all(map(_NUMBER.fullmatch, cells))
     align = str.rjust if is_number else str.ljust
     rule = ('-' * (width - 1)) + (':' if is_number else '-')
-    column = [align(cell, width) for cell in (name, *cells)]
-    columns.append([column[0], rule, *column[1:]])
+    name, *cells = (align(cell, width) for cell in (name, *cells))
+    columns.append([name, rule, *cells])
   lines = zip(*columns, strict=True)
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
@@ -78,24 +88,27 @@ def latex(text: str) -> str:
 
 
 def _latex_table(table: str) -> str:
-  lines = [line[1:-1].split('|') for line in table.splitlines()]
+  lines = [re.split(r'(?<!\\)\|', line[1:-1]) for line in table.splitlines()]
   aligned = (
     'r' if cell.strip().endswith(':') else 'l' for cell in lines.pop(1)
   )
-  header, *rows = (' & '.join(map(_latex_cell, line)) for line in lines)
+  rows = (' & '.join(map(_latex_cell, line)) for line in lines)
+  # What stands before a row would take its [ or * for an argument.
+  header, *below = (re.sub(r'^[*\[]', r'{\g<0>}', row) for row in rows)
   return '\n'.join(
     [
       rf'\begin{{tabular}}{{{"".join(aligned)}}}',
       *(r'\toprule', rf'{header} \\', r'\midrule'),
-      *(rf'{row} \\' for row in rows),
+      *(rf'{row} \\' for row in below),
       *(r'\bottomrule', r'\end{tabular}'),
     ]
   )
 
 
 def _latex_cell(cell: str) -> str:
-  text = re.sub(r'([%_&#$])', r'\\\1', cell.strip()).replace('±', r'$\pm$')
-  text = re.sub(r'(?<!\w)-(?=\d)', '$-$', text.replace('`', ''))
+  text = cell.strip().replace(r'\|', '|')
+  text = ''.join(_LATEX.get(sign, sign) for sign in text)
+  text = re.sub(r'(?<![\w-])-(?=\d)', '$-$', text)
   return re.sub(r'\*\*(.+?)\*\*', r'\\textbf{\1}', text)
 
 

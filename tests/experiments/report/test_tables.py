@@ -1,5 +1,6 @@
 """Tables, and values in the unit of their metric."""
 
+import markdown_it
 import numpy as np
 import pytest
 
@@ -32,6 +33,27 @@ def test_tables_by_columns_and_by_rows_leave_gaps_empty():
     '| mgda | 7.5 |     |',
     '| mean |   9 | it  |',
   ]
+
+
+@pytest.mark.quick
+def test_any_text_is_a_cell_in_markdown_and_in_latex():
+  cells = ["{'name': 'mimo'}", r'a|b\~c^<d>', '-1 ± 0', '$5 & 6 #7']
+  table = tables.markdown(['[1, 2]', 'of|', 'c', 'd'], [cells, ['[3]'] * 4])
+  assert table.count('|') == 4 * 5 + 2  # those within cells follow a \
+  parser = markdown_it.MarkdownIt('commonmark').enable('table')
+  html = parser.render(table)
+  assert html.count('<td>') == 8 and '<td>a|b' in html
+  header, above, below = (
+    line for line in tables.latex(table).splitlines() if '&' in line
+  )
+  assert header == r'{[}1, 2] & of$|$ & c & d \\'
+  assert above.split(' & ') == [
+    r"\{'name': 'mimo'\}",
+    r'a$|$b\textbackslash{}\textasciitilde{}c\textasciicircum{}$<$d$>$',
+    r'$-$1 $\pm$ 0',
+    r'\$5 \& 6 \#7 \\',
+  ]
+  assert below == r'{[}3] & [3] & [3] & [3] \\'
 
 
 @pytest.mark.quick
