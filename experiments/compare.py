@@ -30,6 +30,7 @@ from experiments.core import comparing
 from experiments.core import compilation
 from experiments.core import refusals
 from experiments.core import runs
+from experiments.core import writers
 from experiments.report import report
 from experiments.study import planning
 
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> None:
   manual_dir = commands.MANUAL_DIR.value
   config = refusals.of_all(config, manual_dir)
   comparing.check(config)
+  writers.warn_of_many(config.writers)
   is_new = not (workdir / 'config.json').exists()
   if planning.DRY.value or (is_new and config.steps >= _LONG):
     print(planning.of_one(config, manual_dir), flush=True)

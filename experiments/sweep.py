@@ -30,6 +30,7 @@ from experiments.core import runs
 from experiments.core import sweeping
 from experiments.core import together
 from experiments.core import variants
+from experiments.core import writers
 from experiments.report import report
 
 _GRID = flags.DEFINE_multi_string(
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> None:
   config = variants.with_flags(
     commands.CONFIG.value, _GRID.value, _RANDOM.value
   )
+  writers.warn_of_many(config.writers)
   workdir = commands.workdir('sweep', config)
   with compilation.kept():
     path = sweep(config, workdir, commands.MANUAL_DIR.value)

@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
   print(f'Test split after {config.steps} steps:')
   for name, score in scores.items():
     print(f'  {name:<28}{score:8.4f}')
-  print(f'Metrics, TensorBoard events and checkpoints are in {workdir}.')
+  print(f'Metrics and checkpoints are in {workdir}.')
 
 
 if __name__ == '__main__':

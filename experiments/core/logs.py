@@ -9,7 +9,6 @@ from typing import Any, Self
 import jax
 import numpy as np
 import optax
-from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments.core import configuration
@@ -151,10 +150,8 @@ class TrainingLog(engine.Observer):
       with runs.writing(self._path):
         self._file.write(json.dumps(row) + '\n')
         self._file.flush()
-      values = {k: v for k, v in row.items() if k not in ('step', 'split')}
-      scalars = traverse_util.flatten_dict({row['split']: values}, sep='/')
       for writer in self._writers:
-        writer.add(scalars, row['step'])
+        writer.add(writers.numbers(row), row['step'])
 
 
 def _check_finite(state: Any, max_skipped_steps: int) -> None:

@@ -4,11 +4,17 @@
 `Writer`. What one imports is imported where it is named, and nowhere else.
 """
 
+import contextlib
 import importlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from absl import logging
+from flax import traverse_util
+from ml_collections import config_dict
+
+from experiments.core import configuration
 from experiments.core import named
 from experiments.core import runs
 
@@ -67,6 +73,30 @@ def makers(names: Any) -> list[Any]:
   return found
 
 
+def warn_of_many(names: Any) -> None:
+  """Says that writers are of a single run, where many are trained."""
+  if tuple(names) not in ((), ('tensorboard',)):
+    logging.warning(
+      'config.writers is %s, which experiments.train tells its numbers and'
+      ' nobody else: compare and sweep write theirs into their directory.',
+      tuple(names),
+    )
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+  """What a writer is told of a row of `metrics.jsonl`, by name.
+
+  Examples:
+    >>> numbers({'step': 3, 'split': 'train', 'losses': {'fused': 0.5}})
+    {'train/losses/fused': 0.5}
+  """
+  values = {k: v for k, v in row.items() if k not in ('step', 'split')}
+  flat: dict[str, float] = traverse_util.flatten_dict(
+    {row['split']: values}, sep='/'
+  )
+  return flat
+
+
 class _TensorBoard:
   """Files of events in the directory of the run."""
 
@@ -97,23 +127,33 @@ class _TensorBoard:
 class _WandB:
   """Weights & Biases, told by its environment (WANDB_PROJECT, WANDB_MODE).
 
-  It drops a step that it has seen; what it is told again is the same.
+  It drops a step that it has seen; what it is told again is the same. Offline
+  it does not know them, each start has a folder of its own, and of a process
+  that was killed little is kept: the folder of a run that goes on is told
+  everything, and takes the place of the ones before when it is synced.
   """
 
   def __init__(
     self, workdir: pathlib.Path, config: Mapping[str, Any], step: int
   ) -> None:
+    del step
+    wandb = importlib.import_module('wandb')
     id_file = workdir / 'wandb_id.txt'
-    known = id_file.read_text() if step and id_file.exists() else None
-    self._run = importlib.import_module('wandb').init(
-      dir=str(workdir),
-      name=workdir.name,
-      config=dict(config),
-      id=known,
-      resume='allow' if known else None,
-    )
+    known = id_file.read_text() if id_file.exists() else None
+    is_offline = wandb.setup().settings.mode == 'offline'
+    with _in_a_sentence('wandb', wandb.Error):
+      self._run = wandb.init(
+        dir=str(workdir),
+        name=workdir.name,
+        config=dict(config),
+        id=known,
+        resume='allow' if known and not is_offline else None,
+      )
     if not known:
       runs.write_text(id_file, self._run.id)
+    elif is_offline:
+      for row in runs.read_lines(workdir / 'metrics.jsonl')[1:]:
+        self.add(numbers(row), row['step'])
 
   def add(self, values: Mapping[str, float], step: int) -> None:
     self._run.log(dict(values), step=step)
@@ -126,29 +166,65 @@ class _WandB:
 
 
 class _MLflow:
-  """MLflow, told by its environment (MLFLOW_TRACKING_URI and the like)."""
+  """MLflow, told by its environment (MLFLOW_TRACKING_URI and the like).
+
+  It shows a number twice that it is told twice, and so is asked before.
+  """
 
   def __init__(
     self, workdir: pathlib.Path, config: Mapping[str, Any], step: int
   ) -> None:
+    del step
     self._mlflow = importlib.import_module('mlflow')
+    self._seen: dict[str, set[int]] = {}  # by the first of numbers told at once
     id_file = workdir / 'mlflow_id.txt'
-    if step and id_file.exists():
-      self._mlflow.start_run(run_id=id_file.read_text())
-      return
-    run = self._mlflow.start_run(run_name=workdir.name)
-    runs.write_text(id_file, run.info.run_id)
-    self._mlflow.log_dict(dict(config), 'config.json')
+    known = id_file.read_text() if id_file.exists() else None
+    with self._guarded():
+      name = None if known else workdir.name  # it may have been renamed
+      run = self._mlflow.start_run(run_id=known, run_name=name)
+      self._id = run.info.run_id
+      if known:
+        return
+      runs.write_text(id_file, self._id)
+      flat = configuration.flatten(config_dict.ConfigDict(config))
+      self._mlflow.log_params(
+        {k: v for k, v in flat.items() if k.partition('.')[0] not in _OF_MANY}
+      )
+      self._mlflow.log_dict(dict(config), 'config.json')
 
   def add(self, values: Mapping[str, float], step: int) -> None:
-    self._mlflow.log_metrics(dict(values), step=step)
+    name = next(iter(values))
+    with self._guarded():
+      if name not in self._seen:
+        client = self._mlflow.MlflowClient()
+        history = client.get_metric_history(self._id, name)
+        self._seen[name] = {number.step for number in history}
+      if step not in self._seen[name]:
+        self._mlflow.log_metrics(dict(values), step=step)
 
   def flush(self) -> None:
     """What was logged is there."""
 
   def close(self, is_done: bool) -> None:
-    self._mlflow.end_run('FINISHED' if is_done else 'KILLED')
+    with self._guarded():
+      self._mlflow.end_run('FINISHED' if is_done else 'KILLED')
 
+  def _guarded(self) -> contextlib.AbstractContextManager[None]:
+    error = self._mlflow.exceptions.MlflowException
+    return _in_a_sentence('mlflow', error)
+
+
+@contextlib.contextmanager
+def _in_a_sentence(name: str, error: type[Exception]) -> Iterator[None]:
+  """Says of an error of a service whose it is."""
+  try:
+    yield
+  except error as said:
+    raise OSError(f'config.writers has {name!r}, which says: {said}') from said
+
+
+# What `compare` and `sweep` read of a configuration, and `train` does not.
+_OF_MANY = {'compare', 'num_seeds', 'recipes', 'subject', 'sweep', 'tuning'}
 
 _WRITERS: dict[
   str, tuple[str, Callable[..., Writer]]

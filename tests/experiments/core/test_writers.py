@@ -1,6 +1,7 @@
 """Weights & Biases and MLflow are told what TensorBoard is, by stand-ins.
 
-wandb 0.31.0 (offline) and mlflow-skinny 3.17.2 themselves took the same calls.
+wandb 0.31.0 (offline) and mlflow 3.17.2 (SQLite) themselves took the same
+calls, of runs that were killed and went on, too.
 """
 
 import collections
@@ -21,6 +22,10 @@ class Stopped(BaseException):
   """Where a test lets a run end."""
 
 
+class Refused(Exception):
+  """What the services raise."""
+
+
 @pytest.fixture
 def told(monkeypatch):
   """What both services are told: (service, what, ...), in order."""
@@ -39,7 +44,19 @@ def told(monkeypatch):
     calls.append(('mlflow', 'start', run_id, run_name))
     return types.SimpleNamespace(info=types.SimpleNamespace(run_id='m1'))
 
-  wandb.init, mlflow.start_run = init, start_run
+  def history(run_id, name):
+    assert run_id == 'm1'
+    steps = [step for step, v in of(calls, 'mlflow', 'log') if name in v]
+    return [types.SimpleNamespace(step=step) for step in steps]
+
+  wandb.init, wandb.Error, mlflow.start_run = init, Refused, start_run
+  settings = types.SimpleNamespace(mode='online')
+  wandb.setup = lambda: types.SimpleNamespace(settings=settings)
+  mlflow.exceptions = types.SimpleNamespace(MlflowException=Refused)
+  mlflow.MlflowClient = lambda: types.SimpleNamespace(
+    get_metric_history=history
+  )
+  mlflow.log_params = lambda *found: calls.append(('mlflow', 'params', *found))
   mlflow.log_dict = lambda *found: calls.append(('mlflow', 'dict', *found))
   mlflow.log_metrics = lambda values, step: calls.append(
     ('mlflow', 'log', step, values)
@@ -60,33 +77,40 @@ def config_of(*names, steps=20):
   return config
 
 
-def test_each_is_told_every_number_and_a_run_goes_on_as_itself(
-  tmp_path, told, monkeypatch
-):
+def stopped_and_resumed(workdir, monkeypatch, stop_after=10, **options):
+  """Trains in two goes; how many calls there were when the first ended."""
+
   def stop(*_):
     raise Stopped
 
   with monkeypatch.context() as patch:
-    # After ten steps, with a checkpoint, and before the last evaluation.
+    # MLflow has been told the step, and a checkpoint has not been made of it.
     add = writers._WandB.add
     patch.setattr(
       writers._WandB,
       'add',
       lambda self, values, step: (
-        stop() if step > 10 else add(self, values, step)
+        stop() if step > stop_after else add(self, values, step)
       ),
     )
     with pytest.raises(Stopped):
-      train.train(config_of('wandb', 'mlflow'), tmp_path)
-  assert of(told, 'wandb', 'finish') == [(1,)]
-  assert of(told, 'mlflow', 'end') == [('KILLED',)]
-  before = len(told)
-  train.train(config_of('wandb', 'mlflow'), tmp_path)
+      train.train(config_of('mlflow', 'wandb', **options), workdir)
+  train.train(config_of('mlflow', 'wandb', **options), workdir)
+
+
+def test_each_is_told_every_number_once_and_a_run_goes_on_as_itself(
+  tmp_path, told, monkeypatch
+):
+  stopped_and_resumed(tmp_path, monkeypatch)
+  assert of(told, 'wandb', 'finish') == [(1,), (0,)]
+  assert of(told, 'mlflow', 'end') == [('KILLED',), ('FINISHED',)]
   (first,), (second,) = of(told, 'wandb', 'init')
   assert first['id'] is None and first['config']['steps'] == 20
   assert (second['id'], second['resume']) == ('w1', 'allow')
   assert of(told, 'mlflow', 'start') == [(None, tmp_path.name), ('m1', None)]
-  assert told[-2:] == [('wandb', 'finish', 0), ('mlflow', 'end', 'FINISHED')]
+  ((params,),) = of(told, 'mlflow', 'params')
+  assert params['steps'] == 20 and params['weighting.name'] == 'mimo'
+  assert not any(name.startswith(('recipes', 'tuning')) for name in params)
   assert not (tmp_path / 'tensorboard').exists()
   rows = runs.read_lines(tmp_path / 'metrics.jsonl')[1:]
   expected = [
@@ -97,9 +121,50 @@ def test_each_is_told_every_number_and_a_run_goes_on_as_itself(
   for service in ('wandb', 'mlflow'):
     found = of(told, service, 'log')
     named = [(step, name, v[name]) for step, v in found for name in v]
+    assert len({one[:2] for one in named}) == len(named)
     assert [one for one in named if one[1] == expected[0][1]] == expected
     assert any(name == 'test/accuracy/fused' for _, name, _ in named)
-  assert {call[2] for call in told[before:] if call[1] == 'log'} == {20}
+  again = told[told.index(('wandb', 'finish', 1)) :]
+  assert {call[2] for call in again if call[1] == 'log'} == {20}
+
+
+def test_what_was_killed_before_a_checkpoint_begins_as_the_same_run(
+  tmp_path, told, monkeypatch
+):
+  stopped_and_resumed(tmp_path, monkeypatch, stop_after=0)
+  assert [one['id'] for (one,) in of(told, 'wandb', 'init')] == [None, 'w1']
+  assert [run for run, _ in of(told, 'mlflow', 'start')] == [None, 'm1']
+  steps = [s for s, v in of(told, 'mlflow', 'log') if 'train/losses/fused' in v]
+  assert steps == [10, 20] and len(of(told, 'mlflow', 'params')) == 1
+
+
+def test_offline_the_folder_of_a_run_that_goes_on_has_everything(
+  tmp_path, told, monkeypatch
+):
+  sys.modules['wandb'].setup().settings.mode = 'offline'
+  stopped_and_resumed(tmp_path, monkeypatch)
+  _, (second,) = of(told, 'wandb', 'init')
+  assert (second['id'], second['resume']) == ('w1', None)  # it is replaced
+  again = told[told.index(('wandb', 'init', second)) :]
+  assert of(again, 'wandb', 'log') == [
+    (row['step'], writers.numbers(row))
+    for row in runs.read_lines(tmp_path / 'metrics.jsonl')[1:]
+  ]
+
+
+@pytest.mark.parametrize('service', ['wandb', 'mlflow'])
+def test_what_a_service_refuses_is_told_as_its_own(
+  service, tmp_path, told, monkeypatch
+):
+  def refuse(**_):
+    raise Refused('no key')
+
+  module = sys.modules[service]
+  begin = 'init' if service == 'wandb' else 'start_run'
+  monkeypatch.setattr(module, begin, refuse)
+  with pytest.raises(OSError, match=rf"has '{service}', which says: no key"):
+    train.train(config_of(service), tmp_path)
+  assert not told
 
 
 def test_what_is_not_to_be_had_is_told_before_training(tmp_path, monkeypatch):
@@ -114,3 +179,10 @@ def test_what_is_not_to_be_had_is_told_before_training(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="'nowhere' cannot be imported"):
     writers.makers(['nowhere:Writer'])
   assert writers.makers(['collections:Counter']) == [collections.Counter]
+
+
+def test_compare_and_sweep_say_that_services_hear_nothing(caplog):
+  writers.warn_of_many(config_of('tensorboard').writers)
+  assert not caplog.text
+  writers.warn_of_many(config_of('tensorboard', 'wandb').writers)
+  assert "('tensorboard', 'wandb'), which experiments.train" in caplog.text
