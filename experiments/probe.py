@@ -1,43 +1,48 @@
-r"""Probes the encoders that a training run left: accuracy of linear probes.
+"""Probes the encoders of a trained model: accuracy of linear probes.
 
-  python -m experiments.probe \
-      --config=experiments/configs/handwritten.py[:arg] [--config.key=value]
+  python -m experiments.probe --run=RUN [--manual_dir=FOLDER]
 
-probes the encoders that the same command of `experiments.train` has trained:
-fits a linear classifier on the features of the training rows, each modality's
-and all together, and prints its accuracy on the test split.
+RUN is the directory of a run of `experiments.train`. For each modality, and for
+all together, fits a linear classifier on the features of the training rows, and
+prints its accuracy on the test split.
 """
+
+import pathlib
 
 from experiments.core import commands
 from experiments.core import data
-from experiments.core import runs
 from experiments.core import trained
-from experiments.evaluate import probe
+from experiments.evaluate import probe as probing
 from experiments.report import tables
 
 
-def main(argv: list[str]) -> None:
-  """Probes a trained model, and prints the accuracies."""
-  del argv
-  config = commands.CONFIG.value
-  workdir = commands.workdir('train', config)
-  run = trained.load(workdir)
-  runs.open_workdir(workdir, config, runs.MAY_CHANGE | {'steps'})
-  inputs = run.open_data(commands.MANUAL_DIR.value)
-  state = run.state
-  scores = probe.probe(
-    run.experiment.model,
-    state.variables,
+def probe(
+  run: pathlib.Path, manual_dir: pathlib.Path | None = None
+) -> dict[str, float]:
+  """Test accuracies of linear probes, as `evaluate/probe.py` names them."""
+  model = trained.load(run)
+  config = model.config
+  inputs = model.open_data(manual_dir)
+  scores = probing.probe(
+    model.experiment.model,
+    model.state.variables,
     inputs.evaluation('train'),
     inputs.evaluation('test'),
     num_classes=config.model.num_classes,
     target=config.target,
     finish=data.finish(config),
   )
-  print(f'Linear probes after {int(state.step)} steps:\n')
+  inputs.train.close()
+  return scores
+
+
+@commands.in_one_message
+def main() -> None:
+  """Probes a trained model, and prints the accuracies."""
+  scores = probe(**vars(commands.of_a_run(__doc__).parse_args()))
   rows = [[name, f'{score:.4f}'] for name, score in scores.items()]
   print(tables.markdown(['features', 'test accuracy'], rows))
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  main()

@@ -21,7 +21,7 @@ import atexit, importlib, json, os, sys, traceback
 import jax
 from experiments.core import commands
 
-names = {name: name for name in ('train', 'compare', 'sweep', 'probe')}
+names = {name: name for name in ('train', 'compare', 'sweep')}
 names['study'] = 'study.__main__'
 modules = {
   word: importlib.import_module(f'experiments.{name}')

@@ -11,6 +11,7 @@ from absl import flags
 from experiments import compare
 from experiments import export
 from experiments import predict
+from experiments import probe
 from experiments import train
 from experiments.configs import handwritten
 from experiments.core import commands
@@ -77,14 +78,14 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
 
 
 def test_every_command_says_what_it_does(monkeypatch, capsys):
-  for name in ('train', 'compare', 'sweep', 'study', 'probe'):
+  for name in ('train', 'compare', 'sweep', 'study'):
     result = running.run(name, '--help')
     assert result.returncode == 0, result.stderr
     assert f'python -m experiments.{name}' in result.stdout
     assert ('--workdir' in result.stdout) == (name != 'study')
   result = running.run('study', 'views', '--workdir=runs', '--dry')
   assert 'This command has no --workdir' in result.stderr
-  for module in (report, predict, evaluate, export):
+  for module in (report, predict, evaluate, export, probe):
     monkeypatch.setattr('sys.argv', [module.__file__, '--help'])
     with pytest.raises(SystemExit, match=r'^0$'):
       module.main()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import subprocess
 
 import chex
@@ -64,21 +63,6 @@ def test_header_says_the_commit_where_there_is_git(monkeypatch):
   assert runs.header(smoke())['commit'] == 'abc123'
   monkeypatch.setattr(runs.shutil, 'which', lambda _: None)
   assert runs.header(smoke())['commit'] is None
-
-
-def test_a_trained_model_is_probed_by_the_same_command(finished, tmp_path):
-  workdir, scores = finished
-  config = f'--config={CONFIG}:two,smoke'
-  untrained = running.run('probe', config, f'--workdir={tmp_path}/run')
-  assert untrained.returncode != 0
-  assert 'Train first' in untrained.stderr
-  result = running.run('probe', config, f'--workdir={workdir}')
-  assert result.returncode == 0, result.stderr
-  probed = dict(re.findall(r'\| (?:probe/)?(\w+) +\| +([\d.]+)', result.stdout))
-  assert set(probed) == {'fou', 'pix', 'fused'}
-  # A probe that is solved to its optimum beats heads after 30 steps.
-  for name, value in probed.items():
-    assert scores[f'accuracy/{name}'] < float(value) < 1
 
 
 def test_what_is_drawn_anew_is_not_held_in_memory():

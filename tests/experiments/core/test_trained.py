@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from safetensors import numpy as safetensors
 from data_pipelines import sources
 from experiments import export
 from experiments import predict
+from experiments import probe
 from experiments.core import data
 from experiments.core import exporting
 from experiments.core import signature
@@ -257,10 +259,22 @@ def test_what_is_exported_is_the_model(run, rows, tmp_path):
   np.testing.assert_array_equal(params[name], leaf)
 
 
+def test_the_encoders_of_a_run_are_probed(finished, monkeypatch, capsys):
+  workdir, scores = finished
+  monkeypatch.setattr('sys.argv', ['probe.py', f'--run={workdir}'])
+  probe.main()
+  said = capsys.readouterr().out
+  probed = dict(re.findall(r'\| probe/(\w+) +\| +([\d.]+)', said))
+  assert set(probed) == {'fou', 'pix', 'fused'}
+  # A probe that is solved to its optimum beats heads after 30 steps.
+  for name, value in probed.items():
+    assert scores[f'accuracy/{name}'] < float(value) < 1
+
+
 def test_commands_say_what_is_wrong_and_what_they_found(
   workdir, tmp_path, monkeypatch, capsys
 ):
-  for command in (predict, evaluate, export):
+  for command in (predict, evaluate, export, probe):
     monkeypatch.setattr('sys.argv', ['it.py', f'--run={tmp_path}/none'])
     with pytest.raises(SystemExit, match='Train first'):
       command.main()
