@@ -45,107 +45,109 @@ def balance(
 ) -> optax.GradientTransformationExtraArgs:
   """Combines the gradients of several objectives into one.
 
-  Stands first in an optax chain. What it is given as `updates` may be
+  Put it first in an optax chain. Its `updates` may be
 
-  1. the pullback of `losses, pullback = jax.vjp(losses_fn, params)`, the form
-     to use: a weighting that needs losses only (MIMO) costs exactly one
-     backward pass, the others get the Jacobian row by row;
+  1. the pullback of `losses, pullback = jax.vjp(losses_fn, params)`. Use this
+     form if you can: a weighting that needs losses only (MIMO) then costs
+     exactly one backward pass, and the others get the Jacobian row by row;
   2. the Jacobian in either form of `jax.jacrev`: a mapping name -> gradients
      (a sequence, for a sequence of losses), or leaves [K, ...].
 
-  All give the same update. The pullbacks of `mimo_jax.vjp_at_features`,
-  `two_passes` and `vjp_of_examples` stand in place of 1; they bring the Gramian
-  and cost one backward pass besides.
+  Both give the same update. The pullbacks of `mimo_jax.vjp_at_features`,
+  `two_passes` and `vjp_of_examples` can replace that of 1. They bring the
+  Gramian, and the combined gradient costs one backward pass.
 
-  Non-finite losses or gradients never enter balance's own state, and the
-  update they cause is non-finite, so a guard after it skips the step:
+  Non-finite losses or gradients never enter the state of `balance`. Their
+  update is non-finite, so that a guard after `balance` can skip the step:
   `optax.chain(balance(), optax.apply_if_finite(optax.adam(1e-3), 5))`.
 
   Args:
     weighting: the rule, `mimo_jax.mimo()` by default; see
       `mimo_jax.weightings`.
     objectives: names of the objectives, the primary one first. They fix the
-      number and order of objectives, so that the state can hold the weights
-      (`optax.tree.get(opt_state, 'weights')`) and the state of stateful rules.
-      Without them the primary objective is the key 'fused' of a mapping, or
-      index 0, and the state holds no weights (None), because their number is
-      not known when the state is made; and with a Jacobian, or losses in a
-      vector, an entry that is no loss (an accuracy) counts as an objective,
-      which names, or a pullback of separate losses, refuse.
-    primary: without objectives, the key of the primary one in a mapping; None
-      if no objective is one, as in plain multi-task learning. Rules that treat
-      the primary one unlike the others (`Weighting.has_primary`: `mimo`,
-      `fused_only`, `pcd`) refuse None.
+      number and order of objectives. The state can then hold the weights
+      (`optax.tree.get(opt_state, 'weights')`), and the state of stateful rules.
+      Without names the primary objective is the key 'fused' of a mapping, or
+      index 0, and the state holds None for the weights, because their number is
+      not known when the state is made. An entry of the losses that is no loss
+      (an accuracy) is then refused only with a pullback of separate losses;
+      with a Jacobian, or losses in a vector, it counts as an objective.
+    primary: without `objectives`, the key of the primary objective in a
+      mapping; None if there is no primary objective, as in plain multi-task
+      learning. Rules that treat the primary one unlike the others
+      (`Weighting.has_primary`: `mimo`, `fused_only`, `pcd`) refuse None.
     axis_name: axis (or axes) of `jax.pmap`, `jax.vmap` or `jax.shard_map` to
       average over: K losses and one gradient for a rule that needs losses
       only, the Jacobian for the others. Not needed under `jax.jit` with
       sharded arrays.
-    param_specs: which of these axes params are sharded over inside
-      `jax.shard_map` (ZeRO): their `PartitionSpec`s, as in its `in_specs`. A
-      shard's gradient is averaged, but not added to that of another shard, and
-      the Gramian is summed. The types say so by themselves if `params` are
-      given to `update`, but not under `check_vma=False`: there it must be told,
-      and `PartitionSpec()` for whole params that `lax.pcast` marked as varying.
-    gramian: how inner products of gradients are taken, called like
+    param_specs: over which of these axes params are sharded inside
+      `jax.shard_map` (ZeRO): their `PartitionSpec`s, as in its `in_specs`. The
+      gradient of a shard is averaged, but not added to that of another shard,
+      and the Gramian is summed over the shards. If you give `params` to
+      `update`, the types tell which params are sharded. Under
+      `check_vma=False` they do not: pass the specs there, and also for whole
+      params that `lax.pcast` marked as varying (`PartitionSpec()`).
+    gramian: function that computes the inner products of gradients, for
+      gradients that are laid out in a way that only you know. It is called like
       `mimo_jax.gramian`, the default, with a list of K gradients and
-      `range(K)`: for gradients that are laid out in a way that only the caller
-      knows. Of a part of the params it gets mappings place -> leaf.
-    groups: function from the keys of a parameter's path, strings such as
+      `range(K)`. If the rule looks at a part of the params, the gradients are
+      mappings place -> leaf.
+    groups: function from a parameter's path, a tuple of strings such as
       `('encoders_audio', 'Dense_0', 'kernel')`, to the group that it is in, any
-      key: `mimo_jax.nn.encoder_of` for the encoders of
-      `mimo_jax.nn.LateFusion`, one for each and `None` for what is shared;
-      `lambda path: path[0]` for modules; `lambda path: path` for tensors. The
-      rule is asked once a group, with a Gramian (or Jacobian) of its own, and
-      the group takes those weights. The state's weights are a mapping name
-      -> [K], where the name of a key is `str(key)`, and its parts joined by '/'
-      of a tuple. Rules that draw at random draw the same in each. A rule for
-      the Gramian, of one batch or two, is vmapped over all groups, whatever
-      their shapes: its solver is compiled once, and its state is one, of leaves
-      [G, ...] in the order of the names. A rule for the Jacobian is traced once
-      for each shape of a group (of its leaves in order, with their types), and
-      not vmapped, which would copy all gradients; its state is a tuple of one
-      for each group. A rule that needs losses only is asked once, and has one
-      state.
+      key. Examples are `mimo_jax.nn.encoder_of` (a group for each encoder of
+      `mimo_jax.nn.LateFusion`, and `None` for what is shared),
+      `lambda path: path[0]` for modules, and `lambda path: path` for tensors.
+      The rule is asked once for each group, with that group's Gramian (or
+      Jacobian), and the group takes those weights. The weights in the state
+      are a mapping name -> [K]. The name of a key is `str(key)`; the parts of
+      a tuple are joined by '/'. Rules that draw at random draw the same in each
+      group. A rule for the Gramian, of one batch or two, is vmapped over all
+      groups, whatever their shapes: its solver is compiled once, and it has one
+      state, of leaves [G, ...] in the order of the names. A rule for the
+      Jacobian is traced once for each shape of a group (of its leaves in order,
+      with their types). It is not vmapped, because that would copy all
+      gradients; its state is a tuple with an entry for each group. A rule that
+      needs losses only is asked once, and has one state.
     weigh_on: function from such a path to whether the rule looks at the
-      parameter. The weights are for all: those of the last layer that all
-      share, say, or without what is frozen (which counts otherwise, although it
-      never moves). With a pullback, under `jax.jit`, the K backward passes end
-      at the parameters that are looked at, and one more goes through all: for
-      the head of a network together not much more than one. Without effect for
-      a rule that needs losses only.
-    shared: function from such a path to whether the parameter is one that
-      several objectives share. Others, such as the head of one objective, are
-      not looked at and take the sum of the gradients as it is, which is that
-      of the one objective that reaches them: what `mtl_backward` of TorchJD
-      does, with the parameters sorted by a function. Some must be shared.
+      parameter. The weights are for all parameters. Look at the last layer that
+      all objectives share, for example, or leave out frozen parameters, which
+      count otherwise although they never move. With a pullback, under
+      `jax.jit`, the K backward passes end at the parameters that are looked at,
+      and one more goes through all. For the head of a network, this costs not
+      much more than one pass. No effect on a rule that needs losses only.
+    shared: function from such a path to whether several objectives share the
+      parameter. The rule does not look at the others, such as the head of one
+      objective. They take the plain sum of the gradients, which is that of the
+      one objective that reaches them. `mtl_backward` of TorchJD does the same
+      with lists of parameters. At least one parameter must be shared.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `losses`, in the form that `losses_fn` returns: a mapping name ->
-    scalar, a sequence of scalars, or a vector [K]; of an array [B, K] each
-    entry is an objective. Rules that say so in `Weighting.extra_args` take
-    more:
+    scalar, a sequence of scalars, or a vector [K]. In an array [B, K] each
+    entry is an objective. The other extra arguments are optional, unless the
+    rule names them in `Weighting.extra_args`:
 
-    - `independent_updates`: a pair, each a pullback or a Jacobian as `updates`
-      may be, at the same params, on two batches independent of each other
-      (`updates` itself may be one of them).
-    - `losses_after`: the losses, in the form of `losses`, of the batch of the
-      step before at the params it led to, which are the present ones. Not
-      looked at in the first step: any losses do. Finite for what was absent,
-      too.
-
-    - `weights`, which any rule for losses or the Gramian takes: [K], or with
-      groups a mapping name -> [K], to combine with in place of the rule's, by
-      one backward pass. The state stays as it is (`mimo_jax.every`).
-
-    - `present`, which every rule takes: how many rows each loss is the mean
-      of, numbers or booleans in the form of `losses`. One of 0 has no weight
-      and changes nothing for the others, nor in what is remembered of it; its
-      loss is not looked at, nor its gradient, which must be finite. With
-      `axis_name` the losses are averaged over all rows, wherever they are.
+    - `independent_updates`: a pair. Each is a pullback or a Jacobian, like
+      `updates`, at the same params, of two batches that are independent of each
+      other (one of them may be `updates` itself).
+    - `losses_after`: the losses of the batch of the previous step at the
+      present params, to which that step led, in the form of `losses`. Ignored
+      in the first step, where any losses will do. Must be finite even for an
+      objective that was absent.
+    - `weights`, for rules that need losses or the Gramian: [K], or with groups
+      a mapping name -> [K]. They replace the rule's weights, and the step costs
+      one backward pass. The state stays as it is. See `mimo_jax.every`.
+    - `present`, for every rule: the number of rows that each loss is the mean
+      of, as numbers or booleans in the form of `losses`. An objective with 0
+      rows has no weight. It changes nothing for the others, and what is
+      remembered of it stays as it was. Its loss is ignored, and so is its
+      gradient, which must be finite. With `axis_name` the losses are averaged
+      over all rows, wherever they are.
     - `present_after` and `independent_present`, with `axis_name`: the same for
-      `losses_after`, and, a pair, for `independent_updates` (then pullbacks).
-      Without, these are averaged over the devices, all alike.
+      `losses_after`, and, as a pair, for `independent_updates` (which must then
+      be pullbacks). Without them, these are averaged over the devices with
+      equal weight.
 
     Other extra arguments are ignored.
 
@@ -187,10 +189,10 @@ def balance(
     )
   if primary is None and rule.has_primary:
     raise ValueError(
-      'balance was given primary=None and a weighting for which the primary'
-      ' objective is unlike the others, as the fused loss is for mimo. Expected'
-      ' the name of one, or a weighting without (Weighting.has_primary), such'
-      ' as mimo_jax.weightings.mgda().'
+      'balance was given primary=None and a weighting that treats the primary'
+      ' objective unlike the others, as mimo treats the fused loss. Expected'
+      ' the name of the primary objective, or a weighting that needs none'
+      ' (Weighting.has_primary is False), such as mimo_jax.weightings.mgda().'
     )
   needs = {*base.names_of(rule.needs)}
   needs_rows = bool(needs & {'gramian', 'jacobian'})
@@ -228,9 +230,9 @@ def balance(
     if not hasattr(state, 'weighting'):
       raise ValueError(
         f'balance was given a state that is a {type(state).__name__}; expected'
-        ' the BalanceState that its init, or its last update, returned. That of'
-        ' a chain goes into the update of the chain; that of a checkpoint is'
-        ' restored in the form of init(params).'
+        ' the BalanceState that its init, or its last update, returned. The'
+        ' state of a chain goes into the update of the chain. Restore the state'
+        ' of a checkpoint in the form of init(params).'
       )
 
     def read(losses: base.PyTree) -> _objectives.Objectives:
@@ -260,9 +262,9 @@ def balance(
     shards = _devices.shards_of(real_params, param_specs, axis_name)
     if shards and 'jacobian' in base.names_of(rule.needs):
       raise ValueError(
-        'This weighting looks at whole gradients, and params are sharded over'
+        'This weighting looks at whole gradients, but params are sharded over'
         f' {axis_name!r}. Take a rule that needs the losses or the Gramian, or'
-        ' jax.jit with sharded arrays, without shard_map.'
+        ' use jax.jit with sharded arrays, without shard_map.'
       )
     step = _observing.Step(
       rule=rule,

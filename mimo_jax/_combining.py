@@ -91,9 +91,9 @@ def with_given(
   """The direction with weights that the caller has, a rule's of before."""
   if 'jacobian' in base.names_of(step.rule.needs):
     raise ValueError(
-      'balance was given weights, and a weighting for the Jacobian, whose'
-      ' weights may be for each number of it; expected a weighting for losses'
-      ' or the Gramian.'
+      'balance was given weights, and a weighting for the Jacobian, which may'
+      ' have a weight for each number of the gradients; expected a weighting'
+      ' for losses or the Gramian.'
     )
   parts, size = step.parts, len(step.means)
   each = [weights]
@@ -166,8 +166,8 @@ def _check_one_each(step: _observing.Step, weights: list[base.PyTree]) -> None:
   if any(getattr(each, 'shape', ()) != (len(step.means),) for each in weights):
     raise ValueError(
       'balance was given weigh_on, and a weighting that treats each number of'
-      ' the gradients on its own: it has no weights for what it does not look'
-      ' at. Expected one with a weight for each objective.'
+      ' the gradients on its own, so that it has no weights for parameters that'
+      ' it does not look at. Expected one with a weight for each objective.'
     )
 
 

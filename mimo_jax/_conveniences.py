@@ -1,4 +1,4 @@
-"""One call in place of two: for other loops, and for bare matrices."""
+"""`balance` in any loop, and a rule on a bare matrix."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -23,28 +23,27 @@ def value_and_updates(
 ) -> Callable[..., tuple[Any, base.PyTree, base.PyTree]]:
   """Makes a function that returns the losses and their combined gradient.
 
-  What stands in place of `jax.value_and_grad` in a loop whose optimizer is not
-  told of losses: `flax.training.train_state.TrainState`, `flax.nnx.Optimizer`,
-  sharpness-aware steps. `balancer` is not in the optimizer then, but beside it,
-  and its state a field of its own in what is carried along.
+  Use it in place of `jax.value_and_grad` in a loop that passes no losses to its
+  optimizer: `flax.training.train_state.TrainState`, `flax.nnx.Optimizer`,
+  sharpness-aware steps. `balancer` then stands beside the optimizer, not in it,
+  and you carry its state as a field of its own.
 
   Args:
     losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, in a form that
       `balance` takes.
     balancer: what `mimo_jax.balance` (or `mimo_jax.every`) returned.
-    has_aux: whether it returns `(losses, aux)`.
+    has_aux: whether `losses_fn` returns `(losses, aux)`.
 
   Returns:
     A function `(params, state, *args, extra_args=None, **kwargs) -> (losses,
-    updates, state)`, or `((losses, aux), updates, state)`, where `state` is
-    that of `balancer`, at first `balancer.init(params)`, and `updates` are for
-    an optimizer as gradients are. `extra_args` is a mapping of what else
-    `balancer.update` is to be given: `present`, `losses_after`,
-    `independent_updates`.
+    updates, state)`, or `((losses, aux), updates, state)`. `state` is that of
+    `balancer`, at first `balancer.init(params)`. Give `updates` to an optimizer
+    in place of gradients. `extra_args` is a mapping with other arguments of
+    `balancer.update`: `present`, `losses_after`, `independent_updates`.
 
   Raises:
-    ValueError: if `balancer` is something else; when the function is called, as
-      `balance`'s `update` does.
+    ValueError: if `balancer` is something else; when the function is called,
+      whatever the `update` of `balance` raises.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -98,21 +97,21 @@ def combine_with(
 ) -> base.PyTree:
   """The direction that a rule makes of a Jacobian in its first step.
 
-  For papers and notebooks, where the Jacobian is a matrix:
+  For papers and notebooks, where the Jacobian is a matrix.
 
   Args:
     weighting: a rule for losses, the Gramian or the Jacobian.
     jacobian: a matrix [K, P], or any pytree of leaves [K, ...]. The primary
       objective has the first row.
-    losses: [K], for rules that look at them. NaN by default, which is what such
-      a rule then returns.
+    losses: [K], for rules that look at losses. They are NaN by default, and
+      such a rule then returns NaN.
 
   Returns:
     The combined gradient, [P], or a pytree without the first axes.
 
   Raises:
-    ValueError: if the rule needs losses only, and there are none; or more than
-      the gradients of one batch.
+    ValueError: if the rule needs losses only, and there are none; or if it
+      needs more than the gradients of one batch.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -131,7 +130,7 @@ def combine_with(
   needs = base.names_of(weighting.needs)
   if losses is None and needs == ('losses',):
     raise ValueError(
-      'combine_with was given a weighting that looks at losses, and none;'
+      'combine_with was given a weighting that looks at losses, but no losses;'
       ' expected losses=[...], one for each row.'
     )
   # Of NumPy, or `jax_debug_nans` would stop here for rules that ignore them.

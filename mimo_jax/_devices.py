@@ -133,7 +133,7 @@ def _varying(value: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
 def _message(axes: frozenset[str], axis_name: AxisName) -> str:
   return (
     f'The losses differ between the devices of the mesh axes {sorted(axes)},'
-    ' over which jax.shard_map sums the gradients of replicated params, and'
-    f' balance was given axis_name={axis_name!r}. Expected'
-    f' axis_name={tuple(sorted(axes | set(_names(axis_name))))!r}, to average.'
+    ' over which jax.shard_map sums the gradients of replicated params, but'
+    f' balance was given axis_name={axis_name!r}. To average over them, use'
+    f' axis_name={tuple(sorted(axes | set(_names(axis_name))))!r}.'
   )

@@ -67,18 +67,19 @@ def _check(step: _observing.Step, pullback: pullbacks.Pullback) -> None:
   """Refuses what only whole gradients can give."""
   if 'jacobian' in base.names_of(step.rule.needs):
     raise ValueError(
-      'This weighting looks at whole gradients, and the pullback was made to'
-      ' give their Gramian alone. Expected that of jax.vjp, or a rule that'
-      ' needs the losses or the Gramian.'
+      'This weighting looks at whole gradients, but the pullback brings their'
+      ' Gramian only. Expected the pullback of jax.vjp, or a rule that needs'
+      ' the losses or the Gramian.'
     )
   if len(step.parts.parts) > 1:
     raise ValueError(
       'balance was given groups, and a pullback that knows the Gramian of all'
-      ' parameters together. Expected that of jax.vjp, or no groups.'
+      ' parameters together only. Expected the pullback of jax.vjp, or no'
+      ' groups.'
     )
   if step.parts.beyond and not pullback.of_params:
     raise ValueError(
-      'balance was given weigh_on, which parameters the rule looks at, and a'
-      ' pullback of vjp_at_features, with which it looks at the features.'
-      ' Expected one of the two.'
+      'balance was given weigh_on, which chooses the parameters that the rule'
+      ' looks at, and a pullback of vjp_at_features, with which it looks at the'
+      ' features. Expected one of the two.'
     )

@@ -55,11 +55,11 @@ def read(
     raise ValueError(
       'balance was not given the losses of this step. Call'
       ' `optimizer.update(updates, opt_state, params, losses=losses)` with a'
-      ' mapping name -> scalar, a sequence of scalars or a vector [K]. Where'
+      ' mapping name -> scalar, a sequence of scalars or a vector [K]. If'
       ' something else calls the optimizer and passes no losses on'
-      ' (TrainState.apply_gradients, nnx.Optimizer.update), balance stands'
-      ' beside it, not in it: mimo_jax.value_and_updates(losses_fn, balance)'
-      ' returns losses, updates for the optimizer and the state of balance.'
+      ' (TrainState.apply_gradients, nnx.Optimizer.update), keep balance beside'
+      ' the optimizer: mimo_jax.value_and_updates(losses_fn, balance) returns'
+      ' losses, updates for the optimizer and the state of balance.'
     )
   if hasattr(losses, 'ndim'):
     if losses.ndim not in (1, 2):
@@ -144,7 +144,7 @@ def _row_order(
       raise ValueError(
         f'losses has the objectives {sorted(keys)} and no {primary!r}, so the'
         ' primary one is unknown. Name it first in'
-        ' `balance(objectives=(primary, ...))`, or say that there is none:'
+        ' `balance(objectives=(primary, ...))`. If there is none, use'
         ' balance(rule, primary=None).'
       )
     first = keys.index(primary)
@@ -169,8 +169,8 @@ def _row_order(
 def check_all_have_gradients(given: Objectives, updates: Any) -> None:
   """Refuses entries of losses that JAX knows to have no derivative.
 
-  An accuracy among losses that nobody has named would count as an objective. A
-  Jacobian does not tell, nor do losses in a vector.
+  Without `objectives`, an accuracy among the losses would count as an
+  objective. A Jacobian or losses in a vector do not tell.
   """
   if len(given.losses) < 2:
     return
@@ -182,10 +182,10 @@ def check_all_have_gradients(given: Objectives, updates: Any) -> None:
   ]
   if names and len(without) < len(given.losses):
     raise ValueError(
-      f'losses has {names}, which no parameter reaches: each entry counts as an'
-      ' objective. Return what is no loss, such as an accuracy, beside the'
-      ' losses: jax.vjp(losses_fn, params, has_aux=True). If it is one, name'
-      ' all: balance(rule, objectives=(primary, other, ...)).'
+      f'losses has {names}, which no parameter reaches, but each entry counts'
+      ' as an objective. Return what is no loss, such as an accuracy, beside'
+      ' the losses: jax.vjp(losses_fn, params, has_aux=True). If it is a loss,'
+      ' name all objectives: balance(rule, objectives=(primary, other, ...)).'
     )
 
 
@@ -235,7 +235,7 @@ def gradients_of(
       )
   if not given.ordered:
     raise ValueError(
-      f'updates has leaves [{size}, ...] and losses are a mapping, so it is'
+      f'updates has leaves [{size}, ...] but losses are a mapping, so it is'
       ' unknown which row belongs to which objective. Name them in row order:'
       ' balance(objectives=(primary, ...)).'
     )

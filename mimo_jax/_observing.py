@@ -112,12 +112,12 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
       after = _objectives.read(given, step.names, step.primary)
     except ValueError as error:
       raise ValueError(
-        f'losses_after has another form than the losses: {error}'
+        f'losses_after must have the form of the losses: {error}'
       ) from error
     if len(after.losses) != len(step.means):
       raise ValueError(
-        f'losses_after has {len(after.losses)} losses and losses has'
-        f' {len(step.means)}; expected as many.'
+        f'losses_after has {len(after.losses)} losses, and losses has'
+        f' {len(step.means)}; expected the same number.'
       )
     means, _ = _devices.mean_of_losses(after.losses, step.axis_name)
     observation = observation._replace(losses_after=_as_vector(means))
@@ -146,7 +146,7 @@ def observe_gradients(
     return observations
   if not jax.tree.leaves(rows[0]):
     raise ValueError(
-      'This weighting looks at each number of the gradients, and there are'
+      'This weighting looks at each number of the gradients, but there are'
       ' none: params have no leaf of real or complex numbers.'
     )
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
@@ -199,8 +199,8 @@ def pair(extra_args: dict[str, Any], name: str) -> Sequence[Any]:
   both: Any = extra(extra_args, name)
   if not isinstance(both, tuple | list) or len(both) != 2:
     raise ValueError(
-      f'{name} is a {type(both).__name__}; expected a pair, of two independent'
-      ' batches.'
+      f'{name} is a {type(both).__name__}; expected a pair, one entry for each'
+      ' of two independent batches.'
     )
   return both
 
@@ -209,8 +209,8 @@ def extra(extra_args: dict[str, Any], name: str) -> Any:
   """An extra argument that the rule needs."""
   if extra_args.get(name) is None:
     raise ValueError(
-      f'This weighting needs the extra argument {name!r}, which balance was not'
-      ' given: optimizer.update(updates, opt_state, params, losses=losses,'
+      f'This weighting needs the extra argument {name!r}, but balance was not'
+      ' given it: optimizer.update(updates, opt_state, params, losses=losses,'
       f' {name}=...).'
     )
   return extra_args[name]

@@ -102,9 +102,9 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
     return Parts()
   if params is None:
     raise ValueError(
-      'balance was given groups, weigh_on or shared, which are functions of the'
-      ' paths of params: call `update(updates, state, params, losses=losses)`'
-      ' with the params.'
+      'balance was given groups, weigh_on or shared, which look at the paths of'
+      ' params: call `update(updates, state, params, losses=losses)` with the'
+      ' params.'
     )
   paths = [path for path, _ in _paths.leaves_by_path(params)]
   own = tuple(
@@ -128,7 +128,8 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
   listed = f'The parameters are {["/".join(p) for p in paths[:20]]}{more}.'
   if not members:
     raise ValueError(
-      f'balance: no parameter takes the weights, by shared. {listed}'
+      'balance: shared is true of no parameter, so that no parameter takes the'
+      f' weights. {listed}'
     )
   names = tuple(sorted(members)) if choice.groups else None
   if not of_gradients:
@@ -144,7 +145,8 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
   if without:
     of = f' of the groups {without}' if choice.groups else ''
     raise ValueError(
-      f'balance: the rule is to look at no parameter{of}, by weigh_on. {listed}'
+      f'balance: weigh_on is true of no parameter{of}, so that the rule has'
+      f' nothing to look at. {listed}'
     )
   parts = (
     Part(tuple(members[name]), weighing[name]) for name in sorted(members)

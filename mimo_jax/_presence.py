@@ -30,13 +30,14 @@ def rows_of(
     rows = _objectives.read(jax.tree.map(jnp.asarray, present), names).losses
   except ValueError as error:
     raise ValueError(
-      'present has another form than the losses, or no number of rows for each:'
-      f' {error} Of masks, mimo_jax.nn.present_rows counts the rows.'
+      'present must have the form of the losses, with a number of rows each:'
+      f' {error} mimo_jax.nn.present_rows counts the rows of masks.'
     ) from error
   if len(rows) != len(given.losses):
     raise ValueError(
       f'present has {len(rows)} numbers for {len(given.losses)} losses;'
-      ' expected how many rows each of them is the mean of, in their form.'
+      ' expected the form of the losses, with the number of rows that each is'
+      ' the mean of.'
     )
   dtype = _numerics.wide(*given.losses)
   return [row.astype(dtype) for row in rows]
@@ -83,8 +84,8 @@ def scale_pullback(
   """The pullback of losses times factors."""
   if not callable(updates):
     raise ValueError(
-      'balance was given present, axis_name and a Jacobian, in which rows of'
-      ' all devices may be added up already. Expected the pullback that'
+      'balance was given present, axis_name and a Jacobian, in which the rows'
+      ' of all devices may already be added up. Expected the pullback that'
       ' jax.vjp(losses_fn, params) returns.'
     )
   in_form = given.like_losses(factors)

@@ -143,10 +143,10 @@ def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
     if 'tree structure' not in str(error):
       raise
     raise ValueError(
-      'The pullback is one of something else than these losses. Expected'
-      ' `losses, pullback = jax.vjp(losses_fn, params)`, of a function that'
-      ' returns the losses alone, in the form in which update is given them;'
-      ' what it returns beside needs `has_aux=True`. JAX says:'
+      'The pullback is not that of these losses. Expected'
+      ' `losses, pullback = jax.vjp(losses_fn, params)`, where losses_fn'
+      ' returns the losses alone, in the form in which update is given them.'
+      ' If it returns more, pass `has_aux=True` to jax.vjp. JAX says:'
       f' {error}'
     ) from error
   if not isinstance(gradients, tuple) or len(gradients) != 1:
@@ -156,10 +156,10 @@ def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
       else f'a {type(gradients).__name__}'
     )
     raise ValueError(
-      'The pullback must return a tuple of one gradient, that of params, as'
-      f' `jax.vjp(losses_fn, params)` makes it; it returned {given}. Close over'
-      ' what is not to be trained: jax.vjp(lambda p: losses_fn(p, batch),'
-      ' params). Or, with params as the first of several arguments, give'
+      'The pullback must return a tuple of one gradient, that of params, like'
+      f' that of `jax.vjp(losses_fn, params)`; it returned {given}. Close over'
+      ' what is not trained: jax.vjp(lambda p: losses_fn(p, batch), params).'
+      ' Or let params be the first of several arguments, and give'
       ' `lambda ct: pullback(ct)[:1]`.'
     )
   return gradients[0]

@@ -1,4 +1,4 @@
-"""The two nouns of the library: what a weighting sees, and what it is."""
+"""What a weighting sees, and what a weighting is."""
 
 import functools
 import inspect
@@ -29,8 +29,8 @@ EXTRA_ARGS: dict[str, str] = {
 class Observation(NamedTuple):
   """What a weighting sees at one step; the primary objective comes first.
 
-  A weighting reads no more than it declared in `Weighting.needs`; what it did
-  not ask for is None.
+  A weighting reads only the fields that it declares in `Weighting.needs`; the
+  others may be None.
   """
 
   losses: jax.Array  # [K], float32 or wider
@@ -40,8 +40,8 @@ class Observation(NamedTuple):
   cross_gramian: IfNeeded = None
   # [K], of the batch of the step before, at the params it led to
   losses_after: IfNeeded = None
-  # [K], the rows that each loss is the mean of, 0 if it is absent; None where
-  # nobody said
+  # [K], the number of rows that each loss is the mean of, 0 if the objective is
+  # absent; None if unknown
   rows: IfNeeded = None
 
   @property
@@ -51,7 +51,7 @@ class Observation(NamedTuple):
 
   @property
   def has_rows(self) -> jax.Array:
-    """[K] bool, which objectives have rows; all, where nobody said."""
+    """[K] bool, which objectives have rows; all, if `rows` is None."""
     if self.rows is None:
       return jnp.ones(self.losses.shape, bool)
     return self.rows > 0
@@ -61,7 +61,7 @@ class Observation(NamedTuple):
     """[K] bool, which objectives have rows and a gradient; all, if none has.
 
     A modality that is absent from a batch has a gradient of zeros. Losses alone
-    do not tell: there `rows` must.
+    do not tell whether it is absent; then `rows` must.
     """
     if self.gramian is not None:
       has_gradient = jnp.diagonal(self.gramian) != 0
@@ -84,9 +84,9 @@ class Observation(NamedTuple):
 
 
 class Direction(NamedTuple):
-  """A combined gradient that is no weighting of today's gradients.
+  """A combined gradient that is no weighting of this step's gradients.
 
-  For rules that remember gradients: what they return in place of weights.
+  Rules that remember gradients return it in place of weights.
   """
 
   updates: PyTree  # like params
@@ -96,24 +96,27 @@ class Direction(NamedTuple):
 class Weighting(NamedTuple):
   """A rule that turns an observation into one weight for each objective.
 
-  `weights` is `[K]`; or shaped like the Jacobian, for rules that weigh every
-  coordinate on its own; or a `mimo_jax.Direction`, for rules that remember
-  gradients. The combined gradient is `weightsᵀ J`, or that direction.
+  The weights that `update` returns are `[K]`; or shaped like the Jacobian, for
+  rules that weigh every coordinate on its own; or a `mimo_jax.Direction`, for
+  rules that remember gradients. The combined gradient is `weightsᵀ J`, or that
+  direction.
 
   Attributes:
     init: `init(num_objectives, params=None) -> state`; `params` gives shapes to
-      rules that remember gradients. State whose shapes depend on
-      `num_objectives` makes `mimo_jax.balance` ask for `objectives`.
+      rules that remember gradients. If the shapes of the state depend on
+      `num_objectives`, `mimo_jax.balance` must be given `objectives`.
     update: `update(observation, state) -> (weights, state)`, a pure function.
     needs: the fields of the observation that `update` reads. 'losses' are
-      always there and cost one backward pass; 'gramian' and 'jacobian', which
-      includes it, cost K. 'cross_gramian' and 'losses_after' are made of
-      arguments that `balance`'s `update` must then be given: `extra_args`.
-    has_primary: whether the first objective is unlike the others for it, as the
-      fused loss is for MIMO. `balance(primary=None)` refuses such a rule.
+      always there, and cost one backward pass. 'gramian' and 'jacobian' (which
+      includes the Gramian) cost K. 'cross_gramian' and 'losses_after' are made
+      of extra arguments, which the `update` of `balance` must then be given:
+      see `extra_args`.
+    has_primary: whether the rule treats the first objective unlike the others,
+      as MIMO treats the fused loss. `balance(primary=None)` refuses such a
+      rule.
 
   Examples:
-    A rule of one's own, twice as much weight on the primary objective:
+    A rule of your own, with twice as much weight on the primary objective:
 
     >>> import jax.numpy as jnp
     >>> import mimo_jax
@@ -133,7 +136,7 @@ class Weighting(NamedTuple):
 
   @property
   def extra_args(self) -> tuple[str, ...]:
-    """The extra arguments that `balance`'s `update` must be given."""
+    """The extra arguments that the `update` of `balance` must be given."""
     return tuple(
       EXTRA_ARGS[need] for need in names_of(self.needs) if need in EXTRA_ARGS
     )
@@ -164,9 +167,9 @@ def and_gramian(who: str, weighting: Weighting) -> Need | tuple[Need, ...]:
   names = names_of(weighting.needs)
   if 'cross_gramian' in names:
     raise ValueError(
-      f'{who} was given a weighting that needs the cross_gramian, of which the'
-      ' lengths of gradients are not known; expected one that needs the losses,'
-      ' the Gramian or the Jacobian.'
+      f'{who} was given a weighting that needs the cross_gramian, which has no'
+      ' lengths of gradients; expected one that needs the losses, the Gramian'
+      ' or the Jacobian.'
     )
   if {'gramian', 'jacobian'} & set(names):
     return weighting.needs
@@ -198,9 +201,9 @@ def stateless(
 
   Args:
     weigh: pure function from an `Observation` to weights.
-    needs: the field of the observation that `weigh` reads, or several, as of
+    needs: the field of the observation that `weigh` reads, or several, as in
       `Weighting`.
-    has_primary: as of `Weighting`.
+    has_primary: as in `Weighting`.
 
   Returns:
     The weighting, whose state is empty.
@@ -220,19 +223,20 @@ def stateful(
   needs: Need | tuple[Need, ...],
   has_primary: bool = False,
 ) -> Weighting:
-  """Makes a weighting of a function that remembers something.
+  """Makes a weighting of a function that has a state.
 
-  Its `update` says what is missing from an observation, takes the weight of
-  objectives that are absent from it, gives weights the type of the losses, and
-  lets the state keep its types; a state of another form is refused.
+  The `update` of the weighting does the following around yours. It raises an
+  error that names what is missing from an observation. It sets the weights of
+  absent objectives to 0, gives weights the type of the losses, keeps the types
+  of the state, and refuses a state of another form.
 
   Args:
     init: `init(num_objectives) -> state`, or `init(num_objectives, params)`
-      where shapes of params matter.
+      if the shapes of params matter.
     update: `update(observation, state) -> (weights, state)`.
-    needs: the field of the observation that `update` reads, or several, as of
+    needs: the field of the observation that `update` reads, or several, as in
       `Weighting`.
-    has_primary: as of `Weighting`.
+    has_primary: as in `Weighting`.
 
   Returns:
     The weighting.
@@ -270,13 +274,13 @@ def stateful(
     for need in names_of(needs):
       if getattr(observation, need) is None:
         made_of = (
-          f', this of its extra argument {EXTRA_ARGS[need]!r}'
+          f', from the extra argument {EXTRA_ARGS[need]!r} of its update'
           if need in EXTRA_ARGS
           else ''
         )
         raise ValueError(
           f'This weighting needs the {need}; the observation has {need}=None.'
-          f' `mimo_jax.balance` gives what `Weighting.needs` says{made_of}.'
+          f' `mimo_jax.balance` makes what `Weighting.needs` names{made_of}.'
         )
     if not takes_params:
       size = observation.num_objectives
@@ -334,8 +338,8 @@ def _check_shapes(weights: PyTree, observation: Observation) -> None:
   if not isinstance(weights, Direction) and shapes not in (size, each):
     raise ValueError(
       f'A weighting returned weights of shape {shapes}; expected an array of'
-      f' shape {size}, a weight for each objective, or, of a weighting that'
-      ' needs the jacobian, arrays shaped like it, or a mimo_jax.Direction.'
+      f' shape {size}, a weight for each objective, or a mimo_jax.Direction. A'
+      ' weighting that needs the jacobian may return arrays shaped like it.'
     )
 
 
@@ -343,7 +347,7 @@ def _check_state(new: PyTree, old: PyTree) -> None:
   """Checks that a state goes on in its form, which `lax.scan` needs, too."""
   if _form(new) != _form(old):
     raise ValueError(
-      f'A weighting made of a state of shape {_form(old)[1]} one of'
+      f'A weighting turned a state of shape {_form(old)[1]} into one of shape'
       f' {_form(new)[1]}; expected the form that its init returned.'
     )
 

@@ -1,7 +1,7 @@
-"""Jacobians of several objectives: computing, contracting, combining them.
+"""Jacobians of several objectives: how to compute and combine them.
 
-The only places where size matters: K is small and the number of parameters
-huge, so each function here reads every gradient once.
+K is small and the number of parameters is huge. So each function here reads
+every gradient once.
 """
 
 import functools
@@ -22,21 +22,21 @@ def value_and_jacobian(
 ) -> Callable[..., tuple[Any, base.PyTree]]:
   """Makes a function that returns K losses and all their gradients.
 
-  One forward pass and K backward passes. Late fusion makes the Jacobian
-  block-sparse (an audio loss never touches the visual encoder); the blocks
-  that are zero by construction are never computed when `losses_fn` returns a
-  mapping (or sequence) of scalars. A vector of losses gives the same numbers
-  and computes them all.
+  It takes one forward pass and K backward passes. Late fusion makes the
+  Jacobian block-sparse: an audio loss never reaches the visual encoder. If
+  `losses_fn` returns a mapping (or sequence) of scalars, the blocks that are
+  zero by construction are not computed. A vector of losses gives the same
+  numbers, but all blocks are computed.
 
   Args:
     losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, a mapping
       name -> scalar, a sequence of scalars, or a vector [K]; differentiated
       with respect to `params`.
-    has_aux: whether it returns `(losses, aux)`.
+    has_aux: whether `losses_fn` returns `(losses, aux)`.
 
   Returns:
     A function with the arguments of `losses_fn` that returns
-    `(losses, jacobian)`, or `((losses, aux), jacobian)`; `jacobian` has the
+    `(losses, jacobian)`, or `((losses, aux), jacobian)`. `jacobian` has the
     form that `jax.jacrev(losses_fn)` gives: a mapping name -> gradients for a
     mapping, leaves [K, ...] for a vector.
 
@@ -70,14 +70,14 @@ def pull_jacobian(
 ) -> base.PyTree:
   """The gradients of all K losses, from their pullback.
 
-  For those who have `losses, pullback = jax.vjp(losses_fn, params)` and want
-  to look at the gradients themselves. K backward passes, as
-  `value_and_jacobian` takes them.
+  Use it if you have `losses, pullback = jax.vjp(losses_fn, params)`, and want
+  to look at the gradients themselves. It takes K backward passes, as
+  `value_and_jacobian` does.
 
   Args:
     pullback: what `jax.vjp` returned, with respect to params alone.
-    losses: what it returned beside: a mapping name -> scalar, a sequence of
-      scalars, or a vector [K].
+    losses: the losses that it returned beside the pullback: a mapping
+      name -> scalar, a sequence of scalars, or a vector [K].
 
   Returns:
     The Jacobian, in the form that `jax.jacrev(losses_fn)` gives.
@@ -121,15 +121,15 @@ def rows(
     if any(each != shapes[0] for each in shapes):
       raise ValueError(
         f'The gradients of the Jacobian have the shapes {shapes}; expected the'
-        ' same in each, those of params.'
+        ' same shapes in each, those of params.'
       )
     return gradients
   leaves = jax.tree.leaves(jacobian)
   if not leaves:
     raise ValueError(
       'The Jacobian has no leaves; expected leaves [K, ...]. nnx.Optimizer and'
-      ' other wrappers that filter gradients take a pullback away: there'
-      ' balance stands beside the optimizer, see mimo_jax.value_and_updates.'
+      ' other wrappers that filter gradients drop a pullback. With them, keep'
+      ' balance beside the optimizer: see mimo_jax.value_and_updates.'
     )
   sizes = sorted({jnp.shape(leaf)[:1] for leaf in leaves})
   if len(sizes) != 1 or not any(sizes[0]):
@@ -148,22 +148,22 @@ def gramian(
 ) -> jax.Array:
   """Inner products of all pairs of gradients, J Jᵀ.
 
-  Accumulated in float32 (float64 for float64 gradients) whatever the
-  gradients' type, with a relative error near 1e-7 at any number of parameters
-  up to K = 16; a few 1e-6 above, where it is a matrix product. A complex number
-  counts as the pair of its parts.
+  Products are accumulated in float32 (float64 for float64 gradients), whatever
+  the type of the gradients. For K up to 16 the relative error is near 1e-7 for
+  any number of parameters. For larger K the Gramian is a matrix product, with
+  an error of a few 1e-6. A complex number counts as the pair of its parts.
 
   Args:
     jacobian: leaves [K, ...]; or, with `objectives`, a mapping or sequence of
       gradients.
-    objectives: its keys (or indices) in row order.
+    objectives: keys (or indices) of the gradients, in row order.
 
   Returns:
     Array [K, K], symmetric to the bit.
 
   Raises:
-    ValueError: if there are no leaves, they do not begin with one K, or
-      gradients differ in shape.
+    ValueError: if there are no leaves, they do not all begin with the same K,
+      or gradients differ in shape.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -190,14 +190,14 @@ def combine(
       gradients.
     weights: array [K], or one weight for each entry: leaves [K, ...] like the
       stacked Jacobian.
-    objectives: its keys (or indices) in the order of `weights`.
+    objectives: keys (or indices) of the gradients, in the order of `weights`.
 
   Returns:
     A pytree like params, in the gradients' types; the sum is taken in float32
     or wider.
 
   Raises:
-    ValueError: if there is not one K, of leaves and of weights, or gradients
+    ValueError: if leaves and weights do not all have the same K, or gradients
       differ in shape.
 
   Examples:

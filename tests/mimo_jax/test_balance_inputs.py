@@ -146,10 +146,10 @@ def test_extra_arguments_that_are_needed_are_checked():
   losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
   modo, famo = balanced(weightings.modo()), balanced(weightings.famo())
   for message, optimizer, extra in (
-    (r"'independent_updates', which balance was not given", modo, {}),
-    (r'which balance was not given', modo, {'independent_updates': None}),
+    (r"'independent_updates', but balance was not given it", modo, {}),
+    (r'but balance was not given it', modo, {'independent_updates': None}),
     (r'is a int; expected a pair', modo, {'independent_updates': 3}),
-    (r"'losses_after', which balance was not given", famo, {}),
+    (r"'losses_after', but balance was not given it", famo, {}),
     (r"losses_after .*missing .*'audio'", famo, {'losses_after': {'joint': 1}}),
     (r'2 values; expected 3', famo, {'losses_after': [1.0, 2.0]}),
   ):

@@ -101,7 +101,10 @@ def test_a_state_keeps_its_form():
   for returned, message in (
     (lambda losses, _: losses, 'returned a .*expected a pair'),
     (lambda losses, state: (losses, (state, state)), 'expected the form'),
-    (lambda losses, state: (losses, state[:1]), r'shape \(2,\) one of \(1,\)'),
+    (
+      lambda losses, state: (losses, state[:1]),
+      r'shape \(2,\) into one of shape \(1,\)',
+    ),
   ):
     rule = mimo_jax.stateful(
       jnp.zeros,

@@ -373,7 +373,7 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
   ):
     for rule in (weightings.fused_only(), weightings.mgda()):
       checks.assert_refused(
-        'of something else than these losses.*has_aux=True',
+        'is not that of these losses.*has_aux=True',
         update,
         jax.vjp(losses_fn, PLAIN)[1],
         weighting=rule,

@@ -205,7 +205,9 @@ def test_mistakes_are_told():
       mgda,
       groups=lambda path, keys=(one, other): keys[path[0] == 'bias'],
     )
-  refused('at no parameter, by', parts.updated, mgda, weigh_on=lambda _: False)
+  refused(
+    'weigh_on is true of no', parts.updated, mgda, weigh_on=lambda _: False
+  )
   for rule in (mgda, mimo_jax.mimo()):
     for groups in (None, lambda path: path[0]):
       refused(

@@ -152,7 +152,7 @@ def test_balance_is_told_in_the_form_of_the_losses():
     (dict.fromkeys(_NAMES, np.ones(8)), r'shape \(8,\)'),  # a mask
   ):
     checks.assert_refused(
-      f'present has .*{message}.*present_rows',
+      f'present must have .*{message}.*present_rows',
       balance.update,
       pullback,
       state,
