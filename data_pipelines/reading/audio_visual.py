@@ -19,14 +19,14 @@ with _extra.data_extra():
 def features(
   classes: Sequence[str], texts: Sequence[str], **others: Any
 ) -> dict[str, Any]:
-  """Says what is stored of a clip.
+  """Describes a stored clip.
 
   `audio` [n] int16, mono, `media.RATE` samples a second; `frames` [t], the
-  bytes of a JPEG each; `label`, a number into the classes; and what is asked
-  for.
+  bytes of a JPEG each; `label`, an index into the classes; and the texts and
+  others that the caller names.
   """
   return {
-    # Bytes, or every sample would be stored as an integer of varying length.
+    # As bytes: else every sample is stored as an integer of variable length.
     'audio': tfds.features.Tensor(
       shape=(None,), dtype=np.int16, encoding='bytes'
     ),
@@ -40,17 +40,18 @@ def features(
 
 
 def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
-  """Chooses between places where a file or folder may be.
+  """Chooses among paths where a file or folder may be.
 
   Args:
-    *paths: The places, the preferred one first; suffixes may be spelled with
-      capital letters, too.
+    *paths: The paths, the preferred one first. On disk, suffixes may also be in
+      capital letters.
 
   Returns:
-    The first that holds something; or else the first that is there, if empty,
-    a folder without pictures, or a pointer of Git LFS; or else the first.
+    The first that has content. If there is none, the first that exists, though
+    it is empty, a folder without pictures, or a pointer of Git LFS. If none
+    exists, the first of all.
   """
-  there = [
+  existing = [
     spelled
     for path in paths
     for suffix in dict.fromkeys(
@@ -59,18 +60,18 @@ def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
     if (spelled := path.with_suffix(suffix)).exists()
   ]
   whole = [
-    path for path in there if manual.is_whole(path) or pictures.paths(path)
+    path for path in existing if manual.is_whole(path) or pictures.paths(path)
   ]
-  return (*whole, *there, *paths)[0]
+  return (*whole, *existing, *paths)[0]
 
 
 def read_frames(
   video: pathlib.Path, folder: pathlib.Path, choose: media.Choose
 ) -> list[bytes]:
-  """Reads frames of a video, or those that somebody has extracted from it.
+  """Reads frames of a video, or frames that were extracted from it.
 
-  As `videos.read_frames`, unless the video is not there, empty or a pointer,
-  and there is a folder of JPEG files.
+  The video is read by `videos.read_frames`. If it is missing, empty or a
+  pointer of Git LFS, and the folder has JPEG files, all of these are read.
   """
   if not manual.is_whole(video) and pictures.paths(folder):
     return pictures.read_folder(folder)

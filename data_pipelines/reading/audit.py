@@ -16,17 +16,17 @@ from data_pipelines import _extra
 with _extra.data_extra():
   import grain
 
-# Items read ahead of the one that is written, for each thread.
+# Items that each thread reads ahead.
 _AHEAD = 4
 
 
 class SkipError(Exception):
-  """An item that cannot be read; it is counted under its reason.
+  """An item that cannot be read; it is left out and counted under its reason.
 
   Attributes:
     reason: A word to count by: 'missing', 'corrupt', 'lfs_pointer',
       'too_short' and the like.
-    detail: For people: the file and what is wrong with it.
+    detail: For the reader: the file and what is wrong with it.
   """
 
   def __init__(self, reason: str, detail: str) -> None:
@@ -36,13 +36,14 @@ class SkipError(Exception):
 
 
 class Audit(NamedTuple):
-  """Where the skipped items of one split are told.
+  """Where and how the skipped items of one split are reported.
 
   Attributes:
-    name: Of the data set.
-    split: Of it.
-    folder: Where `skipped-<split>.csv` is written: the prepared data set's.
-    expected: The number of items of the published split, or None.
+    name: The data set.
+    split: The split.
+    folder: The folder of the prepared data set, where `skipped-<split>.csv` is
+      written.
+    expected: How many items the published split has, or None if unknown.
   """
 
   name: str
@@ -56,21 +57,22 @@ def examples(
   items: Mapping[str, Any],
   read: Callable[[str, Any], dict[str, Any]],
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Reads items in threads, in order, and says at the end what is missing.
+  """Reads items in threads, in order, and reports at the end what is missing.
 
-  Decoders leave Python while they work, so threads use every core.
+  Decoders release Python's lock while they work, so threads use every core.
 
   Args:
-    audit: Where to tell what was skipped.
-    items: Key -> what `read` needs to know of the item, or the `SkipError` of
-      one that is to be left out.
-    read: (key, item) -> example; raises `SkipError` for one to leave out.
+    audit: Where to report what was skipped.
+    items: Key -> what `read` needs to know about the item, or a `SkipError` for
+      an item to leave out.
+    read: (key, item) -> example; raises `SkipError` for an item to leave out.
 
   Yields:
-    (number, example), the numbers counting what was read, as TFDS wants it.
+    (number, example) for each item that was read, counted from 0, as TFDS
+    expects.
 
   Raises:
-    ValueError: if no item at all could be read.
+    ValueError: if no item could be read.
   """
   skipped: list[tuple[str, str, str]] = []
   count = 0
@@ -81,7 +83,7 @@ def examples(
       yield count, result
       count += 1
   path = pathlib.Path(audit.folder) / f'skipped-{audit.split}.csv'
-  # Paths on a disk may be of bytes that are no text.
+  # Paths may have bytes that are not valid text.
   with path.open(
     'w', newline='', encoding='utf-8', errors='backslashreplace'
   ) as file:
@@ -100,7 +102,7 @@ def _in_order(
   read: Callable[[str, Any], dict[str, Any]],
   description: str,
 ) -> Iterator[tuple[str, dict[str, Any] | SkipError]]:
-  """Reads in threads a little ahead; results come in the order of the keys."""
+  """Reads a little ahead in threads; yields results in the order of keys."""
   pairs = list(items.items())
 
   def attempt(place: int) -> dict[str, Any] | SkipError:
@@ -118,7 +120,7 @@ def _in_order(
     grain.MapDataset.range(len(pairs)).map(attempt).to_iter_dataset(ahead)
   )
   with (
-    # After an error or Ctrl-C, what nobody waits for is not begun.
+    # After an error or Ctrl-C, no further items are begun.
     contextlib.closing(results),
     # None: no bar where standard error is no terminal.
     tqdm.tqdm(total=len(items), desc=description, disable=None) as bar,
@@ -131,7 +133,7 @@ def _in_order(
 def _tell(
   audit: Audit, count: int, skipped: Sequence[tuple[str, str, str]]
 ) -> None:
-  """Sums up: what was read, what was expected, what was left out and why."""
+  """Logs how many items were read, expected and left out, and why."""
   reasons = collections.Counter(reason for _, reason, _ in skipped)
   text = f'{audit.name}: the split {audit.split!r} has {count} items'
   if audit.expected is not None:

@@ -1,4 +1,4 @@
-"""What the builders of data sets share."""
+"""Base classes of the TFDS builders of data sets."""
 
 import abc
 import importlib
@@ -15,19 +15,19 @@ from data_pipelines.reading import manual
 with _extra.data_extra():
   import tensorflow_datasets as tfds
 
-  # TFDS needs it without saying so, and fails only when it first does.
+  # TFDS needs it but does not declare it, and would fail only on first use.
   importlib.import_module('importlib_resources')
 
 
 class Part(NamedTuple):
-  """How a split is read.
+  """How to read a split.
 
   Attributes:
-    items: Key to what `read` needs to know of an item, or the `audit.SkipError`
-      of one that is to be left out.
-    read: (key, item) to an example; raises `audit.SkipError` for an item that
-      is to be left out.
-    expected: How many items the published split has; None if nobody says.
+    items: Key -> what `read` needs to know about an item, or an
+      `audit.SkipError` for an item to leave out.
+    read: (key, item) -> example; raises `audit.SkipError` for an item to leave
+      out.
+    expected: How many items the published split has, or None if unknown.
   """
 
   items: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 
 def configs(**descriptions: str) -> list[tfds.core.BuilderConfig]:
-  """Configurations by name, described; the first is the default."""
+  """Makes configurations from names and descriptions; the first is default."""
   return [
     tfds.core.BuilderConfig(name=name, description=text)
     for name, text in descriptions.items()
@@ -52,10 +52,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
   def described(
     self, features: Mapping[str, Any], **others: Any
   ) -> tfds.core.DatasetInfo:
-    """Describes the data set by features, homepage, license, as `_info` is to.
+    """Describes the data set (features, homepage, license), for `_info`.
 
-    Items stay in the order in which they are made: it is the loader that
-    shuffles.
+    Items stay in the order in which they are made, since the loader shuffles.
     """
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),
@@ -65,14 +64,14 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
 
 
 class ArrayBuilder(_Builder):
-  """Prepares a data set that is drawn, or comes with this package.
+  """Prepares a data set that is generated, or comes with this package.
 
-  A subclass has `BUILDER_CONFIGS`, the features in `_info`, and `arrays`.
+  A subclass defines `BUILDER_CONFIGS`, `_info` with the features, and `arrays`.
   """
 
   @abc.abstractmethod
   def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """Makes the rows: split -> name -> the entry of each, [rows, ...]."""
+    """Makes the rows: split -> name of an entry -> values, [rows, ...]."""
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -93,23 +92,23 @@ class ArrayBuilder(_Builder):
 class FolderBuilder(_Builder):
   """Prepares a data set from files in a folder that the user names.
 
-  A subclass has `BUILDER_CONFIGS`, the features in `_info`, the tree of files
-  in `MANUAL_DOWNLOAD_INSTRUCTIONS`, which errors show, and `parts`.
+  A subclass defines `BUILDER_CONFIGS`, `_info` with the features, `parts`, and
+  `MANUAL_DOWNLOAD_INSTRUCTIONS` with the tree of files, which errors show.
   """
 
   @abc.abstractmethod
   def parts(self, root: pathlib.Path) -> dict[str, Part]:
-    """Finds out what there is to read.
+    """Lists the items to read.
 
     Args:
-      root: The user's folder; it is there and not empty.
+      root: The user's folder; it exists and is not empty.
 
     Returns:
-      Split to how it is read.
+      Split -> how to read it.
 
     Raises:
-      FileNotFoundError: if a file that all depends on is missing.
-      ValueError: if one is damaged.
+      FileNotFoundError: if a file without which nothing can be read is missing.
+      ValueError: if such a file is damaged.
     """
 
   def _split_generators(
@@ -124,5 +123,5 @@ class FolderBuilder(_Builder):
   def _generate_examples(
     self, split: str, part: Part
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    told = audit.Audit(self.name, split, self.data_path, part.expected)
-    return audit.examples(told, part.items, part.read)
+    report = audit.Audit(self.name, split, self.data_path, part.expected)
+    return audit.examples(report, part.items, part.read)

@@ -6,17 +6,20 @@ from typing import Any
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Tells whether a file ends where its structure says that it does.
+  """Tells whether a file provably ends where its structure says it should.
+
+  The structure of these formats tells: FLV, where the size of each tag follows
+  the tag, too; AVI and Matroska (WebM), which begin with the number of bytes
+  that follow; and fragmented MP4 with a table of the fragments at the end. For
+  other MP4 no such proof is needed: FFmpeg takes the duration from the list of
+  samples and ignores the one in the header, which may be wrong.
 
   Args:
-    path: FLV, of which each tag has its size behind it, too; AVI or Matroska
-      (WebM), which say in front how many bytes follow; MP4 of fragments with
-      a table of them at the end. Of other MP4, how long each sample is shown
-      tells the duration: what else a header says of it counts for nothing.
+    path: A video file.
 
   Returns:
-    Whether it has its end; False where its structure does not tell, as in other
-    formats and in Matroska that was written live.
+    True if it has its end. False if it does not, or if its structure does not
+    tell, as in other formats and in Matroska that was written live.
   """
   size = path.stat().st_size
   with path.open('rb') as file:
@@ -47,9 +50,10 @@ def _ends_with_a_tag(file: Any) -> bool:
 
 
 def _ends_with_a_table(file: Any) -> bool:
-  """Whether fragments are listed behind the last: a box whose end is its size.
+  """Whether an MP4 ends with a table of its fragments.
 
-  ISO/IEC 14496-12, `mfra` and, the last in it, `mfro`.
+  The table is the box `mfra`. Its last part is the box `mfro`, which ends with
+  the size of `mfra` (ISO/IEC 14496-12).
   """
   size = file.seek(-16, os.SEEK_END) + 16
   tail = file.read(16)
@@ -61,7 +65,7 @@ def _ends_with_a_table(file: Any) -> bool:
 
 
 def _end_of_riff(file: Any) -> int:
-  """Where the last of the chunks ends; a large AVI has more than one."""
+  """Where the last RIFF chunk should end; a large AVI has several chunks."""
   end = 0
   while (chunk := file.read(8))[:4] == b'RIFF' and len(chunk) == 8:
     end += 8 + int.from_bytes(chunk[4:], 'little')
@@ -70,7 +74,7 @@ def _end_of_riff(file: Any) -> int:
 
 
 def _end_of_segment(file: Any) -> int | None:
-  """Where the segment ends that follows the header of EBML."""
+  """Where Matroska's segment should end, which follows the EBML header."""
   file.seek(4)
   header = _number(file)
   if header is None:
@@ -83,7 +87,7 @@ def _end_of_segment(file: Any) -> int | None:
 
 
 def _number(file: Any) -> int | None:
-  """A number of EBML; None if it is cut, or is the one for "unknown"."""
+  """Reads an EBML number; None if it is cut off, or stands for "unknown"."""
   first = file.read(1)
   length = 9 - first[0].bit_length() if first and first[0] else 9
   rest = file.read(length - 1)

@@ -3,23 +3,26 @@
 import pathlib
 from typing import Any
 
-# Of Ogg: its header, a table of sizes of a byte each, and what that may list.
+# An Ogg page: its header, a table of one-byte sizes, and what these add up to.
 _LARGEST_PAGE = 27 + 255 + 255 * 255
-# What writers leave who do not know a length, or near it.
+# Writers that do not know the length leave this number or one close above it.
 _UNKNOWN = 2**31 - 2**16
 
 
 def is_lost(path: pathlib.Path) -> bool:
-  """Tells whether there is less of a file than its structure says.
+  """Tells whether a sound file is shorter than its structure says.
+
+  The structure of these formats tells: Ogg, whose pages begin with their size;
+  AIFF and MP3 with a Xing or LAME header, which begin with the number of bytes
+  that follow. An MP3 may lack a hundredth of its bytes, since programs add and
+  remove tags.
 
   Args:
-    path: Ogg, whose pages say in front how long they are; AIFF, which says how
-      many bytes follow; or MP3 with a header of Xing's or LAME's, which says
-      so, too. Of MP3 a hundredth may be missing: tags come and go.
+    path: A sound file.
 
   Returns:
-    Whether it has lost its end; False where its structure does not tell, as of
-    other formats and MP3, and of an Ogg that ends between two pages.
+    True if it has lost its end. False if not, or if its structure does not
+    tell, as in other formats, other MP3 and an Ogg that ends between two pages.
   """
   size = path.stat().st_size
   with path.open('rb') as file:
@@ -29,10 +32,10 @@ def is_lost(path: pathlib.Path) -> bool:
       return _is_cut(file.read())
     if start[:4] == b'FORM' and start[8:11] == b'AIF':
       length = int.from_bytes(start[4:8], 'big')
-      # The zero behind an odd number of bytes may have been left out.
+      # The zero that pads an odd number of bytes may be missing.
       return length < _UNKNOWN and size < 8 + length - 1
     begin = 0
-    if start[:3] == b'ID3':  # a tag, of 7 bits a byte
+    if start[:3] == b'ID3':  # a tag; its size has 7 bits in each byte
       digits = zip(start[6:10], (21, 14, 7, 0), strict=True)
       begin = 10 + sum(byte << shift for byte, shift in digits)
     return size < begin + 0.99 * _bytes_of_mp3(file, begin)
@@ -46,9 +49,9 @@ def _is_cut(tail: bytes) -> bool:
 
 
 def _bytes_of_mp3(file: Any, begin: int) -> int:
-  """How many bytes an MP3 says that it has, from its first frame on, or 0."""
+  """Bytes that an MP3 should have from its first frame on; 0 if unknown."""
   file.seek(begin)
-  frame = file.read(64)  # the header is behind 4 bytes and 9 to 32 more
+  frame = file.read(64)  # the header comes after 4 bytes and 9 to 32 more
   place = max(frame.find(b'Xing'), frame.find(b'Info'))
   if frame[:1] != b'\xff' or place < 0:
     return 0

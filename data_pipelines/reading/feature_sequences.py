@@ -21,7 +21,7 @@ with _extra.data_extra():
 MODALITIES = ('vision', 'audio', 'text')
 # Our names of the splits, and those of the published pickles.
 _SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
-# What follows the video in the name of a clip: [3], $_$3 or _3.
+# What follows the video's name in the name of a clip: [3], $_$3 or _3.
 _SEGMENT = re.compile(r'(\[[^\[]*\]|\$_\$.*|_\d+)$')
 
 
@@ -36,10 +36,10 @@ class Packed(NamedTuple):
 
 
 def features(**others: Any) -> dict[str, Any]:
-  """Says what is stored of an element.
+  """Describes a stored element.
 
-  `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and what is
-  asked for.
+  `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and the others
+  that the caller names.
   """
   sequence = tfds.features.Tensor(
     shape=(None, None), dtype=np.float32, encoding='bytes'
@@ -52,17 +52,17 @@ def features(**others: Any) -> dict[str, Any]:
 
 
 def width(sequences: Iterable[Any], where: str) -> int:
-  """Counts the features in a step, of which all sequences must have as many.
+  """Returns the number of features in a step, the same in all sequences.
 
   Args:
-    sequences: [t, d] each; those without steps are passed over.
-    where: The file, and the place in it, for the error.
+    sequences: [t, d] each; empty ones are ignored.
+    where: The file, and the place in it, for errors.
 
   Returns:
-    d, as the first step of each sequence tells it.
+    d, taken from the first step of each sequence.
 
   Raises:
-    ValueError: if they differ, or there is none.
+    ValueError: if d differs, or no sequence has a step.
 
   Examples:
     >>> width([np.zeros((4, 3)), [], [[1, 2, 3]]], 'a.pkl')
@@ -76,8 +76,8 @@ def width(sequences: Iterable[Any], where: str) -> int:
     ) from error
   if len(found) != 1:
     raise ValueError(
-      f'{where} has sequences of the widths {sorted(found)}, in this order so'
-      f' many: {[found[each] for each in sorted(found)]}; expected one width.'
+      f'{where} has sequences of the widths {sorted(found)}, each so often:'
+      f' {[found[each] for each in sorted(found)]}; expected one width.'
     )
   return next(iter(found))
 
@@ -88,21 +88,22 @@ def element(
   aligned: bool,
   where: str,
 ) -> dict[str, npt.NDArray[np.float32]]:
-  """Returns the sequences of an element as they are stored.
+  """Checks the sequences of an element and returns them as they are stored.
 
   Args:
     sequences: Modality -> [t, d], as published.
     widths: Modality -> d.
-    aligned: Whether step i of all is the same word.
+    aligned: Whether step i is the same word in all modalities.
     where: The file, and the place in it, for the list of skipped elements.
 
   Returns:
-    Modality -> float32, values unchanged, -inf and NaN too.
+    Modality -> float32. Values are unchanged, including -inf and NaN.
 
   Raises:
     SkipError: 'empty_text' if all of the text is zero (MultiBench drops such
-      elements), 'too_short' if another modality has no step, 'lengths_differ',
-      or 'corrupt' if there are no numbers of the expected width.
+      elements), 'too_short' if another modality has no step, 'lengths_differ'
+      if they are aligned but differ in length, or 'corrupt' if they are not
+      numbers of the expected width.
   """
   stored = {}
   for name in MODALITIES:
@@ -128,7 +129,7 @@ def element(
 def packed_element(
   part: Packed, row: int, aligned: bool, where: str
 ) -> dict[str, npt.NDArray[np.float32]]:
-  """Returns what `element` does, of one row."""
+  """Returns what `element` does, for one row of a split."""
   sequences = {name: part.sequences[name][row] for name in MODALITIES}
   return element(sequences, part.widths, aligned, where)
 
@@ -136,20 +137,21 @@ def packed_element(
 def read_packed(
   path: pathlib.Path, label_names: Sequence[str] = ('labels',)
 ) -> dict[str, Packed]:
-  """Reads train -> vision, audio, text, labels, id; arrays are not copied.
+  """Reads a pickle {'train': {'vision', 'audio', 'text', 'labels', 'id'}, ...}.
+
+  Arrays are not copied. A warning tells if a video is in more than one split.
 
   Args:
     path: The pickle.
-    label_names: What the labels may be called.
+    label_names: Keys that the labels may have.
 
   Returns:
-    'train', 'validation' and 'test'. A clip is named by its id, or if that has
-    more than one part (video, start, end) by `video[start:end]`; one that
-    returns in its split gets the suffix `#2` and so on. If a video is in two
-    splits, a warning says so.
+    'train', 'validation' and 'test' -> the split. A clip is named by its id or,
+    if the id has several parts (video, start, end), by `video[start:end]`. A
+    name that is repeated within its split gets the suffix `#2` and so on.
 
   Raises:
-    ValueError: if the file is damaged or laid out in another way.
+    ValueError: if the file is damaged or has another layout.
   """
   content = pickles.check_keys(pickles.load(path), _SPLITS.values(), str(path))
   parts = {
@@ -171,7 +173,7 @@ def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
   chosen = next((name for name in label_names if name in content), None)
   if chosen is None:
     raise ValueError(
-      f'{where} has the keys {", ".join(map(str, content))}, of which none is'
+      f'{where} has the keys {", ".join(map(str, content))}, but not'
       f' {" or ".join(label_names)}.'
     )
   try:
@@ -181,8 +183,8 @@ def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
     raise ValueError(f'{where}: {error}.') from error
   if len({*counts.values(), labels.size}) > 1 or labels.size == 0:
     raise ValueError(
-      f'{where} should have one row and one label an element; it has the rows'
-      f' {counts} and labels of the shape {labels.shape}.'
+      f'{where} should have one row and one label for each element; it has the'
+      f' rows {counts} and labels of the shape {labels.shape}.'
     )
   names, videos = zip(*map(_clip_and_video, content['id']), strict=True)
   return Packed(
@@ -197,14 +199,14 @@ def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
 
 
 def _clip_and_video(row: Any) -> tuple[str, str]:
-  """Names of a clip and its video, from one row of `id`."""
+  """Returns the names of a clip and of its video, from one row of `id`."""
   first, *others = map(text, np.asarray(row, np.object_).reshape(-1).tolist())
   clip = f'{first}[{":".join(others)}]' if others else first
   return clip, _SEGMENT.sub('', first)
 
 
 def text(value: Any) -> str:
-  """Returns the text of an id: some are numbers, some bytes.
+  """Returns an id as text; some files have numbers, some bytes.
 
   Examples:
     >>> text(b'a_1'), text(np.int64(7))
@@ -212,7 +214,7 @@ def text(value: Any) -> str:
   """
   if isinstance(value, bytes):
     return value.decode('utf-8', 'backslashreplace')
-  # Half a pair of surrogates could not be written anywhere.
+  # A lone surrogate could not be written to any file.
   return str(value).encode('utf-8', 'backslashreplace').decode()
 
 

@@ -28,20 +28,21 @@ with _extra.data_extra():
 
 @dataclasses.dataclass(eq=False)
 class Folder(tfds.core.BuilderConfig):
-  """A folder as it is now.
+  """The configuration of a folder in its present state.
 
   Attributes:
-    table: What its CSV says.
+    table: The contents of its CSV.
   """
 
   table: folders.Table | None = dataclasses.field(default=None, repr=False)
 
 
 def folder(path: str | os.PathLike[str]) -> Folder:
-  """The configuration of a folder, named after it and all its files.
+  """Returns the configuration of a folder, named after its present state.
 
-  So it is prepared anew when the CSV, or the size or time of a file, changes;
-  what was prepared before stays where it is.
+  The name has a digest of the CSV and of the sizes and times of all files, so
+  the folder is prepared again when one of them changes. What was prepared
+  before stays where it is.
 
   Raises:
     FileNotFoundError, ValueError: as `folders.read`.
@@ -52,20 +53,20 @@ def folder(path: str | os.PathLike[str]) -> Folder:
   for name, kind in table.kinds.items():
     for cell in table.cells[name] if kind != 'text' else ():
       file = root / cell
-      said = file.stat() if file.is_file() else None
-      about = said and (said.st_size, said.st_mtime_ns)
-      digest.update(f'{cell} {about}'.encode())
+      stat = file.stat() if file.is_file() else None
+      state = stat and (stat.st_size, stat.st_mtime_ns)
+      digest.update(f'{cell} {state}'.encode())
   name = re.sub(r'\W+', '_', root.name)
   return Folder(name=f'{name}-{digest.hexdigest()[:12]}', table=table)
 
 
 class Builder(builder.FolderBuilder):
-  """Files and texts of a CSV, as they are.
+  """Prepares the files and texts that a CSV names.
 
-  Every element is a dictionary: of each modality the bytes of a picture [1] or
-  of the frames [t] of a video, one a second, a sound [n] int16 at 16 kHz, or a
-  text; `label` int64; `row` int32, its place in the CSV; and `group` int64
-  where the CSV has it.
+  Every element has, for each modality, the encoded picture [1], the encoded
+  frames [t] of a video (one a second), a sound [n] int16 at 16 kHz, or a text;
+  `label` int64; `row` int32, its row in the CSV; and `group` int64 if the CSV
+  has groups.
   """
 
   name = folders.NAME
@@ -73,7 +74,7 @@ class Builder(builder.FolderBuilder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = f'Expected:\n{folders.TREE}'
 
   def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
-    """As it is; TFDS would warn that it has not seen it before."""
+    """Returns it as it is; TFDS would warn that it does not know its name."""
     del version
     return builder_config
 
@@ -130,10 +131,10 @@ def _example(
 
 
 def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
-  """Reads what a cell of a modality names, as an element has it.
+  """Reads the file or text in a cell of a modality, in the form of an element.
 
   Raises:
-    SkipError: if it cannot be read; it tells the column.
+    SkipError: if it cannot be read; the error names the column.
   """
   if kind == 'text':
     return cell
@@ -157,20 +158,20 @@ def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
 def elements(
   path: str | os.PathLike[str], names: Collection[str]
 ) -> list[dict[str, Any]]:
-  """Reads new rows of a folder, which need no label, without preparing them.
+  """Reads new rows of a folder, which need no labels, without preparing them.
 
   Args:
     path: A folder with a CSV, or the CSV.
-    names: The columns that are wanted, those there; further ones are left out.
+    names: The columns to read, where the CSV has them; others are left out.
 
   Returns:
-    An element a row, in order, without what an empty cell in place of a file
-    lacks.
+    An element for each row, in order. It has no entry where the cell of a file
+    is empty.
 
   Raises:
     FileNotFoundError: if there is no CSV.
-    ValueError: if it has none of the columns or does not fit, or a file
-      cannot be read; line and column are named.
+    ValueError: if the CSV has none of the columns or cannot be read, or a file
+      cannot be read; the error names line and column.
   """
   where = folders.find(path)
   if where is None or not where.is_file():
@@ -199,7 +200,7 @@ def elements(
       }
     except audit.SkipError as error:
       raise ValueError(
-        f'{line}, {error.detail}. Mend it, or leave the row out.'
+        f'{line}, {error.detail}. Correct it, or leave the row out.'
       ) from error
     rows.append(
       {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from data_pipelines.reading import manual
 
-# Marks at the beginning of files, the longer ones first; as Windows writes.
+# Byte order marks, as Windows writes them; the longer ones first.
 _MARKS = (
   (codecs.BOM_UTF8, 'utf-8-sig'),
   (codecs.BOM_UTF32_LE, 'utf-32'),
@@ -20,7 +20,7 @@ _MARKS = (
 
 
 def read(path: pathlib.Path) -> str:
-  """Reads a file of text in UTF-8, or as a mark at its beginning says.
+  """Reads a text file in UTF-8, or in the encoding of its byte order mark.
 
   Returns:
     Its text.
@@ -34,27 +34,26 @@ def read(path: pathlib.Path) -> str:
     text = data.decode(encoding or 'utf-8')
   except UnicodeDecodeError as error:
     raise ValueError(
-      f'{path} is no text in {encoding or "UTF-8"}: {error}. Save it in UTF-8.'
+      f'{path} is not text in {encoding or "UTF-8"}: {error}. Save it in UTF-8.'
     ) from error
   if '\0' in text:  # UTF-16 without a mark looks like this.
     raise ValueError(
-      f'{path} has characters that are no text. Save it in UTF-8.'
+      f'{path} has null characters, as no text has. Save it in UTF-8.'
     )
   return text
 
 
 def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
-  """Reads the rows of a list whose cells are separated by commas.
+  """Reads the rows of a CSV file; empty lines are skipped.
 
   Args:
     path: The file.
 
   Yields:
-    Where the row is, for errors, and its cells without blanks around them. A
-    line without a character is no row.
+    Where the row is, for errors, and its cells without surrounding blanks.
 
   Raises:
-    ValueError: if it is no text, or no CSV.
+    ValueError: if the file is not text, or not CSV.
   """
   text = io.StringIO(read(path), newline='')
   reader = csv.reader(text, skipinitialspace=True)
@@ -63,23 +62,24 @@ def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
       if row:
         yield f'{path}, line {reader.line_num}', [cell.strip() for cell in row]
   except csv.Error as error:
-    raise ValueError(f'{path} is no list of rows: {error}.') from error
+    raise ValueError(f'{path} is not a CSV file: {error}.') from error
 
 
 def records(
   path: pathlib.Path, columns: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-  """Reads some columns of a list that begins with their names.
+  """Reads some columns of a CSV file with a header.
 
   Args:
     path: The file.
-    columns: Names of the columns to read, in whatever case.
+    columns: Names of the columns to read; upper and lower case are the same.
 
   Yields:
-    Where the row is, and its cells in these columns; '' where it is cut short.
+    Where the row is, and its cells in these columns; '' where the row is too
+    short.
 
   Raises:
-    ValueError: if it lacks a column, or is no text, or no CSV.
+    ValueError: if a column is missing, or the file is not text, or not CSV.
   """
   lines = rows(path)
   _, header = next(lines, ('', []))
@@ -96,10 +96,10 @@ def records(
 
 @contextlib.contextmanager
 def at(where: str) -> Iterator[None]:
-  """Says where something is wrong.
+  """Adds the location to a ValueError that is raised inside the block.
 
   Args:
-    where: The file and the line that are looked at in the block.
+    where: The file and the line that the block reads.
 
   Yields:
     Nothing.

@@ -13,14 +13,15 @@ ORIGIN = 'prepared_from.txt'
 
 
 def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
-  """Returns the folder that the user named, or TFDS's place for one.
+  """Returns the folder that the user named, or TFDS's default folder.
 
-  Its name is written beside the data that are being prepared, and gets its
-  final place with them, so that no prepared data set is without it.
+  Its path is written among the data while they are being prepared. TFDS moves
+  both to their final place together, so every prepared data set has it.
 
   Args:
-    builder: TFDS's, with `MANUAL_DOWNLOAD_INSTRUCTIONS`, while it prepares.
-    dl_manager: The builder's.
+    builder: A TFDS builder with `MANUAL_DOWNLOAD_INSTRUCTIONS`, in the middle
+      of preparing.
+    dl_manager: The builder's download manager.
 
   Returns:
     A folder that is not empty.
@@ -41,26 +42,26 @@ def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
 
 
 def write_origin(prepared: pathlib.Path, root: pathlib.Path) -> None:
-  """Writes the user's folder, a path of any bytes, beside prepared data."""
+  """Writes the path of the user's folder, of any bytes, among prepared data."""
   (prepared / ORIGIN).write_bytes(os.fsencode(f'{root.resolve()}\n'))
 
 
 def read_origin(prepared: pathlib.Path) -> str | None:
-  """Reads what `write_origin` wrote; None if nothing was."""
+  """Reads the path that `write_origin` wrote, or None if there is none."""
   path = prepared / ORIGIN
   return os.fsdecode(path.read_bytes()).strip() if path.exists() else None
 
 
 def is_pointer(path: pathlib.Path) -> bool:
-  """Tells whether a file is what Git leaves until Git LFS downloads it."""
+  """Tells whether a file is only a pointer of Git LFS to the real file."""
   with path.open('rb') as stream:
     return stream.read(len(_LFS)) == _LFS
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Tells whether a file is there, and neither empty nor a pointer of Git LFS.
+  """Tells whether a file exists, and is neither empty nor a pointer of Git LFS.
 
-  A link to nowhere is not there.
+  A broken link does not exist.
   """
   return path.is_file() and path.stat().st_size > 0 and not is_pointer(path)
 
@@ -68,14 +69,14 @@ def is_whole(path: pathlib.Path) -> bool:
 def walk(
   root: pathlib.Path,
 ) -> Iterator[tuple[pathlib.Path, list[str], list[str]]]:
-  """Looks through a folder and those below, behind links as well.
+  """Walks through a folder and its subfolders, and follows links.
 
-  Media often lie on another disk, behind a link. Links may lead back to where
-  they are: each folder is looked through once.
+  Media are often on another disk, behind a link. Links may form a loop, so each
+  folder is visited only once.
 
   Yields:
-    A folder, the names of the folders in it, of which the caller may remove
-    some, and those of its files, both sorted.
+    A folder, and the sorted names of its subfolders and of its files. The
+    caller may remove subfolders from the list, and they are not visited.
   """
   seen = set()
   for parent, folders, files in os.walk(root, followlinks=True):
@@ -99,23 +100,23 @@ def check_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def first(root: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
-  """Returns the first of several paths in a folder that is a file, or None."""
+  """Returns the first of several paths that is a file, or None."""
   return next((root / name for name in names if (root / name).is_file()), None)
 
 
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
-  """Returns what `first` does, which has to be there.
+  """Returns what `first` does, but raises an error if there is none.
 
   Args:
     root: The folder.
     names: Paths in it, the preferred one first.
-    tree: What should lie there, for the error.
+    tree: The tree of files that is expected, for the error.
 
   Returns:
-    The path of a file that is no pointer of Git LFS.
+    The path of a file that is not a pointer of Git LFS.
 
   Raises:
-    FileNotFoundError: if there is none of them.
+    FileNotFoundError: if none of them exists.
     ValueError: if it is a pointer.
 
   Examples:
@@ -136,7 +137,7 @@ def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
 
 
 def found(root: pathlib.Path) -> str:
-  """Lists the files in a folder, the first few of them."""
+  """Lists the first files in a folder and its subfolders, for errors."""
   names: list[str] = []
   for parent, _, files in walk(root):
     for name in files:

@@ -24,7 +24,7 @@ def read(
 
   Raises:
     FileNotFoundError: if there is no file at `path`.
-    ValueError: if the file is not, byte for byte, the one that is expected.
+    ValueError: if the file differs from the expected one in any byte.
   """
   expected = (
     f'Expected {path.name} with sha256 {sha256}, holding {arrays}. Restore the'
@@ -41,6 +41,6 @@ def read(
       f'{path} is truncated or altered: its {len(content)} bytes have sha256 '
       f'{checksum}. {expected}'
     )
-  # Decoded from the bytes that were verified, not from a second read.
+  # Decode the bytes that were verified, rather than read the file again.
   with np.load(io.BytesIO(content)) as archive:
     return dict(archive)

@@ -8,22 +8,23 @@ import numpy.typing as npt
 
 
 def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
-  """The columns of a Parquet file, those of `MODALITY.FEATURE` side by side.
+  """Reads a Parquet file; columns `MODALITY.FEATURE` become one array.
 
-  Where `label` has no value, `label_present` [rows] is False; where another
-  column of numbers or lists has none, as pandas writes NaN, it is NaN.
+  A null in `label` makes `label_present` [rows] False. A null in another column
+  of numbers or lists, which is how pandas writes NaN, becomes NaN.
 
   Raises:
     ModuleNotFoundError: if pyarrow is not installed.
-    ValueError: if a column of texts or a list has gaps, or lists are of several
-      shapes; the message names the column and the row, counted from 0.
+    ValueError: if there are nulls in a column of texts or inside a list, or the
+      lists of a column differ in shape. The message names the column and the
+      row, counted from 0.
   """
   try:
     from pyarrow import parquet
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'{path} needs the package pyarrow. Install it with: pip install pyarrow;'
-      ' or save the arrays by numpy.savez.',
+      ' or save the arrays with numpy.savez.',
       name='pyarrow',
     ) from error
   table = parquet.read_table(path)
@@ -48,8 +49,8 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
     if name in columns or len(shapes) > 1:
       raise ValueError(
         f"{path} has columns '{name}.FEATURE' of the shapes {sorted(shapes)},"
-        f' and {sorted({name} & columns.keys())} beside; expected one shape,'
-        ' and no column called as the modality.'
+        f' and the columns {sorted({name} & columns.keys())}; expected one'
+        ' shape, and no column named after the modality.'
       )
     columns[name] = np.stack(arrays, axis=-1)
   if gaps is not None:
@@ -61,7 +62,7 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 def _stacked(
   path: pathlib.Path, name: str, values: list[Any]
 ) -> npt.NDArray[Any]:
-  """A column of Parquet, whose rows have to be of one shape; NaN for None."""
+  """Stacks the rows of a column, which must have one shape; None is NaN."""
   shape: tuple[int, ...] | None = None
   kind = 'f'
   for row, value in enumerate(values):
@@ -81,8 +82,8 @@ def _stacked(
     shape = found.shape if shape is None else shape
     if found.shape != shape:
       raise ValueError(
-        f'{path}, row {row}, column {name!r}: the shape {found.shape}, where'
-        f' rows before have {shape}. Pad them, and give the lengths as'
+        f'{path}, row {row}, column {name!r}: the shape {found.shape}, but'
+        f' earlier rows have {shape}. Pad them, and give the lengths as'
         f" '{name}_length'."
       )
   if None not in values:

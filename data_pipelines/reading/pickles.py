@@ -1,10 +1,10 @@
 """Reads pickles of data, without running anything that they name.
 
-A pickle is a program: it calls what it names, and sets the states of what comes
-out. Python's own machine follows it here, but finds nothing beside a few
-functions of this module, which stand for those by which NumPy writes arrays,
-and no state is set that has not been looked at: NumPy's own way to set one
-would take numbers for pointers.
+A pickle is a program: it calls functions by name, and sets the states of the
+objects that they return. Here Python's own `pickle` runs that program, with two
+restrictions. Names are looked up in a table of a few functions of this module,
+which stand for those that NumPy's pickles call. And states are checked before
+they are set: NumPy itself would take numbers for pointers.
 """
 
 import math
@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-# What is nested deeper is no data.
-_DEEPEST = 32
-# Values, shared ones as often as they are found, a byte of the file.
-_MOST_A_BYTE = 1000
+# Containers nested more deeply than this are refused.
+_MOST_NESTED = 32
+# Values for each byte of the file; a shared one counts wherever it occurs.
+_MOST_PER_BYTE = 1000
 
-# Booleans, integers, floats, bytes, text, and objects.
+# Types of arrays: booleans, integers, floats, bytes, text, and objects.
 _TYPES = re.compile(r'(b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,8}|O[48]?)')
 
 
@@ -30,22 +30,22 @@ _ATOMS = frozenset({bool, bytes, complex, float, int, str, type(None)})
 
 
 class _ForbiddenError(Exception):
-  """A pickle asks for something that data does not need."""
+  """A pickle asks for something that data do not need."""
 
 
 def load(path: pathlib.Path) -> Any:
-  """Reads a pickle of numbers, text, arrays and containers of Python.
+  """Reads a pickle of numbers, text, arrays and Python's containers.
 
   Args:
-    path: The file, of any protocol. Text that Python 2 wrote is read as
-      Latin-1, as its arrays are.
+    path: The file, of any protocol. Text written by Python 2 is read as
+      Latin-1, and so are the bytes of its arrays.
 
   Returns:
     What was pickled: None, numbers, text, bytes, Python's containers, and
-    NumPy's arrays and numbers, written by its version 1 or 2.
+    arrays and numbers of NumPy 1 or 2.
 
   Raises:
-    ValueError: if the file asks for anything else, or is no whole pickle.
+    ValueError: if the file asks for anything else, or is not a whole pickle.
 
   Examples:
     >>> import tempfile
@@ -66,11 +66,11 @@ def load(path: pathlib.Path) -> Any:
 
 
 def read(file: BinaryIO, name: str) -> Any:
-  """Reads, as `load` does, a file that holds a pickle."""
+  """Reads a pickle from an open file, as `load` does; errors give its name."""
   try:
     start = file.tell()
     value = _Unpickler(file, encoding='latin-1').load()
-    _check_unfolded(value, _MOST_A_BYTE * (file.tell() - start))
+    _check_unfolded(value, _MOST_PER_BYTE * (file.tell() - start))
     return value
   except _ForbiddenError as error:
     raise ValueError(
@@ -79,7 +79,7 @@ def read(file: BinaryIO, name: str) -> Any:
       ' from a pickle: get the published file, or, if you trust this one, save'
       ' its arrays in a new pickle.'
     ) from error
-  except Exception as error:  # of many kinds, where bytes are no pickle
+  except Exception as error:  # bytes that are no pickle raise many kinds
     raise ValueError(
       f'{name} is empty, truncated or no pickle'
       f' ({str(error) or type(error).__name__}). Download it again.'
@@ -87,15 +87,16 @@ def read(file: BinaryIO, name: str) -> Any:
 
 
 def _type(spec: str, align: int, copy: int) -> np.dtype[Any]:
-  """For `numpy.dtype`; its state, the order of bytes, comes later."""
-  del align, copy  # A copy, or NumPy's own one would get the state.
+  """Stands for `numpy.dtype`; the pickle then sets its byte order."""
+  del align, copy
   if not _TYPES.fullmatch(spec):
     raise ValueError(f'the type {spec!r}')
+  # A copy: else the state would be set in NumPy's own object.
   return np.dtype('O' if spec[0] == 'O' else spec, copy=True)
 
 
 def _unfilled(*_: Any) -> np.ndarray[Any, Any]:
-  """For `_reconstruct`: an array whose shape, type and values come later."""
+  """Stands for `_reconstruct`; the pickle then sets shape, type and values."""
   return np.empty(0, np.int8)
 
 
@@ -112,13 +113,13 @@ def _from_buffer(
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-  """For `_codecs.encode`: bytes, in protocols that have none of their own."""
+  """Stands for `_codecs.encode`, by which old protocols write bytes."""
   del encoding
   return text.encode('latin-1')
 
 
 _FOUND: dict[str, Any] = {
-  'numpy.ndarray': 'ndarray',  # an argument that says nothing
+  'numpy.ndarray': 'ndarray',  # an argument of `_reconstruct`, not used
   'numpy.dtype': _type,
   '_codecs.encode': _encoded,
   'builtins.bytes': lambda: b'',
@@ -135,25 +136,26 @@ _FOUND: dict[str, Any] = {
 }
 
 
-# The one in C sets states itself, and believes what it is told of sizes.
-_Machine: Any = pickle._Unpickler
+# The Python version, because the one in C sets states itself and trusts the
+# sizes that a pickle gives.
+_PythonUnpickler: Any = pickle._Unpickler
 
 
-class _Unpickler(_Machine):
-  """Python's own, which finds what is in `_FOUND`, and checks states."""
+class _Unpickler(_PythonUnpickler):
+  """Python's unpickler, restricted to names in `_FOUND` and checked states."""
 
   def find_class(self, module: str, name: str) -> Any:
-    """Returns what stands for a name; nothing is imported."""
+    """Returns the stand-in for a name; nothing is imported."""
     if f'{module}.{name}' not in _FOUND:
       raise _ForbiddenError(f'{module}.{name}')
     return _FOUND[f'{module}.{name}']
 
   def load_build(self) -> None:
-    """Sets the state of what is on top of the stack."""
+    """Sets the state of the object on top of the stack, after checking it."""
     state = self.stack.pop()
     target = self.stack[-1]
     if isinstance(target, np.dtype):
-      own: Any = target  # whatever the pickle says of it but its bytes' order
+      own: Any = target  # Only the byte order is taken from the pickle.
       own.__setstate__(target.newbyteorder(state[1]).__reduce__()[2])
     elif isinstance(target, np.ndarray):
       _, shape, dtype, is_fortran, values = state
@@ -162,22 +164,22 @@ class _Unpickler(_Machine):
       raise _ForbiddenError(f'a state of {type(target).__name__}')
 
   def load_setitem(self) -> None:
-    """Sets a key of a dictionary; an array has its values by its state."""
+    """Sets a key of a dictionary, and of nothing else."""
     _check_dictionary(self.stack[-3])
     super().load_setitem()
 
   def load_setitems(self) -> None:
-    """Sets keys of a dictionary, up to the mark."""
+    """Sets several keys of a dictionary, and of nothing else."""
     _check_dictionary(self.metastack[-1][-1])
     super().load_setitems()
 
   dispatch: ClassVar[dict[int, Any]] = {
-    **_Machine.dispatch,
+    **_PythonUnpickler.dispatch,
     pickle.BUILD[0]: load_build,
     pickle.SETITEM[0]: load_setitem,
     pickle.SETITEMS[0]: load_setitems,
-    # Takes no memory before it has read as much.
-    pickle.BYTEARRAY8[0]: _Machine.load_binbytes8,
+    # Reads the bytes before it allocates memory for them.
+    pickle.BYTEARRAY8[0]: _PythonUnpickler.load_binbytes8,
   }
 
 
@@ -193,14 +195,14 @@ def _check_dictionary(value: Any) -> None:
 def _set(
   array: Any, shape: Any, dtype: Any, is_fortran: bool, values: Any
 ) -> None:
-  """Gives an array its shape, type and values, which have to fit."""
+  """Sets an array's shape, type and values; raises if they do not fit."""
   if dtype.kind != 'O':
     values = values.encode('latin-1') if isinstance(values, str) else values
     _of_bytes(values, dtype, shape)
   elif not isinstance(values, list) or len(values) != _length(shape):
     raise ValueError(f'objects of the shape {shape} that are not as many')
   elif any(map(_holds_objects, values)):
-    # Each would free the next, in the stack of C.
+    # Freeing a long chain of them would overflow the C stack.
     raise ValueError('arrays of objects in an array of objects')
   array.__setstate__((1, shape, dtype, is_fortran, values))
 
@@ -208,9 +210,9 @@ def _set(
 def _of_bytes(
   raw: Any, dtype: Any, shape: Any, order: Any = 'C'
 ) -> np.ndarray[Any, Any]:
-  """Makes an array of numbers or text of its bytes, without copying them."""
+  """Makes an array of numbers or text from its bytes, without a copy."""
   raw = raw.encode('latin-1') if isinstance(raw, str) else raw  # of Python 2
-  # Of nothing else: the memory of an array may be pointers to objects.
+  # Nothing but bytes: the buffer of an array may hold pointers to objects.
   if not isinstance(raw, bytes):
     raise ValueError(f'an array of the type {dtype.str} of no bytes')
   if len(raw) != _length(shape) * dtype.itemsize:
@@ -232,18 +234,18 @@ def _length(shape: Any) -> int:
 
 
 def _check_unfolded(value: Any, most: int) -> None:
-  """Refuses what is no data, nests too deep or unfolds to more than `most`.
+  """Refuses values that are not data, nested too deep, or more than `most`.
 
-  A pickle may put a container, which it writes once, in many places and in
-  itself: who follows each reference, as NumPy does, would fill the memory.
+  A pickle may put a container, which it writes once, in many places or in
+  itself. Code that follows each reference, as NumPy does, would fill memory.
   """
   known: dict[int, tuple[int, int]] = {}
 
   def measure(one: Any, depth: int) -> tuple[int, int]:
-    """The containers in one another, and the values in all of them."""
+    """Returns the depth of the nested containers, and how many values."""
     height, length = known.get(id(one), (1, 0))
-    if depth + height > _DEEPEST:
-      raise ValueError(f'containers in more than {_DEEPEST} others')
+    if depth + height > _MOST_NESTED:
+      raise ValueError(f'containers in more than {_MOST_NESTED} others')
     if length:
       return height, length
     inside: Iterable[Any]
@@ -270,10 +272,10 @@ def _check_unfolded(value: Any, most: int) -> None:
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:
-  """Returns what was read if it is a dictionary that has some keys.
+  """Returns a value if it is a dictionary that has these keys.
 
   Raises:
-    ValueError: if not; it tells `where`.
+    ValueError: if not; the message begins with `where`.
 
   Examples:
     >>> check_keys({'train': 1, 'other': 2}, ['train'], 'a.pkl')

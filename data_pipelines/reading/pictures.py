@@ -16,10 +16,10 @@ with _extra.data_extra():
   import PIL.ExifTags
   import PIL.Image
 
-# What OpenCV writes by default, and so the field's frames have.
+# OpenCV's default, and therefore the quality of the field's frames.
 _JPEG_QUALITY = 95
 _SUFFIXES = ('.jpg', '.jpeg')
-# By the number that cameras write (EXIF); 1 is upright.
+# By EXIF orientation, which cameras write; 1 is upright.
 _TURNS = {
   2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
   3: PIL.Image.Transpose.ROTATE_180,
@@ -32,13 +32,14 @@ _TURNS = {
 
 
 def read_folder(folder: pathlib.Path) -> list[bytes]:
-  """Reads frames of a clip that others have extracted, a folder of JPEG files.
+  """Reads the frames of a clip from a folder of JPEG files.
 
   Returns:
-    Their bytes, as they are, but upright, in the order of `paths`.
+    The bytes of each file, turned upright if necessary, in the order of
+    `paths`.
 
   Raises:
-    SkipError: if there is none, or one is damaged.
+    SkipError: if there is no frame, or one is damaged.
   """
   found = paths(folder)
   if not found:
@@ -47,9 +48,9 @@ def read_folder(folder: pathlib.Path) -> list[bytes]:
 
 
 def paths(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Lists the JPEG files of a folder in the order of their names, if it is one.
+  """Lists the JPEG files of a folder by name; none if it is not a folder.
 
-  Numbers in their names are compared as numbers: 2 is before 10.
+  Numbers in names are compared as numbers: 2 comes before 10.
   """
   return sorted(
     (
@@ -62,16 +63,17 @@ def paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path, largest: int | None = 512) -> bytes:
-  """Reads a picture of a user's.
+  """Reads a user's picture, turned upright and not too large.
 
   Args:
     path: JPEG, PNG or WebP.
-    largest: The most pixels of the shorter side. More than twice what models
-      look at by default: else every epoch would decode all of the camera's.
+    largest: The most pixels of the shorter side; None for no limit. The default
+      is more than twice what models look at. Without a limit, every epoch would
+      decode the full picture of a camera.
 
   Returns:
-    Its bytes, as they are; but one that is to be turned, as cameras say, is
-    upright, and a larger one is as large as is allowed, both as JPEG.
+    The bytes of the file as they are, unless the picture has to be turned, as
+    its EXIF orientation says, or reduced; then those of a new JPEG.
 
   Raises:
     SkipError: if it is missing or damaged.
@@ -105,18 +107,15 @@ def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
-  """What makes a picture upright that was taken with a turned camera.
-
-  A picture may be fine where its metadata are not.
-  """
+  """Returns how to turn a picture upright, or None if it is or does not say."""
   try:
     number = int(picture.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-  except Exception:
+  except Exception:  # Metadata may be damaged where the picture is not.
     return None
   return _TURNS.get(number)
 
 
 def _natural(path: pathlib.Path) -> list[tuple[str, int]]:
-  """What to sort by: numbers in the name count as numbers."""
+  """Returns a sort key that compares numbers in the name as numbers."""
   parts = re.findall(r'([^0-9]*)([0-9]*)', path.stem)
   return [(text, int(digits[-18:] or -1)) for text, digits in parts]

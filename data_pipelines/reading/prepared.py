@@ -20,10 +20,10 @@ with _extra.data_extra():
 class Records:
   """A split's records, decoded on demand, each value in its feature's type.
 
-  TFDS decodes scalars to Python numbers, which forget their type.
+  The type is restored because TFDS decodes scalars to Python numbers.
 
   Args:
-    builder: A builder whose data set is prepared, of features that hold one
+    builder: A builder whose data set is prepared, and whose features hold one
       array each.
     split: The name of a split.
   """
@@ -41,7 +41,7 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, index: int, /) -> dict[str, npt.NDArray[Any]]:
-    # ArrayRecord neither counts from the end nor raises IndexError.
+    # ArrayRecord takes no negative indices, and raises no IndexError.
     record = self._records[range(len(self))[index]]
     return {
       name: np.asarray(record[name], dtype)
@@ -55,22 +55,22 @@ def prepare(
   data_dir: str | os.PathLike[str] | None,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> tfds.core.GeneratorBasedBuilder:
-  """Returns a builder whose data set is prepared, preparing it if need be.
+  """Returns a builder whose data set is prepared; prepares it if necessary.
 
   Args:
     builder_class: The data set's builder.
-    config: A config or the name of one; None is the default one.
-    data_dir: Where prepared data sets lie; None is TFDS's choice.
-    manual_dir: Where the user has put the files; None is TFDS's choice.
+    config: A config or its name; None is the default one.
+    data_dir: Where prepared data sets are; None is TFDS's default.
+    manual_dir: Where the user has put the files; None is TFDS's default.
 
   Returns:
     A builder that has read the prepared data set's description.
 
   Raises:
-    OSError: if the files cannot be written; what did not fit is one line.
-    ValueError: if they were prepared from another folder of the user's.
+    OSError: if the files cannot be written.
+    ValueError: if they were prepared from another folder of the user.
   """
-  # TFDS reads the variable when it is imported; this honours a later change.
+  # TFDS reads the variable only on import; this respects later changes.
   chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
   folder = pathlib.Path(chosen).expanduser() if chosen else None
   if manual_dir is not None:
@@ -86,8 +86,8 @@ def prepare(
     _check_origin(pathlib.Path(builder.data_path), manual_dir)
     return builder
   tfds.disable_progress_bar()
-  # A folder under the final name that is not complete is a damaged copy: TFDS
-  # would take it for prepared unless told to overwrite it.
+  # An incomplete folder with the final name is a damaged copy. TFDS would take
+  # it for prepared unless it is told to overwrite it.
   mode = (
     tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
     if builder.data_path.exists()
@@ -104,19 +104,19 @@ def prepare(
     if _is_full(error):
       raise OSError(
         errno.ENOSPC,
-        f'no space is left for {builder.name}; {error}. Make room, or name'
-        ' another place for prepared data in TFDS_DATA_DIR. Then the same'
-        ' command prepares it anew',
+        f'no space is left for {builder.name}; {error}. Free some space, or set'
+        ' TFDS_DATA_DIR to another place for prepared data. Then run the same'
+        ' command again',
         str(builder.data_path),
       ) from None
-    # TFDS does not replace the folder of another process that was faster.
+    # TFDS fails if another process was faster, whose folder is then used.
     if isinstance(error, RuntimeError) or not _is_complete(build()):
       raise
   return build()
 
 
 def _is_full(error: Exception) -> bool:
-  """Tells whether a file did not fit; writers of records say so in words."""
+  """Tells whether the disk was full; record writers say so only in words."""
   return any(
     os.strerror(number) in str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -126,22 +126,22 @@ def _is_full(error: Exception) -> bool:
 def _check_origin(
   prepared: pathlib.Path, manual_dir: str | os.PathLike[str] | None
 ) -> None:
-  """A sample that was prepared must not pass for the data that are meant."""
-  theirs = manual.read_origin(prepared)
-  if manual_dir is None or theirs is None:
+  """Refuses data prepared from another folder, such as a sample."""
+  origin = manual.read_origin(prepared)
+  if manual_dir is None or origin is None:
     return
-  ours = pathlib.Path(manual_dir).resolve()
-  if theirs != str(ours):
+  wanted = pathlib.Path(manual_dir).resolve()
+  if origin != str(wanted):
     raise ValueError(
-      f'{prepared} was prepared from {theirs}, not from {ours}. Remove it'
-      ' to prepare it anew, or name another place for prepared data in the'
-      ' environment variable TFDS_DATA_DIR; to use it as it is, leave the'
-      ' manual folder out.'
+      f'{prepared} was prepared from {origin}, not from {wanted}. Remove it to'
+      ' prepare it again, or set the environment variable TFDS_DATA_DIR to'
+      ' another place for prepared data. To use it as it is, leave the manual'
+      ' folder out.'
     )
 
 
 def _is_complete(builder: tfds.core.GeneratorBasedBuilder) -> bool:
-  """Tells whether the data set is prepared and no file of it is missing."""
+  """Tells whether the data set is prepared and all its files exist."""
   return (
     # TFDS logs a warning when asked about a folder that is not there.
     builder.data_path.exists()

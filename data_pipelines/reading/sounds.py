@@ -16,27 +16,27 @@ from data_pipelines.reading import videos
 with _extra.data_extra():
   import soundfile
 
-# Samples that are read at a time.
+# Samples read at a time.
 _BLOCK = 2**16
-# What writers leave as a length when they write to a pipe and cannot go back:
-# 0, or something near the largest number, signed (SoX) or not.
+# A writer to a pipe cannot go back to fill in the length. It leaves 0, or a
+# number near the largest one, signed (SoX) or not: from here on, none is real.
 _UNKNOWN = 2**31 - 2**16
 
 
 def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
-  """Reads a file of sound: mean of its channels, resampled.
+  """Reads a sound file: the mean of its channels, resampled.
 
   Args:
-    path: Any format that libsndfile knows, and FLAC that was written to a pipe
-      and so has no length, which it refuses and FFmpeg reads.
-    rate: Samples a second to resample to, where the file has another number.
+    path: Any format that libsndfile knows. FLAC without a length, as written to
+      a pipe, is read by FFmpeg, since libsndfile refuses it.
+    rate: Samples a second; a file with another rate is resampled.
 
   Returns:
     [n] int16.
 
   Raises:
-    SkipError: if it is missing or damaged, lost its end, which WAV, FLAC and
-      what `endings` knows tell, or has no sample.
+    SkipError: if it is missing, damaged or truncated, or has no samples.
+      Truncation is seen in WAV, in FLAC and in the formats of `endings`.
   """
   media.check(path)
   if endings.is_lost(path):
@@ -46,7 +46,7 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
   with media.decoding(path), soundfile.SoundFile(_whole(path)) as file:
     media.check_length(path, 0, file.samplerate)
     blocks = []
-    # In blocks, because some headers do not say how much there is, or lie.
+    # In blocks, because headers may give no length, or a wrong one.
     while len(block := file.read(_BLOCK, dtype='float32', always_2d=True)):
       blocks.append(block.mean(axis=1))
       media.check_length(path, len(blocks) * _BLOCK - _BLOCK, file.samplerate)
@@ -55,24 +55,28 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
 
 
 def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
-  """Returns a file that says how long it is; one without its end is skipped."""
+  """Returns the file, or a copy in memory whose WAV header is repaired.
+
+  Raises:
+    SkipError: if a WAV file is truncated.
+  """
   with path.open('rb') as file:
     found = _data_of_riff(file)
     if found is None:
       return path
     start, size, unpadded = found
-    there = path.stat().st_size - start
-    says = 0 < size <= there or there == 0
-    if says and not unpadded:
+    available = path.stat().st_size - start
+    has_length = 0 < size <= available or available == 0
+    if has_length and not unpadded:
       return path
-    if not says and 0 < size < _UNKNOWN:
+    if not has_length and 0 < size < _UNKNOWN:
       raise audit.SkipError(
-        'corrupt', f'{path} has {there} bytes of sound of {size}: truncated'
+        'corrupt', f'{path} has {available} bytes of sound of {size}: truncated'
       )
     file.seek(0)
     content = bytearray(file.read())
-  if not says:
-    content[start - 4 : start] = there.to_bytes(4, 'little')
+  if not has_length:
+    content[start - 4 : start] = available.to_bytes(4, 'little')
   for place in reversed(unpadded):
     content.insert(place, 0)
   content[4:8] = (len(content) - 8).to_bytes(4, 'little')
@@ -80,9 +84,11 @@ def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
 
 
 def _data_of_riff(file: Any) -> tuple[int, int, list[int]] | None:
-  """Where the samples of a WAV file begin, and how long it says they are.
+  """Finds the samples of a WAV file; None if it has none, or is not WAV.
 
-  And where the zero is missing that belongs behind an odd number of bytes.
+  Returns:
+    Where the samples begin, how many bytes the header gives them, and where the
+    zero is missing that should pad a chunk with an odd number of bytes.
   """
   header = file.read(12)
   if header[:4] != b'RIFF' or header[8:] != b'WAVE':
@@ -105,7 +111,7 @@ def _data_of_riff(file: Any) -> tuple[int, int, list[int]] | None:
 
 
 def _is_flac_without_length(path: pathlib.Path) -> bool:
-  """Whether a FLAC's number of samples, of 36 bits, is 0: unknown."""
+  """Whether the number of samples (36 bits) in a FLAC is 0, for unknown."""
   with path.open('rb') as file:
     header = file.read(26)
   samples = int.from_bytes(header[21:], 'big') & (2**36 - 1)

@@ -10,10 +10,10 @@ Item = TypeVar('Item')
 
 
 def share(group: str) -> float:
-  """Gives a number in [0, 1) that depends on the group's name alone.
+  """Returns a number in [0, 1) that depends on the group's name alone.
 
-  It is the first 32 bits of the name's SHA-256, over 2³²: uniform over groups,
-  the same on every machine and whatever else there is.
+  It is the first 32 bits of the name's SHA-256, divided by 2³²: uniform over
+  groups, and the same on every machine, whatever other groups there are.
 
   Examples:
     >>> share('1001')
@@ -28,17 +28,17 @@ def split(
 ) -> dict[str, list[str]]:
   """Divides items so that no group is in two parts.
 
-  Whether a group is in a part depends on its own name only: a missing file
-  moves no other item.
+  The part of a group depends on its own name only, so a missing file moves no
+  other item.
 
   Args:
     groups: Item -> its group.
-    parts: Part -> its share of the groups, in (0, 1); what is left is 'train'.
-    salt: Put before each group's name. Of few groups, the hash gives a part
-      more or less than its share; another salt, another number.
+    parts: Part -> its share of the groups, in (0, 1). The rest is 'train'.
+    salt: Prepended to each group's name. If groups are few, a part may get more
+      or less than its share; another salt gives another division.
 
   Returns:
-    Part -> its items, in their order; 'train' is the first.
+    Part -> its items, in their order; 'train' comes first.
 
   Examples:
     >>> groups = {f'{n // 2}_{n}': f'{n // 2}' for n in range(60)}
@@ -63,19 +63,19 @@ def without_repeats(
   parts: Mapping[str, Sequence[tuple[str, Item]]],
   group: Callable[[str], str],
 ) -> dict[str, dict[str, Item | audit.SkipError]]:
-  """Keeps the first entry of each key, and each group in one part.
+  """Keeps the first entry of each key, and each group in one part only.
 
-  Nothing is dropped: what is left out becomes an error that says why, under a
-  key of its own, for `audit.examples` to count.
+  Entries to leave out are not dropped silently: each becomes a `SkipError`
+  under a key of its own, for `audit.examples` to count.
 
   Args:
     parts: Part -> its entries (key, item). A group that is in two parts stays
-      in the later of them, so test comes last.
-    group: Key -> what must not be in two parts.
+      in the later one, so test comes last.
+    group: Key -> the group, which must not be in two parts.
 
   Returns:
-    Part -> key -> the item or, for one to leave out, a `SkipError` with the
-    reason 'duplicate' or 'in_other_split'.
+    Part -> key -> the item or, for an entry to leave out, a `SkipError` with
+    the reason 'duplicate' or 'in_other_split'.
 
   Examples:
     >>> parts = {'train': [('a', 1), ('a', 2), ('b', 3)], 'test': [('b', 4)]}
@@ -93,11 +93,11 @@ def without_repeats(
       other = elsewhere.get(group(key))
       if other is not None:
         items[unique] = audit.SkipError(
-          'in_other_split', f'{key} is left to {other}, where {group(key)} is'
+          'in_other_split', f'{group(key)} is in {other}, so {key} is left out'
         )
       elif unique != key:
         items[unique] = audit.SkipError(
-          'duplicate', f'{key} is listed before; entry {place} of {part}'
+          'duplicate', f'{key} is listed again, as entry {place} of {part}'
         )
       else:
         items[key] = item

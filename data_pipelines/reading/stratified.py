@@ -19,26 +19,26 @@ def split(
 ) -> dict[str, npt.NDArray[np.int64]]:
   """Divides rows so that no group is in two parts, and classes are balanced.
 
-  Groups are shuffled, put in order of their size, the largest first, and each
-  goes to the part that lacks most of its classes: the one for which the sum of
-  squared differences, over classes, between the rows that the part has and its
-  share of them, relative to the size of the class, grows least. Without groups
-  every part has its share of each class, up to a row.
+  Groups are shuffled and sorted by size, the largest first. Each goes to the
+  part that most lacks its classes: the one where it adds least to the sum, over
+  classes, of (rows that the part has - its share of them)² / (size of the
+  class). Without groups every part has its share of each class, up to a row.
 
   Args:
     labels: [n], the class of each row.
-    groups: [n], what must not be in two parts; None if each row is by itself.
+    groups: [n], the group of each row, which must not be in two parts; None if
+      each row is a group of its own.
     shares: Part -> its share of the rows; they sum to 1.
     seed: Of the shuffle. Equal arguments give equal parts, with any version of
       NumPy.
-    names: What classes, which are places in it, are called in errors.
+    names: Names of the classes for errors, indexed by label.
 
   Returns:
-    Part -> its rows, shuffled: disjoint, and together all of them.
+    Part -> its rows, shuffled. The parts are disjoint and cover all rows.
 
   Raises:
     ValueError: if shapes or shares are wrong, or a class is missing from a
-      part, for which it has too few groups.
+      part because it has too few groups.
 
   Examples:
     >>> import numpy as np
@@ -49,13 +49,13 @@ def split(
     validation [10, 6]
     test [10, 6]
   """
-  said = 'rows' if groups is None else 'groups'
+  unit = 'rows' if groups is None else 'groups'
   if groups is None:
     groups = np.arange(len(labels))
   if labels.ndim != 1 or groups.shape != labels.shape or not len(labels):
     raise ValueError(
-      'Expected a label and a group of each of at least one row, got the shapes'
-      f' {labels.shape} and {groups.shape}.'
+      'Expected labels and groups of the same shape [n], n at least 1, got the'
+      f' shapes {labels.shape} and {groups.shape}.'
     )
   if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
     raise ValueError(f'Expected shares above 0 that sum to 1, got {shares}.')
@@ -64,15 +64,15 @@ def split(
   counts = np.zeros((group.max() + 1, len(classes)))
   np.add.at(counts, (group, label), 1)
   totals = counts.sum(0)
-  # RandomState, because NumPy promises never to change its numbers.
+  # NumPy promises never to change what RandomState draws.
   random = np.random.RandomState(seed)
   order = random.permutation(len(counts))
   order = order[np.argsort(-counts[order].sum(1), kind='stable')]
-  # [parts, classes], the rows that each part has too many.
+  # [parts, classes]: rows above each part's share; below it, negative.
   surplus = -np.outer(list(shares.values()), totals)
   place = np.empty(len(counts), int)
   for each in order:
-    # The square of surplus + count, less that of surplus.
+    # (surplus + count)² - surplus².
     growth = counts[each] * (2 * surplus + counts[each]) / totals
     place[each] = np.argmin(np.round(growth.sum(1), 9))
     surplus[place[each]] += counts[each]
@@ -92,8 +92,8 @@ def split(
       more = len(missing) - len(few)
       raise ValueError(
         f'{name!r} would have no row of these classes, which have so many'
-        f' {said}: {few}{f" and {more} classes more" if more else ""}.'
-        f' Expected rows of every class in each part: more {said} of such'
-        ' classes, these joined or left out, or a split of your own.'
+        f' {unit}: {few}{f" and {more} more classes" if more else ""}.'
+        f' Every part needs rows of every class. Add {unit} to such classes,'
+        ' join them, leave them out, or give a split of your own.'
       )
   return parts

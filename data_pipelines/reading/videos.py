@@ -19,43 +19,47 @@ from data_pipelines.reading import pictures
 with _extra.data_extra():
   import av
 
-# PyAV keeps what is no UTF-8 of titles from release 19 on, and is not asked to.
+# PyAV before 19 fails on titles that are not UTF-8, unless told otherwise.
 _TITLES: dict[str, Any] = {}
 if int(av.__version__.partition('.')[0]) < 19:
   _TITLES = {'metadata_errors': 'replace'}
 
-# A video that ends before its header says, by more than this, is truncated.
+# A video is truncated if it is shorter than its header says by more than the
+# smaller of these.
 _LOST_SECONDS = 1.0
 _LOST_SHARE = 0.25
-# FFmpeg knows formats that are lists of other files, or of addresses: a clip is
-# of a format that holds what it shows.
+# Formats that hold their own media. FFmpeg also knows formats that list other
+# files or addresses; these must not be opened.
 _FORMATS = (
   'mov,mp4,m4a,3gp,3g2,mj2,flv,live_flv,matroska,webm,avi,mpeg,mpegts,'
   'mpegvideo,asf,ogg,nut,mxf,h264,hevc,m4v,mp3,aac,wav,flac'
 )
-# A first frame that is late by less is the beginning: coders delay it a little.
+# Encoders delay the first frame a little. Up to this delay it counts as the
+# frame at time 0.
 _LATE_SECONDS = 0.1
 _LIMITS = {'max_pixels': str(_pictures.MOST_PIXELS)}
-# Frames of varying rate are counted in this many a second.
+# A video of varying frame rate is treated as if it had this many frames a
+# second.
 _TICKS = 1000
 
 
 class _Contents(NamedTuple):
-  """What the packets of a video tell, before anything is decoded."""
+  """What the packets of a video tell without decoding."""
 
   times: npt.NDArray[np.float64]  # of the frames that are shown, in seconds
-  stamps: list[int]  # the same, as the stream counts; empty: there are none
+  stamps: list[int]  # the same in the stream's time base; empty if unknown
   end: float  # of the last frame, in seconds
 
 
 def read_sound(
   path: pathlib.Path, rate: int = media.RATE
 ) -> npt.NDArray[np.int16]:
-  """Reads the sound of a video: mean of its channels, resampled.
+  """Reads the sound of a video: the mean of its channels, resampled.
+
+  The file's channels and rate may change within it.
 
   Returns:
-    [n] int16, `rate` samples a second. Channels and rate of the file may change
-    within it.
+    [n] int16, `rate` samples a second.
 
   Raises:
     SkipError: if it is missing or damaged, or has no sound.
@@ -69,7 +73,7 @@ def read_sound(
     for frame in container.decode(container.streams.audio[0]):
       now = frame.format.name, frame.layout.name, frame.sample_rate
       if now != layout:
-        # Planar float: [channels, samples], whatever the codec's own format.
+        # Planar float, [channels, samples], whatever the codec's format.
         layout, resampler = now, av.AudioResampler(format='fltp')
         parts.append(([], frame.sample_rate))
       count += frame.samples
@@ -83,20 +87,20 @@ def read_sound(
 def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
   """Reads some frames of a video, upright.
 
-  Where frames follow each other at the rate that the header says, they are
-  chosen by number. Where they do not, they are chosen by time: as from a video
-  of a thousand frames a second, of which each shows what is on the screen then.
+  If the frames have the constant rate that the header says, they are chosen by
+  number. Otherwise they are chosen by time, as if the video had a thousand
+  frames a second, each of which shows what is on the screen at its time.
 
   Args:
     path: A container that FFmpeg knows.
-    choose: (Number of frames, frames a second) -> numbers of the frames to
-      keep, in order; the same one may come twice.
+    choose: (number of frames, frames a second) -> the numbers of the frames to
+      keep, in order. A number may occur more than once.
 
   Returns:
-    JPEG bytes of each.
+    The bytes of a JPEG for each frame.
 
   Raises:
-    SkipError: if it is missing, damaged or truncated, or has no frame.
+    SkipError: if it is missing, damaged or truncated, or has no frames.
   """
   with _opened(path) as container:
     if not container.streams.video:
@@ -113,7 +117,7 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
   wanted = set(keys)
   kept: dict[int, bytes] = {}
   with _opened(path) as container:
-    # Frames may become larger than the header says.
+    # Frames may be larger than the header says.
     container.streams.video[0].codec_context.options = _LIMITS
     for number, frame in enumerate(container.decode(video=0)):
       key = frame.pts if contents.stamps else number
@@ -135,12 +139,12 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
 def _contents(
   path: pathlib.Path, container: Any, stream: Any, rate: float
 ) -> _Contents:
-  """Reads the time stamps of all packets, and whether some are missing."""
+  """Reads the time stamps of all packets; skips a video that is truncated."""
   stamps: list[int | None] = []
   spans: list[tuple[float, float]] = []  # of all streams: sound may be longer
   shown = 0.0
   for packet in container.demux():
-    # What an edit list cuts off is there to decode the rest, not to be shown.
+    # Frames that an edit list cuts off are needed for decoding, but not shown.
     if not packet.size or packet.is_discard:
       continue
     duration = float((packet.duration or 0) * packet.time_base)
@@ -156,7 +160,7 @@ def _contents(
   if len(set(known)) == len(stamps):
     begin = min(begin for begin, _ in spans)
     times = np.array([float(s * stream.time_base) for s in known]) - begin
-  elif rate > 0:  # there are no stamps, or none that tell frames apart
+  elif rate > 0:  # stamps are missing or repeated
     known, begin = [], 0.0
     times = np.arange(len(stamps)) / rate
     spans.append((0.0, len(stamps) / rate))
@@ -167,7 +171,7 @@ def _contents(
   declared = (container.duration or 0) / av.time_base
   there = max(end for _, end in spans) - begin
   is_short = declared - there > min(_LOST_SECONDS, _LOST_SHARE * declared)
-  # What a header says of its duration is what a program hoped that wrote it.
+  # The duration in a header is only what its writer expected.
   if is_short and not containers.is_whole(path):
     raise audit.SkipError(
       'corrupt', f'{path} has {there:.1f} s of {declared:.1f} s: truncated'
@@ -181,7 +185,7 @@ def _contents(
 def _chosen(
   contents: _Contents, rate: float, choose: media.Choose
 ) -> list[int]:
-  """Numbers of the frames to keep, by number or by time."""
+  """Returns the numbers of the frames to keep, chosen by number or by time."""
   count = len(contents.times)
   if rate > 0:
     since_first = contents.times - contents.times[0]
@@ -189,7 +193,7 @@ def _chosen(
     if drift <= 0.5 / rate and contents.times[0] <= _LATE_SECONDS:
       return list(choose(count, rate))
   ticks = choose(max(round(contents.end * _TICKS), 1), float(_TICKS))
-  # A stamp may be off by its rounding.
+  # Stamps are rounded; allow for it.
   at = np.asarray(ticks) / _TICKS + 1e-6
   return (
     (np.searchsorted(contents.times, at, side='right') - 1).clip(0).tolist()
@@ -198,12 +202,12 @@ def _chosen(
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
-  """A container of FFmpeg's that is one file; titles may be of any encoding."""
+  """Opens a video with FFmpeg; errors of the file become `SkipError`."""
   media.check(path)
   with media.decoding(path):
     try:
       with av.open(
-        # Or a name that begins like an address would be one.
+        # Without 'file:', a name like an address would be taken for one.
         f'file:{path}',
         **_TITLES,
         options=_LIMITS,
@@ -214,8 +218,9 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
       ) as container:
         yield container
     except av.FFmpegError as error:
-      # Decoders borrow numbers of the system's, as that of a missing
-      # permission; that the file can be opened has been seen.
+      # Decoders use the system's error numbers for damage, even that of a
+      # missing permission. Only these two cannot be the file's fault:
+      # `media.check` has opened it before.
       if error.errno in (errno.EMFILE, errno.ENFILE):
         raise
       raise audit.SkipError('corrupt', f'{path}: {error}') from error

@@ -17,29 +17,29 @@ from data_pipelines.reading import sounds
 from data_pipelines.reading import splitting
 from data_pipelines.reading import videos
 
-# Of the videos in the training part.
+# Share of the training videos.
 _VALIDATION = 0.1
 _ID = '[A-Za-z0-9_-]{11}'
-# An id may have underscores itself; its length tells where it ends.
+# An id may contain underscores; its length tells where it ends.
 _NAME = re.compile(rf'({_ID})_([0-9]{{1,9}})(?:_[0-9]+)?')
-# The field's loaders drop clips with no more frames than these.
+# The field's loaders drop clips with this many frames or fewer.
 _TOO_FEW = 3
 
 
 class Clip(NamedTuple):
-  """A part of a YouTube video; files and lists spell its name differently."""
+  """A part of a YouTube video, however files and lists spell its name."""
 
   video: str
   start: int
 
   @property
   def name(self) -> str:
-    """The one name that we store: `<id>_<start, 6 digits>`."""
+    """The name in our spelling: `<id>_<start, 6 digits>`."""
     return f'{self.video}_{self.start:06d}'
 
 
 class Listed(NamedTuple):
-  """A clip and the number of its class."""
+  """A clip and the index of its class."""
 
   clip: Clip
   label: int
@@ -49,7 +49,7 @@ Items = dict[str, Listed | audit.SkipError]
 
 
 class Media(NamedTuple):
-  """Where the files of clips lie, in a folder and all folders below it."""
+  """Where the files of clips are, in a folder and its subfolders."""
 
   root: pathlib.Path
   sounds: Mapping[Clip, pathlib.Path]
@@ -58,26 +58,24 @@ class Media(NamedTuple):
 
 
 def check_video(name: str) -> str:
-  """Returns the id of a video, of which names of files, no paths, are made.
+  """Returns the id of a video after checking it: file names are made of it.
 
   Examples:
     >>> check_video('../../x')
     Traceback (most recent call last):
-    ValueError: '../../x' is no YouTube id, of 11 letters, digits, _ and -.
+    ValueError: '../../x' is no YouTube id: 11 letters, digits, _ and -.
   """
   if not re.fullmatch(_ID, name):
-    raise ValueError(
-      f'{name!r} is no YouTube id, of 11 letters, digits, _ and -.'
-    )
+    raise ValueError(f'{name!r} is no YouTube id: 11 letters, digits, _ and -.')
   return name
 
 
 def clip(name: str) -> Clip:
-  """Reads the name of a clip.
+  """Parses the name of a clip.
 
   Args:
-    name: `<id>_<start>` or `<id>_<start>_<end>`, the seconds with leading
-      zeros or without.
+    name: `<id>_<start>` or `<id>_<start>_<end>`, in seconds, with or without
+      leading zeros.
 
   Returns:
     The clip.
@@ -95,19 +93,19 @@ def clip(name: str) -> Clip:
   if match is None:
     raise ValueError(
       f'{name!r} is no name of a clip; expected the 11 characters of a YouTube'
-      ' id, _ and the second of the start, as 0123456789a_000030.'
+      ' id, _ and the start in seconds, such as 0123456789a_000030.'
     )
   return Clip(match[1], int(match[2]))
 
 
 def find(root: pathlib.Path) -> Media:
-  """Finds the files of clips by their names, in whatever folder they lie.
+  """Finds the files of clips by their names, in any subfolder.
 
   Returns:
-    The WAV files, the videos (.mp4), and the folders that are named as a clip,
-    with .mp4 at the end or without, which hold its pictures. Of two for one
-    clip, the first in the order of names, but an empty one, a link to nowhere
-    or a pointer of Git LFS only if there is no other.
+    The WAV files, the videos (.mp4), and the folders named after a clip, with
+    or without .mp4, which hold its pictures. If a clip has several, the first
+    one found wins; but empty files, broken links and pointers of Git LFS are
+    taken only if there is no other.
   """
   sounds_: dict[Clip, pathlib.Path] = {}
   videos_: dict[Clip, pathlib.Path] = {}
@@ -143,18 +141,19 @@ def splits(
   test: Sequence[tuple[str, Listed | audit.SkipError]],
   published: Mapping[str, int] | None,
 ) -> tuple[dict[str, Items], dict[str, int | None]]:
-  """Carves `validation` from the training clips, and no video is in two splits.
+  """Takes `validation` from the training clips; no video is in two splits.
 
   Args:
-    train: (name of the clip, what to read or why not) of the training list.
-    test: The same of the test list.
-    published: How many clips the two published lists have, if they are those.
+    train: The training list: (name of the clip, what to read or why not).
+    test: The test list, likewise.
+    published: How many clips the published 'train' and 'test' have, if these
+      are the published lists.
 
   Returns:
     Split -> key -> what to read, or why not. A tenth of the videos of `train`
-    is `validation`; training clips of videos that are in `test`, and repeated
-    ones, are among those not to read. And split -> how many clips it should
-    have, None where nobody says.
+    become `validation`. Repeated clips, and training clips of videos that are
+    in `test`, are not read. And split -> how many clips it should have, None if
+    unknown.
   """
 
   def video(key: str) -> str:
@@ -183,10 +182,10 @@ def parts(
   expected: Mapping[str, int | None],
   choose: media.Choose,
 ) -> dict[str, builder.Part]:
-  """Tells a builder how to read what `splits` gives.
+  """Tells a builder how to read the splits that `splits` returns.
 
   Args:
-    root: The folder in which the media lie.
+    root: The folder with the media.
     items: Split -> key -> what to read, or why not.
     expected: Split -> how many clips it should have.
     choose: Which frames of a video to keep; see `videos.read_frames`.
@@ -201,12 +200,12 @@ def parts(
 def _example(
   found: Media, choose: media.Choose, key: str, item: Listed
 ) -> dict[str, Any]:
-  """Reads a clip: `audio` and `frames`, `label` and `clip_id`.
+  """Reads a clip: `audio`, `frames`, `label` and `clip_id`.
 
-  The sound is that of the WAV file or, without one, of the video; frames are
-  those of the video or, without one, the pictures. An empty file is none.
+  The sound is that of the WAV file or else of the video; the frames are those
+  of the video or else the pictures. Empty files count as missing.
   """
-  del key  # The item has the name, in one spelling.
+  del key  # The item has the name in our spelling.
   one = item.clip
   if one not in found.videos and not (
     one in found.sounds and one in found.pictures

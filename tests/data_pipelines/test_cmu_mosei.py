@@ -223,13 +223,13 @@ def test_other_layouts_are_refused(broken, tmp_path):
     (drop('valid'), 'keys train, test; expected train, valid, test'),
     (drop('test', 'audio'), 'test has the keys vision, text, labels, id; exp'),
     (drop('test', 'id'), 'test has the keys vision, audio, text, labels; exp'),
-    (drop('train', 'labels'), 'none is labels or regression_labels'),
+    (drop('train', 'labels'), 'id, but not labels or regression_labels'),
     (
       lambda content: (
         content['train'].pop('labels'),
         content['train'].update({('a', 1): 2}),
       ),
-      r"id, \('a', 1\), of which none is",
+      r"id, \('a', 1\), but not labels or regression_labels",
     ),
     (
       lambda content: content.update(valid=[1]),

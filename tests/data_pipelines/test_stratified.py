@@ -80,7 +80,7 @@ def test_a_class_of_too_few_groups_is_named():
   groups = np.where(labels == 7, 99, np.arange(50))
   with pytest.raises(ValueError, match=r'no row of .*groups: \{7: 1\}'):
     stratified.split(labels, groups)
-  with pytest.raises(ValueError, match=r'rows: .*9: 1\} and 10 classes more'):
+  with pytest.raises(ValueError, match=r'rows: .*9: 1\} and 10 more classes'):
     stratified.split(np.arange(20))
 
 
