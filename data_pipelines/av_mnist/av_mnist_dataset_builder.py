@@ -24,11 +24,11 @@ _Arrays = TypeVar('_Arrays', tree.Arrays, digits.Digits)
 class Builder(builder.FolderBuilder):
   """Digits as a picture and as a spoken word.
 
-  Every element is a dictionary: `image` [28, 28, 1] and `audio` [112, 112, 1]
-  float32, from 0 to 255; `label` int64, and `row` int32, the row in the
-  published part; if rebuilt, also the text `recording`. Splits of the pictures
-  are MultiBench's: 55,000 rows to train, the last 5,000 of the training part
-  for validation, 10,000 to test.
+  Every element has `image` [28, 28, 1] and `audio` [112, 112, 1] float32, from
+  0 to 255; `label` int64; `row` int32, the row in the published part; and the
+  text `recording` if the data set is rebuilt. Splits of the pictures are
+  MultiBench's: 55,000 rows for training, the last 5,000 of the training part
+  for validation, 10,000 for test.
   """
 
   VERSION = tfds.core.Version('1.1.0')
@@ -82,7 +82,7 @@ class Builder(builder.FolderBuilder):
 def _rows(
   train: _Arrays, test: _Arrays
 ) -> dict[str, tuple[_Arrays, npt.NDArray[np.int64]]]:
-  """Returns the arrays of each split and its rows in them."""
+  """Returns, for each split, arrays and which of their rows are in it."""
   numbers = np.arange(len(train.label))
   carved = tree.splits(len(train.label)).items()
   return {
@@ -119,7 +119,7 @@ def _made(
   key: str,
   item: tuple[int, pathlib.Path],
 ) -> dict[str, Any]:
-  """Makes an element of a picture and a recording."""
+  """Makes an element from a picture and a recording."""
   del key
   row, path = item
   values = sounds.read(path, rebuild.RATE) / 2**15
@@ -128,7 +128,7 @@ def _made(
       'too_short',
       f'{path} has {len(values)} samples; expected {rebuild.WINDOW}',
     )
-  # Of its own, so that no row depends on those before it.
+  # A generator for each row, so that no row depends on those before it.
   random = np.random.RandomState([seed, row])
   audio = rebuild.spectrogram(rebuild.add_noise(values, random))
   return {

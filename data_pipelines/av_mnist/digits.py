@@ -1,6 +1,7 @@
-"""The folder that AV-MNIST is made from: MNIST and spoken digits; a tiny copy.
+"""The folder that AV-MNIST is rebuilt from: MNIST and spoken digits.
 
-It imports nothing of the published arrays' `tree`, which writes both copies.
+It must not import `tree`, the folder of the published arrays, which imports
+this module to write the samples of both.
 """
 
 import gzip
@@ -36,14 +37,14 @@ _PIXELS = (28, 28)
 _MOST_ROWS = 1_000_000
 _GZIP = b'\x1f\x8b'
 _RECORDING = re.compile(r'([0-9])_([A-Za-z]+)_([0-9]{1,9})\.wav', re.IGNORECASE)
-# Recordings 0 to 4 of a speaker and digit are for testing by the data set's own
-# rule; of those for training, 5 to 9 are for validation by ours.
+# Recordings 0 to 4 of a speaker and digit are the test split by the data set's
+# own rule. We take 5 to 9 of its training split for validation.
 _FIRST_OF_VALIDATION = 5
 _FIRST_OF_TRAIN = 10
 
 
 class Digits(NamedTuple):
-  """One part of MNIST; row i of each belongs together."""
+  """One part of MNIST; row i of both arrays belongs together."""
 
   image: npt.NDArray[np.uint8]  # [rows, 784]
   label: npt.NDArray[np.int64]  # [rows], 0 to 9
@@ -61,8 +62,8 @@ def read(root: pathlib.Path, part: str) -> Digits:
 
   Raises:
     FileNotFoundError: if a file is missing.
-    ValueError: if a file is truncated or no such file, or the two do not belong
-      together.
+    ValueError: if a file is truncated or has another format, or pictures and
+      labels do not fit together.
   """
   folder = root / 'mnist' if (root / 'mnist').is_dir() else root
   paths = []
@@ -91,14 +92,14 @@ def read(root: pathlib.Path, part: str) -> Digits:
 
 
 def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
-  """Reads an array of bytes: 0, 0, 8, rank; sizes, big-endian; the bytes.
+  """Reads an idx file: bytes 0, 0, 8, rank; sizes, big-endian; the values.
 
-  A few megabytes of gzip can hold gigabytes: no more is unpacked than the sizes
-  say, and those are what MNIST can have.
+  A few megabytes of gzip can unpack to gigabytes. So no more is unpacked than
+  the sizes say, and sizes that MNIST cannot have are refused.
   """
   magic = bytes([0, 0, 8, rank])
   with path.open('rb') as raw:
-    # By what it holds: browsers unpack files and leave their names.
+    # By content, not by name: browsers unpack .gz files and keep the name.
     is_packed = raw.read(2) == _GZIP
     raw.seek(0)
     file = gzip.GzipFile(fileobj=raw) if is_packed else raw
@@ -112,8 +113,8 @@ def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
       shape = tuple(np.frombuffer(header[4:], '>u4').tolist())
       if shape[0] > _MOST_ROWS or shape[1:] != _PIXELS[: rank - 1]:
         raise ValueError(
-          f'{path} has the shape {shape}; expected {_PIXELS[: rank - 1]} behind'
-          f' a number up to {_MOST_ROWS:,}. Fetch it again.'
+          f'{path} has the shape {shape}; expected up to {_MOST_ROWS:,} rows of'
+          f' the shape {_PIXELS[: rank - 1]}. Fetch it again.'
         )
       size = math.prod(shape)
       data = file.read(size + 1)
@@ -125,7 +126,7 @@ def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
     more = 'more than ' if len(data) > size else ''
     raise ValueError(
       f'{path} has {more}{min(len(data), size)} values; expected {size}, of'
-      f' shape {shape}, as it says at its beginning. Fetch it again.'
+      f' shape {shape}, as its header says. Fetch it again.'
     )
   return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -139,8 +140,8 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
 
   Raises:
     FileNotFoundError: if the folder is missing.
-    ValueError: if a file has another name than expected, or a split has no
-      recording of a digit.
+    ValueError: if the name of a file does not fit, or a split has no recording
+      of a digit.
   """
   folders = [
     root / 'recordings',
@@ -195,10 +196,10 @@ def _split(index: int) -> str:
 
 
 def write_sample(root: pathlib.Path, train: int, test: int) -> None:
-  """Writes a tiny tree: pictures with a pattern a digit, tones for voices.
+  """Writes a tiny tree: a pattern for each digit, tones in place of voices.
 
   Args:
-    root: Where to write the tree; made if need be.
+    root: Where to write the tree; created if missing.
     train: Pictures of the training part.
     test: Pictures of the test part.
   """
@@ -217,7 +218,7 @@ def write_sample(root: pathlib.Path, train: int, test: int) -> None:
         seconds = random.uniform(0.2, 0.5)
         tiny.write_wav(
           root / 'recordings' / f'{digit}_{speaker}_{index}.wav',
-          # Of 13 pitches the first 10, which are below half of the rate.
+          # The first 10 of 13 pitches are below half of the rate.
           tiny.sound(digit, 13, seconds, random, rate=8_000),
           rate=8_000,
         )

@@ -1,8 +1,8 @@
-"""How AV-MNIST is made anew: pictures and spectrograms, step by step.
+"""The steps that rebuild AV-MNIST: pictures and spectrograms.
 
 Vielzeuf, Lechervy, Pateux and Jurie, "CentralNet: a multilayer approach for
-multimodal fusion", ECCV Workshops, 2018, describes the data set, not every
-number of it; what is ours is said at each step.
+multimodal fusion", ECCV Workshops, 2018, describes the data set, but not every
+number. Each step says where it is our own choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ with _extra.data_extra():
 RATE = 8_000
 """Samples a second of the recordings."""
 KEPT_ENERGY = 0.25
-"""Of the pictures: 75 % is removed."""
+"""Share of the pictures' energy that is kept: 75 % is removed."""
 NOISE_DECIBELS = 0.0
 """Signal-to-noise ratio: noise as strong as the voice."""
 WINDOW = 256
@@ -30,7 +30,7 @@ WINDOW = 256
 _HOP = 64
 # The loudest cell is 255; what is softer by this or more is 0.
 _RANGE_DECIBELS = 60.0
-# Rows at a time, so that the wide numbers of all pictures never coexist.
+# Rows at a time: all pictures in float64 would take much memory.
 _ROWS = 10_000
 
 _Item = TypeVar('_Item')
@@ -51,8 +51,8 @@ class Projection(NamedTuple):
       pictures: [rows, pixels].
 
     Returns:
-      [rows, pixels], 0 to 255: the range of the pictures that were fitted;
-      others are clipped to it.
+      [rows, pixels], scaled so that the fitted pictures span 0 to 255; others
+      are clipped to this range.
     """
     scaled = np.empty(pictures.shape, np.float32)
     for begin in range(0, len(pictures), _ROWS):
@@ -66,9 +66,9 @@ class Projection(NamedTuple):
 def fit(pictures: npt.NDArray[Any]) -> Projection:
   """Finds the components that hold the energy to keep.
 
-  Energy is the variance about the mean picture. Kept are the fewest leading
-  principal components whose share of it is `KEPT_ENERGY` or more: a picture x
-  becomes m + V Vᵀ (x - m), with m the mean and V the components, as columns.
+  Energy is the variance around the mean picture. The fewest leading principal
+  components whose share of it is at least `KEPT_ENERGY` are kept: a picture x
+  becomes m + V Vᵀ (x - m), with the mean m and the components as columns of V.
 
   Args:
     pictures: [rows, pixels], of the training split only.
@@ -132,12 +132,12 @@ def pair(
 
   Args:
     labels: The digit of each picture.
-    recordings: Digit -> its recordings, in a fixed order. Every one is drawn
-      equally often on average.
-    seed: Draws the same again, with any version of NumPy.
+    recordings: Digit -> its recordings, in a fixed order. Each is equally
+      likely.
+    seed: Equal seeds draw the same, with any version of NumPy.
 
   Returns:
-    A recording a picture.
+    A recording for each picture.
 
   Examples:
     >>> pair([1, 0, 1, 1], {0: ['zero'], 1: ['one', 'eins']}, seed=0)
@@ -156,9 +156,9 @@ def add_noise(
 ) -> npt.NDArray[np.float64]:
   """Adds white Gaussian noise, `NOISE_DECIBELS` below the recording.
 
-  The ratio is that of the mean squares over the whole recording, and exact: the
-  noise that was drawn is scaled to it. (The original data set has noise of
-  ESC-50, at a level that is not published.)
+  The ratio of the mean squares over the whole recording is exact, since the
+  drawn noise is scaled to it. (The original data set has noise from ESC-50, at
+  a level that is not published.)
 
   Examples:
     >>> import numpy as np
@@ -177,15 +177,17 @@ def spectrogram(
 ) -> npt.NDArray[np.float32]:
   """Makes the picture of a recording: decibels over frequency and time.
 
-  Power of Hann windows of 256 samples, one every 64, without padding; decibels
-  below the loudest cell, -60 and less to 0 become 0 to 255; resized linearly to
-  the shape of the data set, so that long and short recordings fill the width.
+  It takes the power of Hann windows of 256 samples, one every 64, without
+  padding. Decibels relative to the loudest cell are scaled from [-60, 0] to
+  [0, 255]; lower ones become 0. The picture is resized linearly to the shape of
+  the data set, so that long and short recordings fill the width.
 
   Args:
     values: [n], n >= `WINDOW`.
 
   Returns:
-    [112, 112]: row 0 is 0 Hz, the last row half of `RATE`; column 0 the begin.
+    [112, 112]: row 0 is 0 Hz, the last row is half of `RATE`; column 0 is the
+    start.
 
   Examples:
     >>> import numpy as np
@@ -205,7 +207,7 @@ def spectrogram(
   )
   power = np.square(magnitude)
   loudest = power.max()
-  # A silent recording has no decibels; all of it is softest.
+  # A silent recording has no decibels; all of it becomes 0.
   relative = power / loudest if loudest > 0 else power
   decibels = 10 * np.log10(relative.clip(10 ** (-_RANGE_DECIBELS / 10)))
   levels = (255 * (1 + decibels / _RANGE_DECIBELS)).astype(np.float32)
@@ -213,5 +215,5 @@ def spectrogram(
   resized = PIL.Image.fromarray(levels).resize(
     (width, height), PIL.Image.Resampling.BILINEAR
   )
-  # Rounding in the resizing may leave the range by a hair.
+  # Rounding in the resizing may exceed the range slightly.
   return np.asarray(resized).clip(0, 255)

@@ -30,7 +30,7 @@ _VALIDATION_SHARE = 12
 
 
 class Arrays(NamedTuple):
-  """One part of the published tree; row i of each belongs together."""
+  """One part of the published tree; row i of all arrays belongs together."""
 
   image: npt.NDArray[Any]  # [rows, 784], 0 to 255
   audio: npt.NDArray[Any]  # [rows, 112, 112], 0 to 255
@@ -38,19 +38,19 @@ class Arrays(NamedTuple):
 
 
 def read(root: pathlib.Path, part: str) -> Arrays:
-  """Opens one part, without reading the pictures and spectrograms into memory.
+  """Opens one part, without reading pictures and spectrograms into memory.
 
   Args:
-    root: The folder that has the tree, or `avmnist` with it.
+    root: The folder that has the tree, or has it in a folder `avmnist`.
     part: 'train' or 'test'.
 
   Returns:
-    The arrays; the first two are mapped from their files.
+    The arrays; images and sounds are memory-mapped.
 
   Raises:
     FileNotFoundError: if a file is missing.
-    ValueError: if a file is truncated, no array, or of another shape than
-      expected, or if there are labels that are no digits.
+    ValueError: if a file is truncated, not an array, or has an unexpected
+      shape, or if a label is not a digit.
   """
   if (root / 'avmnist').is_dir():
     root = root / 'avmnist'
@@ -59,7 +59,7 @@ def read(root: pathlib.Path, part: str) -> Arrays:
     path = manual.file(root, names, TREE)
     try:
       array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except Exception as error:  # a header is read as Python's own words
+    except Exception as error:  # damaged headers raise many kinds of errors
       if media.is_of_the_machine(error):
         raise
       raise ValueError(
@@ -112,12 +112,12 @@ def splits(num_train_rows: int) -> dict[str, slice]:
 def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
   """Writes a tiny tree whose labels can be learned from either modality.
 
-  Every digit has a picture and a spectrogram of its own, and noise on both,
-  more on the sound. Beside the arrays lies what the data set is made from, with
-  other pictures and as many of them, so that either configuration can be tried.
+  Every digit has its own picture and spectrogram, with noise on both, more on
+  the sound. The files for the configuration `rebuilt`, with as many other
+  pictures, are written beside the arrays, so that both can be tried.
 
   Args:
-    root: Where to write the tree; made if need be.
+    root: Where to write the tree; created if missing.
     train: Rows of the training part.
     test: Rows of the test part.
   """

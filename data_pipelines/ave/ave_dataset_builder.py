@@ -18,11 +18,12 @@ with _extra.data_extra():
 
 
 class Builder(builder.FolderBuilder):
-  """Audio-visual events: sound, ten frames, 28 classes, a label a second.
+  """Audio-visual events: sound, ten frames, 28 classes, a label each second.
 
-  Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [10] JPEG
-  bytes, `label` int64, the event's; `segment_labels` [10] int64, 28 where there
-  is no event; `start` and `end` int64, its seconds; and the text `clip_id`.
+  Every element has `audio` [n] int16 at 16 kHz; `frames` [10] JPEG bytes;
+  `label` int64, the class of the event; `segment_labels` [10] int64, 28 where
+  there is no event; `start` and `end` int64, in seconds; and the text
+  `clip_id`.
   """
 
   BUILDER_CONFIGS = builder.configs(

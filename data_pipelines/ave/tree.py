@@ -26,9 +26,9 @@ CLASSES = (
 SECONDS = 10
 """The length of a video."""
 BACKGROUND = len(CLASSES)
-"""What a second without the event is labelled."""
+"""The label of a second without the event."""
 EXPECTED = {'train': 3_294, 'validation': 401, 'test': 402}
-"""Videos: of train's 3,312, the 18 that are in another list, too, left out."""
+"""Videos. Train has 3,312, but 18 of them are in another list, too."""
 
 TREE = """\
   AVE/<id>.mp4                   4,097 videos of ten seconds
@@ -42,7 +42,7 @@ _LISTS = {
   'validation': 'valSet.txt',
   'test': 'testSet.txt',
 }
-# Of the 28, those that the sample has; one has a comma.
+# Classes in the sample; the name of one has a comma.
 _SAMPLED = (0, 7, 18, 26)
 
 
@@ -69,7 +69,7 @@ def folder(root: pathlib.Path) -> pathlib.Path:
   """Finds the folder with the lists: the given one or `AVE_Dataset` in it.
 
   Raises:
-    FileNotFoundError, ValueError: as `manual.file`, of the first list.
+    FileNotFoundError, ValueError: as `manual.file`, for the training list.
   """
   names = (_LISTS['train'], f'AVE_Dataset/{_LISTS["train"]}')
   return manual.file(root, names, TREE).parent
@@ -79,13 +79,14 @@ def splits(root: pathlib.Path) -> dict[str, Items]:
   """Lists the videos of each split.
 
   Returns:
-    Split -> key -> the event of a video or why it is left out, whether its
-    file is there or not. Of the lines of one video in one list, the first
-    counts; a video in two lists stays in the later of train, validation, test.
+    Split -> key -> the event of a video, or why it is left out. Videos are
+    listed whether or not their files exist. If a list has several lines for a
+    video, the first counts. A video in two lists stays in the later of train,
+    validation, test.
 
   Raises:
-    FileNotFoundError: if there is no such list.
-    ValueError: if a line is no such line.
+    FileNotFoundError: if a list is missing.
+    ValueError: if a line of a list is wrong.
   """
   parts = {
     part: _read_list(manual.file(root, (name,), TREE))
@@ -95,7 +96,7 @@ def splits(root: pathlib.Path) -> dict[str, Items]:
 
 
 def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
-  """(id, event) of each line, with or without a header."""
+  """Reads (id, event) from each line; the file may begin with a header."""
   numbers = {name: number for number, name in enumerate(CLASSES)}
   seconds = {str(second): second for second in range(SECONDS + 1)}
   listed = []
@@ -115,7 +116,8 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, Event]]:
     category, video, _, start, end = cells
     if category not in numbers:
       raise ValueError(
-        f'{where}: {category!r} is none of the categories {"; ".join(CLASSES)}.'
+        f'{where}: {category!r} is not one of the categories'
+        f' {"; ".join(CLASSES)}.'
       )
     if not (
       start in seconds and end in seconds and seconds[start] <= seconds[end]
@@ -143,7 +145,7 @@ def write_sample(root: pathlib.Path) -> None:
     place = number % len(_SAMPLED)
     start = int(random.randint(0, 4))
     end = start + int(random.randint(4, 7))
-    # The event can be heard and seen from its start to its end only.
+    # The event is heard and seen only from its start to its end.
     sound = tiny.sound(place, len(_SAMPLED), SECONDS, random)
     silence = random.normal(0, 0.15, len(sound)).astype(np.float32)
     rate = len(sound) // SECONDS

@@ -19,9 +19,9 @@ with _extra.data_extra():
 class Builder(builder.FolderBuilder):
   """Spoken opinions, as features of words, voice and face, and a sentiment.
 
-  Every element is a dictionary: `vision`, `audio` and `text`, [t, d] float32,
-  as published, padded on the left; `score` float32, from -3 (negative) to 3,
-  and the text `clip_id`.
+  Every element has `vision`, `audio` and `text`, [t, d] float32, as published,
+  padded on the left; `score` float32, from -3 (negative) to 3; and the text
+  `clip_id`.
   """
 
   BUILDER_CONFIGS = builder.configs(

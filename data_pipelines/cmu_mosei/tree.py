@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines.reading import audit
 
 LABELS = ('labels', 'regression_labels')
-"""What the scores are called in the layouts of MulT and of MMSA."""
+"""Keys of the scores in the layouts of MulT and of MMSA."""
 
 TREE = """\
 One file for each configuration that is prepared, the first of these found:
@@ -119,7 +119,7 @@ def _sample(
       ids.append((f'{video}_{clip + 1}' if is_mosi else video, *start))
     first += rows // 5 + 1
     arrays: dict[str, Any] = {}
-    # Words that are said, at most; the rest is padding, on the left.
+    # Words in each row; the steps to the left of them are padding.
     said = random.randint(3, lengths['text'] + 1, rows)
     for name, direction in directions.items():
       steps = lengths[name]

@@ -18,9 +18,9 @@ with _extra.data_extra():
 class Builder(builder.FolderBuilder):
   """Acted emotions: the sound of a clip, one frame a second, six classes.
 
-  Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [t] JPEG
-  bytes, `label` int64, and the texts `clip_id`, `actor`, `sentence`, `emotion`
-  and `level`.
+  Every element has `audio` [n] int16 at 16 kHz, `frames` [t] JPEG bytes,
+  `label` int64, and the texts `clip_id`, `actor`, `sentence`, `emotion` and
+  `level`.
   """
 
   BUILDER_CONFIGS = builder.configs(
@@ -59,7 +59,7 @@ def _example(root: pathlib.Path, name: str, clip: tree.Clip) -> dict[str, Any]:
   sound, video, folder = (
     audio_visual.first_that_is(
       *(root / folder / f'{name}{suffix}' for folder in folders),
-      # The one file that was renamed; old copies have its old name.
+      # One clip was renamed; old copies have its files under the old name.
       *(root / folder / f'{name[:-1]}{suffix}' for folder in folders),
     )
     for folders, suffix in (

@@ -14,7 +14,7 @@ from data_pipelines.reading import splitting
 from data_pipelines.samples import tiny
 
 EMOTIONS = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
-"""The classes, in the field's order of numbers."""
+"""The classes, in the order in which the field numbers them."""
 SENTENCES = (
   *('DFA', 'IEO', 'IOM', 'ITH', 'ITS', 'IWL'),
   *('IWW', 'MTI', 'TAI', 'TIE', 'TSI', 'WSI'),
@@ -32,15 +32,16 @@ TREE = """\
   SentenceFilenames.csv          optional: the names of all clips
 A clip is named <actor>_<sentence>_<emotion>_<level>, as 1001_DFA_ANG_XX."""
 
-# Of the actors. Those of `validation` are the same in all configurations.
+# Shares of the actors. Actors of `validation` are the same in all
+# configurations.
 _VALIDATION = 0.1
 _TEST = 0.1
-# With it, the 91 actors are 71, 9 and 11.
+# With this salt, the 91 actors are divided into 71, 9 and 11.
 _SALT = 'crema_d'
 
 
 class Clip(NamedTuple):
-  """What the name of a clip says."""
+  """The parts of a clip's name."""
 
   actor: str
   sentence: str
@@ -54,17 +55,17 @@ class Clip(NamedTuple):
 
 
 def clip(name: str) -> Clip:
-  """Reads the name of a clip.
+  """Parses the name of a clip.
 
   Args:
-    name: Without suffix.
+    name: The name of a file, without suffix.
 
   Returns:
-    Its parts. One file was published as `1040_ITH_SAD_X` for some years; the
-    level X counts as XX.
+    Its parts. The level X counts as XX, because one file was published as
+    `1040_ITH_SAD_X` for some years.
 
   Raises:
-    ValueError: if it is not such a name.
+    ValueError: if it is not the name of a clip.
 
   Examples:
     >>> clip('1001_DFA_ANG_XX')
@@ -95,18 +96,19 @@ def splits(
 
   Args:
     root: The folder that has the tree.
-    by_actor: Whether to let no actor be in two splits. Otherwise the field's
-      lists are followed, if both are there; without them, too, splits are by
-      actor. `validation` is the same tenth of the actors in all cases, taken
-      from the training part.
+    by_actor: Whether no actor may be in two splits. If False, the field's lists
+      are used if both exist; without them, splits are by actor, too. In all
+      cases `validation` is the same tenth of the actors, taken from the
+      training part.
 
   Returns:
-    Split -> names of clips, sorted, also of those whose files may be missing;
-    and the published number of clips where the split has one.
+    Split -> sorted names of clips, whether or not their files exist; and split
+    -> the published number of clips, or None if there is none.
 
   Raises:
-    FileNotFoundError: if there is one list without the other, or no clip.
-    ValueError: if a list is no such list.
+    FileNotFoundError: if one list exists without the other, or there is no
+      clip.
+    ValueError: if a list is wrong.
   """
   paths = (
     manual.first(root, (f'{part}.csv', f'CREMAD/{part}.csv')) for part in FIELD
@@ -137,7 +139,7 @@ def splits(
     {'validation': _VALIDATION},
     _SALT,
   )
-  # The lists' 6,698 training clips are the two parts together.
+  # The 6,698 training clips of the list include `validation`.
   expected: dict[str, int | None] = {
     'train': FIELD['train'] - len(divided['validation']),
     'validation': None,
@@ -147,7 +149,7 @@ def splits(
 
 
 def _read_list(path: pathlib.Path) -> list[str]:
-  """Names in a list without header; its classes must be those of the names."""
+  """Reads names from a list without header; classes must match the names."""
   names = []
   for where, row in lists.rows(path):
     if len(row) != 2 or row[1] not in EMOTIONS:
@@ -176,12 +178,12 @@ def _check_unique(names: list[str], path: pathlib.Path) -> None:
 
 
 def _renamed(name: str) -> str:
-  """The name that a clip has today, so that it is one clip in all copies."""
+  """Returns a clip's present name, so that it is the same in all copies."""
   return f'{name}X' if name.endswith('_X') else name
 
 
 def _all_names(root: pathlib.Path) -> list[str]:
-  """All clips that the list of clips names, or of which any file is there."""
+  """Returns the names in the list of clips or, without it, of all files."""
   path = root / 'SentenceFilenames.csv'
   if path.is_file():
     names = set()

@@ -1,4 +1,4 @@
-"""The data set's original values, checked against their known checksum."""
+"""The data set's original values, verified by checksum."""
 
 import pathlib
 from typing import Any

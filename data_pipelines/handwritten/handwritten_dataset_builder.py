@@ -14,7 +14,7 @@ with _extra.data_extra():
   import tensorflow_datasets as tfds
 
 
-# Of each configuration.
+# Modalities of each configuration.
 _MODALITIES = {
   'six': tuple(archive.MODALITIES),
   'three': ('fou', 'mor', 'pix'),
@@ -25,9 +25,9 @@ _MODALITIES = {
 class Builder(builder.ArrayBuilder):
   """Handwritten digits in two, three or six modalities.
 
-  Every element is a dictionary: each modality `[features]` in its original
-  type, `label` int64 and `row` int32, the row number in the published file.
-  Every config has the same rows in the same order.
+  Every element has each modality `[features]` in its original type, `label`
+  int64, and `row` int32, the row in the published file. Every config has the
+  same rows in the same order.
 
   Examples:
     >>> import tempfile

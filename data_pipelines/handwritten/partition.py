@@ -13,8 +13,8 @@ def partition(
 ) -> dict[str, npt.NDArray[np.int32]]:
   """Divides the rows into training, validation and test rows.
 
-  The rows of each class are shuffled and cut into 100, 20 and 80; then the
-  rows of each split are shuffled, so that classes are mixed. The seed is fixed:
+  The rows of each class are shuffled and cut into 100, 20 and 80. Then the rows
+  of each split are shuffled, so that classes are mixed. The seed is fixed, so
   the same labels always give the same rows in the same order.
 
   Args:
@@ -22,7 +22,7 @@ def partition(
 
   Returns:
     The row numbers of `train` `[1000]`, `validation` `[200]` and `test`
-    `[800]`: disjoint, and together every row.
+    `[800]`. They are disjoint and cover all rows.
 
   Raises:
     ValueError: if a class does not have 200 rows.
@@ -40,10 +40,10 @@ def partition(
       f'Expected {total} rows of each class, got '
       f'{dict(zip(classes.tolist(), counts.tolist(), strict=True))}.'
     )
-  # RandomState, because NumPy promises never to change its numbers; a
-  # Generator's may change between versions, and the splits with them.
+  # NumPy promises never to change what RandomState draws. What a Generator
+  # draws, and so the splits, may change between versions.
   random = np.random.RandomState(_SEED)
-  # [classes, 200], a shuffled row of row numbers for each class.
+  # [classes, 200], shuffled row numbers of each class.
   shuffled = np.stack(
     [random.permutation(np.flatnonzero(label == c)) for c in classes]
   )

@@ -19,12 +19,12 @@ _SEED = 2021
 
 
 class Builder(builder.FolderBuilder):
-  """Seven tasks at home, heard by a microphone and felt at the wrist.
+  """Seven tasks at home, recorded by a microphone and at the wrist.
 
-  Every element is a dictionary: `audio` [36] and `accelerometer` [16] float32,
-  `label` int64, and `row` int32, the row in the published table. There are no
-  official splits: of each class 60 % of the rows are to train, 20 % for
-  validation and 20 % to test, drawn once with a fixed seed.
+  Every element has `audio` [36] and `accelerometer` [16] float32, `label`
+  int64, and `row` int32, the row in the published table. There are no official
+  splits. Ours have 60 % (training), 20 % (validation) and 20 % (test) of the
+  rows of each class, drawn once with a fixed seed.
   """
 
   BUILDER_CONFIGS = builder.configs(features='The published table.')

@@ -36,7 +36,7 @@ COLUMNS = {
 """The columns of each modality, in the order of its features."""
 
 EXPECTED = {'train': 832, 'validation': 278, 'test': 276}
-"""Rows of the published table, as they are divided."""
+"""Rows of the published table in each split."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 TREE = f"""\
@@ -56,15 +56,16 @@ def read(root: pathlib.Path) -> Table:
   """Reads the table.
 
   Args:
-    root: The folder in which it lies.
+    root: The folder with the table.
 
   Returns:
     Features and labels.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if a column is missing, or a value is no number or no class;
-      the message names the row, counted from 1 below the names, and the column.
+    ValueError: if a column is missing, or a value is not a finite number or not
+      a class. The message names the column and the row, counted from 1 below
+      the header.
   """
   path = manual.file(root, NAMES, TREE)
   rows = [cells for _, cells in lists.rows(path)]
@@ -72,7 +73,7 @@ def read(root: pathlib.Path) -> Table:
   wanted = ['class', *(name for names in COLUMNS.values() for name in names)]
   if wrong := [name for name in wanted if header.count(name) != 1]:
     raise ValueError(
-      f'{path} has {len(header)} columns; these are missing or there twice:'
+      f'{path} has {len(header)} columns; these are missing or repeated:'
       f' {", ".join(wrong)}. Expected:\n{TREE}'
     )
   place = {name: header.index(name) for name in wanted}
@@ -82,7 +83,7 @@ def read(root: pathlib.Path) -> Table:
     if len(row) != len(header):
       raise ValueError(
         f'{path}, row {number}, has {len(row)} columns; expected'
-        f' {len(header)}, as there are names. Fetch it again.'
+        f' {len(header)}, as in the header. Fetch it again.'
       )
     name = row[place['class']]
     if name not in CLASSES:
@@ -119,9 +120,9 @@ def write_sample(root: pathlib.Path, rows_per_class: int = 20) -> None:
   """Writes a tiny table whose labels can be learned from either modality.
 
   Args:
-    root: Where to write it; made if need be.
-    rows_per_class: How many; classes follow one after the other, as in the
-      published table.
+    root: Where to write it; created if missing.
+    rows_per_class: How many rows each class has. They are sorted by class, as
+      in the published table.
   """
   random = np.random.RandomState(0)
   num_columns = sum(map(len, COLUMNS.values()))

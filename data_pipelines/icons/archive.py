@@ -1,4 +1,4 @@
-"""The icons as they come with this package, checked by their checksum."""
+"""The icons as they come with this package, verified by checksum."""
 
 import pathlib
 from typing import Any
@@ -45,8 +45,8 @@ def read_archive(
   """Reads every array of the data set, after verifying the file.
 
   Returns:
-    `picture` [4981, 24, 24] uint8, ink is bright; and of each icon, as text
-    [4981], its `name`, its `category` and its `tags`, separated by commas.
+    `picture` [4981, 24, 24] uint8, where ink is bright; and the texts [4981]
+    `name`, `category` and `tags`, which are separated by commas.
 
   Raises:
     FileNotFoundError, ValueError: as `packaged.read`.

@@ -1,4 +1,4 @@
-"""Which icons are near-copies of each other, and belong into one split."""
+"""Groups icons that are near-copies of each other, for the same split."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,19 @@ MODIFIERS = frozenset(
     *('share', 'spark', 'star', 'up', 'vertical', 'x'),
   )
 )
-"""Second words by which many icons vary: `home`, `home-off`, `home-plus`."""
+"""Second words that only vary an icon: `home`, `home-off`, `home-plus`."""
 
 SIMILARITY = 0.97
 """The cosine of two pictures above which they are near-copies."""
 
-_BLOCK = 500  # rows of the matrix of cosines that are made at a time
+_BLOCK = 500  # rows of the matrix of cosines that are computed at a time
 
 
 def family(name: str) -> str:
-  """The first two words of a name, or the first where the second modifies it.
+  """Returns a name's first two words, or only the first if a modifier follows.
 
-  The first word alone would be too coarse: `brand` is all of a category.
+  The first word alone would be too coarse: a whole category begins with
+  `brand`.
 
   Examples:
     >>> names = 'arrow-left', 'arrow-left-circle', 'home', 'home-off', 'brand-x'
@@ -48,14 +49,15 @@ def groups(
 ) -> npt.NDArray[np.int32]:
   """Groups icons of one family, and those whose pictures are nearly equal.
 
+  Two icons are in one group if they have the same `family`, if the cosine of
+  their pictures is above `SIMILARITY`, or if a chain of such icons joins them.
+
   Args:
-    names: Of the icons.
-    pictures: [n, height, width], none of them empty.
+    names: Names of the icons.
+    pictures: [n, height, width], none of them blank.
 
   Returns:
-    [n], the number of each icon's group, counted by first appearance. Icons
-    are in one group if they are of one `family` or the cosine of their pictures
-    is above `SIMILARITY`, or if a chain of such icons joins them.
+    [n], the number of each icon's group, in order of first appearance.
 
   Examples:
     >>> import numpy as np
@@ -65,12 +67,12 @@ def groups(
   """
   first: dict[str, int] = {}
   pairs = [(i, first.setdefault(family(n), i)) for i, n in enumerate(names)]
-  # Products of whole numbers, which are exact.
+  # Products of whole numbers are exact, also in float64.
   flat = pictures.reshape(len(pictures), -1).astype(np.float64)
   squares = np.sum(flat**2, 1)
   for start in range(0, len(flat), _BLOCK):
     block = slice(start, start + _BLOCK)
-    # Cosines are symmetric: those with icons before the block are known.
+    # Cosines are symmetric: those with earlier icons are done.
     near = (flat[block] @ flat[start:].T) ** 2 > SIMILARITY**2 * np.outer(
       squares[block], squares[start:]
     )

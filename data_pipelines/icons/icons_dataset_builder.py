@@ -17,12 +17,12 @@ with _extra.data_extra():
 
 
 class Builder(builder.ArrayBuilder):
-  """Icons as a picture and as the words of its tags; the category is the label.
+  """Icons as a picture and as the words of their tags; labels are categories.
 
-  Every element is a dictionary: `picture` [24, 24, 1] uint8, ink is bright;
-  `tags` [1024] uint8, the hashed bag of words; `label` int64; `group` int32,
-  which is the same for near-copies, no two of which are in different splits;
-  `row` int32 and the text `name`.
+  Every element has `picture` [24, 24, 1] uint8, where ink is bright; `tags`
+  [1024] uint8, the hashed bag of words; `label` int64; `group` int32, the same
+  for near-copies, which are always in one split; `row` int32; and the text
+  `name`.
 
   Examples:
     >>> import tempfile
@@ -64,7 +64,7 @@ class Builder(builder.ArrayBuilder):
     arrays = archive.read_archive(archive.PATH)
     label = np.searchsorted(archive.CATEGORIES, arrays['category'])
     group = grouping.groups(arrays['name'].tolist(), arrays['picture'])
-    tags = [words.bag(words.words(said)) for said in arrays['tags'].tolist()]
+    tags = [words.bag(words.words(text)) for text in arrays['tags'].tolist()]
     entries = {
       'picture': arrays['picture'][..., None],
       'tags': np.stack(tags),

@@ -12,7 +12,7 @@ NUM_FEATURES = 1024
 
 
 def stem(word: str) -> str:
-  """A word without its plural.
+  """Returns the singular of a word, in lower case.
 
   Examples:
     >>> [stem(word) for word in ('Currencies', 'arrows', 'map')]
@@ -26,17 +26,19 @@ def stem(word: str) -> str:
 
 NAMES = frozenset(
   {stem(name) for name in archive.CATEGORIES}
-  # E-commerce falls apart; every icon of the category Brand is a logo.
+  # E-commerce is split at its hyphen; every icon of the category Brand has the
+  # tag logo.
   | {'commerce', 'ecommerce', 'logo'}
 )
-"""Stems of the words that are left out, of all icons."""
+"""Stems of the words that are left out of all icons' tags."""
 
 
 def words(tags: str) -> list[str]:
-  """The words of tags separated by commas, sorted, each once.
+  """Returns the distinct words of comma-separated tags, sorted.
 
-  Tags fall apart at spaces and hyphens. A word that names a category is left
-  out, in singular and plural, and of every icon: its absence says nothing.
+  Tags are split at spaces and hyphens. Words that name a category are left out,
+  in singular and plural. They are left out of every icon, so that their absence
+  tells nothing.
 
   Examples:
     >>> words('ab-test,Text,arrows,compare,test')
@@ -47,5 +49,5 @@ def words(tags: str) -> list[str]:
 
 
 def bag(found: list[str]) -> npt.NDArray[np.uint8]:
-  """Which words there are, [1024] of 0 and 1: the hashed bag of words."""
+  """Returns the hashed bag of words: [1024], 1 for each word that occurs."""
   return _words.bag(found, NUM_FEATURES)

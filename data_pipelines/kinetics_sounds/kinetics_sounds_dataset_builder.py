@@ -16,8 +16,8 @@ with _extra.data_extra():
 class Builder(builder.FolderBuilder):
   """Actions that are seen and heard: sound, ten frames, 31 classes.
 
-  Every element is a dictionary: `audio` [n] int16 at 16 kHz, `frames` [t] JPEG
-  bytes, `label` int64, and the text `clip_id`.
+  Every element has `audio` [n] int16 at 16 kHz, `frames` [t] JPEG bytes,
+  `label` int64, and the text `clip_id`.
   """
 
   BUILDER_CONFIGS = builder.configs(

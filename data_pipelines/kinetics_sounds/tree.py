@@ -23,7 +23,7 @@ CLASSES = (
   *('shoveling_snow', 'shuffling_cards', 'singing', 'stomping_grapes'),
   *('tap_dancing', 'tapping_guitar', 'tapping_pen', 'tickling'),
 )
-"""The classes, in the field's order of numbers."""
+"""The classes, in the order in which the field numbers them."""
 FIELD = {'train': 14_799, 'test': 2_597}
 """Rows of the field's two lists; `validation` is carved from `train`."""
 
@@ -47,7 +47,7 @@ _KINETICS = (
     *('annotations/validate.csv', 'annotations/val.csv'),
   ),
 )
-# Of the 31, those that the sample has.
+# Classes in the sample.
 _SAMPLED = (5, 12, 17, 27)
 
 
@@ -57,14 +57,14 @@ def splits(
   """Lists the clips of each split.
 
   Returns:
-    Split -> key -> what to read of a clip, or why not, whether its files are
-    there or not; and the published number of clips where the split has one.
-    The field's lists are followed if they are there. Otherwise the 31 classes
-    of Kinetics are taken, and its validation part is `test`.
+    Split -> key -> what to read of a clip, or why not, whether or not its files
+    exist; and split -> the published number of clips, or None if there is none.
+    The field's lists are used if they exist. Otherwise the 31 classes of
+    Kinetics are taken, and its validation part is `test`.
 
   Raises:
-    FileNotFoundError: if there is a list without the other, or none.
-    ValueError: if a list is no such list.
+    FileNotFoundError: if one or both of the lists are missing.
+    ValueError: if a list is wrong.
   """
   paths = [root / name for name in _LISTS.values()]
   if any(path.is_file() for path in paths):
@@ -92,7 +92,7 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, youtube.Listed]]:
   numbers = {str(number): number for number in range(len(CLASSES))}
   listed = []
   for where, cells in lists.rows(path):
-    # The 10 is checked, or two columns the other way round were one class.
+    # Check the 10: with columns swapped, all clips would be of class 10.
     if len(cells) != 3 or cells[1] != '10' or cells[2] not in numbers:
       raise ValueError(
         f'{where}: expected <clip>,10,<class>, the class from 0 to'
@@ -142,7 +142,8 @@ def write_sample(root: pathlib.Path) -> None:
     clip = f'kinetic{video:04d}'
     name = f'{clip}_{start:06d}_{start + 10:06d}'
     seconds = random.uniform(2.6, 3.4)
-    # In the field's split, too, test clips come from Kinetics' training part.
+    # All files are in `train`: the field's test clips, too, come from the
+    # training part of Kinetics.
     tiny.write_video(
       root / 'train' / f'{name}.mp4',
       [

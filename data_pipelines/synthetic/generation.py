@@ -1,4 +1,4 @@
-"""Draws rows, and knows what the best possible classifier makes of them."""
+"""Draws rows, and computes what the best possible classifier achieves."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ with _extra.data_extra():
   import scipy.special
   import scipy.stats
 
-# Points of `bayes_accuracy` where it is no integral in one dimension.
+# Points of `bayes_accuracy` where it is not a one-dimensional integral.
 _NUM_POINTS = 2**15
 
 
@@ -30,16 +30,17 @@ def draw(
 
       x = H z,   z = [(d e_y + u) / s, v],   u ~ N(0, I_C),  v ~ N(0, I_{n-C}),
 
-  where H is the Walsh-Hadamard matrix divided by \sqrt n: orthogonal, so x
-  tells as much as z does, with entries of equal size, so each feature gets an
-  equal share of signal and nuisance and no scaling of features parts them.
+  where H is the Walsh-Hadamard matrix divided by \sqrt n. H is orthogonal, so x
+  tells as much as z does. Its entries have equal size, so each feature gets an
+  equal share of signal and nuisance, and no scaling of features separates them.
 
-  Of modalities that are parts, e_y is the unit vector of the part: of all but
-  the last drawn uniformly, and of that what makes their sum y modulo C.
+  If modalities are parts, y in e_y is the part instead of the class: it is
+  drawn uniformly for all modalities but the last, and the last part is the one
+  that makes the sum of all parts y modulo C.
 
-  Equal seeds give equal labels and noise whatever the config, modality by
-  modality in the order of the config: configs differ in the effect that they
-  are meant to study, not in the draw. A longer draw begins with the shorter.
+  Equal seeds give equal labels and noise in all configs, modality by modality
+  in the order of the config. So configs differ only in the effect that they are
+  meant to study. A longer draw begins with the rows of a shorter one.
 
   Args:
     config: The modalities, as in `settings.CONFIGS`.
@@ -55,8 +56,8 @@ def draw(
     ((5, 32), array([9, 5, 5, 8, 1]))
   """
 
-  # RandomState, because NumPy promises never to change its numbers. A stream
-  # for each part, so that no part depends on the size of another.
+  # NumPy promises never to change what RandomState draws. Labels, signals and
+  # nuisance have separate streams, so that none depends on another's size.
   def stream(*part: int) -> np.random.RandomState:
     return np.random.RandomState([seed, *part])
 
@@ -87,23 +88,23 @@ def log_posterior(
 ) -> npt.NDArray[np.float64]:
   """Computes the logarithm of the classes' true probabilities.
 
-  Up to a constant the log-likelihood of class c is d (z_c s) in the notation of
-  `draw`, and those of several modalities add up. So the Bayes classifier is
-  linear in the inputs, and any encoder with a linear part can represent it.
-  Where modalities show parts of the class, these are the log-likelihoods of
-  parts, and the probabilities of their sum are a convolution.
+  In the notation of `draw`, the log-likelihood of class c is d (z_c s) up to a
+  constant, and those of several modalities add up. So the Bayes classifier is
+  linear in the inputs, and any encoder with a linear part can represent it. If
+  modalities are parts, these are the log-likelihoods of the parts, and the
+  probabilities of their sum are a convolution.
 
   Args:
     config: The modalities that the rows were drawn from.
-    inputs: Those that are seen, at least one, each `[..., features]`.
+    inputs: The modalities that are seen, at least one, `[..., features]` each.
 
   Returns:
-    `[..., classes]`. Its largest entry is the Bayes classifier's answer; the
-    mean of minus the entry of the label estimates the least cross-entropy that
+    `[..., classes]`. Its largest entry is the Bayes classifier's prediction.
+    The mean of minus the label's entry estimates the least cross-entropy that
     any model can reach.
 
   Raises:
-    ValueError: if nothing is seen, or what the config does not have.
+    ValueError: if there is no input, or one that the config does not have.
 
   Examples:
     >>> config = settings.CONFIGS['imbalance_8']
@@ -135,13 +136,13 @@ def bayes_accuracy(
 
   Args:
     config: The modalities that rows are drawn from.
-    modalities: The names of those that are seen; none gives chance.
+    modalities: The names of those that are seen; none gives chance accuracy.
 
   Returns:
-    `accuracy_of_separation` at the root of the sum of their information. Of
-    modalities that are parts 1 / C, if one is missing, and else the mean of the
-    posterior's largest entry over 32,768 quasi-random rows (a scrambled Sobol
-    sequence of fixed seed), right to about 0.0003.
+    `accuracy_of_separation` at the square root of the sum of their information.
+    If modalities are parts, it is 1 / C if one is missing. Otherwise it is the
+    mean of the posterior's largest entry over 32,768 quasi-random rows (a
+    scrambled Sobol sequence of fixed seed), accurate to about 0.0003.
 
   Raises:
     ValueError: if the config has no such modality.
@@ -208,10 +209,10 @@ def _accuracy_of_parts(separations: tuple[float, ...]) -> float:
 def _log_of_sum(
   scores: list[npt.NDArray[np.float64]],
 ) -> npt.NDArray[np.float64]:
-  """Log-probabilities of the sum modulo C of parts with such scores."""
+  """Log-probabilities of the sum of parts modulo C, from each part's scores."""
   first, *others = (scipy.special.log_softmax(one, axis=-1) for one in scores)
   shifts = np.arange(settings.NUM_CLASSES)
-  # [C, C]: which part makes each class, beside each part of another.
+  # [sum, part of `other`] -> the part of `first` that gives this sum.
   places = (shifts[:, None] - shifts) % settings.NUM_CLASSES
   for other in others:
     first = scipy.special.logsumexp(
@@ -221,7 +222,7 @@ def _log_of_sum(
 
 
 def _is_of_parts(config: Mapping[str, settings.Modality]) -> bool:
-  """Whether modalities show parts of the class, and not the class."""
+  """Whether modalities show parts of the class instead of the class."""
   return all(modality.is_part for modality in config.values())
 
 

@@ -1,4 +1,4 @@
-"""The modalities of each config: what they tell, how fast, in what noise."""
+"""The modalities of each config: information, slowness and noise."""
 
 import dataclasses
 import math
@@ -14,19 +14,20 @@ class Modality:
   """One modality of the testbed.
 
   Attributes:
-    information: What it tells of the class, at least 0: the Kullback-Leibler
-      divergence of any class's density from any other's, in nats. It is also
-      the squared length of a class mean, in standard deviations of the noise,
-      and adds up over modalities.
+    information: How much it tells about the class, at least 0: the
+      Kullback-Leibler divergence between the densities of any two classes, in
+      nats. It is also the squared length of a class mean, in standard
+      deviations of the noise, and adds up over modalities.
     slowness: Factor, at least 1, by which the signal is smaller than the
       nuisance it is mixed with. It changes how fast gradient descent finds the
       signal, not what the signal tells.
     features: Number of features, a power of two above `NUM_CLASSES`. All but
-      `NUM_CLASSES` dimensions of them are nuisance, which tells nothing and
-      which a model can overfit to.
-    is_part: Whether it tells, in place of the class, a part of it: the class is
-      the sum of all parts modulo `NUM_CLASSES`, so that all but one of them
-      tell nothing of it. Of the modalities of a config all are parts, or none.
+      `NUM_CLASSES` of their dimensions are nuisance, which tells nothing and to
+      which a model can overfit.
+    is_part: Whether it shows a part of the class instead of the class. The
+      class is the sum of all parts modulo `NUM_CLASSES`, so nothing is known
+      about it if one part is missing. In a config, either all modalities are
+      parts or none.
 
   Raises:
     ValueError: if a value is outside its range.
@@ -86,11 +87,11 @@ CONFIGS = {
     'second': Modality(14.0, is_part=True),
   },
 }
-"""Config to its modalities; the first config is the default.
+"""Config -> its modalities; the first config is the default.
 
-All but the last have 9 nats in total, hence one and the same fused Bayes
-accuracy: they differ in who holds the information, and in how hard it is to
-learn. The number in a name is the ratio of the two modalities' information,
-slowness or number of features. In `interaction` no modality alone tells
-anything of the class.
+All but the last have 9 nats in total, hence the same fused Bayes accuracy. They
+differ in which modality holds the information, and in how hard it is to learn.
+The number in a name is the ratio of the two modalities' information, slowness
+or number of features. In `interaction` no modality alone tells anything about
+the class.
 """

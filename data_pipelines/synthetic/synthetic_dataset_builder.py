@@ -17,9 +17,9 @@ with _extra.data_extra():
 class Builder(builder.ArrayBuilder):
   """Modalities of known information, slowness and noise.
 
-  Every element is a dictionary: each modality `[features]` float32, `label`
-  int64 and `row` int32, counted over `train`, `validation` and `test`. The
-  labels are the same in every config.
+  Every element has each modality `[features]` float32, `label` int64, and `row`
+  int32, counted over `train`, `validation` and `test`. The labels are the same
+  in every config.
 
   Examples:
     >>> import tempfile
@@ -45,12 +45,12 @@ class Builder(builder.ArrayBuilder):
   def drawn(
     cls, config: str | None, split: str, seed: int
   ) -> dict[str, npt.NDArray[Any]]:
-    """Rows of a split as another draw would have had them.
+    """Draws the rows of a split with another seed.
 
     Args:
       config: The name of one of the configs; None is the default one.
       split: The name of a split.
-      seed: 0 draws what is stored, any other one independent rows.
+      seed: 0 draws the stored rows; every other seed draws independent ones.
 
     Returns:
       The elements' arrays, stacked.

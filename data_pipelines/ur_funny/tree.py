@@ -39,9 +39,9 @@ _FEATURES = 'punchline_features'
 
 
 class Sdk(NamedTuple):
-  """What the authors' six pickles say of the punchlines."""
+  """The contents of the authors' six pickles, for the punchlines."""
 
-  words: dict[Hashable, Any]  # id -> numbers of its words
+  words: dict[Hashable, Any]  # id -> indices of its words
   vectors: npt.NDArray[np.float32]  # [words, 300]
   vision: dict[Hashable, Any]  # id -> [words, 371]
   audio: dict[Hashable, Any]  # id -> [words, 81]
@@ -88,14 +88,15 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
 
 
 def read_sdk(root: pathlib.Path) -> Sdk:
-  """Reads the authors' pickles one after the other; contexts are let go.
+  """Reads the authors' pickles one by one; drops contexts to save memory.
 
   Returns:
-    What they say of the punchlines.
+    Their contents for the punchlines.
 
   Raises:
-    FileNotFoundError: if one is missing.
-    ValueError: if one is damaged, or its items have features of several widths.
+    FileNotFoundError: if a pickle is missing.
+    ValueError: if one is damaged, or its items differ in the number of
+      features.
   """
 
   def load(*names: str) -> tuple[pathlib.Path, Any]:
@@ -137,12 +138,12 @@ def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
   """Makes the element of a punchline.
 
   Args:
-    sdk: What was read.
+    sdk: The contents of the pickles.
     clip: Its id as text.
     key: Its id as it is in the pickles.
 
   Raises:
-    SkipError: if something of it is missing or wrong.
+    SkipError: if one of its entries is missing or wrong.
   """
   found = {
     'label': sdk.labels.get(key),
@@ -198,8 +199,8 @@ def warn_of_unlisted(
   listed = {key for keys in divided.values() for key in keys.values()}
   if unlisted := len(sdk.labels.keys() - listed):
     logging.getLogger(__name__).warning(
-      'ur_funny in %s: %d items that have labels are in no split of'
-      ' data_folds.pkl, and are left out.',
+      'ur_funny in %s: %d labelled items are in no split of data_folds.pkl, and'
+      ' are left out.',
       root,
       unlisted,
     )
@@ -212,8 +213,8 @@ def write_sample(root: pathlib.Path) -> None:
     name: random.normal(0, 0.5, width).astype(np.float32)
     for name, width in (('vision', 371), ('audio', 81), ('text', 300))
   }
-  # Words 1 to 20 are heard where nothing is funny, 21 to 40 where something is;
-  # word 0 is the padding.
+  # Words 1 to 20 occur in rows that are not funny, 21 to 40 in funny ones; word
+  # 0 is the padding.
   vectors = random.normal(0, 1, (41, 300)).astype(np.float32)
   vectors[0] = 0
   vectors[1:21] -= directions['text']

@@ -17,8 +17,8 @@ with _extra.data_extra():
 class Builder(builder.FolderBuilder):
   """Punchlines of talks, as features of words, voice and face; funny or not.
 
-  Every element is a dictionary: `vision`, `audio` and `text`, [t, d] float32,
-  step i of all the same word; `label` int64, and the text `clip_id`.
+  Every element has `vision`, `audio` and `text`, [t, d] float32, where step i
+  is the same word in all; `label` int64; and the text `clip_id`.
   """
 
   BUILDER_CONFIGS = builder.configs(

@@ -1,6 +1,6 @@
 """The names of VGGSound's classes, from the `stat.csv` of its authors."""
 
-# The authors' spelling, faults included: that of their lists of clips.
+# The authors' spelling, errors included, as in their list of clips.
 _NAMES = """
 air conditioning noise; air horn; airplane; airplane flyby; alarm clock
 ringing; alligators, crocodiles hissing; ambulance siren; arc welding; baby
@@ -82,4 +82,4 @@ pecking tree; writing on blackboard with chalk; yodelling; zebra braying
 """
 
 CLASSES = tuple(' '.join(name.split()) for name in _NAMES.split(';'))
-"""The 309 classes: the number of one is its place in alphabetical order."""
+"""The 309 classes, numbered in alphabetical order."""

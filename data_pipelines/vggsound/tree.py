@@ -26,10 +26,10 @@ A clip is named <id>_<start>, with the 11 characters of a YouTube id and seconds
 with leading zeros or without, as 0123456789a_000030. The folders of OGM-GE,
 train-videos, test-videos, train-audios and test-audios, are such folders."""
 
-# A class of which some versions of the list have rows, for training only, and
-# the authors' statistics, 309 classes, none.
+# A class that is not among the authors' 309, but has training rows in some
+# versions of the list.
 _WITHDRAWN = 'extending ladders'
-# Of the 309, those that the sample has; one has a comma.
+# Classes in the sample; the name of one has a comma.
 _SAMPLED = ('dog barking', 'playing violin, fiddle', 'thunder', 'airplane')
 
 
@@ -39,12 +39,12 @@ def splits(
   """Lists the clips of each split.
 
   Returns:
-    Split -> key -> what to read of a clip, or why not, whether its files are
-    there or not; and the published number of clips where the split has one.
+    Split -> key -> what to read of a clip, or why not, whether or not its files
+    exist; and split -> the published number of clips, or None if there is none.
 
   Raises:
-    FileNotFoundError: if there is no list.
-    ValueError: if it is no such list.
+    FileNotFoundError: if the list is missing.
+    ValueError: if the list is wrong.
   """
   path = manual.file(root, ('vggsound.csv',), TREE)
   numbers = {name: number for number, name in enumerate(labels.CLASSES)}
@@ -60,13 +60,13 @@ def splits(
     video, start, label, part = cells
     if label not in numbers and label != _WITHDRAWN:
       raise ValueError(
-        f'{where}: {label!r} is none of the 309 labels that'
-        ' data_pipelines/vggsound/labels.py lists.'
+        f'{where}: {label!r} is not one of the 309 labels in'
+        ' data_pipelines/vggsound/labels.py.'
       )
     with lists.at(where):
       clip = youtube.clip(f'{video}_{start}')
     item = (
-      audit.SkipError('no_class', f'{label!r} is none of the 309 classes')
+      audit.SkipError('no_class', f'{label!r} is not one of the 309 classes')
       if label == _WITHDRAWN
       else youtube.Listed(clip, numbers[label])
     )
@@ -84,7 +84,7 @@ def write_sample(root: pathlib.Path) -> None:
   for number in range(72):
     place = number % len(_SAMPLED)
     video, start = f'vgg_id-{number:04d}', 5 + number
-    # Fewer than four seconds, and the field's loaders drop a clip.
+    # The field's loaders drop clips of fewer than four seconds.
     seconds = random.uniform(3.6, 4.8)
     tiny.write_video(
       root / 'video' / f'{youtube.Clip(video, start).name}.mp4',

@@ -158,13 +158,13 @@ def test_wrong_lines_of_the_lists_are_named(broken):
     ('Cat&&good&0&10', 'expected <category>&<id>'),
     ('Cat&../../x&good&0&10', "'../../x' is no YouTube id"),
     ('Cat&/etc/passwd&good&0&10', "'/etc/passwd' is no YouTube id"),
-    ('Dog&0123456789a&good&0&10', "'Dog' is none of the categories"),
-    ('Violin&0123456789a&good&0&10', "'Violin' is none.*Violin, fiddle;"),
+    ('Dog&0123456789a&good&0&10', "'Dog' is not one of the categories"),
+    ('Violin&0123456789a&good&0&10', "'Violin' is not one.*Violin, fiddle;"),
     ('Cat&0123456789a&good&0&11', 'start 0 and end 11'),
     ('Cat&0123456789a&good&5&4', 'start 5 and end 4'),
     ('Cat&0123456789a&good&-1&4', 'start -1 and end 4'),
     ('Cat&0123456789a&good&0.5&4', r'start 0\.5 and end 4'),
-    ('Category&VideoID&Quality&StartTime&EndTime', "'Category' is none"),
+    ('Category&VideoID&Quality&StartTime&EndTime', "'Category' is not one"),
   ):
     write(broken, 'validation', [*whole, line])
     with pytest.raises(ValueError, match=message) as caught:

@@ -81,7 +81,7 @@ def changed(row, column, value):
     (changed(5, 'v1_mfcc7', '1e39'), r'row 5, column v1_mfcc7'),
     (changed(9, 'class', 'jump'), r"row 9, column class: 'jump'.*brush_teeth"),
     (changed(0, 'v2_auc', 'v2_area'), r'53 columns.*: v2_auc\.'),
-    (changed(0, 'v2_auc', 'v2_sdX'), r'twice: v2_sdX, v2_auc\.'),
+    (changed(0, 'v2_auc', 'v2_sdX'), r'repeated: v2_sdX, v2_auc\.'),
     (lambda rows: [*rows[:-1], rows[-1][:9]], r'row 140, has 9 columns'),
     (lambda rows: rows[:1], 'no row'),
     (lambda _: [], 'has 0 columns'),

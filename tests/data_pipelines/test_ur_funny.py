@@ -173,7 +173,7 @@ def test_features_of_two_widths_are_refused(broken):
 def test_items_in_no_fold_are_told(broken, tmp_path, caplog):
   change(broken, 'data_folds', lambda folds: folds['test'].remove(60))
   opened(broken, tmp_path / 'data')
-  assert '1 items that have labels are in no split' in caplog.text
+  assert '1 labelled items are in no split' in caplog.text
 
 
 def test_the_files_of_version_1_are_read(broken):

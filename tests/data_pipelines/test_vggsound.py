@@ -59,7 +59,7 @@ def test_wrong_lines_of_the_list_are_named(broken):
   path = broken / 'vggsound.csv'
   whole = path.read_text()
   for row, message in (
-    ('0123456789a,30,"barking, loudly",train', "'barking, loudly' is none"),
+    ('0123456789a,30,"barking, loudly",train', "'barking, loudly' is not one"),
     ('0123456789a,30,dog barking', 'expected <id>,<start>'),
     ('0123456789a,30,playing violin, fiddle,train', 'commas in quotes'),
     ('0123456789a,30,dog barking,validation', 'expected <id>,<start>'),
