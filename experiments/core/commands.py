@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import textwrap
@@ -47,6 +48,15 @@ def define_path(
 ) -> flags.FlagHolder[Any]:
   """Defines a flag whose value is a path."""
   return flags.DEFINE(_PathParser(), name, default, text, flag_values)
+
+
+def as_given(*holders: flags.FlagHolder[Any]) -> list[str]:
+  """Those of some flags that were given, quoted for a shell."""
+  return [
+    shlex.quote(flags.FLAGS[one.name].serialize())
+    for one in holders
+    if one.present
+  ]
 
 
 WORKDIR = define_path(

@@ -12,8 +12,8 @@ long it takes. Killed, the same command goes on.
 """
 
 import pathlib
-import shlex
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -30,29 +30,6 @@ _STUDIES = commands.define_path(
 _REPORTS = commands.define_path(
   'reports', 'experiments/reports', 'Directory of the reports.'
 )
-_SEEDS = flags.DEFINE_integer(
-  'seeds',
-  None,
-  'Runs of each recipe; by default as each setting says, mostly 10.',
-  lower_bound=1,
-)
-_CANDIDATES = flags.DEFINE_integer(
-  'candidates',
-  None,
-  'Candidates of each recipe; where its space grows, as many more. By default'
-  ' as each setting says, mostly 5.',
-  lower_bound=1,
-)
-_TUNING_SEEDS = flags.DEFINE_integer(
-  'tuning_seeds',
-  None,
-  'Runs of each candidate, by default as each setting says, mostly 3; 0:'
-  ' nothing is tuned.',
-  lower_bound=0,
-)
-_RECIPES = flags.DEFINE_list(
-  'recipes', None, 'Recipes to compare, the reference first; by default all.'
-)
 _SETTINGS = flags.DEFINE_list(
   'settings',
   None,
@@ -64,17 +41,33 @@ _AT_A_TIME = flags.DEFINE_integer(
   'Settings that run side by side, on as many CPU cores.',
   lower_bound=1,
 )
-_SMOKE = flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.')
-
-
-def _what_changes() -> list[str]:
-  """The flags of the command that change what is measured."""
-  changing = (_CANDIDATES, _RECIPES, _SEEDS, _SETTINGS, _SMOKE, _TUNING_SEEDS)
-  return [
-    shlex.quote(flags.FLAGS[flag.name].serialize())
-    for flag in changing
-    if flag.present
-  ]
+# Arguments of `studies.config_of`.
+_NUMBERS: dict[str, flags.FlagHolder[Any]] = {
+  'seeds': flags.DEFINE_integer(
+    'seeds',
+    None,
+    'Runs of each recipe; by default as each setting says, mostly 10.',
+    lower_bound=1,
+  ),
+  'candidates': flags.DEFINE_integer(
+    'candidates',
+    None,
+    'Candidates of each recipe; where its space grows, as many more. By default'
+    ' as each setting says, mostly 5.',
+    lower_bound=1,
+  ),
+  'tuning_seeds': flags.DEFINE_integer(
+    'tuning_seeds',
+    None,
+    'Runs of each candidate, by default as each setting says, mostly 3; 0:'
+    ' nothing is tuned.',
+    lower_bound=0,
+  ),
+  'compared': flags.DEFINE_list(
+    'recipes', None, 'Recipes to compare, the reference first; by default all.'
+  ),
+  'smoke': flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.'),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -82,28 +75,23 @@ def main(argv: list[str]) -> None:
   if not argv[1:]:
     sys.exit(f'Name a study: {", ".join(studies.STUDIES)}, or a configuration.')
   directory = pathlib.Path(_STUDIES.value).absolute()
+  given = commands.as_given(*_NUMBERS.values(), _SETTINGS)
+  numbers = {name: flag.value for name, flag in _NUMBERS.items()}
   with compilation.kept_in(directory / 'compiled'):
     for word, study in {w: studies.named(w) for w in argv[1:]}.items():
-      name = planning.folder(word)
+      some = planning.some(study, _SETTINGS.value)
+      folder = directory / planning.folder(word)
       planned = planning.plans(
-        planning.some(study, _SETTINGS.value),
-        directory / name,
-        seeds=_SEEDS.value,
-        candidates=_CANDIDATES.value,
-        tuning_seeds=_TUNING_SEEDS.value,
-        smoke=_SMOKE.value,
-        manual_dir=commands.MANUAL_DIR.value,
-        compared=_RECIPES.value or (),
+        some, folder, commands.MANUAL_DIR.value, **numbers
       )
       print(planning.forecast(planned, _AT_A_TIME.value), flush=True)
       if planning.DRY.value:
         continue
-      command = ['python -m experiments.study', word, *_what_changes()]
       path = reporting.write(
         study,
         planning.run(study, planned, compare.compare, _AT_A_TIME.value),
-        pathlib.Path(_REPORTS.value) / name,
-        ' '.join(command),
+        pathlib.Path(_REPORTS.value) / folder.name,
+        ' '.join(['python -m experiments.study', word, *given]),
       )
       print(f'The report is {path}.')
 

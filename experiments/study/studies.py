@@ -185,7 +185,7 @@ def config_of(
   candidates: int | None = None,
   tuning_seeds: int | None = None,
   smoke: bool = False,
-  compared: Sequence[str] = (),
+  compared: Sequence[str] | None = None,
 ) -> config_dict.ConfigDict:
   """The configuration of one comparison.
 
@@ -215,7 +215,7 @@ def config_of(
   config.tuning.num_seeds = setting.tuning_seeds
   config.tuning.num_candidates = setting.candidates
   config.tuning.num_more = setting.candidates
-  config.compare = tuple(compared) or recipes.tuned()
+  config.compare = tuple(compared or recipes.tuned())
   config.subject = 'mimo' if 'mimo' in config.compare else config.compare[0]
   with config.unlocked():
     # Of what encoders give, as in its paper, however small they are.

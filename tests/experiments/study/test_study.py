@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 
 from experiments import compare
 from experiments.configs import synthetic
+from experiments.core import commands
 from experiments.core import refusals as refusing
 from experiments.core import spaces
 from experiments.methods import recipes
@@ -87,8 +88,8 @@ def test_the_command_in_a_report_has_what_changes_it():
     flags.FLAGS(
       ['study', '--seeds', '2', '--smoke', '--settings=two views 100']
     )
-    found = study._what_changes()
-  assert found == ['--seeds=2', "'--settings=two views 100'", '--smoke']
+    found = commands.as_given(*study._NUMBERS.values(), study._SETTINGS)
+  assert found == ['--seeds=2', '--smoke', "'--settings=two views 100'"]
 
 
 def test_a_configuration_is_a_study_of_one_setting(tmp_path):
