@@ -3,26 +3,27 @@
 import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import labels
-from data_pipelines.reading import lists
+from data_pipelines import own_splits
+from data_pipelines import targets
 from data_pipelines.reading import parquet_columns
-from data_pipelines.reading import stratified
 
 NAME = 'arrays'
-SPLITS = ('train', 'validation', 'test')
 TREE = """\
-  FILE.npz      arrays [rows, ...], one for each modality; label [rows], whole
-                numbers or texts; if you like split [rows] of train, validation
-                and test, group [rows], and for a padded sequence its lengths,
-                NAME_length [rows]; where NAME_present [rows] is False, or a
-                row is NaN, it lacks the modality; where label_present is, or
-                label is NaN or an empty text, the row is left out
+  FILE.npz      arrays [rows, ...], one for each modality; label [rows],
+                classes (whole numbers or texts) or numbers (whole ones with
+                the word regression); if you like split [rows] of train,
+                validation and test, group [rows], and for a padded sequence
+                its lengths, NAME_length [rows]; where NAME_present [rows] is
+                False, or a row is NaN, it lacks the modality; where
+                label_present is, or label is NaN or an empty text, the row is
+                left out
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
   FOLDER        train, validation and test, .npz or .parquet, without split"""
@@ -38,17 +39,15 @@ class Table(NamedTuple):
     lengths: `NAME_length` of a sequence -> [rows] int32, where they are given.
     present: Name -> [rows] bool, of modalities that some rows lack, by
       `NAME_present` or all NaN; their values there are 0.
-    label: [rows], place in `classes`, or `labels.NONE`.
-    classes: What labels are called, sorted.
-    split: [rows] of `SPLITS`, or '' of rows without a label.
+    target: Of each row.
+    split: [rows] of `own_splits.SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
   """
 
   modalities: dict[str, npt.NDArray[Any]]
   lengths: dict[str, npt.NDArray[np.int32]]
   present: dict[str, npt.NDArray[np.bool_]]
-  label: npt.NDArray[np.int64]
-  classes: tuple[Any, ...]
+  target: targets.Targets
   split: npt.NDArray[np.str_]
   group: npt.NDArray[np.int64] | None
 
@@ -57,12 +56,13 @@ def read(path: str | os.PathLike[str]) -> Table:
   """Reads a file, or a folder of three.
 
   Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
-  validation and to test, no group in two of them, by a fixed seed. Pictures
-  without an axis of channels, [rows, height, width] uint8, get one. Rows
-  without a label are in no split.
+  validation and to test, no group in two of them, by a fixed seed; of all rows,
+  where labels are numbers. Pictures without an axis of channels, [rows, height,
+  width] uint8, get one. Rows without a label are in no split.
 
   Args:
-    path: As `TREE` says.
+    path: As `TREE` says; with `,regression` behind it, whole numbers are no
+      classes.
 
   Returns:
     The rows. It is read once, and again when it has changed.
@@ -80,31 +80,32 @@ def read(path: str | os.PathLike[str]) -> Table:
     ...   label = np.repeat(['cat', 'dog'], 10)
     ...   np.savez(path, left=np.ones((20, 3)), label=label)
     ...   table = read(path)
-    >>> table.classes, table.modalities['left'].shape
+    >>> table.target.classes, table.modalities['left'].shape
     (('cat', 'dog'), (20, 3))
   """
-  where = pathlib.Path(path).expanduser().resolve()
+  where, regression = targets.told(path)
   files = list(_parts(where).values()) if where.is_dir() else [where]
   if missing := [str(file) for file in files if not file.is_file()]:
     raise FileNotFoundError(
       f'There is no {" and no ".join(missing)}. Expected:\n{TREE}'
     )
-  return _read(where, tuple(file.stat().st_mtime_ns for file in files))
+  changed = tuple(file.stat().st_mtime_ns for file in files)
+  return _read(where, changed, regression)
 
 
 def _parts(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """The file of each split: Parquet where there is one, and no npz."""
   found = {}
-  for split in SPLITS:
+  for split in own_splits.SPLITS:
     paths = [folder / f'{split}{suffix}' for suffix in ('.npz', '.parquet')]
     found[split] = next((p for p in paths if p.is_file()), paths[0])
   return found
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
+def _read(path: pathlib.Path, _: tuple[int, ...], regression: bool) -> Table:
   if not path.is_dir():
-    return _table(path, _columns(path))
+    return _table(path, _columns(path), regression)
   files = _parts(path)
   parts = {split: _columns(file) for split, file in files.items()}
   if any('label_present' in columns for columns in parts.values()):
@@ -130,7 +131,8 @@ def _read(path: pathlib.Path, _: tuple[int, ...]) -> Table:
     for name in names
   }
   sizes = [len(columns['label']) for columns in parts.values()]
-  return _table(path, joined | {'split': np.repeat(SPLITS, sizes)})
+  joined['split'] = np.repeat(own_splits.SPLITS, sizes)
+  return _table(path, joined, regression)
 
 
 def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
@@ -167,7 +169,8 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   rows = columns['label'].shape
   if len(rows) != 1:
     raise ValueError(
-      f"'label' of {path} has the shape {rows}; expected [rows], a class each."
+      f"'label' of {path} has the shape {rows}; expected [rows], a class or a"
+      ' number each. For several targets, write a builder.'
     )
   for name, values in columns.items():
     if values.shape[:1] != rows or not values.size:
@@ -183,13 +186,17 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _table(
-  path: pathlib.Path, columns: Mapping[str, npt.NDArray[Any]]
+  path: pathlib.Path,
+  columns: Mapping[str, npt.NDArray[Any]],
+  regression: bool,
 ) -> Table:
   labelled = columns.get('label_present')
   if labelled is not None:
     labelled = _present(path, 'label_present', labelled)
-  classes, label = labels.of_classes(str(path), columns['label'], labelled)
-  labelled = label != labels.NONE
+  target = targets.of_array(
+    str(path), columns['label'], labelled, regression=regression
+  )
+  labelled = target.is_there
   labels.tell(str(path), labelled)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
@@ -212,9 +219,8 @@ def _table(
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
-  names = tuple(classes.tolist())
-  split, group = splits(
-    str(path), label, names, columns.get('split'), columns.get('group')
+  split, group = own_splits.of_rows(
+    str(path), target, columns.get('split'), columns.get('group')
   )
   for name, rows in list(present.items()):
     if not rows[split == 'train'].any():
@@ -228,76 +234,7 @@ def _table(
         f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
         ' out.'
       )
-  return Table(modalities, lengths, present, label, names, split, group)
-
-
-def splits(
-  where: str,
-  label: npt.NDArray[np.integer[Any]],
-  classes: Sequence[Any],
-  given: npt.NDArray[Any] | None,
-  group: npt.NDArray[Any] | None,
-) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
-  """The split of each row, the one given, checked, or drawn; and its group.
-
-  Args:
-    where: The file, for errors.
-    label: [rows], place in `classes`, or `labels.NONE`.
-    classes: What they are called.
-    given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class.
-    group: [rows], what must not be in two splits, or None.
-
-  Returns:
-    [rows] of `SPLITS`, '' of rows without a label; and [rows], the number of
-    the group, or None.
-
-  Raises:
-    ValueError: if a split is unknown, missing or divides a group, a group is
-      NaN, or there are too few rows or groups of a class.
-  """
-  code = None
-  if group is not None:
-    if group.dtype.kind == 'f' and np.isnan(group).any():
-      raise ValueError(
-        f"'group' of {where}, row {np.argmax(np.isnan(group))}: NaN; expected"
-        ' the group of each row, a number of its own if it is by itself.'
-      )
-    code = np.unique(group, return_inverse=True)[1].astype(np.int64)
-  labelled = np.flatnonzero(label != labels.NONE)
-  split = np.full(len(label), '', '<U10')
-  if given is None:
-    groups = None if code is None else code[labelled]
-    with lists.at(where):
-      drawn = stratified.split(label[labelled], groups, names=classes)
-    for name, rows in drawn.items():
-      split[labelled[rows]] = name
-    return split, code
-  said = given.astype(str)
-  wrong = np.flatnonzero(~np.isin(said, SPLITS))
-  split[labelled] = said[labelled]
-  found = set(split[labelled].tolist())
-  if wrong.size or found != set(SPLITS):
-    first = f'row {wrong[0]} has {str(said[wrong[0]])!r}' if wrong.size else ''
-    raise ValueError(
-      f"'split' of {where} has {sorted(found)}; expected rows of each of"
-      f' {SPLITS}, with a label, and of no other. {first}'
-    )
-  if group is not None and (divided := _divided(code, split, labelled)).size:
-    raise ValueError(
-      f"'split' of {where} divides the group of row {divided[0]},"
-      f' {group[divided[0]].item()!r}; expected each in one split. Leave'
-      " 'split' out to have it drawn."
-    )
-  return split, code
-
-
-def _divided(
-  group: Any, split: npt.NDArray[np.str_], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-  """Those of the rows whose group, a number, is in two splits."""
-  _, code = np.unique(split[rows], return_inverse=True)
-  pairs = np.unique(np.stack([group[rows], code]), axis=1)
-  return rows[np.bincount(pairs[0])[group[rows]] > 1]
+  return Table(modalities, lengths, present, target, split, group)
 
 
 def _length(
@@ -385,14 +322,15 @@ def arrays_of(
   Raises:
     ValueError: if there is no such split.
   """
-  if split not in SPLITS:
-    raise ValueError(f'No split {split!r}. Available: {", ".join(SPLITS)}.')
+  if split not in own_splits.SPLITS:
+    known = ', '.join(own_splits.SPLITS)
+    raise ValueError(f'No split {split!r}. Available: {known}.')
   table = read(path)
   entries: dict[str, npt.NDArray[Any]] = {
     **table.modalities,
     **table.lengths,
     **{f'{name}_present': rows for name, rows in table.present.items()},
-    'label': table.label,
+    'label': table.target.label,
     **({} if table.group is None else {'group': table.group}),
   }
   rows = np.flatnonzero(table.split == split)

@@ -4,8 +4,6 @@ What is here knows the CSV; `reading.folder_builder` reads the files.
 """
 
 import functools
-import itertools
-import math
 import os
 import pathlib
 from typing import NamedTuple
@@ -15,6 +13,8 @@ import numpy.typing as npt
 
 from data_pipelines import arrays
 from data_pipelines import labels
+from data_pipelines import own_splits
+from data_pipelines import targets
 from data_pipelines.reading import lists
 
 NAME = 'folder'
@@ -31,7 +31,8 @@ SUFFIXES = {
 _HEARD = ('audio', 'sound')
 TREE = f"""\
   FOLDER/NAME.csv   the only one there (of several, give the path of one); its
-                    first line names the columns: label, empty in a row that
+                    first line names the columns: label, a class or a number
+                    (a whole one with the word regression), empty in a row that
                     is to be left out; if you like split, of train, validation
                     and test, and group; and one for each modality, of texts or
                     of files, as
@@ -52,9 +53,8 @@ class Table(NamedTuple):
     lines: [rows], where each row is, for errors: 'FILE, line 7'.
     cells: Modality -> [rows], names of files or texts.
     kinds: Modality -> a key of `SUFFIXES`, or 'text'.
-    label: [rows], place in `classes`, or `labels.NONE` of an empty cell.
-    classes: What labels are called, sorted, numbers by their size.
-    split: [rows] of `arrays.SPLITS`, or '' of rows without a label.
+    target: Of each row; none where the cell is empty.
+    split: [rows] of `own_splits.SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
   """
 
@@ -62,8 +62,7 @@ class Table(NamedTuple):
   lines: list[str]
   cells: dict[str, list[str]]
   kinds: dict[str, str]
-  label: npt.NDArray[np.int64]
-  classes: tuple[str, ...]
+  target: targets.Targets
   split: npt.NDArray[np.str_]
   group: npt.NDArray[np.int64] | None
 
@@ -95,11 +94,12 @@ def read(path: str | os.PathLike[str]) -> Table:
   r"""Reads the CSV of a folder; its files are not opened.
 
   Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
-  validation and to test, no group in two of them, by a fixed seed. Rows whose
-  label is empty are in no split.
+  validation and to test, no group in two of them, by a fixed seed; of all rows,
+  where labels are numbers. Rows whose label is empty are in no split.
 
   Args:
-    path: A folder as `TREE` says, or the CSV in one.
+    path: A folder as `TREE` says, or the CSV in one; with `,regression` behind
+      it, whole numbers are no classes.
 
   Returns:
     The rows. It is read once, and again when it has changed.
@@ -114,19 +114,20 @@ def read(path: str | os.PathLike[str]) -> Table:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   _ = pathlib.Path(folder, 'list.csv').write_text('\n'.join(rows))
     ...   table = read(folder)
-    >>> table.kinds, table.classes
+    >>> table.kinds, table.target.classes
     ({'clip': 'sound', 'words': 'text'}, ('0', '1'))
   """
+  path, regression = targets.told(path)
   found = find(path)
   if found is None or not found.is_file():
     raise FileNotFoundError(
       f'There is no {found or f"CSV in {path}"}. Expected:\n{TREE}'
     )
-  return _read(found, found.stat().st_mtime_ns)
+  return _read(found, found.stat().st_mtime_ns, regression)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: pathlib.Path, _: int) -> Table:
+def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
   lines, cells = columns(path)
   if 'label' not in cells:
     raise ValueError(
@@ -152,45 +153,21 @@ def _read(path: pathlib.Path, _: int) -> Table:
       f'{path} has the columns {list(cells)}, and no modality.'
       f' Expected:\n{TREE}'
     )
-  classes = sorted(set(cells['label']) - {''}, key=_by_size)
-  place = {name: i for i, name in enumerate(classes)} | {'': labels.NONE}
-  label = np.array([place[name] for name in cells['label']], np.int64)
-  if not classes:
-    raise ValueError(f"{path}, column 'label': it is empty in all rows.")
-  if all(map(_is_number, classes)) and len(classes) == len(set(cells['label'])):
-    labels.ask_of_minus_one(
-      f"{path}, column 'label',",
-      list(map(float, classes)),
-      'Leave the cell empty if it is none, or give the class a name',
-    )
-  if all(map(_is_number, classes)) and not all(map(_is_whole, classes)):
-    first = next(name for name in classes if not _is_whole(name))
-    raise ValueError(
-      f"{path}, column 'label': {first!r}, and all rows have numbers; expected"
-      ' classes, whole numbers or texts. For targets that are numbers, write a'
-      ' builder; if it is a class, give it a name.'
-    )
-  for one, other in itertools.pairwise(filter(_is_number, classes)):
-    if float(one) == float(other):
-      raise ValueError(
-        f"{path}, column 'label': {one!r} and {other!r} are one number. Spell"
-        ' it in one way.'
-      )
-  labels.tell(str(path), label != labels.NONE, lines)
+  target = targets.of_cells(path, lines, cells['label'], regression=regression)
+  labels.tell(str(path), target.is_there, lines)
   for where, name in zip(lines, cells.get('split', ()), strict=False):
-    if name not in arrays.SPLITS:
+    if name not in own_splits.SPLITS:
       raise ValueError(
-        f"{where}, column 'split': {name!r}; expected one of {arrays.SPLITS}."
+        f"{where}, column 'split': {name!r}; expected one of"
+        f' {own_splits.SPLITS}.'
       )
   given, group = (
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')
   )
-  split, group = arrays.splits(str(path), label, classes, given, group)
+  split, group = own_splits.of_rows(str(path), target, given, group)
   modalities = {name: cells[name] for name in kinds}
-  return Table(
-    path, lines, modalities, kinds, label, tuple(classes), split, group
-  )
+  return Table(path, lines, modalities, kinds, target, split, group)
 
 
 def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
@@ -246,7 +223,7 @@ def kind(
   )
   first = next(files, filled[0])
   if kinds[first] == 'text':
-    if all(_is_number(value) for value in values if value):
+    if all(targets.is_number(value) for value in values if value):
       raise ValueError(
         f'{lines[first]}, column {name!r}: {values[first]!r}, and all rows have'
         ' numbers; expected files or texts. Leave the column out; or give all'
@@ -276,22 +253,3 @@ def _is_file(root: pathlib.Path, value: str) -> bool:
 def _kind_of(value: str) -> str:
   suffix = pathlib.PurePath(value).suffix.lower()
   return next((k for k, known in SUFFIXES.items() if suffix in known), 'text')
-
-
-def _is_number(text: str) -> bool:
-  try:
-    float(text)
-  except ValueError:
-    return False
-  return True
-
-
-def _is_whole(number: str) -> bool:
-  value = float(number)  # NaN and infinity are names
-  return value.is_integer() or not math.isfinite(value)
-
-
-def _by_size(name: str) -> tuple[float, str]:
-  size = float(name) if _is_number(name) else math.inf
-  # NaN is a name: it is in no order with numbers.
-  return (math.inf if math.isnan(size) else size, name)

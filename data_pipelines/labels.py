@@ -12,83 +12,13 @@ NONE = -1
 """In place of a class: there is none."""
 
 
-def of_classes(
-  where: str,
-  values: npt.NDArray[Any],
-  present: npt.NDArray[np.bool_] | None = None,
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-  """Numbers the classes of rows that have one.
-
-  A row has none where `present` says so, and where the value is NaN or an empty
-  text. Whether -1 is a class (of sentiments, or two signs) or none cannot be
-  told from the values, so it is asked for, as of the text 'nan', which NumPy
-  makes of NaN among texts.
-
-  Args:
-    where: The file, for errors.
-    values: [rows], whole numbers, which may be floats, or texts, as bytes, too.
-    present: [rows], which have one; None: all whose value says nothing else.
-
-  Returns:
-    The classes, sorted; and [rows], the place of each in them, or `NONE`.
-
-  Raises:
-    ValueError: if they are no classes, no row has one, or -1 is to be told.
-
-  Examples:
-    >>> of_classes('', np.array([2, np.nan, 0]))
-    (array([0, 2]), array([ 1, -1,  0]))
-    >>> of_classes('', np.array(['b', '', 'a', 'b']))[1]
-    array([ 1, -1,  0,  1])
-  """
-  if values.dtype.kind == 'S':
-    values = np.char.decode(values, 'utf-8', 'backslashreplace')
-  kind = values.dtype.kind
-  has = np.ones(len(values), bool)
-  if kind == 'f':
-    has = ~np.isnan(values)
-  elif kind == 'U':
-    has = np.char.strip(values) != np.zeros((), values.dtype)
-  says_none = present is not None or not has.all()
-  has &= True if present is None else present
-  named = values[has]
-  if not named.size:
-    raise ValueError(f"'label' of {where} has no label in any row.")
-  whole = kind == 'f' and bool(
-    np.all((np.abs(named) < 2**53) & (named == np.round(named)))
-  )
-  if kind not in 'biuU' and not whole:
-    raise ValueError(
-      f"'label' of {where} is {values.dtype}; expected classes, whole numbers"
-      ' or texts. For targets that are numbers, write a builder.'
-    )
-  named = named.astype(np.int64) if whole else named
-  classes, place = np.unique(named, return_inverse=True)
-  if not says_none and kind in 'if':
-    ask_of_minus_one(
-      f"'label' of {where}",
-      classes.tolist(),
-      "Say so by an array 'label_present' [rows]: label >= 0 if it is none, all"
-      ' True if it is a class',
-    )
-  if not says_none and kind == 'U' and 'nan' in classes:
-    raise ValueError(
-      f"'label' of {where} has the text 'nan': is it a class, or no label? Say"
-      " so by an array 'label_present' [rows]: label != 'nan' if it is none,"
-      ' all True if it is a class.'
-    )
-  label = np.full(len(values), NONE, np.int64)
-  label[has] = place
-  return classes, label
-
-
 def ask_of_minus_one(where: str, classes: Sequence[Any], remedy: str) -> None:
   """Refuses -1 where it is the only negative class: it may stand for none."""
   negative = [each for each in classes if each < 0]
   if negative == [NONE]:
     others = ', '.join(f'{each:g}' for each in classes if each >= 0)
     raise ValueError(
-      f'{where} has -1 beside {others}: is it a class, or no label? {remedy}.'
+      f'{where} has -1 beside {others}: is it a class, or no label? {remedy}'
     )
 
 

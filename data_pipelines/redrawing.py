@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines import arrays
 from data_pipelines import folders
+from data_pipelines import own_splits
 from data_pipelines import sources
 from data_pipelines.reading import stratified
 
@@ -61,7 +62,7 @@ def splits(
   if hasattr(builder, 'drawn'):
     return {
       split: sources.InMemory(builder.drawn(config, split, seed))
-      for split in arrays.SPLITS
+      for split in own_splits.SPLITS
     }
   stored = {
     split: sources.open_source(
@@ -71,7 +72,7 @@ def splits(
       data_dir=data_dir,
       manual_dir=manual_dir,
     )
-    for split in arrays.SPLITS
+    for split in own_splits.SPLITS
   }
   rows = [one[i] for one in stored.values() for i in range(len(one))]
   labels = np.array([row[target] for row in rows])
@@ -80,4 +81,4 @@ def splits(
   groups = np.array([row[group] for row in rows]) if group in rows[0] else None
   shares = {split: len(one) / len(rows) for split, one in stored.items()}
   parts = stratified.split(labels, groups, shares, seed)
-  return {split: [rows[i] for i in parts[split]] for split in arrays.SPLITS}
+  return {split: [rows[i] for i in parts[split]] for split in own_splits.SPLITS}

@@ -89,8 +89,9 @@ def main(argv: list[str]) -> None:
     if jax.process_index() > 0:
       return
   print(f'Test split after {config.steps} steps:')
+  width = max(map(len, scores))
   for name, score in scores.items():
-    print(f'  {name:<28}{score:8.4f}')
+    print(f'  {name:<{width}} {score:8.4f}')
   print(f'Metrics and checkpoints are in {workdir}.')
 
 

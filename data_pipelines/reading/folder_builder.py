@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_pipelines import _extra
-from data_pipelines import arrays
 from data_pipelines import folders
+from data_pipelines import own_splits
+from data_pipelines import targets
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
@@ -50,6 +51,8 @@ def folder(path: str | os.PathLike[str]) -> Folder:
   table = folders.read(path)
   root = table.path.parent
   digest = hashlib.sha256(f'{table.path}'.encode() + table.path.read_bytes())
+  if table.target.is_regression:
+    digest.update(targets.WORD.encode())
   for name, kind in table.kinds.items():
     for cell in table.cells[name] if kind != 'text' else ():
       file = root / cell
@@ -65,8 +68,8 @@ class Builder(builder.FolderBuilder):
 
   Every element has, for each modality, the encoded picture [1], the encoded
   frames [t] of a video (one a second), a sound [n] int16 at 16 kHz, or a text;
-  `label` int64; `row` int32, its row in the CSV; and `group` int64 if the CSV
-  has groups.
+  `label` int64, or float64 of a regression; `row` int32, its row in the CSV;
+  and `group` int64 if the CSV has groups.
   """
 
   name = folders.NAME
@@ -84,7 +87,14 @@ class Builder(builder.FolderBuilder):
     return table
 
   def _info(self) -> tfds.core.DatasetInfo:
-    clip = audio_visual.features(self._table.classes, texts=('text',))
+    target = self._table.target
+    clip = audio_visual.features(target.classes, texts=('text',))
+    if target.is_regression:
+      clip['label'] = tfds.features.Tensor(
+        shape=(),
+        dtype=np.float64,
+        encoding='bytes',  # the rest is stored in 32 bits
+      )
     features = {
       'picture': clip['frames'],
       'video': clip['frames'],
@@ -112,7 +122,7 @@ class Builder(builder.FolderBuilder):
         },
         read,
       )
-      for split in arrays.SPLITS
+      for split in own_splits.SPLITS
     }
 
 
@@ -124,7 +134,7 @@ def _example(
     name: entry(root, name, kind, table.cells[name][row])
     for name, kind in table.kinds.items()
   }
-  found |= {'label': int(table.label[row]), 'row': np.int32(row)}
+  found |= {'label': table.target.label[row].item(), 'row': np.int32(row)}
   if table.group is not None:
     found['group'] = table.group[row]
   return found

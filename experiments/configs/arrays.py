@@ -7,10 +7,13 @@ Expected: depends on the file; data_pipelines/README.md shows how to make one.
 
 Words after the colon, separated by commas: the file (`.npz` or `.parquet`), a
 folder with `train`, `validation` and `test` of either kind, or one of pictures,
-sounds and videos with a CSV that names them; a method, a weighting,
+sounds and videos with a CSV that names them; `regression` if labels are whole
+numbers, and no classes (of others it is seen); a method, a weighting,
 `transformer` for encoders of sequences in place of GRUs, and `smoke` for a few
-steps. The file or CSV is read when the configuration is made, so that
-all it says is there to be changed by flags:
+steps. A regression minimises the mean absolute error of targets that are
+standardised by those of training: losses are in that unit, all errors and
+predictions in the targets' own. The file or CSV is read when the configuration
+is made, so that all it says is there to be changed by flags:
 `--config.model.encoders.audio.widths="(32,)"`. Files that a CSV names are read
 when training begins, once; a narrow ResNet-18 looks at each, pretrained if
 `config.warm_start` says so and `width` is 64.
@@ -20,12 +23,14 @@ import math
 import pathlib
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
 from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import missing
+from data_pipelines import targets
 from experiments.core import configuration
 from experiments.evaluate import readouts
 
@@ -107,6 +112,11 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       ' ./FOLDER; no path has a comma). Expected:\n'
       f'{arrays.TREE}\nor\n{folders.TREE}'
     )
+  config, given = configuration.begin(
+    ','.join(word for word in words if word not in paths),
+    sequences=('transformer',),
+    targets=(targets.WORD,),
+  )
   path = pathlib.Path(paths[0]).expanduser().resolve()
   is_folder = folders.find(path) is not None
   if path.is_dir() and not is_folder and not any(path.glob('train.*')):
@@ -114,7 +124,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       f'{path} has no CSV, and no train.npz or train.parquet. Expected:\n'
       f'{arrays.TREE}\nor\n{folders.TREE}'
     )
-  table = folders.read(path) if is_folder else arrays.read(path)
+  where = f'{path},{targets.WORD}' if given['targets'] else str(path)
+  table = folders.read(where) if is_folder else arrays.read(where)
   names = table.cells if isinstance(table, folders.Table) else table.modalities
   taken = {*readouts.NAMES, 'mask', *map(missing.entry, names)}
   for name in names:
@@ -124,29 +135,20 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
         f' and none of {sorted(taken)}, which the loader and the read-outs'
         ' take. Rename it in the file.'
       )
-  if len(table.classes) < 2:
-    raise ValueError(
-      f'{path} has labels of the classes {list(table.classes)}; expected two'
-      ' classes at least.'
-    )
-  taught = set(table.label[table.split == 'train'].tolist())
-  if untaught := [c for i, c in enumerate(table.classes) if i not in taught]:
-    logging.warning('%s: no row of train is of %s.', path, untaught)
-  ours = (paths[0], 'transformer')
-  rest = ','.join(word for word in words if word not in ours)
-  config, given = configuration.begin(rest)
   num_rows = int((table.split == 'train').sum())
 
   # Data, and what encodes it
   config.data.name = folders.NAME if is_folder else arrays.NAME
-  config.data.config = str(path)
+  config.data.config = where
   if isinstance(table, folders.Table):
     _of_folder(config, table)
   else:
-    _of_arrays(config, table, transformer='transformer' in words)
+    _of_arrays(config, table, transformer=bool(given['sequences']))
   config.data.batch_size = min(config.data.batch_size, num_rows)
-  config.data.classes = tuple(map(str, table.classes))
-  config.model.num_classes = len(table.classes)
+  if table.target.is_regression:
+    _of_numbers(config, table)
+  else:
+    _of_classes(config, table)
 
   # Weighting
   config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
@@ -174,6 +176,42 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       'evaluation': {'batch_size': few, 'noise_levels': (1.0,)},
     }
   return configuration.finish(config, given, smoke)
+
+
+def _of_classes(
+  config: config_dict.ConfigDict, table: arrays.Table | folders.Table
+) -> None:
+  """What is said of labels that are classes."""
+  label, classes = table.target
+  if len(classes) < 2:
+    raise ValueError(
+      f'{config.data.config} has labels of the classes {list(classes)};'
+      ' expected two classes at least.'
+    )
+  taught = set(label[table.split == 'train'].tolist())
+  if untaught := [c for i, c in enumerate(classes) if i not in taught]:
+    logging.warning(
+      '%s: no row of train is of %s.', config.data.config, untaught
+    )
+  config.data.classes = tuple(map(str, classes))
+  config.model.num_classes = len(classes)
+
+
+def _of_numbers(
+  config: config_dict.ConfigDict, table: arrays.Table | folders.Table
+) -> None:
+  """What is said of labels that are numbers."""
+  taught = table.target.label[table.split == 'train']
+  if np.ptp(taught) == 0:
+    raise ValueError(
+      f'{config.data.config} has the label {taught[0]:g} in all rows of train;'
+      ' expected numbers that differ.'
+    )
+  config.model.num_classes = 1
+  config.loss = 'absolute_error_losses'
+  config.data.target_mean = float(np.mean(taught))
+  config.data.target_std = float(np.std(taught))
+  config.evaluation.metrics = ('mean_absolute_error', 'correlation')
 
 
 def _of_arrays(

@@ -21,6 +21,7 @@ from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import transforms
 from experiments.core import named
+from experiments.evaluate import units
 
 # Rows by which a data set is told from another one.
 _LOOKED_AT = 16
@@ -120,6 +121,8 @@ def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
       for name, view in make_views(config)[0].items()
       if isinstance(view, views.DeviceView)
     }
+
+  halves[config.target] = units.Units.of(config).learned
 
   def finish_batch(batch: Batch) -> Batch:
     return {

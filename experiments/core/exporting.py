@@ -16,6 +16,7 @@ from experiments.core import data
 from experiments.core import runs
 from experiments.core import trained
 from experiments.core import weights
+from experiments.evaluate import units
 from experiments.methods import base
 
 _PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -66,6 +67,7 @@ def _program(
   statistics = run.signature.statistics
   variables = jax.device_get(run.state.variables)
   tells_missing = bool(data.missing_rates(run.config))
+  of_target = units.Units.of(run.config)
 
   def outputs(
     rows: Mapping[str, Any], is_present: jax.Array
@@ -87,6 +89,8 @@ def _program(
           is_present[i], rows[name].shape[:1]
         )
     found: Any = run.experiment.model.apply(variables, rows)
-    return found
+    if of_target == units.PLAIN:
+      return found
+    return {k: v * of_target.std + of_target.mean for k, v in found.items()}
 
   return outputs

@@ -11,6 +11,7 @@ from experiments.core import data
 from experiments.core import engine
 from experiments.core import program as program_lib
 from experiments.evaluate import evaluate
+from experiments.evaluate import units
 
 
 def score(
@@ -33,6 +34,7 @@ def score(
     noise_levels=config.evaluation.noise_levels,
     thorough=thorough,
     target=config.target,
+    units=units.Units.of(config),
   )
   return {name: np.atleast_1d(values) for name, values in scores.items()}
 

@@ -24,6 +24,7 @@ from experiments.core import signature as signature_lib
 from experiments.core import training
 from experiments.evaluate import evaluate
 from experiments.evaluate import readouts
+from experiments.evaluate import units
 from experiments.methods import recipes
 
 Rows = Mapping[str, npt.ArrayLike]
@@ -68,9 +69,9 @@ class Trained(NamedTuple):
         or of which `<modality>_present` [n] says False, is missing there.
 
     Returns:
-      Output -> logits [n, C], or values of a regression: those of
-      `evaluation.readouts`, NaN of a row that lacks all modalities, and each
-      modality's own, NaN where it is missing.
+      Output -> logits [n, C], or values of a regression, in the unit of its
+      targets: those of `evaluation.readouts`, NaN of a row that lacks all
+      modalities, and each modality's own, NaN where it is missing.
 
     Raises:
       ValueError: if there is no row or modality, a name is unknown, a sequence
@@ -85,7 +86,8 @@ class Trained(NamedTuple):
       some = {name: value[chosen] for name, value in given.items()}
       outputs = self._of_arrays(some, pattern)
       here = list(itertools.compress(self.modalities, pattern))
-      for name, value in (outputs | readouts.of_outputs(outputs, here)).items():
+      outputs |= readouts.of_outputs(outputs, here)
+      for name, value in units.Units.of(self.config).read(outputs).items():
         if name not in found:
           found[name] = np.full(
             (len(is_present), *value.shape[1:]), np.nan, value.dtype
@@ -134,7 +136,7 @@ class Trained(NamedTuple):
     read = readouts.of_outputs(found, self.modalities, there)
     for name, rows in there.items():
       found[name] = np.where(rows[:, None], found[name], np.nan)
-    return found | read, targets
+    return units.Units.of(self.config).read(found | read), targets
 
   def _of_arrays(
     self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any

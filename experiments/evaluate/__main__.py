@@ -16,6 +16,7 @@ from experiments.core import commands
 from experiments.core import runs
 from experiments.core import trained
 from experiments.evaluate import evaluate as evaluation
+from experiments.evaluate import units
 from experiments.report import tables
 
 
@@ -41,6 +42,7 @@ def evaluate(
     else noise_levels,
     thorough=True,
     target=model.config.target,
+    units=units.Units.of(model.config),
   )
   inputs.train.close()
   return {name: float(value) for name, value in scores.items()}

@@ -13,6 +13,7 @@ import tqdm
 from experiments.evaluate import contribution
 from experiments.evaluate import metrics as metrics_lib
 from experiments.evaluate import readouts
+from experiments.evaluate import units as units_lib
 from mimo_jax import nn
 
 # Noise is the same for every model and method: they face the same sensors.
@@ -139,6 +140,7 @@ def evaluate(
   noise_levels: Sequence[float] = (),
   thorough: bool,
   target: str = 'label',
+  units: units_lib.Units = units_lib.PLAIN,
 ) -> dict[str, npt.NDArray[np.float64]]:
   """Evaluates a model on all batches of a split, under all conditions.
 
@@ -163,6 +165,7 @@ def evaluate(
     noise_levels: at least 0; the clean inputs need not be among them.
     thorough: whether to run more than the whole inputs.
     target: the name of the targets in the batches.
+    units: those of the targets, in which metrics see outputs, too.
 
   Returns:
     Values [], or [seeds]: `<metric>/<output>` for every metric and output, that
@@ -201,7 +204,7 @@ def evaluate(
     conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
     conditions += [(everything, level) for level in levels[1:]]
   outputs, targets, masks, present = _run(
-    predict, variables, batches, names, conditions, target
+    predict, variables, batches, names, conditions, target, units
   )
   scores = []
   for rows in [masks] if masks.ndim == 1 else list(enumerate(masks)):
@@ -238,6 +241,7 @@ def _run(
   modalities: Sequence[str],
   conditions: Sequence[_Case],
   target: str,
+  units: units_lib.Units,
 ) -> tuple[list[dict[str, Array]], Array, Array, dict[str, Array]]:
   """Outputs under each condition, targets, masks and present, of all batches.
 
@@ -270,7 +274,7 @@ def _run(
       for one, (some, _) in zip(outputs, conditions, strict=True)
     ]
     read[0] = outputs[0] | read[0]
-    parts.append((read, targets, mask, there))
+    parts.append(([units.read(one) for one in read], targets, mask, there))
   if not parts:
     raise ValueError('Expected at least one batch, got none.')
   axis = np.ndim(parts[0][2]) - 1  # of rows, behind that of seeds

@@ -60,9 +60,21 @@ class Measure(NamedTuple):
     return self._written(mean, error, '')
 
   def _written(self, mean: float, error: float, sign: str) -> str:
-    digits = 2 if self.is_share else 4
+    digits = 2 if self.is_share else _digits(mean)
     text = f'{mean:{sign}.{digits}f}'
     return text if np.isnan(error) else f'{text} ± {error:.{digits}f}'
+
+
+def _digits(mean: float) -> int:
+  """Behind the point: four, and fewer of what has digits before it.
+
+  Examples:
+    >>> [_digits(mean) for mean in (0.01, -9.5, 10.0, 25_000.0, np.nan)]
+    [4, 4, 3, 0, 4]
+  """
+  if not np.isfinite(mean):
+    return 4
+  return max(0, 4 - int(np.log10(max(abs(mean), 1))))
 
 
 class Column(NamedTuple):

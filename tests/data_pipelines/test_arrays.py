@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import arrays
+from data_pipelines import own_splits
 from data_pipelines import sources
 from tests.data_pipelines import toys
 
@@ -40,7 +41,7 @@ def file(tmp_path):
 def test_every_row_is_in_one_split_with_all_that_is_its_own(file):
   path, whole = file(), columns()
   seen = []
-  for split in arrays.SPLITS:
+  for split in own_splits.SPLITS:
     source = sources.open_source('arrays', config=str(path), split=split)
     rows = source.arrays['row']
     seen += rows.tolist()
@@ -67,7 +68,7 @@ def test_every_row_is_in_one_split_with_all_that_is_its_own(file):
 
 
 def test_a_split_of_ones_own_is_taken(file):
-  split = np.repeat(arrays.SPLITS, [30, 10, 20])
+  split = np.repeat(own_splits.SPLITS, [30, 10, 20])
   found = arrays.arrays_of(file(split=split), 'validation')
   assert found['row'].tolist() == list(range(30, 40))
   assert 'split' not in found and 'group' not in found
@@ -75,7 +76,7 @@ def test_a_split_of_ones_own_is_taken(file):
 
 def test_no_group_is_divided(file):
   path = file(group=np.arange(ROWS) // 6 * 7)
-  groups = [set(arrays.arrays_of(path, s)['group']) for s in arrays.SPLITS]
+  groups = [set(arrays.arrays_of(path, s)['group']) for s in own_splits.SPLITS]
   assert sum(map(len, groups)) == len(set.union(*groups)) == 10
 
 
@@ -88,7 +89,7 @@ def test_a_row_of_nan_lacks_the_modality(file):
   assert np.flatnonzero(~table.present['steps']).tolist() == [9]
   assert table.present.keys() == {'left', 'steps'}
   assert not table.modalities['left'][[3, 8]].any()
-  for split in arrays.SPLITS:
+  for split in own_splits.SPLITS:
     found = arrays.arrays_of(path, split)
     assert found['left_present'].tolist() == [
       row not in (3, 8) for row in found['row']
@@ -128,7 +129,7 @@ def test_no_row_and_no_modality_is_missing_whole(file):
   with pytest.raises(ValueError, match=r"'left' of .* is missing in all rows"):
     arrays.read(file(left=np.full((ROWS, 4), np.nan)))
   left[:40] = np.nan
-  split = np.repeat(arrays.SPLITS, [40, 10, 10])
+  split = np.repeat(own_splits.SPLITS, [40, 10, 10])
   with pytest.raises(ValueError, match=r'is missing in all rows of train'):
     arrays.read(file(left=left, split=split))
 
@@ -137,7 +138,7 @@ def test_no_row_and_no_modality_is_missing_whole(file):
 def test_a_folder_of_three_is_one_table(tmp_path, suffix):
   made = columns(scalar=None, steps_length=None, photo=None)
   for split, rows in zip(
-    arrays.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
+    own_splits.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
   ):
     part = {name: values[rows] for name, values in made.items()}
     path = toys.write_columns(tmp_path / f'{split}.{suffix}', part)
@@ -177,7 +178,7 @@ def lengths(value):
   ('changed', 'match'),
   [
     ({'label': None}, "no 'label'"),
-    ({'label': np.arange(ROWS) / 7}, "'label'.*float64; expected classes"),
+    ({'label': np.arange(ROWS) * 1j}, "'label'.*complex128; expected numb"),
     ({'label': np.zeros((ROWS, 1), int)}, r"'label'.*\(60, 1\)"),
     ({'left': spoiled(np.nan)}, r"'left'.*row 7, column \(2,\).*finite"),
     ({'left': spoiled(1e39)}, r"'left'.*row 7, column \(2,\)"),
@@ -202,7 +203,7 @@ def lengths(value):
     ({'scalar_length': np.full(ROWS, 7)}, 'row 0: 7; .*or another name'),
     (
       {
-        'split': np.tile(arrays.SPLITS, ROWS // 3),
+        'split': np.tile(own_splits.SPLITS, ROWS // 3),
         'group': np.arange(ROWS) // 30 + 5,
       },
       r'divides the group of row 0, 5;',
@@ -250,7 +251,7 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
     table.modalities['left'], made['left'][:, :2], rtol=1e-6
   )
   np.testing.assert_array_equal(table.modalities['steps'], made['steps'])
-  assert table.classes == ('ant', 'bee', 'cat')
+  assert table.target.classes == ('ant', 'bee', 'cat')
 
 
 def test_what_is_null_in_parquet_lacks_the_modality(tmp_path):

@@ -114,11 +114,11 @@ def test_split_and_group_are_taken(tmp_path):
   )
   assert table.split.tolist() == [splits[i % 3] for i in range(9)]
   assert table.group.tolist() == [i % 3 for i in range(9)]
-  assert table.classes == tuple(map(str, range(2, 11)))  # not as texts
+  assert table.target.classes == tuple(map(str, range(2, 11)))  # not as texts
   names = ('-3', '2', '10', 'ant', 'nan')  # NaN is in no order with numbers
   lines = [f'{i},w{i},{names[i % 5]}' for i in range(25)]
   table = folders.read(write_list(tmp_path / 'c', 'row,note,label', lines))
-  assert table.classes == names
+  assert table.target.classes == names
   assert table.kinds == {'note': 'text'}  # as of arrays, a row is no modality
   lines = [f'w{i},{i % 2},{i // 4}' for i in range(32)]
   table = folders.read(write_list(tmp_path / 'b', 'note,label,group', lines))
@@ -183,7 +183,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('note,label,group', ['a,x,1', 'b,y,'], r"line 3, column 'group': .*empty"),
     ('photo,label,label_present', ['a.png,x,1'], 'leave its cell empty'),
     ('note,label', ['a,-1', 'b,0'], r'-1 beside 0: .*cell empty if'),
-    ('note,label', ['a,0.5', 'b,2', 'c,'], r"'0.5', and all rows have numb"),
+    ('note,label', ['a,0.5', 'b,inf'], r"line 3, column 'label': inf; .*fin"),
     ('note,label', ['list.csv,x', 'b,y'], r"line 2, .*'list.csv' is a file"),
     ('note,label', [f'{"a" * 9_999},x', 'b,y'], r"no row of .*: \{'x': 1"),
     ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*as arrays"),

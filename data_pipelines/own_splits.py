@@ -1,0 +1,102 @@
+"""Which split each row of a user's own data is in: as is said, or drawn."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import targets
+from data_pipelines.reading import lists
+from data_pipelines.reading import stratified
+
+SPLITS = ('train', 'validation', 'test')
+
+
+def of_rows(
+  where: str,
+  target: targets.Targets,
+  given: npt.NDArray[Any] | None,
+  group: npt.NDArray[Any] | None,
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
+  """The split of each row, the one given, checked, or drawn; and its group.
+
+  Args:
+    where: The file, for errors.
+    target: Of the rows.
+    given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class, or of all
+      rows where targets are numbers.
+    group: [rows], what must not be in two splits, or None.
+
+  Returns:
+    [rows] of `SPLITS`, '' of rows without a label; and [rows], the number of
+    the group, or None.
+
+  Raises:
+    ValueError: if a split is unknown, missing or divides a group, a group is
+      NaN, or there are too few rows or groups (of a class).
+  """
+  code = None
+  if group is not None:
+    if group.dtype.kind == 'f' and np.isnan(group).any():
+      raise ValueError(
+        f"'group' of {where}, row {np.argmax(np.isnan(group))}: NaN; expected"
+        ' the group of each row, a number of its own if it is by itself.'
+      )
+    code = np.unique(group, return_inverse=True)[1].astype(np.int64)
+  labelled = np.flatnonzero(target.is_there)
+  split = np.full(len(target.label), '', '<U10')
+  if given is None:
+    groups = None if code is None else code[labelled]
+    for name, rows in _drawn(where, target, labelled, groups).items():
+      split[labelled[rows]] = name
+    return split, code
+  said = given.astype(str)
+  wrong = np.flatnonzero(~np.isin(said, SPLITS))
+  split[labelled] = said[labelled]
+  found = set(split[labelled].tolist())
+  if wrong.size or found != set(SPLITS):
+    first = f'row {wrong[0]} has {str(said[wrong[0]])!r}' if wrong.size else ''
+    raise ValueError(
+      f"'split' of {where} has {sorted(found)}; expected rows of each of"
+      f' {SPLITS}, with a label, and of no other. {first}'
+    )
+  if group is not None and (divided := _divided(code, split, labelled)).size:
+    raise ValueError(
+      f"'split' of {where} divides the group of row {divided[0]},"
+      f' {group[divided[0]].item()!r}; expected each in one split. Leave'
+      " 'split' out to have it drawn."
+    )
+  return split, code
+
+
+def _drawn(
+  where: str,
+  target: targets.Targets,
+  rows: npt.NDArray[np.int64],
+  groups: npt.NDArray[np.int64] | None,
+) -> dict[str, npt.NDArray[np.int64]]:
+  """Split -> places in `rows`, those with a label."""
+  if target.is_regression:
+    units = len(rows) if groups is None else len(np.unique(groups))
+    if units < len(SPLITS):
+      raise ValueError(
+        f'{where} has {units} {"rows" if groups is None else "groups"} with a'
+        f' target; expected some for each of {SPLITS}.'
+      )
+    return stratified.split(np.zeros(len(rows), int), groups)
+  try:
+    with lists.at(where):
+      return stratified.split(target.label[rows], groups, names=target.classes)
+  except ValueError as error:
+    if not target.are_numbers:
+      raise
+    raise ValueError(f'{error} {targets.IF_NUMBERS}') from error
+
+
+def _divided(
+  group: Any, split: npt.NDArray[np.str_], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+  """Those of the rows whose group, a number, is in two splits."""
+  _, code = np.unique(split[rows], return_inverse=True)
+  pairs = np.unique(np.stack([group[rows], code]), axis=1)
+  return rows[np.bincount(pairs[0])[group[rows]] > 1]

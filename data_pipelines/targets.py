@@ -1,0 +1,225 @@
+"""What rows of a user's own data are to tell: a class each, or a number."""
+
+import itertools
+import math
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines import labels
+
+WORD = 'regression'
+"""Behind a path and a comma: its labels are numbers, though they are whole."""
+
+IF_NUMBERS = (
+  'If labels are numbers to be predicted, and no classes, say so by the word'
+  f' {WORD} behind the file: FILE,{WORD}.'
+)
+
+
+class Targets(NamedTuple):
+  """Of all rows.
+
+  Attributes:
+    label: [rows] int64, place in `classes`, or `labels.NONE`; of a regression
+      float64, NaN of a row that has none.
+    classes: What they are called, sorted; none of a regression.
+  """
+
+  label: npt.NDArray[Any]
+  classes: tuple[Any, ...]
+
+  @property
+  def is_regression(self) -> bool:
+    """Whether they are numbers."""
+    return not self.classes
+
+  @property
+  def is_there(self) -> npt.NDArray[np.bool_]:
+    """[rows], which have one."""
+    return labels.given(self.label, has_classes=not self.is_regression)
+
+  @property
+  def are_numbers(self) -> bool:
+    """Whether classes are numbers all, so that a regression may be meant."""
+    return all(is_number(str(name)) for name in self.classes)
+
+
+def told(path: str | os.PathLike[str]) -> tuple[pathlib.Path, bool]:
+  """A path, and whether `,regression` stands behind it.
+
+  Examples:
+    >>> told('/tmp/mine.npz,regression')
+    (PosixPath('/tmp/mine.npz'), True)
+  """
+  text = os.fspath(path)
+  plain = text.removesuffix(f',{WORD}')
+  return pathlib.Path(plain).expanduser().resolve(), plain != text
+
+
+def of_array(
+  where: str,
+  values: npt.NDArray[Any],
+  present: npt.NDArray[np.bool_] | None = None,
+  *,
+  regression: bool = False,
+) -> Targets:
+  """The classes of rows that have one, or their numbers.
+
+  A row has none where `present` says so, and where the value is NaN or an empty
+  text. Numbers that are not whole are those of a regression; of whole ones it
+  has to be said. Whether -1 is a class (of sentiments, or two signs) or none
+  cannot be told from the values, so it is asked for, as of the text 'nan',
+  which NumPy makes of NaN among texts.
+
+  Args:
+    where: The file, for errors.
+    values: [rows], numbers, or texts, as bytes, too.
+    present: [rows], which have one; None: all whose value says nothing else.
+    regression: Whether whole numbers are numbers, and no classes.
+
+  Raises:
+    ValueError: if they are neither, no row has one, or -1 is to be told.
+
+  Examples:
+    >>> of_array('', np.array([2, np.nan, 0]))
+    Targets(label=array([ 1, -1,  0]), classes=(0, 2))
+    >>> of_array('', np.array(['b', '', 'a', 'b'])).label
+    array([ 1, -1,  0,  1])
+    >>> of_array('', np.array([2, np.nan, 0.5]))
+    Targets(label=array([2. , nan, 0.5]), classes=())
+  """
+  if values.dtype.kind == 'S':
+    values = np.char.decode(values, 'utf-8', 'backslashreplace')
+  kind = values.dtype.kind
+  has = np.ones(len(values), bool)
+  if kind == 'f':
+    has = ~np.isnan(values)
+  elif kind == 'U':
+    has = np.char.strip(values) != np.zeros((), values.dtype)
+  says_none = present is not None or not has.all()
+  has &= True if present is None else present
+  named = values[has]
+  if not named.size:
+    raise ValueError(f"'label' of {where} has no label in any row.")
+  if kind not in 'biufU' or (regression and kind == 'U'):
+    raise ValueError(
+      f"'label' of {where} is {values.dtype}; expected"
+      f' {"numbers" if regression else "numbers, or classes as texts"}.'
+    )
+  whole = kind == 'f' and bool(
+    np.all((np.abs(named) < 2**53) & (named == np.round(named)))
+  )
+  if regression or (kind == 'f' and not whole):
+    return _of_numbers(
+      np.where(has, values.astype(np.float64), np.nan),
+      lambda row: f"'label' of {where}, row {row}",
+    )
+  named = named.astype(np.int64) if whole else named
+  classes, place = np.unique(named, return_inverse=True)
+  if not says_none and kind in 'if':
+    labels.ask_of_minus_one(
+      f"'label' of {where}",
+      classes.tolist(),
+      "Say so by an array 'label_present' [rows]: label >= 0 if it is none, all"
+      f' True if it is a class. {IF_NUMBERS}',
+    )
+  if not says_none and kind == 'U' and 'nan' in classes:
+    raise ValueError(
+      f"'label' of {where} has the text 'nan': is it a class, or no label? Say"
+      " so by an array 'label_present' [rows]: label != 'nan' if it is none,"
+      ' all True if it is a class.'
+    )
+  label = np.full(len(values), labels.NONE, np.int64)
+  label[has] = place
+  return Targets(label, tuple(classes.tolist()))
+
+
+def of_cells(
+  path: pathlib.Path,
+  lines: Sequence[str],
+  cells: Sequence[str],
+  *,
+  regression: bool = False,
+) -> Targets:
+  """The same of the cells of a CSV, which are empty where there is none.
+
+  Args:
+    path: The CSV, for errors.
+    lines: Where each row is, for errors.
+    cells: [rows].
+    regression: As of `of_array`.
+
+  Raises:
+    ValueError: as of `of_array`, or if two cells are one number.
+
+  Examples:
+    >>> of_cells(pathlib.Path('a.csv'), [], ['10', '9', '', '9'])
+    Targets(label=array([ 1,  0, -1,  0]), classes=('9', '10'))
+  """
+  where = f"{path}, column 'label'"
+  classes = sorted(set(cells) - {''}, key=_by_size)
+  if not classes:
+    raise ValueError(f'{where}: it is empty in all rows.')
+  are_numbers = all(map(is_number, classes))
+  if regression or (are_numbers and not all(map(_is_whole, classes))):
+    for line, cell in zip(lines, cells, strict=True):
+      if cell and not is_number(cell):
+        raise ValueError(
+          f"{line}, column 'label': {cell!r}; expected a number."
+        )
+    return _of_numbers(
+      np.array([float(cell or 'nan') for cell in cells]),
+      lambda row: f"{lines[row]}, column 'label'",
+    )
+  if are_numbers and '' not in cells:
+    labels.ask_of_minus_one(
+      f'{where},',
+      list(map(float, classes)),
+      'Leave the cell empty if it is none, or give the class a name.'
+      f' {IF_NUMBERS}',
+    )
+  for one, other in itertools.pairwise(filter(is_number, classes)):
+    if float(one) == float(other):
+      raise ValueError(
+        f'{where}: {one!r} and {other!r} are one number. Spell it in one way.'
+        f' {IF_NUMBERS}'
+      )
+  place = {name: i for i, name in enumerate(classes)} | {'': labels.NONE}
+  label = np.array([place[cell] for cell in cells], np.int64)
+  return Targets(label, tuple(classes))
+
+
+def is_number(text: str) -> bool:
+  """Whether a text is a number, or infinity or NaN."""
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
+
+
+def _of_numbers(
+  values: npt.NDArray[np.float64], where: Callable[[int], str]
+) -> Targets:
+  if np.isinf(values).any():
+    row = int(np.argmax(np.isinf(values)))
+    raise ValueError(f'{where(row)}: {values[row]}; expected a finite number.')
+  if np.isnan(values).all():
+    raise ValueError(f'{where(0)}: no row has a number.')
+  return Targets(values, ())
+
+
+def _is_whole(number: str) -> bool:
+  value = float(number)  # NaN and infinity are names
+  return value.is_integer() or not math.isfinite(value)
+
+
+def _by_size(name: str) -> tuple[float, str]:
+  size = float(name) if is_number(name) else math.inf
+  # NaN is a name: it is in no order with numbers.
+  return (math.inf if math.isnan(size) else size, name)
