@@ -1,8 +1,8 @@
-"""The weightings, one a file; this namespace is their registry.
+"""The weightings, one in each file; this namespace is their registry.
 
-Numbers out of the range that a docstring gives are refused with a ValueError,
-when the rule is made; vectors of another length than K, when it is traced. A
-preference is a vector of finite numbers at least 0, not all 0.
+A rule raises a ValueError when it is made with numbers outside the range that
+its docstring gives. Vectors whose length is not K are refused when the rule is
+traced. A preference is a vector of finite numbers at least 0, not all 0.
 """
 
 from mimo_jax import _exports

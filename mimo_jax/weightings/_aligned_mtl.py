@@ -23,16 +23,17 @@ def aligned_mtl(
 
       G = V diag(λ) Vᵀ,    B = √σ V diag(λ^(−1/2)) Vᵀ,    a = B p
 
-  G = `observation.gramian`, p = `preference`; eigenvalues that are zero to
-  rounding are left out, and σ is the smallest of the others, their (lower)
-  median or their mean. The choices differ by a factor only; with 'min' no
+  G = `observation.gramian`, p = `preference`. Eigenvalues that are zero up to
+  rounding are left out. σ is the smallest of the others, their (lower) median
+  or their mean; these choices differ by a factor only, and with 'min' no
   direction is amplified. Weights may be negative, and the result may conflict
   with the original gradients. A zero gradient is ignored.
 
   This rule depends on the lengths of the gradients, and jumps where the rank
   changes: an eigenvalue counts as zero below K eps times the largest. In
-  float32 that is the case for gradients 1e3 times shorter than the longest;
-  with x64, 1e7. LibMTL's weights are K times these (a preference of one each).
+  float32 this happens to gradients 1e3 times shorter than the longest, with x64
+  to those 1e7 times shorter. LibMTL's weights are K times these (a preference
+  of one each).
 
   Properties: permutation_equivariant (x64), scale_invariant (x64).
 

@@ -18,25 +18,25 @@ def cagrad(
 
       d = argmax  minᵢ gᵢᵀd   over  ‖d − g₀‖ ≤ c ‖g₀‖
 
-  Found exactly by `solvers.max_min_in_ball`, on `observation.gramian`. c = 0 is
-  the mean; for c ≥ 1 no objective gets worse; as c grows d turns to that of
-  MGDA. For c < 1 only stationary points of the mean are at rest.
+  `solvers.max_min_in_ball` finds it exactly, on `observation.gramian`. c = 0 is
+  the mean; for c ≥ 1 no objective gets worse; as c grows, d turns to that of
+  MGDA. For c < 1 the rule rests at stationary points of the mean only.
 
-  Where zero is in the hull of the gradients and the ball reaches a direction
-  that makes nothing worse, nothing can be better for the worst, and every such
-  direction is a solution: this is the one nearest to g₀, that of `dualproj`.
+  If zero is in the hull of the gradients, the worst objective cannot gain. If
+  the ball then reaches directions that make nothing worse, all of these are
+  solutions, and the rule takes the one nearest to g₀, that of `dualproj`.
   TorchJD returns zero there, and whenever the combination of the inner problem
   is 1e4 times shorter than the Jacobian, so that one dead or one very short
   gradient stops training. The authors' code and LibMTL divide the weights by
-  1 + c², which is left to the learning rate here.
+  1 + c²; here the learning rate takes care of that.
 
   Properties: permutation_equivariant, scale_invariant, cagrad_ball.
 
   Args:
     c: c ≥ 0, how far to go from the mean gradient, relative to its length.
     zero_rows: 'drop' ignores zero gradients (the mean still divides by K);
-      'keep' takes them for objectives that cannot gain, so that the others
-      are asked for no more than not to lose.
+      'keep' takes them for objectives that cannot gain, so that the rule asks
+      of the others only that they do not lose.
 
   Examples:
     >>> import jax.numpy as jnp

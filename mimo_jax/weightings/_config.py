@@ -12,26 +12,25 @@ from mimo_jax import solvers
 def config(preference: _arguments.Vector | None = None) -> base.Weighting:
   """Conflict-free training by inverse gradients (ConFIG).
 
-  The unit vector with prescribed ratios of cosines with the gradients, as long
-  as the sum of the gradients' projections on it:
+  The direction v whose cosines with the gradients are in given ratios. Its
+  length is the sum of the gradients' projections on it:
 
       x = U⁺ p,    v = x / ‖x‖,    d = (Σᵢ gᵢᵀv) v
 
-  The rows of U are the unit gradients and p = `preference`. By their cosines
-  C, from `observation.gramian`: x = Uᵀ C⁺p. On independent gradients all
-  cosines are equal and positive with the default p, so that no objective gets
+  The rows of U are the unit gradients and p = `preference`. With their cosines
+  C, from `observation.gramian`, x = Uᵀ C⁺p. On independent gradients and with
+  the default p all cosines are equal and positive, so that no objective gets
   worse. On dependent ones x is the least-squares solution, and may conflict.
-  A zero gradient is ignored; gradients that cancel (multiples of one vector, of
-  both signs, with as much preference on either) give zero, where TorchJD keeps
-  rounding noise.
+  A zero gradient is ignored. Gradients that cancel (multiples of one vector, of
+  both signs, with the same preference on either side) give zero, where TorchJD
+  keeps rounding noise.
 
   Properties: impartial, permutation_equivariant, scale_invariant,
     linear_under_scaling.
 
   Args:
-    preference: p ≥ 0, K numbers, that of the primary objective first, in
-      proportion to which d points along the unit gradients; by default all
-      equal.
+    preference: p ≥ 0, K numbers, that of the primary objective first; by
+      default all equal. d points along the unit gradients in proportion to it.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -14,8 +14,8 @@ def constant(
   Properties: linear_under_scaling, loss_scale_free.
 
   Args:
-    weights: one number for every objective, or K of them, that of the primary
-      objective first and the rest in the order of `balance`'s `objectives`.
+    weights: one number for all objectives, or K of them in the order of the
+      argument `objectives` of `balance`, that of the primary objective first.
 
   Examples:
     >>> import jax.numpy as jnp

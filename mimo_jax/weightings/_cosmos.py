@@ -14,28 +14,30 @@ def cosmos(
 ) -> base.Weighting:
   """Linear scalarization with a cosine penalty (COSMOS).
 
-  A weighted sum of the losses, less the cosine of the angle between the losses
-  and the preference, which draws the losses towards the ray along it:
+  A weighted sum of the losses, minus the cosine of the angle between the losses
+  and the preference. The cosine draws the losses towards the ray along the
+  preference:
 
       S = rᵀL - λ cos(r, L)
       w = ∂S/∂L = r - λ/‖L‖ ( r/‖r‖ - cos(r, L) L/‖L‖ )
 
-  λ = `penalty`, r = `preference`. λ = 0 is `constant` weights r. An objective
-  whose loss is smaller than its share along r loses weight, which a large λ/‖L‖
-  makes negative. The sum grows with the unit of the losses and the cosine does
-  not, so that the smaller the losses, the more the angle matters.
+  λ = `penalty`, r = `preference`. With λ = 0 the weights are r, as with
+  `constant`. An objective whose loss is smaller than its share along r gets
+  less weight, and with a large λ/‖L‖ a negative one. The sum grows with the
+  unit of the losses, and the cosine does not: the smaller the losses, the more
+  the angle matters.
 
-  The authors draw r anew from a Dirichlet distribution at every step and show
-  it to the network, which learns all trade-offs at once; here it is fixed.
-  Where all losses are 0 there is no angle, and the weights are r; the authors'
-  1e-8 in the norm is not needed.
+  The authors draw r anew from a Dirichlet distribution at every step, and give
+  it to the network, which learns all trade-offs at once. Here it is fixed. If
+  all losses are 0, there is no angle, and the weights are r; the authors' 1e-8
+  in the norm is not needed.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
   Args:
     penalty: λ ≥ 0. Larger: the angle matters more than the sum.
     preference: r ≥ 0, K numbers, that of the primary objective first; by
-      default 1/K each. Used as they are.
+      default 1/K each. Not normalised.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -26,19 +26,20 @@ def cr_mogm(
 ) -> base.Weighting:
   """Correlation-reduced multi-objective gradient manipulation (CR-MOGM).
 
-  A running mean of another rule's weights. Weights made of the gradients that
-  they multiply are correlated with their noise, and the mean is less so:
+  A running mean of another rule's weights. Weights are correlated with the
+  noise of the gradients that they are made of and multiply; the mean is less
+  so:
 
       λ₁ = w₁,   λ_t = ρ_t λ_{t−1} + (1 − ρ_t) w_t
 
   w = the weights of `weighting`, ρ = `decay`. The paper lets ρ grow to 1 as the
-  learning rate decays, which a schedule does.
+  learning rate decays; use a schedule for that.
 
   Properties: simplex, permutation_equivariant, scale_invariant.
 
   Args:
     weighting: a rule whose weights are [K]. None is MGDA, the shortest vector
-      in the convex hull of the gradients; the properties are those with MGDA.
+      in the convex hull of the gradients. The properties above hold with MGDA.
     decay: ρ in [0, 1], or a schedule `step -> ρ`. Larger: a longer mean. 0 is
       the rule itself, and 1 keeps its first weights.
 

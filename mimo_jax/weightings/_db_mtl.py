@@ -26,21 +26,21 @@ def db_mtl(
 ) -> base.Weighting:
   """Dual-balancing multi-task learning (DB-MTL).
 
-  Balances losses by their logarithms, and gradients by making the running means
-  of the logarithms' gradients equally long, as long as the longest:
+  The rule balances losses by taking logarithms. It balances the gradients of
+  these by making their running means equally long, as long as the longest:
 
       hᵢ = ∇ log Lᵢ = gᵢ / Lᵢ
       Bᵢ ← βₖ Bᵢ + (1 − βₖ) hᵢ,   B₀ = 0,   βₖ = β / k^σ,   k = 1, 2, ...
       d = Σᵢ aᵢ B̂ᵢ,   aᵢ = maxⱼ ‖Bⱼ‖ / ‖Bᵢ‖,   B̂ = B / (1 − β₁ ⋯ βₖ)
 
-  β = `decay`, σ = `decay_power`. The weights, which are for the log, are
-  aᵢ / Lᵢ: with β = 0 those of the gradients.
+  β = `decay`, σ = `decay_power`. The weights in the state are aᵢ / Lᵢ, for
+  logging; with β = 0 they are those of the gradients.
 
-  Other codes use B in place of B̂, the mean proper, which makes the first step
-  1 − β of its length, 0.1 by default. They also add 1e-8 to what they divide
-  by. Here a gradient whose mean is zero has weight 0; and hᵢ = 0 where a loss
-  is not positive and has no logarithm. A gradient that is nearly zero is made
-  as long as the others, noise or not.
+  Other codes use B in place of the corrected mean B̂, which makes the first step
+  1 − β of its length, 0.1 by default. They also add 1e-8 to denominators. Here
+  a gradient whose mean is zero has weight 0, and hᵢ = 0 for a loss that is not
+  positive and has no logarithm. A gradient that is nearly zero is made as long
+  as the others, even if it is noise.
 
   Properties: permutation_equivariant, scale_invariant, unit_free.
 

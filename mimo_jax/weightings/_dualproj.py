@@ -14,13 +14,14 @@ def dualproj(preference: _arguments.Vector | None = None) -> base.Weighting:
 
       a = argmin  vᵀ G v   over  v ≥ p
 
-  G = `observation.gramian`, p = `preference`. It is the mean gradient itself
-  where that conflicts with none, never longer, and dominated by long gradients
-  as the mean is (`upgrad` is not). A zero gradient changes nothing.
+  G = `observation.gramian`, p = `preference`. If the mean gradient conflicts
+  with no objective, it is the direction. The direction is never longer than the
+  mean, and long gradients dominate it as they do the mean (unlike `upgrad`). A
+  zero gradient changes nothing.
 
-  Solved exactly, on cosines; other code adds 1e-4 of its trace to G. GEM, the
-  source, projects the newest task's gradient against the others: that is a
-  preference of (1, 0, ..., 0).
+  The problem is solved exactly, on cosines; other code adds 1e-4 of its trace
+  to G. GEM, the source, projects the newest task's gradient against the others:
+  that is a preference of (1, 0, ..., 0).
 
   Properties: non_conflicting, permutation_equivariant, scale_invariant,
     strongly_stationary.

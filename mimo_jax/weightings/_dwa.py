@@ -25,19 +25,19 @@ def dwa(
 ) -> base.Weighting:
   """Dynamic weight average (DWA).
 
-  Losses that fall slowly get more weight, by the ratio of the means L_i(e) of
-  the last two whole epochs:
+  Losses that fall slowly get more weight. The rate of a loss is the ratio of
+  its means L_i(e) in the last two whole epochs:
 
       r_i = L_i(e-1) / L_i(e-2),   w = K softmax(r/T)
 
-  T = `temperature`, e the present epoch. Σ w_i = K. All weights are 1 in the
-  first two epochs and whenever all losses fall at the same rate; the unit of a
-  loss does not matter. The weights are constants of S = Σ w_i L_i.
+  T = `temperature`, e is the present epoch, and Σ w_i = K. All weights are 1 in
+  the first two epochs, and whenever all losses fall at the same rate. The unit
+  of a loss does not matter. The weights are constants of S = Σ w_i L_i.
 
-  Epochs are counted here, in calls of `update`, where the authors average at
-  the end of each pass over the data. With the default every step is an epoch,
-  which follows the noise of single batches. Losses are taken to be positive;
-  one whose older mean is 0 has no rate, and r_i = 1 stands in for it.
+  The rule counts epochs in calls of `update`; the authors average at the end of
+  each pass over the data. With the default every step is an epoch, which
+  follows the noise of single batches. Losses should be positive. A loss whose
+  older mean is 0 has no rate, and takes r_i = 1.
 
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
 

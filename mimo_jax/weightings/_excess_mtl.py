@@ -27,27 +27,27 @@ def excess_mtl(
 ) -> base.Weighting:
   """Multi-task learning with excess risks (ExcessMTL).
 
-  More weight to objectives that are far from the best they can reach, whatever
-  noise is left there, by a diagonal estimate of that distance:
+  More weight for objectives that are far from the best that they can reach,
+  whatever noise is left there. A diagonal estimate e gives that distance:
 
       Sᵢ ← Sᵢ + gᵢ²,   eᵢ = Σ_p g_ip² / √S_ip
       wᵢ ← wᵢ exp(η eᵢ / eᵢ(0)) / Z,   Σ w = 1,   w₀ = 1/K
 
   η = `step_size`. The first `num_warmup_steps` steps leave w as it is, and e(0)
-  is the mean of e over them: with one, as in the authors' code, the first e. An
-  objective with e(0) = 0 takes the first e that is not as its e(0).
+  is the mean of e over them. With one such step, as in the authors' code, it is
+  the first e. If e(0) = 0, the first e that is not 0 replaces it.
 
-  Weights have sum 1, where the authors' have sum K: multiply their learning
-  rate of the model by K, and leave η. Another library learns from the very
-  first e, not divided by anything. They are kept as logarithms and do not
-  overflow.
+  The weights sum to 1, those of the authors to K: multiply their learning rate
+  of the model by K, and keep their η. Another library learns from the very
+  first e, not divided by anything. The weights are kept as logarithms and do
+  not overflow.
 
   Properties: simplex, permutation_equivariant, scale_invariant.
 
   Args:
     step_size: η ≥ 0. Larger: the weights move faster.
-    num_warmup_steps: steps with equal weights that e(0) is the mean of, at
-      least 1.
+    num_warmup_steps: number of steps with equal weights, over which e(0) is the
+      mean; at least 1.
 
   Returns:
     A `mimo_jax.Weighting`; state carries the sums of squares, K times the size

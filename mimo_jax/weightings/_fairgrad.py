@@ -8,8 +8,8 @@ from mimo_jax import solvers
 def fairgrad(alpha: _arguments.Scalar = 1.0) -> base.Weighting:
   """Fair resource allocation in multi-task learning (FairGrad).
 
-  The direction of best alpha-fair utility of what the objectives gain: a > 0
-  with
+  The direction with the best alpha-fair utility of the gains of the objectives:
+  a > 0 with
 
       (G a)ᵢ = aᵢ^(−1/α)
 
@@ -17,10 +17,10 @@ def fairgrad(alpha: _arguments.Scalar = 1.0) -> base.Weighting:
   clipping; α → 0 turns to the mean, α → ∞ to MGDA. d scales as the
   (1 − α)/(1 + α)-th power of the gradients.
 
-  Solved exactly by Newton's method on cosines; other code runs a general
-  least-squares solver, which is 60 % off on gradients of length 1e-3. The
-  weights are zero at (numerically) stationary points, where there is no
-  solution; zero gradients are left out.
+  The problem is solved exactly, by Newton's method on cosines; other code runs
+  a general least-squares solver, which is 60 % off on gradients of length 1e-3.
+  The weights are zero at (numerically) stationary points, where there is no
+  solution. Zero gradients are left out.
 
   Properties: non_conflicting, permutation_equivariant, strongly_stationary.
 

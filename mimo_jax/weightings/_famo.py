@@ -27,8 +27,8 @@ def famo(
 ) -> base.Weighting:
   """Fast adaptive multitask optimization (FAMO).
 
-  Lets all losses fall at the same relative rate, without K gradients: weights
-  are learned from how much the last step lowered each logarithm:
+  Lets all losses fall at the same relative rate, without K gradients. It learns
+  the weights from how much the last step lowered the logarithm of each loss:
 
       z = softmax(ξ),   D_i = L_i - b_i
       S = c Σ z_i log D_i,   w_i = ∂S/∂L_i = c z_i / D_i,   Σ w_i = 1
@@ -39,23 +39,24 @@ def famo(
       z_i (δ_i - Σ z_j δ_j),   δ_i = log D_i(before) - log D_i(after)
 
   so that slow losses gain weight. The losses after the step,
-  `Observation.losses_after`, cost a forward pass and arrive with the next
-  call, which moves ξ first and then weighs the present losses; the first call
-  does not look at them.
+  `Observation.losses_after`, cost a forward pass, and arrive with the next
+  call. That call first moves ξ and then weighs the present losses. The first
+  call ignores them.
 
-  The authors add 1e-8 to D, which decides where losses are that small; here
-  only ratios count, and `minima=-1e-8` gives theirs. Their released code has a
-  weight decay of 1e-5. An objective whose loss is not above b has weight 0, and
-  a step before or after which this is so does not move its logit (but for the
-  optimizer's momentum and decay). Where this holds for all, the weights are z.
+  The authors add 1e-8 to D, which matters if losses are that small. Here only
+  ratios count; `minima=-1e-8` gives the authors' rule. Their released code has
+  a weight decay of 1e-5. An objective whose loss is not above b has weight 0.
+  If its loss is not above b before or after a step, the step does not move its
+  logit (except by the optimizer's momentum and decay). If this holds for all
+  objectives, the weights are z.
 
   Properties: simplex, permutation_equivariant, linear_under_scaling,
     loss_scale_free, unit_free.
 
   Args:
     optimizer: of ξ; by default Adam with learning rate 0.025, and 1e-3 ξ added
-      to its gradient. A larger learning rate reacts faster to slow losses, more
-      decay keeps z nearer to even.
+      to its gradient. A larger learning rate reacts faster to slow losses; more
+      decay keeps z more even.
     minima: b, below all losses, one number or K of them.
 
   Examples:

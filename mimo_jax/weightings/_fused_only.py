@@ -8,10 +8,11 @@ from mimo_jax import base
 def fused_only() -> base.Weighting:
   """Joint training, the usual way to train a multi-modal network.
 
-  Weight 1 on the primary (fused) objective and 0 on every other. Uni-modal
-  heads then never learn; to read a joint-trained model's uni-modal accuracy,
-  train them on stopped gradients instead (`mimo_jax.nn.LateFusion` with
-  `detach_heads=True`, and `sum`), which gives encoders the same gradient.
+  The weight is 1 for the primary (fused) objective and 0 for every other.
+  Uni-modal heads then never learn. To read a jointly trained model's uni-modal
+  accuracy, train the heads on stopped gradients instead
+  (`mimo_jax.nn.LateFusion` with `detach_heads=True`, and `sum`). The encoders
+  get the same gradient.
 
   Properties: simplex, linear_under_scaling, loss_scale_free.
 

@@ -9,19 +9,19 @@ from mimo_jax import base
 def geometric_mean() -> base.Weighting:
   """Geometric mean of the losses (geometric loss strategy, GLS).
 
-  The gradient of the geometric mean, in which no loss outweighs another for
-  being measured in larger units:
+  The gradient of the geometric mean, in which the units of the losses do not
+  matter:
 
       S = (Π L_i)^(1/K),   w_i = ∂S/∂L_i = S / (K L_i)
 
-  Computed from logarithms, so that neither many nor tiny losses under- or
+  It is computed from logarithms, so that many or tiny losses neither under- nor
   overflow, as they do in a product.
 
-  Losses are taken to be positive. One that is not, or is too small for its
-  type, has weight 0, and the mean is that of the others (divided by K as
-  before); the definition has infinite weight on it and none on any other.
-  Without a positive loss the weights are 1/K. A weight beyond the largest
-  number of its type is that number.
+  Losses should be positive. One that is not, or is too small for its type, has
+  weight 0, and the mean is that of the others (still divided by K). By the
+  definition, it would have infinite weight, and the others none. If no loss is
+  positive, the weights are 1/K. A weight beyond the largest number of its type
+  is that number.
 
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free,
     unit_free.

@@ -21,20 +21,20 @@ def graddrop(
 ) -> base.Weighting:
   """Gradient sign dropout (GradDrop).
 
-  Every coordinate p picks a sign at random, the likelier the more of the
-  gradients there have it, and drops the entries of the other sign:
+  Every coordinate p picks a sign at random, and drops the entries of the other
+  sign. The positive sign has the probability Q_p, its share of the entries:
 
       Q_p = Σᵢ max(J_ip, 0) / Σᵢ |J_ip|,   U_p ~ uniform on [0, 1)
       a_ip = ℓᵢ + (1 − ℓᵢ) M_ip
       M_ip = [J_ip > 0] if U_p < Q_p else [J_ip < 0]
 
-  ℓ = `leak`. The weights are shaped like `observation.jacobian`. Without a leak
-  the direction is the positive or the negative part of the sum, and its
-  expectation the sum; coordinates where all agree are the sum itself, and where
-  all are zero nothing is kept.
+  ℓ = `leak`. The weights are shaped like `observation.jacobian`. Without a
+  leak, each coordinate of the direction is the positive or the negative part of
+  the sum, and its expectation is the sum. Where all gradients agree in sign, it
+  is the sum itself; where all are zero, nothing is kept.
 
-  On gradients of parameters. The paper's experiments drop in the gradients of a
-  shared representation, times the signs of its activations.
+  This rule works on gradients of parameters. The paper's experiments drop in
+  the gradients of a shared representation, times the signs of its activations.
 
   Properties: scale_invariant, permutation_equivariant.
 

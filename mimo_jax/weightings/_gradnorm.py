@@ -26,21 +26,22 @@ def gradnorm(
 ) -> base.Weighting:
   """Gradient normalisation (GradNorm).
 
-  Learns weights that bring the lengths of the weighted gradients together, the
-  longer the further behind an objective is in reducing its loss:
+  Learns weights that bring the lengths of the weighted gradients together. The
+  further an objective is behind in reducing its loss, the longer its gradient:
 
       w = K softmax(s),   rᵢ = (Lᵢ/Lᵢ(0)) / meanⱼ (Lⱼ/Lⱼ(0)),   Ḡ = meanⱼ wⱼ nⱼ
       minimise over s   Σᵢ | wᵢ nᵢ / Ḡ − rᵢ^α |,   Ḡ and r held fixed
 
-  by one step of `optimizer` at each step of training. nᵢ = ‖gᵢ‖ from
-  `observation.gramian`, α = `alpha`, L(0) = the losses of the first step. The
-  present weights are used, and what is learned is for the next step. Σ w = K.
+  by one step of `optimizer` at each step of training. nᵢ = ‖gᵢ‖ comes from
+  `observation.gramian`; α = `alpha`; L(0) are the losses of the first step. A
+  step uses the present weights, and what it learns is for the next step. Σ w =
+  K.
 
-  The paper has |wᵢ nᵢ − Ḡ rᵢ^α|, which makes the learning rate depend on the
-  scale of the gradients; takes n of the last shared layer, where ours is of all
-  params that `balance` sees; and scales w itself, where other codes and ours
-  learn s. Losses are taken to be positive: one that is 0 in the first step
-  counts as standing still, Lᵢ/Lᵢ(0) = 1.
+  The paper differs in three points. It has |wᵢ nᵢ − Ḡ rᵢ^α|, which makes the
+  learning rate depend on the scale of the gradients. It takes n of the last
+  shared layer; ours is of all params that `balance` sees. It scales w itself;
+  other codes and ours learn s. Losses should be positive. One that is 0 in the
+  first step counts as constant, Lᵢ/Lᵢ(0) = 1.
 
   Properties: permutation_equivariant, scale_invariant, loss_scale_free.
 

@@ -24,8 +24,8 @@ class GradVacState(NamedTuple):
 def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
   """Gradient vaccine (GradVac).
 
-  Like PCGrad, but with the cosines between objectives seen so far, in place of
-  zero, as what two gradients should not fall below:
+  Like PCGrad, but the cosine of two gradients should not fall below a target,
+  the running mean of their cosines so far, in place of zero:
 
       h ← gᵢ;   for j ≠ i, in random order:
         φ = cos(h, gⱼ)
@@ -33,14 +33,14 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
         Tᵢⱼ ← (1−β) Tᵢⱼ + β φ
       d = Σᵢ hᵢ
 
-  after which cos(h, gⱼ) is the Tᵢⱼ of before. β = `beta`; T starts at 0, so
-  that the first step is that of PCGrad. On `observation.gramian` alone, for the
-  gradient as a whole; `optax.partition` over `balance` makes groups of params
-  with targets of their own.
+  After a correction, cos(h, gⱼ) is Tᵢⱼ before its update. β = `beta`; T starts
+  at 0, so that the first step is that of PCGrad. The rule works on
+  `observation.gramian` alone, for the gradient as a whole. With the `groups` of
+  `balance`, each group of params has targets of its own.
 
-  Other libraries add 1e-8 to the denominators, which turns small gradients
-  into no correction. Here T is kept within ±(1 − 1e-6) instead, and a zero
-  gradient corrects none and moves no T.
+  Other libraries add 1e-8 to the denominators, so that small gradients are not
+  corrected. Here T is kept within ±(1 − 1e-6) instead. A zero gradient corrects
+  no other and moves no T.
 
   Properties: scale_invariant, linear_under_scaling.
 

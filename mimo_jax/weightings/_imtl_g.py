@@ -17,27 +17,26 @@ def imtl_g(flip: bool = False) -> base.Weighting:
       uᵢᵀ Jᵀa equal for all i,   Σ aᵢ = 1,     uᵢ = gᵢ / ‖gᵢ‖
 
   With n the lengths of the gradients and C their cosines, from
-  `observation.gramian`, a is proportional to C⁺1 / n. Weights may be negative,
-  and so may the common projection, on three objectives or more: then d makes
-  every objective worse. That is the published rule; `flip` turns such a
+  `observation.gramian`, a is proportional to C⁺1 / n. Weights may be negative.
+  With three objectives or more the common projection may be negative, too; then
+  d makes every objective worse. That is the published rule; `flip` turns such a
   direction around.
 
-  Where the primary loss is exactly the mean of the others, so is its gradient,
-  and the only point with equal projections is zero, as a rule: the weights are
-  zero, and nothing is trained. Give `imtl_g` the uni-modal losses alone, or
+  If the primary loss is exactly the mean of the others, so is its gradient.
+  Then, as a rule, zero is the only point with equal projections: the weights
+  are zero, and nothing is trained. Give `imtl_g` the uni-modal losses alone, or
   take a rule that does not ask for equality, such as `upgrad`.
 
   If 1 is not in the range of C (opposed gradients, more independent demands
   than dimensions), the only such direction is zero, and so are the weights.
-  TorchJD inverts G instead and returns rounding noise at full length there
-  (−5g for the rows g, −2g); LibMTL divides by zero on a zero gradient, which is
+  TorchJD inverts G instead, and returns rounding noise at full length there
+  (−5g for the rows g, −2g). LibMTL divides by zero on a zero gradient, which is
   ignored here.
 
   Properties: impartial, permutation_equivariant, scale_invariant.
 
   Args:
-    flip: whether to turn the direction around where it is one of ascent, so
-      that Σ aᵢ = −1.
+    flip: whether to turn a direction of ascent around, so that Σ aᵢ = −1.
 
   Examples:
     >>> import jax.numpy as jnp

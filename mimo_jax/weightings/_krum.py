@@ -11,17 +11,18 @@ from mimo_jax import base
 def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
   """Krum, and Multi-Krum.
 
-  The gradients that lie closest to their nearest neighbours, so that up to f of
-  them, however wrong, change little:
+  The rule selects the gradients that lie closest to their nearest neighbours,
+  so that up to f wrong ones, however wrong, change little:
 
       sᵢ = Σ ‖gᵢ − gⱼ‖²  over the K − f − 2 nearest j ≠ i
       aᵢ = 1/m  for the m smallest sᵢ, and 0 for the others
 
-  f = `num_byzantine`, m = `num_selected`; equal scores are taken in the order
+  f = `num_byzantine`, m = `num_selected`. Equal scores are taken in the order
   of the objectives, the primary one first. With f = 0 and fewer than three
-  objectives sᵢ is the distance to the other.
+  objectives sᵢ is the distance to the other. A zero gradient does not take
+  part.
 
-  Squared distances, as in the paper; one library sums the distances themselves,
+  Distances are squared, as in the paper; TorchJD sums the distances themselves,
   which may select others. They come from `observation.gramian`: rows that
   differ by less than the root of its precision (3e-4 of their length in
   float32) count as equal.

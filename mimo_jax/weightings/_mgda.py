@@ -24,24 +24,24 @@ def mgda(
 
       a = argmin  aᵀ G a   over  a ≥ 0, Σ a = 1
 
-  G = `observation.gramian`. Solved exactly. The authors' code and most
-  libraries run Frank-Wolfe or projected steps for a fixed number of rounds
-  instead and stop several percent short on three or more objectives.
+  G = `observation.gramian`. The problem is solved exactly. The authors' code
+  and most libraries run Frank-Wolfe or projected steps for a fixed number of
+  rounds instead, and stop several percent short on three or more objectives.
 
-  A zero gradient is the shortest vector itself, so that by the definition one
-  finished or masked objective stops all others. Unless told to keep to that,
-  this rule leaves zero gradients out.
+  A zero gradient is the shortest vector itself. So by the definition, one
+  finished or masked objective stops all others. By default this rule leaves
+  zero gradients out.
 
   Properties: simplex, min_norm, non_conflicting, permutation_equivariant,
     scale_invariant.
 
   Args:
-    zero_rows: 'drop' ignores zero gradients; 'keep' returns zero where there
-      is one, as the definition says.
-    normalization: by what the gradients are divided before they enter the
+    zero_rows: 'drop' ignores zero gradients; 'keep' returns zero if there is
+      one, as the definition says.
+    normalization: what the gradients are divided by before they enter the
       problem, as in the code of Sener and Koltun: 'none'; 'l2', their lengths;
       'loss', their losses; 'loss+', both. The weights are for the gradients as
-      they were; the guarantees hold without it.
+      they were. The guarantees hold for 'none'.
 
   Examples:
     >>> import jax.numpy as jnp

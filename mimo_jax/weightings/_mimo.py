@@ -23,42 +23,44 @@ def mimo(
 ) -> base.Weighting:
   """Balanced multi-modal learning by multi-objective optimisation (MIMO).
 
-  First make the worst modality as good as it can be, then, among those
-  solutions, minimise the fused loss F₀:
+  The aim is to make the worst modality as good as it can be and, among those
+  solutions, to minimise the fused loss F₀:
 
       min F₀(θ)   subject to   θ ∈ argmin max_m F_m(θ),   m = 1..M
 
-  by descent on its penalised and smoothed form
+  The rule descends on a penalised and smoothed form of it:
 
       Φ  = F₀ + λ μ log( (1/M) Σ_m exp(F_m/μ) )
       ∇Φ = ∇F₀ + λ Σ_m π_m ∇F_m,   π = softmax(F/μ)
 
   λ = `penalty`, μ = `temperature`, M = K − 1. The weights are 1 for the
-  primary objective and λ π_m for modality m: they depend on the K loss values
+  primary objective and λ π_m for modality m. They depend on the K loss values
   only, so a step costs one backward pass, like joint training. μ → 0 puts all
   of λ on the worst modality, μ → ∞ spreads it evenly. Adding a constant to
-  every F_m changes nothing. With one modality its weight is λ; with none, the
-  primary objective is all there is.
+  every F_m changes nothing. With a single modality its weight is λ; without
+  any, only the primary objective remains.
 
   The paper's abstract states the problem, the penalty and the smoothing; the
   formulas here are our derivation from it.
 
-  Measured on synthetic modalities, tuned (`experiments/reports`): where one is
-  slow to learn, a penalty that shrinks to 0 over the training gives up to 1.9
-  points of accuracy more than a constant one; where none is slow, 0.1 to 0.5;
-  where modalities tell the class only together, it loses 10.
-  In a pilot one that grows hurt, and subtracting from each modality's loss what
-  is attainable changed the fused output by 0.1 at most, either way.
+  A penalty that shrinks to 0 during training was measured on synthetic
+  modalities, tuned (`experiments/reports`). Against a constant penalty it gains
+  up to 1.9 points of accuracy where one modality is slow to learn, and 0.1 to
+  0.5 where none is slow. It loses 10 where modalities tell the class only
+  together. In a pilot study, a growing penalty hurt. Subtracting the attainable
+  loss from each modality's loss changed the accuracy of the fused output by at
+  most 0.1 points, either way.
 
   Properties: linear_under_scaling.
 
   Args:
     penalty: λ ≥ 0, or a schedule `step -> λ`. Larger: the worst modality
-      matters more than the fused loss. 0 is joint training.
+      matters more relative to the fused loss. 0 is joint training.
     temperature: μ > 0, in units of the loss, or a schedule `step -> μ`.
-      Larger: the other modalities share the penalty. 1 and below are for
-      losses that are means: of sums, at the same number, the worst takes all.
-      A temperature relative to the losses hardly differs (the guide).
+      Larger: the other modalities take a larger share of the penalty. Values
+      of 1 and below are for losses that are means over the batch; with sums,
+      the worst modality would take all. A temperature relative to the losses
+      hardly differs (see the guide).
 
   Examples:
     >>> import jax.numpy as jnp

@@ -27,8 +27,9 @@ def moco(
 ) -> base.Weighting:
   """Multi-objective gradient correction (MoCo).
 
-  MGDA on running means of the gradients, which are less noisy than those of one
-  batch, by one step of projected gradient descent at each step of training:
+  MGDA on running means of the gradients, which are less noisy than the
+  gradients of one batch. Each step of training takes one step of projected
+  gradient descent:
 
       Y ← Y − β (Y − J),   Y₀ = 0
       λ ← proj( λ − γ (Y Yᵀ λ + ρ λ) )   onto  λ ≥ 0, Σ λ = 1;   λ₀ = 1/K
@@ -38,13 +39,14 @@ def moco(
   zero, as in the authors' code, so that the first directions are short. γ and ρ
   are in units of the gradients' squared lengths.
 
-  Another library takes a softmax in place of the projection, which keeps λ near
-  1/K for ever, and makes each gradient as long as its loss is large.
+  LibMTL takes a softmax in place of the projection, which keeps λ near 1/K for
+  ever, and makes each gradient as long as its loss is large.
 
   Properties: simplex, permutation_equivariant.
 
   Args:
-    tracker_step: β in [0, 1]. Smaller: a longer mean. 1 is today's gradient.
+    tracker_step: β in [0, 1]. Smaller: a longer mean. 1 is this step's
+      gradient.
     step_size: γ ≥ 0. Larger: the weights follow faster.
     regularization: ρ ≥ 0. Larger: closer to equal weights.
 

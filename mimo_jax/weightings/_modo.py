@@ -21,16 +21,16 @@ def modo(
 ) -> base.Weighting:
   """Multi-objective gradient with double sampling (MoDo).
 
-  One step of projected gradient descent on the problem of MGDA at each step of
-  training, without the bias of a Gramian that is made of one noisy batch:
+  Each step of training takes one step of projected gradient descent on the
+  problem of MGDA, without the bias of a Gramian made of one noisy batch:
 
       λ ← proj( λ − γ (J₁ J₂ᵀ λ + ρ λ) )   onto  λ ≥ 0, Σ λ = 1;   λ₀ = 1/K
 
-  J₁ and J₂ are the Jacobians of two independent batches: `balance` takes the
-  extra argument `independent_updates`. J₁ J₂ᵀ is `observation.cross_gramian`,
-  and its mean JJᵀ; γ = `step_size`, ρ = `regularization`. The weights are the
-  new λ, for the gradient of any batch: one of the two, or better a third, which
-  costs one backward pass beside the 2K of the two Jacobians.
+  J₁ and J₂ are the Jacobians of two independent batches, the extra argument
+  `independent_updates` of `balance`. J₁ J₂ᵀ is `observation.cross_gramian`, and
+  its expectation is JJᵀ; γ = `step_size`, ρ = `regularization`. The weights are
+  the new λ, for the gradient of any batch: one of the two, or better a third,
+  which costs one backward pass beside the 2K of the two Jacobians.
 
   γ and ρ are in units of the gradients' squared lengths. Other libraries begin
   with γ = 0.1 or 0.001.

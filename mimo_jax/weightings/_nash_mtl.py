@@ -16,17 +16,17 @@ def nash_mtl(max_norm: _arguments.Scalar | None = 1.0) -> base.Weighting:
       (G a)ᵢ = 1 / aᵢ
 
   G = `observation.gramian`. Every objective gains in proportion to the inverse
-  of its weight; rescaling a loss changes nothing, nor does the length of any
-  gradient. The solution has length √K whatever the gradients' lengths, and is
-  then shortened to `max_norm`, so that the default always gives unit vectors:
-  choose the learning rate for that.
+  of its weight. Neither the scale of a loss nor the length of a gradient
+  matters. The solution has length √K whatever the gradients' lengths, and is
+  then shortened to `max_norm`. So the default always gives unit vectors: choose
+  the learning rate for that.
 
-  Solved exactly by Newton's method on cosines. The authors' code, LibMTL and
-  TorchJD run up to 20 rounds of a convex-concave procedure, which fails away
-  from gradients of unit length (400 % off on lengths 1e-3 to 1e3) and then
-  returns the direction of the plain sum, as it does on stationary points.
-  Here the weights are zero at (numerically) stationary points, where there is
-  no solution; zero gradients are left out.
+  The problem is solved exactly, by Newton's method on cosines. The authors'
+  code, LibMTL and TorchJD run up to 20 rounds of a convex-concave procedure. It
+  fails away from gradients of unit length (400 % off on lengths 1e-3 to 1e3),
+  and then returns the direction of the plain sum, as it does at stationary
+  points. Here the weights are zero at (numerically) stationary points, where
+  there is no solution. Zero gradients are left out.
 
   Properties: non_conflicting, bargaining, permutation_equivariant,
     row_scale_invariant, strongly_stationary.

@@ -15,21 +15,21 @@ def pbi(
 ) -> base.Weighting:
   """Penalty-based boundary intersection (PBI).
 
-  Goes down along the ray from the ideal point that the preference points to,
-  and pays for the distance from that ray:
+  Minimises the losses along a ray, from the ideal point in the direction of the
+  preference, and penalises the distance from that ray:
 
       f = L - z,   u = p/‖p‖,   d₁ = fᵀu,   d₂ = ‖f - d₁ u‖
       S = d₁ + θ d₂,   w = ∂S/∂L = u + θ (f - d₁ u)/d₂
 
   θ = `penalty`, p = `preference`, z = `ideal`. At the minimum on the ray the
-  losses above z are in the ratio of p. θ = 0 is `constant` weights u. An
-  objective with less loss than its share along the ray is to get worse if θ is
-  large: its weight is negative. Two parts of fixed length, the weights do not
-  depend on how far the losses are from the ideal or the ray.
+  losses above z are in the ratio of p. With θ = 0 the weights are u, as with
+  `constant`. If θ is large, an objective with less loss than its share along
+  the ray has a negative weight, and gets worse. Both parts of w have a fixed
+  length, whatever the distance of the losses from the ideal or the ray.
 
-  On the ray d₂ has no gradient, and w = u, here also where losses are nearer to
-  it than can be told in their type. (Others add a constant under the root,
-  which decides once losses are as small.)
+  On the ray d₂ has no gradient, and w = u; here this also holds for losses
+  nearer to the ray than their type can tell. (Others add a constant under the
+  root, which dominates once losses are as small.)
 
   Properties: permutation_equivariant, linear_under_scaling, loss_scale_free.
 

@@ -26,24 +26,24 @@ def pcd(
 ) -> base.Weighting:
   """Priority-constrained descent (PCD).
 
-  The direction nearest to the primary gradient along which every other
-  objective makes a minimum of progress:
+  Of the directions along which every other objective makes a minimum of
+  progress, the one nearest to the primary gradient:
 
       g̃ᵢ = gᵢ / √v̂ᵢ
       d̃ = argmin ‖d − g̃₁‖   s.t.   g̃ⱼᵀd ≥ τⱼ ‖g̃ⱼ‖²,  j ≥ 2
       d = ‖g₁‖ d̃ / ‖d̃‖
 
-  v̂ is the bias-corrected running mean of ‖gᵢ‖² with decay β = `decay`, τ =
+  v̂ is the bias-corrected running mean of ‖gᵢ‖² with decay β = `decay`, and τ =
   `progress`; the norms come from `observation.gramian`. Without conflicts d is
-  the primary gradient. Where the demands contradict each other d is the
-  primary gradient, too; where it is zero, so is d.
+  the primary gradient. If the demands contradict each other, d is the primary
+  gradient, too. If that is zero, so is d.
 
-  Like the published rule, d is stretched to full length even where d̃ is
-  short: against a secondary gradient that is exactly opposed, d points along
-  that one, away from the primary.
+  As in the published rule, d is stretched to full length even if d̃ is short.
+  If a secondary gradient is exactly opposed to the primary one, d points along
+  the secondary one, away from the primary.
 
-  The paper adds 1e-8 to v̂; that makes gradients shorter than 1e-4 another
-  method, and is left out. A secondary gradient that is zero asks for nothing.
+  The paper adds 1e-8 to v̂. This would change the method for gradients shorter
+  than 1e-4, and is left out. A secondary gradient that is zero demands nothing.
 
   Properties: scale_invariant.
 

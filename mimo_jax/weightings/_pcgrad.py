@@ -21,18 +21,20 @@ class PCGradState(NamedTuple):
 def pcgrad(seed: int = 0) -> base.Weighting:
   """Projecting conflicting gradients (PCGrad).
 
-  Each gradient loses what points against the others, one after the other in a
-  random order of its own, and the sum of what is left is the direction:
+  Each gradient loses the part that points against each of the others, one after
+  the other, in a random order of its own. The direction is the sum of what is
+  left:
 
       h ← gᵢ;   for j ≠ i:   h ← h − min(h·gⱼ, 0) gⱼ / ‖gⱼ‖²;   d = Σᵢ hᵢ
 
-  The gⱼ are the original gradients. On `observation.gramian` alone: h is kept
-  as its coefficients. What one projection gains another may lose again, so from
-  three objectives on d may still conflict. For two the order is of no
-  consequence, and the weights are 1, or 1 − G₁₂/Gᵢᵢ if the two conflict.
+  The gⱼ are the original gradients. The rule works on `observation.gramian`
+  alone, because h is kept as its coefficients. One projection may undo another,
+  so that with three objectives or more d may still conflict. With two, the
+  order does not matter, and the weights are 1, or 1 − G₁₂/Gᵢᵢ if the two
+  conflict.
 
-  One library visits j = i, too, where an h turned against its own gradient by
-  the others loses that as well; the paper does not.
+  One library also visits j = i: if the others have turned h against its own
+  gradient, h loses that part, too. The paper does not.
 
   Properties: scale_invariant, linear_under_scaling.
 

@@ -18,13 +18,13 @@ class RandomState(NamedTuple):
 def random(seed: int = 0) -> base.Weighting:
   """Random loss weighting (RLW).
 
-  Fresh weights at every step, whatever the losses are:
+  New weights at every step, whatever the losses are:
 
       w = softmax(z),   z ~ N(0, I)
 
-  w_i > 0, Σ w_i = 1, and 1/K is what each of them is on average: the control
-  that a rule which looks at losses or gradients has to beat. The authors try
-  other distributions as well; this is the one in use elsewhere.
+  w_i > 0, Σ w_i = 1, and the mean of each is 1/K. This is a control: a rule
+  that looks at losses or gradients has to beat it. The authors try other
+  distributions as well; this is the one in use elsewhere.
 
   Properties: simplex, linear_under_scaling, loss_scale_free.
 

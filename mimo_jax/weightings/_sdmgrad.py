@@ -37,20 +37,20 @@ def sdmgrad(
 
   A = J₁ J₂ᵀ / s² with s = meanᵢ √max((J₁ J₂ᵀ)ᵢᵢ, 0), a scale. J₁ J₂ᵀ is
   `observation.cross_gramian`, made of the extra argument `independent_updates`
-  of `balance`; λ = `regularization`, w̃ = `preference`. By `num_steps` steps of
-  projected gradient descent of size η from the w of before, with momentum m
-  that begins anew each time:
+  of `balance`; λ = `regularization`, w̃ = `preference`. The rule takes
+  `num_steps` steps of projected gradient descent of size η from the previous w,
+  with momentum m that begins anew each time:
 
       v ← m v + A (w + λ w̃),   w ← proj(w − η v)
 
   The weights are for the gradient of any batch: one of the two, or better a
-  third, which costs one backward pass beside the 2K of the two Jacobians. Where
-  no diagonal entry of J₁ J₂ᵀ is positive the batches agree on no objective, and
-  w stays.
+  third, which costs one backward pass beside the 2K of the two Jacobians. If no
+  diagonal entry of J₁ J₂ᵀ is positive, the batches agree on no objective, and w
+  stays.
 
-  Other libraries have η = 5 or 10, with which w jumps from vertex to vertex. It
-  converges if A, were it symmetric, had no eigenvalue above 2 (1 + m) / η: that
-  is 6 with our defaults, and the mean of its diagonal is about 1.
+  Other libraries use η = 5 or 10, with which w jumps from vertex to vertex. For
+  a symmetric A, the steps converge if no eigenvalue is above 2 (1 + m) / η.
+  With our defaults this is 6, and the mean of the diagonal of A is about 1.
 
   Properties: simplex.
 

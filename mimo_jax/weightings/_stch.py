@@ -14,8 +14,8 @@ def stch(
 ) -> base.Weighting:
   """Smooth Tchebycheff scalarization (STCH).
 
-  The gradient of a smooth maximum of the losses, whose minimiser is Pareto
-  optimal, and which reaches every Pareto-optimal point for some p:
+  The gradient of a smooth maximum of the losses. Its minimiser is Pareto
+  optimal, and every Pareto-optimal point is its minimiser for some p:
 
       S = μ log Σ exp( p_i (L_i - z_i) / μ )
       w_i = ∂S/∂L_i = p_i softmax(p (L - z) / μ)_i
@@ -24,16 +24,16 @@ def stch(
   max p_i (L_i - z_i) and μ log K above it: μ → 0 leaves p_i on the worst
   objective alone, μ → ∞ gives p_i / K to each.
 
-  μ is in units of p_i L_i, with the default p in those of L_i / K. LibMTL goes
-  by logarithms of losses over their means in the last of some warm-up epochs
-  instead, another rule, which is not offered.
+  μ is in units of p_i L_i, which are those of L_i / K with the default p.
+  LibMTL uses another rule, which is not offered here: logarithms of losses,
+  divided by their means in the last of some warm-up epochs.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
   Args:
     temperature: μ > 0. Larger: more even weights.
     preference: p ≥ 0, K numbers, that of the primary objective first; by
-      default 1/K each. Larger: this objective matters more. Used as they are.
+      default 1/K each. Larger: this objective matters more. Not normalised.
     ideal: z, the losses to compare with, one number or K of them.
 
   Examples:

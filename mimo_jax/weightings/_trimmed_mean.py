@@ -11,20 +11,20 @@ from mimo_jax import base
 def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
   """Coordinate-wise trimmed mean.
 
-  Every coordinate leaves out its b largest and its b smallest entries and takes
+  Each coordinate leaves out its b largest and its b smallest entries, and takes
   the mean of the others:
 
       a_ip = 1/(K − 2b)  if b ≤ rank of J_ip in column p < K − b,  else 0
 
-  b = `num_trimmed`. The weights are shaped like `observation.jacobian`; equal
+  b = `num_trimmed`. The weights are shaped like `observation.jacobian`. Equal
   entries are ranked in the order of the objectives. b = 0 is the mean, and
-  b = (K − 1)/2 the median.
+  b = (K − 1)/2 the median. A zero gradient does not take part.
 
   Properties: scale_invariant, permutation_equivariant.
 
   Args:
-    num_trimmed: b from 0 to (K − 1)/2. Larger: less is left of outliers. None
-      is 1, or 0 for fewer than three objectives, where nothing would be left.
+    num_trimmed: b from 0 to (K − 1)/2. Larger: outliers matter less. None is 1,
+      or 0 for fewer than three objectives, where nothing would be left.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -18,11 +18,12 @@ def upgrad(preference: _arguments.Vector | None = None) -> base.Weighting:
 
   G = `observation.gramian`, p = `preference`. So an objective matters in
   proportion to its gradient, and no objective gets worse. Without conflicts
-  this is the mean (of the preference). A zero gradient changes nothing.
+  this is the mean (weighted by the preference). A zero gradient changes
+  nothing.
 
-  Solved exactly, on cosines. The authors' code adds 1e-4 of its trace to G,
-  which costs 18 % of the direction on gradients of lengths 1e-3 to 1e3, and
-  falls back to the mean for Jacobians shorter than 1e-2.
+  The problem is solved exactly, on cosines. The authors' code adds 1e-4 of its
+  trace to G, which costs 18 % of the direction on gradients of lengths 1e-3 to
+  1e3, and falls back to the mean for Jacobians shorter than 1e-2.
 
   Properties: non_conflicting, permutation_equivariant, scale_invariant,
     linear_under_scaling, strongly_stationary.

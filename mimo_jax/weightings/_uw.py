@@ -33,9 +33,9 @@ def uw(
   same losses.
 
   The authors and most libraries train s along with the network, by the same
-  optimizer; here it is state of the rule and has its own. Losses are taken to
-  be positive: one that is not would pull s down for ever, and here leaves s
-  where it is.
+  optimizer. Here s is state of the rule, and has an optimizer of its own.
+  Losses should be positive. One that is not would pull s down for ever, so here
+  it leaves s where it is.
 
   Properties: permutation_equivariant, linear_under_scaling.
 
