@@ -1,14 +1,15 @@
 """Steps on more rows than fit into memory at once: two ways.
 
 `config.accumulation.batches` is how many parts make one update, and
-`config.accumulation.balance` where balancing stands:
+`config.accumulation.balance` says what is balanced:
 
-- 'each': every step takes one batch and is balanced by itself; the optimizer
-  gets the mean of so many balanced gradients (`optax.MultiSteps` behind
-  `balance`) and moves in the last of them. Weights see the losses of a batch.
-- 'accumulated': a step cuts its batch into so many parts, one after the other,
-  and is balanced once, on their mean losses, as if the batch had been whole.
-  Activations are kept for one part only and computed again for the gradient.
+- 'each': every step takes one batch and balances it by itself. The optimizer
+  gets the mean of that many balanced gradients (`optax.MultiSteps` after
+  `balance`) and moves in the last step. Weights see the losses of one batch.
+- 'accumulated': a step cuts its batch into that many parts, takes them one
+  after the other, and balances once, on their mean losses, as if the batch had
+  been whole. Activations are kept for one part only, and computed again for the
+  gradient.
 """
 
 from typing import Any
@@ -27,8 +28,8 @@ def check(config: config_dict.ConfigDict, method: base.Method) -> None:
 
   Raises:
     ValueError: if a value of `config.accumulation` is out of its range, the
-      method updates more than once a batch, or it is no mean over rows and its
-      batch is to be cut.
+      method updates more than once per batch, or the batch is to be cut and the
+      method's losses are no means over rows.
   """
   settings = config.accumulation
   if settings.batches < 1 or settings.balance not in ('each', 'accumulated'):
@@ -56,7 +57,7 @@ def check(config: config_dict.ConfigDict, method: base.Method) -> None:
 def optimizer(
   settings: config_dict.ConfigDict, inner: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-  """The optimizer, which moves once in so many steps if balanced in 'each'.
+  """The optimizer; with 'each', it moves once in `batches` steps.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -76,17 +77,17 @@ def optimizer(
 
 
 def steps_per_update(settings: config_dict.ConfigDict) -> int:
-  """How many steps one update takes, by which schedules count steps."""
+  """How many steps one update takes; schedules count steps by it."""
   return settings.batches if settings.balance == 'each' else 1
 
 
 def losses(
   settings: config_dict.ConfigDict, whole: base.LossesFn
 ) -> base.LossesFn:
-  """A method's losses, in parts of the batch if balanced when 'accumulated'.
+  """A method's losses; with 'accumulated', of the parts of a batch in turn.
 
   Losses and what was observed are means over the parts; batch statistics and
-  memory go from part to part.
+  memory are carried from part to part.
 
   Raises:
     ValueError: when tracing, if the batch cannot be cut into equal parts.

@@ -25,18 +25,18 @@ _KEPT = 2
 
 
 class Checkpoints:
-  """Checkpoints of arrays and of JSON, kept by Orbax; the last two stay.
+  """Checkpoints of arrays and JSON, written by Orbax; the last two are kept.
 
-  Each has digests of what is in it. One that is damaged is named and set aside,
-  and the one before is taken. While they are open no other process can open
-  them; the kernel ends that with the process, however it dies.
+  Each holds digests of its contents. A damaged one is named in a warning and
+  set aside, and the one before is restored. A lock keeps other processes out
+  while they are open; the kernel releases it however the process ends.
   """
 
   def __init__(self, workdir: pathlib.Path) -> None:
-    """Opens the directory, and ends a deletion that was interrupted.
+    """Opens the directory, and completes a deletion that was interrupted.
 
     Raises:
-      ValueError: if they are open already.
+      ValueError: if another process has it open.
     """
     self._directory = workdir / 'checkpoints'
     self._lock: Any = None
@@ -61,9 +61,9 @@ class Checkpoints:
     )
 
   def save(self, step: int, arrays: Any, progress: Mapping[str, Any]) -> None:
-    """Saves a pytree of arrays and what JSON can say, both or neither.
+    """Saves a pytree of arrays, and progress as JSON: both or neither.
 
-    The older checkpoint goes when this one is on the disk.
+    Checkpoints older than the last two are deleted once this one is on disk.
 
     Raises:
       OSError: if it could not be written.
@@ -76,14 +76,16 @@ class Checkpoints:
           step,
           args=ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave(signed | {'digest': _of_json(signed)}),
+            progress=ocp.args.JsonSave(
+              signed | {'digest': _json_digest(signed)}
+            ),
           ),
           force=True,
         )
       if jax.process_index() == 0:
         _flush(self._directory / f'{step}')
     except Exception as error:
-      # It would complain of the tasks that failed, after the last word.
+      # It would log the failed tasks after our message.
       standard_logging.getLogger('asyncio').setLevel(standard_logging.CRITICAL)
       size = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
       raise OSError(
@@ -97,11 +99,11 @@ class Checkpoints:
       self._manager.delete(old)
 
   def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest checkpoint that is whole; None if there is none at all.
+    """The newest undamaged checkpoint; None if there is none at all.
 
     Args:
-      like: the arrays' structure, as of `jax.eval_shape`; where they have no
-        sharding, they come to the first device, wherever they were saved.
+      like: the arrays' shapes, as `jax.eval_shape` returns them. An array
+        without sharding is placed on the first device, wherever it was saved.
 
     Raises:
       ValueError: if all checkpoints are damaged, or the arrays have other
@@ -121,16 +123,16 @@ class Checkpoints:
       try:
         restored = self._restored(step, like)
         if step != steps[0]:
-          # Orbax forgets those set aside, whose steps are saved again.
+          # Orbax must forget those set aside: their steps are saved again.
           self._manager.reload()
         return restored
       except _MismatchError as error:
         raise ValueError(
-          f'The checkpoint of step {step} in {self._directory} is of another'
-          f' model or of other code: {error} Give another --workdir.'
+          f'The checkpoint of step {step} in {self._directory} belongs to'
+          f' another model or other code: {error} Give another --workdir.'
         ) from error
       except Exception as error:
-        if _is_of_the_machine(error):
+        if _is_machine_failure(error):
           raise
         logging.warning(
           'The checkpoint of step %d in %s is damaged (%s), and is set aside.',
@@ -142,7 +144,7 @@ class Checkpoints:
           _set_aside(self._directory / f'{step}')
     if steps:
       raise ValueError(
-        f'No checkpoint in {self._directory} is whole; they were set aside as'
+        f'All checkpoints in {self._directory} are damaged, and were moved to'
         f' {self._directory}.damaged. Remove {self._directory.parent} to start'
         ' anew, or put a copy of a checkpoint back.'
       )
@@ -158,29 +160,29 @@ class Checkpoints:
     found = self._manager.restore(
       step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
     )['progress']
-    if found.pop('digest') != _of_json(found):
-      raise ValueError('its progress has another digest than was saved')
-    _check_alike(found['arrays'], like)
+    if found.pop('digest') != _json_digest(found):
+      raise ValueError('the digest of its progress is not the saved one')
+    _check_shapes(found['arrays'], like)
     arrays = self._manager.restore(
       step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(like))
     )['arrays']
     now = _digests(arrays)
     if wrong := [key for key in now if now[key] != found['arrays'][key]]:
-      raise ValueError(f'{wrong} have other digests than were saved')
+      raise ValueError(f'the digests of {wrong} are not the saved ones')
     return arrays, found['progress']
 
 
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
-  """Lets what Orbax raises speak, not the pages that its threads log of it."""
+  """Mutes what Orbax's threads log of an error, which Orbax raises, too."""
   before, others = logging.get_verbosity(), set(threading.enumerate())
   if before <= logging.WARNING:  # nobody asked for more
     logging.set_verbosity(logging.FATAL)
   try:
     yield
   except Exception:
-    # What one thread met is raised before the others have said the same.
-    # They are not joined: one may have yet to begin, which Python refuses.
+    # One thread's error is raised before the other threads have logged theirs.
+    # Joining them is not possible: Python refuses it of one yet to start.
     until = time.monotonic() + 1
     while set(threading.enumerate()) - others and time.monotonic() < until:
       time.sleep(0.01)
@@ -190,36 +192,36 @@ def _quiet_threads() -> Iterator[None]:
 
 
 def _opened(path: pathlib.Path) -> Any:
-  """A file to lock; where it cannot be written, as one that is there."""
+  """Opens a file to lock; for reading if it exists and cannot be written."""
   try:
     return path.open('w')
   except OSError as error:
-    # Who cannot write may read what was trained.
+    # Without write permission, a trained model can still be read.
     if error.errno in (errno.EROFS, errno.EACCES) and path.exists():
       return path.open()
     raise
 
 
 class _MismatchError(Exception):
-  """A checkpoint of something else."""
+  """A checkpoint does not have the expected arrays."""
 
 
-def _is_of_the_machine(error: Exception) -> bool:
-  """Whether what could not be read is no fault of the checkpoint's."""
+def _is_machine_failure(error: Exception) -> bool:
+  """Whether the machine, not the checkpoint, is why reading has failed."""
   words = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED')
   return isinstance(error, MemoryError | PermissionError) or any(
     word in str(error) for word in words
   )
 
 
-def _check_alike(saved: Mapping[str, Any], like: Any) -> None:
+def _check_shapes(saved: Mapping[str, Any], like: Any) -> None:
   """Refuses arrays of other names, types or shapes than were saved."""
   expected = {
     jax.tree_util.keystr(path): f'{leaf.dtype}{list(leaf.shape)}'
     for path, leaf in jax.tree.leaves_with_path(like)
   }
   if other := sorted(expected.keys() ^ saved.keys()):
-    raise _MismatchError(f'only one of both has {other[:3]}.')
+    raise _MismatchError(f'only one of the two has {other[:3]}.')
   for key, form in expected.items():
     if saved[key][0] != form:
       raise _MismatchError(
@@ -230,9 +232,10 @@ def _check_alike(saved: Mapping[str, Any], like: Any) -> None:
 def _digests(arrays: Any) -> dict[str, list[Any]]:
   """Path of each array -> its type and shape, and a digest of its bits.
 
-  The same however an array is divided among devices and processes: a sum, over
-  all words of 32 bits, of what a bijection makes of the word and its place.
-  Whatever happens to one word changes it.
+  The digest does not depend on how the array is sharded over devices and
+  processes: it sums, over all words of 32 bits, a hash of the word and its
+  place. For each place the hash is a bijection, so that any change of a single
+  word changes the digest.
   """
   leaves = {
     jax.tree_util.keystr(path): leaf
@@ -273,14 +276,14 @@ def _digest_on_devices(leaf: jax.Array) -> jax.Array:
 
 
 def _mixed(words: Any, place: Any) -> Any:
-  """MurmurHash3's finalizer, of a word and its place."""
+  """MurmurHash3's finalizer of a word, combined with its place."""
   words = words ^ (place * np.uint32(0x9E3779B1))
   words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
   words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
   return words ^ (words >> 16)
 
 
-def _of_json(value: Any) -> str:
+def _json_digest(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -74,7 +74,7 @@ MANUAL_DIR = define_path('manual_dir', None, _MANUAL_DIR)
 
 
 def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
-  """The directory given, or one of the configuration's own under runs/."""
+  """The `--workdir` given, or one under runs/ named after the configuration."""
   if WORKDIR.value:
     return pathlib.Path(WORKDIR.value)
   text = configuration.dump(config)
@@ -84,7 +84,7 @@ def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
 
 
 def in_one_message(main: Callable[..., None]) -> Callable[..., None]:
-  """A command that wrong input ends in one message, without a traceback."""
+  """Makes wrong input end a command with one message, without a traceback."""
 
   @functools.wraps(main)
   def guarded(*arguments: Any) -> None:
@@ -93,7 +93,7 @@ def in_one_message(main: Callable[..., None]) -> Callable[..., None]:
     except KeyboardInterrupt:
       sys.exit(128 + signal.SIGINT)  # before there was anything to save
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
-      # With --verbosity=1 the traceback too.
+      # With --verbosity=1, the traceback, too.
       logging.debug('Stopped by', exc_info=True)
       sys.exit(f'{type(error).__name__}: {error}')
 
@@ -105,17 +105,17 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
 
   Args:
     main: the command, given what is left of the command line.
-    needs_config: whether it has `--config`, and a `--workdir` of that.
+    needs_config: whether it has the flags `--config` and `--workdir`.
   """
-  others = () if needs_config else ('config', 'workdir')
+  hidden = () if needs_config else ('config', 'workdir')
 
   def parse(argv: list[str]) -> list[str]:
     if {'--help', '-help', '-h', '--helpfull'} & set(argv[1:]):
-      print(_help(main.__globals__['__doc__'] or '', others))
+      print(_help(main.__globals__['__doc__'] or '', hidden))
       sys.exit(0)
     if not needs_config:
       words = list(app.parse_flags_with_usage(argv))
-      if wrong := [f'--{name}' for name in others if flags.FLAGS[name].present]:
+      if wrong := [f'--{name}' for name in hidden if flags.FLAGS[name].present]:
         sys.exit(f'This command has no {", ".join(wrong)}; see --help.')
       return words
     argv = [_at_home(word) for word in argv]
@@ -130,8 +130,8 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
       rest: list[str] = flags.FLAGS(argv)
       configuration.check(CONFIG.value)
     except AttributeError as error:
-      # What ml_collections raises for a key that the config file did not set:
-      # around a KeyError whose text has the key, and a near one if there is.
+      # ml_collections raises this for a key that the config file does not set.
+      # It wraps a KeyError, which names the key and a similar one, if any.
       (cause,) = error.args
       text = cause.args[0] if isinstance(cause, KeyError) else cause
       sys.exit(f'{command}: the configuration has no key {text}. {_WHOLE}')
@@ -147,16 +147,16 @@ def run(main: Callable[[list[str]], None], needs_config: bool = True) -> None:
 
   def quiet(argv: list[str]) -> None:
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.WARNING)  # Orbax tells a lot
+      logging.set_verbosity(logging.WARNING)  # Orbax logs a lot
     main(argv)
 
   app.run(in_one_message(quiet), flags_parser=parse)
 
 
 def of_a_run(about: str) -> argparse.ArgumentParser:
-  """A parser of a command that takes a trained run, not a configuration.
+  """A parser for a command that takes a trained run, not a configuration.
 
-  It knows `--run` and `--manual_dir`; `about` is the help.
+  It has the flags `--run` and `--manual_dir`; `about` is the help.
   """
   program = pathlib.Path(sys.argv[0])
   name = program.parent.name if program.stem == '__main__' else program.stem
@@ -173,13 +173,13 @@ def of_a_run(about: str) -> argparse.ArgumentParser:
   return parser
 
 
-def _help(about: str, others: Sequence[str]) -> str:
-  """What a command does, and the flags it has, which are not the others."""
+def _help(about: str, hidden: Sequence[str]) -> str:
+  """The help of a command: what it does, and its flags except hidden ones."""
   lines = [about.strip(), '', 'Flags:']
   for module, found in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith('experiments.') or module in ('__main__', sys.argv[0]):
       for flag in found:
-        if flag.help and flag.name not in others:
+        if flag.help and flag.name not in hidden:
           default = f' (default: {flag.default})' if flag.default else ''
           lines += textwrap.wrap(
             f'--{flag.name}: {flag.help}{default}',
@@ -191,18 +191,19 @@ def _help(about: str, others: Sequence[str]) -> str:
 
 
 def _at_home(word: str) -> str:
-  """A word of a command line; `--config=~/...` names a file at home."""
+  """Expands the `~` of `--config=~/...`; other words stay as they are."""
   name, _, file = word.partition('=')
   is_file = name in ('-config', '--config') and file
   return f'{name}={os.path.expanduser(file)}' if is_file else word
 
 
 def _said_in_file(error: BaseException) -> str:
-  """What a config file has raised, without what is wrapped around it."""
+  """The message that a config file has raised, without errors around it."""
   above: BaseException | None = error
   while above is not None:
     below = above.__cause__ or above.__context__
-    # By ml_collections, with a traceback, or when the configuration is used.
+    # ml_collections wraps it, when it reads the file or when the configuration
+    # is used.
     if str(above).startswith(
       ('Error whilst parsing config file', 'Configuration is not available')
     ):

@@ -20,23 +20,23 @@ from experiments.report import results as results_lib
 
 
 class _Plan(NamedTuple):
-  """A program of a comparison, and where it is tested."""
+  """A program of a comparison, and when it is tested."""
 
   program: str
   recipe: str
   values: dict[str, Any]
-  is_last: bool  # whether it is tested at its end
+  is_last: bool  # whether it is tested at the end of training
   traced: Sequence[str] = ()  # keys that are arguments of the program
-  stop: int | None = None  # the step at which it is tested as stopped early
+  stop: int | None = None  # the step of early stopping, where it is tested
 
 
 def check(config: config_dict.ConfigDict) -> None:
   """Refuses what cannot be compared, before anything is trained.
 
   Raises:
-    ValueError: if there is such a recipe, one is named twice or none at all,
-      the subject is none of them, more seeds are to tune on than there are, or
-      each run is to be on many devices.
+    ValueError: if a recipe is refused or named twice, there is none, the
+      subject is not among them, tuning has more seeds than the comparison, or
+      `config.parallel` divides single runs.
   """
   names = config.compare
   if not names or len(set(names)) < len(names):
@@ -45,8 +45,8 @@ def check(config: config_dict.ConfigDict) -> None:
     )
   if config.subject and config.subject not in names:
     raise ValueError(
-      f'config.subject is {config.subject!r}, and is not compared: expected one'
-      f" of {names}, or '' for a report without tests."
+      f'config.subject is {config.subject!r}, which is not compared; expected'
+      f" one of {names}, or '' for a report without tests."
     )
   together.check_single(config)
   if config.tuning.num_seeds > config.num_seeds:
@@ -67,14 +67,14 @@ def run(
 
   Args:
     config: of the comparison.
-    directory: its own, where `tuning` and `checkpoints` are written, or gone on
+    directory: its own, where `tuning` and `checkpoints` are written, or resumed
       from.
     manual_dir: the folder with the data set's downloaded files.
 
   Returns:
-    The lines of `results.jsonl`, a header and the rows of all runs on test, at
-    the end of training and, if recipes were tuned, where it stops early; and
-    the curves, as `engine.Course` has them.
+    The lines of `results.jsonl`, and the curves, as `engine.Course` has them.
+    The lines are a header, and the scores of all runs on test at the end of
+    training and, if recipes were tuned, with early stopping.
   """
   inputs = data.open_all(config, manual_dir)
   tuned: list[tuning.Tuned] = []
@@ -102,7 +102,7 @@ def run(
     labels,
     inputs,
     config,
-    # What is stopped at the end is tested there, with the others.
+    # Runs that stop at the last step are tested after training, with the rest.
     lambda step, name: 'test' if step == stops[name] != config.steps else None,
   )
   header = runs.header(config) | {
@@ -148,7 +148,7 @@ def run(
 
 
 def _plans(tuned: tuning.Tuned) -> Iterator[_Plan]:
-  """What to train of a recipe: two programs, if the choices are two."""
+  """A recipe's programs: two if early stopping chooses another candidate."""
   name, traced = tuned['recipe'], tuned['traced']
   last, early = (tuned['chosen'][kind] for kind in ('last', 'stopped'))
   is_one = early['candidate'] == last['candidate']

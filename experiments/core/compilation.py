@@ -11,14 +11,14 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-# Compiled programs hold memory maps, hundreds each, of which Linux gives a
-# process 65,530; then LLVM has no memory, and the process ends.
+# Each compiled program holds hundreds of memory maps, and Linux allows a
+# process 65,530. With more, LLVM runs out of memory, and the process dies.
 _MAPS = pathlib.Path('/proc/self/maps')
 _MOST_MAPS = 20_000
 
 
 def release() -> None:
-  """Lets go of programs that are compiled and over, if there are many."""
+  """Frees compiled programs that have ended, if there are many."""
   if _MAPS.exists() and _MAPS.read_bytes().count(b'\n') > _MOST_MAPS:
     jax.clear_caches()
     gc.collect()
@@ -26,7 +26,7 @@ def release() -> None:
 
 @contextlib.contextmanager
 def kept_in(directory: str | os.PathLike[str]) -> Iterator[None]:
-  """Keeps what is compiled in a directory; what is elsewhere is not seen."""
+  """Caches compiled programs in a directory, instead of any other cache."""
   settings: Any = jax.config  # whose attributes have no types
   names = (
     'jax_compilation_cache_dir',
@@ -46,17 +46,17 @@ def kept_in(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def anew() -> Iterator[None]:
-  """Keeps what is compiled as long as this lasts, and finds nothing older."""
+  """Caches compiled programs during the block, starting with an empty cache."""
   with tempfile.TemporaryDirectory() as directory, kept_in(directory):
     yield
 
 
 def kept() -> contextlib.AbstractContextManager[None]:
-  """Keeps what is compiled as long as this lasts; programs of recipes share.
+  """Caches compiled programs during the block, so that recipes share them.
 
   A recipe's second round of candidates is the program of its first, and most
-  recipes begin by one program. Where the user keeps compiled programs
-  (`JAX_COMPILATION_CACHE_DIR`), they are taken from there.
+  recipes are initialised by one program. If the user has a cache
+  (`JAX_COMPILATION_CACHE_DIR`), it is used instead.
   """
   settings: Any = jax.config
   is_kept = settings.jax_compilation_cache_dir is not None

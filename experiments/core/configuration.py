@@ -11,7 +11,7 @@ import mimo_jax
 from experiments.evaluate import metrics
 from experiments.methods import recipes
 
-# The least that counts may be.
+# The minimum of each count.
 _LEAST = {
   'steps': 1,
   'log_every_steps': 1,
@@ -29,7 +29,7 @@ def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
   """Reads a config file's argument: words separated by commas, in any order.
 
   Raises:
-    ValueError: if a word is unknown, or a topic was given two.
+    ValueError: if a word is unknown, or two belong to one topic.
 
   Examples:
     >>> words('two,smoke', views=('two', 'six'), smoke=('smoke',))
@@ -56,33 +56,33 @@ def words(arg: str, **choices: Sequence[str]) -> dict[str, str | None]:
 def begin(
   arg: str, **choices: Sequence[str]
 ) -> tuple[config_dict.ConfigDict, dict[str, str | None]]:
-  """Begins a configuration with what all of them have, or have by default.
+  """Begins a configuration with the keys that all have, and their defaults.
 
   Args:
     arg: the argument of the config file.
-    **choices: for each topic of the file's own the words that it may be given.
+    **choices: each topic of the file's own -> the words for it.
 
   Returns:
-    A configuration that lacks what a data set chooses for itself: names and
-    sizes, encoders, optimizer and steps. And the words given, where `method`,
-    `weighting` and `smoke` are topics, too.
+    The configuration, which lacks what each data set chooses for itself: names
+    and sizes, encoders, optimizer and steps. And topic -> the word given, with
+    the topics `method`, `weighting` and `smoke` besides the file's own.
   """
   config = config_dict.ConfigDict()
   config.seed = 0
 
   # Data
   config.data = {
-    'classes': (),  # what they are called, where not by their numbers
+    'classes': (),  # their names; empty: their numbers
     'train_fraction': 1.0,  # of the training rows
-    'views': {},  # of what is stored; none: as it is
+    'views': {},  # of stored elements; empty: elements stay as they are
     'standardize': False,
     'noise': 0.0,  # training noise, in standard deviations of each feature
-    # Of the training rows the share that lacks a modality, or a mapping
-    # modality -> share; the same rows in every epoch, and none lacks all. Or
-    # modality -> 'stored': the data set says which rows lack it.
+    # The share of training rows that lack each modality, or a mapping
+    # modality -> share. They are the same rows in every epoch, and no row lacks
+    # all. Or modality -> 'stored': the data set says which rows lack it.
     'missing_rate': config_dict.FieldReference(0.0, field_type=object),
-    # Whether each seed has training, validation and test rows of its own: drawn
-    # anew where the data set is made up, or another division of all rows.
+    # Whether each seed has its own training, validation and test rows: new
+    # draws if the data set is synthetic, else another division of all rows.
     'redraw': False,
     'in_memory': False,
     'num_workers': 0,
@@ -93,12 +93,12 @@ def begin(
   config.model = {
     'fusion': {'name': 'ConcatFusion'},
     'detach_heads': False,
-    'absent': 'zeros',  # features of what rows lack; or 'token', learned ones
+    'absent': 'zeros',  # features of missing modalities; or 'token': learned
     'checkpoint_encoders': False,
   }
 
-  # Where the model begins, what of it learns, and how fast: modules and
-  # patterns of params. See core/weights.py and core/trainable.py.
+  # Initial parameters, which of them learn, and how fast: by modules and
+  # patterns of parameters. See core/weights.py and core/trainable.py.
   config.warm_start = ()  # such as 'encoders_visual=resnet18.pth'
   config.frozen = ()  # such as 'encoders_visual', 'encoders_audio/conv1'
   config.learning_rates = ()  # such as 'encoders_*=0.1', a factor
@@ -112,29 +112,30 @@ def begin(
   config.data.target_std = 1.0
 
   # Method
-  config.method = {'name': 'weighted'}  # by config.weighting
+  config.method = {'name': 'weighted'}  # which leaves all to config.weighting
   config.weighting = {'name': 'mimo', 'penalty': 1.0, 'temperature': 1.0}
 
   # Optimiser
   config.gradient_transforms = ()
-  # Times params, added to gradients after these transforms; 0: nothing is.
+  # This times params is added to the gradients after these transforms.
   config.weight_decay = 0.0
-  # How many parts make an update, and where balancing stands: 'each' part or
-  # their 'accumulated' losses. See experiments/core/accumulation.py.
+  # How many parts make an update, and what is balanced: 'each' part, or their
+  # 'accumulated' losses. See experiments/core/accumulation.py.
   config.accumulation = {'batches': 1, 'balance': 'each'}
-  # In a row, because of non-finite gradients. After more, `train` ends, where
-  # the next step is logged; `compare` and `sweep` tell how many there were.
+  # In a row, for non-finite gradients. After more, `train` ends at the next
+  # logged step; `compare` and `sweep` report how many steps were skipped.
   config.max_skipped_steps = 5
   config.parallel = 'single'  # or 'pmap', 'jit', 'fsdp': core.placement
-  # Whether a step's old state gives its memory to the new one.
+  # Whether a step's old state donates its memory to the new one.
   config.donate_state = True
 
   # Schedule
   config.log_every_steps = 10
-  # Where `train` shows its numbers beside: 'wandb', 'mlflow'; core/writers.py.
+  # Where `train` shows its numbers; also 'wandb', 'mlflow': core/writers.py.
   config.writers = ('tensorboard',)
-  # What is logged of gradients beside: 'none', 'free' (of rules that see them
-  # anyway) or 'always' (others then cost a backward pass an objective).
+  # Whether to log what gradients look like: 'none'; 'free', for rules that see
+  # them anyway; or 'always': other rules then take a backward pass per
+  # objective.
   config.diagnostics = 'none'
 
   # Evaluation
@@ -142,7 +143,7 @@ def begin(
     'batch_size': 64,
     'metrics': ('accuracy', 'macro_f1'),  # the first is the primary one
     'noise_levels': (0.5, 1.0, 1.5, 2.0),  # in units of `noise_scale`
-    'missing': False,  # whether rows lack modalities here, too
+    'missing': False,  # whether evaluated rows lack modalities, too
   }
 
   # Comparison and sweep
@@ -151,16 +152,16 @@ def begin(
   # The first is the reference for time.
   config.compare = (*recipes.REFERENCES, 'mgda', 'mimo_1', 'mimo_3')
   config.subject = ''  # the recipe that the report tests against each other one
-  # Candidates that are drawn of each recipe, of which validation chooses; see
-  # experiments.core.tuning. `finish` adds the optimizer's learning rate.
+  # The candidates of each recipe, among which validation chooses; see
+  # experiments.core.tuning. `finish` adds the learning rate to the space.
   config.tuning = {
-    'num_seeds': 0,  # runs of each candidate; 0: nothing is tried
+    'num_seeds': 0,  # runs of each candidate; 0: no tuning
     'num_candidates': 6,
-    # In each round in which the space grows; as many as at first are the same
-    # program, compiled once.
+    # How many more in each round, in which the space grows. If as many as
+    # `num_candidates`, they use the same compiled program.
     'num_more': 6,
-    'rounds': 1,  # that there are at most
-    'seed': 0,  # draws them
+    'rounds': 1,  # at most
+    'seed': 0,  # of the draws
     'space': {
       'weight_decay': {'low': 1e-4, 'high': 1e-1, 'scale': 'log'},
     },
@@ -182,11 +183,11 @@ def finish(
   given: dict[str, str | None],
   smoke: Mapping[str, Any] = {},
 ) -> config_dict.ConfigDict:
-  """The configuration, changed as the words given say.
+  """Changes a configuration as the given words say, and returns it.
 
   Args:
     config: made by `begin`, with all that a data set chooses for itself.
-    given: the words.
+    given: topic -> word, as `begin` returns them.
     smoke: what the word 'smoke' changes besides steps, seeds and workers.
   """
   rate = config.optimizer.learning_rate
@@ -194,7 +195,7 @@ def finish(
     draw = {'low': rate / 10, 'high': rate * 10, 'scale': 'log'}
     config.tuning.space.optimizer = {'learning_rate': draw}
   if given['smoke'] is not None:
-    config.lock()  # only what there is can be changed
+    config.lock()  # so that only existing keys can be changed
     config.steps, config.num_seeds = 20, 2
     config.log_every_steps = config.checkpoint_every_steps = 10
     config.data.num_workers = config.data.num_threads = 0
@@ -210,14 +211,14 @@ def with_recipe(
 ) -> config_dict.ConfigDict:
   """The configuration of one of `config.recipes`, or of two that compose.
 
-  Its changes of `method` and `weighting` replace them whole, since each has
-  parameters of its own; where it names only one of both, the other is the plain
-  one, 'weighted' or 'joint', whatever the configuration has. Other changes are
-  merged. `space` changes nothing here.
+  The `method` and `weighting` of a recipe replace those of the configuration
+  whole, since each has its own arguments. If the recipe has only one of the
+  two, the other becomes the plain one, 'weighted' or 'joint', whatever the
+  configuration has. Other changes are merged. The recipe's `space` is ignored.
 
   Args:
     config: unchanged.
-    recipe: a name, or several as in 'mmcosine+mimo': see `recipes.changes_of`.
+    recipe: a name, or several as in 'mmcosine+mimo'; see `recipes.changes_of`.
 
   Raises:
     ValueError: if the recipe is unknown, or two name the same slot.
@@ -240,9 +241,9 @@ def with_recipe(
 def with_values(
   config: config_dict.ConfigDict, values: Mapping[str, Any]
 ) -> config_dict.ConfigDict:
-  """The configuration of one variant, which has no sweep itself.
+  """The configuration with some values changed, and without its sweep.
 
-  Keys are dotted, and the last part may be one that is not set, such as an
+  Keys are dotted. The last part may be a key that is not set, such as an
   argument with a default. Values may be traced.
 
   Examples:
@@ -269,10 +270,10 @@ def flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def check(config: config_dict.ConfigDict) -> None:
-  """Refuses what would be found out late: low counts, and unknown metrics.
+  """Refuses what training would find out late.
 
   Raises:
-    ValueError: if there is one.
+    ValueError: if a count is too low, or a metric is unknown.
   """
   given = flatten(config)
   for key, least in _LEAST.items():
@@ -286,5 +287,5 @@ def check(config: config_dict.ConfigDict) -> None:
 
 
 def dump(config: config_dict.ConfigDict) -> str:
-  """A configuration as JSON, the same for equal ones."""
+  """A configuration as JSON; equal configurations give equal texts."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'

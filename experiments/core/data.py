@@ -23,9 +23,9 @@ from data_pipelines.views import transforms
 from experiments.core import named
 from experiments.evaluate import units
 
-# Rows by which a data set is told from another one.
+# How many rows a data set's fingerprint looks at.
 _LOOKED_AT = 16
-# Losses that a row without a label would make NaN; others may use such rows.
+# Losses that are NaN for a row without a label. Others may use such rows.
 _NEEDING_LABELS = ('cross_entropy_losses', 'absolute_error_losses')
 
 Batch = Mapping[str, Any]
@@ -37,16 +37,16 @@ class Data(NamedTuple):
   train: Any  # iterator of batches, with get_state and set_state
   evaluation: Callable[[str], Iterable[Any]]  # split -> batches with a mask
   steps_per_epoch: int  # batches in which each training row is seen once
-  # split -> of its rows as they are stored, of training those that are used
+  # split -> digest of its stored rows; of training, of those that are used
   fingerprints: Callable[[], dict[str, str]]
-  # by which inputs are standardised; None where they are not
+  # that standardise inputs; None if they are not standardised
   statistics: transforms.Statistics | None = None
 
 
 def make_views(
   config: config_dict.ConfigDict,
 ) -> tuple[dict[str, views.View], tuple[str, ...]]:
-  """The views of `config.data.views`, and what is kept beside them."""
+  """The views of `config.data.views`, and the entries to keep beside them."""
   made = {
     name: named.make(views, view)
     for name, view in config.data.views.to_dict().items()
@@ -55,19 +55,20 @@ def make_views(
 
 
 STORED = 'stored'
-"""In place of a rate: rows say themselves what they lack."""
+"""Given in place of a rate: the stored rows say what they lack."""
 
 
 def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """Every modality's share of missing rows; nothing if no row lacks any.
+  """Each modality's share of missing rows; empty if no row lacks any.
 
   Args:
     config: with `model.encoders` and `data.missing_rate`: a number for all
-      modalities, or a mapping modality -> number, 0 for those it lacks; or
-      `STORED` in place of a number, of elements with `<modality>_present`.
+      modalities, or a mapping modality -> number, which is 0 for modalities
+      that it leaves out. In place of a number, `STORED` is for elements with
+      `<modality>_present`.
 
   Raises:
-    ValueError: if there is no such modality, or a word that is not `STORED`.
+    ValueError: if a modality is unknown, or a word is not `STORED`.
 
   Examples:
     >>> encoders = {'encoders': {'audio': {}, 'face': {}}}
@@ -96,13 +97,14 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
-  """What remains to be done to a batch on the device, before the model.
+  """A function that finishes a batch on the device, before the model.
 
   The loader leaves to the device what is cheap there and would make batches
-  large: pictures travel as bytes and are normalised here. Call it once a batch,
-  inside the compiled program; any axes may lead. It changes the entries of each
-  `views.DeviceView`, and none with training noise, which is in the units of
-  finished entries: there the loader finishes them.
+  large: pictures are sent as bytes and normalised here. Call the function once
+  per batch, inside the compiled program; the batch may have any leading axes.
+  It changes the targets of a regression, and the entries of each
+  `views.DeviceView`, unless there is training noise: noise is in the units of
+  finished entries, so that the loader finishes them.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -114,19 +116,18 @@ def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
     >>> finish(config)(batch)['face'][0, 0, 0, 0].tolist()
     [2.249, 2.429, 2.640]
   """
-  halves: dict[str, Callable[[Any], Any]] = {}
+  on_device: dict[str, Callable[[Any], Any]] = {}
   if not config.data.noise > 0:
-    halves = {
+    on_device = {
       name: view.on_device
       for name, view in make_views(config)[0].items()
       if isinstance(view, views.DeviceView)
     }
-
-  halves[config.target] = units.Units.of(config).learned
+  on_device[config.target] = units.Units.of(config).learned
 
   def finish_batch(batch: Batch) -> Batch:
     return {
-      name: halves[name](value) if name in halves else value
+      name: on_device[name](value) if name in on_device else value
       for name, value in batch.items()
     }
 
@@ -140,37 +141,36 @@ def open_data(
 ) -> Data:
   """Opens the data set that a configuration names.
 
-  Elements become what the model takes by the views of `config.data.views`,
-  each with its `name` and arguments in `data_pipelines.views`; without any they
-  pass as they are stored.
+  The views of `config.data.views`, each a `name` and arguments in
+  `data_pipelines.views`, turn stored elements into what the model takes.
+  Without views, elements stay as they are stored.
 
   Args:
     config: with `data`, `target`, `model.encoders` (the modalities) and
       `evaluation.batch_size`. With `data.standardize`, inputs are standardised
-      by the mean and standard deviation of the training rows that are used, and
-      of those only, as views make them in evaluation. With `data.noise` above
-      0, training inputs get noise of that deviation. With `data.missing_rate`
-      training rows lack modalities, and batches have `<modality>_present`
-      [batch]; with `evaluation.missing` rows of the other splits do, too. With
-      `data.in_memory` rows without a label are left out, and told, of all
-      splits: a NaN, or of `loss='cross_entropy_losses'` a negative one. Losses
-      of one's own get them.
-    seed: draws the rows of all splits with `data.redraw`; the training rows
-      where `train_fraction` is below 1, their order, what is missing in which
-      row, the views' random choices, and the training noise.
+      by the mean and standard deviation of the training rows that are used, as
+      views make them in evaluation. With `data.noise` above 0, training inputs
+      get noise of that standard deviation. With `data.missing_rate`, training
+      rows lack modalities, and batches have `<modality>_present` [batch]; with
+      `evaluation.missing`, so do rows of the other splits. With
+      `data.in_memory`, rows without a label are left out of all splits, and
+      counted in a message: their label is NaN or, with
+      `loss='cross_entropy_losses'`, negative. A loss of your own gets them.
+    seed: draws the rows of all splits (with `data.redraw`), the training rows
+      (with `train_fraction` below 1), their order, which rows lack what, the
+      views' random choices, and the training noise.
     manual_dir: the folder with the user's files, read when the data set is
       prepared.
 
   Returns:
-    The training iterator, a function from a split's name to its batches, both
-    of batches that `finish` completes, and the steps of an epoch. Of several
-    processes each trains on its own rows of a batch, which side by side are
-    those of a single process, and evaluates on all.
+    The data, whose batches of all splits are for `finish` to complete. With
+    several processes, each trains on its own rows of a batch, which together
+    are the rows that a single process would see, and evaluates on all rows.
 
   Raises:
-    ValueError: if elements have no such target or modality, random views are
-      to be held in memory, missing rates are none, no row of a split in memory
-      has a label, or the model has too few classes.
+    ValueError: if elements lack the target or a modality, random views are to
+      be held in memory, missing rates are invalid, a split in memory has no row
+      with a label, or the model has too few classes.
   """
   settings = config.data
   _check_classes(config, settings.name, len(settings.get('classes', ())))
@@ -184,7 +184,7 @@ def open_data(
       f'config.data.in_memory makes each view once, but {drawn} are drawn anew'
       ' in each epoch of training. Set it to False.'
     )
-  if settings.noise > 0:  # in the units of what is finished; see `finish`
+  if settings.noise > 0:  # in the units of finished entries; see `finish`
     made = {
       name: views.Finished(view) if isinstance(view, views.DeviceView) else view
       for name, view in made.items()
@@ -195,17 +195,18 @@ def open_data(
   }
 
   def draws(split: str) -> bool:
-    """Whether of rows of a split it is drawn what they lack."""
+    """Whether it is drawn what the rows of a split lack."""
     wanted = split == 'train' or config.evaluation.missing
     return wanted and any(drawn_rates.values())
 
   def viewed(kind: Any, split: str) -> tuple[Any, ...]:
-    said = (
+    """The transform that applies the views, if there are any."""
+    presence = (
       missing.entry(name)
       for name, rate in rates.items()
       if rate == STORED or (rate > 0 and draws(split))
     )
-    return (kind(made, (*keep, *said)),) if made else ()
+    return (kind(made, (*keep, *presence)),) if made else ()
 
   stored = functools.partial(
     sources.open_source,
@@ -226,11 +227,11 @@ def open_data(
   def source(split: str) -> sources.Source:
     rows = redrawn[split] if settings.redraw else stored(split=split)
     if draws(split):
-      # Each split has draws of its own.
+      # Each split has its own draws.
       rows = missing.incomplete(
         rows, drawn_rates, (seed, zlib.crc32(split.encode()))
       )
-    # Of the training rows only those that are used, in evaluation, too.
+    # Evaluation of the training split, too, is on the used rows only.
     fraction = settings.train_fraction if split == 'train' else 1
     return sources.subset(rows, fraction, seed)
 
@@ -302,7 +303,7 @@ def open_data(
 def _labelled(
   config: config_dict.ConfigDict, rows: sources.InMemory, split: str
 ) -> sources.InMemory:
-  """Leaves out rows of a split without a label, which tell losses nothing."""
+  """Leaves out a split's rows without a label, if the loss needs labels."""
   if config.loss not in _NEEDING_LABELS:
     return rows
   has = labels.given(
@@ -325,13 +326,13 @@ def _labelled(
 def _check_classes(
   config: config_dict.ConfigDict, where: str, number: float
 ) -> None:
-  """Refuses a model of fewer classes than there are: losses would be NaN."""
+  """Refuses a model with too few classes, whose losses would be NaN."""
   if config.loss != 'cross_entropy_losses':
     return
   if (given := config.model.get('num_classes', number)) < number:
     raise ValueError(
       f'{where} has {int(number)} classes, and config.model.num_classes is'
-      f' {given}; expected as many at least.'
+      f' {given}; expected at least as many.'
     )
 
 
@@ -345,11 +346,12 @@ def open_all(
 
 
 def differ(then: str | Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-  """The splits that are others now, by their fingerprints.
+  """The splits whose fingerprints have changed.
 
   Args:
-    then: of a run; of one begun before it looked at all splits, of train alone.
-    now: of `Data`.
+    then: a run's fingerprints; a string, of train alone, in runs of older
+      versions.
+    now: the fingerprints of `Data`.
 
   Examples:
     >>> differ({'train': 'a', 'test': 'b'}, {'train': 'a', 'test': 'c'})
@@ -362,13 +364,13 @@ def differ(then: str | Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _fingerprint(rows: sources.Source) -> str:
-  """A digest of how many rows there are, and of all that is in some of them."""
+  """A digest of the number of rows, and of all entries of some of them."""
   digest = hashlib.sha256(f'{len(rows)}'.encode())
   for place in sorted({i * len(rows) // _LOOKED_AT for i in range(_LOOKED_AT)}):
     for name, value in sorted(rows[place].items()):
       array = np.asarray(value)
       digest.update(f'{name}{array.dtype}{array.shape}'.encode())
-      # Of bytes and texts an array may hold the places alone.
+      # An array of objects, such as texts, holds pointers alone.
       is_plain = array.dtype.kind != 'O'
       digest.update(array.tobytes() if is_plain else repr(value).encode())
   return digest.hexdigest()[:16]

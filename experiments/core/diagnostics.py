@@ -1,8 +1,8 @@
 """Logs what the gradients of a step look like: `config.diagnostics`.
 
-It is 'none'; 'free', of rules that see the gradients anyway, where it costs
-nothing to speak of; or 'always', where rules that see losses only (the sum,
-MIMO) then cost K backward passes in place of one. Weights do not change.
+It is 'none'; 'free', for rules that see the gradients anyway, at almost no
+cost; or 'always', with which rules that see losses only (the sum, MIMO) take K
+backward passes in place of one. Weights do not change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ CHOICES = ('none', 'free', 'always')
 
 
 def is_on(config: config_dict.ConfigDict) -> bool:
-  """Whether something is told of gradients.
+  """Whether anything is logged of gradients.
 
   Raises:
-    ValueError: if `config.diagnostics` is no choice that there is.
+    ValueError: if `config.diagnostics` is none of the choices.
   """
-  choice = config.get('diagnostics', 'none')  # runs of before have none
+  choice = config.get('diagnostics', 'none')  # runs of older versions lack it
   if choice not in CHOICES:
     raise ValueError(
       f'config.diagnostics is {choice!r}; expected one of {CHOICES}.'
@@ -33,7 +33,7 @@ def is_on(config: config_dict.ConfigDict) -> bool:
 def diagnosed(
   rule: mimo_jax.Weighting, config: config_dict.ConfigDict
 ) -> mimo_jax.Weighting:
-  """The rule, whose state tells what it saw if the configuration says so."""
+  """The rule; if configured, its state holds what gradients look like."""
   if not is_on(config):
     return rule
   return mimo_jax.diagnosed(rule, always=config.diagnostics == 'always')
@@ -42,17 +42,17 @@ def diagnosed(
 def of_step(
   opt_state: optax.OptState, objectives: Sequence[str]
 ) -> dict[str, Any]:
-  """What the last step's state tells, by names of objectives.
+  """The diagnostics in a step's state, by names of objectives.
 
   Args:
     opt_state: with the state of `mimo_jax.diagnosed`, or without.
     objectives: in the order in which they were balanced.
 
   Returns:
-    Nothing if nothing was seen. Else `conflicting`, the share of the pairs
-    whose cosine is negative; `lengths` of the gradients and `direction_cosines`
-    with the update's direction, objective -> []; `cosines`, 'one/other' -> []
-    for each pair.
+    Empty if the rule saw no gradients. Else `conflicting`, the share of pairs
+    with a negative cosine; `lengths` of the gradients, objective -> [];
+    `direction_cosines`, of gradients with the update's direction, likewise; and
+    `cosines`, 'one/other' -> [] for each pair.
   """
   seen: Any = optax.tree.get(opt_state, 'DiagnosedState')
   if seen is None or seen.cosines is None:

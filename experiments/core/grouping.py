@@ -18,22 +18,22 @@ Variants = Sequence[variants_lib.Variant]
 
 
 class Group(NamedTuple):
-  """Variants whose runs are one program."""
+  """Variants whose runs share one program."""
 
   config: config_dict.ConfigDict  # of the first of them
-  traced: tuple[str, ...]  # keys in whose values alone they differ
+  traced: tuple[str, ...]  # the only keys in whose values they differ
   members: tuple[int, ...]  # places in the list of variants
-  values: tuple[dict[str, Any], ...]  # those of the traced keys, of each member
+  values: tuple[dict[str, Any], ...]  # each member's values of traced keys
 
 
 def groups(
   config: config_dict.ConfigDict, variants: Variants, inputs: data.Data
 ) -> list[Group]:
-  """Groups variants that can be one program.
+  """Groups variants that can share a program.
 
   A key is traced if all its values are floats, it is none of `data`, and the
-  experiment can be built and traced with unknowns in their place. All others
-  must agree within a group.
+  experiment can be built and traced with tracers in their place. The values of
+  all other keys are the same within a group.
 
   Args:
     config: that the variants change.
@@ -70,7 +70,7 @@ def groups(
 def with_same_data(
   config: config_dict.ConfigDict, variants: Variants
 ) -> list[list[int]]:
-  """Places of variants, by what `data.open_data` reads of them."""
+  """Groups the places of variants that have the same data."""
   found: dict[str, list[int]] = {}
   for i, variant in enumerate(variants):
     one = variant.of(config)
@@ -80,9 +80,9 @@ def with_same_data(
 
 
 def check(config: config_dict.ConfigDict, variants: Variants) -> None:
-  """Refuses values that what they are given to refuses.
+  """Refuses variants whose values are invalid.
 
-  Traced values, which a program does not know, would pass every check.
+  It must be called before values are traced, which would pass every check.
 
   Raises:
     ValueError: if an experiment cannot be made with a variant.
@@ -117,7 +117,7 @@ def _partition(
 def _traceable(
   config: config_dict.ConfigDict, keys: Sequence[str], inputs: data.Data
 ) -> tuple[str, ...]:
-  """Those of the keys whose values may be unknown when it is compiled."""
+  """The keys whose values can be arguments of the compiled program."""
   experiment = training.make(config, inputs.steps_per_epoch)
   place = inputs.train.get_state()
   batches = {'train': next(inputs.train)}
@@ -132,8 +132,8 @@ def _traceable(
     experiment = training.make(traced, inputs.steps_per_epoch)
     batch = batches['train']
     state = experiment.init(jax.random.key(0), batch)
-    # As in training, where the state must keep its types: a float that is
-    # unknown is a float32, where a known one takes the type of what it meets.
+    # A scan, as in training, checks that the state keeps its types: a traced
+    # float is a float32, but a Python float takes the type of what it meets.
     state, _ = lax.scan(
       experiment.train_step, state, jax.tree.map(lambda x: x[None], batch)
     )
@@ -154,7 +154,7 @@ def _traceable(
     values = {key: jax.ShapeDtypeStruct((), jnp.float32) for key in some}
     try:
       jax.eval_shape(everything, values, batches)
-    except Exception:  # whatever a function says of a value that it must know
+    except Exception:  # whatever a function raises that needs a known value
       return False
     return True
 

@@ -6,12 +6,12 @@ from typing import Any
 
 
 def lookup(module: Any, name: str) -> Any:
-  """The public function or class of a module that has a name.
+  """The public function or class of that name in a module.
 
   A name `'package.module:Class'` is looked up there instead.
 
   Raises:
-    ValueError: if there is nothing.
+    ValueError: if there is none.
 
   Examples:
     >>> import optax
@@ -46,8 +46,8 @@ def make(
     module: where to look.
     settings: `name` and the function's keyword arguments. An argument that is
       such a mapping itself, or has some in a list or tuple, is made first.
-    adapt: changes each argument that was made so, a schedule say.
-    within: where to look for what makes these arguments; None: in `module`.
+    adapt: changes each argument that was made so, such as a schedule.
+    within: where to look for the functions of such arguments; None: `module`.
 
   Returns:
     What the function returns.

@@ -1,8 +1,8 @@
 """Makes a training step work on parts of a batch, or refuses it.
 
-Under `jax.pmap` every device runs the step on its own rows. That gives what one
-device makes of the whole batch if all that is averaged by name are means over
-rows; the rest is refused here.
+Under `jax.pmap` every device runs the step on its own rows. The result is that
+of one device with the whole batch if all that is averaged over the named axis
+are means over rows. Anything else is refused here.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from mimo_jax import nn
 
 
 def with_axis(model: nn.LateFusion, axis_name: str | None) -> nn.LateFusion:
-  """The model, whose batch statistics are those of all devices."""
+  """The model, with batch statistics over the rows of all devices."""
   if axis_name is None:
     return model
   encoders = {
@@ -32,7 +32,7 @@ def with_axis(model: nn.LateFusion, axis_name: str | None) -> nn.LateFusion:
 def mean_losses(
   losses: base.Losses, observed: Mapping[str, Any], axis_name: str
 ) -> base.Losses:
-  """Means over all rows, whichever device has them; 0 of none."""
+  """Means over the rows of all devices; 0 for a loss that no row has."""
   present = observed.get('present', {})
   means: base.Losses = lax.pmean(losses, axis_name)
   for name, rows in present.items():
@@ -43,7 +43,7 @@ def mean_losses(
 
 
 def mean_seen(seen: base.Seen, axis_name: str) -> base.Seen:
-  """What all devices saw; how many rows a loss is of stays each one's own."""
+  """Means over devices; the numbers of present rows stay each device's own."""
   observed = dict(seen.observed)
   own = {'present': observed.pop('present')} if 'present' in observed else {}
   memory, observed = lax.pmean((seen.memory, observed), axis_name)
@@ -51,7 +51,7 @@ def mean_seen(seen: base.Seen, axis_name: str) -> base.Seen:
 
 
 def check_statistics(model: nn.LateFusion, model_state: Any) -> None:
-  """Refuses batch statistics that would be those of one device."""
+  """Refuses batch statistics that would be over the rows of one device."""
   known = {
     f'encoders_{name}'
     for name, encoder in model.encoders.items()
@@ -67,7 +67,7 @@ def check_statistics(model: nn.LateFusion, model_state: Any) -> None:
 
 
 def check_method(name: str, method: base.Method) -> None:
-  """Refuses a method that must see whole batches."""
+  """Refuses a method that needs whole batches."""
   if method.rehearsal is not None or not method.is_mean_over_rows:
     reason = (
       'rehearses on whole batches'

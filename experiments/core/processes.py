@@ -12,9 +12,9 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 
-# Seconds after which a process that is not heard of has failed, and after which
-# one that has ended no longer waits for the others to end. Well below a minute,
-# which is how long others may hang; a process that computes is heard of.
+# Seconds without a heartbeat after which a process counts as failed, and after
+# which one that has ended stops waiting for the others. They are well below a
+# minute, the longest that others may hang. Computing stops no heartbeat.
 _HEARTBEAT, _SHUTDOWN = 30, 30
 # Seconds in which all processes must have started.
 _START = 40
@@ -41,9 +41,9 @@ def of_flags() -> tuple[str | None, int | None, int | None]:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-  """Lets the other processes wait until the first has done the same.
+  """Runs the block in the first process, and then in the others.
 
-  For what it leaves on a disk that they share: a prepared data set.
+  It is for what the first leaves on a shared disk, such as a prepared data set.
   """
   if jax.process_index() > 0:
     multihost_utils.sync_global_devices('first process first')
@@ -58,13 +58,13 @@ def connected(
 ) -> Iterator[None]:
   """Connects this process with the others of a run, if there are others.
 
-  Where one fails all others end, too: at once if they wait for its numbers, or
-  when it has not been heard of for half a minute.
+  If one fails, all others end, too: at once if they wait for its numbers, else
+  after half a minute without its heartbeat.
 
   Args:
     coordinator: address and port of process 0, the same for all; 'auto' where
-      JAX finds the processes by itself (Slurm, Open MPI, TPU pods); None if
-      there is this one alone.
+      JAX finds the processes by itself (Slurm, Open MPI, TPU pods); None for a
+      single process.
     num_processes: how many there are; None with 'auto'.
     process_id: which one this is, from 0; None with 'auto'.
 
@@ -94,7 +94,7 @@ def connected(
     None if coordinator == 'auto' else coordinator,
     num_processes,
     process_id,
-    # On the address that was given alone, not on all that the machine has.
+    # Listen on the given address only, not on all that the machine has.
     coordinator_bind_address=None if coordinator == 'auto' else coordinator,
     initialization_timeout=_START,
     heartbeat_timeout_seconds=_HEARTBEAT,
@@ -120,15 +120,15 @@ def connected(
       file=sys.stderr,
       flush=True,
     )
-    # Not by the interpreter's exit, which waits for the others to end, while
-    # they wait for this one.
+    # Python's own exit would wait for the others to end, while they wait for
+    # this one.
     os._exit(1)
   finally:
     say_goodbye()
   jax.distributed.shutdown()
 
 
-# Waits for a word on its standard input; without one it speaks itself.
+# Waits for a byte on its standard input; if that closes without one, prints.
 _WATCHER = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -139,15 +139,15 @@ if not sys.stdin.read(1):
 
 
 def _watched(index: int, number: int) -> Callable[[], None]:
-  """Has the last word if this process is ended from outside of Python.
+  """Starts a watcher that says what happened if this process is killed.
 
-  Where another process has failed, JAX aborts this one, with pages of threads.
-  Here it exits instead, with the number of the signal as its status, and a
-  process that watches it says in plain words what has happened, as it does if
-  this one is killed.
+  If another process fails, JAX aborts this one and prints pages of stacks.
+  Here, this process exits instead, with the number of the signal as its status.
+  The watcher, a process of its own, then prints one message, as it does if this
+  process is killed.
 
   Returns:
-    What to call when the process ends by itself.
+    A function to call when the process ends by itself.
   """
   library = ctypes.CDLL(None)
   library.signal(signal.SIGABRT, ctypes.cast(library._exit, ctypes.c_void_p))

@@ -19,9 +19,9 @@ def of_all(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> config_dict.ConfigDict:
-  """The comparison with the recipes that 'all' stands for, if it has the word.
+  """The comparison, with recipes in place of the word 'all', if it has that.
 
-  They are those that a fair comparison has, but those that refuse the model.
+  They are all recipes of a fair comparison that do not refuse the model.
   """
   if tuple(config.compare) != ('all',):
     return config
@@ -35,16 +35,16 @@ def of_what_runs(
   manual_dir: str | os.PathLike[str] | None = None,
   known: dict[str, dict[str, str]] | None = None,
 ) -> config_dict.ConfigDict:
-  """The comparison without recipes, and choices of theirs, that refuse it.
+  """The comparison without the recipes, and their choices, that refuse it.
 
   Args:
     config: unchanged.
     manual_dir: the folder with the data set's downloaded files.
-    known: what was found out for others, which grows: it is true of all
-      comparisons that are alike but for their data, if rows are of one shape.
+    known: what earlier calls found out, to which this one adds. It holds for
+      all comparisons that differ in their data only, with rows of one shape.
 
   Returns:
-    A copy whose `left_out` has recipe, or recipe with a choice -> why.
+    A copy, with `left_out`: recipe, or recipe with a choice -> why.
 
   Raises:
     ValueError: if no recipe is left.
@@ -73,7 +73,7 @@ def of_what_runs(
 
 
 def _likeness(config: config_dict.ConfigDict, batch: Mapping[str, Any]) -> str:
-  """Equal of comparisons that differ in their data's rows alone."""
+  """A text that is equal for comparisons that differ in their rows only."""
   rest = {
     k: v for k, v in config.to_dict().items() if k not in ('data', 'seed')
   }
@@ -102,7 +102,7 @@ def _refusals(
       experiment = training.make(changed, steps_per_epoch)
       state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
       jax.eval_shape(experiment.train_step, state, batch)
-    except ValueError as error:  # a refusal; anything else is a mistake
+    except ValueError as error:  # a refusal; any other error is a bug
       text = str(error).partition('\n')[0]
       left_out[name] = f'{type(error).__name__}: {text}'
   return left_out
@@ -111,9 +111,9 @@ def _refusals(
 def _choices(
   config: config_dict.ConfigDict,
 ) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-  """What may be chosen in the recipes' own spaces: recipe, key, choices."""
+  """Yields recipe, key and choices of the recipes' own spaces."""
   for recipe in config.compare:
-    # Of a composition: that it has a choice that its model refuses is not seen.
+    # A composed recipe is not among them, so its choices are not checked.
     changes = config.recipes.to_dict().get(recipe, {})
     for key, draw in variants.draws(changes.get('space', {})):
       if 'choices' in draw:
@@ -121,5 +121,5 @@ def _choices(
 
 
 def _with_choice(recipe: str, key: str, value: Any) -> str:
-  """As reports name it, and forecasts; without dots, as keys must be."""
+  """A recipe with a choice, as reports name it; a key, so without dots."""
   return f'{recipe} with {key.rpartition(".")[2]} {value}'.replace('.', ',')

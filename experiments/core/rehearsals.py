@@ -12,11 +12,11 @@ from experiments.methods import base
 
 
 class Rehearsals:
-  """The rehearsals of one program: when they are due, and doing them.
+  """The rehearsals of one program: tells when they are due, and runs them.
 
-  A rehearsal walks over the batches to come and puts the loaders back, so
-  training sees the same batches with it and without. It keeps nothing: killed
-  in the midst of one, a run does it again from its start.
+  A rehearsal passes over the batches to come and puts the loaders back, so that
+  training sees the same batches with and without it. It saves nothing: a run
+  that is killed during a rehearsal starts it again.
 
   Examples:
     >>> Rehearsals(None, 15, lambda batches: batches[0]).is_due(0)
@@ -30,7 +30,7 @@ class Rehearsals:
     join: Callable[[Sequence[Any]], Any],
     place: Callable[[Any], Any] = lambda state: state,
   ) -> None:
-    """Makes the programs; nothing is compiled before it is needed."""
+    """Makes the programs, which are compiled when they are first needed."""
     self._rehearsal = rehearsal
     self._steps_per_epoch = steps_per_epoch
     self._join, self._place = join, place
@@ -62,8 +62,8 @@ class Rehearsals:
       step: steps taken so far: the place of the batches to come.
 
     Returns:
-      The state with what the method has learnt, and the seconds that its walks
-      computed: without loading and compiling.
+      The state with what the method has learnt, and the seconds of its passes
+      without loading and compiling.
     """
     assert self._rehearsal is not None
     places = [one.train.get_state() for one in inputs]
@@ -92,7 +92,7 @@ class Rehearsals:
         one.train.set_state(place)
 
   def _length(self, epochs: float) -> int:
-    """Epochs in steps, one at least."""
+    """Epochs in steps, at least one."""
     return max(1, round(epochs * self._steps_per_epoch))
 
   def _batches(

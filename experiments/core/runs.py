@@ -16,9 +16,9 @@ from ml_collections import config_dict
 
 from experiments.core import configuration
 
-# Of the files of a run's directory: 3 since candidates are scored on the way.
+# The version of a run's files: 3 since candidates are scored during training.
 FORMAT = 3
-# What changes no number of a run.
+# Keys that change no result of a run.
 MAY_CHANGE = frozenset({'data.num_workers', 'data.num_threads', 'writers'})
 _PACKAGES = ('jax', 'jaxlib', 'optax', 'flax', 'grain', 'orbax-checkpoint')
 
@@ -30,12 +30,12 @@ def open_workdir(
 ) -> pathlib.Path:
   """Makes a run's directory, or checks that it belongs to the same run.
 
-  Of several processes the first one makes it. Values of the keys that may
-  change are those of the last command.
+  With several processes, the first one makes it. Of keys that may change, it
+  keeps the values of the last command.
 
   Raises:
-    ValueError: if it holds a run of another configuration, or of a version that
-      wrote its files in another form; or as `configuration.check`.
+    ValueError: if it holds a run of another configuration, or one whose files
+      another version wrote in another format; or as `configuration.check`.
   """
   configuration.check(config)
   workdir = workdir.absolute()
@@ -81,7 +81,7 @@ def read_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
     raise FileNotFoundError(f'{workdir} holds no run: it has no config.json.')
 
   def with_tuples(value: Any) -> Any:
-    """JSON has lists for them."""
+    """Makes tuples of JSON's lists."""
     if isinstance(value, dict):
       return {key: with_tuples(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -108,7 +108,7 @@ def header(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-  """Says what differs between the header of a run and this process."""
+  """Warns of what differs between the header of a run and this process."""
   keys = ('versions', 'commit', 'device', 'num_devices', 'num_processes')
   for key in keys:
     if then[key] != now[key]:
@@ -123,11 +123,11 @@ def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-  """Says which file it is that could not be written in the block."""
+  """Adds the file's name to an `OSError` of the block that has none."""
   try:
     yield
   except OSError as error:
-    # One that has no name yet is of an open file: the disk is full.
+    # Writing to an open file, as when the disk is full, raises without a name.
     if error.filename is None:
       error.filename = str(path)
     raise
@@ -135,7 +135,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Where to write a file, which takes the place of the old one in the end."""
+  """Yields a path to write to; the file written then replaces the old one."""
   temporary = path.with_name(path.name + '.writing')
   with writing(temporary):
     yield temporary
@@ -143,7 +143,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole: after an interruption it is the old or the new."""
+  """Writes a file atomically: if interrupted, it is the old one or the new."""
   with replacing(path) as temporary, temporary.open('w') as file:
     file.write(text)
     file.flush()
@@ -151,15 +151,15 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-  """Writes JSON lines, whole."""
+  """Writes JSON lines, atomically."""
   write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads JSON lines whose first is a header.
+  """Reads JSON lines, of which the first must be a header.
 
   Raises:
-    ValueError: if the first line does not say how the rest was made.
+    ValueError: if it is not.
   """
   rows = [json.loads(line) for line in path.read_text().splitlines()]
   if not rows or 'config' not in rows[0]:
@@ -176,14 +176,14 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     found = json.loads(path.read_text())
   except ValueError as error:
     raise ValueError(
-      f'{path} is damaged ({error}), so the run cannot be told. Remove'
+      f'{path} is damaged ({error}), so it is unknown which run this is. Remove'
       f' {path.parent} to start anew.'
     ) from error
   if not isinstance(found, dict) or found.get('format') != FORMAT:
     raise ValueError(
       f'{path.parent} was written by another version of this project (format'
       f' {found.get("format", 1) if isinstance(found, dict) else None!r};'
-      f' expected {FORMAT}), and this one cannot go on with it. Give another'
+      f' expected {FORMAT}), and this version cannot resume it. Give another'
       ' --workdir, or remove that one to start anew.'
     )
   config: dict[str, Any] = found['config']

@@ -50,7 +50,7 @@ def rows(
   thorough: bool = False,
   metrics: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-  """Evaluates all runs, a row of `results.jsonl` each, variants first."""
+  """Evaluates all runs; a row of `results.jsonl` for each, variants first."""
   scores = score(
     program, state, inputs, split, config, thorough=thorough, metrics=metrics
   )
@@ -73,11 +73,11 @@ def rows(
 
 
 class Watch(engine.Observer):
-  """Scores programs by the primary metric where checkpoints are made.
+  """Scores programs by the primary metric when checkpoints are saved.
 
   Attributes:
-    rows: those of results, each with the `step`.
-    megabytes: program -> what a step of it needs of the device.
+    rows: rows of results, each with its `step`.
+    megabytes: program -> device memory that its step needs.
   """
 
   def __init__(
@@ -95,7 +95,7 @@ class Watch(engine.Observer):
     self.megabytes: dict[str, float] = {}
 
   def checkpoint(self, step: int, states: Mapping[str, Any]) -> None:
-    """Scores those that are due."""
+    """Scores the programs that are due."""
     config = self._config
     for name, program in self._programs.items():
       self.megabytes[name] = program.megabytes()
@@ -107,10 +107,10 @@ class Watch(engine.Observer):
         self.rows += [{**row, 'step': step} for row in found]
 
   def kept(self) -> Any:
-    """What was found so far."""
+    """What has been found so far."""
     return {'rows': self.rows, 'megabytes': self.megabytes}
 
   def resume(self, kept: Any, step: int) -> None:
-    """Goes on from what was found."""
+    """Restores what had been found."""
     del step
     self.rows, self.megabytes = kept['rows'], kept['megabytes']

@@ -13,21 +13,21 @@ from jax.experimental import multihost_utils
 
 
 class Stopping:
-  """Whether a run is asked to stop, while this is entered.
+  """A context that tells whether the run has been asked to stop.
 
-  The first signal asks; a second one ends the process at once. Of several
-  processes all stop at the same step, whichever is asked: SIGTERM is JAX's to
-  receive there, which agrees with the others on a step, and Ctrl-C is sent on
-  as one.
+  The first signal asks; a second one ends the process at once. Several
+  processes all stop at the same step, whichever is asked: there, JAX receives
+  SIGTERM and agrees on a step with the others, and Ctrl-C is passed on as
+  SIGTERM.
   """
 
   def __init__(self) -> None:
     self._received: int | None = None
-    self._is_agreed = False  # of several processes
+    self._is_agreed = False  # among several processes
     self._before: dict[int, Any] = {}
 
   def is_due(self, step: int) -> bool:
-    """Whether to stop before a step; called once for each, in turn."""
+    """Whether to stop before a step; to be called for all steps in order."""
     if jax.process_count() == 1:
       return self._received is not None
     if not self._is_agreed:
@@ -37,8 +37,8 @@ class Stopping:
   def exit(self, directory: pathlib.Path, step: int) -> None:
     """Says how to go on, and ends the program by `SystemExit`.
 
-    Its status is 130 after Ctrl-C and 143 after SIGTERM, as of programs that
-    these kill.
+    The status is 130 after Ctrl-C and 143 after SIGTERM, as for any program
+    that they kill.
     """
     received = self._received or signal.SIGTERM
     print(

@@ -15,11 +15,11 @@ _NAME = 'signature.json'
 
 
 class Signature(NamedTuple):
-  """What a model was trained on, but for the rows."""
+  """What is known of a model's training data without the data set."""
 
   row: dict[str, jax.ShapeDtypeStruct]  # the entries of a training row
   steps_per_epoch: int
-  statistics: transforms.Statistics | None  # by which rows were standardised
+  statistics: transforms.Statistics | None  # that standardised the rows
 
   def batch(self, size: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
     """The entries of a batch, in the types in which JAX takes them."""
@@ -32,7 +32,7 @@ class Signature(NamedTuple):
 
 
 def of(inputs: data.Data) -> Signature:
-  """The signature of opened data, whose first batch it loads."""
+  """The signature of opened data; loads its first batch."""
   inputs.train.seek(0)
   batch = next(inputs.train)
   inputs.train.seek(0)
@@ -54,7 +54,7 @@ def write(workdir: pathlib.Path, signature: Signature) -> None:
     'statistics': None,
   }
   if signature.statistics is not None:
-    # Numbers of JSON are read back to the bit.
+    # JSON keeps every bit of a float.
     found['statistics'] = {
       key: {name: np.asarray(v).tolist() for name, v in of_key.items()}
       for key, of_key in signature.statistics._asdict().items()
@@ -72,8 +72,8 @@ def read(workdir: pathlib.Path) -> Signature:
   path = workdir / _NAME
   if not path.exists():
     raise FileNotFoundError(
-      f'{workdir} has no {_NAME}. Train first: python -m experiments.train; of'
-      ' a run of before, the same command again writes it.'
+      f'{workdir} has no {_NAME}. Train first: python -m experiments.train. If'
+      ' an older version trained this run, the same command writes the file.'
     )
   try:
     found = json.loads(path.read_text())

@@ -1,9 +1,9 @@
 """A recipe's search space, candidates drawn from it, and its growth.
 
-The space of a recipe is that of all recipes, `config.tuning.space`, and its own
-beside it, `config.recipes[...].space` (of one that is composed, that of each):
-keys of the configuration, nested as they are there, and for each what it is
-drawn from, as `variants.expand` takes.
+The space of a recipe joins the one that all recipes share,
+`config.tuning.space`, and its own, `config.recipes[...].space`, or those of the
+recipes that it is composed of. A space has keys, nested as in the
+configuration, each with what it is drawn from, as `variants.expand` takes it.
 """
 
 import inspect
@@ -20,27 +20,26 @@ from experiments.core import named
 from experiments.core import variants
 from experiments.methods import recipes
 
-# Slot of a configuration -> where the function is that takes what is beside
-# its name.
+# Slot of a configuration -> the module of the function that it names.
 _TAKEN_BY = {'method': methods, 'weighting': mimo_jax.weightings}
 
-# A range is so many steps wide, at first; it grows by one.
+# The width of a range in steps, at first; it grows by one step at a time.
 _STEPS = 4
 
-Draw = Mapping[str, Any]  # of a range also how many `steps` it has
+Draw = Mapping[str, Any]  # of a range with its width in `steps`
 Space = dict[str, Draw]  # dotted key -> what it is drawn from
 Values = Mapping[str, Any]
 
 
 class Edge(NamedTuple):
-  """A side of a range at which the best lies."""
+  """The low or high end of the range of a key."""
 
   key: str
   is_high: bool
 
 
 def of_recipe(config: config_dict.ConfigDict, recipe: str) -> Space:
-  """The space of a recipe; what it says of a key goes before what all have.
+  """The space of a recipe; its own draw of a key replaces the shared one.
 
   Examples:
     >>> rate = {'low': 0.01, 'high': 1.0, 'scale': 'log'}
@@ -72,12 +71,12 @@ def candidates(
 ) -> list[variants.Variant]:
   """The first candidates of a recipe: its default, then seeded draws.
 
-  Recipes draw the same values of a key that they share, and more candidates
-  begin with the fewer.
+  Recipes draw the same values of a key that they share. A larger number of
+  candidates begins with those of a smaller one.
 
   Args:
     config: with `tuning.seed`.
-    recipe: whose default is what the configuration has.
+    recipe: its default is what the configuration has with it.
     space: what to draw from.
     number: at least 1.
 
@@ -99,7 +98,7 @@ def candidates(
 
 
 def _default(config: config_dict.ConfigDict, key: str) -> Any:
-  """What a configuration has at a key, or the function that takes it."""
+  """The configuration's value of a key, or the default of its function."""
   value = variants.present_value(config, key)
   slot, _, argument = key.partition('.')
   if value is None and slot in _TAKEN_BY and config[slot].name != 'joint':
@@ -114,9 +113,9 @@ def _default(config: config_dict.ConfigDict, key: str) -> Any:
 
 
 def edges(space: Space, values: Values) -> list[Edge]:
-  """Sides of a space at which values lie: in the outermost step of a range.
+  """The edges at which values lie, in the outermost step of their ranges.
 
-  What lies outside of its range, as a default may, is at no edge of it.
+  A value outside of its range, as a default may be, is at no edge.
 
   Examples:
     >>> space = {
@@ -139,7 +138,7 @@ def edges(space: Space, values: Values) -> list[Edge]:
 
 
 def grown(space: Space, grown_at: Iterable[Edge]) -> Space:
-  """The space, one step wider at edges of keys that it has.
+  """The space, one step wider at the edges of keys that it has.
 
   Examples:
     >>> grown({'c': {'low': 0.0, 'high': 4.0, 'steps': 4}}, [Edge('c', True)])
@@ -161,7 +160,7 @@ def beyond(
   values: Values,
   edge: Edge,
 ) -> variants.Variant | None:
-  """Values, one step beyond an edge; None if what is there refuses them."""
+  """The values, moved one step beyond an edge; None if they are refused."""
   value = values[edge.key]
   moved = _moved(space[edge.key], value, 1 if edge.is_high else -1)
   rounded = round(moved) if isinstance(value, int) else float(f'{moved:.4g}')
@@ -170,7 +169,7 @@ def beyond(
   try:
     grouping.check(changed, [variant])
   except ValueError:
-    return None  # a limit by nature
+    return None  # the range ends here, whatever is chosen
   return variant
 
 
@@ -180,7 +179,7 @@ def _is_within(draw: Draw, value: Any) -> bool:
 
 
 def _moved(draw: Draw, value: float, steps: int) -> float:
-  """A value, so many steps further in a range."""
+  """A value, moved by some steps of a range."""
   low, high = draw['low'], draw['high']
   if draw.get('scale') == 'log':
     return float(value * (high / low) ** (steps / draw['steps']))

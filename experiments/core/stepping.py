@@ -1,14 +1,14 @@
 """How runs take steps: together or one by one, whichever is faster.
 
-Steps are taken from the host, or by a loop (`lax.scan`) inside the program,
-which saves what it takes to start one: dear on accelerators. On CPUs a step
-from the host is faster, by a sixth on Handwritten and three times on the
-CREMA-D sample, since XLA's operations, convolutions most of all, are slow
-inside of loops there. Large batches are not gathered for a loop, either.
+The host starts each step, or a loop (`lax.scan`) inside the program takes many.
+A loop saves the start of each step, which is expensive on accelerators. On CPUs
+steps from the host are faster, by a sixth on Handwritten and three times on the
+CREMA-D sample, since XLA's operations, above all convolutions, are slow inside
+loops there. Large batches are not gathered for a loop, either.
 
-All runs take a step at once, under `vmap`. But on a CPU convolutions of
-different kernels side by side take longer than one after the other, so there
-runs with convolutions step one by one (`experiments.benchmark together`).
+All runs take a step at once, under `vmap`, except for runs with convolutions on
+a CPU, which take it one by one: there, convolutions with different kernels take
+longer under `vmap` than in turn (`experiments.benchmark together`).
 """
 
 import time
@@ -44,16 +44,19 @@ def make(
     of_run: a step of one run.
     join: batches of each seed at one step -> batch of all runs.
     layout: of the runs.
-    donate: whether a state gives its memory to the next one.
+    donate: whether a state donates its memory to the next one.
     apart: whether runs step one by one, on one device; None: if that is faster.
+
+  Returns:
+    The three functions.
   """
   runs = _Runs(of_run, layout, (0,) if donate else ())
   where = layout.sharding(SEEDS) if layout.mesh.size > 1 else None
-  # Number of batches -> how they are taken; 0: however many there are.
+  # Number of batches -> the way to step over them; 0: for any number.
   ways: dict[int, _Way] = {}
 
   def feed(steps: Iterable[Sequence[Any]]) -> Any:
-    # Waited for, or the first program's time would hold the transfer.
+    # Blocks, or the first program's time would include the transfer.
     return jax.block_until_ready(
       [jax.device_put(join(batches), where) for batches in steps]
     )
@@ -81,11 +84,11 @@ def make(
 
 
 class _Runs(NamedTuple):
-  """What takes steps."""
+  """The step of one run, and the layout of all runs."""
 
   step: Step  # of one run
   layout: layout_lib.Layout
-  donated: tuple[int, ...]  # arguments that give their memory away
+  donated: tuple[int, ...]  # numbers of donated arguments
 
   def traced(self, state: Any, batch: Any) -> Any:
     """A step of all runs, traced."""
@@ -94,14 +97,14 @@ class _Runs(NamedTuple):
 
 
 class _Way(NamedTuple):
-  """How steps are taken."""
+  """A way to take steps."""
 
   advance: Step  # (state, batches) -> state, metrics [steps, runs], seconds
   compiled: Any
 
 
 def _at_once(runs: _Runs, traced: Any) -> _Way:
-  """A program of a step of all runs."""
+  """A program takes one step of all runs."""
   compiled = traced.lower().compile()
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
@@ -112,7 +115,7 @@ def _at_once(runs: _Runs, traced: Any) -> _Way:
 
 
 def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
-  """A program of so many steps of all runs."""
+  """A program takes as many steps of all runs as there are batches."""
   step = runs.layout.over_runs(runs.step, RUNS, SEEDS)
   loop = jax.jit(
     lambda state, *batches: lax.scan(
@@ -132,7 +135,7 @@ def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
 
 
 def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
-  """A program of a step of one run."""
+  """A program takes one step of one run."""
   layout = runs.layout
   alone = jax.jit(runs.step, donate_argnums=runs.donated)
   first = jax.eval_shape(layout.first, state)
@@ -150,7 +153,7 @@ def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
   def advance(state: Any, batches: Sequence[Any]) -> Any:
     apart = [*layout.one_by_one(state)]
     states, metrics, seconds = program.one_by_one(step, apart, batches)
-    # A list of the runs' metrics [steps].
+    # `metrics` lists those of each run, [steps].
     of_runs = jax.tree.map(lambda *leaf: np.stack(leaf, 1), *metrics)
     return layout.placed(states), of_runs, seconds
 
@@ -158,20 +161,20 @@ def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
 
 
 def _may_loop(batches: Sequence[Any]) -> bool:
-  """Whether steps go into a loop of a program."""
+  """Whether a loop inside the program takes the steps."""
   num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(list(batches)))
   return jax.default_backend() != 'cpu' and num_bytes <= _MOST_BYTES
 
 
 def _are_faster_apart(runs: _Runs, traced: Any) -> bool:
-  """Whether runs step one by one: of convolutions, on one device of a CPU."""
+  """Whether runs step one by one: with convolutions, on one CPU device."""
   if jax.default_backend() != 'cpu' or runs.layout.mesh.size > 1:
     return False
   return 'conv_general_dilated[' in str(traced.jaxpr)
 
 
 def _of_runs(metrics: Any, layout: layout_lib.Layout) -> Any:
-  """Metrics [steps, runs]."""
+  """Metrics as [steps, runs]."""
   return jax.tree.map(
     lambda leaf: np.stack(list(map(layout.flat, leaf))), metrics
   )

@@ -25,12 +25,12 @@ def run_all(
   directory: pathlib.Path,
   manual_dir: str | os.PathLike[str] | None,
 ) -> tuple[Rows, list[dict[str, Any]]]:
-  """Trains and scores variants of any keys, those of `data` among them.
+  """Trains and scores variants of any keys, including those of `data`.
 
   Args:
-    config: that they change.
+    config: that the variants change.
     variants: of the same keys.
-    directory: whose `programs` are written, or gone on from.
+    directory: where `programs` are written, or resumed from.
     manual_dir: the folder with the data set's downloaded files.
 
   Returns:
@@ -64,17 +64,18 @@ def run(
   """Trains and scores variants that see the same data, program by program.
 
   Args:
-    config: that they change.
+    config: that the variants change.
     variants: of the same keys.
-    inputs: the data of each seed, which are those from `config.seed` on.
-    directory: a folder a program is written below it, or gone on from.
-    watched: whether to score them on validation whenever a checkpoint is made,
-      in rows that say the `step`; else it is once, on validation and test. By
-      the primary metric.
+    inputs: the data of each seed, from `config.seed` on.
+    directory: where each program has a folder, which is written or resumed
+      from.
+    watched: whether to score on validation whenever a checkpoint is saved, in
+      rows with the `step`. Otherwise runs are scored once, on validation and
+      test. Scores are of the primary metric.
 
   Returns:
     The rows of results of each variant; and for each program the `keys` whose
-    values it has as arguments, its `members`, and `seconds` of training.
+    values are its arguments, its `members`, and the `seconds` of training.
   """
   rows: list[Rows] = [[] for _ in variants]
   programs: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
 """Which parameters learn, and how fast, by the names of their modules.
 
-A pattern is a place in the params, `encoders_visual/layer1_0/conv1/kernel`, of
-which `*` stands for any part, or that of a module, for all that is in it.
+A pattern is a path in the params, `encoders_visual/layer1_0/conv1/kernel`, in
+which `*` stands for anything. The path of a module stands for all that is in
+it.
 """
 
 import fnmatch
@@ -15,7 +16,7 @@ import optax
 def check(
   params: Any, frozen: Sequence[str], learning_rates: Sequence[str]
 ) -> None:
-  """Refuses patterns that match no parameter, and freezing all.
+  """Refuses patterns that match no parameter, and freezing all parameters.
 
   Raises:
     ValueError: if there is such a pattern, or nothing is left to learn.
@@ -27,21 +28,21 @@ def check(
       if not any(_matches(path, [pattern]) for path in paths):
         parts = sorted({_name(path[:1]) for path in paths})
         raise ValueError(
-          f'config.{key} has {pattern!r}, which is no parameter; they are in'
-          f' {parts}.'
+          f'config.{key} has {pattern!r}, which matches no parameter; they are'
+          f' in {parts}.'
         )
   if all(_matches(path, frozen) for path in paths):
     raise ValueError(
-      f'config.frozen is {tuple(frozen)}, which are all parameters; expected'
-      ' that some are left to learn.'
+      f'config.frozen is {tuple(frozen)}, which matches all parameters;'
+      ' expected that some are left to learn.'
     )
 
 
 def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
-  """Params that learn, and those that match one of the patterns.
+  """Splits params into those that learn, and those that match a pattern.
 
-  Each has None where the other has a leaf, so that neither gradients nor an
-  optimizer's state are made of what is frozen.
+  Each has None where the other has a leaf, so that frozen parameters have
+  neither gradients nor optimizer state.
 
   Examples:
     >>> params = {'encoders_a': {'kernel': 1.0}, 'fusion': {'kernel': 2.0}}
@@ -61,7 +62,7 @@ def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
 
 
 def merge(learns: Any, stays: Any) -> Any:
-  """The params that were split."""
+  """Undoes `split`."""
   return jax.tree.map(
     lambda one, other: other if one is None else one,
     learns,
@@ -71,7 +72,7 @@ def merge(learns: Any, stays: Any) -> Any:
 
 
 def learns(path: Sequence[str], frozen: Sequence[str]) -> bool:
-  """Whether a parameter matches none of the patterns, by its keys.
+  """Whether a parameter, given by its keys, matches none of the patterns.
 
   Examples:
     >>> learns(('encoders_a', 'kernel'), ['encoders_a']), learns(('b',), [])
@@ -83,7 +84,7 @@ def learns(path: Sequence[str], frozen: Sequence[str]) -> bool:
 def frozen_encoders(
   modalities: Iterable[str], frozen: Sequence[str]
 ) -> tuple[str, ...]:
-  """The modalities whose whole encoder one of the patterns names.
+  """The modalities whose whole encoder matches a pattern.
 
   Examples:
     >>> frozen_encoders(['audio', 'visual'], ['encoders_audio', '*/kernel'])
@@ -101,11 +102,11 @@ def scaled(
 ) -> optax.GradientTransformation:
   """Scales updates by factors, each `'pattern=factor'`.
 
-  Of several that match the first counts. It stands after an optimizer, whose
-  learning rate it changes for what matches.
+  The first pattern that matches counts. Chained after an optimizer, it scales
+  the learning rate of the parameters that match.
 
   Raises:
-    ValueError: if an entry is written otherwise.
+    ValueError: if an entry is malformed.
 
   Examples:
     >>> updates = {'encoders_a': {'kernel': 1.0}, 'fusion': {'kernel': 2.0}}

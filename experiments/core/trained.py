@@ -32,7 +32,7 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 
 class Trained(NamedTuple):
-  """What `experiments.train` has left."""
+  """A model that `experiments.train` has trained."""
 
   config: config_dict.ConfigDict
   signature: signature_lib.Signature
@@ -48,10 +48,10 @@ class Trained(NamedTuple):
 
   @property
   def inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the model takes of a row: modalities, lengths of sequences."""
-    said = {missing.entry(name) for name in self.modalities}
+    """The entries that a row must have: modalities, lengths of sequences."""
+    presence = {missing.entry(name) for name in self.modalities}
     found = evaluate.model_inputs(self.signature.row, self.modalities)
-    return {name: value for name, value in found.items() if name not in said}
+    return {k: value for k, value in found.items() if k not in presence}
 
   @property
   def has_classes(self) -> bool:
@@ -59,24 +59,25 @@ class Trained(NamedTuple):
     return self.config.loss == 'cross_entropy_losses'
 
   def predict(self, rows: Rows) -> Outputs:
-    """What the model says of rows, with what the run has seen of training.
+    """The model's outputs for some rows.
 
     Args:
-      rows: modality -> array [n, ...], as the data set stores it or, where it
-        has views, as these make it; not standardised: the run knows the
-        statistics of its training rows. With `<modality>_length` [n] of padded
-        sequences. A modality that is left out, or that is NaN all over a row,
-        or of which `<modality>_present` [n] says False, is missing there.
+      rows: modality -> array [n, ...], as the data set stores it or, if it has
+        views, as they make it. It is not standardised yet: the run has the
+        statistics of its training rows. Padded sequences come with
+        `<modality>_length` [n]. A modality that is left out is missing from all
+        rows. It is missing from a row if all its values there are NaN, or
+        `<modality>_present` [n] is False.
 
     Returns:
-      Output -> logits [n, C], or values of a regression, in the unit of its
-      targets: those of `evaluation.readouts`, NaN of a row that lacks all
-      modalities, and each modality's own, NaN where it is missing.
+      Output -> logits [n, C], or the values of a regression, in the unit of its
+      targets. Outputs are those of `evaluate.readouts`, NaN for a row that
+      lacks all modalities, and each modality's own, NaN where it is missing.
 
     Raises:
       ValueError: if there is no row or modality, a name is unknown, a sequence
         comes without its `<modality>_length`, a shape or length is not that
-        of the training rows, or a value is no finite number.
+        of the training rows, or a value is not finite.
     """
     given, is_present = self._checked(rows)
     patterns, places = np.unique(is_present, axis=0, return_inverse=True)
@@ -92,7 +93,7 @@ class Trained(NamedTuple):
           found[name] = np.full(
             (len(is_present), *value.shape[1:]), np.nan, value.dtype
           )
-        # What the fusion gives of nothing is no prediction.
+        # Without any modality, the fusion's output is no prediction.
         if name in here or (here and name not in self.modalities):
           found[name][chosen] = value
     return found
@@ -100,11 +101,11 @@ class Trained(NamedTuple):
   def open_data(
     self, manual_dir: str | os.PathLike[str] | None = None
   ) -> data.Data:
-    """The run's own data set, as `data.open_data`.
+    """The run's own data set, as `data.open_data` opens it.
 
     Raises:
-      ValueError: if it is another one now: splits and statistics may be drawn
-        of other rows, so that rows of training would be tested.
+      ValueError: if the data set has changed since: its other splits might now
+        have rows that the run was trained on.
     """
     inputs = data.open_data(self.config, self.config.seed, manual_dir)
     if data.differ(self.fingerprints, inputs.fingerprints()):
@@ -119,7 +120,7 @@ class Trained(NamedTuple):
   def predict_split(
     self, split: str, manual_dir: str | os.PathLike[str] | None = None
   ) -> tuple[Outputs, npt.NDArray[Any]]:
-    """Outputs as of `predict`, and targets [n], of a split of the data set.
+    """Outputs, as of `predict`, and targets [n] of a split of the data set.
 
     Args:
       split: 'train', 'validation' or 'test'.
@@ -131,17 +132,19 @@ class Trained(NamedTuple):
     found = self._run(inputs.evaluation(split), whole)
     inputs.train.close()
     targets = found.pop(self.config.target)
-    said = {name: missing.entry(name) for name in self.modalities}
-    there = {k: found.pop(entry) for k, entry in said.items() if entry in found}
-    read = readouts.of_outputs(found, self.modalities, there)
-    for name, rows in there.items():
+    entries = {name: missing.entry(name) for name in self.modalities}
+    present = {
+      k: found.pop(name) for k, name in entries.items() if name in found
+    }
+    read = readouts.of_outputs(found, self.modalities, present)
+    for name, rows in present.items():
       found[name] = np.where(rows[:, None], found[name], np.nan)
     return units.Units.of(self.config).read(found | read), targets
 
   def _of_arrays(
     self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
   ) -> Outputs:
-    """Outputs of rows that miss the same modalities."""
+    """Outputs for rows that lack the same modalities."""
     count = len(next(iter(rows.values())))
     elements = [
       {name: value[i] for name, value in rows.items()} for i in range(count)
@@ -155,7 +158,7 @@ class Trained(NamedTuple):
     return self._run(batches, is_present)
 
   def _run(self, batches: Iterable[Any], is_present: Any) -> Outputs:
-    """Outputs; targets, and what rows lack, where the batches have them."""
+    """Outputs, with targets and `<modality>_present` if batches have them."""
     condition = evaluate.Condition(jnp.asarray(is_present), jnp.float32(0))
     target = self.config.target
     parts = []
@@ -173,11 +176,11 @@ class Trained(NamedTuple):
   def _checked(
     self, rows: Rows
   ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]:
-    """Whole arrays, zeros where something is missing, and what is there."""
+    """Arrays of all inputs, 0 where missing; and what is present, [n, M]."""
     names, takes = self.modalities, self.inputs
     given = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
-    said = {name: given.pop(missing.entry(name), None) for name in names}
+    presence = {name: given.pop(missing.entry(name), None) for name in names}
     if unknown := sorted(given.keys() - takes.keys()):
       raise ValueError(
         f'The model takes {sorted(takes)}; it was given {unknown}.'
@@ -207,8 +210,8 @@ class Trained(NamedTuple):
       if value.dtype.kind not in 'biuf':
         raise ValueError(f'{name} is {value.dtype}; expected numbers.')
       if name in names and name in given:
-        there = said[name]
-        lacks = np.zeros(count, bool) if there is None else there == 0
+        here = presence[name]
+        lacks = np.zeros(count, bool) if here is None else here == 0
         if np.issubdtype(value.dtype, np.floating):
           lacks = lacks | np.isnan(value.reshape(count, -1)).all(axis=1)
         value = np.where(
@@ -231,13 +234,13 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
       run = trained.load('runs/train/handwritten-two-1f0c6a2e')
       logits = run.predict({'fou': ..., 'pix': ...})['fused']
 
-  The directory is enough: the data set is not opened.
+  It needs the directory only, and does not open the data set.
 
   Args:
-    workdir: the run's, which `experiments.train` has printed.
+    workdir: of the run, as `experiments.train` has printed it.
 
   Raises:
-    FileNotFoundError: if there is no checkpoint, as of a comparison.
+    FileNotFoundError: if there is no checkpoint; comparisons have none.
     ValueError: if the directory holds no run that this version can read.
   """
   workdir = pathlib.Path(workdir).expanduser().absolute()
@@ -249,7 +252,7 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
     )
   config = runs.read_config(workdir)
   signature = signature_lib.read(workdir)
-  # Where it began is no matter any more.
+  # The files that the run started from are not needed any more.
   begun = configuration.with_values(config, {'warm_start': ()})
   experiment = training.make(begun, signature.steps_per_epoch)
   key = jax.random.key(config.seed)

@@ -35,7 +35,7 @@ class Experiment(NamedTuple):
   objectives: tuple[str, ...]  # ('fused', modality, ...): the outputs' losses
   model: nn.LateFusion
   init: Callable[[jax.Array, Batch], TrainState]
-  # Its two parts: what the model begins with, and the state that holds it.
+  # The two parts of `init`: the model's variables, and the state made of them.
   fresh: Callable[[jax.Array, Batch], Any]
   begin: Callable[[Any, jax.Array, Batch], TrainState]
   train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
@@ -54,29 +54,29 @@ def make(
       `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
       `data.views`, `max_skipped_steps`, `warm_start`, `frozen`,
       `learning_rates` and `diagnostics`, and what `data.missing_rates` reads. A
-      sub-dictionary with a `name` is the keyword arguments of the function of
-      that name, in `mimo_jax.nn`, `experiments.methods`, `mimo_jax.weightings`
-      or `optax`. A value that is such a dictionary, as the schedule of a
-      learning rate, is made likewise.
+      sub-dictionary with a `name` holds the keyword arguments of the function
+      of that name in `mimo_jax.nn`, `experiments.methods`,
+      `mimo_jax.weightings` or `optax`. An argument may be such a dictionary
+      itself, as the schedule of a learning rate is.
     steps_per_epoch: steps in which the training rows are seen once.
     placement: the devices that the step will run on; None for a single one.
 
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
     batch)` returns the next one and `{'losses': {objective: []}, 'weights':
-    {objective: []}}`, and beside them what `diagnostics.of_step` tells. Both
+    {objective: []}}`, together with what `diagnostics.of_step` returns. Both
     are pure, so they may be jitted, scanned over batches and vmapped over
     seeds; on many devices `Placement.step` compiles the step.
 
   Raises:
-    ValueError: if the method, or the model, cannot run under 'pmap', or the
-      method cannot do with rows that lack modalities.
+    ValueError: if the method or the model cannot run under 'pmap', or the
+      method does not support rows that lack modalities.
   """
   placement = placement or placement_lib.make('single')
   axis_name = placement.axis_name
   weighting, model = weighing.make(config, make_model(config.model))
-  still = trainable.frozen_encoders(model.encoders, config.frozen)
-  model = model.clone(frozen=(*model.frozen, *still))
+  frozen_encoders = trainable.frozen_encoders(model.encoders, config.frozen)
+  model = model.clone(frozen=(*model.frozen, *frozen_encoders))
   rates = data.missing_rates(config)
   task = base.Task(
     model=parts.with_axis(model, axis_name),
@@ -98,7 +98,7 @@ def make(
     parts.check_method(config.method.name, method)
   accumulation.check(config, method)
   method_losses = accumulation.losses(config.accumulation, method.losses)
-  # A step that is not finite is skipped by all that follows the gradients.
+  # All that follows the method's gradients skips a step that is not finite.
   guarded = optax.apply_if_finite(
     accumulation.optimizer(config.accumulation, method.optimizer),
     config.max_skipped_steps,
@@ -141,17 +141,18 @@ def make(
   def update(
     state: TrainState, batch: Batch, key: jax.Array, phase: Any
   ) -> tuple[TrainState, base.Losses]:
-    # Of what is frozen nothing is computed: no gradient, no update.
+    # Frozen parameters have neither gradients nor updates.
     learning, frozen = trainable.split(state.params, config.frozen)
 
     def objectives_fn(learning: Any) -> tuple[base.Losses, Any]:
-      params = trainable.merge(learning, frozen)
-      whole = placement.gathered((params, state.model_state, state.memory))
-      seeing = state._replace(
-        params=whole[0], model_state=whole[1], memory=whole[2]
+      params, model_state, memory = placement.gathered(
+        (trainable.merge(learning, frozen), state.model_state, state.memory)
       )
-      losses, seen = method_losses(seeing, batch, key, phase)
-      factors = common.factors(method, seeing)
+      gathered = state._replace(
+        params=params, model_state=model_state, memory=memory
+      )
+      losses, seen = method_losses(gathered, batch, key, phase)
+      factors = common.factors(method, gathered)
       return common.joined(factors, losses), (losses, seen)
 
     objectives, pullback, (losses, seen) = jax.vjp(
@@ -172,7 +173,7 @@ def make(
       losses=objectives,
       **seen.observed,
     )
-    # What a skipped update saw is forgotten with it.
+    # A skipped update changes neither batch statistics nor memory.
     is_finite = optax.tree.get(opt_state, 'last_finite')
     model_state, memory = jax.tree.map(
       lambda new, old: jnp.where(is_finite, new, old),
@@ -204,7 +205,7 @@ def make(
 
     def weight(name: str) -> Any:
       factor = factors.get(name, 1.0)
-      if weights is None:  # a method that does not weigh adds up
+      if weights is None:  # the method does not weigh its losses, but sums them
         return jnp.full_like(losses[name], factor)
       is_part = name in factors
       return factor * weights[0 if is_part else task.objectives.index(name)]
@@ -225,7 +226,7 @@ def make(
     fresh,
     begin,
     train_step,
-    _finished(method.rehearsal, finish, guarded, config.frozen),
+    _adapted(method.rehearsal, finish, guarded, config.frozen),
   )
 
 
@@ -239,7 +240,7 @@ def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
   fusion = settings.pop('fusion')
   return nn.LateFusion(
     encoders=encoders,
-    # LateFusion makes it, with the number of classes.
+    # LateFusion makes it, since it knows the number of classes.
     fusion=functools.partial(named.lookup(nn, fusion.pop('name')), **fusion),
     **settings,
   )
@@ -267,7 +268,7 @@ def _make_method(
 def _check_missing(
   config: config_dict.ConfigDict, task: base.Task, method: base.Method
 ) -> None:
-  """Refuses rows that lack modalities where a method would look at them."""
+  """Refuses rows that lack modalities if the method does not support them."""
   if task.missing and not method.takes_missing:
     raise ValueError(
       f'The method {config.method.name!r} is not known to leave out rows that'
@@ -277,7 +278,7 @@ def _check_missing(
   settings = config.accumulation
   if task.missing and settings.batches > 1 and settings.balance != 'each':
     raise ValueError(
-      "config.accumulation.balance='accumulated' takes means of parts, which"
+      "config.accumulation.balance='accumulated' averages over parts, but they"
       ' have unequal numbers of rows with a modality. Expected'
       " 'each' with config.data.missing_rate."
     )
@@ -286,7 +287,7 @@ def _check_missing(
 def _make_optimizer(
   config: config_dict.ConfigDict, updates_per_step: int
 ) -> optax.GradientTransformation:
-  """The user's transforms and optimizer; schedules count steps, not updates."""
+  """The configured optimizer; its schedules count steps, not updates."""
   steps_per_update = accumulation.steps_per_update(config.accumulation)
 
   def in_steps(made: Any) -> Any:
@@ -295,7 +296,7 @@ def _make_optimizer(
   counts_steps = steps_per_update == updates_per_step == 1
   adapt = (lambda made: made) if counts_steps else in_steps
   decay = config.get('weight_decay', 0.0)
-  # One that is traced may be anything.
+  # A traced value may be nonzero.
   is_zero = not isinstance(decay, jax.core.Tracer) and decay == 0
   return optax.chain(
     *(
@@ -311,7 +312,7 @@ def _make_optimizer(
 def _make_transform(
   key: str, settings: Any, adapt: Callable[[Any], Any]
 ) -> optax.GradientTransformationExtraArgs:
-  """One that a configuration names; refused if it wants more than gradients."""
+  """Makes a transform; refuses one that needs more than gradients, params."""
   if isinstance(settings, str) or 'name' not in settings:
     raise ValueError(
       f'config.{key} has {settings!r}; expected'
@@ -332,15 +333,17 @@ def _make_transform(
   return optax.GradientTransformationExtraArgs(made.init, update)
 
 
-def _finished(
+def _adapted(
   rehearsal: base.Rehearsal | None,
   finish: Callable[[Batch], Batch],
   optimizer: optax.GradientTransformation,
   frozen: Sequence[str],
 ) -> base.Rehearsal | None:
-  """The rehearsal for batches as the loader gives them.
+  """Makes a method's rehearsal ready to run.
 
-  The optimizer is what follows the method's gradients.
+  Batches come from the loader, so they are finished first. Frozen parameters
+  stay as they are. The state of the optimizer, which is all that follows the
+  method's gradients, starts anew for parameters that the rehearsal moves.
   """
   if rehearsal is None:
     return None
@@ -359,16 +362,15 @@ def _finished(
     return rehearsal.moves is None or not rehearsal.moves(path)
 
   def end(state: TrainState, scratch: Any) -> TrainState:
-    stays_put = trainable.split(state.params, frozen)[1]
+    _, frozen_params = trainable.split(state.params, frozen)
     state = rehearsal.end(state, scratch)
-    moved = trainable.split(state.params, frozen)[0]
-    state = state._replace(params=trainable.merge(moved, stays_put))
+    learning, _ = trainable.split(state.params, frozen)
+    state = state._replace(params=trainable.merge(learning, frozen_params))
     if rehearsal.moves is None:
       return state
     of_gradients, of_optimizer = state.opt_state
-    learning, _ = trainable.split(state.params, frozen)
     anew = optimizer.init(learning)
-    # Counts of steps, and with them schedules, go on.
+    # Step counts, and with them schedules, go on.
     anew = moments.chosen(learning, anew, of_optimizer, stays)
     return state._replace(opt_state=(of_gradients, anew))
 

@@ -19,7 +19,7 @@ from experiments.evaluate import metrics
 from experiments.evaluate import readouts
 from experiments.methods import recipes
 
-# What a recipe may change: the rest is shared, or the comparison is not fair.
+# What a recipe may change. All else is shared, so that comparisons are fair.
 _OF_A_RECIPE = frozenset(
   {
     'method',
@@ -35,10 +35,10 @@ Tuned = dict[str, Any]  # recipe, candidates, steps, traced, seconds, chosen
 
 
 def check(config: config_dict.ConfigDict, recipe: str) -> None:
-  """Refuses a recipe that changes what all must share, or cannot be run.
+  """Refuses a recipe that changes what all must share, or that cannot run.
 
   Raises:
-    ValueError: if it is one.
+    ValueError: if the recipe is refused.
   """
   space = spaces.of_recipe(config, recipe)
   changed = {key.split('.')[0] for key in space}
@@ -61,46 +61,47 @@ def tune(
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
 ) -> list[Tuned]:
-  """Trains all candidates of all recipes, or finishes doing so.
+  """Trains all candidates of all recipes, or resumes doing so.
 
-  At first there are `num_candidates` of each recipe: its default, and random
-  draws. If what is chosen of any recipe lies at an edge of a range, every
-  recipe gets `num_more`: what is chosen of it, moved one step beyond each edge
-  that it lies at; and, as far as there are fewer edges, draws from its space,
-  which has grown by a step at those sides where any recipe's choice lies. So
-  for `rounds` times at most.
+  At first each recipe has `num_candidates`: its default, and random draws. If
+  the choice of any recipe lies at an edge of a range, a round follows: the
+  spaces of all recipes grow by one step at all edges where a choice lies, and
+  every recipe gets `num_more` candidates. They are its own choice, moved one
+  step beyond each edge at which it lies, and draws from the wider space. There
+  are at most `rounds` rounds.
 
   Args:
     config: with `compare`, `recipes` and `tuning`.
     inputs: the data of each seed to tune on.
-    directory: where candidates are kept that have been trained.
+    directory: where the scores of trained candidates are kept.
 
   Returns:
-    For each recipe `candidates`, each with its `values` and on `validation`
-    read-out -> [seeds, steps]; the `steps` at which they were scored; the keys
-    that were `traced`; the `seconds` of training; and what is `chosen`, the
-    fields of a `choosing.Choice`, at the end ('last') and where training stops
-    early ('stopped').
+    For each recipe: the `candidates`, each with its `values` and its scores on
+    `validation`, read-out -> [seeds, steps]; the `steps` at which they were
+    scored; the keys that were `traced`; the `seconds` of training; and what is
+    `chosen`, the fields of a `choosing.Choice`, at the end of training ('last')
+    and with early stopping ('stopped').
   """
   settings = config.tuning
   space = {name: spaces.of_recipe(config, name) for name in config.compare}
+  # Recipe -> how many candidates have been drawn, its default among them.
   drawn = dict.fromkeys(config.compare, settings.num_candidates)
-  some = {
+  first = {
     name: spaces.candidates(config, name, space[name], drawn[name])
     for name in config.compare
   }
   tuned = [
-    _train(config, name, some[name], inputs, directory / f'{name}.0')
+    _train(config, name, first[name], inputs, directory / f'{name}.0')
     for name in config.compare
   ]
   for number in range(1, settings.rounds + 1):
-    at = {one['recipe']: _edges(config, one, space) for one in tuned}
-    if not any(at.values()):
+    edges = {one['recipe']: _edges(config, one, space) for one in tuned}
+    if not any(edges.values()):
       break
-    every = [edge for of_recipe in at.values() for edge, _ in of_recipe]
-    wider = {name: spaces.grown(space[name], every) for name in space}
+    all_edges = [edge for of_recipe in edges.values() for edge, _ in of_recipe]
+    wider = {name: spaces.grown(space[name], all_edges) for name in space}
     for i, name in enumerate(config.compare):
-      more = _beyond(config, name, space[name], at[name])
+      more = _beyond(config, name, space[name], edges[name])
       missing = settings.num_more - len(more)
       more += spaces.candidates(
         config, name, wider[name], drawn[name] + missing
@@ -120,7 +121,7 @@ def tune(
 def _choices(
   config: config_dict.ConfigDict, tuned: Tuned
 ) -> dict[str, dict[str, Any]]:
-  """What is chosen of a recipe at the end, and with early stopping."""
+  """The choice among a recipe's candidates, without and with early stopping."""
   found = {
     kind: choosing.choose(
       tuned['candidates'],
@@ -134,14 +135,14 @@ def _choices(
 
 
 def values_of(tuned: Tuned, choice: Mapping[str, Any]) -> dict[str, Any]:
-  """The values of what was chosen."""
+  """The values of the chosen candidate."""
   return dict(tuned['candidates'][choice['candidate']]['values'])
 
 
 def _edges(
   config: config_dict.ConfigDict, tuned: Tuned, space: Mapping[str, Any]
 ) -> list[tuple[spaces.Edge, dict[str, Any]]]:
-  """Edges at which the choices lie, without and with early stopping."""
+  """The edges at which a choice of a recipe lies, each with its values."""
   found: dict[spaces.Edge, dict[str, Any]] = {}
   for choice in _choices(config, tuned).values():
     values = values_of(tuned, choice)
@@ -154,11 +155,11 @@ def _beyond(
   config: config_dict.ConfigDict,
   recipe: str,
   space: spaces.Space,
-  at: Sequence[tuple[spaces.Edge, dict[str, Any]]],
+  edges: Sequence[tuple[spaces.Edge, dict[str, Any]]],
 ) -> list[variants_lib.Variant]:
-  """As many of the candidates beyond edges as a round has room for."""
+  """The candidates beyond edges, as many as a round has room for."""
   moved = [
-    spaces.beyond(config, recipe, space, values, edge) for edge, values in at
+    spaces.beyond(config, recipe, space, values, edge) for edge, values in edges
   ]
   return [one for one in moved if one is not None][: config.tuning.num_more]
 
@@ -170,7 +171,7 @@ def _train(
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
 ) -> Tuned:
-  """Trains and scores some candidates of a recipe, or finishes doing so."""
+  """Trains and scores some candidates of a recipe, or resumes doing so."""
   path = directory.with_name(f'{directory.name}.jsonl')
   if path.exists():
     return runs.read_lines(path)[1]
@@ -189,7 +190,7 @@ def _train(
       for one, of_one in zip(variants, rows, strict=True)
     ],
     'steps': steps,
-    # Of the first program: what all that follow have as arguments, too.
+    # Of the first program; those that follow have the same arguments.
     'traced': programs[0]['keys'],
     'seconds': sum(one['seconds'] for one in programs),
   }

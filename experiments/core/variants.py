@@ -1,8 +1,8 @@
 """Variants of a configuration, made by a grid or random search.
 
-A variant is some values of a configuration's keys. The `grid` and `random` of
+A variant sets some of a configuration's keys. The `grid` and `random` of
 `config.sweep`, the flags `--grid` and `--random`, and the `space` of a recipe
-all say the same in the same way, and `expand` makes variants of it.
+are all written in the same way, and `expand` makes variants of them.
 """
 
 import ast
@@ -21,11 +21,11 @@ from ml_collections import config_dict
 
 from experiments.core import configuration
 
-# Keys that do not change a run, or whose place in a sweep is another one.
+# Keys that cannot be swept -> why.
 _REFUSED = {
   'seed': 'a sweep has the seeds from config.seed on, config.num_seeds of them',
   'num_seeds': 'every variant has the same seeds',
-  'sweep': 'it is what says so',
+  'sweep': 'it describes the sweep itself',
   'recipes': 'sweep config.method and config.weighting instead',
   'compare': 'it is for experiments.compare',
   'subject': 'it is for experiments.compare',
@@ -46,7 +46,7 @@ class Variant(NamedTuple):
 
   @property
   def label(self) -> str:
-    """The variant, for people.
+    """The variant as a text for people.
 
     Examples:
       >>> Variant({'weighting.name': 'mimo', 'weighting.c': 0.123456}).label
@@ -60,7 +60,7 @@ class Variant(NamedTuple):
 
 
 def of_sweep(config: config_dict.ConfigDict) -> list[Variant]:
-  """What `config.sweep` tries.
+  """The variants that `config.sweep` describes.
 
   Raises:
     ValueError: as `expand`, or if there is nothing to try.
@@ -86,20 +86,20 @@ def expand(
 
   Args:
     config: what is varied.
-    grid: the configuration's keys, nested as they are there, and tuples of
-      values. A value that is a mapping, as all of `weighting` or a schedule,
+    grid: keys, nested as in the configuration, each with a tuple of values. A
+      value that is a mapping, such as a whole `weighting` or a schedule,
       replaces what is there.
-    random: such keys and, for each, `{'low': a, 'high': b, 'scale': 'linear'}`
+    random: keys likewise, each with `{'low': a, 'high': b, 'scale': 'linear'}`
       (or 'log'), or `{'choices': (...)}`.
     num_samples: how many random draws there are.
-    seed: draws them. Each key has a stream of its own, so more samples or other
-      keys change no draw.
+    seed: of the draws. Each key has its own stream, so that more samples or
+      other keys change no draw.
 
   Returns:
-    Every combination of the grid, whose keys are in the order of the alphabet
-    and the last of which changes first, with every random draw. Where all
-    values of a key are numbers, and one of them or the configuration's is a
-    float, all are floats; what is drawn for an integer is rounded.
+    Every combination of the grid with every random draw. The grid's keys are
+    sorted, and the last one varies fastest. If all values of a key are numbers,
+    and one of them or the configuration's value is a float, all become floats.
+    Draws of an integer key are rounded.
 
   Raises:
     ValueError: if a key is unknown or cannot be varied, or values do not fit
@@ -146,8 +146,8 @@ def with_flags(
 
   Args:
     config: with `sweep`; unchanged.
-    grid: each `key=value,value,...`. Values are Python's; a word that is none
-      is a string.
+    grid: each `key=value,value,...`. A value is a Python literal; any other
+      word is a string.
     random: each `key=log:low:high`, `key=linear:low:high`, or
       `key=value,value,...` for one of these.
 
@@ -155,7 +155,7 @@ def with_flags(
     A changed copy; a key given here replaces that of the configuration.
 
   Raises:
-    ValueError: if one is written otherwise.
+    ValueError: if one is malformed.
 
   Examples:
     >>> empty = {'grid': {}, 'random': {}}
@@ -192,7 +192,7 @@ def with_flags(
 
 
 def draws(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
-  """What is drawn, by dotted key, of keys that are nested or have dots.
+  """Dotted key and draw of each entry of a space, whose keys may be nested.
 
   Examples:
     >>> draws({'weighting': {'penalty': {'low': 1.0, 'high': 2.0}}})
@@ -205,7 +205,7 @@ def draws(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def present_value(config: config_dict.ConfigDict, key: str) -> Any:
-  """What a configuration has at a dotted key; None if nothing."""
+  """The value of a configuration at a dotted key; None if there is none."""
   place: Any = config.to_dict()
   for name in key.split('.'):
     place = place.get(name) if isinstance(place, Mapping) else None
@@ -213,7 +213,7 @@ def present_value(config: config_dict.ConfigDict, key: str) -> Any:
 
 
 def text(value: Any) -> str:
-  """A value, for people; equal texts are equal values."""
+  """A value as a text for people; different values have different texts."""
   if isinstance(value, float) and float(short := f'{value:g}') == value:
     return short
   return str(value)
@@ -226,15 +226,15 @@ def _is_draw(value: Any) -> bool:
 
 
 def _check_key(config: config_dict.ConfigDict, key: str) -> None:
-  """Refuses what the configuration does not have, and what is no run's own."""
+  """Refuses keys that the configuration lacks or that cannot be swept."""
   first = key.split('.')[0]
   if first in _REFUSED:
     raise ValueError(f'{key} cannot be swept: {_REFUSED[first]}.')
   settings = config.to_dict()
   place: Any = settings
   for name in key.split('.'):
-    # What has a name is a function's arguments, which may be more than are set;
-    # but for `data`, whose name is the data set's.
+    # A mapping with a name holds a function's arguments, and those that are not
+    # set may be given. Not so `data`, whose name is that of the data set.
     is_open = isinstance(place, Mapping) and 'name' in place
     if isinstance(place, Mapping) and (
       name in place or (is_open and place is not settings['data'])
@@ -249,13 +249,13 @@ def _check_key(config: config_dict.ConfigDict, key: str) -> None:
 
 
 def _check_apart(keys: Sequence[str]) -> None:
-  """Refuses keys that are given twice, or one below the other."""
+  """Refuses a key that is given twice, or that is part of another one."""
   repeated = [
     k for k, number in collections.Counter(keys).items() if number > 1
   ]
   if repeated:
     raise ValueError(
-      f'{repeated} are in the grid and are random; expected one of both.'
+      f'{repeated} are in the grid and random; expected one of the two.'
     )
   for one, other in itertools.permutations(keys, 2):
     if other.startswith(f'{one}.'):
@@ -306,7 +306,7 @@ def _draw(
       f'{key} is to be drawn between {low} and {high}; expected finite numbers,'
       ' the second one higher' + (', both above 0.' if is_log else '.')
     )
-  # One number a draw: the first ones stay when more are drawn.
+  # One number per draw: the first ones stay when more are drawn.
   shares = generator.uniform(size=number)
   if is_log:
     drawn = low * (high / low) ** shares
@@ -315,22 +315,22 @@ def _draw(
   present = present_value(config, key)
   if isinstance(present, int) and not isinstance(present, bool):
     return [round(value) for value in drawn.tolist()]
-  # Four digits, so that a draw can be given again by hand.
+  # Four digits, so that a draw can be typed by hand.
   return _fitting(config, key, [float(f'{value:.4g}') for value in drawn])
 
 
 def _fitting(
   config: config_dict.ConfigDict, key: str, values: Sequence[Any]
 ) -> list[Any]:
-  """The values, as floats where they belong together as such."""
+  """The values, checked, and made floats if any of them is a float."""
   present = present_value(config, key)
   if all(map(_is_number, values)) and any(
     isinstance(value, float) for value in (present, *values)
   ):
     values = [float(value) for value in values]
   for value in values:
-    # None and a mapping, such as a schedule, may stand for anything; for what
-    # is a mapping, but for the whole of a part or by a word, so may a number.
+    # None, or a mapping such as a schedule, may replace any value. A number,
+    # but no word, may replace a mapping that is not at the top level.
     is_part = isinstance(present, Mapping) and not isinstance(value, Mapping)
     if (
       (is_part and ('.' not in key or isinstance(value, str)))
@@ -355,7 +355,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _values(given: str) -> tuple[Any, ...]:
-  """The values of a flag: Python's literals, or words."""
+  """The values of a flag: Python literals, or words."""
   try:
     found = ast.literal_eval(f'({given},)')
   except (SyntaxError, ValueError):
@@ -371,7 +371,7 @@ def _literal(word: str) -> Any:
 
 
 def _range(flag: str, given: str) -> dict[str, Any]:
-  """What a flag says of a random key."""
+  """The draw that a flag describes."""
   scale, *ends = given.split(':')
   if scale not in _SCALES:
     return {'choices': _values(given)}

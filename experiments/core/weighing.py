@@ -1,10 +1,10 @@
 """Makes the weighting of the losses: `config.weighting`.
 
-It names a rule of `mimo_jax.weightings`, and its arguments, or 'joint'. An
-argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`;
-`transition_steps`, or what else of it ends in `_steps`, is all of the training
-if it is None. With `total`, which every rule takes here, the weights are
-divided by their sum and add up to that: `mimo_jax.normalized`.
+It names a rule of `mimo_jax.weightings`, with its arguments, or 'joint'. An
+argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`, whose
+`transition_steps`, or any argument that ends in `_steps`, is the length of the
+training if it is None. Every rule also takes `total`, to which its weights are
+then scaled to sum: `mimo_jax.normalized`.
 """
 
 from collections.abc import Mapping
@@ -24,23 +24,23 @@ def make(
 ) -> tuple[mimo_jax.Weighting, nn.LateFusion]:
   """The rule, and the model that it is for.
 
-  'joint' is joint training: the losses are added up, and the modalities' own
-  outputs stand on stopped gradients, so that they learn, for every model's
-  encoders to be read alike, and do not disturb.
+  'joint' is joint training: the losses are summed, and gradients stop between
+  the modalities' own outputs and the encoders. These outputs learn, so that the
+  encoders of all models can be evaluated alike, and affect nothing else.
 
   Args:
     config: with `weighting`, `steps` and `diagnostics`.
     model: as `config.model` describes it.
 
   Raises:
-    ValueError: if there is no such rule, it takes no such arguments, or there
-      is no telling of what its gradients look like.
+    ValueError: if there is no such rule, it does not take the arguments, or
+      its gradients cannot be diagnosed.
   """
   settings = config.weighting.to_dict()
   if settings['name'] == 'joint':
     if given := sorted(set(settings) - {'name'}):
       raise ValueError(
-        f"config.weighting is 'joint', which takes nothing, and was given"
+        f"config.weighting is 'joint', which takes no arguments, but was given"
         f' {given}. To set it on the command line, give the word `joint` after'
         ' the colon of --config.'
       )
@@ -74,7 +74,7 @@ def make(
 
 
 def _timed(argument: Any, config: config_dict.ConfigDict) -> Any:
-  """A schedule whose length is known."""
+  """The argument; in a schedule, a length of None becomes `config.steps`."""
   if not isinstance(argument, Mapping):
     return argument
   return {

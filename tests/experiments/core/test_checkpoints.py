@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
   assert_is(restored(tmp_path), 20)
   for step in (10, 20):
     shutil.rmtree(tmp_path / 'checkpoints' / f'{step}' / 'progress')
-  with pytest.raises(ValueError, match=r'No checkpoint in .* is whole'):
+  with pytest.raises(ValueError, match=r'All checkpoints in .* are damaged'):
     restored(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_other_types_and_names_are_refused_not_cast(tmp_path):
   with pytest.raises(ValueError, match=r"'half'.*\[33\], and is .*\[32\] now"):
     restored(tmp_path, short)
   more = like() | {'more': jax.ShapeDtypeStruct((), jnp.float32)}
-  with pytest.raises(ValueError, match=r"only one of both has .*'more'"):
+  with pytest.raises(ValueError, match=r"only one of the two has .*'more'"):
     restored(tmp_path, more)
   assert_is(restored(tmp_path), 5)
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
   for changes, message in (
     ({'compare': ()}, r'compare is \(\); expected one recipe or more'),
     ({'compare': ('joint', 'sum', 'sum')}, 'expected one recipe .* each once'),
-    ({'subject': 'mimo_2'}, "subject is 'mimo_2', and is not compared: .*'sum"),
+    ({'subject': 'mimo_2'}, "is 'mimo_2', which is not compared; .*'sum"),
     ({'compare': ('joint', 'longer')}, r"'longer' changes \['steps'\]"),
     ({'tuning.num_seeds': 3}, 'num_seeds=3 is more than'),
     ({'tuning.num_seeds': -1}, r'tuning\.num_seeds is -1; expected at least 0'),

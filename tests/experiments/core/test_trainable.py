@@ -209,7 +209,7 @@ def test_an_encoder_is_any_module_that_can_be_imported():
 def test_patterns_and_entries_that_cannot_be_are_named(tmp_path):
   for changes, message in (
     ({'frozen': ('encoder_fou',)}, "config.frozen has 'encoder_fou'.*'heads_p"),
-    ({'frozen': ('*',)}, 'which are all parameters'),
+    ({'frozen': ('*',)}, 'which matches all parameters'),
     ({'learning_rates': ('fusoin=1',)}, "learning_rates has 'fusoin'"),
     (
       {'learning_rates': ('fusion',)},

@@ -93,7 +93,7 @@ def test_what_cannot_be_tried_ends_in_one_clear_message(tmp_path):
     (['weighting.name=mimo,mgda'], [], 'With .* give each weighting whole'),
     (['weighting.penalty'], [], r"--grid was given .*expected key=value"),
     (['weighting=None', 'weighting.penalty=1'], [], 'cannot both'),
-    (['steps=1'], ['steps=linear:1:9'], 'in the grid and are random'),
+    (['steps=1'], ['steps=linear:1:9'], 'are in the grid and random'),
     ([], ['steps=log:0:9'], 'both above 0'),
     ([], ['steps=linear:9:1'], 'between 9 and 1'),
     ([], ['steps=log:1'], 'expected key=log:low:high'),

@@ -242,5 +242,5 @@ def test_wrong_words_and_arguments_are_refused():
     checks.assert_refused(message, handwritten.get_config, arg)
   config = smoke()
   config.weighting.name = 'joint'
-  message = r"'joint', which takes nothing, .*\['penalty', 'temperature'\]"
+  message = r"'joint', which takes no arguments, .*\['penalty', 'temperature'\]"
   checks.assert_refused(message, training.make, config, 15)
