@@ -239,7 +239,7 @@ def balance(
       return _objectives.read(losses, names, primary)
 
     given = read(losses)
-    if callable(updates):
+    if _pullback.is_one(updates, params):
       _pullback.check_types(updates, losses)
     real_params = _reals.of_params(params)
     parts = _parts.parts_of(choice, real_params, sees_gradients)
@@ -251,12 +251,14 @@ def balance(
       rows = _presence.rows_of(present, given)
       if axis_name is not None:
         rows, factors = _presence.over_devices(rows, given, axis_name)
-        updates = _presence.scale_pullback(updates, losses, factors, given)
+        updates = _presence.scale_pullback(
+          updates, losses, factors, given, params
+        )
         losses = _presence.scale(factors, given)
         given = read(losses)
     if axis_name is not None:
       extra_args = _presence.of_other_batches(
-        extra_args, rule.extra_args, read, losses, axis_name
+        extra_args, rule.extra_args, read, losses, params, axis_name
       )
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
     shards = _devices.shards_of(real_params, param_specs, axis_name)

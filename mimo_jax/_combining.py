@@ -62,7 +62,9 @@ def by_gradients(
   """
   raw = _observing.read(step, updates)
   looked_at, beyond = step.parts, step.parts.beyond
-  pulled = beyond if callable(updates) and len(looked_at.parts) == 1 else ()
+  pulled: tuple[int, ...] = ()
+  if _pullback.is_one(updates, step.params) and len(looked_at.parts) == 1:
+    pulled = beyond
   if pulled:
     looked_at = looked_at.without_beyond
   rows = _observing.average(step, raw, looked_at.places)
@@ -223,7 +225,8 @@ def _pull(
   every = assigned[0][0]
   if every is not None:
     every = tuple(sorted(i for places, _ in assigned for i in places or ()))
-  if callable(updates) and len(local) <= len(step.shares):
+  is_pullback = _pullback.is_one(updates, step.params)
+  if is_pullback and len(local) <= len(step.shares):
     gradients = [_pull_once(step, updates, weights) for _, weights in local]
     raw = gradients[0]
     direction: base.PyTree = {}

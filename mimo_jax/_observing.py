@@ -50,7 +50,7 @@ def read(step: Step, updates: Updates) -> list[base.PyTree]:
       ' pullback of `losses, pullback = jax.vjp(losses_fn, params)`, or the'
       ' gradient of each objective.'
     )
-  if callable(updates):
+  if _pullback.is_one(updates, step.params):
     gradients = _pullback.rows_of(updates, step.losses)
     return [gradients[i] for i in given.order]
   return _objectives.gradients_of(updates, given, step.params)

@@ -80,9 +80,10 @@ def scale_pullback(
   losses: base.PyTree,
   factors: Sequence[jax.Array],
   given: _objectives.Objectives,
+  params: base.PyTree | None,
 ) -> _observing.Updates:
   """The pullback of losses times factors."""
-  if not callable(updates):
+  if not _pullback.is_one(updates, params):
     raise ValueError(
       'balance was given present, axis_name and a Jacobian, in which the rows'
       ' of all devices may already be added up. Expected the pullback that'
@@ -111,6 +112,7 @@ def of_other_batches(
   needed: Sequence[str],
   read: Callable[[base.PyTree], _objectives.Objectives],
   losses: base.PyTree,
+  params: base.PyTree | None,
   axis_name: _devices.AxisName,
 ) -> dict[str, Any]:
   """Scales what comes of other batches, where the user told their rows.
@@ -120,6 +122,7 @@ def of_other_batches(
     needed: those that the rule needs.
     read: from losses as the user gave them to those in order.
     losses: of this batch; pullbacks of others are of such.
+    params: those of the update, or None.
     axis_name: the axes that `balance` averages over.
   """
   scaled = dict(extra_args)
@@ -141,7 +144,7 @@ def of_other_batches(
       strict=True,
     ):
       factors = over_devices(rows_of(present, given), given, axis_name)[1]
-      pair.append(scale_pullback(updates, losses, factors, given))
+      pair.append(scale_pullback(updates, losses, factors, given, params))
     scaled['independent_updates'] = tuple(pair)
   return scaled
 

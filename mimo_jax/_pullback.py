@@ -19,6 +19,15 @@ def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool) -> Any:
   return of_either(function, *primals, has_aux=has_aux)
 
 
+def is_one(updates: Any, params: base.PyTree | None) -> bool:
+  """Whether it is a pullback: a function that is no module like params."""
+  structure: Any = jax.tree.structure  # can be compared
+  is_like_params = structure(updates) == structure(params)
+  return callable(updates) and (
+    jax.tree_util.all_leaves([updates]) or not is_like_params
+  )
+
+
 def rows_of(
   pullback: Callable[[Any], Any], losses: base.PyTree
 ) -> list[base.PyTree]:

@@ -3,6 +3,7 @@
 Whatever the form, the update is the sum that is made by hand.
 """
 
+import dataclasses
 import functools
 import itertools
 from typing import NamedTuple
@@ -230,6 +231,40 @@ def test_params_that_look_like_a_jacobian_are_none():
     expected = three.hand_made(rule, listed, losses_of_list)
     for updates in of_listed:
       assert_sum(updates, expected, f'{rule}, as many as losses')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Module:
+  """A module that is its own params, as those of Equinox."""
+
+  kernel: jax.Array
+
+  def __call__(self, inputs):
+    return inputs @ self.kernel
+
+
+def test_a_jacobian_of_a_module_that_can_be_called_is_no_pullback():
+  module = Module(jnp.array([[0.3, -1.0, 0.7], [2.0, 0.4, -0.6]]))
+
+  def losses_of_module(module):
+    return jnp.mean(module(three.BATCH) ** 2, axis=0)
+
+  losses, pullback = jax.vjp(losses_of_module, module)
+  jacobian = jax.jacrev(losses_of_module)(module)
+  for rule in three.KINDS:
+    balance = mimo_jax.balance(three.RULES[rule])
+    expected = updated(balance, pullback, losses, module)
+    found = updated(balance, jacobian, losses, module)
+    assert_sum(found.kernel, expected.kernel, rule)
+    checks.assert_refused(
+      r'updates.kernel has shape \(2, 3\); expected gradients of 3',
+      updated,
+      balance,
+      module,
+      losses,
+      module,
+    )
 
 
 # What is refused.
