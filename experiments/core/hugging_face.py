@@ -111,6 +111,7 @@ class Encoder(nn.Module):
         'attention_mask': is_real,
         'token_type_ids': jnp.zeros_like(inputs),
         'position_ids': self._positions(inputs),
+        'head_mask': None,  # of models with a head it must be given
       }
       options |= {name: v for name, v in offered.items() if name in takes}
     found = self.module(inputs, **options)
@@ -126,7 +127,7 @@ class Encoder(nn.Module):
       weights = jnp.ones(states.shape[:2]) if is_real is None else is_real
       weights = weights[..., None].astype(states.dtype)
       pooled = jnp.sum(states * weights, 1) / jnp.maximum(weights.sum(1), 1)
-    return pooled.reshape(len(pooled), -1)
+    return pooled.reshape(pooled.shape[0], -1)
 
   def _positions(self, tokens: jax.Array) -> jax.Array:
     """Where tokens are; RoBERTa's count from the number of the padding on."""

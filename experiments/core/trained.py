@@ -224,7 +224,9 @@ class Trained(NamedTuple):
             f'{name}, row {bad[0, 0]}: a value is not finite; expected numbers,'
             ' or NaN in all of a row that lacks it.'
           )
-      whole[name] = value
+      # As `data_pipelines.arrays` gives whole numbers, tokens say.
+      is_whole = value.dtype.kind in 'biu' and of_row.dtype.kind == 'f'
+      whole[name] = value.astype(of_row.dtype) if is_whole else value
     return whole, is_present
 
 

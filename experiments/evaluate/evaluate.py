@@ -61,7 +61,8 @@ def make_predict(
   """Makes the pure function from one batch and a condition to the outputs.
 
   Once inputs are finished, noise comes first: every feature of modality m gets
-  level · scaleₘ · N(0, 1), in a sequence (with lengths) the valid steps alone.
+  level · scaleₘ · N(0, 1), in a sequence (with lengths) the valid steps alone;
+  whole numbers by type, as tokens, get none.
   Then the modalities that are not present are replaced by zeros, which is the
   mean of a standardised input; their lengths stay. The draws depend on the
   batch's index and shape, the number of modalities and the modality, and on
@@ -79,9 +80,9 @@ def make_predict(
 
   Returns:
     `predict(variables, batch, condition, index)` -> outputs. The batch has an
-    array [batch, ...] a modality, of floats once finished; sequences [batch,
-    time, ...], padded on the right, may have `<modality>_length` [batch]. The
-    condition is data, so that one compilation serves all. For seeds at once:
+    array [batch, ...] a modality; sequences [batch, time, ...], padded on the
+    right, may have `<modality>_length` [batch]. The condition is data, so that
+    one compilation serves all. For seeds at once:
     `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
 
   Raises:
@@ -105,6 +106,9 @@ def make_predict(
       found = {}
       for i, name in enumerate(modalities):
         value = values[name]
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+          found[name] = value
+          continue
         scale = (condition.noise * noise_scale[name]).astype(value.dtype)
         noise = scale * jax.random.normal(keys[i], value.shape, value.dtype)
         if (length := inputs.get(f'{name}_length')) is not None:

@@ -12,6 +12,7 @@ import types
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,9 +71,9 @@ class HeadModule(linen.Module):
 
   config: Any
 
-  def __call__(self, pixel_values, deterministic=True):
-    del deterministic
-    return collections.OrderedDict(logits=pixel_values)
+  def __call__(self, input_ids, head_mask, deterministic=True):
+    del head_mask, deterministic
+    return collections.OrderedDict(logits=input_ids)
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +160,17 @@ def test_the_folder_may_begin_at_home_and_is_looked_for(
         at_home.init(jax.random.key(0), np.ones((1, 4, 4, 3)))
     else:
       at_home.init(jax.random.key(0), np.ones((1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize('model', ['FlaxTextModel', 'FlaxPictureModel'])
+def test_it_is_exported_for_any_number_of_rows(encoder, model):
+  rows = np.ones((2, 4, 4, 3)) if 'Picture' in model else TOKENS
+  variables = encoder(model).init(jax.random.key(0), rows)
+  (size,) = jax.export.symbolic_shape('rows')
+  program = jax.export.export(jax.jit(encoder(model).apply))(
+    variables, jax.ShapeDtypeStruct((size, *rows.shape[1:]), jnp.float32)
+  )
+  assert program.out_avals[0].shape == (size, 2)
 
 
 def test_a_model_with_a_head_is_refused(encoder):

@@ -82,6 +82,16 @@ def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
   chex.assert_trees_all_equal(run.predict(rows | said), found)
 
 
+def test_whole_numbers_are_those_numbers(run, rows):
+  signature = run.signature._replace(statistics=None)  # they make floats of it
+  plain = run._replace(signature=signature)
+  whole = {
+    name: values[:5].round().astype(int) for name, values in rows.items()
+  }
+  floats = {name: values.astype(np.float32) for name, values in whole.items()}
+  chex.assert_trees_all_equal(plain.predict(whole), plain.predict(floats))
+
+
 def test_what_the_model_does_not_take_is_refused(run, rows):
   for given, message in (
     ({}, r"rows of some of \['fou', 'pix'\]"),

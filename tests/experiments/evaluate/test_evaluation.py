@@ -99,6 +99,14 @@ def test_noise_of_level_zero_changes_no_bit_and_types_stay():
     assert noisy.dtype == clean.dtype == dtype
 
 
+def test_tokens_get_no_noise():
+  batch = {'a': np.arange(6).reshape(2, 3), 'b': np.ones((2, 3), np.float32)}
+  predict = predict_of(Echo('a', 'b'), {'a': 1.0, 'b': 1.0})
+  seen = predict(None, batch, condition([True, True], 2.0), 0)
+  np.testing.assert_array_equal(seen['a'], batch['a'])
+  assert seen['a'].dtype == np.int32 and np.all(seen['b'] != 1)
+
+
 def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
   pixels = np.random.default_rng(0).integers(0, 256, (9, 4)).astype(np.uint8)
   batch = {'a': pixels, 'b': pixels[:, 1:], 'label': np.arange(9)}
