@@ -56,10 +56,14 @@ def write(name: str, root: pathlib.Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the command line."""
   parser = argparse.ArgumentParser(
-    prog='python -m data_pipelines.sample_tree', description=__doc__
+    prog='python -m data_pipelines.sample_tree',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('name', choices=names())
-  parser.add_argument('directory', type=pathlib.Path)
+  parser.add_argument('name', choices=names(), help='the data set')
+  parser.add_argument(
+    'directory', type=pathlib.Path, help='a new folder, or an empty one'
+  )
   chosen = parser.parse_args(arguments)
   write(chosen.name, chosen.directory)
 

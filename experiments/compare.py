@@ -1,21 +1,24 @@
-r"""Compares recipes over seeds, on the same data, in one program a recipe.
+r"""Compares recipes over seeds, on the same data, with one program per recipe.
 
   python -m experiments.compare \
       --config=experiments/configs/handwritten.py[:arg] [--config.key=value] \
       [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
-Every recipe of `config.compare` starts from the same parameters and sees the
-same batches in the same order for the same number of steps. With
-`config.tuning.num_seeds`, the same number of candidates of each recipe
-(learning rate, weight decay and what is its own) are trained on as many seeds
-first, and validation chooses among them, see `core.tuning`. All seeds of a
-recipe are one compiled program. The directory ends up with `results.jsonl`,
-`curves.npz`, `report.md` and its figures. A comparison that was killed goes on
-from its last checkpoint.
+Every recipe in `config.compare` starts from the same parameters and sees the
+same batches in the same order for the same number of steps. All seeds of a
+recipe run in one compiled program.
 
-`--config.compare="('all',)"` compares all recipes that a fair comparison has,
-but those that refuse the model. How long it takes is said before it begins, if
-it is a hundred steps or more; `--dry` ends then.
+With `--config.tuning.num_seeds=N`, recipes are tuned first: each has the same
+number of candidates (learning rate, weight decay and its own hyperparameters),
+trained on N seeds, and validation chooses among them; see `core.tuning`.
+
+The directory holds `report.md` with its figures, `results.jsonl` and
+`curves.npz`. If the comparison is killed, the same command resumes it from the
+last checkpoint.
+
+`--config.compare="('all',)"` compares all recipes that the model can take,
+except the fixed `mimo_1` and `mimo_3`. Before a comparison of a hundred steps
+or more, the command says how long it will take; `--dry` ends there.
 """
 
 import os
@@ -34,7 +37,7 @@ from experiments.core import writers
 from experiments.report import report
 from experiments.study import planning
 
-_LONG = 100  # steps, from which on it is said how long they take
+_LONG = 100  # steps, from which on the command says how long they take
 
 
 def compare(

@@ -2,23 +2,23 @@
 
   python -m experiments.export --run=RUN [--output=FOLDER]
 
-RUN is the directory of a run of `experiments.train`. The folder, `export` in it
-by default, gets
+RUN is the directory of a run of `experiments.train`. FOLDER, by default
+`export` in RUN, gets
 
-- `model.jax_export`: the model in evaluation mode as one StableHLO program, for
-  CPUs, GPUs and TPUs, of any number of rows, with its parameters and the
-  statistics that its inputs are standardised by inside;
+- `model.jax_export`: the model in evaluation mode, as one StableHLO program for
+  CPUs, GPUs and TPUs and any number of rows. Its parameters, and the statistics
+  that standardise its inputs, are inside;
 - `params.safetensors`: the model's parameters and batch statistics by name;
-- `inputs.json`: the inputs' shapes and types, the outputs' names, and what the
-  classes of your own data are called.
+- `inputs.json`: the shapes and types of the inputs, the names of the outputs,
+  and for your own data the names of the classes.
 
-To run it JAX is enough:
+To run it you need only JAX:
 
     model = jax.export.deserialize(open('model.jax_export', 'rb').read())
     outputs = model.call({'fou': ..., 'pix': ...}, numpy.ones(2, bool))
 
-The second argument says of each modality, in the order of the alphabet, whether
-it is there.
+The second argument says for each modality, in alphabetical order, whether it is
+present.
 """
 
 from experiments.core import commands

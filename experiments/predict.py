@@ -1,22 +1,24 @@
-r"""Predicts with a trained model, and writes a table.
+"""Predicts with a trained model, and writes a table.
 
   python -m experiments.predict --run=RUN --data=FILE.npz --output=FILE.csv
   python -m experiments.predict --run=RUN --split=test [--manual_dir=FOLDER]
 
-RUN is the directory of a run of `experiments.train`, which knows its model and
-by what its inputs were standardised. FILE.npz (or .parquet) has an array a
-modality, a row an example, as `experiments.core.trained.Trained.predict` takes
-them: a modality that is left out is missing, and one that is NaN all over a row
-is missing there; labels are no matter. Of a run on a folder of pictures,
-sounds, videos and texts it is such a folder, whose CSV needs no labels and may
-lack files, by empty cells, or the CSV. Without it the rows are those of a split
-of the run's own data set, where rows without a label are in none.
+RUN is the directory of a run of `experiments.train`. It has the model, and the
+statistics that standardise its inputs.
 
-The table, CSV or (by its name) Parquet, has a line an example, in order: the
-target where it is known, the class that each output chooses (of your own data
-its name) and its probability; of a regression the value. What is not known is
-empty (-1 of classes without names): a missing modality's own, and all of a row
-that lacks all modalities.
+FILE.npz (or .parquet) has an array for each modality, with a row for each
+example, as for `experiments.core.trained.Trained.predict`. A modality without
+an array is missing; a modality that is NaN in a whole row is missing in that
+row. Labels are ignored. For a run on a folder of pictures, sounds, videos and
+texts, give such a folder, or its CSV. The CSV needs no labels, and an empty
+cell in place of a file is a missing modality. Without --data, the rows are
+those of a split of the run's own data set, without rows that lack a label.
+
+The table, CSV or (by its name) Parquet, has a line for each example, in order:
+the target if it is known, and for each output the predicted class (by name for
+your own data) and its probability, or the value of a regression. Unknown cells
+are empty (-1 for classes without names): the output of a missing modality, and
+all outputs of a row that lacks all modalities.
 """
 
 import pathlib
@@ -98,10 +100,10 @@ def main() -> None:
   parser.add_argument(
     '--data',
     type=commands.path,
-    help='a .npz, .parquet, or folder with a CSV; default: SPLIT of the run',
+    help='a .npz, .parquet, or folder with a CSV; default: the split',
   )
   parser.add_argument(
-    '--split', default='test', help='of the data set of the run'
+    '--split', default='test', help="a split of the run's data set"
   )
   parser.add_argument(
     '--output',

@@ -1,10 +1,10 @@
-"""Probes the encoders of a trained model: accuracy of linear probes.
+"""Probes the encoders of a trained model with linear classifiers.
 
   python -m experiments.probe --run=RUN [--manual_dir=FOLDER]
 
 RUN is the directory of a run of `experiments.train`. For each modality, and for
-all together, fits a linear classifier on the features of the training rows, and
-prints its accuracy on the test split.
+all together, the command fits a linear classifier on the features of the
+training rows and prints its accuracy on the test split.
 """
 
 import pathlib

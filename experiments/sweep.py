@@ -7,14 +7,16 @@ r"""Trains a model with many values of its configuration, over seeds.
       [--config.sweep.num_samples=16] [--config.num_seeds=4] \
       [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
-Runs that differ in seed and in floats of the computation alone (a penalty, a
-temperature, a learning rate) are one compiled program, spread over the devices.
-Any other value, a name, a width, one of `data`, takes a program for each. Every
-variant sees the same batches and starts from the same parameters, seed by seed.
-The directory ends up with `results.jsonl`, a report and, where two floats make
-the grid, `heatmap.png`. A sweep that was killed goes on from its last
-checkpoint. To train one of its models alone, give `experiments.train` the
-values of its row.
+Runs that differ only in their seed and in floats of the computation (a penalty,
+a temperature, a learning rate) share one compiled program, spread over the
+devices. Any other value (a name, a width, a key of `data`) needs a program of
+its own. For each seed, all variants see the same batches and start from the
+same parameters.
+
+The directory holds `results.jsonl`, a report and, if the grid has two float
+axes, `heatmap.png`. If the sweep is killed, the same command resumes it from
+the last checkpoint. To train one of its models alone, give `experiments.train`
+the values of its row.
 """
 
 import os
@@ -36,16 +38,16 @@ from experiments.report import report
 _GRID = flags.DEFINE_multi_string(
   'grid',
   [],
-  'A key of the configuration and the values to try of it, such as'
-  ' weighting.penalty=0.3,1,3. Give it again for another key: all combinations'
-  ' are tried.',
+  'A key of the configuration and the values to try, such as'
+  ' weighting.penalty=0.3,1,3. With several keys, one flag each, all'
+  ' combinations are tried.',
 )
 _RANDOM = flags.DEFINE_multi_string(
   'random',
   [],
-  'A key of the configuration and what to draw config.sweep.num_samples values'
-  ' from, such as optimizer.learning_rate=log:1e-3:1e-1 (or linear:low:high, or'
-  ' value,value,...).',
+  'A key of the configuration and the range or list from which to draw'
+  ' config.sweep.num_samples values: optimizer.learning_rate=log:1e-3:1e-1,'
+  ' linear:low:high, or value,value,...',
 )
 
 

@@ -5,18 +5,17 @@ r"""Trains one model.
       [--manual_dir=FOLDER_WITH_DOWNLOADED_FILES]
 
 The run's directory holds its configuration, `metrics.jsonl`, TensorBoard
-events, checkpoints and, in the end, all numbers as `results.csv`. A run that
-was killed goes on where its last checkpoint stands when the same command is
-given again, and ends bit for bit like one that was not.
+events, checkpoints and, at the end, all numbers as `results.csv`. If the run is
+killed, give the same command again: it resumes from the last checkpoint and
+ends with the same numbers, bit for bit.
 
-`--config.parallel` takes it from one device to all, see
-`experiments.core.placement`, and these flags to several processes, each given
-the same command but for its number:
+To use all devices, set `--config.parallel`; see `experiments.core.placement`.
+To use several processes, give each the same command, with its own number:
 
       --config.parallel=jit --coordinator=HOST_OF_PROCESS_0:PORT \
       --num_processes=2 --process_id=0
 
-They share the run's directory, which the first of them writes.
+They share the run's directory; the first process writes it.
 """
 
 import os

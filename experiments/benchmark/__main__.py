@@ -4,8 +4,8 @@
   python -m experiments.benchmark steps
   python -m experiments.benchmark rules --help
 
-Every round runs each program once, and ratios are taken within a round, so that
-what disturbs the machine disturbs both sides.
+Every round runs each program once. Ratios are taken within a round, so
+disturbances of the machine affect both sides.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from experiments import benchmark
 
 BENCHMARKS = {
   'steps': 'a training step, and what balancing adds to it',
-  'rules': 'every weighting, beside the same in PyTorch if TorchJD is there',
-  'gramians': 'the ways to the Gramian that need less than all gradients',
-  'memory': 'the ways to need less memory in an update',
+  'rules': 'every weighting; the same in PyTorch if TorchJD is installed',
+  'gramians': 'ways to compute the Gramian without all gradients at once',
+  'memory': 'each way to reduce the memory of an update',
   'subroutine': 'what each method of a comparison adds to a step',
   'loading': "the stages between a data set's files and a batch",
-  'sweep': 'a sweep in one program, and its runs one after the other',
+  'sweep': 'a sweep in one program, and the same runs one after the other',
   'together': 'runs with convolutions, all at once and one by one',
-  'device': 'steps and passes over gradients at the size of CREMA-D, for a GPU',
+  'device': 'steps and gradient passes at the size of CREMA-D, for a GPU',
 }
 
 

@@ -1,13 +1,15 @@
-"""Times balancing on CREMA-D's shapes, two ResNet-18, for a GPU.
+"""Times balancing on CREMA-D's shapes, with two ResNet-18, for a GPU.
 
-Steps a second of joint training and the step of each weighting relative to it,
-in float32 and bfloat16; where PyTorch is installed, its step of joint training,
-eager and compiled; steps with weights from the features; how near the pass over
-the gradients comes to the speed of the device's memory; and what passes over
-the 62 leaves of a ResNet-18 cost beside the same in one array. On inputs of
-noise; no data set is needed. An empty list, as --at_features= or
---objectives=, leaves its part out. On a CPU, --batch_sizes=8 --width=8
---size=32 shows that it works.
+It needs no data set; inputs are noise. In float32 and bfloat16 it prints
+
+  steps a second of joint training, and the step of each weighting relative to
+  it, also with weights from the features;
+  PyTorch's step of joint training, eager and compiled, if it is installed;
+  the speed of the pass over the gradients, relative to the device's memory;
+  passes over the 62 leaves of a ResNet-18, and over one array of that size.
+
+An empty list, such as --at_features= or --objectives=, leaves its part out. To
+try it on a CPU: --batch_sizes=8 --width=8 --size=32.
 """
 
 import math
@@ -40,12 +42,12 @@ OPTIONS = {
   'batch_sizes': benchmark.Option([64, 256], 'rows of a batch'),
   'dtypes': benchmark.Option(
     ['float32', 'bfloat16'],
-    'of encoders, and of gradients to pass over',
+    'types of encoders, and of gradients to pass over',
     choices=('float32', 'bfloat16', 'float16'),
   ),
   'weightings': benchmark.Option(
     _WEIGHTINGS.split(),
-    'weightings beside joint training',
+    'weightings to compare with joint training',
     choices=mimo_jax.weightings.__all__,
   ),
   'at_features': benchmark.Option(
@@ -54,7 +56,7 @@ OPTIONS = {
     choices=mimo_jax.weightings.__all__,
   ),
   'peers': pytorch.option(
-    "PyTorch's step of joint training, too, for the first batch size"
+    "PyTorch's step of joint training, for the first batch size"
   ),
   'num_parameters': benchmark.Option(
     [22_400_000, 224_000_000],
@@ -64,7 +66,7 @@ OPTIONS = {
     [2, 3, 7, 8, 12], 'numbers of gradients to pass over, K'
   ),
   'repeats': benchmark.REPEATS._replace(default=20),
-  'width': benchmark.Option(64, 'of the ResNets'),
+  'width': benchmark.Option(64, 'width of the ResNets'),
   'size': benchmark.Option(224, 'height and width of the frames', least=8),
 }
 

@@ -1,14 +1,13 @@
-"""Times the ways to the Gramian that need less than all gradients at once.
+"""Times ways to compute the Gramian without all gradients at once.
 
-The networks of `steps`, three convolutional encoders, by MGDA:
+On the networks of `steps`, with three convolutional encoders, by MGDA:
 
   the four losses of late fusion: their gradients, weights from the features (by
   any rule of the Gramian, --rules), and two passes, beside joint training;
-  groups of the rows as objectives, of which there are as many as wanted: the
-  gradients and two passes;
-  single examples, in chunks.
+  groups of rows as objectives, any number of them: gradients and two passes;
+  single examples as objectives, in chunks.
 
-Memory is the peak of the compiled step, by the compiler's own analysis.
+Memory is the peak of the compiled step, as XLA's analysis reports it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +28,16 @@ Programs: TypeAlias = Mapping[str, subroutine.Compiled]
 OPTIONS = {
   'repeats': benchmark.REPEATS,
   'batch_size': benchmark.BATCH_SIZE,
-  'objectives': benchmark.Option(32, 'groups of rows, each an objective'),
-  'examples': benchmark.Option(64, 'rows, each an objective'),
+  'objectives': benchmark.Option(
+    32, 'groups of rows, each of which is an objective'
+  ),
+  'examples': benchmark.Option(64, 'examples, each of which is an objective'),
   'rules': benchmark.Option(
     ['pcgrad', 'upgrad', 'nash_mtl'],
-    'weightings of the Gramian beside MGDA, for weights from the features',
+    'weightings of the Gramian, in addition to MGDA, at the features',
     choices=mimo_jax.weightings.__all__,
   ),
-  'chunk': benchmark.Option(16, 'examples whose gradients are kept'),
+  'chunk': benchmark.Option(16, 'examples whose gradients are held at once'),
 }
 
 

@@ -1,7 +1,8 @@
 """Times the stages between a data set's files and a batch.
 
-Reading a record, making each view, both in a bare Python loop, and the loader
-of `data_pipelines`, in this process and with processes that work ahead.
+The stages are reading a record and making each view, both in a bare Python
+loop, and the loader of `data_pipelines`, in this process and with worker
+processes that read ahead.
 """
 
 import contextlib
@@ -25,12 +26,12 @@ from experiments.report import tables
 
 OPTIONS = {
   'data': benchmark.Option(
-    None, 'a file of experiments/configs and its argument, as crema_d:ogm'
+    None, 'a file of experiments/configs and its words, such as crema_d:ogm'
   ),
   'manual_dir': benchmark.Option(
     '',
-    'the folder with the files that you have downloaded; read when the data set'
-    ' is prepared, and not after',
+    'folder with the files that you have downloaded; it is read only when the'
+    ' data set is prepared',
   ),
   'repeats': benchmark.REPEATS,
   'items': benchmark.Option(256, 'items that each stage makes in a round'),

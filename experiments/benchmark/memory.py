@@ -1,8 +1,8 @@
-"""Times an update by MIMO in each way to need less memory.
+"""Times an update by MIMO in each way to reduce memory.
 
-Three ResNet-18, on inputs of noise. Accumulation cuts the rows of an update
-into 4 parts. The memory is the peak of the compiled step, by the compiler's own
-analysis.
+The model is three ResNet-18, on inputs of noise. Accumulation divides the rows
+of an update into 4 parts. Memory is the peak of the compiled step, as XLA's
+analysis reports it.
 """
 
 from collections.abc import Mapping

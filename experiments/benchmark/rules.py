@@ -1,13 +1,13 @@
-"""Times every weighting, beside the same rule of TorchJD if it is installed.
+"""Times every weighting, and the same rule of TorchJD if it is installed.
 
-On the same numbers, and their directions are compared:
+Both get the same numbers, and their directions are compared. Timed are
 
-  the passes over the gradients, beside plain ones over the same bytes;
-  Jacobian -> direction, by `balance`: all but the backward passes;
+  passes over the gradients, and plain passes over as many bytes;
+  Jacobian -> direction, by `balance`: everything but the backward passes;
   losses and Gramian -> weights, by the rule alone;
   what MIMO does besides the backward passes.
 
-Minutes; --parameters=100000 --methods=mimo,mgda takes seconds.
+All of it takes minutes; --parameters=100000 --methods=mimo,mgda takes seconds.
 """
 
 import math
@@ -33,7 +33,7 @@ SOLVED = (
 OPTIONS = {
   'repeats': benchmark.REPEATS,
   'seconds': benchmark.Option(
-    1.0, 'no more rounds once a comparison took this long, but at least 2'
+    1.0, 'seconds after which a comparison begins no more rounds than 2'
   ),
   'parameters': benchmark.Option(
     ['100000', '10000000', 'resnet18'],
@@ -45,15 +45,15 @@ OPTIONS = {
   ),
   'methods': benchmark.Option(
     [],
-    'weightings to time; all if none is named',
+    'weightings to time; by default all',
     choices=mimo_jax.weightings.__all__,
   ),
   'peers': torchjd.option('TorchJD'),
   'async_dispatch': benchmark.Option(
     True,
-    'run programs where they are called: on CPU, JAX hands those of more than'
-    ' 1000 operations to a thread of its own, which costs 30 us where the'
-    ' result is waited for at once, as here',
+    'run programs in the calling thread. By default, on CPU, JAX hands'
+    ' programs of more than 1000 operations to another thread, which costs 30'
+    ' us when the caller waits for the result, as here',
   ),
 }
 

@@ -1,9 +1,9 @@
 """Times a training step by joint training, MIMO and MGDA.
 
-Three convolutional encoders, so K = 4 objectives. Joint is the step that a user
-writes without this library: the gradient of the fused loss, then SGD. `mimo
-alone` are its weights of four losses, without the step around them. The
-Jacobian of all objectives is timed beside the gradient of one.
+The model has three convolutional encoders, so K = 4 objectives. `joint` is the
+step that you write without this library: the gradient of the fused loss, then
+SGD. `mimo alone` computes the weights of four losses, without the rest of the
+step. The Jacobian of all objectives is compared with the gradient of one.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """Times what each method adds to a step of joint training, and its memory.
 
-Three ResNet-18, on inputs of noise. The subroutine of a method, as MIMO's paper
-means it, is what it does beside a step of joint training; what it does between
-steps is shared out over them. The memory is the peak of the compiled programs,
-and operations are counted by XLA. Compilation is most of the time.
+The model is three ResNet-18, on inputs of noise. The subroutine of a method, a
+term of MIMO's paper, is what it does in addition to a step of joint training.
+What it does between steps is divided over the steps. Memory is the peak of the
+compiled programs; XLA counts the operations. Most of the time is compilation.
 """
 
 import functools
@@ -37,12 +37,12 @@ _VALIDATION_BATCHES = 10
 NETWORK = {
   'repeats': benchmark.REPEATS,
   'batch_size': benchmark.BATCH_SIZE,
-  'network_width': benchmark.Option(16, 'of the ResNets; 64 is the usual one'),
-  'picture_size': benchmark.Option(32, 'height and width', least=8),
+  'network_width': benchmark.Option(16, 'width of the ResNets; usually 64'),
+  'picture_size': benchmark.Option(32, 'height and width of pictures', least=8),
 }
 OPTIONS = NETWORK | {
-  'recipes': benchmark.Option([], 'recipes beside joint; by default all'),
-  'times': benchmark.Option(True, 'compile alone, for memory and operations'),
+  'recipes': benchmark.Option([], 'recipes besides joint; by default all'),
+  'times': benchmark.Option(True, 'only compile, for memory and operations'),
 }
 
 

@@ -1,10 +1,10 @@
-"""Times a sweep in one program beside the same runs one after the other.
+"""Times a sweep in one program, and the same runs one after the other.
 
-Sixteen runs of Handwritten, four penalties by four seeds. Everything that a
-sweep does is counted on both sides: opening the data, tracing and compiling,
-600 steps, checkpoints, evaluation on validation and test, the table. Not
-counted is what a process does once: importing, starting the backend, and what
-a first, small sweep finds slow. Nothing compiled is kept from one to the next.
+There are sixteen runs of Handwritten, four penalties by four seeds. Both sides
+count everything that a sweep does: opening the data, tracing and compiling, 600
+steps, checkpoints, evaluation on validation and test, the table. What a process
+does once is not counted: importing, starting the backend, and warming up, by a
+first, small sweep. Neither side reuses what the other has compiled.
 """
 
 import pathlib
@@ -24,8 +24,10 @@ from experiments.report import tables
 
 _GRID = ['weighting.penalty=0.3,1.0,3.0,10.0']
 OPTIONS = {
-  'views': benchmark.Option('six', 'of Handwritten', choices=handwritten.VIEWS),
-  'num_devices': benchmark.Option(1, 'devices that the CPU is to pass for'),
+  'views': benchmark.Option(
+    'six', 'views of Handwritten', choices=handwritten.VIEWS
+  ),
+  'num_devices': benchmark.Option(1, 'devices that the CPU simulates'),
 }
 
 

@@ -1,8 +1,8 @@
-"""Times steps of runs with convolutions: all at once beside one by one.
+"""Times steps of runs with convolutions: all at once and one by one.
 
-Runs of joint training on pictures and words as of `configs/icons.py`, filled
-with noise; opening data, evaluation and compiling are not counted. On a CPU
-`experiments.core.stepping` takes the faster way by itself.
+The runs are joint training on pictures and words as in `configs/icons.py`,
+filled with noise. Opening data, evaluation and compilation are not counted. On
+a CPU, `experiments.core.stepping` chooses the faster way by itself.
 """
 
 from collections.abc import Callable

@@ -22,9 +22,10 @@ from experiments.core import configuration
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
-  help_string='Configuration file, as experiments/configs/handwritten.py[:arg];'
-  ' the file says which words it takes after the colon. Each of its values can'
-  ' be changed: --config.optimizer.learning_rate=0.01.',
+  help_string='Configuration file, such as'
+  ' experiments/configs/handwritten.py[:arg]. Its docstring lists the words for'
+  ' after the colon. To change any of its values:'
+  ' --config.optimizer.learning_rate=0.01.',
 )
 
 
@@ -63,11 +64,11 @@ WORKDIR = define_path(
   'workdir', None, 'Directory of this run; by default one under runs/.'
 )
 _MANUAL_DIR = (
-  'Folder with the files of the data set that you have downloaded; read when'
-  ' the data set is prepared, and not after.'
+  "Folder with the data set's files that you have downloaded. It is read only"
+  ' when the data set is prepared, in the first run.'
 )
 _WHOLE = (
-  'An argument that it leaves to its default is given with the whole part:'
+  'To pass an argument that it leaves at its default, give the whole part:'
   " --config.optimizer=\"{'name': 'adam', 'learning_rate': 0.001}\"."
 )
 MANUAL_DIR = define_path('manual_dir', None, _MANUAL_DIR)

@@ -23,14 +23,14 @@ _START = 40
 _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   None,
-  "Address and port of process 0, of several; 'auto' where JAX finds the"
-  ' processes by itself, as under Slurm.',
+  "With several processes: address and port of process 0, or 'auto' if JAX"
+  ' finds the processes by itself, as under Slurm.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'How many processes run together.'
+  'num_processes', None, 'The number of processes that train together.'
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'Which of them this one is, from 0.'
+  'process_id', None, 'The number of this process, from 0.'
 )
 
 

@@ -1,11 +1,11 @@
-r"""Scores a trained model anew: on another split, with other metrics or noise.
+r"""Scores a trained model on another split, or with other metrics or noise.
 
   python -m experiments.evaluate --run=RUN [--split=validation] \
       [--metrics=accuracy,macro_f1] [--noise_levels=0.5,1] [--output=FILE.json]
 
-RUN is the directory of a run of `experiments.train`. By default all is as its
-configuration has it. Prints the scores that `evaluate/evaluate.py` names, and
-writes them to a file.
+RUN is the directory of a run of `experiments.train`. Whatever you do not give
+is as in its configuration. The command prints the scores, with the names that
+`evaluate/evaluate.py` explains, and writes them to a file.
 """
 
 import json
@@ -58,7 +58,7 @@ def main() -> None:
   """Evaluates, prints the scores and writes them."""
   parser = commands.of_a_run(__doc__)
   parser.add_argument(
-    '--split', default='test', help='of the data set of the run'
+    '--split', default='test', help="a split of the run's data set"
   )
   parser.add_argument(
     '--metrics',
@@ -69,7 +69,8 @@ def main() -> None:
   parser.add_argument(
     '--noise_levels',
     type=numbers,
-    help='numbers separated by commas',
+    help='levels of noise, in units of config.evaluation.noise_scale, separated'
+    ' by commas',
   )
   parser.add_argument(
     '--output',

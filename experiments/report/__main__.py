@@ -1,14 +1,15 @@
-"""The report of a comparison or a sweep, written anew from its results.
+"""Rewrites the report of a comparison or a sweep from its results.
 
   python -m experiments.report DIRECTORY [DIRECTORY ...]
 
-reads `results.jsonl` there (and `curves.npz` of a comparison), writes
-`report.md` (`sweep.md` of a sweep) with its figures, the same as one HTML page,
-and every score in `results.csv`, and prints the tables.
+reads `results.jsonl` of the directory (and `curves.npz` of a comparison). It
+writes `report.md` (`sweep.md` for a sweep) with its figures, the same as one
+HTML page, and every score in `results.csv`, and prints the tables.
 
-Of several directories it prints scores side by side and what differs in
-configuration, and writes nothing; of a run of `experiments.train` its scores.
-With `--latex` it prints the tables for a paper.
+For several directories it prints their scores and the differences of their
+configurations side by side, and writes nothing. For a run of
+`experiments.train` it prints the scores. `--latex` prints the tables for a
+paper.
 """
 
 import argparse
@@ -32,12 +33,12 @@ def main() -> None:
     type=commands.path,
     nargs='+',
     metavar='DIRECTORY',
-    help='where experiments.compare, sweep or train left its results',
+    help='where experiments.compare, sweep or train wrote its results',
   )
   parser.add_argument(
     '--latex',
     action='store_true',
-    help='print tables for LaTeX, which need its package booktabs',
+    help='print tables for LaTeX; they need the package booktabs',
   )
   given = parser.parse_args()
   directories = given.directories

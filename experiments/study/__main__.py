@@ -1,14 +1,15 @@
-"""Several comparisons, and one report over them.
+"""Runs several comparisons, and writes one report over them.
 
   python -m experiments.study testbed
   python -m experiments.study views
   python -m experiments.study real
   python -m experiments.study arrays:FILE.npz
 
-A study runs `experiments.compare` on several settings, all recipes tuned on
-validation with the same number of candidates, and writes its report; a file of
-experiments/configs, here of one's own data, is one setting. It says first how
-long it takes. Killed, the same command goes on.
+A study runs `experiments.compare` on several settings, with all recipes tuned
+on validation with the same number of candidates, and writes a report. A file of
+experiments/configs, as in the last line on your own data, is a study of one
+setting. The command first says how long it will take. If it is killed, the
+same command resumes it.
 """
 
 import pathlib
@@ -25,20 +26,20 @@ from experiments.study import reporting
 from experiments.study import studies
 
 _STUDIES = commands.define_path(
-  'studies', 'runs/study', 'Directory of the comparisons.'
+  'studies', 'runs/study', 'Directory for the comparisons.'
 )
 _REPORTS = commands.define_path(
-  'reports', 'experiments/reports', 'Directory of the reports.'
+  'reports', 'experiments/reports', 'Directory for the reports.'
 )
 _SETTINGS = flags.DEFINE_list(
   'settings',
   None,
-  'Settings to run, as "HTAD" or "imbalance 4,slowness 4"; by default all.',
+  'Settings to run, such as "HTAD" or "imbalance 4,slowness 4"; default: all.',
 )
 _AT_A_TIME = flags.DEFINE_integer(
   'at_a_time',
   1,
-  'Settings that run side by side, on as many CPU cores.',
+  'How many settings run side by side, each on one CPU core.',
   lower_bound=1,
 )
 # Arguments of `studies.config_of`.
@@ -46,27 +47,27 @@ _NUMBERS: dict[str, flags.FlagHolder[Any]] = {
   'seeds': flags.DEFINE_integer(
     'seeds',
     None,
-    'Runs of each recipe; by default as each setting says, mostly 10.',
+    'Runs of each recipe. The default depends on the setting, mostly 10.',
     lower_bound=1,
   ),
   'candidates': flags.DEFINE_integer(
     'candidates',
     None,
-    'Candidates of each recipe; where its space grows, as many more. By default'
-    ' as each setting says, mostly 5.',
+    'Candidates of each recipe, and as many again if search spaces grow. The'
+    ' default depends on the setting, mostly 5.',
     lower_bound=1,
   ),
   'tuning_seeds': flags.DEFINE_integer(
     'tuning_seeds',
     None,
-    'Runs of each candidate, by default as each setting says, mostly 3; 0:'
-    ' nothing is tuned.',
+    'Runs of each candidate; 0 tunes nothing. The default depends on the'
+    ' setting, mostly 3.',
     lower_bound=0,
   ),
   'compared': flags.DEFINE_list(
-    'recipes', None, 'Recipes to compare, the reference first; by default all.'
+    'recipes', None, 'Recipes to compare, the reference first; default: all.'
   ),
-  'smoke': flags.DEFINE_bool('smoke', False, 'Few steps of narrow models.'),
+  'smoke': flags.DEFINE_bool('smoke', False, 'A few steps of narrow models.'),
 }
 
 

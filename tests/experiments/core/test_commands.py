@@ -50,7 +50,7 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
   wrong = {
     '--config.lerning_rate=0.1': 'lerning_rate',
     '--config.optimizer.lr=0.1': """--config.optimizer="{'name'""",
-    '--config.data.missing_rate.fou=0.3': 'is given with the whole part',
+    '--config.data.missing_rate.fou=0.3': 'give the whole part',
     '--config.steps=many': 'many',
     '--config.steps=0': 'config.steps is 0; expected at least 1',
     '--config.num_seeds=-1': 'config.num_seeds is -1',
