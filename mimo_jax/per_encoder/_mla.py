@@ -1,4 +1,4 @@
-"""MLA's gradient of the shared head, kept off what the head was taught last."""
+"""MLA's gradient of a shared head, which keeps what the head has learned."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -33,58 +33,60 @@ def orthogonal_head(
   """The gradient modification of MLA, for a head that modalities share.
 
   MLA (multi-modal learning with alternating uni-modal adaptation) trains one
-  modality at a time: of each batch it takes one update for each modality, of
-  the cross-entropy that the shared head has on that modality's features alone.
-  This keeps the head from losing what the others have taught it. It replaces
-  the gradient G [d, C] of the head's kernel by P G, where P [d, d] shrinks the
-  directions of the features so far, those of the update itself, as in the
-  authors' code, among them. With r the mean of the features of the update,
+  modality at a time. For each batch it takes one update for each modality, of
+  the cross-entropy of the shared head on that modality's features alone. This
+  transformation keeps the head from losing what the other modalities have
+  taught it. It replaces the gradient G [d, C] of the head's kernel by P G. The
+  matrix P [d, d] shrinks the directions of the features so far, including those
+  of the update itself, as in the authors' code. With r the mean of the features
+  of the update,
 
       k = P r
       P ← P - k kᵀ / (α + rᵀ k),    α = 0.1^(1 + b/n)
       P ← P / ‖P‖_F
       G ← P G
 
-  where P is the identity at first, and b is the number of the batch, from 0, of
-  the n of its epoch. The very first update is left as it is, and its features
-  are not counted. Gradients of other parameters, the head's bias among them,
-  are never changed. P of length 1 makes the head's gradient shorter, at the
-  start by the square root of d.
+  P is the identity at first. b is the number of the batch in its epoch, counted
+  from 0, and n the number of batches in an epoch. The very first update stays
+  as it is, and its features do not count. Gradients of other parameters,
+  including the head's bias, never change. Because P has norm 1, the head's
+  gradient gets shorter, at the start by the square root of d.
 
-  α + rᵀ k is the number of recursive least squares, from which the paper has
-  the rule. The authors' code divides by the matrix α + k rᵀ, entry by entry,
-  and so does BalanceBenchmark, which also adds the result to the gradient that
-  it should replace.
+  α + rᵀ k is the number of recursive least squares, from which the paper
+  derives the rule. The authors' code divides by the matrix α + k rᵀ, entry by
+  entry. BalanceBenchmark does the same, and also adds the result to the
+  gradient that it should replace.
 
-  The state has a root R of P, updated in Potter's form (of square-root Kalman
+  The state holds a root R of P, updated in Potter's form (of square-root Kalman
   filters),
 
       f = Rᵀ r,    s = α + fᵀ f,    R ← R - (R f) fᵀ / (s + √(α s))
 
-  which is the same in exact arithmetic. In float32 the form above soon has
-  negative eigenvalues, which grow, once ‖r‖² is 10⁵ or so: the projected
-  gradient then goes up the loss. R Rᵀ has none.
+  This is the same in exact arithmetic. In float32, the form above soon has
+  negative eigenvalues that grow, once ‖r‖² is about 10⁵; the projected gradient
+  then ascends. R Rᵀ has no negative eigenvalues.
 
   Args:
-    is_head: function from the keys of a parameter's path, strings such as
-      `('fusion', 'head', 'kernel')`, to whether it is in the shared head:
-      `lambda path: path[0] == 'fusion'` for `mimo_jax.nn.LateFusion` with
-      `mimo_jax.nn.SharedHeadFusion`. Of these it is for the one of two axes.
+    is_head: function from a parameter's path, a tuple of strings such as
+      `('fusion', 'head', 'kernel')`, to whether the parameter is in the shared
+      head: `lambda path: path[0] == 'fusion'` for `mimo_jax.nn.LateFusion` with
+      `mimo_jax.nn.SharedHeadFusion`. The one array of two axes in the head is
+      the kernel.
     updates_per_batch: how often `update` is called for a batch, which is the
       number of modalities.
-    steps_per_epoch: n, the batches of an epoch.
+    steps_per_epoch: n, the number of batches in an epoch.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `features`, the [batch, d] that the head was given, or their mean
-    [d] (average that over devices, if there are several); other extra arguments
-    are ignored. Features that are not finite, or whose square is not, make the
-    kernel's update NaN, for a guard to skip, and leave the state as it is.
+    [d] (average that over devices, if there are several). Other extra arguments
+    are ignored. If features or their squares are not finite, the kernel's
+    update is NaN, so that a guard can skip it, and the state stays as it is.
 
   Raises:
     ValueError: if an argument is none of its values; when the state is made, if
-      not exactly one array of two axes is in the head; when tracing, if
-      features are missing or of another width.
+      the head does not have exactly one array of two axes; when tracing, if
+      features are missing or have another width.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -184,9 +186,9 @@ def _kernel(is_head: IsHead, tree: base.PyTree) -> tuple[list[Any], int]:
   if len(found) != 1:
     paths = ['/'.join(path) for path, _ in by_path]
     raise ValueError(
-      'orthogonal_head: is_head finds'
-      f' {[paths[place] for place in found]} of two axes among {paths};'
-      ' expected one, the kernel of the head that the modalities share.'
+      'orthogonal_head: is_head finds the arrays of two axes'
+      f' {[paths[place] for place in found]} among {paths}; expected one, the'
+      ' kernel of the head that the modalities share.'
     )
   return [leaf for _, leaf in by_path], found[0]
 

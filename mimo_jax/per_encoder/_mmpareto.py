@@ -25,59 +25,60 @@ def mmpareto(
 ) -> optax.GradientTransformationExtraArgs:
   """Innocent uni-modal assistance (MMPareto).
 
-  Stands where `balance` does, and combines the gradients of all objectives
+  It takes the place of `balance`, and combines the gradients of all objectives
   encoder by encoder. With g_c the gradient of the fused loss and g_u that of
   the modality's own loss, both over all of that modality's encoder,
 
       a = (1/2, 1/2)                             if g_cᵀ g_u ≥ 0
       a = argmin ‖a_c g_c + a_u g_u‖,  a ≥ 0, a_c + a_u = 1    otherwise
 
-  and for each of the encoder's tensors, whose parts of g_c and g_u these are,
+  and for each of the encoder's tensors, where g_c and g_u now stand for the
+  parts in that tensor,
 
       h = 2 a_c g_c + 2 a_u g_u,    λ = max(1, ‖g_c + g_u‖ / ‖h‖)
       update = γ λ h                                        (0 if ‖h‖ = 0)
 
-  so that a conflict turns the plain sum, but never shortens it: λ gives back
-  the length that the shorter h has lost, and γ raises the strength of the
-  gradient's noise, which by the paper helps to generalise. What no encoder owns
-  (heads, fusion) gets the plain sum of all gradients. Other objectives than
-  those two are not looked at in an encoder; of uni-modal losses that have heads
-  of their own there is nothing to see.
+  So a conflict turns the plain sum, but never shortens it: λ restores the
+  length that h has lost. γ strengthens the noise of the gradient, which, by the
+  paper, helps to generalise. Parameters that no encoder owns (heads, fusion)
+  get the plain sum of all gradients. In an encoder, other objectives than the
+  two are ignored; uni-modal losses with heads of their own do not reach it.
 
-  This is `balance` with a rule for the Jacobian rather than `optax.partition`
-  over one `balance` an encoder: those would need the Jacobian in full where
-  this one takes a pullback. Nor is it `balance(groups=encoder_of)`, which has
-  one rule for all groups: here each looks at another pair of objectives, and
-  stretches tensor by tensor. For MGDA by encoder that is the form to take.
+  It is `balance` with a rule for the Jacobian, and takes a pullback.
+  `optax.partition` over one `balance` for each encoder would need the full
+  Jacobian. `balance(groups=encoder_of)` has the same rule for all groups; here
+  each encoder looks at another pair of objectives, and stretches tensor by
+  tensor. For MGDA by encoder, use `balance(groups=encoder_of)`.
 
-  The pair is that of `mimo_jax.solvers.min_norm`, in closed form,
+  The pair a is that of `mimo_jax.solvers.min_norm`, in closed form:
   a_c = (g_uᵀg_u - g_cᵀg_u) / ‖g_c - g_u‖². The authors' solver returns 0.001
-  and 0.999 where these would be 0 and 1, which in a conflict they never are.
-  Their code takes a right angle for a conflict, by which a zero gradient of one
-  loss would stop the encoder; here it is none.
+  and 0.999 where these would be 0 and 1, which they never are in a conflict.
+  Their code takes a right angle for a conflict, so that a zero gradient of one
+  loss would stop the encoder; here a right angle is none.
 
   Args:
-    encoder_of: function from the keys of a parameter's path, strings such as
+    encoder_of: function from a parameter's path, a tuple of strings such as
       `('encoders_audio', 'Dense_0', 'kernel')`, to the modality whose encoder
       the parameter is in, or None: `mimo_jax.nn.encoder_of` for
       `mimo_jax.nn.LateFusion`.
     objectives: names of the objectives, the fused one first. A modality's own
       objective has the modality's name.
     gamma: γ > 0. 1 leaves aligned gradients at their plain sum.
-    axis_name: axis (or axes) of devices to average the Jacobian over, as of
+    axis_name: axis (or axes) of devices to average the Jacobian over, as in
       `balance`.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` whose `update` takes what that of
     `balance` takes: a pullback or a Jacobian, and `losses`. Its state is that
-    of `balance`; the weights in it are 2 a_u for each modality, the mean over
+    of `balance`. The weights in it are 2 a_u for each modality, the mean over
     the encoders of 2 a_c for the fused loss, and 1 for objectives that have no
     encoder.
 
   Raises:
-    ValueError: if objectives are not unique names, gamma is not positive, or
-      encoder_of no function; when the state is made, if encoder_of returns a
-      name that is no objective, or assigns nothing; and as `balance`.
+    ValueError: if `objectives` are not unique names, `gamma` is not positive,
+      or `encoder_of` is no function; when the state is made, if `encoder_of`
+      returns a name that is no objective, or None for all; and whatever
+      `balance` raises.
 
   Examples:
     >>> import jax

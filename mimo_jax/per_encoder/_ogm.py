@@ -1,4 +1,4 @@
-"""On-the-fly gradient modulation: the strong modality's encoder is slowed."""
+"""On-the-fly gradient modulation: slows the strong modality's encoder."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -36,54 +36,56 @@ def ogm(
 ) -> optax.GradientTransformationExtraArgs:
   """On-the-fly gradient modulation (OGM), without noise.
 
-  Slows the encoders of modalities that are ahead. Stands after
-  `balance(weightings.fused_only())`, or plain `jax.grad` of the fused loss, and
+  It slows the encoders of modalities that are ahead. Put it after
+  `balance(weightings.fused_only())`, or plain `jax.grad` of the fused loss. It
   multiplies the gradient of modality m's encoder by k_m:
 
       k_m = 1 - tanh(α ρ_m)  if ρ_m > 1,  otherwise 1
 
   S_m is the mean probability that the modality's own logits give to the true
-  class, and of two modalities ρ_m = S_m / S_other, so that one is slowed at
-  most. With ρ_m just above 1, k_m is 1 - tanh(α): the jump is in the authors'
-  code.
+  class. With two modalities ρ_m = S_m / S_other, so that at most one is slowed.
+  With ρ_m just above 1, k_m is 1 - tanh(α): the authors' code has this jump,
+  too.
 
   The authors define ρ for two modalities. For more, `against='each'` takes the
   mean over the others of S_m / S_j, so that several may be slowed, and
-  `against='weakest'` takes S_m / min_j S_j, as BalanceBenchmark does; for two
-  both are the definition. Its other departures (cosines of the logits, correct
-  samples only, denominators + 1e-5) are left out.
+  `against='weakest'` takes S_m / min_j S_j, as BalanceBenchmark does. For two,
+  both agree with the definition. The other departures of BalanceBenchmark
+  (cosines of the logits, correct samples only, denominators + 1e-5) are left
+  out.
 
-  The limits are kept: a modality with a score against one of 0 stops, k = 0;
-  scores that are both 0 are equal, ρ = 1.
+  Scores of 0 are limits: a modality with a positive score stops (k = 0) if the
+  other's score is 0; if both are 0, they are equal (ρ = 1).
 
-  The authors modulate in a part of the epochs only, which is
+  The authors modulate in a part of the epochs only. For that, use
   `optax.conditionally_transform(ogm(...), lambda step: step < steps)`.
 
   Args:
-    encoder_of: function from the keys of a parameter's path, strings such as
+    encoder_of: function from a parameter's path, a tuple of strings such as
       `('encoders_audio', 'Dense_0', 'kernel')`, to the modality whose encoder
       the parameter is in, or None: `mimo_jax.nn.encoder_of` for
-      `mimo_jax.nn.LateFusion`. What is in none is left as it is.
+      `mimo_jax.nn.LateFusion`. Parameters in no encoder stay as they are.
     modalities: their names, in the order in which the state holds k.
     alpha: α ≥ 0; larger slows more. The authors take 0.1 to 0.8.
-    against: of more than two modalities, 'each' or 'weakest'.
-    min_ndim: tensors of fewer axes are left as they are. 2 is all but biases
-      and norms, as BalanceBenchmark does; 4 is convolutions, as the authors do.
+    against: with more than two modalities, 'each' or 'weakest'.
+    min_ndim: tensors with fewer axes are left as they are. 2 modulates all but
+      biases and norms, as BalanceBenchmark does; 4 modulates convolutions, as
+      the authors do.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `scores`, a mapping modality -> S_m ≥ 0, a mean or a sum over the
-    batch (`mimo_jax.nn.true_class_scores`); other keys and other extra
+    batch (`mimo_jax.nn.true_class_scores`). Other keys and other extra
     arguments are ignored. Average the scores over devices, if there are
-    several. The last k are `optax.tree.get(opt_state, 'coefficients')`. Scores
-    that are not finite make the encoders' updates NaN, for a guard to skip, and
-    leave the state's k as they are.
+    several. `optax.tree.get(opt_state, 'coefficients')` reads the last k.
+    Scores that are not finite make the encoders' updates NaN, so that a guard
+    can skip them, and leave the k in the state as they are.
 
   Raises:
-    ValueError: if modalities are not unique names, alpha is negative, against
-      or min_ndim is none of their values; when the state is made, if encoder_of
-      returns another name, or nothing of a modality would be modulated; when
-      tracing, if scores are missing.
+    ValueError: if `modalities` are not unique names, `alpha` is negative, or
+      `against` or `min_ndim` is none of their values; when the state is made,
+      if `encoder_of` returns another name, or nothing of a modality would be
+      modulated; when tracing, if scores are missing.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -127,30 +129,31 @@ def ogm_ge(
 ) -> optax.GradientTransformationExtraArgs:
   """On-the-fly gradient modulation with generalisation enhancement (OGM-GE).
 
-  `ogm`, and noise on each tensor that it modulates, of slowed encoders and of
-  the others:
+  `ogm`, with noise on each tensor that it may modulate, in slowed encoders and
+  in the others:
 
       g ← k_m g + ξ,    ξ ~ N(0, (ν std(g) + 1e-8)²) in each entry
 
-  where std is over the entries of that tensor's gradient as it came, with n - 1
-  for n as in the authors' code (0 for n = 1). On the average it is `ogm`.
+  std is over the entries of that tensor's gradient before modulation, with
+  n - 1 in place of n as in the authors' code (0 for n = 1). On average the
+  update is that of `ogm`.
 
   Args:
-    encoder_of: as of `ogm`.
-    modalities: as of `ogm`.
-    alpha: as of `ogm`.
-    against: as of `ogm`.
-    min_ndim: as of `ogm`.
+    encoder_of: as in `ogm`.
+    modalities: as in `ogm`.
+    alpha: as in `ogm`.
+    against: as in `ogm`.
+    min_ndim: as in `ogm`.
     noise: ν ≥ 0, 1 in the paper.
-    seed: whole number that all noise follows from.
+    seed: whole number that fixes all noise.
 
   Returns:
-    An `optax.GradientTransformationExtraArgs` like that of `ogm`, whose state
-    carries the random key, which goes on with each call. Devices that hold the
+    An `optax.GradientTransformationExtraArgs` like that of `ogm`. Its state
+    carries the random key, which changes with each call. Devices that hold the
     same state draw the same noise.
 
   Raises:
-    ValueError: as `ogm`; if noise is negative, or seed is not whole.
+    ValueError: as `ogm`; also if `noise` is negative, or `seed` is not whole.
 
   Examples:
     >>> import jax
@@ -173,7 +176,7 @@ def ogm_ge(
     (0.58, 0.58)
 
   References:
-    As of `ogm`.
+    As in `ogm`.
   """
   _arguments.check('ogm_ge', _arguments.at_least(0), noise=noise)
   _arguments.check('ogm_ge', _arguments.whole(), seed=seed)
@@ -212,9 +215,9 @@ def _modulation(
     missing = [name for name in names if name not in owners_of(params)]
     if missing:
       raise ValueError(
-        f'{rule}: of {missing}, encoder_of finds no tensor with min_ndim='
-        f'{min_ndim} axes or more, so nothing would be modulated. Lower'
-        ' min_ndim, or let encoder_of find that encoder.'
+        f'{rule}: encoder_of finds no tensor with min_ndim={min_ndim} axes or'
+        f' more in the encoders of {missing}, so that nothing would be'
+        ' modulated. Lower min_ndim, or let encoder_of find these encoders.'
       )
     return OGMState(
       coefficients=jnp.ones(len(names)),
@@ -273,8 +276,8 @@ def _read(
   missing = [name for name in names if name not in scores]
   if missing:
     raise ValueError(
-      f'{rule} was given scores of {sorted(scores)}, which lack {missing}:'
-      f'{example}.'
+      f'{rule} was given scores of {sorted(scores)}, without those of'
+      f' {missing}:{example}.'
     )
   for name in names:
     if jnp.shape(scores[name]) != ():

@@ -80,8 +80,8 @@ def owners(
       )
   if not any(found):
     raise ValueError(
-      f'{rule}: encoder_of says of no parameter that an encoder owns it. The'
-      f' parameters are {["/".join(path) for path in paths]}; expected a'
-      f' modality of {list(modalities)} for some of them.'
+      f'{rule}: encoder_of finds an encoder for none of the parameters'
+      f' {["/".join(path) for path in paths]}; expected a modality of'
+      f' {list(modalities)} for some of them.'
     )
   return found

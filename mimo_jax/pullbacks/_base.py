@@ -1,4 +1,4 @@
-"""What a pullback is that knows its Gramian, and loops over its rows."""
+"""A pullback that knows its Gramian, and loops over the rows of one."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from mimo_jax import base
 
 
 class Averages(NamedTuple):
-  """How `balance` averages over devices; on one, it leaves things as they are.
+  """How `balance` averages over devices; with one, nothing changes.
 
-  `shares` has the form of the losses; the functions take numbers of this
+  `shares` has the form of the losses. The functions take numbers of this
   device.
   """
 
@@ -36,13 +36,13 @@ class Pullback:
   """A pullback with the Gramian that a rule is to weigh by.
 
   `balance` takes it like that of `jax.vjp`. A rule that needs the Gramian gets
-  it from here, and the combined gradient is one backward pass.
+  this one, and the combined gradient is one backward pass.
 
   Attributes:
     pull: from a cotangent, in the form of the losses, to `(gradient,)`.
     gramian: from `Averages` to the Gramian `[K, K]`, in the order of the
       losses' leaves or entries.
-    of_params: whether it is that of gradients of params.
+    of_params: whether it is the Gramian of gradients of params.
   """
 
   pull: Callable[[Any], tuple[base.PyTree]]

@@ -23,20 +23,21 @@ def vjp_of_examples(
 ) -> tuple[jax.Array, _base.Pullback]:
   """The loss of every example, and a pullback that knows their Gramian.
 
-  For rules that resolve conflicts between the samples of a batch (TorchJD's
-  instance-wise risk minimisation): an objective is an example, or an output of
-  an example. The Gramian is computed from chunks of `batch_size` examples, of
-  which two are kept at a time, and the combined gradient is one backward pass
-  over the batch. B examples in n chunks cost (n + 1) / 2 times their single
-  gradients, and memory for two chunks of these; one chunk costs them once.
+  Use it to resolve conflicts between the samples of a batch (TorchJD's
+  instance-wise risk minimisation): each example, or each output of an example,
+  is an objective. The Gramian is computed from chunks of `batch_size` examples,
+  of which two are kept at a time. The combined gradient is one backward pass
+  over the batch. With B examples in n chunks, every single gradient is computed
+  (n + 1) / 2 times on average, and memory holds two chunks of them; with one
+  chunk they are computed once.
 
-  The examples must be independent of each other. Where they are not (batch
+  The examples must be independent of each other. If they are not (batch
   normalisation in training), give `mimo_jax.two_passes` the pullback of a
-  function from params to losses `[B]`; it costs B passes over the batch.
+  function from params to losses `[B]`; this costs B passes over the batch.
 
-  All examples are alike: take a rule without a primary objective, such as
-  `mimo_jax.weightings.mgda` or `upgrad`. Sizes of weights follow K = B: the
-  mean of B losses has weights 1/B.
+  No example is a primary objective: take a rule without one, such as
+  `mimo_jax.weightings.mgda` or `upgrad`. Weights are those of K = B objectives:
+  the mean of B losses has weights 1/B.
 
   Args:
     loss_fn: `loss_fn(params, example) -> loss`, a scalar, or a vector `[K]`;
@@ -46,12 +47,13 @@ def vjp_of_examples(
     batch_size: examples in a chunk.
 
   Returns:
-    Losses, `[B]` or `[B, K]`, and the pullback, for `balance`'s `update`, which
-    takes an entry for an objective.
+    Losses, `[B]` or `[B, K]`, and the pullback, for the `update` of `balance`,
+    which takes each entry for an objective.
 
   Raises:
-    ValueError: if the batch has not one B, or B = 0, the loss of an example is
-      no scalar or vector, or `batch_size` is not a whole number at least 1.
+    ValueError: if the leaves of the batch do not have the same B, or B = 0; if
+      the loss of an example is no scalar or vector; or if `batch_size` is not a
+      whole number at least 1.
 
   Examples:
     >>> import jax
@@ -89,8 +91,8 @@ def vjp_of_examples(
   number = sizes.pop()[0]
   if number == 0:
     raise ValueError(
-      'The batch of vjp_of_examples has no examples, its leaves begin with'
-      ' (0,); expected at least one. Leave out the step.'
+      'The batch of vjp_of_examples has no examples: its leaves begin with'
+      ' (0,); expected at least one. Skip the step.'
     )
 
   def losses_of(params: base.PyTree) -> jax.Array:

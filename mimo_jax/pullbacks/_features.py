@@ -18,44 +18,43 @@ from mimo_jax.pullbacks import _base
 def vjp_at_features(
   losses_fn: Callable[..., Any], params: base.PyTree, *, has_aux: bool = False
 ) -> Any:
-  """`jax.vjp`, with a pullback that a rule weighs at the features.
+  """`jax.vjp`, with the Gramian of the gradients at the features.
 
-  `losses_fn` says where the features are: it is given a function `cut`, passes
-  them through it, and goes on with what it returns. K cotangents are pulled
-  back to there, through the heads alone; the rule weighs by the Gramian of
-  these; and one backward pass with the weighted cotangent goes through the
-  encoders. So every rule of the Gramian costs hardly more than joint training.
+  `losses_fn` is given a function `cut`. It passes the features through it, and
+  goes on with what `cut` returns. K cotangents are pulled back to the features,
+  through the heads alone, and the rule weighs by the Gramian of these. Then one
+  backward pass with the weighted cotangent goes through the encoders. So every
+  rule for the Gramian costs hardly more than joint training.
 
-  The combined gradient is exact, Σ wᵢ ∇Fᵢ in every parameter. The weights are
-  those of another Gramian. With Z the K cotangents and A the derivative of
-  the features by the encoders' params, the Gramian of the gradients that pass
-  through the features is Z A Aᵀ Zᵀ, and the rule sees Z Zᵀ. With σ the singular
-  values of A,
+  The combined gradient is exact, Σ wᵢ ∇Fᵢ in every parameter, but the weights
+  are those of another Gramian. Let Z be the K cotangents, and A the derivative
+  of the features by the encoders' params. The Gramian of the gradients that
+  pass through the features is Z A Aᵀ Zᵀ, and the rule sees Z Zᵀ. With σ the
+  singular values of A,
 
       σ_min² Z Zᵀ  ≼  Z A Aᵀ Zᵀ  ≼  σ_max² Z Zᵀ
 
-  and it is the same, up to a factor, where A has orthonormal rows, up to that
-  factor. Only there do a rule's guarantees (no conflict, shortest vector) hold
-  for the params; elsewhere they hold for a step of the features. What a loss
-  does to params past the features (a head's own) has no part in the weights.
-  Losses of different rows have orthogonal cotangents: they cannot conflict
-  here.
+  The two agree up to a factor if A, up to a factor, has orthonormal rows. Only
+  then do a rule's guarantees (no conflict, shortest vector) hold for the
+  params; otherwise they hold for a step of the features. Params past the
+  features, such as a head's own, have no part in the weights. Losses of
+  different rows have orthogonal cotangents, so that they cannot conflict here.
 
   Args:
     losses_fn: `losses_fn(params, cut) -> losses`, in the forms that `balance`
       takes. It may call `cut` several times, each time with a pytree of arrays
-      that have the batch in them: not inside of `jax.vmap`, `lax.scan`,
-      `jax.checkpoint` or `jax.jit`. It is traced twice, the first time for the
-      shapes of the features.
+      of the whole batch. It must not call it inside `jax.vmap`, `lax.scan`,
+      `jax.checkpoint` or `jax.jit`. `losses_fn` is traced twice, the first time
+      for the shapes of the features.
     params: pytree.
-    has_aux: whether it returns `(losses, aux)`.
+    has_aux: whether `losses_fn` returns `(losses, aux)`.
 
   Returns:
     `(losses, pullback)`, or `(losses, pullback, aux)`, for `balance`. Call it
-    under `jax.jit`: what is not needed of a backward pass is left out there.
+    under `jax.jit`, which leaves out what is not needed of a backward pass.
 
   Raises:
-    ValueError: if `losses_fn` does not call `cut`, or inside of a
+    ValueError: if `losses_fn` does not call `cut`, or calls it inside a
       transformation.
 
   Examples:
@@ -86,9 +85,10 @@ def vjp_at_features(
 
   References:
     O. Sener and V. Koltun, `Multi-Task Learning as Multi-Objective
-    Optimization <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018: MGDA-UB,
+    Optimization <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018: MGDA-UB is
     this with `mimo_jax.weightings.mgda`. There and in LibMTL (`rep_grad`) each
-    head learns from its own loss with weight 1; here from Σ wᵢ ∇Fᵢ, as all.
+    head learns from its own loss with weight 1; here it learns from Σ wᵢ ∇Fᵢ,
+    as all parameters do.
   """
   taps: list[list[_Like]] = []
 
@@ -172,8 +172,8 @@ def _guarded(
     if core.get_opaque_trace_state() != here:
       raise ValueError(
         '`cut` was called inside of a transformation, such as jax.vmap,'
-        ' lax.scan, jax.checkpoint or jax.jit, where features are not those of'
-        ' the whole batch. Expected a call in losses_fn itself, with what the'
+        ' lax.scan, jax.checkpoint or jax.jit, where the features are not'
+        ' those of the whole batch. Call it in losses_fn itself, with what the'
         ' transformed function returns.'
       )
     return cut(features)

@@ -1,4 +1,4 @@
-"""The exact Gramian in a first pass that keeps one gradient at a time."""
+"""The exact Gramian, from a first pass that keeps one gradient at a time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,18 +20,18 @@ def two_passes(
 ) -> _base.Pullback:
   """A pullback whose Gramian is computed with one gradient at a time.
 
-  For many objectives, or gradients of which K do not fit: wherever `balance`
-  takes a pullback. A row of the Gramian is a gradient gᵢ, by one backward pass,
-  and what it does to all losses, J gᵢ, by one forward pass of the linearised
-  network. The combined gradient is one backward pass more. All in all K + 1
-  backward and K forward passes, and memory for two gradients whatever K is,
-  where the K gradients cost K backward passes (less, where they are
-  block-sparse) and memory for K.
+  Use it for many objectives, or if K gradients do not fit in memory. A row of
+  the Gramian takes one backward pass for a gradient gᵢ, and one forward pass of
+  the linearised network for J gᵢ, the change of all losses along it. The
+  combined gradient takes one more backward pass. In all there are K + 1
+  backward and K forward passes, and memory for two gradients whatever K is.
+  Without `two_passes` there are K backward passes (less, if the gradients are
+  block-sparse), and memory for K gradients.
 
-  The Gramian is that of `mimo_jax.gramian` up to rounding: its diagonal is
-  taken of the gradients, and the rest has the precision of the network, which
-  for one in bfloat16 is 1e-2 of the lengths' product. It is known what each
-  gradient is, but not all at once: rules that need the Jacobian refuse.
+  The Gramian is that of `mimo_jax.gramian` up to rounding. Its diagonal comes
+  from the gradients; the rest has the precision of the network, which in
+  bfloat16 is 1e-2 of the product of the lengths. The gradients are never there
+  all at once, so rules that need the Jacobian refuse this pullback.
 
   Args:
     pullback: what `jax.vjp(losses_fn, params)` returned.
@@ -39,7 +39,7 @@ def two_passes(
       accelerators several are faster.
 
   Returns:
-    The pullback, for `balance`'s `update`.
+    The pullback, for the `update` of `balance`.
 
   Raises:
     ValueError: if `batch_size` is not a whole number at least 1.

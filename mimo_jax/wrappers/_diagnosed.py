@@ -1,4 +1,4 @@
-"""What the gradients look like that a rule weighs."""
+"""Lengths and cosines of the gradients that a rule weighs."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from mimo_jax import solvers
 
 
 class DiagnosedState(NamedTuple):
-  """State of `diagnosed`; None where a rule sees no gradients."""
+  """State of `diagnosed`; None if the rule sees no gradients."""
 
   lengths: base.IfNeeded  # [K], of the gradients
   cosines: base.IfNeeded  # [K, K], between them; 0 with a zero gradient
@@ -25,32 +25,32 @@ class DiagnosedState(NamedTuple):
 def diagnosed(
   weighting: base.Weighting, *, always: bool = False
 ) -> base.Weighting:
-  """Another rule, whose state tells about the gradients that it saw.
+  """The same rule, with a state that describes the gradients that it saw.
 
-  The weights are those of `weighting`. `lengths`, `cosines`, `conflicting` and
-  `direction_cosines` stand in the state, to be read by
-  `optax.tree.get(opt_state, 'cosines')`; 0 before the first step. A negative
-  cosine with the direction is an objective that gets worse, to first order. All
-  is made of the Gramian G and costs nothing beside it: with weights w and
-  lengths n, the direction's length is √(wᵀGw) and its cosine with gradient i
-  (Gw)ᵢ / (nᵢ √(wᵀGw)). For rules that weigh each number of the gradients it is
-  one more pass over them.
+  The weights are those of `weighting`. The state holds `lengths`, `cosines`,
+  `conflicting` and `direction_cosines`. Read them by
+  `optax.tree.get(opt_state, 'cosines')`; they are 0 before the first step. If
+  an objective has a negative cosine with the direction, it gets worse, to first
+  order. All numbers come from the Gramian G, which costs nothing more: with
+  weights w and lengths n, the direction's length is √(wᵀGw), and its cosine
+  with gradient i is (Gw)ᵢ / (nᵢ √(wᵀGw)). Rules that weigh each number of the
+  gradients need one more pass over them.
 
-  With groups of `balance` there is one of each for each group, and it is the
-  gradients in that group that are told of. Inside `mimo_jax.unit_gradients`
-  they have length 1; outside they are as they are.
+  With `groups` of `balance` the state holds these numbers for each group, of
+  the gradients in that group. Inside `mimo_jax.unit_gradients` the gradients
+  have length 1; outside they have their own lengths.
 
   Args:
-    weighting: any rule but one of several batches.
-    always: also of a rule that needs losses only, which then costs K backward
-      passes in place of one. By default nothing is computed there, and the
-      state holds None.
+    weighting: any rule that needs one batch only.
+    always: describe the gradients of a rule that needs losses only, too. It
+      then costs K backward passes in place of one. By default nothing is
+      computed for such a rule, and the state holds None.
 
   Returns:
-    A `mimo_jax.Weighting`, with the state of `weighting` in its own.
+    A `mimo_jax.Weighting`, which carries the state of `weighting` in its own.
 
   Raises:
-    ValueError: if `weighting` is none, or one of several batches, or `always`
+    ValueError: if `weighting` is no rule, or needs several batches, or `always`
       is neither True nor False.
 
   Examples:

@@ -1,4 +1,4 @@
-"""Weights that are taken anew every few steps only."""
+"""Weights that are computed every few steps only."""
 
 from typing import Any, NamedTuple
 
@@ -21,38 +21,37 @@ class EveryState(NamedTuple):
 def every(
   balancer: optax.GradientTransformationExtraArgs, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-  """`balance`, whose rule is asked every few steps only.
+  """`balance`, which asks its rule every few steps only.
 
-  In the steps between, the weights of before are taken, and the rule's state
-  stays: those cost one backward pass, and the others K more, under
-  `jax.lax.cond`: 1 + K/R on average, R = `steps`. Not under `jax.vmap`, which
-  computes both.
+  In the steps between, it uses the last weights, and the rule's state stays as
+  it is. Such a step costs one backward pass. A step that asks the rule costs K
+  more, under `jax.lax.cond`. On average this is 1 + K/R passes, R = `steps`.
+  Under `jax.vmap` nothing is saved, because it computes both branches.
 
-  The rule is asked again at once while all weights are zero, as they are until
-  a first step was finite. An objective that is absent (`present`) in a step
-  that asks has no weight until the next one that does.
+  While all weights are zero, as they are until a first step was finite, every
+  step asks the rule. If an objective is absent (`present`) in a step that asks,
+  it has no weight until the next step that asks.
 
-  On CPUs convolutions are slow inside `lax.cond` (40 times, JAX 0.10.2): what
-  is saved there is lost again. The gradients that a rule asks for are made of
-  them, so that there is no way around it under one compiled step, but for
-  `mimo_jax.vjp_at_features`, which has the heads alone inside. Otherwise choose
-  outside of it: give `balancer.update` the argument `weights`, None in a step
-  that asks and `optax.tree.get(state, 'weights')` in the others. The guide has
-  the code.
+  On CPUs convolutions are slow inside `lax.cond` (40 times, JAX 0.10.2), so
+  that what is saved is lost again: the gradients that a rule asks for are made
+  of convolutions. `mimo_jax.vjp_at_features` avoids this, because only the
+  heads are inside. Otherwise decide outside the compiled step: give
+  `balancer.update` the argument `weights`, None in a step that asks, and
+  `optax.tree.get(state, 'weights')` in the others. The guide has the code.
 
   Args:
-    balancer: what `mimo_jax.balance` returned, with `objectives`, of a rule for
-      losses or the Gramian. Others have no weights to keep.
+    balancer: what `mimo_jax.balance` returned, with `objectives` and a rule for
+      losses or the Gramian. Other rules have no weights to keep.
     steps: R ≥ 1. 1 is `balancer` itself.
 
   Returns:
     An `optax.GradientTransformationExtraArgs` that takes what `balancer` takes,
-    with its state, weights among it, in its own.
+    and carries the state of `balancer`, with its weights, in its own.
 
   Raises:
-    ValueError: if steps or balancer is none of these; when the state is made,
-      if balancer is a chain, or its state holds no weights; when tracing, if
-      the rule needs the Jacobian.
+    ValueError: if `steps` or `balancer` is none of these; when the state is
+      made, if `balancer` is a chain, or its state holds no weights; when
+      tracing, if the rule needs the Jacobian.
 
   Examples:
     >>> import jax
@@ -90,8 +89,8 @@ def every(
     state = balancer.init(params)
     if isinstance(state, dict) or type(state) is tuple:
       raise ValueError(
-        'every was given a chain; expected what mimo_jax.balance returns. What'
-        ' comes after it goes on in each step, and stays outside:'
+        'every was given a chain; expected what mimo_jax.balance returns. Keep'
+        ' what comes after balance outside, because it acts in each step:'
         ' optax.chain(mimo_jax.every(balance, steps), optax.adam(1e-3)).'
       )
     _weights_in(state)
@@ -125,7 +124,7 @@ def _weights_in(state: base.PyTree) -> base.PyTree:
   weights = optax.tree.get(state, 'weights')
   if weights is None:
     raise ValueError(
-      'every keeps the weights that stand in the state, and there are none:'
+      'every keeps the weights in the state of balance, but there are none:'
       ' name the objectives, mimo_jax.every(mimo_jax.balance(rule,'
       ' objectives=(primary, other, ...)), steps).'
     )

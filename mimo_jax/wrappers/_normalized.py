@@ -17,27 +17,29 @@ def normalized(
 
       a = t w / Σᵢ |wᵢ|                          (0 if all w are 0)
 
-  t = `total`. The direction is that of `weighting`, and its length no longer a
-  matter of the rule: `sum` has K times the step of `mean`, `mimo` 1 + λ times,
-  `nash_mtl` one that grows as the gradients shrink. So rules can be compared at
-  one learning rate. The sum is that of sizes, by which a rule with negative
-  weights never turns around; of other rules it is the sum itself.
+  t = `total`. The direction is that of `weighting`, but its size no longer
+  depends on the rule, so that you can compare rules at one learning rate.
+  Without `normalized`, `sum` takes K times the step of `mean`, `mimo` 1 + λ
+  times, and the weights of `nash_mtl` grow as the gradients shrink. The sum is
+  over absolute values, so that a rule with negative weights never turns around.
 
-  Of weights at every coordinate, w is their mean for each objective, and of a
-  rule that remembers gradients the weights that it tells: one factor for all.
+  For rules with a weight at every coordinate, w is the mean of these for each
+  objective. For rules that remember gradients, w are the weights that they put
+  into the state. In both cases there is one factor for all weights.
 
-  Lengths of the gradients are left as they are; `mimo_jax.unit_gradients` is
-  about those. With both, `normalized` is the outer one.
+  The lengths of the gradients stay as they are; `mimo_jax.unit_gradients`
+  changes those. If you use both, `normalized` is the outer one.
 
   Args:
     weighting: any rule.
-    total: t > 0. `balance` with the mean of losses has 1, with their sum K.
+    total: t > 0. It is 1 for the mean of the losses, and K for their sum.
 
   Returns:
     A `mimo_jax.Weighting` with the needs and the state of `weighting`.
 
   Raises:
-    ValueError: if `weighting` is none, or total not positive and finite.
+    ValueError: if `weighting` is no rule, or `total` is not positive and
+      finite.
 
   Examples:
     >>> import jax.numpy as jnp

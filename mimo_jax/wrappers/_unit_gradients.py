@@ -11,29 +11,29 @@ from mimo_jax import solvers
 def unit_gradients(weighting: base.Weighting) -> base.Weighting:
   """Another rule, for gradients that are scaled to unit length first.
 
-  The rule sees U = diag(n)⁻¹ J in place of the Jacobian, n the lengths of its
-  rows, and its direction is made of U, too. With w its weights,
+  The rule sees U = diag(n)⁻¹ J in place of the Jacobian, with n the lengths of
+  the gradients. Its direction is made of U, too. With w its weights,
 
       d = wᵀU = aᵀJ,   aᵢ = wᵢ / nᵢ              (0 if nᵢ = 0)
 
-  so that an objective with a long gradient, or in a large unit, counts no more
-  than another: positive factors of the losses change nothing, for any rule that
-  looks at gradients alone. `mgda` is dominated by the shortest gradient, `sum`
-  by the longest; here neither is. The length of d no longer goes to zero with
-  those of the gradients, which asks for a learning rate that does.
+  So an objective with a long gradient, or in a large unit, counts no more than
+  another: for a rule that looks at gradients alone, positive factors of the
+  losses change nothing. The shortest gradient dominates `mgda`, the longest one
+  `sum`; here neither does. The length of d does not go to zero with those of
+  the gradients, so the learning rate must.
 
   Rules that read losses read them as they are.
 
   Args:
-    weighting: a rule for the losses, the Gramian or the Jacobian. One for the
-      losses then needs the Gramian, K backward passes, for the lengths.
+    weighting: a rule for the losses, the Gramian or the Jacobian. A rule for
+      the losses then needs the Gramian for the lengths, K backward passes.
 
   Returns:
     A `mimo_jax.Weighting` with the state of `weighting`.
 
   Raises:
-    ValueError: if `weighting` is none, or one of several batches: of J₁ J₂ᵀ
-      lengths are not known.
+    ValueError: if `weighting` is no rule, or needs several batches, whose
+      J₁ J₂ᵀ has no lengths of gradients.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -235,7 +235,7 @@ def test_mistakes_are_named():
     (lambda path: path[-1] == 'bias', r'\[\]'),
   ):
     checks.assert_refused(
-      f'finds {found} of two axes', make(is_head).init, GRADIENTS
+      f'finds the arrays of two axes {found}', make(is_head).init, GRADIENTS
     )
   head = make()
   state = head.init(GRADIENTS)

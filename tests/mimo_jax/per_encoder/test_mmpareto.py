@@ -374,7 +374,7 @@ def test_mistakes_are_named():
     r"encoder_of\(\('audio', 'bias'\)\) is 'text'; expected one of"
     r" \['visual', 'audio'\]": {'encoder_of': lambda _: 'text'},
     "is 'joint'; expected": {'encoder_of': lambda _: 'joint'},
-    'parameters are .*audio/kernel.*expected a modality': {
+    'none of the parameters .*audio/kernel.*expected a modality': {
       'encoder_of': nn.encoder_of
     },
     'not given the losses of this step': {'losses': None},

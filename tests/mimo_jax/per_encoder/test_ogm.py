@@ -352,13 +352,13 @@ def test_mistakes_are_named():
       "against='all'; expected.*'each'": {'against': 'all'},
       'min_ndim=-1; expected': {'min_ndim': -1},
       "is 'head'; expected one of": {'encoder_of': lambda path: path[0]},
-      'parameters are .*audio/bias': {'encoder_of': nn.encoder_of},
-      r"of \['text'\], encoder_of finds no tensor": {
+      'none of the parameters .*audio/bias': {'encoder_of': nn.encoder_of},
+      r"encoder_of finds no tensor.*encoders of \['text'\]": {
         'modalities': ('audio', 'visual', 'text')
       },
       r'min_ndim=5 axes or more.*Lower': {'min_ndim': 5},
       'scores=None; expected a mapping': {'scores': None},
-      r"scores of \['audio', 'fused'\], which lack \['visual'\]": {
+      r"scores of \['audio', 'fused'\], without those of \['visual'\]": {
         'scores': {'audio': 0.5, 'fused': 0.7}
       },
       r"scores\['audio'\] of shape \(4,\); expected a scalar": {
