@@ -1,9 +1,10 @@
-"""A user's own pictures, sounds, videos and texts: a folder, a CSV, no builder.
+"""A user's own files, texts and numbers: a folder and a CSV, no builder.
 
 What is here knows the CSV; `reading.folder_builder` reads the files.
 """
 
 import functools
+import math
 import os
 import pathlib
 from typing import NamedTuple
@@ -27,6 +28,9 @@ SUFFIXES = {
 }
 """Kind of a file -> how its name ends."""
 
+NUMBERS = 'numbers'
+"""The modality of all columns of numbers whose names have no dot."""
+
 # Of a video in such a column the sound is meant.
 _HEARD = ('audio', 'sound')
 TREE = f"""\
@@ -38,6 +42,8 @@ TREE = f"""\
                     of files, as
                       photo,caption,label
                       cats/1.jpg,"A cat, asleep.",cat
+                    columns of numbers are one modality, called numbers; those
+                    called MODALITY.FEATURE are one each MODALITY
   FOLDER/...        the files, at these paths in the folder: pictures
                     ({', '.join(SUFFIXES['picture'])}), sounds
                     ({', '.join(SUFFIXES['sound'])}) or videos
@@ -51,8 +57,8 @@ class Table(NamedTuple):
   Attributes:
     path: The CSV; files are looked for beside it.
     lines: [rows], where each row is, for errors: 'FILE, line 7'.
-    cells: Modality -> [rows], names of files or texts.
-    kinds: Modality -> a key of `SUFFIXES`, or 'text'.
+    cells: Column -> [rows], names of files, texts or numbers.
+    kinds: Column -> a key of `SUFFIXES`, 'text' or 'number'.
     target: Of each row; none where the cell is empty.
     split: [rows] of `own_splits.SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
@@ -65,6 +71,22 @@ class Table(NamedTuple):
   target: targets.Targets
   split: npt.NDArray[np.str_]
   group: npt.NDArray[np.int64] | None
+
+  @property
+  def modalities(self) -> dict[str, tuple[str, ...]]:
+    """Modality -> its columns: one of files or texts, some of numbers."""
+    found: dict[str, tuple[str, ...]] = {}
+    for column, kind in self.kinds.items():
+      modality, dot, _ = column.partition('.')
+      name = column
+      if kind == 'number':
+        name = modality if dot else NUMBERS
+      found[name] = (*found.get(name, ()), column)
+    return found
+
+  def numbers(self, column: str) -> npt.NDArray[np.float64]:
+    """The numbers of a column, [rows], NaN where the cell is empty."""
+    return np.array([float(cell or 'nan') for cell in self.cells[column]])
 
 
 def find(path: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -166,8 +188,16 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
     for name in ('split', 'group')
   )
   split, group = own_splits.of_rows(str(path), target, given, group)
-  modalities = {name: cells[name] for name in kinds}
-  return Table(path, lines, modalities, kinds, target, split, group)
+  own = {name: cells[name] for name in kinds}
+  table = Table(path, lines, own, kinds, target, split, group)
+  for name, of_name in table.modalities.items():
+    if len({kinds[column] for column in of_name}) > 1:
+      raise ValueError(
+        f'{path} has a column {name!r}, and the columns of numbers'
+        f' {sorted(set(of_name) - {name})} make a modality of that name. Rename'
+        ' it, or call these MODALITY.FEATURE, with another MODALITY.'
+      )
+  return table
 
 
 def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
@@ -201,7 +231,7 @@ def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
 def kind(
   root: pathlib.Path, name: str, lines: list[str], values: list[str]
 ) -> str:
-  """What all cells of a column are: a key of `SUFFIXES`, or 'text'.
+  """What all cells of a column are: a key of `SUFFIXES`, 'text' or 'number'.
 
   Args:
     root: The folder of the CSV.
@@ -210,7 +240,7 @@ def kind(
     values: Its cells.
 
   Raises:
-    ValueError: if they are of several kinds, files of another, numbers, or
+    ValueError: if they are of several kinds, files of another, infinite, or
       empty.
   """
   kinds = [_kind_of(value) for value in values]
@@ -223,12 +253,14 @@ def kind(
   )
   first = next(files, filled[0])
   if kinds[first] == 'text':
-    if all(targets.is_number(value) for value in values if value):
-      raise ValueError(
-        f'{lines[first]}, column {name!r}: {values[first]!r}, and all rows have'
-        ' numbers; expected files or texts. Leave the column out; or give all'
-        ' as arrays, a FILE.npz, pictures as [rows, height, width, 3].'
-      )
+    if all(targets.is_number(values[i]) for i in filled):
+      for i in filled:
+        if math.isinf(float(values[i])):
+          raise ValueError(
+            f'{lines[i]}, column {name!r}: {values[i]!r}; expected a finite'
+            ' number.'
+          )
+      return 'number'
     if _is_file(root, values[first]):
       raise ValueError(
         f'{lines[first]}, column {name!r}: {values[first]!r} is a file, and no'
@@ -243,6 +275,16 @@ def kind(
         f' {values[first]!r}: {", ".join(SUFFIXES[kinds[first]])}.'
       )
   return 'sound' if name in _HEARD else kinds[first]
+
+
+def is_empty(kind: str, cell: str) -> bool:
+  """Whether a cell says nothing, as NaN among numbers does not.
+
+  Examples:
+    >>> is_empty('number', 'nan'), is_empty('text', 'nan')
+    (True, False)
+  """
+  return not cell or (kind == 'number' and math.isnan(float(cell)))
 
 
 def _is_file(root: pathlib.Path, value: str) -> bool:

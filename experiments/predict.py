@@ -11,8 +11,9 @@ example, as for `experiments.core.trained.Trained.predict`. A modality without
 an array is missing; a modality that is NaN in a whole row is missing in that
 row. Labels are ignored. For a run on a folder of pictures, sounds, videos and
 texts, give such a folder, or its CSV. The CSV needs no labels, and an empty
-cell in place of a file is a missing modality. Without --data, the rows are
-those of a split of the run's own data set, without rows that lack a label.
+cell in place of a file, or of all numbers of a modality, is a missing modality.
+Without --data, the rows are those of a split of the run's own data set, without
+rows that lack a label.
 
 The table, CSV or (by its name) Parquet, has a line for each example, in order:
 the target if it is known, and for each output the predicted class (by name for
@@ -21,6 +22,7 @@ are empty (-1 for classes without names): the output of a missing modality, and
 all outputs of a row that lacks all modalities.
 """
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -29,6 +31,7 @@ import numpy as np
 from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import missing
+from data_pipelines import views
 from experiments.core import commands
 from experiments.core import data as data_lib
 from experiments.core import trained
@@ -77,14 +80,30 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
 
   made, _ = data_lib.make_views(model.config)
   columns = {
-    name: getattr(made[name], 'source', name)
+    name: tuple(getattr(made[name], 'columns', ()))
+    or (getattr(made[name], 'source', name),)
     for name in model.modalities
     if name in made
   }
-  elements = folder_builder.elements(data, set(columns.values()))
+  numbers = {
+    column
+    for name, of_name in columns.items()
+    if isinstance(made[name], views.Numbers)
+    for column in of_name
+  }
+  elements = folder_builder.elements(
+    data, set(itertools.chain(*columns.values())), numbers
+  )
   found = {}
-  for name, column in columns.items():
-    has = np.array([column in element for element in elements])
+  for name, of_name in columns.items():
+    lacks = [set(of_name) - element.keys() for element in elements]
+    for row, some in enumerate(lacks):
+      if some and len(some) < len(of_name):
+        raise ValueError(
+          f'{data}, row {row}: {name!r} has no {sorted(some)}; expected all of'
+          f' {list(of_name)}, or none in a row that lacks {name!r}.'
+        )
+    has = np.array([not some for some in lacks])
     if has.any():
       seen = [made[name](elements[i], None) for i in np.flatnonzero(has)]
       found[name] = np.zeros((len(has), *seen[0].shape), seen[0].dtype)

@@ -54,7 +54,7 @@ def folder(path: str | os.PathLike[str]) -> Folder:
   if table.target.is_regression:
     digest.update(targets.WORD.encode())
   for name, kind in table.kinds.items():
-    for cell in table.cells[name] if kind != 'text' else ():
+    for cell in table.cells[name] if kind in folders.SUFFIXES else ():
       file = root / cell
       stat = file.stat() if file.is_file() else None
       state = stat and (stat.st_size, stat.st_mtime_ns)
@@ -66,8 +66,9 @@ def folder(path: str | os.PathLike[str]) -> Folder:
 class Builder(builder.FolderBuilder):
   """Prepares the files and texts that a CSV names.
 
-  Every element has, for each modality, the encoded picture [1], the encoded
-  frames [t] of a video (one a second), a sound [n] int16 at 16 kHz, or a text;
+  Every element has, for each column, the encoded picture [1], the encoded
+  frames [t] of a video (one a second), a sound [n] int16 at 16 kHz, a text, or
+  a number, float64;
   `label` int64, or float64 of a regression; `row` int32, its row in the CSV;
   and `group` int64 if the CSV has groups.
   """
@@ -89,17 +90,19 @@ class Builder(builder.FolderBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     target = self._table.target
     clip = audio_visual.features(target.classes, texts=('text',))
+    number = tfds.features.Tensor(
+      shape=(),
+      dtype=np.float64,
+      encoding='bytes',  # others are stored in 32 bits
+    )
     if target.is_regression:
-      clip['label'] = tfds.features.Tensor(
-        shape=(),
-        dtype=np.float64,
-        encoding='bytes',  # the rest is stored in 32 bits
-      )
+      clip['label'] = number
     features = {
       'picture': clip['frames'],
       'video': clip['frames'],
       'sound': clip['audio'],
       'text': clip['text'],
+      'number': number,
     }
     others = {
       'label': clip['label'],
@@ -107,8 +110,8 @@ class Builder(builder.FolderBuilder):
     }
     if self._table.group is not None:
       others['group'] = tfds.features.Scalar(dtype=np.int64)
-    modalities = {name: features[k] for name, k in self._table.kinds.items()}
-    return self.described(modalities | others)
+    columns = {name: features[k] for name, k in self._table.kinds.items()}
+    return self.described(columns | others)
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
     """Finds the rows of each split; see `builder.FolderBuilder`."""
@@ -150,8 +153,10 @@ def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
     return cell
   path = root / cell
   try:
-    if not cell:
+    if folders.is_empty(kind, cell):
       raise audit.SkipError('missing', 'the cell is empty')
+    if kind == 'number':
+      return float(cell)
     if kind == 'picture':
       return [pictures.read(path)]
     if kind == 'video':
@@ -166,17 +171,20 @@ def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
 
 
 def elements(
-  path: str | os.PathLike[str], names: Collection[str]
+  path: str | os.PathLike[str],
+  names: Collection[str],
+  numbers: Collection[str] = (),
 ) -> list[dict[str, Any]]:
   """Reads new rows of a folder, which need no labels, without preparing them.
 
   Args:
     path: A folder with a CSV, or the CSV.
     names: The columns to read, where the CSV has them; others are left out.
+    numbers: Those of them that are numbers.
 
   Returns:
     An element for each row, in order. It has no entry where the cell of a file
-    is empty.
+    or number is empty.
 
   Raises:
     FileNotFoundError: if there is no CSV.
@@ -200,13 +208,21 @@ def elements(
       f'{where} has the columns {list(cells)}; expected some of'
       f' {sorted(names)}.'
     )
+  for name in kinds:
+    if name not in numbers and kinds[name] == 'number':
+      kinds[name] = 'text'  # whose words are all numbers
+    for line, cell in zip(lines, cells[name], strict=True):
+      if name in numbers and cell and not targets.is_number(cell):
+        raise ValueError(
+          f'{line}, column {name!r}: {cell!r}; expected a number.'
+        )
   rows = []
   for i, line in enumerate(lines):
     try:
       row = {
         name: entry(where.parent, name, kind, cells[name][i])
         for name, kind in kinds.items()
-        if cells[name][i] or kind == 'text'
+        if kind == 'text' or not folders.is_empty(kind, cells[name][i])
       }
     except audit.SkipError as error:
       raise ValueError(

@@ -23,6 +23,7 @@ from data_pipelines.views.audio import Psd10s as Psd10s
 from data_pipelines.views.audio import Stft3s as Stft3s
 from data_pipelines.views.audio import Stft5s as Stft5s
 from data_pipelines.views.frames import Frames as Frames
+from data_pipelines.views.numbers import Numbers as Numbers
 from data_pipelines.views.pooled import Pooled as Pooled
 from data_pipelines.views.sequences import BinaryLabel as BinaryLabel
 from data_pipelines.views.sequences import PaddedSequence as PaddedSequence

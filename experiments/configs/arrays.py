@@ -6,21 +6,25 @@ Command: python -m experiments.train
 Expected: depends on the file; data_pipelines/README.md shows how to make one.
 
 Words after the colon, separated by commas: the file (`.npz` or `.parquet`), a
-folder with `train`, `validation` and `test` of either kind, or one of pictures,
-sounds and videos with a CSV that names them; `regression` if labels are whole
-numbers, and no classes (of others it is seen); a method, a weighting,
-`transformer` for encoders of sequences in place of GRUs, and `smoke` for a few
-steps. A regression minimises the mean absolute error of targets that are
-standardised by those of training: losses are in that unit, all errors and
-predictions in the targets' own. The file or CSV is read when the configuration
-is made, so that all it says is there to be changed by flags:
-`--config.model.encoders.audio.widths="(32,)"`. Files that a CSV names are read
-when training begins, once; a narrow ResNet-18 looks at each, pretrained if
-`config.warm_start` says so and `width` is 64.
+folder with `train`, `validation` and `test` of either kind, or a folder of
+pictures, sounds and videos with a CSV that names them; `regression` if the
+labels are whole numbers to predict, not classes (other numbers need no word); a
+method, a weighting, `transformer` for encoders of sequences in place of GRUs,
+and `smoke` for a few steps.
+
+A regression minimises the mean absolute error of targets that are standardised
+by the training rows. Losses are logged in that unit; errors and predictions are
+in the unit of the labels. The file or CSV is read when the configuration is
+made, so flags can change all that follows from it:
+`--config.model.encoders.audio.widths="(32,)"`. The files that a CSV names are
+read once, when training begins. Each column of them has a narrow ResNet-18,
+which is pretrained if `config.warm_start` says so and `width` is 64; columns of
+numbers have an MLP.
 """
 
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +130,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     )
   where = f'{path},{targets.WORD}' if given['targets'] else str(path)
   table = folders.read(where) if is_folder else arrays.read(where)
-  names = table.cells if isinstance(table, folders.Table) else table.modalities
+  names = table.modalities
   taken = {*readouts.NAMES, 'mask', *map(missing.entry, names)}
   for name in names:
     if name in taken or '.' in name:
@@ -236,13 +240,38 @@ def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
   """What is said of files, which are decoded while training."""
   config.data.batch_size = 32
   config.data.num_threads = 4
-  config.data.views = {
-    name: {**_KINDS[kind][0], 'source': name}
-    for name, kind in table.kinds.items()
-  }
-  config.model.encoders = {
-    name: dict(_KINDS[kind][1]) for name, kind in table.kinds.items()
-  }
-  config.evaluation.noise_scale = {
-    name: _KINDS[kind][2] for name, kind in table.kinds.items()
-  }
+  config.data.views, config.model.encoders = {}, {}
+  config.evaluation.noise_scale = {}
+  for name, columns in table.modalities.items():
+    kind = table.kinds[columns[0]]
+    if kind == 'number':
+      view, encoder, noise = _numbers(table, columns), encoder_for((1,)), 1.0
+    else:
+      of_kind, encoder, noise = _KINDS[kind]
+      view = {**of_kind, 'source': name}
+    config.data.views[name] = view
+    config.model.encoders[name] = dict(encoder)
+    config.evaluation.noise_scale[name] = noise
+
+
+def _numbers(table: folders.Table, columns: Sequence[str]) -> dict[str, Any]:
+  """The view of columns of numbers, standardised by the rows of train."""
+  mean, std = [], []
+  for column in columns:
+    values = table.numbers(column)
+    if len(values) == len(np.unique(values)) and not np.any(values % 1):
+      logging.warning(
+        '%s: the column %r has another whole number in each row, and is taken'
+        ' for a measurement. Leave it out if it is a name, as row numbers are.',
+        table.path,
+        column,
+      )
+    known = values[(table.split == 'train') & np.isfinite(values)]
+    if not known.size:
+      raise ValueError(
+        f'{table.path}: the column {column!r} is empty in all rows of train.'
+      )
+    mean.append(float(np.mean(known)))
+    std.append(float(np.std(known)) or 1.0)
+  made = {'columns': tuple(columns), 'mean': tuple(mean), 'std': tuple(std)}
+  return {'name': 'Numbers', **made}

@@ -154,6 +154,54 @@ def test_new_rows_need_no_label_and_a_damaged_one_is_an_error(folder, tmp_path):
     folder_builder.elements(path, ('photo',))
 
 
+def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
+  random = np.random.RandomState(0)
+  values = random.normal(1e6, 1, (ROWS, 3))
+  cells = [[f'{value!r}' for value in row] for row in values.tolist()]
+  cells[4][1], cells[9][2] = '', 'nan'
+  lines = [f'w{i},{",".join(cells[i])},{"ab"[i % 2]}' for i in range(ROWS)]
+  header = 'note,age,eye.left,weight,label'
+  root = write_list(tmp_path / 'a', header, lines)
+  table = folders.read(root)
+  assert table.modalities == {
+    'note': ('note',),
+    'numbers': ('age', 'weight'),
+    'eye': ('eye.left',),
+  }
+  expected = np.where(np.arange(ROWS) == 9, np.nan, values[:, 2])
+  np.testing.assert_array_equal(table.numbers('weight'), expected)
+  found = {}
+  for split in ('train', 'validation', 'test'):
+    rows = sources.open_source(
+      'folder', config=str(root), split=split, data_dir=tmp_path / 'made'
+    )
+    for i in range(len(rows)):
+      names = ('age', 'eye.left', 'weight')
+      found[int(rows[i]['row'])] = [rows[i][name].item() for name in names]
+  assert sorted(found) == [i for i in range(ROWS) if i not in (4, 9)]
+  for row, numbers in found.items():
+    assert numbers == values[row].tolist()
+  skipped = [
+    line['detail']
+    for split in ('train', 'validation', 'test')
+    for line in clips.table(next(tmp_path.glob('made/folder/*/*')), split)
+  ]
+  assert {detail.partition(':')[0] for detail in skipped} == {
+    "column 'eye.left'",
+    "column 'weight'",
+  }
+
+
+def test_numbers_of_new_rows_may_lack_and_are_no_words(tmp_path):
+  lines = ['1.5,7,b', ',9,c', 'nan,8,']
+  root = write_list(tmp_path / 'a', 'age,note,other', lines)
+  found = folder_builder.elements(root, ('age', 'note'), numbers=('age',))
+  assert found == [{'age': 1.5, 'note': '7'}, {'note': '9'}, {'note': '8'}]
+  root = write_list(tmp_path / 'b', 'age', ['1.5', 'old'])
+  with pytest.raises(ValueError, match=r"line 3, column 'age': 'old'; expecte"):
+    folder_builder.elements(root, ('age',), numbers=('age',))
+
+
 def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
   left = np.zeros((40, 60, 3), np.uint8)
   left[:, :30] = 255
@@ -186,7 +234,17 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('note,label', ['a,0.5', 'b,inf'], r"line 3, column 'label': inf; .*fin"),
     ('note,label', ['list.csv,x', 'b,y'], r"line 2, .*'list.csv' is a file"),
     ('note,label', [f'{"a" * 9_999},x', 'b,y'], r"no row of .*: \{'x': 1"),
-    ('age,label', ['3,x', '4.5,y'], r"line 2, column 'age': '3', .*as arrays"),
+    ('age,label', ['3,x', 'inf,y'], r"line 3, column 'age': 'inf'; .*finite"),
+    (
+      'numbers,age,label',
+      ['a,1,x', 'b,2,y'] * 5,
+      r"a column 'numbers', and .*age",
+    ),
+    (
+      'eye,eye.a,label',
+      ['a,1,x', 'b,2,y'] * 5,
+      r"a column 'eye', and .*'eye.a'",
+    ),
     ('photo,label', [',x', ',y'], r"line 2, column 'photo': .*all rows"),
     ('photo,photo', ['a.png,x'], 'names, each once'),
     ('note,label', ['a,1', 'b,1.0', 'c,'], "'1' and '1.0' are one number"),

@@ -161,6 +161,53 @@ def test_a_class_that_is_not_in_train_is_told(tmp_path, caplog):
   assert "no row of train is of ['fox']" in caplog.text
 
 
+def test_numbers_beside_texts_are_trained_on_and_predicted_for(
+  tmp_path, monkeypatch, caplog
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
+  random = np.random.RandomState(0)
+  ages = random.normal(50, 10, 60).round()
+  lines = [
+    f'p{i},{age},{900 + 3 * age:.2f},{i},{"ab"[int(age > 50)]}'
+    for i, age in enumerate(ages)
+  ]
+  lines[3] = 'p3,,900,3,a'  # is left out
+  header = 'note,age,weight,eye.patient,label'
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine/list.csv').write_text('\n'.join([header, *lines]))
+  config = arrays.get_config(f'{tmp_path}/mine,smoke')
+  assert "'eye.patient' has another whole number in each row" in caplog.text
+  assert "'age'" not in caplog.text and "'weight'" not in caplog.text
+  view = config.data.views.numbers
+  assert view.columns == ('age', 'weight')
+  (split,) = {arrays.folders.read(tmp_path / 'mine').split.tobytes()}
+  is_train = np.frombuffer(split, '<U10') == 'train'
+  of_train = ages[is_train & (np.arange(60) != 3)]
+  np.testing.assert_allclose(view.mean[0], of_train.mean())
+  np.testing.assert_allclose(view.std[0], of_train.std())
+  with config.unlocked():
+    for name in ('note', 'eye'):
+      del config.data.views[name]
+      del config.model.encoders[name]
+      del config.evaluation.noise_scale[name]
+    config.model.encoders.other = {'name': 'MLP', 'widths': (4,)}
+    config.data.views.other = config.data.views.numbers
+    config.evaluation.noise_scale.other = 1.0
+  config.steps = 40
+  scores = train.train(config, tmp_path / 'run')
+  assert scores['accuracy/numbers'] > 0.7
+  new = tmp_path / 'new.csv'
+  new.write_text('weight,id,age\n850,7,20\n1140,8,80\n,9,nan')
+  with predict.predict(tmp_path / 'run', new).open() as file:
+    found = [row['numbers'] for row in csv.DictReader(file)]
+  assert found == ['a', 'b', '']
+  new.write_text('weight,id,age\n850,7,20\n1140,8,')
+  with pytest.raises(
+    ValueError, match=r"row 1: '(numbers|other)' has no .'age"
+  ):
+    predict.predict(tmp_path / 'run', new)
+
+
 @pytest.mark.slow
 def test_a_folder_of_media_is_trained_on_and_predicted_for(
   tmp_path, monkeypatch
