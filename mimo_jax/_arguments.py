@@ -1,4 +1,4 @@
-"""Checks of what rules are made with; traced values pass."""
+"""Checks the arguments that rules are made with; traced values pass."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -17,9 +17,9 @@ ZERO_ROWS = ('drop', 'keep')
 
 
 class Numbers(NamedTuple):
-  """Which numbers an argument may be."""
+  """Which numbers an argument may be, and how errors describe them."""
 
-  accepts: Callable[[Any], Any]  # of an array, entry by entry
+  accepts: Callable[[Any], Any]  # array -> whether each entry is accepted
   text: str
   max_ndim: int = 0
   or_schedule: bool = False
@@ -88,15 +88,15 @@ def or_schedule(numbers: Numbers) -> Numbers:
 
 
 def check(rule: str, expected: Numbers, **arguments: Any) -> None:
-  """Checks numbers that a rule was given, by their names.
+  """Checks numbers that a rule was given.
 
   Args:
-    rule: who was given them.
+    rule: the rule's name, for the error.
     expected: which numbers they may be.
     **arguments: name -> value.
 
   Raises:
-    ValueError: if one of them is another.
+    ValueError: if one of them is not such a number.
 
   Examples:
     >>> from mimo_jax import _arguments
@@ -113,11 +113,11 @@ def check(rule: str, expected: Numbers, **arguments: Any) -> None:
         continue
       try:
         numbers = np.asarray(value)
-      except TypeError:  # as of a random key
+      except TypeError:  # for example a random key
         numbers = np.asarray(None)
       dtype = jnp.result_type(float)
       rounded = _rounded(numbers, dtype)
-      is_number = numbers.dtype.kind in 'biufV'  # V: bfloat16 and its like
+      is_number = numbers.dtype.kind in 'biufV'  # V: bfloat16 and the like
       if is_number and np.all(expected.accepts(rounded)):
         continue
       if rounded is not numbers:
@@ -128,7 +128,7 @@ def check(rule: str, expected: Numbers, **arguments: Any) -> None:
 
 
 def _rounded(numbers: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-  """Numbers as a rule sees them: 0 or infinite beyond the type's range."""
+  """Makes numbers beyond the range of `dtype` 0 or infinite, as JAX does."""
   if numbers.dtype != np.float64:
     return numbers
   limits = jnp.finfo(dtype)
@@ -145,7 +145,7 @@ def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:
   """Checks that each of the arguments is one of the choices.
 
   Args:
-    rule: who was given them.
+    rule: the rule's name, for the error.
     choices: what they may be.
     **arguments: name -> value.
 
@@ -190,7 +190,7 @@ def optimizer_or(
   value: Any,
   default: Callable[[], optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
-  """The optimizer that a rule was given; for None the default, or Adam."""
+  """Returns a rule's optimizer; if it is None, the default, or else Adam."""
   if value is None:
     value = optax.adam(0.025) if default is None else default()
   if not isinstance(value, optax.GradientTransformation):
@@ -200,7 +200,8 @@ def optimizer_or(
     )
 
   def update(*args: Any) -> Any:
-    # Those of optax need it, whatever the user's own code is held to.
+    # Optax's optimizers need standard promotion, also where the user's code is
+    # held to strict promotion.
     with jax.numpy_dtype_promotion('standard'):
       return value.update(*args)
 
@@ -208,7 +209,7 @@ def optimizer_or(
 
 
 def check_balancer(who: str, value: Any) -> None:
-  """Checks that `value` is a gradient transformation, not a rule say."""
+  """Checks that `value` is a gradient transformation, and not, say, a rule."""
   if not isinstance(value, optax.GradientTransformation):
     raise ValueError(
       f'{who} was given {value!r}; expected what mimo_jax.balance(rule)'
@@ -219,7 +220,7 @@ def check_balancer(who: str, value: Any) -> None:
 def for_each_objective(
   rule: str, name: str, value: Scalar | Vector, losses: jax.Array
 ) -> jax.Array:
-  """One number for every objective, or K of them, as `[K]` like the losses."""
+  """Broadcasts one number, or K of them, to `[K]` in the type of the losses."""
   values = jnp.asarray(value, losses.dtype)
   if values.shape not in ((), losses.shape):
     raise ValueError(
@@ -232,6 +233,6 @@ def for_each_objective(
 def preference_of(
   rule: str, value: Vector | None, losses: jax.Array
 ) -> jax.Array:
-  """The preference `[K]` in the type of the losses; 1/K each for None."""
+  """Returns the preference as `[K]` in the losses' type; 1/K each for None."""
   values = 1 / losses.shape[0] if value is None else value
   return for_each_objective(rule, 'preference', values, losses)

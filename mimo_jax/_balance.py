@@ -198,7 +198,7 @@ def balance(
   needs_rows = bool(needs & {'gramian', 'jacobian'})
   sees_gradients = needs_rows or 'cross_gramian' in needs
   if groups is not None and 'jacobian' in needs:
-    # Traced once for all groups of one shape.
+    # With jit, groups of one shape are traced only once.
     rule = rule._replace(update=jax.jit(rule.update))
   choice = _parts.Choice(groups, weigh_on, shared)
   _parts.check(choice)
@@ -299,7 +299,7 @@ def balance(
 def _check_state(
   state: BalanceState, names: tuple[str, ...] | None, parts: _parts.Parts
 ) -> None:
-  """Refuses the state of other objectives, or of other groups."""
+  """Raises if the state was made for other objectives or other groups."""
   shapes = jax.tree.map(jnp.shape, state.weights)
   expected = None
   if names is not None:
@@ -318,7 +318,7 @@ def _init_of_rule(
   params: base.PyTree,
   parts: _parts.Parts,
 ) -> base.PyTree:
-  """The state of the rule; with groups, of all of them."""
+  """Returns the initial state of the rule; with groups, of all groups."""
   leaves = _parts.leaves_at(params, parts.weighing)
   states = [
     rule.init(num_objectives, _parts.numbered(leaves, part.weighing))
@@ -334,7 +334,7 @@ def _init_of_rule(
 def _remember(
   state: BalanceState, weighed: _combining.Weighed, parts: _parts.Parts
 ) -> BalanceState:
-  """The next state; the present one where something was not finite."""
+  """Returns the next state, or the old one if something was not finite."""
 
   def keep(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(weighed.good, _numerics.keep_type(new, old), old)

@@ -1,4 +1,4 @@
-"""From what a rule saw to its weights, and from those to a direction."""
+"""Asks a rule for weights, and combines the gradients with them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -16,16 +16,16 @@ from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
 
-# Which leaves take which weights.
+# Pairs: leaves, and the weights that they take.
 Assigned: TypeAlias = Sequence[tuple[_parts.Places, base.PyTree]]
 
 
 class Weighed(NamedTuple):
-  """What the rule made of its observations."""
+  """What a rule returned for its observations."""
 
-  weights: list[base.PyTree]  # of each part
+  weights: list[base.PyTree]  # for each part
   state: base.PyTree  # of the rule
-  good: jax.Array  # [] bool, whether all that was seen is finite
+  good: jax.Array  # [] bool, whether observations and weights are finite
 
 
 def by_losses(
@@ -34,16 +34,16 @@ def by_losses(
   updates: _observing.Updates,
   state: base.PyTree,
 ) -> tuple[base.PyTree, Weighed]:
-  """The plan for rules that see no gradients: one backward pass."""
+  """Combines gradients for rules that see none: one backward pass."""
   weighed = _weigh(step, observations, state)
   direction = with_weights(step, updates, weighed)
   if jax.tree.leaves(weighed.state):
-    # The rule has not seen the gradient, but a step that will be skipped must
-    # not be remembered. Without state there is nothing to read P numbers for.
+    # The rule has not seen the gradient, but it must not remember a step that
+    # will be skipped. A rule without state saves reading all P numbers.
     finite = all_finite(direction)
-    # In one order in all processes, which a set of strings has not.
+    # Sorted, because the order of a set of strings differs between processes.
     over = tuple(sorted({axis for axes in step.shards for axis in axes}))
-    if over:  # no shard is remembered of a step that another has to skip
+    if over:  # If one shard is not finite, no device remembers the step.
       finite = lax.psum(~finite, over) == 0
     weighed = weighed._replace(good=weighed.good & finite)
   return direction, weighed
@@ -55,10 +55,10 @@ def by_gradients(
   updates: _observing.Updates,
   state: base.PyTree,
 ) -> tuple[base.PyTree, Weighed]:
-  """The plan for the others: K backward passes.
+  """Combines gradients for rules that see them: K backward passes.
 
-  Those go only as far as the params that the rule looks at, if a pullback is
-  given (XLA leaves out what nobody reads); the others take one pass more.
+  Given a pullback, those passes reach only the params that the rule looks at,
+  since XLA removes what is not read. The other params take one more pass.
   """
   raw = _observing.read(step, updates)
   looked_at, beyond = step.parts, step.parts.beyond
@@ -82,7 +82,7 @@ def by_gradients(
 def with_weights(
   step: _observing.Step, updates: _observing.Updates, weighed: Weighed
 ) -> base.PyTree:
-  """The direction by as many backward passes as there are different weights."""
+  """Returns the direction, by one backward pass for each set of weights."""
   direction, raw = _pull(step, updates, _assign(step.parts, step, weighed))
   return _reals.like_gradient(direction, raw)
 
@@ -90,7 +90,7 @@ def with_weights(
 def with_given(
   step: _observing.Step, updates: _observing.Updates, weights: base.PyTree
 ) -> base.PyTree:
-  """The direction with weights that the caller has, a rule's of before."""
+  """Returns the direction for weights from the caller, as of `every`."""
   if 'jacobian' in base.names_of(step.rule.needs):
     raise ValueError(
       'balance was given weights, and a weighting for the Jacobian, which may'
@@ -125,9 +125,9 @@ def all_finite(tree: base.PyTree) -> jax.Array:
   """Whether all numbers are finite, [] bool."""
   leaves = jax.tree.leaves(tree)
   finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-  # Asked the other way round: of `all(stack)` XLA makes a chain of as many
-  # operations as there are leaves, and puts it into the kernel of each leaf
-  # that it decides about, which takes time in the square of their number.
+  # "Not any infinite" rather than "all finite": XLA turns `all(stack)` into a
+  # chain of one operation for each leaf, and copies it into the kernel of every
+  # leaf that depends on it, so time grows with the square of their number.
   return ~jnp.any(~jnp.stack([jnp.array(True), *finite]))
 
 
@@ -136,7 +136,7 @@ def _weigh(
   observations: list[base.Observation],
   state: base.PyTree,
 ) -> Weighed:
-  """Lets the rule decide, in each part; NaN if anything is not finite."""
+  """Asks the rule for the weights of each part; NaN if not all is finite."""
 
   def update(
     observation: base.Observation, state: base.PyTree
@@ -145,14 +145,14 @@ def _weigh(
       return step.rule.update(observation, state)
 
   if step.parts.grouped and 'jacobian' not in base.names_of(step.rule.needs):
-    # All that it sees is of one shape, whatever the groups' shapes are.
+    # Observations have one shape, whatever the shapes of the groups.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observations)
     weights, state = jax.vmap(update)(stacked, state)
     good = all_finite((stacked, weights))
     return Weighed(list(_numerics.nan_unless(good, weights)), state, good)
-  # Gradients are not stacked, not even of groups of one shape: that would be a
-  # copy of all, and of what the rule makes of them, which takes time and memory
-  # and saves no compiling: XLA compiles equal kernels once.
+  # Gradients are not stacked, not even those of groups of one shape. Stacking
+  # would copy all of them, and the rule's results, and would save no compile
+  # time, since XLA compiles equal kernels once.
   states = state if step.parts.grouped else (state,)
   pairs = [update(*pair) for pair in zip(observations, states, strict=True)]
   each = [weights for weights, _ in pairs]
@@ -164,7 +164,7 @@ def _weigh(
 
 
 def _check_one_each(step: _observing.Step, weights: list[base.PyTree]) -> None:
-  """Refuses weights that are for the leaves that were looked at alone."""
+  """Raises unless weights are [K]: leaves not looked at have no others."""
   if any(getattr(each, 'shape', ()) != (len(step.means),) for each in weights):
     raise ValueError(
       'balance was given weigh_on, and a weighting that treats each number of'
@@ -176,9 +176,9 @@ def _check_one_each(step: _observing.Step, weights: list[base.PyTree]) -> None:
 def _assign(
   parts: _parts.Parts, step: _observing.Step, weighed: Weighed
 ) -> Assigned:
-  """The weights of all leaves: of those that no rule is asked about, 1.
+  """Assigns weights to all leaves.
 
-  And 0 of a loss without rows.
+  Leaves that are not shared get weights of 1 (0 for a loss without rows).
   """
   assigned = [
     (part.combined, weights)
@@ -192,7 +192,7 @@ def _assign(
 
 
 def _combine_parts(rows: list[base.PyTree], assigned: Assigned) -> base.PyTree:
-  """The direction of K gradients: a pytree, or a mapping place -> leaf."""
+  """Combines K gradients: pytrees, or mappings place -> leaf."""
   if assigned[0][0] is None:
     return _combine(rows, assigned[0][1])
   direction: dict[int, jax.Array] = {}
@@ -203,7 +203,7 @@ def _combine_parts(rows: list[base.PyTree], assigned: Assigned) -> base.PyTree:
 
 
 def _combine(rows: list[base.PyTree], weights: base.PyTree) -> base.PyTree:
-  """The combined gradient, or the direction that the rule has made itself."""
+  """Combines K gradients, unless the rule returned a direction itself."""
   if isinstance(weights, base.Direction):
     return jax.tree.map(
       lambda leaf, like: leaf.astype(jnp.asarray(like).dtype),
@@ -216,8 +216,9 @@ def _combine(rows: list[base.PyTree], weights: base.PyTree) -> base.PyTree:
 def _pull(
   step: _observing.Step, updates: _observing.Updates, assigned: Assigned
 ) -> tuple[base.PyTree, base.PyTree]:
-  """The direction, and a gradient as JAX gave it, by at most K passes."""
-  # By linearity the shares may go to the weights: one gradient to sum.
+  """Returns the direction and one raw gradient, by up to K backward passes."""
+  # By linearity the shares go into the weights, so that only one gradient is
+  # summed over devices.
   local = [
     (places, weights * jnp.asarray(step.shares, weights.dtype))
     for places, weights in assigned

@@ -121,7 +121,7 @@ def combine_with(
     [0.292, 1.901, 1.901]
   """
   base.check_weighting('combine_with', weighting)
-  # A matrix of whole numbers would round its direction to whole numbers.
+  # Else a matrix of integers would round its direction to integers.
   jacobian = jax.tree.map(
     lambda leaf: jnp.asarray(leaf, _numerics.common_type(float, leaf)), jacobian
   )
@@ -133,7 +133,8 @@ def combine_with(
       'combine_with was given a weighting that looks at losses, but no losses;'
       ' expected losses=[...], one for each row.'
     )
-  # Of NumPy, or `jax_debug_nans` would stop here for rules that ignore them.
+  # NumPy's NaN: JAX's would make `jax_debug_nans` raise here, even for rules
+  # that ignore the losses.
   unknown: Any = np.full(size, np.nan, jnp.result_type(float))
   losses = unknown if losses is None else jnp.asarray(losses)
   if losses.shape != (size,):

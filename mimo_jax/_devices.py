@@ -5,10 +5,10 @@ a value varies, and the pullback of varying losses with respect to replicated
 params already sums over the devices. Under `jax.pmap`, `jax.vmap` and
 `shard_map(check_vma=False)` nothing is known and every gradient is local.
 
-One rule covers them all. A loss that varies (or about which nothing is known)
+One procedure covers both. A loss that varies (or about which nothing is known)
 has the share 1/N in the average over N devices, so its gradient is multiplied
-by that share; a gradient that still varies then is one device's summand, and
-is summed.
+by that share. If the result still varies, it is one device's summand, and is
+summed.
 """
 
 import math
@@ -54,10 +54,11 @@ def mean_of_losses(
 def check_not_summed(
   gradients: base.PyTree, losses: tuple[jax.Array, ...], axis_name: AxisName
 ) -> None:
-  """Refuses gradients that were summed over an axis nobody named.
+  """Raises if gradients were summed over an axis missing from `axis_name`.
 
   The losses, before they were averaged, differ over that axis and the gradient
-  does not: it would be N times the gradient of the average, silently.
+  does not. Without this error it would silently be N times the gradient of the
+  average.
   """
   differing = frozenset().union(*map(_pullback.varying_axes, losses))
   for leaf in jax.tree.leaves(gradients):
@@ -69,16 +70,16 @@ def check_not_summed(
 def shards_of(
   params: base.PyTree, specs: base.PyTree, axis_name: AxisName
 ) -> Shards:
-  """The named axes over which each leaf of params is sharded.
+  """Finds the axes of `axis_name` over which each leaf of params is sharded.
 
   Args:
     params: pytree of params, or None.
-    specs: their `PartitionSpec`s, a prefix of params, or None to go by types:
-      params that differ between devices are shards.
+    specs: their `PartitionSpec`s, a prefix of params; or None to go by their
+      types: params that vary between devices are shards.
     axis_name: the axes to average over.
 
   Returns:
-    Axes for each leaf; nothing at all where no leaf is sharded.
+    Axes for each leaf; empty if no leaf is sharded.
   """
   names = _names(axis_name)
   if specs is None:
@@ -102,9 +103,9 @@ def sum_of_gradients(
 ) -> base.PyTree:
   """Sums over the devices what is not summed yet.
 
-  Of gradients that were multiplied by the shares of their losses, this makes
-  those of the averaged losses. A shard's gradient is summed already, where the
-  shards were gathered, and every device has another.
+  Gradients that were multiplied by the shares of their losses become those of
+  the averaged losses. The gradient of a shard is not summed: that happened
+  where the shards were gathered, and each device has a different shard.
   """
   leaves, treedef = jax.tree.flatten(gradients)
   summed = []
@@ -119,7 +120,7 @@ def _names(axis_name: AxisName) -> tuple[str, ...]:
 
 
 def _varying(value: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
-  """Those of the named axes over which `value` differs, or may differ."""
+  """Returns the axes of `axis_name` over which `value` varies, or may vary."""
   known = _pullback.varying_axes(value)
 
   def is_checked(axis: str) -> bool:

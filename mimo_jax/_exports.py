@@ -1,4 +1,4 @@
-"""Which names a package exports, from what it imports."""
+"""Derives `__all__` of a package from its imports."""
 
 import types
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def public_names(namespace: Mapping[str, Any]) -> list[str]:
-  """The names in a package that are neither private nor modules, sorted.
+  """Returns a package's names that are neither private nor modules, sorted.
 
-  A package imports each of its names as itself, `from module import name as
-  name`, which tells type checkers that it exports it, and makes its `__all__`
-  of them by this function: a name is written in one place.
+  A package imports each name as itself, `from module import name as name`,
+  which tells type checkers that it is exported. With this function for
+  `__all__`, every name is written in only one place.
 
   Args:
     namespace: the package's `globals()`, after its imports.

@@ -1,8 +1,7 @@
-"""Inner products of gradients, of all parts of them in one go.
+"""Gramians of gradients, of all parts (groups of parameters) at once.
 
-A part has its Gramian from a few runs over its large leaves, and all parts
-together theirs from the small ones: what is compiled, and launched, hardly
-grows with the number of parts.
+Each large leaf has its own reduction. The small leaves of all parts are reduced
+together, so the number of kernels hardly grows with the number of parts.
 """
 
 from collections.abc import Sequence
@@ -16,31 +15,31 @@ from jax import lax
 from mimo_jax import _numerics
 from mimo_jax import base
 
-# Products are summed in runs of this many numbers before the runs are summed.
-# Reduced to scalars in one go, XLA on CPU adds up millions of float32 numbers
-# one after the other, with a relative error of 2e-2 at 1e7 parameters. Runs of
-# 64 leave 1e-7.
+# Products are summed in runs of this length, then the runs are summed. In a
+# single reduction to a scalar, XLA on CPU adds millions of float32 numbers one
+# after the other, with a relative error of 2e-2 at 1e7 parameters. With runs of
+# 64 it is 1e-7.
 _RUN, _LANES = 64, 1
 # For two or three objectives: eight shorter runs side by side. LLVM unrolls a
 # run up to some 300 instructions, K(K+3) for each number, and only then adds
-# lanes as one vector: 1.0 to 1.7 times a plain read on CPU, where runs of 64
-# take 1.6 to 4 times. From K = 4 the runs would be so short that storing their
-# sums costs more than that. (Two rows by two are half the time of plain arrays
-# in the cache. But what XLA fuses with a gradient, a transpose of a convolution
-# or a conversion of bfloat16, is made anew by each, and the whole is slower.) A
-# run and lanes that are no powers of two cost divisions to find a number's
-# place in a leaf of several axes.
+# lanes as one vector. This takes 1.0 to 1.7 times as long as a plain read on
+# CPU; runs of 64 take 1.6 to 4 times. From K = 4 the runs would be so short
+# that storing their sums costs more than is saved. (Taking rows in pairs halves
+# the time for plain arrays in the cache. But each pair would repeat what XLA
+# fuses with a gradient, such as a transposed convolution or a conversion from
+# bfloat16, and the whole is slower.) Runs and lanes are powers of two: else
+# finding a number's place in a leaf of several axes costs divisions.
 _VECTOR_RUN, _VECTOR_LANES = 16, 8
 _VECTOR_SIZES = (2, 3)
-# On an accelerator a run is what a block of threads adds up as a tree, reading
-# side by side: of gradients of 1e8 numbers on an H200, 0.8 to 1.0 of the speed
-# of a plain read with runs of 512 and 2048; with those above, 0.4 to 0.7.
+# On an accelerator a block of threads reads a run side by side and adds it up
+# as a tree. For gradients of 1e8 numbers on an H200, runs of 512 and 2048 reach
+# 0.8 to 1.0 of the speed of a plain read; the runs above reach 0.4 to 0.7.
 _ACCELERATOR_RUN = 1024
-# Above this many objectives the K(K+1)/2 sums take seconds to compile, leaf by
-# leaf, and a matrix product does it.
+# With more objectives than this, the K(K+1)/2 sums of each leaf take seconds to
+# compile, so a matrix product is used.
 _MAX_UNROLLED = 16
-# Leaves of fewer numbers than this (biases, norms) are reduced together. Their
-# copies cost nothing, and compiling takes half as long.
+# Leaves smaller than this (biases, norms) are reduced together. Copying them
+# costs almost nothing, and compiling takes half as long.
 _SMALL = 4096
 
 # K gradients, pytrees of one structure.
@@ -48,10 +47,10 @@ Gradients: TypeAlias = Sequence[base.PyTree]
 
 
 def of_parts(parts: Sequence[Gradients]) -> jax.Array:
-  """The Gramian of each part of K gradients.
+  """Computes the Gramian of each part of K gradients.
 
   Args:
-    parts: of each of G parts the K gradients, pytrees that may have no leaves.
+    parts: for each of G parts the K gradients, pytrees that may have no leaves.
 
   Returns:
     Array [G, K, K], each as exact as `mimo_jax.gramian` and symmetric to the
@@ -59,7 +58,7 @@ def of_parts(parts: Sequence[Gradients]) -> jax.Array:
   """
   leaves = jax.tree.leaves(list(parts))
   if any(_numerics.explicit_sharding(leaf) is not None for leaf in leaves):
-    # Pieces of leaves that are sharded in different ways go side by side.
+    # Leaves with different shardings are concatenated.
     return jax.sharding.auto_axes(_of_parts, out_sharding=jax.P())(parts)
   return _of_parts(parts)
 
@@ -70,9 +69,10 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
     return jnp.stack([_by_matrix_products(gradients) for gradients in parts])
   run, lanes = _run_and_lanes(size, jax.default_backend())
   block = run * lanes
-  # Rows of the entries i <= j of Gramians, matrices at the end only: scalars
-  # stacked as a matrix for every leaf would take half of the compile time at
-  # K = 7. Each row counts for one part, the last, of zeros, for none.
+  # Rows of the entries i <= j of Gramians, made into matrices only at the end:
+  # stacking scalars to a matrix for every leaf would take half of the compile
+  # time at K = 7. `owners` has the part of each row. The last row is of zeros
+  # and belongs to none: it pads the parts that have fewer rows.
   table, owners = [], []
   small: dict[int, list[tuple[int, Gradients]]] = {}
   for part, gradients in enumerate(parts):
@@ -82,7 +82,7 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
       table.append(sums[None])
       owners.append(part)
     if rest:
-      # With others of up to twice its size, to which it is filled up.
+      # Batched with others of up to twice its size, to which it is padded.
       length = (rest[0].size - 1) // block
       small.setdefault(length.bit_length(), []).append((part, rest))
   for members in small.values():
@@ -104,21 +104,21 @@ def _of_parts(parts: Sequence[Gradients]) -> jax.Array:
 
 
 def _by_matrix_products(gradients: Gradients) -> jax.Array:
-  """The Gramian of one part, for many objectives."""
+  """Computes the Gramian of one part, for many objectives."""
   large, rest = _pieces(gradients, 1)
   all_rows = [*large, rest] if rest else large
   dtype = _numerics.wide(*(row for rows in all_rows for row in rows))
   total = jnp.zeros((len(gradients), len(gradients)), dtype)
   for rows in all_rows:
     matrix = jnp.stack(rows)
-    # Accelerators multiply float32 in fewer bits unless told otherwise.
+    # By default, accelerators multiply float32 in fewer bits.
     product = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
     total = total + ((product + product.T) / 2).astype(dtype)
   return total
 
 
 def _run_and_lanes(size: int, backend: str) -> tuple[int, int]:
-  """The shape in which `size` gradients are reduced fastest."""
+  """Returns the run and lanes that reduce K = `size` gradients fastest."""
   if backend != 'cpu':
     return _ACCELERATOR_RUN, 1
   if size in _VECTOR_SIZES:
@@ -129,11 +129,12 @@ def _run_and_lanes(size: int, backend: str) -> tuple[int, int]:
 def _pieces(
   gradients: Gradients, block: int
 ) -> tuple[list[list[jax.Array]], list[jax.Array]]:
-  """K flat arrays for each large leaf, whole blocks, and K of all the rest.
+  """Splits K gradients into large flat arrays and the concatenated rest.
 
-  The small leaves and what is left over of the large ones go side by side: a
-  reduction is compiled and launched once for each array. No K, if nothing is
-  left.
+  Returns:
+    For each large leaf K flat arrays, cut to whole blocks; and K arrays with
+    all small leaves and the remainders of the large ones, since each array
+    costs a reduction to compile and launch. The rest is [] if nothing is left.
   """
   flat = [[_flat(leaf) for leaf in jax.tree.leaves(row)] for row in gradients]
   large, rest = [], []
@@ -148,7 +149,7 @@ def _pieces(
 
 
 def _joined(arrays: Sequence[jax.Array]) -> jax.Array:
-  """Arrays side by side, in the widest type of them."""
+  """Concatenates arrays in the widest of their types."""
   dtype = _numerics.wide(*arrays)
   return jnp.concatenate([array.astype(dtype) for array in arrays])
 
@@ -172,7 +173,7 @@ def _sums(rows: Sequence[jax.Array]) -> jax.Array:
   products = tuple(
     row * other for i, row in enumerate(rows) for other in rows[i:]
   )
-  # One variadic reduction: each row is read once for all its products.
+  # One variadic reduction, so that each row is read once for all its products.
   partial_sums = lax.reduce(
     products,
     tuple(jnp.zeros((), product.dtype) for product in products),
@@ -183,7 +184,7 @@ def _sums(rows: Sequence[jax.Array]) -> jax.Array:
 
 
 def _places(owners: Sequence[int], count: int) -> np.ndarray:
-  """The rows that count for each part, filled up with the one after all."""
+  """Lists the rows of each part, padded with the index of the row of zeros."""
   owned: list[list[int]] = [[] for _ in range(count)]
   for row, part in enumerate(owners):
     owned[part].append(row)

@@ -1,4 +1,4 @@
-"""The Gramian that a pullback brings with it, as the rule sees it."""
+"""Gramians that a pullback knows: of `vjp_at_features` and the like."""
 
 from collections.abc import Callable
 from typing import Any, TypeGuard
@@ -15,7 +15,7 @@ from mimo_jax.pullbacks import _base as pullbacks
 
 
 def is_brought(updates: Any) -> TypeGuard[pullbacks.Pullback]:
-  """Whether it is a pullback that knows its Gramian."""
+  """Whether `updates` is a pullback that knows its Gramian."""
   return isinstance(updates, pullbacks.Pullback)
 
 
@@ -24,7 +24,7 @@ def observe(
   observations: list[base.Observation],
   pullback: pullbacks.Pullback,
 ) -> list[base.Observation]:
-  """Adds the Gramian, in the order of objectives."""
+  """Adds the pullback's Gramian to the observations, in row order."""
   _check(step, pullback)
   averages = pullbacks.Averages(
     losses=step.losses,
@@ -45,7 +45,10 @@ def observe(
 def _averaging(
   step: _observing.Step,
 ) -> Callable[[base.PyTree], base.PyTree]:
-  """From a gradient as JAX gave it to the average of what the rule looks at."""
+  """Makes a function from a raw gradient to its average over the devices.
+
+  Leaves that the rule does not look at become 0.
+  """
   weighing = step.parts.weighing
 
   def gradient_of(raw: base.PyTree) -> base.PyTree:
@@ -64,7 +67,7 @@ def _averaging(
 
 
 def _check(step: _observing.Step, pullback: pullbacks.Pullback) -> None:
-  """Refuses what only whole gradients can give."""
+  """Raises if the rule or the groups need more than the Gramian."""
   if 'jacobian' in base.names_of(step.rule.needs):
     raise ValueError(
       'This weighting looks at whole gradients, but the pullback brings their'

@@ -19,18 +19,18 @@ def value_at(value: ScalarOrSchedule, step: jax.Array | int) -> Scalar:
 
 
 def common_type(*values: ArrayLike | DTypeLike) -> DTypeLike:
-  """The type of all, also where the user is held to strict promotion."""
+  """The common type of the values, also under strict type promotion."""
   with jax.numpy_dtype_promotion('standard'):
     return jnp.result_type(*values)
 
 
 def wide(*values: ArrayLike | DTypeLike) -> DTypeLike:
-  """The type of all: float32 for integers and narrow floats, or wider."""
+  """The common type of the values, but at least float32."""
   return common_type(jnp.float32, *values)
 
 
 def at_least_float32(value: jax.Array) -> jax.Array:
-  """The same values in float32, or float64 if they were.
+  """The same values in float32, or in their own type if it is wider.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -42,10 +42,10 @@ def at_least_float32(value: jax.Array) -> jax.Array:
 
 
 def promotion_for(tree: Any) -> contextlib.AbstractContextManager[None]:
-  """What a rule is asked in: standard promotion where types differ.
+  """The context in which a rule is called: standard promotion if types differ.
 
-  As those of float32 gradients and of a state, which x64 makes float64. Of one
-  type a rule is held to what the user's own code is held to.
+  They differ, for example, where gradients are float32 and x64 makes the state
+  float64. If all types are the same, the user's own setting applies.
   """
   types = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
   if len({each for each in types if jnp.issubdtype(each, jnp.inexact)}) < 2:
@@ -54,13 +54,13 @@ def promotion_for(tree: Any) -> contextlib.AbstractContextManager[None]:
 
 
 def scaled(value: ArrayLike, factor: ArrayLike) -> jax.Array:
-  """Their product, in the type of both, and in float32 of narrow ones."""
+  """The product, in the common type but at least float32."""
   dtype = wide(value, factor)
   return jnp.asarray(value, dtype) * jnp.asarray(factor, dtype)
 
 
 def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:
-  """`new` in the type of `old`; a random key is left as it is."""
+  """`new` in the type of `old`; random keys stay as they are."""
   new = jnp.asarray(new)
   if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
     return new
@@ -68,7 +68,7 @@ def keep_type(new: ArrayLike, old: ArrayLike) -> jax.Array:
 
 
 def new_key(seed: Any) -> jax.Array:
-  """The data of a random key, which states hold: they can be serialised."""
+  """The data of a new random key, in which form states can be serialised."""
   return jax.random.key_data(jax.random.key(seed))
 
 
@@ -79,17 +79,17 @@ def split_key(data: jax.Array, num: int = 1) -> tuple[jax.Array, jax.Array]:
 
 
 def unroll(steps: int) -> int:
-  """How many steps of a loop over [K] numbers are to be compiled in a row.
+  """How many steps of a loop over [K] numbers to unroll.
 
-  On CPU one: XLA makes one call of a loop so small, and as many as there are
-  operations of its steps in a row, each of which takes longer to start than
-  to compute.
+  On CPU one. XLA runs a loop so small in a single call, but each operation of
+  unrolled steps in a call of its own, which takes longer to start than to
+  compute.
   """
   return 1 if jax.default_backend() == 'cpu' else steps
 
 
 def own(tree: Any) -> Any:
-  """The same numbers in buffers that nobody else holds, to be donated."""
+  """Copies arrays into buffers of their own, which can be donated."""
   return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 
@@ -106,16 +106,17 @@ def divide(
   *,
   where: jax.Array | None = None,
 ) -> jax.Array:
-  """Quotients, which are only computed where they are wanted.
+  """Divides where the denominator is not 0, or where `where` is True.
 
   Args:
     numerator: array.
     denominator: array.
-    otherwise: what stands where no quotient is wanted.
-    where: where one is; by default where the denominator is not 0.
+    otherwise: the result elsewhere.
+    where: where to divide; by default where the denominator is not 0.
 
   Returns:
-    The quotients, without the NaN (of their gradients, too) of a division by 0.
+    The quotients. Neither they nor their gradients have the NaN of a division
+    by 0.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -129,10 +130,10 @@ def divide(
 
 
 def nan_unless(good: jax.Array, value: jax.Array) -> jax.Array:
-  """The value, or NaN in all of it unless `good`, [] bool.
+  """Returns the value if `good`, [] bool, and NaN in all its entries if not.
 
-  Without a constant NaN, at which `jax_debug_nans` would stop that nobody has
-  chosen, where `jax_disable_jit` computes each operation on its own.
+  There is no constant NaN in it: under `jax_disable_jit`, which computes each
+  operation separately, `jax_debug_nans` would raise at it even if `good`.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -147,7 +148,7 @@ def nan_unless(good: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def nonzero(value: ArrayLike) -> jax.Array:
-  """The value, or 1 for 0: a divisor of what is 0 wherever it is 0."""
+  """Replaces 0 by 1: a safe divisor for what is 0 at the same entries."""
   return jnp.where(value == 0, 1, value)
 
 
@@ -159,13 +160,13 @@ def softmax(
   Args:
     scores: [K].
     temperature: above 0.
-    where: [K] bool, which of them have a share; without any all are 0.
+    where: [K] bool, which of them have a share. If none has, all shares are 0.
 
   Returns:
     The shares, [K].
   """
   if where is None:
-    # The largest is taken off first, so that no quotient overflows.
+    # Subtract the largest first, so that no quotient overflows.
     return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
   largest = jnp.max(jnp.where(where, scores, -jnp.inf))
   below = jnp.where(where, scores - largest, 0) / temperature
@@ -173,7 +174,7 @@ def softmax(
 
 
 def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:
-  """`new`, but the rows of absent objectives, which stay as in `old`.
+  """Returns `new`, but with rows of absent objectives as in `old`.
 
   Args:
     present: [K] bool.
@@ -181,7 +182,7 @@ def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:
     old: pytree of the same structure and shapes.
 
   Returns:
-    The pytree; what does not begin with K entries is that of `new`.
+    The pytree. Leaves whose first axis is not K are those of `new`.
   """
 
   def kept(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -193,5 +194,5 @@ def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:
 
 
 def for_each_row(values: jax.Array, like: jax.Array) -> jax.Array:
-  """Values [K], shaped to be multiplied with an array [K, ...]."""
+  """Reshapes values [K] to broadcast with an array [K, ...]."""
   return values.reshape(-1, *[1] * (like.ndim - 1))

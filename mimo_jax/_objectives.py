@@ -1,4 +1,4 @@
-"""The order of the objectives, whatever form their losses come in."""
+"""Reads losses and gradients in any form, in the order of objectives."""
 
 import functools
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
@@ -18,15 +18,15 @@ class Objectives(NamedTuple):
   """K losses in row order, the primary one first."""
 
   names: tuple[Any, ...]  # K names, or indices where there are no names
-  order: tuple[int, ...]  # where each row's loss stands in the user's form
+  order: tuple[int, ...]  # index of each row's loss in the user's form
   losses: tuple[jax.Array, ...]  # K scalars
   keyed: bool  # whether the losses came with names
-  ordered: bool  # whether it is known which row of a stacked J is whose
+  ordered: bool  # whether the rows of a stacked Jacobian can be told apart
   like_losses: Callable[[Sequence[Any]], base.PyTree]  # back to the user's form
 
 
 def names_of(objectives: Any) -> tuple[str, ...] | None:
-  """The names in their order; none of what has no order."""
+  """Returns the names as a tuple; () for a set or a string, to be refused."""
   if objectives is None:
     return None
   if isinstance(objectives, str | Set) and not isinstance(objectives, KeysView):
@@ -42,14 +42,15 @@ def read(
   """Reads losses given as a mapping, a sequence or an array.
 
   Args:
-    losses: mapping name -> scalar, sequence of scalars, or array `[K]`; of
-      `[B, K]`, row by row, each entry is an objective.
-    objectives: the names in row order, primary first, or None for the order
-      of `losses` itself with the primary one of a mapping put first.
-    primary: its key, or None for none; not looked at with objectives.
+    losses: mapping name -> scalar, sequence of scalars, array `[K]`, or array
+      `[B, K]`, where each entry is an objective, row by row.
+    objectives: the names in row order, the primary one first; or None for the
+      order of `losses`, with the primary one of a mapping moved to the front.
+    primary: the key of the primary one, or None if there is none. Ignored if
+      objectives are given.
 
   Returns:
-    The losses in row order, and how to put K values back into their form.
+    The losses in row order, and how to put K values back into the user's form.
   """
   if losses is None:
     raise ValueError(
@@ -98,7 +99,7 @@ def _like_array(shape: tuple[int, ...], values: list[Any]) -> jax.Array:
 def _read_container(
   losses: base.PyTree,
 ) -> tuple[tuple[Any, ...], list[Any], Callable[[list[Any]], base.PyTree]]:
-  """Keys, scalars and the inverse, of a mapping, named tuple or sequence."""
+  """Reads a mapping, named tuple or sequence: keys, scalars and the inverse."""
   paths, treedef = jax.tree_util.tree_flatten_with_path(losses)
   keys = []
   for path, leaf in paths:
@@ -136,7 +137,7 @@ def _row_order(
   objectives: tuple[str, ...] | None,
   primary: str | None,
 ) -> tuple[int, ...]:
-  """Position in `losses` of each row of the Jacobian."""
+  """Returns the index in `losses` of each row of the Jacobian."""
   if objectives is None:
     if not _named(keys) or primary is None:
       return tuple(range(len(keys)))
@@ -198,14 +199,14 @@ def gradients_of(
     updates: a mapping name -> gradients, a sequence of gradients, or leaves
       [K, ...].
     given: the losses beside them.
-    params: if not None, tells a mapping from params that are named like the
-      objectives.
+    params: if not None, they distinguish a mapping name -> gradients from
+      params whose keys are named like the objectives.
 
   Returns:
     One pytree like params for each objective, the primary one first.
   """
   size = len(given.names)
-  structure: Any = jax.tree.structure  # can be compared
+  structure: Any = jax.tree.structure  # Any, so that mypy lets us compare
   stacked = params is not None and structure(updates) == structure(params)
   by_name = updates._asdict() if hasattr(updates, '_asdict') else updates
   if not stacked and isinstance(by_name, Mapping):
@@ -224,7 +225,7 @@ def gradients_of(
   like = jax.tree.leaves(params) if stacked else [None] * len(paths)
   for (path, leaf), param in zip(paths, like, strict=True):
     shape = jnp.shape(leaf)
-    # Without params at hand, only the first axis can be checked.
+    # Without params, only the first axis can be checked.
     below = shape[1:] if param is None else jnp.shape(param)
     if shape != (size, *below):
       raise ValueError(
@@ -245,13 +246,13 @@ def gradients_of(
 def _like_params(
   gradients: list[base.PyTree], params: base.PyTree | None
 ) -> list[base.PyTree]:
-  """The gradients, which are all of one shape, if it is that of params."""
+  """Checks that gradients, which all have one shape, have that of params."""
   if params is None:
     return gradients
   shapes, expected = (
     jax.tree.map(jnp.shape, tree) for tree in (gradients[0], params)
   )
-  structure: Any = jax.tree.structure  # can be compared
+  structure: Any = jax.tree.structure  # Any, so that mypy lets us compare
   if structure(gradients[0]) != structure(params) or shapes != expected:
     raise ValueError(
       f'updates has for each objective a gradient of shape {shapes}; expected'

@@ -1,4 +1,4 @@
-"""What a rule sees of a step: losses, and gradients if it asks for them."""
+"""Makes what a rule sees of a step: losses, and Gramians if it needs them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -32,17 +32,17 @@ class Step(NamedTuple):
   names: tuple[str, ...] | None
   primary: str | None
   losses: base.PyTree  # as the user gave them
-  given: _objectives.Objectives  # the same in the order of objectives
+  given: _objectives.Objectives  # the same in row order
   means: list[jax.Array]  # K losses, averaged over the devices
-  shares: list[float]  # of one device in each mean
+  shares: list[float]  # of one device's loss in each mean
   parts: _parts.Parts
   shards: _devices.Shards  # axes that each leaf is sharded over, if any is
   params: base.PyTree | None
-  rows: list[jax.Array] | None = None  # of each loss, if the user told
+  rows: list[jax.Array] | None = None  # of each loss, if `present` was given
 
 
 def read(step: Step, updates: Updates) -> list[base.PyTree]:
-  """The K gradients as JAX gave them, in the order of objectives."""
+  """Returns the K gradients as JAX gave them, in row order."""
   given = step.given
   if updates is step.losses:
     raise ValueError(
@@ -59,7 +59,7 @@ def read(step: Step, updates: Updates) -> list[base.PyTree]:
 def average(
   step: Step, raw: list[base.PyTree], places: _parts.Places = None
 ) -> list[base.PyTree]:
-  """Of K gradients those leaves, among reals, averaged over the devices."""
+  """Averages the leaves at these places of K raw gradients over the devices."""
   gradients = [
     _parts.leaves_at(_reals.of_gradient(each), places) for each in raw
   ]
@@ -78,7 +78,7 @@ def average(
 def without_absent(
   step: Step, gradients: list[base.PyTree]
 ) -> list[base.PyTree]:
-  """K gradients, 0 in place of those of losses that have no rows."""
+  """Replaces the gradients of losses that have no rows by 0."""
   if step.rows is None:
     return gradients
   return [
@@ -88,14 +88,14 @@ def without_absent(
 
 
 def shards_at(step: Step, places: _parts.Places) -> _devices.Shards:
-  """The axes over which the leaves at those places are sharded."""
+  """Returns the axes over which the leaves at these places are sharded."""
   if places is None or not step.shards:
     return step.shards
   return tuple(step.shards[i] for i in places)
 
 
 def of_losses(step: Step) -> base.Observation:
-  """The losses, and 0 in place of those that have no rows."""
+  """Makes an observation of the losses; 0 for those that have no rows."""
   losses = _as_vector(step.means)
   if step.rows is None:
     return base.Observation(losses)
@@ -104,7 +104,7 @@ def of_losses(step: Step) -> base.Observation:
 
 
 def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
-  """What the rule sees before there are gradients of this batch, by part."""
+  """Makes each part's observation, without this batch's gradients."""
   observation = of_losses(step)
   if 'losses_after' in step.rule.extra_args:
     given = extra(extra_args, 'losses_after')
@@ -135,7 +135,7 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
 def observe_gradients(
   step: Step, observations: list[base.Observation], rows: list[base.PyTree]
 ) -> list[base.Observation]:
-  """Adds what the rule sees of the gradients, by part."""
+  """Adds the Gramian, and if needed the Jacobian, to the observations."""
   observations = [
     observation._replace(gramian=products)
     for observation, products in zip(
@@ -157,7 +157,7 @@ def observe_gradients(
 
 
 def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
-  """The Gramian of each part."""
+  """Returns the Gramian of each part."""
   parts = [
     [_parts.part_of(row, part.weighing) for row in rows]
     for part in step.parts.parts
@@ -173,7 +173,7 @@ def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:
 def gramian_of(
   step: Step, rows: list[base.PyTree], shards: _devices.Shards
 ) -> jax.Array:
-  """The Gramian; of shards, summed over the devices that have them."""
+  """Returns the Gramian; that of shards is summed over their devices."""
   size = range(len(rows))
   if not shards or step.gramian is not jacobian.gramian:
     return step.gramian(rows, size)
@@ -195,7 +195,7 @@ def _as_vector(losses: list[jax.Array]) -> jax.Array:
 
 
 def pair(extra_args: dict[str, Any], name: str) -> Sequence[Any]:
-  """An extra argument that is of two independent batches."""
+  """Returns an extra argument that is a pair, for two independent batches."""
   both: Any = extra(extra_args, name)
   if not isinstance(both, tuple | list) or len(both) != 2:
     raise ValueError(
@@ -206,7 +206,7 @@ def pair(extra_args: dict[str, Any], name: str) -> Sequence[Any]:
 
 
 def extra(extra_args: dict[str, Any], name: str) -> Any:
-  """An extra argument that the rule needs."""
+  """Returns an extra argument that the rule needs; raises if it is missing."""
   if extra_args.get(name) is None:
     raise ValueError(
       f'This weighting needs the extra argument {name!r}, but balance was not'

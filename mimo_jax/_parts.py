@@ -1,4 +1,4 @@
-"""Which parameters weigh, and which take which weights."""
+"""Which parameters a rule looks at, and which take which weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -10,14 +10,14 @@ from mimo_jax.per_encoder import _paths
 
 
 class Choice(NamedTuple):
-  """The functions of a path that `balance` was given; None is all alike."""
+  """The functions of a path that `balance` was given; None treats all alike."""
 
   groups: Callable[[_paths.Path], Any] | None = None
   weigh_on: Callable[[_paths.Path], Any] | None = None
   shared: Callable[[_paths.Path], Any] | None = None
 
 
-# Of some leaves of params, in their order; None is all of them.
+# Indices of some leaves of params, ascending; None for all leaves.
 Places: TypeAlias = tuple[int, ...] | None
 
 
@@ -29,37 +29,37 @@ class Part(NamedTuple):
 
   @property
   def beyond(self) -> tuple[int, ...]:
-    """Those that take the weights, and the rule does not look at."""
+    """Leaves that take the weights, but that the rule does not look at."""
     return tuple(sorted({*(self.combined or ())} - {*(self.weighing or ())}))
 
 
 class Parts(NamedTuple):
   """All parameters, in parts."""
 
-  parts: tuple[Part, ...] = (Part(),)  # one for each time that a rule is asked
-  own: tuple[int, ...] = ()  # leaves that no weights are for
+  parts: tuple[Part, ...] = (Part(),)  # the rule is asked once for each
+  own: tuple[int, ...] = ()  # leaves that take no weights: not shared
   names: tuple[str, ...] | None = None  # of groups, sorted, if there are any
 
   @property
   def grouped(self) -> bool:
-    """Whether the rule is asked for each group."""
+    """Whether the rule is asked once for each group."""
     return self.names is not None and len(self.parts) == len(self.names)
 
   @property
   def weighing(self) -> Places:
-    """All that the rule looks at."""
+    """All leaves that the rule looks at."""
     if self.parts[0].weighing is None:
       return None
     return tuple(sorted(i for part in self.parts for i in part.weighing or ()))
 
   @property
   def beyond(self) -> tuple[int, ...]:
-    """All that take weights of a rule that does not look at them."""
+    """All leaves that take weights, but that the rule does not look at."""
     return tuple(sorted(i for part in self.parts for i in part.beyond))
 
   @property
   def without_beyond(self) -> 'Parts':
-    """The rest."""
+    """The same parts without the leaves that the rule does not look at."""
     parts = (part._replace(combined=part.weighing) for part in self.parts)
     return self._replace(parts=tuple(parts))
 
@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 
 
 def check(choice: Choice) -> None:
-  """Checks that all are functions of a path."""
+  """Raises if one of them is not a function of a path."""
   returns = {
     'groups': 'the name of its group',
     'weigh_on': 'whether the rule looks at it',
@@ -91,12 +91,12 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
 
   Args:
     choice: what `balance` was given.
-    params: pytree among reals, or None.
-    of_gradients: whether the rule looks at gradients. One that does not has the
-      same weights for all groups.
+    params: pytree of real numbers (`_reals.of_params`), or None.
+    of_gradients: whether the rule looks at gradients. If not, its weights are
+      the same for all groups.
 
   Returns:
-    The parts; all leaves in one if nothing was chosen.
+    The parts; a single one of all leaves if nothing was chosen.
   """
   if choice == Choice():
     return Parts()
@@ -159,7 +159,7 @@ def _name_of(key: Any) -> str:
 
 
 def leaves_at(tree: base.PyTree, places: Places) -> base.PyTree:
-  """Mapping place -> leaf of a pytree; the pytree itself for all."""
+  """Returns a mapping place -> leaf of a pytree; the pytree itself for None."""
   if places is None:
     return tree
   leaves = jax.tree.leaves(tree)
@@ -167,14 +167,14 @@ def leaves_at(tree: base.PyTree, places: Places) -> base.PyTree:
 
 
 def part_of(leaves: base.PyTree, places: Places) -> base.PyTree:
-  """Fewer of the leaves that `leaves_at` returned, in the order of places."""
+  """Selects some of the leaves that `leaves_at` returned, in order."""
   if places is None:
     return leaves
   return {place: leaves[place] for place in places}
 
 
 def numbered(leaves: base.PyTree, places: Places) -> base.PyTree:
-  """Mapping number -> leaf of a part, by which parts of one shape are alike."""
+  """Numbers a part's leaves from 0, so that parts of one shape look alike."""
   if places is None:
     return leaves
   return dict(enumerate(leaves[place] for place in places))

@@ -1,4 +1,4 @@
-"""Objectives that have no row in a batch, on a device or on all."""
+"""Objectives without rows in a batch, on one device or on all."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,11 +19,14 @@ from mimo_jax import base
 def rows_of(
   present: base.PyTree, given: _objectives.Objectives
 ) -> list[jax.Array]:
-  """How many rows each loss is the mean of, K numbers in row order.
+  """Reads how many rows each loss is the mean of.
 
   Args:
     present: numbers or booleans in the form of the losses.
-    given: the losses beside them.
+    given: the losses.
+
+  Returns:
+    K numbers in the order of objectives.
   """
   names = tuple(given.names) if given.keyed else None
   try:
@@ -48,15 +51,15 @@ def over_devices(
   given: _objectives.Objectives,
   axis_name: _devices.AxisName,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-  """Means of the numbers of rows over devices, and factors of the losses.
+  """Averages numbers of rows over devices, and makes factors for the losses.
 
-  A loss times its factor, averaged over the devices, is the mean of all rows
-  that there are, wherever they are.
+  A loss times its factor, averaged over the devices, is the mean over the rows
+  of all devices.
   """
   means, _ = _devices.mean_of_losses(tuple(rows), axis_name)
   _, shares = _devices.mean_of_losses(given.losses, axis_name)
   factors = [
-    # A loss that is the same on all devices was averaged by the user.
+    # A loss that is the same on all devices is averaged already.
     jnp.ones_like(mean) if share == 1 else _numerics.divide(row, mean)
     for row, mean, share in zip(rows, means, shares, strict=True)
   ]
@@ -66,8 +69,8 @@ def over_devices(
 def scale(
   factors: Sequence[jax.Array], given: _objectives.Objectives
 ) -> base.PyTree:
-  """Losses times factors, in their form."""
-  # What has no row on this device may be no number: 0 · NaN would reach all.
+  """Multiplies losses by factors, in the form of the losses."""
+  # A loss without rows on this device may be NaN, and so would be 0 · NaN.
   scaled = [
     jnp.where(factor == 0, 0, loss * factor).astype(loss.dtype)
     for loss, factor in zip(given.losses, factors, strict=True)
@@ -82,7 +85,7 @@ def scale_pullback(
   given: _objectives.Objectives,
   params: base.PyTree | None,
 ) -> _observing.Updates:
-  """The pullback of losses times factors."""
+  """Returns the pullback of the losses multiplied by factors."""
   if not _pullback.is_one(updates, params):
     raise ValueError(
       'balance was given present, axis_name and a Jacobian, in which the rows'
@@ -115,27 +118,27 @@ def of_other_batches(
   params: base.PyTree | None,
   axis_name: _devices.AxisName,
 ) -> dict[str, Any]:
-  """Scales what comes of other batches, where the user told their rows.
+  """Scales extra arguments of other batches whose numbers of rows are given.
 
   Args:
-    extra_args: of `balance`'s `update`.
-    needed: those that the rule needs.
-    read: from losses as the user gave them to those in order.
-    losses: of this batch; pullbacks of others are of such.
+    extra_args: the extra arguments of `balance`'s `update`.
+    needed: the names of those that the rule needs.
+    read: reads losses in the form in which the user gives them.
+    losses: those of this batch; the other pullbacks are of losses like these.
     params: those of the update, or None.
     axis_name: the axes that `balance` averages over.
   """
   scaled = dict(extra_args)
 
-  def told(name: str, of: str) -> bool:
+  def is_given(name: str, of: str) -> bool:
     return of in needed and extra_args.get(name) is not None
 
-  if told('present_after', 'losses_after'):
+  if is_given('present_after', 'losses_after'):
     after = read(_observing.extra(extra_args, 'losses_after'))
     rows = rows_of(extra_args['present_after'], after)
     factors = over_devices(rows, after, axis_name)[1]
     scaled['losses_after'] = scale(factors, after)
-  if told('independent_present', 'independent_updates'):
+  if is_given('independent_present', 'independent_updates'):
     given = read(losses)
     pair = []
     for updates, present in zip(

@@ -1,4 +1,4 @@
-"""Gradients out of pullbacks, for values that may differ between devices."""
+"""Gets gradients from pullbacks, also where values differ between devices."""
 
 import contextlib
 import functools
@@ -14,7 +14,7 @@ from mimo_jax import base
 
 
 def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool) -> Any:
-  """`jax.vjp`, of which a type checker does not know how much it returns."""
+  """`jax.vjp`, typed so that `has_aux` need not be known to a type checker."""
   of_either: Any = jax.vjp
   return of_either(function, *primals, has_aux=has_aux)
 
@@ -31,11 +31,11 @@ def is_one(updates: Any, params: base.PyTree | None) -> bool:
 def rows_of(
   pullback: Callable[[Any], Any], losses: base.PyTree
 ) -> list[base.PyTree]:
-  """Gradient of each loss, in the order of `losses`' leaves or entries.
+  """Returns the gradient of each loss, in the order of its leaves or entries.
 
   Args:
     pullback: what `jax.vjp(losses_fn, params)` returned.
-    losses: the losses that it returned beside, in the same form.
+    losses: the losses that it returned, in the same form.
 
   Returns:
     K pytrees like `params`.
@@ -59,15 +59,15 @@ def rows_of(
 
   rows = range(len(leaves))
   if isinstance(pullback, _pullback_type()):
-    # A cotangent that JAX knows to be zero is not pulled back at all; an array
-    # of zeros is, and XLA removes only part of that work (2.3 times the joint
-    # step's operations for three encoders, 1.7 with symbolic zeros).
+    # JAX does not pull back cotangents that it knows to be zero. It does pull
+    # back arrays of zeros, and XLA removes only part of that work (2.3 times
+    # the joint step's operations for three encoders, 1.7 with symbolic zeros).
     try:
       return [row(i, _symbolic_zero) for i in rows]
     except ValueError:
-      # JAX 0.10.2 cannot pull one back through the outputs of a `lax.scan` (it
-      # takes it for that of a single step): for recurrent encoders. What else
-      # is wrong is said again below.
+      # JAX 0.10.2 cannot pull a symbolic zero back through the outputs of a
+      # `lax.scan`, as in recurrent encoders: it takes it for that of a single
+      # step. Any other error occurs again below.
       pass
   return [row(i, _zero) for i in rows]
 
@@ -75,10 +75,10 @@ def rows_of(
 def like_outputs(
   pullback: Callable[[Any], Any], values: base.PyTree
 ) -> base.PyTree:
-  """Values, one for each loss, in the types that the pullback takes.
+  """Casts values, one for each loss, to the types that the pullback takes.
 
-  With loss scaling in float16, it is that of the scaled losses; the losses
-  beside it are not scaled, and float32.
+  With loss scaling in float16, the pullback is that of the scaled losses, in
+  float16, while the losses given beside it are unscaled, in float32.
   """
   leaves, treedef = jax.tree.flatten(values)
   cast = [
@@ -89,7 +89,7 @@ def like_outputs(
 
 
 def check_types(pullback: Callable[[Any], Any], losses: base.PyTree) -> None:
-  """Refuses losses that have no gradient of real numbers."""
+  """Raises if a loss is not a float, so that it has no real gradient."""
   types = _types(pullback, jax.tree.leaves(losses))
   if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in types):
     raise ValueError(
@@ -100,19 +100,20 @@ def check_types(pullback: Callable[[Any], Any], losses: base.PyTree) -> None:
 
 
 def _types(pullback: Callable[[Any], Any], leaves: list[Any]) -> list[Any]:
-  """The types of the losses that a pullback is of."""
+  """Returns the types of the losses that a pullback was made of."""
   if isinstance(pullback, _pullback_type()):
     known: Any = pullback
-    # JAX does not promise to tell: where it does not, losses have their types.
+    # These are internals of JAX, which may change; then the losses' types are
+    # used.
     with contextlib.suppress(AttributeError, IndexError, TypeError):
       types = [output.dtype for output in known.fun.args[-1]]
-      if len(types) == len(leaves):  # or it will say so
+      if len(types) == len(leaves):  # else the pullback will raise
         return types
   return [jnp.result_type(leaf) for leaf in leaves]
 
 
 def without_derivative(pullback: Any) -> frozenset[int]:
-  """Which outputs JAX knows to have none, where it tells."""
+  """Returns the outputs that JAX knows to have no derivative, if it tells."""
   if not isinstance(pullback, _pullback_type()) or not _tells_derivatives():
     return frozenset()
   return frozenset(i for i, known in enumerate(_known(pullback)) if known)
@@ -124,7 +125,7 @@ def _known(pullback: Any) -> list[bool]:
 
 @functools.cache
 def _tells_derivatives() -> bool:
-  """Whether this JAX keeps where we look what we look for."""
+  """Whether this version of JAX keeps what `_known` reads, in a known case."""
 
   def found() -> Any:
     pullback = jax.vjp(lambda x: (x, lax.stop_gradient(x)), 1.0)[1]
@@ -145,7 +146,7 @@ def _zero(leaf: jax.Array) -> jax.Array:
 
 
 def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
-  """The gradient that a pullback with respect to params alone returns."""
+  """Calls a pullback with respect to params alone; returns its gradient."""
   try:
     gradients = pullback(cotangent)
   except ValueError as error:
@@ -176,16 +177,16 @@ def pull(pullback: Callable[[Any], Any], cotangent: base.PyTree) -> base.PyTree:
 
 @functools.cache
 def _pullback_type() -> type:
-  """The type of what `jax.vjp` returns, found without computing anything."""
+  """Returns the type of JAX's own pullbacks, without computing anything."""
   return type(jax.eval_shape(lambda: jax.vjp(lambda x: x, 1.0)[1]))
 
 
 def varying_axes(value: Any) -> frozenset[str]:
-  """Mesh axes over which `jax.shard_map` knows `value` to differ."""
+  """Returns the mesh axes over which `jax.shard_map` knows `value` to vary."""
   return jax.typeof(value).manual_axis_type.varying
 
 
 def vary_like(value: jax.Array, like: jax.Array) -> jax.Array:
-  """Marks `value` as differing between devices wherever `like` does."""
+  """Marks `value` as varying over all mesh axes over which `like` varies."""
   axes = tuple(varying_axes(like) - varying_axes(value))
   return lax.pcast(value, axes, to='varying') if axes else value

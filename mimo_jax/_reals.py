@@ -1,7 +1,7 @@
-"""Gradients as rules see them: of real numbers, and of those alone.
+"""Converts params and gradients to real numbers, as rules see them.
 
-A complex parameter is a pair of real ones, and an integer one has no gradient
-(JAX gives it one of type float0).
+A complex parameter becomes a pair of real ones. An integer one has no gradient
+(in JAX its type is float0) and is left out.
 """
 
 import jax
@@ -12,7 +12,7 @@ from mimo_jax import base
 
 
 def of_params(params: base.PyTree) -> base.PyTree:
-  """Params with a last axis [2] for complex ones, and None for integers."""
+  """Converts params: a last axis [2] for complex ones, None for integers."""
 
   def read(leaf: jax.Array) -> jax.Array | None:
     dtype = jnp.result_type(leaf)
@@ -24,13 +24,13 @@ def of_params(params: base.PyTree) -> base.PyTree:
 
 
 def of_gradient(gradient: base.PyTree) -> base.PyTree:
-  """A gradient with a last axis [2] for complex params, None for integers."""
+  """Converts a gradient: last axis [2] if complex, None for integer params."""
 
   def read(leaf: jax.Array) -> jax.Array | None:
     if _is_of_integers(leaf):
       return None
     if jnp.iscomplexobj(leaf):
-      # By JAX's convention it is the conjugate of the pair's.
+      # By JAX's convention, a gradient is the conjugate of this pair.
       return jnp.stack([jnp.real(leaf), -jnp.imag(leaf)], axis=-1)
     return leaf
 
@@ -38,7 +38,7 @@ def of_gradient(gradient: base.PyTree) -> base.PyTree:
 
 
 def like_gradient(direction: base.PyTree, gradient: base.PyTree) -> base.PyTree:
-  """A direction among reals, in the form in which JAX gave the gradient."""
+  """Converts a direction of real numbers back to the form of a raw gradient."""
   values = iter(jax.tree.leaves(direction))
 
   def write(leaf: jax.Array) -> jax.Array:

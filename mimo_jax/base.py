@@ -15,11 +15,11 @@ PyTree: TypeAlias = Any
 Need: TypeAlias = Literal[
   'losses', 'gramian', 'jacobian', 'cross_gramian', 'losses_after'
 ]
-# An array, or None where nobody asked for it. `stateless` and `stateful` check
-# that it is there, so that no rule has to.
+# An array, or None if the rule did not ask for it. `stateless` and `stateful`
+# check that it is there, so that no rule has to.
 IfNeeded: TypeAlias = Any
 
-# The argument of `balance`'s `update` that each of these fields is made of.
+# Field -> the argument of `balance`'s `update` that it is made from.
 EXTRA_ARGS: dict[str, str] = {
   'cross_gramian': 'independent_updates',
   'losses_after': 'losses_after',
@@ -143,12 +143,12 @@ class Weighting(NamedTuple):
 
 
 def names_of(needs: Need | tuple[Need, ...]) -> tuple[Need, ...]:
-  """The fields that `needs` names, be it one or several."""
+  """Returns `needs` as a tuple, whether it is one field or several."""
   return (needs,) if isinstance(needs, str) else tuple(needs)
 
 
 def check_weighting(who: str, value: Any) -> None:
-  """Checks that `value` is a weighting, which needs what there is."""
+  """Checks that `value` is a weighting, and needs only known fields."""
   if not isinstance(value, Weighting):
     raise ValueError(
       f'{who} was given weighting={value!r}; expected a mimo_jax.Weighting,'
@@ -162,7 +162,7 @@ def check_weighting(who: str, value: Any) -> None:
 
 
 def and_gramian(who: str, weighting: Weighting) -> Need | tuple[Need, ...]:
-  """What a wrapper needs of a rule that is to see lengths of gradients."""
+  """Returns a rule's needs plus the Gramian, for wrappers that use lengths."""
   check_weighting(who, weighting)
   names = names_of(weighting.needs)
   if 'cross_gramian' in names:
@@ -177,7 +177,7 @@ def and_gramian(who: str, weighting: Weighting) -> Need | tuple[Need, ...]:
 
 
 def for_each_objective(weights: PyTree) -> jax.Array:
-  """Weights [K]; for a weight at every coordinate, their mean."""
+  """Returns weights as [K]; weights of each coordinate are averaged."""
   if isinstance(weights, Direction):
     return weights.weights
   leaves = jax.tree.leaves(weights)
@@ -310,7 +310,8 @@ def stateful(
         return leaf
       present = _numerics.for_each_row(observation.present, leaf)
       left = jnp.where(present, leaf, 0)
-      # Where an absent one has all weight, its rule stops the others by it.
+      # If only absent objectives have weight, the rule means to stop the
+      # others.
       return jnp.where(jnp.any(left != 0), left, leaf)
 
     if isinstance(weights, Direction):
@@ -318,7 +319,7 @@ def stateful(
     else:
       weights = jax.tree.map(without_absent, weights)
     new_state = jax.tree.map(_numerics.keep_type, new_state, state)
-    if rows is not None:  # without any objective there is nothing to learn
+    if rows is not None:  # A batch without any objective changes nothing.
       some = jnp.any(rows > 0)
       new_state = jax.tree.map(
         lambda new, old: jnp.where(some, new, old), new_state, state
@@ -331,7 +332,7 @@ def stateful(
 
 
 def _check_shapes(weights: PyTree, observation: Observation) -> None:
-  """Checks that weights are of a form that `Weighting` names."""
+  """Checks that weights have one of the forms that `Weighting` allows."""
   shapes = jax.tree.map(jnp.shape, weights)
   size = observation.losses.shape
   each = jax.tree.map(jnp.shape, observation.jacobian)
@@ -344,7 +345,7 @@ def _check_shapes(weights: PyTree, observation: Observation) -> None:
 
 
 def _check_state(new: PyTree, old: PyTree) -> None:
-  """Checks that a state goes on in its form, which `lax.scan` needs, too."""
+  """Checks that a state keeps its form, as `lax.scan` needs it, too."""
   if _form(new) != _form(old):
     raise ValueError(
       f'A weighting turned a state of shape {_form(old)[1]} into one of shape'
@@ -353,7 +354,7 @@ def _check_state(new: PyTree, old: PyTree) -> None:
 
 
 def _form(state: PyTree) -> tuple[Any, PyTree]:
-  """The structure of a state, and the shapes of its leaves."""
+  """Returns the structure of a state, and the shapes of its leaves."""
   return jax.tree.structure(state), jax.tree.map(jnp.shape, state)
 
 

@@ -1,4 +1,4 @@
-"""The small [K, K] problems, each on its own: jittable, vmappable, exact."""
+"""Solvers of the small [K, K] problems of rules: jittable, vmappable, exact."""
 
 from mimo_jax import _exports
 from mimo_jax.solvers._alpha_fair import alpha_fair as alpha_fair

@@ -11,14 +11,14 @@ from mimo_jax import _numerics
 from mimo_jax.solvers import _cosine_form
 from mimo_jax.solvers import _products
 
-# Six or seven steps are the rule. Lengths 1e6 apart with alpha far from 1 take
-# thirty, and so does finding out that there is no solution.
+# Usually six or seven steps suffice. Lengths 1e6 apart with alpha far from 1
+# take thirty, and so does detecting that there is no solution.
 _MAX_STEPS = 64
 
 
 class _Newton(NamedTuple):
   weights: jax.Array  # [K], beta
-  change: jax.Array  # [], the largest relative step that was asked for last
+  change: jax.Array  # [], the largest relative Newton step, before shortening
   is_stationary: jax.Array  # [] bool
   steps: jax.Array
   done: jax.Array
@@ -28,17 +28,17 @@ class _Newton(NamedTuple):
 def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
   """Positive weights with G a = a^(−1/α), entry by entry.
 
-  With d = Jᵀa this says aᵢ = (gᵢᵀd)^(−α): what an objective gains and the
-  weight it has balance. The solution is the only minimiser of the strictly
-  convex ½ aᵀG a − Σ ψ(aᵢ), ψ' = a^(−1/α), found by Newton's method in relative
-  steps that are shortened while they are large.
+  With d = Jᵀa this says aᵢ = (gᵢᵀd)^(−α): the more an objective gains, the less
+  weight it has. The solution is the unique minimiser of the strictly convex
+  ½ aᵀG a − Σ ψ(aᵢ), ψ' = a^(−1/α). It is found by Newton's method in relative
+  steps, which are shortened while they are large.
 
-  Solved for β = n∘a, with n the lengths of the rows and C their cosines:
-  C β = n^(1/α − 1) β^(−1/α). So lengths that differ do no harm; for α = 1 they
-  do not even enter.
+  The variable is β = n∘a, with n the lengths of the rows and C their cosines:
+  C β = n^(1/α − 1) β^(−1/α). So lengths that differ do no harm, and for α = 1
+  they do not enter at all.
 
-  There is no solution where zero is in the convex hull of the rows (the weights
-  grow without bound while d goes to zero) and none with a zero row.
+  There is no solution if zero is in the convex hull of the rows (the weights
+  grow without bound while d goes to zero), nor with a zero row.
 
   Certificate: aᵢ (G a)ᵢ^α = 1 for every row that is not zero.
 
@@ -47,9 +47,9 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
     alpha: α > 0.
 
   Returns:
-    a, [K]: 0 for rows of length zero, which are left out, and 0 for all rows
-    where there is no solution, as far as the precision of G can tell
-    (‖d‖² below K eps (Σ aᵢ‖gᵢ‖)²). NaN if G is not finite.
+    a, [K]: 0 for rows of length zero, which are left out; 0 for all rows if
+    there is no solution, as far as the precision of G can tell
+    (‖d‖² below K eps (Σ aᵢ‖gᵢ‖)²); NaN if G is not finite.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -81,11 +81,12 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
     beta = state.weights
     pull = beta * (cosines @ beta)  # βᵢ (C β)ᵢ
     push = jnp.exp(log_push) * beta ** (1 - power)  # βᵢ mᵢ βᵢ^(−1/α)
-    # In relative steps βᵢ (1 + δᵢ), scaled to a diagonal near one.
+    # The step is βᵢ (1 + δᵢ); the system is scaled to a diagonal near one.
     root = jnp.sqrt(push)
     scaled = beta / root
     system = scaled[:, None] * cosines * scaled[None, :]
-    # A few roundings are added: dependent rows must have a factor, too.
+    # Some rounding errors are added, so that the Cholesky factor of dependent
+    # rows exists, too.
     diagonal = jnp.square(scaled) * (1 + 2 * size * eps) + power
     system = jnp.where(identity > 0, diagonal[:, None], system)
     factor = linalg.cho_factor(system, lower=True)
@@ -94,12 +95,12 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
     solvable = jnp.isfinite(change)
     length = 1 / (1 + jnp.where(change > 0.25, change, 0))
     new = jnp.where(solvable, beta * (1 + length * delta), beta)
-    # At a solution βᵀC β = Σ push. If that is below what the left side can be
-    # computed to, the weights are on their way to infinity.
+    # At a solution βᵀC β = Σ push. If the sum is below the rounding error of
+    # the left side, the weights are growing to infinity.
     total = jnp.sum(jnp.where(form.is_zero, 0, beta))
     left = jnp.sum(jnp.where(form.is_zero, 0, push))
     is_stationary = left <= size * eps * total**2
-    # Converged, or as near as rounding lets it come.
+    # Converged, or as close as rounding permits.
     converged = (change <= 4 * eps) | (
       (change <= 1e-2) & (change >= state.change)
     )
@@ -107,7 +108,7 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
     return _Newton(new, change, is_stationary, state.steps + 1, done)
 
   one = jnp.exp(log_push / (1 + power))  # the solution for orthogonal rows
-  # Made from the data, so that they vary between devices where the data do.
+  # Made from the data, so that they vary between devices if the data do.
   start = _Newton(
     weights=one,
     change=one[0] * 0 + jnp.inf,
@@ -118,7 +119,7 @@ def alpha_fair(gramian: jax.Array, alpha: float | jax.Array = 1.0) -> jax.Array:
   end = lax.while_loop(
     lambda state: ~state.done & (state.steps < _MAX_STEPS), step, start
   )
-  # Back to the units of G, and of the largest m.
+  # Undo the scaling by the longest row and by the largest m.
   log_scale = (largest - 2 * jnp.log(form.longest)) / (1 + power)
   weights = end.weights / form.lengths * jnp.exp(log_scale)
   weights = jnp.where(form.is_zero | end.is_stationary, 0, weights)

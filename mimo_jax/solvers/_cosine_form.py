@@ -1,4 +1,4 @@
-"""Gramians split into what does not depend on lengths, and the lengths."""
+"""Splits Gramians into cosines and lengths."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from mimo_jax import _numerics
 class CosineForm(NamedTuple):
   """G = longest² · diag(lengths) cosines diag(lengths), but for zero vectors.
 
-  Where `is_zero`, length and cosine with itself are 1 and the cosines with
-  others 0: a unit vector orthogonal to all, which leaves systems of equations
-  regular and the others' solutions alone.
+  A zero vector is represented by a unit vector orthogonal to all others: its
+  length and its cosine with itself are 1, its cosines with others 0. This keeps
+  systems of equations regular and does not affect the other solutions.
   """
 
   cosines: jax.Array  # [K, K], unit diagonal
@@ -25,9 +25,9 @@ class CosineForm(NamedTuple):
 def cosine_form(gramian: jax.Array) -> CosineForm:
   """Splits a Gramian into cosines and lengths.
 
-  Solvers that work on cosines are exact however the lengths differ, in float32
-  too, where the condition of the Gramian, the square of that of the vectors,
-  would leave nothing.
+  Solvers that work on cosines are exact however much the lengths differ, even
+  in float32. There the condition number of the Gramian, which is that of the
+  vectors squared, would leave no correct digits.
 
   Args:
     gramian: G, [K, K], inner products of K vectors.
@@ -43,7 +43,7 @@ def cosine_form(gramian: jax.Array) -> CosineForm:
     >>> form.cosines[0].tolist(), form.lengths.tolist(), float(form.longest)
     ([1.0, 0.5], [0.667, 1.0], 3.0)
   """
-  # Scaled by the largest entry first: squares of 1e-30 would otherwise vanish.
+  # Scale by the largest entry first: otherwise squares of 1e-30 would vanish.
   largest = _numerics.nonzero(jnp.max(jnp.diagonal(gramian)))
   scaled = gramian / largest
   squares = jnp.diagonal(scaled)
@@ -52,7 +52,7 @@ def cosine_form(gramian: jax.Array) -> CosineForm:
   cosines = scaled / lengths[None, :] / lengths[:, None]
   both = ~is_zero[:, None] & ~is_zero[None, :]
   identity = jnp.eye(len(squares), dtype=gramian.dtype)
-  # The diagonal is 1 by definition, not to rounding.
+  # The diagonal is exactly 1, whatever the rounding.
   cosines = jnp.where(both & (identity == 0), cosines, identity)
   cosines = _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), cosines)
   return CosineForm(cosines, lengths, jnp.sqrt(largest), is_zero)

@@ -15,18 +15,18 @@ def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
 
       v* = argmin  vᵀ G v   over  v ≥ u,     d = Jᵀv*
 
-  Certificate: v ≥ u, G v ≥ 0 and (v − u)ᵀ G v = 0. Solved on cosines: with n
-  the lengths of the rows, y = n∘(v − u) ≥ 0 minimises ½ yᵀC y + (C (n∘u))ᵀ y.
-  So the answer does not depend on how the lengths differ, and no
-  regularisation is needed.
+  Certificate: v ≥ u, G v ≥ 0 and (v − u)ᵀ G v = 0. The problem is solved on
+  cosines C: with n the lengths of the rows, y = n∘(v − u) ≥ 0 minimises
+  ½ yᵀC y + (C (n∘u))ᵀ y. So it is exact however much the lengths differ, and
+  needs no regularisation.
 
   Args:
     gramian: G, [K, K], inner products of the rows of J.
     lower: u, [K], the weights of the vector to project.
 
   Returns:
-    v, [K], at least u; not unique if rows are dependent, Jᵀv always is. A row
-    of length zero keeps its uᵢ. NaN if G is not finite.
+    v, [K], at least u. It is not unique if rows are dependent, but Jᵀv always
+    is. A row of length zero keeps its uᵢ. NaN if G is not finite.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -38,7 +38,7 @@ def dual_cone(gramian: jax.Array, lower: jax.Array) -> jax.Array:
   form = _cosine_form.cosine_form(gramian)
   scaled = jnp.where(form.is_zero, 0, form.lengths * lower)
   linear = -form.cosines @ scaled
-  # All zero: what is to be projected is zero already.
+  # If all are zero, the vector to project is zero already.
   size = _numerics.nonzero(jnp.max(jnp.abs(linear)))
   excess = size * _non_negative_qp.non_negative_qp(form.cosines, linear / size)
   weights = lower + excess / form.lengths

@@ -13,16 +13,16 @@ def least_squares(
 ) -> tuple[jax.Array, jax.Array]:
   """The shortest x that minimises ‖A x − b‖, and the largest entry of A x − b.
 
-  By eigenvalues, of which those below 4 K eps times the largest count as zero,
-  and a step of iterative refinement.
+  Uses the eigendecomposition of A, where eigenvalues below 4 K eps times the
+  largest count as zero, and one step of iterative refinement.
 
   Args:
     matrix: A, [K, K], symmetric positive semidefinite, such as cosines.
     target: b, [K].
 
   Returns:
-    x, [K], and max |A x − b|, zero to rounding where the system is consistent.
-    NaN if A is not finite.
+    x, [K], and max |A x − b|, which is zero up to rounding if the system is
+    consistent. NaN if A is not finite.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -15,9 +15,9 @@ from mimo_jax.solvers import _products
 class _Path(NamedTuple):
   level: jax.Array  # [], t
   support: jax.Array  # [K] bool, the rows that are tight at this level
-  refused: jax.Array  # [K] bool, came or went since the level last rose
+  refused: jax.Array  # [K] bool, entered or left since the level last rose
   tableau: jax.Array  # [K, K + 2], [C | b | -c] with the support pivoted in
-  owed: jax.Array  # [] int32, the row to let in next, or -1
+  owed: jax.Array  # [] int32, the row that has to enter next, or -1
   steps: jax.Array
   done: jax.Array
 
@@ -36,10 +36,10 @@ def max_min_in_ball(
 
   Let d(t) be the nearest point to g₀ with gᵢᵀd ≥ t for all i. It moves away
   from g₀ as t grows, and d* is where it meets the sphere. d(t) is piecewise
-  affine: the rows that are tight change one at a time, at levels that are
-  found exactly, so d* is found exactly after about K pivots. Where t cannot
-  grow up to the sphere (zero is in the hull of the rows), any d in the ball
-  with J d ≥ 0 is optimal, and d* is the one nearest to g₀.
+  affine: the set of tight rows changes by one row at a time, at levels that are
+  computed exactly, so d* is found exactly after about K pivots. If t cannot
+  grow until d(t) meets the sphere (zero is in the hull of the rows), any d in
+  the ball with J d ≥ 0 is optimal, and d* is the one nearest to g₀.
 
   Certificate: with κ = r‖g₀‖, a = p + v, v ≥ 0 and w = v / Σ v, the duality gap
   wᵀG p + κ √(wᵀG w) − minᵢ (G a)ᵢ is zero.
@@ -48,8 +48,8 @@ def max_min_in_ball(
     gramian: G, [K, K], inner products of the rows of J.
     center: p, [K], the weights of g₀.
     radius: r ≥ 0.
-    ceiling: the largest level t to go to, in units of G. 0 asks for no more
-      than J d ≥ 0.
+    ceiling: the level t at which to stop, in units of G. With 0, d only has to
+      satisfy J d ≥ 0.
 
   Returns:
     a, [K], at least p, with d* = Jᵀa. Rows of length zero are left out and
@@ -77,7 +77,7 @@ def max_min_in_ball(
   bound = jnp.square(jnp.asarray(radius, dtype)) * (scaled @ along)  # κ²
   bound = jnp.maximum(bound, 0)
   highest = jnp.asarray(ceiling, dtype) / (shortest * form.longest**2)
-  # At the level of g₀ itself one row is tight.
+  # At the level of g₀ itself, one row is tight.
   levels = _numerics.divide(along, inverse, jnp.inf, where=valid)
   first = jnp.argmin(levels)
 
@@ -108,18 +108,18 @@ def max_min_in_ball(
     reached = ~owes & (last <= next_levels[index])
     level = jnp.where(owes, state.level, jnp.minimum(next_levels[index], last))
 
-    # A row that depends on the tight ones cannot become tight beside them: one
-    # of those must go first, the first whose weight falls to zero in exchange.
+    # A row that depends on the tight ones cannot become tight beside them. One
+    # of them must leave first: the one whose weight falls to zero first.
     column = jnp.sum(jnp.where(indices == index, inverse_matrix, 0), axis=1)
     own = column[index]
     dependent = (
       ~owes & ~reached & ~state.support[index] & (own <= max(8, size) * eps)
     )
-    # Entries that are rounding would be exchanged for nothing.
+    # Entries that are only rounding must not be exchanged.
     gives = state.support & (column < -jnp.sqrt(eps) * jnp.max(jnp.abs(column)))
     weights = jnp.maximum(offset + level * slope, 0)
     ratios = _numerics.divide(weights, -column, jnp.inf, where=gives)
-    # None can go: the level cannot grow any further.
+    # If no row can leave, the level cannot grow any further.
     done = reached | (dependent & ~jnp.any(gives))
     going = jnp.argmin(ratios)
     owing = state.owed.astype(index.dtype)
@@ -150,19 +150,19 @@ def max_min_in_ball(
   )
 
   def missing(excess: jax.Array) -> jax.Array:
-    """What the tight rows lack of their level."""
+    """Returns how far tight rows are from their level; 0 for other rows."""
     left = end.level * inverse - along - cosines @ excess
     return jnp.where(end.support, left, 0)
 
   excess = end.tableau[:, -2] + end.level * end.tableau[:, -1]
   excess = jnp.where(end.support, excess, 0)
-  # A step of iterative refinement takes back what the pivots have lost, unless
-  # they have lost everything.
+  # A step of iterative refinement corrects the rounding errors of the pivots,
+  # unless these are too large.
   refined = excess + end.tableau[:, :size] @ missing(excess)
   refined = jnp.where(end.support, refined, 0)
   better = jnp.sum(missing(refined) ** 2) < jnp.sum(missing(excess) ** 2)
   excess = jnp.where(better, refined, excess)
-  # A ball that is a point leaves nothing but rounding.
+  # If the ball is a point, any excess is rounding.
   excess = jnp.where(end.support & (bound > 0), jnp.maximum(excess, 0), 0)
   weights = center + excess / form.lengths
   return _numerics.nan_unless(jnp.all(jnp.isfinite(gramian)), weights)

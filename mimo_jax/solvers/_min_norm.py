@@ -19,20 +19,20 @@ def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   distance of Jᵀa from the shortest vector.
 
   With nᵢ = √Gᵢᵢ, cosines C = diag(n)⁻¹ G diag(n)⁻¹ and c = min(n)/n, the
-  minimiser is a = (c∘x)/(cᵀx) where x ≥ 0 minimises ½ xᵀ(C + ccᵀ)x − cᵀx, a
-  problem that is bounded and of order one however the lengths differ. So
-  float32 is exact on rows of lengths 1e-3 and 1e3 together, and the answer
+  minimiser is a = (c∘x)/(cᵀx) where x ≥ 0 minimises ½ xᵀ(C + ccᵀ)x − cᵀx. This
+  problem is bounded and of order one however much the lengths differ. So
+  float32 is exact for rows of lengths 1e-3 and 1e3 together, and the result
   does not depend on the scale of G.
 
   Args:
-    gramian: G, [K, K], inner products of the vectors. Vectors of length zero
-      are the shortest point themselves and share all weight equally.
-    drop_zero_rows: whether to leave them out instead, with weights of zero,
-      unless there are no others.
+    gramian: G, [K, K], inner products of the vectors. If there are vectors of
+      length zero, they are the shortest ones and share all weight equally.
+    drop_zero_rows: whether to give them weights of zero instead, unless all
+      vectors are zero.
 
   Returns:
-    a, [K]. Not unique if the vectors are affinely dependent; Jᵀa always is. NaN
-    if G is not finite.
+    a, [K]. It is not unique if the vectors are affinely dependent, but Jᵀa
+    always is. NaN if G is not finite.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -47,7 +47,7 @@ def min_norm(gramian: jax.Array, *, drop_zero_rows: bool = False) -> jax.Array:
   """
   form = _cosine_form.cosine_form(gramian)
   shortest = jnp.min(jnp.where(form.is_zero, jnp.inf, form.lengths))
-  # Zero vectors do not take part; if there are no others, none does.
+  # Zero vectors are left out of the problem, even if there are no others.
   inverse = jnp.where(form.is_zero, 0, shortest / form.lengths)
   x = _non_negative_qp.non_negative_qp(
     form.cosines + inverse[:, None] * inverse[None, :], inverse

@@ -14,10 +14,10 @@ from mimo_jax.solvers import _products
 class _ActiveSet(NamedTuple):
   x: jax.Array  # [K], feasible: x >= 0, and 0 outside the support and `owed`
   support: jax.Array  # [K] bool, where x may be positive
-  refused: jax.Array  # [K] bool, tried since x last moved, and left at once
+  refused: jax.Array  # [K] bool, entered since x last moved, and left at once
   tableau: jax.Array  # [K, K + 1], [A | -b] with the support pivoted in
-  owed: jax.Array  # [K] bool, has its x already, and is to be pivoted in
-  spoiled: jax.Array  # [] bool, the tableau has a pivot near to rounding
+  owed: jax.Array  # [K] bool, x may be positive, but not pivoted in again yet
+  spoiled: jax.Array  # [] bool, a pivot in the tableau was close to rounding
   steps: jax.Array
   done: jax.Array
 
@@ -26,9 +26,9 @@ class _ActiveSet(NamedTuple):
 def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
   """Minimises ½ xᵀAx − bᵀx over x ≥ 0.
 
-  Lawson and Hanson's active-set method on the normal equations. Each step
-  solves the equality-constrained problem on the current support exactly, so
-  the result is exact to rounding once the support is found, usually after as
+  Uses Lawson and Hanson's active-set method on the normal equations. Each step
+  solves the equality-constrained problem on the current support exactly. So the
+  result is exact up to rounding once the support is found, usually after as
   many steps as it has members. At the solution
 
       x ≥ 0,   A x − b ≥ 0,   xᵀ(A x − b) = 0.
@@ -40,11 +40,11 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     linear: b, [K].
 
   Returns:
-    x, [K]. Where A is singular the solution may not be unique; the one
-    returned has linearly independent columns of A in its support. One that
-    depends on them, to the precision of the type (1e-7 in float32), comes in
-    exchange for another, so that A x is as exact as if they were independent.
-    A cap on the number of steps bounds what rounding can do.
+    x, [K]. If A is singular, the solution may not be unique; the one returned
+    has linearly independent columns of A in its support. A column that depends
+    on them, to the precision of the type (1e-7 in float32), only enters in
+    exchange for another, so A x is as exact as if they were independent. A
+    limit on the number of steps ensures that rounding cannot make it loop.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -62,7 +62,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
   dtype = _numerics.common_type(float, matrix, linear)
   matrix, linear = matrix.astype(dtype), linear.astype(dtype)
   eps = jnp.finfo(dtype).eps
-  least = 8 * eps  # of a pivot; below, it is rounding
+  least = 8 * eps  # the smallest pivot; what is below is rounding
   largest = jnp.max(jnp.abs(linear))
   indices = jnp.arange(size)
   on_diagonal = indices[:, None] == indices[None, :]
@@ -72,13 +72,13 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     x, support, tableau = state.x, state.support, state.tableau
     inverse = tableau[:, :size]
     owes = jnp.any(state.owed)
-    # The minimiser on the support, and a step of iterative refinement, which
-    # takes back what pivots on nearly dependent columns have lost.
+    # The minimiser on the support. A step of iterative refinement corrects the
+    # rounding errors of pivots on nearly dependent columns.
     target = jnp.where(support, tableau[:, -1], 0)
     residual = jnp.where(support, linear - matrix @ target, 0)
     target = target + jnp.where(support, inverse @ residual, 0)
     blocked = support & (target <= 0)
-    # How far towards the target before an entry reaches zero.
+    # How far x can move towards the target before an entry reaches zero.
     ratios = _numerics.divide(x, x - target, jnp.inf, where=blocked)
     ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
     leaving = jnp.argmin(ratios)
@@ -89,7 +89,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     moved = jnp.where(support & (indices != leaving), moved, 0)
     x = jnp.where(settled, target, jnp.where(leaves, moved, x))
 
-    # At the optimum of its support: let in the most violated condition.
+    # At the optimum on the support, the most violated condition enters.
     violation = linear - matrix @ x
     left = jnp.sum(jnp.where(on_diagonal, inverse, 0), axis=1)  # pivots
     noise = 32 * eps * (largest + jnp.sum(x))
@@ -107,12 +107,13 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     is_index = indices == index
     support = jnp.where(done, support, support ^ is_index)
     owed = state.owed & ~is_index
-    # If the column that comes depends on the support's, so that its pivot is
-    # rounding, A is taken to be as definite as that allows. The target is then
-    # far out on a line along which A x stays as it is and bᵀx grows, and what
-    # falls to zero first on it leaves in exchange.
+    # If the entering column depends on the support's, its pivot is rounding,
+    # and `least` is used instead. The target is then far out on a line along
+    # which A x stays constant and bᵀx grows, and the entry that first falls to
+    # zero on the way leaves in exchange.
     tableau = _pivot.pivot(tableau, index, least)
-    # To take back a pivot near to rounding would leave nothing but that.
+    # Undoing a pivot close to rounding would leave only rounding errors, so the
+    # tableau is built again from the matrix.
     anew = leaves & state.spoiled
     owed = jnp.where(anew, owed | support, owed)
     support = support & ~anew
@@ -129,7 +130,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
       done=done,
     )
 
-  # All zeros, in the type and device variance of the data.
+  # Zeros made from the data, so that they vary between devices if the data do.
   zero = linear * 0
   nothing = zero > 1
   start = _ActiveSet(
@@ -142,7 +143,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     steps=jnp.zeros((), jnp.int32),
     done=nothing[0],
   )
-  # Finite in exact arithmetic.
+  # In exact arithmetic it ends without the limit.
   result = lax.while_loop(
     lambda state: ~state.done & (state.steps < 20 * size + 20), step, start
   )

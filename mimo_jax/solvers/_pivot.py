@@ -14,11 +14,11 @@ def pivot(
   second pivot on the same index undoes the first. Pivoting on all of a support
   S leaves (M_SS)⁻¹ in its block and −(M_SS)⁻¹ q_S in its rows of q.
 
-  A rank-one update: a few fused operations on K² numbers, where a
+  It is a rank-one update: a few fused operations on K² numbers, where a
   factorisation costs several calls of LAPACK.
 
-  The entry that is pivoted on must not be zero. One below `least` is taken for
-  that: of a positive semidefinite M, a change of its diagonal.
+  The entry to pivot on must not be zero. If it is below `least`, `least` is
+  used, which amounts to a change of the diagonal of a positive semidefinite M.
   """
   size = tableau.shape[0]
   is_row = (jnp.arange(size) == index)[:, None]

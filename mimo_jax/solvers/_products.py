@@ -13,11 +13,11 @@ _Result = TypeVar('_Result')
 def full_precision(
   function: Callable[_Arguments, _Result],
 ) -> Callable[_Arguments, _Result]:
-  """The function, with all bits of the numbers that it multiplies.
+  """Makes a function compute its matrix products in full precision.
 
-  Accelerators round the factors of a float32 matrix product to 8 or 10 bits
-  unless told otherwise. Of a K x K program nothing is gained by that, and its
-  answer would be right to two digits.
+  By default, accelerators round the factors of a float32 matrix product to 8 or
+  10 bits. For K x K problems this saves no time, and the result would have only
+  two correct digits.
   """
 
   @functools.wraps(function)

@@ -10,10 +10,10 @@ def simplex_projection(point: jax.Array) -> jax.Array:
       argmin ‖x − y‖²  over  x ≥ 0, Σ x = 1   is   x = max(y − t, 0)
 
   with the t for which Σ x = 1. Since f(t) = Σⱼ max(yⱼ − t, 0) decreases, yᵢ is
-  above t if and only if f(yᵢ) < 1: K² differences in place of a sort.
+  above t if and only if f(yᵢ) < 1. This takes K² differences instead of a sort.
 
   Args:
-    point: y, [K], of any size: the largest entry is taken off first.
+    point: y, [K], of any magnitude: the largest entry is subtracted first.
 
   Returns:
     x, [K]. NaN if an entry is NaN or +inf.
