@@ -16,7 +16,7 @@ def assert_close(
   atol: float = 1e-6,
   name: str = '',
 ) -> None:
-  """Checks two pytrees: structure, shapes, and values up to a tolerance."""
+  """Checks that two pytrees have equal structures and shapes, close values."""
   assert jax.tree.structure(actual) == jax.tree.structure(expected), name
   paths = jax.tree_util.tree_flatten_with_path(actual)[0]
   for (path, one), other in zip(paths, jax.tree.leaves(expected), strict=True):
@@ -32,7 +32,7 @@ def assert_close(
 
 
 def assert_equal(actual: Any, expected: Any, name: str = '') -> None:
-  """Checks that two pytrees are the same numbers, to the bit."""
+  """Checks that two pytrees have exactly the same numbers."""
   assert_close(actual, expected, rtol=0, atol=0, name=name)
 
 
@@ -49,32 +49,32 @@ def assert_refused(
 
 
 def as_type(tree: Any, dtype: Any) -> Any:
-  """A pytree whose leaves all have that type."""
+  """Casts all leaves of a pytree to that type."""
   return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def at(tree: Any, index: int) -> Any:
-  """One entry along the first axis of every leaf."""
+  """Takes one entry along the first axis of every leaf."""
   return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def stacked(*trees: Any) -> Any:
-  """Pytrees side by side, along a new first axis of every leaf."""
+  """Stacks pytrees along a new first axis of every leaf."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def flat(tree: Any) -> np.ndarray:
-  """A pytree as one vector in float64."""
+  """Flattens a pytree to one vector in float64."""
   leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
   return np.concatenate([leaf.ravel() for leaf in leaves])
 
 
 def types_of(tree: Any) -> Any:
-  """The shape and type of every leaf."""
+  """Returns the shape and type of every leaf."""
   return jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree)
 
 
 def standard_normal(*shape: int, seed: int = 0) -> np.ndarray:
-  """Normal numbers in float32, the same in every run."""
+  """Draws normal numbers in float32, the same in every run."""
   random = np.random.RandomState(seed)
   return random.standard_normal(shape).astype(np.float32)

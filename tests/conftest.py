@@ -1,9 +1,9 @@
 """Fixtures of all tests: simulated devices, strict shapes, keys by name.
 
-And which tests are slow: `make quick` runs `pytest -m 'not slow'`. In folders
-named `experiments` and `data_pipelines`, and in READMEs, tests and doctests are
-slow unless `@pytest.mark.quick` says otherwise; elsewhere they are quick
-unless `@pytest.mark.slow` does. Every formula of `mimo_jax` has a quick test.
+It also decides which tests are slow: `make quick` runs `pytest -m 'not slow'`.
+In folders named `experiments` and `data_pipelines`, and in READMEs, tests and
+doctests are slow unless marked `@pytest.mark.quick`. Elsewhere they are quick
+unless marked `@pytest.mark.slow`. Every formula of `mimo_jax` has a quick test.
 """
 
 import gc
@@ -17,9 +17,10 @@ import zlib
 import jax
 import pytest
 
-# All processes of a test run share what they compile: pytest's workers, and the
-# programs that tests start. The first process makes the folder. What one reads
-# while another writes it is compiled; setup.cfg passes over JAX's warning.
+# All processes of a test run share a compilation cache: pytest's workers, and
+# the programs that tests start. The first process makes the folder. If one
+# process reads an entry while another writes it, JAX compiles it instead, with
+# a warning that setup.cfg ignores.
 CACHE = 'JAX_COMPILATION_CACHE_DIR'
 own_cache = None if CACHE in os.environ else tempfile.mkdtemp(prefix='jax')
 if own_cache:
@@ -31,31 +32,31 @@ if own_cache:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
-# Most of a test run is compilation, of small programs that run once: with the
-# first level of LLVM's optimisation, XLA's plain emitters and one module at a
-# time it takes a third of the time. It is the same program, rounded elsewhere.
-# Programs that tests start have it, too, unless they set flags of their own.
+# Most of a test run is spent compiling small programs that run once. With
+# LLVM's lowest level of optimisation, XLA's plain emitters and one module at a
+# time, it takes a third of the time. Results differ only in rounding. Programs
+# that tests start inherit these flags, unless they set their own.
 XLA_FLAGS = (
   '--xla_backend_optimization_level=1',
   '--xla_cpu_parallel_codegen_split_count=1',
 )
-# JAX 0.12 has the plain emitters no longer, and ends at a flag that it does not
-# know, without a word that pytest would show.
-PLAIN = ('--xla_cpu_use_fusion_emitters=false',)
+# JAX 0.12 has no plain emitters any more. An unknown flag ends the process,
+# without a message that pytest would show.
+PLAIN_EMITTERS = ('--xla_cpu_use_fusion_emitters=false',)
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     *XLA_FLAGS,
-    *(PLAIN if jax.__version_info__ < (0, 11) else ()),
+    *(PLAIN_EMITTERS if jax.__version_info__ < (0, 11) else ()),
   ]
 ).strip()
 
-# With no optimisation at all it takes a third of that. Not in this folder: last
-# digits of solvers are tested.
-PLAINLY = 'jax_disable_most_optimizations'
-OPTIMISED = {'solvers'}
+# Without any optimisation it takes a third of that again. Tests in these
+# folders keep the optimisations, because they check the last digits.
+UNOPTIMISED = 'jax_disable_most_optimizations'
+OPTIMISED_FOLDERS = {'solvers'}
 
-# Before anything touches a backend: settings of these cannot change later.
+# These settings must precede any use of a backend.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -63,34 +64,38 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 TESTS = pathlib.Path(__file__).parent
 # Every compiled program holds memory maps, of which Linux gives a process
-# 65,530: thousands of tests in one process would exhaust them, and it aborts.
+# 65,530. Thousands of tests in one process would exhaust them and abort it, so
+# compiled programs are released before that.
 MAPS = pathlib.Path('/proc/self/maps')
 MAPS_BEFORE_RELEASE = 30_000
 TESTS_BETWEEN_LOOKS = 10
 finished = itertools.count(1)
 
-# Tracing makes many objects and few of them are garbage.
+# Tracing makes many objects, few of which are garbage: collect rarely.
 gc.set_threshold(100_000, 20, 20)
 
 
-def compile_plainly(plainly):
-  """From now on; nothing is left of what was compiled otherwise."""
-  if jax.config.read(PLAINLY) != plainly:
+def set_unoptimised(unoptimised):
+  """Compiles without or with optimisations from now on, and drops the rest."""
+  if jax.config.read(UNOPTIMISED) != unoptimised:
     jax.clear_caches()
-    jax.config.update(PLAINLY, plainly)
-    os.environ[PLAINLY.upper()] = str(int(plainly))  # of programs
+    jax.config.update(UNOPTIMISED, unoptimised)
+    # For the programs that tests start.
+    os.environ[UNOPTIMISED.upper()] = str(int(unoptimised))
 
 
-compile_plainly(True)
+set_unoptimised(True)
 
 
 def pytest_runtest_setup(item):
-  compile_plainly(OPTIMISED.isdisjoint(item.path.parts))
+  set_unoptimised(OPTIMISED_FOLDERS.isdisjoint(item.path.parts))
 
 
 def pytest_runtest_teardown(nextitem):
-  # Doctests do not come by `pytest_runtest_setup`.
-  compile_plainly(nextitem is None or OPTIMISED.isdisjoint(nextitem.path.parts))
+  # `pytest_runtest_setup` is not called for doctests.
+  set_unoptimised(
+    nextitem is None or OPTIMISED_FOLDERS.isdisjoint(nextitem.path.parts)
+  )
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
@@ -99,7 +104,7 @@ def pytest_runtest_teardown(nextitem):
 
 
 ROOT = TESTS.parent
-LONG = ('test_samples.py', 'test_processes.py')
+LONGEST = ('test_samples.py', 'test_processes.py')
 SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
 
@@ -110,9 +115,9 @@ def is_slow_by_default(path):
 
 
 def pytest_ignore_collect(collection_path, config):
-  """Of files without a quick test, `make quick` does not pay for the imports.
+  """Makes `make quick` skip files without a quick test, and their imports.
 
-  Those of TensorFlow Datasets, Matplotlib and scikit-learn take longer than a
+  Importing TensorFlow Datasets, Matplotlib and scikit-learn takes longer than a
   quarter of the quick tests.
   """
   if (
@@ -129,8 +134,9 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if is_slow_by_default(item.path) and not item.get_closest_marker('quick'):
       item.add_marker(pytest.mark.slow)
-  # What takes longest first, or one of pytest's processes ends alone with it.
-  items.sort(key=lambda item: item.path.name not in LONG)
+  # Run the longest files first. Else one of pytest's processes would be busy
+  # with them at the end while the others have finished.
+  items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_unconfigure():
@@ -140,12 +146,12 @@ def pytest_unconfigure():
 
 @pytest.fixture(params=[False, True], ids=['float32', 'float64'])
 def x64(request):
-  """Runs the test in both precisions; says whether it is the wider one."""
+  """Runs the test with and without x64; its value is whether x64 is enabled."""
   with jax.enable_x64(request.param):
     yield request.param
 
 
 @pytest.fixture
 def key(request):
-  """A random key of the test's own: the same in every run, on any machine."""
+  """A random key for each test, the same in every run and on any machine."""
   return jax.random.key(zlib.crc32(request.node.name.encode()))

@@ -1,7 +1,7 @@
 """Jacobians of known structure, asymmetric in everything else.
 
-Float64 arrays [K, P]. Rows differ in length, K differs from P, and no row
-stands on an axis, unless that is what the sample is there for.
+Samples are float64 arrays [K, P]. Rows differ in length, K differs from P, and
+no row lies on an axis, unless a sample is meant to test just that.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ _gramian = jax.jit(mimo_jax.gramian)
 
 
 def generic(size: int, params: int, seed: int = 0) -> np.ndarray:
-  """Independent directions, lengths between 1 and about K."""
+  """Rows in independent directions, with lengths between 1 and about K."""
   random = np.random.RandomState(97 * size + 13 * params + seed)
   rows = random.normal(size=[size, params])
   return rows * np.linspace(1, 1 + 0.8 * size, size)[:, None]
 
 
 def stationary(size: int, params: int) -> np.ndarray:
-  """Pareto-stationary: the rows, weighed by 1..K, sum to zero."""
+  """Pareto-stationary rows: their sum weighted by 1..K is zero."""
   rows = generic(size, params)
   weights = np.arange(1.0, size + 1)
   rows[-1] = -weights[:-1] @ rows[:-1] / weights[-1]
@@ -36,10 +36,10 @@ def stationary(size: int, params: int) -> np.ndarray:
 
 
 def conflicting(size: int, params: int) -> np.ndarray:
-  """Every pair at an obtuse angle, and yet a common direction of descent.
+  """Rows at obtuse angles to each other, but with a common descent direction.
 
-  The centred rows have obtuse angles; what they share is orthogonal to all of
-  them, and short.
+  Centred rows have obtuse angles. A short vector orthogonal to all of them is
+  added to each.
   """
   rows = np.zeros([size, params])
   rows[:, :size] = size * np.eye(size) - 1
@@ -50,12 +50,12 @@ def conflicting(size: int, params: int) -> np.ndarray:
 
 
 def rank_deficient(size: int, params: int, rank: int) -> np.ndarray:
-  """Rows in a subspace of dimension `rank`, below K."""
+  """Rows in a subspace of dimension `rank`, which is below K."""
   return generic(size, rank, seed=1) @ generic(rank, params, seed=2)
 
 
 def affinely_dependent(size: int, params: int) -> np.ndarray:
-  """The last row is a convex combination of the others."""
+  """Rows of which the last is a convex combination of the others."""
   rows = generic(size, params, seed=3) + 0.4
   weights = np.arange(1.0, size)
   rows[-1] = weights @ rows[:-1] / weights.sum()
@@ -63,7 +63,7 @@ def affinely_dependent(size: int, params: int) -> np.ndarray:
 
 
 def with_row(rows: np.ndarray, index: int, row: np.ndarray) -> np.ndarray:
-  """A copy of `rows` in which one row is replaced."""
+  """Returns a copy of `rows` with one row replaced."""
   rows = rows.copy()
   rows[index] = row
   return rows
@@ -102,7 +102,7 @@ def sampled() -> dict[str, np.ndarray]:
 
 
 SAMPLES = sampled()
-# Five of one shape, for the quick tests: a rule is compiled once for them.
+# Five samples of one shape, for the quick tests: a rule is compiled only once.
 FIVE = (
   'conflicting',
   'stationary',
@@ -115,7 +115,7 @@ OTHERS = tuple(name for name in SAMPLES if name not in FIVE)
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[np.ndarray]:
-  """The rows of a sample; what fails with them says whose they are."""
+  """Gives the rows of a sample; failures in the block name the sample."""
   try:
     yield SAMPLES[name]
   except AssertionError as error:
@@ -131,7 +131,7 @@ def losses_of(rows: np.ndarray) -> np.ndarray:
 def observe(
   rows: np.ndarray, losses: np.ndarray | None = None
 ) -> mimo_jax.Observation:
-  """All that a weighting may ask to see, of a Jacobian in three leaves."""
+  """Makes an observation with all fields, from a Jacobian in three leaves."""
   losses = np.asarray(losses_of(rows) if losses is None else losses, float)
   dtype = np.dtype(jax.numpy.result_type(float))
   rows = np.asarray(rows, dtype)
@@ -145,15 +145,15 @@ def _observed(
   rows_bytes: bytes,
   losses_bytes: bytes,
 ) -> mimo_jax.Observation:
-  """Once for all rules: they are shown the same samples."""
+  """Cached, because all rules get the same samples."""
   rows = np.frombuffer(rows_bytes, dtype).reshape(shape)
   losses = np.frombuffer(losses_bytes)
   jacobian = {
     'encoders': [rows[:, 1:3], rows[:, 3:].reshape(len(rows), 1, -1)],
     'bias': rows[:, 0],
   }
-  # Two more batches: their gradients differ from these, and their Gramian is
-  # not symmetric.
+  # Two more batches, whose gradients differ from these, so that the cross
+  # Gramian is not symmetric.
   noise = generic(*rows.shape, seed=5) if rows.shape[1] else rows
   first, second = rows * (1 + 0.1 * noise), rows * (1 - 0.2 * noise)
   return mimo_jax.Observation(
@@ -168,7 +168,7 @@ def _observed(
 def seen_by(
   rule: mimo_jax.Weighting, observation: mimo_jax.Observation
 ) -> mimo_jax.Observation:
-  """What `balance` shows a rule: no more than it declares."""
+  """Returns what `balance` shows a rule: only the fields that it declares."""
   shown = {'losses', rule.needs}
   if rule.needs == 'jacobian':
     shown.add('gramian')
@@ -177,7 +177,7 @@ def seen_by(
 
 
 def params_of(rows: np.ndarray) -> dict[str, Any]:
-  """Params whose gradients `observe` shows."""
+  """Returns params of the form of the gradients in `observe`."""
   dtype = np.dtype(jax.numpy.result_type(float))
   return {
     'encoders': [np.zeros(2, dtype), np.zeros([1, rows.shape[1] - 3], dtype)],
@@ -186,16 +186,16 @@ def params_of(rows: np.ndarray) -> dict[str, Any]:
 
 
 def flat(updates: Any) -> np.ndarray:
-  """Updates like `params_of`, as the vector [P] that rows are."""
+  """Flattens updates like `params_of` to a vector [P], as the rows are."""
   first, second = updates['encoders']
   leaves = [updates['bias'], first, second]
   return np.concatenate([np.asarray(leaf, float).ravel() for leaf in leaves])
 
 
 def shortest(rows: np.ndarray) -> np.ndarray:
-  """The shortest vector of the hull, from scipy: Lawson and Hanson's NNLS.
+  """Computes the shortest vector of the hull by scipy's NNLS.
 
-  On the rows themselves, in float64; never sees the Gramian.
+  It works on the rows themselves, in float64, and never forms the Gramian.
   """
   lengths = np.linalg.norm(rows, axis=1)
   if not lengths.min():
@@ -212,17 +212,17 @@ def is_stationary(rows: np.ndarray) -> bool:
 
 
 def is_strongly_stationary(rows: np.ndarray) -> bool:
-  """Whether some combination of the rows with all weights positive is zero.
+  """Whether a combination of the rows with all weights positive is zero.
 
-  The largest smallest weight on unit rows, by a linear program.
+  A linear program maximises the smallest weight on the rows scaled to length 1.
   """
   lengths = np.linalg.norm(rows, axis=1)
   size = len(rows)
   if not lengths.min():
-    # A zero row takes any weight; what is left of the others decides.
+    # A zero row may have any weight; the other rows decide.
     return not lengths.max() or is_strongly_stationary(rows[lengths > 0])
   units = rows / lengths[:, None]
-  # Variables: weights, and their minimum t, to be made large.
+  # Variables: the weights, and their minimum t, which is maximised.
   program = scipy.optimize.linprog(
     np.append(np.zeros(size), -1),
     A_ub=np.column_stack([-np.eye(size), np.ones(size)]),
@@ -246,9 +246,10 @@ def hulls(
   params: Sequence[int] = (1, 2, 4, 9),
   noises: Sequence[float] = (0.0, 1e-6, 1e-2, 1.0),
 ) -> np.ndarray:
-  """Small whole numbers make every degeneracy, lengths and scale the rest.
+  """Draws rows of small integers, which are often degenerate in some way.
 
-  With noise that is small and not zero, rows are nearly dependent.
+  Noise that is small but not zero makes them nearly dependent, and lengths may
+  differ by powers of ten.
   """
   shape = (draw(st.sampled_from(sizes)), draw(st.sampled_from(params)))
   whole = st.integers(-3, 3).map(float)

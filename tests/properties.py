@@ -2,8 +2,9 @@
 
 A weighting claims a property by naming it in the line *Properties* of its
 docstring. Each check takes the weighting and the rows of a Jacobian, float64
-[K, P], and fails where the claim does. What a direction d = Jᵀa can be right
-to is a part of Σ |aᵢ| ‖gᵢ‖, the lengths that it is summed from.
+[K, P], and fails if the claim is wrong for them. Tolerances of a direction
+d = Jᵀa are relative to Σ |aᵢ| ‖gᵢ‖, the summed lengths of its terms, since its
+rounding error is.
 """
 
 import functools
@@ -22,9 +23,9 @@ TOLERANCE = 64 * EPS
 
 
 class Weighed(NamedTuple):
-  """What a rule makes of the rows of a Jacobian, in float64."""
+  """A rule's weights and direction for the rows of a Jacobian, in float64."""
 
-  weights: np.ndarray  # [K]; where each coordinate has its own, their mean
+  weights: np.ndarray  # [K]; averaged if each coordinate has its own
   direction: np.ndarray  # [P]
 
 
@@ -48,12 +49,12 @@ def weighed(rows: np.ndarray, weights: Any) -> Weighed:
 
 @functools.cache
 def make(name: str, **arguments: Any) -> mimo_jax.Weighting:
-  """A rule, the same one each time, so that it compiles once."""
+  """Makes a rule; the same object each time, so that it compiles once."""
   return getattr(mimo_jax.weightings, name)(**arguments)
 
 
 def claims(name: str) -> list[str]:
-  """The words of the line *Properties* of a factory's docstring."""
+  """Returns the words in the line *Properties* of a factory's docstring."""
   text = inspect.getdoc(getattr(mimo_jax.weightings, name)) or ''
   line = re.search(r'^Properties: (.*?)\.$', text, re.MULTILINE | re.DOTALL)
   return re.split(r',\s+', line[1]) if line else []
@@ -61,7 +62,7 @@ def claims(name: str) -> list[str]:
 
 @functools.cache
 def compiled(rule: mimo_jax.Weighting) -> tuple[Any, list[int]]:
-  """The jitted update, compiled once a shape for all tests, and its traces."""
+  """Returns the jitted update, shared by all tests, and its list of traces."""
   traces = []
 
   def update(observation: mimo_jax.Observation, state: Any) -> Any:
@@ -72,7 +73,7 @@ def compiled(rule: mimo_jax.Weighting) -> tuple[Any, list[int]]:
 
 
 def init(rule: mimo_jax.Weighting, rows: np.ndarray) -> Any:
-  """The state of a rule before its first step on a Jacobian of this shape."""
+  """Returns a rule's initial state for a Jacobian of this shape."""
   return rule.init(len(rows), jacobians.params_of(rows))
 
 
@@ -81,7 +82,7 @@ def weigh(
   rows: np.ndarray,
   losses: np.ndarray | None = None,
 ) -> Weighed:
-  """What a rule makes of these rows in its first step."""
+  """Asks a rule about these rows, in its first step."""
   observation = jacobians.seen_by(rule, jacobians.observe(rows, losses))
   update, _ = compiled(rule)
   return weighed(rows, update(observation, init(rule, rows))[0])
@@ -97,7 +98,7 @@ def assert_same(
   rows: np.ndarray,
   tolerance: float = TOLERANCE,
 ) -> None:
-  """Checks a direction, to a part of the lengths that it is summed from."""
+  """Checks a direction, relative to the summed lengths of its terms."""
   np.testing.assert_allclose(
     direction,
     expected.direction,
@@ -111,10 +112,10 @@ def assert_shortest(
 ) -> None:
   """Certifies Jᵀa as the shortest vector of the hull of the rows.
 
-  On the simplex, d = Jᵀa is the shortest vector if and only if no row reaches
-  less far along d than d itself: gᵢᵀd ≥ ‖d‖² for every i. With v the largest
-  of (‖d‖² − gᵢᵀd) / (‖gᵢ‖ Σ aⱼ‖gⱼ‖), a relative violation, and a* the
-  minimiser, ‖d − d*‖² ≤ 2 v (Σ aⱼ‖gⱼ‖) (Σ a*ᵢ‖gᵢ‖).
+  For a on the simplex, d = Jᵀa is the shortest vector if and only if
+  gᵢᵀd ≥ ‖d‖² for every i. Let the relative violation v be the largest of
+  (‖d‖² − gᵢᵀd) / (‖gᵢ‖ Σ aⱼ‖gⱼ‖), and a* the minimiser. Then
+  ‖d − d*‖² ≤ 2 v (Σ aⱼ‖gⱼ‖) (Σ a*ᵢ‖gᵢ‖).
   """
   weights = np.asarray(weights, np.float64)
   assert weights.min() >= 0
@@ -143,7 +144,7 @@ def min_norm(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """J d ≥ 0: to first order no objective is made worse."""
+  """J d ≥ 0: to first order no objective gets worse."""
   weights, direction = weigh(rule, rows)
   gain = rows @ direction
   allowed = np.linalg.norm(rows, axis=1) * summed_lengths(rows, weights)
@@ -151,7 +152,7 @@ def non_conflicting(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def permutation_equivariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """The order of the objectives, the primary one included, moves no d."""
+  """The order of objectives, the primary one included, does not change d."""
   losses = jacobians.losses_of(rows)
   expected = weigh(rule, rows, losses)
   for order in (np.arange(len(rows))[::-1], np.roll(np.arange(len(rows)), 1)):
@@ -160,10 +161,10 @@ def permutation_equivariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """J → sJ leaves the weights as they are; compared as d(sJ) = s d(J).
+  """J → sJ does not change the weights; checked as d(sJ) = s d(J).
 
-  Squares of what is shorter than 1e-15 come near the smallest float32 and lose
-  digits: there the tolerance is what all guarantees have, 2 √ε.
+  Squares of lengths below 1e-15 come near the smallest float32 and lose digits.
+  There the tolerance is the one of all guarantees, 2 √ε.
   """
   expected = weigh(rule, rows)
   lengths = np.linalg.norm(rows, axis=1)
@@ -175,7 +176,7 @@ def scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def linear_under_scaling(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """Of c > 0, d(diag(c) J) is a linear function: d(x + y) = d(x) + d(y)."""
+  """d(diag(c) J) is a linear function of c > 0: d(x + y) = d(x) + d(y)."""
   size = len(rows)
   losses = jacobians.losses_of(rows)
   one, other = np.linspace(0.3, 2, size), np.linspace(1.7, 0.2, size) ** 2
@@ -196,10 +197,9 @@ def after_steps(
   scales: np.ndarray | float,
   units: np.ndarray | float,
 ) -> Weighed:
-  """What a rule makes of losses that fell at unequal rates for three steps.
+  """Asks a rule in its fourth step, after losses fell at unequal rates.
 
-  Losses are multiplied by `scales`, in which they are measured; rows by
-  `units`.
+  Losses are multiplied by `scales`, rows by `units`.
   """
   rows = rows * np.broadcast_to(units, len(rows))[:, None]
   losses = scales * jacobians.losses_of(rows)
@@ -216,7 +216,7 @@ def after_steps(
 
 
 def loss_scale_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """L → sL, at all steps, leaves the weights as they are."""
+  """L → sL, at all steps, does not change the weights."""
   expected = after_steps(rule, rows, 1.0, 1.0)
   for scale in (1e-10, 3e-4, 7e3, 1e10):
     scaled = after_steps(rule, rows, scale, 1.0)
@@ -224,9 +224,9 @@ def loss_scale_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def unit_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """L → c∘L and, with it, J → diag(c) J: d keeps its direction for all c > 0.
+  """L → c∘L, and with it J → diag(c) J, only scales d, for all c > 0.
 
-  Compared as d over the lengths that it is summed from.
+  Checked as d divided by the summed lengths of its terms.
   """
 
   def relative(units: np.ndarray) -> np.ndarray:
@@ -245,7 +245,7 @@ def unit_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def strongly_stationary(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """No direction where a positive combination of all rows is zero."""
+  """The direction is 0 if some positive combination of all rows is."""
   lengths = np.linalg.norm(rows, axis=1)
   if not jacobians.is_strongly_stationary(rows):
     return
@@ -255,7 +255,7 @@ def strongly_stationary(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 
 def impartial(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """Independent rows: the same cosine of d with each."""
+  """The cosine of d with every row is the same, if rows are independent."""
   lengths = np.linalg.norm(rows, axis=1)
   if not lengths.min() or len(rows) > rows.shape[1]:
     return
@@ -278,16 +278,17 @@ def bargaining(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(weights, 0)
     return
   gains = (weights * (rows @ direction))[lengths > 0]
-  # What gᵢᵀd can be right to is a part of ‖gᵢ‖ Σ aⱼ‖gⱼ‖.
+  # The rounding error of gᵢᵀd is relative to ‖gᵢ‖ Σ aⱼ‖gⱼ‖.
   allowed = TOLERANCE * weights * lengths * summed_lengths(rows, weights)
   assert np.all(np.abs(gains - gains.mean()) <= 2 * allowed[lengths > 0].max())
   assert gains.min() > 0
 
 
 def row_scale_invariant(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
-  """J → diag(s) J, s > 0, leaves d as it is.
+  """J → diag(s) J, s > 0, does not change d.
 
-  By powers of two, which round nothing, so that no condition number enters.
+  The scales are powers of two, which cause no rounding, so the condition of J
+  does not matter.
   """
   expected, losses = weigh(rule, rows), jacobians.losses_of(rows)
   exponents = np.arange(len(rows))
@@ -301,9 +302,9 @@ def assert_best_in_ball(
 ) -> None:
   """Certifies Jᵀa as best for the worst row within r‖g₀‖ of the mean g₀.
 
-  For any w on the simplex wᵀG p + r‖g₀‖ ‖Jᵀw‖ bounds min gᵢᵀd from above; the
-  weights beyond the mean, v = a − p, scaled to the simplex, must reach it.
-  Where d stops inside the ball, nothing can be gained: J d ≥ 0.
+  For any w on the simplex, wᵀG p + r‖g₀‖ ‖Jᵀw‖ bounds min gᵢᵀd from above. For
+  w = v / Σ v, where v = a − p are the weights beyond the mean, the bound must
+  be attained. If d is inside the ball, no d can gain more, and J d ≥ 0.
   """
   lengths = np.linalg.norm(rows, axis=1)
   if not lengths.max():
@@ -319,8 +320,8 @@ def assert_best_in_ball(
   assert beyond[used].min() >= -tolerance
   gains = rows[used] @ direction
   if distance < reach - tolerance * summed:
-    # The level is found to the square root of what C is right to, where zero
-    # is in the hull.
+    # If zero is in the hull, the precision of the level is the square root of
+    # that of the cosines.
     assert np.all(gains >= -np.sqrt(tolerance) * lengths[used] * summed)
     return
   if beyond[used].sum() <= tolerance:  # the ball is a point
@@ -330,7 +331,7 @@ def assert_best_in_ball(
   bound = multipliers @ (rows[used] @ mean) + reach * np.linalg.norm(
     rows[used].T @ multipliers
   )
-  # Each gain is right to a part of what it is summed from.
+  # The rounding error of a gain is relative to the summed sizes of its terms.
   allowed = tolerance * (lengths[used] + lengths[used] @ multipliers) * summed
   assert np.all(bound - gains <= allowed), (bound - gains, allowed)
 

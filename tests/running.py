@@ -21,22 +21,22 @@ _encoded = _resnet._encoded
 
 
 def one_block(encoder, block, _, inputs, train):
-  """In place of `_resnet._encoded`: one block, and a pixel of sixteen.
+  """Replaces `_resnet._encoded`: one block, and one pixel in sixteen.
 
-  Traced and compiled seven times as fast, and run ten times.
+  It is traced and compiled seven times as fast, and runs ten times as fast.
   """
   return _encoded(encoder, block, (1,), inputs[..., ::4, ::4, :], train)
 
 
 def smoke(**changes):
-  """A configuration of a few steps, with some keys changed."""
+  """A configuration of a few steps, with some of its keys changed."""
   config = handwritten.get_config('two,smoke')
   config.update(changes)
   return config
 
 
 def run(module, *arguments, env=None):
-  """Runs a command to its end."""
+  """Runs a command of `experiments` to its end."""
   process = starting.Process(module, arguments, env)
   stdout, stderr = process.communicate()
   return subprocess.CompletedProcess(
@@ -45,7 +45,7 @@ def run(module, *arguments, env=None):
 
 
 def kill_when(module, arguments, ready, signals=(signal.SIGKILL,)):
-  """Starts a command and sends it signals as soon as `ready()`.
+  """Starts a command, and sends it signals as soon as `ready()` is true.
 
   Returns:
     Its exit status, and its standard error.
@@ -60,7 +60,7 @@ def kill_when(module, arguments, ready, signals=(signal.SIGKILL,)):
 
 
 def wait_until(ready, processes):
-  """Waits until `ready()`, while processes run."""
+  """Waits until `ready()` is true; fails if a process ends before."""
   deadline = time.monotonic() + 200
   while not ready():
     for process in processes:
@@ -70,7 +70,7 @@ def wait_until(ready, processes):
 
 
 class Interrupted:
-  """A loader whose user presses Ctrl-C at some batch."""
+  """A loader that raises KeyboardInterrupt after `left` batches."""
 
   def __init__(self, loader, left):
     self.loader, self.left = loader, left
@@ -86,13 +86,13 @@ class Interrupted:
 
 
 def batches_of(config, seed, number):
-  """The first training batches of a run."""
+  """Returns the first training batches of a run."""
   iterator = data.open_data(config, seed).train
   return [next(iterator) for _ in range(number)]
 
 
 def final_arrays(workdir, config):
-  """All arrays of a finished run's last checkpoint, and its progress."""
+  """Returns the arrays and the progress in a finished run's last checkpoint."""
   experiment = training.make(config, 15)
   batch = batches_of(config, config.seed, 1)[0]
   like = jax.eval_shape(experiment.init, jax.random.key(config.seed), batch)
@@ -100,13 +100,13 @@ def final_arrays(workdir, config):
   restored, progress = checkpoints.restore({'states': {'': like}, 'curves': {}})
   checkpoints.close()
   arrays = restored['states']['']
-  # Only how long things took may differ.
+  # Times may differ between equal runs.
   del progress['seconds'], progress['rehearsed']
   return arrays._replace(key=jax.random.key_data(arrays.key)), progress
 
 
 class Stopped(Interrupted):
-  """A loader whose process gets SIGTERM at some batch."""
+  """A loader that sends its process SIGTERM at batch number `left`."""
 
   def __next__(self):
     self.left -= 1
@@ -117,7 +117,7 @@ class Stopped(Interrupted):
 
 @contextlib.contextmanager
 def ending_at(place, loader=Interrupted):
-  """Training data that are opened in the block end their run at some batch."""
+  """Ends runs that open their training data in the block at batch `place`."""
   opened = data.open_data
 
   def open_data(*arguments):
@@ -130,12 +130,12 @@ def ending_at(place, loader=Interrupted):
 
 
 def assert_same_arrays(ours, theirs):
-  """Two states are equal to the bit."""
+  """Checks that two states are exactly equal."""
   chex.assert_trees_all_equal(ours, theirs)
 
 
 def assert_same_run(workdir, other, config):
-  """Two finished training runs are equal to the bit."""
+  """Checks that two finished training runs are exactly equal."""
   name = 'metrics.jsonl'
   assert (workdir / name).read_bytes() == (other / name).read_bytes()
   ours, theirs = final_arrays(workdir, config), final_arrays(other, config)
@@ -144,7 +144,7 @@ def assert_same_run(workdir, other, config):
 
 
 def start_processes(arguments, number, env=None):
-  """Starts one run of `experiments.train` in several processes, on loopback."""
+  """Starts one run of `experiments.train` in several local processes."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
@@ -164,11 +164,11 @@ def start_processes(arguments, number, env=None):
 
 
 def kill_some_when(processes, killed, ready):
-  """Kills some of several processes with SIGKILL as soon as `ready()`.
+  """Kills some of several processes with SIGKILL as soon as `ready()` is true.
 
   Returns:
-    Of those left, when they have ended: return code, standard error; and the
-    seconds that took.
+    For each of the others, after they have ended: its return code, its standard
+    error, and the seconds since the kill.
   """
   wait_until(ready, processes)
   for index in killed:

@@ -25,7 +25,8 @@ from tests import running
 from tests.experiments.core import test_weights
 
 FOLDER = pathlib.Path(examples.__file__).parent
-# What runs longer than it compiles, and is compiled well; those come last.
+# Examples that run longer than they compile: compiled with optimisations, and
+# run last.
 LONG = ('contrastive', 'image_text', 'segmentation')
 NAMES = sorted(
   (path.stem for path in FOLDER.glob('[!_]*.py')),
@@ -36,8 +37,8 @@ ICONS = functools.cache(image_text.icons)
 
 @functools.cache
 def outcome(name):
-  """What an example returns, and the lines that it prints."""
-  conftest.compile_plainly(name not in LONG)
+  """Returns what an example returns, and the lines that it prints."""
+  conftest.set_unoptimised(name not in LONG)
   module = importlib.import_module(f'experiments.examples.{name}')
   with contextlib.redirect_stdout(io.StringIO()) as printed:
     scores = module.main()
@@ -45,7 +46,7 @@ def outcome(name):
 
 
 def run(name):
-  """The same, if what the example needs is installed."""
+  """Returns the outcome; skips the test if a package is not installed."""
   if name == 'equinox_loop':
     pytest.importorskip('equinox')
   return outcome(name)
