@@ -1,1 +1,1 @@
-"""Configurations, one file a data set."""
+"""Configurations, one file per data set."""

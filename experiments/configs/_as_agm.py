@@ -1,4 +1,4 @@
-"""The lengths and strengths that AGM's authors name for their experiments."""
+"""Lengths of training and values of alpha that AGM's authors give."""
 
 from typing import NamedTuple
 

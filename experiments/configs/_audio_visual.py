@@ -1,4 +1,4 @@
-"""What sound and pictures share: two ResNet-18, one a sense."""
+"""What configurations of sound and pictures share: two ResNet-18."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -33,10 +33,10 @@ BALANCE_BENCHMARK = Published(
   total_epochs=30,
 )
 
-# Units of noise, about the deviation of what a view gives: the filter bank is
-# divided by twice its deviation, and an STFT is in nats.
+# Units of noise: about the standard deviation of a view. The filter bank is
+# divided by twice its deviation; an STFT is in nats.
 _NOISE_SCALE = {'FilterBank': 0.5, 'Psd10s': 1.0, 'Stft3s': 2.5, 'Stft5s': 2.5}
-# What the word `smoke` changes.
+# Changes of the word `smoke`.
 SMOKE: dict[str, Any] = {
   'data': {'batch_size': 16, 'views': {'visual': {'size': 32}}},
   'model': {'encoders': {'audio': {'width': 8}, 'visual': {'width': 8}}},

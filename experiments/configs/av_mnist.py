@@ -1,27 +1,28 @@
 """AV-MNIST: digits as pictures and as spectrograms of the spoken word.
 
-Reference: `multibench`, the settings of MultiBench (pliang279/MultiBench,
-  commit 49f9be2): two LeNets, a hidden layer of 100, SGD. `agm`, those of AGM
-  (lihong2303/AGM_ICCV2023, commit 5a65542): two ResNet-18. `small`, ours: means
-  of 4 x 4 cells of the spectrogram, an MLP (128, 64) each. None publishes a
-  number beside the code; users of the arrays report about 65 % for pictures and
-  43 % for sound alone (mfas, issue 17), joint training is remembered at 70 to
-  72 %, not checked. AGM leaves out the last tenth of both parts; here the
-  splits are MultiBench's. The last step is tested. `as_agm`: as long as AGM's
-  authors say later (lihongcs/AGM, issue 10), 1,000 epochs, alpha 2.5 for the
-  recipe `agm`.
+Reference: three settings. `multibench` is MultiBench's (pliang279/MultiBench,
+  commit 49f9be2): two LeNets, a hidden layer of 100, SGD. `agm` is AGM's
+  (lihong2303/AGM_ICCV2023, commit 5a65542): two ResNet-18. `small` is ours:
+  means of 4 x 4 cells of the spectrogram, one MLP (128, 64) per modality. No
+  code publishes a number. Users of the arrays report about 65 % for pictures
+  and 43 % for sound alone (mfas, issue 17); joint training is remembered at 70
+  to 72 %, not checked. AGM leaves out the last tenth of both parts; here the
+  splits are MultiBench's. The last step is tested. `as_agm` trains for as long
+  as AGM's authors say later (lihongcs/AGM, issue 10): 1,000 epochs, with alpha
+  2.5 for the recipe `agm`.
 Command: python -m experiments.train
   --config=experiments/configs/av_mnist.py --manual_dir=FOLDER
-Expected: not measured on the published arrays, for want of them. With `smoke`
-  on the sample tree, half a minute on two CPU cores. `small,rebuilt`, from
-  10,000 pictures of MNIST (7,334 + 666 / 2,000 rows) and all 3,000 recordings:
-  experiments/reports/README.md, "Real data". Its learning rate and decay were
-  set after a look at two seeds on test; the study tunes both on validation.
+Expected: not measured on the published arrays, which we do not have. With
+  `smoke` on the sample tree, half a minute on two CPU cores. For
+  `small,rebuilt`, from 10,000 pictures of MNIST (7,334 + 666 / 2,000 rows) and
+  all 3,000 recordings: experiments/reports/README.md, "Real data". Its learning
+  rate and decay were set after a look at two seeds on test; the study tunes
+  both on validation.
 
 Words after the colon, separated by commas: a setting (`multibench`, `agm` or
 `small`), the data (`published`, or `rebuilt` from MNIST and spoken digits), the
 length `as_agm`, a method, a weighting, and `smoke` for a few steps. The first
-of each is the default, without `as_agm` the length of the setting.
+of each is the default; without `as_agm`, the length is that of the setting.
 """
 
 from typing import Any

@@ -1,15 +1,15 @@
-"""AVE: 28 events that can be heard and seen, one a clip, two ResNet-18.
+"""AVE: 28 events that can be heard and seen, one per clip; two ResNet-18.
 
 Reference: the settings of OGM-GE (GeWu-Lab/OGM-GE_CVPR2022, commit 343dc1d,
   and its history): power spectral density of ten seconds, three of ten frames,
-  SGD. No number is published beside the code; a later paper (arXiv 2510.21797)
-  reports 70.4 to 70.9 % of clips for its own method; MIMO's paper has 73.69 %,
-  to be reached and not checked by us. The official validation
-  and test splits are used, and the last step is tested.
+  SGD. The code publishes no number. A later paper (arXiv 2510.21797) reports
+  70.4 to 70.9 % of clips for its own method; MIMO's paper has 73.69 %, which we
+  have not checked. The official validation and test splits are used, and the
+  last step is tested.
 Command: python -m experiments.train
   --config=experiments/configs/ave.py --manual_dir=FOLDER
-Expected: not measured, for want of the data and a GPU. With `smoke` on the
-  sample tree, one minute on two CPU cores.
+Expected: not measured; we have neither the data nor a GPU for it. With `smoke`
+  on the sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a method, a weighting, and `smoke`
 for a few steps of a narrow model on small pictures.

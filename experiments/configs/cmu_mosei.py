@@ -1,18 +1,18 @@
 """CMU-MOSEI and CMU-MOSI: sentiment from text, voice and face.
 
-Reference: `balance_benchmark`, the released settings of BalanceBenchmark
-  (GeWu-Lab/BalanceBenchmark, commit 4c1482f): positive (with neutral) or
-  negative by Transformers on unaligned MOSEI as stored, AdamW. Published there:
-  joint training 78.99 % and macro F1 69.40, text alone 80.58, MMPareto 81.18.
-  `multibench`, the late fusion of MultiBench (pliang279/MultiBench, commit
-  49f9be2): the score by GRUs of width 70, 200 and 600, a hidden layer of 870,
-  AdamW, absolute error. Published there, accuracy without zeros: 79.2 % on
-  MOSEI, 75.2 % on MOSI. Splits are the official ones, and the last step is
-  tested.
+Reference: two settings. `balance_benchmark` has the released settings of
+  BalanceBenchmark (GeWu-Lab/BalanceBenchmark, commit 4c1482f): positive (with
+  neutral) or negative, by Transformers on unaligned MOSEI as stored, AdamW.
+  Published there: joint training 78.99 % and macro F1 69.40, text alone 80.58,
+  MMPareto 81.18. `multibench` is the late fusion of MultiBench
+  (pliang279/MultiBench, commit 49f9be2): the score, by GRUs of width 70, 200
+  and 600, a hidden layer of 870, AdamW, absolute error. Published there,
+  accuracy without zeros: 79.2 % on MOSEI, 75.2 % on MOSI. Splits are the
+  official ones, and the last step is tested.
 Command: python -m experiments.train
   --config=experiments/configs/cmu_mosei.py --manual_dir=FOLDER
-Expected: not measured, for want of the data. With `smoke` on the sample tree,
-  a minute on two CPU cores.
+Expected: not measured; we do not have the data. With `smoke` on the sample
+  tree, a minute on two CPU cores.
 
 Words after the colon, separated by commas: a setting (`balance_benchmark` or
 `multibench`), the data (`mosei`, `mosei_unaligned`, `mosi` or `mosi_unaligned`;

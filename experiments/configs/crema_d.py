@@ -1,20 +1,20 @@
 """CREMA-D: six acted emotions from sound and face, two ResNet-18.
 
-Reference: `balance_benchmark`, the released settings of BalanceBenchmark
-  (GeWu-Lab/BalanceBenchmark, commit 4c1482f): Kaldi filter bank, two frames,
-  AdamW. Published there: joint training 65.50, audio alone 59.38, face alone
-  58.10 % (the order of the two is presumed), MMPareto 79.97. `ogm`, those of
-  OGM-GE (GeWu-Lab/OGM-GE_CVPR2022, commit 343dc1d): log-STFT of three seconds,
-  one frame, SGD; no number is published beside the code. Both keep the best
-  epoch on the test split; here `validation` is carved from train by actor, and
-  the last step is tested, so expect less. `as_agm` is for either, as long as
-  AGM's authors train (lihongcs/AGM, issue 10): 1,500 epochs, alpha 1.5 for the
-  recipe `agm`, the decay stretched alike. MIMO's paper has 75.96 %, to be
-  reached and not checked by us.
+Reference: two settings. `balance_benchmark` has the released settings of
+  BalanceBenchmark (GeWu-Lab/BalanceBenchmark, commit 4c1482f): Kaldi filter
+  bank, two frames, AdamW. Published there: joint training 65.50, audio alone
+  59.38, face alone 58.10 % (the order of the two is presumed), MMPareto 79.97.
+  `ogm` has those of OGM-GE (GeWu-Lab/OGM-GE_CVPR2022, commit 343dc1d): log-STFT
+  of three seconds, one frame, SGD; the code publishes no number. Both codes
+  keep the best epoch on the test split. Here `validation` is carved from train
+  by actor, and the last step is tested, so expect less. `as_agm`, for either
+  setting, trains as long as AGM's authors do (lihongcs/AGM, issue 10): 1,500
+  epochs, alpha 1.5 for the recipe `agm`, and the decay stretched alike. MIMO's
+  paper has 75.96 %, which we have not checked.
 Command: python -m experiments.train
   --config=experiments/configs/crema_d.py --manual_dir=FOLDER
-Expected: not measured, for want of the data and a GPU. With `smoke` on the
-  sample tree, one minute on two CPU cores.
+Expected: not measured; we have neither the data nor a GPU for it. With `smoke`
+  on the sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a setting (`balance_benchmark` or
 `ogm`), the splits (`field` or `actor_disjoint`), the length `as_agm`, a method,

@@ -1,4 +1,4 @@
-"""Handwritten: six views of 2,000 digits, late fusion of one MLP a view.
+"""Handwritten: six views of 2,000 digits, late fusion of one MLP per view.
 
 Reference: the data are the UCI Multiple Features data set; the set-up (late
   fusion, MLP (128, 64), SGD) is ours, small enough for a laptop.
@@ -8,7 +8,7 @@ Expected: experiments/reports/README.md, "Nine recipes on six views"; about a
   minute and a half on two CPU cores.
 
 Words after the colon, separated by commas: the views (`six`, `three` or `two`),
-a method, a weighting, and `smoke` for a few steps of a narrow model: `two,mgda`
+a method, a weighting, and `smoke` for a few steps of a narrow model. `two,mgda`
 trains two views by MGDA.
 """
 

@@ -1,9 +1,9 @@
 """HTAD: tasks at home from sound and a wrist accelerometer, two small MLPs.
 
-Reference: the data are of Garcia-Ceja et al., doi 10.1007/978-3-030-67835-7_17,
-  which is to be cited. Terms: open for research and education, anything else by
-  permission; data_pipelines/htad/README.md says where to get the table. The
-  set-up (late fusion, MLP (128, 64), SGD) is ours.
+Reference: the data are from Garcia-Ceja et al., doi
+  10.1007/978-3-030-67835-7_17; cite them. Terms: open for research and
+  education, anything else by permission. data_pipelines/htad/README.md says
+  where to get the table. The set-up (late fusion, MLP (128, 64), SGD) is ours.
 Command: python -m experiments.compare
   --config=experiments/configs/htad.py --manual_dir=FOLDER
 Expected: test accuracy in %, mean and standard error of ten seeds; half a
@@ -17,8 +17,9 @@ Expected: test accuracy in %, mean and standard error of ten seeds; half a
   | `mimo_1` | 93.19 ± 0.37 | 83.59 ± 0.32 | 78.26 ± 0.40 | 60.91 ± 2.03 |
   | `mimo_3` | 93.41 ± 0.26 | 83.33 ± 0.29 | 78.55 ± 0.25 | 66.96 ± 2.08 |
 
-  A modality's column is its own output's. The seeds share one split, so its
-  276 test rows (a standard error of 1.6) are in no error above.
+  The column of a modality is its own output. The seeds share one split, so no
+  error above includes the choice of its 276 test rows (a standard error of
+  1.6).
 
 Words after the colon, separated by commas: a method, a weighting, and `smoke`
 for a few steps of a narrow model.

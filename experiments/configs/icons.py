@@ -1,12 +1,13 @@
 """Icons: 24 categories from a picture and the words of its tags, two encoders.
 
-Reference: the data are Tabler Icons (MIT), data_pipelines/icons/README.md, and
-  come with the project; the set-up (late fusion, three convolutions for
+Reference: the data are Tabler Icons (MIT), data_pipelines/icons/README.md; they
+  come with the project. The set-up (late fusion, three convolutions for
   pictures, MLP (128, 64) for words, SGD) is ours.
 Command: python -m experiments.train --config=experiments/configs/icons.py:sum
 Expected: test accuracy in %, mean and standard error of three seeds, by
-  experiments.train; less than a minute a run on two CPU cores. The seeds share
-  one split, so its 984 test rows (a standard error of 1.6) are in no error.
+  experiments.train; less than a minute per run on two CPU cores. The seeds
+  share one split, so no error includes the choice of its 984 test rows (a
+  standard error of 1.6).
 
   | recipe | fused | `picture` | `tags` |
   |---|---|---|---|
@@ -16,12 +17,12 @@ Expected: test accuracy in %, mean and standard error of three seeds, by
   | `mgda` | 47.5 ± 0.6 | 23.5 ± 0.6 | 54.2 ± 0.3 |
   | `mimo_3` | 52.4 ± 0.6 | 22.0 ± 0.6 | 52.9 ± 0.5 |
 
-  So it is imbalanced: the picture, which is learned fast and by heart, keeps
-  the words' encoder 9 points behind what it reaches alone. Balancing mends the
-  encoder, and most of the fused output, which is nowhere better than words
+  So the data set is imbalanced: the model memorises the pictures quickly, and
+  the words' encoder stays 9 points below what it reaches alone. Balancing mends
+  the encoder, and most of the fused output, which is nowhere better than words
   alone. Nothing was tuned.
 
-  `small`, which the study takes: pictures of 12 x 12 means, and two narrow
+  `small`, which the study uses, has pictures of 12 x 12 means, and two narrow
   convolutions for them; experiments/reports/README.md, "Real data".
 
 Words after the colon, separated by commas: `small`, a method, a weighting, and

@@ -3,14 +3,13 @@
 Reference: the released settings of BalanceBenchmark (GeWu-Lab/BalanceBenchmark,
   commit 4c1482f): Kaldi filter bank, three of ten frames, AdamW. Published
   there: joint training 65.63, unimodal 55.06 and 45.31, MMPareto 74.55 %, on
-  lists that are not published and with the best epoch on the test split; here
-  the lists are OGM-GE's, `validation` is carved from train by video, and the
-  last step is tested. MIMO's paper has 69.6 %, to be reached and not checked by
-  us.
+  lists that are not published, with the best epoch on the test split. Here the
+  lists are OGM-GE's, `validation` is carved from train by video, and the last
+  step is tested. MIMO's paper has 69.6 %, which we have not checked.
 Command: python -m experiments.train
   --config=experiments/configs/kinetics_sounds.py --manual_dir=FOLDER
-Expected: not measured, for want of the data and a GPU. With `smoke` on the
-  sample tree, one minute on two CPU cores.
+Expected: not measured; we have neither the data nor a GPU for it. With `smoke`
+  on the sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a method, a weighting, and `smoke`
 for a few steps of a narrow model on small pictures.

@@ -1,13 +1,13 @@
 """Synthetic: modalities of known Bayes accuracy, late fusion of MLPs.
 
-Reference: the testbed is ours, data_pipelines/synthetic/README.md; so is the
-  set-up (late fusion, one hidden layer of 64, SGD).
+Reference: the testbed (data_pipelines/synthetic/README.md) and the set-up (late
+  fusion, one hidden layer of 64, SGD) are ours.
 Command: python -m experiments.compare
   --config=experiments/configs/synthetic.py:imbalance_8
-Expected: no accuracy above these, except by the luck of 4,000 test rows
-  (a standard error of at most 0.008). They are what the best classifier has
-  that sees one modality; the best that sees all has 0.902 in each, and 0.945
-  in `interaction`, where the fusion has a hidden layer (64).
+Expected: no accuracy above these, except by chance on 4,000 test rows (a
+  standard error of at most 0.008). The table has the accuracy of the best
+  classifier that sees one modality. The best that sees all has 0.902 in each
+  testbed, and 0.945 in `interaction`, where the fusion has a hidden layer (64).
 
   | testbed | best accuracy alone |
   |---|---|
@@ -23,9 +23,9 @@ Expected: no accuracy above these, except by the luck of 4,000 test rows
   | `three` | `strong` 0.710, `slow` 0.587, `weak` 0.415 |
   | `interaction` | `first` 0.100, `second` 0.100 |
 
-  With ten seeds, one testbed takes less than a minute on two CPU cores. For
-  example the slow modality of `slowness_4` alone: joint training 0.557, the
-  plain sum 0.595, MGDA 0.635.
+  With ten seeds, one testbed takes less than a minute on two CPU cores. An
+  example is the slow modality of `slowness_4` by its own output: joint training
+  0.557, the plain sum 0.595, MGDA 0.635.
 
 Words after the colon, separated by commas: the testbed, a method, a weighting,
 and `smoke` for a few steps of a narrow model. `synthetic.py:slowness_4,mgda`
@@ -44,7 +44,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   testbed = words['testbed'] or 'balanced'
   modalities = settings.CONFIGS[testbed]
 
-  # Data: 2,000 training rows, whose noise has unit variance as it is
+  # Data: 2,000 training rows; features need no standardisation
   config.data.name = 'synthetic'
   config.data.config = testbed
   config.data.batch_size = 64
@@ -55,7 +55,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     name: {'name': 'MLP', 'widths': (64,)} for name in modalities
   }
   config.model.num_classes = settings.NUM_CLASSES
-  if testbed == 'interaction':  # no sum of what single modalities say
+  if testbed == 'interaction':  # no sum of single modalities' outputs does
     config.model.fusion.hidden_widths = (64,)
 
   # Weighting

@@ -3,15 +3,16 @@
 Reference: the late fusion of MultiBench (pliang279/MultiBench, commit 49f9be2):
   GRUs of width 512, 256 and 600, a hidden layer of 512, AdamW. Published there:
   late fusion 62.5, text alone 58.3, voice 57.2, face 57.3 %. They fit labels of
-  -1 and 1 by absolute error; here two classes by cross-entropy. The batch size
-  is that of their loaders, from memory. Splits are the official ones, and the
-  last step is tested. `as_agm`: as long as AGM's authors train (lihongcs/AGM,
-  issue 10), 800 epochs, alpha 4.0 for the recipe `agm`; their encoders are
-  Transformers. MIMO's paper has 64.54 %, to be reached and not checked by us.
+  -1 and 1 by absolute error; here there are two classes, by cross-entropy. The
+  batch size is that of their loaders, from memory. Splits are the official
+  ones, and the last step is tested. `as_agm` trains as long as AGM's authors do
+  (lihongcs/AGM, issue 10): 800 epochs, alpha 4.0 for the recipe `agm`; their
+  encoders are Transformers. MIMO's paper has 64.54 %, which we have not
+  checked.
 Command: python -m experiments.train
   --config=experiments/configs/ur_funny.py --manual_dir=FOLDER
-Expected: not measured, for want of the data. With `smoke` on the sample tree,
-  half a minute on two CPU cores.
+Expected: not measured; we do not have the data. With `smoke` on the sample
+  tree, half a minute on two CPU cores.
 
 Words after the colon, separated by commas: the files (`sdk` or `multibench`),
 the length `as_agm`, a method, a weighting, and `smoke` for a few steps of a

@@ -3,15 +3,15 @@
 Reference: the settings of OGM-GE (GeWu-Lab/OGM-GE_CVPR2022, commit 343dc1d):
   log-STFT of five seconds, three frames, SGD. Published: joint training 49.1,
   OGM-GE 50.6 % (their paper, from memory, not checked); BalanceBenchmark's own
-  settings give 48.08 for joint training. MIMO's paper has 69.1 %, not checked
-  by us and far above all of these: presumably of fewer classes. OGM-GE's window
-  of sound is random in the test, too; ours is the middle one then. The last
-  step is tested, on the official test split; `validation` is carved from train
-  by video.
+  settings give 48.08 for joint training. MIMO's paper has 69.1 %, which we have
+  not checked. It is far above all of these, and presumably on fewer classes.
+  OGM-GE draws a random window of sound in the test, too; ours is the middle
+  one. The last step is tested, on the official test split; `validation` is
+  carved from train by video.
 Command: python -m experiments.train
   --config=experiments/configs/vggsound.py --manual_dir=FOLDER
-Expected: not measured, for want of the data and a GPU. With `smoke` on the
-  sample tree, one minute on two CPU cores.
+Expected: not measured; we have neither the data nor a GPU for it. With `smoke`
+  on the sample tree, one minute on two CPU cores.
 
 Words after the colon, separated by commas: a method, a weighting, and `smoke`
 for a few steps of a narrow model on small pictures.
