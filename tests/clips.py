@@ -15,13 +15,13 @@ from data_pipelines.reading import media
 from data_pipelines.samples import tiny
 
 SPLITS = ('train', 'validation', 'test')
-# Brightness of the frames that `record` writes; a decoder is right within 3.
+# Brightness of the frames that `record` writes; decoders are exact within 3.
 LEVELS = [20 + 7 * number for number in range(30)]
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n'
 
 
 def opened(name, manual_dir, data_dir, split='train', config=None):
-  """The elements of a split of a data set, prepared if need be."""
+  """Reads the elements of a data set's split; prepares it if necessary."""
   source = sources.open_source(
     name, config=config, split=split, data_dir=data_dir, manual_dir=manual_dir
   )
@@ -29,24 +29,24 @@ def opened(name, manual_dir, data_dir, split='train', config=None):
 
 
 def parts(name, root, config=None):
-  """Split -> what a data set reads of a tree, and how; nothing is prepared."""
+  """Returns the parts of a builder, split -> what to read, unprepared."""
   return sources.builder_of(name, config)(data_dir=root).parts(root)
 
 
 def reasons(items):
-  """Why each item is left out; '' of one that is not."""
+  """Returns why each item is left out; '' for items that are not."""
   return [getattr(item, 'reason', '') for item in items.values()]
 
 
 def table(folder, split):
-  """The list of what was left out when a split was prepared: a row an item."""
+  """Reads the list of items that were left out of a prepared split."""
   path = folder / f'skipped-{split}.csv'
   with path.open(newline='', encoding='utf-8') as file:
     return list(csv.DictReader(file))
 
 
 def skipped(data_dir, split='train'):
-  """Key -> reason of what was left out when a data set was prepared there."""
+  """Returns key -> reason for the items left out of a prepared split."""
   (path,) = data_dir.rglob(f'skipped-{split}.csv')
   return {row['key']: row['reason'] for row in table(path.parent, split)}
 
@@ -57,10 +57,10 @@ def sine(pitch, seconds, rate, amplitude=0.5):
 
 
 def record(folder):
-  """Three seconds, ten grey frames a second; the MP4 has a tone of 1 kHz.
+  """Writes videos of 3 s with 10 grey frames a second; MP4s have a 1 kHz tone.
 
-  `fast.mp4` has the same packets with the table of contents in front, so that
-  it can be opened when its end is lost.
+  `fast.mp4` has the packets of `clip.mp4` with the table of contents in front,
+  so that it can be opened when its end is lost.
   """
   shown = [np.full((48, 64, 3), level, np.uint8) for level in LEVELS]
   rate = fractions.Fraction(10)
@@ -71,7 +71,7 @@ def record(folder):
 
 
 def remux(source, target, options=None, title='', cut=0.0):
-  """Writes the packets of a video anew, shown as many seconds earlier."""
+  """Copies the packets of a video, shown `cut` seconds earlier."""
   with (
     av.open(str(source)) as read,
     av.open(str(target), 'w', options=options) as written,
@@ -89,14 +89,14 @@ def remux(source, target, options=None, title='', cut=0.0):
 
 
 def reason(function, *arguments):
-  """Why an item is skipped: the word that is counted, and the detail."""
+  """Calls a function that skips an item; returns the reason and the detail."""
   with pytest.raises(audit.SkipError) as caught:
     function(*arguments)
   return caught.value.reason, caught.value.detail
 
 
 def levels(jpegs):
-  """Mean brightness of pictures."""
+  """Returns the mean brightness of each picture."""
   return [decoded([jpeg]).mean() for jpeg in jpegs]
 
 
@@ -109,7 +109,7 @@ def labels(elements):
 
 
 def waveform(path):
-  """Samples of a video with mono sound, as int16."""
+  """Decodes the mono sound of a video to int16, without our readers."""
   with av.open(str(path)) as container:
     blocks = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
   samples = np.concatenate(blocks).astype(np.float64) * 32768
@@ -117,7 +117,7 @@ def waveform(path):
 
 
 def pictures(path):
-  """All frames of a video, [n, height, width, 3]."""
+  """Decodes all frames of a video, [n, height, width, 3]."""
   with av.open(str(path)) as container:
     return np.stack(
       [frame.to_rgb().to_ndarray() for frame in container.decode(video=0)]
@@ -125,20 +125,20 @@ def pictures(path):
 
 
 def decoded(jpegs):
-  """The pictures of JPEG bytes, [n, height, width, 3]."""
+  """Decodes JPEGs, [n, height, width, 3]."""
   return np.stack([np.asarray(PIL.Image.open(io.BytesIO(x))) for x in jpegs])
 
 
 def numbers(jpegs, path):
-  """Which frames of a video JPEG pictures show: those that differ least."""
-  few = np.s_[:, ::4, ::4]  # pixels, which have noise of their own
+  """Finds which frames of a video JPEGs show: those that differ least."""
+  few = np.s_[:, ::4, ::4]  # some pixels suffice: each has noise of its own
   shown, frames = decoded(jpegs)[few], pictures(path)[few].astype(float)
   difference = shown[:, None] - frames[None]
   return np.square(difference).mean((2, 3, 4)).argmin(1).tolist()
 
 
 def features(element, name):
-  """What tells the classes of a sample apart, of one modality."""
+  """Makes a vector by which a modality of a sample tells the classes apart."""
   values = element[name]
   if name == 'frames':
     return decoded(values).mean((0, 1, 2))
@@ -151,7 +151,7 @@ def features(element, name):
 
 
 def nearest_mean_accuracy(train, test, name):
-  """Accuracy in `test` of the class whose mean in `train` is the nearest."""
+  """Returns the test accuracy of a nearest-class-mean classifier."""
 
   def read(elements):
     if 'score' in elements[0]:

@@ -1,7 +1,7 @@
 """Where TorchJD 0.18 is inexact, with certificates for our answers.
 
-A certificate is a function of rows [K, P] and a direction d [P] that is zero
-where d is exact. TorchJD's answers are recorded, ours are computed.
+A certificate is a function of rows [K, P] and a direction d [P] that is zero if
+d is exact. TorchJD's answers are recorded; ours are computed.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,11 @@ def not_vanishing(rows: np.ndarray, d: np.ndarray) -> float:
 
 
 def projected(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-  """Projections on {d : J d ≥ 0}: by Moreau, x + Jᵀy, y ≥ 0 the nearest."""
+  """Projects vectors on {d : J d ≥ 0}.
+
+  By Moreau, the projection of x is x + Jᵀy with the y ≥ 0 that minimises its
+  length.
+  """
   units = (rows / lengths(rows)[:, None]).T
   nearest = [scipy.optimize.nnls(units, -v, maxiter=1000)[0] for v in vectors]
   return vectors + np.stack(nearest) @ units.T
@@ -53,7 +57,7 @@ def off_projection_of_mean(rows: np.ndarray, d: np.ndarray) -> float:
 
 
 def missed_gain(rows: np.ndarray, d: np.ndarray) -> float:
-  """1 − min gᵢᵀd / best, the best by the dual on the simplex; c = 0.5."""
+  """1 − min gᵢᵀd / best, with the best value from the dual problem; c = 0.5."""
   mean, rows = rows.mean(0), rows[lengths(rows) > 0]
   radius = 0.5 * norm(mean)
   scaled = rows / lengths(rows).max()
@@ -109,7 +113,7 @@ SHORTEST = '(‖d‖² - min gᵢᵀd) / ‖d‖²'
 
 
 class Case(NamedTuple):
-  """An input on which TorchJD 0.18 is off, and what shows it."""
+  """An input on which TorchJD 0.18 is inexact, and the certificate."""
 
   method: str
   sample: str
@@ -146,7 +150,7 @@ CASES = (
 
 
 def residuals(case: Case) -> tuple[float, float]:
-  """The certificate's value for their direction, and for ours in float32."""
+  """Returns the certificate for their direction, and for ours in float32."""
   rows = np.array(REFERENCE['jacobians'][case.sample])
   observation = mimo_jax.Observation(
     jnp.ones(len(rows)), jnp.asarray(rows @ rows.T, jnp.float32)

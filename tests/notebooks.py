@@ -2,8 +2,8 @@
 
   python -m tests.notebooks
 
-executes each notebook of the project and puts its outputs into it: what is
-printed, and figures as PNG.
+runs each notebook of the project and writes its outputs into it: printed text,
+and figures as PNG.
 """
 
 import base64
@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOTS_PER_INCH = 70  # figures of some kilobytes
+DOTS_PER_INCH = 70  # keeps figures to some kilobytes
 
 
 def paths() -> list[pathlib.Path]:
@@ -25,18 +25,18 @@ def paths() -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-  """A notebook, nbformat 4."""
+  """Reads a notebook (nbformat 4)."""
   return json.loads(path.read_text(encoding='utf-8'))
 
 
 def executed(
   notebook: dict[str, Any], changes: dict[str, str] | None = None
 ) -> dict[str, Any]:
-  """The notebook with the outputs of its code, run from top to bottom.
+  """Runs a notebook from top to bottom; returns it with its outputs.
 
   Args:
-    notebook: as `read` gives it.
-    changes: text -> what stands in the code in its place; each has to occur.
+    notebook: as returned by `read`.
+    changes: text in the code -> replacement; each text has to occur.
   """
   matplotlib.use('agg')
   from matplotlib import pyplot
@@ -63,13 +63,13 @@ def executed(
 
 
 def stream(text: str) -> dict[str, Any]:
-  """The output that shows what was printed."""
+  """Makes the output of a cell that shows printed text."""
   lines = text.splitlines(keepends=True)
   return {'name': 'stdout', 'output_type': 'stream', 'text': lines}
 
 
 def figure(drawn: Any) -> dict[str, Any]:
-  """The output that shows a figure."""
+  """Makes the output of a cell that shows a figure."""
   file = io.BytesIO()
   drawn.savefig(file, dpi=DOTS_PER_INCH, format='png')
   png = base64.b64encode(file.getvalue()).decode()

@@ -2,8 +2,8 @@
 
   python -m tests.readme_tables
 
-writes them anew; `tests/documentation` holds the pages to them. A table
-stands between the comments `<!-- name: begin -->` and `<!-- name: end -->`.
+rewrites them, and `tests/documentation` checks that the pages have them. A
+table is between the comments `<!-- name: begin -->` and `<!-- name: end -->`.
 """
 
 import ast
@@ -25,14 +25,14 @@ MARKED = re.compile(
 
 
 def pages() -> Iterator[pathlib.Path]:
-  """All READMEs, that of the project first."""
+  """Yields all READMEs, that of the project first."""
   yield ROOT / 'README.md'
   for folder in FOLDERS:
     yield from sorted((ROOT / folder).rglob('README.md'))
 
 
 def weighting(name: str) -> list[str]:
-  """What a weighting declares, and what its docstring says."""
+  """Returns the row of a weighting, from its declaration and docstring."""
   rule = getattr(weightings, name)()
   text = inspect.getdoc(getattr(weightings, name))
   claims = re.search(r'^Properties: (.*?)\.$', text, re.M | re.S)
@@ -54,7 +54,7 @@ def weighting(name: str) -> list[str]:
 
 
 def difference(case: differences.Case) -> list[str]:
-  """A case and its residuals; ours as a bound, for it is rounding."""
+  """Returns the row of a case. Our residual is a bound: it is only rounding."""
   theirs, ours = differences.residuals(case)
   bounds = ('1e-6', '1e-5', '1e-4', '1e-3')
   return [
@@ -67,13 +67,13 @@ def difference(case: differences.Case) -> list[str]:
 
 
 def module(path: pathlib.Path) -> list[str]:
-  """A file and the first line of its docstring."""
+  """Returns the row of a file: its name, and its docstring's first line."""
   text = ast.get_docstring(ast.parse(path.read_text())) or ''
   return [f'[`{path.name}`]({path.name})', text.split('\n', 1)[0]]
 
 
 def table(name: str, page: pathlib.Path) -> str:
-  """The table of a name on a page."""
+  """Returns the table of this name on a page."""
   if name == 'rules':
     header = 'name, method, needs, backward passes, guarantees, source'
     return tables.markdown(
@@ -88,13 +88,13 @@ def table(name: str, page: pathlib.Path) -> str:
       header.split(' | '), map(difference, differences.CASES)
     )
   files = sorted(set(page.parent.glob('*.py')) - set(page.parent.glob('__*')))
-  if name == 'parts':  # of methods, which have a table of their own
+  if name == 'parts':  # without methods, which have a table of their own
     files = [path for path in files if '\nSPACE' not in path.read_text()]
   return tables.markdown(['file', 'what it holds'], map(module, files))
 
 
 def updated(page: pathlib.Path) -> str:
-  """The text of a page with its tables anew."""
+  """Returns the text of a page with its tables rewritten."""
   return MARKED.sub(
     lambda match: f'\n{table(match[1], page)}\n\n', page.read_text()
   )

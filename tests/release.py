@@ -2,11 +2,11 @@
 
   python -m tests.release [--every] [--output=dist]
 
-builds the sdist, and of it the wheel, and installs that with its extra `nn` in
-an environment of its own: with the newest Python that is here and the newest
-JAX that it can have, by three rules; with `--every`, in one of each Python that
-is here, also with the least versions that setup.cfg allows, and by all rules.
-Packages come from their registry.
+builds the sdist, and the wheel from it, installs the wheel with its extra `nn`
+in a new environment, and trains a model. By default it uses the newest Python
+on this machine, the newest JAX for it, and three rules. With `--every` it uses
+each Python on this machine, both the newest versions and the oldest ones that
+setup.cfg allows, and all rules. Packages come from their registry.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parents[1]
-RULES = ('mimo', 'mgda', 'pcgrad')  # of losses, the Gramian, the Jacobian
+RULES = ('mimo', 'mgda', 'pcgrad')  # for losses, the Gramian, the Jacobian
 PYTHONS = ('python3.14', 'python3.13', 'python3.12', 'python3.11')
 
 USE = """
@@ -67,7 +67,7 @@ print(f'mimo_jax {mimo_jax.__version__} works with jax {jax.__version__}')
 
 
 def run(*command: str | pathlib.Path, **options: object) -> str:
-  """Runs a command; what it prints, which is shown if it fails."""
+  """Runs a command and returns its output; if it fails, prints it and exits."""
   result = subprocess.run(
     [*map(str, command)], capture_output=True, text=True, check=False, **options
   )
@@ -77,7 +77,7 @@ def run(*command: str | pathlib.Path, **options: object) -> str:
 
 
 def build(output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  """The sdist, and the wheel that is built of it."""
+  """Builds the sdist, and the wheel from it."""
   shutil.rmtree(output, ignore_errors=True)
   with tempfile.TemporaryDirectory() as copy:  # a build leaves files behind
     for name in ('setup.py', 'setup.cfg', 'LICENSE', 'README.md'):
@@ -89,9 +89,9 @@ def build(output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def pythons() -> dict[str, pathlib.Path]:
-  """The Pythons that are here, the newest first."""
+  """Finds the versions of Python on this machine, the newest first."""
   paths = os.environ['PATH'].split(os.pathsep)
-  if shutil.which('pyenv'):  # whose python3.12 is not on the path by itself
+  if shutil.which('pyenv'):  # its Pythons need not be on the path
     versions = pathlib.Path(run('pyenv', 'root'), 'versions')
     paths += map(str, sorted(versions.glob('*/bin'), reverse=True))
   found = {}
@@ -104,7 +104,7 @@ def pythons() -> dict[str, pathlib.Path]:
 
 
 def least() -> list[str]:
-  """The least versions of what the wheel and its extra `nn` need."""
+  """Returns the oldest versions that the wheel and its extra `nn` allow."""
   settings = configparser.ConfigParser()
   settings.read(ROOT / 'setup.cfg')
   lines = (
@@ -120,7 +120,7 @@ def use(
   versions: Sequence[str] = (),
   rules: Sequence[str] = (),
 ) -> None:
-  """Installs the wheel where nothing else is, and trains by rules."""
+  """Installs the wheel in an empty environment, and trains by rules."""
   with tempfile.TemporaryDirectory() as folder:
     run(python, '-m', 'venv', folder)
     own = pathlib.Path(folder, 'bin', 'python')
@@ -133,7 +133,7 @@ def use(
 
 
 def main() -> None:
-  """Builds and uses."""
+  """Builds the release and uses it."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
   parser.add_argument('--every', action='store_true')
   parser.add_argument('--output', type=pathlib.Path, default=ROOT / 'dist')

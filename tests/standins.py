@@ -19,7 +19,7 @@ class Flat(linen.Module):
 
 
 class Coarse(linen.Module):
-  """A LeNet of a pixel of sixteen."""
+  """A LeNet on one pixel in sixteen."""
 
   width: int = 4
 

@@ -1,8 +1,8 @@
 """Starts commands as processes, from one that has imported them.
 
-Importing takes longer than most of what tests run: one process imports all
-commands, and forks for each command line that it is given. What is forked has
-no backend yet, so it is as good as a command that is started anew.
+Importing takes longer than most commands that tests run. So one server process
+imports all commands, and forks for each command line. A fork has no JAX backend
+yet, so it behaves like a command that is started afresh.
 """
 
 import atexit
@@ -33,8 +33,8 @@ def become(words, env, out, err):
   os.environ.clear()
   os.environ.update(env)
   # jax has read the environment already.
-  plainly = env.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == '1'
-  jax.config.update('jax_disable_most_optimizations', plainly)
+  unoptimised = env.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == '1'
+  jax.config.update('jax_disable_most_optimizations', unoptimised)
   for place, (path, flags) in enumerate(
     ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))
   ):
@@ -69,7 +69,7 @@ for line in sys.stdin:
 
 
 class Process:
-  """A command that was started; like `subprocess.Popen`, with text."""
+  """A started command; an interface like that of `subprocess.Popen`."""
 
   _server: ClassVar[subprocess.Popen[str] | None] = None
 
@@ -83,13 +83,13 @@ class Process:
     self.pid = self._ask([[module, *arguments], env, *map(str, self._paths)])
 
   def poll(self):
-    """Its exit status, or None."""
+    """Returns the exit status, or None if the command is still running."""
     if self.returncode is None:
       self.returncode = self._ask(self.pid)
     return self.returncode
 
   def communicate(self, timeout=300):
-    """What it wrote, when it has ended."""
+    """Waits for the end; returns standard output and standard error."""
     deadline = time.monotonic() + timeout
     while self.poll() is None:
       assert time.monotonic() < deadline, self._paths[1].read_text()
@@ -99,7 +99,7 @@ class Process:
     return written
 
   def send_signal(self, number):
-    """Sends it a signal, unless it has ended."""
+    """Sends a signal, unless the command has ended."""
     if self.poll() is None:
       os.kill(self.pid, number)
 

@@ -1,4 +1,4 @@
-"""The package that is shipped: wheel, sdist and their page."""
+"""The package that is released: wheel, sdist and their description."""
 
 import email
 import importlib.metadata
@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def copy_of_source(folder):
-  """Copies the tree that setup.cfg describes: a build leaves files behind."""
+  """Copies what a build needs, since a build leaves files behind."""
   folder.mkdir()
   for name in ('setup.py', 'setup.cfg', 'LICENSE', 'README.md'):
     shutil.copy(ROOT / name, folder)
@@ -63,7 +63,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def metadata(wheel):
-  """What the wheel says of itself."""
+  """The metadata of the wheel."""
   with zipfile.ZipFile(wheel) as archive:
     (name,) = [n for n in archive.namelist() if n.endswith('/METADATA')]
     return email.message_from_bytes(archive.read(name))
@@ -113,7 +113,7 @@ def test_the_page_of_the_package_links_to_nothing_that_it_lacks(metadata):
 
 @pytest.fixture(scope='module')
 def setup():
-  """setup.py, whose last lines are for builds alone."""
+  """The module setup.py; importing it builds nothing."""
   spec = importlib.util.spec_from_file_location('setup', ROOT / 'setup.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -183,7 +183,7 @@ def test_the_sdist_holds_what_builds_the_wheel_and_no_more(tmp_path):
 
 
 def requirements(name, seen):
-  """A package and all that it requires, by their import names."""
+  """Collects a package and all its requirements, by distribution names."""
   if name not in seen:
     seen.add(name)
     for line in importlib.metadata.requires(name) or ():
@@ -192,7 +192,7 @@ def requirements(name, seen):
         try:
           importlib.metadata.distribution(following)
         except importlib.metadata.PackageNotFoundError:
-          continue  # required of other platforms or versions only
+          continue  # required on other platforms or versions only
         requirements(following, seen)
   return seen
 

@@ -51,7 +51,7 @@ def test_every_public_name_is_documented_with_its_parameters_and_an_example(
     text = inspect.getdoc(value)
     assert text, name
     if inspect.isclass(value):
-      # Not what a tuple or a dataclass writes by itself.
+      # Not the docstring that tuples and dataclasses generate.
       assert not value.__doc__.startswith(f'{name}(')
     if inspect.isfunction(value) or hasattr(value, 'init_with_output'):
       example = re.search(r'^Examples:\n(.*)', text, re.MULTILINE | re.DOTALL)

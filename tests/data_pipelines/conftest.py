@@ -1,6 +1,7 @@
 """Sample trees, prepared data sets and videos, made once for all tests.
 
-What is only needed to make them is imported late: quick tests have no need.
+Imports that only making them needs are in the functions: quick tests do not pay
+for them.
 """
 
 import fcntl
@@ -16,9 +17,9 @@ from data_pipelines import sources
 
 @pytest.fixture(scope='session')
 def shared(tmp_path_factory):
-  """(Name, function that makes a folder) -> the folder, made once.
+  """Function (name, function that makes a folder) -> the folder, made once.
 
-  Once for all of pytest's processes, which have a folder above their own.
+  All of pytest's processes share it: it is above the folders of each of them.
   """
   base = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -39,7 +40,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def sample_of(shared):
-  """Data set -> its sample tree, which nobody changes."""
+  """Function: data set -> its sample tree, which tests must not change."""
 
   @functools.cache
   def written(name):
@@ -56,19 +57,19 @@ def name(request):
 
 @pytest.fixture
 def sample(name, sample_of):
-  """Its sample tree, which nobody changes."""
+  """The sample tree of that data set, which tests must not change."""
   return sample_of(name)
 
 
 @pytest.fixture
 def broken(sample, tmp_path):
-  """A tree of its own, to break."""
+  """A copy of the sample tree, for the test to break."""
   return shutil.copytree(sample, tmp_path / 'broken')
 
 
 @pytest.fixture(scope='session')
 def small_av_mnist(shared):
-  """A sample tree of 24 rows to train and 5 to test."""
+  """A sample tree of AV-MNIST with 24 training and 5 test rows."""
 
   def write(root):
     from data_pipelines.av_mnist import tree
@@ -80,11 +81,11 @@ def small_av_mnist(shared):
 
 @pytest.fixture(scope='session')
 def data_dir_of(shared, sample_of):
-  """(Data set, configuration) -> where it is prepared, from its sample."""
+  """Function (data set, configuration) -> where its sample is prepared."""
 
   @functools.cache
   def prepared(name, config=None):
-    if config is None:  # the default one, which has a name
+    if config is None:  # the name of the default one
       config = next(iter(sources.builder_of(name, None).builder_configs))
     manual_dir = sample_of(name) if name in sample_tree.names() else None
 
@@ -100,7 +101,7 @@ def data_dir_of(shared, sample_of):
 
 @pytest.fixture(scope='session')
 def stored(data_dir_of):
-  """(Data set, split, configuration) -> elements, prepared from the sample."""
+  """Function (data set, split, configuration) -> elements of its sample."""
 
   @functools.cache
   def read(name, split='train', config=None):

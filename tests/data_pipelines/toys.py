@@ -12,12 +12,12 @@ NOISE = transforms.GaussianNoise({'audio': 0.5, 'video': 2.0})
 
 
 def drawn(_, random):
-  """A view that is nothing but drawn."""
+  """A view that only draws a number."""
   return np.float32(random.random())
 
 
 def source(length):
-  """Elements of unequal shapes, types and scales; `row` tells them apart."""
+  """Elements whose entries differ in shape, type and scale; `row` is unique."""
   random = np.random.RandomState(length)
   return sources.in_memory(
     [
@@ -32,7 +32,7 @@ def source(length):
 
 
 def write_columns(path, columns):
-  """Writes columns as the suffix says, .npz or .parquet."""
+  """Writes columns in the format of the suffix, .npz or .parquet."""
   if path.suffix == '.npz':
     np.savez(path, **columns)
     return path

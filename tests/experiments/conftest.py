@@ -1,4 +1,4 @@
-"""What tests share: sample trees, rows, and the programs of runs that go on."""
+"""What tests share: sample trees, rows, and compiled programs of runs."""
 
 import functools
 import json
@@ -13,11 +13,10 @@ from tests.data_pipelines.conftest import shared as shared
 
 @pytest.fixture(scope='module')
 def programs_of_before():
-  """A run of a configuration that was trained before takes its programs.
+  """Lets runs of a configuration reuse the programs of an earlier run.
 
-  So a run that goes on is traced and compiled once, as in a process that was
-  not stopped. What it goes on from is read anew; tests that kill processes have
-  all of it anew.
+  So a run that is resumed in the same process is not traced and compiled again.
+  Its checkpoint is still read. Tests that kill processes compile again.
   """
   from experiments.core import configuration
   from experiments.core import program
@@ -45,7 +44,7 @@ _digits = {}
 
 
 def _decoded_once(open_source, name, **options):
-  """`sources.open_source`, to which the digits are an array already."""
+  """`sources.open_source`, with the digits cached in memory."""
   if name != 'handwritten':
     return open_source(name, **options)
   key = options.get('config'), options.get('split', 'train')
@@ -57,7 +56,7 @@ def _decoded_once(open_source, name, **options):
 
 @pytest.fixture(autouse=True, scope='module')
 def digits():
-  """Most tests train on them, and would decode them once a run."""
+  """Caches the digits: most tests train on them, and each run decodes them."""
   sources = sys.modules.get('data_pipelines.sources')
   if sources is None:  # the tests of this module need no data
     yield

@@ -1,4 +1,4 @@
-"""A late-fusion model to train, as losses of its parameters."""
+"""A late-fusion model, as a function from parameters to losses."""
 
 import functools
 
@@ -14,7 +14,7 @@ OBJECTIVES = ('fused', 'audio', 'visual')
 
 @functools.cache
 def late_fusion(heads):
-  """`losses_fn(params) -> (losses, scores)`, and the params."""
+  """Returns `losses_fn(params) -> (losses, scores)`, and params."""
   labels = jnp.arange(24) % 3
   inputs = {
     'audio': checks.standard_normal(24, 5),
@@ -26,7 +26,7 @@ def late_fusion(heads):
     num_classes=3,
     heads=heads,
   )
-  # The cheapest keys to compile.
+  # Keys that are the cheapest to compile.
   key = jax.random.key(1, impl='unsafe_rbg')
   params = jax.jit(model.init)(key, inputs)['params']
 

@@ -1,4 +1,4 @@
-"""Objectives that reach every number, and directions of parts of them."""
+"""Objectives that depend on all parameters, and directions of parts of them."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests import checks
 from tests.mimo_jax import three_objectives as three
 
 PARAMS, OBJECTIVES = three.PARAMS, three.OBJECTIVES
-GROUPS = {'audio': (1,), 'rest': (0, 2)}  # and their leaves
+GROUPS = {'audio': (1,), 'rest': (0, 2)}  # group -> places of its leaves
 
 
 each_form = pytest.mark.parametrize(
@@ -23,7 +23,7 @@ each_form = pytest.mark.parametrize(
     pytest.param('stacked', marks=pytest.mark.slow),
   ],
 )
-# Every objective reaches every number, in a direction of its own.
+# Every objective depends on every parameter, each in its own direction.
 MATRICES = jnp.asarray(
   checks.standard_normal(3, 4, 11) * np.array([1.0, 0.5, 2.0])[:, None, None],
   jnp.float32,
@@ -51,7 +51,7 @@ def is_encoder(path):
 
 @functools.cache
 def gradients():
-  """Those of all objectives, by hand."""
+  """The gradients of all objectives, by `jax.jacrev`."""
   return jax.jit(jax.jacrev(losses_of))(PARAMS)
 
 
@@ -61,7 +61,7 @@ def leaves(tree, places):
 
 
 def flattened(rows, places):
-  """Rows [K, P], by NumPy unless they are traced."""
+  """Flattens rows to [K, P], with NumPy unless they are traced."""
   rows = [leaves(row, places) for row in rows]
   is_traced = isinstance(rows[0][0], jax.core.Tracer)
   xp = jnp if is_traced else np
@@ -72,7 +72,7 @@ def flattened(rows, places):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def by_hand(rule, places):
-  """The direction in some leaves, of a rule that sees them alone."""
+  """The direction in some leaves, from a rule that sees only these."""
   each = jax.jacrev(losses_of)(PARAMS)
   rows = [leaves(gradient, places) for gradient in each]
   return three.summed_by_hand(rule, rows, losses_of(PARAMS))
@@ -80,7 +80,7 @@ def by_hand(rule, places):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def weights_on(rule, places):
-  """The weights of a rule that sees some leaves alone."""
+  """The weights from a rule that sees only some leaves."""
   flat = flattened(jax.jacrev(losses_of)(PARAMS), places)
   observation = mimo_jax.Observation(
     jnp.stack(losses_of(PARAMS)), flat @ flat.T
@@ -89,7 +89,7 @@ def weights_on(rule, places):
 
 
 def forms(params=PARAMS):
-  """The pullback and both forms of the Jacobian."""
+  """Returns losses, and the updates in each form that `balance` takes."""
   losses, pullback = jax.vjp(named_losses_of, params)
   gradients = jax.jacrev(losses_of)(params)
   rows = three.named(gradients)
@@ -98,7 +98,7 @@ def forms(params=PARAMS):
 
 
 def updated(rule, form='pullback', **options):
-  """The update and the state of the first step."""
+  """Returns the updates and the state after the first step."""
   balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
 
   @jax.jit
@@ -114,7 +114,7 @@ def updated(rule, form='pullback', **options):
 
 
 def operations(rule, weights=None, **options):
-  """Of a step of a deep network that all share, by XLA's count."""
+  """Counts the operations of a step of a deep shared network, by XLA."""
   keys = jax.random.split(jax.random.key(0), 6)
   layers = [jax.random.normal(key, (64, 64)) / 8 for key in keys[:5]]
   params = {'body': layers, 'last': jax.random.normal(keys[5], (64, 3))}

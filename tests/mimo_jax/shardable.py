@@ -1,4 +1,4 @@
-"""Losses of parameters and a batch that eight devices can have shards of."""
+"""Losses of parameters and a batch that can be sharded over eight devices."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ PARAMS = {
   'w': jax.device_put(checks.standard_normal(16, 2)),
   'bias': jnp.array([0.3, -0.8]),
 }
-# Three rows a device, of different means on different devices.
+# Three rows for each device; their mean differs between devices.
 BATCH = jnp.asarray(
   checks.standard_normal(24, 16, seed=1) + np.linspace(-1, 2, 24)[:, None],
   jnp.float32,

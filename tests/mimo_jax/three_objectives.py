@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mimo_jax
 from mimo_jax import weightings
 
-# Not in alphabetical order, and neither is the primary one.
+# Neither in alphabetical order, nor is the primary one first in that order.
 OBJECTIVES = ('joint', 'visual', 'audio')
 
 PARAMS = {
@@ -23,7 +23,7 @@ BATCH = jnp.array([[0.5, -1.1], [2.0, 0.3], [0.9, 0.7], [-0.2, 1.6]])
 
 
 def losses_of(params, batch=BATCH):
-  """Primary, visual, audio: of different sizes, conflicting, block-sparse."""
+  """Primary, visual, audio: conflicting, of different sizes, block-sparse."""
   audio = jnp.sum(params['encoders']['audio'] * batch[:, 0])
   visual = jnp.sum(params['encoders']['visual'][0] @ batch[0] ** 2)
   bias = params['bias']
@@ -64,7 +64,7 @@ def smoothed(decay=0.75):
 
 
 def sign_agreement():
-  """At every coordinate, the gradients that agree with the sign of the sum."""
+  """Weights 1, at each coordinate, for gradients with the sign of the sum."""
 
   def weigh(observation):
     return jax.tree.map(
@@ -78,7 +78,7 @@ def sign_agreement():
 
 
 def inverse_lengths():
-  """The i-th gradient at length i: a rule that tells all rows apart."""
+  """Scales gradient i to length i: a rule that tells all rows apart."""
 
   def weigh(observation):
     place = 1.0 + jnp.arange(observation.num_objectives)
@@ -88,7 +88,7 @@ def inverse_lengths():
 
 
 def products():
-  """Weights that tell every entry of the Gramian, and no solver."""
+  """Weights that depend on every entry of the Gramian, without a solver."""
 
   def weigh(observation):
     return jnp.sum(
@@ -98,7 +98,7 @@ def products():
   return mimo_jax.stateless(weigh, needs='gramian')
 
 
-# Traced once for all tests, also outside of jit.
+# With jit, each rule is traced once for all tests.
 RULES = {
   name: rule._replace(update=jax.jit(rule.update))
   for name, rule in {
@@ -112,7 +112,7 @@ RULES = {
     'smoothed': smoothed(),
   }.items()
 }
-# One for each thing that a rule may need; they tell the objectives apart.
+# One rule for losses, Gramian and Jacobian each; they tell objectives apart.
 KINDS = ('constant', 'inverse lengths', 'sign agreement')
 
 
@@ -140,7 +140,7 @@ def summed_by_hand(rule, gradients, losses):
 
 @functools.partial(jax.jit, static_argnames=('rule', 'losses_fn'))
 def hand_made(rule, params=PARAMS, losses_fn=losses_of):
-  """What `balance` should return, with K calls of `jax.grad`."""
+  """Computes what `balance` should return, by K calls of `jax.grad`."""
   losses = losses_fn(params)
   gradients = [
     jax.grad(lambda p, i=i: losses_fn(p)[i])(params) for i in range(len(losses))

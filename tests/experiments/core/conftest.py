@@ -1,6 +1,7 @@
-"""Runs that are finished, of which tests read: made once for all of them.
+"""Finished runs for tests that only read them: made once.
 
-What is only needed to make them is imported late: quick tests have no need.
+Imports that only making them needs are in the functions: quick tests do not pay
+for them.
 """
 
 import json
@@ -10,9 +11,10 @@ import pytest
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory):
-  """The directory of `train` with `smoke()`, and the scores that it gave.
+  """The directory of `train` with `smoke()`, and the scores that it returned.
 
-  Each of pytest's processes has its own: a run is open to one at a time.
+  Each of pytest's processes has its own, since only one process at a time may
+  open a run.
   """
   from experiments import train
   from tests.running import smoke
@@ -25,8 +27,9 @@ def finished(tmp_path_factory):
 def logged(tmp_path_factory):
   """A comparison of ten steps, and its second recipe trained alone.
 
-  In folders `compare` and `alone`, with what is free of diagnostics. The recipe
-  is a method with a loss of its own, balanced by a rule that sees gradients.
+  They are in the folders `compare` and `alone`, with the diagnostics that cost
+  nothing. The recipe is a method with its own loss, balanced by a rule that
+  sees gradients.
   """
   from experiments import compare
   from experiments import train
