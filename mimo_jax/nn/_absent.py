@@ -1,4 +1,4 @@
-"""What stands for a modality in the rows that lack it."""
+"""What replaces a modality in the rows that lack it."""
 
 from collections.abc import Mapping
 

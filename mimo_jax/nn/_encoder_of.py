@@ -4,11 +4,12 @@ _PREFIX = 'encoders_'
 
 
 def encoder_of(path: tuple[str, ...]) -> str | None:
-  """The modality in whose encoder a parameter of `LateFusion` is.
+  """The modality whose encoder a parameter of `LateFusion` is in.
 
-  For `mimo_jax.mmpareto`, `mimo_jax.ogm` and `mimo_jax.ogm_ge`. The first key
-  that begins with 'encoders_' names the modality, so that it also serves a
-  `LateFusion` inside another module.
+  For `mimo_jax.mmpareto`, `mimo_jax.ogm`, `mimo_jax.ogm_ge`, and the argument
+  `groups` of `mimo_jax.balance`. The first key that begins with 'encoders_'
+  names the modality, so that this also works for a `LateFusion` inside another
+  module.
 
   Args:
     path: the keys on the way to the parameter.

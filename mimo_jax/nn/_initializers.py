@@ -12,7 +12,7 @@ def initializer(kernel_init: Initializer | str) -> Initializer:
   """The initialiser itself, or the one that a name stands for.
 
   A name is that of a function of `flax.linen.initializers` that needs no
-  arguments: 'lecun_normal' (what Flax's dense layers start from),
+  arguments: 'lecun_normal' (the default of Flax's dense layers),
   'glorot_normal' (audio-visual models of OGM-GE and PMR), 'he_uniform', ...
   """
   if not isinstance(kernel_init, str):

@@ -23,83 +23,84 @@ _HEADS = ('auxiliary', 'share', 'shapley', 'alone')
 
 
 class LateFusion(nn.Module):
-  """Late fusion: an encoder a modality, fused logits, and uni-modal logits.
+  """Late fusion: an encoder for each modality, fused and uni-modal logits.
 
   Each modality has logits of its own beside the fused ones, so that its
   encoder can be trained and judged alone. There are four ways to make them.
 
-  `heads='auxiliary'`: a dense layer of its own on each modality's features
-  (MMPareto). A uni-modal loss then touches its own encoder and head only, so
-  the Jacobian of the losses is block-sparse, which
+  `heads='auxiliary'`: each modality has a dense layer of its own on its
+  features (MMPareto). A uni-modal loss then reaches its own encoder and head
+  only. So the Jacobian of the losses is block-sparse, which
   `mimo_jax.value_and_jacobian` uses.
 
   `heads='share'`: the modality's part of the fused logits (OGM-GE and
-  BalanceBenchmark), z_m W_m + b/M of `ConcatFusion` without hidden layers,
-  z_m W_m + b_m of `SumFusion`, its cosines of `CosineFusion`, or what the
-  method `shares` of a fusion of one's own returns. No parameters are added, the
-  logits add up to the fused ones, and the Jacobian is block-sparse but for the
-  fusion's parameters. Of `SharedHeadFusion` they are what the shared head makes
-  of the modality alone (MLA), which the fused ones are a weighted mean of.
+  BalanceBenchmark). This is z_m W_m + b/M for `ConcatFusion` without hidden
+  layers, z_m W_m + b_m for `SumFusion`, the modality's cosines for
+  `CosineFusion`, or what the method `shares` of your own fusion returns. No
+  parameters are added, the logits add up to the fused ones, and the Jacobian is
+  block-sparse except for the fusion's parameters. With `SharedHeadFusion` they
+  are the logits of the shared head for the modality alone (MLA); the fused
+  logits are a weighted mean of these.
 
   `heads='shapley'`: the modality's Shapley value of the fused logits (AGM),
   with any fusion,
 
       φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (f(S ∪ m) - f(S)),    f(∅) = 0,
 
-  over the coalitions S without m, where f(S) is the fusion of the features of
-  S with those of the encoders' outputs for a zero input in place of the rest;
-  of two modalities, φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. No parameters are
-  added and the logits add up to the fused ones. It fuses 2^M - 1 times, and
-  every loss touches every encoder. The zero input is one row in evaluation
-  mode (running statistics, no dropout), all of its steps valid, and goes
-  before the batch.
+  over the coalitions S without m. f(S) fuses the features of S, and replaces
+  the others by the encoders' outputs for a zero input. For two modalities,
+  φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. No parameters are added, and the
+  logits add up to the fused ones. The model fuses 2^M - 1 times, and every loss
+  reaches every encoder. The zero input is one row, with all of its steps valid.
+  It is encoded in evaluation mode (running statistics, no dropout), before the
+  batch.
 
-  `heads='alone'`: what the fusion makes of the modality's features and zeros
-  for those of the others (DGL, ARL), with any fusion; or, if it multiplies
-  features (`FiLMFusion`, `GatedFusion`), of the modality's features in place of
-  the other's, too. No parameters are added; of a linear fusion they are the
-  shares but for the bias, which each has whole.
+  `heads='alone'`: the fusion of the modality's features with zeros for those of
+  the others (DGL, ARL), with any fusion. If the fusion multiplies features
+  (`FiLMFusion`, `GatedFusion`), the modality's features take the place of the
+  zeros. No parameters are added. With a linear fusion these are the shares,
+  except that each has the whole bias.
 
-  The features of a pass are to be had without a second one, by Flax's
-  collection 'intermediates', beside any other that is mutable:
+  To get the features of a pass without a second pass, make Flax's collection
+  'intermediates' mutable, beside any other:
 
       logits, state = model.apply(
         variables, inputs, train=True, mutable=['batch_stats', 'intermediates']
       )
       features = state['intermediates']['features']  # {modality: [batch, d]}
 
-  They are those that the fusion got, before `detach_heads` stops anything;
-  `init` leaves them out. `fuse` and `shares` apply the fusion to features that
-  are given.
+  They are the input of the fusion, before `detach_heads` stops anything.
+  `init` leaves them out. `fuse` and `shares` apply the fusion to given
+  features.
 
   Attributes:
     encoders: mapping modality -> Flax module from that modality's input to
-      features [batch, d]. Those whose `__call__` has a parameter `train` or
-      `length` are given it.
+      features [batch, d]. If its `__call__` has a parameter `train` or
+      `length`, the model passes it.
     num_classes: the number of logits of each output.
     fusion: class of the fusion, made with `num_classes`: `ConcatFusion`,
       `SumFusion`, `FiLMFusion`, `GatedFusion`, `CosineFusion`,
-      `SharedHeadFusion`, or a module of one's own from a mapping of features
-      to logits, which is given `train` if it takes it.
+      `SharedHeadFusion`, or your own module from a mapping of features to
+      logits, which is given `train` if it takes it.
     heads: how uni-modal logits are made: 'auxiliary', 'share', 'shapley' or
       'alone'.
     detach_heads: stop gradients between the encoders and the uni-modal logits
-      (of 'auxiliary' before the heads, which still learn; of the others after
-      them). Then a joint-trained model's uni-modal accuracy can be read (train
-      on the sum of all losses) and the encoders learn from the fused loss
-      alone.
-    absent: what the features are in rows that lack the modality, which an input
-      `<modality>_present` tells: 'zeros', or 'token', a learned vector a
+      (before the heads for 'auxiliary', so that these still learn; otherwise
+      after the logits). Train such a model on the sum of all losses to read the
+      uni-modal accuracy of a jointly trained model: its encoders learn from the
+      fused loss alone.
+    absent: the features in rows that lack the modality, as told by an input
+      `<modality>_present`: 'zeros', or 'token', a learned vector for each
       modality (`tokens_<modality>`), zeros at first.
-    frozen: modalities whose encoders are not trained: they are in evaluation
-      mode (running statistics, no dropout) in training, too, and no gradient
-      goes back into them, nor is computed.
+    frozen: modalities whose encoders are not trained. They are in evaluation
+      mode (running statistics, no dropout) in training, too, and their
+      gradients are not computed.
     checkpoint_encoders: keep no activations of the encoders for the backward
-      pass, which computes them anew, one encoder at a time: less memory for one
-      more forward pass (`jax.checkpoint`).
+      pass, which recomputes them, one encoder at a time (`jax.checkpoint`).
+      This saves memory, and costs one more forward pass.
     kernel_init: initialiser of the dense layers of heads and fusion, or its
-      name in `flax.linen.initializers`; None for that of the fusion and, in
-      heads, of Flax ('lecun_normal').
+      name in `flax.linen.initializers`. None is the default of the fusion, and
+      in the heads that of Flax ('lecun_normal').
 
   Examples:
     >>> import jax
@@ -149,23 +150,23 @@ class LateFusion(nn.Module):
     """Logits of the fusion and of each modality.
 
     Args:
-      inputs: mapping modality -> array [batch, ...], and, of sequences,
-        `<modality>_length` -> [batch], integers; where rows lack a modality,
+      inputs: mapping modality -> array [batch, ...]; for sequences also
+        `<modality>_length` -> [batch], integers; if rows lack a modality, also
         `<modality>_present` -> [batch], booleans. Encoders see zeros in place
-        of what is not there (in their batch statistics, too), and the fusion
-        what `absent` says. Uni-modal logits of such rows are to be masked out
-        of the losses: `mask={modality: inputs['<modality>_present']}`. Entries
-        of other names (labels, say) are ignored.
-      train: whether encoders and fusion are in training, for those that care.
-      cut: what the features are passed through, a function of their mapping:
-        that which `mimo_jax.vjp_at_features` gives.
+        of what is missing (in their batch statistics, too), and the fusion sees
+        what `absent` says. Mask the uni-modal logits of such rows out of the
+        losses: `mask={modality: inputs['<modality>_present']}`. Entries of
+        other names, such as labels, are ignored.
+      train: whether encoders and fusion that take it are in training.
+      cut: a function of the mapping of features, which they are passed through:
+        the one that `mimo_jax.vjp_at_features` gives.
 
     Returns:
       `{'fused': [batch, num_classes], modality: [batch, num_classes], ...}`.
 
     Raises:
       ValueError: if an input is missing, a modality is named 'fused', `heads`
-        is unknown or not to be had of this fusion, or `kernel_init` is.
+        or `kernel_init` is unknown, or the fusion cannot make these heads.
     """
     _arguments.check(
       'LateFusion', _arguments.whole(1), num_classes=self.num_classes
@@ -221,7 +222,7 @@ class LateFusion(nn.Module):
     """Features of each modality, as the fusion gets them.
 
     Args:
-      inputs: as `__call__` takes them.
+      inputs: as in `__call__`.
       train: whether the encoders are in training.
 
     Returns:
@@ -262,17 +263,16 @@ class LateFusion(nn.Module):
   ) -> jax.Array:
     """Fused logits of given features, whatever encoded or changed them.
 
-    A function of the model that is not bound: `model.fuse(variables,
-    features)`, not by `apply`. Gradients go to the fusion's variables and to
-    the features.
+    Call it on the unbound model, `model.fuse(variables, features)`, not by
+    `apply`. Gradients go to the fusion's variables and to the features.
 
     Args:
-      variables: those of the model, as `init` returns them; of them only the
-        fusion's are read.
-      features: mapping modality -> [batch, d], as `features` returns them;
-        entries of other names are ignored.
-      train: given to a fusion that takes it. One that draws or updates
-        statistics in training has to be applied by itself.
+      variables: those of the model, as `init` returns them. Only the fusion's
+        are read.
+      features: mapping modality -> [batch, d], as `features` returns them.
+        Entries of other names are ignored.
+      train: given to a fusion that takes it. A fusion that draws random numbers
+        or updates statistics in training must be applied by itself.
 
     Returns:
       Logits [batch, num_classes].
@@ -294,8 +294,8 @@ class LateFusion(nn.Module):
     Called like `fuse`, whatever `heads` is.
 
     Args:
-      variables: as of `fuse`.
-      features: as of `fuse`.
+      variables: as in `fuse`.
+      features: as in `fuse`.
 
     Returns:
       Mapping modality -> [batch, num_classes].
@@ -321,9 +321,9 @@ class LateFusion(nn.Module):
     The outputs of `heads='alone'`, called like `fuse`, whatever `heads` is.
 
     Args:
-      variables: as of `fuse`.
-      features: as of `fuse`.
-      train: as of `fuse`.
+      variables: as in `fuse`.
+      features: as in `fuse`.
+      train: as in `fuse`.
 
     Returns:
       Mapping modality -> [batch, num_classes].

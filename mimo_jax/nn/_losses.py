@@ -1,4 +1,4 @@
-"""From outputs and labels to the mapping of losses that balance takes."""
+"""Outputs and labels to the mapping of losses that `balance` takes."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -18,24 +18,24 @@ def cross_entropy_losses(
 ) -> dict[str, jax.Array]:
   """Mean cross-entropy of each output against the same labels.
 
-  A label outside 0..C-1 makes it NaN, unless the mask leaves its row out.
+  A label outside 0..C-1 makes the loss NaN, unless the mask leaves its row out.
 
   Args:
     logits: mapping objective -> [batch, classes], as `LateFusion` returns.
     labels: [batch], integer classes.
     mask: [batch], numbers ≥ 0 or booleans: the weight of each row in the mean.
-      Where it is 0 nothing is looked at: neither a label of -100, nor logits of
-      what is missing. A mapping objective -> [batch] has one for each; those
-      that it lacks take all rows. Without any row a loss, and its gradient,
-      is 0: `present_rows` tells `mimo_jax.balance` that it is no objective of
-      this batch.
+      A row of weight 0 is ignored, even if its label is -100 or its logits are
+      those of a missing modality. A mapping objective -> [batch] gives one mask
+      for each; an objective without one takes all rows. If no row is left, the
+      loss and its gradient are 0; `present_rows` then tells `mimo_jax.balance`
+      that the objective is absent from this batch.
 
   Returns:
     Mapping objective -> scalar in nats, float32 whatever the logits' type.
 
   Raises:
     ValueError: if an entry is not [batch, classes] for these labels, labels are
-      no whole numbers, or a mask is not [batch].
+      not whole numbers, or a mask is not [batch].
 
   Examples:
     >>> import jax.numpy as jnp
@@ -67,14 +67,14 @@ def cross_entropy_losses(
 def present_rows(
   outputs: Mapping[str, jax.Array], mask: Mask = None
 ) -> dict[str, jax.Array]:
-  """How many rows the loss of each output is the mean of.
+  """The number of rows that the loss of each output is the mean of.
 
-  For `mimo_jax.balance`, whose `update` takes it as `present`: an objective
-  without a row has no weight and changes nothing for the others, which its loss
-  of 0 cannot tell.
+  Pass it to the `update` of `mimo_jax.balance` as `present`. An objective
+  without a row then has no weight and changes nothing for the others. Its loss
+  of 0 alone does not tell that it is absent.
 
   Args:
-    outputs: mapping objective -> [batch, ...], as those of the losses.
+    outputs: mapping objective -> [batch, ...], those of the losses.
     mask: that of the losses.
 
   Returns:
@@ -103,12 +103,12 @@ def absolute_error_losses(
   """Mean absolute error of each output against the same targets.
 
   The loss of sentiment scores (CMU-MOSEI) and of other regressions with one
-  number a row: a model of `num_classes=1`.
+  number for each row, by a model with `num_classes=1`.
 
   Args:
     outputs: mapping objective -> [batch, 1], as `LateFusion` returns.
     targets: [batch], numbers.
-    mask: as of `cross_entropy_losses`.
+    mask: as in `cross_entropy_losses`.
 
   Returns:
     Mapping objective -> scalar, float32 whatever the outputs' type.

@@ -1,4 +1,4 @@
-"""The identity, whose gradient is scaled."""
+"""The identity, with a scaled gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ from mimo_jax import _numerics
 
 
 def scale_gradient(value: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
-  """The value itself, through which gradients pass times a factor.
+  """The value itself; gradients through it are multiplied by a factor.
 
-  For rules that slow or hasten what lies before an output, such as AGM's. What
-  `optax.scale_gradient` does, which as of optax 0.2.8 compares the factor with
-  0 and 1 in Python and so refuses a traced one.
+  For methods that slow down or speed up what lies before an output, such as
+  AGM. `optax.scale_gradient` does the same, but as of optax 0.2.8 it compares
+  the factor with 0 and 1 in Python, and so refuses a traced one.
 
   Args:
     value: array of floats.

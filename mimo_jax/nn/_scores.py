@@ -15,14 +15,14 @@ def true_class_scores(
 ) -> dict[str, jax.Array]:
   """Mean probability that each output gives to the true class.
 
-  S_m = (1/B) Σ_i softmax(s_m(i))[y_i] of logits s_m: the scores that
-  `mimo_jax.ogm` and `mimo_jax.ogm_ge` compare modalities by. Return them from
+  S_m = (1/B) Σ_i softmax(s_m(i))[y_i] of logits s_m: the scores by which
+  `mimo_jax.ogm` and `mimo_jax.ogm_ge` compare modalities. Return them from
   `losses_fn` beside the losses, `jax.vjp(losses_fn, params, has_aux=True)`.
 
   Args:
     logits: mapping output -> [batch, classes], as `LateFusion` returns.
     labels: [batch], integer classes; one outside 0..C-1 makes the score NaN.
-    mask: as of `mimo_jax.nn.cross_entropy_losses`.
+    mask: as in `mimo_jax.nn.cross_entropy_losses`.
 
   Returns:
     Mapping output -> scalar in [0, 1], float32 whatever the logits' type.

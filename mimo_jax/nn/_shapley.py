@@ -31,7 +31,7 @@ def coalitions(players: Iterable[str]) -> list[frozenset[str]]:
 
 
 def shapley_values(values: Mapping[frozenset[str], Any]) -> dict[str, Any]:
-  """What each player brings, averaged over all orders of joining.
+  """What each player contributes, averaged over all orders of joining.
 
       φ_m = Σ_S |S|! (M - |S| - 1)! / M! · (v(S ∪ m) - v(S))
 
@@ -39,7 +39,7 @@ def shapley_values(values: Mapping[frozenset[str], Any]) -> dict[str, Any]:
   Values may be negative.
 
   Args:
-    values: v, numbers or arrays, of every coalition that `coalitions` lists.
+    values: v of every coalition that `coalitions` lists, numbers or arrays.
 
   Returns:
     Player -> φ, in order of names; they add up to v(all) - v(none).
@@ -77,16 +77,16 @@ def shapley_outputs(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The fused logits, and each modality's Shapley value of them (AGM).
 
-  `shapley_values` of f(S), which fuses the features of a coalition S with what
-  stands for absence in place of the rest, and f(∅) = 0; of two modalities,
-  φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. They add up to the fused logits.
-  Li et al., arXiv 2308.07686. `LateFusion(heads='shapley')` calls this.
+  These are the `shapley_values` of f(S), which fuses the features of a
+  coalition S and replaces the others by `absent`, with f(∅) = 0. For two
+  modalities, φ_a = (f(a, v) - f(0, v) + f(a, 0)) / 2. They add up to the fused
+  logits. Li et al., arXiv 2308.07686. `LateFusion(heads='shapley')` calls this.
 
   Args:
     fuse: function from a mapping of features to logits, called 2^M - 1 times.
     features: mapping modality -> [batch, d_m], of M modalities.
-    absent: the same modalities and shapes, what `fuse` gets of a modality that
-      is not in a coalition.
+    absent: what `fuse` gets for a modality that is not in a coalition, with the
+      same modalities and shapes.
 
   Returns:
     Logits [batch, num_classes] of all features, and a mapping modality -> φ_m,

@@ -20,13 +20,13 @@ class GRU(nn.Module):
   (orthogonal for the hidden state), not as PyTorch's. MultiBench's encoder of
   the modalities of UR-FUNNY and CMU-MOSEI.
 
-  What lies beyond a sequence's length has no influence, were it NaN. A
-  sequence of length 0 leaves the state where it starts, at zero.
+  Values beyond a sequence's length have no influence, even if they are NaN. The
+  features of a sequence of length 0 are the initial state, zero.
 
   Attributes:
     width: the width of the state, which is that of the features.
-    dtype: type to compute in, such as 'bfloat16'; None for that of inputs and
-      parameters. Parameters, state and features stay float32.
+    dtype: type to compute in, such as 'bfloat16'; None for the type of inputs
+      and parameters. Parameters, state and features stay float32.
 
   Examples:
     >>> import jax

@@ -15,17 +15,18 @@ class LeNet(nn.Module):
 
   Each block is a convolution, batch normalisation, ReLU and a 2x2 max-pool; the
   first convolution is 5x5, the others 3x3, all padded to keep the size and
-  without biases. What is left is flattened. MultiBench's encoder of AV-MNIST
-  (Liang et al., arXiv 2107.07502), where images of 28x28 pass 4 blocks to 48
-  features and spectrograms of 112x112 pass 6 blocks to 192, from 6 channels.
+  without biases. The result is flattened. This is MultiBench's encoder of
+  AV-MNIST (Liang et al., arXiv 2107.07502). There, with 6 channels in the first
+  block, images of 28x28 pass 4 blocks to 48 features, and spectrograms of
+  112x112 pass 6 blocks to 192.
 
   Attributes:
     base_width: channels of the first block.
     num_blocks: the number of blocks.
-    dtype: type to compute in, such as 'bfloat16'; None for that of inputs and
-      parameters. Parameters, statistics and features stay float32.
+    dtype: type to compute in, such as 'bfloat16'; None for the type of inputs
+      and parameters. Parameters, statistics and features stay float32.
     axis_name: axis of `pmap` or `vmap` over which training averages the batch
-      statistics; None for each device's own.
+      statistics; None keeps them apart on each device.
 
   Examples:
     >>> import jax

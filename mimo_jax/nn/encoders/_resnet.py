@@ -19,17 +19,17 @@ class ResNet18(nn.Module):
   He et al., arXiv 1512.03385: a 7x7 stem of stride 2, a 3x3 max-pool of stride
   2, four stages of two basic blocks with 1, 2, 4 and 8 times `width` channels,
   and the mean over height and width. The frames of a video are encoded one by
-  one, as a larger batch, and averaged: the encoder of the field's audio-visual
-  models, of spectrograms with one channel and of frames with three.
+  one, as a larger batch, and averaged. This is the encoder of the field's
+  audio-visual models, for spectrograms with one channel and frames with three.
 
-  Equal to PyTorch's in what ports get wrong: pads of 3 and 1 on both sides
-  (Flax's 'SAME' is uneven at stride 2), batch normalisation with epsilon 1e-5
-  that keeps 0.9 of its running statistics (PyTorch's momentum 0.1), no biases
-  in convolutions, which start from Kaiming normal by fan-out. Names are
-  torchvision's too: its `layer1.0.conv1.weight` is the kernel of
-  `layer1_0/conv1`, transposed: `torchvision_variables` takes them. One thing
-  differs: Flax's running variance is that of the batch itself, divided by n,
-  where PyTorch's is divided by n - 1.
+  It equals PyTorch's in what ports often get wrong. Pads are 3 and 1 on both
+  sides (Flax's 'SAME' is uneven at stride 2). Batch normalisation has epsilon
+  1e-5 and keeps 0.9 of its running statistics (PyTorch's momentum 0.1).
+  Convolutions have no biases, and start from Kaiming normal by fan-out. Names
+  follow torchvision: its `layer1.0.conv1.weight` is the kernel of
+  `layer1_0/conv1`, transposed, and `torchvision_variables` converts them. One
+  thing differs: the batch variance that enters Flax's running variance is
+  divided by n, that of PyTorch by n - 1.
 
   Attributes:
     width: channels of the stem and the first stage; the features have 8 times
@@ -74,14 +74,14 @@ class ResNet18(nn.Module):
 class ResNet50(nn.Module):
   """ResNet-50 without its classifier, layer for layer as torchvision's.
 
-  As `ResNet18`, of 3, 4, 6 and 3 blocks of a 1x1, a 3x3 and a 1x1 convolution,
-  the last of which has 4 times the channels. The stride is that of the 3x3, as
-  in torchvision and not in the paper.
+  Like `ResNet18`, with 3, 4, 6 and 3 blocks of a 1x1, a 3x3 and a 1x1
+  convolution, the last with 4 times the channels. The stride is in the 3x3, as
+  in torchvision; in the paper it is not.
 
   Attributes:
     width: channels of the stem; the features have 32 times as many.
-    dtype: as of `ResNet18`.
-    axis_name: as of `ResNet18`.
+    dtype: as in `ResNet18`.
+    axis_name: as in `ResNet18`.
 
   Examples:
     >>> import jax

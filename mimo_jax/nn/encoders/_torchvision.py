@@ -20,20 +20,20 @@ _LEAVES = {
 def torchvision_variables(
   state_dict: Mapping[str, ArrayLike],
 ) -> dict[str, dict[str, Any]]:
-  """Variables of `ResNet18` or `ResNet50` from torchvision's, of ImageNet, say.
+  """Variables of `ResNet18` or `ResNet50` from torchvision's, e.g. of ImageNet.
 
-  In evaluation the features are those of PyTorch to rounding.
+  In evaluation the features equal those of PyTorch up to rounding.
 
   Args:
-    state_dict: name -> array, as a `.safetensors` file of a ResNet has them, or
+    state_dict: name -> array, as in a `.safetensors` file of a ResNet, or
       `{k: v.numpy() for k, v in model.state_dict().items()}`. The classifier
       and the counters of batches are left out.
 
   Returns:
-    `{'params': ..., 'batch_stats': ...}`, float32 of NumPy.
+    `{'params': ..., 'batch_stats': ...}`, NumPy arrays in float32.
 
   Raises:
-    ValueError: if an entry is none of a ResNet's.
+    ValueError: if an entry does not belong to a ResNet.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -20,22 +20,22 @@ _POOLINGS = ('last', 'first', 'mean')
 class Transformer(nn.Module):
   """Transformer encoder: one step's output, or the mean over the steps.
 
-  Vaswani et al., arXiv 1706.03762, as PyTorch's `TransformerEncoder` is by
-  default: normalised after each residual, ReLU, dropout on attention weights
-  and on each layer's results. A linear layer (a 1x1 convolution in PyTorch)
-  first projects the inputs to `width`. There is no positional encoding, as
-  there is none in the published encoders that this one stands for, so that the
-  order of the steps matters only through the step that `pooling` picks. Those:
+  Vaswani et al., arXiv 1706.03762, with the defaults of PyTorch's
+  `TransformerEncoder`: normalised after each residual, ReLU, dropout on
+  attention weights and on each layer's results. A linear layer (a 1x1
+  convolution in PyTorch) first projects the inputs to `width`. There is no
+  positional encoding, so that the order of the steps matters only through the
+  step that `pooling` picks. The published encoders have none, either:
 
   - BalanceBenchmark, CMU-MOSEI: width 1024, 2 layers, 4 heads, no bias in the
     projection, last step;
   - AGM, UR-FUNNY: width 768, 8 layers, 4 heads, a bias, first step;
   - MultiBench: 5 layers, 5 heads, last step.
 
-  They attend to padding and may return its output. Here what lies beyond a
-  sequence's length has no influence, were it NaN, and 'last' is the last valid
-  step. A sequence of length 0 has features of zero. Kernels start with the
-  variances of PyTorch's, biases at zero.
+  They attend to padding and may return its output. Here values beyond a
+  sequence's length have no influence, even if they are NaN, and 'last' is the
+  last valid step. A sequence of length 0 has features of zero. Kernels start
+  with the variances of PyTorch's, and biases at zero.
 
   Attributes:
     width: the width of the features; a multiple of `num_heads`.
@@ -46,8 +46,8 @@ class Transformer(nn.Module):
       a key named 'dropout'.
     pooling: 'last' or 'first' valid step, or 'mean' of the valid steps.
     use_bias: whether the projection of the inputs has a bias.
-    dtype: type to compute in, such as 'bfloat16'; None for that of inputs and
-      parameters. Parameters, the attention's softmax and features stay
+    dtype: type to compute in, such as 'bfloat16'; None for the type of inputs
+      and parameters. Parameters, the attention's softmax and features stay
       float32.
 
   Examples:

@@ -13,8 +13,8 @@ from mimo_jax.nn import _initializers
 class ConcatFusion(nn.Module):
   """Fusion by concatenation: one dense layer on all features side by side.
 
-  With hidden layers it is a multi-layer perceptron on them, ReLU in between
-  (MultiBench's AV-MNIST: one of 100).
+  With hidden layers it is a multi-layer perceptron, with ReLU in between
+  (MultiBench's AV-MNIST has one hidden layer of 100).
 
   Attributes:
     num_classes: the number of logits.

@@ -17,10 +17,10 @@ class CosineFusion(nn.Module):
 
       logits_k = s Σ_m cos(z_m, w_mk)
 
-  with a kernel of each modality, of which w_mk is the column of class k, and no
-  bias, so that no modality gets ahead by longer features. Xu et al., arXiv
-  2303.05338. It is trained by the cross-entropy of these logits, which also are
-  those of evaluation. The features may have different widths.
+  Each modality has a kernel, and w_mk is its column of class k. There is no
+  bias. So no modality gets ahead by longer features. Xu et al., arXiv
+  2303.05338. Training takes the cross-entropy of these logits, and evaluation
+  uses the same logits. The features may have different widths.
 
   The cosine with features or a kernel of zero is 0, and so are its gradients.
 

@@ -23,8 +23,8 @@ class FiLMFusion(nn.Module):
 
   Attributes:
     num_classes: the number of logits.
-    condition: the modality that modulates; None for the first in sorted order,
-      which is audio of audio and visual.
+    condition: the modality that modulates; None for the first in sorted order
+      (audio before visual).
     kernel_init: initialiser of the dense layers, or its name in
       `flax.linen.initializers`.
 

@@ -11,7 +11,7 @@ from mimo_jax.nn.fusion import _pairs
 
 
 class GatedFusion(nn.Module):
-  """Fusion by a gate: one of two modalities decides what passes of the other.
+  """Fusion by a gate: one of two modalities gates the features of the other.
 
   With g the features of the modality that gates, z those of the other, and σ
   the logistic function,
@@ -24,8 +24,8 @@ class GatedFusion(nn.Module):
   Attributes:
     num_classes: the number of logits.
     width: the width that both modalities are projected to.
-    gate: the modality that gates; None for the first in sorted order, which is
-      audio of audio and visual.
+    gate: the modality that gates; None for the first in sorted order (audio
+      before visual).
     kernel_init: initialiser of the dense layers, or its name in
       `flax.linen.initializers`.
 

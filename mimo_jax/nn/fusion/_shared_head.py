@@ -11,17 +11,17 @@ from mimo_jax.nn.fusion import _shares
 
 
 class SharedHeadFusion(nn.Module):
-  """Fusion by one dense layer for all modalities, and how sure each one is.
+  """Fusion by one dense layer for all modalities, weighted by certainty.
 
   With s_m the logits that the shared layer makes of the features z_m alone,
 
       logits = Σ_m w_m s_m,    w = softmax over m of -H(softmax(s_m))
 
-  for each sample, so that a modality of less entropy H has more weight. It is
-  how MLA fuses when tested, Zhang et al., arXiv 2311.10707; their weights,
-  exp(max_j H_j - H_m) divided by their sum, are the same. MLA is trained by the
+  for each sample, so that a modality of less entropy H has more weight. MLA
+  fuses in this way at test time (Zhang et al., arXiv 2311.10707); its weights,
+  exp(max_j H_j - H_m) divided by their sum, are the same. MLA trains on the
   cross-entropy of each modality's own logits, which are `shares`, in turn
-  (`mimo_jax.orthogonal_head`); gradients of the fused logits pass through the
+  (`mimo_jax.orthogonal_head`). Gradients of the fused logits pass through the
   weights, too.
 
   Attributes:
@@ -56,7 +56,7 @@ class SharedHeadFusion(nn.Module):
 
   @nn.compact
   def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Each modality's own logits, which the shared layer makes.
+    """Each modality's own logits, from the shared layer.
 
     They are not weighted, and do not add up to the fused logits.
 
@@ -82,9 +82,9 @@ class SharedHeadFusion(nn.Module):
 
 
 def entropy_weighted(logits: Mapping[str, jax.Array]) -> jax.Array:
-  """The mean of several logits, weighted by how sure each is (MLA).
+  """The mean of several logits, weighted by how certain each is (MLA).
 
-  Σ_m w_m s_m, w = softmax over m of -H(softmax(s_m)), for each sample.
+  For each sample it is Σ_m w_m s_m, w = softmax over m of -H(softmax(s_m)).
 
   Args:
     logits: mapping modality -> s_m, [batch, num_classes].

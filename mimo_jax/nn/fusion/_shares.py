@@ -37,8 +37,8 @@ def each_alone(
   if len(set(widths.values())) > 1:
     raise ValueError(
       f'{type(fusion).__name__} multiplies features, so that a modality alone'
-      f' stands for both; they have the widths {widths}. Expected one width, or'
-      ' a fusion that adds.'
+      f' takes the place of both, but the widths are {widths}. Expected one'
+      ' width, or a fusion that adds.'
     )
   return {
     name: fusion(dict.fromkeys(features, value), **options)
