@@ -306,9 +306,9 @@ def _check_state(
     expected = _named([(len(names),)] * len(parts.parts), parts)
   if shapes != expected:
     raise ValueError(
-      f'The state has weights of shape {shapes}, and this balance, with'
-      f' objectives={names}, those of shape {expected}. Go on with the balance'
-      ' that made the state, or begin anew with init(params).'
+      f'The state has weights of shape {shapes}; expected those of shape'
+      f' {expected}, of this balance with objectives={names}. Use a state with'
+      ' the balance that made it, or begin anew with init(params).'
     )
 
 

@@ -256,7 +256,7 @@ def _like_params(
   if structure(gradients[0]) != structure(params) or shapes != expected:
     raise ValueError(
       f'updates has for each objective a gradient of shape {shapes}; expected'
-      f' that of params, {expected}; or the pullback that'
-      ' `jax.vjp(losses_fn, params)` returns in place of all.'
+      f' that of params, {expected}, or, in place of all gradients, the'
+      ' pullback that `jax.vjp(losses_fn, params)` returns.'
     )
   return gradients

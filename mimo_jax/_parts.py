@@ -121,8 +121,8 @@ def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
       members.setdefault(name, []).append(i)
       if keys.setdefault(name, key) != key:
         raise ValueError(
-          f'balance: groups returned {keys[name]!r} and {key!r}, two groups of'
-          f' the one name {name!r}; expected keys that differ in print.'
+          f'balance: groups returned {keys[name]!r} and {key!r}, which would'
+          f' both be named {name!r}; expected keys that differ as text.'
         )
   more = f' and {len(paths) - 20} more' if len(paths) > 20 else ''
   listed = f'The parameters are {["/".join(p) for p in paths[:20]]}{more}.'

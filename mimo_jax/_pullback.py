@@ -95,7 +95,8 @@ def check_types(pullback: Callable[[Any], Any], losses: base.PyTree) -> None:
     raise ValueError(
       f'The losses have the types {[str(dtype) for dtype in types]}; expected'
       ' floats: integers have no gradient, and complex numbers no order. Return'
-      ' what is no loss beside them: jax.vjp(losses_fn, params, has_aux=True).'
+      ' what is no loss beside the losses: jax.vjp(losses_fn, params,'
+      ' has_aux=True).'
     )
 
 

@@ -288,8 +288,9 @@ def stateful(
       if form[0].num_leaves and _form(state) != form:
         raise ValueError(
           f'A weighting was given a state of shape {_form(state)[1]}; expected'
-          f' {form[1]}, which its init({size}) returns. Go on with the rule'
-          ' that made it, for as many objectives, or begin anew with init.'
+          f' {form[1]}, which its init({size}) returns. Use a state with the'
+          ' rule that made it, for the same number of objectives, or begin anew'
+          ' with init.'
         )
     returned = update(observation, state)
     if not isinstance(returned, tuple) or len(returned) != 2:

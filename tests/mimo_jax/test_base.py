@@ -118,7 +118,9 @@ def test_a_state_keeps_its_form():
 def test_a_state_is_of_as_many_objectives():
   for rule in (weightings.dwa(), weightings.gradvac(), weightings.uw()):
     observation = mimo_jax.Observation(LOSSES, jnp.eye(2))
-    with pytest.raises(ValueError, match=r'init\(2\) returns. Go on with the'):
+    with pytest.raises(
+      ValueError, match=r'init\(2\) returns. Use a state with the'
+    ):
       rule.update(observation, rule.init(3))
     rule.update(observation, rule.init(2))
   # A rule without a state is asked by others with whatever they have.

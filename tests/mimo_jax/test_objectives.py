@@ -432,7 +432,7 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
       optax.chain(balance, optax.sgd(0.1)).init(PLAIN),
     ),
     (
-      r'weights of shape \(2,\), .*those of shape \(3,\).*begin anew',
+      r'weights of shape \(2,\); .*those of shape \(3,\).*begin anew',
       mimo_jax.balance(objectives=DEFAULT[:2]).init(PLAIN),
     ),
     ('weights of shape None', mimo_jax.balance().init(PLAIN)),
@@ -442,7 +442,7 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
       message, balance.update, JACOBIAN, state, PLAIN, losses=SCALARS
     )
   checks.assert_refused(
-    r'with objectives=None, those of shape None',
+    r'those of shape None, of this balance with objectives=None',
     mimo_jax.balance().update,
     JACOBIAN,
     balance.init(PLAIN),
