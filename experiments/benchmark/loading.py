@@ -135,7 +135,9 @@ def run(
     module = importlib.import_module(f'experiments.configs.{name}')
     config = module.get_config(arg)
     if not config.data.views:
-      raise ValueError(f'{name} is stored as it is used: nothing to time.')
+      raise ValueError(
+        f'{name} is stored as it is used; there is nothing to time.'
+      )
   except (ModuleNotFoundError, ValueError) as error:
     raise benchmark.UsageError(f'--data={data}: {error}') from error
   print(f'{name}, {timing.machine()}\n', flush=True)

@@ -44,15 +44,15 @@ def table(directories: Sequence[pathlib.Path]) -> str:
     configs = {k: one[0]['config'] for k, one in lines.items()}
   else:
     below = ''.join(
-      f' {one} has results in folders of its own; if they are a study,'
+      f' {one} has results in folders inside it; if they are a study,'
       ' experiments.study writes its report.'
       for one in directories
       if any(one.glob('*/results.jsonl'))
     )
     raise FileNotFoundError(
-      f'Of {sorted(map(str, directories))} not all are runs of'
-      ' experiments.train, and not all are comparisons or sweeps that have'
-      ' ended: there is no metrics.jsonl, or no results.jsonl.' + below
+      'Expected directories that are all runs of experiments.train, with'
+      ' metrics.jsonl, or all comparisons or sweeps that have ended, with'
+      f' results.jsonl; got {sorted(map(str, directories))}.' + below
     )
   if len(names) == 1:
     return scores

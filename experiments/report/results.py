@@ -136,9 +136,9 @@ def read(workdir: pathlib.Path) -> Results:
   header, *rows = runs.read_lines(path)
   if header.get('format') != runs.FORMAT:
     raise ValueError(
-      f'{path} is of format {header.get("format", 1)}, as an earlier version'
-      f' wrote it; this one reads format {runs.FORMAT}. Run the command again'
-      ' in a new directory (--workdir).'
+      f'{path} has format {header.get("format", 1)}, from an earlier version;'
+      f' this version reads format {runs.FORMAT}. Run the command again in a'
+      ' new directory (--workdir).'
     )
   grouped: dict[str, dict[str, list[dict[str, Any]]]] = {}
   for row in rows:

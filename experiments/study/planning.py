@@ -85,9 +85,9 @@ def _check_alike(
   recipes = {*there.compare, *there.get('left_out', {})}
   if of_some and recipes != set(config.compare):
     raise ValueError(
-      f'{workdir} has results of the recipes {sorted(recipes)}, and'
-      f' {sorted(config.compare)} were asked for. Ask for the same, or give'
-      ' another --studies.'
+      f'{workdir} has results of the recipes {sorted(recipes)}; you asked for'
+      f' {sorted(config.compare)}. Give the same --recipes, or another'
+      ' --studies.'
     )
   for key in (
     'steps',
@@ -98,8 +98,8 @@ def _check_alike(
     ours, theirs = (variants.present_value(one, key) for one in (config, there))
     if ours != theirs:
       raise ValueError(
-        f'{workdir} has results of {key}={theirs}, and {ours} was asked for.'
-        ' Ask for the same, or give another --studies.'
+        f'{workdir} has results of {key}={theirs}; you asked for {ours}. Give'
+        ' the same number, or another --studies.'
       )
 
 
@@ -174,14 +174,14 @@ def forecast(
     total += found.seconds
     lines += [
       f'  {setting.name}: {found.seconds / 60:.0f} min, of which'
-      f' {found.compiling / 60:.0f} to compile what no earlier one has',
+      f' {found.compiling / 60:.0f} to compile what is new in it',
       *_left_out('    ', plan.config()),
     ]
   return '\n'.join(
     [
-      f'{len(left)} of {len(planned)} comparisons are left. On this machine, as'
-      f' busy as it is now, they take about {total / 60 / at_once:.0f}'
-      f' minutes (between a half and twice that), {at_once} at a time:',
+      f'{len(left)} of {len(planned)} comparisons are left. On this machine,'
+      f' with its present load, they take about {total / 60 / at_once:.0f}'
+      f' minutes (between half and twice that), {at_once} at a time:',
       *lines,
     ]
   )
@@ -196,8 +196,8 @@ def of_one(
   found = estimates.estimate(config, manual_dir)
   return '\n'.join(
     [
-      f'{len(config.compare)} recipes. On this machine, as busy as it is now,'
-      f' they take about {found.seconds / 60:.1f} minutes (between a half and'
+      f'{len(config.compare)} recipes. On this machine, with its present load,'
+      f' they take about {found.seconds / 60:.1f} minutes (between half and'
       f' twice that), of which {found.compiling / 60:.1f} to compile:',
       f'  {", ".join(config.compare)}',
       *_left_out('  ', config),

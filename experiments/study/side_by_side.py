@@ -39,8 +39,8 @@ def run(
   """
   if (backend := jax.default_backend()) != 'cpu':
     raise ValueError(
-      f'Comparisons run side by side on the cores of a CPU, and this is a'
-      f' {backend}, whose memory one process takes. Expected --at_a_time=1.'
+      'Comparisons can run side by side only on the cores of a CPU. One process'
+      f' takes all memory of this {backend}; expected --at_a_time=1.'
     )
   directory.mkdir(parents=True, exist_ok=True)
   # Others share nothing of this process: no thread, and no device.
@@ -70,7 +70,7 @@ def run(
   if failed:
     logs = ', '.join(str(directory / f'{name}.log') for name in failed)
     sys.exit(
-      f'These did not end well: {logs}. The same command goes on from there.'
+      f'These comparisons failed, see {logs}. The same command resumes them.'
     )
 
 

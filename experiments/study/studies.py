@@ -168,7 +168,7 @@ def named(word: str) -> Study:
   if name not in known:
     raise ValueError(
       f'There is no study {word!r}: expected one of {sorted(STUDIES)}, or a'
-      ' file of experiments/configs with what it takes, as arrays:FILE.npz;'
+      ' file of experiments/configs with its words, such as arrays:FILE.npz;'
       f' there are {known}.'
     )
   return Study(

@@ -51,7 +51,7 @@ def test_runs_are_told_by_their_last_scores_and_what_differs(
   assert r'accuracy/fused & 0.7500 \\' in alone and 'differs' not in alone
   same = run_in(tmp_path / 'same', 1.5, 0.75)
   assert 'nothing in the configuration' in beside.table([one, same])
-  with pytest.raises(FileNotFoundError, match='not all are runs'):
+  with pytest.raises(FileNotFoundError, match='that are all runs'):
     beside.table([one, tmp_path])
   monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path)])
   with pytest.raises(SystemExit, match='that have ended'):
@@ -77,7 +77,7 @@ def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
     ]
   ]
   assert 'nothing in the configuration' in text
-  with pytest.raises(FileNotFoundError, match=r'not all are .* no results\S*$'):
+  with pytest.raises(FileNotFoundError, match=r' all .* got \[[^]]*\]\.$'):
     beside.table([tmp_path / 'first', run_in(tmp_path / 'run', 1.5, 0.75)])
   with pytest.raises(FileNotFoundError, match=r'experiments\.study writes'):
     beside.table([tmp_path])

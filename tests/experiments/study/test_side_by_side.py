@@ -68,5 +68,5 @@ def test_a_signal_reaches_what_runs(tmp_path):
 
 def test_an_accelerator_is_not_shared(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  with pytest.raises(ValueError, match=r'is a gpu.*--at_a_time=1'):
+  with pytest.raises(ValueError, match=r'this gpu.*--at_a_time=1'):
     side_by_side.run({'one': print}, 2, tmp_path)
