@@ -1,4 +1,4 @@
-"""A file of one's own: splits, shapes, and what does not fit."""
+"""A user's own file of arrays: splits, shapes, and what is refused."""
 
 import sys
 
@@ -14,7 +14,7 @@ ROWS = 60
 
 
 def columns(**changed):
-  """Arrays of a vector, a sequence and a picture; None leaves one out."""
+  """Makes arrays of a vector, a sequence and a picture; None leaves one out."""
   random = np.random.RandomState(0)
   label = np.arange(ROWS) % 3
   made = {
@@ -38,7 +38,7 @@ def file(tmp_path):
   return write
 
 
-def test_every_row_is_in_one_split_with_all_that_is_its_own(file):
+def test_every_row_is_in_one_split_with_all_its_entries(file):
   path, whole = file(), columns()
   seen = []
   for split in own_splits.SPLITS:
@@ -67,7 +67,7 @@ def test_every_row_is_in_one_split_with_all_that_is_its_own(file):
   assert sorted(seen) == list(range(ROWS))
 
 
-def test_a_split_of_ones_own_is_taken(file):
+def test_a_split_in_the_file_is_used(file):
   split = np.repeat(own_splits.SPLITS, [30, 10, 20])
   found = arrays.arrays_of(file(split=split), 'validation')
   assert found['row'].tolist() == list(range(30, 40))
@@ -96,7 +96,7 @@ def test_a_row_of_nan_lacks_the_modality(file):
     ]
 
 
-def test_what_is_not_present_is_not_looked_at(file):
+def test_values_that_are_not_present_are_ignored(file):
   left, there = columns()['left'].copy(), np.arange(ROWS) % 7 != 2
   left[2], left[4] = [1, np.inf, 2, 3], np.nan
   photo_there = (np.arange(ROWS) != 5).astype(int)
@@ -120,7 +120,7 @@ def test_what_is_not_present_is_not_looked_at(file):
     arrays.read(file(left_present=there / 2))
 
 
-def test_no_row_and_no_modality_is_missing_whole(file):
+def test_a_row_or_modality_that_is_missing_entirely_is_refused(file):
   left = columns()['left'].copy()
   left[5] = np.nan
   only = dict.fromkeys(('scalar', 'steps', 'steps_length', 'photo'))
@@ -135,7 +135,7 @@ def test_no_row_and_no_modality_is_missing_whole(file):
 
 
 @pytest.mark.parametrize('suffix', ['npz', 'parquet'])
-def test_a_folder_of_three_is_one_table(tmp_path, suffix):
+def test_a_folder_of_three_files_is_one_table(tmp_path, suffix):
   made = columns(scalar=None, steps_length=None, photo=None)
   for split, rows in zip(
     own_splits.SPLITS, np.split(np.arange(ROWS), [40, 50]), strict=True
@@ -217,13 +217,13 @@ def lengths(value):
     ),
   ],
 )
-def test_what_does_not_fit_is_named(file, changed, match):
+def test_errors_name_what_does_not_fit(file, changed, match):
   with pytest.raises(ValueError, match=match) as caught:
     arrays.read(file(**changed))
   assert 'mine.npz' in str(caught.value)
 
 
-def test_other_names_are_told(file, tmp_path):
+def test_errors_list_the_expected_names(file, tmp_path):
   with pytest.raises(ValueError, match=r"'dev'.*train, validation, test"):
     arrays.arrays_of(file(), 'dev')
   with pytest.raises(FileNotFoundError, match=r'absent.npz.*Expected'):
@@ -254,7 +254,7 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.target.classes == ('ant', 'bee', 'cat')
 
 
-def test_what_is_null_in_parquet_lacks_the_modality(tmp_path):
+def test_a_row_that_is_null_in_parquet_lacks_the_modality(tmp_path):
   def without(values):
     return [None if row in (3, 8) else v for row, v in enumerate(values)]
 
@@ -275,7 +275,7 @@ def test_what_is_null_in_parquet_lacks_the_modality(tmp_path):
     np.testing.assert_allclose(table.modalities[name], expected, rtol=1e-6)
 
 
-def test_columns_of_parquet_that_do_not_fit_are_named(tmp_path):
+def test_errors_name_columns_of_parquet_that_do_not_fit(tmp_path):
   def spoiled(place, wrong, right):
     return [*[right] * place, wrong, *[right] * (ROWS - place - 1)]
 
@@ -296,7 +296,7 @@ def test_columns_of_parquet_that_do_not_fit_are_named(tmp_path):
     assert f"'{name.removesuffix('.b')}" in str(caught.value)
 
 
-def test_without_pyarrow_the_remedy_is_told(tmp_path, monkeypatch):
+def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
   path = parquet(tmp_path / 'mine.parquet')
   monkeypatch.setitem(sys.modules, 'pyarrow', None)
   with pytest.raises(ModuleNotFoundError, match='pip install pyarrow'):

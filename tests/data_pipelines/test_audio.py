@@ -23,7 +23,7 @@ FRONT_ENDS = list(SHAPES)
 
 
 def signal(length):
-  """A sine that swells, noise and an offset, in 16-bit integers."""
+  """Makes a swelling sine with noise and an offset, in 16-bit integers."""
   noise = np.random.RandomState(length).standard_normal(length)
   time = np.arange(length)
   sine = 6000 * np.sin(2 * np.pi * 440 * time / 16_000)
@@ -36,7 +36,7 @@ def picture(front_end, values, random=None):
 
 
 def cycle(values, start, stop):
-  """Samples of the signal repeated for ever, as floats in [-1, 1)."""
+  """Takes samples of the endlessly repeated signal, as floats in [-1, 1)."""
   repeated = [values[i % len(values)] / 32_768 for i in range(start, stop)]
   return np.array(repeated)
 
@@ -109,7 +109,9 @@ def of_filter_bank(values):
 @pytest.mark.parametrize('length', [1, 300, 20_001, 200_000])
 @pytest.mark.parametrize('front_end', FRONT_ENDS)
 @pytest.mark.parametrize('training', [False, True])
-def test_every_length_gives_one_finite_picture(front_end, length, training):
+def test_a_signal_of_any_length_gives_a_finite_picture(
+  front_end, length, training
+):
   random = np.random.default_rng(length) if training else None
   result = front_end()({'audio': signal(length)}, random)
   assert result.shape == SHAPES[front_end]
@@ -134,8 +136,8 @@ def test_silence_is_the_logarithm_of_the_floor(front_end, expected):
   )
 
 
-# The front ends in float64, by their definitions. Theirs is float32, whose
-# errors are relative to a column's loudest frequency: 1e-3 of a logarithm.
+# The front ends by their definitions, in float64. The views use float32, whose
+# errors are relative to a column's loudest frequency: 1e-3 in the logarithm.
 
 
 @pytest.mark.parametrize('length', [23_456, 60_000])
@@ -223,11 +225,11 @@ def test_resampling_keeps_frequency_and_level(frequency):
   near = np.s_[bin_ - 2 : bin_ + 3, 4:-4]
   np.testing.assert_allclose(resampled[near], expected[near], atol=0.02)
   assert np.argmax(resampled[:, 90]) == bin_
-  # What the original has no frequency for stays empty: above 8 kHz.
+  # Above 8 kHz, the original has no frequencies, so the result is empty.
   assert resampled[190:, 4:-4].max() < -5
 
 
-def test_clipping_limits_what_resampling_overshoots():
+def test_the_overshoot_of_resampling_is_clipped():
   # A square wave of full scale overshoots by up to 18 % when resampled.
   square = np.where(np.arange(48_000) % 64 < 32, 32_767, -32_768)
   values = square.astype(np.int16)
@@ -265,7 +267,7 @@ def test_the_filter_bank_spans_the_stored_rate():
   assert np.abs(result[97] - padding).min() > 1e-3
 
 
-# What is not a signal.
+# Refused inputs.
 
 
 @pytest.mark.parametrize('front_end', FRONT_ENDS)
@@ -278,7 +280,7 @@ def test_the_filter_bank_spans_the_stored_rate():
     ({'audio': np.zeros([9, 2], np.int16)}, r'got int16 \[9, 2\]'),
   ],
 )
-def test_what_is_not_a_signal_is_refused(front_end, element, message):
+def test_anything_but_a_signal_is_refused(front_end, element, message):
   with pytest.raises(ValueError, match=message):
     front_end()(element, None)
 

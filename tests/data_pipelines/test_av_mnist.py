@@ -1,4 +1,4 @@
-"""AV-MNIST: from the published tree to the batch, and trees that are broken."""
+"""AV-MNIST: from the published tree to the batch, and broken trees."""
 
 import functools
 import re
@@ -26,7 +26,7 @@ def raw(sample, name):
   return np.load(sample / name)
 
 
-def test_every_stored_value_is_that_of_the_tree(sample, stored):
+def test_stored_values_are_those_of_the_tree(sample, stored):
   for split, count in COUNTS.items():
     part = 'test' if split == 'test' else 'train'
     elements = stored('av_mnist', split)
@@ -49,7 +49,7 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored):
 
 
 @pytest.mark.parametrize('nested', ['avmnist', ''])
-def test_the_other_spellings_of_the_tree(broken, tmp_path, nested):
+def test_other_spellings_of_the_tree_are_read(broken, tmp_path, nested):
   (broken / 'image').rename(broken / 'images')
   if nested:
     (tmp_path / 'above').mkdir()
@@ -58,7 +58,7 @@ def test_the_other_spellings_of_the_tree(broken, tmp_path, nested):
   assert len(tree.read(broken, 'train').image) == 24
 
 
-def test_a_missing_file_is_named_with_those_that_were_found(broken, tmp_path):
+def test_the_error_names_a_missing_file_and_lists_those_found(broken, tmp_path):
   (broken / 'audio' / 'test_data.npy').unlink()
   with pytest.raises(FileNotFoundError) as caught:
     opened(broken, tmp_path / 'data')
@@ -67,7 +67,7 @@ def test_a_missing_file_is_named_with_those_that_were_found(broken, tmp_path):
   assert 'audio/train_data.npy, image/test_data.npy' in found
 
 
-def test_damaged_files_are_named(broken):
+def test_errors_name_damaged_files(broken):
   for name in ('image/train_data.npy', 'train_labels.npy'):
     whole = (broken / name).read_bytes()
     for data, message in (

@@ -1,4 +1,4 @@
-"""AV-MNIST made anew: every step against another computation, and damage."""
+"""Rebuilt AV-MNIST: stored values by independent computations; damage."""
 
 import functools
 import gzip
@@ -49,7 +49,7 @@ def stacked(elements):
 
 
 def raw(sample, part, kind):
-  """The values of a file of MNIST, read as its page describes."""
+  """Reads the values of an MNIST file as its page describes."""
   (path,) = (sample / 'mnist').glob(f'{part}-{kind}-*')
   data = gzip.decompress(path.read_bytes())
   rank = data[3]
@@ -57,7 +57,7 @@ def raw(sample, part, kind):
   return np.array(list(data[4 + 4 * rank :]), np.float64).reshape(shape)
 
 
-# What is stored.
+# Stored values.
 
 
 def test_labels_and_rows_are_those_of_mnist(sample, stored):
@@ -82,7 +82,7 @@ def test_labels_and_rows_are_those_of_mnist(sample, stored):
 def test_pictures_keep_a_quarter_of_the_energy_of_the_training_split(
   sample, stored
 ):
-  """Against a singular value decomposition, of the 220 training rows only."""
+  """Compared with an SVD of only the 220 training rows."""
   pictures = raw(sample, 'train', 'images').reshape(-1, 784)
   mean = pictures[:220].mean(axis=0)
   _, values, rows = np.linalg.svd(pictures[:220] - mean, full_matrices=False)
@@ -101,14 +101,14 @@ def test_pictures_keep_a_quarter_of_the_energy_of_the_training_split(
     )
   assert stored['train']['image'].min() == 0
   assert stored['train']['image'].max() == 255
-  # The energy that is left, on the scale of the pictures.
+  # The remaining energy, on the scale of the pictures.
   left = stored['train']['image'].reshape(-1, 784).astype(float)
   left = np.var(left, axis=0).sum() * ((high - low) / 255) ** 2
   total = np.var(pictures[:220], axis=0).sum()
   assert left / total == pytest.approx(energy[count - 1], rel=1e-4)
 
 
-def test_a_recording_says_the_digit_of_its_picture(sample, stored):
+def test_recordings_say_the_digits_of_their_pictures(sample, stored):
   for split, arrays in stored.items():
     for name, label in zip(arrays['recording'], arrays['label'], strict=True):
       digit, _, index = name.split('_')
@@ -118,7 +118,7 @@ def test_a_recording_says_the_digit_of_its_picture(sample, stored):
 
 
 def test_spectrograms_are_those_of_the_recordings_with_noise(sample, stored):
-  """The loudest frequency of each is that of its clean recording."""
+  """The loudest frequency of each is that of the recording without noise."""
   arrays = stored['train']
   for row in range(0, 220, 11):
     path = sample / 'recordings' / f'{arrays["recording"][row]}.wav'
@@ -130,7 +130,7 @@ def test_spectrograms_are_those_of_the_recordings_with_noise(sample, stored):
     assert (loudest + 0.5) * 4000 / 112 == pytest.approx(pitch, abs=60)
 
 
-def test_equal_recordings_have_other_noise_in_each_picture(stored):
+def test_a_recording_has_different_noise_for_each_picture(stored):
   arrays = stored['train']
   names, counts = np.unique(arrays['recording'], return_counts=True)
   assert counts.max() > 1
@@ -150,11 +150,11 @@ def test_a_second_preparation_gives_equal_values(small_av_mnist, tmp_path):
   assert published[0].keys() == again.keys() - {'recording'}
 
 
-# Trees that are spelt otherwise, or broken.
+# Trees in other spellings, and broken ones.
 
 
 @pytest.mark.parametrize('spelling', ['unpacked', 'dotted', 'mislabelled'])
-def test_the_other_spellings_of_the_files(broken, spelling):
+def test_other_spellings_of_the_files_are_read(broken, spelling):
   expected = digits.read(broken, 'test')
   for path in list((broken / 'mnist').iterdir()):
     data = gzip.decompress(path.read_bytes())
@@ -172,7 +172,7 @@ def test_the_other_spellings_of_the_files(broken, spelling):
   np.testing.assert_array_equal(actual.label, expected.label)
 
 
-def test_the_other_places_of_the_files(broken):
+def test_other_places_of_the_files_are_read(broken):
   for path in list((broken / 'mnist').iterdir()):
     path.rename(broken / path.name)
   (broken / 'mnist').rmdir()
@@ -192,7 +192,7 @@ def test_hidden_files_are_no_recordings(broken):
   assert sum(len(p) for each in listed.values() for p in each.values()) == 200
 
 
-def test_no_folder_of_recordings_shows_what_was_found(broken):
+def test_without_a_folder_of_recordings_the_error_shows_what_was_found(broken):
   (broken / 'recordings').rename(broken / 'wavs')
   with pytest.raises(FileNotFoundError, match='no folder recordings') as caught:
     digits.recordings(broken)
@@ -200,7 +200,7 @@ def test_no_folder_of_recordings_shows_what_was_found(broken):
 
 
 def unpacked(change):
-  """Damages what lies in the gzip."""
+  """Damages the contents of a gzip file."""
   return lambda data: gzip.compress(change(gzip.decompress(data)))
 
 
@@ -230,7 +230,7 @@ DAMAGES = [
 ]
 
 
-def test_damaged_files_of_mnist_are_named(broken):
+def test_errors_name_damaged_files_of_mnist(broken):
   for kind in ('images', 'labels'):
     (path,) = (broken / 'mnist').glob(f'train-{kind}-*')
     whole = path.read_bytes()
@@ -243,7 +243,7 @@ def test_damaged_files_of_mnist_are_named(broken):
 
 
 def test_no_more_is_unpacked_than_the_header_says(broken):
-  """256 MB of zeros behind 240 labels, in a megabyte of gzip."""
+  """A gzip file of one megabyte has 240 labels, then 256 MB of zeros."""
   path = broken / 'mnist' / 'train-labels-idx1-ubyte.gz'
   header = b'\0\0\x08\x01' + (240).to_bytes(4, 'big')
   with gzip.open(path, 'wb', compresslevel=1) as file:
@@ -278,7 +278,7 @@ def test_labels_that_are_no_digits_are_refused(broken):
     digits.read(broken, 'train')
 
 
-def test_a_recording_of_another_name_is_refused(broken):
+def test_a_recording_with_another_form_of_name_is_refused(broken):
   before = broken / 'recordings' / '1_george_11.wav'
   for name in ('12_george_3', '1_george', 'x_george_1', '1-a-2'):
     after = before.rename(broken / 'recordings' / f'{name}.wav')
@@ -295,7 +295,7 @@ def test_a_split_without_a_digit_is_refused(broken):
     digits.recordings(broken)
 
 
-def test_fewer_recordings_than_published_are_told(broken, caplog):
+def test_a_warning_tells_of_fewer_recordings_than_published(broken, caplog):
   digits.recordings(broken)
   assert '200 recordings; the published data set has 3000' in caplog.text
 
@@ -303,7 +303,7 @@ def test_fewer_recordings_than_published_are_told(broken, caplog):
 def test_pictures_without_a_readable_recording_are_counted(
   sample, stored, tmp_path, caplog
 ):
-  """Of every digit, all recordings of one speaker are damaged, in two ways."""
+  """All recordings of one speaker are damaged, in two ways."""
   broken = shutil.copytree(sample, tmp_path / 'broken')
   for path in (broken / 'recordings').glob('*_george_*.wav'):
     if int(path.stem.split('_')[2]) % 2:
@@ -322,7 +322,7 @@ def test_pictures_without_a_readable_recording_are_counted(
   assert {each['key']: each['reason'] for each in rows} == expected
   assert {'too_short', 'corrupt'} == set(expected.values())
   assert 'george' in rows[0]['detail']
-  # What is left is what it was: damage moves no other picture.
+  # The other rows do not change: damage moves no other picture.
   kept = np.array(['george' not in name for name in names])
   for name, values in stored['train'].items():
     np.testing.assert_array_equal(left[name], values[kept])

@@ -1,4 +1,4 @@
-"""How AV-MNIST is made anew: each step against another computation."""
+"""The steps that rebuild AV-MNIST, each by an independent computation."""
 
 import numpy as np
 import PIL.Image
@@ -7,8 +7,8 @@ import pytest
 from data_pipelines.av_mnist import rebuild
 
 
-def test_the_fewest_components_are_kept_that_hold_the_energy(monkeypatch):
-  """Four axes with shares of 1/2, 1/4, 3/20 and 1/10, in shuffled columns."""
+def test_the_fewest_components_that_hold_the_energy_are_kept(monkeypatch):
+  """Four axes have shares of 1/2, 1/4, 3/20 and 1/10, in shuffled columns."""
   scale = np.sqrt([0.15, 0.5, 0.1, 0.25])
   pictures = np.concatenate([np.diag(scale), -np.diag(scale)]) * 40 + 70
   for share in (0.2, 0.25, 0.251, 0.6):
@@ -20,7 +20,7 @@ def test_the_fewest_components_are_kept_that_hold_the_energy(monkeypatch):
     np.testing.assert_allclose(projection.mean, 70)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch):
+def test_results_do_not_depend_on_the_size_of_blocks(monkeypatch):
   random = np.random.RandomState(3)
   pictures = random.randint(0, 256, (50, 12)).astype(np.uint8)
   whole = rebuild.fit(pictures)(pictures)
@@ -66,7 +66,7 @@ def test_recordings_of_a_digit_are_drawn_equally_often():
   assert drawn != rebuild.pair([1] * 3000, names, seed=6)
 
 
-def test_a_spectrogram_has_its_cells_where_they_belong():
+def test_rows_of_a_spectrogram_are_frequencies_and_columns_times():
   """A tone of 500 Hz, then a softer one of 3,000 Hz: rows 14 and 84 of 112."""
   time = np.arange(8000) / rebuild.RATE
   values = np.where(
@@ -82,12 +82,12 @@ def test_a_spectrogram_has_its_cells_where_they_belong():
   assert picture[:, 20].max() == pytest.approx(255, abs=10)
   assert picture[:, 90].max() == pytest.approx(170, abs=10)
   assert picture[60, 20] == 0
-  # Louder by a factor, the picture is the same.
+  # A louder recording has the same picture.
   np.testing.assert_allclose(rebuild.spectrogram(7 * values), picture, atol=0.1)
 
 
-def test_a_spectrogram_is_that_of_the_stated_windows():
-  """Every window by itself, from the definition; the resizing is Pillow's."""
+def test_a_spectrogram_follows_the_definition_of_its_windows():
+  """Each window is computed from the definition; resizing is Pillow's."""
   random = np.random.RandomState(4)
   values = random.normal(size=2000) * np.linspace(0, 1, 2000)
   window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)

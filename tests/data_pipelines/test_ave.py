@@ -1,4 +1,4 @@
-"""AVE: the official folder, whole and broken; repeated videos; seconds."""
+"""AVE: the official folder, whole and broken; repeated videos; labels."""
 
 import functools
 
@@ -22,7 +22,7 @@ def write(root, split, lines):
   (root / f'{LISTS[split]}Set.txt').write_text('\n'.join(lines) + '\n')
 
 
-def test_every_stored_value_is_that_of_the_tree(sample, stored):
+def test_stored_values_are_those_of_the_tree(sample, stored):
   for split in clips.SPLITS:
     elements = stored('ave', split)
     lines = lines_of(sample, split)
@@ -46,16 +46,16 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored):
         assert clips.numbers(element['frames'], path) == list(range(10))
 
 
-def test_the_sample_shows_its_events_in_their_seconds_only(stored):
-  """Grey has no saturation; the colours of events have some."""
+def test_the_sample_shows_events_only_in_their_seconds(stored):
+  """Events are coloured; grey has no saturation."""
   for element in stored('ave', 'test'):
     colours = clips.decoded(element['frames']).mean((1, 2))
     is_event = np.ptp(colours, axis=1) > 40
     np.testing.assert_array_equal(is_event, element['segment_labels'] < 28)
 
 
-def test_class_numbers_are_those_of_the_lists_order(broken, tmp_path):
-  """Whatever is on the disk, which may lie one folder below."""
+def test_classes_are_numbered_in_the_order_of_the_lists(broken, tmp_path):
+  """Whatever files exist; and the data may be one folder below."""
   assert len(set(tree.CLASSES)) == 28
   assert tree.CLASSES[6] == 'Helicopter' and tree.CLASSES[27] == 'Mandolin'
   for path in (broken / 'AVE').iterdir():
@@ -69,8 +69,8 @@ def test_class_numbers_are_those_of_the_lists_order(broken, tmp_path):
   assert tree.CLASSES[7] == 'Violin, fiddle'
 
 
-def test_the_first_line_of_a_video_counts_and_others_are_counted(broken):
-  """And an empty event is kept, with background in all seconds."""
+def test_the_first_line_of_a_video_is_used_and_others_are_skipped(broken):
+  """An empty event is kept, with background in all seconds."""
   lines = lines_of(broken, 'train')
   category, video, *_ = lines[3].split('&')
   lines[3] = f'{category}&{video}&good&0&0'
@@ -88,7 +88,7 @@ def test_the_first_line_of_a_video_counts_and_others_are_counted(broken):
   assert tree.CLASSES[element['label']] == category
 
 
-def test_a_video_of_two_lists_stays_in_the_later_one(broken):
+def test_a_video_in_two_lists_stays_in_the_later_one(broken):
   def moved(split, count):
     return [
       f'Banjo&{line.split("&")[1]}&good&0&10'
@@ -108,7 +108,7 @@ def test_a_video_of_two_lists_stays_in_the_later_one(broken):
 
 
 def official(duplicates, with_validation, with_test):
-  """Lists of the official size, with as many repeated videos as they have."""
+  """Writes lists with the official numbers of lines and repeated videos."""
   test = [f't{number:010d}' for number in range(402)]
   validation = [f'v{number:010d}' for number in range(401)]
   own = 3_312 - with_validation - with_test
@@ -122,10 +122,10 @@ def official(duplicates, with_validation, with_test):
   }
 
 
-def test_expected_counts_are_what_the_rules_leave_of_the_official_lists(
+def test_expected_counts_follow_from_the_official_lists_and_our_rules(
   tmp_path,
 ):
-  """3,339, 402 and 402 lines; 3,312, 401 and 402 videos; 10 and 8 shared."""
+  """3,339, 402, 402 lines; 3,312, 401, 402 videos; 10 and 8 in two lists."""
   lists = official(duplicates=27, with_validation=10, with_test=8)
   for split, videos in lists.items():
     write(tmp_path, split, [f'Cat&{video}&good&0&9' for video in videos])
@@ -138,7 +138,7 @@ def test_expected_counts_are_what_the_rules_leave_of_the_official_lists(
   assert len(parts['train']) == 3_339  # Nothing is silently lost.
 
 
-def test_a_header_is_no_event(broken):
+def test_a_header_is_skipped(broken):
   lines = lines_of(broken, 'train')
   for header in (
     'Category&VideoID&Quality&StartTime&EndTime',
@@ -150,7 +150,7 @@ def test_a_header_is_no_event(broken):
     assert list(items) == [line.split('&')[1] for line in lines]
 
 
-def test_wrong_lines_of_the_lists_are_named(broken):
+def test_errors_name_wrong_lines_of_the_lists(broken):
   whole = lines_of(broken, 'validation')
   for line, message in (
     ('Cat&0123456789a&good&0', 'expected <category>&<id>'),

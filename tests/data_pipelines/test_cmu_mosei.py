@@ -38,7 +38,7 @@ def change(root, function, config='mosei'):
 
 
 @pytest.mark.parametrize('config', FILES)
-def test_every_stored_value_is_that_of_the_pickle(sample, stored, config):
+def test_stored_values_are_those_of_the_pickle(sample, stored, config):
   content = raw(sample, config)
   for split in COUNTS:
     part = content[PARTS[split]]
@@ -66,7 +66,7 @@ def test_the_published_sizes_are_expected():
   assert sum(sizes['mosei']) == 22_856
 
 
-def test_what_cannot_be_read_is_counted_by_reason(
+def test_unreadable_items_are_counted_by_reason(
   broken, stored, tmp_path, caplog
 ):
   def edit(content):
@@ -116,8 +116,8 @@ def test_unaligned_sequences_may_differ_in_length_and_none_is_cut(
   ('config', 'file'),
   [('mosei', 'mosei_raw.pkl'), ('mosi', 'mosi_raw.pkl')],
 )
-def test_multibench_files_are_another_name(broken, config, file):
-  """Their ids have one part, video[3], and their arrays double precision."""
+def test_files_of_multibench_are_read(broken, config, file):
+  """Their ids have one part, video[3]; their arrays are float64."""
   part = raw(broken, config)
   for split, content in part.items():
     content['id'] = [f'{split}[{row}]' for row in range(len(content['id']))]
@@ -157,14 +157,14 @@ def test_files_of_mmsa_are_read(broken, tmp_path):
   )
   assert found[0]['text'].shape == (6, 768)
   assert found[5]['clip_id'].item() == b'valid$_$5'
-  # MOSEI's file has the same name in another folder.
+  # The file of MOSEI has the same name, in another folder.
   with pytest.raises(
     FileNotFoundError, match=r'MOSEI/Processed/aligned_50\.pkl'
   ):
     opened(tmp_path / 'mmsa', tmp_path / 'data', config='mosei')
 
 
-def test_a_clip_that_returns_is_kept_under_another_name(broken):
+def test_a_repeated_clip_is_kept_under_another_name(broken):
   def edit(content):
     content['test']['id'][[4, 9]] = content['test']['id'][2]
 
@@ -176,7 +176,7 @@ def test_a_clip_that_returns_is_kept_under_another_name(broken):
 
 
 @pytest.mark.parametrize('config', ['mosei', 'mosi'])
-def test_a_video_in_two_splits_is_told(broken, config, caplog):
+def test_a_warning_tells_of_a_video_in_two_splits(broken, config, caplog):
   path = broken / FILES[config]
   feature_sequences.read_packed(path)
   assert not caplog.text

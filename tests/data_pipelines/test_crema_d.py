@@ -1,4 +1,4 @@
-"""CREMA-D: from the published tree to the records, and broken trees."""
+"""CREMA-D: from the published tree to stored elements, and broken trees."""
 
 import csv
 import functools
@@ -17,7 +17,7 @@ from tests import clips
 from tests.data_pipelines.test_crema_d_lists import CLIP
 from tests.data_pipelines.test_crema_d_lists import write_list
 
-# Of the sample, by the hash of their numbers.
+# Actors of the sample, assigned by the hash of their numbers.
 ACTORS = {'validation': {'1027'}, 'test': {'1020', '1022'}}
 
 NAME = 'crema_d'
@@ -27,13 +27,13 @@ read = functools.partial(clips.opened, NAME)
 
 @pytest.fixture
 def of_sample(stored):
-  """Split -> elements by clip, of the default configuration."""
+  """Split -> clip -> element, of the default configuration."""
   return {split: by_clip(stored('crema_d', split)) for split in clips.SPLITS}
 
 
 @pytest.fixture
 def small(sample, tmp_path):
-  """Seven clips of three actors, one for each split; without lists."""
+  """A tree without lists: seven clips of three actors, one in each split."""
   root = tmp_path / 'small'
   for actor in ('1020', '1021', '1027'):
     copy(sample, root, f'{actor}_DFA_*')
@@ -67,10 +67,10 @@ def listed(root, part):
     return {name: emotion for name, emotion in csv.reader(file)}
 
 
-# What is stored.
+# Stored values.
 
 
-def test_every_stored_value_is_that_of_the_tree(sample, of_sample):
+def test_stored_values_are_those_of_the_tree(sample, of_sample):
   for elements in of_sample.values():
     for name, element in elements.items():
       with wave.open(str(sample / 'AudioWAV' / f'{name}.wav')) as file:
@@ -88,8 +88,8 @@ def test_every_stored_value_is_that_of_the_tree(sample, of_sample):
       assert element['label'].dtype == np.int64
 
 
-def test_the_frames_are_the_first_of_every_second(sample, of_sample):
-  """The sample has ten frames a second, each with noise of its own."""
+def test_frames_are_the_first_of_each_second(sample, of_sample):
+  """The sample has ten frames a second, each with different noise."""
   for name in sorted(of_sample['test'])[::10]:
     path = sample / 'VideoFlash' / f'{name}.flv'
     frames = of_sample['test'][name]['frames']
@@ -97,8 +97,8 @@ def test_the_frames_are_the_first_of_every_second(sample, of_sample):
     assert clips.numbers(frames, path) == wanted and len(wanted) >= 2
 
 
-def test_numbers_of_the_classes_are_the_fields(small, tmp_path):
-  """In the small tree, two of the splits have the class SAD alone."""
+def test_classes_are_numbered_as_in_the_field(small, tmp_path):
+  """In the small tree, two splits have only the class SAD."""
   assert tree.EMOTIONS == ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
   builder = crema_d_dataset_builder.Builder(data_dir=tmp_path)
   assert tuple(builder.info.features['label'].names) == tree.EMOTIONS
@@ -114,7 +114,7 @@ def test_the_default_follows_the_fields_lists(sample, of_sample):
   assert of_sample['test'].keys() == test.keys()
   both = {**of_sample['train'], **of_sample['validation']}
   assert both.keys() == train.keys()
-  # Clips lie in the order of their names.
+  # Clips are sorted by name.
   for elements in of_sample.values():
     assert list(elements) == sorted(elements)
 
@@ -123,14 +123,14 @@ def actors(names):
   return {name.split('_')[0] for name in names}
 
 
-def test_validation_has_actors_of_its_own(of_sample):
+def test_no_actor_of_validation_is_in_training(of_sample):
   assert actors(of_sample['validation']) == ACTORS['validation']
   assert not actors(of_sample['train']) & ACTORS['validation']
-  # In the field's lists, every actor is tested.
+  # In the field's lists, every actor is in test.
   assert len(actors(of_sample['test'])) == 10
 
 
-def test_no_actor_is_in_two_splits_of_the_other_configuration(stored, sample):
+def test_in_actor_disjoint_no_actor_is_in_two_splits(stored, sample):
   found = {
     split: clips.ids(stored('crema_d', split, 'actor_disjoint'))
     for split in clips.SPLITS
@@ -146,8 +146,8 @@ def test_no_actor_is_in_two_splits_of_the_other_configuration(stored, sample):
 # Other spellings of the tree.
 
 
-def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
-  """Sounds in Audio, JPEG files instead of videos, lists in CREMAD."""
+def test_a_tree_of_extracted_frames_is_read(small, tmp_path, caplog):
+  """It has sounds in Audio, JPEG files instead of videos, lists in CREMAD."""
   (small / 'AudioWAV').rename(small / 'Audio')
   names = sorted(path.stem for path in (small / 'VideoFlash').iterdir())
   shutil.rmtree(small / 'VideoFlash')
@@ -185,8 +185,8 @@ def test_the_tree_of_extracted_frames(small, tmp_path, caplog):
   assert '1 corrupt, 1 missing' in caplog.text
 
 
-def test_the_renamed_clip_is_one_clip_in_old_copies(small, tmp_path):
-  """It is read, once, whichever of its files has the old name."""
+def test_the_renamed_clip_is_recognised_in_old_copies(small, tmp_path):
+  """It is read once, whichever of its files has the old name."""
   name = '1021_DFA_SAD_XX'
   sound, video = small / 'AudioWAV', small / 'VideoFlash'
   before = sounds.read(sound / f'{name}.wav')
@@ -207,7 +207,7 @@ def test_the_renamed_clip_is_one_clip_in_old_copies(small, tmp_path):
     assert text(element, 'level') == 'XX'
 
 
-def test_capital_letters_in_suffixes_are_no_other_files(small, tmp_path):
+def test_suffixes_in_capital_letters_are_found(small, tmp_path):
   for path in small.glob('*/*.*'):
     path.rename(path.with_suffix(path.suffix.upper()))
   divided, _ = tree.splits(small, by_actor=True)
@@ -215,7 +215,7 @@ def test_capital_letters_in_suffixes_are_no_other_files(small, tmp_path):
   assert len(read(small, tmp_path / 'data')) == 5
 
 
-def test_the_list_of_all_clips_names_those_that_are_missing(small):
+def test_clips_missing_on_disk_are_known_from_the_list_of_all_clips(small):
   names = ['1020_DFA_SAD_XX', CLIP, '1091_WSI_SAD_XX']
   lines = ['Stimulus_Number,Filename', *(f'1,{name}' for name in names)]
   (small / 'SentenceFilenames.csv').write_text('\n'.join(lines))
@@ -228,7 +228,7 @@ def test_the_list_of_all_clips_names_those_that_are_missing(small):
   assert expected == dict.fromkeys(clips.SPLITS)
 
 
-def test_a_clip_counts_though_one_of_its_files_is_missing(small):
+def test_a_clip_with_a_missing_file_is_counted(small):
   (small / 'AudioWAV' / f'{CLIP}.wav').unlink()
   (small / 'AudioWAV' / '._1021_DFA_ANG_XX.wav').write_bytes(b'x')
   divided, _ = tree.splits(small, by_actor=True)
@@ -236,7 +236,7 @@ def test_a_clip_counts_though_one_of_its_files_is_missing(small):
   assert sum(len(names) for names in divided.values()) == 7
 
 
-# Trees that are broken.
+# Broken trees.
 
 
 def test_a_folder_without_a_clip_shows_what_was_found(tmp_path):
@@ -256,7 +256,7 @@ def test_one_list_without_the_other_is_refused(small):
     (small / f'{part}.csv').unlink()
 
 
-def test_a_wrong_list_of_all_clips_is_named(small):
+def test_errors_name_a_wrong_list_of_all_clips(small):
   path = small / 'SentenceFilenames.csv'
   for lines, message in (
     (['Number,Name', f'1,{CLIP}'], r"\['Number', 'Name'\].*Filename"),
@@ -290,7 +290,7 @@ def damage(root):
   }
 
 
-def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
+def test_damaged_clips_are_counted_and_listed_and_repaired_ones_are_read(
   sample, tmp_path, caplog
 ):
   root = tmp_path / 'broken'
@@ -298,7 +298,7 @@ def test_damaged_clips_are_counted_and_listed_and_mended_ones_are_read(
     copy(sample, root, pattern)
   names = {path.stem for path in (root / 'AudioWAV').glob('1021_*')}
   expected = damage(root)
-  # A silent clip is a clip: one of the published ones is said to be.
+  # Silent clips are kept: one of the published ones is said to be silent.
   silent = root / 'AudioWAV' / f'{CLIP}.wav'
   soundfile.write(silent, np.zeros(20_000), 16_000, subtype='PCM_16')
 

@@ -20,7 +20,7 @@ def test_names_of_clips():
   assert len(tree.SENTENCES) == len(set(tree.SENTENCES)) == 12
   assert tree.clip('1076_IEO_FEA_HI') == ('1076', 'IEO', 'FEA', 'HI')
   assert tree.clip('1076_IEO_FEA_HI').label == 3
-  # As it was published for some years.
+  # Published under this name for some years.
   assert tree.clip('1040_ITH_SAD_X').level == 'XX'
   for name in (
     '',
@@ -38,14 +38,14 @@ def test_names_of_clips():
     assert repr(name) in str(caught.value)
 
 
-def test_the_old_name_in_lists_is_the_renamed_clip(tmp_path):
+def test_lists_may_have_the_old_name_of_the_renamed_clip(tmp_path):
   write_list(tmp_path, 'train', ['1040_ITH_SAD_X,SAD', f'{CLIP},ANG'])
   write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
   divided, _ = tree.splits(tmp_path, by_actor=False)
   assert divided['train'] == [CLIP, '1040_ITH_SAD_XX']
 
 
-def test_wrong_lists_are_named(tmp_path):
+def test_errors_name_wrong_lists(tmp_path):
   write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
   clip = f'{CLIP},ANG'
   for rows, message in (

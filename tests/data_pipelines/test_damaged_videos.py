@@ -1,4 +1,4 @@
-"""Videos that are damaged, and what is no video: skipped, for a reason."""
+"""Damaged videos, and files that are no videos, are skipped."""
 
 import errno
 import fractions
@@ -42,7 +42,7 @@ def test_damaged_videos_are_skipped(recorded, tmp_path):
 
 
 def test_a_video_that_lost_its_end_is_truncated(recorded, tmp_path):
-  """Its head can be read and says how long it should be."""
+  """Its header can be read, and says how long it should be."""
   path = tmp_path / 'a.mp4'
   whole = (recorded / 'fast.mp4').read_bytes()
   path.write_bytes(whole[: len(whole) // 2])
@@ -50,7 +50,7 @@ def test_a_video_that_lost_its_end_is_truncated(recorded, tmp_path):
   assert found == 'corrupt' and 's of 3.1 s: truncated' in detail
 
 
-def test_videos_without_a_stream(recorded, tmp_path):
+def test_videos_without_a_stream_are_skipped(recorded, tmp_path):
   found, _ = clips.reason(videos.read_sound, recorded / 'clip.flv')
   assert found == 'no_audio'
   soundfile.write(tmp_path / 'b.wav', clips.sine(440, 1, 16_000), 16_000)
@@ -58,7 +58,7 @@ def test_videos_without_a_stream(recorded, tmp_path):
 
 
 class Streams:
-  """A container with one stream of pictures, without a rate of frames."""
+  """Writes a container with one stream of pictures and no frame rate."""
 
   duration = None
 
@@ -84,7 +84,7 @@ class Streams:
 def test_a_video_without_stamps_and_rate_or_without_a_frame_is_skipped(
   tmp_path, monkeypatch
 ):
-  """As some FLV files are, by which the field's script divides."""
+  """Some FLV files are like this, and the field's script divides by it."""
   (tmp_path / 'a.flv').write_bytes(b'x')
   for sizes, expected, said in (
     ([9, 9, 0], 'corrupt', 'no time stamps and no frame rate'),
@@ -96,7 +96,7 @@ def test_a_video_without_stamps_and_rate_or_without_a_frame_is_skipped(
     assert found == expected and said in detail
 
 
-def test_what_decoders_borrow_of_the_systems_errors_is_the_files_fault(
+def test_errors_of_decoders_with_numbers_of_the_system_skip_the_file(
   tmp_path, monkeypatch
 ):
   """FFmpeg's decoders return -1 for damage, which is `PermissionError`."""
@@ -115,8 +115,8 @@ def test_what_decoders_borrow_of_the_systems_errors_is_the_files_fault(
       each_second(tmp_path / 'a.mp4')
 
 
-def test_a_clip_that_is_a_list_opens_no_other_file(recorded, tmp_path):
-  """Formats of FFmpeg's that name other files, or addresses."""
+def test_a_file_that_lists_other_files_opens_none_of_them(recorded, tmp_path):
+  """FFmpeg has formats that name other files, or addresses."""
   other = shutil.copy(recorded / 'clip.mp4', tmp_path / 'clip.mp4')
   path = tmp_path / 'a.mp4'
   for content in (

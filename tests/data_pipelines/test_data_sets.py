@@ -1,4 +1,4 @@
-"""What holds for every data set that users download."""
+"""Laws of all data sets that users download."""
 
 import importlib
 import pathlib
@@ -17,7 +17,7 @@ from tests import clips
 
 
 class Facts(NamedTuple):
-  """What is known of a data set's sample, by configuration or of all."""
+  """Known facts of a data set's sample, by configuration or for all."""
 
   counts: tuple[int, int, int]  # train, validation, test
   published: tuple[int | None, ...]  # that the first configuration should have
@@ -149,12 +149,12 @@ PACKAGED = {
 }
 
 
-def test_the_tables_have_every_data_set():
+def test_the_tables_in_this_file_have_every_data_set():
   assert list(DATA_SETS) == sample_tree.names()
   assert sorted([*DATA_SETS, *PACKAGED]) == sources.data_sets()
 
 
-def test_builders_tell_configurations_citations_and_valid_tags(tmp_path):
+def test_builders_have_configurations_citations_and_valid_tags(tmp_path):
   told = {
     name: (facts.configs, facts.citations, facts.described, None)
     for name, facts in DATA_SETS.items()
@@ -175,7 +175,7 @@ def test_builders_tell_configurations_citations_and_valid_tags(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['handwritten', 'icons'])
-def test_a_damaged_archive_is_named_with_the_remedy(name, tmp_path):
+def test_the_error_of_a_damaged_archive_says_how_to_restore_it(name, tmp_path):
   archive = importlib.import_module(f'data_pipelines.{name}.archive')
   whole = archive.PATH.read_bytes()
   altered = bytearray(whole)
@@ -199,7 +199,7 @@ def test_a_damaged_archive_is_named_with_the_remedy(name, tmp_path):
 
 
 def identity(element):
-  """What must not be in two splits: a row, a video or the item itself."""
+  """Returns what must not be in two splits: a row, a video or the item."""
   if 'row' in element:
     return int(element['row'])
   clip = element['clip_id'].item().decode()
@@ -209,9 +209,7 @@ def identity(element):
 
 
 @pytest.mark.parametrize(('name', 'config'), CONFIGS)
-def test_samples_have_these_sizes_and_nothing_is_in_two_splits(
-  name, config, stored
-):
+def test_samples_have_these_sizes_and_splits_are_disjoint(name, config, stored):
   found = [stored(name, split, config) for split in clips.SPLITS]
   if (name, config) != ('crema_d', 'actor_disjoint'):
     assert tuple(map(len, found)) == DATA_SETS[name].counts
@@ -221,16 +219,18 @@ def test_samples_have_these_sizes_and_nothing_is_in_two_splits(
   assert all(groups) and len(set.union(*groups)) == sum(map(len, groups))
 
 
-def test_published_counts_are_expected(name, sample):
-  """Those of training without what is carved from them for validation."""
+def test_expected_counts_are_the_published_ones(name, sample):
+  """For training, less those taken for validation."""
   parts = clips.parts(name, sample)
   expected = tuple(parts[split].expected for split in clips.SPLITS)
   assert expected == DATA_SETS[name].published
 
 
 @pytest.mark.parametrize(('name', 'config'), CONFIGS)
-def test_samples_can_be_learned_from_each_modality(name, config, stored):
-  """By the nearest mean of a class, far above what chance gives."""
+def test_classes_of_samples_can_be_told_from_each_modality(
+  name, config, stored
+):
+  """The nearest class mean is far more accurate than chance."""
   train, test = (stored(name, part, config) for part in ('train', 'test'))
   for modality in DATA_SETS[name].modalities:
     accuracy = clips.nearest_mean_accuracy(train, test, modality)
@@ -238,7 +238,7 @@ def test_samples_can_be_learned_from_each_modality(name, config, stored):
 
 
 @pytest.mark.parametrize('missing', ['absent', 'empty'])
-def test_a_wrong_folder_shows_the_tree_that_is_expected(
+def test_the_error_for_a_wrong_folder_shows_the_expected_tree(
   name, missing, tmp_path
 ):
   folder = tmp_path / missing
@@ -252,7 +252,7 @@ def test_a_wrong_folder_shows_the_tree_that_is_expected(
     assert builder.MANUAL_DOWNLOAD_INSTRUCTIONS in str(caught.value)
 
 
-def test_a_missing_file_is_told(name, broken, tmp_path):
+def test_the_error_names_a_missing_file(name, broken, tmp_path):
   for config, file in DATA_SETS[name].required:
     moved = (broken / file).rename(tmp_path / 'elsewhere')
     with pytest.raises(FileNotFoundError) as caught:
@@ -266,7 +266,7 @@ def test_a_missing_file_is_told(name, broken, tmp_path):
     moved.rename(broken / file)
 
 
-def test_pointers_of_git_lfs_are_told_and_after_a_pull_it_is_prepared(
+def test_errors_tell_of_git_lfs_pointers_and_a_pull_repairs_it(
   name, broken, tmp_path, sample_of
 ):
   for path in broken.rglob(DATA_SETS[name].media):
@@ -279,8 +279,8 @@ def test_pointers_of_git_lfs_are_told_and_after_a_pull_it_is_prepared(
     assert len(elements) == DATA_SETS[name].counts[0]
 
 
-def test_a_sample_does_not_pass_for_other_data(tmp_path, sample_of):
-  """A prepared data set names the folder of which it was made."""
+def test_a_prepared_sample_is_not_taken_for_other_data(tmp_path, sample_of):
+  """A prepared data set names the folder from which it was made."""
   sample, data_dir = sample_of('cmu_mosei'), tmp_path / 'data'
   clips.opened('cmu_mosei', sample, data_dir)
   other = shutil.copytree(sample, tmp_path / 'other')
@@ -288,15 +288,15 @@ def test_a_sample_does_not_pass_for_other_data(tmp_path, sample_of):
     clips.opened('cmu_mosei', other, data_dir)
   for part in (str(sample), str(other), 'TFDS_DATA_DIR'):
     assert part in str(caught.value)
-  # It stands there from the moment at which the data do.
+  # The name is there as soon as the data are.
   (written,) = data_dir.rglob(manual.ORIGIN)
   assert written.read_text().strip() == str(sample.resolve())
-  # The same folder, however it is spelled, and none at all are fine.
+  # The same folder in another spelling, or no folder, is accepted.
   for again in (sample / '..' / sample.name, None):
     assert len(clips.opened('cmu_mosei', again, data_dir)) == 42
 
 
-def test_a_path_may_begin_at_home(tmp_path, monkeypatch, sample_of):
+def test_paths_may_begin_with_a_tilde(tmp_path, monkeypatch, sample_of):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'mosei').symlink_to(sample_of('cmu_mosei'))
   for split in clips.SPLITS:  # what was prepared is found again
@@ -309,7 +309,7 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch, sample_of):
   assert (tmp_path / 'tree' / 'mosi_data.pkl').is_file()
 
 
-def test_a_sample_is_written_from_the_command_line(tmp_path, capsys):
+def test_the_command_writes_a_sample(tmp_path, capsys):
   arguments = ['cmu_mosei', str(tmp_path / 'new')]
   sample_tree.main(arguments)
   assert len(list((tmp_path / 'new').iterdir())) == 4
@@ -322,7 +322,7 @@ def test_a_sample_is_written_from_the_command_line(tmp_path, capsys):
     sample_tree.write('mnist', tmp_path / 'other')
 
 
-def test_readmes_name_the_reasons_for_which_elements_are_skipped():
+def test_readmes_name_all_reasons_for_skipping_items():
   for name, reasons in {
     'cmu_mosei': {'corrupt', 'empty_text', 'label_out_of_range'}
     | {'lengths_differ', 'too_short'},

@@ -1,4 +1,4 @@
-"""A folder of one's own: what its CSV says, and what is read of its files."""
+"""A user's own folder: its CSV, and what is read from its files."""
 
 import fractions
 
@@ -32,7 +32,7 @@ def write_list(root, header=HEADER, lines=None, name='list.csv'):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Pictures as bright as the row's number, tones; two files are damaged."""
+  """Pictures as bright as their row's number, and tones; two are damaged."""
   root = write_list(tmp_path_factory.mktemp('folders') / 'my set')
   (root / 'files').mkdir()
   for i in range(ROWS):
@@ -51,7 +51,7 @@ def data_dir(folder, tmp_path_factory):
   return where
 
 
-def test_every_row_is_in_one_split_with_all_that_is_its_own(folder, data_dir):
+def test_every_row_is_in_one_split_with_all_its_entries(folder, data_dir):
   seen = []
   for split, most in (('train', 12), ('validation', 4), ('test', 4)):
     rows = sources.open_source(
@@ -75,7 +75,7 @@ def clips_of(encoded):
   return np.asarray(pictures._pictures.opened(encoded))[0, 0, 0]
 
 
-def test_what_cannot_be_read_is_listed_with_line_and_column(data_dir):
+def test_unreadable_items_are_listed_with_line_and_column(data_dir):
   prepared = next(data_dir.glob('folder/my_set-*/*'))
   skipped = [
     row
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_listed_with_line_and_column(data_dir):
   assert "column 'photo': " in details and "column 'voice': " in details
 
 
-def test_a_folder_that_has_changed_is_prepared_anew(folder):
+def test_a_changed_folder_is_prepared_again(folder):
   before = folder_builder.folder(folder).name
   assert folder_builder.folder(folder).name == before
   path = folder / 'files/0.png'
@@ -100,13 +100,13 @@ def test_a_folder_that_has_changed_is_prepared_anew(folder):
   path.write_bytes(kept)
 
 
-def test_it_is_redrawn_as_other_data_are(folder, data_dir):
+def test_its_splits_can_be_redrawn(folder, data_dir):
   drawn = redrawing.splits('folder', config=folder, seed=1, data_dir=data_dir)
   rows = [int(row['row']) for part in drawn.values() for row in part]
   assert sorted(rows) == [i for i in range(ROWS) if i not in (3, 8)]
 
 
-def test_split_and_group_are_taken(tmp_path):
+def test_columns_split_and_group_are_used(tmp_path):
   splits = ('train', 'validation', 'test')
   lines = [f'w{i},{10 - i},{splits[i % 3]},{i % 3}' for i in range(9)]
   table = folders.read(
@@ -125,7 +125,7 @@ def test_split_and_group_are_taken(tmp_path):
   assert all(len(set(table.split[table.group == g])) == 1 for g in range(8))
 
 
-def test_videos_give_frames_and_in_a_column_audio_their_sound(tmp_path):
+def test_videos_give_frames_but_in_a_column_audio_their_sound(tmp_path):
   shown = [np.full((48, 64, 3), level, np.uint8) for level in clips.LEVELS]
   tone = clips.sine(1000, 3, 16_000).astype(np.float32)
   tiny.write_video(tmp_path / 'a.mp4', shown, fractions.Fraction(10), tone)
@@ -137,7 +137,7 @@ def test_videos_give_frames_and_in_a_column_audio_their_sound(tmp_path):
   assert first['audio'].dtype == np.int16
 
 
-def test_new_rows_need_no_label_and_a_damaged_one_is_an_error(folder, tmp_path):
+def test_new_rows_need_no_label_and_damaged_ones_are_errors(folder, tmp_path):
   found = folder_builder.elements(
     write_list(tmp_path / 'a', 'caption,who', ['A dog,me', ',you']),
     ('caption',),
@@ -255,7 +255,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('note,label,split', ['a,x,train'] * 2, r"\['train'\]; expected rows of"),
   ],
 )
-def test_what_does_not_fit_is_named(tmp_path, header, lines, match):
+def test_errors_name_what_does_not_fit(tmp_path, header, lines, match):
   with pytest.raises(ValueError, match=match) as caught:
     folders.read(write_list(tmp_path, header, lines))
   assert 'list.csv' in str(caught.value)

@@ -15,7 +15,7 @@ STD = np.array([0.229, 0.224, 0.225])
 
 
 def encoded(pixels):
-  """A picture's bytes, without loss (PNG), so that tests know its pixels."""
+  """Encodes a picture without loss (PNG), so that tests know its pixels."""
   stream = io.BytesIO()
   Image.fromarray(pixels).save(stream, 'PNG')
   return stream.getvalue()
@@ -33,7 +33,7 @@ def noise(height, width, seed=0):
 
 
 def ramp(height, width):
-  """Red grows to the right, green grows downwards, blue is constant."""
+  """A picture: red grows to the right, green downwards, blue is constant."""
   pixels = np.full([height, width, 3], 77, np.uint8)
   pixels[..., 0] = np.linspace(20, 230, width).round()
   pixels[..., 1] = np.linspace(200, 50, height).round()[:, None]
@@ -41,7 +41,7 @@ def ramp(height, width):
 
 
 def resized(pixels, height, width):
-  """Bilinear interpolation; a smaller picture averages what a pixel covers."""
+  """Resizes bilinearly; a smaller picture averages over what a pixel covers."""
 
   def weights(before, after):
     scale = before / after
@@ -59,7 +59,7 @@ def resized(pixels, height, width):
 
 
 def torchvision_box(width, height, min_area, random):
-  """RandomResizedCrop's draws, in its order: rows before columns."""
+  """Draws a box as RandomResizedCrop does, in its order: rows first."""
   for _ in range(10):
     target = height * width * random.uniform(min_area, 1.0)
     aspect = np.exp(random.uniform(np.log(0.75), np.log(4 / 3)))
@@ -80,7 +80,7 @@ def torchvision_box(width, height, min_area, random):
   return j, i, j + w, i + h
 
 
-# Which frames.
+# Choosing frames.
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_policies_choose_these_frames(policy, length, num_frames, expected):
     assert random.bit_generator.state == before
 
 
-def test_training_draws_every_member_of_each_segment_and_no_other():
+def test_training_draws_uniformly_within_each_segment():
   random = np.random.default_rng(3)
   drawn = np.stack(
     [frames.indices('segments', 14, 3, random) for _ in range(600)]
@@ -156,16 +156,16 @@ def test_frames_come_in_the_order_of_the_policy():
   ('width', 'height', 'min_area'),
   [
     *((340, 256, 0.08), (120, 300, 0.25), (7, 5, 0.08)),
-    # No crop fits these, but the largest in the middle.
+    # No crop fits these, so the largest centred box is taken.
     *((900, 40, 0.9), (12, 101, 0.9)),
   ],
 )
-def test_boxes_are_torchvisions(width, height, min_area):
+def test_boxes_are_those_of_torchvision(width, height, min_area):
   ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
   for _ in range(200):
     box = frames.random_box(width, height, min_area, ours)
     assert box == torchvision_box(width, height, min_area, theirs)
-  # Both have drawn the same number of times.
+  # Both have drawn the same amount.
   assert ours.random() == theirs.random()
 
 
@@ -202,11 +202,11 @@ def test_a_shared_crop_fits_frames_of_other_sizes():
   clip = element([ramp(60, 80), ramp(30, 40), ramp(90, 20)])
   view = frames.Frames(3, 'first', size=8, per_clip=True)
   views = view(clip, np.random.default_rng(0)).astype(float)
-  # The same share of a frame half as large, but for rounding.
+  # The same share of a frame half as large, up to rounding.
   np.testing.assert_allclose(views[0], views[1], atol=8)
 
 
-def test_training_depends_on_the_generator_and_on_nothing_else():
+def test_training_depends_on_the_generator_only():
   clip = element([noise(20, 30, seed) for seed in range(9)])
   for per_clip in [False, True]:
     view = frames.Frames(3, 'segments', size=6, per_clip=per_clip)
@@ -217,7 +217,7 @@ def test_training_depends_on_the_generator_and_on_nothing_else():
     assert not np.array_equal(first, other)
 
 
-def test_whole_frames_are_resized_only():
+def test_whole_frames_are_only_resized():
   pixels = ramp(21, 33)
   view = frames.Frames(1, 'first', size=7, crop='whole')
   trained = view(element([pixels]), np.random.default_rng(0))
@@ -245,7 +245,7 @@ def test_evaluation_resizes_regardless_of_the_aspect_ratio(height, width, size):
   [
     # Resized to 12 x 18.
     (24, 36, np.s_[:, 3:15]),
-    # To 12 x 17.5, cut to 17; of the surplus 5, 2.5 is rounded to even.
+    # Resized to 12 x 17.5, cut to 17; half of the surplus 5 is rounded to even.
     (24, 35, np.s_[:, 2:14]),
     (40, 24, np.s_[4:16, :]),
     (12, 12, np.s_[:, :]),
@@ -270,7 +270,7 @@ def test_pictures_are_bytes_of_their_colours():
     views = frames.Frames(2, 'first', size=16)(clip, random)
     assert views.shape == (2, 16, 16, 3)
     assert views.dtype == np.uint8
-    # JPEG keeps a constant colour but for a level of rounding.
+    # JPEG keeps a constant colour up to one level of rounding.
     assert np.abs(views - np.float64(colour)).max() <= 1
 
 
@@ -300,7 +300,7 @@ def test_grey_pictures_have_three_equal_channels_of_8_or_16_bits():
     assert np.all(views == 128)
 
 
-# What is refused.
+# Refused inputs.
 
 
 def test_options_outside_their_range_are_refused():

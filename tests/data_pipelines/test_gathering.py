@@ -1,4 +1,4 @@
-"""Batches of rows in memory are those of the loader."""
+"""Gathered batches are those of the loader."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ ROWS = sources.in_memory(
 
 
 @pytest.mark.parametrize(('shard', 'kept'), [((0, 1), 99), ((1, 2), 3)])
-def test_batches_are_those_of_the_loader_from_wherever(
+def test_batches_are_those_of_the_loader_from_any_step(
   monkeypatch, shard, kept
 ):
   monkeypatch.setattr(gathering, '_MOST_PLACES', 5 * kept)
@@ -41,7 +41,7 @@ def test_batches_are_those_of_the_loader_from_wherever(
   next(ours)
   ours.set_state(state)
   toys.assert_same_batches([next(ours)], [next(theirs)])
-  # What a step changes in place is its own.
+  # Changing a batch in place changes no other batch.
   ours.seek(0)
   next(ours)['x'][:] = 0
   ours.seek(0)

@@ -46,7 +46,7 @@ def handwritten(data_dir, config='six', split='train'):
 
 
 @pytest.mark.parametrize('config', CONFIGS)
-def test_every_stored_value_is_the_published_one(data_dir, published, config):
+def test_stored_values_are_the_published_ones(data_dir, published, config):
   for split, order in partition.partition(published['label']).items():
     source = sources.in_memory(handwritten(data_dir, config, split))
     rows = source.arrays['row']
@@ -65,7 +65,7 @@ def test_every_stored_value_is_the_published_one(data_dir, published, config):
 
 
 def test_the_partition_never_changes(published):
-  # Recorded once. Results are comparable only while these numbers hold.
+  # Recorded values. Results stay comparable only while these hold.
   checksums = {
     split: zlib.crc32(rows.astype('<i4').tobytes())
     for split, rows in partition.partition(published['label']).items()
@@ -77,12 +77,12 @@ def test_the_partition_never_changes(published):
   }
 
 
-def test_the_partition_follows_labels_is_balanced_and_mixes_classes():
+def test_the_partition_is_balanced_and_mixes_classes():
   label = np.random.RandomState(0).permutation(np.repeat(np.arange(10), 200))
   parts = partition.partition(label)
   for split, rows in parts.items():
     assert set(np.bincount(label[rows])) == {SPLITS[split] // 10}
-    # Sorted by class, 9 neighbours would differ; mixed, nine tenths do.
+    # If sorted by class, 9 neighbours would differ; if mixed, nine tenths do.
     assert np.mean(np.diff(label[rows]) != 0) > 0.8
   together = np.concatenate(list(parts.values()))
   assert sorted(together.tolist()) == list(range(2000))
@@ -96,7 +96,7 @@ def test_partition_refuses_classes_of_another_size():
 # Preparing.
 
 
-def test_unknown_names_list_the_known_ones(data_dir):
+def test_errors_of_unknown_names_list_the_known_ones(data_dir):
   def attempt(name='handwritten', config='two', split='train'):
     sources.open_source(name, config=config, split=split, data_dir=data_dir)
 
@@ -144,8 +144,8 @@ sources.open_source(
   assert len(handwritten(tmp_path, 'two', 'validation')) == 200
 
 
-def test_a_full_disk_is_one_line_and_a_rerun_goes_on(tmp_path):
-  """Files may not be longer than 10,000 bytes, as if no more fitted."""
+def test_a_full_disk_is_one_line_and_a_rerun_continues(tmp_path):
+  """A full disk is simulated by limiting files to 10,000 bytes."""
   program = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -167,7 +167,9 @@ except OSError as error:
   assert len(handwritten(tmp_path, 'two')) == 1000
 
 
-def test_a_prepared_folder_with_a_lost_file_is_made_again(tmp_path, data_dir):
+def test_a_prepared_folder_with_a_missing_file_is_prepared_again(
+  tmp_path, data_dir
+):
   folder = 'handwritten/two'
   shutil.copytree(data_dir / folder, tmp_path / folder)
   for lost in ('dataset_info.json', '*train*'):
@@ -177,16 +179,14 @@ def test_a_prepared_folder_with_a_lost_file_is_made_again(tmp_path, data_dir):
     assert path.exists()
 
 
-def test_of_two_processes_that_prepare_at_once_both_go_on(
-  tmp_path, monkeypatch
-):
+def test_two_processes_may_prepare_at_the_same_time(tmp_path, monkeypatch):
   generators = handwritten_dataset_builder.Builder._split_generators
   finished = []
 
   def overtaken(self, dl_manager):
     if not finished:
       finished.append(True)
-      # Another preparation starts and ends while this one is under way.
+      # Another preparation starts and ends during this one.
       handwritten(tmp_path, 'two')
     return generators(self, dl_manager)
 
@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     handwritten(tmp_path)
 
 
-def test_the_package_imports_none_of_its_parts_and_no_part_needs_jax():
+def test_the_package_imports_no_module_and_no_module_needs_jax():
   program = """
 import pkgutil, sys
 import data_pipelines

@@ -1,4 +1,4 @@
-"""HTAD: the table's columns, and rows that are damaged."""
+"""HTAD: the table's columns, and damaged rows."""
 
 import csv
 
@@ -11,7 +11,7 @@ from tests import clips
 
 @pytest.fixture
 def table(tmp_path, sample_of):
-  """A function that writes changed rows of the sample, the names first."""
+  """A function that writes a table of changed rows of the sample."""
   with (sample_of('htad') / 'htad.csv').open(newline='') as file:
     rows = list(csv.reader(file))
 
@@ -24,7 +24,7 @@ def table(tmp_path, sample_of):
   return write
 
 
-def test_every_value_is_that_of_its_column(sample_of, stored):
+def test_values_are_those_of_their_columns(sample_of, stored):
   with (sample_of('htad') / 'htad.csv').open(newline='') as file:
     rows = list(csv.DictReader(file))
   for split in clips.SPLITS:
@@ -45,12 +45,12 @@ def test_classes_have_their_shares_in_every_split(stored):
     assert labels != sorted(labels)
 
 
-def test_another_preparation_has_the_same_rows(sample_of, stored, tmp_path):
+def test_preparing_again_gives_the_same_rows(sample_of, stored, tmp_path):
   again = clips.opened('htad', sample_of('htad'), tmp_path, 'test')
   assert [e['row'] for e in again] == [e['row'] for e in stored('htad', 'test')]
 
 
-def test_columns_may_have_another_order_and_others_may_be_there(
+def test_columns_may_be_in_another_order_and_others_are_ignored(
   table, sample_of
 ):
   expected = tree.read(sample_of('htad'))
@@ -87,7 +87,7 @@ def changed(row, column, value):
     (lambda _: [], 'has 0 columns'),
   ],
 )
-def test_damage_is_told_by_row_and_column(table, change, match):
+def test_errors_name_row_and_column(table, change, match):
   with pytest.raises(ValueError, match=match) as caught:
     tree.read(table(change))
   assert 'htad.csv' in str(caught.value)

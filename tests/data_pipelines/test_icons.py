@@ -1,4 +1,4 @@
-"""The icons: near-copies stay together, and words do not tell the category."""
+"""The icons: near-copies stay together; words do not name the category."""
 
 import itertools
 import zlib
@@ -29,7 +29,7 @@ def published():
   return archive.read_archive()
 
 
-def test_every_stored_value_is_the_published_one(splits, published):
+def test_stored_values_are_the_published_ones(splits, published):
   rows = np.concatenate([arrays['row'] for arrays in splits.values()])
   assert sorted(rows.tolist()) == list(range(archive.NUM_ROWS))
   for arrays in splits.values():
@@ -50,7 +50,7 @@ def test_every_stored_value_is_the_published_one(splits, published):
 
 
 def test_no_near_copy_is_in_two_splits(splits):
-  """By names and pictures, not by the groups that were made of them."""
+  """Checked by names and pictures, not by the stored groups."""
   for one, other in itertools.combinations(splits.values(), 2):
     a, b = (
       arrays['picture'].reshape(len(arrays['row']), -1).astype(float)
@@ -74,7 +74,7 @@ def test_every_category_has_its_share_of_every_split(splits):
     [np.bincount(a['label'], minlength=24) for a in splits.values()]
   )
   shares = counts / counts.sum(0)
-  # Of Database more than a third is one group.
+  # More than a third of Database is one group.
   database = archive.CATEGORIES.index('Database')
   assert np.all(shares[:, database] > 0.1)
   others = np.delete(shares.T, database, axis=0)
@@ -82,7 +82,7 @@ def test_every_category_has_its_share_of_every_split(splits):
 
 
 def test_the_groups_and_the_split_never_change(splits):
-  # Recorded once. Results are comparable only while these numbers hold.
+  # Recorded values. Results stay comparable only while these hold.
   assert {
     split: zlib.crc32(
       np.stack([arrays['row'], arrays['group']]).astype('<i4').tobytes()
@@ -102,7 +102,7 @@ def test_no_word_names_a_category(published):
   assert len(found) > 4000
   for name in archive.CATEGORIES:
     assert not {name.lower(), words.stem(name)} & found, name
-  # Nor is there another word that all icons of one category have, and no other.
+  # Nor does any other word occur in exactly the icons of one category.
   label = published['category']
   for word in ('logo', 'commerce'):
     assert word not in found
@@ -114,7 +114,7 @@ def test_no_word_names_a_category(published):
     assert not of_all, name
 
 
-def test_words_fall_apart_and_are_each_there_once():
+def test_tags_are_split_into_distinct_words():
   assert words.words('') == []
   assert words.words('Cut short,cut,Databases,e-commerce, map') == [
     *('cut', 'e', 'short'),
@@ -128,6 +128,6 @@ def test_groups_are_chains_of_families_and_of_near_copies():
   pictures[4, 0, 0] ^= 16  # nearly
   names = ['home', 'cup', 'home-off', 'home-plus-2', 'jar-up', 'home-door']
   assert grouping.groups(names, pictures).tolist() == [0, 1, 0, 0, 1, 2]
-  # A family joins what a picture joins.
+  # Families and pictures together make a chain.
   names[5] = 'jar'
   assert grouping.groups(names, pictures).tolist() == [0, 1, 0, 0, 1, 1]

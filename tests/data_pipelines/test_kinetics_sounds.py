@@ -22,7 +22,7 @@ opened = functools.partial(clips.opened, NAME)
 
 @pytest.fixture
 def listed(sample):
-  """Split -> (id, start) -> class, read from the lists without our code."""
+  """Reads split -> (id, start) -> class from the lists, without our code."""
   rows = {}
   for part in ('train', 'test'):
     rows[part] = {}
@@ -32,7 +32,7 @@ def listed(sample):
   return rows
 
 
-def test_every_stored_value_is_that_of_the_tree(sample, stored, listed):
+def test_stored_values_are_those_of_the_tree(sample, stored, listed):
   for split in COUNTS:
     for element in stored('kinetics_sounds', split):
       name = element['clip_id'].item().decode()
@@ -50,7 +50,7 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored, listed):
       # At five frames a second, 0.5, 1.5, 2.5 s are frames 2, 7 and 12.
       first = [place for place in (2, 7, 12) if place < count]
       assert numbers[: len(first)] == first and len(numbers) == 10
-      # A place past the end is one in the last second of a video that short.
+      # Places past the end of a short video are in its last second.
       assert min(numbers[len(first) :]) >= (count - 1) // 5 * 5
 
 
@@ -70,7 +70,7 @@ def test_two_clips_of_one_video_are_never_in_two_splits(broken):
 def test_class_numbers_are_alphabetical_whatever_is_on_disk(broken, tmp_path):
   assert len(tree.CLASSES) == 31 and list(tree.CLASSES) == sorted(tree.CLASSES)
   for path in (broken / 'train').iterdir():
-    # Of the sample's classes 5, 12, 17 and 27, in turn, leave one.
+    # Keep one of the sample's classes 5, 12, 17 and 27, in turn.
     if int(path.name[7:11]) % 4 != 2:
       path.unlink()
   elements = opened(broken, tmp_path / 'data')
@@ -78,7 +78,7 @@ def test_class_numbers_are_alphabetical_whatever_is_on_disk(broken, tmp_path):
   assert tree.CLASSES[17] == 'playing_saxophone'
 
 
-def test_all_spellings_name_the_same_clip_and_others_none():
+def test_all_spellings_of_a_clip_are_recognised_and_nothing_else():
   for end in ('_30', '_000030', '_000030_000040', '_30_40'):
     assert youtube.clip(f'0_2-4567_9a{end}') == ('0_2-4567_9a', 30)
   for name in ('0123456789_30', '0123456789ab', 'a b_3', '', '../456789a_3'):
@@ -87,7 +87,7 @@ def test_all_spellings_name_the_same_clip_and_others_none():
 
 
 def kinetics_rows(split):
-  """Rows of annotations: all 31 classes, and one of Kinetics' other ones."""
+  """Makes annotations: all 31 classes, and another class of Kinetics."""
   rows = [
     (label.replace('_', ' '), f'{split[0]}-{number:09d}', number)
     for number, label in enumerate([*tree.CLASSES, 'abseiling'])
@@ -102,7 +102,7 @@ def kinetics_rows(split):
 
 
 @pytest.mark.parametrize('names', ['validate', 'val', 'annotations/val'])
-def test_without_the_lists_kinetics_annotations_are_followed(
+def test_without_the_lists_the_annotations_of_kinetics_are_used(
   tmp_path, names, caplog
 ):
   folder = (tmp_path / names).parent
@@ -120,7 +120,7 @@ def test_without_the_lists_kinetics_annotations_are_followed(
   assert not caplog.records
 
 
-def test_classes_that_annotations_lack_are_named(tmp_path, caplog):
+def test_a_warning_names_classes_missing_from_annotations(tmp_path, caplog):
   rows = [row for row in kinetics_rows('train') if 'bowling' not in row]
   (tmp_path / 'train.csv').write_text('\n'.join(rows))
   (tmp_path / 'val.csv').write_text('\n'.join(kinetics_rows('val')))
@@ -146,7 +146,7 @@ def test_wrong_annotations_are_refused(tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_wrong_lines_of_the_lists_are_named(broken):
+def test_errors_name_wrong_lines_of_the_lists(broken):
   path = broken / 'my_train.txt'
   whole = path.read_text()
   for line in (
@@ -182,14 +182,14 @@ def test_one_list_or_none_is_not_enough(broken):
     assert part in str(caught.value)
 
 
-def test_lists_without_media_are_no_data_set(broken, tmp_path):
+def test_lists_without_media_are_refused(broken, tmp_path):
   shutil.rmtree(broken / 'train')
   with pytest.raises(ValueError, match=r'no item.*has no video kinetic'):
     opened(broken, tmp_path / 'data')
 
 
-def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):
-  """WAV files and folders of pictures in place of the videos."""
+def test_extracted_sounds_and_pictures_are_read_or_counted(broken, tmp_path):
+  """WAV files and folders of pictures replace the videos."""
   random = np.random.RandomState(1)
   audio, visual = broken / 'audio', broken / 'visual'
   for path in sorted((broken / 'train').iterdir()):
@@ -202,7 +202,7 @@ def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):
       picture = random.randint(0, 255, (8, 12, 3)).astype(np.uint8)
       clips.write_jpeg(visual / name / f'frame_{number:05d}.jpg', picture)
     path.unlink()
-  # macOS writes such files on foreign disks.
+  # macOS writes such files on disks of other systems.
   folder = visual / 'kinetic0001_6'
   (folder / '._frame_00001.jpg').write_bytes(b'\0')
   (audio / '._kinetic0001_6.wav').write_bytes(b'\0')
@@ -233,9 +233,7 @@ def test_sounds_and_pictures_of_others_are_stored_or_counted(broken, tmp_path):
   }
 
 
-def test_videos_are_found_in_folders_of_classes_and_behind_links(
-  broken, tmp_path
-):
+def test_videos_are_found_in_subfolders_and_behind_links(broken, tmp_path):
   for path in (broken / 'train').iterdir():
     folder = tmp_path / 'disk' / f'class {path.name[10]}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +255,7 @@ def test_files_are_found_whatever_the_case_of_their_suffix(tmp_path):
   assert [clip.video for clip in found.pictures] == ['kinetic0004']
 
 
-def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
+def test_an_empty_copy_of_a_file_is_passed_over(tmp_path):
   for folder, content in (
     ('a', b''),
     ('b', clips.POINTER),
@@ -279,7 +277,7 @@ def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
   assert list(found.pictures.values()) == [tmp_path / 'b' / 'kinetic0001_1']
 
 
-def test_an_empty_sound_or_video_does_not_hide_what_is_beside_it(
+def test_an_empty_sound_or_video_is_replaced_by_other_files_of_the_clip(
   broken, stored
 ):
   train = clips.ids(stored('kinetics_sounds'))
@@ -299,7 +297,7 @@ def test_an_empty_sound_or_video_does_not_hide_what_is_beside_it(
   assert len(two['audio']) == 99 and len(two['frames']) == 4
 
 
-def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):
+def test_folders_that_link_to_each_other_are_visited_once(tmp_path):
   for one in 'abc':
     (tmp_path / one).mkdir()
     (tmp_path / one / f'kinetic000{ord(one) % 8}_1.mp4').write_bytes(b'x')
@@ -310,7 +308,7 @@ def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):
   assert len(youtube.find(tmp_path).videos) == 3
 
 
-def test_a_video_of_ten_seconds_gives_each_half_second(broken):
+def test_a_video_of_ten_seconds_gives_a_frame_in_the_middle_of_each(broken):
   (path,) = (broken / 'train').glob('kinetic0001_*')
   random = np.random.RandomState(2)
   tiny.write_video(

@@ -68,7 +68,9 @@ def assert_like_without(path, whole, names):
 
 
 @pytest.mark.parametrize('given', [False, True])
-def test_however_it_is_said_the_rows_are_left_out(tmp_path, given):
+def test_rows_without_a_label_are_left_out_however_they_are_marked(
+  tmp_path, given
+):
   split = np.array(own_splits.SPLITS)[np.arange(ROWS) // 2 % 3]
   more = {'split': split} if given else {}
   plain = {k: v[KEPT] for k, v in columns(LABEL, **more).items()}
@@ -78,7 +80,7 @@ def test_however_it_is_said_the_rows_are_left_out(tmp_path, given):
     assert_like_without(path, whole, sorted(set(WORDS)))
 
 
-def test_without_label_and_any_modality_a_row_is_no_error(tmp_path):
+def test_a_row_without_label_and_modalities_is_left_out(tmp_path):
   made = WAYS['said.npz']
   left = made['left'].copy()
   left[5] = np.nan
@@ -127,7 +129,7 @@ def test_an_empty_cell_of_a_list_leaves_its_row_out(tmp_path, caplog):
   assert 'line 5;' in said
 
 
-def test_how_many_there_are_is_told_once(tmp_path, caplog):
+def test_a_log_line_counts_them_once(tmp_path, caplog):
   path = write(tmp_path / 'mine.npz', WAYS['said.npz'])
   for split in own_splits.SPLITS * 2:
     arrays.arrays_of(path, split)
@@ -137,7 +139,7 @@ def test_how_many_there_are_is_told_once(tmp_path, caplog):
   assert 'mine.npz: 6 of 40 rows have no label, the first is row 3;' in said
 
 
-def test_whether_minus_one_is_a_class_is_asked_and_taken(tmp_path):
+def test_minus_one_is_a_class_only_if_the_file_says_so(tmp_path):
   signs = columns(LABEL - 1)
   with pytest.raises(ValueError, match=r"-1 beside 0, 1: .*label_present'"):
     arrays.read(write(tmp_path / 'asked.npz', signs))
@@ -182,7 +184,7 @@ def test_whether_minus_one_is_a_class_is_asked_and_taken(tmp_path):
     ),
   ],
 )
-def test_what_does_not_fit_is_told(tmp_path, made, match):
+def test_errors_name_what_does_not_fit(tmp_path, made, match):
   with pytest.raises(ValueError, match=match) as caught:
     arrays.read(write(tmp_path / 'mine.npz', made))
   assert 'mine.npz' in str(caught.value)

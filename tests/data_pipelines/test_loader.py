@@ -1,4 +1,4 @@
-"""The laws of the loader: order, noise, states, shards, batches."""
+"""The loader: order, noise, states, shards, batches."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_noise_depends_on_the_seed_and_the_epoch():
 
 
 @pytest.mark.quick
-def test_every_epoch_has_every_element_once_with_its_own_values():
+def test_every_epoch_has_every_element_once():
   for length, batch_size in [(7, 3), (10, 4), (5, 5), (4, 11), (1, 2)]:
     source = toys.source(length)
     batches = toys.take(
@@ -84,7 +84,7 @@ def test_batches_have_one_static_shape():
       }
 
 
-def test_a_batch_that_was_handed_out_stays_as_it_is():
+def test_later_batches_do_not_change_earlier_ones():
   batches = start(40, batch_size=8)
   kept = toys.take(batches, 5)
   copies = [{k: v.copy() for k, v in batch.items()} for batch in kept]
@@ -93,7 +93,7 @@ def test_a_batch_that_was_handed_out_stays_as_it_is():
 
 
 @pytest.mark.quick
-def test_shards_side_by_side_are_one_loader_across_the_ends_of_epochs():
+def test_concatenated_shards_are_one_loader_across_epochs():
   for length, count in [(8, 4), (10, 3), (7, 7), (11, 2), (6, 1), (9, 5)]:
     whole = toys.take(start(length, 2 * count), 3 * length)
     parts = [
@@ -111,7 +111,7 @@ def test_shards_side_by_side_are_one_loader_across_the_ends_of_epochs():
 
 
 @pytest.mark.quick
-def test_a_state_is_restored_in_another_number_of_shards():
+def test_a_state_can_be_restored_with_another_number_of_shards():
   one = start(batch_size=12)
   toys.take(one, 4)
   state, expected = one.get_state(), next(one)
@@ -126,7 +126,7 @@ def test_a_state_is_restored_in_another_number_of_shards():
 
 
 @pytest.mark.quick
-def test_restoring_at_any_step_gives_the_same_tail():
+def test_restoring_at_any_step_gives_the_same_further_batches():
   for index, count in [(0, 1), (1, 2)]:
     batches = start(shard_index=index, shard_count=count)
     states, expected = [], []
@@ -138,13 +138,13 @@ def test_restoring_at_any_step_gives_the_same_tail():
       fresh.set_state(json.loads(state))
       assert json.dumps(fresh.get_state()) == state
       toys.assert_same_batches(toys.take(fresh, 9 - step), expected[step:])
-    # Backwards too, in an iterator that is under way.
+    # Also backwards, in an iterator that has been used.
     batches.set_state(json.loads(states[2]))
     toys.assert_same_batches(toys.take(batches, 7), expected[2:])
 
 
 @pytest.mark.quick
-def test_a_batch_is_found_by_its_number():
+def test_seek_goes_to_a_batch_by_its_number():
   expected = toys.take(start(), 9)
   batches = start()
   for step in [6, 0, 8, 3, 3]:
@@ -158,7 +158,7 @@ def test_a_batch_is_found_by_its_number():
 
 
 @pytest.mark.quick
-def test_no_number_of_epochs_ends_a_run():
+def test_batches_never_end():
   batches = start(length=2, batch_size=4)
   batches.seek(2**33)
   assert sorted(next(batches)['row'].tolist()) == [0, 0, 1, 1]
@@ -177,8 +177,8 @@ def test_a_state_of_another_loader_is_refused():
       start(**changed).set_state(state)
 
 
-def test_workers_change_nothing_and_restore_each_others_states():
-  # Views, too, which draw in the workers.
+def test_workers_change_nothing_and_states_can_be_exchanged():
+  # Including views, which draw in the workers.
   drawn = views.TrainingViews({'drawn': toys.drawn}, ['audio', 'row'])
   alone = start(transforms=[drawn])
   skipped = toys.take(alone, 3)
@@ -204,7 +204,7 @@ def test_threads_change_nothing():
 
 
 @pytest.mark.quick
-def test_the_loader_refuses_what_it_cannot_do():
+def test_the_loader_refuses_wrong_arguments():
   for changed, message in (
     ({'batch_size': 0}, 'batch_size.*0'),
     ({'source': []}, 'empty'),
@@ -247,7 +247,7 @@ def test_evaluation_counts_every_element_once_in_order():
       assert batches[0][name].dtype == array.dtype
       kept = np.concatenate([batch[name][batch['mask']] for batch in batches])
       np.testing.assert_array_equal(kept, array)
-    # And again, as often as one likes.
+    # Any number of passes gives the same.
     toys.assert_same_batches(list(each), batches)
 
 
@@ -274,7 +274,7 @@ def test_evaluation_is_random_only_with_a_seed():
   assert not np.array_equal(run(1)[0]['audio'], run(2)[0]['audio'])
 
 
-def test_evaluation_refuses_what_it_cannot_do():
+def test_evaluation_refuses_wrong_arguments():
   for changed, message in (
     ({'batch_size': 0}, 'batch_size.*0'),
     ({'source': []}, 'empty'),
@@ -287,7 +287,7 @@ def test_evaluation_refuses_what_it_cannot_do():
       loader.evaluation_batches(arguments.pop('source'), **arguments)
 
 
-def test_elements_of_different_forms_are_named():
+def test_errors_name_elements_of_different_forms():
   for other, message in (
     ({'x': np.zeros(3)}, r"got 'x' float64 \((2|3),\) after float64"),
     (

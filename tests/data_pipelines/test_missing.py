@@ -9,7 +9,7 @@ from data_pipelines.views import transforms
 RATES = {'a': 0.7, 'b': 0.2, 'c': 0.0, 'd': 0.4}
 
 
-def test_shares_are_the_rates_and_no_row_lacks_all():
+def test_missing_shares_are_the_rates_and_no_row_lacks_all():
   for rates in (RATES, {'a': 0.5, 'b': 0.5}, {'a': 1.0, 'b': 0.0}):
     present = missing.draw(20000, rates, seed=3)
     for name, rate in rates.items():
@@ -19,7 +19,7 @@ def test_shares_are_the_rates_and_no_row_lacks_all():
     assert np.all(np.any([*present.values()], axis=0))
 
 
-def test_a_higher_rate_of_all_takes_away_more_of_the_same():
+def test_a_higher_equal_rate_drops_more_and_restores_none():
   low, high = (
     missing.draw(300, dict.fromkeys('abc', rate), seed=(5, 2))
     for rate in (0.2, 0.5)
@@ -40,12 +40,12 @@ def test_a_higher_rate_of_all_takes_away_more_of_the_same():
     ({'a': float('nan'), 'b': 0.0}, 'from 0 to 1'),
   ],
 )
-def test_rates_that_cannot_be_are_refused(rates, message):
+def test_impossible_rates_are_refused(rates, message):
   with pytest.raises(ValueError, match=message):
     missing.draw(10, rates, seed=0)
 
 
-def test_elements_say_what_they_lack_and_keep_the_rest():
+def test_elements_say_what_they_lack_and_keep_their_values():
   rows = [{'a': np.float32(x), 'b': np.float32(-x)} for x in range(50)]
   source = missing.incomplete(rows, {'a': 0.0, 'b': 0.5}, 1)
   present = missing.draw(50, {'a': 0.0, 'b': 0.5}, 1)['b']
@@ -55,7 +55,7 @@ def test_elements_say_what_they_lack_and_keep_the_rest():
     missing.incomplete(source, {'a': 0.0, 'b': 0.5}, 1)
 
 
-def test_a_row_that_lacks_the_others_keeps_what_is_drawn():
+def test_a_row_that_lacks_the_other_modalities_loses_none():
   rows = [{'a_present': np.bool_(x % 2)} for x in range(50)]
   source = missing.incomplete(rows, {'a': 0.0, 'b': 0.5}, 1)
   drawn = missing.draw(50, {'a': 0.0, 'b': 0.5}, 1)['b']
@@ -71,7 +71,7 @@ def test_statistics_are_of_the_rows_that_have_a_modality():
   source = missing.incomplete(rows, {'a': 0.4, 'b': 0.0}, 1)
   here = [row['a_present'] for row in source]
   assert 10 < np.sum(here) < 40
-  # What is not there may be anything.
+  # Values that are not present may be anything.
   for row, is_here in zip(rows, here, strict=True):
     row['a'] = row['a'] if is_here else np.full(5, np.nan)
   found = transforms.statistics(source, ['a', 'b'])

@@ -1,4 +1,4 @@
-"""Pickles: what data have is read, nothing is run, nothing breaks memory."""
+"""Pickles: data are read, nothing is run, memory stays safe."""
 
 import io
 import pathlib
@@ -23,7 +23,7 @@ OF_PYTHON_2 = (
 
 
 def content():
-  """All that the pickles of the data sets have."""
+  """Makes values of all types that the pickles of data sets have."""
   shared = np.arange(3, dtype=np.float32)
   several = [{'a': shared}, 3]
   return {
@@ -83,7 +83,7 @@ def test_arrays_and_text_of_python_2_are_read():
   read = load(OF_PYTHON_2)
   np.testing.assert_array_equal(read['x'], np.float32([1, -2.5]))
   assert read['y'] == 'café'
-  # Protocol 2 has the bytes of arrays and of text as they are.
+  # Protocol 2 stores the bytes of arrays and text as they are.
   binary = b'\x80\x02}(U\x01xU\x04caf\xe9u.'
   assert load(binary) == {'x': 'café'}
 
@@ -97,12 +97,12 @@ def test_a_hostile_pickle_is_not_run(tmp_path):
   with pytest.raises(ValueError, match=r'a\.pkl asks for.*run code'):
     load(written)
   assert not (tmp_path / 'ran').exists()
-  # The same file does run elsewhere.
+  # The same file is run by Python's own unpickler.
   pickle.loads(written)
   assert (tmp_path / 'ran').exists()
 
 
-# A type for bytes that are pointers: the state of dtype('O') without its flags.
+# A type whose bytes are pointers: the state of dtype('O') without its flags.
 TYPE = b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI%d\ntb"
 ARRAY = (
   b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
@@ -111,7 +111,7 @@ ARRAY = (
 POINTER = b"S'\\x01\\x02\\x03\\x04\\x05\\x06\\x07\\x08'\n"
 
 
-def test_nothing_foreign_is_called_or_given_a_state():
+def test_no_other_function_is_called_and_no_other_state_is_set():
   for code in (
     b"cos\nsystem\n(S'true'\ntR.",
     b"cbuiltins\neval\n(S'1'\ntR.",
@@ -135,9 +135,9 @@ def test_nothing_foreign_is_called_or_given_a_state():
       load(code)
 
 
-def test_types_and_arrays_get_no_state_but_those_of_numpy():
+def test_types_and_arrays_accept_only_states_that_numpy_writes():
   whole = ARRAY % (TYPE % 63, b"(lS'a'\na")
-  # What a type says beside the order of its bytes is its own to know.
+  # Only the byte order is taken from the state of a type.
   for code in (whole, ARRAY % (TYPE % 0, b"(lS'a'\na")):
     assert load(code).tolist() == ['a']
   assert np.dtype('O').flags == 63
@@ -156,12 +156,12 @@ def test_types_and_arrays_get_no_state_but_those_of_numpy():
   ):
     with pytest.raises(ValueError, match=r'a\.pkl is empty, truncated or no'):
       load(code)
-  # Of the memory of an array, which may be pointers, no other one is made.
+  # No array is made from another's buffer, which may hold pointers.
   with pytest.raises(ValueError, match='of no bytes'):
     load(ARRAY % (b"cnumpy\ndtype\n(S'i1'\nI0\nI1\ntR", whole[:-1]))
 
 
-def test_lengths_and_marks_are_not_believed():
+def test_lengths_and_marks_in_the_file_are_not_trusted():
   for code, message in (
     (b'\x80\x05\x8e' + (2**40).to_bytes(8, 'little') + b'abc.', 'truncated'),
     (b'\x80\x05\x96' + (2**40).to_bytes(8, 'little') + b'abc.', 'truncated'),
@@ -177,7 +177,7 @@ def test_lengths_and_marks_are_not_believed():
       load(code)
 
 
-def test_depth_and_what_a_file_unfolds_to_are_bounded():
+def test_depth_and_number_of_values_are_bounded():
   thousand = [[0] * 1000]
   for _ in range(9):
     thousand = [thousand] * 1000
@@ -215,7 +215,7 @@ def test_damaged_pickles_are_refused():
       load(whole[:length])
 
 
-# Reads mutations of pickles, which may be refused; says so at its end.
+# Reads mutated pickles, which may be refused; prints a line at the end.
 FUZZ = """
 import io, pickle, random, sys
 from data_pipelines.reading import pickles
@@ -223,7 +223,7 @@ from tests.data_pipelines import test_pickles
 
 random.seed(int(sys.argv[1]))
 content = test_pickles.content()
-# The whole, and each entry alone: of what is short more is hit.
+# The whole, and each entry alone: mutations hit more of a short pickle.
 wholes = [content, *({name: value} for name, value in content.items())]
 sources = [pickle.dumps(whole, n) for whole in wholes for n in range(6)]
 sources += [test_pickles.OF_PYTHON_2]
@@ -261,7 +261,7 @@ def fuzz(seed, count):
     text=True,
   )
   assert result.returncode == 0, result.stderr[-2000:]
-  # Some mutations only change numbers; those that are refused are more.
+  # Some mutations only change numbers; most are refused.
   assert 0.02 * count < int(result.stdout.split()[1]) < 0.9 * count
 
 

@@ -1,4 +1,4 @@
-"""Folders of pictures, and choosing between places of files."""
+"""Pictures, folders of them, and choosing among paths."""
 
 import struct
 import subprocess
@@ -16,8 +16,8 @@ def write(path, level):
   clips.write_jpeg(path, np.full((8, 8, 3), level, np.uint8))
 
 
-def test_pictures_are_read_as_they_are_in_the_order_of_their_names(tmp_path):
-  """However they are spelled: numbers count as numbers."""
+def test_pictures_are_read_unchanged_in_the_order_of_their_names(tmp_path):
+  """Numbers in names are compared as numbers."""
   for names in (
     ('00003.jpg', '00020.jpg', '00100.jpg'),
     ('3.jpg', '20.jpg', '100.jpg'),
@@ -34,7 +34,7 @@ def test_pictures_are_read_as_they_are_in_the_order_of_their_names(tmp_path):
     assert frames[1] == (folder / names[1]).read_bytes()
 
 
-def test_folders_of_pictures_that_cannot_be_read(tmp_path):
+def test_folders_with_damaged_or_no_pictures_are_skipped(tmp_path):
   assert clips.reason(pictures.read_folder, tmp_path / 'no')[0] == 'missing'
   assert clips.reason(pictures.read_folder, tmp_path)[0] == 'missing'
   path = tmp_path / '00000.jpg'
@@ -49,7 +49,7 @@ def test_folders_of_pictures_that_cannot_be_read(tmp_path):
 
 
 def test_a_picture_that_claims_to_be_huge_is_corrupt(tmp_path):
-  """More pixels than Pillow's limit, and fewer, but more than a frame has."""
+  """Once with more pixels than Pillow's limit, once with fewer."""
   for height, width in ((60_000, 60_000), (9_000, 8_000)):
     content = bytearray(pictures.jpeg(np.zeros((8, 8, 3), np.uint8)))
     frame = content.index(b'\xff\xc0') + 5  # height and width, big-endian
@@ -59,10 +59,10 @@ def test_a_picture_that_claims_to_be_huge_is_corrupt(tmp_path):
     assert found == 'corrupt' and str(tmp_path / '1.jpg') in detail
 
 
-def test_a_picture_of_another_format_reaches_no_other_program(
+def test_pictures_of_other_formats_are_not_given_to_other_programs(
   tmp_path, monkeypatch
 ):
-  """Pillow hands EPS to Ghostscript, whatever the name of the file."""
+  """Pillow gives EPS to Ghostscript, whatever the name of the file."""
   picture = PIL.Image.new('RGB', (8, 8))
   monkeypatch.setattr(
     subprocess, 'Popen', lambda *_, **__: pytest.fail('a program was started')
@@ -74,8 +74,8 @@ def test_a_picture_of_another_format_reaches_no_other_program(
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF')
-def test_pictures_of_a_turned_camera_come_upright(tmp_path):
-  """By its number, the picture as it was seen: the corner was top left."""
+def test_pictures_are_turned_upright_by_their_exif_orientation(tmp_path):
+  """For each orientation, the dark corner has to end up top left."""
   seen = np.full((32, 48, 3), 120, np.uint8)
   seen[:16, :16] = 0
   held = {
@@ -102,7 +102,7 @@ def test_pictures_of_a_turned_camera_come_upright(tmp_path):
   assert len(pictures.read_folder(tmp_path)) == 1
 
 
-def test_an_empty_copy_does_not_hide_a_whole_one(tmp_path):
+def test_an_empty_copy_of_a_file_is_passed_over(tmp_path):
   places = [tmp_path / name for name in ('a.wav', 'b.wav', 'c.wav', 'd.wav')]
   assert audio_visual.first_that_is(*places) == places[0]
   places[1].write_bytes(b'')

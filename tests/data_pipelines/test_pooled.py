@@ -6,7 +6,7 @@ import pytest
 from data_pipelines import views
 
 
-def test_a_row_has_the_mean_of_each_block_row_by_row_channel_last():
+def test_the_result_is_the_mean_of_each_block_row_by_row_channels_last():
   picture = np.random.RandomState(0).randint(0, 256, (6, 9, 2), np.uint8)
   row = views.Pooled('x', 5.0, block=3)({'x': picture}, None)
   assert row.dtype == np.float32 and row.shape == (2 * 3 * 2,)
@@ -22,7 +22,7 @@ def test_a_row_has_the_mean_of_each_block_row_by_row_channel_last():
 
 
 @pytest.mark.parametrize('shape', [(6, 8, 1), (8, 6, 1), (6, 9), (9,)])
-def test_what_no_blocks_fill_is_told_with_its_shape(shape):
+def test_a_shape_that_blocks_do_not_fill_is_refused(shape):
   with pytest.raises(ValueError, match=r"'x' .*multiples of 3.*got the shape"):
     views.Pooled('x', 1.0, block=3)({'x': np.zeros(shape)}, None)
 

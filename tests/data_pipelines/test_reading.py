@@ -1,4 +1,4 @@
-"""Skipped items, lists of items, and splits by the hash of a group."""
+"""Skipping items, reading lists, and splits by the hash of a group."""
 
 import codecs
 import errno
@@ -28,15 +28,13 @@ def read_or_skip(key, item):
 
 
 def examples(folder, items, read=read_or_skip, split='train', expected=None):
-  """Examples of a toy that are read, one after the other."""
+  """Reads the examples of a toy data set."""
   return audit.examples(
     audit.Audit('toy', split, folder, expected), items, read
   )
 
 
-def test_items_keep_their_order_and_the_skipped_ones_are_listed(
-  tmp_path, caplog
-):
+def test_items_keep_their_order_and_skipped_ones_are_listed(tmp_path, caplog):
   items = {f'k{number}': number for number in range(200)}
   items.update(k3=-1, k50=-20)
   items['k199'] = audit.SkipError('negative', 'k199: -2')  # told beforehand
@@ -61,7 +59,7 @@ def test_items_keep_their_order_and_the_skipped_ones_are_listed(
 @pytest.mark.parametrize(
   ('expected', 'level'), [(None, 'INFO'), (2, 'INFO'), (3, 'WARNING')]
 )
-def test_only_a_split_that_is_not_whole_is_warned_of(
+def test_a_warning_is_logged_only_if_a_split_is_incomplete(
   tmp_path, caplog, expected, level
 ):
   caplog.set_level(logging.INFO)
@@ -69,8 +67,8 @@ def test_only_a_split_that_is_not_whole_is_warned_of(
   assert [record.levelname for record in caplog.records] == [level]
 
 
-def test_results_wait_for_those_before_them(tmp_path, monkeypatch):
-  """The first item is read last, and still is the first."""
+def test_results_come_in_order_whichever_is_ready_first(tmp_path, monkeypatch):
+  """The first item finishes last, but comes first."""
   monkeypatch.setattr('os.cpu_count', lambda: 2)
   others = threading.Event()
 
@@ -87,7 +85,7 @@ def test_results_wait_for_those_before_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('error', [ZeroDivisionError, KeyboardInterrupt])
-def test_after_the_first_error_little_more_is_begun(tmp_path, error):
+def test_after_an_error_few_more_items_are_begun(tmp_path, error):
   begun = []
 
   def read(key, item):
@@ -106,7 +104,7 @@ def test_after_the_first_error_little_more_is_begun(tmp_path, error):
 def test_a_split_without_a_readable_item_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=r"toy: .*'test'.*of 2 .*first: b: -3"):
     list(examples(tmp_path, {'b': -3, 'a': -4}, split='test'))
-  # What was wrong can be looked up.
+  # The list of skipped items is still written.
   assert [row['key'] for row in clips.table(tmp_path, 'test')] == ['b', 'a']
   with pytest.raises(
     ValueError, match=r"'test'.* of 0 that were looked for\.$"
@@ -114,7 +112,7 @@ def test_a_split_without_a_readable_item_is_an_error(tmp_path):
     list(examples(tmp_path, {}, split='test'))
 
 
-def test_details_may_hold_commas_quotes_lines_and_paths_that_are_no_text(
+def test_details_may_have_commas_quotes_line_breaks_and_invalid_text(
   tmp_path,
 ):
   path = os.fsdecode(b'caf\xe9/a.wav')
@@ -133,7 +131,7 @@ def test_details_may_hold_commas_quotes_lines_and_paths_that_are_no_text(
 # Decoders and lists.
 
 
-def test_whatever_a_decoder_raises_skips_the_file_and_no_other_fault_does():
+def test_any_error_of_a_decoder_skips_the_file_but_other_faults_do_not():
   path = pathlib.Path('a.mp4')
   for error in (
     ValueError('odd'),
@@ -158,7 +156,7 @@ def test_whatever_a_decoder_raises_skips_the_file_and_no_other_fault_does():
     assert caught.value is error
 
 
-def test_lists_are_read_in_every_encoding_that_a_mark_tells(tmp_path):
+def test_lists_are_read_in_the_encoding_of_their_byte_order_mark(tmp_path):
   path = tmp_path / 'list.csv'
   text = 'Café,1\r\n\r\n "a, b" , 2 \r\n'
   for encoding in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32'):
@@ -171,7 +169,7 @@ def test_lists_are_read_in_every_encoding_that_a_mark_tells(tmp_path):
   assert len(list(lists.rows(path))) == 2
 
 
-def test_lists_in_another_encoding_are_named(tmp_path):
+def test_errors_name_lists_in_another_encoding(tmp_path):
   path = tmp_path / 'list.csv'
   for content in (
     'Café,1\n'.encode('latin-1'),
@@ -199,19 +197,19 @@ def test_columns_are_found_by_their_names(tmp_path):
 
 
 @pytest.mark.quick
-def test_the_place_of_a_group_never_changes():
-  # The examples of the standard, FIPS 180, and a letter that is two bytes.
+def test_the_hash_of_a_group_never_changes():
+  # The examples of the standard, FIPS 180, and a letter of two bytes.
   bits_of_e = int(hashlib.sha256(b'\xc3\xa9').hexdigest()[:8], 16)
   for group, bits in (('', 0xE3B0C442), ('abc', 0xBA7816BF), ('é', bits_of_e)):
     assert splitting.share(group) == bits / 2**32
 
 
-def test_places_of_groups_are_uniform():
+def test_hashes_of_groups_are_uniform():
   places = np.sort(
     [splitting.share(f'group {number}') for number in range(4000)]
   )
   assert places[0] >= 0 and places[-1] < 1
-  # Kolmogorov and Smirnov: above 1.63 / sqrt(n) by chance once in a hundred.
+  # Kolmogorov-Smirnov: above 1.63 / sqrt(n) with a probability of 1 %.
   distance = np.abs(places - (np.arange(4000) + 0.5) / 4000).max()
   assert distance < 1.63 / np.sqrt(4000)
 
@@ -240,7 +238,7 @@ def test_no_group_is_in_two_parts_and_no_item_is_lost():
 
 
 @pytest.mark.quick
-def test_what_is_missing_moves_no_other_item():
+def test_missing_items_move_no_others():
   parts = {'validation': 0.2, 'test': 0.2}
   groups = groups_of(300)
   whole = splitting.split(groups, parts)

@@ -1,4 +1,4 @@
-"""Splits that are drawn anew."""
+"""Redrawn splits."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def rows_of(source):
   return {int(source[i]['row']) for i in range(len(source))}
 
 
-def test_rows_are_divided_anew_with_their_classes():
+def test_rows_are_redrawn_with_the_same_share_of_each_class():
   drawn = [
     redrawing.splits('handwritten', config='two', seed=seed) for seed in (0, 1)
   ]
@@ -31,7 +31,7 @@ def test_rows_are_divided_anew_with_their_classes():
 
 
 class Groups:
-  """A data set of 40 groups of three rows each, of one class or of two."""
+  """A data set of 40 groups of three rows, with one or two classes each."""
 
   @staticmethod
   def open_source(name, *, config, split, **_):
@@ -57,7 +57,7 @@ def test_no_group_is_in_two_splits(monkeypatch, seed):
   assert abs(len(drawn['train']) - 60) <= 3
 
 
-def test_a_run_standardises_by_the_rows_that_it_drew():
+def test_a_run_standardises_by_its_own_training_rows():
   batches = []
   for seed in (0, 1):
     config = smoke(seed=seed)

@@ -1,4 +1,4 @@
-"""Targets of a user's own data that are numbers: read, missing, in splits."""
+"""Numbers as targets of a user's own data: reading, gaps, splits."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def write_list(path, label):
 
 
 def ways(tmp_path):
-  """Files that say the same numbers, and where there are none."""
+  """Writes files with the same targets and the same gaps."""
   said = {'label_present': ~LACKS}
   for name, label, more in (
     ('nan.npz', np.array(gaps(NUMBERS, np.nan)), {}),
@@ -62,7 +62,7 @@ def test_numbers_are_targets_in_every_kind_of_file(tmp_path):
     assert counts == {'': 7, 'train': 32, 'validation': 11, 'test': 10}, path
 
 
-def test_whole_numbers_are_targets_where_it_is_said(tmp_path):
+def test_whole_numbers_are_targets_if_the_file_says_so(tmp_path):
   paths = [
     toys.write_columns(tmp_path / 'a.npz', columns(WHOLE)),
     toys.write_columns(tmp_path / 'b.npz', columns(WHOLE.astype(float))),

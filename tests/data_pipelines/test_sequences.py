@@ -1,4 +1,4 @@
-"""Feature sequences, their lengths, and the scores beside them."""
+"""Views of feature sequences, of their lengths, and of scores."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_stored_sequences_are_not_changed():
     np.testing.assert_array_equal(ALIGNED[name], value)
 
 
-def test_what_is_not_a_sequence_is_refused():
+def test_anything_but_a_sequence_is_refused():
   element = {
     'text': ALIGNED['text'],
     'audio': ALIGNED['audio'],
@@ -135,7 +135,7 @@ def test_scores_of_any_rank_become_scalars(shape):
   assert sequences.BinaryLabel('positive', 'value')(element, None) == 0
 
 
-def test_what_is_not_a_score_is_refused():
+def test_anything_but_a_score_is_refused():
   for view in (
     sequences.Score(),
     sequences.SevenClassLabel(),

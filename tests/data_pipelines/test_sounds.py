@@ -1,4 +1,4 @@
-"""Sounds: resampled, mixed, whole as writers leave them, and damaged."""
+"""Sounds: resampling, mixing, unusual headers, and damage."""
 
 import errno
 
@@ -13,7 +13,7 @@ from tests import clips
 
 @pytest.fixture
 def path(tmp_path):
-  """A second of a tone, of 16 bits."""
+  """One second of a tone, as a 16-bit WAV file."""
   soundfile.write(tmp_path / 'a.wav', clips.sine(440, 1, 16_000), 16_000)
   return tmp_path / 'a.wav'
 
@@ -34,7 +34,7 @@ def test_resampling_keeps_pitch_and_level(tmp_path):
     np.testing.assert_allclose(values[middle] / 2**15, expected, atol=2e-3)
 
 
-def test_a_tone_that_the_rate_cannot_hold_is_removed_not_folded(tmp_path):
+def test_a_tone_above_half_of_the_rate_is_removed_and_not_aliased(tmp_path):
   soundfile.write(tmp_path / 'a.wav', clips.sine(12_000, 1, 48_000), 48_000)
   values = sounds.read(tmp_path / 'a.wav')[500:-500] / 2**15
   assert np.abs(values).max() < 2e-3
@@ -56,7 +56,7 @@ def test_channels_are_averaged(tmp_path):
   assert sounds.read(tmp_path / 'a.wav').tolist() == [0] * 3  # silence is sound
 
 
-def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path):
+def test_values_above_full_scale_are_clipped_and_not_wrapped(tmp_path):
   loud = np.array([1.5, -1.5, 0.25], np.float32)
   soundfile.write(tmp_path / 'a.wav', loud, media.RATE, subtype='FLOAT')
   stored = sounds.read(tmp_path / 'a.wav').tolist()
@@ -64,15 +64,15 @@ def test_louder_than_full_scale_is_clipped_not_wrapped(tmp_path):
 
 
 def with_lengths(path, riff, data):
-  """Writes other lengths into the header of a WAV file."""
+  """Changes the lengths in the header of a WAV file."""
   content = bytearray(path.read_bytes())
   content[4:8] = riff.to_bytes(4, 'little')
   content[40:44] = data.to_bytes(4, 'little')
   path.write_bytes(content)
 
 
-def test_a_header_without_a_length_is_no_truncation(path):
-  """As programs leave it that write to a pipe: FFmpeg, SoX and GStreamer."""
+def test_a_file_without_a_length_in_its_header_is_not_truncated(path):
+  """FFmpeg, SoX and GStreamer write such headers to a pipe."""
   whole = sounds.read(path)
   for riff, data in (
     (0xFFFFFFFF, 0xFFFFFFFF),
@@ -85,8 +85,8 @@ def test_a_header_without_a_length_is_no_truncation(path):
     np.testing.assert_array_equal(sounds.read(path), whole)
 
 
-def test_a_pad_byte_that_a_writer_left_out_is_not_missed(tmp_path):
-  """Of an odd number of bytes; the header counts the pad byte."""
+def test_a_pad_byte_may_be_missing_at_the_end(tmp_path):
+  """The number of bytes is odd, and the header counts the pad byte."""
   path = tmp_path / 'a.wav'
   soundfile.write(path, clips.sine(440, 1, 8_001), 8_001, subtype='PCM_U8')
   content = path.read_bytes()
@@ -96,8 +96,8 @@ def test_a_pad_byte_that_a_writer_left_out_is_not_missed(tmp_path):
 
 
 @pytest.mark.parametrize('length', [32_000, 0])
-def test_a_pad_byte_that_is_missing_before_the_samples(path, length):
-  """Behind a comment of an odd number of bytes."""
+def test_a_pad_byte_may_be_missing_before_the_samples(path, length):
+  """A comment before them has an odd number of bytes."""
   whole, content = sounds.read(path), path.read_bytes()
   with_lengths(path, len(content) - 8, length)
   content = path.read_bytes()
@@ -117,7 +117,9 @@ def test_a_file_that_lost_its_end_is_truncated(path):
 
 
 @pytest.mark.parametrize('suffix', ['mp3', 'ogg', 'aiff'])
-def test_so_are_those_of_other_formats(tmp_path, suffix):
+def test_files_of_other_formats_that_lost_their_end_are_truncated(
+  tmp_path, suffix
+):
   path = tmp_path / f'a.{suffix}'
   soundfile.write(path, clips.sine(440, 3, 16_000)[:-1], 16_000)
   whole = path.read_bytes()
@@ -129,7 +131,7 @@ def test_so_are_those_of_other_formats(tmp_path, suffix):
       path.write_bytes(front + whole[:-lost])
       found, detail = clips.reason(sounds.read, path)
       assert found == 'corrupt' and f'{path} has lost its end' in detail
-  # Where it does not say how long it is, as far as it goes.
+  # Without a length in its header, it is read as far as it goes.
   unsaid = whole.replace(b'Info', b'    ').replace(b'Xing', b'    ')
   if suffix == 'aiff':
     unsaid = whole[:4] + bytes([255] * 4) + whole[8:]
@@ -138,7 +140,7 @@ def test_so_are_those_of_other_formats(tmp_path, suffix):
     assert len(sounds.read(path)) < 48_000
 
 
-def test_damaged_files_are_skipped_with_their_reason(path):
+def test_damaged_files_are_skipped_with_a_reason(path):
   whole = path.read_bytes()
   for content, expected in (
     (b'', 'corrupt'),
@@ -157,12 +159,12 @@ def test_sounds_without_a_sample_are_too_short(tmp_path):
   path = tmp_path / 'a.wav'
   soundfile.write(path, np.zeros(0), 16_000, subtype='PCM_16')
   assert clips.reason(sounds.read, path)[0] == 'too_short'
-  # And those of which none is left at the wanted rate.
+  # Also sounds that have no sample left after resampling.
   soundfile.write(path, np.zeros(1), 48_000, subtype='PCM_16')
   assert clips.reason(sounds.read, path)[0] == 'too_short'
 
 
-def test_a_sample_that_is_no_number_is_corrupt(tmp_path):
+def test_a_sample_that_is_nan_or_infinite_is_corrupt(tmp_path):
   for value in (np.nan, np.inf):
     values = np.array([0.1, value, 0.2], np.float32)
     soundfile.write(tmp_path / 'a.wav', values, 16_000, subtype='FLOAT')
@@ -171,7 +173,7 @@ def test_a_sample_that_is_no_number_is_corrupt(tmp_path):
 
 
 def flac_of(path, num_samples):
-  """Writes FLAC whose header claims another number of samples."""
+  """Writes FLAC with another number of samples in its header."""
   soundfile.write(path, clips.sine(440, 1, 16_000), 16_000, format='FLAC')
   content = bytearray(path.read_bytes())
   # STREAMINFO: the last 36 bits before its MD5 sum, 18 to 26 of the file.
@@ -181,9 +183,7 @@ def flac_of(path, num_samples):
 
 
 @pytest.mark.parametrize('rate', [16_000, 8_000])
-def test_flac_that_was_written_to_a_pipe_has_no_length_and_is_read(
-  tmp_path, rate
-):
+def test_flac_without_a_length_as_written_to_a_pipe_is_read(tmp_path, rate):
   known, unknown = tmp_path / 'known.flac', tmp_path / 'unknown.flac'
   flac_of(known, 16_000)
   flac_of(unknown, 0)
@@ -194,7 +194,7 @@ def test_flac_that_was_written_to_a_pipe_has_no_length_and_is_read(
   assert clips.reason(sounds.read, unknown)[0] in ('corrupt', 'no_audio')
 
 
-def test_no_header_takes_more_memory_than_a_sound_has(tmp_path, path):
+def test_memory_is_not_allocated_by_the_length_in_a_header(tmp_path, path):
   flac = tmp_path / 'a.flac'
   flac_of(flac, 16_000)
   assert len(sounds.read(flac)) == 16_000
@@ -207,14 +207,14 @@ def test_no_header_takes_more_memory_than_a_sound_has(tmp_path, path):
     assert clips.reason(sounds.read, tmp_path / 'b.wav')[0] == 'corrupt'
 
 
-def test_more_than_an_hour_is_no_clip(tmp_path):
-  """Of silence, of which FLAC takes next to nothing."""
+def test_sounds_longer_than_an_hour_are_refused(tmp_path):
+  """FLAC stores an hour of silence in a few bytes."""
   path = tmp_path / 'a.flac'
   soundfile.write(path, np.zeros(3600 * 1000 + 2**17, np.int16), 1000)
   assert 'more than an hour' in clips.reason(sounds.read, path)[1]
 
 
-def test_what_is_the_machines_fault_is_no_fault_of_the_file(path, monkeypatch):
+def test_errors_of_the_machine_do_not_skip_the_file(path, monkeypatch):
   def forbidden(*_, **__):
     raise PermissionError(errno.EACCES, 'not allowed')
 

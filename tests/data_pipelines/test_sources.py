@@ -10,7 +10,7 @@ from data_pipelines.views import transforms
 from tests.data_pipelines import toys
 
 
-def test_memory_holds_what_the_source_gives(data_dir_of):
+def test_a_source_in_memory_has_the_same_elements(data_dir_of):
   source = sources.open_source(
     'handwritten',
     config='two',
@@ -27,7 +27,7 @@ def test_memory_holds_what_the_source_gives(data_dir_of):
       either[200]
 
 
-def test_memory_cannot_be_written_through_an_element():
+def test_elements_in_memory_cannot_be_written_to():
   source = toys.source(3)
   with pytest.raises(ValueError, match='read-only'):
     source[1]['audio'][:] = 0
@@ -35,7 +35,7 @@ def test_memory_cannot_be_written_through_an_element():
   assert source[1].keys() == {'audio', 'video', 'row'}
 
 
-def test_memory_applies_transforms_in_order():
+def test_in_memory_applies_transforms_in_order():
   double = transforms.Standardize({'audio': 0.0}, {'audio': 0.5})
   shift = transforms.Standardize({'audio': -1.0}, {'audio': 1.0})
   held = sources.in_memory(toys.source(4), [double, shift])
@@ -44,7 +44,7 @@ def test_memory_applies_transforms_in_order():
   )
 
 
-def test_memory_refuses_what_it_cannot_hold():
+def test_in_memory_refuses_what_it_cannot_stack():
   for source, chain, message in (
     ([], [], 'empty'),
     (toys.source(2), [toys.NOISE], r'GaussianNoise.*loader'),
@@ -77,7 +77,7 @@ def test_subsets_are_nested_and_of_the_right_size(length, fractions, seed):
   assert draw(small) == draw(small) == sorted(set(draw(small)))
 
 
-def test_subsets_depend_on_the_seed_and_the_whole_is_itself():
+def test_subsets_depend_on_the_seed_and_a_fraction_of_1_is_the_source():
   source = toys.source(40)
 
   def draw(seed):

@@ -11,7 +11,7 @@ SHARES = {'train': 0.5, 'validation': 0.2, 'test': 0.3}
 
 
 def grouped(seed=0):
-  """Three classes; groups of 1 to 12 rows, some of two classes."""
+  """Makes three classes; groups of 1 to 12 rows, some of two classes."""
   random = np.random.RandomState(seed)
   labels, groups = [], []
   for group in range(90):
@@ -49,7 +49,7 @@ def test_no_group_is_in_two_parts_and_classes_are_nearly_balanced():
       assert found == pytest.approx(share, abs=0.05)
 
 
-def test_the_seed_draws_and_draws_the_same_again():
+def test_equal_seeds_give_equal_splits_and_others_do_not():
   labels, groups = grouped()
   first, again, other = (
     stratified.split(labels, groups, SHARES, seed) for seed in (3, 3, 4)
@@ -57,25 +57,25 @@ def test_the_seed_draws_and_draws_the_same_again():
   for name in SHARES:
     np.testing.assert_array_equal(first[name], again[name])
     assert set(first[name]) != set(other[name])
-  # Of groups it matters which rows are together, not how they are called.
+  # The names of groups do not matter.
   renamed = stratified.split(labels, groups // 2 + 5, SHARES, 3)
   np.testing.assert_array_equal(first['test'], renamed['test'])
 
 
 def test_the_split_never_changes():
-  # Recorded once. Results are comparable only while it holds.
+  # Recorded values. Results stay comparable only while these hold.
   labels, groups = grouped()
   rows = stratified.split(labels, groups, SHARES, seed=1)['train']
   assert zlib.crc32(rows.astype('<i8').tobytes()) == 917376133
 
 
-def test_rows_are_mixed():
+def test_rows_of_a_part_are_shuffled():
   parts = stratified.split(np.repeat([0, 1, 2], 60))
   for rows in parts.values():
     assert np.any(np.diff(rows) < 0)
 
 
-def test_a_class_of_too_few_groups_is_named():
+def test_the_error_names_a_class_of_too_few_groups():
   labels = np.repeat([4, 7], [30, 20])
   groups = np.where(labels == 7, 99, np.arange(50))
   with pytest.raises(ValueError, match=r'no row of .*groups: \{7: 1\}'):
@@ -94,7 +94,7 @@ def test_a_class_of_too_few_groups_is_named():
     ([0, 1], None, {'train': 1.0, 'test': 0.0}, 'above 0'),
   ],
 )
-def test_wrong_arguments_are_told(labels, groups, shares, match):
+def test_wrong_arguments_are_refused(labels, groups, shares, match):
   groups = groups if groups is None else np.array(groups)
   with pytest.raises(ValueError, match=match):
     stratified.split(np.array(labels), groups, shares)

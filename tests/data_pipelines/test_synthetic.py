@@ -55,7 +55,7 @@ def test_stored_rows_are_the_draws_and_splits_are_disjoint(data_dir, config):
 
 
 def documented(text):
-  """Accuracies `name 0.123` or `name 4.5 (0.123)` of the rows of a table."""
+  """Reads accuracies `name 0.123` or `name 4.5 (0.123)` from a table."""
   return {
     (config, name): float(value)
     for config, row in re.findall(
@@ -66,7 +66,7 @@ def documented(text):
 
 
 @pytest.mark.parametrize('where', ['configuration', 'README'])
-def test_documented_accuracies_are_those_of_the_code(where):
+def test_documented_accuracies_are_computed_by_the_code(where):
   readme = pathlib.Path(settings.__file__).with_name('README.md')
   text = synthetic.__doc__ if where == 'configuration' else readme.read_text()
   assert documented(text) == {
@@ -91,7 +91,7 @@ def test_configuration_matches_the_testbed(testbed):
   assert config.weighting.name == 'mgda'
 
 
-def test_it_trains_to_between_chance_and_bayes_accuracy(
+def test_training_reaches_between_chance_and_bayes_accuracy(
   data_dir, tmp_path, monkeypatch
 ):
   monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))

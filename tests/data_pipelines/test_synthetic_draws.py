@@ -1,4 +1,4 @@
-"""What is said to be known of the synthetic testbed's draws is true."""
+"""The distribution of the synthetic testbed is the documented one."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings
 
 CONFIGS = settings.CONFIGS
-# Unequal in everything, to be wrong with if a formula is.
+# Modalities that differ in everything, so that a wrong formula shows.
 UNEQUAL = {
   'plain': settings.Modality(2.0, features=16),
   'slow': settings.Modality(5.0, slowness=3.0, features=64),
@@ -41,7 +41,7 @@ def accuracy(config, rows, modalities):
 
 
 def walsh_matrix(features):
-  """Walsh-Hadamard matrix by its recursion, orthogonal."""
+  """Makes the orthogonal Walsh-Hadamard matrix by its recursion."""
   walsh = np.ones([1, 1])
   while len(walsh) < features:
     walsh = np.kron(np.array([[1, 1], [1, -1]]), walsh)
@@ -49,7 +49,7 @@ def walsh_matrix(features):
 
 
 def density(modality):
-  """Mean [classes, features] and covariance of the features, by definition."""
+  """Returns mean [classes, features] and covariance, by definition."""
   walsh = walsh_matrix(modality.features)
   variances = np.ones(modality.features)
   variances[:10] /= modality.slowness**2
@@ -57,7 +57,7 @@ def density(modality):
   return mean, walsh.T @ np.diag(variances) @ walsh
 
 
-# The distribution, and the best classifier of it.
+# The distribution, and its best classifier.
 
 
 @pytest.mark.parametrize('name', UNEQUAL)
@@ -100,7 +100,7 @@ def test_bayes_accuracy_is_that_of_the_true_posterior(many, seen):
   expected = generation.bayes_accuracy(UNEQUAL, seen)
   error = standard_error(MANY)
   assert abs(accuracy(UNEQUAL, many, seen) - expected) < 4 * error
-  # Its confidence is right, too: an estimate that does not see the labels.
+  # Its mean confidence estimates the same without labels.
   posterior = generation.log_posterior(UNEQUAL, {m: many[m] for m in seen})
   assert abs(np.exp(posterior).max(1).mean() - expected) < 4 * error
 
@@ -111,7 +111,7 @@ PARTS = {
 }
 
 
-def test_of_parts_one_tells_nothing_and_all_tell_by_bayes_rule():
+def test_one_part_tells_nothing_and_all_parts_follow_bayes_rule():
   rows = generation.draw(PARTS, MANY, seed=3)
   few = {name: rows[name][:20] for name in PARTS}
   likelihood = {}
@@ -138,7 +138,7 @@ def test_of_parts_one_tells_nothing_and_all_tell_by_bayes_rule():
     alone = np.exp(generation.log_posterior(PARTS, {name: values}))
     np.testing.assert_allclose(alone, 0.1)
     assert generation.bayes_accuracy(PARTS, [name]) == 0.1
-  # Labels and parts are as even as draws are, and each pair of them.
+  # Labels, parts and pairs of them are uniform, within sampling error.
   for name in PARTS:
     z = rows[name] @ walsh_matrix(PARTS[name].features)
     answers = z[:, :10].argmax(1)
@@ -163,7 +163,7 @@ def test_bayes_accuracy_has_its_closed_forms():
   assert 1 - 1e-9 < generation.accuracy_of_separation(12.0, 10) < 1 + 1e-9
 
 
-def test_information_adds_up_and_its_order_or_repetition_does_not_matter():
+def test_information_adds_up_whatever_the_order_or_repetition():
   both = generation.bayes_accuracy(UNEQUAL, ['plain', 'slow'])
   one = {'sum': settings.Modality(7.0)}
   np.testing.assert_allclose(both, generation.bayes_accuracy(one, ['sum']))
@@ -186,7 +186,7 @@ def test_noise_leaves_the_information_that_the_readme_says(many):
 
 
 def losses_of_descent(inputs, label, steps):
-  """Softmax regression by gradient descent: the loss before each step."""
+  """Returns the loss before each step of softmax regression by descent."""
   weights = np.zeros([inputs.shape[1], 10])
   losses = []
   for _ in range(steps):
@@ -210,7 +210,7 @@ def test_slowness_changes_no_posterior():
     ),
     atol=1e-4,
   )
-  # One is the other, multiplied by a matrix of condition number 8.
+  # The one is the other times a matrix of condition number 8.
   matrix, *_ = np.linalg.lstsq(balanced['second'], slow['slow'])
   np.testing.assert_allclose(
     balanced['second'] @ matrix, slow['slow'], atol=1e-4
@@ -237,11 +237,11 @@ def test_slowness_slows_gradient_descent_by_its_square(standardized):
     assert 0.4 * slowness**2 < ratio < 2.5 * slowness**2
 
 
-# What does not change, and what is refused.
+# Recorded draws, and refused inputs.
 
 
 def test_the_draw_never_changes():
-  # Recorded once. Results are comparable only while these numbers hold.
+  # Recorded values. Results stay comparable only while these hold.
   rows = generation.draw(CONFIGS['slowness_4'], 3, seed=2)
   assert rows['label'].tolist() == [3, 2, 4]
   np.testing.assert_allclose(
@@ -266,7 +266,7 @@ def test_no_noise_is_drawn_twice():
     z = np.hstack([rows[name] @ walsh_matrix(32) for name in silent])
     noise.append(z.ravel())
   distinct = np.unique(np.concatenate(noise).round(5)).size
-  # 57,600 numbers; rounded, some coincide by chance.
+  # 57,600 rounded numbers, some of which coincide by chance.
   assert distinct > 0.85 * 57_600
 
 

@@ -30,7 +30,7 @@ def training_rows():
   return sources.InMemory({name: each[rows] for name, each in arrays.items()})
 
 
-def test_statistics_are_those_of_the_given_rows_and_no_others():
+def test_statistics_are_those_of_the_given_rows_only():
   train = training_rows()
   measured = transforms.statistics(train, NAMES)
   for name in NAMES:
@@ -45,12 +45,12 @@ def test_statistics_are_those_of_the_given_rows_and_no_others():
     assert not np.allclose(measured.mean[name], everything.mean(0), rtol=1e-6)
 
 
-def test_statistics_are_of_what_transforms_make_of_the_rows():
+def test_statistics_are_taken_after_transforms():
   rows = [np.float64([[1, 3], [5, 11]]) * k for k in (1, 2, 4)]
   means = views.EvaluationViews({'x': views.Pooled('z', 2.0, block=2)}, keep=[])
   rows = [{'z': row[..., None]} for row in rows]
   measured = transforms.statistics(rows, ['x'], [means])
-  # The mean of each is 5 k, its half what is measured.
+  # The mean of each is 5 k; half of it is measured.
   np.testing.assert_allclose(measured.mean['x'], [2.5 * 7 / 3])
   np.testing.assert_allclose(measured.std['x'], [2.5 * np.std([1, 2, 4])])
 
@@ -59,7 +59,7 @@ def test_statistics_survive_a_mean_much_larger_than_the_spread():
   values = 1e8 + np.random.RandomState(0).normal(size=[500, 2]) * [1e-3, 3]
   measured = transforms.statistics([{'x': v} for v in values], ['x'])
   centred = values - 1e8
-  # Near 1e8, float64 numbers lie 1.5e-8 apart.
+  # Near 1e8, float64 numbers are 1.5e-8 apart.
   np.testing.assert_allclose(
     measured.mean['x'] - 1e8, centred.mean(0), rtol=0, atol=3e-8
   )
@@ -67,7 +67,7 @@ def test_statistics_survive_a_mean_much_larger_than_the_spread():
 
 
 def test_a_constant_feature_becomes_zero():
-  # 0.1 is not a binary fraction: a mean by summing would miss it.
+  # 0.1 is no binary fraction, so a mean by summing would be inexact.
   rows = [{'x': np.float32([0.1, row, 7])} for row in range(11)]
   standardize = transforms.Standardize(*transforms.statistics(rows, ['x']))
   assert standardize.std['x'].tolist()[::2] == [1, 1]
@@ -76,7 +76,7 @@ def test_a_constant_feature_becomes_zero():
   np.testing.assert_allclose(result[:, 1].std(), 1, rtol=1e-6)
 
 
-def test_transforms_leave_their_input_alone():
+def test_transforms_do_not_change_their_input():
   element = {'audio': np.arange(3.0), 'video': np.ones([2, 2], np.uint8)}
   before = {name: value.copy() for name, value in element.items()}
   standardize = transforms.Standardize({'audio': 1.0}, {'audio': 2.0})
@@ -85,7 +85,7 @@ def test_transforms_leave_their_input_alone():
   toys.assert_same_batches([element], [before])
 
 
-def test_transforms_refuse_what_has_no_meaning():
+def test_transforms_refuse_wrong_arguments():
   element = toys.source(1)[0]
   random = np.random.default_rng(0)
   standardize = transforms.Standardize({'text': 0}, {'text': 1})
@@ -105,7 +105,7 @@ def test_transforms_refuse_what_has_no_meaning():
       make()
 
 
-def test_a_row_that_is_not_finite_is_named():
+def test_the_error_names_a_row_that_is_not_finite():
   rows = [{'a': np.ones(2), 'b': np.ones(3)} for _ in range(5)]
   for wrong in (np.nan, np.inf, -np.inf):
     rows[3]['b'] = np.array([0, wrong, 1])
@@ -124,7 +124,7 @@ def test_noise_has_the_scale_asked_for_and_is_independent():
   np.testing.assert_allclose(drawn.mean(0), 0, atol=0.07)
   np.testing.assert_allclose(drawn.std(0), 1, atol=0.05)
   np.testing.assert_allclose(np.corrcoef(drawn.T), np.eye(5), atol=0.07)
-  # No two elements share their noise, in 100 epochs of 40.
+  # No two elements share noise, in 100 epochs of 40.
   assert len(np.unique(drawn, axis=0)) == 4000
 
 

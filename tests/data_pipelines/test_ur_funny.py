@@ -1,4 +1,4 @@
-"""UR-FUNNY: its pickles as they are stored, and pickles that are broken."""
+"""UR-FUNNY: its pickles as they are stored, and broken ones."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ def change(root, name, function):
   (root / f'{name}.pkl').write_bytes(pickle.dumps(content))
 
 
-def test_every_stored_value_is_that_of_the_authors_pickles(sample, stored):
+def test_stored_values_are_those_of_the_authors_pickles(sample, stored):
   files = {name: raw(sample, name) for name in SDK}
   vectors = files['word_embedding_list']
   for split in COUNTS:
@@ -58,8 +58,8 @@ def test_every_stored_value_is_that_of_the_authors_pickles(sample, stored):
       assert element['label'] == files['humor_label_sdk'][key]
 
 
-def test_every_stored_value_is_that_of_the_packed_file(sample, stored):
-  """And both configurations of the sample tell of the same punchlines."""
+def test_stored_values_are_those_of_the_packed_file(sample, stored):
+  """Both configurations of the sample have the same punchlines."""
   content = raw(sample, 'humor')
   for split in COUNTS:
     elements = stored('ur_funny', split, 'multibench')
@@ -74,8 +74,8 @@ def test_every_stored_value_is_that_of_the_packed_file(sample, stored):
         assert not element[name][: -len(steps)].any() or len(steps) == 5
 
 
-def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
-  # Of the training part, whose ids are 1 to 42.
+def test_unreadable_items_are_counted_by_reason(broken, tmp_path, caplog):
+  # Items of the training part, whose ids are 1 to 42.
   change(
     broken,
     'humor_label_sdk',
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_counted_by_reason(broken, tmp_path, caplog):
   assert clips.table(prepared, 'test') == []
 
 
-def test_damaged_files_are_named(broken, tmp_path):
+def test_errors_name_damaged_files(broken, tmp_path):
   for name, content, message in (
     *((name, None, 'truncated') for name in ('humor', *SDK)),
     ('word_embedding_list', [1.5], r'shape \(1,\); exp'),
@@ -138,7 +138,7 @@ def test_damaged_files_are_named(broken, tmp_path):
       opened(broken, tmp_path / 'data', config=config)
     assert str(path) in str(caught.value)
     path.write_bytes(whole)
-  # Repaired, the same commands work: nothing half made is in the way.
+  # After a repair the same commands work: no partial files are left behind.
   for config in ('sdk', 'multibench'):
     elements = opened(broken, tmp_path / 'data', config=config)
     assert len(elements) == COUNTS['train']
@@ -160,7 +160,7 @@ def test_wrong_folds_are_refused(broken):
       tree.splits(broken)
 
 
-def test_features_of_two_widths_are_refused(broken):
+def test_features_that_differ_in_width_are_refused(broken):
   def edit(items):
     items[4]['punchline_features'] = [np.zeros(75)]
 
@@ -170,14 +170,14 @@ def test_features_of_two_widths_are_refused(broken):
   assert 'openface_features_sdk.pkl' in str(caught.value)
 
 
-def test_items_in_no_fold_are_told(broken, tmp_path, caplog):
+def test_a_warning_counts_items_in_no_fold(broken, tmp_path, caplog):
   change(broken, 'data_folds', lambda folds: folds['test'].remove(60))
   opened(broken, tmp_path / 'data')
   assert '1 labelled items are in no split' in caplog.text
 
 
 def test_the_files_of_version_1_are_read(broken):
-  """Another name, another width, and lists in place of arrays."""
+  """They have another name, another width, and lists instead of arrays."""
   (broken / 'language_sdk.pkl').rename(
     broken / 'word_embedding_indexes_sdk.pkl'
   )

@@ -1,4 +1,4 @@
-"""VGGSound: list and media as users have them, whole and broken."""
+"""VGGSound: the list and media as users have them, whole and broken."""
 
 import csv
 import fractions
@@ -25,7 +25,7 @@ def append(root, *rows):
     csv.writer(file).writerows(rows)
 
 
-def test_every_stored_value_is_that_of_the_tree(sample, stored):
+def test_stored_values_are_those_of_the_tree(sample, stored):
   lines = (sample / 'vggsound.csv').read_text().splitlines()
   for split in COUNTS:
     for element in stored('vggsound', split):
@@ -48,14 +48,14 @@ def test_every_stored_value_is_that_of_the_tree(sample, stored):
 def test_classes_are_the_309_of_the_authors_in_alphabetical_order():
   assert len(labels.CLASSES) == 309
   assert list(labels.CLASSES) == sorted(set(labels.CLASSES))
-  # Of the names in the authors' stat.csv, sorted.
+  # The hash of the names in the authors' stat.csv, sorted.
   digest = hashlib.sha256('\n'.join(labels.CLASSES).encode()).hexdigest()
   assert digest.startswith('a805a53e04dfc611')
   # It has as many clips.
   assert sum(tree.PUBLISHED.values()) == 199_176
 
 
-def test_wrong_lines_of_the_list_are_named(broken):
+def test_errors_name_wrong_lines_of_the_list(broken):
   path = broken / 'vggsound.csv'
   whole = path.read_text()
   for row, message in (
@@ -79,8 +79,8 @@ def test_wrong_lines_of_the_list_are_named(broken):
       tree.splits(broken)
 
 
-def test_rows_that_are_left_out_are_counted(broken):
-  # Seconds with leading zeros or without are the same clip.
+def test_skipped_rows_are_counted(broken):
+  # Seconds with and without leading zeros name the same clip.
   append(
     broken,
     ('vgg_id-0001', '0006', 'airplane', 'train'),
@@ -113,7 +113,7 @@ def test_clips_of_three_frames_are_dropped(broken):
 
 
 def test_the_tree_of_ogm_is_read(broken, tmp_path):
-  """WAV files beside the videos, and pictures alone, starts unpadded."""
+  """WAV files beside videos; pictures alone; starts without zeros."""
   random = np.random.RandomState(3)
   sounds, jpegs = {}, {}
   for path in sorted((broken / 'video').iterdir()):

@@ -1,4 +1,4 @@
-"""Videos: sound and frames by their time stamps, and what is damaged."""
+"""Videos: sound, and frames by their time stamps."""
 
 import fractions
 import struct
@@ -21,7 +21,7 @@ from tests import clips
 
 def test_the_sound_of_a_video_has_its_pitch_and_level(recorded):
   values = videos.read_sound(recorded / 'clip.mp4') / 2**15
-  # The codec works in blocks of 1,024 and adds some at the ends.
+  # The codec works in blocks of 1,024 and adds some at both ends.
   assert len(values) == pytest.approx(3 * media.RATE, abs=3 * 1024)
   middle = values[8_000:40_000]
   pitch = np.abs(np.fft.rfft(middle)).argmax() * 0.5
@@ -45,7 +45,7 @@ def test_stereo_sound_of_a_video_is_averaged_and_resampled(tmp_path):
       container.mux(stream.encode(each))
   values = videos.read_sound(tmp_path / 'a.mp4')[8_000:24_000] / 2**15
   amplitudes = np.abs(np.fft.rfft(values)) / len(values) * 2
-  # One second: number k is k Hz. Each side counts one half.
+  # In one second, bin k is k Hz. Each side has half of the level.
   assert amplitudes[500] == pytest.approx(0.25, rel=0.05)
   assert amplitudes[1500] == pytest.approx(0.25, rel=0.05)
   others = np.delete(amplitudes, [500, 1500])
@@ -79,7 +79,7 @@ def test_frames_are_those_that_were_chosen(recorded):
 
 
 def test_frames_are_stored_as_red_green_and_blue(tmp_path):
-  """And a video of one frame is one."""
+  """Also in a video of a single frame."""
   colour = np.array([200, 40, 90])
   picture = np.broadcast_to(colour, (48, 64, 3)).astype(np.uint8)
   tiny.write_video(tmp_path / 'a.flv', [picture], fractions.Fraction(10))
@@ -96,7 +96,7 @@ def write_at(
   base=fractions.Fraction(1, 1000),
   **options,
 ):
-  """Writes grey frames at the given times, and seconds of silence from 0 on."""
+  """Writes grey frames at the given times, and silence from 0 on."""
   with av.open(str(path), 'w', options=options) as container:
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
@@ -122,13 +122,13 @@ def grey(time):
 
 
 def test_frames_of_varying_rate_are_found_by_their_time_stamps(tmp_path):
-  """Thirty a second, but one frame stays for three seconds."""
+  """There are thirty a second, but one of them stays for three seconds."""
   path = tmp_path / 'a.mp4'
   early = np.arange(105) / 30
   write_at(path, [*early, *(6.5 + early)], 30)
   shown = [0.5, 1.5, 2.5, 3.5, 3.5, 3.5, 6.5, 7.5, 8.5, 9.5]
   frames = videos.read_frames(path, media.ten_half_seconds)
-  # Frames are 0.7 levels apart, and a second is 20.
+  # Frames differ by 0.7 levels, seconds by 20.
   np.testing.assert_allclose(clips.levels(frames), grey(shown), atol=3)
   shown = [0, 1, 2, 3, 104 / 30, 104 / 30, 104 / 30, 7, 8, 9]
   np.testing.assert_allclose(
@@ -136,14 +136,14 @@ def test_frames_of_varying_rate_are_found_by_their_time_stamps(tmp_path):
   )
 
 
-def test_a_time_stamp_far_away_takes_no_memory(tmp_path):
+def test_a_very_late_time_stamp_takes_no_memory(tmp_path):
   path = tmp_path / 'a.mp4'
   write_at(path, [0, 1, 2, 100_000], 1)
   found, detail = clips.reason(each_second, path)
   assert found == 'corrupt' and 's of pictures' in detail
 
 
-def test_frames_that_begin_late_are_found_by_the_time_of_the_whole(tmp_path):
+def test_frames_that_begin_late_are_found_by_the_time_of_the_file(tmp_path):
   path = tmp_path / 'a.mp4'
   for late, shown in ((2.0, [2, 2, 2, 3]), (0.05, [0.05, 1.05, 2.05, 3.05])):
     write_at(path, late + np.arange(40) / 20, 20, sound=late + 2)
@@ -156,7 +156,7 @@ def test_frames_that_begin_late_are_found_by_the_time_of_the_whole(tmp_path):
 def test_whole_videos_are_whole_whatever_their_header_says_of_the_rate(
   tmp_path,
 ):
-  """Dropped frames at 30 a second; and more sound than pictures."""
+  """Frames are dropped at 30 a second; or the sound is longer."""
   path = tmp_path / 'a.flv'
   times = [*(np.arange(10) / 30), *(1 / 3 + np.arange(18) / 8)]
   write_at(path, times, 30, 'flv')
@@ -170,7 +170,7 @@ def test_whole_videos_are_whole_whatever_their_header_says_of_the_rate(
   assert len(each_second(path)) == 3
 
 
-def test_the_duration_in_the_header_of_an_flv_is_no_evidence(tmp_path):
+def test_a_wrong_duration_in_the_header_of_flv_is_ignored(tmp_path):
   path = tmp_path / 'a.flv'
   write_at(path, [k / 10 for k in range(30)], 10, 'flv')
   data = path.read_bytes()
@@ -190,10 +190,10 @@ def test_the_duration_in_the_header_of_an_flv_is_no_evidence(tmp_path):
     ('a.avi', 'mpeg4', b'vids', 32, struct.pack('<I', 600)),
   ],
 )
-def test_nor_is_that_of_other_containers(
+def test_a_wrong_duration_in_matroska_and_avi_is_ignored(
   tmp_path, name, codec, field, place, wrong
 ):
-  """Matroska and AVI say how many bytes they have, as well as how long."""
+  """They also say how many bytes they have, which tells truncation."""
   path = tmp_path / name
   base = fractions.Fraction(1, 10)
   write_at(path, np.arange(30) / 10, 10, codec, base=base)
@@ -216,8 +216,8 @@ def test_nor_is_that_of_other_containers(
   ids=['samples', 'fragments'],
 )
 @pytest.mark.parametrize('box', ['mvhd', 'tkhd', 'mdhd'])
-def test_nor_is_any_of_the_three_of_mp4(tmp_path, box, options):
-  """Of the whole, of a track and of its media; an hour too long."""
+def test_wrong_durations_in_mp4_are_ignored(tmp_path, box, options):
+  """Of the file, of a track or of its media: an hour too long."""
   path = tmp_path / 'a.mp4'
   write_at(path, np.arange(30) / 10, 10, **options)
   data = bytearray(path.read_bytes())
@@ -230,13 +230,13 @@ def test_nor_is_any_of_the_three_of_mp4(tmp_path, box, options):
   )
   path.write_bytes(data[: len(data) * 7 // 8])
   if 'frag_duration' in options and box != 'mdhd':
-    return  # FFmpeg adds up what fragments there are: none is known to miss
+    return  # FFmpeg adds up existing fragments, and cannot know of others
   with pytest.raises(audit.SkipError, match='truncated'):
     each_second(path)
 
 
-def test_what_an_edit_list_cuts_off_is_not_shown(recorded, tmp_path):
-  """As `ffmpeg -ss 1.2 -c copy` trims a clip: the first frames stay in it."""
+def test_frames_that_an_edit_list_cuts_off_are_not_used(recorded, tmp_path):
+  """`ffmpeg -ss 1.2 -c copy` trims so: the first frames stay in the file."""
   clips.remux(recorded / 'clip.mp4', tmp_path / 'a.mp4', cut=1.2)
   frames = each_second(tmp_path / 'a.mp4')
   np.testing.assert_allclose(
@@ -276,7 +276,7 @@ def test_frames_come_upright(tmp_path):
     np.testing.assert_allclose(corners.mean(2), expected, atol=12)
 
 
-def test_a_title_in_another_encoding_is_passed_over(tmp_path, recorded):
+def test_a_title_in_another_encoding_is_ignored(tmp_path, recorded):
   path = tmp_path / 'a.mp4'
   clips.remux(recorded / 'clip.mp4', path, title='XXXXX')
   content = path.read_bytes()
@@ -285,8 +285,8 @@ def test_a_title_in_another_encoding_is_passed_over(tmp_path, recorded):
   assert len(each_second(path)) == 3
 
 
-def test_sound_that_goes_from_mono_to_stereo_and_another_rate_is_read(tmp_path):
-  """As in MP3 files that are joined to one."""
+def test_sound_that_changes_channels_and_rate_is_read(tmp_path):
+  """MP3 files that were joined are like this."""
   tone = clips.sine(440, 1, 44_100, 0.4)
   soundfile.write(tmp_path / '1.mp3', tone, 44_100)
   soundfile.write(tmp_path / '2.mp3', np.stack([tone, tone], 1), 44_100)
@@ -336,7 +336,7 @@ def test_all_frames_that_are_chosen_exist(count, rate):
   assert all(0 <= number < count for number in [*places, *each])
 
 
-def test_a_video_goes_before_its_pictures(recorded, tmp_path):
+def test_a_video_is_preferred_to_its_pictures(recorded, tmp_path):
   folder = tmp_path / 'pictures'
   folder.mkdir()
   data = pictures.jpeg(np.full((8, 8, 3), 250, np.uint8))

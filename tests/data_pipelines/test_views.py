@@ -21,7 +21,7 @@ from experiments.core import data
 
 @dataclasses.dataclass(frozen=True)
 class Noisy:
-  """The sum of the stored values, and one draw in training."""
+  """A view: the sum of the stored values, plus one draw in training."""
 
   source: str
 
@@ -42,7 +42,7 @@ def stored(row):
 VIEWS = {'b': Noisy('audio'), 'a': Noisy('audio'), 'c': Noisy('audio')}
 
 
-def test_an_element_has_the_views_and_what_is_kept_and_nothing_else():
+def test_an_element_has_views_and_kept_entries_and_nothing_else():
   element = stored(3)
   for keep in [(), ('label',), ('caption', 'label')]:
     evaluated = views.EvaluationViews(VIEWS, keep).map(element)
@@ -56,7 +56,7 @@ def test_an_element_has_the_views_and_what_is_kept_and_nothing_else():
   assert element.keys() == stored(3).keys()
 
 
-def test_a_view_may_take_the_name_of_what_it_replaces():
+def test_a_view_may_have_the_name_of_a_stored_entry():
   element = {'x': np.array([2.0, 4.0]), 'label': np.array(1)}
   evaluation = views.EvaluationViews({'x': views.Scaled('x', 4)})
   assert evaluation.map(element)['x'].tolist() == [0.5, 1]
@@ -75,7 +75,7 @@ def test_views_draw_in_the_order_of_their_names():
     assert {name: element[name] for name in 'abc'} == expected
 
 
-def test_a_missing_entry_is_named():
+def test_the_error_names_a_missing_entry():
   random = np.random.default_rng(0)
   for changed, message in (
     ({'keep': ['label', 'text']}, r"no 'text'.*audio, caption, frames, label"),
@@ -88,7 +88,7 @@ def test_a_missing_entry_is_named():
       views.TrainingViews(**arguments).random_map(stored(0), random)
 
 
-def test_a_name_is_a_views_or_kept_and_not_both():
+def test_a_name_must_not_be_both_a_view_and_kept():
   for kind in (views.TrainingViews, views.EvaluationViews):
     with pytest.raises(ValueError, match=r"both for \['label'\]"):
       kind({'label': views.SevenClassLabel(), 'x': views.Score()})
@@ -119,16 +119,16 @@ def test_training_draws_anew_in_every_epoch():
   drawn = np.concatenate(
     [batch['a'] - (4 * batch['label'] + 6) for batch in batches]
   )
-  # 24 elements: 4 epochs of 6, and no two share a draw.
+  # In 24 elements, 4 epochs of 6, no two share a draw.
   assert len(np.unique(drawn)) == 24
   assert drawn.min() >= 0 and drawn.max() < 1
 
 
-# What is left to the device.
+# The last step, on the device.
 
 
 def clip(row):
-  """Two frames, each of one colour."""
+  """Stores two frames, each of one colour."""
   encoded = []
   for shade in (row, 200 - row):
     stream = io.BytesIO()
@@ -173,7 +173,7 @@ def normalised(pictures):
 
 @pytest.fixture
 def opened(monkeypatch):
-  """Noise -> the batches of a configuration's training and evaluation."""
+  """Function: noise -> batches of training and evaluation."""
   rows = [clip(row) for row in range(6)]
   monkeypatch.setattr(sources, 'open_source', lambda *_, **__: rows)
 
@@ -202,13 +202,13 @@ def test_pictures_travel_as_bytes_and_are_finished_on_the_device(opened):
       np.testing.assert_allclose(each(seeds)['face'], expected, atol=2e-6)
 
 
-def test_training_noise_is_in_the_units_of_what_is_finished(opened):
+def test_training_noise_is_in_the_units_of_finished_entries(opened):
   plain, noisy = opened(0.0), opened(1e-3)
   finish = data.finish(config_of(1e-3))
   for batch in noisy:
     assert finish(batch).keys() == batch.keys()
     assert all(finish(batch)[name] is batch[name] for name in batch)
-  # Of a colour each: whatever the crop, pictures are the same.
+  # Each has one colour, so crops make no difference.
   added = noisy[0]['face'] - normalised(plain[0]['face'])
   assert noisy[0]['face'].dtype == np.float32
   # 576 draws: a standard error of 3 %.

@@ -23,7 +23,7 @@ if __name__ == '__main__':
 
 
 def is_alive(process):
-  """Whether there is such a process, and it is not only waited for."""
+  """Whether a process exists and is not a zombie."""
   stat = pathlib.Path(f'/proc/{process}/stat')
   return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] != 'Z'
 
