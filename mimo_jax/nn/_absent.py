@@ -19,7 +19,7 @@ def present_of(inputs: Mapping[str, jax.Array], name: str) -> jax.Array | None:
   if jnp.shape(present) != inputs[name].shape[:1]:
     raise ValueError(
       f"inputs['{name}_present'] has shape {jnp.shape(present)}; expected one"
-      f' boolean a row, {inputs[name].shape[:1]}.'
+      f' boolean for each row, {inputs[name].shape[:1]}.'
     )
   return jnp.asarray(present).astype(bool)
 

@@ -166,7 +166,7 @@ def masked_mean(
   if jnp.shape(mask) != targets.shape:
     raise ValueError(
       f'mask has shape {jnp.shape(mask)} for targets {targets.shape}; expected'
-      ' one number a row, or a mapping output -> numbers.'
+      ' one number for each row, or a mapping output -> numbers.'
     )
   mask = jnp.asarray(mask)
   # What is left out is replaced before anything is computed of it: a NaN would

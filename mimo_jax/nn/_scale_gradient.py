@@ -37,7 +37,7 @@ def scale_gradient(value: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
   if jnp.shape(factor) != ():
     raise ValueError(
       f'scale_gradient was given a factor of shape {jnp.shape(factor)};'
-      ' expected a scalar. Call it under jax.vmap for a factor a row.'
+      ' expected a scalar. Call it under jax.vmap for a factor per row.'
     )
   return _scaled(jnp.asarray(value), jnp.asarray(factor))
 
