@@ -1,9 +1,10 @@
 """Ways to train a multi-modal model: one file a method.
 
-The package's namespace is the registry: `config.method.name` is the name of a
-module here, its other keys the arguments of that module's `make(task, ...)`,
-and the module's `SPACE` what a comparison draws them from. `RECIPES`, where a
-module has it, names recipes and their options: else there is one, of its name.
+The package's namespace is the registry. `config.method.name` is the name of a
+module here, and the other keys of `config.method` are arguments of that
+module's `make(task, ...)`. Its `SPACE` is what a comparison draws them from.
+Its `RECIPES`, if it has any, name recipes and their options; otherwise the
+module is one recipe of its own name.
 """
 
 from experiments.methods import agm as agm

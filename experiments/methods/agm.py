@@ -29,24 +29,25 @@ def make(
   alpha: float = 1.0,
   released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
-  """Scales what flows back into each modality's part of the fused logits.
+  """Scales the gradients that flow into each modality's part of the logits.
 
-  The parts o_m are the modalities' Shapley values of the fused logits, with
-  features of a zero input for those that are absent; they add up to the fused
-  logits, for any fusion and any number of modalities. The gradient of the
-  fused loss that flows into o_m is multiplied by `coefficients`, of scores
-  s_m = mean of -log p of the true class, p at least 1e-8, by o_m alone.
+  The part o_m is the Shapley value of modality m in the fused logits, where
+  modalities that are absent have the features of a zero input. The parts add up
+  to the fused logits, for any fusion and any number of modalities. The gradient
+  of the fused loss that flows into o_m is multiplied by `coefficients`, from
+  the scores s_m: the mean of -log p of the true class by o_m alone, with p at
+  least 1e-8.
 
   This is the authors' code for two modalities and the paper's formula for more.
   BalanceBenchmark has τ - r the other way round, which slows down the weak
-  modality, and scales the encoders' gradients alone. The authors' code also
+  modality, and scales the encoders' gradients only. The authors' code also
   clips the gradient if one of the head's entries is large;
-  `config.gradient_transforms` can.
+  `config.gradient_transforms` can do that.
 
   Args:
     task: what is trained, on classes.
     alpha: how much modalities are slowed down or sped up.
-    released: 'balance_benchmark': as that does.
+    released: 'balance_benchmark': does as BalanceBenchmark does.
 
   References:
     H. Li et al., `Boosting Multi-modal Model Performance with Adaptive Gradient
@@ -105,14 +106,14 @@ def make(
 def coefficients(
   scores: jax.Array, running: jax.Array, alpha: float
 ) -> jax.Array:
-  """What the gradients are multiplied by, [M]; 1 where r = τ.
+  """The factors of the gradients, [M]; 1 where r = τ.
 
       r_m = exp(-M/(M-1) (s_m - mean s)),    τ_m likewise of running means
       k_m = exp(α min(τ_m - r_m, 10))
 
-  With two modalities r_a = exp(s_v - s_a). A modality that is ahead of where it
-  was, by the others, has r above τ and is slowed down. A low score is strong;
-  running means are of the steps before, and zeros at first.
+  With two modalities r_a = exp(s_v - s_a). A low score means a strong modality.
+  One that is further ahead of the others than before has r above τ, and is
+  slowed down. Running means are over the steps before, and 0 at first.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -14,10 +14,11 @@ from experiments.methods import means
 def contrastive(
   features: Mapping[str, jax.Array], temperature: float
 ) -> jax.Array:
-  """How hard it is to tell which features of two modalities belong together.
+  """The contrastive loss of the modalities' features [batch, d].
 
-  Of features [batch, d], the mean over all ordered pairs of modalities of the
-  mean cross entropy of softmax(cos(z_i, z'_j) / τ) over j, where i is true.
+  It says how hard it is to tell which features of two modalities are of the
+  same row: the mean, over all ordered pairs of modalities and over rows i, of
+  the cross entropy of softmax(cos(z_i, z'_j) / τ) over j, where i is true.
 
   Examples:
     >>> features = {'audio': jnp.eye(2), 'visual': jnp.eye(2)}
@@ -61,7 +62,7 @@ def supervised_contrastive(
   count, rows, width = features.shape
   flat = features.reshape(count * rows, width)
   squares = jnp.sum(flat**2, axis=1, keepdims=True)
-  # Of a row of zeros all cosines are 0, and it has no gradient.
+  # All cosines of a row of zeros are 0, and it has no gradient.
   is_zero = squares == 0
   length = jnp.sqrt(jnp.where(is_zero, 1, squares))
   flat = jnp.where(is_zero, 0, flat / length)
@@ -76,8 +77,8 @@ def supervised_contrastive(
 def jensen_shannon(logits: jax.Array, *, swapped: bool = False) -> jax.Array:
   """The divergence of M outputs [M, batch, C] from their mean, in nats.
 
-  Mean over rows of (1/M) Σ_m KL(p_m ‖ mean of all p), from 0 to log M; with
-  swapped arguments, KL(mean of all p ‖ p_m), which has no bound.
+  It is the mean over rows of (1/M) Σ_m KL(p_m ‖ mean of all p), from 0 to
+  log M; with swapped arguments, KL(mean of all p ‖ p_m), which has no bound.
 
   Examples:
     >>> certain = 50 * jnp.eye(2)[:, None]  # of one class, and of the other

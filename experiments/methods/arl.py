@@ -29,15 +29,15 @@ def make(
 
       L = L_fused + γ Σ_m L_m(o_m),    ∇_m ← (1 + w_m) ∇_m
 
-  for the gradient of encoder m, with the weights w of `weights`, which draw the
-  modalities' shares of the output to the inverse of their variances, and o_m
-  what the fusion makes of modality m alone: the heads 'alone' of
-  `mimo_jax.nn.LateFusion`, with any fusion. In the warm-up γ and all w_m are
-  equal: 1 and 1/M. The sum of L_m is the loss 'unimodal', and L the primary
-  objective; any weighting goes with it. It is a sum of 1 + γM losses, which
-  wants a lower learning rate than one of them; the authors clip the gradient's
-  norm at 40. On two views of `handwritten`, at its rate of 0.05, 600 steps stay
-  at chance; at half of it they reach 96.6 %, at a quarter 97.1 %.
+  where ∇_m is the gradient of encoder m. The weights w, see `weights`, draw the
+  modalities' shares of the output towards the inverse of their variances. o_m
+  is the output of the fusion, which may be any, for modality m alone: the heads
+  'alone' of `mimo_jax.nn.LateFusion`. In the warm-up γ is 1 and all w_m are
+  1/M. The sum of L_m is the loss 'unimodal', and L is the primary objective;
+  any weighting goes with it. L is a sum of 1 + γM losses, and needs a lower
+  learning rate than one of them; the authors clip the gradient's norm at 40. On
+  two views of `handwritten`, 600 steps stay at chance at its learning rate of
+  0.05; at half of it they reach 96.6 %, at a quarter 97.1 %.
 
   Args:
     task: what is trained, on classes.
@@ -45,12 +45,11 @@ def make(
       AVE.
     temperature: T ≥ 0, how far the weights are apart; 8 on CREMA-D and 4
       elsewhere.
-    warm_up_epochs: its length.
-    released: 'authors': the weights are computed and not assigned, so that they
-      stay 1/M, and all is a weighted sum of losses.
+    warm_up_epochs: the length of the warm-up.
+    released: 'authors': the weights are computed but not assigned, so that they
+      stay 1/M, and the method is a weighted sum of losses.
 
-  This is the paper's method for two modalities, and for more what `weights`
-  says.
+  This is the paper's method for two modalities; for more, `weights` extends it.
 
   References:
     S. Wei, C. Luo and Y. Luo, `Improving Multimodal Learning via Imbalanced
@@ -62,13 +61,13 @@ def make(
   names = task.modalities
   model = task.model.clone(heads='alone')
 
-  def is_warm(state: base.TrainState) -> jax.Array:
+  def in_warm_up(state: base.TrainState) -> jax.Array:
     return state.step < warm_up_epochs * task.steps_per_epoch
 
   def unimodal(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
-    # Those of the outputs may stand on stopped gradients.
+    # The heads of the outputs may stop gradients.
     logits = model.alone(state.variables, outputs.features, train=True)
     losses = task.losses_of(logits, batch[task.target])
     return {'unimodal': jnp.sum(jnp.stack([losses[name] for name in names]))}
@@ -78,7 +77,7 @@ def make(
   ) -> dict[str, Any]:
     logits = jnp.stack([outputs.logits[name] for name in names])
     found = weights(lax.stop_gradient(logits), temperature)
-    is_even = is_warm(state) | (released is not None)
+    is_even = in_warm_up(state) | (released is not None)
     found = 1 + jnp.where(is_even, 1 / len(names), found)
     return {'factors': dict(zip(names, found, strict=True))}
 
@@ -87,7 +86,7 @@ def make(
     unimodal,
     {
       'fused': 1.0,
-      'unimodal': lambda state: jnp.where(is_warm(state), 1.0, gamma),
+      'unimodal': lambda state: jnp.where(in_warm_up(state), 1.0, gamma),
     },
     observe=factors,
     after=encoders.scaled(),
@@ -100,9 +99,10 @@ def weights(logits: jax.Array, temperature: float) -> jax.Array:
 
       w = softmax over m of T (mean of the others' c) q_m,    q_m ∝ 1/H_m
 
-  of logits [M, batch, C]. c_m is the share of modality m in the output, that of
-  Σ over classes of the mean |o_m|; H_m its share of the mean entropies, and at
-  least 0.6/M, which is 0.3 of two; c and q add up to 1.
+  from logits [M, batch, C]. c_m is the share of modality m in the output, by
+  the sum over classes of the mean |o_m|. H_m is its share of the mean
+  entropies, at least 0.6/M, which is 0.3 for two modalities. Both c and q add
+  up to 1.
 
   Examples:
     >>> logits = jnp.array([[[4.0, 0.0]], [[0.0, 1.0]]])

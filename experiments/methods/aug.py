@@ -17,9 +17,9 @@ SPACE: base.Space = {'residual': {'low': 0.1, 'high': 1.0}}
 
 
 class Memory(NamedTuple):
-  """What goes from phase to phase."""
+  """What is carried from phase to phase."""
 
-  logits: dict[str, jax.Array]  # modality -> [batch, C], of the present batch
+  logits: dict[str, jax.Array]  # modality -> [batch, C], of this batch
   scores: dict[str, jax.Array]  # modality -> [], summed since the last addition
 
 
@@ -33,43 +33,45 @@ def make(
   max_branches: int = 10,
   released: Literal['authors'] | None = None,
 ) -> base.Method:
-  """One modality at a time; the weakest gets another classifier, by and by.
+  """Trains one modality at a time, and adds classifiers to the weakest one.
 
-  What modality m makes of a row, o_m, is a sum of branches, see
-  `fusions.BranchedFusion`, which stands in place of the configuration's fusion
-  and heads. A step has a phase for each modality, on the same batch, in which
-  its encoder, its branches and the shared output layer learn from
-  'boosted_<m>': CE(o_m), and with several branches also
+  The logits of modality m, o_m, are a sum of branches, see
+  `fusions.BranchedFusion`, which replaces the configuration's fusion and heads.
+  A step has a phase for each modality, on the same batch. In it, the modality's
+  encoder, its branches and the shared output layer learn from 'boosted_<m>':
+  CE(o_m) and, with several branches, also
 
       CE(all but the last) + mean over rows of (1 - λ q) CE(the last)
 
-  where q is the probability of the true class by all but the last, stopped. So
-  the last learns what the others lack. Nothing learns from a fused loss.
+  where q is the probability of the true class by all but the last, without a
+  gradient. So the last learns what the others lack. Nothing learns from a fused
+  loss.
 
-  From time to time the modality with the lowest mean probability of the true
-  class in training since the last time gets a branch, if the highest is ahead
-  by the margin. Branches that are to come are there from the start, and do
-  not learn: gradients, moments and weight decay leave them alone. A new branch
-  begins at random, behind an output layer that has grown, so that the loss
-  jumps: with few steps from one to the next, a high learning rate diverges. On
-  two views of `handwritten`, 60 steps apart, one seed of two does at its rate
-  of 0.05, at half of it one modality alone falls to chance, and at a quarter
-  and below both seeds train (91 to 93 %).
+  Every `every_epochs`, a modality gets a branch: the one with the lowest mean
+  probability of the true class in training since the last time, if the highest
+  is ahead of it by the margin. Branches that are to be added exist from the
+  start, but do not learn: gradients, moments and weight decay leave them
+  unchanged. A new branch starts at random, behind an output layer that has
+  grown, so that the loss jumps. With few steps between additions, a high
+  learning rate diverges. On two views of `handwritten`, with 60 steps between
+  them, one of two seeds diverges at its learning rate of 0.05; at half of it
+  one modality alone falls to chance; at a quarter and below both seeds train
+  (91 to 93 %).
 
   Args:
     task: what is trained, on classes.
     residual: λ, from 0 to 1.
     every_epochs: how often a branch is added, above 0; 20 on CREMA-D, 10 on
       Kinetics-Sounds; None: after each tenth of the training.
-    margin: the least lead, as a part of the lowest score.
-    width: of the branches; None: half of the features', as 256 are of a
-      ResNet-18's 512.
-    max_branches: of a modality, after which it gets none.
+    margin: the smallest lead, as a fraction of the lowest score.
+    width: of the branches; None: half of the features' width, as 256 is of the
+      512 of a ResNet-18.
+    max_branches: the largest number of branches of a modality.
     released: 'authors': the optimizer does not know the branches that are
-      added, so that their dense layers stay at random.
+      added, so that their dense layers stay random.
 
-  In the released code scores are of the last epoch, and the fused logits are
-  0.4 audio and 0.6 visual.
+  In the released code, scores are those of the last epoch, and the fused logits
+  are 0.4 audio and 0.6 visual.
 
   References:
     Q. Jiang, L. Huang and Y. Yang, `Rethinking Multimodal Learning from the
@@ -107,7 +109,8 @@ def make(
 
     number = jnp.sum(there[modality])
     last = jnp.asarray(places == number - 1, float)
-    rest, own = of(there[modality] - last), outputs.logits[modality]  # stopped
+    rest = of(there[modality] - last)
+    own = outputs.logits[modality]  # without a gradient
     weights = 1 - residual * common.sureness(rest, targets)
     score = jnp.mean(common.sureness(own, targets))
     memory: Memory = state.memory
@@ -119,7 +122,7 @@ def make(
     found = task.losses_of(
       {
         modality: own,
-        # Replaced by those of the phases to come.
+        # Replaced by the values of later phases.
         'fused': fusions.mean(so_far),
         f'boosted_{modality}': of(there[modality]),
         'rest': rest,
@@ -145,7 +148,7 @@ def make(
     scores = jnp.stack([state.memory.scores[name] for name in names])
     is_due = jnp.max(scores) > (1 + margin) * jnp.min(scores)
     for i, name in enumerate(names):
-      # None is the next one of a modality that has all.
+      # A modality that has all branches has no next one.
       is_next = places == jnp.sum(there[name])
       gets_it = is_due & (i == jnp.argmin(scores)) & is_next
       there[name] = jnp.where(gets_it, 1, there[name])
@@ -169,5 +172,5 @@ def make(
 
 
 def _no_scores(names: tuple[str, ...]) -> dict[str, jax.Array]:
-  """Sums before the first step."""
+  """The sums of scores before the first step."""
   return {name: jnp.zeros(()) for name in names}

@@ -21,11 +21,11 @@ def classes(task: base.Task, method: str) -> None:
 def several(task: base.Task, method: str) -> None:
   """Refuses a task of a single modality."""
   names = task.modalities
-  option(method, len(names) > 1, 'two at least', modalities=names)
+  option(method, len(names) > 1, 'at least two', modalities=names)
 
 
 def unweighted(task: base.Task, method: str, reason: str) -> None:
-  """Refuses a weighting beside a method that leaves none open."""
+  """Refuses a weighting together with a method that cannot use one."""
   if task.weighting_name != 'joint':
     raise ValueError(
       f'{method} cannot be combined with a weighting, and config.weighting is'
@@ -65,7 +65,7 @@ def above_0(method: str, **options: Any) -> None:
 
 
 def from_0_to_1(method: str, **options: Any) -> None:
-  """Refuses options that are no part of a whole, and no chance."""
+  """Refuses options below 0 or above 1."""
   for name, value in options.items():
     is_part = (value >= 0) & (value <= 1)
     option(method, is_part, 'a number from 0 to 1', **{name: value})
@@ -74,7 +74,7 @@ def from_0_to_1(method: str, **options: Any) -> None:
 def option(method: str, is_right: Any, expected: str, **given: Any) -> None:
   """Refuses an option of a method by its name, as in `strength=-1.0`.
 
-  What a sweep knows only when its program runs is let through.
+  A traced value, which a sweep knows only when its program runs, is accepted.
   """
   if not isinstance(is_right, jax.core.Tracer) and not is_right:
     ((name, value),) = given.items()

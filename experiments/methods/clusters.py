@@ -19,10 +19,10 @@ def k_means(
   squared distances.
 
   Args:
-    key: draws.
+    key: for the random draws.
     points: [N, d].
-    counts: [N] bool, which points there are; the others belong to a cluster and
-      do not matter.
+    counts: [N] bool, which points count; the others get a cluster but do not
+      affect any.
     number: of clusters.
 
   Returns:
@@ -48,8 +48,8 @@ def purity(
   Args:
     assigned: [N], the cluster of each point, below `classes`.
     labels: [N].
-    counts: [N] bool, which points there are.
-    classes: the number of classes, and of clusters at most.
+    counts: [N] bool, which points count.
+    classes: the number of classes, and the largest number of clusters.
 
   Examples:
     >>> assigned, labels = jnp.array([0, 0, 0, 1]), jnp.array([2, 2, 1, 0])
@@ -64,7 +64,7 @@ def purity(
 
 
 def scaled(points: jax.Array, counts: jax.Array) -> jax.Array:
-  """Points [N, d] whose features go from -1 to 1; constant ones are 0.
+  """Points [N, d] with features scaled to -1..1; constant ones become 0.
 
   Examples:
     >>> points = jnp.array([[1.0, 5.0], [3.0, 5.0], [2.0, 5.0], [9.0, 9.0]])
@@ -90,10 +90,10 @@ def class_purity(
   """The `purity` of as many clusters as classes, of points that are `scaled`.
 
   Args:
-    key: draws, see `k_means`.
+    key: for `k_means`.
     points: [N, d].
     labels: [N].
-    counts: [N] bool, which points there are.
+    counts: [N] bool, which points count.
     classes: how many.
 
   Examples:
@@ -119,12 +119,12 @@ def _run(
     return jnp.maximum(squares - 2 * points @ centers.T, 0)  # [N, number]
 
   def draw(key: jax.Array, weights: jax.Array) -> jax.Array:
-    # Where all that are left are on a centre, any of those that there are.
+    # If all points coincide with centres, any that counts is drawn.
     weights = jnp.where(jnp.any(weights > 0), weights, is_there)
     return points[jax.random.categorical(key, jnp.log(weights))]
 
   def add(i: int, centers: jax.Array) -> jax.Array:
-    # Centres that there are not yet are far from everything.
+    # Centres that are not chosen yet are infinitely far away.
     apart = jnp.where(jnp.arange(number)[None] < i, distances(centers), jnp.inf)
     weights = jnp.min(apart, axis=1) * is_there
     return centers.at[i].set(draw(jax.random.fold_in(others_key, i), weights))

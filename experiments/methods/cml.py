@@ -21,16 +21,16 @@ def make(
 ) -> base.Method:
   """Punishes confidence that rises when a modality is removed.
 
-  Modalities are removed one by one in a random order, down to a single one: of
-  M - 1 partial sets P the fused logits are computed with zeros for the features
-  of what is removed. With conf the largest probability of a row, and Q the set
-  from which one removal made P,
+  Modalities are removed one by one in a random order, down to a single one. For
+  each of the M - 1 partial sets P, the fused logits are computed with zeros for
+  the features of removed modalities. With conf the largest probability of a
+  row, and Q the set from which one removal made P,
 
       L = (CE + Σ_P CE_P) / M + λ Σ_P Σ_i max(0, conf_P(i) - conf_Q(i))
 
-  is the primary objective. The sum over rows i is of the batch, so λ belongs to
-  a batch size. The order is drawn at every step, the paper draws it at every
-  epoch. It works with every fusion, and any number of modalities.
+  is the primary objective. The sum is over the rows i of the batch, so λ
+  depends on the batch size. The order is drawn at every step; the paper draws
+  it at every epoch. It works with every fusion, and any number of modalities.
 
   Args:
     task: what is trained, on classes.
@@ -50,7 +50,7 @@ def make(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
   ) -> base.Losses:
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
-    # Of each modality the place in the order of removal.
+    # Each modality's place in the order of removal.
     place = jnp.argsort(jax.random.permutation(key, count))
     before = confidence(outputs.logits['fused'])
     partial, rise = jnp.zeros(()), jnp.zeros(())

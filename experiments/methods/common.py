@@ -13,14 +13,14 @@ from mimo_jax import nn
 
 
 class Outputs(NamedTuple):
-  """What the model made of a batch in training."""
+  """The model's outputs for a batch in training."""
 
   logits: dict[str, jax.Array]  # 'fused' and modalities -> [batch, C]
   features: dict[str, jax.Array]  # modality -> [batch, d], before the fusion
   model_state: Any  # as the step leaves it
 
 
-# Something of a method's own: (state, batch, outputs) -> what it is by name.
+# A function of a method's own: (state, batch, outputs) -> name -> value.
 Own = Callable[[base.TrainState, base.Batch, Outputs], Mapping[str, Any]]
 
 
@@ -34,18 +34,18 @@ def on_outputs(
   after: optax.GradientTransformation | None = None,
   **changes: Any,
 ) -> base.Method:
-  """A method that trains on the losses of all outputs, weighed by the task's.
+  """A method that trains on the outputs' losses, by the task's weighting.
 
   Args:
     task: what is trained.
-    own: losses beside those of the outputs, if the method has any, or in place
-      of some of them, by their names.
-    primary: the names of these and 'fused', with their factors: what the
-      primary objective is the sum of.
-    logits: outputs in place of the model's.
-    observe: extra arguments of what transforms the gradients.
-    after: what is done to the gradient that the weights give.
-    **changes: fields of the method that are others than the plain ones.
+    own: the method's own losses, if it has any; one with the name of an output
+      replaces its loss.
+    primary: the losses, 'fused' among them, whose sum is the primary objective,
+      with their factors.
+    logits: outputs that replace the model's.
+    observe: extra arguments of the gradient transformations.
+    after: a transformation of the gradient that the weights give.
+    **changes: fields of the method that differ from those of plain training.
   """
   model = changes.get('model', task.model)
 
@@ -74,7 +74,7 @@ def on_outputs(
     optimizer=task.optimizer(1),
     primary=primary,
     is_mean_over_rows=own is None and 'losses' not in changes,
-    # What a method adds, or changes, may look at more than its losses do.
+    # Whatever a method adds or changes may look at modalities that rows lack.
     takes_missing=own is logits is observe is after is None
     and changes.keys() <= {'model'},
   )
@@ -86,7 +86,7 @@ def present_rows(
 ) -> dict[str, jax.Array] | None:
   """Which rows have each modality that may be missing; None if all have all.
 
-  The fused output is of all rows: each has something.
+  All rows have a fused output, since none lacks all modalities.
   """
   if not task.missing:
     return None
@@ -102,10 +102,10 @@ def factors(method: base.Method, state: base.TrainState) -> dict[str, Any]:
 
 
 def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
-  """The objectives: losses, of which some are the primary one together.
+  """The objectives: the primary one, a sum of losses, and the other losses.
 
-  What has the factor 0.0 is told and not learnt from; without any other, there
-  is no primary objective.
+  A loss with the factor 0.0 is logged but not learnt from. If all factors are
+  0.0, there is no primary objective.
 
   Examples:
     >>> losses = {'fused': jnp.float32(1), 'own': jnp.float32(3)}
@@ -126,7 +126,7 @@ def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
 def with_beside(
   method: base.Method, state: base.TrainState, batch: base.Batch
 ) -> base.TrainState:
-  """A first state, whose params have what learns beside the model.
+  """Adds what learns beside the model to the params of a first state.
 
   Raises:
     ValueError: if the model has a module of that name.
@@ -172,7 +172,7 @@ def features_of(
 def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """The targets [batch], and which rows there are, [batch] bool.
 
-  Batches of validation rows may be filled up: their `mask` says so.
+  Batches of validation rows may be padded, as their `mask` says.
   """
   targets = jnp.asarray(batch[task.target])
   return targets, jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
@@ -205,9 +205,9 @@ def stateless(
 
 
 def summed() -> optax.GradientTransformationExtraArgs:
-  """The gradient of the sum of all losses of a phase.
+  """Turns a pullback into the gradient of the sum of all losses of a phase.
 
-  For phases of other losses, some of which nothing learns from.
+  It is for phases that have different losses, some of them without a gradient.
 
   Examples:
     >>> losses, pullback = jax.vjp(lambda x: {'a': x**2, 'b': 1.0}, 3.0)
@@ -233,9 +233,9 @@ def weighed(
 
 
 def sureness(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """The probability of each row's true class, a number without a gradient.
+  """The probability of each row's true class, without a gradient.
 
-  Of logits [..., batch, C] and targets [batch]: [..., batch].
+  From logits [..., batch, C] and targets [batch]: [..., batch].
 
   Examples:
     >>> logits = jnp.log(jnp.array([[0.2, 0.8], [0.5, 0.5]]))
@@ -250,10 +250,10 @@ def sureness(logits: jax.Array, targets: jax.Array) -> jax.Array:
 def share_scores(
   task: base.Task, state: base.TrainState, batch: base.Batch, outputs: Outputs
 ) -> dict[str, jax.Array]:
-  """What OGM and its kin compare modalities by, numbers without gradients.
+  """The scores by which OGM and its kin compare modalities, modality -> [].
 
-  The mean probability of the true class, modality -> [], by their shares of the
-  fused logits.
+  They are the mean probabilities of the true class by the modalities' shares of
+  the fused logits, without gradients.
   """
   shares = task.model.shares(state.variables, outputs.features)
   shares = jax.lax.stop_gradient(shares)
@@ -261,7 +261,7 @@ def share_scores(
 
 
 def adds_shares(model: nn.LateFusion) -> bool:
-  """Whether the fused logits are a sum of parts, one a modality, all of it."""
+  """Whether the fused logits are a sum of one linear part per modality."""
   fusion = getattr(model.fusion, 'func', model.fusion)
   options = getattr(model.fusion, 'keywords', {})
   is_linear = fusion in (nn.ConcatFusion, nn.SumFusion, nn.CosineFusion)
@@ -269,10 +269,10 @@ def adds_shares(model: nn.LateFusion) -> bool:
 
 
 def with_own_weights(task: base.Task, *weights: float) -> base.Task:
-  """The task of a method that weighs losses, unless a weighting is named.
+  """The task with a method's own weights, unless it names a weighting.
 
-  The uni-modal heads, too, then teach the encoders. The weights are those of
-  the fused loss and of each modality's.
+  The weights are those of the fused loss and of each modality's loss. In both
+  cases the encoders learn from the uni-modal heads, too.
   """
   if task.weighting_name == 'joint':
     fused, own = weights

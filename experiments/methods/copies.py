@@ -12,7 +12,7 @@ from experiments.methods import common
 from experiments.methods import moments
 from mimo_jax import nn
 
-# Keys of copies are folded by numbers from here down, where no step comes.
+# Keys of copies are folded by numbers from here down, which no step reaches.
 _LAST = 2**32 - 1
 # Non-finite updates in a row that are skipped: all of them.
 _ALL = 2**31 - 1
@@ -26,8 +26,8 @@ def begin(
 ) -> base.TrainState:
   """The state of a copy before its first step, without memory.
 
-  It starts from `variables`, with the task's optimizer afresh: schedules begin
-  anew. `number` tells copies apart, from 0.
+  It starts from `variables`, with a fresh state of the task's optimizer, so
+  that schedules start anew. `number` tells copies apart, from 0.
   """
   rest = dict(variables)
   params = rest.pop('params')
@@ -42,7 +42,7 @@ def begin(
 
 
 def key_of(state: base.TrainState, number: int) -> jax.Array:
-  """The key of a copy: one of its own, and another after other steps."""
+  """The key of a copy, which differs between copies and between steps."""
   key = jax.random.fold_in(state.key, _LAST - number)
   return jax.random.fold_in(key, state.step)
 
@@ -81,7 +81,7 @@ def stepper(
 
 
 def _optimizer(task: base.Task) -> optax.GradientTransformation:
-  """The task's, guarded, of what learns."""
+  """The task's optimizer for what learns, which skips non-finite updates."""
 
   def kinds(params: Any) -> Any:
     return moments.mapped(lambda path, _: task.learns(path), params)

@@ -17,25 +17,25 @@ def make(task: base.Task, *, alpha: float = 4.0) -> base.Method:
       L = L_fused(fusion(sg(z_1), .., sg(z_M))) + α Σ_m L_m(o_m),
       o_m = sg(fusion)(0, .., z_m, .., 0)
 
-  with sg for stopped gradients: no parameter learns from both. A modality's own
-  logits are what the same fusion makes of it with zeros for the others, or, if
-  it multiplies features, with its own in place of theirs: the heads 'alone' of
-  `mimo_jax.nn.LateFusion`.
+  where sg stops gradients, so that no parameter learns from both. A modality's
+  own logits are the output of the same fusion with zeros for the others or, if
+  the fusion multiplies features, with its own features in place of theirs: the
+  heads 'alone' of `mimo_jax.nn.LateFusion`.
 
-  L is what `joint` stands for here. A weighting may take its place, of the same
-  losses and without α: with MIMO it is the limit in which no encoder sees the
-  fused loss.
+  Without a weighting (`joint`), L is what is learnt. A weighting replaces it,
+  on the same losses and without α; with MIMO that is the limit in which no
+  encoder sees the fused loss.
 
-  α scales the learning rate of the encoders against the fusion's, with SGD.
-  Adam does not see it.
+  With SGD, α scales the learning rate of the encoders relative to the fusion's.
+  Adam is not affected by it.
 
   Args:
     task: what is trained.
     alpha: α > 0; 4 and 5 on CREMA-D, 2 and 3 on Kinetics-Sounds.
 
   The released code takes two backward passes, and deletes the fusion's
-  uni-modal gradient between them; and it tests without the last batch, on the
-  epoch that is best on the test split.
+  uni-modal gradient between them. It tests without the last batch, at the epoch
+  that is best on the test split.
 
   References:
     S. Wei, C. Luo and Y. Luo, `Boosting Multimodal Learning via Disentangled

@@ -22,7 +22,7 @@ def kullback_leibler(given: jax.Array, logits: jax.Array) -> jax.Array:
 def jensen_shannon(ours: jax.Array, theirs: jax.Array) -> jax.Array:
   """½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), in nats, of [..., C]: [...].
 
-  Of the probabilities p and q that logits give.
+  p and q are the probabilities that the logits give.
 
   Examples:
     >>> sure, unsure = jnp.array([[70.0, 0.0]]), jnp.array([[1.0, 1.0]])
@@ -39,7 +39,7 @@ def jensen_shannon(ours: jax.Array, theirs: jax.Array) -> jax.Array:
 
 
 def squared_difference(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-  """Of numbers, as regressions have them, [..., 1]: [...].
+  """The squared difference of a regression's numbers, of [..., 1]: [...].
 
   Examples:
     >>> squared_difference(jnp.array([[1.0]]), jnp.array([[-2.0]])).tolist()

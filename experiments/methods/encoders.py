@@ -12,7 +12,7 @@ from mimo_jax import nn
 
 
 def alone(model: nn.LateFusion, modality: str) -> nn.LateFusion:
-  """The model with one of its encoders, of the same parameters."""
+  """The model with only one of its encoders; it takes the same parameters."""
   return model.clone(
     encoders={modality: model.encoders[modality]},
     frozen=[name for name in model.frozen if name == modality],
@@ -20,7 +20,7 @@ def alone(model: nn.LateFusion, modality: str) -> nn.LateFusion:
 
 
 def only(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """What is encoders' of parameters, or of another collection.
+  """The encoders' part of params, or of another collection.
 
   Examples:
     >>> only({'encoders_audio': 1.0, 'heads_audio': 2.0, 'fusion': 3.0})
@@ -34,12 +34,12 @@ def only(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
-  """Applies a function to what is encoders', and leaves the rest as it is.
+  """Applies a function to the encoders' leaves; others stay as they are.
 
   Args:
     function: of the modality, and of a leaf of each tree.
-    tree: parameters, or what has their keys, such as all collections.
-    *rest: trees like it, which may lack what is not encoders'.
+    tree: params, or a tree with the same keys, such as all collections.
+    *rest: trees like it, which may lack leaves that are not encoders'.
 
   Examples:
     >>> params = {'encoders_audio': 1.0, 'fusion': 3.0}
@@ -64,7 +64,8 @@ def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
 def scaled(min_ndim: int = 0) -> optax.GradientTransformationExtraArgs:
   """Multiplies the gradient of each encoder by one of the `factors`.
 
-  They are an extra argument, modality -> []. Tensors with fewer axes stay.
+  `factors` is an extra argument, modality -> []. Tensors with fewer than
+  `min_ndim` axes stay as they are.
 
   Examples:
     >>> import jax.numpy as jnp

@@ -23,15 +23,15 @@ class MeanFusion(nn.SumFusion):
 
 
 def make(task: base.Task) -> base.Method:
-  """An encoder and a head a modality, whose outputs are put together.
+  """One encoder and head per modality, whose outputs are summed.
 
-  Each learns from its own loss alone, and nothing from the fused one, whose
-  weight is 0: no joint training. The fused logits are the sum of theirs, which
-  has the same largest class as the product of their probabilities. Numbers of a
-  regression are averaged. It stands in place of whatever fusion and heads the
-  configuration has.
+  Each learns from its own loss alone. The fused loss has weight 0, so there is
+  no joint training. The fused logits are the sum of the modalities' logits,
+  which has the same largest class as the product of their probabilities. The
+  numbers of a regression are averaged. This sum replaces the configuration's
+  fusion and heads.
 
-  A fair comparison has it: in the rerun of K. Kontras et al., `Balancing
+  A fair comparison includes it: in the rerun of K. Kontras et al., `Balancing
   Multimodal Training Through Game-Theoretic Regularization
   <https://arxiv.org/abs/2411.07335>`_, most methods lose to it.
   """

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from experiments.methods import checks
 from mimo_jax import nn
 
-_BRANCHES = 'branches'  # the collection that says which there are
+_BRANCHES = 'branches'  # the collection that says which branches count
 
 
 class BoostedFusion(nn.SharedHeadFusion):
-  """A sum of what one perceptron makes of each modality, times a factor."""
+  """The sum of one shared perceptron's outputs for each modality, scaled."""
 
   width: int = 256
 
@@ -34,12 +34,12 @@ class BoostedFusion(nn.SharedHeadFusion):
 
 
 class BranchedFusion(nn.SharedHeadFusion):
-  """The mean of what several branches make of each modality.
+  """The mean, over modalities, of the sum of each modality's branches.
 
-  A branch is a dense layer and a ReLU; one output layer is shared by all
-  branches of all modalities. There are as many as there may be, of which the
-  collection 'branches' says which count. Without a width, they are half as wide
-  as the widest features.
+  A branch is a dense layer and a ReLU; all branches of all modalities share one
+  output layer. Each modality has `max_branches` from the start, and the
+  collection 'branches' says which of them count. Without a width, branches are
+  half as wide as the widest features.
   """
 
   width: int | None = 256
@@ -97,19 +97,19 @@ def branches_of(modality: str, count: int) -> list[str]:
 
 
 def branches(collections: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Which branches there are, modality -> 0 or 1 [max_branches]."""
+  """Which branches count, modality -> 0 or 1 [max_branches]."""
   return dict(collections[_BRANCHES]['fusion'])
 
 
 def with_branches(
   collections: Mapping[str, Any], there: Mapping[str, jax.Array]
 ) -> dict[str, Any]:
-  """The model's collections, in which there are these branches."""
+  """The model's collections, in which these branches count."""
   return {**collections, _BRANCHES: {'fusion': dict(there)}}
 
 
 def part_of(path: tuple[str, ...]) -> str | None:
-  """What learns or stands still as one: a branch, or an encoder by modality.
+  """A parameter's branch or, by modality, encoder, which learns as a whole.
 
   Examples:
     >>> part_of(('fusion', 'audio_0', 'kernel')), part_of(('fusion', 'head'))
@@ -120,5 +120,5 @@ def part_of(path: tuple[str, ...]) -> str | None:
 
 
 def mean(logits: Mapping[str, jax.Array]) -> jax.Array:
-  """Of all modalities' logits [batch, C]."""
+  """The mean of all modalities' logits [batch, C]."""
   return jnp.mean(jnp.stack([logits[name] for name in sorted(logits)]), axis=0)

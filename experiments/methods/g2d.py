@@ -19,7 +19,7 @@ RECIPES = {'smp': {'distil': False}, 'g2d': {'distil': True}}
 
 
 class Memory(NamedTuple):
-  """What the teachers have left."""
+  """What the teachers leave for training."""
 
   confidence: jax.Array  # [M], how sure each is of the true class
   variables: Any  # the teachers', to distil from; () otherwise
@@ -34,38 +34,37 @@ def make(
   rows: Literal['train', 'validation'] = 'train',
   released: Literal['authors'] | None = None,
 ) -> base.Method:
-  """Strong modalities stand still at first; teachers say which are strong.
+  """Freezes strong modalities at first; teachers say which are strong.
 
-  SMP: a uni-modal teacher a modality is trained before the first step, see
-  `teachers.of_task`. In the first part of the training, `fraction` of its
-  steps, the encoders of all but the modalities whose teachers are least sure of
-  the true class stand still: see `stands_still`. They are not moved at all:
-  neither by momentum and weight decay, nor are batch statistics. The rest of
-  the model learns. Then everything does.
+  SMP: before the first step, a uni-modal teacher of each modality is trained,
+  see `teachers.of_task`. In the first `fraction` of the training's steps, the
+  only encoders that learn are those of the modalities whose teachers are least
+  sure of the true class: see `stands_still`. The others do not change at all:
+  momentum and weight decay do not move them, and batch statistics stay. The
+  rest of the model learns. After that everything learns.
 
   G2D distils from the teachers, too:
 
       L = L_fused + Σ_m mean (z_m - t_m)² + Σ_m KL(p_m || p_fused)
 
-  with features z, those of the teachers t, and probabilities p_m of teachers.
-  In a regression the last term is the mean squared difference of numbers. L is
-  the primary objective; any weighting goes with it, and by itself ('joint') it
+  with features z, those of the teachers t, and the teachers' probabilities p_m.
+  In a regression the last term is the mean squared difference of the numbers. L
+  is the primary objective; any weighting goes with it. Without one ('joint'), L
   is all that is learnt.
 
   Args:
     task: what is trained.
-    fraction: of the training's steps, in which modalities stand still; a half
-      in the paper.
-    distil: whether to distil: G2D; otherwise it is SMP alone.
+    fraction: the fraction of the training's steps in which modalities stand
+      still; a half in the paper.
+    distil: whether to distil, which is G2D; otherwise it is SMP alone.
     teacher_epochs: how long teachers are trained, above 0; None: as long as the
       model.
-    rows: what the teachers' confidence is measured on, once they are trained:
-      an epoch of training rows, or those of validation. Teachers that have
-      learnt the training rows by heart are sure of all of them, and the order
-      of modalities is noise.
-    released: 'authors': of encoders that should stand still, the gradients of
-      tensors with four axes are zero; biases, scales, batch statistics,
-      momentum and weight decay move them.
+    rows: the split on which the confidence of trained teachers is measured, for
+      one epoch. Teachers that have memorised the training rows are sure of all
+      of them, and the order of modalities is then noise.
+    released: 'authors': in encoders that should stand still, only the gradients
+      of tensors with four axes are zero; biases, scales, batch statistics,
+      momentum and weight decay still change them.
 
   The paper has two modalities, and the strong one of each batch stands still.
   In the released code equal confidences end it, and its validation split is the
@@ -135,7 +134,7 @@ def make(
       seen.model_state,
       state.model_state,
     )
-    # Numbers, of which parts of a batch have a mean.
+    # Floats, so that the mean over parts of a batch exists.
     as_numbers = {name: jnp.float32(one) for name, one in stopped.items()}
     return found, seen._replace(
       model_state=model_state, observed={'still': as_numbers}
@@ -165,9 +164,10 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
 
   Args:
     confidence: [M], how sure each modality's teacher is.
-    part: how much of the time in which they do is over, from 0; from 1 on none
-      does. It has M - 1 equal parts; in part t all stand still but the t least
-      sure ones. Of two modalities the surer one does in all of it.
+    part: how much of the time in which encoders stand still is over, from 0;
+      from 1 on none does. That time has M - 1 equal parts; in part t, all stand
+      still but the t least sure ones. With two modalities the surer one stands
+      still all the time.
 
   Examples:
     >>> import jax.numpy as jnp

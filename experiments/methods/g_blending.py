@@ -25,7 +25,7 @@ class BlendState(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-  """What a rehearsal has so far: two copies, and what is measured."""
+  """What a rehearsal has so far: two copies, and the measured losses."""
 
   apart: base.TrainState  # learns from the modalities' losses, each its own
   fused: base.TrainState  # learns from the fused loss
@@ -43,14 +43,15 @@ def make(
 ) -> base.Method:
   """The fused and the uni-modal losses, weighed by how little they overfit.
 
-  The weights are those of `overfitting.blend`, from the losses that copies of
-  the model have on training and validation rows at both ends of a window: one
-  copy learns from the fused loss, another from the uni-modal ones, each of
-  which touches its own encoder and head only, as M copies would (but for what
-  an optimizer computes of all gradients at once). They start from the model as
-  it is, with a fresh optimizer, whose schedules begin anew, and see the batches
-  that the model will. Then the model takes the same window with these weights.
-  Before the first rehearsal the weights are equal.
+  The weights are those of `overfitting.blend`, from the losses of two copies of
+  the model on training and validation rows at both ends of a window. One copy
+  learns from the fused loss. The other learns from the uni-modal losses, as M
+  copies would, since each loss touches its own encoder and head only (except
+  for what an optimizer computes of all gradients at once). The copies start
+  from the present model, with a fresh optimizer, whose schedules start anew,
+  and see the batches that the model will see. Then the model trains through the
+  same window with these weights. Before the first rehearsal the weights are
+  equal.
 
   Losses are means over rows in evaluation mode. Those on training rows are of
   the first epoch of the window, or all of it if it is shorter. The heads are
@@ -60,12 +61,12 @@ def make(
     task: what is trained.
     super_epochs: the length of a window in epochs, above 0.
     offline: whether the weights are found once, before the first step.
-    negative: what a loss counts for that rose on validation rows: see
+    negative: how a loss counts that rose on validation rows: see
       `overfitting.blend`.
     total: what the weights add up to: 'one', as in the paper, or the number of
-      'objectives', as those of the plain sum do, which suits its learning rate.
-    released: 'balance_benchmark': losses are sums of the batches' means, of
-      which the splits have different numbers, so that overfitting mixes units.
+      'objectives', as in the plain sum, whose learning rate then fits.
+    released: 'balance_benchmark': losses are sums of batch means, and splits
+      have different numbers of batches, so that overfitting mixes units.
 
   References:
     W. Wang, D. Tran and M. Feiszli, `What Makes Training Multi-Modal
@@ -151,7 +152,7 @@ def make(
 
 
 def _as_blended(total: float) -> mimo_jax.Weighting:
-  """The weights that the state holds; it is a rehearsal that sets them."""
+  """A weighting by the weights in its state, which a rehearsal sets."""
 
   def init(count: int) -> BlendState:
     return BlendState(jnp.full(count, total / count, float))

@@ -21,7 +21,7 @@ class RegulationState(NamedTuple):
   """State of the transformation; traces are means over entries and steps."""
 
   step: jax.Array  # [] int32
-  anchors: Any  # of each encoder, its parameters at the epoch's start
+  anchors: Any  # the parameters of each encoder at the epoch's start
   running: jax.Array  # [M], the traces of this epoch so far
   traces: jax.Array  # [2, M], those of the last epoch and of the one before
 
@@ -33,39 +33,39 @@ def make(
   beta: float = 0.9,
   released: Literal['authors'] | None = None,
 ) -> base.Method:
-  """Holds encoders of leading modalities back, early in the training.
+  """Holds back the encoders of leading modalities, early in training.
 
       ∇_m ← ∇_m + a_m (θ_m - θ_m at the epoch's start),  a_m = exp(β tanh Δ_m)
 
-  for a modality that leads another one, by Δ_m, the mean of s_m - s_j over the
-  modalities j that it leads; others are free. It is done in the modality's
-  prime window only: from the third epoch on, as long as its trace of the Fisher
-  information grows,
+  for a modality that leads another one, where Δ_m is the mean of s_m - s_j over
+  the modalities j that it leads. Other encoders are not held back. This is done
+  in the modality's prime window only: from the third epoch on, as long as its
+  trace of the Fisher information grows,
 
       (T_m - T'_m) / T_m > K
 
-  with T the mean over an epoch's steps of the mean squared entry of encoder m's
-  gradient, T that of the last epoch and T' that of the one before. It is the
-  gradient that the weights give. At an epoch's start the pull is 0.
+  where the trace is the mean, over an epoch's steps, of the mean squared entry
+  of encoder m's gradient: T in the last epoch, T' in the one before. Gradients
+  are those that the weights give. At an epoch's start the pull is 0.
 
-  The scores s are mean probabilities of the true class by shares of the fused
-  logits, which the fusion must have, as in `ogm`. The paper's starred variant,
-  with the uni-modal losses, is `inforeg` with the weighting `sum`, and with the
-  model's heads 'share'.
+  The scores s are the mean probabilities of the true class by the modalities'
+  shares of the fused logits, so the fusion must have shares, as for `ogm`. The
+  paper's starred variant, with the uni-modal losses, is `inforeg` with the
+  weighting `sum`, and with the model's heads 'share'.
 
   Args:
     task: what is trained, on classes.
     threshold: K.
     beta: β ≥ 0.
     released: 'authors': scores are sums over the batch, so that tanh is ±1 and
-      a lead is a switch, not a degree; and the window is that of the first
-      modality by name, there audio, for all.
+      a lead is a switch, not a degree; and all modalities have the window of
+      the first one by name, there audio.
 
-  Where the paper adds squares of a batch's rows and of all entries, these are
+  The paper sums squares over a batch's rows and over all entries; here they are
   means, so that neither the size of a batch nor that of an encoder matters. In
-  the released code the window has a running mean over ten epochs that begins
-  with zeros, too; the pull has factors of 0.95 for audio and 0.1 for visual;
-  and the uni-modal losses are always there.
+  the released code the window also has a running mean over ten epochs that
+  begins with zeros, the pull has factors of 0.95 for audio and 0.1 for visual,
+  and the uni-modal losses are always included.
 
   References:
     C. Huang et al., `Adaptive Unimodal Regulation for Balanced Multimodal
@@ -111,7 +111,7 @@ def regulated(
     zeros = jnp.zeros(len(modalities))
     return RegulationState(
       step=jnp.zeros((), jnp.int32),
-      # A buffer of its own: that of the params is given to the next state.
+      # A copy, since the step donates the params' buffers.
       anchors=jax.tree.map(jnp.copy, encoders.only(params)),
       running=zeros,
       traces=jnp.stack([zeros, zeros]),
@@ -158,7 +158,7 @@ def regulated(
 
 
 def advantages(scores: jax.Array) -> jax.Array:
-  """By how much each modality leads those that it leads, [M]; 0 if none.
+  """The mean lead of each modality over those that it leads, [M]; 0 if none.
 
   Examples:
     >>> advantages(jnp.array([0.6, 0.2, 0.3])).tolist()
@@ -169,7 +169,7 @@ def advantages(scores: jax.Array) -> jax.Array:
 
 
 def _mean_square(updates: Any, modality: str) -> jax.Array:
-  """Of the entries of one encoder's gradient."""
+  """The mean square of the entries of one encoder's gradient."""
   gradient = updates[f'encoders_{modality}']
   total = optax.tree.norm(gradient, squared=True)
   return total / max(optax.tree.size(gradient), 1)

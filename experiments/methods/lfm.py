@@ -19,7 +19,7 @@ SPACE: base.Space = {
 _LEAST, _LARGEST = 0.05, 0.95  # share of the alignment, if it is learnt
 
 
-# Of the released schedule of 1 - a, by powers of the epoch's number.
+# Coefficients of the released schedule of 1 - a, by powers of the epoch.
 _POLYNOMIAL = (
   0.204623704,
   3.35472727e-3,
@@ -45,16 +45,16 @@ def make(
 
       L = (1 - a) CE + a A
 
-  with the fused loss CE and the alignment A of the modalities' features, or
-  outputs: `alignments.contrastive`, of all pairs, or
-  `alignments.jensen_shannon` of the modalities' shares of the fused logits,
-  times M, since the paper fuses by their mean. The first takes features of one
-  width, the second a fusion that has shares.
+  with the fused loss CE and an alignment A: `alignments.contrastive` of the
+  features of all pairs of modalities, or `alignments.jensen_shannon` of the
+  modalities' shares of the fused logits, times M, since the paper fuses by
+  their mean. The first needs features of one width, the second a fusion that
+  has shares.
 
   schedule='heuristic': a = 1 - exp(-1/t) in epoch t = 1, 2, ..
-  schedule='learned': each epoch a descends the fused loss that a step of plain
-  gradient descent on L would leave on held-out rows, see `lookahead`, and stays
-  within 0.05 and 0.95.
+  schedule='learned': each epoch, a takes a step that lowers the fused loss on
+  held-out rows after a step of plain gradient descent on L, see `lookahead`. It
+  stays within 0.05 and 0.95.
 
   Args:
     task: what is trained, on classes.
@@ -62,18 +62,19 @@ def make(
     alignment: what A is.
     temperature: of the cosines of the contrastive alignment, above 0.
     start: a at first, if it is learnt.
-    rate: of the descent of a, above 0, if it is learnt.
-    inner_rate: of that step, above 0.
+    rate: the step size of a, above 0, if it is learnt.
+    inner_rate: the step size on L, above 0.
     released: 'authors': with alignment='js', whose divergences have swapped
       arguments, so that it is not Jensen and Shannon's; the schedule is a
       polynomial of degree five, from a = 0.8 to 0.2 in 150 epochs.
 
-  The temperature and both rates are ours: of two views of `handwritten`, with
-  its rate of 0.05, a goes from 0.95 to 0.42 in 20 epochs (`js`: 0.63).
+  The temperature and both rates are our choice: on two views of `handwritten`,
+  at its learning rate of 0.05, a goes from 0.95 to 0.42 in 20 epochs (`js`:
+  0.63).
 
-  The released code has none of the paper's contrastive loss. To learn a it
-  takes the mean of the first tensor of a product with the Hessian, so that a
-  hardly moves. BalanceBenchmark starts at a = 0.05, and takes test rows.
+  The released code lacks the paper's contrastive loss. To learn a, it takes the
+  mean of the first tensor of a product with the Hessian, so that a hardly
+  moves. BalanceBenchmark starts at a = 0.05, and learns a on test rows.
 
   References:
     Y. Yang et al., `Facilitating Multimodal Classification via Dynamically

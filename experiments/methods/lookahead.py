@@ -28,22 +28,22 @@ def rehearsal(
   rate: float,
   end: Callable[[base.TrainState, jax.Array], base.TrainState],
 ) -> base.Rehearsal:
-  """Each epoch, the derivative of the held-out loss by a share a.
+  """Computes, each epoch, the derivative of the held-out loss by a share a.
 
-  Of L = (1 - a) CE + a A, with the fused loss CE, a step of plain descent and
-  the fused loss L_val that it leaves on the rows of the validation split,
+  With L = (1 - a) CE + a A, where CE is the fused loss, it takes a step of
+  plain gradient descent. L_val is the fused loss on the validation split:
 
       θ' = θ - ε ∇L(θ),    dL_val(θ')/da = -ε ⟨∇L_val(θ'), ∇A(θ) - ∇CE(θ)⟩
 
   This takes the gradient of one training batch, and one directional derivative
-  of each validation batch.
+  per validation batch.
 
   Args:
-    task: what is trained. What does not learn stays where it is.
+    task: what is trained. Parameters that do not learn stay as they are.
     own: one loss, A.
-    share: a in a state.
+    share: state -> a.
     rate: ε > 0.
-    end: what becomes of the state, given the derivative [].
+    end: (state, derivative []) -> the next state.
   """
 
   def begin(state: base.TrainState, _: base.Batch) -> Scratch:

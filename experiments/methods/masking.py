@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def kept(
   features: Mapping[str, jax.Array], keep: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """Features [batch, d_m], and zeros where they are not kept.
+  """Features [batch, d_m], with zeros where they are not kept.
 
   Args:
     features: of each modality.

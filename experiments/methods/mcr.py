@@ -35,47 +35,48 @@ def make(
 
       L = L_fused + λ_u Σ_m L_m + λ R + λ_c L_con + λ_b L_CEB
 
-  The influence of modality m is J_m, the mean over rows and random orders of
-  the Jensen-Shannon divergence of the fused probabilities from those with the
-  features of m in another order, which leaves the encoders out: it takes P
-  fusions a modality, and none where the fused logits are a sum of shares. In a
-  regression it is the squared difference of the numbers. In the greedy game
+  The influence of modality m is J_m, the Jensen-Shannon divergence of the fused
+  probabilities from those with the features of m reordered in the batch, as a
+  mean over rows and random orders. Nothing is encoded again: it takes P fusions
+  per modality, and none if the fused logits are a sum of shares. In a
+  regression J_m is the squared difference of the numbers. In the greedy game
   every encoder raises its own influence and lowers that of each other one,
 
       R = Σ_m Σ_{j≠m} [J_j(z_m) - J_m(z_m)],
 
-  where J(z_m) has a gradient through the features of m alone, and through its
-  share of a linear fusion. So R itself is 0, whatever its gradient, and what
-  passes through the probabilities without another order cancels. In the
+  where J(z_m) has a gradient only through the features of m, and through its
+  share of a linear fusion. So the value of R is 0, whatever its gradient, and
+  gradients through the probabilities in the original order cancel. In the
   `independent` game R = -Σ_m J_m(z_m), in the `collaborative` one -Σ_m J_m with
   gradients everywhere.
 
   L_con is the supervised contrastive loss of all modalities' features, see
-  `alignments.supervised_contrastive`; of a regression, equal targets are one
-  label. L_CEB is how far features are from what a network, which learns beside
-  the model, tells of them from the fused logits: what they say beyond these is
-  held down. See `reconstructions.loss`.
+  `alignments.supervised_contrastive`; in a regression, equal targets are one
+  label. L_CEB is the error of reconstructing the features from the fused
+  logits, by a network that learns beside the model. It penalises what features
+  say beyond these logits. See `reconstructions.loss`.
 
   R, L_con and L_CEB are parts of the primary objective, as the losses
   'competition', 'contrast' and 'reconstruction'. The heads are the model's
-  `auxiliary` ones, whatever the configuration says. The weights 1 and λ_u are
-  what `joint` stands for here; a weighting may take their place.
+  `auxiliary` ones, whatever the configuration says. Without a weighting
+  (`joint`), the weights are 1 and λ_u; a weighting replaces them.
 
   Args:
     task: what is trained.
     strength: λ ≥ 0: 0.1 on CREMA-D, 0.01 on AVE, 0.001 on UCF.
     game: 'greedy', 'independent' or 'collaborative'.
-    own: λ_u ≥ 0: 1, and 0.01 from pretrained uni-modal encoders.
+    own: λ_u ≥ 0: 1, or 0.01 with pretrained uni-modal encoders.
     contrast: λ_c ≥ 0; 0 leaves the loss out, for features of several widths.
     reconstruction: λ_b ≥ 0: 1 for transformers; 0 leaves the loss out.
     temperature: of the contrastive loss, above 0.
     permutations: P, the number of orders.
 
-  The released code encodes a second time, in evaluation mode, for the features
-  in other orders; here they are those of training. Of three modalities it moves
-  two at once, too; here one. Its regressions have no contrastive loss. For two
-  modalities and classes R and L_con are logged and not learnt from, as with
-  strength=0.0 and contrast=0.0; L_CEB is learnt from.
+  The released code encodes a second time, in evaluation mode, for the reordered
+  features; here they are those of training. With three modalities it also
+  reorders two at once; here it is always one. Its regressions have no
+  contrastive loss. For two modalities and classes it logs R and L_con without
+  learning from them, as with strength=0.0 and contrast=0.0; it learns from
+  L_CEB.
 
   References:
     K. Kontras et al., `Balancing Multimodal Training Through Game-Theoretic
@@ -94,8 +95,8 @@ def make(
     else divergences.jensen_shannon
   )
   others = len(task.modalities) - 1
-  # What the gradients of each J_m are multiplied by: of m, of the others, of
-  # all that flows where the order is as it was, and into a fusion that mixes.
+  # The factors of the gradients of each J_m: those into m, into the others, and
+  # all that flow through the original order or into a fusion that mixes.
   of_own, of_others, of_rest = {
     'greedy': (-float(others), 1.0, 0.0),
     'independent': (-1.0, 0.0, -1.0),
@@ -141,7 +142,7 @@ def make(
       found['reconstruction'] = reconstruction * loss
     return found
 
-  # What a sweep tries is a number of its own in a program, and never left out.
+  # Values of a sweep are tracers, and their losses are never left out.
   factors = {'contrast': contrast, 'reconstruction': reconstruction}
   names = [k for k, v in factors.items() if isinstance(v, jax.core.Tracer) or v]
   primary = dict.fromkeys(('fused', 'competition', *names), 1.0)
@@ -155,7 +156,7 @@ def _parts(
   features: dict[str, jax.Array],
   factor: float,
 ) -> tuple[dict[str, jax.Array], Any]:
-  """What has a row an order, and the function that makes logits of it."""
+  """What to reorder, features or shares, and its function to the logits."""
   if common.adds_shares(model):
     shares = model.shares(state.variables, features)
     return shares, lambda parts: sum(parts[name] for name in sorted(parts))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def of(
   values: jax.Array, counts: jax.Array, axis: int | None = None
 ) -> jax.Array:
-  """The mean of those that count, and 0 where none does.
+  """The mean of the values that count; 0 where none does.
 
   Args:
     values: of any shape.
@@ -27,7 +27,7 @@ def of(
 
 
 class Mean(NamedTuple):
-  """Over the rows that a rehearsal has seen so far."""
+  """A mean over the rows that a rehearsal has seen so far."""
 
   sums: jax.Array  # [K]
   rows: jax.Array  # []
@@ -39,17 +39,17 @@ class Mean(NamedTuple):
 
 
 def begin(number: int) -> Mean:
-  """Of so many values before the first row."""
+  """The mean of some number of values, before the first row."""
   return Mean(jnp.zeros(number), jnp.zeros(()))
 
 
 def added(mean: Mean, values: jax.Array, is_row: jax.Array) -> Mean:
-  """With the rows of a batch.
+  """The mean with the rows of another batch.
 
   Args:
     mean: so far.
     values: [K, batch].
-    is_row: [batch] bool, which rows there are.
+    is_row: [batch] bool, False for padding.
 
   Examples:
     >>> mean = added(begin(1), jnp.array([[1.0, 2.0]]), jnp.array([True, True]))

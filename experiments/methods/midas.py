@@ -26,32 +26,31 @@ def make(
   warm_up: float = 0.1,
   rate: float = 0.05,
 ) -> base.Method:
-  """Fuses modalities of different rows, whose labels are those of both.
+  """Fuses modalities of different rows, with the labels of all those rows.
 
       L = L_fused + Σ_m L_m + λ L_mis
 
-  Once a warm-up on the uni-modal losses alone is over, rows of a batch are put
-  together of several: of two modalities the first is that of row i and the
-  second that of a random row j, and the other way round. With the sources
-  j_m of the modalities, the probability c_m that modality m's own head gives to
-  the true class of its source, divided by the sum of these over m, and p the
-  fused probabilities,
+  After a warm-up on the uni-modal losses alone, rows of the batch are mixed:
+  with two modalities, the first is taken from row i and the second from a
+  random row j, and the other way round. Let j_m be the source row of modality
+  m; c_m the probability that its own head gives to the true class of the
+  source, divided by the sum of these over m; and p the fused probabilities.
 
       L_mis = mean h · (-Σ_m α_m c_m log p[y of j_m]),
       h = 1 + (s + 1)/2
 
-  with s the cosine of the features that came in with those that they replaced:
-  rows that are hard to tell from whole ones count more. c and h are numbers
-  without gradients. Rows whose sources all have one class are left out.
+  with s the cosine between new features and those that they replaced: mixed
+  rows that are hard to tell from whole ones count more. c and h have no
+  gradients. Mixed rows whose sources all have one class are left out.
 
-  α_m is 1, but for the weak modality, which has the smallest mean of c in the
-  batch. Its α grows where the fused output trusts it less than its own head
-  does, a < c:
+  α_m is 1, except for the weak modality, which has the smallest mean of c in
+  the batch. If the fused output trusts it less than its own head does, a < c,
+  its α grows after the step:
 
       α ← max(1, α + η mean (c - a)),    a = p[y of j_weak] / Σ_m p[y of j_m]
 
-  after the step, and is 1 again at each epoch's start and when another modality
-  becomes the weak one. It takes two fusions more, and no encoder.
+  α is 1 again at each epoch's start, and when another modality becomes the weak
+  one. This takes two more fusions, and no further encoding.
 
   The heads are the model's `auxiliary` ones, whatever the configuration says.
   L_mis is the loss 'misaligned', a part of the primary objective. The weights
@@ -60,13 +59,14 @@ def make(
   Args:
     task: what is trained, on classes, with two modalities at least.
     strength: λ ≥ 0: 5 on Kinetics-Sounds, 1 elsewhere.
-    warm_up: its part of the training's steps, from 0 to 1; the paper gives no
-      number.
+    warm_up: the warm-up's part of the training's steps, from 0 to 1; the paper
+      gives no number.
     rate: η ≥ 0.
 
-  Of three and more modalities, M rows are sources of each one, the row itself
-  and M - 1 random ones, one a modality in a random arrangement, and in the
-  mirror image of it; s is the mean over modalities that were replaced.
+  With three or more modalities, a mixed row has M sources, the row itself and
+  M - 1 random ones. Each modality comes from one of them, in a random
+  arrangement and, for a second mixed row, in its mirror image. s is the mean
+  over the modalities that were replaced.
 
   From the paper's text; no code is public.
 
@@ -88,7 +88,7 @@ def make(
   ) -> tuple[base.Losses, base.Seen]:
     outputs = common.forward(model, state, batch, key)
     targets = jnp.asarray(batch[task.target])
-    is_warm = state.step >= warm_up * task.steps
+    is_warmed_up = state.step >= warm_up * task.steps
     is_first = state.step % task.steps_per_epoch == 0
     alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
     mixed = [
@@ -100,11 +100,11 @@ def make(
     terms = -hardness * ((own * log_fused) @ alpha)  # [2, batch]
     misaligned = means.of(terms, counts)
     fused = nn.scale_gradient(
-      outputs.logits['fused'], jnp.where(is_warm, 1.0, 0.0)
+      outputs.logits['fused'], jnp.where(is_warmed_up, 1.0, 0.0)
     )
     found = task.losses_of(outputs.logits | {'fused': fused}, targets)
-    found['misaligned'] = jnp.where(is_warm, strength * misaligned, 0)
-    memory = jnp.where(is_warm, grown, jnp.ones_like(alpha))
+    found['misaligned'] = jnp.where(is_warmed_up, strength * misaligned, 0)
+    memory = jnp.where(is_warmed_up, grown, jnp.ones_like(alpha))
     return found, base.Seen(outputs.model_state, memory)
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
@@ -127,7 +127,7 @@ def _mixed(
   names: tuple[str, ...],
   order: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Of mixed rows: c and log p of the sources [batch, M], h, and who counts."""
+  """Of mixed rows: c and log p [batch, M], h, and which of them count."""
   features, cosines, own, replaced = {}, [], [], []
   for name, rows in zip(names, order, strict=True):
     features[name] = outputs.features[name][rows]
@@ -156,8 +156,8 @@ def adapted(
   """α [M] of a step, and of the next one; 1 for all but the weak modality.
 
   Args:
-    alpha: [M], what the step before has left.
-    own: [2, batch, M], c, of which the weak modality has the least mean.
+    alpha: [M], from the step before.
+    own: [2, batch, M], c; the weak modality has the least mean.
     log_fused: [2, batch, M], log p of the sources' classes.
     counts: [2, batch] bool, which rows count.
     rate: η.
@@ -173,7 +173,7 @@ def adapted(
 
 
 def _cosine(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-  """Of rows [batch, d]; 0 with a row of zeros."""
+  """The cosines of rows [batch, d]; 0 for a row of zeros."""
   products = jnp.sum(ours * theirs, axis=1)
   squares = jnp.sum(ours**2, axis=1) * jnp.sum(theirs**2, axis=1)
   is_zero = squares == 0

@@ -21,28 +21,28 @@ _FUSION = 'fusion'
 
 
 def make(task: base.Task) -> base.Method:
-  """One modality at a time, through a head that all of them share.
+  """Trains one modality at a time, through a head that all of them share.
 
-  A step has a phase for each modality, on the same batch. In its phase a
-  modality's encoder runs alone and learns from the loss that the shared head
-  has on its features, the objective 'shared_<modality>'; so does the head,
-  whose gradient `mimo_jax.orthogonal_head` keeps off what the others have
-  taught it. Nothing learns from a fused loss. Evaluation fuses by
-  `mimo_jax.nn.SharedHeadFusion`, in place of whatever fusion the configuration
-  has. M modalities are M phases, in the order of their names. A modality's own
-  output, which teaches the encoder nothing, is that of a dense layer beside if
-  the configuration has `auxiliary` heads, and otherwise the shared head's.
+  A step has a phase for each modality, in the order of their names, on the same
+  batch. In its phase a modality's encoder runs alone and learns from the shared
+  head's loss on its features, the objective 'shared_<modality>'. So does the
+  head; `mimo_jax.orthogonal_head` keeps its gradient from changing what the
+  others have taught it. Nothing learns from a fused loss. Evaluation fuses by
+  `mimo_jax.nn.SharedHeadFusion`, which replaces the configuration's fusion. A
+  modality's own output, which teaches the encoder nothing, is that of a
+  separate dense layer if the configuration has `auxiliary` heads, and otherwise
+  that of the shared head.
 
-  The optimizer of an encoder, and of its auxiliary head, moves in the
-  modality's phase only: in the others parameters, moments and weight decay
-  stand still. The shared head's moves in every phase, M times a step, and its
-  schedules count steps. Each part has an optimizer of its own, so a gradient is
-  clipped by the norm of its part. Updates that are skipped are counted by
-  phases.
+  The optimizer of an encoder, and of its auxiliary head, is active in the
+  modality's phase only: in other phases it changes neither parameters, by
+  weight decay either, nor moments. That of the shared head is active in every
+  phase, M times per step, and its schedules count steps. Each part has its own
+  optimizer, so a gradient is clipped by the norm of its part. Skipped updates
+  are counted by phase.
 
-  The objective 'fused' is a value that nothing learns from, of the logits that
-  the phases had, each before its update. It costs no second pass, for which the
-  memory holds these logits.
+  The objective 'fused' is logged, and nothing learns from it. It is the loss of
+  the logits of all phases, each before its update. The memory holds these
+  logits, so that it takes no second pass.
 
   Args:
     task: what is trained; its encoders must give features of one width.
@@ -68,14 +68,14 @@ def make(task: base.Task) -> base.Method:
     modality = modalities[phase]
     alone = encoders.alone(model, modality)
     outputs = common.forward(alone, state, batch, key)
-    # Of one modality, the fused logits are those of the shared head.
+    # With one modality, the fused logits are those of the shared head.
     shared = outputs.logits['fused']
     memory = state.memory | {modality: shared}
     so_far = {name: memory[name] for name in modalities[: phase + 1]}
     logits = {
       f'shared_{modality}': shared,
       modality: outputs.logits[modality],
-      # Replaced by those of the phases to come.
+      # Replaced by the values of later phases.
       'fused': lax.stop_gradient(nn.entropy_weighted(so_far)),
     }
     observed = {'features': outputs.features[modality], 'phase': phase}
@@ -117,7 +117,7 @@ def make(task: base.Task) -> base.Method:
 
 
 def _parts(params: Any) -> Any:
-  """Of each parameter the modality that it belongs to, or the fusion."""
+  """For each parameter, the modality that it belongs to, or the fusion."""
   return moments.mapped(
     lambda path, _: nn.encoder_of(path) or path[0].removeprefix('heads_'),
     params,

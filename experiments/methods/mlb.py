@@ -21,32 +21,32 @@ SPACE: base.Space = {
 def make(
   task: base.Task, *, alpha: float = 0.5, beta: float = 10.0
 ) -> base.Method:
-  """The losses of all outputs; encoders that are behind are sped up.
+  """Trains on the losses of all outputs; speeds up encoders that are behind.
 
       L = L_fused + Σ_m L_m,    ∇_m ← k_m ∇_m
 
-  with the factors of `coefficients`, for the whole gradient of encoder m and of
-  its part of a linear fusion; of a fusion that mixes modalities, nothing is
-  scaled. The modalities are compared by their own heads, not by shares of the
-  fused logits: by the mean probability of the true class, or in a regression by
-  the mean squared error. The heads are the model's `auxiliary` ones, whatever
-  the configuration says.
+  The factors k, see `coefficients`, scale the whole gradient of encoder m and
+  of its part of a linear fusion. Nothing is scaled in a fusion that mixes
+  modalities. The modalities are compared by their own heads, not by shares of
+  the fused logits: by the mean probability of the true class, or in a
+  regression by the mean squared error. The heads are the model's `auxiliary`
+  ones, whatever the configuration says.
 
-  L is what `joint` stands for here; any weighting may take its place.
+  Without a weighting (`joint`), L is what is learnt; any weighting replaces it.
 
-  With Adam, which does not see the length of a gradient, a factor matters where
-  it changes from step to step.
+  With Adam, which ignores the length of a gradient, a factor matters only if it
+  changes from step to step.
 
   Args:
     task: what is trained.
     alpha: α ≥ 0, how soon a lead counts; 0.5 to 5 in the paper's runs.
-    beta: what a modality behind is sped up by at most; 1 for none of it, less
-      slows it down, too. In the paper's runs 10 on CREMA-D (2 with a
-      Conformer), 1 on AVE and 0.5 on UCF.
+    beta: the largest speed-up of a modality that is behind; 1 for none, and
+      below 1 it is slowed down, too. In the paper's runs 10 on CREMA-D (2 with
+      a Conformer), 1 on AVE and 0.5 on UCF.
 
-  In the released code for three modalities and for regressions a mode is
-  compared with the number 2 where the command line gave the word "2", so that
-  β is ignored there, as with beta=2.0.
+  The released code for three modalities and for regressions compares a mode
+  with the number 2, but the command line gives the word "2". So β is ignored
+  there, as with beta=2.0.
 
   References:
     K. Kontras et al., `Improving Multimodal Learning with Multi-Loss Gradient
@@ -70,7 +70,8 @@ def make(
       }
     else:
       means = nn.true_class_scores(own, targets)
-    # As long as the features, of which the fusion's kernel has a row each.
+    # Repeated to the width of the features, for each of which the fusion's
+    # kernel has a row.
     return {
       'scores': {
         name: jnp.full(outputs.features[name].shape[1], mean)
@@ -112,8 +113,8 @@ def make(
 def lag(means: jax.Array, are_errors: bool) -> jax.Array:
   """How far each modality is behind the others, r [M]; 1 where all are equal.
 
-  Of mean scores s ≥ 0, r_m = (mean of the others' s) / s_m; of errors the
-  inverse, r_m = s_m / (mean of the others' s). Of one modality it is 1.
+  For mean scores s ≥ 0, r_m = (mean of the others' s) / s_m; for errors the
+  inverse, r_m = s_m / (mean of the others' s). With one modality it is 1.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -131,7 +132,7 @@ def lag(means: jax.Array, are_errors: bool) -> jax.Array:
 
 
 def coefficients(lags: jax.Array, alpha: float, beta: float) -> jax.Array:
-  """What the gradients are multiplied by, k [M]; 1 where r = 1.
+  """The factors of the gradients, k [M]; 1 where r = 1.
 
       k_m = 1 + (β_m - 1) tanh(α (r_m - 1)),    β_m = β if r_m > 1, else 2
 

@@ -11,13 +11,13 @@ SPACE: base.Space = {'scale': {'low': 2.0, 'high': 30.0, 'scale': 'log'}}
 
 
 def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
-  """A model whose fusion leaves out the lengths of features and kernels.
+  """Fuses by cosines, which ignore the lengths of features and kernels.
 
-  The fused logits are `mimo_jax.nn.CosineFusion`'s, s Σ_m cos(z_m, w_mk),
-  s = `scale`, in training and in evaluation. They stand in place of the linear
-  fusion that the configuration has: `ConcatFusion` without hidden layers,
+  In training and in evaluation, the fused logits are those of
+  `mimo_jax.nn.CosineFusion`, s Σ_m cos(z_m, w_mk), s = `scale`. It replaces the
+  configuration's linear fusion: `ConcatFusion` without hidden layers,
   `SumFusion`, or `CosineFusion` itself. M modalities take M cosines. The paper
-  learns from their loss alone; any weighting goes with them.
+  learns from the fused loss alone; any weighting goes with it.
 
   Args:
     task: what is trained.
@@ -33,8 +33,8 @@ def make(task: base.Task, *, scale: float = 15.0) -> base.Method:
   if not common.adds_shares(task.model):
     raise ValueError(
       f'mmcosine was given a model with fusion={given}; expected ConcatFusion'
-      ' without hidden_widths, or SumFusion, whose linear layers its cosines'
-      ' can stand for. Change config.model.fusion, or leave mmcosine out.'
+      ' without hidden_widths, or SumFusion, whose linear layers cosines can'
+      ' replace. Change config.model.fusion, or leave mmcosine out.'
     )
   options = getattr(given, 'keywords', {})
   kept = {k: v for k, v in options.items() if k == 'kernel_init'}

@@ -18,17 +18,17 @@ def make(
   gamma: float = 1.5,
   released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
-  """The fused and the uni-modal gradient of each encoder, without conflict.
+  """Combines each encoder's fused and uni-modal gradient without conflict.
 
-  `mimo_jax.mmpareto`, on the losses of the fused output and of each modality's
-  own head. The heads are the model's `auxiliary` ones, whatever the
+  It is `mimo_jax.mmpareto`, on the losses of the fused output and of each
+  modality's own head. The heads are the model's `auxiliary` ones, whatever the
   configuration says, as in the paper.
 
   Args:
     task: what is trained.
     gamma: the strength of the combined gradient.
     released: 'balance_benchmark': both gradients of an encoder are that of the
-      sum of all losses, so that its gradient is this sum's, times 2γ.
+      sum of all losses, so that it learns from this sum's gradient, times 2γ.
 
   References:
     Y. Wei and D. Hu, `MMPareto: Boosting Multimodal Learning with Innocent

@@ -16,15 +16,15 @@ def chosen(
   new: optax.OptState,
   is_new: Callable[[Path], Any],
 ) -> optax.OptState:
-  """An optimizer's state: new of some parameters, and old of the others.
+  """Mixes two optimizer states: new for some parameters, old for the others.
 
   Args:
-    params: what it optimizes.
-    old: its state.
-    new: its state, too. Counts of steps and what else is of no parameter are
-      those of it.
-    is_new: whether a parameter's moments and averages are those of `new`, by
-      the keys on its path; may be traced.
+    params: what is optimized.
+    old: one state.
+    new: the other. Step counts, and all else that belongs to no parameter, come
+      from it.
+    is_new: (keys on a parameter's path) -> whether its moments and averages
+      come from `new`; may be traced.
 
   Examples:
     >>> params = {'here': jnp.float32(1), 'there': jnp.float32(2)}
@@ -42,7 +42,7 @@ def chosen(
   lengths = {len(path) for path in choices}
 
   def choose(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> Any:
-    # What is remembered of a parameter is at the end of a path by its own.
+    # The path of a parameter's moment ends with the path of the parameter.
     keys = keys_of(path)
     for length in lengths:
       if (tail := keys[-length:]) in choices:
@@ -55,20 +55,20 @@ def chosen(
 def standing_still(
   optimizer: optax.GradientTransformation, part_of: Callable[[Path], str | None]
 ) -> optax.GradientTransformationExtraArgs:
-  """An optimizer, to parts of the parameters of which a step may do nothing.
+  """An optimizer with parts of the parameters that may stand still in a step.
 
-  They are not moved by weight decay or momentum either, what is remembered of
-  them stands still, and they do not count in the norm that gradients are
-  clipped by. Schedules go on for all.
+  Neither weight decay nor momentum moves such a part, its moments do not
+  change, and it does not count in the norm by which gradients are clipped.
+  Schedules go on for all.
 
   Args:
     optimizer: of all parameters.
-    part_of: the name of the part that a parameter belongs to, by its path, or
-      None if it is always moved.
+    part_of: (keys on a parameter's path) -> the name of its part, or None if
+      the parameter never stands still.
 
   Returns:
     A transformation that takes the extra argument `still`, part -> [], which is
-    not 0 if it stands still.
+    not 0 if the part stands still.
   """
   inner = optax.with_extra_args_support(optimizer)
 
@@ -97,12 +97,12 @@ def standing_still(
 
 
 def mapped(function: Callable[[Path, Any], Any], tree: Any) -> Any:
-  """Applies a function of its path and its value to each leaf."""
+  """Maps each leaf by a function of its path and value."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: function(keys_of(path), leaf), tree
   )
 
 
 def keys_of(path: tuple[Any, ...]) -> Path:
-  """A path of JAX as words."""
+  """The names on a path of JAX."""
   return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)

@@ -21,16 +21,17 @@ def make(
 ) -> base.Method:
   """Slows down the encoders of modalities that are ahead: `mimo_jax.ogm`.
 
-  It is done to the gradient that the weights give. The scores that modalities
-  are compared by are the mean probabilities of the true class by their shares
-  of the fused logits, so the fusion must have shares: `ConcatFusion` without
-  hidden layers, `SumFusion` and others with a method `shares`.
+  It changes the gradient that the weights give. Modalities are compared by the
+  mean probabilities of the true class by their shares of the fused logits, so
+  the fusion must have shares: `ConcatFusion` without hidden layers, `SumFusion`
+  and others with a method `shares`.
 
   Args:
     task: what is trained, on classes.
-    alpha: how much they are slowed down.
-    against: how scores of three and more modalities are compared: see there.
-    min_ndim: the number of axes that a modulated tensor has at least; 4 in the
+    alpha: how much encoders are slowed down.
+    against: how scores of three and more modalities are compared; see
+      `mimo_jax.ogm`.
+    min_ndim: the smallest number of axes of a modulated tensor; 4 in the
       authors' code (convolutions only), 2 in BalanceBenchmark.
 
   References:
@@ -50,7 +51,7 @@ def modulated(
 ) -> base.Method:
   """`mimo_jax.ogm` or `ogm_ge` on the gradient that the weights give.
 
-  `own` makes losses in place of those of the outputs.
+  `own` gives losses that replace those of the outputs.
   """
   checks.classes(task, modulation.__name__)
 

@@ -22,8 +22,8 @@ def make(
 ) -> base.Method:
   """OGM, and noise of the gradient's own size: `mimo_jax.ogm_ge`.
 
-  `noise` is its standard deviation, in those of each tensor's gradient; the
-  other arguments are those of `ogm`.
+  `noise` is the noise's standard deviation, relative to that of each tensor's
+  gradient; the other arguments are those of `ogm`.
 
   References:
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
@@ -39,7 +39,7 @@ def make(
   )
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
-    # Every run draws noise of its own.
+    # Every run draws its own noise.
     key = jax.random.key_data(state.key)
     opt_state = optax.tree.set(state.opt_state, key=key)
     return state._replace(opt_state=opt_state)

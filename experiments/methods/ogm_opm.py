@@ -21,9 +21,9 @@ def make(
   probability: float = 0.7,
   warm_up_epochs: float = 5.0,
 ) -> base.Method:
-  """`ogm` on the gradient of `opm`: both by the scores of all features.
+  """`ogm` on the gradient of `opm`; both use the scores of all features.
 
-  The arguments are theirs; the warm-up is of `opm`.
+  The arguments are those of both; the warm-up is that of `opm`.
 
   References:
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced

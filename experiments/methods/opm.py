@@ -28,29 +28,30 @@ def make(
 ) -> base.Method:
   """Drops features of modalities that are ahead, before the fusion.
 
-  With a probability, a batch is modulated: each row loses the features of
-  modality m with the chance q_m of `rates`, and what is kept is divided by
+  A batch is modulated with some probability: each row then loses the features
+  of modality m with the chance q_m of `rates`, and what is kept is divided by
 
       θ = 1 - Σ_m d_m q_m / Σ_m d_m
 
-  with the widths d_m of the features, so that on average as much of them gets
-  into the fusion as without. The fused loss is that of what is left; the
-  modalities' own outputs are those of all features. They are compared by their
-  shares of the fused logits, which the fusion must have, as in `ogm`.
+  with the widths d_m of the features, so that the fusion gets as much of them
+  on average as without dropping. The fused loss is that of the remaining
+  features; the modalities' own outputs are those of all features. Modalities
+  are compared by their shares of the fused logits, so the fusion must have
+  shares, as for `ogm`.
 
   Args:
     task: what is trained, on classes.
-    rate: the chance of a modality that is hardly ahead, from 0 to 1.
+    rate: q, the chance for a modality that is hardly ahead, from 0 to 1.
     strength: λ ≥ 0, how much the chance grows with the lead.
     probability: that a batch is modulated.
-    warm_up_epochs: how long none is.
-    released: 'balance_benchmark': a score is divided by the sum of the others',
-      which of three modalities is hardly ever above 1.
+    warm_up_epochs: how long no batch is modulated.
+    released: 'balance_benchmark': a score is divided by the sum of the others';
+      with three modalities this is hardly ever above 1.
 
-  The released code has a bracket too many and does not run. It takes rows that
-  kept nothing out of the batch; there are none, since one modality at least is
-  not ahead, and stays. For more than two modalities the paper has no rule; here
-  a score is compared with the mean of the others'.
+  The released code has a bracket too many and does not run. It removes rows
+  that kept nothing from the batch; there are none, since at least one modality
+  is not ahead, and stays. For more than two modalities the paper has no rule;
+  here a score is compared with the mean of the others'.
 
   References:
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
@@ -73,7 +74,7 @@ def dropping(
   *,
   against_sum: bool = False,
 ) -> common.Own:
-  """The fused loss of what is left of the features; `method` is for errors."""
+  """The fused loss of the remaining features; `method` is for messages."""
   checks.classes(task, method)
   checks.from_0_to_1(method, rate=rate, probability=probability)
   checks.at_least_0(method, strength=strength)
@@ -105,13 +106,13 @@ def drop(
   features: Mapping[str, jax.Array],
   chances: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
-  """Features [batch, d_m] without those of some rows, and the others enlarged.
+  """Drops the features [batch, d_m] of some rows, and enlarges all others.
 
   Args:
-    key: draws the rows, of each modality for itself.
+    key: draws the rows, independently for each modality.
     features: of each modality.
-    chances: of each modality that a row loses its features, q_m from 0 to 1,
-      and one of them below 1.
+    chances: modality -> the chance that a row loses its features, q_m from 0 to
+      1, with at least one below 1.
   """
   widths = {name: value.shape[1] for name, value in features.items()}
   lost = sum(widths[name] * chances[name] for name in features)
@@ -135,7 +136,7 @@ def rates(
 
       q_m = min(q (1 + λ tanh(ρ_m - 1)), 1) if ρ_m > 1, else 0
 
-  with ρ_m = s_m / (mean of the others' s), or their sum, of scores s ≥ 0. At
+  with ρ_m = s_m / (mean of the others' s), or their sum, for scores s ≥ 0. At
   least one modality is not ahead, and stays.
 
   Examples:

@@ -21,13 +21,13 @@ def blend(
 
       w_k ∝ ΔG_k / ΔO_k²,    ΔG = V_start - V_end,    O = V - T
 
-  divided by their sum. ΔG is what was learnt that generalises, ΔO the growth of
-  what does not. Of a ΔG < 0, a loss that rose on validation rows,
-  `negative='zero'` gives the objective no weight, 'absolute' takes |ΔG|, as
-  BalanceBenchmark does, which rewards it.
+  divided by their sum. ΔG is what was learnt and generalises, ΔO the growth of
+  what does not. If ΔG < 0, since the loss rose on validation rows,
+  `negative='zero'` gives the objective no weight, and 'absolute' takes |ΔG|, as
+  BalanceBenchmark does, which rewards the rise.
 
-  An overfitting that does not change would have all of the weight; |ΔO| is
-  taken to be the rounding error of the four losses at least. An objective whose
+  An objective whose overfitting does not change would get all of the weight, so
+  |ΔO| is at least the rounding error of the four losses. An objective whose
   losses are not all finite gets 0. If all get 0, the weights are equal.
 
   Examples:
@@ -50,7 +50,7 @@ def blend(
   growth = (held_end - end) - (held_start - start)
   growth = jnp.maximum(jnp.abs(growth), rounding)
   useful = finite & (gain > 0)
-  # By ratios to the least, whose squares cannot overflow.
+  # Ratios to the least growth, since their squares cannot overflow.
   least = jnp.min(jnp.where(useful, growth, jnp.inf))
   ratios = jnp.where(useful, least / growth, 0)
   scores = gain / jnp.max(jnp.where(useful, gain, 1)) * ratios**2

@@ -42,8 +42,8 @@ def make(
 
   At each epoch's start the prototypes are computed anew, from the features of
   the first tenth of its batches, and averaged with the old ones. A class
-  without a row in it keeps its old prototype, and one that never had a row is
-  no candidate, where the released code divides 0 by 0. The loss,
+  without a row among them keeps its old prototype. A class that never had a row
+  is no candidate; there, the released code divides 0 by 0. The loss,
   'prototypes', is the cross entropy of softmax(-distance), weighed by
   `coefficients`, and a part of the primary objective.
 
@@ -132,9 +132,9 @@ def prototype_loss(
 ) -> tuple[jax.Array, jax.Array]:
   """Cross entropy of softmax(-distance), and the score of a modality.
 
-  The means over rows of the loss and of the probability of the true class, of
-  features [batch, d], labels [batch] and centers [C, d]. Classes that were not
-  seen [C] are no candidates, and rows of them do not count.
+  Both are means over rows, of the loss and of the probability of the true
+  class, for features [batch, d], labels [batch] and centers [C, d]. Classes
+  that were not seen [C] are no candidates, and their rows do not count.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -147,7 +147,7 @@ def prototype_loss(
     (0.007, 0.993)
   """
   squared = jnp.sum((features[:, None] - centers[None]) ** 2, axis=-1)
-  # The root has no derivative at 0; that of a row on its prototype is 0.
+  # The root has no derivative at 0; a row on its prototype gets 0.
   apart = squared > 0
   distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)
   least = jnp.finfo(distance.dtype).min / 4

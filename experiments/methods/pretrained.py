@@ -27,15 +27,15 @@ def make(
   """Training that starts from uni-modal encoders, and their heads.
 
   Before the first step the model's encoders, each with a head, learn from their
-  own loss alone, see `teachers.of_task`. The model takes them and, if its heads
-  are `auxiliary`, the heads; its fusion starts where it would. Then
+  own loss alone, see `teachers.of_task`. The model takes them over and, if its
+  heads are `auxiliary`, the heads, too; its fusion starts as usual. Then
 
   - frozen: the fusion alone learns, from the fused loss. Encoders and heads
     stay as they are to the bit, batch statistics included, and are in
     evaluation mode; the optimizer does not see them, so that neither momentum
     nor weight decay moves them.
-  - fine-tuned: everything learns, with the updates of the optimizer times
-    `factor`: its learning rate, in other words.
+  - fine-tuned: everything learns, with the updates of the optimizer, and so its
+    learning rate, times `factor`.
 
   K. Kontras et al. compare with both and have learning rates of 1e-3 alone and
   1e-4 after (CREMA-D): `Balancing Multimodal Training Through Game-Theoretic
@@ -46,7 +46,7 @@ def make(
     frozen: whether the encoders stand still.
     pretraining_epochs: how long they are trained alone, above 0; None: as long
       as the model after.
-    factor: of all updates of what is fine-tuned, above 0.
+    factor: of all updates in fine-tuning, above 0.
   """
   checks.above_0('pretrained', factor=factor)
   made = teachers.of_task(
@@ -65,7 +65,7 @@ def make(
     return state._replace(params=params, model_state=mixed)
 
   def begin(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    # From the model's own encoders, which may be warm.
+    # From the model's own encoders, which `config.warm_start` may have set.
     variables = {
       kind: {name: own.get(name, leaf) for name, leaf in tree.items()}
       for kind, tree in made.init(state, batch).items()

@@ -9,14 +9,15 @@ from experiments import methods
 
 SEPARATOR = '+'  # between recipes that compose
 
-# What trains by a weighting alone, and what weighs where nothing else does.
+# The method of recipes that name a weighting only, and the weighting of recipes
+# that name a method only.
 PLAIN: dict[str, dict[str, Any]] = {
   'method': {'name': 'weighted'},
   'weighting': {'name': 'joint'},
 }
 
-# What every comparison has beside what it is about: without, nothing is known
-# of what balancing is worth.
+# The baselines that every comparison includes: without them, it cannot say what
+# balancing is worth.
 REFERENCES = (
   'joint',
   'sum',
@@ -26,23 +27,23 @@ REFERENCES = (
   'pretrained_finetuned',
 )
 
-# Fixed, with nothing to choose, for ablations.
+# Recipes without a space, for ablations.
 _FIXED = ('mimo_1', 'mimo_3')
 
-# Compositions that a fair comparison has.
+# Composed recipes that a fair comparison includes.
 _COMPOSED = ('mmcosine+mimo', 'mmcosine+mgda')
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-  """Weightings of the losses, and every method.
+  """All recipes: some weightings, and every method.
 
   Name -> changes, for `configuration.with_recipe`; `changes_of` composes them.
-  `joint` learns from the fused loss alone, as every method does without a
-  weighting beside. `mimo_1` and `mimo_3` are MIMO mild and strong, with nothing
-  to choose; the penalty of `mimo_shrinking` goes from strong to none while the
-  model is trained. `space` is what a comparison draws of each, see
-  `core.spaces`, beside what it draws of all: keys of the configuration, whose
-  default is tried, too.
+  `joint` learns from the fused loss alone, as every method does that is not
+  given a weighting. `mimo_1` and `mimo_3` are a mild and a strong MIMO without
+  a space; the penalty of `mimo_shrinking` falls from strong to none during
+  training. `space` has the keys of the configuration that a comparison draws
+  for this recipe, besides those that it draws for all; see `core.spaces`. Their
+  defaults are tried, too.
 
   Examples:
     >>> found = recipes()
@@ -63,7 +64,7 @@ def recipes() -> dict[str, dict[str, Any]]:
     'name': 'linear_schedule',
     'init_value': 3.0,
     'end_value': 0.0,
-    'transition_steps': None,  # all of them
+    'transition_steps': None,  # all steps
   }
   found: dict[str, dict[str, Any]] = {
     'joint': {'weighting': {'name': 'joint'}},
@@ -94,19 +95,19 @@ def recipes() -> dict[str, dict[str, Any]]:
 def changes_of(
   recipes: Mapping[str, Mapping[str, Any]], recipe: str
 ) -> dict[str, Any]:
-  """What a recipe changes; of several, joined by +, what all of them do.
+  """The changes of a recipe, or of several that are joined by +.
 
-  They compose by slot: one may name a method and one a weighting. Their spaces
-  are drawn from together. A rule is a recipe, too, of that weighting with its
-  default arguments: one of `mimo_jax.weightings` by its name, one of your own
-  by 'package.module:function'.
+  Recipes compose by slot: one may name a method, and another one a weighting.
+  Their spaces are joined. Each rule is a recipe, too: that weighting, with its
+  default arguments. A rule of `mimo_jax.weightings` has its name there, one of
+  your own is 'package.module:function'.
 
   Args:
-    recipes: those that there are, as `recipes` makes them.
-    recipe: a name of one, or several as in 'mmcosine+mimo'.
+    recipes: all recipes, as `recipes` makes them.
+    recipe: the name of one, or several as in 'mmcosine+mimo'.
 
   Raises:
-    ValueError: if one is unknown, or two change the same.
+    ValueError: if one is unknown, or two change the same slot.
 
   Examples:
     >>> found = changes_of(recipes(), 'mmcosine+mimo_1')
@@ -144,9 +145,9 @@ def is_rule(name: str) -> bool:
 
 
 def tuned() -> tuple[str, ...]:
-  """The recipes that a fair comparison has: all but MIMO's fixed ones.
+  """The recipes of a fair comparison: all but MIMO's fixed ones.
 
-  And the rules of several gradients and of one on cosine fusion.
+  MIMO and MGDA on cosine fusion are among them.
 
   Examples:
     >>> tuned()[:4], tuned()[-1]

@@ -30,11 +30,12 @@ def make(
 ) -> base.Method:
   """Modalities learn in turn, from what the others get wrong.
 
-  The fused logits are β Σ_m o_m of the learners so far, where o_m is what one
-  head of two layers makes of modality m; the head and β, 1 at first, are
-  learnt, and stand in place of whatever fusion and heads the configuration has.
-  A stage is the turn of modality m, by the order of names; all others were in
-  Σ before it, but in the first round. It has two phases of so many epochs:
+  The fused logits are β Σ_m o_m over the learners so far, where o_m is the
+  output for modality m of one shared head with two layers. The head and β,
+  which is 1 at first, are learnt, and replace the configuration's fusion and
+  heads. A stage is the turn of one modality m, in the order of names; after the
+  first round, all others are learners by then. It has two phases of `epochs`
+  each:
 
   1. Encoder m and the head learn from 'boosting' and 'agreement',
 
@@ -42,13 +43,13 @@ def make(
 
      where q is the probability of the true class by the other learners,
      sg softmax(β Σ_{k≠m} o_k), or 1 if there is none, p_m = softmax(o_m), and
-     p' that of the modality whose turn was before; the first stage has no
+     p' that of the modality whose turn was before. The first stage has no
      second term.
   2. All learners so far, the head and β learn from the fused loss.
 
-  What does not learn is not moved, but for batch statistics. At the start of a
-  phase the optimizer forgets its moments; its schedules go on, where the paper
-  has one rate for a stage.
+  Parameters that do not learn are not moved; batch statistics are. At the start
+  of a phase the optimizer's moments start anew. Its schedules go on, while the
+  paper has one learning rate per stage.
 
   Args:
     task: what is trained, on classes; features must have one width.
@@ -57,8 +58,9 @@ def make(
     agreement: α ≥ 0.
     epochs: the length of each phase, above 0.
 
-  In the released code both sides of the agreement are stopped, so that it has
-  no gradient, as with agreement=0.0; its test loader drops the last batch.
+  In the released code, the gradient is stopped on both sides of the agreement,
+  so that it has none, as with agreement=0.0. Its test loader drops the last
+  batch.
   BalanceBenchmark starts at β = 0.01.
 
   References:

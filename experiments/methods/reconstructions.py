@@ -18,10 +18,10 @@ Network = dict[str, jax.Array]  # 'hidden' [C, d] and 'features' [d, Σ d_m]
 def beside(
   model: nn.LateFusion,
 ) -> Callable[[base.TrainState, base.Batch], Network]:
-  """What makes the network of `loss` at random, for `base.Method.beside`.
+  """A function that draws the network of `loss`, for `base.Method.beside`.
 
-  Its d is the width of the widest features. As in other dense layers, a kernel
-  has the variance of one over its inputs.
+  Its d is the width of the widest features. As in other dense layers, the
+  variance of a kernel is one over the number of its inputs.
   """
   features_of = functools.partial(common.features_of, model)
   draw = jax.nn.initializers.lecun_normal()
@@ -39,7 +39,7 @@ def beside(
 
 
 def loss(network: Network, outputs: common.Outputs) -> jax.Array:
-  """How far features are from what can be told of them from the fused logits.
+  """The error of the features' reconstruction from the fused logits.
 
       mean over rows and entries of (z - h(sg o))²,  h(o) = relu(o A) B
 

@@ -17,7 +17,7 @@ SPACE: base.Space = {
   'strength': {'low': 1.0, 'high': 10.0, 'scale': 'log'},
 }
 
-# Keys of a rehearsal are folded by numbers from here on, where no step comes.
+# Keys of a rehearsal are folded by numbers from here on, which no step reaches.
 _FIRST = 2**31
 
 
@@ -44,29 +44,29 @@ def make(
   rows: int = 4096,
   released: Literal['authors'] | None = None,
 ) -> base.Method:
-  """Puts encoders that have learnt too much by heart back towards their start.
+  """Moves encoders that have memorised too much back towards their start.
 
-  Every so many epochs, the features of training and of validation rows are
-  clustered, each modality for itself: scaled to -1..1, by k-means, with as many
-  clusters as classes. A modality whose clusters are of one class (their purity)
-  on training rows more than on those of validation has learnt by heart:
+  Every `every_epochs`, the features of each modality, scaled to -1..1, are
+  clustered by k-means, on training and on validation rows, with as many
+  clusters as classes. A modality has memorised if its clusters are purer, that
+  is, more of one class each, on training rows than on validation rows:
 
       α_m = tanh(λ |purity_train - purity_validation|)
       θ_m ← α_m θ_m at the start + (1 - α_m) θ_m
 
-  for the parameters of encoder m, and its batch statistics. What the optimizer
-  remembers of it begins anew; schedules go on. Heads and fusion stay. α of the
-  last time is in the method's memory.
+  for the parameters of encoder m, and its batch statistics. The optimizer's
+  moments of it start anew; schedules go on. Heads and fusion stay. The method's
+  memory has the α of the last time.
 
   Args:
     task: what is trained, on classes.
     strength: λ ≥ 0; 3 in the paper.
     every_epochs: how often, above 0; 20 in the paper.
     times: how often at most.
-    rows: of each split as many random ones are clustered, or all if there are
-      no more.
-    released: 'authors': moments and batch statistics of what is moved back stay
-      as they are.
+    rows: how many random rows of each split are clustered; all if there are
+      fewer.
+    released: 'authors': moments and batch statistics of encoders that are moved
+      back stay as they are.
 
   It learns from the fused loss; any weighting goes with it.
 
@@ -127,7 +127,7 @@ def make(
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
     start = {
-      # Buffers of their own: those of the params go to the next state.
+      # Copies, since the step donates the params' buffers.
       kind: jax.tree.map(jnp.copy, encoders.only(tree))
       for kind, tree in state.variables.items()
     }
@@ -166,6 +166,6 @@ def _apart(
 
 
 def _key(state: base.TrainState) -> jax.Array:
-  """Of a rehearsal."""
+  """The key of a rehearsal."""
   key = jax.random.fold_in(state.key, _FIRST)
   return jax.random.fold_in(key, state.step)

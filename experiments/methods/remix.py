@@ -14,21 +14,21 @@ SPACE: base.Space = {'gamma': {'low': 0.3, 'high': 3.0, 'scale': 'log'}}
 def make(
   task: base.Task, *, gamma: float = 1.0, warm_up_epochs: float = 10.0
 ) -> base.Method:
-  """Each row teaches the modality that is least sure of it, and that alone.
+  """Each row teaches only the modality that is least sure of it.
 
       L = L_fused + γ/M Σ_m L_m
 
-  In the warm-up these are the losses of all outputs. Then each row is given to
-  one modality m(i), see `owners`: its fused logits are what the fusion makes of
-  that modality alone, see `mimo_jax.nn.LateFusion.alone`, and
+  In the warm-up these are the losses of all outputs. Then each row i is given
+  to one modality m(i), see `owners`. Its fused logits are the fusion's output
+  for that modality alone, see `mimo_jax.nn.LateFusion.alone`, and
 
       L_m = M/N Σ_{i: m(i) = m} CE_m(i)
 
-  of N rows, so that γ/M Σ_m L_m is γ times the mean loss of the owners. The
+  for N rows, so that γ/M Σ_m L_m is γ times the mean loss of the owners. The
   other encoders learn nothing from the row. The heads are the model's
   `auxiliary` ones, whatever the configuration says.
 
-  L is what `joint` stands for here; a weighting may take its place.
+  Without a weighting (`joint`), L is what is learnt; a weighting replaces it.
 
   Args:
     task: what is trained, on classes.
@@ -36,12 +36,12 @@ def make(
       each of two modalities.
     warm_up_epochs: how long rows have all modalities.
 
-  The paper gives rows away at each epoch's start, by the model as it is in
-  evaluation, and trains on batches of one modality after those of the other;
-  here rows are given away as they come, by the model in training, and a batch
-  has rows of all modalities. So nothing is forgotten in between, and it costs M
-  fusions and no walk over the rows. The released code has the number of classes
-  written out, and the fixed order of modalities.
+  The paper assigns rows at each epoch's start, by the model in evaluation mode,
+  and trains on the batches of one modality after those of the other. Here rows
+  are assigned as they come, by the model in training, and a batch has rows of
+  all modalities. So nothing is forgotten in between, and it costs M fusions and
+  no pass over the rows. The released code hard-codes the number of classes and
+  the order of modalities.
 
   References:
     X. Ma et al., `Improving Multimodal Learning Balance and Sufficiency through
@@ -59,14 +59,14 @@ def make(
   ) -> base.Losses:
     targets = jnp.asarray(batch[task.target])
     own = jnp.stack([outputs.logits[name] for name in names])
-    is_warm, owner = state.step < warm_up, owners(lax.stop_gradient(own))
+    in_warm_up, owner = state.step < warm_up, owners(lax.stop_gradient(own))
     alone = model.alone(state.variables, outputs.features, train=True)
     of_owner = jnp.stack([alone[name] for name in names])
     of_owner = of_owner[owner, jnp.arange(len(targets))]
-    fused = jnp.where(is_warm, outputs.logits['fused'], of_owner)
+    fused = jnp.where(in_warm_up, outputs.logits['fused'], of_owner)
     found: base.Losses = task.losses_of({'fused': fused}, targets)
     for i, name in enumerate(names):
-      weights = jnp.where(is_warm, 1.0, len(names) * (owner == i))
+      weights = jnp.where(in_warm_up, 1.0, len(names) * (owner == i))
       found[name] = common.weighed(task, own[i], targets, weights)
     return found
 
@@ -74,9 +74,9 @@ def make(
 
 
 def owners(logits: jax.Array) -> jax.Array:
-  """Of each row the modality whose probabilities are closest to uniform.
+  """For each row, the modality whose probabilities are closest to uniform.
 
-  The one with the least KL(p_m ‖ uniform), of logits [M, batch, C]: [batch].
+  It has the least KL(p_m ‖ uniform); from logits [M, batch, C]: [batch].
 
   Examples:
     >>> sure, unsure = jnp.array([3.0, 0.0]), jnp.array([0.5, 0.0])

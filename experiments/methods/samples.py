@@ -14,20 +14,20 @@ class Sample(NamedTuple):
 
   features: dict[str, jax.Array]  # modality -> [rows, d]
   labels: jax.Array  # [rows] int32
-  draws: jax.Array  # [rows], in 0..1; those of the least are kept; 2: no row
+  draws: jax.Array  # [rows], in 0..1; rows of the least are kept; 2: no row
   seen: jax.Array  # [] int32, batches so far
 
   @property
   def is_row(self) -> jax.Array:
-    """Which rows there are, [rows] bool."""
+    """Which places hold a row, [rows] bool."""
     return self.draws < _NONE
 
 
 def begin(rows: int, features: Mapping[str, Any]) -> Sample:
-  """A sample of so many rows at most, before the first batch.
+  """An empty sample, before the first batch.
 
   Args:
-    rows: how many.
+    rows: how many it has at most.
     features: modality -> what has the shape [batch, d].
   """
   return Sample(
@@ -45,17 +45,17 @@ def added(
   labels: jax.Array,
   is_row: jax.Array,
 ) -> Sample:
-  """The sample, once a batch more has been seen.
+  """The sample after another batch.
 
-  Every row has a draw, and those of the least draws are kept, so that each set
-  of rows is as likely as any other.
+  Every row gets a random number, and the rows with the least are kept, so that
+  all sets of rows are equally likely.
 
   Args:
     key: of the sample.
     sample: so far.
     features: modality -> [batch, d].
     labels: [batch].
-    is_row: [batch] bool, which rows there are.
+    is_row: [batch] bool, False for padding.
 
   Examples:
     >>> sample = begin(2, {'audio': jnp.ones((3, 1))})

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from experiments.methods import base
 
-# Where a step's draws of orders are folded from its key.
+# The number that a step's draws of orders are folded by.
 _NUMBER = 2
 
 
 def orders(
   state: base.TrainState, number: int, rows: int, draw: int = 0
 ) -> jax.Array:
-  """Random orders of rows, [number, rows]; others at each step and draw."""
+  """Random orders of rows, [number, rows]; each step and draw has its own."""
   key = jax.random.fold_in(state.key, state.step)
   keys = jax.random.split(jax.random.fold_in(key, _NUMBER + draw), number)
   return jax.vmap(lambda one: jax.random.permutation(one, rows))(keys)
@@ -23,7 +23,7 @@ def orders(
 def reordered(
   features: Mapping[str, jax.Array], name: str, order: jax.Array
 ) -> dict[str, jax.Array]:
-  """Features [batch, ...], of which one modality's rows are in an order.
+  """Features [batch, ...], with the rows of one modality in another order.
 
   Examples:
     >>> features = {'a': jnp.arange(3), 'b': jnp.arange(3)}
@@ -37,10 +37,10 @@ def reordered(
 def sources(
   state: base.TrainState, modalities: int, rows: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Which row each modality of a mixed row is of: two arrays [M, batch].
+  """Which row each modality of a mixed row comes from: two arrays [M, batch].
 
-  The second is the mirror image of the first. Of two modalities one is the
-  row's own in each of them.
+  The second is the mirror image of the first. With two modalities, one of them
+  comes from the row itself in each array.
   """
   others = orders(state, modalities - 1, rows)
   rows_of_each = jnp.concatenate([jnp.arange(rows)[None], others])

@@ -14,7 +14,7 @@ from mimo_jax import nn
 
 SPACE: base.Space = {'level': {'choices': ('sample', 'modality')}}
 
-# Values from these on have no copy, one, and two; below there are three.
+# A row is copied once for each bound that its value does not exceed.
 _BOUNDS = (0.9, 0.4, -0.1)
 
 
@@ -22,7 +22,7 @@ class Values(NamedTuple):
   """Mean values of modalities."""
 
   last: jax.Array  # [M], of the last epoch
-  running: jax.Array  # [M], the sum of the batches' of this one
+  running: jax.Array  # [M], the sum over this epoch's batches
 
 
 def make(
@@ -33,41 +33,41 @@ def make(
   strength: float = 1.0,
   released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
-  """Repeats rows with a single modality, those that it is of little value for.
+  """Repeats rows with a single modality, if it has little value for them.
 
   The value of modality m for a row is its Shapley value φ_m in a game in which
   a set S of modalities is worth |S| if the fused output of their features, with
   zeros for the others', has the true class on top, and nothing otherwise. So
-  the values add up to M or to 0; of two modalities each is -½, 0, ½, 1 or 1½.
+  the values add up to M or to 0; with two modalities each is -½, 0, ½, 1 or 1½.
 
   At the level of samples, a row is repeated n_m times with modality m alone,
 
       n_m = 0 if φ_m > 0.9, else 1 if φ_m > 0.4, else 2 if φ_m > -0.1, else 3
 
-  and at the level of modalities so is a share of the rows, ⅔ λ of how far the
-  mean values of the last epoch are apart, with the modality of the least one.
-  What is learnt is the mean fused loss of rows and repetitions,
+  At the level of modalities, a share of the rows is repeated with the modality
+  of the least mean value in the last epoch: ⅔ λ times the difference between
+  the largest mean value and the least. The primary objective is 'valued', the
+  mean fused loss of rows and repetitions,
 
       L = Σ_i (CE_i + Σ_m n_im CE_im) / Σ_i (1 + Σ_m n_im)
 
-  the loss 'valued', which is the primary objective; 'fused' is that of the rows
-  alone. It takes 2^M - 2 fusions of features, and no encoder, and works with
-  every fusion.
+  and 'fused' is the loss of the rows alone. It takes 2^M - 2 fusions of
+  features, and no further encoding, and works with every fusion.
 
-  The paper evaluates all training rows at each epoch's start, and makes the
-  epoch longer by the repetitions; here rows are valued as they come, by the
-  model as it is, and repetitions are weights in the batch. So the number of
-  updates is that of joint training, where the paper's is larger.
+  The paper values all training rows at each epoch's start, and makes the epoch
+  longer by the repetitions. Here rows are valued as they come, by the present
+  model, and repetitions are weights in the batch. So the number of updates is
+  that of joint training; the paper's is larger.
 
   Args:
     task: what is trained, on classes.
     level: 'sample' or 'modality'.
     warm_up_epochs: how long nothing is repeated.
-    strength: λ ≥ 0, of the level of modalities.
+    strength: λ ≥ 0, for the level of modalities.
     released: 'balance_benchmark': a right answer of any set is worth 1, with
       the same bounds.
 
-  BalanceBenchmark keeps the results of its first batch for all others, too.
+  BalanceBenchmark also uses the results of its first batch for all others.
 
   References:
     Y. Wei, R. Feng, Z. Wang and D. Hu, `Enhancing Multimodal Cooperation via
@@ -113,8 +113,8 @@ def make(
     else:
       share = repeated(last, strength)
       number = jnp.broadcast_to(share[:, None], row_values.shape)
-    is_warm = state.step >= warm_up_epochs * task.steps_per_epoch
-    number = lax.stop_gradient(jnp.where(is_warm, number, 0))
+    is_warmed_up = state.step >= warm_up_epochs * task.steps_per_epoch
+    number = lax.stop_gradient(jnp.where(is_warmed_up, number, 0))
 
     rows = targets.shape[0]
     total, weight = rows * found['fused'], jnp.float32(rows)
@@ -147,7 +147,7 @@ def values(
   """The value of each modality for each row, [M, batch], by names.
 
   Args:
-    logits: the fused ones [batch, C] of every set of modalities but the empty.
+    logits: the fused ones [batch, C] of every nonempty set of modalities.
     labels: [batch].
     alike: whether any set is worth 1, in place of its size, if it is right.
 
@@ -178,7 +178,7 @@ def copies(row_values: jax.Array) -> jax.Array:
 
 
 def repeated(means: jax.Array, strength: float | jax.Array) -> jax.Array:
-  """Of each modality the share of rows that is repeated with it alone, [M].
+  """For each modality, the share of rows to repeat with it alone, [M].
 
   Examples:
     >>> repeated(jnp.array([0.2, 0.8]), 1.0).tolist()

@@ -15,13 +15,12 @@ from mimo_jax import nn
 
 
 class Teachers(NamedTuple):
-  """A uni-modal model a modality, in one: each an encoder and a head."""
+  """One uni-modal model per modality, an encoder and a head, joined in one."""
 
   model: nn.LateFusion  # its fusion is not trained
-  # (state, batch) -> variables with parameters of their own, not those of the
-  # model, which are drawn by the state's key itself
+  # (state, batch) -> variables, drawn by another key than the model's own
   init: Callable[[base.TrainState, base.Batch], Any]
-  # what takes the trained variables into the state -> the rehearsal
+  # ((state, trained variables) -> state) -> the rehearsal
   rehearsal: Callable[
     [Callable[[base.TrainState, Any], base.TrainState]], base.Rehearsal
   ]
@@ -38,18 +37,18 @@ def of_task(
   """The uni-modal models of a task, to be trained once, before the first step.
 
   They are trained on the sum of their losses, over the batches that the model
-  will see. No loss touches another's encoder, so that they learn as M models
-  apart would, but for what the optimizer computes of all gradients at once,
-  such as clipping by the global norm. The learning rate's schedule begins anew
-  for them.
+  will see. No loss touches another modality's encoder, so they learn as M
+  separate models would, except for what the optimizer computes of all gradients
+  at once, such as clipping by the global norm. Schedules of the learning rate
+  start anew for them.
 
   Args:
     task: what the model is trained on.
     method: whose teachers they are, for messages.
     epochs: how long they are trained, above 0; None: as long as the model.
-    option: the method's name of it.
-    go_on: whether they start from the model's own encoders, of which those that
-      are frozen stand still in them; by themselves teachers learn whole.
+    option: the name of `epochs` among the method's arguments, for messages.
+    go_on: whether they start from the model's own encoders. Then what is frozen
+      in the model is frozen in them; otherwise all of a teacher learns.
   """
   if epochs is None:
     epochs = task.steps / task.steps_per_epoch
@@ -61,7 +60,7 @@ def of_task(
   teach = copies.stepper(task, model, task.modalities)
 
   def init(state: base.TrainState, batch: base.Batch) -> Any:
-    # By the model's own key they would start where it does.
+    # By the model's own key they would start from its parameters.
     return model.init(copies.key_of(state, 0), batch)
 
   def rehearsal(
@@ -80,7 +79,7 @@ def of_task(
 
 
 class Answers(NamedTuple):
-  """What a rehearsal has that asks its teachers."""
+  """The scratch of a rehearsal that trains teachers and asks them."""
 
   copy: base.TrainState  # the teachers
   sureness: means.Mean  # [M]
@@ -92,17 +91,16 @@ def asked(
   rows: Literal['train', 'validation'],
   end: Callable[[base.TrainState, Any, jax.Array], base.TrainState],
 ) -> base.Rehearsal:
-  """Trains teachers and asks how sure each is of the true class, then.
+  """Trains teachers, and then asks how sure each is of the true class.
 
-  Which is the mean probability that it gives to it, or, in a regression, the
-  mean squared error with its sign turned round.
+  That is the mean probability that it gives to the class or, in a regression,
+  minus the mean squared error.
 
   Args:
     task: what the model is trained on.
     made: its teachers.
-    rows: the split they are asked on, an epoch of it.
-    end: what takes the trained variables, and how sure they are, [M], into the
-      state.
+    rows: the split on which they are asked, for one epoch.
+    end: (state, trained variables, how sure they are [M]) -> the next state.
   """
   teaching = made.rehearsal(lambda state, _: state)
   (teach,) = teaching.passes
@@ -141,7 +139,7 @@ def asked(
 def distance(
   features: Mapping[str, jax.Array], taught: Mapping[str, jax.Array]
 ) -> jax.Array:
-  """Σ_m mean (z_m - t_m)², of features of the model and of its teachers.
+  """Σ_m mean (z_m - t_m)² between features of the model and of its teachers.
 
   The mean is over rows and entries.
 

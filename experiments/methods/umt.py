@@ -19,24 +19,24 @@ def make(
   teacher_epochs: float = 30.0,
   released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
-  """Features that stay near those of uni-modal teachers.
+  """Keeps features near those of uni-modal teachers.
 
       L = L_fused + λ Σ_m mean (z_m - t_m)²
 
-  with the features z_m of modality m and those t_m of its teacher, of which the
-  mean is over rows and entries; λ = `strength`, 10 in BalanceBenchmark. The
-  second term is the loss 'distillation'. L is the primary objective.
+  with the features z_m of modality m and t_m of its teacher; the mean is over
+  rows and entries; λ = `strength`, 10 in BalanceBenchmark. The second term is
+  the loss 'distillation'. L is the primary objective.
 
-  The teachers are uni-modal models with initial parameters of their own, see
-  `teachers.of_task`. From the first step on they stand still. They are in
-  evaluation mode (running statistics, no dropout).
+  The teachers are uni-modal models with their own initial parameters, see
+  `teachers.of_task`. From the model's first step on they do not change. They
+  are in evaluation mode (running statistics, no dropout).
 
   Args:
     task: what is trained.
     strength: λ ≥ 0.
-    teacher_epochs: how long the teachers are trained, above 0: as long as the
-      model, best.
-    released: 'balance_benchmark': teachers are left in training, with dropout
+    teacher_epochs: how long the teachers are trained, above 0; best as long as
+      the model.
+    released: 'balance_benchmark': teachers stay in training mode, with dropout
       and the batch's statistics.
 
   References:

@@ -12,15 +12,15 @@ SPACE: base.Space = {}
 
 
 def make(task: base.Task) -> base.Method:
-  """An encoder and a head a modality, which learn from their own loss alone.
+  """One encoder and head per modality, which learn from their own loss alone.
 
-  What joint training turned round: there the heads stand on stopped gradients,
-  here the fusion does. It learns from the fused loss and teaches the encoders
-  nothing, so that the fused output says what can be read from encoders that
-  were trained apart. The heads are the model's `auxiliary` ones, whatever the
-  configuration says.
+  It is the reverse of joint training: there the encoders learn nothing from the
+  heads, here they learn nothing from the fusion. The fusion learns from the
+  fused loss, so that the fused output says what can be read from encoders that
+  were trained separately. The heads are the model's `auxiliary` ones, whatever
+  the configuration says.
 
-  The modalities learn as M models apart would, but for what the optimizer
+  The modalities learn as M separate models would, except for what the optimizer
   computes of all gradients at once, such as clipping by the global norm.
   """
   checks.unweighted(

@@ -9,6 +9,6 @@ SPACE: base.Space = {}
 def make(task: base.Task) -> base.Method:
   """The fused and the uni-modal losses, weighed by `config.weighting`.
 
-  MIMO, MGDA, the plain sum, and joint training, too.
+  These are MIMO, MGDA, the plain sum, and joint training, too.
   """
   return common.on_outputs(task)
