@@ -11,14 +11,14 @@ from experiments.evaluate import statistics
 
 
 class Choice(NamedTuple):
-  """What is taken of a recipe."""
+  """What is chosen of a recipe."""
 
-  candidate: int  # its place among them; 0 is the default
+  candidate: int  # its place among the candidates; 0 is the default
   readout: str  # the output that is read
   step: int  # at which training is stopped
   mean: float  # on validation, over seeds
   error: float  # its standard error; NaN for a single seed
-  num_tied: int  # of all that were compared, those that tie with the best
+  num_tied: int  # how many options tie with the best
 
 
 def choose(
@@ -30,11 +30,12 @@ def choose(
 ) -> Choice:
   """Chooses a candidate, its read-out and, if stopping, its last step.
 
-  The best has the best mean over seeds. Whatever differs from it, seed by seed,
-  by no more than one standard error of that difference ties with it. Of those
-  the simplest is taken: the default candidate goes before others; then the
-  read-out that comes first in `readouts.NAMES`; then the longest training; then
-  the candidate that was drawn first.
+  An option is a candidate, a read-out and a step. The best one has the best
+  mean over seeds. Options that differ from it, seed by seed, by no more than
+  one standard error of that difference tie with it. Of these the simplest is
+  chosen: the default candidate goes before others; then the read-out that comes
+  first in `readouts.NAMES`; then the longest training; then the candidate that
+  was drawn first.
 
   Args:
     candidates: each with `validation`, read-out -> scores [seeds, steps] over

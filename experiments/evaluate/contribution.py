@@ -9,9 +9,9 @@ import numpy as np
 def imbalance_degree(values: Mapping[str, float]) -> float:
   """Mean over pairs of modalities of the difference of their values, |vₘ − vₙ|.
 
-  The definition is ours: BalanceBenchmark's paper names such a degree, and its
-  code has none. Take it of accuracies of the modalities' own outputs, or of
-  Shapley values. NaN for one modality, which has no pair.
+  The definition is ours: BalanceBenchmark's paper names such a degree, but its
+  code has none. It is for accuracies of the modalities' own outputs, or for
+  Shapley values. NaN for a single modality.
 
   Examples:
     >>> imbalance_degree({'a': 0.9, 'b': 0.5, 'c': 0.4})  # 0.4, 0.5 and 0.1
@@ -28,10 +28,10 @@ def relative_robustness(
 ) -> float:
   """Mean of a metric over a range of noise levels: the area under its curve.
 
-  By the trapezoid rule through all points, divided by the range of the levels,
-  of which there are at least two, ascending. MultiBench's is the area itself,
-  with a step of 0.1 whatever the levels; divided, it is an average accuracy (if
-  the metric is), and levels of another number or range can be compared.
+  The area is computed by the trapezoid rule, and divided by the range of the
+  levels, which are at least two, ascending. MultiBench takes the area itself,
+  with a step of 0.1 whatever the levels. Divided, it is an average accuracy (if
+  the metric is), and comparable across numbers and ranges of levels.
 
   Examples:
     >>> relative_robustness([0.0, 1.0, 3.0], [0.9, 0.7, 0.1])  # (0.8 + 1.6 / 2)

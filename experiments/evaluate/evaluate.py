@@ -39,7 +39,7 @@ _Case = tuple[frozenset[str], float]
 def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
   """The part of a batch that a model sees.
 
-  That is modalities, lengths of sequences, and which rows have a modality.
+  It has the modalities, lengths of sequences, and which rows have a modality.
 
   Raises:
     ValueError: if a modality is absent.
@@ -47,7 +47,7 @@ def model_inputs(batch: Batch, modalities: Sequence[str]) -> dict[str, Any]:
   if absent := sorted(set(modalities) - batch.keys()):
     raise ValueError(f'A batch lacks {absent}; it has {sorted(batch.keys())}.')
   beside = [
-    f'{name}_{said}' for said in ('length', 'present') for name in modalities
+    f'{name}_{kind}' for kind in ('length', 'present') for name in modalities
   ]
   return {k: batch[k] for k in (*modalities, *beside) if k in batch}
 
@@ -60,29 +60,28 @@ def make_predict(
 ) -> Predict:
   """Makes the pure function from one batch and a condition to the outputs.
 
-  Once inputs are finished, noise comes first: every feature of modality m gets
-  level · scaleₘ · N(0, 1), in a sequence (with lengths) the valid steps alone;
-  whole numbers by type, as tokens, get none.
-  Then the modalities that are not present are replaced by zeros, which is the
-  mean of a standardised input; their lengths stay. The draws depend on the
-  batch's index and shape, the number of modalities and the modality, and on
-  nothing else: all models, methods, seeds and levels get the same.
+  After inputs are finished, noise is added: every feature of modality m gets
+  level · scaleₘ · N(0, 1). In sequences with lengths, only the valid steps do.
+  Integers, such as tokens, get none. Then the modalities that are not present
+  are replaced by zeros, the mean of a standardised input; their lengths stay.
+  The draws depend only on the batch's index and shape, the number of modalities
+  and the modality, so that all models, methods, seeds and levels get the same.
 
   Args:
     model: has `encoders`, a mapping by modality, and `apply(variables, inputs)`
       that gives outputs in evaluation mode, as `mimo_jax.nn.LateFusion` does.
     noise_scale: modality -> standard deviation of noise of level 1, in the
       units of its finished input: 1 for standardised ones.
-    finish: what remains to be done to the inputs on the device: `data.finish`.
+    finish: finishes the inputs on the device, as `data.finish` does.
     tells_missing: whether the model is told what is not present, by
-      `<modality>_present`, as one that has learned from such rows; where
-      batches have such entries, it is told of these rows, too.
+      `<modality>_present`, because it has learned from such rows. If batches
+      have such entries, it is always told.
 
   Returns:
     `predict(variables, batch, condition, index)` -> outputs. The batch has an
-    array [batch, ...] a modality; sequences [batch, time, ...], padded on the
-    right, may have `<modality>_length` [batch]. The condition is data, so that
-    one compilation serves all. For seeds at once:
+    array [batch, ...] per modality; sequences [batch, time, ...], padded on the
+    right, may have `<modality>_length` [batch]. The condition is an argument,
+    so that one compilation serves all. For several seeds at once:
     `jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None)))`.
 
   Raises:
@@ -124,10 +123,10 @@ def make_predict(
     for i, name in enumerate(modalities):
       value = values[name]
       inputs[name] = jnp.where(condition.present[i], value, 0)
-      said = f'{name}_present'
-      if tells_missing or said in inputs:
-        here = inputs.get(said, jnp.ones(value.shape[:1], bool))
-        inputs[said] = jnp.asarray(here) & condition.present[i]
+      entry = f'{name}_present'
+      if tells_missing or entry in inputs:
+        here = inputs.get(entry, jnp.ones(value.shape[:1], bool))
+        inputs[entry] = jnp.asarray(here) & condition.present[i]
     outputs: Outputs = model.apply(variables, inputs)
     return outputs
 
@@ -148,33 +147,34 @@ def evaluate(
 ) -> dict[str, npt.NDArray[np.float64]]:
   """Evaluates a model on all batches of a split, under all conditions.
 
-  One pass over the batches. On each of them the model runs once if not
-  thorough; if thorough 2^M + L times: with each set of the M modalities
-  present, and with each of the L noise levels above 0. Only outputs and
-  targets are kept, and metrics are computed of all of them.
+  It takes one pass over the batches. On each batch the model runs once or, if
+  thorough, 2^M + L times: with each subset of the M modalities present, and
+  with each of the L noise levels above 0. Only outputs and targets are kept,
+  and metrics are computed over those of all batches.
 
   Args:
     predict: compiled `make_predict`, or one vmapped over seeds, where every
       leaf of variables and batches has a leading axis [seeds].
     variables: the model's.
-    batches: each with an array a modality, `mask` [batch] (bool, False for
-      rows that only fill up a batch) and the target [batch], as
-      `data_pipelines.loader.evaluation_batches` makes. Rows where
-      `<modality>_present` is False lack it: they are no part of its own
-      output's scores, NaN if none is left, nor it of their `heads`.
+    batches: each with an array per modality, `mask` [batch] (bool, False for
+      padding) and the target [batch], as
+      `data_pipelines.loader.evaluation_batches` makes them. Rows where
+      `<modality>_present` is False lack the modality. They are left out of the
+      scores of its own output, which are NaN if no row is left, and it is left
+      out of their `heads`.
     modalities: their names.
-    metrics: names of functions in `evaluation.metrics`. The first is the
-      primary one, by which conditions are compared; of an error, what is below
-      0 in a Shapley value is a gain.
+    metrics: names of functions in `evaluate.metrics`. The first is the primary
+      one, by which conditions are compared. If it is an error, a Shapley value
+      below 0 is a gain.
     noise_levels: at least 0; the clean inputs need not be among them.
-    thorough: whether to run more than the whole inputs.
+    thorough: whether to run the model under other conditions, too.
     target: the name of the targets in the batches.
     units: those of the targets, in which metrics see outputs, too.
 
   Returns:
-    Values [], or [seeds]: `<metric>/<output>` for every metric and output, that
-    is each modality's and the three of `readouts`: `fused`, `heads` and `all`.
-    If thorough, the primary metric of the fused output, too:
+    Values [], or [seeds]: `<metric>/<output>` for every metric and output. The
+    outputs are each modality's and the three of `readouts`: `fused`, `heads`
+    and `all`. If thorough, the primary metric of the fused output, too:
       `missing/<modality>`: with all modalities but that one.
       `only/<modality>`: with that one alone.
       `shapley/<modality>`: its Shapley value over all sets of modalities.
@@ -182,10 +182,10 @@ def evaluate(
       `relative_robustness`: mean over the range of levels, 0 included; absent
         without a level above 0.
       `imbalance/shapley`: mean difference of two modalities' Shapley values.
-      `imbalance/<primary metric>`: the same of their own outputs, by that
+      `imbalance/<primary metric>`: the same for their own outputs, by that
         metric. Both are NaN for a single modality.
-      `heads/...` and `all/...`: of these outputs what follows of `missing`,
-        `noise` and `relative_robustness`, as `heads/missing/<modality>`.
+      `heads/...` and `all/...`: for these outputs `missing`, `noise` and
+        `relative_robustness`, such as `heads/missing/<modality>`.
 
   Raises:
     ValueError: if a metric is unknown or none is given, a level is negative, a
@@ -249,7 +249,8 @@ def _run(
 ) -> tuple[list[dict[str, Array]], Array, Array, dict[str, Array]]:
   """Outputs under each condition, targets, masks and present, of all batches.
 
-  All outputs under the first condition, the read-outs under the others.
+  There are all outputs under the first condition, and the read-outs under the
+  others.
   """
   data = []
   for some, level in conditions:
@@ -259,7 +260,7 @@ def _run(
   # None: no bar where standard error is no terminal.
   bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
   for index, batch in enumerate(bar):
-    # Moved to the device once, not once a condition.
+    # Moved to the device once, not once per condition.
     inputs = jax.device_put(model_inputs(batch, modalities))
     outputs, targets = jax.device_get(
       (
@@ -268,7 +269,7 @@ def _run(
       )
     )
     mask = np.asarray(batch['mask'], bool)
-    there = {  # of seeds, which variants have in common
+    there = {  # of each seed, repeated for each variant
       name: np.resize(np.asarray(batch[f'{name}_present'], bool), mask.shape)
       for name in modalities
       if f'{name}_present' in batch
@@ -291,23 +292,23 @@ def _of_rows(
   truths: Array,
   rows: Array | None,
 ) -> float:
-  """A metric of all rows or of some; NaN of none."""
+  """A metric over all rows, or over some; NaN over none."""
   if rows is None:
     return metric(outputs, truths)
   return metric(outputs[rows], truths[rows]) if np.any(rows) else np.nan
 
 
-def _comparisons(fused: Mapping[_Case, float]) -> dict[str, float]:
-  """What follows from the fused output's metric under all conditions."""
-  values = {some: fused[some, level] for some, level in fused if not level}
+def _comparisons(metric: Mapping[_Case, float]) -> dict[str, float]:
+  """The scores that follow from an output's metric under all conditions."""
+  values = {some: metric[some, level] for some, level in metric if not level}
   all_ = max(values, key=len)
   names = sorted(all_)
   scores = {f'missing/{name}': values[all_ - {name}] for name in names}
   scores |= {f'only/{name}': values[frozenset({name})] for name in names}
   shapley = nn.shapley_values(values)
   scores |= {f'shapley/{name}': shapley[name] for name in names}
-  levels = [level for some, level in fused if some == all_]
-  curve = [fused[all_, level] for level in levels]
+  levels = [level for some, level in metric if some == all_]
+  curve = [metric[all_, level] for level in levels]
   noise = zip(levels[1:], curve[1:], strict=True)
   scores |= {f'noise/{level:g}': value for level, value in noise}
   if len(levels) > 1:

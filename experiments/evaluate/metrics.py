@@ -3,12 +3,12 @@
 Metrics of classes take logits [N, C] and integer labels [N] from 0 to C - 1; an
 answer is the class of the largest logit, the first one in a tie. Metrics of a
 regression take outputs [N, 1] or [N] and targets [N], which for the sentiment
-scores of CMU-MOSI and CMU-MOSEI lie in [-3, 3]. What is of another form, or
-empty, is refused by a ValueError. All are computed on the host in float64,
-since many are no sums over batches. `get` finds one by its name, one of your
-own by 'package.module:function'. Such a function says by an attribute
-`higher_is_better = False` that it is an error, and by `is_share = True` that
-it is to be written in per cent.
+scores of CMU-MOSI and CMU-MOSEI lie in [-3, 3]. Arrays of another form, or
+without a row, raise a ValueError. All metrics are computed on the host in
+float64, since many are not sums over batches. `get` finds a metric by its name,
+or your own by 'package.module:function'. If your metric is an error, set its
+attribute `higher_is_better = False`; if it is to be written in per cent,
+`is_share = True`.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ def accuracy(outputs: Array, targets: Array) -> float:
 def macro_f1(outputs: Array, targets: Array) -> float:
   """F1 of each class, averaged over classes.
 
-  F1 of a class is 2 tp / (2 tp + fp + fn), of its true positives, false
-  positives and false negatives, and 0 where all three are 0. The mean is over
-  all C classes, as BalanceBenchmark's. (Scikit-learn's default averages over
-  the classes that occur among targets or answers.)
+  F1 of a class is 2 tp / (2 tp + fp + fn), with its true positives, false
+  positives and false negatives, and 0 if all three are 0. The mean is over all
+  C classes, as in BalanceBenchmark. (Scikit-learn's default averages over the
+  classes that occur among targets or answers.)
   """
   outputs, targets = _of_classes(outputs, targets)
   answers, classes = np.argmax(outputs, 1), range(outputs.shape[1])
@@ -52,9 +52,9 @@ def mean_average_precision(outputs: Array, targets: Array) -> float:
 
   For each class the items are ranked by its softmax score, and the average
   precision is Σₙ (Rₙ − Rₙ₋₁) Pₙ, with precision P and recall R of the items at
-  or above each distinct score: that of scikit-learn, without interpolation, and
-  the mAP that audio-visual benchmarks report for one label an item. NaN if an
-  output is not finite: such scores have no order.
+  or above each distinct score. This is scikit-learn's, without interpolation,
+  and the mAP that audio-visual benchmarks report for one label per item. NaN if
+  an output is not finite: such scores have no order.
 
   Examples:
     >>> logits = np.array([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
@@ -82,7 +82,7 @@ def mean_absolute_error(outputs: Array, targets: Array) -> float:
 def correlation(outputs: Array, targets: Array) -> float:
   """Pearson's correlation; NaN where outputs or targets are all the same."""
   outputs, targets = _of_regression(outputs, targets)
-  # Asked of the values: rounding may leave constants a variance above 0.
+  # By the range, since rounding may give constants a variance above 0.
   if np.ptp(outputs) == 0 or np.ptp(targets) == 0:
     return float('nan')
   return float(np.corrcoef(outputs, targets)[0, 1])
@@ -123,10 +123,10 @@ def seven_class_accuracy(outputs: Array, targets: Array) -> float:
 def weighted_f1(outputs: Array, targets: Array) -> float:
   """F1 of both signs, weighted by their shares of the targets other than 0.
 
-  Goes with `binary_accuracy`: targets of 0 are left out, an output of 0 counts
-  as negative. The weights are those of scikit-learn's definition and of MMSA;
-  MulT's code gives scikit-learn its arguments in the other order, so that the
-  shares of the answers weigh there. NaN if all targets are 0.
+  It goes with `binary_accuracy`: targets of 0 are left out, and an output of 0
+  counts as negative. The weights are those of scikit-learn's definition and of
+  MMSA. MulT's code swaps scikit-learn's arguments, so that its weights are the
+  shares of the answers. NaN if all targets are 0.
   """
   answers, labels = _signs(outputs, targets)
   if not len(labels):
@@ -148,7 +148,7 @@ METRICS: dict[str, Metric] = {
 
 
 def get(name: str) -> Metric:
-  """The metric of a name.
+  """The metric of that name.
 
   Raises:
     ValueError: if there is none.
@@ -184,7 +184,7 @@ def is_share(name: str) -> bool:
 def check_classes(
   what: str, values: Array, labels: Array, num_classes: int
 ) -> None:
-  """Refuses what are no `values` [N, ...] of items and labels [N] of classes.
+  """Refuses values that are not [N, d], or labels that are not [N] classes.
 
   Raises:
     ValueError: with `what`, the name and shape of values.

@@ -36,11 +36,12 @@ def fit(
     meanₙ cross-entropy(zₙ W + b, labelₙ) + l2 / 2 · ‖W‖²
 
   for features z [N, d] standardised by their mean and standard deviation, until
-  the gradient is about 1e-7. The penalty makes the optimum unique but for a
+  the gradient is about 1e-7. The penalty makes the optimum unique except for a
   constant in b, which changes no answer. So there is no learning rate, number
-  of epochs or seed to choose: by scikit-learn's `LogisticRegression`, L-BFGS in
-  float64. A constant feature gets no weight. A class without a label is never
-  answered: its bias is -inf. The map returned is for features as given.
+  of epochs or seed to choose. The solver is L-BFGS in float64, that of
+  scikit-learn's `LogisticRegression`. A constant feature gets no weight. A
+  class without rows is never predicted: its bias is -inf. The map returned is
+  for features as given, not standardised.
 
   Raises:
     ValueError: if features are not finite or labels [N] no classes.
@@ -57,7 +58,7 @@ def fit(
     )
   features = features.astype(np.float64)
   mean = np.mean(features, 0)
-  # Constants are told by their range: rounding may leave a deviation above 0.
+  # By the range, since rounding may give constants a deviation above 0.
   is_constant = np.ptp(features, 0) == 0
   std = np.where(is_constant, 1, np.std(features, 0))
   standardised = np.where(is_constant, 0, (features - mean) / std)
@@ -67,8 +68,8 @@ def fit(
   if len(present) == 1:
     bias[present] = 0
     return Linear(kernel, bias)
-  # Of two classes scikit-learn fits the difference d of the logits alone: with
-  # logits of -d / 2 and d / 2, ours is half the penalty on it.
+  # For two classes, scikit-learn fits the difference d of the logits only. With
+  # logits of -d / 2 and d / 2, our penalty is half of the one on d.
   is_binary = len(present) == 2
   strength = (2 if is_binary else 1) / (len(labels) * l2)
   solver = linear_model.LogisticRegression(
@@ -127,17 +128,17 @@ def probe(
   Args:
     model: a Flax module with `encoders`, a mapping by modality, and a method
       `features` from inputs to `{modality: [batch, d]}`, in evaluation mode
-      unless told otherwise; `mimo_jax.nn.LateFusion` for one.
+      unless told otherwise, such as `mimo_jax.nn.LateFusion`.
     variables: the model's, of one seed.
     train_batches: each training row once, with `mask`, as
       `data_pipelines.loader.evaluation_batches` makes, and not augmented. The
       features of all rows are held in memory. Rows where `<modality>_present`
-      is False are no part of that modality's own probe.
-    test_batches: the same of the test rows.
+      is False are left out of that modality's own probe.
+    test_batches: the same for the test rows.
     num_classes: the number of classes.
     target: the name of the labels [batch] in the batches.
     l2: the strength of the penalty, above 0.
-    finish: what remains to be done to the inputs on the device: `data.finish`.
+    finish: finishes the inputs on the device, as `data.finish` does.
 
   Returns:
     Test accuracies of each modality's features alone, `probe/<modality>`, and
@@ -153,7 +154,7 @@ def probe(
     return features
 
   def collect(batches: Iterable[evaluate.Batch]) -> Any:
-    """Of each modality and of all, features and labels of their rows."""
+    """Features and labels of the rows that have each modality, and of all."""
     parts = []
     for batch in batches:
       inputs = evaluate.model_inputs(batch, modalities)

@@ -1,14 +1,14 @@
 """Three outputs of every model, beside those of its modalities.
 
-- `fused`: the fusion's.
-- `heads`: the modalities' own outputs together, of what is present. Logits are
-  added up, which gives the class that the product of the modalities'
-  probabilities gives, and the probabilities that it gives when it is divided by
-  its sum. Numbers of a regression are averaged.
-- `all`: `fused` and `heads`, in the same way.
+- `fused`: that of the fusion.
+- `heads`: the own outputs of the modalities that are present, combined. Logits
+  are summed: their class and probabilities are those of the product of the
+  modalities' probabilities, divided by its sum. Numbers of a regression are
+  averaged.
+- `all`: `fused` and `heads`, combined in the same way.
 
-Where the modalities' outputs are their shares of the fused logits, `heads` of a
-whole input is `fused`, and `all` twice that.
+If the modalities' outputs are their shares of the fused logits, `heads` of a
+whole input is `fused`, and `all` is twice that.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,7 +41,7 @@ def of_outputs(
   Args:
     outputs: 'fused' and modality -> [..., C]; of a regression C is 1.
     present: the modalities whose inputs are there. Without any, `heads` is 0.
-    rows: of some modalities the rows that have them, [...] bool; of others all.
+    rows: modality -> the rows that have it, [...] bool; without an entry, all.
 
   Returns:
     Read-out -> [..., C].

@@ -10,8 +10,8 @@ from scipy import stats
 
 Key = TypeVar('Key', bound=Hashable)
 
-# Below this, of numbers' own size, a difference is of rounding: scores are
-# float64, and those of accuracies lie on a grid.
+# Relative differences below this are rounding: scores are float64, and
+# accuracies lie on a grid.
 _ROUNDING = 1e-9
 
 
@@ -33,7 +33,7 @@ def estimate(values: npt.NDArray[Any]) -> Estimate:
 def best(values: Sequence[Any], higher_is_better: bool) -> int:
   """The place of the values, each [seeds], with the best mean.
 
-  Of those that are equal but for rounding the first; a mean of NaN is worse
+  It is the first of those that are equal up to rounding. A mean of NaN is worse
   than any number.
 
   Examples:
@@ -63,8 +63,8 @@ def ties(
 
   Runs of the same seed share data order and initial parameters, so variants are
   compared seed by seed: a tie is a mean difference no larger than one standard
-  error of that difference. The two are the same number where all seeds but one
-  agree, which is a tie, however they are rounded.
+  error of that difference. If all seeds but one agree, the two are the same
+  number. That is a tie, however they are rounded.
 
   Args:
     values: variant -> [seeds], in the same order of seeds.
@@ -82,10 +82,10 @@ def ties(
 
 
 def p_value(differences: npt.NDArray[Any]) -> float:
-  """The p of a two-sided paired t test that a mean difference is zero.
+  """The p value of a two-sided paired t test, from differences [seeds].
 
-  Of the differences [seeds]. NaN for a single seed; of runs that all differ by
-  the same, 1 if that is zero, else 0.
+  NaN for a single seed. If all differences are equal, it is 1 if they are zero,
+  and 0 otherwise.
   """
   if len(differences) < 2:
     return float('nan')
@@ -97,8 +97,9 @@ def p_value(differences: npt.NDArray[Any]) -> float:
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
   """Holm's step-down correction of several tests.
 
-  The i-th smallest of n (i from 0) is multiplied by n − i; none becomes smaller
-  than one before it, or larger than 1. NaN stays, and is not counted.
+  The i-th smallest p value of n (i from 0) is multiplied by n − i. None becomes
+  smaller than the one before it, or larger than 1. NaN stays, and does not
+  count.
 
   Examples:
     >>> holm({'a': 0.01, 'b': 0.04, 'c': 0.03})

@@ -13,11 +13,12 @@ from experiments.study import studies
 
 _STEPS = 5
 
-# Seconds to compile a program, by the first recipe's; and for each recipe what
-# draws its parameters, which most share, and its teachers'.
+# The mean over recipes of the time to compile a program, and to compile what
+# draws parameters (most recipes share that, but not for teachers), both
+# relative to the first recipe's.
 _COMPILING = 2.2
 _DRAWING = 0.5
-# Programs of a recipe that are compiled: of candidates, and of what is chosen.
+# Programs that are compiled per tuned recipe: of candidates, and of the choice.
 _PROGRAMS = 2.0
 
 
@@ -29,7 +30,7 @@ class Estimate(NamedTuple):
 
   @property
   def seconds(self) -> float:
-    """All of it."""
+    """Both together."""
     return self.stepping + self.compiling
 
 
@@ -37,10 +38,10 @@ def estimate(
   config: config_dict.ConfigDict,
   manual_dir: str | os.PathLike[str] | None = None,
 ) -> Estimate:
-  """Times a few steps of the first recipe, and reckons the others by it.
+  """Times a few steps of the first recipe, and infers the others from it.
 
-  All candidates of the first round are one program, as in tuning, without what
-  makes them differ.
+  All candidates of the first round are one program, as in tuning, but with
+  equal values.
 
   Args:
     config: of the comparison.

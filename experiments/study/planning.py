@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 
   @property
   def is_done(self) -> bool:
-    """Whether its results are there."""
+    """Whether its results exist."""
     return (self.workdir / 'results.jsonl').exists()
 
 
@@ -49,20 +49,20 @@ def plans(
 
   Args:
     study: what to compare on what.
-    directory: below which they go; those that are there are taken.
+    directory: below which their results are, or are to be written.
     manual_dir: the folder with the files of data sets that need them.
     **numbers: as `studies.config_of` takes them.
 
   Raises:
-    ValueError: if the results of a comparison are there, of other numbers.
+    ValueError: if there are results of a comparison with other numbers.
   """
   found = {}
   known: dict[str, dict[str, str]] = {}
   for setting in study.settings:
-    # By what is run: families may share a setting.
+    # Named after what is run, since families may share a setting.
     words = [setting.config, *(f'{k}={v}' for k, v in setting.changes)]
     config = studies.config_of(setting, **numbers)
-    # Only once it is needed: it opens the data.
+    # Called only when it is needed, since it opens the data.
     running = functools.cache(
       functools.partial(refusals.of_what_runs, config, manual_dir, known)
     )
@@ -79,7 +79,7 @@ def _check_alike(
 ) -> None:
   """Refuses results of other numbers of steps, seeds and candidates.
 
-  And, where some recipes were asked for, of others.
+  If some recipes were asked for, results of others are refused, too.
   """
   there = config_dict.ConfigDict(results_lib.read(workdir).config)
   recipes = {*there.compare, *there.get('left_out', {})}
@@ -104,7 +104,7 @@ def _check_alike(
 
 
 def folder(*words: str) -> str:
-  """A name of a folder, of words.
+  """The name of a folder, made of words.
 
   Examples:
     >>> folder('arrays:mine.npz', 'data.redraw=True')
@@ -119,7 +119,7 @@ def run(
   compare: Callable[..., Any],
   at_a_time: int = 1,
 ) -> dict[reporting.Setting, Results]:
-  """Runs the comparisons of a study, or finishes doing so.
+  """Runs the comparisons of a study, or resumes doing so.
 
   All their scores are written to `results.csv`, beside their directories.
 
@@ -159,13 +159,13 @@ def run(
   return results
 
 
-@compilation.anew()  # or what an earlier one compiled would take no time
+@compilation.anew()  # or programs that were compiled before would take no time
 def forecast(
   planned: Mapping[reporting.Setting, Plan], at_a_time: int = 1
 ) -> str:
   """How long the comparisons that are not done will take, for people."""
   left = _left(planned)
-  # More than there are cores are no faster.
+  # More at a time than there are cores are no faster.
   at_once = max(1, min(at_a_time, len(left), os.cpu_count() or 1))
   lines, total = [], 0.0
   for setting, plan in left:
@@ -208,7 +208,7 @@ def of_one(
 def _left(
   planned: Mapping[reporting.Setting, Plan],
 ) -> list[tuple[reporting.Setting, Plan]]:
-  """Comparisons that are not done; of settings that share one, the last."""
+  """The comparisons to do; for settings that share one, the last setting."""
   found = {
     plan.workdir: (setting, plan)
     for setting, plan in planned.items()
@@ -226,9 +226,9 @@ def _left_out(space: str, config: config_dict.ConfigDict) -> Iterator[str]:
 def some(
   study: reporting.Study, names: Sequence[str] | None
 ) -> reporting.Study:
-  """The study of some of its settings; None: of all.
+  """The study with only some of its settings; None: with all.
 
-  Names are written without commas, which stand between them in `--settings`.
+  Names are given without their commas, which separate them in `--settings`.
 
   Raises:
     ValueError: if there is no such setting.

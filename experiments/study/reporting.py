@@ -111,12 +111,12 @@ def write(
 
 
 def _once(settings: Iterable[Setting]) -> list[Setting]:
-  """One setting of those that families share, the last."""
+  """The settings; of those that are equal but in their family, the last."""
   return list({(one.config, one.changes): one for one in settings}.values())
 
 
 def _about_tuning(results: Mapping[Setting, Results]) -> list[str]:
-  """Says how recipes were tuned, once for settings where they were alike."""
+  """Says how recipes were tuned, once for settings that were tuned alike."""
   said: dict[str, list[str]] = {}
   for setting, one in results.items():
     if one.tuning:
@@ -127,13 +127,13 @@ def _about_tuning(results: Mapping[Setting, Results]) -> list[str]:
 
 
 def _left(study: Study, results: Mapping[Setting, Results]) -> list[str]:
-  """What of the study has not been measured."""
+  """The settings of the study that have not been measured."""
   left = [one.name for one in study.settings if one not in results]
   return [f'Not measured yet: {", ".join(left)}.'] if left else []
 
 
 def _tables(columns: Mapping[Setting, Columns]) -> list[str]:
-  """A table a measure: a row a recipe, a column a setting."""
+  """One table per measure, with a row per recipe and a column per setting."""
   parts = []
   for name in dict.fromkeys(name for one in columns.values() for name in one):
     found = {k.name: one[name] for k, one in columns.items() if name in one}

@@ -25,17 +25,17 @@ def run(
   """Runs tasks, some at a time, to their ends.
 
   What they print goes to `NAME.log` in `directory`, and what they compile to
-  `compiled` there. After a failure no task is begun. Ctrl-C and SIGTERM reach
-  those that run, which are waited for.
+  `compiled` there. After a failure no further task starts. Ctrl-C and SIGTERM
+  are passed on to running tasks, which are waited for.
 
   Args:
-    tasks: by names, in their order.
+    tasks: name -> task, in the order in which they start.
     number: how many at a time.
-    directory: for logs and programs; is made.
+    directory: for logs and programs; it is made.
 
   Raises:
-    SystemExit: if a task failed; it says where what was printed is.
-    ValueError: where there is an accelerator, which one process takes whole.
+    SystemExit: if a task failed; it names the logs.
+    ValueError: if there is an accelerator, whose memory one process takes.
   """
   if (backend := jax.default_backend()) != 'cpu':
     raise ValueError(
@@ -43,7 +43,7 @@ def run(
       f' takes all memory of this {backend}; expected --at_a_time=1.'
     )
   directory.mkdir(parents=True, exist_ok=True)
-  # Others share nothing of this process: no thread, and no device.
+  # Spawned processes share nothing with this one: no thread, and no device.
   context = multiprocessing.get_context('spawn')
   waiting = list(tasks)
   running: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def run(
 
 
 def _run(task: Task, name: str, directory: pathlib.Path) -> None:
-  """A task, in its own process, which ends when the one that began it does."""
+  """Runs a task in a process of its own, which ends when its parent does."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
   log = os.open(
     directory / f'{name}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -95,7 +95,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _passing_on(running: Mapping[str, Any]) -> Iterator[None]:
-  """SIGTERM reaches what runs, as Ctrl-C does by itself; both wait for it."""
+  """Passes SIGTERM on, as Ctrl-C is anyway, and waits for what is running."""
 
   def pass_on(received: int, _: Any) -> None:
     for one in running.values():

@@ -16,8 +16,9 @@ from experiments.report.results import Results
 from experiments.study.reporting import Setting
 from experiments.study.reporting import Study
 
-# Seconds of a step, and of what is done between steps, by joint training's: the
-# middle of HTAD, AV-MNIST and the testbed on two CPU cores; '' of others.
+# The time of a step, and of what is done between steps, relative to joint
+# training: the middle value of HTAD, AV-MNIST and the testbed on two CPU cores.
+# '' is for all other recipes.
 COSTS: Mapping[str, float] = {
   'joint': 1.0,
   'sum': 1.0,
@@ -51,12 +52,12 @@ _REDRAWN = (('data.redraw', True),)
 
 
 def _decay(default: float) -> tuple[tuple[str, Any], ...]:
-  """Weight decay that is tuned, in place of that among the transforms."""
+  """Tuned weight decay, in place of the one among the gradient transforms."""
   return (('gradient_transforms', ()), ('weight_decay', default))
 
 
 def _gaps(setting: Setting, results: Results) -> dict[str, measures.Column]:
-  """How far the testbed's recipes are from the best that is possible."""
+  """The distance of the testbed's recipes from the best possible accuracy."""
   modalities = testbed_settings.CONFIGS[setting.config.partition(':')[2]]
   strong, weak = modalities  # the weak or slow one is the second
   outputs = {
@@ -148,7 +149,7 @@ STUDIES: Mapping[str, Study] = {
 
 
 def named(word: str) -> Study:
-  """The study of a name, or of a file of experiments/configs: of one setting.
+  """The study of that name, or of one setting, a file of experiments/configs.
 
   Raises:
     ValueError: if there is neither.
@@ -218,6 +219,6 @@ def config_of(
   config.compare = tuple(compared or recipes.tuned())
   config.subject = 'mimo' if 'mimo' in config.compare else config.compare[0]
   with config.unlocked():
-    # Of what encoders give, as in its paper, however small they are.
+    # Half of the features' width, as in its paper, however small that is.
     config.recipes.aug.method.width = None
   return config
