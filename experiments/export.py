@@ -12,7 +12,9 @@ RUN is the directory of a run of `experiments.train`. FOLDER, by default
 - `inputs.json`: the shapes and types of the inputs, the names of the outputs,
   and for your own data the names of the classes.
 
-To run it you need only JAX:
+To run it you need only JAX, and `flatbuffers` to read it:
+
+    import jax.export, numpy  # pip install jax flatbuffers
 
     model = jax.export.deserialize(open('model.jax_export', 'rb').read())
     outputs = model.call({'fou': ..., 'pix': ...}, numpy.ones(2, bool))

@@ -7,6 +7,7 @@ name, tensors and dictionaries alone are known.
 import collections
 import pathlib
 import pickle
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,7 +105,7 @@ def started(
       if not path.exists():
         raise FileNotFoundError(
           f'The run has no {path} yet: python -m experiments.export'
-          f' --run={given}'
+          f' --run={shlex.quote(given)}'
         )
     arrays = read(path)
     try:

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -253,3 +254,12 @@ def test_what_does_not_fit_is_named(variables, tmp_path):
   entry = f'encoders_visual={path}'
   with pytest.raises(ValueError, match=rf"warm_start has '{entry}': conv1"):
     weights.started(variables, [entry])
+
+
+def test_a_run_that_is_not_exported_is_answered_by_the_command(tmp_path):
+  run = tmp_path / 'my run'
+  run.mkdir()
+  (run / 'config.json').touch()
+  command = rf"python -m experiments.export --run='{run}'"
+  with pytest.raises(FileNotFoundError, match=re.escape(command)):
+    weights.started({'params': {}}, [f'encoders_audio={run}'])
