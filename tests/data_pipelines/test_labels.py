@@ -139,7 +139,9 @@ def test_a_log_line_counts_them_once(tmp_path, caplog):
   assert 'mine.npz: 6 of 40 rows have no label, the first is row 3;' in said
 
 
-def test_minus_one_is_a_class_only_if_the_file_says_so(tmp_path):
+def test_an_ambiguous_minus_one_or_nan_is_refused_unless_the_file_decides(
+  tmp_path,
+):
   signs = columns(LABEL - 1)
   with pytest.raises(ValueError, match=r"-1 beside 0, 1: .*label_present'"):
     arrays.read(write(tmp_path / 'asked.npz', signs))

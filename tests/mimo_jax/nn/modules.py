@@ -10,7 +10,7 @@ from mimo_jax import nn
 from tests import checks
 
 CLASSES, BATCH = 5, 11
-# Not in sorted order, and of different widths.
+# Unsorted, and of different widths.
 WIDTHS = {'visual': 4, 'audio': 3, 'text': 6}
 ALL, TWO = tuple(WIDTHS), ('visual', 'audio')
 FUSIONS = {
@@ -36,7 +36,7 @@ def features_of(names=ALL):
 
 
 def batch_of(names=ALL):
-  """Inputs of different widths."""
+  """Makes inputs of different widths."""
   return {name: rows(BATCH, 2 + i, seed=10 + i) for i, name in enumerate(names)}
 
 
@@ -46,7 +46,7 @@ def model_of(fusion='concat', names=ALL, **settings):
 
 
 def variables_of(module, inputs):
-  """Variables of normal numbers, without the time of an init."""
+  """Draws normal variables, faster than by init."""
   shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)
   leaves, structure = jax.tree.flatten(shapes)
   return jax.tree.unflatten(

@@ -24,12 +24,12 @@ from tests.mimo_jax.nn.modules import TWO
 from tests.mimo_jax.nn.modules import variables_of
 from tests.mimo_jax.nn.modules import WIDTHS
 
-# The cheapest keys to compile.
+# Keys that are the cheapest to compile.
 KEY = jax.random.key(0, impl='unsafe_rbg')
 
 
 def over(first, *others):
-  """Fusions, of which the first is quick."""
+  """Parametrises over fusions; all but the first are slow."""
   slow = [pytest.param(fusion, marks=pytest.mark.slow) for fusion in others]
   return pytest.mark.parametrize('fusion', [first, *slow])
 
@@ -38,7 +38,7 @@ def over(first, *others):
 
 
 @over('concat', 'hidden', 'film')
-def test_outputs_are_those_of_the_fusion_and_of_a_head_each(fusion):
+def test_outputs_are_those_of_the_fusion_and_of_each_head(fusion):
   names = names_for(fusion)
   model, batch = model_of(fusion, names), batch_of(names)
   variables = variables_of(model, batch)
@@ -54,7 +54,7 @@ def test_outputs_are_those_of_the_fusion_and_of_a_head_each(fusion):
   fused = FUSIONS[fusion](CLASSES)
   close(logits['fused'], fused.apply({'params': params['fusion']}, features))
   for name in names:
-    # Of the encoder, layer by layer.
+    # Recompute the encoder layer by layer.
     hidden = batch[name]
     for layer in ('Dense_0', 'Dense_1'):
       hidden = np.maximum(dense(params[f'encoders_{name}'][layer], hidden), 0)
@@ -71,7 +71,7 @@ def test_shapley_logits_are_the_values_of_all_coalitions(fusion):
   for names in (TWO, ALL) if names_for(fusion) == ALL else (TWO,):
     model, batch = model_of(fusion, names, heads='shapley'), batch_of(names)
     variables = variables_of(model, batch)
-    # As many parameters as the same model has without its heads.
+    # The same number of parameters as a model without heads.
     assert set(variables['params']) == {
       'fusion',
       *(f'encoders_{name}' for name in names),
@@ -87,7 +87,7 @@ def test_shapley_logits_are_the_values_of_all_coalitions(fusion):
     )
 
     def f(*coalition, names=names, given=given, absent=absent, fused=fused):
-      """The fused logits: for the others what zeros encode to."""
+      """Fused logits of a coalition; the others have the features of zeros."""
       if not coalition:
         return 0
       return fused(
@@ -119,7 +119,7 @@ def test_logits_of_shares_are_the_shares_of_the_fusion(fusion):
   assert 'heads_audio' not in variables['params']
   close(sum(logits[name] for name in WIDTHS), logits['fused'])
   features = state['intermediates']['features']
-  # In whatever order they come.
+  # In any order.
   shares = model.shares(variables, {n: features[n] for n in sorted(features)})
   assert set(shares) == set(WIDTHS)
   for name, share in shares.items():
@@ -154,11 +154,11 @@ def test_logits_of_a_modality_alone_are_the_fusion_without_the_others(fusion):
     assert np.median(np.abs(logits[name] - logits['fused'])) > 1e-4
 
 
-# Fusions of one's own.
+# A user's own fusions.
 
 
 class Own(flax.linen.Module):
-  """A fusion that has shares and takes `train`, by which it doubles them."""
+  """A fusion with shares, which it doubles in training."""
 
   num_classes: int
 
@@ -172,7 +172,7 @@ class Own(flax.linen.Module):
     }
 
 
-def test_a_fusion_of_ones_own_gets_features_and_train_and_may_have_shares():
+def test_a_users_fusion_gets_features_and_train_and_may_have_shares():
   model = model_of(heads='share').clone(fusion=Own)
   variables = variables_of(model, batch_of())
   assert 'fusion' not in variables['params']
@@ -201,10 +201,10 @@ def test_shapley_fuses_once_for_each_coalition():
   assert calls == [sorted(WIDTHS)] * 7
 
 
-# What is refused.
+# Refused inputs.
 
 
-def test_models_and_inputs_that_cannot_be_are_refused():
+def test_impossible_models_and_inputs_are_refused():
   class Bare(flax.linen.Module):
     num_classes: int
 

@@ -1,4 +1,4 @@
-"""Late fusion: what its encoders get, and the features that they give."""
+"""Late fusion: the inputs of its encoders, and their features."""
 
 import functools
 
@@ -24,7 +24,7 @@ from tests.mimo_jax.nn.modules import variables_of
 
 
 class Normalised(flax.linen.Module):
-  """An encoder whose features depend on running statistics and dropout."""
+  """An encoder with running statistics and dropout."""
 
   @flax.linen.compact
   def __call__(self, inputs, train=False):
@@ -56,7 +56,7 @@ def test_absent_modalities_are_encoded_in_evaluation_mode(key):
 
   logits, features = applied(variables)
   close(logits['audio'] + logits['visual'], logits['fused'])
-  # The fusion is linear: the difference of the two has the absent ones alone,
+  # The fusion is linear, so the difference of the two has no other terms:
   # φ_a - φ_v = f(a, 0) - f(0, v) = (a - a₀) W_a - (v - v₀) W_v.
   kernel = variables['params']['fusion']['Dense_0']['kernel']
   gaps = {}
@@ -68,9 +68,9 @@ def test_absent_modalities_are_encoded_in_evaluation_mode(key):
 
 
 @pytest.mark.slow
-def test_train_and_length_go_to_those_that_take_them():
+def test_train_and_length_go_to_encoders_that_take_them():
   class Trained(flax.linen.Module):
-    """Takes `train` alone, and not by keyword alone."""
+    """Takes `train` only, and not as keyword-only."""
 
     @flax.linen.compact
     def __call__(self, inputs, train=False):
@@ -90,7 +90,7 @@ def test_train_and_length_go_to_those_that_take_them():
     'trained': rows(6, 2),
     'trained_length': jnp.arange(6),
   }
-  # Without its lengths all steps count.
+  # Without lengths all steps count.
   whole = {k: value for k, value in batch.items() if k != 'text_length'}
 
   @jax.jit
@@ -113,7 +113,7 @@ def test_train_and_length_go_to_those_that_take_them():
 
 
 @pytest.mark.slow
-def test_frozen_encoders_stand_still_and_have_no_backward_pass():
+def test_frozen_encoders_do_not_change_and_have_no_backward_pass():
   encoders = {'face': nn.LeNet(2, 1), 'speech': nn.LeNet(3, 1)}
   inputs = {name: rows(6, 8, 8, 1, seed=i) for i, name in enumerate(encoders)}
   plain = nn.LateFusion(encoders, CLASSES)
@@ -132,7 +132,7 @@ def test_frozen_encoders_stand_still_and_have_no_backward_pass():
     return jax.grad(loss, has_aux=True)
 
   traced = [jax.jit(gradient(model)).trace(params) for model in (plain, frozen)]
-  # Forward both, and back into one of them, whose inputs need no gradient.
+  # Two forward passes, and one backward pass without gradients of inputs.
   convolutions = [
     str(each.jaxpr).count('conv_general_dilated[') for each in traced
   ]
@@ -151,12 +151,12 @@ def test_frozen_encoders_stand_still_and_have_no_backward_pass():
   assert np.max(np.abs(logits['speech'] - others['speech'])) > 1e-2
 
 
-# Features, as they are given and taken.
+# Features.
 
 
 @pytest.mark.slow
-def test_a_pass_gives_the_features_that_it_fused():
-  # Of encoders that draw: a second pass with another key would not be equal.
+def test_a_pass_returns_the_features_that_it_fused():
+  # These encoders draw at random: a second pass would have other features.
   batch, key = batch_of(TWO), jax.random.key(4)
   both = ['batch_stats', 'intermediates']
   for heads in ('auxiliary', 'shapley'):
@@ -184,16 +184,16 @@ def test_a_pass_gives_the_features_that_it_fused():
     (logits, state, fused), expected, again, plain = passes(variables)
     checks.assert_equal(state['intermediates']['features'], dict(expected))
     close(fused, logits['fused'])
-    # They are replaced, not heaped up, if they come in again.
+    # If they are passed in again, they are replaced and not appended.
     checks.assert_equal(again, state)
-    # Nothing changes for those who do not ask for them.
+    # Without asking for them, nothing changes.
     checks.assert_equal(plain[0], logits)
     assert set(plain[1]) == {'batch_stats'}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('fusion', ['concat', 'film'])
-def test_fuse_is_the_fusion_of_given_features(fusion):
+def test_fuse_gives_the_logits_of_given_features(fusion):
   names = names_for(fusion)
   model, features = model_of(fusion, names), features_of(names)
   variables = variables_of(model, batch_of(names))

@@ -1,4 +1,4 @@
-"""Late fusion in training: gradients, initialisers, memory, types."""
+"""Late fusion in training: gradients, initialisers, memory and types."""
 
 import functools
 
@@ -25,7 +25,7 @@ from tests.mimo_jax.nn.modules import variables_of
 from tests.mimo_jax.nn.modules import WIDTHS
 
 LABELS = np.arange(BATCH) * 3 % CLASSES
-# The cheapest keys to compile.
+# Keys that are the cheapest to compile.
 KEY = jax.random.key(0, impl='unsafe_rbg')
 
 
@@ -41,7 +41,7 @@ KEY = jax.random.key(0, impl='unsafe_rbg')
     pytest.param('alone', marks=pytest.mark.slow),
   ],
 )
-def test_a_modality_touches_its_own_encoder_unless_detached(heads):
+def test_uni_modal_losses_reach_their_own_encoder_unless_detached(heads):
   batch = batch_of()
   for detach_heads in (False, True):
     model = model_of(heads=heads, detach_heads=detach_heads)
@@ -77,7 +77,7 @@ def test_a_modality_touches_its_own_encoder_unless_detached(heads):
 
 
 @pytest.mark.slow
-def test_detached_heads_learn_beside_the_training_on_the_fused_loss():
+def test_detached_heads_learn_without_changing_fused_training():
   batch = batch_of()
   start = jax.jit(model_of().init)(KEY, batch)['params']
 
@@ -126,7 +126,7 @@ def test_detached_heads_learn_beside_the_training_on_the_fused_loss():
 @pytest.mark.slow
 def test_kernel_init_goes_to_fusion_and_heads():
   constant = flax.linen.initializers.constant(0.25)
-  # A fusion that was given one keeps it.
+  # A fusion that has its own keeps it.
   own = functools.partial(nn.ConcatFusion, kernel_init=constant)
 
   @jax.jit
@@ -154,7 +154,7 @@ def test_kernel_init_goes_to_fusion_and_heads():
 
 
 @pytest.mark.slow
-def test_an_initialiser_has_a_name():
+def test_an_initialiser_can_be_given_by_name():
   @jax.jit
   def variables_by():
     return [
@@ -175,7 +175,7 @@ def test_an_initialiser_has_a_name():
 
 
 @pytest.mark.slow
-def test_checkpointed_encoders_change_nothing_but_memory():
+def test_checkpointed_encoders_change_only_memory():
   inputs = {name: rows(4, 8, 8, 3, seed=seed) for seed, name in enumerate('ab')}
   encoders = {name: nn.LeNet(base_width=2, num_blocks=1) for name in 'ab'}
   plain = nn.LateFusion(encoders, 5)
@@ -206,7 +206,7 @@ def test_checkpointed_encoders_change_nothing_but_memory():
 
 
 @pytest.mark.slow
-def test_features_are_what_the_fusion_gets_and_float32():
+def test_features_are_the_fusions_inputs_in_float32():
   class Narrow(flax.linen.Module):
     @flax.linen.compact
     def __call__(self, inputs):

@@ -32,7 +32,7 @@ OUTPUTS = ('fused', 'audio')
 
 
 def probabilities_of(logits):
-  """Of the true class, in float64."""
+  """Probabilities of the true class, in float64."""
   p = np.exp(wide(logits) - wide(logits).max(1, keepdims=True))
   return (p / p.sum(1, keepdims=True))[np.arange(BATCH), LABELS]
 
@@ -143,7 +143,7 @@ def test_scaled_gradients_of_a_value_that_stays():
     scaled = nn.scale_gradient(value, factor)
     return jnp.sum(scaled**3), scaled
 
-  # Traced factors, one a row of the batch of programs, and their own gradient.
+  # Traced factors under vmap, and the gradient of the factor.
   (gradients, to_factor), same = jax.jit(
     jax.vmap(jax.grad(loss, (0, 1), has_aux=True), (None, 0))
   )(value, factors)
@@ -153,14 +153,14 @@ def test_scaled_gradients_of_a_value_that_stays():
       gradients[i], 3 * wide(value) ** 2 * float(factor), rtol=1e-6
     )
   np.testing.assert_array_equal(to_factor, 0)
-  # Forward, and twice: the factor comes in once for each derivative.
+  # In forward mode, and twice: each derivative has the factor once.
   _, tangent = jax.jvp(
     lambda x: nn.scale_gradient(x, 3), (2.0,), (jnp.float32(5.0),)
   )
   assert tangent == 15
   cube = jax.grad(jax.grad(lambda x: nn.scale_gradient(x, 2.0) ** 3))
   assert cube(5.0) == 2 * 2 * 6 * 5
-  # They keep their type.
+  # Types are kept.
   narrow = jnp.asarray(rows(5), jnp.bfloat16)
   gradient = jax.grad(lambda x, k: jnp.sum(nn.scale_gradient(x, k)))(
     narrow, jnp.float32(0.3)
@@ -173,7 +173,7 @@ def test_scaled_gradients_of_a_value_that_stays():
   )
 
 
-# What is imported.
+# Imports.
 
 
 def imports_of(path):
@@ -196,7 +196,7 @@ def test_the_library_imports_no_optional_package():
 
 
 @pytest.mark.parametrize('block', ['find_spec', 'path finder'])
-def test_without_flax_the_models_say_what_to_install(block, monkeypatch):
+def test_without_flax_the_error_says_what_to_install(block, monkeypatch):
   for name in list(sys.modules):
     if name.split('.')[0] == 'flax' or name.startswith('mimo_jax.nn'):
       monkeypatch.delitem(sys.modules, name)

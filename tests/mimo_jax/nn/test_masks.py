@@ -27,7 +27,7 @@ _CLASSES = {
 }
 
 
-def test_a_label_that_is_no_class_is_nan():
+def test_a_label_that_is_no_class_gives_nan():
   for name, function in _CLASSES.items():
     values_of = jax.jit(function)
     for dtype in (np.int64, np.int32, np.int8):
@@ -38,7 +38,7 @@ def test_a_label_that_is_no_class_is_nan():
 
 
 @pytest.mark.parametrize('function', _CLASSES.values(), ids=_CLASSES)
-def test_rows_that_are_masked_out_are_not_looked_at(function):
+def test_masked_rows_have_no_influence(function):
   labels = np.array([2, -100, 0])
   logits = np.array(_LOGITS)
   logits[1] = np.nan
@@ -56,7 +56,7 @@ def test_rows_that_are_masked_out_are_not_looked_at(function):
   np.testing.assert_array_equal(gradient[1], 0)
 
 
-def test_weights_of_rows_and_a_mask_for_each_output():
+def test_masks_may_be_weights_and_differ_between_outputs():
   labels, logits = np.array([2, 0, 1]), np.float64(_LOGITS)
   each = special.logsumexp(logits, 1) - logits[np.arange(3), labels]
   losses = jax.jit(nn.cross_entropy_losses)(
@@ -69,7 +69,7 @@ def test_weights_of_rows_and_a_mask_for_each_output():
   assert losses['visual'] == 0
 
 
-def test_masked_regression():
+def test_masks_apply_to_regression():
   targets = jnp.array([1.0, jnp.nan, -2.0])
   losses = nn.absolute_error_losses(
     {'fused': jnp.array([[1.5], [7.0], [0.0]])}, targets, ~jnp.isnan(targets)
@@ -83,7 +83,7 @@ def test_a_mask_of_another_size_is_refused():
 
 
 @pytest.mark.parametrize('absent', ['zeros', 'token'])
-def test_late_fusion_of_what_is_there(absent):
+def test_late_fusion_uses_the_modalities_that_are_present(absent):
   model = nn.LateFusion(
     {'audio': nn.MLP((5, 4)), 'visual': nn.MLP((3,))},
     num_classes=3,
@@ -131,7 +131,7 @@ def test_late_fusion_of_what_is_there(absent):
     assert np.any(gradient['tokens_audio']['token'])
     assert not np.any(gradient['tokens_visual']['token'])
 
-  # The encoder learns from the rows that it has alone.
+  # The encoder learns only from rows that have its modality.
   def of_rows(params):
     logits = model.apply({'params': params}, inputs)['audio'][present]
     return nn.cross_entropy_losses({'audio': logits}, labels[present])['audio']
@@ -144,7 +144,7 @@ def test_late_fusion_of_what_is_there(absent):
   )
 
 
-def test_what_is_not_a_mask_of_a_modality_is_refused():
+def test_wrong_masks_of_a_modality_are_refused():
   encoders = {'a': nn.MLP((2,))}
   inputs = {'a': jnp.ones((3, 2)), 'a_present': jnp.ones(2, bool)}
   with pytest.raises(ValueError, match=r'shape \(2,\); expected one boolean'):

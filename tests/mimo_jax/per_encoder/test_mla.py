@@ -1,4 +1,4 @@
-"""MLA's gradient of the shared head, against its formula in other forms.
+"""MLA's gradient of the shared head, by other forms of its formula.
 
 `reference/fusions.json` says where its numbers come from.
 """
@@ -27,7 +27,7 @@ GRADIENTS = {
     }
   },
 }
-# Of two modalities in turn, in five batches; not centred.
+# Features of two modalities in turn, in five batches, not centred.
 FEATURES = (
   np.float32([[[[3.0]], [[-1.0]]]])
   + checks.standard_normal(5, 2, BATCH, WIDTH, seed=3)
@@ -52,7 +52,7 @@ def kernel_of(updates):
 
 def test_projections_are_those_of_recorded_numbers(x64):
   rtol = 1e-8 if x64 else 1e-5
-  # The recorded α are those of the first batches of an epoch of ten.
+  # The recorded α are those of the first batches in an epoch of ten.
   head = make(lambda _: True, updates_per_batch=1, steps_per_epoch=10)
   gradient = jnp.eye(5) + jnp.arange(5.0)[:, None]
   update, before = jax.jit(head.update), np.eye(5)
@@ -66,14 +66,14 @@ def test_projections_are_those_of_recorded_numbers(x64):
     features = jnp.asarray(REFERENCE['features'][case['modality']])
     updates, state = update(gradient, state, features=features)
     before = np.array(case['P'])
-    # They are without the division by the norm.
+    # The recorded numbers lack the division by the norm.
     projection = before / np.linalg.norm(before)
     checks.assert_close(state.root @ state.root.T, projection, rtol, rtol)
     checks.assert_close(updates, projection @ gradient, rtol, 10 * rtol)
 
 
-def test_gradients_are_projected_by_the_inverse_of_what_was_seen():
-  """By Woodbury's identity P is (P_old⁻¹ + r rᵀ/α)⁻¹, here in float64."""
+def test_gradients_are_projected_by_the_inverse_of_earlier_features():
+  """By Woodbury's identity, P is (P_old⁻¹ + r rᵀ/α)⁻¹; here in float64."""
   head, traces = make(), []
 
   @jax.jit
@@ -86,7 +86,7 @@ def test_gradients_are_projected_by_the_inverse_of_what_was_seen():
   gradient = np.float64(kernel_of(GRADIENTS))
   projection = np.eye(WIDTH)
   for number, features in enumerate(FEATURES):
-    # The mean, too, is taken.
+    # Means of features are accepted, too.
     given = features if number % 3 else np.mean(features, axis=0)
     updates, state = update(
       GRADIENTS, state, features=given, scores={'audio': 0.5}
@@ -103,7 +103,7 @@ def test_gradients_are_projected_by_the_inverse_of_what_was_seen():
       expected = projection @ gradient
     checks.assert_close(kernel_of(updates), expected, 1e-3, 1e-5)
     checks.assert_close(state.root @ state.root.T, projection, 1e-3, 1e-5)
-    # What is not the head's kernel is left as it is.
+    # All but the head's kernel are unchanged.
     updates['fusion']['head']['kernel'] = kernel_of(GRADIENTS)
     checks.assert_equal(updates, GRADIENTS)
   assert len(traces) == 2  # of features and of their mean
@@ -112,8 +112,8 @@ def test_gradients_are_projected_by_the_inverse_of_what_was_seen():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [1.0, 1e3, 1e6])
-def test_the_head_moves_off_what_it_was_taught_for_as_long_as_it_lasts(size):
-  """The recursion for P itself ends in eigenvalues of -1 for the larger two."""
+def test_the_head_stays_off_earlier_features_over_many_steps(size):
+  """The recursion for P itself reaches eigenvalues of -1 at larger sizes."""
   width, steps = 32, 1000
   head = make(lambda _: True, steps_per_epoch=50)
   random = np.random.RandomState(0)
@@ -134,19 +134,19 @@ def test_the_head_moves_off_what_it_was_taught_for_as_long_as_it_lasts(size):
   np.testing.assert_allclose(
     np.linalg.norm(projections, axis=(1, 2)), 1, rtol=1e-5
   )
-  # Up to the rounding of this very product.
+  # Up to the rounding of this product.
   assert np.min(np.linalg.eigvalsh(projections)) > -1e-12
-  # Along the features of this update and the one before it little is left.
+  # Little is left along the features of this update and the one before.
   for mean in (features[-1], features[-2]):
     left = np.linalg.norm(mean @ np.float64(updates[-1])) / np.linalg.norm(mean)
     assert left < 0.02 * np.linalg.norm(updates[-1])
   assert np.linalg.norm(updates[-1]) > 0.1
-  # It is no step up.
+  # The update is not an ascent.
   slopes = np.sum(np.float64(updates[1:]) * gradient, axis=(1, 2))
   assert np.all(slopes > 0)
 
 
-def test_features_that_are_not_finite_leave_no_trace():
+def test_features_that_are_not_finite_do_not_change_the_state():
   head = make()
   update, state = jax.jit(head.update), head.init(GRADIENTS)
   for number in range(4):
@@ -178,7 +178,7 @@ def test_gradients_keep_their_type():
 
 
 @pytest.mark.slow
-def test_it_stands_in_a_chain_with_a_model():
+def test_it_works_in_a_chain_with_a_model():
   model = nn.LateFusion(
     {'audio': nn.MLP((4,)), 'visual': nn.MLP((4,))},
     CLASSES,
@@ -223,7 +223,7 @@ def test_it_stands_in_a_chain_with_a_model():
   assert optax.tree.get(opt_state, 'num_updates') == 40
 
 
-def test_mistakes_are_named():
+def test_wrong_arguments_are_refused():
   checks.assert_refused(r'is_head=None; expected a function', make, None)
   for name in ('updates_per_batch', 'steps_per_epoch'):
     for value in (0, 2.0):

@@ -1,4 +1,4 @@
-"""MMPareto: its formula encoder by encoder, and what follows from it.
+"""MMPareto: its formula for each encoder, and consequences.
 
 `reference/multimodal.json` says where its numbers come from.
 """
@@ -20,7 +20,7 @@ from tests.mimo_jax import models
 
 REFERENCE = reference.read('multimodal')
 MIN_NORM = jax.jit(solvers.min_norm)
-# Neither in alphabetical order, nor with the fused one first in it.
+# Not in alphabetical order, in which the fused one is not first, either.
 OBJECTIVES = ('joint', 'visual', 'audio')
 ENCODERS = ('audio', 'visual')
 SHAPES = {
@@ -35,7 +35,7 @@ def first_key(path):
 
 
 def draw(seed, names=OBJECTIVES):
-  """A Jacobian of normal numbers, each objective of another size."""
+  """Draws a normal Jacobian; objectives differ in size."""
   shapes, structure = jax.tree.flatten(
     SHAPES, is_leaf=lambda value: isinstance(value, tuple)
   )
@@ -55,7 +55,7 @@ def draw(seed, names=OBJECTIVES):
 
 
 def opposing(jacobian, owner):
-  """That Jacobian with a conflict in one encoder, of another length."""
+  """That Jacobian, with a conflict in one encoder."""
   own = jax.tree.map(
     lambda g, c: 0.4 * g - 0.9 * c,
     jacobian[owner][owner],
@@ -66,7 +66,7 @@ def opposing(jacobian, owner):
 
 @functools.cache
 def program(objectives, encoder_of):
-  """A jitted update of a fresh state."""
+  """Jits an update from the initial state."""
 
   @jax.jit
   def update(jacobian, gamma):
@@ -82,12 +82,12 @@ def program(objectives, encoder_of):
 
 
 def updated(jacobian, gamma=1.5, objectives=OBJECTIVES, encoder_of=first_key):
-  """Updates and weights; gamma is traced, so that programs are few."""
+  """Returns updates and weights; gamma is traced, so that few compile."""
   return program(objectives, encoder_of)(jacobian, gamma)
 
 
 def by_hand(fused, own, gamma=1.5):
-  """The formula in numpy's float64, of tensors that are not zero."""
+  """Computes the formula in float64, for tensors that are not zero."""
   fused, own = (
     jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
     for tree in (fused, own)
@@ -107,7 +107,7 @@ def by_hand(fused, own, gamma=1.5):
 
 
 def aligned(jacobian):
-  """That Jacobian with an acute angle in both encoders."""
+  """That Jacobian, with an acute angle in both encoders."""
   own = {
     name: jax.tree.map(
       lambda g, c: 2.0 * c + 0.1 * g, jacobian[name], jacobian['joint']
@@ -159,7 +159,7 @@ def test_each_encoder_gets_the_formula_and_the_rest_the_plain_sum():
           jacobian['joint'][owner], jacobian[owner][owner], gamma
         )
         checks.assert_close(updates[owner], expected, 2e-5, name=case)
-        # Which is the solution of the min-norm problem.
+        # The weights solve the min-norm problem.
         rows = np.stack(
           [checks.flat(jacobian[name][owner]) for name in ('joint', owner)]
         )
@@ -180,7 +180,7 @@ def test_each_encoder_gets_the_formula_and_the_rest_the_plain_sum():
   assert conflicts == set(ENCODERS)
 
 
-# Where the formula divides zero by zero, and far from 1.
+# Where the formula divides zero by zero, and extreme scales.
 
 FUSED = {'w': np.float32([[1.5, -2.0], [0.3, 0.7]]), 'b': np.float32([0.2])}
 
@@ -200,7 +200,7 @@ def test_gradients_that_are_zero_or_cancel():
     ('fused zero', scaled(0), scaled(-1), scaled(-1.5), 0),
     ('both zero', scaled(0), scaled(0), scaled(0), 0),
     ('a right angle', scaled(1.0), right_angle, total, 0),
-    # No rounding errors that are blown up.
+    # Rounding errors are not amplified.
     ('opposed', scaled(1.0), scaled(-1.0), scaled(0.0), 1e-5),
     ('opposed, 0.3', scaled(1.0), scaled(-0.3), scaled(0.0), 1e-5),
     ('opposed, 7', scaled(1.0), scaled(-7.0), scaled(0.0), 1e-5),
@@ -212,12 +212,12 @@ def test_gradients_that_are_zero_or_cancel():
     )
     checks.assert_close(updates['audio'], expected, 1e-6, atol, name)
     if 'opposed' not in name:
-      # What is absent has no weight, unless all is.
+      # Absent objectives have no weight, unless all are absent.
       absent = {'own zero': [1, 0], 'fused zero': [0, 1]}
       np.testing.assert_array_equal(weights, absent.get(name, [1, 1]), name)
 
 
-def test_a_tensor_that_is_zero_in_both_gradients_stays_so():
+def test_a_tensor_that_is_zero_in_both_gradients_stays_zero():
   jacobian = opposing(draw(6), 'audio')
   for name in ('joint', 'audio'):
     jacobian[name]['audio']['bias'] = jnp.zeros(2)
@@ -226,7 +226,7 @@ def test_a_tensor_that_is_zero_in_both_gradients_stays_so():
   assert np.all(np.isfinite(updates['audio']['kernel']))
 
 
-# What size, order, layout, devices and types change.
+# Scale, order, layout, devices and types.
 
 
 @pytest.mark.slow
@@ -265,7 +265,7 @@ def test_what_the_update_does_and_does_not_depend_on():
     checks.assert_close(checks.at(together, i), updated(jacobian, gammas[i]))
 
 
-def test_an_objective_without_an_encoder_is_added_where_none_owns():
+def test_an_objective_without_an_encoder_is_added_outside_of_encoders():
   jacobian = draw(8, (*OBJECTIVES, 'contrast'))
   updates, weights = updated(jacobian, objectives=(*OBJECTIVES, 'contrast'))
   without, _ = updated({name: jacobian[name] for name in OBJECTIVES})
@@ -310,7 +310,7 @@ def test_bfloat16_gradients_have_bfloat16_updates():
 
 @pytest.mark.slow
 def test_a_late_fusion_model_gets_the_formula_in_its_encoders():
-  # Of Shapley values every loss touches every encoder.
+  # With Shapley heads, every loss reaches every encoder.
   losses_and_scores, params = models.late_fusion('shapley')
   optimizer = mimo_jax.mmpareto(nn.encoder_of, models.OBJECTIVES)
 
@@ -334,7 +334,7 @@ def test_a_late_fusion_model_gets_the_formula_in_its_encoders():
 
 
 @pytest.mark.slow
-def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_state():
+def test_a_gradient_that_is_not_finite_is_skipped_and_keeps_the_state():
   optimizer = optax.chain(
     mimo_jax.mmpareto(first_key, OBJECTIVES),
     optax.apply_if_finite(optax.sgd(1.0), 5),
@@ -352,10 +352,10 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_state():
   assert state[1].total_notfinite == 1
 
 
-# Mistakes.
+# Wrong arguments.
 
 
-def test_mistakes_are_named():
+def test_wrong_arguments_are_refused():
   jacobian = CASES['drawn']
 
   def update(losses, **options):

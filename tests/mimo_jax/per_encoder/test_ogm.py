@@ -38,14 +38,14 @@ def first_key(path):
 
 
 def modulate(gradients=GRADIENTS, scores=SCORES, factory='ogm', **options):
-  """The first update, and the state after it."""
+  """Returns the first update, and the state after it."""
   options = {'encoder_of': first_key, 'modalities': MODALITIES} | options
   modulation = EITHER[factory](**options)
   return modulation.update(gradients, modulation.init(gradients), scores=scores)
 
 
 def coefficients(cases):
-  """Of pairs of scores and options: k of the modalities, in their order."""
+  """Returns k of the modalities for each pair of scores and options."""
 
   @jax.jit
   def found():
@@ -138,7 +138,7 @@ def test_scores_of_zero_and_equal_scores():
   cases = [
     ([0.4, 0.0], {}, [0, 1]),
     ([0.4, 0.0, 0.0], {}, [0, 1, 1]),
-    # An alpha of zero is no modulation, whatever the ratio.
+    # With an alpha of zero nothing is modulated, whatever the ratio.
     ([0.4, 0.0], {'alpha': 0.0}, [1, 1]),
     *(
       ([score] * count, {'against': against}, [1] * count)
@@ -155,10 +155,10 @@ def test_scores_of_zero_and_equal_scores():
       modulate(scores={'audio': 0.0, 'visual': 0.0}, against=against)
 
 
-# What is modulated.
+# Modulated tensors.
 
 
-def test_encoders_are_multiplied_and_the_rest_is_left():
+def test_encoders_are_multiplied_and_the_rest_is_unchanged():
   k = 1 - np.tanh(0.3 * 0.6 / 0.25)
   updates, state = modulate(alpha=0.3)
   np.testing.assert_allclose(state.coefficients, [1, k], rtol=1e-5)
@@ -170,7 +170,7 @@ def test_encoders_are_multiplied_and_the_rest_is_left():
   checks.assert_close(updates, GRADIENTS | {'audio': slowed})
   for name in ('head', 'visual'):
     checks.assert_equal(updates[name], GRADIENTS[name])
-  # The layout of the parameters is no matter.
+  # The layout of the parameters does not matter.
   owners = 3 * ['audio'] + [None] + 3 * ['visual']
   backwards, _ = modulate(
     jax.tree.leaves(GRADIENTS)[::-1],
@@ -179,7 +179,7 @@ def test_encoders_are_multiplied_and_the_rest_is_left():
   checks.assert_equal(backwards[::-1], jax.tree.leaves(updates))
 
 
-def test_tensors_of_fewer_axes_are_left():
+def test_tensors_of_fewer_axes_are_unchanged():
   parts_by = {
     1: {'filters', 'kernel', 'bias'},
     2: {'filters', 'kernel'},
@@ -214,7 +214,7 @@ def test_tensors_of_fewer_axes_are_left():
 # Noise.
 
 
-def test_noise_has_the_deviation_of_the_gradient_as_it_came():
+def test_noise_has_the_deviation_of_the_unmodulated_gradient():
   gradients = {
     'audio': jnp.asarray(3.0 + 2.0 * checks.standard_normal(200, 100)),
     'visual': jnp.asarray(np.random.RandomState(1).uniform(size=(100, 300))),
@@ -224,7 +224,7 @@ def test_noise_has_the_deviation_of_the_gradient_as_it_came():
     for name, k in zip(MODALITIES, state.coefficients, strict=True):
       xi = np.ravel(updates[name] - k * gradients[name])
       deviation = noise * np.std(gradients[name], ddof=1)
-      # Of n normal numbers, to five standard errors.
+      # The deviation of n normal numbers, within five standard errors.
       error = 5 / np.sqrt(xi.size)
       np.testing.assert_allclose(np.std(xi), deviation, rtol=error)
       assert abs(np.mean(xi)) < error * deviation
@@ -234,8 +234,8 @@ def test_noise_has_the_deviation_of_the_gradient_as_it_came():
 
 
 @pytest.mark.slow
-def test_noise_of_tensors_that_are_small_or_zero():
-  # Of two entries the deviation with n - 1 for n is larger by a root of 2.
+def test_noise_of_small_and_zero_tensors():
+  # For two entries, dividing by n - 1 gives a deviation √2 times as large.
   pair = {name: jnp.array([[1.0, 3.0]]) for name in MODALITIES}
 
   def draw(seed):
@@ -255,7 +255,7 @@ def test_noise_of_tensors_that_are_small_or_zero():
 
 
 @pytest.mark.slow
-def test_noise_follows_from_the_seed_anew_for_every_tensor_and_step():
+def test_noise_depends_on_seed_tensor_and_step():
   gradients = {
     name: {part: jnp.float32([[0, 1], [2, 4]]) for part in 'ab'}
     for name in MODALITIES
@@ -298,7 +298,7 @@ def test_vmap_over_seeds_and_alphas_is_the_loop():
 
 
 @pytest.mark.slow
-def test_a_window_of_steps_is_composed():
+def test_a_window_of_steps_can_be_composed():
   modulation = optax.conditionally_transform(
     mimo_jax.ogm(first_key, MODALITIES), lambda step: step == 1
   )
@@ -319,7 +319,7 @@ def test_bfloat16_gradients_have_bfloat16_updates():
     checks.assert_close(updates, expected, 1e-2, 1e-2, factory)
 
 
-def test_a_score_that_is_not_finite_is_skipped_and_not_remembered():
+def test_a_score_that_is_not_finite_skips_the_step_and_keeps_the_state():
   for factory, make in EITHER.items():
     optimizer = optax.chain(
       make(first_key, MODALITIES), optax.apply_if_finite(optax.sgd(1.0), 5)
@@ -340,10 +340,10 @@ def test_a_score_that_is_not_finite_is_skipped_and_not_remembered():
         )
 
 
-# Mistakes.
+# Wrong arguments.
 
 
-def test_mistakes_are_named():
+def test_wrong_arguments_are_refused():
   for factory in EITHER:
     for message, given in {
       'expected a function from the keys': {'encoder_of': 'audio'},

@@ -15,7 +15,7 @@ MODALITIES = ('audio', 'visual')
 
 
 def step_of(heads, optimizer, traces):
-  """A step that returns the updates, not yet applied."""
+  """Makes a step that returns the updates without applying them."""
   losses_and_scores, _ = models.late_fusion(heads)
 
   @jax.jit
@@ -74,7 +74,7 @@ def test_chains_trace_once_and_train():
 
 
 @pytest.mark.slow
-def test_a_late_fusion_model_gets_its_fused_gradient_modulated():
+def test_the_fused_gradient_of_a_late_fusion_model_is_modulated():
   losses_and_scores, params = models.late_fusion('share')
   optimizer = optax.chain(
     mimo_jax.balance(weightings.fused_only()),

@@ -1,4 +1,4 @@
-"""An objective for each example: the Gramian of all, by chunks."""
+"""An objective for each example: the Gramian of all, in chunks."""
 
 import functools
 
@@ -32,7 +32,7 @@ def _two(params, example):
 
 
 _RULES = {
-  # Tells every entry, and every loss.
+  # Weights that depend on every entry and every loss.
   'entries': mimo_jax.stateless(
     lambda o: o.gramian @ jnp.cos(jnp.arange(len(o.losses))) + o.losses,
     needs='gramian',
@@ -52,7 +52,9 @@ _RULES = {
     ),
   ],
 )
-def test_is_that_of_all_gradients(loss_fn, batch_size, backend, monkeypatch):
+def test_the_update_is_that_of_all_gradients_at_once(
+  loss_fn, batch_size, backend, monkeypatch
+):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
 
   @functools.partial(jax.jit, static_argnums=0)
@@ -78,7 +80,7 @@ def test_is_that_of_all_gradients(loss_fn, batch_size, backend, monkeypatch):
     assert np.linalg.norm(actual[1]['w']) > 1e-3
 
 
-def test_refusals():
+def test_wrong_inputs_are_refused():
   of = mimo_jax.vjp_of_examples
   checks.assert_refused(
     r'begin with \[\(2,\), \(3,\)\]',

@@ -1,4 +1,4 @@
-"""Weights of the Gramian at the features, and the exact gradient by them."""
+"""Weights from the Gramian at the features, and the exact gradient."""
 
 import functools
 
@@ -54,7 +54,7 @@ def _in_two_cuts(params, cut):
 
 
 @pytest.mark.parametrize('losses_of', [_losses_of, _in_two_cuts])
-def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
+def test_weights_and_gradient_follow_their_definitions(losses_of):
   rule = weightings.upgrad()
   balance = mimo_jax.balance(rule, objectives=_NAMES)
 
@@ -93,7 +93,7 @@ def test_weights_and_gradient_are_those_of_their_definitions(losses_of):
 
 
 def test_orthonormal_inputs_give_the_gramian_of_the_encoder():
-  # Of z = x w the rows of the derivative are x: here orthonormal, times 3.
+  # The derivative of z = x w has the rows x: here orthonormal, times 3.
   inputs = 3 * np.linalg.qr(checks.standard_normal(5, 5))[0]
   kernel = jax.device_put(checks.standard_normal(5, 2, seed=1))
   balance = mimo_jax.balance(
@@ -121,7 +121,7 @@ def test_orthonormal_inputs_give_the_gramian_of_the_encoder():
 
 
 @pytest.mark.slow
-def test_late_fusion_with_statistics_and_dropped_work():
+def test_late_fusion_with_batch_statistics_costs_one_encoder_pass():
   pictures = checks.standard_normal(2, 4, 8, 8, 1)
   inputs = {'a': pictures[0], 'b': pictures[1]}
   model = nn.LateFusion(
@@ -164,12 +164,12 @@ def test_late_fusion_with_statistics_and_dropped_work():
   )
   checks.assert_close(statistics, plain)
   assert np.count_nonzero(state.weights) > 1
-  # One pass through the encoders, whatever the rule.
+  # There is one pass through the encoders, whatever the rule.
   flops, least = (each.cost_analysis()['flops'] for each in (update, joint))
   assert flops < 1.1 * least
 
 
-def test_refusals():
+def test_wrong_inputs_are_refused():
   checks.assert_refused(
     'did not pass features through',
     mimo_jax.vjp_at_features,
@@ -184,8 +184,8 @@ def test_refusals():
   )
 
 
-def test_heads_of_their_own_take_their_own_gradient():
-  # LibMTL's `rep_grad`: weights for what is before the features alone.
+def test_heads_of_single_objectives_take_their_own_gradient():
+  # LibMTL's `rep_grad`: weights only for the layers before the features.
   balance = mimo_jax.balance(
     weightings.upgrad(),
     objectives=_NAMES,

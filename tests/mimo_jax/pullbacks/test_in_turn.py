@@ -1,4 +1,4 @@
-"""Inputs that wait for their turn change the memory and nothing else."""
+"""Inputs that wait for their turn reduce memory and change nothing else."""
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,18 @@ _INPUTS = [
 
 
 def _linearised(changes):
-  """What changes of params do to the output of a chain of layers."""
+  """Makes a function from changes of params to a chain's output."""
   change = jnp.zeros((_SIZE, _SIZE))
   for inputs, kernel in zip(_INPUTS, changes, strict=True):
     change = jnp.roll(inputs @ kernel + change @ inputs.T, 1, 0) / _SIZE
   return {'sum': jnp.sum(change), 'last': changes[-1][0]}
 
 
-def test_the_same_with_less_memory():
+def test_the_result_is_the_same_with_less_memory():
   kernels = [jnp.cos(inputs) for inputs in _INPUTS]
 
   def compiled(function):
-    # Kernels are made inside of it, as gradients are.
+    # Kernels are made inside the program, as gradients are.
     return jax.jit(lambda x: function([3 * each for each in x])).lower(kernels)
 
   plain = compiled(_linearised).compile()
@@ -40,7 +40,7 @@ def test_the_same_with_less_memory():
   assert sizes[1] < 0.7 * sizes[0], sizes
 
 
-def test_loops_literals_and_what_no_input_reaches():
+def test_loops_literals_and_unused_values_work():
   def linear(values):
     constant = lax.iota('float32', 3) ** 2  # in the jaxpr, made of nothing
     looped = lax.scan(
@@ -58,7 +58,7 @@ def test_loops_literals_and_what_no_input_reaches():
   checks.assert_close(_in_turn.in_turn(linear, given)(given), linear(given))
 
 
-def test_what_has_no_output():
+def test_a_function_without_outputs_works():
   seen = []
 
   def linear(values):
@@ -74,7 +74,7 @@ def test_what_has_no_output():
 
 
 @pytest.mark.parametrize('bad', [jnp.inf, jnp.nan])
-def test_what_is_not_finite_stays_where_it_is(bad):
+def test_values_that_are_not_finite_do_not_spread(bad):
   def linear(values):
     return values[0] * 2, values[1] * 3, values[0][0] - values[1][1]
 
@@ -85,8 +85,8 @@ def test_what_is_not_finite_stays_where_it_is(bad):
   np.testing.assert_array_equal(found[2], bad)
 
 
-def test_inputs_of_every_type():
-  """Numbers of one may be none of another."""
+def test_inputs_may_have_any_types():
+  """A number of one type may be out of range in another."""
 
   def linear(values):
     wide = values['wide'] * 2.0

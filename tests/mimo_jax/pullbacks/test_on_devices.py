@@ -1,4 +1,4 @@
-"""Pullbacks that know their Gramian, on many devices: the answer of one."""
+"""Pullbacks that know their Gramian give the same on many devices as on one."""
 
 import functools
 
@@ -36,7 +36,7 @@ def _update(params, batch, how, gather=same, **options):
     losses, pullback = jax.vjp(losses_fn, params)
     pullback = mimo_jax.two_passes(pullback, batch_size=2)
   else:
-    # The i-th loss of all devices' batches is one objective.
+    # Loss i of all devices together is one objective.
     def loss_fn(params, index):
       losses = losses_fn(params)
       return jnp.stack([losses[name] for name in OBJECTIVES])[index]
@@ -86,14 +86,14 @@ def _on_devices(how, where):
   'where', ['pmap', 'jit', 'shard_map', 'unchecked', 'shards']
 )
 @pytest.mark.parametrize('how', ['features', 'two passes', 'examples'])
-def test_is_the_update_of_one_device(how, where):
+def test_the_update_is_that_of_one_device(how, where):
   expected = _expected(how)
   assert np.min(np.abs(expected[1])) > 1e-2
   checks.assert_close(_on_devices(how, where), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('how', ['features', 'two passes'])
-def test_batches_on_an_explicit_mesh(how):
+def test_batches_may_be_sharded_on_an_explicit_mesh(how):
   mesh = make_mesh(axis_type=AxisType.Explicit)
   with jax.set_mesh(mesh):
     params = jax.device_put(PARAMS, P())

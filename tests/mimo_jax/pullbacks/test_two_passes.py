@@ -1,4 +1,4 @@
-"""The Gramian row by row is that of all gradients, and so is the update."""
+"""Two passes give the Gramian and the update of all gradients at once."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ _RULE = mimo_jax.stateless(
 
 
 def _both(losses_fn, params, rule=_RULE, names=None, batch_size=1, **options):
-  """The update by all gradients at once, and by two passes."""
+  """Returns the update by all gradients at once, and by two passes."""
   balance = mimo_jax.balance(rule, objectives=names, **options)
 
   @jax.jit
@@ -43,7 +43,9 @@ def _both(losses_fn, params, rule=_RULE, names=None, batch_size=1, **options):
     ('vector', 2, 'cpu'),
   ],
 )
-def test_update_and_weights(form, batch_size, backend, monkeypatch):
+def test_update_and_weights_are_the_same(
+  form, batch_size, backend, monkeypatch
+):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
 
   def losses_fn(params):
@@ -69,7 +71,7 @@ _slower.defvjp(
 
 
 @pytest.mark.slow
-def test_recurrence_checkpoints_custom_gradients_and_complex_params():
+def test_recurrence_checkpoints_custom_gradients_and_complex_params_work():
   params = {
     'w': jax.device_put(checks.standard_normal(3, 3)),
     'c': jnp.array([0.3 + 0.7j, -1.2 + 0.1j]),
@@ -90,7 +92,7 @@ def test_recurrence_checkpoints_custom_gradients_and_complex_params():
     np.testing.assert_allclose(actual[0][key], expected[0][key], rtol=1e-4)
 
 
-def test_params_with_integers():
+def test_params_may_include_integers():
   params = {'w': jnp.array([0.5, -2.0]), 'n': jnp.array([3, 2])}
 
   def losses_fn(params):
@@ -115,7 +117,7 @@ def test_an_absent_objective_has_no_weight():
 
 
 @pytest.mark.slow
-def test_scaled_losses_in_float16():
+def test_losses_may_be_scaled_in_float16():
   scale = 1024.0
   params = jnp.array([3.0, -2.0], jnp.float16)
 
@@ -133,7 +135,7 @@ def test_scaled_losses_in_float16():
     )
 
   updates, _ = update(params)
-  # The products of these gradients, 1e7, are no numbers of float16.
+  # The products of these gradients, 1e7, overflow in float16.
   expected, _ = jax.jit(weightings.mgda().update)(
     mimo_jax.Observation(
       jnp.ones(3),
@@ -147,7 +149,7 @@ def test_scaled_losses_in_float16():
   )
 
 
-def test_refusals():
+def test_wrong_inputs_are_refused():
   params = jnp.ones(2)
   losses, pullback = jax.vjp(lambda p: p * jnp.array([1.0, 2.0]), params)
   for rule in (weightings.graddrop(), weightings.db_mtl()):
@@ -203,7 +205,7 @@ def test_memory_does_not_grow_with_the_number_of_objectives():
   assert many < 3 * gradient < 20 * gradient < bytes_of(32, lambda p: p)
 
 
-def test_the_rule_looks_at_chosen_parameters():
+def test_weigh_on_chooses_the_parameters_that_the_rule_sees():
   params = {'a': jnp.array([1.0, -2.0]), 'b': jnp.array([0.5, 3.0])}
 
   def losses_fn(params):

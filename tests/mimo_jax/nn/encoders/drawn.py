@@ -13,7 +13,7 @@ import numpy as np
 
 
 def random_variables(encoder, inputs):
-  """Variables of which none is zero or one, without the time of an init."""
+  """Draws variables, none of them 0 or 1, faster than by init."""
   shapes = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
   random, variables = np.random.RandomState(1), {}
   for path, leaf in sorted(flax.traverse_util.flatten_dict(shapes).items()):
@@ -29,7 +29,7 @@ def random_variables(encoder, inputs):
 
 
 def drawn(name, shape):
-  """A tensor of PyTorch's by its name, as the references were filled."""
+  """Draws a tensor of PyTorch by its name, as for the references."""
   seed = zlib.crc32(name.encode())
   z = np.random.RandomState(seed).standard_normal(shape)
   leaf = name.split('.')[-1]
@@ -45,7 +45,7 @@ def drawn(name, shape):
 
 
 def state_dict(variables):
-  """A ResNet's variables by torchvision's names and in its layouts."""
+  """Returns a ResNet's variables in torchvision's names and layouts."""
   leaves = {
     'kernel': 'weight',
     'scale': 'weight',

@@ -1,4 +1,4 @@
-"""The encoders of images, against PyTorch's and layer by layer.
+"""The encoders of images, compared with PyTorch's and layer by layer.
 
 `reference/resnet18.json` says where its numbers come from.
 """
@@ -19,7 +19,7 @@ from tests import reference
 from tests.mimo_jax.nn.encoders import drawn
 
 RESNET = reference.read('resnet18')['cases']
-# Small encoders, and inputs whose batch, sizes and channels all differ.
+# Small encoders; batch, sizes and channels of their inputs all differ.
 MODELS = {
   'resnet': (functools.partial(nn.ResNet18, width=3), (6, 37, 34, 2)),
   'lenet': (
@@ -38,7 +38,7 @@ def trained(encoder, variables, inputs):
 
 
 def taken(shapes):
-  """Taken from a whole state_dict of PyTorch's, in its names and layouts."""
+  """Loads variables from a PyTorch state_dict, in its names and layouts."""
   state_dict = {'fc.weight': np.ones((3, 2)), 'bn1.num_batches_tracked': 1}
   zeros = jax.tree.map(lambda leaf: np.broadcast_to(0, leaf.shape), shapes)
   for name, value in drawn.state_dict(zeros).items():
@@ -79,7 +79,7 @@ def test_resnet_is_that_of_torchvision(case):
     mean = np.asarray(statistics['mean'])
     recorded = expected['statistics'][f'{name}.running_mean']
     close(mean[:: mean.size // 16], recorded, atol=1e-5)
-  # PyTorch divides by n - 1 what Flax divides by n: 2x2 pixels of all images.
+  # PyTorch divides by n - 1, Flax by n: the 2x2 pixels of all images.
   n = 4 * np.prod(inputs.shape[:-3])
   before = 0.9 * drawn.drawn('layer4.1.bn2.running_var', (512,))[::32]
   unbiased = expected['statistics']['layer4.1.bn2.running_var'] - before
@@ -98,7 +98,7 @@ def test_resnet50_is_that_of_torchvision():
   assert_recorded(features[:, ::64], expected['evaluation'])
 
 
-def test_what_is_no_resnet_of_torchvision_is_refused():
+def test_variables_that_are_no_torchvision_resnet_are_refused():
   for name, shape in (('features.0.weight', (3, 2)), ('bn1.gain', (3,))):
     with pytest.raises(ValueError, match=rf'{name}.* is no entry of a ResNet'):
       nn.torchvision_variables({name: np.ones(shape)})
@@ -106,7 +106,7 @@ def test_what_is_no_resnet_of_torchvision_is_refused():
 
 @pytest.fixture
 def two_blocks(monkeypatch):
-  """ResNets of a block with and one without a shortcut of its own."""
+  """ResNets of two blocks, only one of which has a shortcut convolution."""
   encoded = _resnet._encoded
 
   def shorter(encoder, block, _, inputs, train):
@@ -145,7 +145,7 @@ def test_resnet_starts_from_kaiming_normal_by_fan_out():
       np.testing.assert_array_equal(leaf, path[-1] == 'scale')
 
 
-# Layer by layer, in numpy.
+# Layer by layer, in NumPy.
 
 
 def convolved(maps, kernel, stride=1):
@@ -254,7 +254,7 @@ def test_lenet_has_the_widths_of_av_mnist():
     assert sum(leaf.size for leaf in leaves) == count
 
 
-# Both of them.
+# ResNet and LeNet.
 
 
 @pytest.mark.slow
@@ -262,7 +262,7 @@ def test_lenet_has_the_widths_of_av_mnist():
 @pytest.mark.parametrize('name', MODELS)
 def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
   make, shape = MODELS[name]
-  # Other means on other devices, or averaging would not be seen.
+  # Means differ between devices, or averaging would not show.
   inputs = rows(*shape) + jnp.arange(6.0).reshape(6, 1, 1, 1)
   variables = drawn.random_variables(make(), inputs)
   alone = jax.jit(functools.partial(trained, make(), variables))
@@ -283,7 +283,7 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
 @pytest.mark.slow
 @pytest.mark.usefixtures('two_blocks')
 @pytest.mark.parametrize('name', MODELS)
-def test_bfloat16_is_a_type_to_compute_in_alone(name):
+def test_with_bfloat16_only_the_computation_is_in_bfloat16(name):
   make, shape = MODELS[name]
   inputs = rows(*shape)
   variables = drawn.random_variables(make(), inputs)

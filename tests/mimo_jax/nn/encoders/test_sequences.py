@@ -1,4 +1,4 @@
-"""The encoders of sequences, against PyTorch's, and what padding may do.
+"""The encoders of sequences, compared with PyTorch's, and padding.
 
 `reference/sequence_encoders.json` says where its numbers come from.
 """
@@ -94,7 +94,7 @@ def transformer_params():
   return params
 
 
-def test_encoders_are_those_of_pytorch():
+def test_encoders_equal_those_of_pytorch():
   params = dict.fromkeys(MODELS, transformer_params()) | {'gru': gru_params()}
   variables = {
     name: {'params': jax.tree.map(np.float32, tree)}
@@ -162,13 +162,13 @@ def test_without_lengths_all_steps_are_valid(name):
   checks.assert_close(full, features)
   checks.assert_close(shorter[0], features[0], 1e-5, 1e-6)
   assert np.min(np.max(np.abs(shorter - features)[1:], 1)) > 1e-2
-  # The order of the steps matters to the GRU, and through what is pooled.
+  # The order of steps matters to the GRU, and elsewhere by which are pooled.
   gap = np.max(np.abs(turned - features))
   assert gap < 1e-5 if name == 'mean' else gap > 1e-2
 
 
 @pytest.mark.slow
-def test_dropout_is_of_training_alone(key):
+def test_dropout_acts_in_training_only(key):
   encoder = MODELS['mean'](dropout=0.3)
   variables = drawn.random_variables(encoder, INPUTS)
   expected = jax.jit(encoder.apply)(variables, INPUTS)
@@ -210,7 +210,7 @@ def test_transformer_starts_with_the_variances_of_pytorch(key):
 
 
 @pytest.mark.slow
-def test_bfloat16_is_a_type_to_compute_in_alone():
+def test_with_bfloat16_only_the_computation_is_in_bfloat16():
   for name, dtype in (('gru', jnp.bfloat16), ('mean', 'bfloat16')):
     make = MODELS[name]
     variables = drawn.random_variables(make(), INPUTS)
@@ -221,7 +221,7 @@ def test_bfloat16_is_a_type_to_compute_in_alone():
     drawn.assert_narrow(outputs, expected, variables, lambda output: output)
 
 
-def test_sequences_and_settings_that_cannot_be_are_refused():
+def test_impossible_sequences_and_settings_are_refused():
   def init(make, inputs=INPUTS, **options):
     jax.eval_shape(
       functools.partial(make().init, **options), jax.random.key(0), inputs

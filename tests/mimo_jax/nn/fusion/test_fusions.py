@@ -31,7 +31,7 @@ REFERENCE = reference.read('fusions')
 
 
 def applied(fusion, names=ALL):
-  """Layers, features and logits."""
+  """Returns layers, features and logits of a fusion."""
   features = features_of(names)
   variables = variables_of(fusion, features)
   return variables['params'], features, fusion.apply(variables, features)
@@ -117,7 +117,7 @@ def test_cosines_do_not_depend_on_lengths_and_have_gradients_at_any():
     )
 
   gradients, logits = results(params, features)
-  # By finite differences in float64, away from what is zero.
+  # By finite differences in float64, away from zero vectors.
   step = {name: rows(BATCH, WIDTHS[name], seed=70) for name in TWO}
   step['audio'][5] = 0
   close(logits, by_hand(step, 0))
@@ -138,7 +138,7 @@ def test_cosines_do_not_depend_on_lengths_and_have_gradients_at_any():
     for zero in (to_features['audio'][5], to_params['visual']['kernel'][:, 2]):
       np.testing.assert_array_equal(zero, 0)
     assert np.all(to_features['audio'][4] != 0)
-  # Each row and each column by a factor of its own.
+  # Each row and each column has its own factor.
   lengths = {name: np.exp(rows(BATCH, 1, seed=60)) for name in TWO}
   columns = jax.tree.map(
     lambda k: k * np.exp(rows(1, CLASSES, seed=61)), params
@@ -151,7 +151,7 @@ def test_cosines_do_not_depend_on_lengths_and_have_gradients_at_any():
 
 def test_a_shared_head_weighs_by_entropy_as_recorded():
   case = REFERENCE['shared_head']
-  # Features that are the logits of each modality.
+  # Features that equal the logits of each modality.
   head = {'kernel': jnp.eye(4), 'bias': jnp.zeros(4)}
   logits = {name: jnp.array(value) for name, value in case['logits'].items()}
   fused = nn.SharedHeadFusion(4).apply({'params': {'head': head}}, logits)
@@ -184,7 +184,7 @@ def test_a_shared_head_is_one_layer_for_all():
   close(logits['fused'], sum(weights[n] * own[n] for n in own) / total)
 
 
-def test_a_shared_head_of_logits_that_are_huge():
+def test_a_shared_head_works_with_huge_logits():
   head = {'kernel': jnp.eye(CLASSES), 'bias': jnp.zeros(CLASSES)}
   logits = {
     name: 1e15 * rows(BATCH, CLASSES, seed=i) for i, name in enumerate(TWO)
@@ -196,7 +196,7 @@ def test_a_shared_head_of_logits_that_are_huge():
     fusion = nn.SharedHeadFusion(CLASSES)
     return jnp.sum(fusion.apply({'params': {'head': head}}, logits))
 
-  # All are sure of one class, and weigh the same.
+  # All are certain of one class, and have the same weight.
   value, gradient = loss(logits)
   np.testing.assert_allclose(
     value, sum(np.sum(wide(x)) for x in logits.values()) / 2, rtol=1e-4
@@ -205,11 +205,11 @@ def test_a_shared_head_of_logits_that_are_huge():
     np.testing.assert_allclose(leaf, 0.5, rtol=1e-6)
 
 
-# Shares: what each modality has of the logits.
+# Shares: the part of each modality in the logits.
 
 
 @pytest.mark.parametrize('fusion', ['concat', 'sum', 'cosine'])
-def test_shares_are_the_parts_that_the_logits_are_the_sum_of(fusion):
+def test_shares_add_up_to_the_logits(fusion):
   fused = FUSIONS[fusion](CLASSES)
   features = features_of()
   variables = variables_of(fused, features)
@@ -233,7 +233,7 @@ def test_shares_are_the_parts_that_the_logits_are_the_sum_of(fusion):
   close(sum(shares.values()), logits)
 
 
-def test_fusions_that_cannot_be_are_refused():
+def test_impossible_fusions_are_refused():
   def init(fusion, names=ALL, **settings):
     jax.eval_shape(
       functools.partial(fusion(CLASSES, **settings).init, jax.random.key(0)),
