@@ -51,16 +51,16 @@ class LeNet(nn.Module):
 
     Args:
       inputs: [batch, height, width, channels].
-      train: normalise by the statistics of this batch and update the running
-        ones, which are then to be `mutable`.
+      train: normalise by the statistics of this batch, and update the running
+        ones, which must then be `mutable`.
 
     Returns:
       Features [batch, d]: `base_width * 2**(num_blocks - 1)` channels times
       the pixels that are left.
 
     Raises:
-      ValueError: if the inputs have not four dimensions, or fewer pixels a side
-        than the blocks halve away.
+      ValueError: if the inputs do not have four dimensions, or have too few
+        pixels for the blocks to halve.
     """
     _arguments.check('LeNet', _arguments.whole(1), base_width=self.base_width)
     _arguments.check('LeNet', _arguments.whole(0), num_blocks=self.num_blocks)

@@ -62,8 +62,8 @@ class ResNet18(nn.Module):
     Args:
       inputs: [batch, height, width, channels], or [batch, frames, height,
         width, channels].
-      train: normalise by the statistics of this batch and update the running
-        ones, which are then to be `mutable`.
+      train: normalise by the statistics of this batch, and update the running
+        ones, which must then be `mutable`.
 
     Returns:
       Features [batch, 8 * width].
