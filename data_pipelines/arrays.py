@@ -16,14 +16,16 @@ from data_pipelines.reading import parquet_columns
 
 NAME = 'arrays'
 TREE = """\
-  FILE.npz      arrays [rows, ...], one for each modality; label [rows],
-                classes (whole numbers or texts) or numbers (whole ones with
-                the word regression); if you like split [rows] of train,
-                validation and test, group [rows], and for a padded sequence
-                its lengths, NAME_length [rows]; where NAME_present [rows] is
-                False, or a row is NaN, it lacks the modality; where
-                label_present is, or label is NaN or an empty text, the row is
-                left out
+  FILE.npz      an array [rows, ...] for each modality, and label [rows]:
+                classes (whole numbers or texts), or numbers (whole ones with
+                the word regression). Optional, all [rows]:
+                split           train, validation or test
+                group           rows that must be in one split
+                NAME_length     the length of a padded sequence
+                NAME_present    False if a row lacks the modality; a row that
+                                is NaN lacks it, too
+                label_present   False if a row has no label, and is left out;
+                                so is one whose label is NaN or an empty text
   FILE.parquet  the same as columns: lists of equal lengths, or numbers called
                 MODALITY.FEATURE
   FOLDER        train, validation and test, .npz or .parquet, without split"""

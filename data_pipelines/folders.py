@@ -34,21 +34,22 @@ NUMBERS = 'numbers'
 # Of a video in such a column the sound is meant.
 _HEARD = ('audio', 'sound')
 TREE = f"""\
-  FOLDER/NAME.csv   the only one there (of several, give the path of one); its
-                    first line names the columns: label, a class or a number
-                    (a whole one with the word regression), empty in a row that
-                    is to be left out; if you like split, of train, validation
-                    and test, and group; and one for each modality, of texts or
-                    of files, as
+  FOLDER/NAME.csv   the only CSV there (of several, give the path of one). Its
+                    first line names the columns: label, and one for each
+                    modality, of texts or of files, such as
                       photo,caption,label
                       cats/1.jpg,"A cat, asleep.",cat
-                    columns of numbers are one modality, called numbers; those
-                    called MODALITY.FEATURE are one each MODALITY
+                    A label is a class or a number (a whole number with the word
+                    regression); a row whose label is empty is left out. Columns
+                    of numbers are together one modality, called numbers, or one
+                    for each MODALITY if they are called MODALITY.FEATURE.
+                    Optional: split (train, validation or test), and group (of
+                    rows that must be in one split)
   FOLDER/...        the files, at these paths in the folder: pictures
                     ({', '.join(SUFFIXES['picture'])}), sounds
                     ({', '.join(SUFFIXES['sound'])}) or videos
-                    ({', '.join(SUFFIXES['video'][:5])}, ...); of videos in a
-                    column called audio the sound is taken"""
+                    ({', '.join(SUFFIXES['video'][:5])}, ...). In a column
+                    called audio, the sound of videos is used"""
 
 
 class Table(NamedTuple):

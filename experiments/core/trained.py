@@ -276,15 +276,15 @@ def _no_model(workdir: pathlib.Path) -> str:
   """Says how to train what a comparison, which keeps no models, has chosen."""
   header, *_ = runs.read_lines(workdir / 'results.jsonl')
   lines = [
-    f'{workdir} has the scores of a comparison or a sweep, which keep no'
-    ' models. Train the one that is wanted by experiments.train, with the same'
-    ' --config and, after its colon, the recipe as a word.'
+    f'{workdir} has the scores of a comparison or a sweep, and no models. To'
+    ' train one of its models, give experiments.train the same --config, with'
+    ' the recipe as a word after its colon.'
   ]
   for one in header.get('tuning', ()):
     chosen = one['candidates'][one['chosen']['last']['candidate']]['values']
     given = [f'--config.{key}={value}' for key, value in chosen.items()]
     words = one['recipe'].replace(recipes.SEPARATOR, ',')
-    lines.append(f'  {words}: {" ".join(given) or "no more"}')
+    lines.append(f'  {words}: {" ".join(given) or "none"}')
   if lines[1:]:
-    lines[0] += ' Tuning has chosen of each:'
+    lines[0] += ' Add the flags that tuning has chosen for it:'
   return '\n'.join(lines)

@@ -79,9 +79,7 @@ def write(path: pathlib.Path, table: Columns) -> None:
   """
   suffix = path.suffix.lower()
   if suffix not in ('.csv', '.parquet'):
-    raise ValueError(
-      f'{path} is no table; expected the name of a .csv or .parquet.'
-    )
+    raise ValueError(f'{path} is no table; expected a .csv or .parquet.')
   path.parent.mkdir(parents=True, exist_ok=True)
   cells = {name: _with_gaps(values) for name, values in table.items()}
   if suffix == '.csv':

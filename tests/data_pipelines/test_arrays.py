@@ -288,7 +288,7 @@ def test_errors_name_columns_of_parquet_that_do_not_fit(tmp_path):
     ('group', spoiled(9, None, 'us'), 'row 9, .*no value'),
     ('note', [None] * ROWS, 'row 0, .*no value'),
     ('photo', [{'bytes': b'x'}] * ROWS, 'row 0, .*a folder with a CSV'),
-    ('left', np.ones(ROWS), r"FEATURE'.*and \['left'\] beside"),
+    ('left', np.ones(ROWS), r"FEATURE'.*and the columns \['left'\]"),
     ('left.b', [[1.0, 2.0]] * ROWS, r"FEATURE'.*\(60,\), \(60, 2\)"),
   ):
     with pytest.raises(ValueError, match=match) as caught:
