@@ -1,4 +1,4 @@
-"""Digits in several views, which most of the examples learn from."""
+"""Digits in several views, for most of the examples."""
 
 import jax
 import jax.numpy as jnp

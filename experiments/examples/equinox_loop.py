@@ -1,9 +1,10 @@
 """An Equinox model: its arrays are the params that `balance` sees.
 
-The task is that of `nnx_loop`, by another rule: MGDA looks at the gradients of
-all losses and takes their shortest combination. Expect that the outline's
-encoder, alone, reads 46 % of the digits after training on the fused loss alone,
-and 78 % by MGDA. It takes a few seconds, and `pip install equinox`.
+The task is that of `nnx_loop`, but with another rule: MGDA looks at the
+gradients of all losses, and takes their shortest convex combination. Expect the
+outline's encoder, alone, to read 46 % of the digits after training on the fused
+loss alone, and 78 % with MGDA. It takes a few seconds, and needs `pip install
+equinox`.
 """
 
 from typing import Any

@@ -1,14 +1,14 @@
-"""Pictures and words, with an image encoder that somebody has trained before.
+"""Pictures and words, with a pretrained image encoder.
 
   python -m experiments.examples.image_text [resnet18.safetensors]
 
-Icons are to be put into 24 categories by their picture, which a ResNet-18
-encodes, and by the words that describe them. With torchvision's weights of
-ImageNet (`.safetensors` or `.pth`) it begins with them; without, it is narrow
-and begins at random. Then expect that after training on the fused loss alone
-33 % are right, and 31 % by words alone, because the picture is learned by heart
-before the words are read; with MIMO 48 %, and 52 % by words alone. It takes
-half a minute, most of it compilation.
+The task is to put icons into 24 categories by their picture, encoded by a
+ResNet-18, and by the words that describe them. Given torchvision's ImageNet
+weights (`.safetensors` or `.pth`), the encoder starts from them. Without, it is
+narrow and starts at random. Then expect that training on the fused loss alone
+gets 33 % right, and 31 % by words alone, because the picture is memorised
+before the words are learned. With MIMO it is 48 %, and 52 % by words alone. It
+takes half a minute, most of it compilation.
 """
 
 import pathlib

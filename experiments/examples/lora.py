@@ -1,10 +1,10 @@
-"""Adapters of low rank (LoRA) on frozen encoders, balanced by their gradients.
+"""Low-rank adapters (LoRA) on frozen encoders, balanced by their gradients.
 
-Two encoders are trained on the digits 0 to 4 and frozen; adapters of rank 4
-learn 5 to 9. They alone are `params`, so that no gradient of a backbone is
-taken, and MGDA weighs by the gradients of the adapters. Expect that on the
-fused loss alone the outline's adapters get to 49 %, by MGDA to 70 %, and by the
-plain sum of the losses, which looks at no gradient, to 77 %; the picture's to
+Two encoders are trained on the digits 0 to 4 and frozen. Adapters of rank 4
+learn 5 to 9. Only the adapters are `params`, so that no gradient of a backbone
+is computed, and MGDA weighs by the adapters' gradients. On the fused loss
+alone, expect the outline's adapters to reach 49 %; with MGDA 70 %; and with the
+plain sum of the losses, which looks at no gradient, 77 %. The picture's reach
 82 %, 96 % and 97 %.
 """
 

@@ -1,10 +1,10 @@
-"""A flax.nnx model and a training loop of one's own.
+"""A flax.nnx model and a training loop of your own.
 
-Two views of handwritten digits are encoded apart and their logits added. Expect
-that after training on the fused loss alone the outline's encoder, by itself,
-reads 58 % of the digits, and the picture's 93 %: each has learned what the
-other left to it. With `mimo_jax.balance` it is 79 % and 98 %; both together
-read, in this run, 98 % in place of 99 %. It takes a few seconds.
+Two views of handwritten digits have an encoder each, and their logits are
+added. After training on the fused loss alone, expect the outline's encoder, by
+itself, to read 58 % of the digits, and the picture's 93 %: each has learned
+what the other left to it. With `mimo_jax.balance` it is 79 % and 98 %. Both
+together read, in this run, 98 % instead of 99 %. It takes a few seconds.
 """
 
 from typing import Any

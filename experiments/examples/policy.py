@@ -1,10 +1,10 @@
-"""Policy gradients of several tasks, whose conflicts PCGrad takes out.
+"""Policy gradients of several tasks, with conflicts resolved by PCGrad.
 
-No modalities: one policy moves a point to the goal of the task that it is told.
-All tasks share all parameters, and one pays ten times as much, so that the sum
-of the losses is mostly its loss. PCGrad takes out of each gradient what is
-against another one. Expect that after 40 steps it is nearer to the goals of all
-tasks, in the mean of eight seeds; given time, both get there.
+There are no modalities: one policy moves a point to the goal of the task that
+it is given. All tasks share all parameters. One task pays ten times as much, so
+that its loss dominates the sum. PCGrad removes from each gradient what
+conflicts with another one. After 40 steps, expect it to be nearer to the goals
+of all tasks, in the mean over eight seeds; given time, both get there.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
 """Segmentation of what a camera and a depth sensor see.
 
-Each pixel is ground, a box or a ball; the class scores of both sensors are
-added. What is not labelled is masked in all losses; holes, where the depth
-sensor measured nothing, in its own. Expect that on the fused loss alone depth
-learns little (by itself an overlap of 21 %), because the camera is faster, and
-that with MIMO it learns (57 %), and the camera more (90 % in place of 84 %);
-both together do as well as before (95 %).
+Each pixel is ground, a box or a ball, and the class scores of both sensors are
+added. Pixels without a label are masked in all losses; holes, where the depth
+sensor measured nothing, only in its own. On the fused loss alone, expect depth
+to learn little (an overlap of 21 % by itself), because the camera is faster.
+With MIMO depth learns (57 %), and the camera learns more (90 % instead of
+84 %). Both together do as well as before (95 %).
 """
 
 from typing import Any

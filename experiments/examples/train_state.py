@@ -1,11 +1,11 @@
 """Flax's `TrainState`, and a model of `mimo_jax.nn`.
 
-`TrainState.apply_gradients` has no place for losses, so `balance` stands beside
+`TrainState.apply_gradients` does not take losses. So `balance` stands beside
 the optimizer, with its state in a field of its own, and `value_and_updates`
-stands in place of `jax.value_and_grad`; all else is as before. Expect that the
-model trained on the fused loss alone reads 45 % of the digits where the picture
-is missing, and the balanced one 54 %; with both views 98 %. It takes a few
-seconds.
+replaces `jax.value_and_grad`; everything else is as before. When the picture is
+missing, expect the model trained on the fused loss alone to read 45 % of the
+digits, and the balanced one 54 %; with both views both read 98 %. It takes a
+few seconds.
 """
 
 from typing import Any
