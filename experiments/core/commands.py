@@ -23,8 +23,8 @@ from experiments.core import configuration
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   help_string='Configuration file, such as'
-  ' experiments/configs/handwritten.py[:arg]. Its docstring lists the words for'
-  ' after the colon. To change any of its values:'
+  ' experiments/configs/handwritten.py[:arg]. Its docstring lists the words'
+  ' that arg can be. To change any of its values:'
   ' --config.optimizer.learning_rate=0.01.',
 )
 
