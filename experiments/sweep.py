@@ -13,10 +13,9 @@ devices. Any other value (a name, a width, a key of `data`) needs a program of
 its own. For each seed, all variants see the same batches and start from the
 same parameters.
 
-The directory holds `results.jsonl`, a report and, if the grid has two float
-axes, `heatmap.png`. If the sweep is killed, the same command resumes it from
-the last checkpoint. To train one of its models alone, give `experiments.train`
-the values of its row.
+The directory holds `results.jsonl`, a report and, for two float axes,
+`heatmap.png`. If killed, the sweep is resumed by the same command. To train one
+of its models alone, give `experiments.train` the values of its row.
 """
 
 import os
@@ -38,9 +37,8 @@ from experiments.report import report
 _GRID = flags.DEFINE_multi_string(
   'grid',
   [],
-  'A key of the configuration and the values to try, such as'
-  ' weighting.penalty=0.3,1,3. With several keys, one flag each, all'
-  ' combinations are tried.',
+  'A key of the configuration and the values to try: weighting.penalty=0.3,1,3.'
+  ' With several keys, one flag each, all combinations are tried.',
 )
 _RANDOM = flags.DEFINE_multi_string(
   'random',
@@ -60,8 +58,7 @@ def sweep(
 
   Args:
     config: with `sweep`, see `variants.of_sweep`. Run `s` of a variant is the
-      run of `experiments.train` with its values and the seed `config.seed + s`,
-      to rounding, for `s` below `config.num_seeds`.
+      run of `experiments.train` with seed `config.seed + s`, to rounding.
     workdir: the sweep's directory.
     manual_dir: the folder with the data set's downloaded files; needed when
       the data set is prepared, and not after.

@@ -305,10 +305,14 @@ def _check_state(
   if names is not None:
     expected = _named([(len(names),)] * len(parts.parts), parts)
   if shapes != expected:
+    has, wanted = (
+      'no weights' if one is None else f'weights of shape {one}'
+      for one in (shapes, expected)
+    )
     raise ValueError(
-      f'The state has weights of shape {shapes}; expected those of shape'
-      f' {expected}, of this balance with objectives={names}. Use a state with'
-      ' the balance that made it, or begin anew with init(params).'
+      f'The state has {has}; expected {wanted}, of this balance with'
+      f' objectives={names}. Use a state with the balance that made it, or'
+      ' begin anew with init(params).'
     )
 
 

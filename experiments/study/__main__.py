@@ -8,8 +8,7 @@
 A study runs `experiments.compare` on several settings, with all recipes tuned
 on validation with the same number of candidates, and writes a report. A file of
 experiments/configs, as in the last line on your own data, is a study of one
-setting. The command first says how long it will take. If it is killed, the
-same command resumes it.
+setting. The command first says how long it will take; if killed, it resumes.
 """
 
 import pathlib

@@ -61,5 +61,6 @@ def check(
   if missing:
     raise ValueError(
       f'The inputs lack {missing}: expected {sorted(encoders)}, given'
-      f' {sorted(inputs)}. For a missing sensor give zeros.'
+      f' {sorted(inputs)}. For a missing sensor give zeros, and say so by'
+      ' `<modality>_present`.'
     )
