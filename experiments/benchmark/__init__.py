@@ -1,8 +1,7 @@
 """Times and memory, measured side by side.
 
-A benchmark is a file here with a docstring for its `--help`, `OPTIONS`, a
-mapping from names to `Option`, and `run`, which takes their values and prints;
-`__main__` lists its name.
+A benchmark is a file here. Its docstring is its `--help`, `OPTIONS` maps names
+to `Option`, and `run` takes their values and prints. `__main__` lists its name.
 """
 
 from collections.abc import Collection
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 
 
 class UsageError(ValueError):
-  """What a benchmark says of arguments that it cannot use."""
+  """A benchmark cannot use an argument."""
 
 
 class Option(NamedTuple):
-  """Something that the command line can set."""
+  """An option of the command line."""
 
-  # A list is given with commas, its entries of the type of the first; True is
-  # switched off by `no` and the name; None has to be given.
+  # A list is given with commas, and its entries have the type of the first.
+  # True is switched off by `--no` and the name. None means that the option must
+  # be given.
   default: Any
   about: str
   least: int = 1  # of a whole number

@@ -30,7 +30,7 @@ BENCHMARKS = {
 
 
 def main(argv: Sequence[str]) -> None:
-  """Runs what is named first, with the options behind it."""
+  """Runs the benchmark that is named first, with the options after it."""
   command = 'python -m experiments.benchmark'
   if not argv or argv[0] not in BENCHMARKS:
     names = '\n'.join(f'  {k:<12}{about}' for k, about in BENCHMARKS.items())
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
       print(usage)
       return
     sys.exit(f'There is no benchmark {argv[0]!r}.\n{usage}')
-  # The one that was asked for alone: it imports what it times.
+  # Only the one that was asked for, since it imports what it times.
   module = importlib.import_module(f'experiments.benchmark.{argv[0]}')
   parser = argparse.ArgumentParser(
     prog=f'{command} {argv[0]}',
@@ -74,7 +74,7 @@ def _add(
   def values(text: str) -> list[Any]:
     return [value(word) for word in text.split(',') if word]
 
-  # argparse says it of a wrong value.
+  # argparse says this name in its message about a wrong value.
   value.__name__ = values.__name__ = kind.__name__
   if default is True:
     parser.add_argument(

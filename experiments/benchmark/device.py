@@ -34,8 +34,8 @@ from experiments.core import training
 from experiments.report import tables
 from mimo_jax import nn
 
-# Passes are handed to the device so many at a time: it need not wait for the
-# host between them, as it does not within a training step.
+# How many passes are dispatched at a time. The device need not wait for the
+# host between them, as within a training step.
 _IN_A_ROW = 20
 _WEIGHTINGS = 'mimo sum gradnorm mgda upgrad cagrad pcgrad nash_mtl'
 OPTIONS = {
@@ -87,7 +87,7 @@ def configs(
 
 
 def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
-  """Markdown: a row a weighting."""
+  """Markdown: a row per weighting."""
   rows = _speeds({name: cost.step for name, cost in costs.items()})
   for name, cost in costs.items():
     rows[name]['peak, MB'] = f'{cost.megabytes:.0f}'
@@ -97,7 +97,7 @@ def steps_table(costs: Mapping[str, subroutine.Cost]) -> str:
 def of_pytorch(
   config: config_dict.ConfigDict, batch: Mapping[str, jax.Array], rounds: int
 ) -> str:
-  """Markdown: our step of a configuration, and PyTorch's of the same."""
+  """Markdown: our step of a configuration, and PyTorch's."""
   channels = {name: batch[name].shape[-1] for name in config.model.encoders}
   runs = {'joint': subroutine.compile_step(config, batch).step}
   for name, compiled in (('PyTorch', False), ('PyTorch, compiled', True)):
@@ -108,7 +108,7 @@ def of_pytorch(
 
 
 def _speeds(taken: Mapping[str, timing.Times]) -> dict[str, dict[str, str]]:
-  """Steps a second, and the time of a step by that of the first."""
+  """Steps per second, and the time of a step relative to the first one's."""
   reference = next(iter(taken.values()))
   return {
     name: {
@@ -162,7 +162,7 @@ def of_features(
 def bandwidth(
   num_parameters: int, sizes: Sequence[int], dtype: str, rounds: int
 ) -> str:
-  """Markdown: bytes a second of `gramian`, by those of a plain read."""
+  """Markdown: bytes per second of `gramian`, and relative to a plain read."""
   rows = []
   for size in sizes:
     keys = jax.random.split(jax.random.key(0), size)
@@ -180,7 +180,7 @@ def bandwidth(
 
 
 def leaves(size: int, dtype: str, rounds: int) -> str:
-  """Markdown: passes over gradients of a ResNet-18, in leaves and in one."""
+  """Markdown: passes over a ResNet-18's gradients, in leaves and in one."""
   shapes = programs.resnet18_shapes()
   length = sum(map(math.prod, shapes))
   random = programs.conflicting_rows(size, length)

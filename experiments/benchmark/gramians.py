@@ -47,9 +47,10 @@ def program(
   rule: mimo_jax.Weighting | None = None,
   *given: Any,
 ) -> subroutine.Compiled:
-  """A step along losses and their pullback: what `pulled(params, *given)` is.
+  """A step on the losses and the pullback of `pulled(params, *given)`.
 
-  Of `rule`, or MGDA. What is given is no constant of the program.
+  It balances by `rule`, or MGDA. `given` are arguments of the program, not
+  constants.
   """
   rule = mimo_jax.weightings.mgda() if rule is None else rule
   optimizer = optax.chain(mimo_jax.balance(rule), optax.sgd(0.01, momentum=0.9))
@@ -66,7 +67,7 @@ def program(
 
 
 def of_late_fusion(batch_size: int, rules: Sequence[str]) -> Programs:
-  """K = 4, block-sparse; by MGDA, at the features by others, too."""
+  """K = 4, block-sparse: by MGDA and, at the features, by other rules, too."""
   made = steps.network(batch_size)
 
   def losses_fn(params: Any, **options: Any) -> Any:
@@ -100,7 +101,7 @@ def of_late_fusion(batch_size: int, rules: Sequence[str]) -> Programs:
 
 
 def of_groups(batch_size: int, objectives: int) -> Programs:
-  """The fused losses of so many groups of the rows, and of one."""
+  """The fused losses of some groups of the rows, and of a single group."""
   made = steps.network(batch_size)
 
   def vjp(params: Any, number: int = objectives) -> Any:

@@ -50,14 +50,18 @@ def measure(
   rounds: int,
   num_workers: int,
 ) -> dict[str, timing.Times]:
-  """Seconds an item of each stage, on the training split of a configuration.
+  """Seconds per item of each stage, on the training split of a configuration.
 
-  In a call, each stage makes `items` elements, but whole batches. `read`
-  decodes a record, `<view>` makes one view of a record that was read, as in
-  training; `bare loop` does both, for all views, in a Python loop, and forgets
-  each item; `bare loop, stacked` collects and stacks them to batches; `loader`
-  is `data_pipelines.loader` in this process, which makes the same calls and
-  writes each element into its batch; `loader, n workers` works ahead in others.
+  In a call, each stage makes `items` elements, rounded down to whole batches.
+  The stages are:
+
+  - `read` decodes a record;
+  - `<view>` makes one view of a record that was read, as in training;
+  - `bare loop` does both, for all views, in a Python loop, and drops each item;
+  - `bare loop, stacked` also stacks the items to batches;
+  - `loader` is `data_pipelines.loader` in this process, which makes the same
+    calls and writes each element into its batch;
+  - `loader, n workers` works ahead in n other processes.
   """
   settings = config.data
   where = {'config': settings.config, 'manual_dir': manual_dir}
@@ -93,9 +97,9 @@ def measure(
     stages['loader'] = _repeated(functools.partial(next, in_process), batches)
     taken = timing.interleaved(stages, rounds)
   if num_workers:
-    # By themselves, since workers that are ahead disturb the other stages.
+    # Timed alone, since workers that run ahead disturb the other stages.
     with contextlib.closing(open_loader(num_workers=num_workers)) as ahead:
-      # Until what they made while they started is used up.
+      # Use up what they made while they started.
       _repeated(functools.partial(next, ahead), 3 * num_workers)()
       stage = _repeated(functools.partial(next, ahead), batches)
       name = f'loader, {num_workers} workers'
@@ -115,7 +119,7 @@ def _repeated(call: Callable[[], Any], number: int) -> Callable[[], None]:
 
 
 def table(taken: Mapping[str, timing.Times]) -> str:
-  """Items a second, medians over rounds, and by the bare loops, in Markdown."""
+  """Markdown: items per second, and relative to the bare loops."""
   rows = {}
   for stage, times in taken.items():
     rows[stage] = {'items/s': f'{np.median(1 / times.rounds):.1f}'}

@@ -23,7 +23,7 @@ OPTIONS = subroutine.NETWORK
 
 
 def variants(width: int) -> dict[str, config_dict.ConfigDict]:
-  """One configuration each, of MIMO on three ResNet-18; the default first."""
+  """Configurations of MIMO on three ResNet-18; the default one first."""
   default = subroutine.make_config(width)
   default.weighting = {'name': 'mimo'}
   parts = {'accumulation.batches': PARTS}
@@ -50,9 +50,9 @@ def compile_update(
 ) -> subroutine.Compiled:
   """An update on all rows of a batch.
 
-  Where it takes several steps, each is given its part of the rows, and their
-  times are added up. States follow each other: a donated one cannot be stepped
-  from twice.
+  If it takes several steps, each is given its part of the rows, and their times
+  are summed. Each call goes on from the last state, since a donated state
+  cannot be used twice.
   """
   placement = placement_lib.make(config.parallel)
   experiment = training.make(config, subroutine.STEPS_PER_EPOCH, placement)

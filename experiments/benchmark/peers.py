@@ -1,10 +1,10 @@
 """TorchJD, the same rules in PyTorch, for `experiments.benchmark` to time.
 
-What is missing of it, or of PyTorch alone, is told, too.
+If a package that TorchJD, or PyTorch alone, needs is missing, that is said.
 
   pip install '.[peers]'
 
-Nothing is imported before it is needed, so that the benchmark runs without.
+Nothing is imported before it is needed, so that the benchmark runs without it.
 """
 
 import importlib.metadata
@@ -73,10 +73,10 @@ def option(what: str) -> benchmark.Option:
 
 
 def announce(wanted: str, peer: str = 'TorchJD') -> bool:
-  """Whether to time it, or PyTorch alone, having said so.
+  """Whether to time a peer; prints its versions, or what is missing.
 
   Raises:
-    benchmark.UsageError: if it is wanted, by 'yes', and missing.
+    benchmark.UsageError: if `wanted` is 'yes', and something is missing.
   """
   if wanted == 'no':
     return False
@@ -88,7 +88,7 @@ def announce(wanted: str, peer: str = 'TorchJD') -> bool:
 
 
 def missing(peer: str = 'TorchJD') -> str:
-  """What to install before it can be timed; empty if nothing."""
+  """What is missing to time a peer, for people; empty if nothing."""
   modules = _MODULES[peer]
   absent = [name for name in modules if importlib.util.find_spec(name) is None]
   if not absent:
@@ -110,7 +110,7 @@ def describe(peer: str = 'TorchJD') -> str:
 
 
 def device() -> str:
-  """A GPU if that is where JAX is."""
+  """PyTorch's device: a GPU if JAX uses one."""
   import torch
 
   on_gpu = jax.default_backend() == 'gpu' and torch.cuda.is_available()
@@ -137,18 +137,18 @@ def direction(name: str, jacobian: Any) -> timing.Program | None:
   arguments = dict(peer.arguments)
   if name == 'nash_mtl':
     arguments['n_tasks'] = len(jacobian)
-    # Said by cvxpy at the first call.
+    # cvxpy warns of it at the first call.
     warnings.filterwarnings('ignore', 'You are solving a parameterized problem')
   aggregator = getattr(aggregation, peer.name)(**arguments)
   return timing.Program(_runner(aggregator, jacobian), _to_numpy)
 
 
 def weights(name: str, root: np.ndarray[Any, Any]) -> timing.Program | None:
-  """Gramian root rootᵀ -> weights, whose direction is of the Jacobian `root`.
+  """Gramian root rootᵀ -> weights; their direction is in the Jacobian `root`.
 
-  The root is float32 [K, K]; None if TorchJD has no such rule for as many
-  objectives. NashMTL and ConFIG have no form for Gramians, and get the root in
-  its place: a Jacobian with the same Gramian, of K parameters only.
+  The root is float32 [K, K]. None if TorchJD has no such rule for as many
+  objectives. NashMTL and ConFIG take no Gramian, and get the root instead: a
+  Jacobian with the same Gramian, and K parameters only.
   """
   from torchjd import aggregation
 

@@ -20,7 +20,7 @@ def passes(
 ) -> dict[str, Callable[[], Any]]:
   """The two passes over the gradients, and plain passes over the same bytes.
 
-  `read` sums up every gradient; `sum of rows` reads them and writes one.
+  `read` sums every gradient; `sum of rows` reads them and writes one.
   """
   jacobian = jnp.array(conflicting_rows(num_objectives, num_parameters))
   rows = [jnp.array(row) for row in jacobian]
@@ -39,7 +39,7 @@ def passes(
 
 
 def reads(rows: Sequence[jax.Array]) -> dict[str, Callable[[], Any]]:
-  """The Gramian of K gradients [P], and a plain pass that sums up each."""
+  """The Gramian of K gradients [P], and a plain pass that sums each."""
   gramian = functools.partial(mimo_jax.gramian, objectives=range(len(rows)))
   return {
     'gramian': timing.ready(gramian, rows),

@@ -69,7 +69,7 @@ def compare_directions(
   with_peers: bool,
   **limits: Any,
 ) -> Comparisons:
-  """Jacobian -> direction, by the rules that one batch is enough for."""
+  """Jacobian -> direction, by the rules that need one batch only."""
   rows = programs.conflicting_rows(num_objectives, sum(map(math.prod, shapes)))
   gradients = programs.as_gradients(rows, shapes)
   jacobian = torchjd.tensor(rows) if with_peers else None
@@ -169,7 +169,7 @@ def _print_table(title: str, found: Comparisons, unit: str = 'ms') -> None:
 def _print_mimo(
   directions: Results, sizes: Sequence[int], repeats: int
 ) -> None:
-  """What is done besides the backward passes: by MIMO, and the others."""
+  """Prints the time besides the backward passes: MIMO's, and the others'."""
   print('\nBesides the backward passes: MIMO, losses -> weights\n')
   for size in sizes:
     taken = timing.interleaved(programs.mimo_weights(size), repeats)
@@ -193,7 +193,7 @@ def _print_mimo(
 
 
 def _print_ratios(results: Results) -> None:
-  """Ratios to TorchJD over kinds of rules; those of the Gramian for each K."""
+  """Prints ratios to TorchJD by kinds of rules; of the Gramian for each K."""
   compared: dict[tuple[str, str], dict[str, timing.Comparison]] = {}
   for (size, title), found in results.items():
     for name, each in found.items():

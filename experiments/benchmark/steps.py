@@ -49,20 +49,20 @@ class Network(NamedTuple):
   def logits(
     self, params: Any, batch: Mapping[str, jax.Array], **options: Any
   ) -> Any:
-    """Those of late fusion."""
+    """The logits of late fusion."""
     return self.model.apply({'params': params}, batch, **options)
 
   def losses(
     self, params: Any, batch: Mapping[str, jax.Array], **options: Any
   ) -> dict[str, jax.Array]:
-    """Of the logits."""
+    """The losses of the logits."""
     logits = self.logits(params, batch, **options)
     return nn.cross_entropy_losses(logits, batch['label'])
 
 
 @functools.cache
 def network(batch_size: int) -> Network:
-  """Pictures of noise, and their labels; the same for who asks again."""
+  """The network, with pictures of noise and their labels."""
   modalities = OBJECTIVES[1:]
   encoders = {name: ConvEncoder() for name in modalities}
   model = nn.LateFusion(encoders, num_classes=10)

@@ -27,10 +27,10 @@ from experiments.methods import base
 from experiments.methods import recipes as recipes_lib
 from experiments.report import tables
 
-# Rivals that need the gradients of single objectives, or passes beside the one
-# forward and backward pass of a step.
+# Rivals that need the gradients of single objectives, or more passes than the
+# one forward and backward pass of a step.
 COSTLY = ('mgda', 'mmpareto', 'agm', 'pmr', 'g_blending', 'umt', 'cml', 'mla')
-# A made-up run, by which rehearsals are shared out over its steps.
+# The length of the run over whose steps rehearsals are shared out.
 STEPS_PER_EPOCH = 100
 _EPOCHS = 30
 _VALIDATION_BATCHES = 10
@@ -50,11 +50,11 @@ class Cost(NamedTuple):
   """The cost of one method."""
 
   step: timing.Times
-  added: float  # seconds a step, median over the rounds, without rehearsals
+  added: float  # seconds per step, median over the rounds, without rehearsals
   error: float  # standard error of that median
-  rehearsal: float  # seconds a step, shared out over a run
+  rehearsal: float  # seconds per step, shared out over a run
   megabytes: float  # that a compiled program needs at its peak
-  gigaflops: float  # operations a step, as XLA counts them, with rehearsals
+  gigaflops: float  # operations per step, as XLA counts them, with rehearsals
 
   @property
   def subroutine(self) -> float:
@@ -102,20 +102,20 @@ def made_up_batch(
 
 
 class Compiled(NamedTuple):
-  """What is timed of a configuration."""
+  """The programs of a configuration that are timed."""
 
   step: Callable[[], Any]
   megabytes: float  # that it needs at its peak
   gigaflops: float = math.nan
-  # What it does between steps, with how often in a step.
+  # How often per step, and what is done between steps.
   between: Sequence[tuple[float, Callable[[], Any]]] = ()
 
 
 def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Compiled:
   """A training step, and what its rehearsals do."""
   experiment = training.make(config, STEPS_PER_EPOCH)
-  # One operation after the other, which methods share: once is not worth a
-  # program of its own.
+  # Not compiled as one program, which is not worth it for a single call:
+  # methods share the compiled operations.
   state = experiment.init(jax.random.key(0), batch)
   programs = [(1.0, *_compiled(experiment.train_step, state, batch))]
   if experiment.rehearsal is not None:
@@ -140,7 +140,7 @@ def compile_all(
   """The programs of several configurations."""
   first, *others = configs
   progress = tqdm.tqdm(configs, desc='compile', leave=False)
-  # The first alone: on a GPU, XLA tries out the kernels that all of them share.
+  # The first one alone: on a GPU, XLA autotunes kernels that all of them share.
   compiled = {first: compile_(configs[first], batch)}
   progress.update()
   with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
@@ -161,9 +161,9 @@ def measure(
   """Times the steps of several configurations, in turn, in one process.
 
   Differences to the first of them are taken within a round. The time of
-  rehearsals is that of their ends, and of their walks over batches, by the time
-  of one batch, in a run of 30 epochs of 100 steps, with 10 batches of
-  validation.
+  rehearsals is for a run of 30 epochs of 100 steps, with 10 batches of
+  validation. It has the time of their ends, and that of their passes, which is
+  the time of one batch times their number.
   """
   compiled = compile_all(configs, batch, compile_)
   first = next(iter(configs))
@@ -183,7 +183,7 @@ def measure(
 
 
 def table(costs: Mapping[str, Cost]) -> str:
-  """Milliseconds, megabytes and operations, a row a method, in Markdown."""
+  """Milliseconds, megabytes and operations, a row per method, in Markdown."""
   reference, first = next(iter(costs.items()))
   rows = {}
   for name, cost in costs.items():
@@ -198,7 +198,7 @@ def table(costs: Mapping[str, Cost]) -> str:
 
 
 def table_of_programs(compiled: Mapping[str, Compiled]) -> str:
-  """Megabytes and operations, a row a method, in Markdown."""
+  """Megabytes and operations, a row per method, in Markdown."""
   first = next(iter(compiled.items()))
   return tables.of_rows(
     'method', {k: _of_program(one, *first) for k, one in compiled.items()}
@@ -219,7 +219,7 @@ def beside_the_first(
   taken: Mapping[str, timing.Times],
   megabytes: Mapping[str, float],
 ) -> str:
-  """Milliseconds and megabytes, and by those of the first, in Markdown."""
+  """Milliseconds and megabytes, also relative to the first, in Markdown."""
   first = next(iter(taken))
   rows = {
     name: {
@@ -289,7 +289,7 @@ def setting(width: int, size: int, batch_size: int) -> str:
 
 
 def peak_megabytes(compiled: Any) -> float:
-  """What a compiled program needs at once, by the compiler's own analysis."""
+  """The peak memory of a compiled program, by the compiler's own analysis."""
   memory = compiled.memory_analysis()
   given = memory.argument_size_in_bytes + memory.output_size_in_bytes
   return (memory.temp_size_in_bytes + given - memory.alias_size_in_bytes) / 1e6
@@ -306,10 +306,10 @@ def _compiled(
 def between(
   rehearsal: base.Rehearsal, state: Any, batch: base.Batch
 ) -> Iterator[tuple[float, Callable[[], Any], Any]]:
-  """What a rehearsal does: how often in a step, a call, and the program."""
+  """The parts of a rehearsal: how often per step, a call, and the program."""
   each = 1 / (_EPOCHS * STEPS_PER_EPOCH)
   if rehearsal.every_epochs is not None:
-    # Those that are due before the run ends, by their numbers.
+    # How many rehearsals are due before the run ends.
     due = math.ceil(_EPOCHS / rehearsal.every_epochs)
     end = due if rehearsal.last is None else min(due, rehearsal.last + 1)
     each *= max(0, end - rehearsal.first)
@@ -323,10 +323,10 @@ def between(
 
 
 def _error_of_median(values: np.ndarray[Any, Any]) -> float:
-  """Standard error of a median, by the quartiles' distance.
+  """Standard error of a median, from the interquartile range.
 
-  1.2533 · IQR / 1.349 / √n, exact for normal values; what disturbs a round
-  now and then does not enter.
+  1.2533 · IQR / 1.349 / √n, exact for normal values; a few disturbed rounds do
+  not affect it.
   """
   low, high = np.quantile(values, [0.25, 0.75])
   return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)))

@@ -56,7 +56,7 @@ def compare_speed(config: config_dict.ConfigDict) -> tuple[float, list[float]]:
 
 
 def table(together: float, alone: list[float]) -> str:
-  """Seconds, and what they are of those one after the other, in Markdown."""
+  """Seconds, and their ratio to those one after the other, in Markdown."""
   rows = {'one after the other': sum(alone), 'in one program': together}
   return tables.of_rows(
     'runs',
@@ -69,7 +69,7 @@ def table(together: float, alone: list[float]) -> str:
 
 def run(views: str, num_devices: int) -> None:
   """Prints the table."""
-  # What is compiled must not be found on disk either.
+  # Compiled programs must not be found on disk either.
   jax.config.update('jax_enable_compilation_cache', False)
   jax.config.update('jax_num_cpu_devices', num_devices)
   with tempfile.TemporaryDirectory() as directory:

@@ -13,8 +13,8 @@ import tqdm
 from experiments.report import tables
 
 # A program shorter than this is called once untimed in every round, to get its
-# threads and caches back from the one before it, and then as often as takes
-# about this long.
+# threads and caches back from the one before it. The calls that are then timed
+# take about this long together.
 _TURN = 5e-3  # seconds
 # Relative difference of two directions up to which they count as the same.
 TOLERANCE = 1e-3
@@ -41,7 +41,7 @@ class Times(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """One rule of ours, and that of others where they have it."""
+  """A rule of ours, and the same rule of a peer that has it."""
 
   ours: Times
   theirs: Times | None = None
@@ -49,12 +49,12 @@ class Comparison(NamedTuple):
 
   @property
   def ratio(self) -> float:
-    """Their time by ours: the median over the rounds."""
+    """Their time divided by ours: the median over the rounds."""
     return math.nan if self.theirs is None else ratio(self.theirs, self.ours)
 
   @property
   def ratio_of_fastest(self) -> float:
-    """The same of the fastest call of each, which load disturbs least."""
+    """The same for the fastest call of each, which load disturbs least."""
     if self.theirs is None:
       return math.nan
     return self.theirs.fastest / self.ours.fastest
@@ -75,12 +75,13 @@ def interleaved(
 
   Args:
     programs: functions without arguments that return arrays to wait for.
-    repeats: the number of rounds. Their order is reversed in every other one.
+    repeats: the number of rounds. The programs' order is reversed in every
+      other one.
     seconds: no round but the first two begins after this time.
-    warm: whether each call that is timed comes after one that is not. Without,
-      a long program finds the caches as the one before it left them, and the
-      first and last find their own in every other round: a difference of one
-      per cent, where that matters.
+    warm: whether each timed call comes after one that is not timed. If not, a
+      long program finds the caches as the one before it left them, but the
+      first and the last one find their own in every other round: a difference
+      of one per cent, where that matters.
   """
   calls = {}
   for name, program in programs.items():
@@ -132,9 +133,9 @@ def table(
   unit: str,
   reasons: Mapping[str, str],
 ) -> str:
-  """The table of numbers in `unit`, ms or us, a row a rule.
+  """The table of numbers in `unit`, ms or us, a row per rule.
 
-  Rows of directions that differ end in the reason that there is for it.
+  If the directions of a row differ, it ends in the known reason.
   """
   scale = {'ms': 1e3, 'us': 1e6}[unit]
   rows = {}

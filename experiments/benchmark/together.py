@@ -28,11 +28,11 @@ OPTIONS = {
 
 
 def programs(runs: int, base_width: int) -> dict[str, Callable[[], Any]]:
-  """Some steps of all runs, in either way."""
+  """Some steps of all runs, at once and one by one."""
   config = icons.get_config('joint')
   config.model.encoders.picture.base_width = base_width
   experiment = training.make(config, steps_per_epoch=47)
-  # Runs step one by one on one device alone.
+  # Runs can step one by one on a single device only.
   layout = layout_lib.make(1, runs, jax.devices()[:1])
   generator = np.random.default_rng(0)
   rows = {'picture': (24, 24, 1), 'tags': (1024,)}

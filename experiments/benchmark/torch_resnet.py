@@ -1,13 +1,13 @@
 """PyTorch's step of two ResNet-18 side by side, for `device` to time.
 
-The network, the optimizer and its settings are a configuration's, names and
-layouts torchvision's. As fast as PyTorch goes without computing anything else:
-channels last, kernels chosen by trials, AdamW in one kernel on a GPU, bfloat16
-by autocast, in the encoders alone, as ours. Ours does a little more: to log
-them it takes each modality's loss from the fused logits' shares, and it looks
-whether an update is finite.
+The network, the optimizer and its settings are those of a configuration; names
+and layouts are torchvision's. It is as fast as PyTorch goes without computing
+anything else: channels last, autotuned kernels, AdamW in one kernel on a GPU,
+and bfloat16 by autocast in the encoders only, as in ours. Our step does a
+little more: it computes each modality's loss from the shares of the fused
+logits, for the log, and checks whether an update is finite.
 
-PyTorch is imported where it is needed; without it, this can be imported, too.
+PyTorch is imported where it is needed, so this can be imported without it.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _STD = np.array([0.229, 0.224, 0.225])
 
 
 def model(config: config_dict.ConfigDict, channels: Mapping[str, int]) -> Any:
-  """Encoders, one a modality of so many channels, and one linear layer."""
+  """An encoder per modality, of its number of channels, and a linear layer."""
   import torch
   from torch import nn
 
@@ -46,7 +46,7 @@ def logits(
 ) -> Any:
   """Fused logits [batch, classes] of inputs [batch, (frames,) h, w, channels].
 
-  Those of bytes are pictures, and are normalised.
+  Inputs of bytes are pictures, and are normalised.
   """
   import torch
 
@@ -56,7 +56,7 @@ def logits(
     if inputs.dtype == torch.uint8:
       inputs = inputs * model.scale - model.shift
     is_narrow = config.model.encoders[name].dtype == 'bfloat16'
-    # Contiguous with channels last already: the view is of the layout wanted.
+    # Channels are last already, so this view has the layout that is wanted.
     maps = inputs.flatten(0, -4).movedim(-1, 1)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=is_narrow):
       maps = _maps(encoder, maps)
@@ -73,7 +73,7 @@ def step(
 ) -> Callable[[], Any]:
   """A training step on a batch, which returns the loss before it.
 
-  Compiled are the passes forward and backward, by `torch.compile`.
+  If compiled, the forward and backward passes are, by `torch.compile`.
   """
   import torch
 
@@ -109,7 +109,7 @@ def step(
 
 
 def _resnet18(channels: int, width: int) -> Any:
-  """The layers, by torchvision's names; `_maps` goes through them."""
+  """The layers, by torchvision's names; `_maps` applies them."""
   from torch import nn
 
   def convolution(inner: int, outer: int, size: int, stride: int = 1) -> Any:
