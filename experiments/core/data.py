@@ -172,9 +172,74 @@ def open_data(
       be held in memory, missing rates are invalid, a split in memory has no row
       with a label, or the model has too few classes.
   """
+  _check_classes(config, config.data.name, len(config.data.get('classes', ())))
+  splits = _open_splits(config, seed, manual_dir)
+  train, num_rows, statistics = _training(splits)
+
+  @functools.cache
+  def evaluation(split: str) -> Iterable[Any]:
+    return _evaluation(splits, split, statistics)
+
+  def fingerprints() -> dict[str, str]:
+    found = {}
+    for split in ('train', 'validation', 'test'):
+      with contextlib.suppress(ValueError):  # a builder may lack a split
+        found[split] = _fingerprint(splits.source(split))
+    return found
+
+  steps_per_epoch = max(1, num_rows // config.data.batch_size)
+  return Data(train, evaluation, steps_per_epoch, fingerprints, statistics)
+
+
+class _Splits(NamedTuple):
+  """The rows of a data set's splits, and the views of them."""
+
+  config: config_dict.ConfigDict
+  seed: int
+  stored: Callable[[str], sources.Source]  # split -> rows as they are stored
+  made: Mapping[str, views.View]
+  keep: tuple[str, ...]  # entries beside the views
+  rates: Mapping[str, Any]  # as of `missing_rates`
+
+  def source(self, split: str) -> sources.Source:
+    """The used rows of a split, without what it is drawn that they lack."""
+    rows = self.stored(split)
+    if self._draws(split):
+      # Each split has its own draws.
+      draw = (self.seed, zlib.crc32(split.encode()))
+      rows = missing.incomplete(rows, self._drawn_rates, draw)
+    # Evaluation of the training split, too, is on the used rows only.
+    fraction = self.config.data.train_fraction if split == 'train' else 1
+    return sources.subset(rows, fraction, self.seed)
+
+  def viewed(self, kind: Any, split: str) -> tuple[Any, ...]:
+    """The transform of a kind that applies the views, if there are any."""
+    presence = (
+      missing.entry(name)
+      for name, rate in self.rates.items()
+      if rate == STORED or (rate > 0 and self._draws(split))
+    )
+    return (kind(self.made, (*self.keep, *presence)),) if self.made else ()
+
+  @property
+  def _drawn_rates(self) -> dict[str, Any]:
+    return {
+      k: 0.0 if rate == STORED else rate for k, rate in self.rates.items()
+    }
+
+  def _draws(self, split: str) -> bool:
+    """Whether it is drawn what the rows of a split lack."""
+    wanted = split == 'train' or self.config.evaluation.missing
+    return wanted and any(self._drawn_rates.values())
+
+
+def _open_splits(
+  config: config_dict.ConfigDict,
+  seed: int,
+  manual_dir: str | os.PathLike[str] | None,
+) -> _Splits:
+  """Opens the splits of a data set, and makes its views."""
   settings = config.data
-  _check_classes(config, settings.name, len(settings.get('classes', ())))
-  modalities = sorted(config.model.encoders)
   made, keep = make_views(config)
   drawn = [
     name for name, view in made.items() if isinstance(view, views.RANDOM)
@@ -190,65 +255,39 @@ def open_data(
       for name, view in made.items()
     }
   rates = missing_rates(config)
-  drawn_rates = {
-    k: 0.0 if rate == STORED else rate for k, rate in rates.items()
-  }
-
-  def draws(split: str) -> bool:
-    """Whether it is drawn what the rows of a split lack."""
-    wanted = split == 'train' or config.evaluation.missing
-    return wanted and any(drawn_rates.values())
-
-  def viewed(kind: Any, split: str) -> tuple[Any, ...]:
-    """The transform that applies the views, if there are any."""
-    presence = (
-      missing.entry(name)
-      for name, rate in rates.items()
-      if rate == STORED or (rate > 0 and draws(split))
-    )
-    return (kind(made, (*keep, *presence)),) if made else ()
-
-  stored = functools.partial(
-    sources.open_source,
-    settings.name,
-    config=settings.config,
-    manual_dir=manual_dir,
-  )
-  redrawn: Mapping[str, sources.Source] = {}
+  where = {'config': settings.config, 'manual_dir': manual_dir}
   if settings.redraw:
     redrawn = redrawing.splits(
-      settings.name,
-      config=settings.config,
-      seed=seed,
-      target=config.target,
-      manual_dir=manual_dir,
+      settings.name, seed=seed, target=config.target, **where
     )
+    stored: Callable[[str], sources.Source] = redrawn.__getitem__
+  else:
 
-  def source(split: str) -> sources.Source:
-    rows = redrawn[split] if settings.redraw else stored(split=split)
-    if draws(split):
-      # Each split has its own draws.
-      rows = missing.incomplete(
-        rows, drawn_rates, (seed, zlib.crc32(split.encode()))
-      )
-    # Evaluation of the training split, too, is on the used rows only.
-    fraction = settings.train_fraction if split == 'train' else 1
-    return sources.subset(rows, fraction, seed)
+    def stored(split: str) -> sources.Source:
+      return sources.open_source(settings.name, split=split, **where)
 
-  always = viewed(views.EvaluationViews, 'train')
-  random = viewed(views.TrainingViews, 'train')
-  rows = source('train')
-  wanted = {config.target, *modalities} - made.keys()
+  return _Splits(config, seed, stored, made, keep, rates)
+
+
+def _training(
+  splits: _Splits,
+) -> tuple[Any, int, transforms.Statistics | None]:
+  """The training iterator, its number of rows, and statistics of inputs."""
+  config, settings = splits.config, splits.config.data
+  modalities = sorted(config.model.encoders)
+  always = splits.viewed(views.EvaluationViews, 'train')
+  random = splits.viewed(views.TrainingViews, 'train')
+  rows = splits.source('train')
+  wanted = {config.target, *modalities} - splits.made.keys()
   if lacks := sorted(wanted - rows[0].keys()):
     raise ValueError(
       f'{settings.name} has no {lacks}, which config.target or'
       f' config.model.encoders names; its elements have {sorted(rows[0])}.'
     )
-  statistics = None
-  standardize: tuple[transforms.Standardize, ...] = ()
   if settings.in_memory:
     rows = _labelled(config, sources.in_memory(rows, always), 'train')
     always, random = (), ()
+  statistics = None
   if settings.standardize:
     statistics = transforms.statistics(rows, modalities, always)
     standardize = (transforms.Standardize(*statistics),)
@@ -261,7 +300,7 @@ def open_data(
     random = (*random, transforms.GaussianNoise(noise))
   options = {
     'batch_size': settings.batch_size // jax.process_count(),
-    'seed': seed,
+    'seed': splits.seed,
     'shard_index': jax.process_index(),
     'shard_count': jax.process_count(),
     'num_workers': settings.num_workers,
@@ -272,32 +311,29 @@ def open_data(
     train = gathering.Gathered(rows, **options)
   else:
     train = loader.loader(rows, transforms=random, **options)
+  return train, len(rows), statistics
 
-  @functools.cache
-  def evaluation(split: str) -> Iterable[Any]:
-    rows: sources.Source = source(split)
-    chain = (*viewed(views.EvaluationViews, split), *standardize)
-    if settings.in_memory:
-      rows = _labelled(config, sources.in_memory(rows, chain), split)
-      chain = ()
-    batches = loader.evaluation_batches(
-      rows,
-      batch_size=config.evaluation.batch_size,
-      transforms=chain,
-      num_workers=settings.num_workers,
-      num_threads=settings.num_threads,
-    )
-    return tuple(batches) if settings.in_memory else batches
 
-  def fingerprints() -> dict[str, str]:
-    found = {}
-    for split in ('train', 'validation', 'test'):
-      with contextlib.suppress(ValueError):  # a builder may lack a split
-        found[split] = _fingerprint(source(split))
-    return found
-
-  steps_per_epoch = max(1, len(rows) // settings.batch_size)
-  return Data(train, evaluation, steps_per_epoch, fingerprints, statistics)
+def _evaluation(
+  splits: _Splits, split: str, statistics: transforms.Statistics | None
+) -> Iterable[Any]:
+  """The evaluation batches of a split."""
+  config, settings = splits.config, splits.config.data
+  rows: sources.Source = splits.source(split)
+  chain = splits.viewed(views.EvaluationViews, split)
+  if statistics is not None:
+    chain = (*chain, transforms.Standardize(*statistics))
+  if settings.in_memory:
+    rows = _labelled(config, sources.in_memory(rows, chain), split)
+    chain = ()
+  batches = loader.evaluation_batches(
+    rows,
+    batch_size=config.evaluation.batch_size,
+    transforms=chain,
+    num_workers=settings.num_workers,
+    num_threads=settings.num_threads,
+  )
+  return tuple(batches) if settings.in_memory else batches
 
 
 def _labelled(
