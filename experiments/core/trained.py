@@ -181,22 +181,7 @@ class Trained(NamedTuple):
     given = {name: np.asarray(value) for name, value in rows.items()}
     counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
     presence = {name: given.pop(missing.entry(name), None) for name in names}
-    if unknown := sorted(given.keys() - takes.keys()):
-      raise ValueError(
-        f'The model takes {sorted(takes)}; it was given {unknown}.'
-      )
-    if not given.keys() & set(names) or set(counts.values()) in ({0}, set()):
-      raise ValueError(
-        f'Expected rows of some of {names}, got arrays of lengths {counts}.'
-      )
-    if len(set(counts.values())) > 1:
-      raise ValueError(f'Expected as many rows of each, got {counts}.')
-    lengths = {f'{name}_length' for name in given.keys() & set(names)}
-    if without := sorted((lengths & takes.keys()) - given.keys()):
-      raise ValueError(
-        'The model was trained on padded sequences; it was not given'
-        f' {without}.'
-      )
+    self._check_entries(given, counts)
     count = next(iter(counts.values()))
     is_present = np.zeros((count, len(names)), bool)
     whole = {}
@@ -210,10 +195,7 @@ class Trained(NamedTuple):
       if value.dtype.kind not in 'biuf':
         raise ValueError(f'{name} is {value.dtype}; expected numbers.')
       if name in names and name in given:
-        here = presence[name]
-        lacks = np.zeros(count, bool) if here is None else here == 0
-        if np.issubdtype(value.dtype, np.floating):
-          lacks = lacks | np.isnan(value.reshape(count, -1)).all(axis=1)
+        lacks = _lacks(value, presence[name])
         value = np.where(
           lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
         )
@@ -224,10 +206,44 @@ class Trained(NamedTuple):
             f'{name}, row {bad[0, 0]}: a value is not finite; expected numbers,'
             ' or NaN in all of a row that lacks it.'
           )
-      # As `data_pipelines.arrays` gives whole numbers, tokens say.
+      # Whole numbers, such as tokens, become floats where training had floats,
+      # which `data_pipelines.arrays` makes of them.
       is_whole = value.dtype.kind in 'biu' and of_row.dtype.kind == 'f'
       whole[name] = value.astype(of_row.dtype) if is_whole else value
     return whole, is_present
+
+  def _check_entries(
+    self, given: Mapping[str, npt.NDArray[Any]], counts: Mapping[str, int]
+  ) -> None:
+    """Refuses unknown and missing entries, and other numbers of rows."""
+    names, takes = set(self.modalities), self.inputs
+    if unknown := sorted(given.keys() - takes.keys()):
+      raise ValueError(
+        f'The model takes {sorted(takes)}; it was given {unknown}.'
+      )
+    if not given.keys() & names or set(counts.values()) in ({0}, set()):
+      raise ValueError(
+        f'Expected rows of some of {self.modalities}, got arrays of lengths'
+        f' {counts}.'
+      )
+    if len(set(counts.values())) > 1:
+      raise ValueError(f'Expected as many rows of each, got {counts}.')
+    lengths = {f'{name}_length' for name in given.keys() & names}
+    if without := sorted((lengths & takes.keys()) - given.keys()):
+      raise ValueError(
+        'The model was trained on padded sequences; it was not given'
+        f' {without}.'
+      )
+
+
+def _lacks(
+  value: npt.NDArray[Any], present: npt.NDArray[Any] | None
+) -> npt.NDArray[np.bool_]:
+  """Which rows lack a modality: those not present, or NaN all over."""
+  lacks = np.zeros(len(value), bool) if present is None else present == 0
+  if np.issubdtype(value.dtype, np.floating):
+    lacks = lacks | np.isnan(value.reshape(len(value), -1)).all(axis=1)
+  return np.asarray(lacks)
 
 
 def load(workdir: str | os.PathLike[str]) -> Trained:

@@ -369,10 +369,10 @@ def _adapted(
     if rehearsal.moves is None:
       return state
     of_gradients, of_optimizer = state.opt_state
-    anew = optimizer.init(learning)
+    opt_state = optimizer.init(learning)
     # Step counts, and with them schedules, go on.
-    anew = moments.chosen(learning, anew, of_optimizer, stays)
-    return state._replace(opt_state=(of_gradients, anew))
+    opt_state = moments.chosen(learning, opt_state, of_optimizer, stays)
+    return state._replace(opt_state=(of_gradients, opt_state))
 
   return rehearsal._replace(
     begin=begin,

@@ -329,25 +329,25 @@ def _fitting(
   ):
     values = [float(value) for value in values]
   for value in values:
-    # None, or a mapping such as a schedule, may replace any value. A number,
-    # but no word, may replace a mapping that is not at the top level.
-    is_part = isinstance(present, Mapping) and not isinstance(value, Mapping)
-    if (
-      (is_part and ('.' not in key or isinstance(value, str)))
-      or not (
-        present is None
-        or value is None
-        or isinstance(present, Mapping)
-        or isinstance(value, Mapping | type(present))
-        or (isinstance(present, tuple) and isinstance(value, list))
-      )
-      or (isinstance(value, bool) and not isinstance(present, bool | None))
-    ):
+    if not _may_replace(key, present, value):
       raise ValueError(
         f'{key} was given {value!r} to try; expected values like'
         f' {present!r}, which the configuration has.'
       )
   return list(values)
+
+
+def _may_replace(key: str, present: Any, value: Any) -> bool:
+  """Whether a value may replace the one that a configuration has at a key."""
+  if isinstance(value, bool) and not isinstance(present, bool | None):
+    return False
+  if isinstance(value, Mapping):  # a schedule, or a whole part
+    return True
+  if isinstance(present, Mapping):  # by a number or None, unless it is a part
+    return '.' in key and not isinstance(value, str)
+  if isinstance(present, tuple) and isinstance(value, list):
+    return True
+  return present is None or value is None or isinstance(value, type(present))
 
 
 def _is_number(value: Any) -> bool:
