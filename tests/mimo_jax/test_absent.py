@@ -13,7 +13,7 @@ from tests import jacobians
 from tests import properties
 
 _ABSENT, _STEPS = 1, 12
-# Those of the losses see no gradients: `mimo` and others have weights for all.
+# Rules that see only losses cannot see absence, and have weights for all.
 _RULES = {
   name: getattr(weightings, name)
   for name in weightings.__all__
@@ -33,7 +33,7 @@ _PATTERNS = {
 
 
 def _batches(size):
-  """Rows of three batches a step, and losses that fall, for each step."""
+  """For each step, returns Jacobians of three batches, and falling losses."""
   random = np.random.RandomState(5)
   mean = jacobians.generic(size, 7)
   for step in range(_STEPS):
@@ -42,7 +42,7 @@ def _batches(size):
 
 
 def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
-  """Weights and directions of all steps; `rows_of` selects objectives."""
+  """Returns weights and directions of all steps; `rows_of` selects rows."""
   update, _ = properties.compiled(rule)
   state, seen = None, []
   for step, (batches, losses) in enumerate(_batches(3)):
@@ -69,7 +69,7 @@ def _run(rule, present, rows_of=lambda rows: rows, absent_loss=0.0):
     for name in _RULES
   ],
 )
-def test_always_absent_is_as_if_it_were_no_objective(name):
+def test_an_objective_that_is_always_absent_might_as_well_not_exist(name):
   (weights, directions), state = _run(_MADE[name], lambda _: False)
   (_, without), _ = _run(
     _MADE[name], lambda _: False, lambda index: index[index != _ABSENT]
@@ -81,7 +81,7 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
     for leaf, first in zip(*leaves, strict=True):
       if leaf.shape[:1] == (3,):
         np.testing.assert_array_equal(leaf[_ABSENT], first[_ABSENT])
-  # A mean over all objectives divides by their number, absent or not.
+  # A mean over all objectives divides by K, absent ones included.
   factor = np.sum(directions * without) / np.sum(without**2)
   assert factor == pytest.approx(1, abs=1e-4) or factor == pytest.approx(
     2 / 3, abs=1e-4
@@ -94,7 +94,7 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('pattern', _PATTERNS)
 @pytest.mark.parametrize('name', _RULES)
-def test_absence_takes_no_weight_and_ends(name, pattern):
+def test_an_absent_objective_has_no_weight_until_it_is_back(name, pattern):
   def present(step):
     return not _PATTERNS[pattern](step)
 
@@ -106,7 +106,7 @@ def test_absence_takes_no_weight_and_ends(name, pattern):
   if name in _SIMPLEX:
     assert np.all(weights >= 0)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
-  # Nothing is learned from what an absent objective's loss happens to be.
+  # The loss of an absent objective has no influence.
   (others, same), same_state = _run(_MADE[name], present, absent_loss=7.0)
   np.testing.assert_array_equal(directions, same)
   np.testing.assert_array_equal(weights, others)

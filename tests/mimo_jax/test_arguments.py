@@ -1,4 +1,4 @@
-"""Numbers are checked where they are given, as the rule will see them."""
+"""Numbers are checked when a rule is made, in the precision that it has."""
 
 import inspect
 
@@ -12,7 +12,7 @@ from mimo_jax import weightings
 from tests import checks
 
 
-def test_numbers_that_no_rule_can_use_are_refused():
+def test_numbers_out_of_range_are_refused():
   for argument, value, message in (
     ('temperature', 1e-50, '1e-50; expected in float32 a number above 0'),
     ('temperature', np.float64(1e-310), '.*in float32 a number above 0'),
@@ -31,8 +31,8 @@ def test_numbers_that_no_rule_can_use_are_refused():
 
 
 @pytest.mark.parametrize('name', weightings.__all__)
-def test_what_is_no_number_is_refused_where_it_is_given(name):
-  """In every argument of every rule."""
+def test_anything_but_a_number_is_refused_when_a_rule_is_made(name):
+  """This holds for every argument of every rule."""
   factory = getattr(weightings, name)
   for argument in inspect.signature(factory).parameters:
     for value in ('3', np.nan, 1j, object(), ['3', '4'], [1j, 1.0]):
@@ -40,7 +40,7 @@ def test_what_is_no_number_is_refused_where_it_is_given(name):
         factory(**{argument: value})
 
 
-def test_numbers_of_all_kinds_are_taken():
+def test_numbers_of_all_types_are_accepted():
   observation = mimo_jax.Observation(jnp.array([0.3, 0.2, 0.9]))
   for penalty in (2, True, np.float32(2), jnp.bfloat16(2), jnp.array(2.0)):
     rule = mimo_jax.mimo(penalty=penalty, temperature=np.inf)
@@ -48,7 +48,7 @@ def test_numbers_of_all_kinds_are_taken():
     np.testing.assert_allclose(weights[1:], float(penalty) / 2)
 
 
-def test_what_float32_cannot_hold_is_taken_in_double_precision():
+def test_numbers_out_of_float32_range_are_accepted_with_x64():
   with jax.enable_x64(True):
     rule = mimo_jax.mimo(temperature=1e-50)
     losses = jnp.array([0.3, 0.2, 0.9])

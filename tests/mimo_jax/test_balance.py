@@ -1,4 +1,4 @@
-"""The gradient transformation in training: its state, its price, its limits.
+"""The gradient transformation in training: state, cost, infinite values.
 
 `test_objectives.py` has the forms that it takes, `test_balance_inputs.py` their
 types and the extra arguments, `test_devices.py` the averages.
@@ -40,7 +40,7 @@ def balanced(rule):
 
 
 class Fault(NamedTuple):
-  """What makes the loss of audio, or its gradient in the bias, not finite."""
+  """Makes the loss of audio, or its gradient in the bias, not finite."""
 
   added: float = 0.0  # to the loss
   sign: float = 1.0  # of a gradient that is 1/2 times ...
@@ -65,7 +65,7 @@ def faulty(params, batch, fault):
 
 
 def step_of(optimizer, losses_fn=three.named_losses_of, traces=None):
-  """A step on the pullback of a mapping of losses."""
+  """Makes a step that gives the pullback of a mapping of losses."""
 
   def step(params, state, *args):
     if traces is not None:
@@ -79,7 +79,7 @@ def step_of(optimizer, losses_fn=three.named_losses_of, traces=None):
 
 @functools.cache
 def trainer(rule):
-  """A chain with a guard, its step, the step compiled, and its traces."""
+  """Makes a chain with a guard: its step, jitted step, and list of traces."""
   optimizer = optax.chain(
     balanced(rule), optax.apply_if_finite(optax.adam(1e-2), 5)
   )
@@ -135,7 +135,7 @@ def test_chain_is_the_optimizer_on_the_hand_made_direction(rule):
 
 
 @pytest.mark.slow
-def test_partition_weighs_each_encoder_on_its_own():
+def test_partition_weights_each_encoder_separately():
   balances = {name: balanced(name) for name in ('mgda', 'constant')}
   optimizer = optax.partition(
     {
@@ -176,7 +176,7 @@ def test_partition_weighs_each_encoder_on_its_own():
 
 
 @each_kind
-def test_a_chain_traces_once_and_goes_on_to_the_bit_from_a_saved_state(rule):
+def test_a_chain_traces_once_and_continues_exactly_from_a_saved_state(rule):
   optimizer, _, step, traces = trainer(rule)
   carry = PARAMS, optimizer.init(PARAMS)
   traces.clear()  # of tests before
@@ -206,7 +206,7 @@ def test_a_chain_without_objectives_traces_once():
     for _ in range(3):
       carry = step(*carry)
     assert len(traces) == 1, rule
-    # The number of objectives is not known when the state is made.
+    # The number of objectives is unknown when the state is made.
     assert carry[1][0].weights is None
 
 
@@ -264,7 +264,7 @@ def test_last_weights_are_read_from_the_state():
   )
 
 
-def test_weights_of_every_coordinate_are_logged_as_their_mean():
+def test_weights_of_each_coordinate_are_logged_as_their_mean():
   optimizer = balanced('sign agreement')
 
   @jax.jit
@@ -282,7 +282,7 @@ def test_weights_of_every_coordinate_are_logged_as_their_mean():
   np.testing.assert_allclose(state.weights, agreeing.mean(1), rtol=1e-6)
 
 
-def test_stateful_rule_of_ones_own_sees_its_state():
+def test_a_users_stateful_rule_sees_its_state():
   optimizer, _, step, _ = trainer('smoothed')
   params, state = PARAMS, optimizer.init(PARAMS)
   mean = np.zeros(3)
@@ -309,10 +309,10 @@ def test_unknown_extra_arguments_are_ignored():
   assert_near(updates, three.hand_made('constant'))
 
 
-# The price.
+# The cost.
 
 
-def test_rules_that_need_losses_pull_back_once_and_others_k_times():
+def test_rules_for_losses_pull_back_once_and_others_k_times():
   pulls = []
 
   @jax.custom_vjp
@@ -345,11 +345,11 @@ def test_rules_that_need_losses_pull_back_once_and_others_k_times():
       assert len(pulls) == expected, (rule, wrapped)
 
 
-# What is not finite.
+# Values that are not finite.
 
 
 @each_kind
-def test_what_is_not_finite_is_seen_and_never_remembered(rule):
+def test_values_that_are_not_finite_show_in_updates_but_not_in_the_state(rule):
   optimizer = balanced(rule)
 
   @jax.jit
@@ -370,8 +370,8 @@ def test_what_is_not_finite_is_seen_and_never_remembered(rule):
   for value, fault in BAD_GRADIENTS.items():
     for updates, state in updates_of(good, fault):
       assert not np.all(np.isfinite(checks.flat(updates))), value
-      # A rule with state forgets the step; one without has nothing to forget,
-      # and its weights are those of the losses, which were finite.
+      # A rule with state ignores the step. One without has nothing to ignore,
+      # and its weights follow from the losses, which are finite.
       checks.assert_equal(state.weighting, good.weighting)
       if jax.tree.leaves(good.weighting):
         checks.assert_equal(state.weights, good.weights)

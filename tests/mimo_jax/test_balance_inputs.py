@@ -1,4 +1,4 @@
-"""Balance and what some rules take beside losses; narrow types; every rule."""
+"""All rules in `balance`; extra arguments of some; narrow types."""
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ def balanced(rule):
 
 
 def shifted_losses(shift):
-  """The losses of another batch: those of params moved a little."""
+  """Losses of another batch, imitated by params moved a little."""
   return lambda params: three.named_losses_of(
     jax.tree.map(lambda leaf: leaf * (1 + shift) + shift, params)
   )
 
 
-# All that remember something, and of those that do not one of each kind.
+# All rules with state, and one of each kind without.
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
@@ -36,7 +36,7 @@ def shifted_losses(shift):
     or jax.tree.leaves(getattr(weightings, name)().init(3, PARAMS))
   ],
 )
-def test_weightings_train_in_a_chain_and_forget_a_bad_step(name):
+def test_weightings_train_in_a_chain_and_ignore_a_bad_step(name):
   rule = getattr(weightings, name)()
   optimizer = optax.chain(balanced(rule), optax.sgd(1e-2))
   traces = []
@@ -193,7 +193,7 @@ def test_bfloat16_has_bfloat16_updates_and_float32_weights():
         for given, losses in ((pullback, wide), (jacobian, narrow))
       ]
 
-    # A direction is that of the rule itself, in the types of the gradients.
+    # A `Direction` comes from the rule, in the types of the gradients.
     exact = updates_of(checks.as_type(narrow, jnp.float32))[0][0]
     if name in rules:
       rounded = checks.as_type(narrow, jnp.float32)
@@ -230,12 +230,12 @@ def test_a_search_for_nans_operation_by_operation_finds_none(rule):
 
 @pytest.mark.slow
 def test_hyperparameters_of_balance_are_injected():
-  """Its functions are no schedules, though optax takes those for some."""
+  """Optax takes functions for schedules, but these are not."""
 
   def rule_of(penalty):
     return balanced(mimo_jax.mimo(penalty))
 
-  # A rule is no function, so that optax leaves it as it is.
+  # A rule is no function, so optax does not change it.
   direct = optax.inject_hyperparams(mimo_jax.balance)(
     weightings.mgda(), objectives=three.OBJECTIVES
   )

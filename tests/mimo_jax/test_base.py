@@ -1,4 +1,4 @@
-"""What `stateless` and `stateful` promise of rules of one's own."""
+"""What `stateless` and `stateful` guarantee for users' own rules."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def test_weights_have_the_type_of_the_losses_and_state_keeps_its_types():
   assert np.any(moved)
 
 
-def test_a_rule_is_given_params_if_it_takes_them():
+def test_init_gets_params_if_it_takes_them():
   params = {'w': jnp.zeros((4, 3))}
 
   def update(observation, state):
@@ -64,7 +64,7 @@ def test_a_rule_is_given_params_if_it_takes_them():
   assert missing == (5, None)
 
 
-def test_weights_of_no_numbers_are_zero():
+def test_mean_weights_of_no_coordinates_are_zero():
   of_nothing = base.for_each_objective({'w': np.ones([3, 0])})
   np.testing.assert_array_equal(of_nothing, np.zeros(3))
 
@@ -96,7 +96,7 @@ def test_a_rule_may_need_several_fields():
 
 
 def test_a_state_keeps_its_form():
-  """Or `lax.scan`, and what restores it, would say so far from the rule."""
+  """Else `lax.scan`, or restoring, would fail far from the rule."""
   observation = mimo_jax.Observation(LOSSES)
   for returned, message in (
     (lambda losses, _: losses, 'returned a .*expected a pair'),
@@ -115,7 +115,7 @@ def test_a_state_keeps_its_form():
       rule.update(observation, rule.init(2))
 
 
-def test_a_state_is_of_as_many_objectives():
+def test_a_state_of_another_number_of_objectives_is_refused():
   for rule in (weightings.dwa(), weightings.gradvac(), weightings.uw()):
     observation = mimo_jax.Observation(LOSSES, jnp.eye(2))
     with pytest.raises(
@@ -123,11 +123,11 @@ def test_a_state_is_of_as_many_objectives():
     ):
       rule.update(observation, rule.init(3))
     rule.update(observation, rule.init(2))
-  # A rule without a state is asked by others with whatever they have.
+  # Rules without a state accept any.
   weightings.mgda().update(observation, None)
 
 
-def test_inner_products_are_taken_as_the_caller_says():
+def test_a_users_gramian_replaces_inner_products():
   calls = []
 
   def gramian(gradients, objectives):

@@ -1,4 +1,4 @@
-"""States own their buffers, can be saved, and count without an end."""
+"""States own their buffers, can be saved, and count steps endlessly."""
 
 import pickle
 
@@ -65,7 +65,7 @@ def test_a_fresh_state_can_be_donated(name):
 
 
 @pytest.mark.parametrize('name', ['uw', 'imtl_l'])
-def test_a_donated_state_leaves_the_arrays_it_was_made_of(name):
+def test_donating_a_state_keeps_the_arrays_it_was_made_from(name):
   given = jnp.array([0.1, 0.2, 0.3])
   rule = getattr(weightings, name)(init=given)
   move = jax.jit(lambda state: jax.tree.map(jnp.sin, state), donate_argnums=0)
@@ -90,7 +90,7 @@ _LAST = np.iinfo(np.int32).max
 
 
 def test_a_schedule_stays_at_its_last_step():
-  """Where int32 ends it does not begin anew."""
+  """The count does not wrap around where int32 ends."""
   schedule = optax.linear_schedule(3.0, 1.0, 10)
   rule = mimo_jax.mimo(penalty=schedule)
   observation = mimo_jax.Observation(jnp.array([0.3, 0.2, 0.9]))
@@ -103,7 +103,7 @@ def test_a_schedule_stays_at_its_last_step():
 @pytest.mark.parametrize(
   'name', ['cr_mogm', 'db_mtl', 'excess_mtl', 'famo', 'gradnorm', 'pcd']
 )
-def test_the_last_step_is_no_first_one(name):
+def test_after_the_last_countable_step_no_rule_starts_again(name):
   rule = getattr(weightings, name)()
   rows = np.float32([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
   observation = mimo_jax.Observation(
@@ -116,7 +116,7 @@ def test_the_last_step_is_no_first_one(name):
   np.testing.assert_array_equal(after.step, last.step)
 
 
-def test_epochs_go_on_for_ever():
+def test_epochs_continue_after_the_last_countable_step():
   rule = weightings.dwa(steps_per_epoch=3)
   state = rule.init(2)
   for step in range(7):

@@ -1,4 +1,4 @@
-"""Other libraries' models."""
+"""Models of other libraries."""
 
 import haiku
 import jax
@@ -20,7 +20,7 @@ _LABELS = jnp.arange(6) % 3
 
 @pytest.mark.slow
 def test_haiku_with_state():
-  """The code of the guide."""
+  """This is the code of the guide."""
 
   def forward(batch, is_training):
     features = {

@@ -1,4 +1,4 @@
-"""A complex parameter is a pair of reals, and an integer is no parameter."""
+"""Complex parameters are pairs of reals, and integers are ignored."""
 
 import functools
 
@@ -12,7 +12,7 @@ from mimo_jax import weightings
 from tests import checks
 
 _NAMES = ('fused', 'audio', 'visual')
-# Those that see gradients; of the others, which see none, one of each kind.
+# All rules that see gradients, and one of each other kind.
 _RULES = [
   *(
     name
@@ -42,7 +42,7 @@ def _joined(pairs):
 
 
 def _steps(name, losses_of, params, form='pullback'):
-  """Params after each step of gradient descent, and the weights."""
+  """Returns params after each step of gradient descent, and weights."""
   optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
 
   @jax.jit
@@ -93,7 +93,7 @@ def _steps_of_pairs(name):
     *((name, 'jacobian') for name in ('mimo', 'mgda', 'graddrop', 'moco')),
   ],
 )
-def test_complex_ones_are_pairs_of_reals_and_integers_passed_over(name, form):
+def test_complex_params_are_pairs_of_reals_and_integers_are_ignored(name, form):
   counted = {'a step': jnp.int32(7), 'mask': jnp.array([True, False])}
   found = []
   for params, weights in _steps(name, _losses_of, _PARAMS | counted, form):
@@ -114,8 +114,8 @@ def test_gramian_of_complex_gradients(size):
   )
 
 
-def test_a_complex_gradient_in_the_form_that_jax_gives():
-  """By hand: gradients 2 (z - 1) and 2 (z + 1), projected on each other."""
+def test_complex_gradients_keep_the_convention_of_jax():
+  """By hand: the gradients are 2 (z - 1) and 2 (z + 1)."""
   z = jnp.array([0.5j])
   balance = mimo_jax.balance(weightings.pcgrad())
 
@@ -132,7 +132,7 @@ def test_a_complex_gradient_in_the_form_that_jax_gives():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', _RULES)
-def test_no_params_at_all(name):
+def test_params_may_be_empty(name):
   optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
   losses, pullback = jax.vjp(
     lambda _: dict(zip(_NAMES, jnp.array([1.0, 2.0, 3.0]), strict=True)), {}

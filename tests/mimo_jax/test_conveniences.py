@@ -1,4 +1,4 @@
-"""Any loop, bare matrices, and losses that are no objectives."""
+"""`value_and_updates` and `combine_with`; which losses are objectives."""
 
 import functools
 
@@ -53,7 +53,7 @@ def test_values_and_updates_are_those_of_balance(has_aux):
     )
 
 
-def test_what_else_balance_takes_is_handed_on():
+def test_extra_arguments_are_passed_on():
   def losses_fn(params, batch):
     return three.named_losses_of(params, batch)
 
@@ -91,7 +91,7 @@ def test_what_else_balance_takes_is_handed_on():
 
 
 @pytest.mark.parametrize('name', ['mgda', 'graddrop', 'moco', 'sum'])
-def test_a_rule_on_a_bare_matrix(name):
+def test_a_rule_can_be_applied_to_a_matrix(name):
   rule = getattr(weightings, name)()
   rows = np.float32(rules.ROWS)
   combine = jax.jit(functools.partial(mimo_jax.combine_with, rule))
@@ -104,7 +104,7 @@ def _first(observation):
   return jnp.arange(len(observation.gramian)) == 0
 
 
-def test_a_matrix_without_losses():
+def test_a_matrix_needs_losses_only_for_rules_that_use_them():
   rows = jnp.asarray(jacobians.generic(3, 5), jnp.float32)
   combine, mgda = mimo_jax.combine_with, weightings.mgda()
   compiled = jax.jit(functools.partial(combine, mgda))
@@ -122,7 +122,7 @@ def test_a_matrix_without_losses():
   )
 
 
-def test_what_no_parameter_reaches_is_no_objective():
+def test_entries_without_a_gradient_are_refused_as_objectives():
   losses, pullback = jax.vjp(with_accuracy, PARAMS)
   balancer = mimo_jax.balance()
   checks.assert_refused(
@@ -138,7 +138,7 @@ def test_what_no_parameter_reaches_is_no_objective():
   assert state.weights[3] > 0  # as it was told
 
 
-def test_the_primary_one_is_named_or_none():
+def test_the_primary_objective_is_named_or_none():
   def update(rule, **options):
     balancer = mimo_jax.balance(rule, **options)
     balanced = mimo_jax.value_and_updates(three.named_losses_of, balancer)
@@ -158,7 +158,7 @@ def test_the_primary_one_is_named_or_none():
 
 
 def test_rules_know_whether_they_have_a_primary_objective():
-  """And rules around them know it, too."""
+  """So do rules that wrap them."""
   has = {
     name
     for name in weightings.__all__
@@ -176,7 +176,7 @@ def test_rules_know_whether_they_have_a_primary_objective():
     checks.assert_refused('primary', mimo_jax.balance, rule, primary=None)
 
 
-def test_loops_that_pass_no_losses_are_told_what_to_do():
+def test_the_error_without_losses_says_what_to_do():
   balancer = mimo_jax.balance(objectives=three.OBJECTIVES)
   losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
   state = balancer.init(PARAMS)

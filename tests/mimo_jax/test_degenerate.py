@@ -1,4 +1,4 @@
-"""Claims on Gramians of every degenerate kind, as far as they are claimed."""
+"""Claims on degenerate Gramians of every kind, where they are made."""
 
 import functools
 
@@ -20,22 +20,22 @@ _RULES = [
   for name in weightings.__all__
   if name != 'constant' and getattr(weightings, name)().needs == 'gramian'
 ]
-# What goes by rank: how near to dependent unit gradients may be, by their
-# smallest singular value, in multiples of a power of the type's precision.
+# For rules that depend on rank: how close to dependent unit gradients may be.
+# Their smallest singular value has to exceed factor * eps ** power.
 _NEAREST = {
   'cagrad': (30, 0.5),
   'config': (30, 0.5),
   'dualproj': (30, 0.5),
   'upgrad': (30, 0.5),
   'imtl_g': (5, 0.25),
-  # Nearer, they may take the point for a stationary one.
+  # Closer to dependence, the point may count as stationary.
   'fairgrad': (3, 0.5),
   'nash_mtl': (3, 0.5),
 }
 
 
 def _is_claimed(name, rows, eps):
-  """Where guarantees hold, as the page of the weightings has it."""
+  """Whether guarantees hold here, as stated in weightings/README.md."""
   if name == 'aligned_mtl':  # goes by the gradients as they are
     singular = np.linalg.svd(rows, compute_uv=False)
     return singular[:, -1] >= 5 * eps**0.25 * singular[:, 0]
@@ -93,7 +93,7 @@ def _weigh(name):
 
 
 def _directions(name, rows, dtype):
-  """Weights, directions Jᵀa, and Σ |aᵢ| ‖gᵢ‖."""
+  """Returns weights, directions Jᵀa, and Σ |aᵢ| ‖gᵢ‖."""
   gramians = np.einsum('nip,njp->nij', rows, rows).astype(dtype)
   weights = np.asarray(_weigh(name)(gramians), np.float64)
   summed = np.sum(np.abs(weights) * np.linalg.norm(rows, axis=2), axis=1)
@@ -101,7 +101,7 @@ def _directions(name, rows, dtype):
 
 
 def _errors(name, rows, dtype):
-  """How far each claim is missed, in parts of Σ |aᵢ| ‖gᵢ‖; by claim."""
+  """Returns claim -> its violation, relative to Σ |aᵢ| ‖gᵢ‖."""
   size, claims = rows.shape[1], ' '.join(properties.claims(name)).split()
   weights, direction, summed = _directions(name, rows, dtype)
 
@@ -157,17 +157,17 @@ def test_claims_hold_on_degenerate_gramians(name, size, dtype):
         continue
       is_claimed = _is_claimed(name, rows, eps)
       for claim, errors in _errors(name, rows, dtype):
-        # Of opposed ones no direction is impartial.
+        # For opposed gradients no direction is impartial.
         if kind != 'multiples of one' or claim == 'partial':
           errors = errors[is_claimed]
-        # Where all weights are zero, nothing is missed.
+        # If all weights are zero, nothing is violated.
         worst = np.max(np.nan_to_num(errors, posinf=1.0), initial=0)
         assert worst <= 2 * eps**0.5, (kind, claim, worst / (2 * eps**0.5))
 
 
 @pytest.mark.parametrize('factors', [(1, -2), (1, -2, 3, -4), (1, -3, -0.2, 7)])
 def test_config_of_gradients_that_cancel_is_zero(factors, x64):
-  """As many of one sign as of the other, whatever their lengths and order."""
+  """There are as many of one sign as of the other, of any length and order."""
   del x64
   random = np.random.RandomState(0)
   rule = weightings.config()
@@ -180,7 +180,7 @@ def test_config_of_gradients_that_cancel_is_zero(factors, x64):
     np.testing.assert_array_equal(weights, 0)
 
 
-def test_config_cancels_by_preference():
+def test_config_with_a_preference_may_cancel():
   rows = np.float32(np.outer([2.0, -0.7, -3.0], [0.3, -1.2, 2.1]))
   observation = mimo_jax.Observation(jnp.ones(3), rows @ rows.T)
   for preference, cancels in (([2, 1, 1], True), ([2, 1, 0.5], False)):

@@ -1,4 +1,4 @@
-"""Many devices, one answer: that of a single device on the whole batch."""
+"""On many devices the update is that of one device on the whole batch."""
 
 import functools
 
@@ -22,7 +22,7 @@ RULES = {
   'moco': mimo_jax.weightings.moco(),
 }
 PULLBACKS = tuple((rule, 'pullback') for rule in RULES)
-# Rows are averaged one way whatever the rule, once they are told apart.
+# Averaging does not depend on the rule, so rules that tell rows apart suffice.
 FEW = (*PULLBACKS, ('moco', 'mapping'))
 ALL = (
   *PULLBACKS,
@@ -36,7 +36,7 @@ PARAMS = {
   'bias': jnp.float32(0.3),
 }
 DEVICES = 8
-# Three samples a device, of different means on different devices.
+# Three samples for each device; their mean differs between devices.
 DRIFT = np.linspace(-1.0, 2.0, 24, dtype=np.float32)[:, None]
 BATCH = {
   'audio': 0.4 * checks.standard_normal(24, 3) + DRIFT,
@@ -62,7 +62,7 @@ def averaged_losses_of(params, batch):
 def updates_of(
   axis_name, cases=PULLBACKS, losses_fn=losses_of, param_specs=None
 ):
-  """A function of params and batch: updates and weights by (rule, form)."""
+  """Makes a function: params, batch -> (rule, form) -> updates and weights."""
 
   def given_of(form, params, batch):
     if form == 'pullback':
@@ -91,7 +91,7 @@ def updates_of(
         optimizer.init(params),
         params,
         losses=losses,
-        # Not independent, which is of no consequence here.
+        # Not independent, which does not matter here.
         independent_updates=(given, given),
       )
       results[rule, form] = updates, state.weights
@@ -102,7 +102,7 @@ def updates_of(
 
 @functools.cache
 def alone():
-  """The single device on the whole batch."""
+  """The results of a single device on the whole batch."""
   return jax.jit(updates_of(None))(PARAMS, BATCH)
 
 
@@ -123,11 +123,11 @@ def assert_those_of_one_device(results, name):
       )
 
 
-# Ways to run on many devices.
+# Ways of running on many devices.
 
 
 def shard_mapped(update, check_vma=True, mesh=None, axes='d'):
-  """Replicated params, a sharded batch, and one result for all devices."""
+  """Runs shard_map: params replicated, batch sharded, one result for all."""
   return jax.jit(
     jax.shard_map(
       update,
@@ -140,15 +140,15 @@ def shard_mapped(update, check_vma=True, mesh=None, axes='d'):
 
 
 def over_shards(transformation, update):
-  """By an axis of shards; all devices have the result of the first."""
+  """Runs pmap or vmap; checks that all devices have the same result."""
   mapped = transformation(update, axis_name='d', in_axes=(None, 0))
 
   def run(params, batch):
     shards = jax.tree.map(
       lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), batch
     )
-    # On the host at once: an operation between two programs of many devices may
-    # wait for a thread that the other one holds, for ever.
+    # To the host at once: an operation between two programs of many devices may
+    # wait forever for a thread that the other one holds.
     outputs = jax.device_get(mapped(params, shards))
     for leaf in jax.tree.leaves(outputs):
       assert leaf.shape[0] == DEVICES
@@ -169,7 +169,7 @@ WAYS = {
 
 
 def assert_step_of_all(way, kinds):
-  """Every device has the whole batch's update; one bad one spoils it on all."""
+  """Checks the update on all devices; a bad device makes all updates NaN."""
 
   def update(params, batch):
     return {kind: update(params, batch) for kind, update in kinds.items()}
@@ -185,20 +185,20 @@ def assert_step_of_all(way, kinds):
       np.testing.assert_array_equal(weights, np.zeros(3))
 
 
-def test_an_axis_of_shards_has_the_update_of_the_whole_batch():
+def test_pmap_and_vmap_give_the_update_of_the_whole_batch():
   assert jax.device_count() == DEVICES
   assert_step_of_all('vmap', {'own': updates_of('d', PULLBACKS[:2])})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('way', WAYS)
-def test_update_is_that_of_one_device_on_the_whole_batch(way):
+def test_shard_map_gives_the_update_of_the_whole_batch(way):
   kinds = {
     'own losses': updates_of('d', ALL),
     'averaged losses': updates_of('d', FEW, averaged_losses_of),
   }
   if way == 'shard_map':
-    # Where JAX knows what differs between the devices.
+    # Here JAX knows which values vary between devices.
     kinds['averaged losses, no axis_name'] = updates_of(
       None, FEW, averaged_losses_of
     )
@@ -217,7 +217,7 @@ def test_update_is_averaged_over_all_axes_of_a_mesh(check_vma):
   results = shard_mapped(update, check_vma, mesh, axes)(PARAMS, BATCH)
   assert_those_of_one_device(results, 'two axes')
   if check_vma:
-    # Over the other axis nothing varies, which changes nothing.
+    # Nothing varies over the other axis, so averaging over it changes nothing.
     results = shard_mapped(updates_of(axes, PULLBACKS[:2]), True, mesh, 'd')(
       PARAMS, BATCH
     )
@@ -233,7 +233,7 @@ def test_jit_with_a_sharded_batch_needs_no_axis_name():
   assert_those_of_one_device(jax.jit(update)(params, batch), 'jit')
 
 
-def test_a_forgotten_axis_is_an_error():
+def test_a_missing_axis_name_is_an_error():
   for case in ALL:
     checks.assert_refused(
       r"axes \['d'\].*axis_name=None.*'d'",

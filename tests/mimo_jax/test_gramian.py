@@ -1,4 +1,4 @@
-"""The Gramian of a Jacobian and the combination of its rows, in float64."""
+"""The Gramian of a Jacobian and combinations of its rows, by float64."""
 
 import functools
 
@@ -15,7 +15,7 @@ NAMES = ('fused', 'text', 'audio')
 
 
 def random_jacobian(size, shapes, dtype=jnp.float32, seed=0):
-  """Leaves [K, *shape] of different lengths in rows and leaves."""
+  """Draws leaves [K, *shape]; lengths differ between rows and leaves."""
   lengths = np.linspace(0.2, 3.0, size)
   return [
     jax.device_put(
@@ -39,13 +39,13 @@ def assert_is_gramian(gramian, jacobian, rtol=1e-6, name=''):
   )
   lengths = np.linalg.norm(rows, axis=1)
   assert gramian.shape == (len(rows), len(rows)), name
-  # Entries that cancel are right to a part of the lengths' product.
+  # The rounding error of an entry is relative to the product of lengths.
   error = np.abs(np.asarray(gramian, np.float64) - rows @ rows.T)
   assert np.all(error <= rtol * np.outer(lengths, lengths)), (name, error.max())
 
 
-# On a CPU 128 and 64 numbers are summed at a time, on accelerators 1024, and
-# leaves of fewer than 4096 numbers together.
+# Runs have 128 or 64 numbers on CPUs and 1024 on accelerators; leaves of fewer
+# than 4096 numbers are summed together. Sizes around these are tested.
 LAYOUTS = {
   'scalar': [()],
   'empty': [(0,), (3,)],
@@ -91,7 +91,7 @@ def test_gramian_counts_every_number_of_a_leaf_once(size, backend, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 3, 17])
-def test_parts_have_the_gramians_that_they_have_alone(size):
+def test_gramians_of_parts_are_those_of_each_part_alone(size):
   parts = [
     random_jacobian(size, shapes, seed=7 * i)
     for i, shapes in enumerate(LAYOUTS.values())
@@ -102,13 +102,13 @@ def test_parts_have_the_gramians_that_they_have_alone(size):
   gramians = np.array(jax.jit(_gramians.of_parts)(rows))
   assert gramians.dtype == np.float32
   assert gramians.shape == (len(rows), size, size)
-  # The backend's matrix product, for many objectives, adds up in its own way.
+  # For many objectives, the backend's matrix product sums in its own order.
   exact = 1e-6 if size < 17 else 5e-6
   for gramian, part in zip(gramians[:-1], parts, strict=True):
     assert_is_gramian(gramian, part, exact)
     np.testing.assert_array_equal(gramian, gramian.T)
   np.testing.assert_array_equal(gramians[-1], 0)
-  # What is not finite in one part stays there.
+  # Values that are not finite affect only their own part.
   rows[4][0][1] = rows[4][0][1] + jnp.nan
   again = np.array(jax.jit(_gramians.of_parts)(rows))
   assert np.isnan(again[4, 0]).all()
@@ -126,7 +126,7 @@ def test_gramian_is_symmetric_for_any_number_of_objectives(size):
 
 
 @pytest.mark.slow
-def test_gramian_is_that_of_its_types_in_jit_and_out_of_it():
+def test_gramian_has_the_precision_of_its_types_with_and_without_jit():
   shapes = [(3, 70), (), (65,)]
   for size in (2, 17):
     exact = 1e-6 if size < 17 else 5e-6
@@ -151,7 +151,7 @@ def test_gramian_is_that_of_its_types_in_jit_and_out_of_it():
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [2, 4, 17])
 def test_gramian_is_accurate_for_millions_of_params(size):
-  # All positive: nothing cancels, every rounding of the sum shows.
+  # All are positive, so nothing cancels and every rounding error shows.
   ramp = jnp.linspace(0.1, 1.3, 10**7 // size)
   rows = [ramp ** (1 + i / 8) * (0.7 + i) for i in range(size)]
   exact = np.stack([np.asarray(row, np.float64) for row in rows])
@@ -189,7 +189,7 @@ def test_gramian_and_combine_do_not_depend_on_the_layout_of_the_tree():
     )
 
 
-def test_rows_stand_in_the_order_of_the_objectives():
+def test_rows_are_in_the_order_of_objectives():
   leaves = random_jacobian(3, [(4, 2), ()])
   mapping = {name: [leaf[i] for leaf in leaves] for i, name in enumerate(NAMES)}
   gramian = mimo_jax.gramian(leaves)
@@ -229,16 +229,16 @@ def test_gramian_differentiates():
   np.testing.assert_allclose(gradient, expected, rtol=1e-4)
 
 
-# Combination.
+# Combining rows.
 
 
-def test_combine_is_the_weighed_sum_of_the_rows_in_their_type():
+def test_combine_is_the_weighted_sum_of_rows_in_their_type():
   shapes = [(3, 5), (), (40,)]
   weights = jnp.array([0.2, -1.3, 0.0, 5.0])
   each = random_jacobian(4, shapes, seed=9)
   for dtype, rtol in ((jnp.float32, 1e-5), (jnp.bfloat16, 2**-8)):
     leaves = random_jacobian(4, shapes, dtype)
-    # One weight a row, or at every coordinate one of its own.
+    # A weight for each row, or for each coordinate of each row.
     for given in (weights, each):
       combined = jax.jit(mimo_jax.combine)(leaves, given)
       own = (
@@ -254,7 +254,7 @@ def test_combine_is_the_weighed_sum_of_the_rows_in_their_type():
       checks.assert_close(combined, expected, rtol, 1e-5)
 
 
-def test_combine_sums_wider_than_the_gradients_and_as_wide_as_they_are():
+def test_combine_sums_narrow_gradients_in_float32_and_keeps_float64():
   (leaf,) = random_jacobian(3, [(400,)], jnp.bfloat16)
   weights = jnp.array([1.0, 1e-2, -1.0])
   combined = mimo_jax.combine({'w': leaf}, weights)['w']
@@ -270,7 +270,7 @@ def test_combine_sums_wider_than_the_gradients_and_as_wide_as_they_are():
     np.testing.assert_allclose(combined, exact, rtol=1e-14)
 
 
-def test_jacobians_that_are_none_are_refused():
+def test_anything_but_a_jacobian_is_refused():
   named = {'fused': {'w': jnp.ones(2)}, 'audio': {'w': jnp.ones([])}}
   for function in (
     mimo_jax.gramian,

@@ -1,4 +1,4 @@
-"""Weights of their own for groups of parameters."""
+"""Separate weights for groups of parameters."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from tests.mimo_jax.parts import weights_on
 
 @each_form
 @pytest.mark.parametrize('rule', ['inverse lengths', 'mgda', 'sign agreement'])
-def test_each_group_has_weights_of_its_own(rule, form):
+def test_each_group_has_its_own_weights(rule, form):
   updates, state = updated(three.RULES[rule], form, groups=group_of)
   for name, places in GROUPS.items():
     expected = by_hand(three.RULES[rule], places)
@@ -40,7 +40,7 @@ def test_each_group_has_weights_of_its_own(rule, form):
 
 
 @pytest.mark.slow
-def test_a_group_of_all_is_none():
+def test_one_group_of_all_parameters_is_like_no_groups():
   for name in ('mgda', 'sign agreement', 'smoothed', 'mimo'):
     updates, state = updated(three.RULES[name], groups=lambda _: 'all')
     expected, without = updated(three.RULES[name])
@@ -48,7 +48,7 @@ def test_a_group_of_all_is_none():
     checks.assert_close(state.weights, {'all': without.weights}, 1e-5)
 
 
-def test_a_rule_of_losses_is_asked_once_and_has_the_same_weights_everywhere():
+def test_a_rule_for_losses_is_asked_once_and_weights_all_groups_alike():
   updates, state = updated(three.RULES['scheduled mimo'], groups=group_of)
   expected, without = updated(three.RULES['scheduled mimo'])
   checks.assert_close(updates, expected)
@@ -83,7 +83,7 @@ def test_names_of_groups_are_their_keys_as_strings():
 
 
 @pytest.mark.slow
-def test_rules_of_several_batches_weigh_each_group_by_its_own_products():
+def test_rules_of_several_batches_weight_each_group_separately():
   rule = weightings.modo(step_size=0.01)
   other = jax.tree.map(
     lambda leaf: np.float32(0.7) * leaf + np.float32(0.1),
@@ -120,7 +120,7 @@ def test_rules_of_several_batches_weigh_each_group_by_its_own_products():
       )
 
 
-def test_what_is_not_finite_in_one_group_stops_all():
+def test_a_group_that_is_not_finite_stops_all_groups():
   rule = weightings.cr_mogm()
   balance = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
 
@@ -137,7 +137,7 @@ def test_what_is_not_finite_in_one_group_stops_all():
     assert np.all(np.isnan(leaf))
 
 
-def test_groups_may_be_looked_at_in_part():
+def test_weigh_on_may_select_parts_of_groups():
   def half(path):
     return path != ('encoders', 'audio')
 

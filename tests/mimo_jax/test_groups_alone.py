@@ -1,4 +1,4 @@
-"""Each group goes as it would alone, and what is compiled for many groups."""
+"""Groups behave as each would alone; and compiling many groups."""
 
 import collections
 import functools
@@ -38,7 +38,7 @@ def group_of(path):
 
 
 def values(seed):
-  """A pytree of all groups; 'two' is not reached by one objective."""
+  """Makes a pytree of all groups; one objective does not reach 'two'."""
   each = {}
   for i, (name, (shapes, dtype)) in enumerate(GROUPS.items()):
     size = 0.0 if name == 'still' else 0.3 * (1 + i)
@@ -58,7 +58,7 @@ PARAMS = values(90)
 
 
 def batches():
-  """Losses, gradients and rows of three steps; one objective is away once."""
+  """Returns three steps' losses, gradients and rows; one is absent once."""
   for step, away in enumerate((None, 2, None)):
     rows = [4.0, 3.0, 2.0]
     losses = np.float32([0.9, 0.4, 1.7]) * np.float32(0.9) ** step
@@ -83,7 +83,7 @@ def step_of(rule, groups=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RULES)
-def test_groups_of_any_shape_go_as_they_would_alone(name):
+def test_groups_of_any_shape_behave_as_they_would_alone(name):
   init, step = step_of(RULES[name], group_of)
   init_alone, step_alone = step_of(RULES[name])
   state = init(PARAMS)
@@ -109,11 +109,11 @@ def test_groups_of_any_shape_go_as_they_would_alone(name):
   assert np.abs(state.weights['one'] - state.weights['two']).max() > 1e-2
 
 
-# What is traced and compiled.
+# Tracing and compiling.
 
 
 def of_shapes(rule, shapes):
-  """A step's function and arguments, a group a tensor."""
+  """Returns a step and its arguments; each tensor is a group."""
   params = {
     f'{i:02}': jax.ShapeDtypeStruct(shape, jnp.float32)
     for i, shape in enumerate(shapes)
@@ -142,7 +142,7 @@ def test_a_rule_is_traced_once_for_groups_that_look_alike(rule):
     RULES[rule]._replace(update=update), [(3,), (2, 2), (3,), (3,), (2, 2)]
   )
   step.trace(*arguments)
-  # One that needs the Gramian sees no shape of a group.
+  # A rule that needs the Gramian does not see the shapes of groups.
   expected = 1 if rule == 'cr_mogm' else 2
   assert len(seen) == expected and set(seen.values()) == {1}
 
@@ -157,7 +157,7 @@ def test_all_groups_have_one_solver():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('rule', ['mgda', 'sign agreement'])
-def test_what_is_compiled_grows_no_faster_than_the_number_of_groups(rule):
+def test_compiled_size_grows_at_most_linearly_with_the_number_of_groups(rule):
   lines = []
   for count in (8, 16, 32):
     shapes = [(3 + i,) for i in range(count)]

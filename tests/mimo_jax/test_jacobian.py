@@ -1,4 +1,4 @@
-"""The Jacobian against plain autodiff, and what it costs."""
+"""The Jacobian compared with plain autodiff, and its cost."""
 
 import collections
 import functools
@@ -21,7 +21,7 @@ PARAMS = {
 
 
 def each_loss(params, scale=1.0, shift=0.0):
-  """Three losses; the last is blind to some params, as in late fusion."""
+  """Three losses; the last ignores some params, as in late fusion."""
   audio, text = params['encoders']
   fused = jnp.sum(jnp.sin(params['fusion']) ** 2) * jnp.sum(audio**2) + text
   return [
@@ -70,7 +70,7 @@ def test_jacobian_has_the_form_and_the_values_of_jacrev():
       assert checks.types_of(result) == checks.types_of(expected), form
 
 
-def test_rows_are_the_gradients_of_each_loss_with_all_that_it_takes():
+def test_rows_are_the_gradients_of_each_loss_with_args_and_aux():
   def my_losses(params, scale, *, shift):
     losses = named(each_loss(params, scale, shift))
     return losses, {'seen': params['encoders'][1] * 2, 'n': 3}
@@ -105,7 +105,7 @@ def test_losses_of_different_types_have_gradients_in_the_params_type():
 
 @pytest.mark.slow
 def test_recurrent_losses_have_the_rows_of_separate_gradients():
-  """A loss may be that of all steps of a scan, while others are zero."""
+  """One loss may use all steps of a scan whose cotangents others leave zero."""
 
   def losses_fn(params):
     def step(carry, x):
@@ -141,11 +141,11 @@ def test_recurrent_losses_have_the_rows_of_separate_gradients():
     checks.assert_close(checks.at(together, i), expected)
 
 
-# The price: a count of operations, not a timing.
+# The cost, as a count of operations.
 
 
 def late_fusion_losses(params, batch):
-  """Three encoders with a head each, and a fusion of their features."""
+  """Three encoders, a head for each, and a fusion of their features."""
   features = {}
   for name, layers in params['encoders'].items():
     hidden = batch[name]

@@ -1,4 +1,4 @@
-"""The forms of losses and gradients that balance takes, and those it refuses.
+"""The forms of losses and gradients that balance accepts and refuses.
 
 Whatever the form, the update is the sum that is made by hand.
 """
@@ -23,7 +23,7 @@ DEFAULT = ('fused', 'audio', 'visual')
 
 
 class Losses(NamedTuple):
-  """Losses in a form whose order is that of its fields."""
+  """Losses as a named tuple, whose order is that of its fields."""
 
   fused: jax.Array
   visual: jax.Array
@@ -53,7 +53,7 @@ REORDERED = {
 
 
 def updated(optimizer, given, losses, params=three.PARAMS):
-  """The first update."""
+  """Returns the first update."""
   return optimizer.update(given, optimizer.init(params), params, losses=losses)[
     0
   ]
@@ -87,7 +87,7 @@ def test_every_form_gives_the_hand_made_sum(form):
     of_two = jax.vjp(lambda params, _: losses_fn(params), params, 1.0)[1]
     ways = {
       'pullback': pullback,
-      # What is callable is a pullback, even if JAX did not make it.
+      # Any callable is a pullback, even if JAX did not make it.
       'wrapped pullback': lambda cotangent: pullback(cotangent),
       'of several arguments': lambda cotangent: of_two(cotangent)[:1],
       'jacrev': jax.jacrev(losses_fn)(params),
@@ -171,7 +171,7 @@ def test_one_objective_is_plain_training():
     assert_sum(value, expected, name)
 
 
-# Params that look like a Jacobian.
+# Params that resemble a Jacobian.
 
 ALIKE = ('fused', 'visual', 'audio')
 
@@ -190,7 +190,7 @@ def losses_of_list(params):
 
 
 @pytest.mark.slow
-def test_params_that_look_like_a_jacobian_are_none():
+def test_params_that_resemble_a_jacobian_are_recognised():
   named = {
     'fused': jnp.array([1.0, 2.0, -0.5]),
     'visual': jnp.array([0.3, 0.6, 0.9]),
@@ -236,7 +236,7 @@ def test_params_that_look_like_a_jacobian_are_none():
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Module:
-  """A module that is its own params, as those of Equinox."""
+  """A module that is its own pytree of params, as in Equinox."""
 
   kernel: jax.Array
 
@@ -244,7 +244,7 @@ class Module:
     return inputs @ self.kernel
 
 
-def test_a_jacobian_of_a_module_that_can_be_called_is_no_pullback():
+def test_a_jacobian_in_a_callable_module_is_no_pullback():
   module = Module(jnp.array([[0.3, -1.0, 0.7], [2.0, 0.4, -0.6]]))
 
   def losses_of_module(module):
@@ -267,7 +267,7 @@ def test_a_jacobian_of_a_module_that_can_be_called_is_no_pullback():
     )
 
 
-# What is refused.
+# Refused inputs.
 
 SCALARS = {name: jnp.array(0.2 + i) for i, name in enumerate(DEFAULT)}
 JACOBIAN = {
@@ -362,10 +362,10 @@ def update(updates=JACOBIAN, losses=SCALARS, params=PLAIN, **options):
   return updated(mimo_jax.balance(**options), updates, losses, params)
 
 
-def test_mistakes_say_what_was_given_and_what_was_expected():
+def test_errors_say_what_was_given_and_expected():
   for message, given in REFUSED.items():
     checks.assert_refused(message, update, **given)
-  # Plain gradients of params that begin with K; the params tell them apart.
+  # Plain gradients of params whose first axis is K; params tell the difference.
   for rule in (weightings.fused_only(), weightings.mgda()):
     for shape in ((3,), (3, 4)):
       plain = {'w': jnp.ones(shape)}
@@ -377,7 +377,7 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
         weighting=rule,
         objectives=DEFAULT,
       )
-  # Losses that have no gradient, or none that is real.
+  # Losses without a gradient, or without a real one.
   for dtype in (jnp.int32, jnp.complex64):
 
     def losses_of(params, dtype=dtype):
@@ -401,7 +401,7 @@ def test_mistakes_say_what_was_given_and_what_was_expected():
       lambda _, pair=(pullback, losses): mimo_jax.pull_jacobian(*pair),
     ):
       checks.assert_refused(message, jacobian_of, PLAIN)
-  # Pullbacks of something else than the losses, and of more than params.
+  # Pullbacks of something other than the losses, or of more than params.
   for losses_fn in (
     lambda params: params['b'],
     lambda params: (dict.fromkeys(DEFAULT, params['b']), params['b']),

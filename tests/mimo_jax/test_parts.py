@@ -1,4 +1,4 @@
-"""Which parameters weigh, which take weights, and both on devices."""
+"""`weigh_on` and `shared`, alone and on devices."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from tests.mimo_jax.shardable import make_mesh
 
 
 @parts.each_form
-def test_weights_of_a_part_are_for_all(form):
+def test_weights_from_a_part_apply_to_all(form):
   for places, weigh_on in (
     ((1, 2), parts.is_encoder),
     ((0,), lambda p: p == ('bias',)),
@@ -31,7 +31,7 @@ def test_weights_of_a_part_are_for_all(form):
       checks.assert_close(updates, expected, 1e-4, 1e-5, name)
 
 
-def test_rules_that_weigh_each_number_have_none_for_the_rest():
+def test_rules_with_weights_for_each_number_refuse_weigh_on():
   for rule in (three.RULES['sign agreement'], weightings.moco()):
     checks.assert_refused(
       'weigh_on.*each number', parts.updated, rule, weigh_on=parts.is_encoder
@@ -39,8 +39,8 @@ def test_rules_that_weigh_each_number_have_none_for_the_rest():
 
 
 @pytest.mark.slow
-def test_passes_end_where_the_rule_looks():
-  """Of 5 layers and 3 objectives, 3 passes of one layer and one of all."""
+def test_backward_passes_end_at_parameters_that_the_rule_sees():
+  """For 5 layers and 3 objectives: 3 passes of one layer, and one of all."""
   joint = parts.operations(weightings.fused_only())
   full = parts.operations(weightings.mgda())
   part = parts.operations(
@@ -50,12 +50,12 @@ def test_passes_end_where_the_rule_looks():
   assert part < 1.15 * joint
 
 
-# Parameters of one objective alone.
+# Parameters of a single objective.
 
 
 @pytest.mark.parametrize('rule', ['mgda', 'constant', 'sign agreement'])
 @pytest.mark.parametrize('form', ['pullback', 'stacked'])
-def test_what_is_not_shared_takes_its_gradient_as_it_is(rule, form):
+def test_unshared_parameters_take_their_plain_gradient(rule, form):
   rule = three.RULES[rule]
   updates, _ = parts.updated(rule, form, shared=parts.is_encoder)
   total = sum(parts.leaves(gradient, [0])[0] for gradient in parts.gradients())
@@ -65,7 +65,7 @@ def test_what_is_not_shared_takes_its_gradient_as_it_is(rule, form):
   )
 
 
-def test_the_rest_of_a_step_that_is_not_finite_is_not_finite_either():
+def test_if_a_part_is_not_finite_the_whole_update_is_not_finite():
   for name in ('mimo', 'mgda'):
     balance = mimo_jax.balance(
       three.RULES[name], objectives=parts.OBJECTIVES, shared=parts.is_encoder
@@ -96,7 +96,7 @@ def test_the_rest_of_a_step_that_is_not_finite_is_not_finite_either():
   ],
   ids=['groups', 'weigh_on', 'shared'],
 )
-def test_devices_average_before_parts_are_weighed(options):
+def test_devices_average_before_parts_are_weighted(options):
   shifts = 0.3 * jnp.arange(4.0)
 
   def mean_of_losses(params):
@@ -138,7 +138,7 @@ def test_devices_average_before_parts_are_weighed(options):
 
 
 @pytest.mark.slow
-def test_shards_of_params_are_in_groups_too():
+def test_sharded_params_may_be_in_groups():
   mesh = make_mesh((4,))
   params = {'a': jnp.arange(8.0) - 3, 'b': jnp.linspace(-1, 1, 4)}
   batch = checks.standard_normal(8, 12)
@@ -190,10 +190,10 @@ def test_shards_of_params_are_in_groups_too():
     checks.assert_close((updates, new_state), expected, 1e-4, 1e-4)
 
 
-# Mistakes.
+# Wrong arguments.
 
 
-def test_mistakes_are_told():
+def test_wrong_arguments_are_refused():
   refused = checks.assert_refused
   mgda = weightings.mgda()
   for name in ('groups', 'weigh_on', 'shared'):

@@ -1,4 +1,4 @@
-"""Losses of one type and a pullback of another: loss scaling."""
+"""Types: loss scaling, strict promotion, derivatives of weights."""
 
 import functools
 import pathlib
@@ -49,7 +49,9 @@ def _scaled(params, names):
     ('mgda', jnp.bfloat16, 'mapping'),
   ],
 )
-def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
+def test_unscaled_losses_may_come_with_the_pullback_of_scaled_ones(
+  rule, dtype, form
+):
   params = {'p': jnp.asarray(0.5, dtype)}
   names = (*_NAMES, 'constant') if form == 'mapping' else _NAMES
 
@@ -90,14 +92,14 @@ def test_unscaled_losses_beside_the_pullback_of_scaled_ones(rule, dtype, form):
 
 @pytest.mark.parametrize('name', weightings.__all__)
 def test_rules_work_under_strict_promotion_of_types(name):
-  """All that is given is of one type; steps and counts are the rule's own.
+  """All inputs have one type; steps and counts are the rule's own.
 
   But with x64 states are float64, whatever the params are.
   """
   rule = getattr(weightings, name)()
   rules = [rule]
   if name in ('mimo', 'famo', 'mgda', 'moco', 'graddrop', 'modo'):
-    # Of each kind one: what wraps a rule sees no more of it.
+    # One rule of each kind suffices for wrappers.
     rules.append(mimo_jax.normalized(rule))
     if name != 'modo':  # which sees two batches
       rules += [mimo_jax.unit_gradients(rule), mimo_jax.diagnosed(rule)]
@@ -134,7 +136,7 @@ def test_rules_work_under_strict_promotion_of_types(name):
 
 @pytest.mark.parametrize('x64', [False, True])
 def test_the_rest_works_under_strict_promotion_of_types(x64):
-  """Models and losses of rows, and what stands beside rules."""
+  """Models, losses with masks, and the functions beside rules."""
   widths = {'audio': 4, 'visual': 5}
   inputs = {k: np.ones((3, n), np.float32) for k, n in widths.items()}
   model = nn.LateFusion(
@@ -223,8 +225,8 @@ def test_masks_of_any_type_work_under_strict_promotion(dtype):
     assert float(nn.present_rows(kept, mask[:2])['fused']) == 2
 
 
-def test_the_slope_of_weights_is_known_in_forward_mode():
-  """By hand: the shortest of two orthogonal gradients of lengths 1 and x."""
+def test_weights_have_derivatives_in_forward_mode():
+  """By hand: min_norm of two orthogonal gradients of lengths 1 and x."""
   rule = weightings.mgda()
 
   def share(x):
@@ -240,7 +242,7 @@ def test_the_slope_of_weights_is_known_in_forward_mode():
   np.testing.assert_allclose(slope, -2 * x / (1 + x**2) ** 2, rtol=1e-5)
 
 
-def test_the_page_names_the_rules_without_a_derivative_in_reverse():
+def test_the_readme_names_the_rules_without_reverse_mode():
   rows = jnp.asarray(checks.standard_normal(3, 4), jnp.float32)
 
   def total(scale, rule):

@@ -1,4 +1,4 @@
-"""An objective without a row: no weight, and nothing changes for the others.
+"""An objective without rows has no weight and changes nothing for the others.
 
 Rules of the losses are told by `present`; those of gradients see it, too
 (`test_absent.py`).
@@ -37,7 +37,7 @@ _RULES = {
 }
 
 
-def test_all_rules_of_losses_are_here():
+def test_all_rules_for_losses_are_tested_here():
   named = {
     name
     for name in weightings.__all__
@@ -48,13 +48,13 @@ def test_all_rules_of_losses_are_here():
 
 @functools.cache
 def _made(name, size=3):
-  """A rule for so many objectives, compiled once for all tests."""
+  """Returns a rule for that many objectives, compiled once for all tests."""
   rule = weightings.random() if name == 'random' else _RULES[name](size)
   return rule._replace(update=jax.jit(rule.update))
 
 
 def _run(rule, present, kept=(0, 1, 2), absent_loss=0.0):
-  """Weights and states of all steps, of the objectives that are kept."""
+  """Returns weights and states of all steps for the objectives kept."""
   random, kept = np.random.RandomState(3), np.array(kept)
   before, weights, states = np.ones(3, np.float32), [], []
   state = rule.init(len(kept))
@@ -77,13 +77,13 @@ def _run(rule, present, kept=(0, 1, 2), absent_loss=0.0):
 
 
 @pytest.mark.parametrize('name', _RULES)
-def test_always_absent_is_as_if_it_were_no_objective(name):
-  # Preferences go by place, so what is absent is the last one here.
+def test_an_objective_that_is_always_absent_might_as_well_not_exist(name):
+  # Preferences are by position, so the last objective is the absent one.
   weights, states = _run(_made(name), lambda _: False, (0, 2, 1))
   without, _ = _run(_made(name, 2), lambda _: True, (0, 2))
   np.testing.assert_array_equal(weights[:, 2], 0)
   factor = np.sum(weights[:, :2] * without) / np.sum(without**2)
-  # A mean over all objectives divides by their number, absent or not.
+  # A mean over all objectives divides by K, absent ones included.
   expected = 2 / 3 if name in ('geometric_mean', 'mean') else 1
   assert factor == pytest.approx(expected, abs=1e-5)
   np.testing.assert_allclose(weights[:, :2], factor * without, rtol=1e-4)
@@ -95,7 +95,7 @@ def test_always_absent_is_as_if_it_were_no_objective(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [*_RULES, 'random'])
-def test_absence_now_and_then_teaches_nothing(name):
+def test_nothing_is_learned_from_absent_objectives(name):
   rule = _made(name)
   absent = np.arange(_STEPS) % 3 == 1
   weights, _ = _run(rule, lambda step: not absent[step])
@@ -110,7 +110,7 @@ def test_absence_now_and_then_teaches_nothing(name):
 
 
 def _observed(rule):
-  """The rule, with the losses that it sees in its state."""
+  """Wraps a rule so that its state has the losses that it sees."""
   return mimo_jax.stateful(
     lambda size: jnp.zeros(size),
     lambda seen, _: (rule.update(seen, None)[0], seen.losses),
@@ -118,7 +118,7 @@ def _observed(rule):
   )
 
 
-def test_balance_is_told_in_the_form_of_the_losses():
+def test_present_has_the_form_of_the_losses():
   balance = mimo_jax.balance(_observed(mimo_jax.mimo()), objectives=_NAMES)
   params = jnp.array([1.0, -2.0, 3.0])
 
@@ -170,8 +170,8 @@ def test_balance_is_told_in_the_form_of_the_losses():
     if (form, options) != ('two passes', 'groups')  # which is refused
   ],
 )
-def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
-  """Such as that of a penalty on params, which needs no rows."""
+def test_the_gradient_of_an_absent_objective_is_ignored(form, options):
+  """It may be that of a penalty on params, which needs no rows."""
   chosen = {
     'all': {},
     'shared': {'shared': lambda path: path[0] != 'bias'},
@@ -218,7 +218,7 @@ def test_the_gradient_of_what_is_absent_is_not_looked_at(form, options):
 
 
 @pytest.mark.slow
-def test_a_remembered_gradient_is_not_stepped_along_without_objectives():
+def test_without_objectives_no_remembered_gradient_is_applied():
   balance = mimo_jax.balance(weightings.db_mtl(), objectives=_NAMES)
   params = jnp.array([1.0, -2.0, 3.0])
   losses, pullback = jax.vjp(lambda p: p**2 + 1, params)
@@ -257,7 +257,7 @@ _ON_DEVICES = {
 
 
 def _losses_and_rows(batch, params, cut=lambda features: features):
-  """With NaN for a mean of nothing, as users may take it, and without."""
+  """Returns losses; and the same, where a mean of no rows is NaN, with rows."""
   mask = batch['mask']
   count = jnp.sum(mask)
   outputs = cut(jnp.tanh(batch['x'] @ params['w'] + params['b'][None]))
@@ -294,7 +294,7 @@ def _update(params, batch, name, axis_name=None):
 
 
 def _updates(params, batch, axis_name=None):
-  """Of each rule, by name."""
+  """Updates with each rule; returns the updates by name."""
   turned = {'x': batch['x'][:, ::-1], 'mask': ~batch['mask']}
   other = {'x': batch['x'] ** 2, 'mask': batch['mask'] & (batch['x'][:, 0] > 0)}
   losses, pullback, present = _pulled(params, batch)
@@ -306,7 +306,7 @@ def _updates(params, batch, axis_name=None):
     'independent_updates': (pullback_after, pullback_of_other),
     'independent_present': (present_after, present_of_other),
   }
-  # Those of one batch, and two steps of each rule that sees more of them.
+  # One step of rules for one batch, and two steps of rules for several.
   found = {
     name: _update(params, batch, name, axis_name) for name in _ON_DEVICES
   }
@@ -327,13 +327,13 @@ def _updates(params, batch, axis_name=None):
 
 @functools.cache
 def _alone():
-  """The single device on the whole batch."""
+  """The results of a single device on the whole batch."""
   return jax.jit(_updates)(_PARAMS, _BATCH)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('where', ['pmap', 'shard_map', 'unchecked'])
-def test_devices_average_over_the_rows_that_there_are(where):
+def test_devices_average_over_the_rows_that_exist(where):
   update = functools.partial(_updates, axis_name='d')
   if where == 'pmap':
     batches = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), _BATCH)

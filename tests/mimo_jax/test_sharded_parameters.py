@@ -1,4 +1,4 @@
-"""Parameters in shards, one a device: the answer of a single device."""
+"""With sharded parameters the update is that of a single device."""
 
 import functools
 
@@ -26,7 +26,7 @@ _RULES = {
   'mgda': weightings.mgda(),
   'modo': weightings.modo(step_size=0.001),
 }
-# Mesh, axes that the batch is split over, and those of the shards.
+# Mesh, axes over which the batch is split, and axes of the shards.
 _LAYOUTS = {
   'one axis': ((8,), ('d',), ('d',)),
   'of two axes': ((4, 2), ('data', 'fsdp'), ('fsdp',)),
@@ -56,7 +56,7 @@ def _expected(rule):
 
 
 def _sharded(rules, layout, *, check_vma, batch=BATCH):
-  """What each rule makes of the same shards, in one program."""
+  """Updates the same shards with each rule, in one program."""
   shape, axes, over = _LAYOUTS[layout]
   mesh = make_mesh(shape, axes)
   specs = {'w': P(over), 'bias': P()}
@@ -100,7 +100,7 @@ def test_shards_give_the_update_of_a_single_device(layout, check_vma):
 
 
 @pytest.mark.parametrize('check_vma', [True, False])
-def test_no_device_remembers_a_step_that_a_shard_makes_infinite(check_vma):
+def test_if_one_shard_is_infinite_no_device_remembers_the_step(check_vma):
   batch = BATCH.at[:, 3].set(jnp.inf)
   rule = _RULES['scheduled mimo']
   finite_losses = mimo_jax.stateful(
@@ -116,7 +116,7 @@ def test_no_device_remembers_a_step_that_a_shard_makes_infinite(check_vma):
   assert state.weighting.step == 0
 
 
-def test_rules_that_look_at_whole_gradients_refuse_shards():
+def test_rules_for_the_jacobian_refuse_shards():
   with pytest.raises(ValueError, match='looks at whole gradients'):
     _sharded([weightings.graddrop()], 'one axis', check_vma=True)
 
@@ -125,8 +125,8 @@ def test_rules_that_look_at_whole_gradients_refuse_shards():
 @pytest.mark.parametrize(
   'rule', ['graddrop', 'trimmed_mean', 'moco', 'db_mtl', 'excess_mtl', 'mgda']
 )
-def test_sharded_params_on_an_explicit_mesh(rule):
-  """FSDP under jit: the state of a rule is sharded as the params are."""
+def test_params_may_be_sharded_on_an_explicit_mesh(rule):
+  """As FSDP under jit: the state of a rule is sharded like the params."""
   rule = getattr(weightings, rule)()
   mesh = make_mesh(axis_type=AxisType.Explicit)
   with jax.set_mesh(mesh):

@@ -1,4 +1,4 @@
-"""Problems of every size and kind, and the solvers compiled."""
+"""Problems of every size and kind, and compiled solvers."""
 
 import hypothesis
 import jax
@@ -9,7 +9,7 @@ import pytest
 from mimo_jax import solvers
 from tests import jacobians
 
-# Quick: two, which are odd and even; slow: the ends, and many.
+# One odd and one even size are quick; the ends, and many objectives, are slow.
 each_size = pytest.mark.parametrize(
   'size',
   [2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 7, 16, 64))],
@@ -28,7 +28,7 @@ alpha_fair = jax.jit(solvers.alpha_fair)
 
 
 def of_size(size):
-  """Jacobians with K rows: more and fewer params, each kind of degeneracy."""
+  """Yields Jacobians with K rows, more and fewer params, and any degeneracy."""
   yield jacobians.generic(size, 2 * size + 3)
   yield jacobians.generic(size, 4)
   if size > 1:
@@ -47,20 +47,20 @@ def rounding(dtype, rows):
 
 
 def assert_projected(rows, lower, weights, tolerance):
-  """Weights v ≥ u, G v ≥ 0, (v − u)ᵀ G v = 0, relative to what is summed."""
+  """Checks v ≥ u, G v ≥ 0, (v − u)ᵀ G v = 0, relative to the summed sizes."""
   weights = np.asarray(weights, np.float64)
   lengths = np.linalg.norm(rows, axis=1)
   summed = lengths @ np.abs(weights)
   gains = rows @ (rows.T @ weights)
   assert np.all(weights >= lower)
   assert np.all(gains >= -tolerance * lengths * summed)
-  # Of zero rows any weight will do; they keep theirs.
+  # Zero rows could have any weight; they keep theirs.
   np.testing.assert_array_equal(weights[lengths == 0], lower[lengths == 0])
   assert abs((weights - lower) @ gains) <= tolerance * summed**2
 
 
 def assert_fair(rows, weights, alpha, dtype):
-  """aᵢ (G a)ᵢ^α = 1, as far as rounding of C can tell; or no solution."""
+  """Checks aᵢ (G a)ᵢ^α = 1 within the rounding of C; or that there is none."""
   eps = np.finfo(dtype).eps
   weights = np.asarray(weights, np.float64)
   lengths = np.linalg.norm(rows, axis=1)
@@ -74,9 +74,9 @@ def assert_fair(rows, weights, alpha, dtype):
     return
   assert np.all(weights[used] > 0)
   gains = (rows @ (rows.T @ weights))[used]
-  # Each gain is right to a part of the lengths that it is summed from.
+  # The rounding error of a gain is relative to the sizes of its terms.
   relative = eps * lengths[used] * (lengths @ weights) / np.abs(gains)
-  # Newton's steps see all gains together, each over the root of its aᵢ(Ga)ᵢ.
+  # Newton's steps combine all gains, each divided by the root of aᵢ(Ga)ᵢ.
   push = weights[used] * np.abs(gains)
   spread = np.sqrt(push.max() / push)
   residual = np.abs(weights[used] * np.abs(gains) ** alpha - 1)

@@ -1,4 +1,4 @@
-"""The projection on the dual cone, and the best in a ball."""
+"""The projection on the dual cone, and the best direction in a ball."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_dual_cone_meets_the_optimality_conditions(size, x64):
 
 @pytest.mark.slow
 def test_dual_cone_is_the_projection_that_scipy_finds(x64):
-  """By Moreau: x + Uᵀy with y ≥ 0 the least squares of −x, on the rows."""
+  """By Moreau: x + Uᵀy with the y ≥ 0 of least squares, from the rows."""
   for name in jacobians.SAMPLES:
     with jacobians.named(name) as rows:
       lengths = np.linalg.norm(rows, axis=1)
@@ -69,8 +69,8 @@ def test_ball_meets_the_optimality_conditions(size, x64):
 
 
 @pytest.mark.slow
-def test_ball_is_not_below_what_scipy_slsqp_finds():
-  """The primal problem, max t with gᵢᵀd ≥ t in the ball, by another way."""
+def test_ball_is_at_least_as_good_as_scipy_slsqp():
+  """SLSQP solves the primal problem: max t with gᵢᵀd ≥ t in the ball."""
   for name in ('three', 'five', 'conflicting', 'more_rows_than_params'):
     rows = jacobians.SAMPLES[name]
     size, params = rows.shape
@@ -113,7 +113,7 @@ def test_ball_of_zero_rows_is_its_centre_without_a_nan_on_the_way():
 
 
 @pytest.mark.slow
-def test_ball_below_a_ceiling_asks_for_no_more(x64):
+def test_ball_stops_at_the_ceiling(x64):
   rows = jacobians.SAMPLES['five']
   gramian, center = jax.device_put(rows @ rows.T), jnp.full(5, 0.2)
   whole = rows @ rows.T @ np.asarray(of.max_min_in_ball(gramian, center, 0.5))
@@ -121,7 +121,7 @@ def test_ball_below_a_ceiling_asks_for_no_more(x64):
   weights = of.max_min_in_ball(gramian, center, 0.5, ceiling=level)
   gains = rows @ rows.T @ np.asarray(weights, float)
   np.testing.assert_allclose(gains.min(), level, rtol=1e-10 if x64 else 1e-4)
-  # The nearest such direction to the mean: only tight rows have been added.
+  # It is the nearest such direction to the mean: only tight rows were added.
   tight = np.asarray(weights) > 0.2 + 1e-4
   assert tight.any()
   np.testing.assert_allclose(gains[tight], level, rtol=1e-10 if x64 else 1e-4)

@@ -1,4 +1,4 @@
-"""Least squares and the cosine form; what is not finite."""
+"""Least squares and the cosine form; inputs that are not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,8 @@ def test_least_squares_is_that_of_numpy(x64):
   assert compared > 15
 
 
-def test_least_squares_is_right_to_a_few_roundings_where_the_rank_is_full():
-  """Which an eigendecomposition alone is not: it is ten times as far off."""
+def test_least_squares_is_exact_to_a_few_roundings_at_full_rank():
+  """An eigendecomposition without refinement has ten times the error."""
   for name in ('five', 'conflicting'):
     rows = jacobians.SAMPLES[name]
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -56,7 +56,7 @@ def test_least_squares_is_right_to_a_few_roundings_where_the_rank_is_full():
     )
 
 
-def test_cosine_form_puts_the_gramian_together_again(x64):
+def test_the_gramian_can_be_rebuilt_from_its_cosine_form(x64):
   rows = jacobians.SAMPLES['lengths_1e-3_to_1e3'] * 1e9
   gramian = jax.device_put(rows @ rows.T)
   form = jax.device_get(cosine_form(gramian))
@@ -71,7 +71,7 @@ def test_cosine_form_puts_the_gramian_together_again(x64):
   assert not form.is_zero.any()
 
 
-def test_cosine_form_of_zero_rows_is_orthogonal_to_all():
+def test_zero_rows_are_orthogonal_to_all_in_the_cosine_form():
   rows = jacobians.SAMPLES['two_zero_rows']
   form = jax.device_get(cosine_form(np.float32(rows @ rows.T)))
   np.testing.assert_array_equal(form.is_zero, [1, 0, 0, 1, 0])
@@ -85,7 +85,7 @@ def test_cosine_form_of_zero_rows_is_orthogonal_to_all():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
-def test_solvers_of_what_is_not_finite_are_not_finite(value):
+def test_solvers_return_nan_for_inputs_that_are_not_finite(value):
   gramian = jnp.array([[2.0, 0.3, value], [0.3, 1.0, 0.1], [value, 0.1, 3.0]])
   ones = jnp.ones(3)
   for weights in (

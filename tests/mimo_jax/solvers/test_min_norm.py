@@ -14,13 +14,13 @@ from tests.mimo_jax.solvers import of_sizes as of
 
 
 @of.each_size
-def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
+def test_min_norm_is_optimal_and_equals_the_vector_of_scipy(size, x64):
   dtype = np.float64 if x64 else np.float32
   for rows in of.of_size(size):
     weights = of.min_norm((rows @ rows.T).astype(dtype))
     assert weights.dtype == dtype
     properties.assert_shortest(rows, weights, of.rounding(dtype, rows))
-    # What cancels in the sum bounds how much of the result can be right.
+    # Cancellation in the sum limits how many digits can be correct.
     weights = np.asarray(weights, np.float64)
     np.testing.assert_allclose(
       rows.T @ weights,
@@ -30,8 +30,8 @@ def test_min_norm_is_optimal_and_the_vector_that_scipy_finds(size, x64):
     )
 
 
-def test_of_points_nearly_on_a_line_the_nearest_is_found(x64):
-  """Two of three span what a Gramian knows, and it takes the right two."""
+def test_the_nearest_of_points_nearly_on_a_line_is_found(x64):
+  """In a Gramian, two of the three span all; the right two are found."""
   dtype = np.float64 if x64 else np.float32
   rows = np.array([[1.084, -0.937], [0.179, 1.083], [2.022, -3.032]])
   weights = of.min_norm((rows @ rows.T).astype(dtype))
@@ -40,8 +40,8 @@ def test_of_points_nearly_on_a_line_the_nearest_is_found(x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [5, 7, 12])
-def test_rows_may_span_few_dimensions_but_for_noise(size):
-  """Multiples of a few rows among them, and lengths that are far apart."""
+def test_rows_may_span_few_dimensions_up_to_noise(size):
+  """Some rows are multiples of others, and lengths are far apart."""
   random = np.random.RandomState(1)
   sets = []
   for i in range(1200):
@@ -72,12 +72,12 @@ def test_rows_may_span_few_dimensions_but_for_noise(size):
     of.assert_projected(rows, lower, projected, 32 * tolerance)
 
 
-def test_a_gramian_of_whole_numbers_has_weights_that_are_not():
+def test_an_integer_gramian_has_fractional_weights():
   whole = jnp.array([[1, 0], [0, 3]])
   np.testing.assert_allclose(solvers.min_norm(whole), [0.75, 0.25], rtol=1e-6)
 
 
-# Of the rows' scale, of the ball and of fairness.
+# Parameters: scale of the rows, radius of the ball, alpha.
 SETTINGS = {
   'exponent': st.integers(-12, 12),
   'radius': st.floats(0, 2),
@@ -86,9 +86,9 @@ SETTINGS = {
 
 
 def check_solvers(dtype, rows, radius, alpha, of_shortest=1):
-  """That all are optimal up to so many times the rounding."""
+  """Checks that all solvers are optimal up to rounding."""
   gramian = (rows @ rows.T).astype(dtype)
-  # Squares that are no numbers of the type are zero to it.
+  # Squares that underflow would count as zero.
   squares = np.diagonal(rows @ rows.T)
   hypothesis.assume(squares[squares > 0].min(initial=1) > np.finfo(dtype).tiny)
   lower = np.linspace(1, 0, len(rows)).astype(dtype)
@@ -120,10 +120,10 @@ def test_solvers_are_optimal_on_any_gramian(
 @of.few
 @hypothesis.given(rows=jacobians.hulls(noises=(1e-6, 1e-2)), **SETTINGS)
 @of.each_dtype
-def test_so_they_are_where_rows_are_nearly_dependent(
+def test_solvers_are_optimal_if_rows_are_nearly_dependent(
   dtype, rows, exponent, radius, alpha
 ):
-  """Where two rows are opposed but for 1e-6, their weights cancel as much."""
+  """If two rows are opposed up to 1e-6, their weights cancel as much."""
   of_shortest = 64 if dtype == np.float32 else 1e5
   check_solvers(dtype, rows * 10.0**exponent, radius, alpha, of_shortest)
 
@@ -132,14 +132,14 @@ def test_so_they_are_where_rows_are_nearly_dependent(
 @of.few
 @hypothesis.given(rows=jacobians.hulls(), exponent=st.integers(-12, 12))
 def test_min_norm_does_not_depend_on_the_scale(rows, exponent):
-  # A power of two, so that not even rounding differs.
+  # Powers of two, so that even rounding is the same.
   gramian = (rows @ rows.T).astype(np.float32)
   scaled = gramian * np.float32(4.0 ** (exponent * 3))
   np.testing.assert_array_equal(of.min_norm(scaled), of.min_norm(gramian))
 
 
 @pytest.mark.slow
-def test_min_norm_depends_on_no_order_and_no_row_that_is_in_the_hull(x64):
+def test_min_norm_does_not_depend_on_order_or_on_rows_inside_the_hull(x64):
   tol = 1e-12 if x64 else 3e-6
   for name in jacobians.SAMPLES:
     with jacobians.named(name) as rows:
@@ -173,13 +173,13 @@ def test_min_norm_of_two_is_the_closed_form(first, second, cosine):
   share = np.clip((second**2 - inner) / span, 0, 1) if span > 0 else 0.5
   with jax.enable_x64(True):
     weights = np.asarray(of.min_norm(gramian))
-  # Near span = 0 both ends are the same point, and any share is right.
+  # Near span = 0 both ends coincide, and any share is correct.
   tol = 1e-14 * (first**2 + second**2) / span if span > 0 else 1
   np.testing.assert_allclose(weights[0], share, rtol=0, atol=tol + 1e-14)
   np.testing.assert_allclose(weights.sum(), 1, rtol=1e-14)
 
 
-def test_min_norm_of_orthogonal_rows_is_inverse_to_their_squares(x64):
+def test_min_norm_of_orthogonal_rows_is_inverse_to_squared_lengths(x64):
   squares = np.array([3.0, 0.02, 7.0, 1e4])
   weights = of.min_norm(jax.device_put(np.diag(squares)))
   expected = 1 / squares / np.sum(1 / squares)
@@ -196,13 +196,13 @@ def test_min_norm_gives_zero_rows_all_the_weight(x64):
 
 @pytest.mark.slow
 def test_min_norm_under_vmap_and_jit_is_the_eager_loop():
-  """As is that of float32, in the contract of `mgda`."""
+  """Here in float64; the contract of `mgda` covers float32."""
   with jax.enable_x64(True):
     gramians = np.stack([rows @ rows.T for rows in of.of_size(3)])
     together = jax.jit(jax.vmap(solvers.min_norm))(gramians)
-    # Without jit the loop is compiled anew in each call: one is enough.
+    # Without jit every call compiles the loop again: one is enough.
     solve = solvers.min_norm
-    # Degenerate ones may take another of the equivalent weights: compare d.
+    # Degenerate problems have equivalent weights: compare directions.
     for rows, gramian, one in zip(
       of.of_size(3), gramians, together, strict=True
     ):

@@ -1,4 +1,4 @@
-"""Non-negative quadratic programs; all solvers: full precision."""
+"""Non-negative quadratic programs; and all solvers in full precision."""
 
 import inspect
 
@@ -17,13 +17,13 @@ from tests.mimo_jax.solvers import of_sizes as of
 
 
 def program(rows):
-  """B with unit rows, and b in the range of A = BBᵀ: it is bounded."""
+  """Makes B with unit rows, and b in the range of A = BBᵀ: it is bounded."""
   rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
   return rows, rows @ jacobians.generic(1, rows.shape[1], seed=5)[0]
 
 
 def programs(size):
-  """Bounded programs that rounding to float32 leaves bounded.
+  """Draws bounded programs that stay bounded when rounded to float32.
 
   Rows with a positive combination that is zero are left out: b is in the range
   of A in exact arithmetic only.
@@ -48,7 +48,7 @@ def test_qp_meets_the_optimality_conditions(size, x64):
 
 
 @of.each_size
-def test_qp_finds_the_least_squares_that_scipy_finds(size):
+def test_qp_equals_the_least_squares_of_scipy(size):
   # ½‖Bᵀx − c‖² has A = BBᵀ, b = Bc: compare Bᵀx, which is always unique.
   for rows, _ in map(program, of.of_size(size)):
     seed = rows.shape[1]
@@ -98,7 +98,7 @@ def test_qp_without_active_bounds_is_the_linear_system(x64):
   np.testing.assert_allclose(x, solution, rtol=1e-12 if x64 else 1e-4)
 
 
-def test_qp_that_descends_nowhere_is_zero(x64):
+def test_qp_without_a_descent_direction_is_zero(x64):
   matrix = jnp.asarray(jacobians.generic(4, 6) @ jacobians.generic(4, 6).T)
   x = of.non_negative_qp(matrix, jnp.array([-1.0, -0.2, 0.0, -3.0]))
   np.testing.assert_array_equal(x, np.zeros(4))
@@ -118,13 +118,13 @@ def test_qp_under_vmap_and_jit_is_the_eager_loop():
 
 
 def padded_programs():
-  """Programs of three variables, with zeros to the same number of columns."""
+  """Makes problems with three rows, padded to the same number of columns."""
   for rows, linear in programs(3):
     yield np.pad(rows, [(0, 0), (0, 9 - rows.shape[1])]), linear
 
 
 def calls(solve):
-  """Arguments of five programs, as many as the solver takes."""
+  """Takes the arguments of five problems, as many as the solver has."""
   count = len(inspect.getfullargspec(inspect.unwrap(solve)).args)
   for rows, linear in programs(5):
     yield (jax.device_put(rows @ rows.T), jax.device_put(linear), 0.5)[:count]

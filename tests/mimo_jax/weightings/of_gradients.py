@@ -37,13 +37,13 @@ def tolerance(x64, wide=1e-10, narrow=1e-4):
 
 
 def observe(rows, losses=None, jacobian=False):
-  """An observation in the default type, its Gramian in float64 before."""
+  """Makes an observation in the default type; the Gramian is from float64."""
   rows = np.asarray(rows, float)
   losses = np.ones(len(rows)) if losses is None else losses
   return mimo_jax.Observation(
     losses=jax.device_put(np.asarray(losses)),
     gramian=jax.device_put(rows @ rows.T),
-    # Of no use to rules for Gramians, which would compile for every P.
+    # Rules for Gramians do not need it, and would compile for every P.
     jacobian={'w': jax.device_put(rows)} if jacobian else None,
   )
 
@@ -57,20 +57,20 @@ def update(rule, observation, state):
 
 
 def of_cases(method):
-  """Jacobians and what TorchJD's `method` makes of them."""
+  """Yields Jacobians, and TorchJD's results of `method` for them."""
   cases = REFERENCE['torchjd']['jacobians'].items()
   return [(case['J'], case[method]) for _, case in cases if method in case]
 
 
 def assert_one_of(candidates, value, atol):
-  """The index of the one candidate that `value` is."""
+  """Returns the index of the one candidate that is equal to `value`."""
   distances = np.abs(np.asarray(candidates) - value).max(axis=1)
   assert distances.min() <= atol, distances
   return int(distances.argmin())
 
 
 def projected(point):
-  """The nearest point of the simplex, from scipy's quadratic programme."""
+  """Projects on the simplex by scipy's quadratic programming."""
   size = len(point)
   result = scipy.optimize.minimize(
     lambda x: np.sum((x - point) ** 2) / 2,
@@ -85,7 +85,7 @@ def projected(point):
 
 
 def cross_gramian(size, seed=0):
-  """Of two batches whose gradients are alike: not symmetric."""
+  """Makes the product of two similar batches, which is not symmetric."""
   rows = jacobians.generic(size, size + 4, seed)
   noise = jacobians.generic(size, size + 4, seed + 10)
   return (rows + 0.3 * noise) @ (rows - 0.2 * noise).T

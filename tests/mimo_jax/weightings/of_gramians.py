@@ -29,7 +29,7 @@ RULES = {
 
 
 def weigh(rule, rows, losses=None):
-  """The first weights of a rule, from a Gramian in the precision at hand."""
+  """Returns a rule's first weights, from a Gramian in the default precision."""
   losses = np.ones(len(rows)) if losses is None else losses
   observation = mimo_jax.Observation(
     jnp.asarray(losses, float), jnp.asarray(rows @ rows.T, float)
@@ -50,7 +50,7 @@ def assert_close(actual, expected, tolerance, scale=0.0, of=''):
 
 
 def answers(library, name):
-  """The directions that a library has for a rule, sample by sample."""
+  """Yields another library's directions for a rule, sample by sample."""
   for sample, directions in REFERENCE[library].items():
     if name in directions:
       yield sample, ROWS[sample], np.array(directions[name])

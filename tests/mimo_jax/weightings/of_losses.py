@@ -1,4 +1,4 @@
-"""What tests of rules that see losses alone share."""
+"""What tests of rules that see only losses share."""
 
 import functools
 
@@ -20,21 +20,21 @@ SAMPLES = {
 
 
 def observe(losses, after=None):
-  # Cut to the precision that is on, without a warning.
+  # Rounded to the default precision, without a warning.
   dtype = jnp.result_type(float)
   after = None if after is None else jnp.asarray(after, dtype)
   return mimo_jax.Observation(jnp.asarray(losses, dtype), losses_after=after)
 
 
 def weigh(rule, losses, after=None):
-  """The weights of the first step, as float64."""
+  """Returns the weights of the first step, as float64."""
   state = rule.init(len(losses))
   weights, _ = jax.jit(rule.update)(observe(losses, after), state)
   return np.asarray(weights, np.float64)
 
 
 def run(rule, sequence, after=None):
-  """Weights [T, K] of a sequence of losses [T, K], and the last state."""
+  """Returns weights [T, K] for a sequence of losses [T, K], and the state."""
   sequence = np.asarray(sequence)
   after = sequence if after is None else np.asarray(after)
 
@@ -49,7 +49,7 @@ def run(rule, sequence, after=None):
 
 
 def falling(size=3, steps=12, seed=0):
-  """Noisy losses that fall at different rates, [T, K]."""
+  """Makes noisy losses that fall at different rates, [T, K]."""
   random = np.random.RandomState(seed)
   rates = np.linspace(0.7, 0.98, size)
   noise = np.exp(0.1 * random.normal(size=[steps, size]))

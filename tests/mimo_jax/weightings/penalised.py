@@ -1,4 +1,4 @@
-"""MIMO and the objective that it descends, written out."""
+"""The penalised objective that MIMO descends, written out."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ def weigh(losses, *args, **kwargs):
 
 
 def smooth_max(losses, temperature):
-  """μ log( (1/M) Σ exp(F_m/μ) ), written out with the maximum taken off."""
+  """μ log( (1/M) Σ exp(F_m/μ) ), computed after subtracting the maximum."""
   worst = jnp.max(losses)
   mean = jnp.mean(jnp.exp((losses - worst) / temperature))
   return worst + temperature * jnp.log(mean)

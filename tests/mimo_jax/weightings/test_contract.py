@@ -18,7 +18,7 @@ from tests import properties
 
 FACTORIES = {name: getattr(weightings, name) for name in weightings.__all__}
 RULES = {name: properties.make(name) for name in FACTORIES}
-# As "Guarantees" of mimo_jax/weightings/README.md has it.
+# As stated in "Guarantees" of mimo_jax/weightings/README.md.
 BY_RANK = ('aligned_mtl', 'cagrad', 'config', 'dualproj', 'imtl_g', 'upgrad')
 WIDTHS = {2: 5, 3: 7, 5: 11}  # of samples by K
 NOISES = (0.0, 1e-6, 1e-2, 1.0)
@@ -42,7 +42,7 @@ each_sample = pytest.mark.parametrize(
 # where they share what is compiled.
 @pytest.fixture(scope='module', params=FACTORIES)
 def name(request):
-  """The name of a weighting, of each in turn."""
+  """The name of each weighting in turn."""
   return request.param
 
 
@@ -53,7 +53,7 @@ def rule(name):
 
 
 def check(name, rows):
-  """Checks all claims; one marked (x64) is made for that precision only."""
+  """Checks all claims; one marked (x64) is checked only in that precision."""
   for claim in properties.claims(name):
     word, *precision = claim.split(' ')
     try:
@@ -65,7 +65,7 @@ def check(name, rows):
 
 
 def updated(rule, rows, steps=1):
-  """The weights after some steps at the same point, jitted."""
+  """Returns weights and state after some steps at the same point, jitted."""
   (update, _), state = properties.compiled(rule), properties.init(rule, rows)
   observation = jacobians.seen_by(rule, jacobians.observe(rows))
   for _ in range(steps):
@@ -100,7 +100,7 @@ def test_claims_hold(name, samples):
 
 @functools.cache
 def drawn(noises):
-  """Jacobians and exponents, the same for all rules, in shapes of samples."""
+  """Draws Jacobians in the shapes of samples, the same for all rules."""
   found = []
 
   @hypothesis.settings(
@@ -122,7 +122,7 @@ def drawn(noises):
 def test_weights_are_finite_and_claims_hold_on_any_jacobian(name):
   for rows, exponent in drawn(NOISES):
     assert_finite(RULES[name], rows * 10.0**exponent)
-  # What goes by rank promises nothing about nearly dependent gradients.
+  # Rules that depend on rank claim nothing for nearly dependent gradients.
   for rows, _ in drawn((0.0, 1.0) if name in BY_RANK else NOISES):
     try:
       check(name, rows)
@@ -152,15 +152,15 @@ def test_repeated_calls_trace_once(rule):
     rows = jacobians.SAMPLES[sample]
     observation = jacobians.seen_by(rule, jacobians.observe(rows))
     _, state = update(observation, state)
-  # None, where another test has traced it for this shape.
+  # No traces, if another test has traced it for this shape.
   assert traces[before:] in ([], [len(rows)])
 
 
 @pytest.mark.slow
-def test_vmap_is_the_loop_and_sees_no_more_than_is_declared(rule):
+def test_vmap_equals_the_loop_and_a_rule_sees_only_what_it_declares(rule):
   samples = [jacobians.SAMPLES[key] for key in ('conflicting', 'stationary')]
   samples.append(jacobians.generic(3, 7) * [[1e-3], [1e3], [0.0]])
-  # All that there is to be seen; in the loop what the rule declares.
+  # vmap gets all fields; the loop gets only what the rule declares.
   stacked = jax.tree.map(
     lambda *leaves: jnp.stack(leaves), *map(jacobians.observe, samples)
   )
@@ -175,7 +175,7 @@ def test_vmap_is_the_loop_and_sees_no_more_than_is_declared(rule):
 
 
 def test_weights_have_the_type_of_the_losses_and_the_state_keeps_its_own(rule):
-  """So that `lax.scan` over steps takes them, in mixed precision, too."""
+  """So `lax.scan` over steps accepts them, even in mixed precision."""
   rows = jacobians.SAMPLES['conflicting']
   state = properties.init(rule, rows)
   with jax.enable_x64(True):
@@ -202,7 +202,7 @@ def test_one_objective_has_a_non_negative_multiple_of_its_gradient(rule):
     np.testing.assert_allclose(direction, multiple * gradient, rtol=1e-5)
 
 
-def test_a_rule_that_lacks_what_it_needs_says_so(rule):
+def test_a_rule_raises_if_the_observation_lacks_what_it_needs(rule):
   bare = mimo_jax.Observation(losses=jnp.array([0.3, 0.7, 0.5]))
   state = rule.init(3, {'w': jnp.zeros(2)})
   if rule.needs != 'losses':
@@ -210,7 +210,7 @@ def test_a_rule_that_lacks_what_it_needs_says_so(rule):
       rule.update(bare, state)
 
 
-# What docstrings say.
+# Docstrings.
 
 
 def test_every_claim_is_a_word_of_the_vocabulary(name, rule):
@@ -220,7 +220,7 @@ def test_every_claim_is_a_word_of_the_vocabulary(name, rule):
   assert properties.claims(name) or rule.needs == 'losses'
 
 
-def test_docstring_has_its_sections_in_the_order_of_the_house(name):
+def test_docstring_has_its_sections_in_order(name):
   text = inspect.getdoc(FACTORIES[name])
   present = re.findall(rf'^({"|".join(SECTIONS)}):', text, re.MULTILINE)
   assert present == [word for word in SECTIONS if word in present]
@@ -229,17 +229,17 @@ def test_docstring_has_its_sections_in_the_order_of_the_house(name):
   assert ('Args' in present) == has_args
 
 
-def test_state_has_fields_and_says_whose_it_is(name, rule):
+def test_state_has_fields_and_its_docstring_names_the_rule(name, rule):
   state = rule.init(3, {'w': jnp.zeros(2)})
   if jax.tree.leaves(state):
     assert state._fields
     assert f'State of `{name}`' in type(state).__doc__
 
 
-# Facts of single rules that no shared property can hold.
+# Single rules.
 
 
-def test_fixed_weights_are_what_they_are_said_to_be():
+def test_fixed_weights_are_the_documented_ones():
   for rule, expected in (
     (weightings.sum(), [1, 1, 1]),
     (weightings.mean(), [1 / 3] * 3),
@@ -262,7 +262,7 @@ def test_constant_takes_traced_weights():
   np.testing.assert_array_equal(weights, [[0.5, 1, 0.25], [3, 6, 9]])
 
 
-def test_constant_refuses_what_is_not_a_weight_for_each_objective():
+def test_constant_refuses_another_number_of_weights():
   with pytest.raises(ValueError, match=r'shape \(2, 1\).*a vector \[K\]'):
     weightings.constant([[1.0], [2.0]])
   with pytest.raises(ValueError, match='2 values of weights for 3'):

@@ -1,4 +1,4 @@
-"""Rules that look at every coordinate: GradDrop and the trimmed mean."""
+"""Rules with weights for each coordinate: GradDrop and the trimmed mean."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from tests.mimo_jax.weightings.of_gradients import update
 
 
 def drops(rule, rows, keys):
-  """The weights [N, K, P] of N draws."""
+  """Returns the weights [N, K, P] of N draws."""
   rows = jnp.asarray(rows)
   observation = observe(rows, jacobian=True)
 
@@ -27,7 +27,7 @@ def drops(rule, rows, keys):
   return np.asarray(jax.jit(jax.vmap(weigh))(keys), float)
 
 
-def test_graddrop_keeps_one_sign_of_every_coordinate(key):
+def test_graddrop_keeps_one_sign_at_each_coordinate(key):
   rows = jacobians.generic(5, 11)
   rows[:, 3] = np.abs(rows[:, 3])
   rows[:, 7] = -np.abs(rows[:, 7])
@@ -58,7 +58,7 @@ def test_graddrop_is_the_sum_on_average(key):
   expected = rows.sum(axis=0)
   error = 5 * directions.std(axis=0) / np.sqrt(number)
   assert np.all(np.abs(directions.mean(axis=0) - expected) <= error + 1e-5)
-  # Coordinates draw on their own: their choices are not correlated.
+  # Coordinates draw independently: their choices are not correlated.
   choices = np.sum(weights * (rows > 0), axis=1) > 0
   choices = choices[:, (choices.std(axis=0) > 0)].astype(float)
   assert choices.shape[1] >= 4
@@ -114,7 +114,7 @@ def test_graddrop_draws_in_float32_for_small_types(key):
 
 
 @pytest.mark.parametrize('num_trimmed', [0, 1, 2, 3])
-def test_trimmed_mean_leaves_out_the_extremes_of_every_coordinate(
+def test_trimmed_mean_leaves_out_the_extremes_at_each_coordinate(
   num_trimmed, x64
 ):
   rows = np.round(jacobians.generic(7, 40), 0)  # with ties
@@ -133,13 +133,13 @@ def test_trimmed_mean_leaves_out_the_extremes_of_every_coordinate(
   if num_trimmed == 3:
     median = np.sum(each * rows, axis=0)
     np.testing.assert_array_equal(median, np.median(rows, axis=0))
-  # Equals keep the order of the objectives.
+  # Ties are broken by the order of objectives.
   np.testing.assert_array_equal(
     np.flatnonzero(each[:, 5]), np.arange(num_trimmed, 7 - num_trimmed)
   )
 
 
-def test_trimmed_mean_leaves_out_one_unless_told_or_too_few():
+def test_trimmed_mean_leaves_out_one_by_default_if_there_are_enough():
   for size, expected in ((1, 1), (2, 2), (3, 1), (4, 2), (9, 7)):
     rows = jacobians.generic(size, 6)
     rule = make('trimmed_mean')
@@ -150,7 +150,7 @@ def test_trimmed_mean_leaves_out_one_unless_told_or_too_few():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('num_trimmed', [1, 2])
-def test_trimmed_mean_is_what_torchjd_returns(num_trimmed, x64):
+def test_trimmed_mean_equals_that_of_torchjd(num_trimmed, x64):
   cases = of_cases(f'TrimmedMean({num_trimmed})')
   assert len(cases) > 2
   rule = make('trimmed_mean', num_trimmed=num_trimmed)

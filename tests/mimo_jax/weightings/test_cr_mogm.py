@@ -1,4 +1,4 @@
-"""CR-MOGM, and what it wraps."""
+"""CR-MOGM, and the rule that it wraps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from tests import jacobians
 from tests.mimo_jax.weightings import of_gradients as of
 
 
-def test_cr_mogm_is_the_running_mean_of_what_it_wraps(x64):
+def test_cr_mogm_is_the_running_mean_of_the_wrapped_weights(x64):
   observations = [
     of.observe(
       jacobians.generic(3, 7, seed), losses=jacobians.losses_of([0] * 3)
@@ -48,7 +48,7 @@ def test_cr_mogm_takes_a_schedule():
     np.testing.assert_allclose(weights, mean, rtol=1e-5)
 
 
-def test_cr_mogm_carries_the_state_and_the_needs_of_what_it_wraps():
+def test_cr_mogm_has_the_state_and_the_needs_of_the_wrapped_rule():
   rule = weightings.cr_mogm(of.make('modo'))
   assert rule.needs == 'cross_gramian'
   assert rule.extra_args == ('independent_updates',)

@@ -14,7 +14,7 @@ from tests.mimo_jax.weightings.of_losses import run
 
 
 def averaged_dynamically(sequence, temperature, steps_per_epoch):
-  """DWA in numpy, from the whole history."""
+  """Computes DWA in NumPy from the whole history."""
   size = sequence.shape[1]
   weights = []
   for step in range(len(sequence)):
@@ -53,7 +53,7 @@ def test_dwa_compares_the_last_two_epochs(temperature, steps_per_epoch, x64):
     np.testing.assert_allclose(weights.sum(1), size, rtol=1e-5)
 
 
-def test_dwa_is_that_of_the_reference(x64):
+def test_dwa_equals_the_reference(x64):
   for case in REFERENCE['dwa']:
     weights, _ = run(
       weightings.dwa(case['temperature'], steps_per_epoch=2),
@@ -66,7 +66,7 @@ def test_dwa_is_that_of_the_reference(x64):
     )
 
 
-def test_dwa_weighs_the_slowest_most():
+def test_dwa_gives_the_slowest_loss_most_weight():
   weights, _ = run(weightings.dwa(1e-6), [[1.0, 1.0, 1.0], [0.5, 0.8, 0.7]] * 2)
   np.testing.assert_array_equal(weights[2], [0, 3, 0])
   weights, _ = run(weightings.dwa(math.inf), falling())
@@ -74,7 +74,7 @@ def test_dwa_weighs_the_slowest_most():
 
 
 def test_dwa_of_losses_that_are_zero_is_finite():
-  # Of the last call: no rate stands for 1; from tiny to huge is the largest.
+  # A zero loss has no rate and counts as 1; from tiny to huge is the largest.
   weights, _ = run(
     weightings.dwa(1.0), [[0.0, 0.0, 1.0], [1.0, 0.0, 0.5], [9.0, 9.0, 9.0]]
   )

@@ -1,4 +1,4 @@
-"""Scalarizations of losses that are spent, extreme or on the ray."""
+"""Scalarizations of losses that are zero, extreme or on the ray."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_geometric_mean_leaves_out_losses_that_are_not_positive(x64):
     np.testing.assert_array_equal(of.weigh(rule, losses), [0.25] * 4)
 
 
-def test_nan_is_no_loss_that_is_spent():
+def test_a_nan_is_not_taken_for_a_zero_loss():
   losses = np.array([0.5, np.nan, 2.0])
   for rule in (weightings.geometric_mean(), weightings.famo()):
     assert np.all(np.isnan(of.weigh(rule, losses, after=of.LOSSES[:3])))
@@ -81,12 +81,12 @@ def test_cosmos_on_the_ray_is_the_preference(x64):
   np.testing.assert_allclose(weights, preference, atol=1e-15 if x64 else 3e-7)
 
 
-def test_pbi_has_a_unit_along_the_ray_and_the_penalty_across(x64):
+def test_pbi_has_slope_one_along_the_ray_and_the_penalty_across(x64):
   rtol = 1e-11 if x64 else 2e-4
   for sample in ('five', 'uneven', 'many'):
     losses = of.SAMPLES[sample]
     direction = of.uneven(losses) / of.length(of.uneven(losses))
-    # S is of degree one in L.
+    # S is homogeneous of degree one in L.
     value = of.boundary_intersection(losses, 2.5, of.uneven(losses), 0.0)
     for scale in (1e-20, 1.0, 1e20):
       weights = of.weigh(weightings.pbi(2.5, of.uneven(losses)), scale * losses)

@@ -9,10 +9,10 @@ from mimo_jax import weightings
 from tests.mimo_jax.weightings import of_losses as of
 
 
-def test_famo_is_that_of_the_reference(x64):
+def test_famo_equals_the_reference(x64):
   steps = of.REFERENCE['famo']
   losses = [step['losses'] for step in steps]
-  # In the first call there is no step before.
+  # In the first call there is no earlier step.
   after = [[7.0, 3.0, 5.0], *(step['after'] for step in steps[:-1])]
   rule = weightings.famo(minima=-1e-8)  # the reference adds it to the losses
   weights, state = of.run(rule, losses, after)
@@ -29,7 +29,7 @@ def test_famo_is_that_of_the_reference(x64):
   )
 
 
-def test_famo_descends_its_slope_and_then_weighs(x64):
+def test_famo_updates_its_logits_before_it_weights(x64):
   sequence = of.falling(4)
   after = np.roll(sequence, 1, axis=0) * np.linspace(0.9, 0.97, 4) ** 2
   minima = np.array([-0.1, 0.0, 1e-3, -0.3])
@@ -52,7 +52,7 @@ def test_famo_descends_its_slope_and_then_weighs(x64):
   np.testing.assert_allclose(state.logits, logits, rtol=1e-12 if x64 else 1e-4)
 
 
-def test_famo_does_not_look_at_the_losses_after_in_the_first_step():
+def test_famo_ignores_losses_after_in_the_first_step():
   sequence, after = of.falling(), 0.9 * np.roll(of.falling(), 1, axis=0)
   expected, _ = of.run(weightings.famo(), sequence, after)
   for first in (0.0, 1e30, np.nan):
@@ -62,9 +62,9 @@ def test_famo_does_not_look_at_the_losses_after_in_the_first_step():
     )
 
 
-def test_famo_leaves_out_what_is_spent(x64):
+def test_famo_leaves_out_zero_losses(x64):
   tolerance = 1e-12 if x64 else 1e-5
-  # Objective 1 is spent before, after, or at the present losses.
+  # The loss of objective 1 is zero before, after, or now.
   for before, after, present in (
     (0.1, 0.9, 0.7),
     (0.9, -3.0, 0.7),
@@ -82,7 +82,7 @@ def test_famo_leaves_out_what_is_spent(x64):
     if present == 0.1:  # then the step before counts
       assert state.logits[1] != 0
       continue
-    # Of the two that are left; half of the shares each.
+    # The other two objectives have half of the shares each.
     progress = np.log([2.0, 2.0 / 1.9])
     move = 0.5 * (progress - progress.mean())
     np.testing.assert_allclose(
@@ -90,7 +90,7 @@ def test_famo_leaves_out_what_is_spent(x64):
     )
 
 
-def test_famo_of_losses_that_are_all_spent_has_the_weights_of_its_logits():
+def test_famo_with_only_zero_losses_has_the_weights_of_its_logits():
   sequence = [[1.0, 2.0, 3.0], [0.0, 0.0, -1.0], [0.0, -2.0, 0.0]]
   after = [[1.0, 1.0, 1.0], [0.5, 1.9, 0.2], [0.0, 0.0, 0.0]]
   weights, state = of.run(weightings.famo(optax.sgd(1.0)), sequence, after)

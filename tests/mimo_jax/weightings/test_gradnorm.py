@@ -1,4 +1,4 @@
-"""GradNorm, by the slope of its own loss."""
+"""GradNorm, by the gradient of its own loss."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def gradnorm_gradient(logits, lengths, losses, initial, alpha):
   return np.array(gradient), average
 
 
-def test_gradnorm_descends_on_the_distance_to_its_targets():
+def test_gradnorm_descends_the_distance_to_its_targets():
   with jax.enable_x64(True):
     rule = of.make('gradnorm', alpha=0.7, optimizer=optax.sgd(0.05))
     state, logits, initial = of.init(rule, 4), np.zeros(4), None
@@ -52,7 +52,7 @@ def test_gradnorm_descends_on_the_distance_to_its_targets():
 
 
 @pytest.mark.slow
-def test_gradnorm_learns_alike_on_any_scale():
+def test_gradnorm_does_not_depend_on_scale():
   losses = jacobians.losses_of([0] * 4)
 
   def after(gradients, values):
@@ -99,7 +99,7 @@ def test_gradnorm_has_the_gradients_of_libmtl(x64):
     )
     weights, after = of.update(rule, of.observe(rows, step['losses']), state)
     np.testing.assert_allclose(weights, step['reported_weight'], rtol=rtol)
-    # Ours is of the distance in units of Ḡ.
+    # Our loss is the distance in units of Ḡ.
     weights = np.asarray(weights, float)
     average = np.mean(weights * np.linalg.norm(rows, axis=1))
     np.testing.assert_allclose(

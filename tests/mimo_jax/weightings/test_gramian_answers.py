@@ -1,4 +1,4 @@
-"""Rules that see the Gramian: exact answers, and those of other libraries."""
+"""Rules that see the Gramian: exact results, and those of other libraries."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from tests.mimo_jax.weightings import of_gramians as of
 
 
 def test_hand_checked_pair():
-  """Part of the numbers can be checked with a pencil."""
+  """Some of the numbers can be checked by hand."""
   rows = np.array([[-4.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]])
   expected = {
     'mgda': (3 / 5, 2 / 5),
@@ -37,12 +37,12 @@ EXACT = {name for answers in of.REFERENCE['truth'].values() for name in answers}
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(EXACT | {'nash_mtl'}))
 def test_direction_is_the_exact_one(name, x64):
-  """Nash-MTL is left at unit length: that of FairGrad, scaled."""
+  """Nash-MTL is compared at unit length: it is FairGrad, scaled."""
   known = 'fairgrad_1' if name == 'nash_mtl' else name
   for sample, rows, expected in of.answers('truth', known):
     if name == 'nash_mtl':
       expected = expected / np.linalg.norm(expected)
-    # A direction of zero is right to a part of what it is summed from.
+    # The tolerance of a zero direction is relative to the sizes of its terms.
     of.assert_close(
       of.direction(name, rows),
       expected,
@@ -52,11 +52,11 @@ def test_direction_is_the_exact_one(name, x64):
     )
 
 
-# What TorchJD gets right, to the tolerance of its solvers; the rest is in the
-# table of differences below.
+# Cases that TorchJD solves to the tolerance of its solvers. The others are in
+# the table of differences below.
 RIGHT = {
   'aligned_mtl_min': (1e-9, ''),
-  # Eigenvalues 1e12 apart: both are right to 1e-5 only.
+  # Eigenvalues 1e12 apart: both are exact only to 1e-5.
   'aligned_mtl_median': (1e-9, 'k8_p64_scales'),
   'aligned_mtl_rmse': (1e-9, 'k8_p64_scales'),
   'config': (1e-9, 'k2_p4_opposed'),
@@ -80,7 +80,7 @@ RIGHT = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RIGHT)
-def test_direction_is_that_of_torchjd(name):
+def test_direction_equals_that_of_torchjd(name):
   tolerance, wrong = RIGHT[name]
   compared = 0
   with jax.enable_x64(True):
@@ -98,7 +98,7 @@ def test_direction_is_that_of_torchjd(name):
 def test_libmtl_differs_by_known_factors():
   with jax.enable_x64(True):
     for sample, rows, theirs in of.answers('libmtl', 'cagrad_0.5'):
-      # Where zero is in the hull it stops near zero, as the README says.
+      # If zero is in the hull, it stops near zero, as the README says.
       if 'opposed_pair' not in sample and 'zero_row' not in sample:
         ours = of.direction('cagrad_0.5', rows) / (1 + 0.5**2)
         of.assert_close(ours, theirs, 1e-4, of=sample)
@@ -109,7 +109,7 @@ def test_libmtl_differs_by_known_factors():
 
 @pytest.mark.slow
 def test_where_we_differ_the_certificate_is_ours():
-  """The table of weightings/README.md, row by row."""
+  """These are the rows of the table in weightings/README.md."""
   for case in differences.CASES:
     theirs, ours = differences.residuals(case)
     assert abs(ours) <= 1e-3, (case, ours)

@@ -1,4 +1,4 @@
-"""Rules that see the Gramian, by what defines each."""
+"""Rules that see the Gramian, by the definition of each."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ make = properties.make
 
 
 def weigh_of(factory):
-  """Compiled once for all values of the hyperparameter."""
+  """Compiles a rule once for all values of its hyperparameter."""
 
   @jax.jit
   def weigh_by(value, gramian):
@@ -63,19 +63,19 @@ def test_pcd_solves_its_program(x64):
     )
 
 
-def test_pcd_in_its_special_cases():
+def test_pcd_special_cases():
   rule = weightings.pcd()
   primary = np.array([1.0, 2.0, -1.0, 0.5])
   other = np.array([0.5, 1.0, 3.0, -2.0])
-  # The secondary objectives contradict each other: the primary gradient.
+  # Secondary objectives that contradict each other give the primary gradient.
   rows = np.stack([primary, other, -2 * other])
   np.testing.assert_allclose(weigh(rule, rows), [1, 0, 0], atol=1e-6)
-  # A primary gradient of zero, and secondary ones of zero.
+  # A primary gradient of zero, and secondary gradients of zero.
   assert not np.any(weigh(rule, np.stack([0 * primary, other])))
   np.testing.assert_array_equal(
     weigh(rule, np.stack([primary, 0 * other])), [1, 0]
   )
-  # The published surprise: the direction of the secondary, at full length.
+  # A surprise of the published rule: the secondary direction, at full length.
   rows = np.stack([primary, -2 * primary])
   np.testing.assert_allclose(
     rows.T @ weigh(rule, rows), -primary, rtol=1e-4, atol=1e-6
@@ -107,7 +107,7 @@ def test_preference_is_linear_or_projected(name):
     assert np.all(weights >= p)
 
 
-def test_config_points_as_the_preference_says():
+def test_config_has_cosines_in_proportion_to_the_preference():
   rows = jacobians.SAMPLES['five']
   p = np.array([1.0, 2.0, 0.5, 3.0, 1.5])
   d = rows.T @ weigh(weightings.config(preference=p), rows)
@@ -115,7 +115,7 @@ def test_config_points_as_the_preference_says():
   np.testing.assert_allclose(along / along[0], p, rtol=1e-4)
 
 
-def test_rules_refuse_what_they_cannot_take():
+def test_rules_refuse_wrong_arguments():
   for name, argument, value, message in (
     ('upgrad', 'preference', [1.0, -1.0], 'at least 0'),
     ('config', 'preference', [1.0, -1.0], 'at least 0'),
@@ -136,7 +136,7 @@ def test_rules_refuse_what_they_cannot_take():
     (weightings.upgrad([0.1, 0.2]), '2 values of preference for 3'),
     (weightings.config([0.1, 0.2]), '2 values of preference for 3'),
     (weightings.aligned_mtl([0.1, 0.2]), '2 values of preference for 3'),
-    # One for each but the primary.
+    # One for each objective but the primary one.
     (weightings.pcd([0.1, 0.2, 0.3]), '3 values of progress for 2'),
   ):
     with pytest.raises(ValueError, match=message):
@@ -158,11 +158,11 @@ def test_hyperparameters_may_be_traced():
 
 
 @pytest.mark.slow
-def test_a_zero_row_stops_mgda_and_holds_cagrad_back_only_if_kept():
+def test_a_zero_row_stops_mgda_and_limits_cagrad_only_if_kept():
   rows = jacobians.generic(2, 5) + 0.3
   zero = np.insert(rows, 1, 0, axis=0)
   for name, scale in (('mgda', 1.0), ('cagrad', 2 / 3)):
-    # Dropped: as if it were not there, but for the K of the mean.
+    # If dropped, only the K of the mean counts it.
     np.testing.assert_allclose(
       zero.T @ weigh(make(name), zero),
       scale * rows.T @ weigh(make(name), rows),
@@ -175,7 +175,7 @@ def test_a_zero_row_stops_mgda_and_holds_cagrad_back_only_if_kept():
 
 
 def test_mgda_normalizes_as_the_authors_do():
-  """Shortest combination of scaled gradients, its weights on the raw ones."""
+  """min_norm weights of scaled gradients are applied to the raw ones."""
   rows, losses = jacobians.generic(3, 7), np.array([0.5, 2.0, 0.3])
   lengths = np.linalg.norm(rows, axis=1)
   for name, scale in (
@@ -189,7 +189,7 @@ def test_mgda_normalizes_as_the_authors_do():
     d = scaled.T @ weights
     assert np.all(scaled @ d >= d @ d * (1 - 1e-4)), name
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
-  # A gradient of zero has no unit vector: it takes no part.
+  # A zero gradient has no unit vector, so it is left out.
   zero = np.insert(rows, 2, 0, axis=0)
   rule = make('mgda', normalization='l2')
   np.testing.assert_allclose(
@@ -198,7 +198,7 @@ def test_mgda_normalizes_as_the_authors_do():
 
 
 @pytest.mark.slow
-def test_mgda_has_the_weights_of_libmtl():
+def test_mgda_weights_equal_those_of_libmtl():
   for name in ('none', 'l2', 'loss', 'loss+'):
     rule = make('mgda', normalization=name)
     for sample in ('k2_p4_readable', 'k3_p16_conflict'):
@@ -226,14 +226,14 @@ def test_cagrad_between_the_mean_and_mgda():
   assert cosine > 1 - 1e-6
 
 
-def test_cagrad_on_opposed_gradients_goes_on_by_the_mean():
+def test_cagrad_follows_the_mean_of_opposed_gradients():
   rows = np.array([[1.0, 2.0, -1.0], [-2.0, -4.0, 2.0]])
   d = rows.T @ weigh(weightings.cagrad(c=0.3), rows)
   np.testing.assert_allclose(d, 0.7 * rows.mean(0), rtol=1e-6)
 
 
 def test_imtl_g_stops_where_the_primary_gradient_is_the_mean_of_the_others():
-  """As its docstring says; and what it recommends goes on."""
+  """Its docstring says so; and the alternative that it names does not stop."""
   rows = jacobians.generic(3, 7)
   rows[0] = rows[1:].mean(0)
   np.testing.assert_array_equal(weigh(make('imtl_g'), rows), 0)
@@ -286,8 +286,8 @@ def test_nash_mtl_without_clipping_is_fairgrad_of_one():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['upgrad', 'cagrad_0.5', 'nash_mtl', 'imtl_g'])
-def test_many_objectives(name, size=64):
-  """Their certificates in float32; those of solvers are at more sizes."""
+def test_certificates_hold_for_many_objectives(name, size=64):
+  """In float32; solvers are tested at more sizes."""
   rows = jacobians.generic(size, 2 * size)
   weights = weigh(RULES[name], rows)
   d = rows.T @ weights

@@ -12,12 +12,12 @@ from tests.mimo_jax.weightings.of_gradients import update
 
 
 def krum_weights(rows, num_byzantine, num_selected):
-  """The paper's rule, on the vectors themselves."""
+  """Computes the paper's rule on the vectors themselves."""
   size = len(rows)
   scores = []
   for row in rows:
     distances = np.sort(np.sum((rows - row) ** 2, axis=1))
-    # The smallest is a row's own, which is zero.
+    # The smallest distance is that to itself, zero.
     scores.append(distances[1 : max(size - num_byzantine - 2, 1) + 1].sum())
   selected = np.argsort(scores, kind='stable')[:num_selected]
   return np.isin(np.arange(size), selected) / num_selected
@@ -27,13 +27,13 @@ def test_krum_selects_by_squared_distances():
   for f, m in ((0, 1), (1, 2), (2, 1), (4, 3)):
     rule = make('krum', num_byzantine=f, num_selected=m)
     for seed in range(5):
-      # A common part, as gradients of one batch have, and of other lengths.
+      # Rows with a common part, as gradients of one batch; other lengths.
       rows = 2.0 + jacobians.generic(8, 11, seed)
       weights, _ = update(rule, observe(rows), init(rule, 8))
       np.testing.assert_allclose(weights, krum_weights(rows, f, m), rtol=1e-6)
 
 
-def test_krum_squares_where_plain_distances_would_select_another():
+def test_krum_squares_distances_which_changes_the_selection():
   rows = np.array([[4, -3], [-2, -2], [-3, -2], [-1, -4], [-3, 4]])
   distances = np.linalg.norm(rows[:, None] - rows[None], axis=2)
   for power, selected in ((1, 1), (2, 3)):
@@ -44,7 +44,7 @@ def test_krum_squares_where_plain_distances_would_select_another():
   np.testing.assert_array_equal(weights, [0, 0, 0, 1, 0])
 
 
-def test_krum_takes_the_first_of_equals():
+def test_krum_selects_the_first_of_ties():
   rule = make('krum', num_selected=2)
   row = jacobians.generic(1, 5)[0]
   for rows, expected in (
@@ -55,7 +55,7 @@ def test_krum_takes_the_first_of_equals():
     np.testing.assert_array_equal(weights, expected)
 
 
-def test_krum_of_two_is_the_first_and_of_one_the_one():
+def test_krum_of_one_or_two_is_the_first():
   rule = make('krum')
   pair, _ = update(rule, observe(jacobians.generic(2, 5)), init(rule, 2))
   np.testing.assert_array_equal(pair, [1, 0])
@@ -74,7 +74,7 @@ def test_krum_works_on_gramians_near_the_largest_number():
 
 
 @pytest.mark.slow
-def test_krum_is_what_torchjd_returns():
+def test_krum_equals_that_of_torchjd():
   for f, m in ((0, 1), (1, 1), (1, 2)):
     rule = make('krum', num_byzantine=f, num_selected=m)
     for rows, expected in of_cases(f'Krum(f={f},m={m})'):
@@ -82,6 +82,6 @@ def test_krum_is_what_torchjd_returns():
       if not np.any(rows, axis=1).all():
         continue  # which lets zero gradients take part
       weights, _ = update(rule, observe(rows), init(rule, len(rows)))
-      # Which sums distances that are not squared, and so may select others.
+      # TorchJD sums distances without squaring, so it may select others.
       np.testing.assert_array_equal(weights, krum_weights(rows, f, m))
       np.testing.assert_array_equal(weights, expected)

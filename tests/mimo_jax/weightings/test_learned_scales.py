@@ -25,14 +25,14 @@ each_learned = pytest.mark.parametrize('name', LEARNED)
 
 
 @each_learned
-def test_learned_scales_descend_their_slope(name, x64):
+def test_learned_scales_follow_their_gradient(name, x64):
   weight, slope, field = LEARNED[name]
   sequence = of.falling()
   s = np.array([0.2, -0.4, 0.1])
   rule = getattr(weightings, name)(optax.sgd(0.1), init=s)
   weights, state = of.run(rule, sequence)
   for losses, actual in zip(sequence, weights, strict=True):
-    # The present s weighs, then moves.
+    # The present s gives the weights, then it is updated.
     np.testing.assert_allclose(actual, weight(s), rtol=1e-12 if x64 else 1e-5)
     s = s - 0.1 * slope(s, losses)
   np.testing.assert_allclose(
@@ -58,7 +58,7 @@ def test_learned_scales_have_adam_by_default(name, x64):
 
 
 @each_learned
-def test_a_loss_that_is_spent_does_not_move_its_scale(name):
+def test_a_zero_loss_does_not_move_its_scale(name):
   field = LEARNED[name][2]
   sequence = np.tile([0.0, 0.7, -3.0], [50, 1])
   rule = getattr(weightings, name)(init=[0.3, 0.2, -0.1])
@@ -81,7 +81,7 @@ def test_a_scale_that_overshoots_stays_finite(name):
 
 @pytest.mark.slow
 @each_learned
-def test_a_first_scale_for_each_objective_tells_balance_how_many(name):
+def test_initial_scales_tell_balance_the_number_of_objectives(name):
   weight = LEARNED[name][0]
   rule = getattr(weightings, name)(init=[0.2, -0.3])
   optimizer = mimo_jax.balance(rule)

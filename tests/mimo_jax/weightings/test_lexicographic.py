@@ -1,4 +1,4 @@
-"""MIMO: the lexicographic problem that it solves."""
+"""MIMO: the lexicographic problem that it solves, and its rates."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
     return penalised(self.values(theta), penalty, temperature)
 
   def best_fused(self, theta, free):
-    """The minimiser of F₀ over theta + span(free): least squares."""
+    """Minimises F₀ over theta + span(free), by least squares."""
     residual = self.targets[0] - self.matrices[0] @ theta
     along, *_ = np.linalg.lstsq(self.matrices[0] @ free, residual)
     return theta + free @ along
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     return self.best_fused(self.argmin, self.free)
 
   def smooth_lexicographic(self, temperature):
-    """The minimiser of F₀ over argmin h, the smooth max.
+    """Minimises F₀ over argmin h, the smooth max.
 
     h is strictly convex in what the modalities see of θ, and constant in what
     none of them sees.
@@ -69,7 +69,7 @@ class Problem(NamedTuple):
       theta = self.argmin + seen @ along
       return smooth_max(self.values(theta)[1:], temperature)
 
-    # Where all modalities are best at once, if there is such a point.
+    # The point at which all modalities are optimal at once, if there is one.
     start, *_ = np.linalg.lstsq(
       stacked @ seen,
       np.concatenate(self.targets[1:]) - stacked @ self.argmin,
@@ -79,7 +79,7 @@ class Problem(NamedTuple):
 
 
 def minimiser_of(function):
-  """Of a convex function of θ and numbers, the minimiser by the numbers.
+  """Minimises a convex function of θ and numbers, for each of the numbers.
 
   From a start, by Newton's steps, with scipy's trust region first.
   """
@@ -104,7 +104,7 @@ def minimiser_of(function):
       _, *there = at(following)
       if np.linalg.norm(there[0]) < np.linalg.norm(gradient):
         point, (gradient, hessian) = following, there
-    # ‖x − x*‖ ≤ ‖∇‖ / m with m the strong convexity near x.
+    # ‖x − x*‖ ≤ ‖∇‖ / m, where m is the strong convexity near x.
     assert np.linalg.norm(np.linalg.solve(hessian, gradient)) <= 1e-9 * (
       1 + np.linalg.norm(point)
     )
@@ -144,7 +144,7 @@ def balanced():
 
 
 def one_is_worst():
-  """Two modalities, four params; one of them is the worst at its very best.
+  """Two modalities, four params; one is the worst even at its optimum.
 
   It cannot get below its offset, 2.5, which it has wherever A₂θ = b₂: one
   equation, so three directions are free until the other modality, far better,
@@ -174,13 +174,13 @@ PROBLEMS = {'balanced': balanced(), 'one_is_worst': one_is_worst()}
 
 @pytest.fixture(params=PROBLEMS)
 def problem(request):
-  """A problem of known solution; the test runs in float64."""
+  """A problem with a known solution; the test runs in float64."""
   with jax.enable_x64(True):
     yield PROBLEMS[request.param]
 
 
 @pytest.mark.slow
-def test_lexicographic_solution_is_what_it_is_said_to_be(problem):
+def test_the_lexicographic_solution_is_the_documented_one(problem):
   solution = problem.lexicographic()
   values = np.asarray(problem.values(solution))
   np.testing.assert_allclose(values[1:].max(), problem.min_max, rtol=1e-12)
@@ -235,7 +235,7 @@ def test_minimisers_approach_the_lexicographic_solution(problem):
 
 
 def lipschitz(problem, start, penalty, temperature):
-  """A bound of ∇²Φ on {Φ ≤ Φ(start)}, which descent with 1/L never leaves.
+  """Bounds ∇²Φ on {Φ ≤ Φ(start)}, which descent with 1/L never leaves.
 
   ∇²Φ = ∇²F₀ + λ (Σ π_m ∇²F_m + Cov_π(∇F_m) / μ). Where Φ ≤ Φ(start),
   max F_m ≤ h + μ log M ≤ (Φ(start) − min F₀)/λ + μ log M =: B, and so
@@ -285,7 +285,7 @@ def test_descent_has_the_rate_of_gradient_descent_on_a_smooth_objective(
     updates, -gradients / smoothness, rtol=1e-9, atol=1e-12 / smoothness
   )
   squares = np.sum(np.square(gradients), axis=1)
-  # The descent lemma at every step, whose sum is the rate.
+  # The descent lemma at every step; its sum gives the rate.
   falls = values[:-1] - values[1:]
   assert np.all(falls >= squares[:-1] / (2 * smoothness) - 1e-13)
   least = objective(minimiser_of(objective)(problem.argmin + 0.1))

@@ -1,4 +1,4 @@
-"""Rules that see losses alone: what they are made with."""
+"""Arguments of rules that see only losses."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_rules_take_traced_numbers(make):
   assert np.all(np.abs(together[0] - together[1]).max() > 1e-3)
 
 
-def test_rules_refuse_what_makes_no_sense():
+def test_rules_refuse_wrong_arguments():
   for make, message in (
     (lambda: weightings.random(0.5), r'random .* seed=0\.5.*whole'),
     (lambda: weightings.random([1, 2]), r'random .* seed=\[1, 2\]'),

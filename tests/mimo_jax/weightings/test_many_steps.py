@@ -10,12 +10,12 @@ from mimo_jax import weightings
 from tests import jacobians
 from tests.mimo_jax.weightings import of_gradients as of
 
-# Its name for them: ours, which of its parameters is which of ours, what its
-# input is to us, and the tolerance in float64.
+# TorchJD's name -> ours, which of its parameters is which of ours, what its
+# input is for us, and the tolerance in float64.
 SEQUENCES = {
-  # It adds 1e-8 to denominators.
+  # TorchJD adds 1e-8 to denominators.
   'GradVac(K=2,beta=0.5)': ('gradvac', {'beta': 'beta'}, of.gramian, 1e-7),
-  # Its Frank-Wolfe stops early: what is compared is our exact minimiser.
+  # Its Frank-Wolfe stops early: compared with our exact minimiser.
   'CRMOGM(MGDA,alpha=0.9)': ('cr_mogm', {'decay': 'alpha'}, of.gramian, 1e-3),
   'MoDo': (
     'modo',
@@ -23,7 +23,7 @@ SEQUENCES = {
     of.cross,
     1e-10,
   ),
-  # It adds 1e-8 to the scale.
+  # TorchJD adds 1e-8 to the scale.
   'SDMGrad': (
     'sdmgrad',
     {
@@ -35,7 +35,7 @@ SEQUENCES = {
     of.cross,
     1e-8,
   ),
-  # It adds 1e-7 to sums of squares.
+  # TorchJD adds 1e-7 to sums of squares.
   'ExcessMTL_warmup2': (
     'excess_mtl',
     {'step_size': 'robust_step_size', 'num_warmup_steps': 'n_warmup_steps'},
@@ -61,7 +61,7 @@ def test_rules_follow_the_sequences_of_torchjd(name, x64):
     np.testing.assert_allclose(weights, step['weights'], rtol=rtol, atol=rtol)
 
 
-def test_rules_refuse_what_makes_no_sense():
+def test_rules_refuse_wrong_arguments():
   for name, argument, values in (
     ('gradvac', 'beta', (-0.1, 1.5, np.nan, [0.5, 0.5])),
     ('graddrop', 'leak', (-0.1, 1.1, np.nan, [0.5, 2.0], [[0.5]])),

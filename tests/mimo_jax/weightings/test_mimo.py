@@ -1,4 +1,4 @@
-"""MIMO: facts of its weights, schedules and sweeps."""
+"""MIMO: its weights, schedules and sweeps."""
 
 import math
 
@@ -21,12 +21,12 @@ def test_high_temperature_spreads_the_penalty_evenly():
 
 
 def test_weights_are_one_and_the_penalty_shared_by_softmax(x64):
-  """Which is the gradient of the penalised objective."""
+  """They are the gradient of the penalised objective."""
   for temperature in (1e-2, 0.7, 30.0):
     weights = weigh(LOSSES, penalty=0.8, temperature=temperature)
     shares = np.exp((LOSSES[1:] - LOSSES[1:].max()) / temperature)
     expected = np.append(1, 0.8 * shares / shares.sum())
-    # A relative error of F/μ is an absolute one of log π.
+    # A relative error of F/μ is an absolute error of log π.
     rtol = (1e-14 if x64 else 3e-7) * max(1, 3 / temperature)
     np.testing.assert_allclose(weights, expected, rtol=rtol, atol=1e-37)
     gradient = jax.grad(penalised)(jnp.asarray(LOSSES), 0.8, temperature)
@@ -36,7 +36,7 @@ def test_weights_are_one_and_the_penalty_shared_by_softmax(x64):
 
 
 def test_adding_a_constant_to_every_modality_changes_nothing():
-  # Eighths and whole numbers, so that adding itself does not round.
+  # Eighths and whole numbers, so that the addition is exact.
   losses = np.array([0.3, 1.25, 0.5, 2.875, 0.125], np.float32)
   weights = weigh(losses, penalty=1.7, temperature=0.3)
   for constant in (-3.0, 0.5, 1024.0):
@@ -46,7 +46,7 @@ def test_adding_a_constant_to_every_modality_changes_nothing():
     )
 
 
-def test_the_fused_loss_changes_no_weight():
+def test_weights_do_not_depend_on_the_fused_loss():
   for fused in (-5.0, 0.0, 1e6):
     losses = np.append(fused, LOSSES[1:])
     np.testing.assert_array_equal(weigh(losses), weigh(LOSSES))
@@ -68,7 +68,7 @@ def test_one_modality_has_the_whole_penalty_and_a_single_objective_none():
   np.testing.assert_array_equal(weigh([7.0], penalty=0.3), [1])
 
 
-def test_one_nan_among_the_losses_is_seen_in_the_weights():
+def test_a_nan_among_the_losses_shows_in_the_weights():
   losses = LOSSES.copy()
   losses[2] = np.nan
   assert np.all(np.isnan(weigh(losses)[1:]))

@@ -34,7 +34,7 @@ def test_simplex_projection_meets_the_optimality_conditions(size, x64):
 
 
 @pytest.mark.slow
-def test_simplex_projection_is_what_scipy_finds():
+def test_simplex_projection_equals_that_of_scipy():
   with jax.enable_x64(True):
     for seed in range(5):
       point = np.random.RandomState(seed).normal(size=5)
@@ -43,7 +43,7 @@ def test_simplex_projection_is_what_scipy_finds():
       )
 
 
-def test_modo_takes_one_projected_step_from_where_it_was():
+def test_modo_takes_one_projected_step_from_its_last_weights():
   with jax.enable_x64(True):
     rule = of.make('modo', step_size=0.02, regularization=0.3)
     state, weights = of.init(rule, 4), np.full(4, 0.25)
@@ -58,7 +58,7 @@ def test_modo_takes_one_projected_step_from_where_it_was():
 
 
 def sdmgrad_w(matrix, start, step_size, momentum, num_steps, pull, preferred):
-  """The authors' loop."""
+  """Runs the authors' loop."""
   scale = np.mean(np.sqrt(np.maximum(np.diagonal(matrix), 0)))
   scaled, w, velocity = matrix / scale**2, start, 0
   for _ in range(num_steps):
@@ -67,7 +67,7 @@ def sdmgrad_w(matrix, start, step_size, momentum, num_steps, pull, preferred):
   return w
 
 
-def test_sdmgrad_descends_with_momentum_from_where_it_was():
+def test_sdmgrad_descends_with_momentum_from_its_last_weights():
   with jax.enable_x64(True):
     preferred = np.array([0.5, 0.1, 0.15, 0.25])
     rule = weightings.sdmgrad(
@@ -99,7 +99,7 @@ def test_sdmgrad_does_not_depend_on_the_scale_of_the_gradients():
 
 
 @pytest.mark.parametrize('diagonal', [0.0, -1.0, 1e-30])
-def test_sdmgrad_stays_where_batches_agree_on_nothing(diagonal):
+def test_sdmgrad_keeps_its_weights_if_batches_have_nothing_in_common(diagonal):
   matrix = of.cross_gramian(3)
   matrix[np.arange(3), np.arange(3)] = diagonal
   rule = of.make('sdmgrad')

@@ -1,4 +1,4 @@
-"""PCGrad and GradVac, by their definitions, in every order."""
+"""PCGrad and GradVac, by their definitions, for every order of visits."""
 
 import itertools
 
@@ -19,7 +19,7 @@ from tests.mimo_jax.weightings.of_gradients import update
 
 
 def orders_of(size):
-  """All ways in which each objective may visit the others."""
+  """Returns all orders in which each objective may visit the others."""
   others = [
     list(itertools.permutations([j for j in range(size) if j != i]))
     for i in range(size)
@@ -28,7 +28,7 @@ def orders_of(size):
 
 
 def pcgrad_direction(rows, orders):
-  """Algorithm 1 of the paper, on the vectors themselves."""
+  """Computes Algorithm 1 of the paper on the vectors themselves."""
   total = 0
   for row, order in zip(rows, orders, strict=True):
     h = row
@@ -40,7 +40,7 @@ def pcgrad_direction(rows, orders):
 
 
 def gradvac_direction(rows, orders, targets, beta):
-  """The paper's rule, on the vectors themselves."""
+  """Computes the paper's rule on the vectors themselves."""
   lengths = np.linalg.norm(rows, axis=1)
   targets, total = targets.copy(), 0
   for i, order in enumerate(orders):
@@ -58,7 +58,7 @@ def gradvac_direction(rows, orders, targets, beta):
 
 
 def of_many_keys(rule, rows, key, number, **fields):
-  """Weights and states after the first step, from states with such fields."""
+  """Returns weights and states after a step from states with these fields."""
   state = init(rule, len(rows))._replace(**fields)
   keys = jax.random.key_data(jax.random.split(key, number))
   return jax.jit(
@@ -86,7 +86,7 @@ def test_pcgrad_projects_in_every_order_equally_often(key):
 
 @pytest.mark.slow
 def test_pcgrad_never_projects_a_gradient_on_itself(key):
-  """Not even one that the others turned against itself."""
+  """Not even a gradient that projections have turned against itself."""
   rows = np.array([[0.0, -3, -3], [1, 2, 1], [-1, 1, 2]])
   turned = rows[0]
   for j in (1, 2):
@@ -97,7 +97,7 @@ def test_pcgrad_never_projects_a_gradient_on_itself(key):
     assert_one_of(candidates, rows.T @ np.asarray(weights, float), 1e-4)
 
 
-def test_pcgrad_orders_anew_in_every_step_and_by_its_seed():
+def test_pcgrad_draws_new_orders_in_each_step_by_its_seed():
   rows = jacobians.conflicting(5, 9) + 0.3 * jacobians.generic(5, 9)
   rule = make('pcgrad', seed=3)
   first, state = update(rule, observe(rows), init(rule, 5))
@@ -111,7 +111,7 @@ def test_pcgrad_orders_anew_in_every_step_and_by_its_seed():
 
 
 @pytest.mark.slow
-def test_pcgrad_is_the_sum_where_nothing_conflicts_and_never_less():
+def test_pcgrad_is_the_sum_without_conflicts_and_weights_are_at_least_1():
   rule = make('pcgrad')
   for rows in jacobians.SAMPLES.values():
     weights, _ = update(rule, observe(rows), init(rule, len(rows)))
@@ -121,11 +121,11 @@ def test_pcgrad_is_the_sum_where_nothing_conflicts_and_never_less():
       np.testing.assert_array_equal(weights, np.ones(len(rows)))
 
 
-def test_pcgrad_is_what_torchjd_returns(x64):
+def test_pcgrad_equals_that_of_torchjd(x64):
   rule = make('pcgrad')
   for rows, expected in of_cases('PCGrad'):
     weights, _ = update(rule, observe(rows), init(rule, 2))
-    # Which gives a zero gradient a weight.
+    # TorchJD gives a zero gradient a weight.
     expected = np.where(np.any(rows, axis=1), expected, 0)
     np.testing.assert_allclose(weights, expected, rtol=tolerance(x64, 1e-12))
 
@@ -168,7 +168,7 @@ def test_gradvac_follows_the_paper_in_every_order(key):
 
 
 @pytest.mark.slow
-def test_gradvac_corrects_nothing_for_a_zero_gradient():
+def test_gradvac_makes_no_correction_for_a_zero_gradient():
   rows = jacobians.with_row(jacobians.generic(3, 7), 1, np.zeros(7))
   rule = make('gradvac')
   state = init(rule, 3)._replace(targets=0.9 - 0.9 * jnp.eye(3))
@@ -181,7 +181,7 @@ def test_gradvac_corrects_nothing_for_a_zero_gradient():
 
 
 @pytest.mark.slow
-def test_gradvac_stays_finite_when_twins_part():
+def test_gradvac_stays_finite_when_equal_gradients_diverge():
   rule = make('gradvac')
   twins = np.tile(jacobians.generic(1, 70), [64, 1])
   state = init(rule, 64)

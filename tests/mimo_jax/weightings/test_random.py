@@ -1,4 +1,4 @@
-"""Random weights: their law, their seed."""
+"""Random weights: their distribution and their seed."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_random_weights_are_a_softmax_of_normal_draws():
   )
   assert weights.min() > 0
   np.testing.assert_allclose(weights.mean(0), 1 / 3, atol=0.008)
-  # log w_i − log w_j = z_i − z_j, of variance 2 and fourth moment 3 · 2².
+  # log w_i − log w_j = z_i − z_j has variance 2 and fourth moment 3 · 2².
   for i, j in ((0, 1), (1, 2), (2, 0)):
     differences = np.log(weights[:, i] / weights[:, j])
     assert abs(differences.mean()) < 0.06
@@ -30,7 +30,7 @@ def test_random_weights_are_a_softmax_of_normal_draws():
     np.testing.assert_allclose(np.mean(differences**4), 12, rtol=0.15)
 
 
-def test_random_weights_follow_from_the_seed_and_not_from_the_losses():
+def test_random_weights_depend_on_the_seed_and_not_on_the_losses():
   first, state = of.run(weightings.random(seed=5), of.falling(seed=1))
   again, _ = of.run(weightings.random(seed=5), 1e6 * of.falling(seed=2))
   np.testing.assert_array_equal(first, again)

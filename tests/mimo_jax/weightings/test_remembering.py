@@ -30,7 +30,7 @@ def test_moco_follows_the_paper_step_by_step():
 
 
 def db_mtl_direction(history, losses, decay, decay_power):
-  """B̂ summed from its definition, and d."""
+  """Computes B̂ by its definition as a sum, and d."""
   total, shares = 0, 0
   decays = decay / np.arange(1, len(history) + 1) ** decay_power
   for k, (rows, loss) in enumerate(zip(history, losses, strict=True)):
@@ -60,7 +60,7 @@ def test_db_mtl_is_the_balanced_sum_of_weighted_means(decay, decay_power, x64):
   assert int(state.step) == 4
 
 
-def test_db_mtl_leaves_out_what_has_no_logarithm_or_no_length():
+def test_db_mtl_leaves_out_losses_without_logarithm_and_zero_gradients():
   rows = jacobians.generic(4, 7)
   rows[1] = 0
   losses = np.array([0.7, 0.3, 0.0, -2.0])
@@ -73,7 +73,7 @@ def test_db_mtl_leaves_out_what_has_no_logarithm_or_no_length():
 
 
 @pytest.mark.slow
-def test_db_mtl_is_libmtl_without_its_slow_start(x64):
+def test_db_mtl_equals_libmtl_after_its_slow_start(x64):
   sequence = of.LIBMTL['DB_MTL(beta=0.9,sigma=0.5)']
   params = sequence['params']
   decay, power = params['DB_beta'], params['DB_beta_sigma']
@@ -84,7 +84,7 @@ def test_db_mtl_is_libmtl_without_its_slow_start(x64):
     found, state = of.update(
       rule, of.observe(step['J'], step['losses'], jacobian=True), state
     )
-    # Its means start at zero, and are not corrected for it.
+    # LibMTL's means start at zero without a correction.
     remembered *= decay / k**power
     np.testing.assert_allclose(
       np.asarray(found.updates['w'], float) * (1 - remembered),
@@ -95,7 +95,7 @@ def test_db_mtl_is_libmtl_without_its_slow_start(x64):
 
 
 def excess_weights(history, step_size, num_warmup_steps):
-  """The weights after some steps, from the definition."""
+  """Computes weights after some steps by the definition."""
   squares, excesses = 0, []
   for rows in history:
     squares = squares + rows**2
@@ -112,7 +112,7 @@ def test_excess_mtl_is_the_softmax_of_summed_excesses(num_warmup_steps, x64):
   state = of.init(rule, 4, 9)
   history = []
   for seed in range(5):
-    # Lengths that fall at unequal rates.
+    # Gradient lengths fall at unequal rates.
     fallen = np.linspace(1, 0.4, 4)[:, None] ** seed
     history.append(fallen * jacobians.generic(4, 9, seed))
     weights, state = of.update(
@@ -145,7 +145,7 @@ def test_excess_mtl_measures_an_objective_by_its_first_excess():
 
 
 @pytest.mark.slow
-def test_excess_mtl_survives_a_thousand_steps_of_the_fastest_kind():
+def test_excess_mtl_stays_finite_over_a_thousand_fast_steps():
   rule = of.make('excess_mtl', step_size=100.0)
   state = of.init(rule, 3, 7)
   rows = jacobians.generic(3, 7)
@@ -177,7 +177,7 @@ def test_rules_that_remember_gradients_ask_for_params(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['moco', 'db_mtl', 'excess_mtl'])
-def test_small_types_are_remembered_in_float32_and_updated_in_their_own(name):
+def test_narrow_types_are_remembered_in_float32_and_updated_in_their_own(name):
   params = {'w': jnp.zeros(7, jnp.bfloat16)}
   optimizer = mimo_jax.balance(of.make(name), objectives=('a', 'b', 'c'))
   state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Weights are the gradients of scalarizations that NumPy writes."""
+"""Weights are the gradients of scalarizations, computed by NumPy."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from mimo_jax import weightings
 from tests.mimo_jax.weightings import of_losses as of
 
-# name: (the rule for these losses, its scalarization)
+# name -> (rule for these losses, its scalarization)
 SCALARIZATIONS = {
   'geometric_mean': lambda _: (
     weightings.geometric_mean(),
@@ -86,7 +86,7 @@ def test_weights_are_the_gradient_of_the_scalarization(name, samples, x64):
     )
 
 
-# Of the reference: the rule, by the name that the reference has.
+# Name in the reference -> rule.
 LIBRARY = {
   'GeometricMean': lambda _: weightings.geometric_mean(),
   'STCH(mu=1,weights=uniform)': lambda _: weightings.stch(1.0),
@@ -130,6 +130,6 @@ def test_weights_are_those_of_the_reference(name, x64):
       of.weigh(rule, case['losses']),
       case['weights'][name],
       rtol=1e-10 if x64 else 2e-4,
-      # Of the reference, whose root of PBI has 1e-12 added.
+      # The reference adds 1e-12 in the root of PBI.
       atol=1e-10 if x64 else 2e-5,
     )

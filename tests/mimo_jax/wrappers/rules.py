@@ -1,4 +1,4 @@
-"""Rules of every kind to be wrapped, and their first step."""
+"""Rules of every kind to wrap, and their first step."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def first_step(rule, rows=ROWS):
 
 
 def direction_of(weights, rows=ROWS):
-  """What weights of any kind make of the rows."""
+  """Returns the direction of weights of any kind."""
   if isinstance(weights, mimo_jax.Direction):
     return np.asarray(weights.updates['w'])
   full = weights['w'] if isinstance(weights, dict) else weights[:, None]
@@ -39,7 +39,7 @@ def direction_of(weights, rows=ROWS):
 
 
 def each(weights):
-  """One weight for each objective."""
+  """Returns one weight for each objective."""
   if isinstance(weights, mimo_jax.Direction):
     return np.asarray(weights.weights)
   if isinstance(weights, dict):

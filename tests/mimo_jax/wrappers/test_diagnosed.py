@@ -1,4 +1,4 @@
-"""What the state of a rule tells about the gradients that it saw."""
+"""`diagnosed`: cosines and lengths of gradients in a rule's state."""
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def test_zero_gradients_and_a_zero_direction_have_cosine_zero():
   assert state.conflicting == 0
 
 
-def test_balance_keeps_it_where_it_is_read():
+def test_diagnostics_are_read_from_the_state_of_balance():
   losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
   for always in (False, True):
     rule = mimo_jax.diagnosed(mimo_jax.mimo(), always=always)
@@ -79,7 +79,7 @@ def test_rules_of_several_batches_are_refused():
   )
 
 
-def test_what_is_neither_true_nor_false_is_refused():
+def test_anything_but_a_boolean_is_refused():
   message = "always='no'; expected False or True"
   rule = weightings.sum()
   checks.assert_refused(message, mimo_jax.diagnosed, rule, always='no')

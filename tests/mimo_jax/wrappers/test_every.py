@@ -1,4 +1,4 @@
-"""Weights that are taken anew every few steps only."""
+"""`every`: weights that are updated only every few steps."""
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,13 @@ def balance(rule='mgda', **options):
 
 
 def at(scale):
-  """Losses and pullback at other params."""
+  """Returns losses and pullback at other params."""
   params = jax.tree.map(lambda leaf: scale * leaf, PARAMS)
   return params, *jax.vjp(three.named_losses_of, params)
 
 
 def run(balancer):
-  """States and updates of steps at given params, by one compiled program."""
+  """Returns states and updates of steps at given params; compiled once."""
   traces = []
 
   @jax.jit
@@ -48,7 +48,7 @@ def run(balancer):
 @pytest.mark.parametrize(
   'options', [{}, {'groups': lambda path: path[0]}], ids=['all', 'groups']
 )
-def test_weights_are_those_of_the_last_step_asked(options):
+def test_weights_are_those_of_the_last_step_that_asked_the_rule(options):
   rule = 'mgda'
   plain = balance(rule, **options)
   update = jax.jit(plain.update)
@@ -92,13 +92,13 @@ def test_given_weights_are_combined_by_hand():
       checks.assert_close(new, expected, 1e-4, 1e-5)
 
 
-def test_the_state_of_a_rule_stays_between():
+def test_the_state_of_the_rule_does_not_change_in_between():
   steps = run(mimo_jax.every(balance('smoothed'), 2))
   seen = [int(optax.tree.get(state, 'seen')) for _, state in steps]
   assert seen == [1, 1, 2, 2, 3]
 
 
-def test_every_step_is_the_rule_itself():
+def test_asking_in_every_step_is_the_rule_itself():
   for (updates, state), (expected, plain) in zip(
     run(mimo_jax.every(balance(), 1)), run(balance()), strict=True
   ):
@@ -106,7 +106,7 @@ def test_every_step_is_the_rule_itself():
     checks.assert_close(state.balance, plain, 1e-5)
 
 
-def test_the_rule_is_asked_again_until_a_step_was_finite():
+def test_the_rule_is_asked_again_until_a_step_is_finite():
   balancer = mimo_jax.every(balance(), 3)
   update = jax.jit(balancer.update)
   state = balancer.init(PARAMS)
@@ -123,7 +123,7 @@ def test_the_rule_is_asked_again_until_a_step_was_finite():
   checks.assert_equal(optax.tree.get(state, 'weights'), weights)
 
 
-def test_an_absent_objective_is_not_looked_at_in_steps_between():
+def test_an_absent_objective_is_ignored_in_steps_in_between():
   balancer = mimo_jax.every(balance('inverse lengths'), 2)
   params, losses, pullback = at(1.0)
   _, asked = balancer.update(
@@ -149,15 +149,15 @@ def test_an_absent_objective_is_not_looked_at_in_steps_between():
   checks.assert_equal(state.balance, asked.balance)
 
 
-def test_a_step_between_is_one_backward_pass():
-  """XLA counts the longer branch; the other is that of given weights."""
+def test_a_step_in_between_costs_one_backward_pass():
+  """XLA counts the longer branch; the other one uses given weights."""
   joint = parts.operations(weightings.fused_only())
   given = parts.operations(weightings.mgda(), weights=jnp.ones(3))
   assert given < 1.05 * joint
 
 
 @pytest.mark.slow
-def test_at_the_features_no_convolution_is_inside_of_the_choice():
+def test_at_the_features_no_convolution_is_inside_the_conditional():
   params = {'kernel': jnp.ones((3, 3, 1, 5)), 'heads': jnp.ones((5, 3))}
   balancer = mimo_jax.every(balance(), steps=3)
 
@@ -173,7 +173,7 @@ def test_at_the_features_no_convolution_is_inside_of_the_choice():
     return three.named(jnp.mean((features @ params['heads'] - 1) ** 2, axis=0))
 
   def convolutions(vjp):
-    """Outside of the choice and inside."""
+    """Counts convolutions outside and inside the conditional."""
 
     def step(params, state):
       losses, pullback = vjp(losses_fn, params)
@@ -191,7 +191,7 @@ def test_at_the_features_no_convolution_is_inside_of_the_choice():
 
 
 @pytest.mark.slow
-def test_devices_agree_when_it_is_due():
+def test_devices_agree_when_the_rule_is_asked():
   balancer = mimo_jax.every(balance(axis_name='d'), 2)
   shifts = 0.2 * jnp.arange(4.0)
 
@@ -222,7 +222,7 @@ def test_devices_agree_when_it_is_due():
     checks.assert_close(*states, 1e-4, 1e-4)
 
 
-def test_mistakes_are_told():
+def test_wrong_arguments_are_refused():
   refused = checks.assert_refused
   refused('steps=0', mimo_jax.every, balance(), 0)
   refused('every was .*balance', mimo_jax.every, weightings.mgda(), 2)

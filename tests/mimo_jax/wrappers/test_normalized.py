@@ -1,4 +1,4 @@
-"""Weights of a fixed sum, around rules of every kind."""
+"""`normalized`: weights of a fixed sum, for rules of every kind."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from tests.mimo_jax.wrappers.rules import RULES
 
 
 @pytest.mark.parametrize('kind', RULES)
-def test_sizes_sum_to_the_total_and_ratios_stay(kind):
+def test_weights_sum_to_the_total_and_keep_their_ratios(kind):
   rule = RULES[kind]
   expected, state = first_step(rule)
   scaled = mimo_jax.normalized(rule, total=2.5)
@@ -31,7 +31,7 @@ def test_sizes_sum_to_the_total_and_ratios_stay(kind):
 
 
 @pytest.mark.parametrize('size', [1e-30, 1e38])
-def test_weights_of_any_size(size):
+def test_weights_of_any_size_are_normalized(size):
   weights = size * np.array([1.0, 2.0, -3.0])
   rule = mimo_jax.normalized(weightings.constant(weights))
   np.testing.assert_allclose(
@@ -49,7 +49,7 @@ def test_weights_of_zero_stay_zero_and_nan_stays_nan():
     np.testing.assert_array_equal(weights, np.full(3, value))
 
 
-def test_balance_takes_it_and_the_step_is_that_of_the_total():
+def test_in_balance_the_step_has_the_total():
   losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
   updates = {}
   for name, rule in {
@@ -66,7 +66,7 @@ def test_balance_takes_it_and_the_step_is_that_of_the_total():
   assert abs(updates['normalized sum']['bias'] - updates['sum']['bias']) > 0.05
 
 
-def test_what_is_no_rule_and_no_total_is_refused():
+def test_anything_but_a_rule_and_a_total_is_refused():
   refused = checks.assert_refused
   refused('expected a mimo_jax.Weighting', mimo_jax.normalized, mimo_jax.mimo)
   for total in (0, -1.0, np.inf):

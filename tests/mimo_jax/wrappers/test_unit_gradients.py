@@ -1,4 +1,4 @@
-"""Gradients of unit length, for rules of every kind."""
+"""`unit_gradients`, for rules of every kind."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from tests.mimo_jax.wrappers.rules import RULES
 
 
 def by_hand(rule, rows):
-  """Weights that the rule gives unit rows, and their direction."""
+  """Returns the rule's weights for unit rows, and their direction."""
   lengths = np.linalg.norm(rows, axis=1, keepdims=True)
   units = rows / np.where(lengths == 0, 1, lengths)
   weights, state = first_step(rule, units)
@@ -61,7 +61,7 @@ def test_a_zero_row_has_no_weight_and_changes_nothing():
   np.testing.assert_allclose(each(weights)[[0, 2]], others, rtol=1e-5)
 
 
-def test_units_and_a_total_compose_in_balance():
+def test_unit_gradients_and_normalized_compose_in_balance():
   losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
   rule = mimo_jax.unit_gradients(weightings.sum())
   assert rule.needs == ('losses', 'gramian')
