@@ -27,6 +27,8 @@ def opened(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data), formats=_FORMATS)
   except PIL.UnidentifiedImageError as error:  # its text names only the stream
     raise OSError(f'it is no picture of {", ".join(_FORMATS)}') from error
+  except Image.DecompressionBombError as error:  # which is no OSError
+    raise OSError(str(error)) from error
   if picture.width * picture.height > MOST_PIXELS:
     raise OSError(
       f'{picture.width} x {picture.height} pixels are no frame of a clip'

@@ -18,6 +18,8 @@ with _extra.data_extra():
 
 # Items that each thread reads ahead.
 _AHEAD = 4
+# Of so many corrupt items, with none that was read, the reader is at fault.
+_HOPELESS = 100
 
 
 class SkipError(Exception):
@@ -72,13 +74,17 @@ def examples(
     expects.
 
   Raises:
-    ValueError: if no item could be read.
+    ValueError: if no item could be read. If the first ones are corrupt, it
+      does not try all.
   """
   skipped: list[tuple[str, str, str]] = []
-  count = 0
+  count = damaged = 0
   for key, result in _in_order(items, read, f'{audit.name} {audit.split}'):
     if isinstance(result, SkipError):
       skipped.append((key, result.reason, result.detail))
+      damaged += result.reason == 'corrupt'
+      if not count and damaged == _HOPELESS:
+        break
     else:
       yield count, result
       count += 1
@@ -93,7 +99,7 @@ def examples(
     first = f' The first: {skipped[0][2]}' if skipped else ''
     raise ValueError(
       f'{audit.name}: no item of the split {audit.split!r} could be read, of'
-      f' {len(items)} that were looked for.{first}'
+      f' {len(skipped)} that were looked for.{first}'
     )
 
 

@@ -53,7 +53,7 @@ def _bytes_of_mp3(file: Any, begin: int) -> int:
   file.seek(begin)
   frame = file.read(64)  # the header comes after 4 bytes and 9 to 32 more
   place = max(frame.find(b'Xing'), frame.find(b'Info'))
-  if frame[:1] != b'\xff' or place < 0:
+  if frame[:1] != b'\xff' or place < 0 or len(frame) < place + 8:
     return 0
   has_frames, has_bytes = frame[place + 7] & 1, frame[place + 7] & 2
   place += 8 + 4 * has_frames

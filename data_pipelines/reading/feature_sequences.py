@@ -107,7 +107,7 @@ def element(
   """
   stored = {}
   for name in MODALITIES:
-    with media.decoding(f'{where}, {name}'):
+    with media.decoding(f'{where}, {name}', TypeError):
       stored[name] = np.asarray(sequences[name], np.float32)
   if not stored['text'].any():
     raise audit.SkipError('empty_text', f'{where}: all of the text is zero')

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +25,9 @@ from data_pipelines.reading import videos
 
 with _extra.data_extra():
   import tensorflow_datasets as tfds
+
+# So many damaged files of one ending, and no other, are no accident.
+_MANY = 5
 
 
 @dataclasses.dataclass(eq=False)
@@ -127,6 +130,41 @@ class Builder(builder.FolderBuilder):
       )
       for split in own_splits.SPLITS
     }
+
+  def _generate_examples(
+    self, split: str, part: builder.Part
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As of other folders; that all files of an ending are damaged is fatal."""
+    damage: dict[int, str] = {}
+
+    def read(line: str, row: int) -> dict[str, Any]:
+      try:
+        return part.read(line, row)
+      except audit.SkipError as error:
+        if error.reason == 'corrupt':
+          damage[row] = f'{line}, {error.detail}'
+        raise
+
+    yield from super()._generate_examples(split, part._replace(read=read))
+    _check_endings(self._table, part.items.values(), damage)
+
+
+def _check_endings(
+  table: folders.Table, rows: Collection[int], damage: Mapping[int, str]
+) -> None:
+  """Refuses a column in which all files of an ending are damaged."""
+  for name, kind in table.kinds.items():
+    found: dict[str, list[str]] = {}
+    for row in rows if kind in folders.SUFFIXES else ():
+      ending = pathlib.PurePath(table.cells[name][row]).suffix.lower()
+      found.setdefault(ending, []).append(damage.get(row, ''))
+    for ending, said in found.items():
+      if len(said) >= _MANY and all(f', column {name!r}: ' in s for s in said):
+        raise ValueError(
+          f'{table.path}, column {name!r}: none of {len(said)} files that end'
+          f' in {ending!r} can be read. The first: {said[0]}. Convert them, or'
+          ' leave their rows out.'
+        )
 
 
 def _example(

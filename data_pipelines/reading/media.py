@@ -7,6 +7,8 @@ cannot be read is an `audit.SkipError`, with its reason.
 import contextlib
 import errno
 import pathlib
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -28,6 +30,12 @@ RATE = 16_000
 
 MOST_SECONDS = 3600
 """Of a clip: of compressed silence, a megabyte is hours."""
+
+OF_DAMAGE: tuple[type[Exception], ...] = (
+  *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
+  *(LookupError, ArithmeticError, MemoryError, RuntimeError),
+)
+"""What decoders raise of damaged content; libsndfile's is a RuntimeError."""
 
 _RATES = (1_000, 1_000_000)
 # What no other file would change: no space, no permission, too many open files.
@@ -51,11 +59,19 @@ def check(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def decoding(where: pathlib.Path | str) -> Iterator[None]:
-  """Turns whatever a decoder raises in the block into an item to skip.
+def decoding(
+  where: pathlib.Path | str, *others: type[Exception]
+) -> Iterator[None]:
+  """Turns what a decoder raises of damaged content into an item to skip.
 
-  Decoders raise errors of many kinds. What is the machine's fault, as a file
-  that may not be read, stays what it is.
+  Any other exception is a mistake in the program, such as a `TypeError` because
+  a new release of the decoder has another interface. It passes, because as an
+  item to skip it would hide that no file can be read. So do faults of the
+  machine, such as a file that may not be read.
+
+  Args:
+    where: The file, for the list of skipped items.
+    *others: Further exceptions that damaged content raises in this block.
 
   Yields:
     Nothing.
@@ -65,9 +81,9 @@ def decoding(where: pathlib.Path | str) -> Iterator[None]:
   """
   try:
     yield
-  except audit.SkipError:
+  except (audit.SkipError, NotImplementedError):
     raise
-  except Exception as error:
+  except (*OF_DAMAGE, *others) as error:
     if is_of_the_machine(error):
       raise
     said = str(error) or type(error).__name__

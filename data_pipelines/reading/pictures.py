@@ -109,10 +109,10 @@ def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
   """Returns how to turn a picture upright, or None if it is or does not say."""
   try:
-    number = int(picture.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-  except Exception:  # Metadata may be damaged where the picture is not.
+    number = picture.getexif().get(PIL.ExifTags.Base.Orientation)
+  except media.OF_DAMAGE:
     return None
-  return _TURNS.get(number)
+  return _TURNS.get(number) if isinstance(number, int) else None
 
 
 def _natural(path: pathlib.Path) -> list[tuple[str, int]]:

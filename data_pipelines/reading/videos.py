@@ -106,6 +106,10 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
     if not container.streams.video:
       raise audit.SkipError('no_video', f'{path} has no picture')
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+      raise audit.SkipError(
+        'corrupt', f'{path} has pictures of a codec that FFmpeg does not know'
+      )
     if stream.width * stream.height > _pictures.MOST_PIXELS:
       raise audit.SkipError(
         'corrupt', f'{path} has frames of {stream.width} x {stream.height}'

@@ -153,7 +153,7 @@ def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
   }
   if lacking := [name for name, value in found.items() if value is None]:
     raise audit.SkipError('missing', f'{clip} has no {", ".join(lacking)}')
-  with media.decoding(clip):
+  with media.decoding(clip, TypeError):
     sequences = {**found, 'text': _vectors(sdk.vectors, found['words'], clip)}
     return {
       **feature_sequences.element(

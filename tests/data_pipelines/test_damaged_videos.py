@@ -57,6 +57,14 @@ def test_videos_without_a_stream_are_skipped(recorded, tmp_path):
   assert clips.reason(each_second, tmp_path / 'b.wav')[0] == 'no_video'
 
 
+def test_pictures_of_no_known_codec_are_skipped(recorded, tmp_path):
+  whole = (recorded / 'clip.mp4').read_bytes()
+  assert b'avc1' in whole
+  (tmp_path / 'a.mp4').write_bytes(whole.replace(b'avc1', b'xyz1'))
+  found, detail = clips.reason(each_second, tmp_path / 'a.mp4')
+  assert found == 'corrupt' and 'codec that FFmpeg does not know' in detail
+
+
 class Streams:
   """Writes a container with one stream of pictures and no frame rate."""
 
@@ -66,6 +74,7 @@ class Streams:
     stream = type('', (), {})()
     stream.average_rate = stream.guessed_rate = None
     stream.width = stream.height = 8
+    stream.codec_context = stream
     self.streams = type('', (), {'video': [stream]})()
     entries = {'pts': None, 'duration': None, 'is_discard': False}
     entries |= {'stream': stream, 'time_base': fractions.Fraction(1, 1000)}

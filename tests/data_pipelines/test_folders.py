@@ -202,6 +202,33 @@ def test_numbers_of_new_rows_may_lack_and_are_no_words(tmp_path):
     folder_builder.elements(root, ('age',), numbers=('age',))
 
 
+def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
+  grey = np.zeros((4, 6, 3), np.uint8)
+  splits = ['train'] * 12 + ['validation'] * 4 + ['test'] * 4
+  ends = ['png', 'webp'] * 10
+  lines = [f'{i}.{ends[i]},{splits[i]},{i % 3}' for i in range(20)]
+  root = write_list(tmp_path / 'a', 'photo,split,label', lines)
+  for i in range(20):
+    if i % 2 and i != 1:
+      (root / f'{i}.webp').write_bytes(b'no picture')
+    else:
+      PIL.Image.fromarray(grey).save(root / f'{i}.{ends[i]}')
+
+  def opened():
+    return sources.open_source(
+      'folder', config=str(root), split='train', data_dir=tmp_path / 'made'
+    )
+
+  assert len(opened()) == 7  # one of six could be read
+  (root / '1.webp').write_bytes(b'no picture')
+  with pytest.raises(
+    ValueError, match=r"'photo': none of 6 files that end in '.webp'.*line 3"
+  ):
+    opened()
+  (root / '1.webp').unlink()  # which is no fault of the reader
+  assert len(opened()) == 6
+
+
 def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
   left = np.zeros((40, 60, 3), np.uint8)
   left[:, :30] = 255

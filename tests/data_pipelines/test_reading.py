@@ -8,14 +8,21 @@ import logging
 import os
 import pathlib
 import threading
+import zlib
 
+import av
 import numpy as np
+import PIL.Image
 import pytest
+import soundfile
 
 from data_pipelines.reading import audit
 from data_pipelines.reading import lists
 from data_pipelines.reading import media
+from data_pipelines.reading import pictures
+from data_pipelines.reading import sounds
 from data_pipelines.reading import splitting
+from data_pipelines.reading import videos
 from tests import clips
 
 # Skipped items.
@@ -131,14 +138,19 @@ def test_details_may_have_commas_quotes_line_breaks_and_invalid_text(
 # Decoders and lists.
 
 
-def test_any_error_of_a_decoder_skips_the_file_but_other_faults_do_not():
+def test_damage_skips_the_file_but_other_faults_do_not():
   path = pathlib.Path('a.mp4')
   for error in (
     ValueError('odd'),
     UnicodeDecodeError('utf-8', b'\xe9', 0, 1, 'odd'),
     MemoryError(),
     RuntimeError('odd'),
+    SyntaxError('odd'),
+    IndexError('odd'),
+    ZeroDivisionError('odd'),
+    zlib.error('odd'),
     OSError('odd'),
+    soundfile.LibsndfileError(1, 'odd: '),
   ):
     with pytest.raises(audit.SkipError) as caught, media.decoding(path):
       raise error
@@ -150,10 +162,56 @@ def test_any_error_of_a_decoder_skips_the_file_but_other_faults_do_not():
     PermissionError(errno.EACCES, 'not allowed'),
     KeyboardInterrupt(),
     audit.SkipError('no_audio', 'it is silent'),
+    # What a new release of a decoder would raise, called as the old one.
+    TypeError('no such argument'),
+    AttributeError('no such method'),
+    ImportError('no such module'),
+    NotImplementedError('no more'),
   ):
     with pytest.raises(type(error)) as caught, media.decoding(path):
       raise error
     assert caught.value is error
+  with pytest.raises(audit.SkipError), media.decoding(path, TypeError):
+    np.asarray({}, np.float32)
+
+
+def test_a_decoder_of_another_release_ends_the_preparation(
+  tmp_path, monkeypatch
+):
+  """As PyAV 19, of which all videos were told to be corrupt."""
+  clips.record(tmp_path)
+  PIL.Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  soundfile.write(tmp_path / 'a.wav', np.zeros(80), 16_000)
+
+  def changed(*_, **options):
+    raise TypeError(f'unexpected keywords {sorted(options)}')
+
+  for library, name, read, path in (
+    (av, 'open', videos.read_sound, 'clip.mp4'),
+    (soundfile, 'SoundFile', sounds.read, 'a.wav'),
+    (PIL.Image, 'open', pictures.read, 'a.png'),
+  ):
+    read(tmp_path / path)
+    with monkeypatch.context() as patch:
+      patch.setattr(library, name, changed)
+      with pytest.raises(TypeError, match='unexpected keywords'):
+        read(tmp_path / path)
+
+
+def test_a_split_of_which_the_first_hundred_are_corrupt_is_given_up(tmp_path):
+  def read(reason, place):
+    if place < 150:
+      raise audit.SkipError(reason, f'{place}')
+    return {'place': place}
+
+  items = {f'{place:03}': place for place in range(5_000)}
+  match = r'of 100 that were looked for\. .*first: 0$'
+  with pytest.raises(ValueError, match=match):
+    list(examples(tmp_path, items, lambda _, place: read('corrupt', place)))
+  found = list(
+    examples(tmp_path, items, lambda _, place: read('missing', place))
+  )
+  assert len(found) == 4_850
 
 
 def test_lists_are_read_in_the_encoding_of_their_byte_order_mark(tmp_path):

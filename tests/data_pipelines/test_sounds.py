@@ -140,6 +140,16 @@ def test_files_of_other_formats_that_lost_their_end_are_truncated(
     assert len(sounds.read(path)) < 48_000
 
 
+@pytest.mark.parametrize('suffix', ['mp3', 'ogg', 'aiff', 'wav', 'flac'])
+def test_wherever_its_header_is_cut_a_file_is_skipped(tmp_path, suffix):
+  path = tmp_path / f'a.{suffix}'
+  soundfile.write(path, clips.sine(440, 1, 16_000), 16_000)
+  whole = path.read_bytes()
+  for end in range(80):
+    path.write_bytes(whole[:end])
+    assert clips.reason(sounds.read, path)[0] in ('corrupt', 'too_short'), end
+
+
 def test_damaged_files_are_skipped_with_a_reason(path):
   whole = path.read_bytes()
   for content, expected in (
