@@ -75,12 +75,20 @@ def test_transforms_that_want_more_than_gradients_are_refused(begun):
 
 def test_arguments_of_a_wrong_type_are_refused_by_the_model(begun):
   _, _, _, (batch, *_) = begun
-  config = smoke()
-  with config.unlocked():
-    config.model.encoders.fou.widths = ('abc',)
-  experiment = training.make(config, 15)
-  with pytest.raises(ValueError, match=r"config\.model has .*'abc'"):
-    jax.eval_shape(experiment.init, jax.random.key(7), batch)
+  for encoder, message in (
+    ({'name': 'MLP', 'widths': ('abc',)}, r"MLP was given widths=\('abc',\)"),
+    # A module of one's own, which checks nothing.
+    (
+      {'name': 'flax.linen:Dense', 'features': 'abc'},
+      r"config\.model has .*'abc'",
+    ),
+  ):
+    config = smoke()
+    with config.unlocked():
+      config.model.encoders.fou = encoder
+    experiment = training.make(config, 15)
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(experiment.init, jax.random.key(7), batch)
 
 
 def test_one_compilation_however_many_steps(begun):
