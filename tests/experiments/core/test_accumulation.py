@@ -1,4 +1,4 @@
-"""More rows than fit at once: balanced in each part, or on the whole."""
+"""Gradient accumulation: balancing each part of a batch, or the whole."""
 
 import functools
 import re
@@ -20,7 +20,7 @@ from tests import running
 
 
 def smoke(batches, balance, **changes):
-  """A configuration that accumulates, with plain gradient descent."""
+  """Makes a configuration that accumulates, with plain gradient descent."""
   config = handwritten.get_config('two,smoke')
   config.optimizer = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.0}
   config.accumulation = {'batches': batches, 'balance': balance}
@@ -31,7 +31,7 @@ def smoke(batches, balance, **changes):
 
 @functools.cache
 def compiled(parts, balance, rule):
-  """What makes a state, and a step: compiled once for all tests."""
+  """Returns functions for a state and a step, compiled once for all tests."""
   config = smoke(parts, balance)
   with config.unlocked():
     config.weighting = {'name': rule}
@@ -40,7 +40,7 @@ def compiled(parts, balance, rule):
 
 
 def run(batches, parts, balance='each', rule='mimo'):
-  """States after each batch, and the last metrics."""
+  """Returns states after each batch, and the last metrics."""
   init, step = compiled(parts, balance, rule)
   state = init(jax.random.key(3), batches[0])
   states = [state]
@@ -66,7 +66,7 @@ def test_each_part_is_balanced_and_the_optimizer_gets_the_mean():
   states, _ = run(batches, 2)
   start, waiting, moved, *_ = states
   chex.assert_trees_all_equal(waiting.params, start.params)
-  # What each batch would have done alone, from where both began.
+  # The step of each batch alone, from the same start.
   alone = []
   for batch in batches[:2]:
     (before, after), _ = run([batch], 1)
@@ -111,7 +111,7 @@ def test_schedules_count_steps_not_updates():
   assert moved == [-1.0, -1.0, -0.5, -0.5]
 
 
-def test_what_cannot_be_accumulated_is_refused():
+def test_methods_and_rules_that_cannot_accumulate_are_refused():
   for batches, balance, recipe, message in (
     (0, 'each', 'joint', 'batches of at least 1'),
     (2, 'all', 'joint', "'each' or 'accumulated'"),
@@ -123,7 +123,7 @@ def test_what_cannot_be_accumulated_is_refused():
       training.make(config, 15)
 
 
-def test_a_batch_that_cannot_be_cut_is_refused():
+def test_a_batch_that_cannot_be_divided_is_refused():
   config = smoke(7, 'accumulated')
   batch = running.batches_of(config, 0, 1)[0]
   experiment = training.make(config, 15)
@@ -132,7 +132,7 @@ def test_a_batch_that_cannot_be_cut_is_refused():
     jax.eval_shape(experiment.train_step, state, batch)
 
 
-def test_a_donated_state_gives_its_memory_to_the_next():
+def test_a_donated_state_lends_its_memory_to_the_next():
   config = smoke(1, 'each')
   assert config.donate_state
   batch, _ = running.batches_of(config, 0, 2)
@@ -148,9 +148,9 @@ def test_a_donated_state_gives_its_memory_to_the_next():
   )
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   saved = needs['kept'].megabytes - needs['default'].megabytes
-  # No more than the state; less by what dies before the peak is reached.
+  # It saves at most the state, less what is freed before the peak.
   assert 0.5 * size / 1e6 < saved < 1.02 * size / 1e6
-  # Half of the rows at a time: less than the state has more, in gradients.
+  # The gradients that are kept take less than a second copy of the state.
   assert size / 1e6 < needs['two steps'].megabytes < needs['kept'].megabytes
 
 
@@ -165,7 +165,7 @@ def test_only_a_donated_state_is_used_up(donate):
   assert state.is_deleted() == donate
 
 
-def test_the_table_of_memory_stands_beside_the_default():
+def test_the_table_of_memory_compares_with_the_default():
   taken = {
     name: timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
     for name, milliseconds in (
@@ -180,7 +180,7 @@ def test_the_table_of_memory_stands_beside_the_default():
   ]
 
 
-def test_every_way_to_need_less_memory_is_a_value_of_the_configuration():
+def test_every_option_that_saves_memory_is_in_the_configuration():
   variants = memory.variants(16)
   default = configuration.flatten(variants.pop('default'))
   for name, config in variants.items():

@@ -1,4 +1,4 @@
-"""Runs of a method that has parameters beside the model's."""
+"""Runs of a method that has parameters in addition to the model's."""
 
 import json
 
@@ -31,7 +31,7 @@ def config_of(words='two,smoke,mcr', reconstruction=0.7, **changes):
 
 
 def stepped(config, steps=4):
-  """The first state, the last one, and the losses of the steps."""
+  """Returns the first state, the last one, and the losses of the steps."""
   batches = running.batches_of(config, 0, steps)
   experiment = training.make(config, 15)
   before = state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
@@ -44,7 +44,7 @@ def stepped(config, steps=4):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A run that was stopped, and went on."""
+  """A run that was stopped and resumed."""
   path = tmp_path_factory.mktemp('runs')
   with (
     running.ending_at(13),
@@ -56,12 +56,12 @@ def workdir(tmp_path_factory):
   return path / 'run'
 
 
-def test_a_run_goes_on_as_if_undisturbed(workdir, tmp_path):
+def test_a_resumed_run_is_as_if_undisturbed(workdir, tmp_path):
   train.train(config_of(), tmp_path)
   running.assert_same_run(workdir, tmp_path, config_of())
 
 
-def test_what_was_trained_is_evaluated_as_the_model_alone(workdir):
+def test_evaluation_uses_the_model_without_the_extra_parameters(workdir):
   run = trained.load(workdir)
   assert {'hidden', 'features'} == {*run.state.params['beside']}
   scores = json.loads((workdir / 'scores.json').read_text())
@@ -77,7 +77,7 @@ def test_what_was_trained_is_evaluated_as_the_model_alone(workdir):
   )
 
 
-def test_another_run_begins_with_what_is_exported(workdir, tmp_path):
+def test_another_run_can_begin_with_exported_parameters(workdir, tmp_path):
   run = trained.load(workdir)
   exporting.export(run, tmp_path)
   path = tmp_path / 'params.safetensors'
@@ -93,7 +93,7 @@ def test_another_run_begins_with_what_is_exported(workdir, tmp_path):
     running.assert_same_arrays(state.params, model)
 
 
-def test_it_is_named_where_parts_learn_slower_or_not_at_all():
+def test_its_name_can_be_used_in_frozen_and_learning_rates():
   whole = ('encoders_*', 'heads_*', 'fusion')
   for changes, moved in (
     ({'frozen': whole}, {'beside'}),
@@ -147,7 +147,7 @@ def test_a_sweep_has_the_network_whatever_the_factor():
   leaves = jax.tree.leaves(params), jax.tree.leaves(after)
   for one, other in zip(*leaves, strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)
-  # With 0.0 the rest learns as where there is none.
+  # With a factor of 0.0 the model learns as without the network.
   params, losses = step(0.0)
   assert losses['reconstruction'] == 0 and params.pop('beside')
   alone, _ = jax.jit(lambda: of_a_step(config_of(reconstruction=0.0)))()

@@ -1,4 +1,4 @@
-"""Checkpoints: whole and as they were saved, or not believed."""
+"""Checkpoints are restored exactly as saved, or refused."""
 
 import errno
 import gc
@@ -22,14 +22,14 @@ from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import runs
 
-# TensorStore's reads that nobody waits for any longer.
+# Reads of TensorStore that nobody waits for any more.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
 
 
 def tree(step):
-  """Arrays of every kind of a state, other ones in each step."""
+  """Makes arrays of all kinds in a state, different in each step."""
   random = np.random.RandomState(step)
   return {
     'kernel': random.standard_normal((37, 41)).astype(np.float32),
@@ -70,7 +70,7 @@ def assert_is(found, step):
 
 @pytest.fixture(autouse=True, scope='module')
 def collected():
-  """Reads that failed are complained of here, not in another file."""
+  """Errors of failed reads are raised here, not in tests of another file."""
   yield
   gc.collect()
 
@@ -89,7 +89,9 @@ def files(workdir, step):
   return sorted(path for path in folder.rglob('*') if path.is_file())
 
 
-def test_the_last_two_stay_and_a_deletion_that_was_cut_is_ended(tmp_path):
+def test_the_last_two_are_kept_and_an_interrupted_deletion_is_completed(
+  tmp_path,
+):
   assert restored(tmp_path) is None
   saved(tmp_path, 1, 2, 3)
   assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == {'2', '3'}
@@ -103,7 +105,7 @@ def test_the_last_two_stay_and_a_deletion_that_was_cut_is_ended(tmp_path):
 @pytest.mark.parametrize(
   'damage', ['cut', 'empty', 'missing', 'no arrays', 'no progress', 'nothing']
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(
   tmp_path, warnings, damage
 ):
   saved(tmp_path, 10, 20)
@@ -121,7 +123,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
   assert_is(one.restore(like()), 10)
   (text,) = [text for text in warnings if 'is set aside' in text]
   assert 'step 20' in text
-  # It does not stand in the way of the next one, by the same process.
+  # The same process can save the next one.
   one.save(20, tree(20), {'step': 20})
   one.close()
   assert_is(restored(tmp_path), 20)
@@ -131,7 +133,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     restored(tmp_path)
 
 
-def test_no_flipped_bit_gives_other_numbers(tmp_path, warnings):
+def test_a_flipped_bit_is_always_detected(tmp_path, warnings):
   saved(tmp_path / 'whole', 10, 20)
   random = np.random.RandomState(0)
   harmless = 0
@@ -152,7 +154,7 @@ def test_no_flipped_bit_gives_other_numbers(tmp_path, warnings):
   assert len(named) == 60 - harmless
 
 
-def test_other_types_and_names_are_refused_not_cast(tmp_path):
+def test_other_types_and_names_are_refused_and_not_cast(tmp_path):
   saved(tmp_path, 5)
   wide = like() | {'count': jax.ShapeDtypeStruct((), jnp.float32)}
   message = r"'count'.*int32\[\], and is float32\[\] now"
@@ -167,7 +169,7 @@ def test_other_types_and_names_are_refused_not_cast(tmp_path):
   assert_is(restored(tmp_path), 5)
 
 
-def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch):
+def test_errors_of_the_machine_are_not_taken_for_damage(tmp_path, monkeypatch):
   saved(tmp_path, 5)
 
   def full(*_, **__):
@@ -193,7 +195,9 @@ def test_a_digest_is_the_same_on_any_devices():
     assert int(found) == number, name
 
 
-def test_what_cannot_be_written_is_read_by_one_at_a_time(tmp_path, monkeypatch):
+def test_a_read_only_checkpoint_is_read_by_one_process_at_a_time(
+  tmp_path, monkeypatch
+):
   saved(tmp_path, 10)
   as_it_is = pathlib.Path.open
 
@@ -212,7 +216,9 @@ def test_what_cannot_be_written_is_read_by_one_at_a_time(tmp_path, monkeypatch):
     checkpoints_lib.Checkpoints(tmp_path / 'new')
 
 
-def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(
+  tmp_path, monkeypatch
+):
   saved(tmp_path, 10)
   one = checkpoints_lib.Checkpoints(tmp_path)
 
@@ -227,7 +233,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
   assert_is(restored(tmp_path), 10)
 
 
-def test_nothing_but_one_line_is_said_of_what_does_not_fit(tmp_path, caplog):
+def test_a_full_disk_logs_nothing_but_one_line(tmp_path, caplog):
   saved(tmp_path, 10)
   one = checkpoints_lib.Checkpoints(tmp_path)
   before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -258,7 +264,7 @@ def test_threads_that_fail_late_are_waited_for(tmp_path, caplog, monkeypatch):
 
   one = checkpoints_lib.Checkpoints(tmp_path)
   monkeypatch.setattr(one._manager, 'save', save)
-  # Another is there, and has yet to begin, when the waiting begins.
+  # Another thread exists but has not begun when the waiting begins.
   threads, unborn = threading.enumerate, iter([[], [threading.Thread()]])
   monkeypatch.setattr(
     threading, 'enumerate', lambda: [*threads(), *next(unborn, [])]
@@ -270,13 +276,13 @@ def test_threads_that_fail_late_are_waited_for(tmp_path, caplog, monkeypatch):
   assert not caplog.records
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_the_error_names_a_file_that_cannot_be_written(tmp_path):
   (tmp_path / 'config.json.writing').symlink_to('/dev/full')
   with pytest.raises(OSError, match=r'No space left.*config\.json'):
     runs.write_text(tmp_path / 'config.json', '{}')
 
 
-def test_a_path_that_would_be_a_pattern_is_refused(tmp_path):
+def test_a_path_that_is_a_pattern_is_refused(tmp_path):
   config = handwritten.get_config('two,smoke')
   for name in ('lr[0.1]', 'a*', 'b?', 'a\\b'):
     with pytest.raises(ValueError, match='another --workdir'):

@@ -1,4 +1,4 @@
-"""Commands: what is wrong is said in one clear message."""
+"""Commands: errors are one clear message."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def test_directories_of_other_runs_are_refused(tmp_path):
       train.train(smoke(), tmp_path)
 
 
-def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
+def test_wrong_command_lines_end_with_one_clear_message(tmp_path):
   wrong = {
     '--config.lerning_rate=0.1': 'lerning_rate',
     '--config.optimizer.lr=0.1': """--config.optimizer="{'name'""",
@@ -77,7 +77,7 @@ def test_what_is_wrong_on_the_command_line_ends_in_one_clear_message(tmp_path):
       training.make(config, 15)
 
 
-def test_every_command_says_what_it_does(monkeypatch, capsys):
+def test_every_command_has_a_help_text(monkeypatch, capsys):
   for name in ('train', 'compare', 'sweep', 'study'):
     result = running.run(name, '--help')
     assert result.returncode == 0, result.stderr
@@ -94,7 +94,7 @@ def test_every_command_says_what_it_does(monkeypatch, capsys):
     assert f'python -m experiments.{usage}' in capsys.readouterr().out
 
 
-def test_compare_says_how_long_it_takes_before_it_begins_alone(
+def test_compare_estimates_its_time_before_training(
   tmp_path, monkeypatch, capsys
 ):
   config, dry = (types.SimpleNamespace(value=value) for value in (smoke(), 0))
@@ -125,7 +125,9 @@ def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
   assert found['place'].value == os.path.expanduser('~/x')
 
 
-def test_so_may_the_configuration(monkeypatch):
+def test_the_path_of_a_configuration_may_begin_with_the_home_directory(
+  monkeypatch,
+):
   parsers = []
   monkeypatch.setattr(
     commands.app,
@@ -143,7 +145,7 @@ def test_so_may_the_configuration(monkeypatch):
     assert found == [*others, f'{flag}={home}']
 
 
-def test_a_wrong_word_after_the_colon_names_the_known_ones():
+def test_the_error_of_a_wrong_word_after_the_colon_lists_the_known_ones():
   for arg, message in (
     ('seven', "unknown word 'seven'"),
     ('two,six', 'two views'),
@@ -155,7 +157,7 @@ def test_a_wrong_word_after_the_colon_names_the_known_ones():
       handwritten.get_config(arg)
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+def test_impossible_comparisons_are_refused_before_training(
   tmp_path,
 ):
   recipes = {'longer': {'steps': 40, 'weighting': {'name': 'sum'}}}
@@ -180,7 +182,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
     configuration.with_recipe(config, 'jiont')
 
 
-def test_training_that_only_skips_is_stopped_where_it_is_logged(tmp_path):
+def test_training_that_skips_all_steps_is_stopped(tmp_path):
   config = smoke(optimizer={'learning_rate': 1e38}, checkpoint_every_steps=20)
   with pytest.raises(FloatingPointError, match=r'up to step 10 .*max_skip'):
     train.train(config, tmp_path)

@@ -1,4 +1,4 @@
-"""What is compiled once, for all programs of a process that need it."""
+"""Programs that are compiled once and shared within a process."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ from experiments.core import together
 
 @pytest.fixture
 def hits():
-  """The programs that were found among those that are kept, so far."""
+  """Counts the programs found in the compilation cache so far."""
   events = []
 
   def listen(event, **_):
@@ -29,7 +29,7 @@ def hits():
 
 @pytest.fixture
 def nowhere():
-  """As where the user keeps nothing."""
+  """Runs the test as if the user had no compilation cache."""
   before = jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', None)
   yield
@@ -37,7 +37,7 @@ def nowhere():
 
 
 @pytest.mark.usefixtures('nowhere')
-def test_what_is_kept_is_found_and_nothing_stays(hits):
+def test_cached_programs_are_reused_and_no_files_remain(hits):
   with compilation.kept():
     directory = pathlib.Path(jax.config.jax_compilation_cache_dir)
     for _ in range(3):
@@ -48,7 +48,7 @@ def test_what_is_kept_is_found_and_nothing_stays(hits):
   assert not directory.exists()
 
 
-def test_the_folder_of_a_user_is_taken(tmp_path, hits):
+def test_a_users_cache_folder_is_used(tmp_path, hits):
   with compilation.kept_in(tmp_path):
     for _ in range(2):
       with compilation.kept():
@@ -57,9 +57,7 @@ def test_the_folder_of_a_user_is_taken(tmp_path, hits):
   assert len(hits) == 1 and [*tmp_path.iterdir()]
 
 
-def test_what_is_over_is_let_go_of_where_there_is_much_of_it(
-  monkeypatch, tmp_path
-):
+def test_programs_are_released_when_there_are_many(monkeypatch, tmp_path):
   maps = tmp_path / 'maps'  # as Linux lists those of a process
   monkeypatch.setattr(compilation, '_MAPS', maps)
   compiled = jax.jit(lambda x: 5 * x)
@@ -75,7 +73,7 @@ def test_what_is_over_is_let_go_of_where_there_is_much_of_it(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('nowhere')
-def test_any_number_of_runs_and_most_recipes_begin_by_one_program(hits):
+def test_runs_and_most_recipes_share_the_program_that_initialises(hits):
   config = handwritten.get_config('two,smoke')
   config.num_seeds = 3
   inputs = data.open_all(config, None)

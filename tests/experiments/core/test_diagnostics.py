@@ -1,4 +1,4 @@
-"""What is logged of gradients, if it is asked for."""
+"""Diagnostics of gradients, which are logged on request."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from tests.running import smoke
 
 
 def of_rule(name, diagnostics, **changes):
-  """The experiment of a rule, and a batch."""
+  """Makes the experiment of a rule, and a batch."""
   config = smoke(diagnostics=diagnostics, **changes)
   with config.unlocked():
     config.weighting = {'name': name}
@@ -22,7 +22,7 @@ def of_rule(name, diagnostics, **changes):
 
 
 def gradients_of(experiment, state, batch):
-  """Gradients [K, D] of the mean cross-entropy of each output."""
+  """Computes gradients [K, D] of each output's mean cross-entropy."""
 
   def loss(params, name):
     logits = experiment.model.apply({'params': params}, batch)[name]
@@ -44,7 +44,7 @@ def gradients_of(experiment, state, batch):
 @pytest.mark.parametrize(
   ('rule', 'told'), [('mgda', 'free'), ('sum', 'always')]
 )
-def test_what_is_told_of_a_step_is_what_numpy_finds(rule, told):
+def test_diagnostics_equal_those_computed_by_numpy(rule, told):
   experiment, batch = of_rule(rule, told)
   state = jax.jit(experiment.init)(jax.random.key(7), batch)
   gradients = gradients_of(experiment, state, batch)
@@ -66,7 +66,7 @@ def test_what_is_told_of_a_step_is_what_numpy_finds(rule, told):
   assert float(metrics['conflicting']) == float(cosine < 0)
 
 
-def test_programs_are_the_same_where_nothing_is_told():
+def test_without_diagnostics_programs_are_the_same():
   programs = {}
   for told in ('none', 'free'):
     for rule in ('mgda', 'sum'):
@@ -75,18 +75,18 @@ def test_programs_are_the_same_where_nothing_is_told():
       program = jax.make_jaxpr(experiment.train_step)(state, batch)
       programs[rule, told] = str(program)
   assert smoke().diagnostics == 'none'
-  # A rule that sees losses only has nothing to tell for nothing.
+  # For a rule that sees only losses, nothing is free.
   assert programs['sum', 'free'] == programs['sum', 'none']
   assert programs['mgda', 'free'] != programs['mgda', 'none']
 
 
-def test_what_cannot_be_told_is_refused():
+def test_impossible_diagnostics_are_refused():
   with pytest.raises(ValueError, match=r"'all'; expected one of .*'always'"):
     training.make(smoke(diagnostics='all'), 15)
 
 
 @pytest.mark.slow
-def test_conflicts_are_logged_kept_and_drawn(logged):
+def test_conflicts_are_logged_stored_and_plotted(logged):
   (row,) = [
     row
     for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]

@@ -1,4 +1,4 @@
-"""Whole runs: what they write, and that they go on to the bit."""
+"""Whole runs: what they write, and that they resume exactly."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('programs_of_before')
 CONFIG = 'experiments/configs/handwritten.py'
 
 
-def test_train_writes_what_it_says(finished):
+def test_train_writes_the_documented_files(finished):
   workdir, scores = finished
   rows = runs.read_lines(workdir / 'metrics.jsonl')
   assert rows[0]['config'] == json.loads(json.dumps(smoke().to_dict()))
@@ -53,7 +53,7 @@ def test_train_writes_what_it_says(finished):
   assert tidy['test', 30, 'accuracy/fused'] == scores['accuracy/fused']
 
 
-def test_header_says_the_commit_where_there_is_git(monkeypatch):
+def test_header_has_the_commit_if_there_is_git(monkeypatch):
   monkeypatch.setattr(
     runs.subprocess,
     'run',
@@ -65,14 +65,14 @@ def test_header_says_the_commit_where_there_is_git(monkeypatch):
   assert runs.header(smoke())['commit'] is None
 
 
-def test_what_is_drawn_anew_is_not_held_in_memory():
+def test_data_with_random_transforms_are_not_held_in_memory():
   config = crema_d.get_config('smoke')
   config.data.in_memory = True
   with pytest.raises(ValueError, match=r"in_memory.*\['visual'\]"):
     data.open_data(config, 0)
 
 
-def test_batch_statistics_of_a_skipped_step_are_forgotten():
+def test_batch_statistics_of_a_skipped_step_are_discarded():
   config = av_mnist.get_config('smoke')
   for encoder in config.model.encoders.values():
     encoder.num_blocks = 2  # compile sooner
@@ -107,8 +107,8 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
   config = smoke(data={'noise': 0.1})
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   train.train(config, whole)
-  # The first batch makes the initial state. It stops at step 1, before there is
-  # a checkpoint, at 11, soon after one, and at 17, after it went on from 10.
+  # The first batch makes the initial state. It stops at step 1, before any
+  # checkpoint, at 11, soon after one, and at 17, after resuming from 10.
   for place in (1, 11, 7):
     with running.ending_at(place), pytest.raises(KeyboardInterrupt):
       train.train(config, stopped)
@@ -117,7 +117,7 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
 
 
 def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
-  # Saves most of the time, so that it is killed while it writes.
+  # It saves most of the time, so that it is killed while it writes.
   changes = {'steps': 30, 'checkpoint_every_steps': 2}
   arguments = [f'--config={CONFIG}:two,smoke'] + [
     f'--config.{key}={value}' for key, value in changes.items()
@@ -150,7 +150,7 @@ COMPARE = [
 
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory):
-  """The directory of a comparison that nothing disturbed."""
+  """The directory of an undisturbed comparison."""
   whole = tmp_path_factory.mktemp('compared') / 'whole'
   ended = running.run('compare', *COMPARE, f'--workdir={whole}')
   assert ended.returncode == 0, ended.stderr
@@ -172,16 +172,16 @@ def test_compare_killed_ends_as_if_undisturbed(compared, tmp_path):
     for name in a:
       np.testing.assert_array_equal(a[name], b[name])
       assert np.all(a[name] != 0)  # no step is missing
-  # One time a method and call: the killed run's first call is in there.
+  # One time for each method and call, including the call that was killed.
   assert all(
     len(values) == 3 for values in ours.header['seconds_per_step'].values()
   )
 
 
 @pytest.mark.parametrize('kind', ['compare', 'sweep'])
-def test_a_regression_goes_by_its_error(tmp_path, kind):
+def test_a_regression_is_selected_by_its_error(tmp_path, kind):
   config = smoke(num_seeds=1, steps=20, loss='absolute_error_losses')
-  # Errors are low if good. A rate of 0 learns nothing.
+  # Low errors are good. With a rate of 0 nothing is learned.
   grid = {'optimizer': {'learning_rate': (0.0, 0.05)}}
   drawn = {'optimizer': {'learning_rate': {'low': 0.05, 'high': 0.0501}}}
   with config.unlocked():
@@ -216,12 +216,12 @@ def test_the_first_run_of_compare_is_the_run_of_train(compared, tmp_path):
   together = results_lib.read(compared)
   alone = train.train(configuration.with_recipe(smoke(), 'mimo_3'), tmp_path)
   for name, share in alone.items():
-    # The same to rounding: at most one answer in 800 differs.
+    # The same up to rounding: at most one prediction in 800 differs.
     assert abs(together.scores['mimo_3'][name][0] - share) <= 1.01 / 800
 
 
-def test_curves_are_of_the_outputs_whatever_losses_a_method_has(logged):
-  # LFM's own loss stands before those of the outputs in the alphabet.
+def test_curves_are_those_of_the_outputs_whatever_losses_a_method_has(logged):
+  # In alphabetical order, LFM's own loss precedes those of the outputs.
   (row,) = [
     row
     for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]
@@ -238,7 +238,7 @@ def test_curves_are_of_the_outputs_whatever_losses_a_method_has(logged):
       )
 
 
-def test_statistics_of_small_data_are_those_of_its_own_rows():
+def test_statistics_of_a_subset_are_those_of_its_own_rows():
   config = smoke(data={'train_fraction': 0.1, 'batch_size': 100})
   batch = running.batches_of(config, 5, 1)[0]  # one epoch: all 100 rows
   np.testing.assert_allclose(np.mean(batch['fou'], 0), 0, atol=1e-5)

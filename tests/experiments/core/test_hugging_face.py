@@ -28,7 +28,7 @@ TOKENS = np.array([[3, 4, 5], [6, 7, 1]])
 
 
 class Config(types.SimpleNamespace):
-  """Of a model; read from its folder."""
+  """A configuration of a model, read from its folder."""
 
   @classmethod
   def from_pretrained(cls, folder):
@@ -37,7 +37,7 @@ class Config(types.SimpleNamespace):
 
 
 class TextModule(linen.Module):
-  """Sums embeddings of tokens and places where the mask is."""
+  """Sums embeddings of tokens and positions where the mask is 1."""
 
   config: Any
 
@@ -54,7 +54,7 @@ class TextModule(linen.Module):
 
 
 class PictureModule(linen.Module):
-  """Means over patches, with axes left that are 1."""
+  """Takes means over patches; keeps axes of length 1."""
 
   config: Any
 
@@ -67,7 +67,7 @@ class PictureModule(linen.Module):
 
 
 class HeadModule(linen.Module):
-  """Gives logits, in a mapping of attributes as those of transformers."""
+  """Returns logits in a mapping with attributes, like that of transformers."""
 
   config: Any
 
@@ -100,7 +100,7 @@ def encoder(tmp_path):
   return make
 
 
-def test_tokens_are_pooled_over_what_is_real(encoder):
+def test_tokens_are_pooled_over_those_that_are_no_padding(encoder):
   text = encoder('FlaxTextModel')
   length = jnp.array([3, 2])
   variables = text.init(jax.random.key(0), TOKENS)
@@ -118,7 +118,7 @@ def test_tokens_are_pooled_over_what_is_real(encoder):
   assert not np.allclose(dropped, expected)
 
 
-def test_places_are_counted_as_the_model_counts_them(encoder, monkeypatch):
+def test_positions_are_counted_as_in_the_model(encoder, monkeypatch):
   text = encoder('FlaxTextModel')
   variables = text.init(jax.random.key(0), TOKENS)
   params = variables['params']['module']
@@ -135,7 +135,7 @@ def test_places_are_counted_as_the_model_counts_them(encoder, monkeypatch):
   )
 
 
-def test_parameters_are_those_of_the_folder(encoder, tmp_path):
+def test_parameters_are_read_from_the_folder(encoder, tmp_path):
   pictures = {'visual': np.ones((3, 4, 4, 3), np.float32)}
   model = nn.LateFusion({'visual': encoder('FlaxPictureModel')}, 4)
   variables = model.init(jax.random.key(0), pictures)
@@ -149,7 +149,7 @@ def test_parameters_are_those_of_the_folder(encoder, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, after, ours)
 
 
-def test_the_folder_may_begin_at_home_and_is_looked_for(
+def test_the_folder_may_begin_with_a_tilde_and_must_exist(
   encoder, tmp_path, monkeypatch
 ):
   monkeypatch.setenv('HOME', str(tmp_path.parent))
@@ -163,7 +163,7 @@ def test_the_folder_may_begin_at_home_and_is_looked_for(
 
 
 @pytest.mark.parametrize('model', ['FlaxTextModel', 'FlaxPictureModel'])
-def test_it_is_exported_for_any_number_of_rows(encoder, model):
+def test_it_can_be_exported_for_any_number_of_rows(encoder, model):
   rows = np.ones((2, 4, 4, 3)) if 'Picture' in model else TOKENS
   variables = encoder(model).init(jax.random.key(0), rows)
   (size,) = jax.export.symbolic_shape('rows')
@@ -178,7 +178,9 @@ def test_a_model_with_a_head_is_refused(encoder):
     encoder('FlaxHeadModel').init(jax.random.key(0), TOKENS)
 
 
-def test_without_flax_models_the_remedy_is_told(encoder, monkeypatch):
+def test_without_flax_models_the_error_says_what_to_install(
+  encoder, monkeypatch
+):
   with pytest.raises(ValueError, match=r"4\.0\.0 has no Flax.*'TextModel'"):
     encoder('TextModel').init(jax.random.key(0), TOKENS)
   monkeypatch.setitem(sys.modules, 'transformers', None)

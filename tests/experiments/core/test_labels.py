@@ -1,4 +1,4 @@
-"""Rows without a label in the data of a run, of any builder."""
+"""Rows without a label in the data of a run, for any builder."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ LACKS = np.array([1, 4, 5])  # of every split
 
 
 def opened(monkeypatch, relabelled, config, *, whole=True):
-  """The data of a configuration whose targets are changed.
+  """Opens the data of a configuration with changed targets.
 
   Args:
     monkeypatch: of pytest.
@@ -47,7 +47,7 @@ def lacking(none, kind):
   return relabelled
 
 
-def test_they_are_left_out_of_training_statistics_and_evaluation(
+def test_unlabelled_rows_are_left_out_of_training_statistics_and_evaluation(
   monkeypatch, caplog
 ):
   for loss, none, kind in (
@@ -77,7 +77,7 @@ def test_they_are_left_out_of_training_statistics_and_evaluation(
     assert sum(words in said for said in caplog.messages) == 1
 
 
-def test_numbers_below_0_and_losses_of_ones_own_keep_their_rows(monkeypatch):
+def test_negative_numbers_and_a_users_own_loss_keep_all_rows(monkeypatch):
   for loss, none, kind in (
     ('absolute_error_losses', -1, np.int64),
     ('tests.standins:losses', np.nan, np.float32),
@@ -98,6 +98,6 @@ def test_a_model_of_fewer_classes_than_the_rows_have_is_refused(monkeypatch):
     opened(monkeypatch, lambda labels: labels, config)
 
 
-def test_a_split_without_any_label_is_refused(monkeypatch):
+def test_a_split_without_labels_is_refused(monkeypatch):
   with pytest.raises(ValueError, match="handwritten, train: no row has a 'la"):
     opened(monkeypatch, lambda labels: -1 - labels, smoke())

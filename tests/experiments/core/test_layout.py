@@ -1,4 +1,4 @@
-"""Where many runs lie, on one device and on several."""
+"""The layout of several runs on one device and on several."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from experiments.core.layout import SEEDS
 
 
 @pytest.mark.parametrize('num_devices', [1, 2, 4, 6])
-def test_what_is_made_run_by_run_is_found_again_on_any_devices(num_devices):
+def test_runs_keep_their_order_on_any_number_of_devices(num_devices):
   layout = layout_lib.make(2, 3, jax.devices()[:num_devices])
   runs = [
     {'w': jnp.arange(4.0) + 10 * i, 'key': jax.random.key(i)} for i in range(6)
@@ -39,8 +39,8 @@ def test_what_is_made_run_by_run_is_found_again_on_any_devices(num_devices):
 
 @pytest.mark.parametrize('num_devices', [1, 2, 3, 4])
 @pytest.mark.parametrize('num_variants', [1, 2])
-def test_gradients_of_convolutions_of_all_runs(num_variants, num_devices):
-  # `jax.vmap` of one `vmap` of them raises where arrays have a mesh.
+def test_convolutions_of_all_runs_have_gradients(num_variants, num_devices):
+  # `jax.vmap` of a `vmap` of convolutions raises if arrays have a mesh.
   layout = layout_lib.make(num_variants, 3, jax.devices()[:num_devices])
   random = np.random.RandomState(0)
   kernels = random.randn(num_variants * 3, 3, 3, 2, 4).astype(np.float32)
@@ -58,7 +58,7 @@ def test_gradients_of_convolutions_of_all_runs(num_variants, num_devices):
     return jnp.mean(jax.nn.relu(maps) ** power)
 
   *_, places = layout.places
-  # As a state that another program gave: it has the layout's mesh.
+  # Like a state returned by another program, it has the layout's mesh.
   placed = layout.placed(list(kernels))
   found = jax.jit(layout.over_runs(gradient, RUNS, SEEDS, SAME))(
     placed, pictures[np.array(places)], 3.0

@@ -26,7 +26,7 @@ def lacking(recipe='mgda', rate=0.4):
 
 @functools.cache
 def started(recipe):
-  """A batch, an experiment's first state, and the step after it."""
+  """Returns a batch, an experiment's first state, and the next state."""
   config = lacking(recipe)
   (batch,) = running.batches_of(config, 3, 1)
   experiment = training.make(config, 15)
@@ -35,7 +35,7 @@ def started(recipe):
 
 
 def moves(step, state, batch, module):
-  """By how much a step moves a module's params."""
+  """Returns how far a step moves a module's params."""
   after, _ = step(state, batch)
   change = jax.tree.map(
     jnp.subtract, after.params[module], state.params[module]
@@ -43,7 +43,7 @@ def moves(step, state, batch, module):
   return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(change)])
 
 
-def test_without_a_rate_batches_and_programs_are_as_they_were():
+def test_without_a_rate_batches_and_programs_are_unchanged():
   plain, zero = smoke(), smoke(data={'missing_rate': {'fou': 0.0}})
   assert plain.data.missing_rate == 0
   ours, theirs = (running.batches_of(one, 3, 2) for one in (plain, zero))
@@ -52,7 +52,7 @@ def test_without_a_rate_batches_and_programs_are_as_they_were():
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_the_same_rows_lack_the_same_in_every_epoch_and_split_draws_its_own():
+def test_missing_modalities_are_the_same_in_every_epoch_but_not_split():
   config = lacking(rate={'fou': 0.5})
   batches = running.batches_of(config, 3, 40)  # more than two epochs
   told = {}
@@ -64,7 +64,7 @@ def test_the_same_rows_lack_the_same_in_every_epoch_and_split_draws_its_own():
   assert all(len(set(of_row)) == 1 for of_row in told.values())
   share = np.mean([not of_row[0] for of_row in told.values()])
   assert abs(share - 0.5) < 0.08  # five standard errors of 1,000 rows
-  # Where a run is resumed, it goes on with the same.
+  # A resumed run continues with the same ones.
   again = data.open_data(config, 3).train
   again.seek(39)
   last = next(again)
@@ -76,7 +76,7 @@ def test_the_same_rows_lack_the_same_in_every_epoch_and_split_draws_its_own():
 
 @pytest.mark.parametrize('in_memory', [True, False])
 @pytest.mark.parametrize('too', [True, False])
-def test_views_and_other_splits_say_what_is_missing(in_memory, too):
+def test_views_and_other_splits_mark_missing_modalities(in_memory, too):
   config = lacking(rate={'fou': 0.5})
   scaled = {
     name: {'name': 'Scaled', 'source': name, 'divisor': 2.0}
@@ -95,7 +95,7 @@ def test_views_and_other_splits_say_what_is_missing(in_memory, too):
 
 
 @pytest.mark.parametrize('recipe', ['mgda', 'mimo_3', 'unimodal'])
-def test_what_is_missing_has_no_influence(recipe):
+def test_missing_modalities_have_no_influence(recipe):
   batch, state, step = started(recipe)
   here = batch['fou_present']
   assert 0 < np.sum(here) < len(here)
@@ -105,7 +105,7 @@ def test_what_is_missing_has_no_influence(recipe):
   for one, two in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
     if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
       np.testing.assert_array_equal(one, two)
-  # What is there has: the test could tell.
+  # Present ones have influence, so the test could fail.
   changed = batch | {'fou': np.where(here[:, None], 2 * batch['fou'], 0)}
   assert np.any(
     moves(step, state, changed, 'encoders_fou')
@@ -113,8 +113,8 @@ def test_what_is_missing_has_no_influence(recipe):
   )
 
 
-def test_rows_that_lack_a_modality_do_not_train_its_model_alone():
-  """Neither by what stands there nor by their labels."""
+def test_rows_that_lack_a_modality_do_not_train_its_uni_modal_model():
+  """Neither their values nor their labels matter."""
   config = lacking('pretrained_finetuned')
   (batch,) = running.batches_of(config, 3, 1)
   experiment = training.make(config, 15)
@@ -145,7 +145,7 @@ def test_losses_are_means_over_the_rows_that_have_a_modality():
   batch, state, step = started('joint')
   _, metrics = step(state, batch)
   here = batch['fou_present']
-  # Alone in a batch, those rows have the same loss.
+  # In a batch of only these rows, the loss is the same.
   own = {name: value[here] for name, value in batch.items()}
   _, alone = step(state, own)
   np.testing.assert_allclose(
@@ -155,7 +155,7 @@ def test_losses_are_means_over_the_rows_that_have_a_modality():
 
 
 @pytest.mark.parametrize('recipe', ['joint', 'mgda', 'mimo_3', 'ensemble'])
-def test_absent_in_a_whole_batch_it_has_no_weight_and_stands_still(recipe):
+def test_a_modality_absent_from_a_batch_has_no_weight_and_does_not_move(recipe):
   batch, state, step = started(recipe)
   nowhere = np.zeros_like(batch['fou_present'])
   batch = batch | {'fou_present': nowhere, 'pix_present': ~nowhere}
@@ -174,9 +174,9 @@ def test_absent_in_a_whole_batch_it_has_no_weight_and_stands_still(recipe):
 
 
 @pytest.mark.parametrize('recipe', ['mgda', 'mimo_3'])
-def test_devices_give_the_means_of_all_rows_wherever_they_are(recipe):
+def test_devices_average_over_all_rows_wherever_they_are(recipe):
   batch, state, step = started(recipe)
-  # The first device has no row with it, the second one some.
+  # The first device has no row with the modality, the second one some.
   is_second = np.arange(len(batch['label'])) >= len(batch['label']) // 2
   batch = batch | {
     'fou_present': batch['fou_present'] & is_second,
@@ -195,7 +195,7 @@ def test_devices_give_the_means_of_all_rows_wherever_they_are(recipe):
   chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-6)
 
 
-def test_what_cannot_do_with_missing_rows_is_refused():
+def test_methods_that_need_complete_rows_are_refused():
   with pytest.raises(ValueError, match="'pmr' is not known to leave out rows"):
     training.make(lacking('pmr'), 15)
   config = lacking()
@@ -211,7 +211,7 @@ def test_what_cannot_do_with_missing_rows_is_refused():
 
 
 @pytest.mark.slow
-def test_a_run_is_told_what_is_missing_wherever_it_is_used(tmp_path):
+def test_missing_modalities_are_respected_wherever_a_run_is_used(tmp_path):
   config = lacking(rate={'fou': 0.3})
   config.model.absent = 'token'
   config.evaluation.missing = True
@@ -228,7 +228,7 @@ def test_a_run_is_told_what_is_missing_wherever_it_is_used(tmp_path):
     for name, one in run.inputs.items()
   }
   without = run.predict({'pix': rows['pix']})
-  # The fusion has learned a token, which is not what the encoder makes of 0.
+  # The fusion has learned a token, which differs from the features of zeros.
   encoded = run.experiment.model.apply(
     run.state.variables,
     {name: jnp.zeros((1, *run.inputs[name].shape)) for name in rows},

@@ -1,4 +1,4 @@
-"""One training, on one device or many, in one process or several."""
+"""Training gives the same on one device or many, in all modes."""
 
 import collections
 import functools
@@ -24,15 +24,15 @@ from mimo_jax import nn
 STEPS = 20
 ROWS = 16
 CHANNELS = 2  # with batch statistics
-# Needs losses; needs a Gramian; needs one, and remembers.
+# For losses; for the Gramian; for the Gramian, with state.
 RULES = {
   'mimo': {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3},
   'mgda': {'name': 'mgda'},
   'gradnorm': {'name': 'gradnorm'},
 }
-# A method with a transformation of its own, which draws noise.
+# A method with its own transformation, which draws noise.
 METHODS = {'ogm_ge': {'name': 'ogm_ge', 'alpha': 0.5, 'noise': 0.1}}
-# Every rule in every mode on 8 devices, and each once on 1 and 2.
+# Every rule in every mode on 8 devices, and each rule once on 1 and 2.
 CASES = [
   *((rule, mode, 8) for rule in RULES for mode in ('pmap', 'jit', 'fsdp')),
   ('mimo', 'pmap', 2),
@@ -46,7 +46,7 @@ CASES = [
 
 
 def config_of(rule='mimo', **changes):
-  """A sound and a picture, of which one encoder has batch statistics."""
+  """A sound and a picture, one of whose encoders has batch statistics."""
   config = handwritten.get_config('two,smoke')
   with config.unlocked():
     config.model.encoders = {
@@ -65,7 +65,7 @@ def config_of(rule='mimo', **changes):
 
 @functools.cache
 def batches():
-  """Rows of different means on different devices."""
+  """Makes rows whose means differ between devices."""
   random = np.random.RandomState(0)
   drift = np.linspace(-1, 2, ROWS, dtype=np.float32)
   return [
@@ -83,7 +83,7 @@ def batches():
 
 
 class Made:
-  """A step on some devices, with a state and a batch that lie there."""
+  """Makes a step on some devices, with a state and a batch placed there."""
 
   def __init__(self, config, mode, devices):
     self.placement = placement.make(mode, jax.devices()[:devices])
@@ -101,17 +101,17 @@ class Made:
 
 @functools.cache
 def first_state(rule):
-  """Of one device: compiling it each time would take a while."""
+  """The step on one device, cached because compiling takes long."""
   return Made(config_of(rule), 'single', 1).init()
 
 
 def started(rule, made):
-  """A copy of it, where it belongs; a step will use it up."""
+  """Places a copy of a state, since a step donates it."""
   return made.placement.put(jax.tree.map(jnp.copy, first_state(rule)))
 
 
 class Trained(NamedTuple):
-  """What the steps give."""
+  """Returns the results of the steps."""
 
   losses: list
   end: tuple  # params, statistics and weights
@@ -151,7 +151,7 @@ def test_every_mode_gives_the_training_of_one_device(rule, mode, devices):
   chex.assert_trees_all_close(found.end, expected.end, rtol=0, atol=1e-4)
 
 
-def test_fsdp_divides_what_is_large_and_keeps_it_divided():
+def test_fsdp_shards_large_parameters_and_keeps_them_sharded():
   made = Made(config_of(), 'fsdp', 8)
   state = made.init()
   kernel = state.params['encoders_sound']['Dense_0']['kernel']
@@ -159,14 +159,14 @@ def test_fsdp_divides_what_is_large_and_keeps_it_divided():
   chex.assert_trees_all_close(
     state.params, first_state('mimo').params, rtol=0, atol=1e-6
   )
-  # The parameter and its momentum.
+  # A parameter and its momentum.
   sharded = trained('mimo', 'fsdp', 8).sharded
   assert len(sharded) == 2
   assert all("['encoders_sound']['Dense_0']['kernel']" in at for at in sharded)
   assert not trained('mimo', 'jit', 8).sharded
 
 
-def test_one_bad_row_spoils_the_step_on_all_devices():
+def test_a_row_that_is_not_finite_skips_the_step_on_all_devices():
   made = Made(config_of('gradnorm'), 'fsdp', 8)
   bad = batches()[0]['sound'].copy()
   bad[13, 5] = np.nan
@@ -181,7 +181,7 @@ def test_one_bad_row_spoils_the_step_on_all_devices():
   )
 
 
-def test_fsdp_divides_the_longest_axis_that_can_be():
+def test_fsdp_shards_the_longest_divisible_axis():
   for shape, spec in (
     ((3, 3, 64, 128), (None, None, None, placement.AXIS)),
     ((128, 100), (placement.AXIS,)),
@@ -194,7 +194,7 @@ def test_fsdp_divides_the_longest_axis_that_can_be():
     assert found.sharding.spec == PartitionSpec(*spec), shape
 
 
-# What crosses the network.
+# Communication.
 
 COLLECTIVE = re.compile(
   r' = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all'
@@ -203,7 +203,7 @@ COLLECTIVE = re.compile(
 
 
 def traffic(program):
-  """Collective -> how many there are, and how many numbers they return."""
+  """Returns collective -> how many, and how many numbers they return."""
   counts, numbers = collections.Counter(), collections.Counter()
   for line in program.splitlines():
     if found := COLLECTIVE.search(line):
@@ -232,8 +232,8 @@ def test_mimo_sends_what_joint_training_sends(mode):
   joint_counts, joint_numbers = traffic(program)
   assert sum(numbers.values()) <= sum(joint_numbers.values()) + 3 + 8
   assert sum(counts.values()) <= sum(joint_counts.values()) + 1
-  # Which is the least that there is: a gradient, K losses, two averages of each
-  # channel, and a sum on the way back.
+  # This is the minimum: a gradient, K losses, two averages of each channel, and
+  # a sum in the backward pass.
   least = sum(sizes_of_params().values()) + 3 + 3 * CHANNELS
   assert joint_numbers['all-reduce'] == least
   assert joint_numbers['all-gather'] == (256 * 24 if mode == 'fsdp' else 0)
@@ -243,8 +243,8 @@ def test_mimo_sends_what_joint_training_sends(mode):
 def test_a_gramian_under_fsdp_costs_k_by_k_numbers_besides_the_gradients():
   _, numbers = traffic(trained('mgda', 'fsdp', 8).program)
   sizes = sizes_of_params()
-  # The rows: of the fused loss, and of both modalities together. A channel's
-  # averages once, and its sum on the way back for each of two losses.
+  # Rows: of the fused loss, and of both modalities together. Averages of a
+  # channel once; its sum in the backward pass for each of two losses.
   fused = sum(sizes[k] for k in sizes if not k.startswith('heads_'))
   modalities = sum(sizes[k] for k in sizes if k != 'fusion')
   besides = numbers['all-reduce'] - fused - modalities - 4 * CHANNELS - 3
@@ -259,7 +259,7 @@ HOST = re.compile(
 
 
 def host_transfers(directory, function, *arguments):
-  """What a profile shows of transfers, while a function runs."""
+  """Returns the transfers in a profile while a function runs."""
   with profiler.trace(directory):
     jax.block_until_ready(function(*arguments))
   (path,) = directory.glob('plugins/profile/*/*.xplane.pb')
@@ -279,23 +279,23 @@ def test_a_profile_of_a_step_shows_no_transfer_to_or_from_the_host(tmp_path):
   with jax.transfer_guard('disallow'):
     state, metrics = made.step(state, made.batch)
     assert not host_transfers(tmp_path / 'step', made.step, state, made.batch)
-  # It would show them.
+  # A profile would show them.
   one = jax.block_until_ready(jnp.ones(8))
   calling = jax.jit(lambda x: jax.pure_callback(np.negative, one, x))
   for number, arguments in enumerate(
     [(calling, one), (jax.jit(jnp.sin), np.ones(8)), (jax.device_get, metrics)]
   ):
     assert host_transfers(tmp_path / str(number), *arguments)
-  # Nor has the program any, on whatever device.
+  # The program has none either, on any device.
   host = r'infeed|outfeed|callback|\bsend|\brecv|S\(5\)'
   assert not re.search(host, trained('mimo', 'jit', 8).program)
   assert re.search(host, calling.lower(one).compile().as_text())
 
 
-# What is refused.
+# Refused inputs.
 
 
-def test_modes_batches_and_methods_that_cannot_be_are_refused():
+def test_impossible_modes_batches_and_methods_are_refused():
   with pytest.raises(ValueError, match=r"'ddp'; expected one of.*'fsdp'"):
     placement.make('ddp')
   with pytest.raises(ValueError, match=r'batch_size is 20.*8 devices'):
@@ -308,7 +308,7 @@ def test_modes_batches_and_methods_that_cannot_be_are_refused():
       Made(config_of(method={'name': method}), 'pmap', 2)
 
 
-def test_pmap_refuses_what_is_drawn():
+def test_pmap_refuses_random_draws():
   def step(dropout):
     config = config_of()
     config.model.encoders.sound = {
@@ -330,7 +330,7 @@ def test_pmap_refuses_what_is_drawn():
     step(0.5)
 
 
-def test_pmap_refuses_statistics_that_each_device_would_keep():
+def test_pmap_refuses_batch_statistics_of_single_devices():
   class Normalised(linen.Module):
     @linen.compact
     def __call__(self, inputs, *, train=False):

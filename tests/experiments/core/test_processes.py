@@ -1,4 +1,4 @@
-"""Runs of several processes: killed, asked to stop, and who may call them."""
+"""Runs of several processes: killed, stopped, and who may connect."""
 
 import contextlib
 import os
@@ -82,7 +82,7 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
 
 
 def listening(process):
-  """The addresses, in hexadecimal digits, on which a process listens."""
+  """Returns the addresses, in hexadecimal, on which a process listens."""
   sockets = set()
   for path in pathlib.Path(f'/proc/{process.pid}/fd').iterdir():
     with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
   running.wait_until(
     lambda: path.exists() and path.read_text().count('\n') > 1, pair
   )
-  # The coordinator, and the devices' own connections: this machine alone.
+  # The coordinator and the devices listen on this machine only.
   coordinators = listening(pair[0]) - listening(pair[1])
   ours = ('0100007F', '0' * 16 + 'FFFF00000100007F', '0' * 24 + '01000000')
   assert coordinators <= set(ours), coordinators

@@ -1,4 +1,4 @@
-"""What a method does between steps: when, on which rows, and resumed."""
+"""Rehearsals: when they are due, on which rows, and resumed."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures('programs_of_before')
 
 
 def counting(every_epochs, passes, **fields):
-  """Rehearsals that collect the rows that they see."""
+  """A method whose rehearsals collect the rows that they see."""
 
   def step(state, scratch, batch):
     del state
@@ -31,7 +31,7 @@ def counting(every_epochs, passes, **fields):
   return rehearsals.Rehearsals(rehearsal, 15, lambda batches: batches[0])
 
 
-def test_a_rehearsal_sees_the_batches_to_come_and_puts_them_back():
+def test_a_rehearsal_sees_the_coming_batches_and_training_has_them_again():
   config = smoke()
   inputs = data.open_data(config, 4)
   upcoming = [next(inputs.train)['row'] for _ in range(9)]
@@ -58,10 +58,10 @@ def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
   assert [s for s in range(60) if some.is_due(s)] == [8, 16, 24]
 
 
-def test_a_run_with_rehearsals_goes_on_bit_for_bit(tmp_path):
+def test_a_run_with_rehearsals_is_resumed_exactly(tmp_path):
   config = configuration.with_recipe(smoke(steps=20), 'pmr')
   train.train(config, tmp_path / 'whole')
-  # One batch for the first state, two for the first rehearsal, 15 steps, and
+  # Batches: one for the first state, two for the first rehearsal, 15 steps, and
   # one of the second rehearsal.
   with running.ending_at(20), pytest.raises(KeyboardInterrupt):
     train.train(config, tmp_path / 'stopped')

@@ -1,4 +1,4 @@
-"""Runs that step one by one are the runs that step at once."""
+"""Runs that step one by one equal runs that step at once."""
 
 import chex
 import jax
@@ -13,7 +13,7 @@ from tests import checks
 
 
 def of_run(state, batch):
-  """A step of gradient descent on a convolution; a key draws noise."""
+  """Takes a step of gradient descent on a convolution, with noise by a key."""
   key, at = state['key'], state['step']
   noise = jax.random.normal(jax.random.fold_in(key, at), ())
 
@@ -33,7 +33,7 @@ def of_run(state, batch):
 
 
 @pytest.mark.parametrize('variants', [1, 3])
-def test_one_by_one_is_at_once(variants):
+def test_stepping_one_by_one_equals_stepping_at_once(variants):
   seeds, steps = 2, 3
   device = np.array(jax.devices()[:1]).reshape(1, 1)
   mesh = jax.sharding.Mesh(device, layout_lib.RUNS)

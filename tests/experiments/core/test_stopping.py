@@ -1,4 +1,4 @@
-"""Runs that are stopped, are run twice at once, or go on with other values."""
+"""Runs that are stopped, run twice at once, or resumed with other values."""
 
 import signal
 import struct
@@ -20,7 +20,7 @@ CONFIG = 'experiments/configs/handwritten.py:two,smoke'
 
 
 def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path):
-  # Long between checkpoints: only the signal makes one.
+  # Checkpoints are so rare that only the signal makes one.
   arguments = [f'--config={CONFIG}', '--config.log_every_steps=7']
   arguments += ['--config.steps=3000', '--config.checkpoint_every_steps=2000']
   ends = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -73,7 +73,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 def losses_in_tensorboard(workdir):
-  """Step -> fused loss, as TensorBoard reads the events of a run."""
+  """Reads step -> fused loss from a run's events, as TensorBoard does."""
   found = {}
   for path in sorted((workdir / 'tensorboard').glob('events*')):
     data = path.read_bytes()
@@ -89,7 +89,7 @@ def losses_in_tensorboard(workdir):
   return found
 
 
-def test_tensorboard_loses_no_step_over_kills(tmp_path):
+def test_tensorboard_has_every_step_of_a_run_that_was_killed(tmp_path):
   arguments = [
     f'--config={CONFIG}',
     '--config.steps=120',
@@ -119,10 +119,10 @@ def test_tensorboard_loses_no_step_over_kills(tmp_path):
     assert abs(found[step] - loss) < 1e-6
 
 
-def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
+def test_tensorboard_has_every_step_of_a_run_resumed_at_once(
   tmp_path, monkeypatch
 ):
-  # Files of events are named by the second.
+  # Event files are named by the second.
   monkeypatch.setattr(time, 'time', lambda: 1_700_000_000.0)
   config = smoke(steps=30, log_every_steps=5, checkpoint_every_steps=10)
   with running.ending_at(12, running.Stopped):
@@ -133,10 +133,10 @@ def test_tensorboard_loses_no_step_of_a_run_that_goes_on_at_once(
   assert sorted(losses_in_tensorboard(tmp_path)) == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_comparison_that_is_stopped_goes_on(tmp_path):
+def test_a_stopped_comparison_is_resumed(tmp_path):
   config = smoke(compare=('joint', 'sum'), num_seeds=1)
-  # In its last turn, too: its tests, and other trainings, are to follow. The
-  # second time it goes on from step 20, after one batch for shapes.
+  # Also in its last turn, before its tests and further trainings. The second
+  # time it resumes from step 20, after one batch for shapes.
   for at, step in ((12, 20), (11, 30)):
     with (
       running.ending_at(at, running.Stopped),
@@ -162,7 +162,7 @@ def test_two_runs_on_one_directory_are_refused(tmp_path):
   train.train(smoke(steps=20), tmp_path)
 
 
-def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
+def test_resuming_with_other_data_is_refused(tmp_path, monkeypatch):
   train.train(smoke(steps=20), tmp_path)
   signature = (tmp_path / 'signature.json').read_bytes()
   opened = data.sources.open_source
@@ -183,11 +183,13 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path, monkeypatch):
   )
   with pytest.raises(ValueError, match=r"since the run began: .*'train'"):
     train.train(smoke(steps=30), tmp_path)
-  # By which a model that is used afterwards standardises its inputs.
+  # A model that is used afterwards standardises its inputs by these.
   assert (tmp_path / 'signature.json').read_bytes() == signature
 
 
-def test_a_run_may_be_made_longer_and_have_other_workers(tmp_path, finished):
+def test_a_run_may_be_resumed_with_more_steps_and_other_workers(
+  tmp_path, finished
+):
   train.train(smoke(steps=20), tmp_path)
   longer = smoke(steps=30, data={'num_threads': 2})
   train.train(longer, tmp_path)

@@ -1,4 +1,4 @@
-"""Where a model begins, what of it learns, and how fast."""
+"""Initial parameters, frozen parts, and learning rates of parts."""
 
 import functools
 import shutil
@@ -24,7 +24,7 @@ from tests.running import smoke
 def stepped(
   parallel='single', steps=3, words='two,smoke', values=(), **changes
 ):
-  """A state before and after some steps."""
+  """Returns a state before and after some steps."""
   config = handwritten.get_config(words)
   config = configuration.with_values(config, dict(values))
   config.update(changes)
@@ -45,14 +45,14 @@ def stepped(
   return before, state
 
 
-# An encoder, parts of another one; and one module learns slower.
+# An encoder and parts of another one are frozen; one module learns slower.
 CHANGES = {
   'frozen': ('encoders_fou', 'encoders_pix/*/bias'),
   'learning_rates': ('fusion=0.3',),
 }
 
 
-def test_what_is_frozen_stands_still_and_has_no_optimizer_state():
+def test_frozen_parameters_do_not_move_and_have_no_optimizer_state():
   before, after = stepped(**CHANGES)
   moved = jax.tree.map(
     lambda one, other: bool(np.any(one != other)), before.params, after.params
@@ -76,8 +76,8 @@ def test_what_is_frozen_stands_still_and_has_no_optimizer_state():
 @pytest.mark.parametrize(
   ('words', 'passes'), [('two,joint,smoke', 1), ('two,mgda,smoke', 2)]
 )
-def test_what_is_frozen_costs_no_backward_pass(words, passes):
-  """Of MGDA's three the fused loss and its own one pass an encoder."""
+def test_frozen_encoders_cost_no_backward_pass(words, passes):
+  """Two of MGDA's three passes go through an encoder: fused and its own."""
   flops = []
   for frozen in ((), ('encoders_fou',)):
     config = handwritten.get_config(words)
@@ -107,7 +107,7 @@ def test_devices_freeze_alike(parallel):
 
 
 def rehearsed(recipe, frozen):
-  """A state before and after the rehearsal that goes before training."""
+  """Returns a state before and after the rehearsal before training."""
   config = handwritten.get_config(f'two,smoke,{recipe}')
   config.update({'frozen': frozen, 'weight_decay': 0.1})
   (batch,) = running.batches_of(config, 0, 1)
@@ -125,8 +125,8 @@ def rehearsed(recipe, frozen):
 
 
 @pytest.mark.parametrize('frozen', ['encoders_fou', 'encoders_fou/*/kernel'])
-def test_what_is_frozen_stands_still_before_training_too(frozen):
-  """Weight decay does not move it in the copies that learn there."""
+def test_frozen_parameters_do_not_move_in_rehearsals_either(frozen):
+  """Weight decay does not move them in the copies that learn there."""
   before, after = rehearsed('pretrained_finetuned', (frozen,))
   moved = jax.tree.map(
     lambda one, other: bool(np.any(one != other)), before.params, after.params
@@ -136,8 +136,8 @@ def test_what_is_frozen_stands_still_before_training_too(frozen):
     assert layer == {'kernel': False, 'bias': frozen.endswith('kernel')}
 
 
-def test_teachers_of_an_encoder_that_is_frozen_learn():
-  """They begin at random, so that standing still they would know nothing."""
+def test_teachers_of_a_frozen_encoder_learn():
+  """They begin at random, so without learning they would know nothing."""
   _, whole = rehearsed('umt', ())
   _, part = rehearsed('umt', ('encoders_fou',))
   checks.assert_equal(part.memory, whole.memory)
@@ -150,7 +150,7 @@ def test_teachers_of_an_encoder_that_is_frozen_learn():
     ('mla', {}),
   ],
 )
-def test_an_encoder_is_frozen_where_encoders_learn_in_turn(recipe, values):
+def test_an_encoder_can_be_frozen_if_encoders_learn_in_turn(recipe, values):
   changes = {'values': tuple(values.items()), 'frozen': ('encoders_fou',)}
   before, after = stepped(steps=1, words=f'two,smoke,{recipe}', **changes)
   checks.assert_equal(
@@ -163,17 +163,17 @@ def test_an_encoder_is_frozen_where_encoders_learn_in_turn(recipe, values):
     assert np.any(one != other)
 
 
-def test_a_rule_sees_the_gradients_of_what_learns_alone():
-  """MGDA of two objectives whose gradients live on one encoder each."""
+def test_a_rule_sees_only_gradients_of_parameters_that_learn():
+  """MGDA of two objectives, each with a gradient in one encoder only."""
   changes = {'steps': 1, 'words': 'two,smoke,mgda'}
   _, whole = stepped(**changes)
   _, part = stepped(frozen=('encoders_pix', 'heads_pix', 'fusion'), **changes)
   weights = [np.asarray(state.opt_state[0].weights) for state in (whole, part)]
-  # pix has no gradient there, so that it is absent.
+  # pix has no gradient there, so it counts as absent.
   assert weights[1][2] == 0 and weights[0][2] > 0
 
 
-def test_learning_rates_are_factors_of_the_first_pattern_that_matches():
+def test_the_first_matching_pattern_gives_the_factor_of_a_learning_rate():
   rates = ('encoders_fou/Dense_0=0', 'encoders_*=0.25')
   before, slow = stepped(steps=1, learning_rates=rates)
   _, plain = stepped(steps=1)
@@ -206,7 +206,7 @@ def test_an_encoder_is_any_module_that_can_be_imported():
       training.make_model(config.model)
 
 
-def test_patterns_and_entries_that_cannot_be_are_named(tmp_path):
+def test_errors_name_wrong_patterns_and_entries(tmp_path):
   for changes, message in (
     ({'frozen': ('encoder_fou',)}, "config.frozen has 'encoder_fou'.*'heads_p"),
     ({'frozen': ('*',)}, 'which matches all parameters'),
@@ -224,7 +224,7 @@ def test_patterns_and_entries_that_cannot_be_are_named(tmp_path):
     stepped(steps=1, warm_start=(f'fusion={tmp_path}/a.safetensors',))
 
 
-def test_a_run_begins_where_another_one_ended(tmp_path, finished):
+def test_a_run_can_begin_with_the_parameters_of_another(tmp_path, finished):
   shutil.copytree(finished[0], tmp_path / 'first')
   changes = {
     'warm_start': (f'encoders_pix={tmp_path}/first',),

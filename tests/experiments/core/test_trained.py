@@ -1,4 +1,4 @@
-"""A trained model is used as it was trained, from its directory alone."""
+"""A trained model can be used from its directory alone."""
 
 import csv
 import importlib.util
@@ -36,19 +36,19 @@ def workdir(finished):
 
 @pytest.fixture(scope='module')
 def run(workdir):
-  """The model that it has left."""
+  """The trained model of that run."""
   return trained.load(workdir)
 
 
 @pytest.fixture(scope='module')
 def rows():
-  """The test rows, as the data set has them."""
+  """The test rows, as in the data set."""
   source = sources.open_source('handwritten', config='two', split='test')
   elements = [source[i] for i in range(len(source))]
   return {k: np.stack([e[k] for e in elements]) for k in ('fou', 'pix')}
 
 
-def test_arrays_give_what_the_split_gives_without_the_data_set(
+def test_arrays_give_the_same_as_the_split_without_the_data_set(
   workdir, run, rows, monkeypatch
 ):
   expected, targets = run.predict_split('test')
@@ -84,7 +84,7 @@ def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
   chex.assert_trees_all_equal(run.predict(rows | said), found)
 
 
-def test_whole_numbers_are_those_numbers(run, rows):
+def test_integer_inputs_count_as_the_same_numbers(run, rows):
   signature = run.signature._replace(statistics=None)  # they make floats of it
   plain = run._replace(signature=signature)
   whole = {
@@ -94,7 +94,7 @@ def test_whole_numbers_are_those_numbers(run, rows):
   chex.assert_trees_all_equal(plain.predict(whole), plain.predict(floats))
 
 
-def test_what_the_model_does_not_take_is_refused(run, rows):
+def test_inputs_that_do_not_fit_the_model_are_refused(run, rows):
   for given, message in (
     ({}, r"rows of some of \['fou', 'pix'\]"),
     ({'fou': rows['fou'][:0]}, 'rows of some of'),
@@ -115,7 +115,7 @@ def test_what_the_model_does_not_take_is_refused(run, rows):
       run.predict(given)
 
 
-def test_a_signature_is_read_as_it_was_written(workdir, run, tmp_path):
+def test_a_signature_is_read_as_written(workdir, run, tmp_path):
   inputs = data.open_data(smoke(), 0)
   written = signature.of(inputs)
   assert next(inputs.train).keys() == {*written.row}  # from the first batch on
@@ -136,7 +136,7 @@ def test_a_signature_is_read_as_it_was_written(workdir, run, tmp_path):
       signature.read(tmp_path)
 
 
-def test_no_run_is_no_model(tmp_path):
+def test_a_directory_without_a_run_is_refused(tmp_path):
   with pytest.raises(FileNotFoundError, match='Train first'):
     trained.load(tmp_path)
   header = {
@@ -157,7 +157,7 @@ def test_no_run_is_no_model(tmp_path):
     trained.load(tmp_path)
 
 
-def test_tables_say_what_the_model_says(workdir, rows, tmp_path):
+def test_tables_have_the_predictions_of_the_model(workdir, rows, tmp_path):
   np.savez(tmp_path / 'new.npz', pix=rows['pix'], fou=rows['fou'] + 0.0)
   path = predict.predict(workdir, tmp_path / 'new.npz')
   assert path == workdir / 'predictions-new.csv'
@@ -184,7 +184,7 @@ def test_tables_say_what_the_model_says(workdir, rows, tmp_path):
     predict.predict(workdir, output=tmp_path / 'all.txt')
 
 
-def test_scores_are_those_of_training_and_others_on_demand(finished):
+def test_scores_are_those_of_training_and_others_on_request(finished):
   workdir, scores = finished
   assert evaluate.evaluate(workdir) == scores
   other = evaluate.evaluate(workdir, 'validation', ['macro_f1'], [0.25])
@@ -198,12 +198,12 @@ def test_another_data_set_is_not_scored(run):
   others = {**run.fingerprints, 'test': 'another'}
   with pytest.raises(ValueError, match='not the one that the run was trained'):
     run._replace(fingerprints=others).predict_split('test')
-  # Of a run that was begun when of training rows alone it was known.
+  # A run from before, of which only the training rows are known.
   of_train = run._replace(fingerprints=run.fingerprints['train'])
   assert len(of_train.predict_split('test')[1]) == 800
 
 
-# What pip installs with jax.
+# Packages that pip installs with jax.
 OF_JAX = ('jax', 'jaxlib', 'ml_dtypes', 'numpy', 'opt_einsum', 'scipy')
 ALONE = """
 import json
@@ -217,10 +217,12 @@ numpy.save('fused.npy', outputs['fused'])
 """
 
 
-def test_what_is_exported_runs_where_nothing_but_jax_is(run, rows, tmp_path):
+def test_an_exported_model_runs_with_jax_and_flatbuffers_only(
+  run, rows, tmp_path
+):
   exporting.export(run, tmp_path)
   np.savez(tmp_path / 'rows.npz', **rows)
-  # What `pip install jax flatbuffers` brings, and no other package.
+  # Only the packages that `pip install jax flatbuffers` installs.
   for name in ('flatbuffers', *OF_JAX):
     package = pathlib.Path(importlib.util.find_spec(name).origin).parent
     for one in package, package.with_name(f'{name}.libs'):
@@ -243,7 +245,7 @@ def test_what_is_exported_runs_where_nothing_but_jax_is(run, rows, tmp_path):
   )
 
 
-def test_what_is_exported_is_the_model(run, rows, tmp_path):
+def test_an_exported_model_equals_the_model(run, rows, tmp_path):
   exporting.export(run, tmp_path)
   program = jax.export.deserialize(
     bytearray((tmp_path / 'model.jax_export').read_bytes())
@@ -277,19 +279,19 @@ def test_what_is_exported_is_the_model(run, rows, tmp_path):
   np.testing.assert_array_equal(params[name], leaf)
 
 
-def test_the_encoders_of_a_run_are_probed(finished, monkeypatch, capsys):
+def test_the_encoders_of_a_run_can_be_probed(finished, monkeypatch, capsys):
   workdir, scores = finished
   monkeypatch.setattr('sys.argv', ['probe.py', f'--run={workdir}'])
   probe.main()
   said = capsys.readouterr().out
   probed = dict(re.findall(r'\| probe/(\w+) +\| +([\d.]+)', said))
   assert set(probed) == {'fou', 'pix', 'fused'}
-  # A probe that is solved to its optimum beats heads after 30 steps.
+  # A probe at its optimum beats heads after 30 steps.
   for name, value in probed.items():
     assert scores[f'accuracy/{name}'] < float(value) < 1
 
 
-def test_commands_say_what_is_wrong_and_what_they_found(
+def test_errors_of_commands_say_what_is_wrong_and_what_was_found(
   workdir, tmp_path, monkeypatch, capsys
 ):
   for command in (predict, evaluate, export, probe):

@@ -1,4 +1,4 @@
-"""The training step: one for all runners."""
+"""The training step, which all runners share."""
 
 import chex
 import jax
@@ -22,7 +22,7 @@ CONFIG = 'experiments/configs/handwritten.py'
 
 @pytest.fixture(scope='module')
 def begun():
-  """An experiment, its state, its step, which is traced once, and batches."""
+  """An experiment, its state, its step (traced once), and batches."""
   config = smoke(optimizer={'learning_rate': 0.1, 'momentum': 0.0})
   config.weighting.update({'penalty': 2.0, 'temperature': 0.3})
   experiment = training.make(config, 15)
@@ -32,7 +32,7 @@ def begun():
   return experiment, state, step, batches
 
 
-def test_step_is_the_hand_made_one(begun):
+def test_the_step_equals_the_one_by_hand(begun):
   experiment, state, step, (batch, *_) = begun
 
   def objective(params):
@@ -59,7 +59,7 @@ def test_step_is_the_hand_made_one(begun):
   np.testing.assert_allclose(modality_weights, 2.0, rtol=1e-6)
 
 
-def test_transforms_that_want_more_than_gradients_are_refused(begun):
+def test_optimizers_that_need_more_than_gradients_are_refused(begun):
   _, _, _, (batch, *_) = begun
   config = smoke()
   with config.unlocked():
@@ -91,7 +91,7 @@ def test_arguments_of_a_wrong_type_are_refused_by_the_model(begun):
       jax.eval_shape(experiment.init, jax.random.key(7), batch)
 
 
-def test_one_compilation_however_many_steps(begun):
+def test_steps_compile_once(begun):
   _, state, step, batches = begun
   for batch in batches:
     state, _ = step(state, batch)
@@ -99,7 +99,7 @@ def test_one_compilation_however_many_steps(begun):
 
 
 def test_seeds_under_vmap_are_the_runs_one_by_one():
-  # A rule that iterates, which stops at other places in each.
+  # An iterative rule, which stops after other numbers of steps in each.
   config = configuration.with_recipe(smoke(), 'mgda')
   experiment = training.make(config, 15)
   seeds = [2, 9]
@@ -124,7 +124,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one():
   assert metrics['losses']['fused'].shape == (2, 4)
 
 
-def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
+def test_joint_training_moves_encoders_and_fusion_as_fused_only():
   joint = configuration.with_recipe(smoke(), 'joint')
   fused_only = smoke()
   with fused_only.unlocked():
@@ -149,7 +149,7 @@ def test_joint_training_leaves_encoders_and_fusion_as_fused_only_does():
       )
 
 
-def test_a_non_finite_batch_changes_nothing_but_the_counters(begun):
+def test_a_batch_that_is_not_finite_changes_only_the_counters(begun):
   _, state, step, (good, *_) = begun
   state, _ = step(state, good)
   bad = good | {'pix': np.full_like(good['pix'], np.nan)}
@@ -164,7 +164,7 @@ def test_a_non_finite_batch_changes_nothing_but_the_counters(begun):
 
 
 def assert_steps(config, batch, methods):
-  """Steps and rehearsals keep the state's shapes; nothing is compiled."""
+  """Checks that steps and rehearsals keep shapes, without compiling."""
   for method in methods:
     experiment = training.make(configuration.with_recipe(config, method), 15)
     init = jax.eval_shape(experiment.init, jax.random.key(0), batch)
@@ -193,7 +193,7 @@ def test_every_configuration_can_take_a_step_with_every_method(arg):
 
 
 def test_every_method_can_take_a_step_on_crema_d(monkeypatch):
-  """Of convolutions, with statistics of batches, and finished videos."""
+  """With convolutions, batch statistics and videos."""
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   batch = {
     'audio': np.zeros((4, 4, 4, 1), np.float32),
@@ -208,7 +208,7 @@ def test_every_method_can_take_a_step_on_crema_d(monkeypatch):
   assert_steps(config, batch, rivals)
 
 
-def test_steps_in_a_loop_of_the_program_are_those_from_the_host(monkeypatch):
+def test_steps_in_a_compiled_loop_equal_those_from_the_host(monkeypatch):
   config = smoke()
   batches = [[batch, batch] for batch in running.batches_of(config, 0, 3)]
   found = {}

@@ -35,7 +35,7 @@ def tuned_config(compare=('joint', 'mimo'), **tuned):
 
 @pytest.mark.slow
 def test_a_comparison_keeps_the_protocol(tmp_path, monkeypatch):
-  """As many candidates of each, resumed bit for bit, and test read once."""
+  """Recipes have as many candidates, runs resume exactly, test is read once."""
   config = tuned_config()
   trained, scored = engine.run, scoring.score
   read = []
@@ -61,14 +61,14 @@ def test_a_comparison_keeps_the_protocol(tmp_path, monkeypatch):
   texts = [path.read_bytes() for path in kept]
   compare.compare(config, tmp_path)
   assert [path.read_bytes() for path in kept] == texts
-  # No state of a program is read twice.
+  # No state of a program is restored twice.
   tested = [one for one in read if one[0] == 'test']
   assert len(tested) == len(set(tested)) >= 2
 
   results = results_lib.read(tmp_path)
   joint, mimo = results.tuning
   assert len(joint['candidates']) == len(mimo['candidates']) in (3, 4)
-  # Recipes draw the same values of what they share; the first is the default.
+  # Recipes draw the same values of shared keys; the first is the default.
   drawn = (one['candidates'][:3] for one in (joint, mimo))
   for ours, theirs in zip(*drawn, strict=True):
     shared = {key: theirs['values'][key] for key in ours['values']}
@@ -95,7 +95,7 @@ def test_a_comparison_keeps_the_protocol(tmp_path, monkeypatch):
 
 
 def fake_training(best):
-  """In place of training: the score of a candidate is `best` of its values."""
+  """Replaces training: the score of a candidate is `best` of its values."""
   calls = []
 
   def run(config, variants, inputs, directory, watched):
@@ -137,20 +137,20 @@ def test_the_space_grows_for_every_recipe(tmp_path, monkeypatch, is_at_an_edge):
     one['recipe']: [k['values'][RATE] for k in one['candidates']]
     for one in tuned
   }
-  # Moved a step of 10^(1/2) beyond, time after time; the space, too.
+  # It moves a step of 10^(1/2) further each time, and so does the space.
   first = max(rates['mimo'][:6])
   moved = [rates['mimo'][i] for i in (6, 8, 10)]
   np.testing.assert_allclose(moved, first * 10 ** np.array([0.5, 1, 1.5]), 1e-3)
-  # The other recipe has as many, of its own choice nothing is moved.
+  # The other recipe gets as many candidates; its own choice does not move.
   assert len(set(rates['joint'])) == 12
-  # All of it again, from what is on the disk.
+  # All of it again, from disk.
   monkeypatch.setattr(sweeping, 'run', None)
   again = tuning.tune(config, [], tmp_path)
   assert json.dumps(again) == json.dumps(tuned)
   shutil.rmtree(tmp_path)
 
 
-def test_what_is_refused_is_a_limit_by_nature():
+def test_values_that_are_refused_limit_the_space():
   config = tuned_config()
   key = 'weighting.penalty'
   space = {key: {'low': 0.0, 'high': 2.0, 'steps': 4}}
@@ -162,7 +162,7 @@ def test_what_is_refused_is_a_limit_by_nature():
   assert [one.values for one in found[1:]] == [{key: 0.1}, {key: 2.3}]
 
 
-def test_more_draws_begin_with_the_fewer():
+def test_more_draws_begin_with_fewer_draws():
   config = tuned_config()
   space = spaces.of_recipe(config, 'mimo')
   assert {RATE, 'weight_decay', 'weighting.penalty'} <= set(space)
@@ -181,7 +181,7 @@ def test_more_draws_begin_with_the_fewer():
     ('weighting', 'mimo', 'temperature', 1.0),
   ],
 )
-def test_what_a_recipe_does_not_set_has_its_functions_default(
+def test_keys_that_a_recipe_does_not_set_have_the_functions_default(
   slot, name, key, default
 ):
   config = tuned_config()
@@ -193,7 +193,7 @@ def test_what_a_recipe_does_not_set_has_its_functions_default(
   assert first.values[f'{slot}.{key}'] == default
 
 
-def test_decay_pulls_on_params_and_none_is_none():
+def test_weight_decay_pulls_params_in_proportion_to_their_values():
   config = smoke(compare=('joint',))
   inputs = data.open_data(config, 0)
   batch = next(inputs.train)
@@ -220,7 +220,7 @@ def test_decay_pulls_on_params_and_none_is_none():
   )
 
 
-def test_one_variant_may_have_its_values_as_arguments():
+def test_a_single_variant_may_have_traced_values():
   config = configuration.with_recipe(smoke(), 'mimo')
   inputs = [data.open_data(config, seed) for seed in (0, 1)]
   rows = [[next(one.train) for one in inputs] for _ in range(3)]

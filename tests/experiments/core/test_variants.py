@@ -1,4 +1,4 @@
-"""What grids, random draws and flags make of a configuration."""
+"""Grids, random draws and flags change a configuration."""
 
 import re
 
@@ -12,14 +12,14 @@ from experiments.core import variants
 
 
 def smoke(grid=(), random=(), **changes):
-  """A sweep of a few steps."""
+  """Makes a sweep of a few steps."""
   config = handwritten.get_config('two,smoke')
   config.update(changes)
   return variants.with_flags(config, grid, random)
 
 
 def tried(*args, **changes):
-  """The values of all variants."""
+  """Returns the values of all variants."""
   return [one.values for one in variants.of_sweep(smoke(*args, **changes))]
 
 
@@ -32,7 +32,7 @@ def test_a_grid_has_all_combinations_in_order():
   ]  # fmt: skip
 
 
-def test_draws_are_in_range_by_their_scale_and_stay_when_there_are_more():
+def test_draws_follow_their_scale_and_do_not_change_with_their_number():
   keys = [
     'optimizer.learning_rate=log:1e-4:1e-1',
     'optimizer.momentum=linear:0.5:0.9',
@@ -51,7 +51,7 @@ def test_draws_are_in_range_by_their_scale_and_stay_when_there_are_more():
   )
   assert 1e-4 <= rates.min() < 2e-4
   assert 5e-2 < rates.max() <= 1e-1
-  # Each third of the logarithm has a third.
+  # Each third of the logarithmic range has a third of the draws.
   np.testing.assert_allclose(np.mean(rates < 1e-3), 1 / 3, atol=0.04)
   np.testing.assert_allclose(np.mean(rates < 1e-2), 2 / 3, atol=0.04)
   momenta = np.array(many['optimizer.momentum'])
@@ -77,7 +77,7 @@ def test_random_samples_are_the_same_in_every_cell_of_the_grid():
   assert others == [first | changed, second | changed]
 
 
-def test_what_cannot_be_tried_ends_in_one_clear_message(tmp_path):
+def test_impossible_sweeps_end_with_one_clear_message(tmp_path):
   for grid, random, message in (
     ([], [], 'nothing to sweep'),
     (['weighting.penlty.x=1'], [], "no key 'weighting.penlty.x'.*penalty'"),
@@ -106,7 +106,7 @@ def test_what_cannot_be_tried_ends_in_one_clear_message(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_mistakes_of_a_configuration_file_are_named():
+def test_errors_name_mistakes_of_a_configuration_file():
   one = {'random': {'steps': {'choices': (1, 2)}}}
   for changes, message in (
     ({'random': {'steps': {'low': 1}}}, "steps is to be drawn from {'low': 1}"),
@@ -121,7 +121,7 @@ def test_mistakes_of_a_configuration_file_are_named():
       variants.of_sweep(config)
 
 
-def test_a_file_and_flags_say_the_same_in_the_same_way():
+def test_a_file_and_flags_give_the_same_configuration():
   config = smoke()
   with config.unlocked():
     config.sweep.grid = {'weighting': {'penalty': (1, 3.0)}}
@@ -132,7 +132,7 @@ def test_a_file_and_flags_say_the_same_in_the_same_way():
   ]  # fmt: skip
 
 
-def test_a_mistake_in_the_space_of_a_recipe_is_named():
+def test_the_error_names_a_mistake_in_the_space_of_a_recipe():
   config = smoke()
   draw = {'low': 1.0, 'high': 2.0}
   with config.unlocked():

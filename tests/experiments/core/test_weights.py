@@ -1,4 +1,4 @@
-"""Files of parameters are read whole, run nothing, and fit or say why."""
+"""Reading files of parameters: nothing is run, and errors say why."""
 
 import io
 import os
@@ -22,14 +22,14 @@ from mimo_jax import nn
 
 
 class Storage:
-  """What PyTorch pickles beside a tensor, by its number."""
+  """A storage that PyTorch pickles beside a tensor, by its number."""
 
   def __init__(self, values):
     self.values = values
 
 
 class Tensor:
-  """A tensor that pickles as PyTorch's do."""
+  """A tensor that pickles like PyTorch's."""
 
   def __init__(self, storage, offset, size, stride):
     self.arguments = storage, offset, size, stride, False, {}
@@ -39,7 +39,7 @@ class Tensor:
 
 
 class Parameter(Tensor):
-  """A tensor that learns, as PyTorch pickles it."""
+  """A parameter that pickles like PyTorch's."""
 
   def __reduce__(self):
     arguments = Tensor(*self.arguments[:4]), True, {}
@@ -48,7 +48,7 @@ class Parameter(Tensor):
 
 @pytest.fixture
 def save(tmp_path, monkeypatch):
-  """Writes a file as `torch.save` does, and gives its path."""
+  """Writes a file as `torch.save` does, and returns its path."""
   torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
 
   for name in ('_rebuild_tensor_v2', '_rebuild_parameter'):
@@ -109,13 +109,13 @@ def test_tensors_of_pytorch_are_read_with_their_strides(save):
 
 
 class Harm:
-  """What runs a command where a pickle is believed."""
+  """An object that runs a command when it is unpickled."""
 
   def __reduce__(self):
     return os.system, ('exit 1',)
 
 
-def test_files_that_are_none_run_nothing_and_are_named(save, tmp_path):
+def test_wrong_files_run_nothing_and_are_named_in_errors(save, tmp_path):
   values = Storage(np.zeros(3, np.float32))
   torn = tmp_path / 'torn.pth'
   torn.write_bytes(save({'a': Tensor(values, 0, (3,), (1,))}).read_bytes()[:99])
@@ -140,7 +140,7 @@ def test_files_that_are_none_run_nothing_and_are_named(save, tmp_path):
 
 @pytest.fixture(scope='module')
 def variables():
-  """Random ones of two encoders, one of which is a ResNet."""
+  """Random variables of two encoders, one of which is a ResNet."""
   encoders = {'audio': nn.MLP((3,)), 'visual': nn.ResNet18(width=2)}
   inputs = {'audio': jnp.ones((1, 5)), 'visual': jnp.ones((1, 32, 32, 3))}
   init, random = nn.LateFusion(encoders, 4).init, np.random.RandomState(0)
@@ -151,7 +151,7 @@ def variables():
 
 
 def of_torchvision(tree):
-  """A state_dict of a ResNet's variables."""
+  """Returns a ResNet's variables as a state_dict."""
   leaves = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
   leaves |= {'mean': 'running_mean', 'var': 'running_var'}
   found = {}
@@ -165,13 +165,13 @@ def of_torchvision(tree):
   return found
 
 
-def test_a_module_is_replaced_and_the_others_are_not(variables, tmp_path):
+def test_only_the_named_module_is_replaced(variables, tmp_path):
   state_dict = {'fc.bias': np.ones(3, np.float32)}
   for kind in ('params', 'batch_stats'):
     state_dict |= of_torchvision(variables[kind]['encoders_visual'])
   path = tmp_path / 'resnet.safetensors'
   safetensors.save_file(state_dict, path)
-  # As a run begins: compiled.
+  # Compiled, as at the start of a run.
   started = jax.jit(weights.started, static_argnums=1)
   found = started(variables, (f'encoders_visual={path}',))
   expected = {
@@ -186,7 +186,7 @@ def test_a_module_is_replaced_and_the_others_are_not(variables, tmp_path):
   chex.assert_trees_all_close(found, expected)
 
 
-def test_names_of_this_project_are_taken_for_a_module_or_the_model(variables):
+def test_files_of_this_project_may_be_for_a_module_or_the_model(variables):
   flat = {
     '.'.join(key.key for key in path): np.asarray(leaf) + 2
     for path, leaf in jax.tree.leaves_with_path(variables)
@@ -201,10 +201,10 @@ def test_names_of_this_project_are_taken_for_a_module_or_the_model(variables):
 
 @pytest.mark.parametrize('kind', ['orbax', 'msgpack', 'safetensors'])
 @pytest.mark.parametrize('is_bare', [True, False])
-def test_params_of_the_module_itself_are_taken(
+def test_params_of_a_single_module_are_accepted(
   variables, kind, is_bare, tmp_path
 ):
-  """As its user has saved them, whatever surrounds it here."""
+  """Saved by a user from the module alone."""
   ours = jax.tree.map(
     lambda leaf: np.asarray(leaf) + 3, variables['params']['encoders_audio']
   )
@@ -229,7 +229,7 @@ def test_params_of_the_module_itself_are_taken(
   )
 
 
-def test_what_does_not_fit_is_named(variables, tmp_path):
+def test_errors_name_what_does_not_fit(variables, tmp_path):
   state_dict = of_torchvision(variables['params']['encoders_visual'])
   state_dict |= of_torchvision(variables['batch_stats']['encoders_visual'])
   wide = np.ones((3, 3, 7, 7), np.float32)
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_named(variables, tmp_path):
     weights.started(variables, [entry])
 
 
-def test_a_run_that_is_not_exported_is_answered_by_the_command(tmp_path):
+def test_the_error_for_a_run_that_is_not_exported_gives_the_command(tmp_path):
   run = tmp_path / 'my run'
   run.mkdir()
   (run / 'config.json').touch()

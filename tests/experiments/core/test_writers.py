@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow are told what TensorBoard is, by stand-ins.
+"""Weights & Biases and MLflow get what TensorBoard gets, with stand-ins.
 
 wandb 0.31.0 (offline) and mlflow 3.17.2 (SQLite) themselves took the same
 calls, of runs that were killed and went on, too.
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.usefixtures('programs_of_before')
 
 
 class Stopped(BaseException):
-  """Where a test lets a run end."""
+  """Raised where a test ends a run."""
 
 
 class Refused(Exception):
-  """What the services raise."""
+  """An error of the services."""
 
 
 @pytest.fixture
 def told(monkeypatch):
-  """What both services are told: (service, what, ...), in order."""
+  """Records what both services get: (service, what, ...), in order."""
   calls = []
   wandb, mlflow = types.ModuleType('wandb'), types.ModuleType('mlflow')
 
@@ -78,13 +78,13 @@ def config_of(*names, steps=20):
 
 
 def stopped_and_resumed(workdir, monkeypatch, stop_after=10, **options):
-  """Trains in two goes; how many calls there were when the first ended."""
+  """Trains with one interruption; returns the number of calls before it."""
 
   def stop(*_):
     raise Stopped
 
   with monkeypatch.context() as patch:
-    # MLflow has been told the step, and a checkpoint has not been made of it.
+    # MLflow has got the step, but there is no checkpoint of it yet.
     add = writers._WandB.add
     patch.setattr(
       writers._WandB,
@@ -98,7 +98,7 @@ def stopped_and_resumed(workdir, monkeypatch, stop_after=10, **options):
   train.train(config_of('mlflow', 'wandb', **options), workdir)
 
 
-def test_each_is_told_every_number_once_and_a_run_goes_on_as_itself(
+def test_each_gets_every_number_once_and_a_resumed_run_is_the_same_run(
   tmp_path, told, monkeypatch
 ):
   stopped_and_resumed(tmp_path, monkeypatch)
@@ -128,7 +128,7 @@ def test_each_is_told_every_number_once_and_a_run_goes_on_as_itself(
   assert {call[2] for call in again if call[1] == 'log'} == {20}
 
 
-def test_what_was_killed_before_a_checkpoint_begins_as_the_same_run(
+def test_a_run_killed_before_a_checkpoint_restarts_as_the_same_run(
   tmp_path, told, monkeypatch
 ):
   stopped_and_resumed(tmp_path, monkeypatch, stop_after=0)
@@ -138,7 +138,7 @@ def test_what_was_killed_before_a_checkpoint_begins_as_the_same_run(
   assert steps == [10, 20] and len(of(told, 'mlflow', 'params')) == 1
 
 
-def test_offline_the_folder_of_a_run_that_goes_on_has_everything(
+def test_offline_the_folder_of_a_resumed_run_has_everything(
   tmp_path, told, monkeypatch
 ):
   sys.modules['wandb'].setup().settings.mode = 'offline'
@@ -153,7 +153,7 @@ def test_offline_the_folder_of_a_run_that_goes_on_has_everything(
 
 
 @pytest.mark.parametrize('service', ['wandb', 'mlflow'])
-def test_what_a_service_refuses_is_told_as_its_own(
+def test_errors_of_a_service_name_the_service(
   service, tmp_path, told, monkeypatch
 ):
   def refuse(**_):
@@ -167,7 +167,9 @@ def test_what_a_service_refuses_is_told_as_its_own(
   assert not told
 
 
-def test_what_is_not_to_be_had_is_told_before_training(tmp_path, monkeypatch):
+def test_unavailable_writers_are_reported_before_training(
+  tmp_path, monkeypatch
+):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(ModuleNotFoundError, match='pip install wandb'):
     train.train(config_of('tensorboard', 'wandb'), tmp_path)
@@ -181,7 +183,7 @@ def test_what_is_not_to_be_had_is_told_before_training(tmp_path, monkeypatch):
   assert writers.makers(['collections:Counter']) == [collections.Counter]
 
 
-def test_compare_and_sweep_say_that_services_hear_nothing(caplog):
+def test_compare_and_sweep_warn_that_they_log_to_no_service(caplog):
   writers.warn_of_many(config_of('tensorboard').writers)
   assert not caplog.text
   writers.warn_of_many(config_of('tensorboard', 'wandb').writers)
