@@ -247,7 +247,9 @@ def kind(
   kinds = [_kind_of(value) for value in values]
   filled = [i for i, value in enumerate(values) if value]
   if not filled:
-    raise ValueError(f'{lines[0]}, column {name!r}: it is empty in all rows.')
+    raise ValueError(
+      f'{lines[0]}, column {name!r}: it is empty in all rows. Leave it out.'
+    )
   # Of names of files some cell may be a mark for none; of texts none is a file.
   files = (
     i for i in filled if kinds[i] != 'text' and _is_file(root, values[i])
