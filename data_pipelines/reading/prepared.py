@@ -109,6 +109,14 @@ def prepare(
         ' command again',
         str(builder.data_path),
       ) from None
+    place = pathlib.Path(builder.data_path)
+    if isinstance(error, OSError) and _is_refused(error, place):
+      raise OSError(
+        error.errno,
+        f'{builder.name} cannot be prepared there. Set TFDS_DATA_DIR to another'
+        ' place for prepared data. Then run the same command again',
+        error.filename,
+      ) from None
     # TFDS fails if another process was faster, whose folder is then used.
     if isinstance(error, RuntimeError) or not _is_complete(build()):
       raise
@@ -120,6 +128,15 @@ def _is_full(error: Exception) -> bool:
   return any(
     os.strerror(number) in str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+  )
+
+
+def _is_refused(error: OSError, prepared: pathlib.Path) -> bool:
+  """Tells whether nothing may be written where prepared data are."""
+  return (
+    error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    and error.filename is not None
+    and prepared.is_relative_to(pathlib.Path(error.filename).parent)
   )
 
 

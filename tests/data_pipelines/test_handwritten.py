@@ -1,5 +1,6 @@
 """The Handwritten data set, and how data sets are prepared."""
 
+import errno
 import importlib
 import pathlib
 import shutil
@@ -202,6 +203,32 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
   (tmp_path / 'handwritten').write_text('not a folder')
   with pytest.raises(OSError, match='handwritten'):
     handwritten(tmp_path)
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
+def test_where_nothing_may_be_written_another_place_is_named(
+  tmp_path, monkeypatch, number
+):
+  def refuse(*_, **__):
+    raise OSError(number, 'no', str(tmp_path / 'handwritten'))
+
+  builder = handwritten_dataset_builder.Builder
+  monkeypatch.setattr(builder, 'download_and_prepare', refuse)
+  with pytest.raises(OSError, match=r'TFDS_DATA_DIR.*handwritten') as raised:
+    handwritten(tmp_path)
+  assert raised.value.errno == number
+
+
+def test_a_file_that_may_not_be_read_is_no_matter_of_the_place(
+  tmp_path, monkeypatch
+):
+  def refuse(*_, **__):
+    raise PermissionError(errno.EACCES, 'no', str(tmp_path / 'mine' / 'a.csv'))
+
+  builder = handwritten_dataset_builder.Builder
+  monkeypatch.setattr(builder, 'download_and_prepare', refuse)
+  with pytest.raises(PermissionError, match=r"no: .*mine/a\.csv'$"):
+    handwritten(tmp_path / 'prepared')
 
 
 def test_the_package_imports_no_module_and_no_module_needs_jax():
