@@ -17,6 +17,7 @@ class _ActiveSet(NamedTuple):
   refused: jax.Array  # [K] bool, entered since x last moved, and left at once
   tableau: jax.Array  # [K, K + 1], [A | -b] with the support pivoted in
   owed: jax.Array  # [K] bool, x may be positive, but not pivoted in again yet
+  newest: jax.Array  # [K] bool, entered last, with a pivot close to rounding
   spoiled: jax.Array  # [] bool, a pivot in the tableau was close to rounding
   steps: jax.Array
   done: jax.Array
@@ -78,6 +79,14 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     residual = jnp.where(support, linear - matrix @ target, 0)
     target = target + jnp.where(support, inverse @ residual, 0)
     blocked = support & (target <= 0)
+    # Where no entry blocks, and the target solves the equations no better than
+    # x, rounding alone made the newest column look useful: it leaves again.
+    errors = [
+      jnp.max(jnp.where(support, jnp.abs(linear - matrix @ point), 0))
+      for point in (x, target)
+    ]
+    is_endless = ~jnp.any(blocked) & (errors[1] >= errors[0])
+    blocked = jnp.where(is_endless, state.newest, blocked)
     # How far x can move towards the target before an entry reaches zero.
     ratios = _numerics.divide(x, x - target, jnp.inf, where=blocked)
     ratios = jnp.where(jnp.isnan(ratios), 0, ratios)  # 0 / 0: x = target = 0
@@ -118,13 +127,15 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     owed = jnp.where(anew, owed | support, owed)
     support = support & ~anew
     tableau = jnp.where(anew, fresh, tableau)
-    spoiled = state.spoiled | (~leaves & (left[entering] < jnp.sqrt(eps)))
+    is_near = ~leaves & (left[entering] < jnp.sqrt(eps))
+    spoiled = state.spoiled | is_near
     return _ActiveSet(
       x=x,
       support=support,
       refused=refused,
       tableau=tableau,
       owed=owed,
+      newest=is_index & is_near & ~owes,
       spoiled=spoiled & ~anew,
       steps=state.steps + 1,
       done=done,
@@ -139,6 +150,7 @@ def non_negative_qp(matrix: jax.Array, linear: jax.Array) -> jax.Array:
     refused=nothing,
     tableau=fresh,
     owed=nothing,
+    newest=nothing,
     spoiled=nothing[0],
     steps=jnp.zeros((), jnp.int32),
     done=nothing[0],

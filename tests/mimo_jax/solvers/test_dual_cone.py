@@ -53,6 +53,30 @@ def test_dual_cone_of_two_is_the_closed_form(x64):
     )
 
 
+@of.each_dtype
+@pytest.mark.parametrize('size', [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_dual_cone_of_stationary_rows_is_zero_to_rounding(size, dtype):
+  """Zero is in their hull: any column may come, and the last depends."""
+  random = np.random.default_rng(size)
+  rows = random.normal(size=(1000, size, size + 1))
+  shares = random.dirichlet(np.ones(size), 1000)
+  rest = np.einsum('nk,nkp->np', shares[:, :-1], rows[:, :-1])
+  rows[:, -1] = -rest / shares[:, -1:]
+  gramians = (rows @ rows.transpose(0, 2, 1)).astype(dtype)
+  lower = np.full(size, 1 / size, dtype)
+  with jax.enable_x64(dtype == np.float64):
+    weights = jax.jit(jax.vmap(solvers.dual_cone, (0, None)))(gramians, lower)
+  weights = np.asarray(weights, np.float64)
+  assert np.all(weights >= lower)
+  directions = np.einsum('nk,nkp->np', weights, rows)
+  means = np.linalg.norm(rows, axis=2).mean(axis=1)
+  sizes = np.linalg.norm(directions, axis=1) / means
+  # By rounding G, zero leaves the hull: of thin ones, rarely, by far.
+  eps = np.finfo(dtype).eps
+  assert np.median(sizes) <= 1e3 * eps
+  assert np.max(sizes) <= (0.9 if dtype == np.float32 else 1e-3), sizes.max()
+
+
 @of.each_size
 def test_ball_meets_the_optimality_conditions(size, x64):
   dtype = np.float64 if x64 else np.float32
