@@ -1,4 +1,4 @@
-"""A run of a method on two seeds, and its model written out by hand."""
+"""Runs of a method on two seeds, and its model written out by hand."""
 
 import functools
 from typing import Any, NamedTuple
@@ -26,11 +26,11 @@ RULE = optax.sgd(0.1, momentum=0.9)
 
 
 def draw_batches(number, rows=BATCH):
-  """Of every seed, [seeds, number, rows, ...]."""
+  """Draws batches for each seed, [seeds, number, rows, ...]."""
   shape = (len(SEEDS), number, rows)
   batches = {'label': GENERATOR.integers(0, CLASSES, shape, np.int32)}
   for i, (name, width) in enumerate(WIDTHS.items()):
-    # Neither centred, nor of one scale.
+    # Not centred, and of different scales.
     noise = GENERATOR.standard_normal((*shape, width))
     batches[name] = np.float32(0.3 * (1 + i) + (0.5 + i) * noise)
   return batches
@@ -38,7 +38,7 @@ def draw_batches(number, rows=BATCH):
 
 BATCHES = draw_batches(5)
 HELD = draw_batches(1, rows=6)
-REAL_ROWS = 4  # the others only fill it up
+REAL_ROWS = 4  # the others are padding
 
 
 def batch_of(batches, seed, step):
@@ -46,7 +46,7 @@ def batch_of(batches, seed, step):
 
 
 class Run(NamedTuple):
-  """What a run of all seeds gives."""
+  """The results of a run of all seeds."""
 
   start: Any  # the first states
   rehearsed: Any  # the states after the rehearsal
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 def train(
   method, batches=BATCHES, optimizer=MOMENTUM, transforms=(), **options
 ):
-  """All that a run does, of all seeds, compiled as one program."""
+  """Compiles a whole run of all seeds as one program."""
   config = handwritten.get_config('three,smoke')
   config = configuration.with_recipe(config, method)
   with config.unlocked():
@@ -89,7 +89,7 @@ def train(
 
   shape = HELD['label'].shape
   mask = np.broadcast_to(np.arange(shape[-1]) < REAL_ROWS, shape)
-  # What draws by keys of this kind compiles several times faster.
+  # Draws with this kind of keys compile several times faster.
   keys = jnp.stack([jax.random.key(seed, impl='unsafe_rbg') for seed in SEEDS])
   return recorded.compiled(jax.vmap(run))(
     draw(experiment), keys, batches, HELD | {'mask': mask}
@@ -97,7 +97,7 @@ def train(
 
 
 def draw(experiment):
-  """What the model of each seed begins with, [seeds, ...]."""
+  """Returns each seed's initial variables, [seeds, ...]."""
   first = batch_of(BATCHES, 0, 0)
   return jax.tree.map(
     lambda *leaves: np.stack(leaves),
@@ -105,11 +105,11 @@ def draw(experiment):
   )
 
 
-# The model by hand, of parameters by their paths.
+# The model by hand, with parameters by path.
 
 
 def flat(params, seed):
-  """Path -> array, of one seed."""
+  """Returns path -> array for one seed."""
   return traverse_util.flatten_dict(checks.at(params, seed), sep='/')
 
 
@@ -139,12 +139,12 @@ def _loss(output, params, batch):
 
 
 def loss_of(output, params, batch):
-  """Of the fused output or of one modality's own."""
+  """Computes the loss of the fused output or of a uni-modal one."""
   return _value_and_gradient(output, params, batch)[0]
 
 
 def gradient_of(output, params, batch):
-  """Of the loss of an output; zeros for what it does not touch."""
+  """Computes the gradient of an output's loss; zeros where it has none."""
   return _value_and_gradient(output, params, batch)[1]
 
 
@@ -154,7 +154,7 @@ _value_and_gradient = recorded.compiled(
 
 
 class Learner:
-  """Follows a rule of optax, on the params that it is given gradients of."""
+  """Applies an optax rule to the params whose gradients it is given."""
 
   def __init__(self, rule=RULE):
     self.rule, self.state = rule, None

@@ -1,4 +1,4 @@
-"""One recorded batch and a linear layer on it, for a method on its own.
+"""One recorded batch and a linear layer on it, to test methods alone.
 
 `reference/agm_cml_pmr.json` says where the numbers come from. A test of one
 step needs no configuration and no data set: what imports only this is quick.
@@ -34,9 +34,9 @@ THREE_KERNEL = np.concatenate([KERNEL[:5], TEXT_KERNEL, KERNEL[5:]])
 
 
 def compiled(function, **options):
-  """A program that runs once: better compiled in little time than fast.
+  """Compiles a program that runs once, with as little compile time as possible.
 
-  It gives arrays of numpy, whose operations are no programs.
+  It returns NumPy arrays, whose operations need no compilation.
   """
   flags = {
     'xla_backend_optimization_level': 0,
@@ -47,7 +47,7 @@ def compiled(function, **options):
 
 
 def on_host(tree):
-  """In numpy, all but random keys."""
+  """Converts all leaves but random keys to NumPy."""
   return jax.tree.map(
     lambda leaf: (
       leaf
@@ -76,7 +76,7 @@ class Normalised(flax.linen.Module):
 
 
 def make_task(features=FEATURES, encoder=Scaled, **model):
-  """A linear layer on features that are the inputs, unless it is changed.
+  """A linear layer whose features are the inputs, unless it is changed.
 
   To a single class it is a regression.
   """
@@ -99,7 +99,7 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
 
 
 def drawn(init, *arguments, seed=0):
-  """What an init of Flax gives, in numpy: as a program it takes long.
+  """Draws what Flax's init would, with NumPy, since compiling init takes long.
 
   Kernels are at random; all else is where layers begin.
   """
@@ -117,7 +117,7 @@ def drawn(init, *arguments, seed=0):
 
 
 def begin(method, features=FEATURES, kernel=KERNEL):
-  """The method's first state, with the recorded linear layer, and the batch."""
+  """Returns a method's first state, with the recorded layer, and the batch."""
   batch = {name: np.float32(value) for name, value in features.items()}
   batch = jax.device_put(batch | {'label': np.int32(LABELS)})
   model_state = drawn(method.model.init, batch)
@@ -145,11 +145,11 @@ def _begun(method, state, batch):
 
 
 def apply(model, variables, batch, **options):
-  """The model applied, as one program."""
+  """Applies the model, as one program."""
   return compiled(functools.partial(model.apply, **options))(variables, batch)
 
 
-# A method is told from others by its functions: one compilation for each.
+# Methods differ in their functions, so each is compiled once.
 
 
 def _hashable(method):
@@ -158,7 +158,7 @@ def _hashable(method):
 
 
 def learn(method, state, batch, phase=None):
-  """The losses, what was seen, and the gradient of each of the losses."""
+  """Returns losses, what was seen, and the gradient of each loss."""
   program = compiled(_learn, static_argnums=(0, 1))
   gradients, (found, seen) = program(method.losses, phase, state, batch)
   return found, seen, gradients
@@ -174,7 +174,7 @@ def _learn(losses, phase, state, batch):
 
 
 def losses_of(method, state, batch, phase=None):
-  """The losses and what was seen, without a gradient."""
+  """Returns losses and what was seen, without gradients."""
   program = compiled(_losses, static_argnums=(0, 1))
   return program(method.losses, phase, state, batch)
 
@@ -184,7 +184,7 @@ def _losses(losses, phase, state, batch):
 
 
 def update_of(method, state, batch):
-  """The method's gradient of a step, and the state of its transformation."""
+  """Returns a step's gradient, and the state of the transformation."""
   program = compiled(_update, static_argnums=0)
   return program(_hashable(method), state, batch)
 
@@ -209,7 +209,7 @@ def softmax(logits):
 
 
 def own(probabilities):
-  """Those of the true classes."""
+  """Returns the probabilities of the true classes."""
   return probabilities[np.arange(len(LABELS)), LABELS]
 
 
@@ -218,15 +218,15 @@ def cross_entropy(logits):
 
 
 def logits_of(features=FEATURES, kernel=KERNEL, removed=()):
-  """Of the linear layer, with zeros for what is removed."""
+  """Computes the linear layer's logits; removed features are zero."""
   kept = [features[k] * (k not in removed) for k in sorted(features)]
   return np.concatenate(kept, axis=1) @ kernel + BIAS
 
 
-# Of each modality's share of the fused logits.
+# Scores of each modality's share of the fused logits.
 SCORES = np.array([own(softmax(logits)).mean() for logits in MONO_LOGITS])
 
 
 def residual_of(logits):
-  """The gradient of the cross entropy by the logits."""
+  """Computes the gradient of the cross-entropy with respect to the logits."""
   return (softmax(logits) - np.eye(logits.shape[1])[LABELS]) / len(LABELS)

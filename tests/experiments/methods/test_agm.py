@@ -1,4 +1,4 @@
-"""AGM: coefficients, and what they scale."""
+"""AGM: its coefficients, and what they scale."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,26 +22,26 @@ def test_coefficients_are_those_of_the_authors_formula():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_of_two_modalities_each_is_compared_with_the_other():
+def test_each_of_two_modalities_is_compared_with_the_other():
   scores, running = np.array([0.4, 1.7]), np.array([0.9, 0.2])
   found = agm.coefficients(jnp.array(scores), jnp.array(running), 0.7)
   before, strength = (np.exp(x[::-1] - x) for x in (running, scores))
   np.testing.assert_allclose(found, np.exp(0.7 * (before - strength)), 1e-5)
 
 
-def test_equal_modalities_are_left_alone_and_others_capped():
+def test_equal_modalities_are_unchanged_and_coefficients_are_capped():
   for count in (2, 3, 5):
     found = agm.coefficients(jnp.full(count, 0.3), jnp.full(count, 2.0), 1.5)
     np.testing.assert_array_equal(found, 1)
-  # τ is exp(±20), r is e and 1/e.
+  # τ is exp(±20); r is e and 1/e.
   apart = agm.coefficients(jnp.array([0.0, 1.0]), jnp.array([0.0, 20.0]), 0.1)
   expected = np.exp([0.1 * 10, -0.1 / np.e])
   np.testing.assert_allclose(apart, expected, rtol=3e-6)
 
 
 @pytest.mark.parametrize('released', [None, 'balance_benchmark'])
-def test_what_flows_into_each_modalitys_part_of_the_logits_is_scaled(released):
-  """In BalanceBenchmark encoders alone are, by what the paper divides by."""
+def test_gradients_into_each_modalitys_part_of_the_logits_are_scaled(released):
+  """BalanceBenchmark scales only encoders, by the paper's divisor."""
   alpha, running = 0.8, np.array([1.3, 0.5])
   method = agm.make(recorded.make_task(), alpha=alpha, released=released)
   state, batch = recorded.begin(method)

@@ -10,7 +10,7 @@ from experiments.methods import alignments
 pytestmark = pytest.mark.quick
 
 
-# Operation by operation it would compile as many programs.
+# Without jit, each operation would be compiled.
 loss = jax.jit(alignments.supervised_contrastive)
 
 

@@ -1,4 +1,4 @@
-"""ARL: how much more each encoder learns."""
+"""ARL: by how much each encoder's gradient is multiplied."""
 
 import itertools
 
@@ -23,8 +23,8 @@ def entropy(logits):
 weights = recorded.compiled(arl.weights)
 
 
-def test_modalities_are_weighed_crosswise():
-  # The lower bound is reached by one.
+def test_each_modality_is_weighted_by_the_others():
+  # One of them reaches the lower bound.
   for count, size in itertools.product((2, 3), (0.5, 4.0)):
     logits = np.random.default_rng(8).normal(0.2, 1, (count, 9, 4))
     logits[-1] *= size
@@ -39,13 +39,13 @@ def test_modalities_are_weighed_crosswise():
     np.testing.assert_allclose(weights(logits, 8.0), expected, rtol=1e-5)
 
 
-def test_of_nothing_and_of_certainty_all_learn_alike():
+def test_without_evidence_or_with_certainty_all_learn_alike():
   for logits in (np.zeros((3, 3, 3)), 1e4 * np.eye(3)[:, None].repeat(3, 1)):
     found = weights(logits, 8.0)
     np.testing.assert_allclose(found, np.full(3, 1 / 3), rtol=1e-5)
 
 
-def test_gradients_of_encoders_are_multiplied_and_no_others():
+def test_only_gradients_of_encoders_are_multiplied():
   task = recorded.make_task(recorded.THREE)
   method = arl.make(task, gamma=2.5, warm_up_epochs=2.0)
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
@@ -57,7 +57,7 @@ def test_gradients_of_encoders_are_multiplied_and_no_others():
   )
   expected = sum(recorded.cross_entropy(one) for one in logits)
   np.testing.assert_allclose(losses['unimodal'], expected, rtol=1e-5)
-  # Encoders learn from it, though the heads may stand on stopped features.
+  # Encoders learn from it, although the heads may use stopped features.
   start = 0
   for (name, inputs), one in zip(recorded.THREE.items(), logits, strict=True):
     stop = start + inputs.shape[1]
@@ -67,7 +67,7 @@ def test_gradients_of_encoders_are_multiplied_and_no_others():
     np.testing.assert_allclose(np.squeeze(found), slope, rtol=1e-3)
   later = weights(logits, 8.0)
   assert np.ptp(later) > 0.01
-  # The last step of the warm-up, and the next.
+  # The last step of the warm-up, and the one after.
   for step, gamma, w in ((19, 1.0, [1 / 3] * 3), (20, 2.5, later)):
     now = state._replace(step=jnp.int32(step))
     assert common.factors(method, now)['unimodal'] == gamma

@@ -1,4 +1,4 @@
-"""AUG: what branches learn from, which of them, and who gets another one."""
+"""AUG: which branches learn, from what, and who gets another branch."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ NAMES = tuple(WIDTHS)
 
 
 def with_branches(state, counts):
-  """The state in which modalities have so many branches, of three."""
+  """Makes a state in which modalities have so many of three branches."""
   there = {name: np.float32(np.arange(3) < counts[name]) for name in NAMES}
   return state._replace(model_state={'branches': {'fusion': there}})
 
@@ -43,7 +43,7 @@ def begin(**options):
 
 
 def branches_of(params, name):
-  """The logits of a modality's branches, [3, batch, C], by hand."""
+  """Computes logits of a modality's branches, [3, batch, C], by hand."""
   dense = params[f'encoders_{name}']['Dense_0']
   features = np.maximum(FEATURES[name] @ dense['kernel'] + dense['bias'], 0)
   found = []
@@ -55,7 +55,7 @@ def branches_of(params, name):
   return np.array(found)
 
 
-def test_without_a_width_branches_are_half_as_wide_as_the_widest_features():
+def test_by_default_branches_are_half_as_wide_as_the_widest_features():
   task = recorded.make_task(FEATURES, lambda: nn.MLP((5,)))
   widths = {'audio': 5, 'text': 8, 'visual': 3}
   encoders = {name: nn.MLP((width,)) for name, width in widths.items()}
@@ -94,7 +94,7 @@ def test_the_last_branch_learns_what_the_others_lack():
     np.testing.assert_allclose(losses[boosted], expected, rtol=1e-5)
     fused = recorded.cross_entropy(np.mean(sums, axis=0))
     np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
-    # The branches there are of this modality learn, and nothing from 'fused'.
+    # Existing branches of this modality learn, and nothing learns from 'fused'.
     assert not np.any(checks.flat((gradients['fused'], gradients[name])))
     of_fusion = gradients[boosted]['fusion']
     for other in NAMES:
@@ -113,8 +113,8 @@ def test_the_last_branch_learns_what_the_others_lack():
   checks.assert_close(outputs['text'], sums[1], rtol=1e-4)
 
 
-def test_the_last_branch_is_not_pulled_through_the_others_certainty():
-  """Its weights are stopped: the others learn from their own loss alone."""
+def test_the_last_branch_has_no_gradient_through_others_certainty():
+  """Its weights are stopped: the others learn only from their own loss."""
   _, state, batch = begin()
   state = with_branches(state, dict.fromkeys(NAMES, 3))
 
@@ -156,8 +156,8 @@ def test_the_weakest_gets_a_branch_if_another_is_ahead():
     assert not any(after.memory.scores.values())
 
 
-def test_new_branches_learn_and_those_to_come_stay_as_they_are():
-  """Under momentum and weight decay, of two seeds at once."""
+def test_new_branches_learn_and_future_ones_do_not_change():
+  """With momentum and weight decay, for two seeds at once."""
   config = configuration.with_recipe(
     handwritten.get_config('three,smoke'), 'aug'
   )
@@ -185,7 +185,7 @@ def test_new_branches_learn_and_those_to_come_stay_as_they_are():
   )
   start = begin(variables, keys, batches[0])
   middle, _ = step(start, batches[0])
-  # Of one seed 'fou' is the weakest, of the other 'pix'.
+  # In one seed 'fou' is the weakest, in the other 'pix'.
   scores = {'fou': np.float32([1, 4]), 'pix': np.float32([4, 1])}
   middle = end(middle._replace(memory=middle.memory._replace(scores=scores)))
   after, metrics = step(middle, batches[1])

@@ -1,4 +1,4 @@
-"""Uni-modal models: alone, together, and as the start of another model."""
+"""Uni-modal models: alone, as an ensemble, and to initialise another."""
 
 import functools
 
@@ -20,7 +20,7 @@ from tests.experiments.methods import recorded
 
 
 @pytest.mark.quick
-def test_a_modality_alone_learns_the_same_whatever_the_others_are():
+def test_a_modality_alone_does_not_depend_on_the_others():
   task = recorded.make_task(recorded.THREE, fusion=nn.SumFusion, heads='share')
   for method, head in (
     (unimodal.make(task), lambda tree: tree['heads_text']),
@@ -40,17 +40,17 @@ def test_a_modality_alone_learns_the_same_whatever_the_others_are():
       assert np.any(jax.tree.leaves(part(updates[0]))[0])
     others = [one['encoders_audio']['scale'] for one in updates]
     assert np.all(others[0] != others[1])
-    # The fused loss teaches no encoder; that of an ensemble has no weight.
+    # No encoder learns from the fused loss; in an ensemble it has no weight.
     if method.model.heads == 'auxiliary':
       gradient = recorded.learn(method, state, batch)[2]['fused']
       assert np.any(jax.tree.leaves(gradient.pop('fusion'))[0])
       assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_an_ensemble_is_models_trained_apart_whose_logits_are_added():
+def test_an_ensemble_adds_the_logits_of_separately_trained_models():
   run = hand.train('ensemble')
   for seed in range(len(hand.SEEDS)):
-    # Each with a head of its own, which is a part of the fusion.
+    # Each has its own head, which is part of the fusion.
     params = {
       path.replace('fusion/', 'heads_'): leaf
       for path, leaf in hand.flat(run.start.params, seed).items()
@@ -75,13 +75,13 @@ def test_an_ensemble_is_models_trained_apart_whose_logits_are_added():
 
 
 @pytest.mark.quick
-def test_numbers_of_a_regression_are_averaged():
+def test_an_ensemble_averages_outputs_of_a_regression():
   options = {'kernel_init': jax.nn.initializers.ones}
   fusion = functools.partial(nn.ConcatFusion, **options)
   task = recorded.make_task(num_classes=1, fusion=fusion)
   method = ensemble.make(task)
   state, batch = recorded.begin(method)
-  # By layers that start as those of the fusion that they replace.
+  # Its layers start like those of the fusion that they replace.
   assert method.model.fusion.keywords == options
   expected = {
     name: batch[name] @ state.params['fusion'][name]['kernel']
@@ -93,12 +93,12 @@ def test_numbers_of_a_regression_are_averaged():
 
 
 @pytest.mark.quick
-def test_frozen_encoders_do_not_move_at_all():
+def test_frozen_encoders_do_not_move():
   task = recorded.make_task(encoder=recorded.Normalised)
   rule = optax.chain(optax.trace(0.9), optax.adamw(0.1, weight_decay=0.5))
   method = pretrained.make(task._replace(optimizer=lambda _: rule))
   state, batch = recorded.begin(method)
-  # Not the first update only: momentum, too, would move them.
+  # Several updates, since momentum would move them, too.
   params = state.params
   opt_state = recorded.compiled(method.optimizer.init)(params)
 
@@ -118,7 +118,7 @@ def test_frozen_encoders_do_not_move_at_all():
     if name != 'fusion':
       chex.assert_trees_all_equal(params[name], state.params[name])
   assert np.all(params['fusion']['Dense_0']['kernel'] != recorded.KERNEL)
-  # What is fused are features in evaluation mode.
+  # Features in evaluation mode are fused.
   logits = recorded.apply(method.model, state.variables, batch)
   expected = recorded.cross_entropy(np.asarray(logits['fused']))
   losses, _ = recorded.losses_of(method, state, batch)
@@ -126,11 +126,11 @@ def test_frozen_encoders_do_not_move_at_all():
 
 
 @pytest.mark.quick
-def test_copies_go_on_from_the_encoders_and_come_back_with_statistics():
+def test_copies_continue_from_encoders_and_return_with_statistics():
   task = recorded.make_task(encoder=recorded.Normalised)
   method = pretrained.make(task)
   state, batch = recorded.begin(method)
-  # Elsewhere than any draw: they may be warm.
+  # Encoders need not be freshly initialised.
   params, statistics = jax.tree.map(
     lambda leaf: leaf + 0.25, (state.params, state.model_state)
   )
@@ -144,14 +144,14 @@ def test_copies_go_on_from_the_encoders_and_come_back_with_statistics():
   for part in state.params:
     taken = state if part == 'fusion' else copy
     chex.assert_trees_all_equal(after.params[part], taken.params[part])
-    # Moments begin anew of what was moved.
+    # Moments of moved parameters are reset.
     assert rehearsal.moves((part, 'kernel')) == (part != 'fusion')
   chex.assert_trees_all_equal(after.model_state, copy.model_state)
   learnt = checks.flat(copy.model_state)
   assert np.all(learnt != checks.flat(statistics))
 
 
-def test_a_model_starts_from_encoders_trained_apart():
+def test_a_model_can_start_from_separately_trained_encoders():
   run = hand.train('pretrained_finetuned', pretraining_epochs=1.3)
   slower = optax.sgd(0.01, momentum=0.9)
   for seed in range(len(hand.SEEDS)):
@@ -179,7 +179,7 @@ def test_a_model_starts_from_encoders_trained_apart():
     hand.assert_params(run.after.params, seed, params)
 
 
-def test_an_optimizer_forgets_what_it_knew_of_parameters_that_were_moved():
+def test_an_optimizer_resets_its_state_of_moved_parameters():
   params = {'encoder': {'kernel': jnp.ones((2, 3))}, 'fusion': jnp.ones(4)}
   optimizer = optax.apply_if_finite(
     optax.MultiSteps(
@@ -219,5 +219,5 @@ def test_an_optimizer_forgets_what_it_knew_of_parameters_that_were_moved():
     if part is not None:
       assert np.any(before)
       kept[part] += 1
-  # Of ema, of Adam two, and what MultiSteps adds up; of SGD one, and that.
+  # ema, two of Adam, and the sum of MultiSteps; for SGD, one and the sum.
   assert kept == {'encoder': 4, 'fusion': 2}

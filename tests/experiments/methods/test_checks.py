@@ -1,4 +1,4 @@
-"""What a method is refused."""
+"""Models and options that methods refuse."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 
-def test_a_single_modality_has_nothing_to_be_compared_with():
+def test_methods_that_compare_modalities_refuse_a_single_one():
   audio = {'audio': recorded.FEATURES['audio']}
   for name in ('agm', 'lfm', 'midas', 'ogm'):
     message = rf"{name} was given modalities=\('audio',\); expected .*two"
@@ -19,7 +19,7 @@ def test_a_single_modality_has_nothing_to_be_compared_with():
     checks.assert_refused(message, make, recorded.make_task(audio))
 
 
-def test_options_out_of_range_are_named():
+def test_errors_name_options_out_of_range():
   for name, option, value, expected in (
     ('cml', 'released', 'authors', "None or 'balance_benchmark'"),
     ('lfm', 'released', 'mcr', "None or 'authors'"),

@@ -9,7 +9,7 @@ from sklearn import cluster
 from experiments.methods import clusters
 from tests.experiments.methods import recorded
 
-# Operation by operation it would compile as many programs.
+# Without jit, each operation would be compiled.
 k_means = recorded.compiled(clusters.k_means, static_argnums=3)
 purity = recorded.compiled(clusters.purity, static_argnums=3)
 
@@ -31,7 +31,7 @@ def test_clusters_are_as_good_as_those_of_scikit_learn():
     points = np.concatenate(
       [c + spread * generator.standard_normal((25, 4)) for c in centers]
     ).astype(np.float32)
-    # Points that are not there, far away.
+    # Masked points, far away.
     padded = np.concatenate([points, np.full((30, 4), 50, np.float32)])
     counts = np.arange(len(padded)) < len(points)
     found = k_means(
@@ -46,7 +46,7 @@ def test_clusters_are_as_good_as_those_of_scikit_learn():
 
 
 @pytest.mark.quick
-def test_fewer_points_than_clusters_are_finite_and_apart():
+def test_with_fewer_points_than_clusters_results_are_finite():
   points = np.array([[1.0], [5.0], [5.0]])
   found = k_means(jax.random.key(0), points, np.ones(3, bool), 4)
   assert found[0] != found[1] == found[2]
@@ -56,9 +56,9 @@ def test_fewer_points_than_clusters_are_finite_and_apart():
   assert nothing == 0
 
 
-def test_the_unit_of_a_feature_does_not_matter_for_the_purity():
+def test_purity_does_not_depend_on_the_units_of_features():
   labels = np.array([0, 1, 0, 1, 1, 0])
-  # What tells the classes apart is small beside what does not.
+  # The feature that tells classes apart is much smaller than the others.
   points = np.stack([0.01 * labels, [80, 60, 70, 90, 50, 95]], axis=1)
   points = np.float32(np.concatenate([points, [[500.0, 500.0]]]))
   labels, counts = np.append(labels, 0), np.arange(7) < 6

@@ -1,4 +1,4 @@
-"""CML: what is removed, and how rising confidence is punished."""
+"""CML: which modality is removed, and the penalty on rising confidence."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from tests.experiments.methods import recorded
 
 
 def removal(method, *linear, steps=60):
-  """The losses of many steps from the same parameters, each [steps]."""
+  """Returns losses of many steps from the same parameters, [steps] each."""
   state, batch = recorded.begin(method, *linear)
 
   def losses(step):
@@ -26,7 +26,7 @@ def removal(method, *linear, steps=60):
   'released',
   ['balance_benchmark', pytest.param(None, marks=pytest.mark.quick)],
 )
-def test_it_is_the_recorded_loss_where_visual_is_removed(released):
+def test_the_loss_equals_the_recorded_one_where_visual_is_removed(released):
   of_reference = recorded.REFERENCE['cml']
   task = recorded.make_task()
   method = cml.make(task, strength=of_reference['lam'], released=released)

@@ -1,4 +1,4 @@
-"""What holds for every method, on the recorded batch."""
+"""Laws of all methods, on the recorded batch."""
 
 import re
 
@@ -17,8 +17,8 @@ MODULES = {k: v for k, v in vars(methods).items() if hasattr(v, 'SPACE')}
 OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 
 
-def test_every_method_balances_by_its_task(monkeypatch):
-  """Or tells a transformation of its own the axis of the task's devices.
+def test_every_method_balances_with_the_rule_of_the_task(monkeypatch):
+  """Or gives its own transformation the axis of the task's devices.
 
   Or only adds up, and is then never shown a part of a batch.
   """
@@ -50,7 +50,7 @@ def test_every_method_balances_by_its_task(monkeypatch):
     calls.clear()
 
 
-def test_a_named_weighting_takes_the_place_of_a_methods_own_weights():
+def test_a_named_weighting_replaces_a_methods_own_weights():
   used, refused = [], set()
 
   def balance(weighting, **options):
@@ -78,7 +78,7 @@ def test_a_named_weighting_takes_the_place_of_a_methods_own_weights():
   methods.pretrained.make(named, frozen=False)  # everything learns
 
 
-def test_methods_learn_from_scores_or_say_that_they_need_classes(monkeypatch):
+def test_methods_work_on_regression_or_say_that_they_need_classes(monkeypatch):
   monkeypatch.setattr(recorded, 'on_host', lambda tree: tree)
   monkeypatch.setattr(recorded, 'compiled', lambda function, **_: function)
   task = recorded.make_task(num_classes=1)

@@ -1,4 +1,4 @@
-"""Slots compose: a model, what weighs the losses, and what gradients become."""
+"""Slots compose: the model, the weights of losses, changes of gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def cosines(features, kernel):
 
 
 def penalised(params):
-  """MIMO's objective of a cosine fusion, in numpy: F0 + λ μ log mean exp."""
+  """MIMO's objective with a cosine fusion, in NumPy: F0 + λ μ log mean exp."""
   fused, own = 0.0, []
   for name, inputs in recorded.THREE.items():
     dense = params[f'encoders_{name}']['Dense_0']
@@ -52,7 +52,7 @@ def penalised(params):
 
 @pytest.mark.quick
 def test_mimo_on_cosines_descends_its_objective():
-  """Of which the numbers, without JAX, have these differences."""
+  """Checked by finite differences, without JAX."""
   task = mimo_task(recorded.THREE, lambda: nn.MLP((4,)))
   method = methods.mmcosine.make(task, scale=5.0)
   state, batch = recorded.begin(method, recorded.THREE)
@@ -76,7 +76,7 @@ def test_mimo_on_cosines_descends_its_objective():
     np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, slope, rtol=1e-4)
 
 
-def test_every_loss_of_a_methods_own_counts_as_it_is():
+def test_every_own_loss_of_a_method_has_weight_one():
   for name, own in (
     ('agm', ()),
     ('g2d', ('distilled_features', 'distilled_outputs')),
@@ -90,7 +90,7 @@ def test_every_loss_of_a_methods_own_counts_as_it_is():
 
 
 @pytest.mark.parametrize('name', ['cml', 'ogm'])
-def test_a_methods_losses_are_parts_of_the_objective_that_is_weighed(name):
+def test_a_methods_losses_belong_to_the_objectives_that_are_weighted(name):
   method = getattr(methods, name).make(mimo_task())
   state, batch = recorded.begin(method)
   losses, _, gradients = recorded.learn(method, state, batch)
@@ -124,7 +124,7 @@ def test_a_methods_losses_are_parts_of_the_objective_that_is_weighed(name):
     assert len(method.primary) == 3
 
 
-def test_joint_is_the_sum_on_stopped_gradients():
+def test_joint_training_is_the_sum_with_stopped_gradients():
   config = handwritten.get_config('two,smoke')
   batch = running.batches_of(config, 0, 1)[0]
   updates = []
@@ -143,7 +143,7 @@ def test_joint_is_the_sum_on_stopped_gradients():
   checks.assert_equal(updates[0][1], updates[1][1])
 
 
-def test_two_seeds_of_a_composition_have_the_weights_of_its_losses():
+def test_each_seed_of_a_composition_has_the_weights_of_its_own_losses():
   run = hand.train('cml+mimo_3')
   losses, weights = run.metrics['losses'], run.metrics['weights']
   own = np.stack([losses[name] for name in hand.NAMES])
@@ -156,7 +156,7 @@ def test_two_seeds_of_a_composition_have_the_weights_of_its_losses():
   assert np.all(weights['partial'] == 1)
 
 
-def test_a_penalty_shrinks_to_nothing_over_the_training():
+def test_a_scheduled_penalty_shrinks_to_zero_over_training():
   config = smoke(steps=4)
   changed = configuration.with_recipe(config, 'mimo_shrinking')
   rule, _ = weighing.make(changed, training.make_model(changed.model))
@@ -183,7 +183,7 @@ def test_words_and_recipes_compose_by_slot():
   assert config.method.to_dict() == {'name': 'mmcosine', 'scale': 15.0}
   strong = {'name': 'mimo', 'penalty': 3.0, 'temperature': 0.3}
   assert config.weighting.to_dict() == strong
-  # Either alone leaves the other plain, whatever the configuration has.
+  # Naming one leaves the other slot plain, whatever the configuration has.
   assert handwritten.get_config('mmcosine').weighting.name == 'joint'
   found = configuration.with_recipe(config, 'mgda')
   assert found.method.name == 'weighted'
@@ -196,7 +196,7 @@ def test_words_and_recipes_compose_by_slot():
     }  # fmt: skip
 
 
-def test_what_cannot_be_combined_is_refused_with_the_reason():
+def test_impossible_combinations_are_refused_with_the_reason():
   for recipe, message in (
     ('mmpareto+mimo', 'mmpareto cannot be combined .*solves for weights'),
     ('g_blending+mgda', 'g_blending cannot be combined .*finds the weights'),
@@ -220,7 +220,7 @@ def make(recipe):
   return training.make(configuration.with_recipe(smoke(), recipe), 15)
 
 
-def test_a_method_of_another_package_is_the_function_that_makes_it():
+def test_a_method_of_another_package_is_named_by_its_function():
   config = configuration.with_recipe(smoke(), 'ogm')
   for name, is_found in (
     ('ogm', True),

@@ -1,4 +1,4 @@
-"""DGL: which loss teaches what."""
+"""DGL: which parameters learn from which loss."""
 
 import jax
 import numpy as np
@@ -13,7 +13,9 @@ pytestmark = pytest.mark.quick
 
 
 @pytest.mark.parametrize('fusion', [nn.ConcatFusion, nn.FiLMFusion])
-def test_encoders_see_no_fused_loss_and_the_fusion_no_other(fusion):
+def test_encoders_learn_from_uni_modal_losses_and_the_fusion_from_the_fused(
+  fusion,
+):
   method = dgl.make(recorded.make_task(fusion=fusion), alpha=3.0)
   state, batch = recorded.begin(method)
   _, _, gradients = recorded.learn(method, state, batch)
@@ -38,7 +40,7 @@ def test_encoders_see_no_fused_loss_and_the_fusion_no_other(fusion):
   checks.assert_close(update, expected)
 
 
-def test_a_modality_alone_is_the_fusion_with_zeros_for_the_others():
+def test_a_uni_modal_output_is_the_fusion_with_zeros_for_the_others():
   method = dgl.make(recorded.make_task())
   state, batch = recorded.begin(method)
   losses, _, gradients = recorded.learn(method, state, batch)

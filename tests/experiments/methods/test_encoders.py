@@ -1,4 +1,4 @@
-"""The parts of a model that are encoders."""
+"""Encoders as parts of a model."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 
-def test_an_encoder_alone_is_that_of_the_model_and_frozen_if_it_is_there():
+def test_an_encoder_alone_equals_that_of_the_model_and_may_be_frozen():
   task = recorded.make_task(encoder=recorded.Normalised, frozen=('audio',))
   state, batch = recorded.begin(weighted.make(task))
 

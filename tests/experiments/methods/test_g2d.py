@@ -1,4 +1,4 @@
-"""G2D and SMP: who stands still, and that it does; what is distilled."""
+"""G2D and SMP: which modality is held still, and what is distilled."""
 
 import functools
 
@@ -22,7 +22,7 @@ RULE = optax.chain(
 
 
 def make(distil=False, **changes):
-  """A method on encoders with statistics, which steps of Adam decay."""
+  """A method with batch statistics, trained by Adam with weight decay."""
   task = recorded.make_task(encoder=recorded.Normalised, **changes)
   return g2d.make(task._replace(optimizer=lambda _: RULE), distil=distil)
 
@@ -42,7 +42,7 @@ def stepped(method, state, batch):
   gradient, _ = method.gradients.update(
     pullback, of_gradients, state.params, losses=losses
   )
-  # Which would be clipped by far.
+  # Far above the threshold of clipping.
   gradient['encoders_visual'] = jax.tree.map(
     lambda leaf: 1e3 * leaf, gradient['encoders_visual']
   )
@@ -62,22 +62,22 @@ def stepped(method, state, batch):
 
 
 def of_encoder(state, name):
-  """Its parameters, statistics and moments."""
+  """Returns a modality's parameters, statistics and moments."""
   trees = [state.params, state.model_state['batch_stats']]
   trees += [optax.tree.get(state.opt_state, key) for key in ('mu', 'nu')]
   return [tree[f'encoders_{name}'] for tree in trees]
 
 
 @pytest.mark.quick
-def test_who_stands_still_does_not_move_at_all():
+def test_a_modality_held_still_does_not_move():
   method = make()
   state, batch = recorded.begin(method)
-  # The visual modality is the sure one; of 40 steps half are of that kind.
+  # The visual modality is confident; in half of 40 steps it is held still.
   memory = state.memory._replace(confidence=np.float32([0.3, 0.8]))
   opt_state = recorded.compiled(method.optimizer.init)(state.params)
   state = state._replace(memory=memory, opt_state=opt_state)
   step = recorded.compiled(functools.partial(stepped, method))
-  # Adam has moments of it from before.
+  # Adam has moments of it from earlier steps.
   for count, number in enumerate((25, 5, 19, 20), 1):
     state = state._replace(step=np.int32(number))
     after, plain = step(state, batch)
@@ -97,7 +97,7 @@ def test_who_stands_still_does_not_move_at_all():
 
 
 @pytest.mark.quick
-def test_equal_teachers_and_one_modality_have_an_order():
+def test_equally_confident_teachers_have_an_order():
   for confidence, part, expected in (
     ([0.5, 0.5], 0.3, [False, True]),
     ([0.5, 0.5], 1.0, [False, False]),
@@ -145,11 +145,11 @@ def test_features_and_outputs_are_distilled(num_classes):
   chex.assert_trees_all_equal(seen.memory, state.memory)
 
 
-def test_the_surest_of_trained_teachers_stand_still_to_the_bit():
+def test_the_modalities_of_the_most_confident_teachers_do_not_move():
   run = hand.train('smp', teacher_epochs=1.3, optimizer=ADAMW, fraction=0.25)
   assert np.all(np.isfinite(run.metrics['losses']['fused']))
   for seed in range(len(hand.SEEDS)):
-    # They are asked on an epoch of training rows.
+    # Teachers are asked on an epoch of training rows.
     teachers = hand.flat(run.scratch.copy.params, seed)
     seen = {k: np.concatenate(x[seed, :3]) for k, x in hand.BATCHES.items()}
     expected = []
@@ -160,8 +160,8 @@ def test_the_surest_of_trained_teachers_stand_still_to_the_bit():
       expected.append(np.mean(p[np.arange(len(p)), seen['label']]))
     confidence = run.after.memory.confidence[seed]
     np.testing.assert_allclose(confidence, expected, rtol=1e-3)
-    # Of 30 steps 7.5; five are taken: in the first half all but the least sure
-    # stand still, then all but two.
+    # 7.5 of 30 steps; five are taken: in the first half all but the least
+    # confident are held still, then all but two.
     before, after = (
       hand.flat(one.params, seed) for one in (run.start, run.after)
     )
@@ -171,7 +171,7 @@ def test_the_surest_of_trained_teachers_stand_still_to_the_bit():
     assert [moved[i] for i in order] == [True, True, False]
 
 
-def test_teachers_are_asked_on_the_rows_that_are_named():
+def test_teachers_are_asked_on_the_rows_that_an_option_names():
   for rows in ('train', 'validation'):
     method = g2d.make(recorded.make_task(), rows=rows)
     found = [(one.split, one.epochs) for one in method.rehearsal.passes]

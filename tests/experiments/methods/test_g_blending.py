@@ -1,10 +1,10 @@
-"""G-Blending: the window that it walks over."""
+"""G-Blending: its windows."""
 
 from experiments.methods import g_blending
 from tests.experiments.methods import recorded
 
 
-def test_what_is_walked_over_is_a_window_and_offline_it_is_walked_once():
+def test_rehearsals_cover_a_window_or_offline_all_training_once():
   task = recorded.make_task()
   offline = g_blending.make(task, super_epochs=7.0, offline=True).rehearsal
   online = g_blending.make(task, super_epochs=0.5).rehearsal

@@ -1,4 +1,4 @@
-"""InfoReg: when a modality is held, how hard, and to what."""
+"""InfoReg: when a modality is regularised, how much, and towards what."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ init, update = map(
 
 
 def simulate(sizes, scores):
-  """Steps of given gradient sizes [epochs, 2], by hand and as made."""
+  """Runs steps of given gradient sizes [epochs, 2], by hand and by the code."""
   params, state = PARAMS, init(PARAMS)
   traces, pulls = [], []
   found = {k: np.float32(v) for k, v in zip('ab', scores, strict=True)}
@@ -62,17 +62,17 @@ def simulate(sizes, scores):
   return {(epoch, name) for epoch, name, pull in pulls if pull}
 
 
-def test_who_leads_is_held_while_its_trace_grows():
-  # a grows in the third epoch, and then no longer; b never does.
+def test_the_leading_modality_is_regularised_while_its_trace_grows():
+  # The trace of a grows in epochs 1 and 3, so a is held in 2 and 4.
   sizes = [(1.0, 1.0), (2.0, 1.0), (2.05, 1.0), (4.0, 1.0), (4.0, 1.0)]
   held = simulate(sizes, (0.6, 0.2))
   assert held == {(2, 'encoders_a'), (4, 'encoders_a')}
-  # Who is behind, or level, is free.
+  # A modality that is behind, or level, is not regularised.
   assert simulate(sizes, (0.2, 0.6)) == set()
   assert simulate(sizes, (0.4, 0.4)) == set()
 
 
-def test_advantages_are_over_those_that_are_led():
+def test_the_advantage_is_over_the_modalities_that_are_behind():
   advantages = recorded.compiled(inforeg.advantages)
   scores = np.array([0.1, 0.4, 0.2, 0.4])
   expected = [0, (0.3 + 0.2) / 2, 0.1, (0.3 + 0.2) / 2]
@@ -80,7 +80,7 @@ def test_advantages_are_over_those_that_are_led():
   assert advantages(np.array([0.3])).tolist() == [0]
 
 
-def test_a_step_that_is_not_finite_leaves_no_trace():
+def test_a_step_that_is_not_finite_does_not_change_the_state():
   bad = jax.tree.map(lambda leaf: leaf * np.nan, PARAMS)
   scores = {'a': np.float32(0.5), 'b': np.float32(0.1)}
   _, state = update(bad, init(PARAMS), PARAMS, scores=scores)

@@ -1,4 +1,4 @@
-"""The interface of methods: nothing knows their names, all of them fit."""
+"""The interface of methods: no other code knows their names."""
 
 import pathlib
 import re
@@ -21,11 +21,11 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def test_runners_contain_no_name_of_a_method():
-  # These are a function and a weighting, too.
+  # These names are also a function and a weighting.
   names = {*recipes.recipes()} - {'sum', 'joint'}
   folder = ROOT / 'experiments'
   runners = {folder / f'{name}.py' for name in ('train', 'compare', 'sweep')}
-  # What is compared and studied by default is named in two files.
+  # Two files name what is compared and studied by default.
   named = {folder / f'core/{name}.py' for name in ('configuration', 'studies')}
   runners |= {*folder.glob('core/*.py')} - named
   assert len(runners) > 8
@@ -50,7 +50,7 @@ def test_every_recipe_has_the_same_number_of_candidates_with_its_default():
 def test_the_eleventh_method_is_one_file_and_one_import_line(
   tmp_path, monkeypatch
 ):
-  # The file and the line as README shows them.
+  # The file and the line as the README shows them.
   readme = (ROOT / 'experiments/methods/README.md').read_text()
   section = readme[readme.index('## A method of your own') :]
   file, line = re.findall(r'```python\n(.*?)```', section, re.DOTALL)[:2]
@@ -75,7 +75,7 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   assert scores[name] > 0.5
 
 
-def test_an_unknown_option_names_the_known_ones():
+def test_the_error_of_an_unknown_option_lists_the_known_ones():
   config = smoke()
   with config.unlocked():
     config.method = {'name': 'ogm', 'alhpa': 0.3}

@@ -1,4 +1,4 @@
-"""LFM: two alignments, and how much they count from epoch to epoch."""
+"""LFM: two alignments, and their weights over the epochs."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def share_of(method, state):
   return float(factors['alignment'])
 
 
-def test_the_alignment_counts_less_from_epoch_to_epoch():
+def test_the_weight_of_the_alignment_decreases_over_the_epochs():
   method = lfm.make(recorded.make_task())  # of 10 steps an epoch
   state, batch = recorded.begin(method)
   for step, epoch in ((0, 1), (9, 1), (10, 2), (35, 4)):
@@ -40,7 +40,7 @@ def test_the_alignment_counts_less_from_epoch_to_epoch():
   checks.assert_close(update, expected)
 
 
-def test_the_contrast_is_of_all_ordered_pairs():
+def test_the_contrastive_loss_is_over_all_ordered_pairs():
   names = ('a', 'b', 'c')
   features = {name: GENERATOR.normal(1, 2, (5, 4)) for name in names}
   expected = []
@@ -66,7 +66,7 @@ def test_features_of_zeros_have_a_gradient():
   checks.assert_refused(message, alignments.contrastive, unequal, 0.1)
 
 
-def test_the_divergence_is_jensen_and_shannons_of_the_shares():
+def test_the_divergence_is_jensen_shannon_of_the_shares():
   task = recorded.make_task(recorded.THREE)
   method = lfm.make(task, alignment='js')
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
@@ -86,8 +86,10 @@ def test_the_divergence_is_jensen_and_shannons_of_the_shares():
 
 
 @pytest.mark.parametrize('alignment', ['contrastive', 'js'])
-def test_what_is_learnt_follows_differences_of_the_held_out_loss(alignment):
-  """Of the loss that a step with another share would have left."""
+def test_the_learned_weight_follows_finite_differences_of_held_out_loss(
+  alignment,
+):
+  """The loss is that after a step with another weight."""
   inner_rate, rate, start = 0.4, 0.1, 0.6
   features = {
     'audio': recorded.FEATURES['audio'],
@@ -147,13 +149,13 @@ def test_what_is_learnt_follows_differences_of_the_held_out_loss(alignment):
   slope = (held_loss(start + 1e-4) - held_loss(start - 1e-4)) / 2e-4
   assert abs(slope) > 1e-3
   np.testing.assert_allclose(after.memory, start - rate * slope, rtol=1e-4)
-  # It stays within its bounds, and where it was if nothing is to be seen.
+  # It stays within its bounds, and unchanged without held-out rows.
   for slope, expected in ((1e3, 0.95), (-1e3, 0.05), (np.nan, start)):
     ended = rehearsal.end(state, scratch._replace(slope=jnp.float32(slope)))
     np.testing.assert_allclose(ended.memory, expected, rtol=1e-6)
 
 
-def test_the_step_that_is_looked_at_moves_what_learns_alone():
+def test_the_lookahead_step_moves_only_parameters_that_learn():
   task = recorded.make_task(encoder=lambda: nn.MLP((5,)))
   task = task._replace(learns=lambda path: path[0] != 'encoders_audio')
   method = lfm.make(task, schedule='learned')

@@ -1,4 +1,4 @@
-"""MCR: the game of modalities."""
+"""MCR: the game among modalities."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def divergence(p, q):
 
 
 class Mixing(nn.ConcatFusion):
-  """The same function, of which nothing is known."""
+  """Hides that a fusion is linear."""
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ class Mixing(nn.ConcatFusion):
     pytest.param('greedy', 1, Mixing, marks=pytest.mark.slow),
   ],
 )
-def test_every_encoder_plays_for_itself(game, classes, fusion):
-  """Differences of the numbers, one encoder's features at a time."""
+def test_every_encoder_maximises_its_own_payoff(game, classes, fusion):
+  """Checked by finite differences, one encoder's features at a time."""
   features, kernel = recorded.THREE, recorded.THREE_KERNEL[:, :classes]
   task = recorded.make_task(features, num_classes=classes, fusion=fusion)
   method = mcr.make(task, game=game, strength=2.0, permutations=3, contrast=0.0)
@@ -55,7 +55,7 @@ def test_every_encoder_plays_for_itself(game, classes, fusion):
     return divergence(ours, theirs)
 
   def influence(of, moved, scale):
-    """J of a modality, with the features of one times a scale in J alone."""
+    """J of a modality, where one modality's features are scaled in J only."""
     whole = outputs_of(features)
     if game != 'greedy':
       whole = outputs_of(features | {moved: scale * features[moved]})
@@ -82,7 +82,7 @@ def test_every_encoder_plays_for_itself(game, classes, fusion):
     assert abs(slope) > 1e-3
     np.testing.assert_allclose(found, slope, rtol=2e-3)
   if game == 'greedy':
-    # Its value is none, and neither the bias nor a fusion that mixes gains.
+    # J adds no value, and no gradient of the bias or of a nonlinear fusion.
     assert losses['competition'] == 0
     of_fusion = gradients['competition']['fusion']['Dense_0']
     np.testing.assert_allclose(of_fusion['bias'], 0, atol=1e-6)
@@ -94,8 +94,8 @@ def test_every_encoder_plays_for_itself(game, classes, fusion):
 
 
 @pytest.mark.slow
-def test_what_features_say_beyond_the_logits_is_held_down():
-  """By the numbers, with the fused logits as they are."""
+def test_information_of_features_beyond_the_logits_is_reduced():
+  """Checked by finite differences with fixed fused logits."""
   linear = recorded.THREE, recorded.THREE_KERNEL  # 5, 3 and 5 wide
   task = recorded.make_task(recorded.THREE)
   options = {'permutations': 2, 'contrast': 0.0}
@@ -157,7 +157,7 @@ def test_equal_targets_of_a_regression_are_one_label():
   np.testing.assert_allclose(losses['contrast'], 0.7 * expected, rtol=1e-5)
 
 
-def test_features_of_several_widths_have_no_contrast():
+def test_features_of_different_widths_have_no_contrastive_loss():
   task = recorded.make_task(recorded.THREE)  # 5, 3 and 5 wide
   method = mcr.make(task)
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)

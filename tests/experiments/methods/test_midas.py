@@ -1,4 +1,4 @@
-"""MIDAS: which rows are mixed, what they count, and what the weak one does."""
+"""MIDAS: which rows are mixed, their weights, and the weak modality."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ STEP = 17  # of 40, no epoch's first
 RATE, STRENGTH = 0.5, 3.0
 
 
-# Of 40 steps the first four only warm up.
+# The first four of 40 steps only warm up.
 METHOD = midas.make(recorded.make_task(), strength=STRENGTH, rate=RATE)
 
 
 def begin(step=STEP, alpha=(1.0, 1.3)):
-  """A state whose heads differ, so that one modality is the weak one."""
+  """Makes a state whose heads differ, so that one modality is weak."""
   state, batch = recorded.begin(METHOD)
   generator = np.random.default_rng(3)
   for name, size in (('audio', 0.3), ('visual', 1.5)):
@@ -35,7 +35,7 @@ def cosine(ours, theirs):
 
 
 def expected(state, alpha):
-  """The loss of mixed rows and the next α, row by row."""
+  """Computes the loss of mixed rows and the next α, row by row."""
   labels, names = recorded.LABELS, ('audio', 'visual')
   heads = [np.asarray(state.params[f'heads_{k}']['kernel']) for k in names]
   own = [
@@ -78,17 +78,17 @@ def test_mixed_rows_have_the_labels_of_their_sources(alpha):
   losses, seen, gradients = recorded.learn(METHOD, state, batch)
   loss, grown, weak = expected(state, np.array(alpha))
   np.testing.assert_allclose(losses['misaligned'], STRENGTH * loss, rtol=1e-4)
-  # It stays 1 for all but the weak modality.
+  # α stays 1 for all but the weak modality.
   np.testing.assert_allclose(seen.memory, grown, rtol=1e-4)
   assert seen.memory[1 - weak] == 1
-  # Numbers without gradients: nothing reaches the heads.
+  # The weights have no gradient: nothing reaches the heads.
   for name in ('audio', 'visual'):
     assert not np.any(gradients['misaligned'][f'heads_{name}']['kernel'])
     assert np.any(gradients['misaligned'][f'encoders_{name}']['scale'])
 
 
-def test_alpha_grows_of_the_weak_modality_alone():
-  """Where the fused output trusts it less than its own head does."""
+def test_alpha_grows_only_for_the_weak_modality():
+  """It grows where the fused output trusts it less than its own head."""
   own = np.full((2, 5, 3), [0.5, 0.2, 0.3], np.float32)
   p = np.full((2, 5, 3), [0.6, 0.1, 0.3], np.float32)
   counts = np.arange(5) < 4
@@ -101,7 +101,7 @@ def test_alpha_grows_of_the_weak_modality_alone():
     np.testing.assert_allclose(grown, expected, rtol=1e-5)
 
 
-def test_alpha_begins_anew_with_an_epoch():
+def test_alpha_is_reset_in_each_epoch():
   found = []
   for step, alpha in ((20, (5.0, 5.0)), (20, (1.0, 1.0)), (21, (5.0, 5.0))):
     state, batch = begin(step, alpha)
@@ -111,7 +111,7 @@ def test_alpha_begins_anew_with_an_epoch():
   assert max(found[2]) > 4
 
 
-def test_until_it_is_warm_only_the_modalities_learn():
+def test_in_the_warm_up_only_uni_modal_losses_count():
   for step, is_warm in ((3, False), (4, True)):
     state, batch = begin(step)
     losses, seen, gradients = recorded.learn(METHOD, state, batch)
@@ -125,7 +125,7 @@ def test_until_it_is_warm_only_the_modalities_learn():
       assert seen.memory.tolist() == [1, 1]
 
 
-def test_rows_of_one_class_mix_to_nothing():
+def test_rows_of_a_single_class_are_not_mixed():
   state, batch = begin()
   batch['label'] = np.zeros(6, np.int32)
   losses, seen, gradients = recorded.learn(METHOD, state, batch)

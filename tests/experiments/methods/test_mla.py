@@ -1,4 +1,4 @@
-"""MLA: what a phase touches, and which features it can take."""
+"""MLA: what a phase changes, and which features it accepts."""
 
 import chex
 import numpy as np
@@ -12,12 +12,12 @@ VISUAL = 1  # the phase
 
 
 def begin(**model):
-  """On encoders with batch statistics: method, state, batch."""
+  """Method, state and batch, on encoders with batch statistics."""
   method = mla.make(recorded.make_task(encoder=recorded.Normalised, **model))
   return method, *recorded.begin(method)
 
 
-def test_in_a_phase_statistics_of_the_others_stand_still():
+def test_in_a_phase_statistics_of_other_encoders_do_not_change():
   method, state, batch = begin()
   losses, seen = recorded.losses_of(method, state, batch, VISUAL)
   assert set(losses) == {'shared_visual', 'visual', 'fused'}
@@ -30,7 +30,7 @@ def test_in_a_phase_statistics_of_the_others_stand_still():
   checks.assert_close(after['encoders_visual'], statistics, 1e-4, atol=1e-5)
 
 
-def test_without_auxiliary_heads_a_modality_is_read_by_the_shared_one():
+def test_without_auxiliary_heads_uni_modal_outputs_use_the_shared_head():
   for heads in ('share', 'shapley'):
     method, state, batch = begin(heads=heads)
     assert set(state.params) == {'encoders_audio', 'encoders_visual', 'fusion'}
@@ -39,6 +39,6 @@ def test_without_auxiliary_heads_a_modality_is_read_by_the_shared_one():
     assert not np.any(checks.flat(gradients['visual']))
 
 
-def test_features_of_one_width_are_needed():
+def test_features_of_different_widths_are_refused():
   encoders = {'audio': nn.MLP((4,)), 'visual': nn.MLP((5,))}
   checks.assert_refused('expected one width', begin, encoders=encoders)

@@ -1,4 +1,4 @@
-"""MLB: coefficients, and what they scale."""
+"""MLB: its coefficients, and what they scale."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def factor(lag, alpha, beta):
   return 1 + ((beta if lag > 1 else 2) - 1) * np.tanh(alpha * (lag - 1))
 
 
-def test_coefficients_cross_one_at_equal_scores_and_are_bounded_by_beta():
+def test_coefficients_are_one_at_equal_scores_and_bounded_by_beta():
   for beta in (0.5, 1.0, 2.0, 10.0):
     lags = jnp.array([0.0, 0.3, 0.999, 1.0, 1.001, 4.0, 1e30, jnp.inf])
     found = np.asarray(mlb.coefficients(lags, 3.0, beta))
@@ -55,7 +55,7 @@ def test_the_whole_gradient_of_a_modality_is_scaled(kind):
   method = mlb.make(task, alpha=0.7, beta=4.0)
   state, batch = recorded.begin(method, kernel=kernel)
   _, _, gradients = recorded.learn(method, state, batch)
-  # All of the losses, and heads that teach.
+  # All losses, and heads that train encoders.
   expected = jax.tree.map(lambda *leaves: sum(leaves), *gradients.values())
   assert np.any(gradients['audio']['encoders_audio']['scale'])
   outputs = recorded.apply(method.model, state.variables, batch)

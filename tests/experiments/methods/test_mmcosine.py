@@ -1,4 +1,4 @@
-"""MMCosine: logits of cosines, in place of a linear fusion."""
+"""MMCosine: a cosine fusion replaces a linear one."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 
-def test_it_keeps_the_initialiser_and_refuses_what_is_not_linear():
+def test_it_keeps_the_initialiser_and_refuses_other_fusions():
   def make(fusion):
     return mmcosine.make(recorded.make_task(fusion=fusion), scale=7.0)
 

@@ -27,11 +27,11 @@ def test_encoders_are_slowed_by_the_scores_of_their_shares():
   for i, name in enumerate(recorded.FEATURES):
     scale = factors[i] * np.sum(by_scale[i], keepdims=True)
     checks.assert_close(found[f'encoders_{name}'], {'scale': scale}, rtol=1e-4)
-  # The fusion is left as it is.
+  # The fusion is not changed.
   checks.assert_close(found['fusion']['Dense_0']['kernel'], kernel, rtol=1e-4)
 
 
-def test_of_ogm_ge_every_run_draws_noise_of_its_own():
+def test_every_run_of_ogm_ge_draws_its_own_noise():
   method = ogm_ge.make(recorded.make_task(encoder=recorded.Normalised))
   state, batch = recorded.begin(method)
   own_key = optax.tree.get(state.opt_state, 'key')

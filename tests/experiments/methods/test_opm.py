@@ -1,4 +1,4 @@
-"""OPM: how often features are dropped, and what is left of them."""
+"""OPM: how often features are dropped, and scaling of the rest."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ OWN = {'warm_up_epochs': 0.2}  # of 10 steps
 WARM = jnp.int32(2)
 
 
-def test_as_much_of_the_features_is_left_on_average():
+def test_features_keep_their_mean():
   widths, chances = {'a': 3, 'b': 5, 'c': 2}, {'a': 0.7, 'b': 0.0, 'c': 0.4}
   features = {name: jnp.ones((8, width)) for name, width in widths.items()}
   keys = jax.random.split(jax.random.key(0), 2000)
@@ -25,7 +25,7 @@ def test_as_much_of_the_features_is_left_on_average():
   theta = 1 - (3 * 0.7 + 2 * 0.4) / 10
   mean = {name: np.mean(value) for name, value in left.items()}
   for name, chance in chances.items():
-    # Whole rows, of each modality for itself.
+    # Whole rows, for each modality separately.
     assert np.all(np.ptp(left[name], axis=2) == 0)
     np.testing.assert_allclose(mean[name], (1 - chance) / theta, atol=0.03)
   total = sum(widths[name] * mean[name] for name in widths) / 10
@@ -35,7 +35,7 @@ def test_as_much_of_the_features_is_left_on_average():
 
 
 @pytest.mark.parametrize('module', [opm, ogm_opm])
-def test_what_is_sure_to_be_dropped_is_zero_in_the_fused_loss(module):
+def test_features_dropped_with_certainty_are_zero_in_the_fused_loss(module):
   method = module.make(
     recorded.make_task(), rate=1.0, strength=0.0, probability=1.0, **OWN
   )
@@ -54,7 +54,7 @@ def test_what_is_sure_to_be_dropped_is_zero_in_the_fused_loss(module):
       np.testing.assert_allclose(found, recorded.SCORES, rtol=1e-5)
 
 
-def test_so_many_batches_and_rows_are_modulated():
+def test_options_limit_the_modulated_batches_and_rows():
   features = {
     name: np.repeat(value, 20, axis=0)
     for name, value in recorded.FEATURES.items()
@@ -82,19 +82,19 @@ def test_three_modalities_are_compared_with_the_mean_of_the_others():
   rates = recorded.compiled(opm.rates)
   found = rates(scores, 0.4, 0.7)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  # Two may be ahead of the third; a chance is at most 1.
+  # Two may be ahead of the third; a probability is at most 1.
   found = rates(np.array([0.5, 0.4, 0.0]), 0.9, 3.0)
   assert found[0] == found[1] == 1
   assert found[2] == 0
   np.testing.assert_array_equal(rates(np.array([0.7]), 0.5, 0.5), 0)
-  # Without any score nobody is ahead, and one that has all of it is.
+  # With zero scores none is ahead; one with the only score is.
   np.testing.assert_array_equal(rates(np.zeros(2), 0.5, 0.5), 0)
   found = rates(np.array([0.7, 0.0]), 0.5, 0.5)
   np.testing.assert_allclose(found, [0.75, 0], rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_together_with_ogm_the_gradient_of_what_is_left_is_slowed():
+def test_together_with_ogm_the_gradient_of_kept_features_is_slowed():
   task = recorded.make_task()
   options = {'rate': 0.5, 'probability': 1.0, 'warm_up_epochs': 0.0}
   updates = []

@@ -1,4 +1,4 @@
-"""PMR: prototypes, the loss of distances from them, and its weights."""
+"""PMR: prototypes, the loss of distances to them, and its weights."""
 
 import chex
 import jax
@@ -17,7 +17,7 @@ PROTOTYPES = recorded.REFERENCE['prototypes']
 CENTERS = {name: jnp.float32(value) for name, value in PROTOTYPES.items()}
 
 
-def test_it_is_the_authors_loss_on_recorded_prototypes():
+def test_the_loss_equals_the_authors_on_recorded_prototypes():
   of_reference = recorded.REFERENCE['pmr']
   method = pmr.make(recorded.make_task(), alpha=of_reference['alpha'])
   state, batch = recorded.begin(method)
@@ -31,13 +31,13 @@ def test_it_is_the_authors_loss_on_recorded_prototypes():
   losses, _, gradients = recorded.learn(method, state, batch)
   total = losses['prototypes'] + losses['fused']
   checks.assert_close(total, of_reference['total_loss'])
-  # Only the slow encoder has a gradient of it.
+  # Only the slow encoder gets a gradient from it.
   found = gradients['prototypes']
   assert found.pop('encoders_audio')['scale'] != 0
   assert not np.any(checks.flat(found))
 
 
-def test_the_slow_one_of_two_modalities_has_a_weight():
+def test_only_the_slower_of_two_modalities_has_a_weight():
   alpha = 0.7
   coefficients = recorded.compiled(pmr.coefficients, static_argnums=2)
   for slow, ratio in ((0, 1.0), (0, 1.3), (1, 1.3), (0, 4.0), (1, 4.0)):
@@ -50,7 +50,7 @@ def test_the_slow_one_of_two_modalities_has_a_weight():
     checks.assert_close(clipped[slow], alpha * np.clip(ratio - 1, 0, 1))
 
 
-def test_prototypes_are_means_of_what_was_seen_and_the_old_ones():
+def test_prototypes_are_means_of_seen_features_and_old_prototypes():
   method = pmr.make(recorded.make_task(), momentum=0.3)
   state, batch = recorded.begin(method)
   (walk,) = method.rehearsal.passes

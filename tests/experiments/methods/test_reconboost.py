@@ -1,4 +1,4 @@
-"""ReconBoost: whose turn it is, what it learns from, and what stands still."""
+"""ReconBoost: whose turn it is, what it learns from, and what is frozen."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ METHOD = reconboost.make(
 
 
 def begin():
-  """With a factor away from where it starts."""
+  """A state whose factor differs from its initial value."""
   state, batch = recorded.begin(METHOD, FEATURES)
   state.params['fusion']['scale'] = np.float32(1.7)
   return state, batch
@@ -43,7 +43,7 @@ def at(state, stage, phase=1):
 
 
 def logits_of(params):
-  """Of each modality, [M, batch, C], by hand."""
+  """Computes the logits of each modality, [M, batch, C], by hand."""
   found = []
   head = params['fusion']
   for name in NAMES:
@@ -58,7 +58,7 @@ def logits_of(params):
 
 
 @pytest.mark.quick
-def test_a_modality_learns_from_what_the_others_get_wrong():
+def test_a_modality_learns_from_the_errors_of_the_others():
   state, batch = begin()
   params = jax.tree.map(np.float64, state.params)
   logits = logits_of(params)
@@ -76,7 +76,7 @@ def test_a_modality_learns_from_what_the_others_get_wrong():
     np.testing.assert_allclose(losses['agreement'], 0.5 * apart, rtol=1e-4)
     fused = recorded.cross_entropy(1.7 * logits[: stage + 1].sum(0))
     np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
-    # Its encoder and the head, and neither the others nor the factor.
+    # Its encoder and head learn; the others and the factor do not.
     for loss in ('boosting', 'agreement') if stage else ('boosting',):
       for i, name in enumerate(NAMES):
         touched = np.any(checks.flat(gradients[loss][f'encoders_{name}']))
@@ -89,7 +89,7 @@ def test_a_modality_learns_from_what_the_others_get_wrong():
 
 
 @pytest.mark.quick
-def test_the_agreement_has_a_gradient_through_the_own_output():
+def test_the_agreement_loss_has_a_gradient_through_the_own_output():
   state, batch = begin()
   _, _, gradients = recorded.learn(METHOD, at(state, 1), batch)
   params = jax.tree.map(np.float64, state.params)
@@ -112,7 +112,7 @@ def test_the_agreement_has_a_gradient_through_the_own_output():
 
 
 @pytest.mark.quick
-def test_then_all_learners_so_far_learn_from_the_fused_loss():
+def test_after_a_phase_all_learners_so_far_learn_from_the_fused_loss():
   state, batch = begin()
   for stage in (0, 1, 4):
     there = at(state, stage, phase=2)
@@ -128,7 +128,7 @@ def test_then_all_learners_so_far_learn_from_the_fused_loss():
       assert learns == (i <= stage)
 
 
-def test_what_stands_still_is_not_moved_and_each_phase_forgets():
+def test_frozen_parts_do_not_move_and_each_phase_resets_moments():
   adamw = {'name': 'adamw', 'learning_rate': 0.01, 'weight_decay': 0.1}
   run = hand.train('reconboost', optimizer=adamw, epochs=1.0)
   weights = run.metrics['weights']
@@ -142,7 +142,7 @@ def test_what_stands_still_is_not_moved_and_each_phase_forgets():
     assert np.all(before != after) == (name == 'fou')
 
 
-def test_a_phase_begins_without_moments_and_schedules_go_on():
+def test_a_phase_begins_without_moments_and_schedules_continue():
   config = handwritten.get_config('two,reconboost,smoke')
   config.optimizer = {'name': 'adam', 'learning_rate': 0.01}
   experiment = training.make(config, 15)
@@ -160,7 +160,7 @@ def test_a_phase_begins_without_moments_and_schedules_go_on():
   assert begun.count == 1
 
 
-def test_features_of_other_widths_are_refused():
+def test_features_of_different_widths_are_refused():
   features = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
   with pytest.raises(ValueError, match=r"widths {'a': 3, 'b': 4}.*one width"):
     jax.eval_shape(fusions.BoostedFusion(5).init, jax.random.key(0), features)

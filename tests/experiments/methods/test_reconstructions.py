@@ -1,4 +1,4 @@
-"""How little of the features the fused logits tell."""
+"""Reconstructing features from the fused logits."""
 
 import jax
 import numpy as np
@@ -16,14 +16,14 @@ WIDTHS = {'audio': (80,), 'visual': (40,)}
 
 
 def begun():
-  """A model of unequal widths, with a network beside it."""
+  """A model of different widths, with a reconstruction network."""
   encoders = {name: nn.MLP(widths) for name, widths in WIDTHS.items()}
   task = recorded.make_task(encoders=encoders, num_classes=50)
   method = mcr.make(task, contrast=0.0, reconstruction=1.0)
   return method, *recorded.begin(method)
 
 
-def test_a_network_is_as_wide_as_the_widest_features_and_every_seeds_own():
+def test_the_network_is_as_wide_as_the_widest_features_and_differs_by_seed():
   method, state, batch = begun()
   other = method.beside(state._replace(key=jax.random.key(2)), batch)
   networks = state.params['beside'], other

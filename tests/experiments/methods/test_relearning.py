@@ -1,4 +1,4 @@
-"""D&R: what goes back by the purity of clusters."""
+"""D&R: encoders return towards their start, by the purity of clusters."""
 
 import functools
 
@@ -14,12 +14,12 @@ from tests.experiments.methods import recorded
 
 
 def like_purity(_, points, labels, is_row, classes):
-  """A number of the rows that there are, their features and their classes."""
+  """Returns the number of existing rows, their features and classes."""
   assert classes == 4
   return jnp.mean(0.1 * labels * points[:, 0], where=is_row)
 
 
-def test_encoders_go_back_by_what_they_learnt_by_heart(monkeypatch):
+def test_encoders_return_in_proportion_to_what_they_memorised(monkeypatch):
   monkeypatch.setattr(clusters, 'class_purity', like_purity)
   task = recorded.make_task(encoder=recorded.Normalised)
   method = relearning.make(
@@ -30,7 +30,7 @@ def test_encoders_go_back_by_what_they_learnt_by_heart(monkeypatch):
   assert when == (1.5, 1, 2)
   start, batch = recorded.begin(method)
   generator = np.random.default_rng(0)
-  # Elsewhere than at the start, and statistics, too.
+  # Parameters and statistics differ from the start.
   state = start._replace(
     params=shaken(start.params, generator),
     model_state=shaken(start.model_state, generator),
@@ -62,7 +62,7 @@ def test_encoders_go_back_by_what_they_learnt_by_heart(monkeypatch):
           for name in task.modalities
         ]
       )
-    # All rows that there are, and no others: as many of each batch.
+    # All existing rows and no padding, as many from each batch.
     numbers.append(np.mean(seen, axis=0))
   after = recorded.compiled(rehearsal.end)(state, scratch)
   back, apart = after.memory.back, np.subtract(*numbers)
@@ -90,7 +90,7 @@ def test_encoders_go_back_by_what_they_learnt_by_heart(monkeypatch):
     assert rehearsal.moves((part, 'Dense_0', 'kernel'))
   chex.assert_trees_all_equal(after.params['fusion'], state.params['fusion'])
   assert not rehearsal.moves(('fusion', 'Dense_0', 'kernel'))
-  # The authors leave moments and statistics as they are.
+  # The authors do not change moments and statistics.
   theirs = relearning.make(task, strength=2.0, released='authors').rehearsal
   left = recorded.compiled(theirs.end)(state, scratch)
   chex.assert_trees_all_equal(left.params, after.params)

@@ -1,6 +1,6 @@
-"""What released code does instead of its paper, by the difference it makes.
+"""Options for released code that differs from its paper.
 
-That of CML is in its own file: it is recorded.
+The option of CML is tested in its own file, by recorded numbers.
 """
 
 import inspect
@@ -28,7 +28,7 @@ NAMES = ('audio', 'visual')
 TASK = recorded.make_task()
 
 
-def test_the_errata_name_every_option_and_those_that_there_are():
+def test_the_errata_name_exactly_the_existing_options():
   lines = README.read_text().split('## Errata')[1].split('\n## ')[0]
   rows = [line for line in lines.splitlines() if line.startswith('| ')][1:]
   for row in rows:
@@ -82,7 +82,7 @@ def test_aug_adds_branches_that_do_not_learn():
 
 
 class Convolution(flax.linen.Module):
-  """Features of a picture, with a kernel of four axes and a bias."""
+  """Features of a picture, by a kernel of four axes and a bias."""
 
   @flax.linen.compact
   def __call__(self, inputs):
@@ -90,7 +90,7 @@ class Convolution(flax.linen.Module):
     return flax.linen.Conv(1, (3, 1))(pictures).reshape(-1, 5)
 
 
-def test_g2d_stops_the_gradients_of_convolutions_alone():
+def test_g2d_stops_only_the_gradients_of_convolutions():
   task = recorded.make_task(encoder=Convolution)
   task = task._replace(optimizer=lambda _: optax.trace(0.9))
   method = methods.g2d.make(task, distil=False, released='authors')
@@ -102,7 +102,7 @@ def test_g2d_stops_the_gradients_of_convolutions_alone():
     of_encoder = update[f'encoders_{name}']['Conv_0']
     assert np.any(of_encoder['kernel']) != stands
     assert np.any(of_encoder['bias'])
-  # And momentum from before moves them.
+  # Earlier momentum still moves them.
   memory = jax.tree.map(jnp.ones_like, update)
   moved, _ = method.optimizer.update(
     update, method.optimizer.init(state.params)._replace(trace=memory)
@@ -134,7 +134,7 @@ def test_inforeg_has_sums_of_scores_and_one_window():
   means = {}
   for released in (None, 'authors'):
     method = methods.inforeg.make(TASK, released=released)
-    # Devices that see a part of a batch would add up its rows alone.
+    # A device would add up only its own rows of a batch.
     assert method.is_mean_over_rows == (released is None)
     state, batch = recorded.begin(method)
     _, seen = recorded.losses_of(method, state, batch)
@@ -149,7 +149,7 @@ def test_inforeg_has_sums_of_scores_and_one_window():
     state = rule.init(params)._replace(
       step=jnp.int32(5),
       anchors=jax.tree.map(np.zeros_like, params),
-      # That of a grows, that of b does not.
+      # The trace of a grows, that of b does not.
       traces=jnp.array([[2.0, 1.0], [1.0, 1.0]]),
     )
     zeros = jax.tree.map(np.zeros_like, params)
@@ -174,7 +174,7 @@ def test_lfm_swaps_the_arguments_of_its_divergences():
   )
   np.testing.assert_allclose(losses['alignment'], expected, rtol=1e-5)
   assert abs(expected - plain) > 1e-3
-  # 10 steps an epoch; what it says of its polynomial.
+  # 10 steps an epoch; by the documented polynomial.
   for epoch, own in ((0, 0.2046), (100, 0.54), (150, 0.82)):
     now = state._replace(step=jnp.int32(10 * epoch + 9))
     factors = common.factors(method, now)
@@ -184,7 +184,7 @@ def test_lfm_swaps_the_arguments_of_its_divergences():
   checks.assert_refused(message, lfm.make, TASK, released='authors')
 
 
-def test_mmpareto_is_a_sum_that_encoders_learn_faster_from():
+def test_mmpareto_is_a_sum_with_a_factor_for_encoders():
   method = methods.mmpareto.make(TASK, gamma=1.5, released='balance_benchmark')
   state, batch = recorded.begin(method)
   _, _, gradients = recorded.learn(method, state, batch)
@@ -204,7 +204,7 @@ def test_opm_compares_with_the_sum_of_the_others():
   ahead = rates(np.array([0.6, 0.1, 0.2]), 0.4, 0.7, against_sum=True)
   expected = [0.4 * (1 + 0.7 * np.tanh(1.0)), 0, 0]
   np.testing.assert_allclose(ahead, expected, rtol=1e-5)
-  # Of features that say little, nobody is ahead of all others together.
+  # With uninformative features, none is ahead of all others together.
   features = {name: 0.1 * value for name, value in recorded.THREE.items()}
   linear = features, recorded.THREE_KERNEL
   task = recorded.make_task(features)
@@ -221,7 +221,7 @@ def test_opm_compares_with_the_sum_of_the_others():
   assert abs(found[0] - whole) > 1e-3
 
 
-def test_smv_values_a_right_answer_of_any_set_alike():
+def test_smv_values_a_correct_answer_of_any_coalition_alike():
   right, wrong = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]])
   logits = {
     frozenset(some): value

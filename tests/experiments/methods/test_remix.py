@@ -1,4 +1,4 @@
-"""Remix: who gets a row, and what it teaches."""
+"""Remix: which modality gets a row, and what learns from it."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ METHOD = remix.make(TASK, gamma=1.8, warm_up_epochs=0.2)
 
 
 def learn(step):
-  """The state and the batch of a step, the losses and their gradients."""
+  """Returns state and batch of a step, its losses and their gradients."""
   state, batch = recorded.begin(METHOD, *LINEAR)
   state = state._replace(step=jnp.int32(step))
   losses, _, gradients = recorded.learn(METHOD, state, batch)
@@ -28,7 +28,7 @@ def learn(step):
 
 
 def own_logits(state):
-  """Of each modality's head, [M, batch, C]."""
+  """Computes the logits of each modality's head, [M, batch, C]."""
   heads = [state.params[f'heads_{name}'] for name in NAMES]
   return np.array(
     [
@@ -39,7 +39,7 @@ def own_logits(state):
 
 
 def owners_of(logits):
-  """By the divergence from uniform probabilities, in numpy."""
+  """Finds the owners by divergence from uniform probabilities, in NumPy."""
   p = recorded.softmax(logits)
   return np.argmin(np.sum(p * np.log(p * p.shape[-1]), axis=-1), axis=0)
 
@@ -59,7 +59,7 @@ def test_in_the_warm_up_rows_have_all_modalities():
   checks.assert_close(update, expected)
 
 
-def test_then_a_row_is_learnt_from_its_owner_alone():
+def test_after_the_warm_up_only_its_owner_learns_from_a_row():
   state, _, losses, gradients = learn(2)
   own = own_logits(state)
   owner = owners_of(own)
@@ -73,7 +73,7 @@ def test_then_a_row_is_learnt_from_its_owner_alone():
     surprise = -np.log(recorded.own(recorded.softmax(own[m])))
     expected = 3 * np.sum(surprise * (owner == m)) / len(owner)
     np.testing.assert_allclose(losses[name], expected, rtol=1e-5)
-    # The scale of an encoder learns from its own rows.
+    # The scale of an encoder learns only from its rows.
     stop = start + recorded.THREE[name].shape[1]
     kernel, start = recorded.THREE_KERNEL[start:stop], stop
     flow = recorded.residual_of(mixed) @ kernel.T * recorded.THREE[name]
@@ -87,7 +87,7 @@ def test_then_a_row_is_learnt_from_its_owner_alone():
     np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-3)
 
 
-def test_the_least_sure_gets_the_row():
+def test_the_least_confident_modality_gets_the_row():
   generator = np.random.default_rng(7)
   logits = generator.normal(0, 2, (3, 50, 5))
   found = remix.owners(jnp.float32(logits))

@@ -1,4 +1,4 @@
-"""Whole runs of methods with phases and rehearsals, and the same by hand."""
+"""Whole runs of methods with phases and rehearsals, compared by hand."""
 
 import functools
 
@@ -23,10 +23,10 @@ OUTPUTS = ('fused', *NAMES)
 # MLA.
 
 
-def test_mla_is_the_alternation_by_hand():
-  """An optimizer a part, each of which moves in its own phase only."""
+def test_mla_equals_the_alternation_by_hand():
+  """Each part has an optimizer, which updates only in its own phase."""
   batches = {key: leaf.copy() for key, leaf in hand.BATCHES.items()}
-  # A phase that is not finite is skipped; those around it are not.
+  # A phase that is not finite is skipped; its neighbours are not.
   bad = (1, 3, 'mor')
   batches['mor'][1, 3, 0] = np.nan
   run = hand.train('mla', batches=batches, optimizer=ADAMW, transforms=(TRACE,))
@@ -68,7 +68,7 @@ def test_mla_is_the_alternation_by_hand():
 
 @functools.partial(recorded.compiled, static_argnums=0)
 def phase(name, params, batch):
-  """The gradient of a phase; features, shared logits and losses beside."""
+  """Computes a phase's gradient, with features, shared logits and losses."""
 
   def total(params):
     features = hand.encode(params, name, batch)
@@ -84,7 +84,7 @@ def phase(name, params, batch):
 
 
 class Head:
-  """The gradient modification of MLA, by the formula with a scalar."""
+  """Computes MLA's gradient modification, by the formula with a scalar."""
 
   def __init__(self, width):
     self.projection, self.updates = np.eye(width), 0
@@ -115,17 +115,17 @@ def gated(logits):
 # UMT.
 
 
-def test_teachers_are_models_trained_apart():
+def test_teachers_equal_separately_trained_models():
   start, rehearsed, _, after, metrics = hand.train(
     'umt', teacher_epochs=1.3, strength=3.0
   )
   chex.assert_trees_all_equal(rehearsed.params, start.params)
-  # From then on they stand still.
+  # Then they do not change.
   chex.assert_trees_all_equal(after.memory, rehearsed.memory)
   for seed in range(len(hand.SEEDS)):
     teachers = hand.flat(start.memory['params'], seed)
     student = hand.flat(start.params, seed)
-    # They start elsewhere.
+    # Their initial parameters differ.
     path = 'encoders_fou/Dense_0/kernel'
     assert not np.allclose(teachers[path], student[path])
     for name in NAMES:
@@ -147,7 +147,7 @@ def test_teachers_are_models_trained_apart():
 # G-Blending.
 
 
-def test_g_blending_by_hand():
+def test_g_blending_equals_the_computation_by_hand():
   start, rehearsed, scratch, after, metrics = hand.train(
     'g_blending', super_epochs=1.3, total='objectives'
   )
@@ -159,7 +159,7 @@ def test_g_blending_by_hand():
 
   for seed in range(len(hand.SEEDS)):
     batches = [hand.batch_of(hand.BATCHES, seed, step) for step in range(5)]
-    # An epoch of training rows, and the validation rows that are real.
+    # An epoch of training rows, and validation rows without padding.
     splits = (
       jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches[:3]),
       {key: leaf[seed, 0, : hand.REAL_ROWS] for key, leaf in hand.HELD.items()},
@@ -190,13 +190,13 @@ def test_g_blending_by_hand():
       )
       rule.step(params, blended)
     hand.assert_params(after.params, seed, params)
-  # Both rules for ΔG matter here: not all weights are alike, nor one alone.
+  # Both rules for ΔG matter here: weights differ, and several are positive.
   assert np.all(np.sum(weights > 0, axis=1) >= 1)
   assert not np.allclose(weights[0], weights[1])
 
 
 def losses_of(models, rows):
-  """Of each output, of the model that learnt from it."""
+  """Computes each output's loss, with the model that learned from it."""
   return [hand.loss_of(name, models[name], rows) for name in OUTPUTS]
 
 
@@ -204,7 +204,7 @@ def losses_of(models, rows):
 
 
 @pytest.mark.parametrize('name', ['agm', 'lfm', 'pmr'])
-def test_what_a_method_remembers_is_of_each_seed_and_three_modalities(name):
+def test_a_methods_state_is_separate_for_seeds_and_has_three_modalities(name):
   is_lfm = name == 'lfm'
   learned = {'schedule': 'learned', 'alignment': 'js', 'start': 0.5}
   options = learned if is_lfm else {}
@@ -212,7 +212,7 @@ def test_what_a_method_remembers_is_of_each_seed_and_three_modalities(name):
   chex.assert_trees_all_equal_shapes_and_dtypes(start, rehearsed, after)
   chex.assert_tree_all_finite((after.params, metrics))
   for seed in range(len(hand.SEEDS)):
-    # The curve of an output is its cross entropy.
+    # The curve of an output is its cross-entropy.
     params = hand.flat(start.params, seed)
     batch = hand.batch_of(hand.BATCHES, seed, 0)
     found = [metrics['losses'][output][seed, 0] for output in OUTPUTS]

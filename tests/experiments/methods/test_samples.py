@@ -1,4 +1,4 @@
-"""Random samples of rows that are walked over."""
+"""Random samples of a stream of rows."""
 
 import jax
 import jax.numpy as jnp

@@ -22,7 +22,7 @@ def test_three_modalities_have_three_sources_and_a_mirror_image():
     for order in (first, second):
       assert [np.array_equal(rows, whole) for rows in order].count(True) == 1
       assert np.array_equal(np.sort(order, axis=1), np.tile(whole, (3, 1)))
-    # One modality is of the same random row in both; the others are exchanged.
+    # One modality has the same random row in both; the others are swapped.
     same = [i for i in range(3) if np.array_equal(first[i], second[i])]
     assert len(same) == 1
     own.add(next(i for i in range(3) if np.array_equal(first[i], whole)))

@@ -1,4 +1,4 @@
-"""SMV: values of modalities, and what is repeated by them."""
+"""SMV: values of modalities, and repeating rows by them."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ def right(features, kernel, kept):
 
 
 def values_of(features, kernel):
-  """Over all orders of joining, row by row: [M, 6]."""
+  """Computes values over all orders of joining, row by row: [M, 6]."""
   names = sorted(features)
   total = np.zeros((len(names), 6))
   for order in itertools.permutations(names):
@@ -31,7 +31,7 @@ def values_of(features, kernel):
   return total / math.factorial(len(names))
 
 
-def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
+def test_rows_are_repeated_by_the_value_of_a_modality_for_them():
   features, kernel = recorded.THREE, recorded.THREE_KERNEL
   method = smv.make(recorded.make_task(features), warm_up_epochs=1.0)
   state, batch = recorded.begin(method, features, kernel)
@@ -40,7 +40,7 @@ def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
   assert len(np.unique(number)) > 2
   whole = recorded.logits_of(features, kernel)
   expected, weight = -np.log(recorded.own(recorded.softmax(whole))).sum(), 6.0
-  # What is learnt, by the logits.
+  # The gradient with respect to the logits.
   fused = expected / 6
   for i, name in enumerate(sorted(features)):
     removed = [k for k in features if k != name]
@@ -54,7 +54,7 @@ def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
     np.testing.assert_allclose(losses['valued'], loss, rtol=1e-5)
     np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
   np.testing.assert_allclose(seen.memory.running, values.mean(1), rtol=1e-5)
-  # All that is learnt is the primary objective.
+  # All of it belongs to the primary objective.
   update, _ = recorded.update_of(method, now, batch)
   scale = update['encoders_audio']['scale']
   np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def test_rows_are_repeated_by_what_a_modality_is_worth_for_them():
   assert set(losses) == {'fused', 'valued', *features}
 
 
-def test_at_the_level_of_modalities_the_least_one_is_repeated():
+def test_at_modality_level_the_modality_of_least_value_is_repeated():
   method = smv.make(
     recorded.make_task(), level='modality', warm_up_epochs=0.0, strength=0.8
   )

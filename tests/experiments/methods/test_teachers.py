@@ -1,4 +1,4 @@
-"""Uni-modal teachers, and what they are asked."""
+"""Uni-modal teachers, and how confident they are."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 
-def test_in_a_regression_the_sure_ones_have_small_errors():
+def test_in_a_regression_confident_teachers_have_small_errors():
   task = recorded.make_task(num_classes=1)
   state, batch = recorded.begin(
     weighted.make(task), kernel=recorded.KERNEL[:, :1]

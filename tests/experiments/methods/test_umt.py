@@ -1,4 +1,4 @@
-"""UMT: the distillation, and the copies of a model that its teachers are."""
+"""UMT: distillation, and teachers that are copies of the model."""
 
 import chex
 import jax
@@ -13,15 +13,15 @@ from tests.experiments.methods import recorded
 
 @pytest.fixture(scope='module')
 def made():
-  """On encoders with batch statistics: task, state and batch."""
+  """Task, state and batch, on encoders with batch statistics."""
   task = recorded.make_task(encoder=recorded.Normalised)
   return task, *recorded.begin(umt.make(task))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize('released', [None, 'balance_benchmark'])
-def test_features_are_drawn_to_those_of_teachers_in_evaluation_mode(released):
-  """BalanceBenchmark leaves the teachers in training."""
+def test_features_are_pulled_to_those_of_teachers_in_evaluation_mode(released):
+  """BalanceBenchmark leaves the teachers in training mode."""
   task = recorded.make_task(encoder=recorded.Normalised)
   method = umt.make(task, strength=3.0, released=released)
   state, batch = recorded.begin(method)
@@ -32,7 +32,7 @@ def test_features_are_drawn_to_those_of_teachers_in_evaluation_mode(released):
       batch[name] @ np.asarray(tree[f'encoders_{name}']['Dense_0']['kernel'])
       for tree in (state.memory['params'], state.params)
     )
-    # Running statistics, which are those of the start; and the batch's.
+    # Running statistics, still the initial ones, and those of the batch.
     taught = whitened(taught) if released else taught / np.sqrt(1 + 1e-5)
     expected += 3.0 * np.mean((whitened(student) - taught) ** 2)
   np.testing.assert_allclose(losses['distillation'], expected, rtol=1e-4)
@@ -44,7 +44,7 @@ def whitened(values):
   return centred / np.sqrt(np.var(values, axis=0, keepdims=True) + 1e-5)
 
 
-def test_a_copy_learns_one_loss_and_skips_what_is_not_finite(made):
+def test_a_copy_learns_one_loss_and_skips_steps_that_are_not_finite(made):
   task, state, batch = made
   model = task.model.clone(detach_heads=False)
   step = recorded.compiled(copies.stepper(task, model, ('audio',)))
