@@ -1,4 +1,4 @@
-"""Which split each row of a user's own data is in: as is said, or drawn."""
+"""The split of each row of a user's own data, as given or drawn at random."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ def of_rows(
   given: npt.NDArray[Any] | None,
   group: npt.NDArray[Any] | None,
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
-  """The split of each row, the one given, checked, or drawn; and its group.
+  """Checks the given splits, or draws them, and numbers the groups.
 
   Args:
     where: The file, for errors.
-    target: Of the rows.
-    given: [rows] of `SPLITS`, or None: 60, 20 and 20 % of each class, or of all
-      rows where targets are numbers.
+    target: The labels of the rows.
+    given: [rows] of `SPLITS`. None: draw 60, 20 and 20 % of each class, or of
+      all rows in a regression.
     group: [rows], what must not be in two splits, or None.
 
   Returns:
-    [rows] of `SPLITS`, '' of rows without a label; and [rows], the number of
+    [rows] of `SPLITS`, '' in a row without a label; and [rows], the number of
     the group, or None.
 
   Raises:
@@ -75,7 +75,7 @@ def _drawn(
   rows: npt.NDArray[np.int64],
   groups: npt.NDArray[np.int64] | None,
 ) -> dict[str, npt.NDArray[np.int64]]:
-  """Split -> places in `rows`, those with a label."""
+  """Draws splits of the rows that have a label: split -> places in `rows`."""
   if target.is_regression:
     units = len(rows) if groups is None else len(np.unique(groups))
     if units < len(SPLITS):
@@ -96,7 +96,7 @@ def _drawn(
 def _divided(
   group: Any, split: npt.NDArray[np.str_], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-  """Those of the rows whose group, a number, is in two splits."""
+  """Returns those rows whose group, a number, is in two splits."""
   _, code = np.unique(split[rows], return_inverse=True)
   pairs = np.unique(np.stack([group[rows], code]), axis=1)
   return rows[np.bincount(pairs[0])[group[rows]] > 1]

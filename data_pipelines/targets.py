@@ -1,4 +1,4 @@
-"""What rows of a user's own data are to tell: a class each, or a number."""
+"""What a model predicts for each row of a user's own data: class or number."""
 
 import itertools
 import math
@@ -13,21 +13,21 @@ import numpy.typing as npt
 from data_pipelines import labels
 
 WORD = 'regression'
-"""Behind a path and a comma: its labels are numbers, though they are whole."""
+"""After a path and a comma, it says that whole numbers are not classes."""
 
 IF_NUMBERS = (
-  'If labels are numbers to be predicted, and no classes, say so by the word'
-  f' {WORD} behind the file: FILE,{WORD}.'
+  'If the labels are numbers to predict, not classes, add the word'
+  f' {WORD}: FILE,{WORD}.'
 )
 
 
 class Targets(NamedTuple):
-  """Of all rows.
+  """The labels of all rows.
 
   Attributes:
-    label: [rows] int64, place in `classes`, or `labels.NONE`; of a regression
-      float64, NaN of a row that has none.
-    classes: What they are called, sorted; none of a regression.
+    label: [rows]. For classes int64, the index in `classes`, or `labels.NONE`
+      in a row without a label. For a regression float64, NaN in such a row.
+    classes: The names of the classes, sorted; empty for a regression.
   """
 
   label: npt.NDArray[Any]
@@ -35,22 +35,22 @@ class Targets(NamedTuple):
 
   @property
   def is_regression(self) -> bool:
-    """Whether they are numbers."""
+    """Whether the labels are numbers to predict."""
     return not self.classes
 
   @property
   def is_there(self) -> npt.NDArray[np.bool_]:
-    """[rows], which have one."""
+    """[rows], whether each row has a label."""
     return labels.given(self.label, has_classes=not self.is_regression)
 
   @property
   def are_numbers(self) -> bool:
-    """Whether classes are numbers all, so that a regression may be meant."""
+    """Whether all classes are numbers, so a regression may be meant."""
     return all(is_number(str(name)) for name in self.classes)
 
 
 def told(path: str | os.PathLike[str]) -> tuple[pathlib.Path, bool]:
-  """A path, and whether `,regression` stands behind it.
+  """Returns a path, and whether `,regression` follows it.
 
   Examples:
     >>> told('/tmp/mine.npz,regression')
@@ -68,22 +68,25 @@ def of_array(
   *,
   regression: bool = False,
 ) -> Targets:
-  """The classes of rows that have one, or their numbers.
+  """Reads labels from an array.
 
-  A row has none where `present` says so, and where the value is NaN or an empty
-  text. Numbers that are not whole are those of a regression; of whole ones it
-  has to be said. Whether -1 is a class (of sentiments, or two signs) or none
-  cannot be told from the values, so it is asked for, as of the text 'nan',
-  which NumPy makes of NaN among texts.
+  A row has no label if `present` is False, or if its value is NaN or an empty
+  text. If any number is not whole, the labels are those of a regression. Whole
+  numbers are classes unless `regression` is True. The values cannot tell
+  whether -1 is a class (a sentiment, or a sign) or means "no label", so the
+  caller is asked. The same holds for the text 'nan', into which NumPy turns NaN
+  among texts.
 
   Args:
     where: The file, for errors.
-    values: [rows], numbers, or texts, as bytes, too.
-    present: [rows], which have one; None: all whose value says nothing else.
-    regression: Whether whole numbers are numbers, and no classes.
+    values: [rows], numbers or texts; texts may be bytes.
+    present: [rows], whether each row has a label. None: every row whose value
+      is not NaN or empty.
+    regression: Whether whole numbers are numbers to predict, not classes.
 
   Raises:
-    ValueError: if they are neither, no row has one, or -1 is to be told.
+    ValueError: if the values are neither classes nor numbers, no row has a
+      label, or the meaning of -1 is unclear.
 
   Examples:
     >>> of_array('', np.array([2, np.nan, 0]))
@@ -146,16 +149,16 @@ def of_cells(
   *,
   regression: bool = False,
 ) -> Targets:
-  """The same of the cells of a CSV, which are empty where there is none.
+  """Reads labels from the cells of a CSV; an empty cell is no label.
 
   Args:
     path: The CSV, for errors.
     lines: Where each row is, for errors.
     cells: [rows].
-    regression: As of `of_array`.
+    regression: As in `of_array`.
 
   Raises:
-    ValueError: as of `of_array`, or if two cells are one number.
+    ValueError: as in `of_array`, or if two classes are the same number.
 
   Examples:
     >>> of_cells(pathlib.Path('a.csv'), [], ['10', '9', '', '9'])
@@ -195,7 +198,7 @@ def of_cells(
 
 
 def is_number(text: str) -> bool:
-  """Whether a text is a number, or infinity or NaN."""
+  """Whether a text is a number; infinity and NaN are, too."""
   try:
     float(text)
   except ValueError:

@@ -22,6 +22,11 @@ def probe(
   """Test accuracies of linear probes, as `evaluate/probe.py` names them."""
   model = trained.load(run)
   config = model.config
+  if not model.has_classes:
+    raise ValueError(
+      f'{run} is a regression. Probes are classifiers, and need labels that are'
+      ' classes.'
+    )
   inputs = model.open_data(manual_dir)
   scores = probing.probe(
     model.experiment.model,

@@ -1,4 +1,4 @@
-"""The unit of a regression's targets, in which its outputs are read."""
+"""The unit of a regression's targets, and of its predictions."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ from ml_collections import config_dict
 
 
 class Units(NamedTuple):
-  """A model learns (target - mean) / std, so that no target is too large.
+  """A model learns (target - mean) / std, so the unit of targets is free.
 
-  Of outputs and of what is averaged of them, the value in the target's unit is
-  output * std + mean.
+  For an output, and for an average of outputs, the value in the unit of the
+  targets is output * std + mean.
   """
 
   mean: float = 0.0
@@ -20,7 +20,7 @@ class Units(NamedTuple):
 
   @classmethod
   def of(cls, config: config_dict.ConfigDict) -> 'Units':
-    """Those of `config.data.target_mean` and `target_std`.
+    """Reads `config.data.target_mean` and `target_std`.
 
     Raises:
       ValueError: if the deviation is not above 0.
@@ -34,13 +34,13 @@ class Units(NamedTuple):
     return found
 
   def learned(self, target: Any) -> Any:
-    """What a model learns of targets in their unit."""
+    """Standardises targets, as the model learns them."""
     return target if self == PLAIN else (target - self.mean) / self.std
 
   def read(
     self, outputs: Mapping[str, npt.NDArray[Any]]
   ) -> dict[str, npt.NDArray[Any]]:
-    """Outputs in the target's unit, in float64.
+    """Converts outputs to the unit of the targets, in float64.
 
     Examples:
       >>> Units(40.0, 12.0).read({'fused': np.array([[0.5]], np.float32)})
@@ -55,4 +55,4 @@ class Units(NamedTuple):
 
 
 PLAIN = Units()
-"""Targets are learned as they are."""
+"""The model learns targets as they are."""

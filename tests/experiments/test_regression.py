@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import predict
+from experiments import probe
 from experiments import train
 from experiments.configs import arrays
 from experiments.core import data
@@ -129,6 +130,12 @@ def test_what_is_learned_of_targets_is_made_in_the_step(runs_of_units):
   config.data.target_std = 0.0
   with pytest.raises(ValueError, match=r'target_std is 0\.0; expected a numb'):
     data.finish(config)
+
+
+def test_a_probe_which_is_a_classifier_is_refused(runs_of_units):
+  run, _ = runs_of_units['near']
+  with pytest.raises(ValueError, match=r'is a regression\. Probes are classif'):
+    probe.probe(run)
 
 
 def test_a_study_leaves_out_recipes_that_need_classes(tmp_path):
