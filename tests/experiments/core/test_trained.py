@@ -180,7 +180,7 @@ def test_tables_have_the_predictions_of_the_model(workdir, rows, tmp_path):
     assert {(e['fou'], e['fou_probability']) for e in csv.DictReader(file)} == {
       ('-1', '')
     }
-  with pytest.raises(ValueError, match=r'expected the name of a \.csv or'):
+  with pytest.raises(ValueError, match=r'expected a \.csv or \.parquet'):
     predict.predict(workdir, output=tmp_path / 'all.txt')
 
 
