@@ -1,4 +1,4 @@
-"""The pages, and what they say."""
+"""Reads the pages (READMEs and code), for tests of what they say."""
 
 import ast
 import functools
@@ -39,7 +39,7 @@ each_readme = pytest.mark.parametrize('page', READMES, ids=name_of)
 
 @functools.cache
 def prose(path):
-  """A page; of code the docstrings and the comments."""
+  """Returns the text of a page; for code, its docstrings and comments."""
   text = path.read_text()
   if path.suffix != '.py':
     return text
@@ -59,7 +59,7 @@ def prose(path):
 
 @functools.cache
 def declared():
-  """Files that pages show, for users to write: path -> text."""
+  """Returns the files that pages show for users to write: path -> text."""
   found = {}
   for page in READMES:
     for _, block in FENCE.findall(page.read_text()):
@@ -70,7 +70,7 @@ def declared():
 
 
 def addresses(pattern):
-  """All matches of a pattern in pages and code, with where they stand."""
+  """Yields all matches of a pattern in pages and code, with their places."""
   return [
     (name_of(path), match)
     for path in (*PAGES, *CODE, ROOT / 'setup.cfg', ROOT / 'Makefile')
@@ -79,7 +79,7 @@ def addresses(pattern):
 
 
 def anchors(page):
-  """The anchors of a page's headings, as GitHub makes them."""
+  """Returns the anchors of a page's headings, as GitHub makes them."""
   text = FENCE.sub('', page.read_text())
   headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
   return [
@@ -89,7 +89,7 @@ def anchors(page):
 
 
 def links(page):
-  """The pages and files that a page links to: (path, anchor)."""
+  """Returns the pages and files to which a page links: (path, anchor)."""
   text = FENCE.sub('', page.read_text())
   for target in re.findall(r'\]\(([^)\s]+)\)', text):
     if not re.match(r'https?://', target):

@@ -1,4 +1,4 @@
-"""Addresses in pages, docstrings and comments: files, names, commands, keys."""
+"""Files, names, commands and keys in pages, docstrings and comments exist."""
 
 import ast
 import functools
@@ -22,7 +22,7 @@ from tests.documentation.pages import ROOT
 
 
 @pytest.mark.slow
-def test_files_that_are_named_exist():
+def test_mentioned_files_exist():
   pattern = rf'(?<![\w/.-])(?:{"|".join(readme_tables.FOLDERS)})/[\w./-]*\w'
   found = addresses(pattern)
   assert len(found) > 50
@@ -38,7 +38,7 @@ def test_files_that_are_named_exist():
 
 @functools.cache
 def top_level(path):
-  """The names that a module defines or imports."""
+  """Returns the names that a module defines or imports."""
   names = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -51,7 +51,7 @@ def top_level(path):
 
 
 def is_address(dotted):
-  """Whether there is such a module, or such a name in a module."""
+  """Whether such a module, or such a name in a module, exists."""
   path = ROOT
   for part in dotted.split('.'):
     if (path / part).is_dir():
@@ -64,7 +64,7 @@ def is_address(dotted):
   return True
 
 
-def test_modules_and_names_that_are_named_exist():
+def test_mentioned_modules_and_names_exist():
   pattern = rf'(?<![\w/.-])(?:{"|".join(readme_tables.FOLDERS)})(?:\.\w+)+'
   shown = {path.removesuffix('.py').replace('/', '.') for path in declared()}
   found = addresses(pattern)
@@ -80,7 +80,7 @@ def test_modules_and_names_that_are_named_exist():
 
 
 def imported(path):
-  """Our modules that a file imports: the name it has there -> its file."""
+  """Returns our modules that a file imports: local name -> file."""
   found = {}
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -94,7 +94,7 @@ def imported(path):
   return found
 
 
-def test_names_of_imported_modules_that_are_named_exist():
+def test_mentioned_names_of_imported_modules_exist():
   found = [
     (path, match[0], file)
     for path in CODE
@@ -114,7 +114,7 @@ def test_names_of_imported_modules_that_are_named_exist():
 
 @functools.cache
 def flags_of_commands():
-  """The flags that commands define, and those that all have."""
+  """Returns the flags that commands define, and those that all have."""
   text = '\n'.join(path.read_text() for path in CODE)
   defined = re.findall(
     r"(?:(?i:define)_\w+|add_argument)\(\s*'(?:--)?(\w+)'", text
@@ -123,7 +123,7 @@ def flags_of_commands():
 
 
 def flags_of(path, rest):
-  """The flags of a command; of a benchmark, those of its name."""
+  """Returns the flags of a command, or of a benchmark by name."""
   if path.name != 'benchmark':
     return flags_of_commands()
   assert not rest or rest[0] in {*BENCHMARKS, 'NAME'}, rest
@@ -133,8 +133,8 @@ def flags_of(path, rest):
   return {*options, *(f'no{option}' for option in options), 'help'}
 
 
-def test_commands_can_be_given():
-  """Modules, names of benchmarks and flags after `python -m` exist."""
+def test_mentioned_commands_exist():
+  """So do modules, names of benchmarks and flags after `python -m`."""
   found = addresses(
     r'python\s+-m\s+((?:experiments|data_pipelines|tests)[\w.]+)'
     r'((?:\\\n|[^`\n])*)'
@@ -149,7 +149,7 @@ def test_commands_can_be_given():
     assert not unknown, (where, match[0], unknown)
 
 
-def test_targets_of_make_exist():
+def test_mentioned_targets_of_make_exist():
   targets = re.findall(
     r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE
   )
@@ -158,7 +158,7 @@ def test_targets_of_make_exist():
   assert [m[1] for _, m in found if m[1] not in targets] == []
 
 
-def test_words_after_the_colon_are_known():
+def test_mentioned_words_after_the_colon_are_known():
   names = '|'.join(modules('experiments/configs'))
   found = addresses(rf'\b({names})\.py:([a-z0-9_]+(?:,[a-z0-9_]+)*)')
   assert len(found) > 10
@@ -175,7 +175,7 @@ def keys_of(settings, above=''):
       yield from keys_of(value, f'{above}{key}.')
 
 
-def test_keys_of_configurations_that_are_named_exist():
+def test_mentioned_keys_of_configurations_exist():
   """`config.key` in docstrings and pages, and `--config.key` of commands."""
   known = {
     key
@@ -183,7 +183,7 @@ def test_keys_of_configurations_that_are_named_exist():
     if name != 'arrays'  # which is of a file
     for key in keys_of(get_config(name).to_dict())
   }
-  # An argument with a default, which no configuration needs to name.
+  # An argument with a default, which no configuration has to set.
   known |= {'model.encoders.audio.dtype'}
   found = [
     (where, match[1])

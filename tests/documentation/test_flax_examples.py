@@ -1,4 +1,4 @@
-"""The guide's diffs of Flax's own examples: both sides train."""
+"""The guide's diffs of Flax's examples: both sides train."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class TrainState(train_state.TrainState):
 
 
 class Normalized(linen.Module):
-  """Logits by name, behind batch normalisation."""
+  """A model with batch normalisation that returns logits by name."""
 
   @linen.compact
   def __call__(self, batch, *, train=False):
@@ -45,7 +45,7 @@ class Normalized(linen.Module):
 
 
 class VAE(linen.Module):
-  """Logits of the input, and the latent's mean and log variance."""
+  """Returns logits of the input, and mean and log variance of the latent."""
 
   @linen.compact
   def __call__(self, x, key):
@@ -55,14 +55,14 @@ class VAE(linen.Module):
 
 
 def diffs():
-  """The diffs of the guide, in their order."""
+  """Returns the diffs of the guide, in order."""
   text = (ROOT / 'mimo_jax' / 'README.md').read_text()
   text = text.split("### Flax's own examples")[1].split('\n### ')[0]
   return [block for kind, block in FENCE.findall(text) if kind == 'diff']
 
 
 def side(index, sign, **scope):
-  """What one side of a diff defines, in the scope of Flax's file."""
+  """Runs one side of a diff in the scope of Flax's file; returns its names."""
   lines = [
     line[1:]
     for line in diffs()[index].splitlines()
@@ -96,7 +96,7 @@ def side(index, sign, **scope):
 
 
 def state_of(apply, variables):
-  """A state as Flax's examples make it."""
+  """Makes a state as Flax's examples do."""
   return TrainState.create(
     apply_fn=apply,
     params=variables['params'],
@@ -106,7 +106,7 @@ def state_of(apply, variables):
 
 
 def fused_alone(model):
-  """The model of before, which returns the fused logits."""
+  """Wraps the model to return only fused logits, as before the diff."""
 
   def apply(variables, batch, mutable=()):
     options = {'train': True, 'mutable': list(mutable)} if mutable else {}
@@ -117,7 +117,7 @@ def fused_alone(model):
 
 
 def flat(tree, axes):
-  """All values side by side, behind the first axes."""
+  """Concatenates all values, keeping the first axes."""
   leaves = jax.tree.leaves(tree)
   return np.concatenate([x.reshape(*x.shape[:axes], -1) for x in leaves], -1)
 
@@ -131,11 +131,11 @@ def rows(size=32):
 
 
 def parts(devices):
-  """The rows, a part for each device."""
+  """Divides rows among the devices."""
   return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), rows())
 
 
-def test_each_adds_at_most_eight_lines():
+def test_each_diff_adds_at_most_eight_lines():
   assert len(diffs()) == 3
   for diff in diffs():
     added = [line for line in diff.splitlines() if line.startswith('+')]
@@ -189,7 +189,7 @@ def test_vae(sign):
     state = scope['train_step'](state, batch, jax.random.fold_in(key, step))
   assert reconstruction(state) < 0.95 * before
 
-  # Now that they conflict: the sum, or each without what harms the other.
+  # The gradients conflict: by the sum, or each projected off the other.
   slopes = flat(jax.jit(jax.jacobian(losses))(state.params), 1)
   after = scope['train_step'](state, batch, key).params
   moved = (flat(state.params, 0) - flat(after, 0)) / 0.1
@@ -201,7 +201,7 @@ def test_vae(sign):
 
 
 def imagenet(sign):
-  """A side of ImageNet's, for devices; and a state for it."""
+  """Returns one side of ImageNet's step for several devices, and a state."""
   model = Normalized()
   one = jax.tree.map(lambda x: x[0], parts(DEVICES))
   variables = jax.jit(model.init)(jax.random.key(0), one)
@@ -247,8 +247,8 @@ def test_imagenet(sign):
   assert last.step == 30
 
 
-def test_of_many_devices_the_balanced_gradient_is_that_of_one():
-  """The rule and its mean over devices: the step of the whole batch."""
+def test_on_many_devices_the_balanced_gradient_is_that_of_one():
+  """The step equals that of the whole batch on one device."""
   step_on, state = imagenet('+')
   found = [
     step_on(devices)(state, parts(devices)).params for devices in (1, DEVICES)

@@ -1,4 +1,4 @@
-"""The pages: length, links, and tables that are complete."""
+"""Pages: length, links, and complete tables."""
 
 import configparser
 import re
@@ -51,7 +51,7 @@ def test_the_code_of_every_readme_runs_as_doctests():
 
 
 @each_page
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
   for path, anchor in links(page):
     assert path.exists(), path
     assert not anchor or anchor in anchors(path), (path, anchor)
@@ -59,19 +59,19 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.slow
 @each_readme
-def test_tables_made_from_code_are_those_of_the_code(page):
+def test_generated_tables_are_up_to_date(page):
   assert page.read_text() == readme_tables.updated(page), (
     'Write the tables anew: python -m tests.readme_tables'
   )
 
 
 @pytest.mark.parametrize('name', weightings.__all__)
-def test_every_weighting_says_what_it_is_and_needs(name):
+def test_every_weighting_has_a_complete_row_in_the_table(name):
   method, needs, passes = readme_tables.weighting(name)[1:4]
   assert method and needs and passes
 
 
-# What a folder holds has a row in the folder's table.
+# Every file of a folder has a row in the folder's table.
 
 
 def data_sets():
@@ -89,7 +89,7 @@ def data_sets():
     ('data_pipelines', data_sets()),
   ],
 )
-def test_the_table_of_a_folder_names_all_that_it_holds(page, names):
+def test_the_table_of_a_folder_names_all_its_files(page, names):
   rows = re.findall(
     r'^\|.*', (ROOT / page / 'README.md').read_text(), re.MULTILINE
   )
@@ -100,7 +100,7 @@ def test_the_table_of_a_folder_names_all_that_it_holds(page, names):
   assert missing == []
 
 
-def test_the_table_of_methods_names_all_of_them():
+def test_the_table_of_methods_names_all_methods():
   text = (ROOT / 'experiments' / 'methods' / 'README.md').read_text()
   rows = '\n'.join(re.findall(r'^\| `.*', text, re.MULTILINE))
   methods = [

@@ -1,4 +1,4 @@
-"""What pages say can be done."""
+"""What pages promise works."""
 
 import importlib
 import pathlib
@@ -23,7 +23,7 @@ def losses_fn(params, batch):
 
 
 @pytest.mark.parametrize('sign', ['-', '+'])
-def test_both_sides_of_the_first_pages_diff_train(sign):
+def test_both_sides_of_the_diff_on_the_first_page_train(sign):
   ((_, diff),) = [
     found
     for found in FENCE.findall((ROOT / 'README.md').read_text())
@@ -56,8 +56,8 @@ def test_both_sides_of_the_first_pages_diff_train(sign):
 
 
 @pytest.mark.slow
-def test_a_data_set_of_ones_own_is_two_files(tmp_path, monkeypatch):
-  """Written as the page says, in a folder beside, they train."""
+def test_a_users_data_set_is_two_files(tmp_path, monkeypatch):
+  """Written as the page says, in another folder, they can be trained on."""
   from experiments import train
 
   packages = {

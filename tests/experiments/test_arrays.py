@@ -1,4 +1,4 @@
-"""From a file or folder of one's own to a trained model."""
+"""From a user's own file or folder to a trained model."""
 
 import csv
 
@@ -39,7 +39,7 @@ def path(tmp_path_factory):
 
 
 def with_vectors(path):
-  """A configuration whose encoders compile soon: of vectors and of pixels."""
+  """Makes a configuration whose encoders compile fast."""
   config = arrays.get_config(f'{path},smoke')
   with config.unlocked():
     del config.model.encoders['steps']
@@ -69,7 +69,7 @@ def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
   assert {one['name'] for one in encoders.values()} == {'MLP', 'LeNet'}
 
 
-def test_a_file_is_compared_as_other_data_are(path, tmp_path):
+def test_recipes_can_be_compared_on_a_file(path, tmp_path):
   config = with_vectors(path)
   config.steps, config.compare = 40, ('joint', 'mimo_1')
   compare.compare(config, tmp_path)
@@ -78,7 +78,7 @@ def test_a_file_is_compared_as_other_data_are(path, tmp_path):
     assert np.mean(scores[recipe]['accuracy/fused']) > 0.7
 
 
-def test_a_file_is_swept(path, tmp_path):
+def test_a_sweep_can_use_a_file(path, tmp_path):
   config = with_vectors(path)
   config.steps = 20
   config.sweep.grid = {'weighting': {'penalty': (0.5, 2.0)}}
@@ -89,7 +89,7 @@ def test_a_file_is_swept(path, tmp_path):
     assert np.isfinite(scores['accuracy/fused']).all()
 
 
-def test_a_file_is_trained_on(path, tmp_path):
+def test_a_model_can_be_trained_on_a_file(path, tmp_path):
   config = arrays.get_config(f'{path},smoke')
   with config.unlocked():
     config.model.encoders.photo = {'name': 'tests.standins:Flat'}
@@ -101,7 +101,7 @@ def test_a_file_is_trained_on(path, tmp_path):
     'steps_length': np.array([4, 2, 1], np.int32),
   }
   assert run.predict(rows)['steps'].shape == (3, 3)
-  # The file with its labels; rows without one are predicted, too.
+  # The file has labels; rows without one get predictions, too.
   table = predict.predict(tmp_path, path)
   with table.open() as file:
     named = [row['fused'] for row in csv.DictReader(file)]
@@ -117,7 +117,7 @@ def test_a_file_is_trained_on(path, tmp_path):
 
 
 @pytest.mark.parametrize('arg', ['', 'mimo', 'a.npz,b.npz'])
-def test_an_argument_without_one_file_shows_what_is_expected(arg, tmp_path):
+def test_the_error_without_a_file_shows_what_is_expected(arg, tmp_path):
   with pytest.raises(ValueError, match=r'expected one.*arrays.py:FILE.npz'):
     arrays.get_config(arg)
   with pytest.raises(ValueError, match='names 2 files'):
@@ -130,7 +130,9 @@ def test_an_argument_without_one_file_shows_what_is_expected(arg, tmp_path):
 @pytest.mark.parametrize(
   'name', ['fused', 'heads', 'all', 'mask', 'eye_present', 'left.hand']
 )
-def test_a_name_that_the_model_has_or_that_cannot_be_is_told(tmp_path, name):
+def test_names_that_the_model_has_or_that_are_invalid_are_refused(
+  tmp_path, name
+):
   label = np.arange(20) % 2
   entries = {name: np.ones((20, 2)), 'eye': np.ones(20), 'label': label}
   np.savez(tmp_path / 'mine.npz', **entries)
@@ -153,7 +155,7 @@ def test_labels_of_a_single_class_are_refused(tmp_path):
     arrays.get_config(str(path))
 
 
-def test_a_class_that_is_not_in_train_is_told(tmp_path, caplog):
+def test_a_warning_tells_of_a_class_that_is_not_in_train(tmp_path, caplog):
   split = np.repeat(['train', 'validation', 'test'], [10, 5, 5])
   label = np.where(np.arange(20) == 12, 'fox', np.array(['ant', 'bee'] * 10))
   np.savez(tmp_path / 'a.npz', eye=np.ones((20, 2)), label=label, split=split)
@@ -161,9 +163,7 @@ def test_a_class_that_is_not_in_train_is_told(tmp_path, caplog):
   assert "no row of train is of ['fox']" in caplog.text
 
 
-def test_numbers_beside_texts_are_trained_on_and_predicted_for(
-  tmp_path, monkeypatch, caplog
-):
+def test_a_model_can_use_numbers_beside_texts(tmp_path, monkeypatch, caplog):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
   random = np.random.RandomState(0)
   ages = random.normal(50, 10, 60).round()
@@ -209,9 +209,7 @@ def test_numbers_beside_texts_are_trained_on_and_predicted_for(
 
 
 @pytest.mark.slow
-def test_a_folder_of_media_is_trained_on_and_predicted_for(
-  tmp_path, monkeypatch
-):
+def test_a_model_can_be_trained_on_a_folder_of_media(tmp_path, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
   root = tmp_path / 'mine'
   root.mkdir()

@@ -1,4 +1,4 @@
-"""Configurations as long as AGM's authors train."""
+"""Configurations with the training length of AGM's authors."""
 
 import importlib
 
@@ -16,14 +16,14 @@ import pytest
     ('av_mnist', 'small,rebuilt,', 1000, 7334, 2.5),
   ],
 )
-def test_as_agm_is_so_many_epochs_of_their_alpha(
+def test_as_agm_trains_their_number_of_epochs_with_their_alpha(
   name, arg, epochs, rows, alpha
 ):
   get_config = importlib.import_module(f'experiments.configs.{name}').get_config
   config = get_config(f'{arg}as_agm')
   seen = config.steps * config.data.batch_size / rows
   assert seen == pytest.approx(epochs, rel=0.01)
-  # And what is compared is theirs, with nothing left to choose.
+  # The compared recipes are theirs, without any choices.
   assert config.recipes.agm.to_dict() == {
     'method': {'name': 'agm', 'alpha': alpha}
   }

@@ -1,4 +1,4 @@
-"""From a file of one's own whose labels are numbers to predictions of them."""
+"""From a user's own file with numbers as labels to predictions."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from experiments.study import planning
 from experiments.study import studies
 
 ROWS = 120
-# The same targets in two units, as metres and thousandths of a foot.
+# The same targets in two units, metres and thousandths of a foot.
 UNITS = {'near': (1.0, 0.0), 'far': (1000.0, 5e5)}
 
 
@@ -51,7 +51,7 @@ def runs_of_units(tmp_path_factory):
   return found
 
 
-def test_a_configuration_of_numbers_is_one_of_a_regression(tmp_path):
+def test_numbers_as_labels_give_a_configuration_of_a_regression(tmp_path):
   label = np.arange(ROWS) % 7 * 10
   entries = {'left': np.ones((ROWS, 2)), 'label': label}
   np.savez(tmp_path / 'a.npz', **entries)
@@ -72,7 +72,7 @@ def test_a_configuration_of_numbers_is_one_of_a_regression(tmp_path):
     arrays.get_config(f'{tmp_path}/a.npz')
 
 
-def test_a_target_trains_alike_in_every_unit(runs_of_units):
+def test_training_does_not_depend_on_the_unit_of_the_target(runs_of_units):
   (_, near), (_, far) = (runs_of_units[unit] for unit in UNITS)
   label = rows('near')['label']
   assert near['mean_absolute_error/fused'] < 0.5 * np.nanstd(label)
@@ -82,7 +82,9 @@ def test_a_target_trains_alike_in_every_unit(runs_of_units):
     np.testing.assert_allclose(far[name], expected, rtol=1e-3, err_msg=name)
 
 
-def test_predictions_scores_and_exports_are_in_its_unit(runs_of_units):
+def test_predictions_scores_and_exports_are_in_the_unit_of_the_target(
+  runs_of_units,
+):
   run, scores = runs_of_units['far']
   model = trained.load(run)
   found, targets = model.predict_split('test')
@@ -119,7 +121,7 @@ def test_predictions_scores_and_exports_are_in_its_unit(runs_of_units):
   assert described['classes'] == []
 
 
-def test_what_is_learned_of_targets_is_made_in_the_step(runs_of_units):
+def test_targets_are_standardised_in_the_training_step(runs_of_units):
   config = trained.load(runs_of_units['far'][0]).config
   mean, std = config.data.target_mean, config.data.target_std
   batch = {'label': jnp.array([mean - std, mean]), 'left': jnp.ones((2, 3))}

@@ -1,4 +1,4 @@
-"""From a data set's sample tree to a trained model, as for the real one."""
+"""From a data set's sample tree to a trained model, as with real data."""
 
 import importlib
 
@@ -21,9 +21,9 @@ from mimo_jax.nn.encoders import _resnet
 from tests import running
 
 DATA_SETS = sample_tree.names()
-# Three data sets of one kind, pictures and sound, by one setting.
+# One setting of three data sets of a kind, pictures and sound.
 ALIKE = ('ave', 'kinetics_sounds', 'vggsound')
-# A configuration of crema_d with encoders that compile soon: a block, as
+# A configuration of crema_d with encoders that compile fast: a single block, as
 # `running.one_block`, in place of eight.
 SHORT = """
 from experiments.configs import crema_d
@@ -33,7 +33,7 @@ from tests import running
 _resnet._encoded = running.one_block
 get_config = crema_d.get_config
 """
-# Settings and data that a configuration has besides its default ones.
+# Settings and data of a configuration other than the default ones.
 OTHERS = [
   ('av_mnist', 'agm'),
   ('av_mnist', 'rebuilt'),
@@ -51,7 +51,7 @@ def config_of(name, arg='smoke'):
 
 
 def small(config):
-  """With encoders of fewer blocks and pixels, and sequences of fewer steps."""
+  """Makes encoders have fewer blocks and pixels, and sequences fewer steps."""
   config.evaluation.noise_levels = (1.0,)
   for name, encoder in config.model.encoders.items():
     if encoder.name == 'LeNet':
@@ -66,13 +66,13 @@ def small(config):
 
 @pytest.fixture
 def one_block(monkeypatch):
-  """ResNets have a block in place of eight."""
+  """Gives ResNets one block instead of eight."""
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
 
 
 @pytest.fixture
 def folder_of(sample_of, data_dir_of, monkeypatch):
-  """A configuration -> its sample tree, of which its data are prepared."""
+  """Function: configuration -> its sample tree, for preparing its data."""
 
   def found(config):
     name, version = config.data.name, config.data.config
@@ -92,7 +92,7 @@ def test_every_data_set_has_a_sample_and_a_configuration():
 
 
 def chance(config):
-  """Share of right answers by the most frequent of the sample's classes."""
+  """Returns the accuracy of predicting the sample's most frequent class."""
   name, version = config.data.name, config.data.config
   source = sources.open_source(name, config=version, split='test')
   if name == 'cmu_mosei':
@@ -103,7 +103,7 @@ def chance(config):
 
 
 def assert_learned(config, workdir):
-  """It is better than chance, on rows that it was not trained on."""
+  """Checks that a model is better than chance on unseen rows."""
   last = runs.read_lines(workdir / 'metrics.jsonl')[-1]
   assert (last['step'], last['split']) == (config.steps, 'test')
   primary = config.evaluation.metrics[0]
@@ -147,8 +147,8 @@ def test_icons_are_prepared_and_learned(folder_of, tmp_path):
 
 
 @pytest.mark.usefixtures('one_block')
-def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
-  # Pictures and sound, random views, batch statistics and a schedule.
+def test_one_command_learns_and_resumes_after_a_kill(folder_of, tmp_path):
+  # With pictures and sound, random views, batch statistics and a schedule.
   config = config_of('crema_d')
   config.data.batch_size = 8
   short = tmp_path / 'short.py'
@@ -173,14 +173,14 @@ def test_one_command_learns_and_after_a_kill_goes_on(folder_of, tmp_path):
 
 
 def test_sequences_are_prepared_and_learned(folder_of, tmp_path):
-  # Three modalities, whose lengths are not given.
+  # With three modalities without lengths.
   config = small(config_of('cmu_mosei'))
   train.train(config, tmp_path, folder_of(config))
   assert_learned(config, tmp_path)
 
 
 @pytest.mark.usefixtures('programs_of_before')
-def test_sequences_of_lengths_are_learned_and_after_a_stop_it_goes_on(
+def test_sequences_with_lengths_are_learned_and_a_stopped_run_resumes(
   folder_of, tmp_path
 ):
   config = small(config_of('ur_funny'))
@@ -201,7 +201,7 @@ def test_sequences_of_lengths_are_learned_and_after_a_stop_it_goes_on(
 def test_every_setting_takes_a_step_on_its_sample(
   name, arg, folder_of, monkeypatch
 ):
-  """Of the published size, once for each model; nothing is compiled."""
+  """At the published size, once for each model, without compiling."""
   config = config_of(name, arg)
   if name in ALIKE[1:] or 'ogm' in arg:  # ResNets as those of others
     monkeypatch.setattr(_resnet, '_encoded', running.one_block)
@@ -217,7 +217,7 @@ def test_every_setting_takes_a_step_on_its_sample(
   assert {*metrics['losses']} == {'fused', *config.model.encoders}
 
 
-def test_joint_training_is_one_word():
+def test_joint_training_is_chosen_by_one_word():
   for name in DATA_SETS:
     config = config_of(name, 'smoke,joint')
     assert config.weighting.to_dict() == {'name': 'joint'}
@@ -227,11 +227,11 @@ def test_joint_training_is_one_word():
   ('name', 'arg', 'primary'),
   [
     ('av_mnist', 'smoke', 'accuracy'),
-    # Of an error the least is the best.
+    # The smallest error is the best.
     ('cmu_mosei', 'multibench,mosi,smoke', 'mean_absolute_error'),
   ],
 )
-def test_a_recipe_is_compared_as_on_handwritten(
+def test_recipes_are_compared_as_on_handwritten(
   name, arg, primary, folder_of, tmp_path
 ):
   config = small(config_of(name, arg))
@@ -249,7 +249,7 @@ def test_a_recipe_is_compared_as_on_handwritten(
   assert '| mimo_1 |' in report.tables(tmp_path / 'compare')
   scores = results.scores['mimo_1']
   assert np.all(np.isfinite(scores[f'{primary}/fused']))
-  # One seed of it is the run of `train`, batch statistics included.
+  # One of its seeds equals the run of `train`, batch statistics included.
   config = configuration.with_recipe(config, 'mimo_1')
   alone = train.train(config, tmp_path / 'train', folder)
   with np.load(tmp_path / 'compare' / 'curves.npz') as curves:

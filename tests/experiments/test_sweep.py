@@ -1,4 +1,4 @@
-"""Sweeps: the runs of one program are those that train alone."""
+"""Sweeps: runs of one program equal runs that train alone."""
 
 import chex
 import jax
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.usefixtures('programs_of_before')
 
 
 def smoke(grid=(), random=(), arg='two,smoke', **changes):
-  """A sweep of a few steps."""
+  """Makes a sweep of a few steps."""
   config = handwritten.get_config(arg)
   config.update(changes)
   return variants.with_flags(config, grid, random)
 
 
 def trained_alone(config, values, seed, tmp_path):
-  """The last state of one run, whose values are known to the compiler."""
+  """Trains one run with constant values; returns its last state."""
   config = configuration.with_values(config, values)
   config.seed = seed
   inputs = data.open_data(config, seed)
@@ -44,7 +44,7 @@ def trained_alone(config, values, seed, tmp_path):
 
 @pytest.fixture
 def courses(monkeypatch):
-  """Keeps what the engine gives, and what a checkpoint would have."""
+  """Keeps what the engine returns, and what a checkpoint would have."""
   found = []
   run = engine.run
 
@@ -59,7 +59,7 @@ def courses(monkeypatch):
 
 
 def assert_run_is(saved, place, alone):
-  """One run of what was saved is a run that trained alone."""
+  """Checks that a saved run equals a run that trained alone."""
   together = jax.tree.map(lambda leaf: leaf[place], saved)
   assert int(alone.step) == int(together.step)
   chex.assert_trees_all_close(
@@ -70,8 +70,8 @@ def assert_run_is(saved, place, alone):
   )
 
 
-def test_every_run_is_the_training_run_with_its_values(tmp_path, courses):
-  # 3 x 3 runs on 8 devices: seeds are filled up. Prototypes are rehearsed.
+def test_every_run_equals_the_training_run_with_its_values(tmp_path, courses):
+  # 3 x 3 runs on 8 devices: seeds are padded. Prototypes are rehearsed.
   config = smoke(
     ['method.alpha=0.3,1,3'],
     ['optimizer.learning_rate=log:5e-3:2e-2'],
@@ -122,7 +122,7 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, courses):
       ('optimizer.momentum', 'weighting.penalty'),
       [(0, 1, 2, 3)],
     ),
-    # Names, lengths and data cannot be unknown to a program.
+    # Names, lengths and data must be constants of a program.
     (
       'two,smoke',
       [
@@ -134,7 +134,7 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, courses):
     ),
     ('two,smoke', ['steps=10,20'], (), [(0,), (1,)]),
     ('two,smoke', ['data.noise=0.1,0.2'], (), [(0,), (1,)]),
-    # A float by which a rehearsal is timed, and one by which nothing is.
+    # A float that times a rehearsal, and one that does not.
     (
       'two,g_blending,smoke',
       ['method.super_epochs=0.5,1.5', 'optimizer.momentum=0.5,0.9'],
@@ -144,7 +144,7 @@ def test_every_run_is_the_training_run_with_its_values(tmp_path, courses):
   ],
   ids=['floats', 'rules', 'steps', 'data', 'rehearsals'],
 )
-def test_runs_share_a_program_where_they_can(arg, grid, traced, members):
+def test_runs_share_a_program_if_they_can(arg, grid, traced, members):
   config = smoke(grid, arg=arg)
   tried = variants.of_sweep(config)
   inputs = data.open_data(config, 0)
@@ -154,13 +154,13 @@ def test_runs_share_a_program_where_they_can(arg, grid, traced, members):
 
 
 def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
-  # 9 runs on 8 devices: values are filled up.
+  # 9 runs on 8 devices: values are padded.
   penalties = 'weighting.penalty=0.2,0.4,0.6,0.8,1,1.5,2,2.5,3'
   config = smoke(['model.detach_heads=True,False', penalties], num_seeds=1)
   sweep.sweep(config, tmp_path / 'whole')
   killed = tmp_path / 'killed'
-  # One batch for shapes and 30 steps in each program: stops in the third turn
-  # of the second one. (One more tells which floats can be traced.)
+  # One batch for shapes and 30 steps for each program: it stops in turn three
+  # of the second one. (One more batch tells which floats can be traced.)
   with running.ending_at(2 * 31 + 1 - 5), pytest.raises(KeyboardInterrupt):
     sweep.sweep(config, killed)
   assert (killed / 'programs/0/1/results.jsonl').exists()
@@ -191,7 +191,7 @@ def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
   assert_run_is(arrays['states'][''], (8, 0), alone)
 
 
-def test_the_command_line_says_what_is_wrong(tmp_path):
+def test_errors_of_the_command_line_are_clear(tmp_path):
   result = running.run(
     'sweep',
     '--config=experiments/configs/handwritten.py:two,smoke',
@@ -203,7 +203,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
   assert 'Traceback' not in result.stderr
 
 
-def test_speed_is_that_of_the_same_runs_alone(monkeypatch):
+def test_the_reported_speed_compares_with_the_same_runs_alone(monkeypatch):
   config = smoke(['weighting.penalty=1.5,3', 'optimizer.momentum=0.5'])
   asked = []
 

@@ -1,4 +1,4 @@
-"""The command line: benchmarks print their tables and explain themselves."""
+"""The command line: benchmarks print their tables and their help."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ from experiments.benchmark import steps
 
 
 def test_rules_print_every_table():
-  # A process of its own: how programs are dispatched cannot change later.
+  # In a separate process, since the way of dispatching cannot change later.
   result = subprocess.run(
     [
       sys.executable, '-m', 'experiments.benchmark', 'rules', '--repeats=2',
@@ -39,14 +39,14 @@ def test_rules_print_every_table():
 
 @pytest.fixture
 def small(monkeypatch):
-  """One encoder that compiles soon."""
+  """One encoder that compiles fast."""
   monkeypatch.setattr(steps, '_LAYERS', ((4, 4),))
   monkeypatch.setattr(steps, 'OBJECTIVES', ('fused', 'audio'))
   steps.network.cache_clear()
 
 
 @pytest.mark.usefixtures('small')
-def test_gramians_are_timed_beside_joint_training(capsys):
+def test_gramians_are_compared_with_joint_training(capsys):
   sizes = ['--batch_size=2', '--objectives=2', '--examples=2', '--chunk=1']
   sizes.append('--rules=pcgrad')
   benchmark.main(['gramians', '--repeats=2', *sizes])
@@ -61,7 +61,7 @@ def test_gramians_are_timed_beside_joint_training(capsys):
     assert re.search(rf'\| {row} +\| +[\d.]+ \| +[\d.]+ \|', printed), row
 
 
-def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
+def test_runs_one_by_one_are_compared_with_all_at_once(capsys):
   benchmark.main(['together', '--repeats=2', '--runs=2', '--base_width=1'])
   printed = capsys.readouterr().out
   for row in ('at once', 'one by one'):
@@ -69,7 +69,7 @@ def test_runs_one_by_one_are_timed_beside_all_at_once(capsys):
 
 
 @pytest.mark.usefixtures('small')
-def test_steps_are_timed_beside_joint_training(capsys):
+def test_steps_are_compared_with_joint_training(capsys):
   benchmark.main(['steps', '--repeats=2', '--batch_size=1'])
   text = capsys.readouterr().out
   names = ('joint', 'mimo', 'mimo alone', 'mgda', 'mgda on the fusion')
@@ -86,7 +86,7 @@ def test_empty_lists_leave_their_part_out(capsys):
   assert capsys.readouterr().out.count('\n') == 2  # the machine
 
 
-def test_benchmarks_are_listed_and_explain_themselves(capsys):
+def test_benchmarks_are_listed_and_have_help_texts(capsys):
   benchmark.main([])
   text = capsys.readouterr().out
   for name in benchmark.BENCHMARKS:
@@ -100,7 +100,7 @@ def test_benchmarks_are_listed_and_explain_themselves(capsys):
     assert all(option in usage for option in module.OPTIONS)
 
 
-def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
+def test_benchmarks_refuse_wrong_arguments(monkeypatch, capsys):
   monkeypatch.setattr(peers, 'missing', lambda peer: f'no {peer} here')
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   no_module = "No module named 'experiments.configs.mnist'"
@@ -125,7 +125,7 @@ def test_benchmarks_say_what_they_cannot_do(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
       benchmark.main(arguments)
     assert message in f'{ended.value.code}{capsys.readouterr().err}'
-  # TorchJD is insisted on only when told.
+  # TorchJD is required only on request.
   assert not peers.announce('auto')
   assert capsys.readouterr().out == 'no TorchJD here\n'
   assert not peers.announce('no')

@@ -1,4 +1,4 @@
-"""What balancing costs, measured on models of a few weights."""
+"""Costs of balancing, measured on tiny models."""
 
 import re
 
@@ -16,7 +16,7 @@ from mimo_jax.nn.encoders import _resnet
 from tests import running
 
 
-def test_subroutine_is_what_a_step_has_more_within_a_round():
+def test_the_subroutine_is_the_extra_time_of_a_step_within_a_round():
   config = subroutine.make_config(16)
   for encoder in config.model.encoders.values():
     with config.unlocked():
@@ -30,8 +30,8 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   assert costs['joint'].added == costs['joint'].error == 0
   assert costs['mimo'].rehearsal == 0 < costs['pmr'].rehearsal
   assert all(cost.megabytes > 0 for cost in costs.values())
-  # MIMO needs the operations of joint training, and those of K numbers and of
-  # taking the heads' gradients to the encoders.
+  # MIMO needs the operations of joint training, some on K numbers, and those to
+  # take the heads' gradients to the encoders.
   more = costs['mimo'].gigaflops / costs['joint'].gigaflops - 1
   assert 0 <= more < 0.03
   assert costs['joint'].gigaflops < costs['pmr'].gigaflops
@@ -39,14 +39,14 @@ def test_subroutine_is_what_a_step_has_more_within_a_round():
   np.testing.assert_allclose(costs['mimo'].added, np.median(difference))
 
 
-def test_no_recipe_refuses_the_model_of_the_benchmark():
+def test_every_recipe_accepts_the_model_of_the_benchmark():
   config = subroutine.make_config(16)
   for name in recipes_lib.tuned():
     changed = configuration.with_recipe(config, name)
     training.make(changed, subroutine.STEPS_PER_EPOCH)  # raises if it does
 
 
-def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
+def test_the_time_of_rehearsals_is_divided_among_the_steps_of_a_run():
   def walk(*_):
     return ()
 
@@ -54,7 +54,7 @@ def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
     base.Pass('train', 2.0, walk),
     base.Pass('validation', 1.0, walk),
   )
-  # A run of 30 epochs of 100 steps, with 10 batches of validation.
+  # A run of 30 epochs of 100 steps, and 10 batches of validation.
   for every, first, last, times in (
     (None, 0, None, 1),
     (10.0, 0, None, 3),
@@ -77,7 +77,7 @@ def test_rehearsals_are_shared_out_over_the_steps_of_a_run():
     assert len(found[2][1]()) == 2
 
 
-def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
+def test_the_subroutine_is_compared_with_the_median_of_costly_rivals():
   def cost(added, rehearsal=0.0):
     times = timing.Times(np.array([1.0 + added]), 1.0 + added)
     return subroutine.Cost(times, added, 0.001, rehearsal, 5.0, 0.2)
@@ -102,7 +102,7 @@ def test_subroutine_is_compared_with_the_median_of_the_costly_rivals():
   assert subroutine.table(more).splitlines()[5].split()[-2] == '1.25'
 
 
-def test_device_benchmark_changes_what_it_says():
+def test_the_device_benchmark_makes_the_changes_that_it_names():
   configs = device.configs(['mgda'], 'bfloat16', 8)
   joint, mgda = configs['joint'], configs['mgda']
   assert joint.weighting.to_dict() == {'name': 'joint'}
@@ -125,23 +125,23 @@ def test_device_benchmark_changes_what_it_says():
 
 
 @pytest.mark.slow
-def test_weights_from_the_features_stand_beside_joint_training(monkeypatch):
+def test_weights_from_features_are_compared_with_joint_training(monkeypatch):
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   config = device.configs(['mgda'], 'float32', 2)['mgda']
   shapes = {'audio': (32, 8, 1), 'visual': (2, 8, 8, 3)}
   batch = subroutine.made_up_batch(config, 4, shapes)
-  # As from the loader: bytes, which are normalised in the step.
+  # Bytes, as from the loader, which the step normalises.
   batch['visual'] = (32 * (batch['visual'] + 4)).astype(np.uint8)
   table = device.of_features(config, ['pcgrad'], batch, 2)
   rows = [row.split()[1::2] for row in table.splitlines()[2:]]
   assert [name for name, *_ in rows] == ['joint', 'pcgrad']
   assert rows[0][2] == rows[0][4] == '1.00'
-  # One backward pass, and no more than one gradient kept.
+  # One backward pass, with at most one gradient in memory.
   assert float(rows[1][4]) < 1.1
 
 
 @pytest.mark.slow
-def test_passes_over_leaves_stand_beside_those_over_one_array(monkeypatch):
+def test_passes_over_leaves_are_compared_with_those_over_one_array(monkeypatch):
   monkeypatch.setattr(
     device.programs, 'resnet18_shapes', lambda: [(3, 5), (7,), ()]
   )

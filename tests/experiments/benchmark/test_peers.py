@@ -1,4 +1,4 @@
-"""TorchJD, beside which weightings are timed, finds the same."""
+"""TorchJD, with which weightings are compared, computes the same."""
 
 import importlib.util
 
@@ -16,16 +16,16 @@ needs_peers = pytest.mark.skipif(
   bool(peers.missing()),
   reason='needs TorchJD, which is optional: the extra `peers` installs it',
 )
-# Those that draw numbers of their own, or stop before the solution.
+# Rules that draw random numbers, or stop before the solution.
 OTHERS = ('gradvac', 'graddrop', 'mgda', 'pcgrad')
 
 
-def test_peers_are_weightings_of_ours():
+def test_peers_are_the_same_rules_as_ours():
   assert set(peers.PEERS) <= set(mimo_jax.weightings.__all__)
   assert set(rules.SOLVED) <= set(peers.PEERS)
 
 
-def test_missing_peers_are_named_with_how_to_install_them(monkeypatch):
+def test_the_error_of_a_missing_peer_says_how_to_install_it(monkeypatch):
   find_spec = importlib.util.find_spec
 
   def without_two(name):
@@ -72,7 +72,7 @@ def test_weights_agree_with_torchjd():
 
 @needs_peers
 def test_exact_minimum_norm_is_below_that_of_frank_wolfe():
-  """Where the two differ, ours is the solution."""
+  """If the two differ, ours is the solution."""
   rows = programs.conflicting_rows(7, 500)
   ours = programs.direction('mgda', programs.as_gradients(rows, [(500,)]))
   theirs = peers.direction('mgda', peers.tensor(rows))

@@ -1,4 +1,4 @@
-"""What is timed computes what it says."""
+"""Timed programs compute what their names say."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_resnet18_has_62_leaves():
   assert sum(len(shape) == 4 for shape in shapes) == 20
 
 
-def test_direction_is_that_of_the_rule_on_the_rows_in_order():
+def test_the_direction_is_that_of_the_rule_for_rows_in_order():
   rows = programs.conflicting_rows(3, 50)
   gradients = programs.as_gradients(rows, [(40,), (2, 5)])
   for row, gradient in zip(rows, gradients.values(), strict=True):
@@ -54,7 +54,7 @@ def test_direction_is_that_of_the_rule_on_the_rows_in_order():
     )
 
 
-def test_weights_of_rules_with_any_needs_are_timed():
+def test_rules_with_any_needs_can_be_timed():
   root = np.array([[1.0, 0.0, 0.0], [-0.5, 0.8, 0.0], [0.3, 0.4, 2.0]])
   rules = {
     name: getattr(mimo_jax.weightings, name)()
@@ -73,7 +73,7 @@ def test_weights_of_rules_with_any_needs_are_timed():
     np.testing.assert_allclose(direction(run()), weights @ root, rtol=1e-6)
 
 
-def test_passes_compute_what_they_say():
+def test_passes_compute_what_their_names_say():
   rows = programs.conflicting_rows(3, 500)
   result = {name: run() for name, run in programs.passes(3, 500).items()}
   for name in ('gramian', 'gramian, [K, P]', 'J @ J.T'):

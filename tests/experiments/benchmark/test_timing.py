@@ -1,4 +1,4 @@
-"""Programs are timed in turn, and their ratios are of rounds."""
+"""Programs are timed in turn, and ratios are taken within rounds."""
 
 import math
 import types
@@ -18,13 +18,13 @@ def test_ratios_are_taken_within_rounds():
   ours, theirs = times(1.0, 20.0, 3.0), times(2.0, 60.0, 3.0)
   assert timing.ratio(theirs, ours) == 2.0
   comparison = timing.Comparison(ours, theirs)
-  # Of the medians it would be 3 / 3.
+  # The ratio of medians would be 3 / 3.
   assert comparison.ratio == comparison.ratio_of_fastest == 2.0
   assert timing.Comparison(times(4.0, 5.0), times(2.0, 5.0)).ratio == 0.75
   assert math.isnan(timing.Comparison(ours).ratio)
 
 
-def test_summary_is_the_median_and_names_the_least():
+def test_the_summary_has_the_median_and_the_minimum():
   comparisons = {
     name: timing.Comparison(times(2.0, 1.0), times(2.0 * factor, factor))
     for name, factor in (('one', 3.0), ('two', 0.5), ('three', 2.0))
@@ -37,7 +37,7 @@ def test_summary_is_the_median_and_names_the_least():
 
 @pytest.fixture
 def clock(monkeypatch):
-  """A clock that stands still but for what programs add to `now`."""
+  """A clock that only advances when programs add to `now`."""
   clock = types.SimpleNamespace(now=0.0)
   fake = types.SimpleNamespace(perf_counter=lambda: clock.now)
   monkeypatch.setattr(timing, 'time', fake)
@@ -61,7 +61,7 @@ def test_programs_are_called_in_turn_and_the_first_call_is_not_counted(clock):
     np.testing.assert_allclose(each.fastest, 0.01)
 
 
-def test_no_more_rounds_begin_when_time_is_up(clock):
+def test_no_round_begins_after_the_time_limit(clock):
   def call():
     clock.now += 1.0
 
@@ -71,7 +71,7 @@ def test_no_more_rounds_begin_when_time_is_up(clock):
 
 
 def test_short_programs_are_timed_over_many_calls(clock):
-  """So that a disturbed one does not count."""
+  """So single disturbed calls do not matter."""
   number = 0
 
   def call():
@@ -81,11 +81,11 @@ def test_short_programs_are_timed_over_many_calls(clock):
 
   taken = timing.interleaved({'one': call}, 4)['one']
   assert taken.rounds.tolist() == [2.0**-10] * 4
-  # Two to see how long it takes; in each round, 6 that last 5 ms, and another.
+  # Two calls to see how long it takes; in each round 6 that last 5 ms, and one.
   assert number == 2 + 4 * (1 + 6)
 
 
-def test_table_tells_the_reason_of_a_difference_only_where_there_is_one():
+def test_the_table_explains_a_difference_only_if_there_is_one():
   ours, theirs = times(1e-3, 1e-3), times(2e-3, 3e-3)
   differences = {'same': 1e-5, 'known': 0.5, 'unknown': 0.5, 'broken': math.nan}
   comparisons = {

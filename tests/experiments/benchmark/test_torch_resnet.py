@@ -1,4 +1,4 @@
-"""PyTorch's step, beside which ours is timed on a GPU, computes the same."""
+"""PyTorch's step, with which ours is compared on a GPU, computes the same."""
 
 import functools
 import re
@@ -21,7 +21,7 @@ torch = pytest.importorskip('torch')
 
 
 def copy(variables, model):
-  """Our variables to PyTorch's model."""
+  """Copies our variables to PyTorch's model."""
   kernel, bias = (
     torch.tensor(np.asarray(variables['params']['fusion']['Dense_0'][name]))
     for name in ('kernel', 'bias')
@@ -36,7 +36,7 @@ def copy(variables, model):
       assert key.endswith('num_batches_tracked')
 
 
-def test_logits_and_steps_are_ours():
+def test_logits_and_steps_equal_ours():
   config = device.configs([], 'float32', 2)['joint']
   shapes = {'audio': (45, 34, 1), 'visual': (2, 37, 33, 3)}
   batch = subroutine.made_up_batch(config, 5, shapes)
@@ -60,7 +60,7 @@ def test_logits_and_steps_are_ours():
   np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
   key, params = jax.random.key(0), variables.pop('params')
-  # Without the time of an init; the optimizer's moments begin with zeros.
+  # Faster than an init; the optimizer's moments begin with zeros.
   state = jax.eval_shape(experiment.init, key, batch)
   state = jax.tree.map(
     lambda leaf: np.zeros(leaf.shape, leaf.dtype), state._replace(key=())
@@ -76,10 +76,10 @@ def test_logits_and_steps_are_ours():
   assert ours[0] - ours[2] > 0.01
 
 
-def test_steps_are_timed_beside_ours(monkeypatch, capsys):
+def test_steps_are_compared_with_ours(monkeypatch, capsys):
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   monkeypatch.setattr(device.programs, 'resnet18_shapes', lambda: [(3, 5)])
-  # Without a compiler, but all in one graph.
+  # Without compilation, but as a single graph.
   traced = functools.partial(torch.compile, backend='eager', fullgraph=True)
   monkeypatch.setattr(torch, 'compile', traced)
   benchmark.main(

@@ -1,4 +1,4 @@
-"""What is chosen on validation, and how ties are resolved."""
+"""Selection on validation, and how ties are resolved."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.quick
 
 
 def choose(*candidates, steps=(10, 20), **options):
-  """A choice among candidates, each read-out -> [seeds, steps]."""
+  """Chooses among candidates, each read-out -> [seeds, steps]."""
   options = {'stopping': False, 'higher_is_better': True} | options
   found = [{'validation': one} for one in candidates]
   return choosing.choose(found, steps, **options)
@@ -19,7 +19,7 @@ def at_the_end(*scores):
   return [[0.0, one] for one in scores]
 
 
-def test_ties_go_to_the_default_then_to_the_first_that_was_drawn():
+def test_ties_go_to_the_default_then_to_the_first_drawn():
   # The best is the last; the third differs from it by +0.02, -0.01: a tie.
   behind = {'fused': at_the_end(0.70, 0.80)}
   close = {'fused': at_the_end(0.79, 0.90)}
@@ -30,25 +30,25 @@ def test_ties_go_to_the_default_then_to_the_first_that_was_drawn():
   found = choose(behind, behind, best)
   assert (found.candidate, found.num_tied) == (2, 0)
   np.testing.assert_allclose([found.mean, found.error], [0.85, 0.04])
-  # One that is behind in every seed by as much is no tie, be it ever so little.
+  # A candidate that is behind by the same in every seed is no tie.
   little = {'fused': at_the_end(0.809, 0.889)}
   assert choose(little, best).candidate == 1
   assert choose(best, best).candidate == 0
 
 
-def test_of_read_outs_that_tie_the_fused_one_is_taken():
+def test_among_tied_read_outs_the_fused_one_is_chosen():
   fused, other = at_the_end(0.79, 0.90), at_the_end(0.81, 0.89)
   assert choose({'fused': fused, 'heads': other}).readout == 'fused'
   assert choose({'heads': other, 'fused': fused}).readout == 'fused'
   assert choose({'all': fused, 'heads': other}).readout == 'heads'
   worse = at_the_end(0.7, 0.8)
   assert choose({'fused': worse, 'heads': other}).readout == 'heads'
-  # The default goes before another candidate, whatever is read of it.
+  # The default precedes other candidates, whatever its read-out.
   found = choose({'fused': worse, 'heads': fused}, {'fused': other})
   assert found[:2] == (0, 'heads')
 
 
-def test_only_early_stopping_looks_at_steps_before_the_last():
+def test_only_early_stopping_considers_steps_before_the_last():
   peak = {'fused': [[0.9, 0.5], [0.8, 0.4]]}
   assert choose(peak).step == 20
   assert choose(peak, stopping=True)[:3] == (0, 'fused', 10)
@@ -56,7 +56,7 @@ def test_only_early_stopping_looks_at_steps_before_the_last():
   assert choose(level, stopping=True).step == 20
 
 
-def test_errors_are_better_if_low_and_nan_is_never_chosen():
+def test_low_errors_are_better_and_nan_is_never_chosen():
   low, high = {'fused': at_the_end(0.1, 0.2)}, {'fused': at_the_end(0.4, 0.6)}
   nothing = {'fused': at_the_end(float('nan'), 0.0)}
   assert choose(nothing, high, low, higher_is_better=False).candidate == 2

@@ -1,4 +1,4 @@
-"""The evaluation protocol: conditions, seeds, what is run how often."""
+"""The evaluation protocol: conditions, seeds, compilations and runs."""
 
 import functools
 
@@ -19,7 +19,7 @@ def predict_of(*arguments):
 
 
 class Echo:
-  """A model whose outputs are the inputs that it was given."""
+  """A model whose outputs are its inputs."""
 
   def __init__(self, *names):
     self.encoders = names
@@ -34,7 +34,7 @@ def condition(present, noise):
 
 
 def drawn(batch, index, scale):
-  """The noise of level 1, drawn by the documented rule."""
+  """Draws the noise of level 1 by the documented rule."""
   key = jax.random.fold_in(jax.random.key(0), index)
   keys = jax.random.split(key, len(scale))
   return {
@@ -44,7 +44,7 @@ def drawn(batch, index, scale):
 
 
 def sequence_batch(generator, number=6, time=5):
-  """Vectors, and sequences padded with zeros on the right."""
+  """Makes vectors, and sequences padded with zeros on the right."""
   length = generator.integers(0, time + 1, number)
   length[:2] = 0, time
   valid = (np.arange(time) < length[:, None])[..., None]
@@ -58,7 +58,7 @@ def sequence_batch(generator, number=6, time=5):
   }
 
 
-def test_noise_is_scaled_a_modality_and_spares_padding():
+def test_noise_is_scaled_by_modality_and_leaves_out_padding():
   batch = sequence_batch(np.random.default_rng(0))
   scale = {'still': 0.5, 'series': 2.0}
   predict = predict_of(Echo('still', 'series'), scale)
@@ -88,7 +88,7 @@ def test_absent_modalities_are_zeros_and_keep_their_lengths():
   assert not np.any(seen['series'][1] == batch['series'][1])
 
 
-def test_noise_of_level_zero_changes_no_bit_and_types_stay():
+def test_noise_of_level_zero_changes_nothing_and_types_are_kept():
   values = np.random.default_rng(0).normal(size=(7, 3))
   predict = predict_of(Echo('a'), {'a': 3.0})
   for dtype in (jnp.float32, jnp.bfloat16):
@@ -107,7 +107,7 @@ def test_tokens_get_no_noise():
   assert seen['a'].dtype == np.int32 and np.all(seen['b'] != 1)
 
 
-def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
+def test_noise_and_zeros_are_in_the_units_of_finished_entries():
   pixels = np.random.default_rng(0).integers(0, 256, (9, 4)).astype(np.uint8)
   batch = {'a': pixels, 'b': pixels[:, 1:], 'label': np.arange(9)}
 
@@ -125,7 +125,7 @@ def test_noise_and_zeros_are_in_the_units_of_what_is_finished():
 
 
 class MeanOverTime(linen.Module):
-  """Mean over the valid steps of a sequence, and a dense layer."""
+  """Takes the mean over valid steps of a sequence, then a dense layer."""
 
   width: int
 
@@ -146,7 +146,7 @@ LEVELS = (2.0, 0.5)
 
 
 def expected_scores(variables, batches):
-  """What `evaluate` should give, from its definition alone."""
+  """Computes what `evaluate` should return, by its definition."""
   noises = [drawn(batch, index, SCALE) for index, batch in enumerate(batches)]
   for noise, batch in zip(noises, batches, strict=True):
     steps = np.arange(batch['series'].shape[1])
@@ -231,19 +231,19 @@ def make_batches(seed, count=3):
   return [sequence_batch(generator, number=40) for _ in range(count)]
 
 
-def test_evaluation_is_the_one_written_out():
+def test_evaluation_equals_its_definition():
   batches = make_batches(7)
   variables = init(jax.random.key(7), batches[0])
   scores = evaluated(predict, variables, batches)
   expected = expected_scores(variables, batches)
   chex.assert_trees_all_close(scores, expected, rtol=1e-7)
-  # The conditions tell something: no two of these are equal.
+  # The conditions have different results.
   conditions = ('only/still', 'only/series', 'noise/0.5', 'noise/2')
   told = {float(scores[name]) for name in ('accuracy/fused', *conditions)}
   assert len(told) == 5
 
 
-def test_seeds_at_once_are_the_runs_one_by_one():
+def test_seeds_at_once_equal_seeds_one_by_one():
   seeds = [3, 8]
   of_seed = [make_batches(seed) for seed in seeds]
   # The seeds' padding differs, too.
@@ -259,7 +259,7 @@ def test_seeds_at_once_are_the_runs_one_by_one():
   together = evaluated(
     jax.jit(jax.vmap(predict, in_axes=(0, 0, None, None))),
     stacked(variables),
-    # A generator: no more than one pass is made.
+    # A generator, so only one pass is possible.
     (stacked(batches) for batches in zip(*of_seed, strict=True)),
   )
   alone = [
@@ -269,7 +269,7 @@ def test_seeds_at_once_are_the_runs_one_by_one():
   assert together['accuracy/fused'][0] != together['accuracy/fused'][1]
 
 
-def test_one_compilation_serves_all_conditions_each_run_once():
+def test_all_conditions_share_one_compilation_and_run_once():
   batches = make_batches(1, count=2)
   variables = init(jax.random.key(0), batches[0])
   traced = evaluate.make_predict(MODEL, SCALE)
@@ -320,7 +320,7 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'mean_absolute_error/a': 1.0,  # errors 1, 1
     'mean_absolute_error/b': 1.0,  # 1, 1
     'mean_absolute_error/fused': 0.5,  # 0, 1
-    # Means of what is there: 1, -1; and with the sum 4/3, -4/3.
+    # Means of present ones: 1, -1; and with the sum 4/3, -4/3.
     'mean_absolute_error/heads': 0.5,
     'mean_absolute_error/all': 0.5,
     **{
@@ -353,7 +353,7 @@ def test_a_single_modality_has_no_imbalance():
   assert 'relative_robustness' not in scores
 
 
-def test_mistakes_in_an_evaluation_are_named():
+def test_errors_name_mistakes_in_an_evaluation():
   with pytest.raises(ValueError, match=r"lacks \['b'\].*given \['a'\]"):
     evaluate.make_predict(Echo('a', 'b'), {'a': 1.0})
   (batch,) = make_batches(0, count=1)
@@ -372,6 +372,6 @@ def test_mistakes_in_an_evaluation_are_named():
   ):
     with pytest.raises(ValueError, match=message):
       evaluated(predict, variables, batches, **changes)
-  # One batch may be all padding, as of a shard that is shorter.
+  # A batch may be all padding, as for a shorter shard.
   whole = evaluated(predict, variables, [batch], thorough=False)
   assert evaluated(predict, variables, [batch, empty], thorough=False) == whole

@@ -1,4 +1,4 @@
-"""Metrics, and what contributions and noise are made to."""
+"""Metrics, and measures of contributions, imbalance and robustness."""
 
 import itertools
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.quick
 
 
 def assert_metrics(outputs, targets, expected, rtol=1e-9):
-  """Each metric's value, by its name."""
+  """Computes each metric, by name."""
   for name, value in expected.items():
     ours = metrics.get(name)(outputs, targets)
     np.testing.assert_allclose(ours, value, rtol=rtol, err_msg=name)
@@ -22,7 +22,7 @@ def assert_metrics(outputs, targets, expected, rtol=1e-9):
 # Metrics of classes.
 
 
-def test_accuracy_and_macro_f1_are_those_counted_by_hand():
+def test_accuracy_and_macro_f1_equal_those_counted_by_hand():
   answers = np.array([0, 1, 1, 0, 2, 1])  # class 3 is nowhere
   logits = 3.0 * np.eye(4)[answers] + [0.5, 0.2, 0.1, -1.0]
   labels = np.array([0, 1, 0, 0, 2, 2])
@@ -32,28 +32,28 @@ def test_accuracy_and_macro_f1_are_those_counted_by_hand():
   assert_metrics(logits, labels, {'accuracy': 4 / 6, 'macro_f1': f1})
 
 
-def test_average_precision_is_that_ranked_by_hand():
-  # Two classes, so that the rank is that of the difference of the logits.
+def test_average_precision_equals_that_ranked_by_hand():
+  # For two classes, the rank is that of the difference of logits.
   margins = np.array([3.0, 2.0, 1.0, 0.0, -1.0])
-  # A third, which does not occur, does not count.
+  # A third class, which does not occur, does not count.
   logits = np.stack([np.zeros(5), margins, np.full(5, -50.0)], 1)
   labels = np.array([1, 0, 1, 0, 0])
-  # Class 1, ranked from the top: hits at 1 and 3. Class 0, from the bottom:
-  # hits at 1, 2 and 4.
+  # Class 1, ranked from the top, has hits at 1 and 3. Class 0, from the bottom,
+  # has hits at 1, 2 and 4.
   expected = ((1 + 2 / 3) / 2 + (1 + 1 + 3 / 4) / 3) / 2
-  # The softmax ranks, not the logit: what is added to a row changes nothing.
+  # Ranks are by softmax: adding a number to a row's logits changes nothing.
   for added in (np.zeros(5), np.array([5.0, -3.0, 0.0, 9.0, 2.0])):
     value = metrics.mean_average_precision(logits + added[:, None], labels)
     np.testing.assert_allclose(value, expected)
 
 
-def test_constant_predictions_score_what_the_definitions_give():
+def test_constant_predictions_score_as_defined():
   labels = np.array([0, 0, 0, 1, 2])
   expected = {
     'accuracy': 3 / 5,
-    # F1 of class 0 is 2·3 / (2·3 + 2); the others are never answered.
+    # F1 of class 0 is 2·3 / (2·3 + 2); the others are never predicted.
     'macro_f1': (6 / 8) / 3,
-    # One threshold, at which precision is the class's share.
+    # A single threshold, at which precision is the class's share.
     'mean_average_precision': (3 / 5 + 1 / 5 + 1 / 5) / 3,
   }
   assert_metrics(np.tile([1.0, 0.0, 0.0], (5, 1)), labels, expected)
@@ -64,7 +64,7 @@ def test_outputs_that_are_not_finite_have_no_average_precision():
   assert np.isnan(metrics.mean_average_precision(logits, np.array([0, 1])))
 
 
-def test_metrics_refuse_what_they_are_not_of():
+def test_metrics_refuse_wrong_outputs_and_targets():
   of_classes = ('accuracy', 'macro_f1', 'mean_average_precision')
   two = np.ones((2, 2))
   for outputs, targets, message in (
@@ -95,7 +95,7 @@ def misses(outputs, targets):
 misses.higher_is_better = False
 
 
-def test_a_metric_of_ones_own_says_by_attributes_how_it_is_read(monkeypatch):
+def test_a_users_metric_says_by_attributes_how_to_read_it(monkeypatch):
   name = f'{__name__}:misses'
   assert metrics.get(name) is misses
   assert not metrics.higher_is_better(name)
@@ -109,15 +109,15 @@ def test_a_metric_of_ones_own_says_by_attributes_how_it_is_read(monkeypatch):
 # Metrics of a regression.
 
 
-def test_metrics_of_a_regression_are_those_counted_by_hand():
+def test_metrics_of_a_regression_equal_those_counted_by_hand():
   outputs = np.array([[0.4], [-0.6], [2.5], [-3.7], [1.2], [0.0]], np.float32)
   targets = np.array([1.0, -1.0, 2.0, -2.6, 0.0, -0.4], np.float32)
   expected = {
     # 0.6, 0.4, 0.5, 1.1, 1.2, 0.4
     'mean_absolute_error': 4.2 / 6,
-    # Without the fifth: signs +, -, +, -, and of 0 negative, all right.
+    # Without the fifth: signs +, -, +, -, and 0 as negative are all correct.
     'binary_accuracy': 5 / 5,
-    # The last output is 0 and positive, its target negative.
+    # The last output is 0, which counts as positive; its target is negative.
     'binary_accuracy_with_zero': 5 / 6,
     # 0 for 1; -1; 2.5 rounds to the even 2; -3; 1 for 0; 0.
     'seven_class_accuracy': 4 / 6,
@@ -130,24 +130,24 @@ def test_metrics_of_a_regression_are_those_counted_by_hand():
     assert_metrics(one, targets, expected, rtol=1e-6)
 
 
-def test_weighted_f1_weighs_by_the_targets():
+def test_weighted_f1_is_weighted_by_targets():
   targets = np.array([1.0, 2.0, 0.5, 1.0, -1.0, -3.0, 0.0])
   outputs = np.array([1.0, -1.0, -2.0, 1.0, -0.5, 0.1, 3.0])
   # The last is left out. Positive: tp 2, fn 2, fp 1, F1 4/7, of 4 targets.
-  # Negative: tp 1, fn 1, fp 2, F1 2/5, of 2. (3 of each were answered.)
+  # Negative: tp 1, fn 1, fp 2, F1 2/5, of 2. (3 of each were predicted.)
   expected = (4 * 4 / 7 + 2 * 2 / 5) / 6
   np.testing.assert_allclose(metrics.weighted_f1(outputs, targets), expected)
 
 
-def test_what_a_regression_leaves_undefined_is_nan():
+def test_undefined_metrics_of_a_regression_are_nan():
   three, constant = np.array([1.0, -2.0, 0.5]), np.full(3, 0.1)
-  # 0.1 has no exact mean: rounding alone would give the constant a variance.
+  # The mean of 0.1 is inexact, and rounding would give the constant a variance.
   assert np.mean([0.1, 0.1, 0.1]) != 0.1
   assert np.isnan(metrics.correlation(constant, three))
   assert np.isnan(metrics.correlation(three, constant))
   assert np.isnan(metrics.binary_accuracy(three, np.zeros(3)))
   assert np.isnan(metrics.weighted_f1(three, np.zeros(3)))
-  # Constants that the definitions do cover.
+  # Constants for which metrics are defined.
   assert metrics.binary_accuracy(constant, three) == 2 / 3
   assert metrics.seven_class_accuracy(constant, three) == 1 / 3
   # Positive: tp 2, fp 1, F1 4/5, of 2 targets; negative: 0, of 1.
@@ -159,7 +159,7 @@ def test_what_a_regression_leaves_undefined_is_nan():
 
 
 def game(number):
-  """A value of each coalition of some modalities, without any symmetry."""
+  """Makes a value for each coalition, without symmetry."""
   generator = np.random.default_rng(number)
   names = [f'm{i}' for i in range(number)]
   return {some: generator.uniform() for some in nn.coalitions(names)}
@@ -204,7 +204,7 @@ def test_relative_robustness_is_the_area_over_the_range():
   area = 0.1 * 0.85 + 0.4 * 0.6 + 1.5 * 0.25
   robustness = contribution.relative_robustness(levels, values)
   np.testing.assert_allclose(robustness, area / 2)
-  # A metric that noise does not change is its own robustness, on any grid.
+  # If noise does not change a metric, robustness equals it, on any grid.
   flat = contribution.relative_robustness([0.5, 0.7, 3.0], [0.3, 0.3, 0.3])
   np.testing.assert_allclose(flat, 0.3)
   for levels in ([0.0], [0.0, 0.0], [1.0, 0.5], [0, 1, 2]):

@@ -1,4 +1,4 @@
-"""The evaluation of rows that lack modalities."""
+"""Evaluation of rows that lack modalities."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from tests.experiments.evaluate.test_evaluation import Echo
 
 
 class Told:
-  """A model that adds up what it is told is there."""
+  """A model that adds up the modalities that are present."""
 
   encoders = ('a', 'b')
 
@@ -47,7 +47,7 @@ def evaluated(predict, batch):
   )
 
 
-def test_a_model_is_told_what_is_missing_if_it_is_to_be_or_rows_say_so():
+def test_a_model_knows_what_is_missing_by_the_configuration_or_the_rows():
   whole = {name: BATCH[name] for name in 'ab'}
   quiet, telling = (
     jax.jit(evaluate.make_predict(Echo('a', 'b'), SCALE, tells_missing=tells))
@@ -65,7 +65,7 @@ def test_a_model_is_told_what_is_missing_if_it_is_to_be_or_rows_say_so():
   assert told['a_present'].tolist() == [False] * 3
 
 
-def test_own_outputs_are_scored_on_the_rows_that_have_the_modality():
+def test_uni_modal_outputs_are_scored_on_rows_with_the_modality():
   scores = evaluated(TELLING, BATCH)
   expected = {
     'a': 1.0,  # of 1, which should be 2
@@ -84,7 +84,7 @@ def test_own_outputs_are_scored_on_the_rows_that_have_the_modality():
 
 
 @pytest.mark.parametrize('num_variants', [1, 2])
-def test_what_seeds_lack_all_their_variants_lack(num_variants):
+def test_variants_of_a_seed_lack_the_same_modalities(num_variants):
   other = BATCH | {'a_present': np.array([False, True, True])}
   seeds = [BATCH, other]
   predict = jax.vmap(

@@ -1,4 +1,4 @@
-"""Linear probes: the optimum, and the features of a model."""
+"""Linear probes: their optimum, and features of a model."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from mimo_jax import nn
 
 
 def probe_data(number=150, seed=0):
-  """Features of unequal scale, offset and correlation; uneven classes."""
+  """Makes features of different scale, offset, correlation; uneven classes."""
   generator = np.random.default_rng(seed)
   features = generator.normal(size=(number, 4)) @ generator.normal(size=(4, 4))
   features = features * [0.1, 1.0, 30.0, 2.0] + [5.0, 0.0, -70.0, 1.0]
@@ -23,15 +23,15 @@ def probe_data(number=150, seed=0):
 
 
 def test_gradient_at_the_probe_is_zero():
-  """So it is the optimum of the mean cross-entropy and the penalty."""
+  """So it is the optimum of mean cross-entropy plus penalty."""
   features, labels = probe_data(seed=1)
   assert np.min(np.bincount(labels, minlength=3)) > 10
-  # Float32 from an encoder, a constant feature.
+  # Float32, as from an encoder, and a constant feature.
   features = np.append(features, np.full((150, 1), 0.1), 1).astype(np.float32)
   wide = np.float64(features)
   std = np.append(np.std(wide[:, :4], 0), 1.0)
   z = (wide - np.mean(wide, 0)) / std
-  # All classes, and some that do not occur, of which two are left.
+  # All classes; and then two that occur and others that do not.
   two = labels % 2
   for l2, some, num_classes in (
     (1e-3, labels, 3), (0.1, labels, 3), (0.01, labels, 4), (0.01, two, 3)
@@ -46,13 +46,13 @@ def test_gradient_at_the_probe_is_zero():
     assert np.max(np.abs(kernel)) > 0.1
 
 
-def test_a_probe_of_constants_answers_by_the_shares():
+def test_a_probe_of_constants_predicts_the_class_shares():
   labels = np.array([0, 1, 1, 1, 2, 2])
   linear = probe.fit(np.full((6, 2), 0.1), labels, num_classes=3)
   np.testing.assert_array_equal(linear.kernel, 0)
   shares = special.softmax(linear.bias)
   np.testing.assert_allclose(shares, [1 / 6, 3 / 6, 2 / 6], rtol=1e-5)
-  # Even shares: the start is the optimum.
+  # With equal shares, the start is the optimum.
   linear = probe.fit(np.full((6, 2), 0.1), np.arange(6) % 3, num_classes=3)
   np.testing.assert_array_equal(linear.bias, 0)
 
@@ -70,7 +70,7 @@ def test_probe_does_not_depend_on_scale_and_offset_of_features():
   assert again == accuracy
 
 
-def test_what_a_probe_cannot_fit_is_refused(monkeypatch):
+def test_features_that_a_probe_cannot_fit_are_refused(monkeypatch):
   settings = {'features': np.ones((4, 1)), 'labels': np.array([0, 1, 1, 0])}
   for changes, message in (
     ({'features': np.ones(4)}, r'features \[N, d\].*\(4,\)'),
@@ -86,7 +86,7 @@ def test_what_a_probe_cannot_fit_is_refused(monkeypatch):
     probe.fit(*probe_data(), num_classes=3)
 
 
-def test_probes_of_a_model_are_those_of_its_features():
+def test_probes_of_a_model_use_its_features():
   model = nn.LateFusion({'a': nn.MLP((4,)), 'b': nn.MLP((3,))}, num_classes=3)
   features, labels = probe_data(120)
   batches = [
@@ -130,7 +130,7 @@ def test_probes_of_a_model_are_those_of_its_features():
   assert scores == expected
   assert len(set(scores.values())) > 1
 
-  # As a loader gives them that leaves a step to the device.
+  # As from a loader that leaves a step to the device.
   splits = ([b | {'a': b['a'] - 8} for b in split] for split in (train, test))
 
   def finish(part):

@@ -1,4 +1,4 @@
-"""Paired tests against their definitions."""
+"""Paired tests, compared with their definitions."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def test_holm_is_the_closed_test_by_bonferroni():
   generator = np.random.default_rng(0)
   for _ in range(20):
     p_values = dict(zip('abcd', generator.uniform(0, 0.1, 4), strict=True))
-    # Closed testing: the largest Bonferroni p of all sets with that test.
+    # Closed testing: the largest Bonferroni p over all sets with that test.
     expected = {
       name: max(
         min(1, len(some) * min(p_values[k] for k in some))
@@ -55,8 +55,8 @@ def test_standard_error_and_ties_are_those_of_paired_runs():
   np.testing.assert_allclose([mean, error], [0.75, 0.1290994 / 2], rtol=1e-5)
 
 
-def test_rounding_decides_no_tie():
-  # One seed's difference is its own standard error, up or down by rounding.
+def test_rounding_does_not_decide_ties():
+  # If one seed differs, the difference is its standard error, up to rounding.
   rng = np.random.default_rng(0)
   for num_seeds in (3, 10):
     for number in range(50):
@@ -74,7 +74,7 @@ def test_rounding_decides_no_tie():
       assert statistics.ties(values, up) == ('a', ['b'])
 
 
-def test_of_equal_values_the_first_and_never_nan():
+def test_best_is_the_first_of_equal_values_and_never_nan():
   values = [[float('nan'), 0.9], [0.5, 0.7], [0.7, 0.5]]
   assert [statistics.best(values, up) for up in (False, True)] == [1, 1]
   values[2] = [0.8, 0.5]

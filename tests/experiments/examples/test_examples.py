@@ -1,4 +1,4 @@
-"""Every example runs; what it says is to be expected comes to pass."""
+"""Every example runs and shows what it says."""
 
 import contextlib
 import functools
@@ -53,7 +53,7 @@ def run(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_an_example_runs_and_prints_what_it_has_measured(name):
+def test_an_example_runs_and_prints_its_measurements(name):
   scores, lines = run(name)
   assert len(lines) == len(scores) >= 2
   for line, (rule, measures) in zip(lines, scores.items(), strict=True):
@@ -63,7 +63,7 @@ def test_an_example_runs_and_prints_what_it_has_measured(name):
   assert len({tuple(measures.values()) for measures in scores.values()}) > 1
 
 
-def test_the_page_has_a_row_for_each():
+def test_the_readme_has_a_row_for_each_example():
   page = (FOLDER / 'README.md').read_text()
   rows = re.findall(r'^\|.*\[`(\w+)`\]', page, re.MULTILINE)
   assert sorted(rows) == sorted(NAMES)
@@ -71,8 +71,8 @@ def test_the_page_has_a_row_for_each():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_the_numbers_at_the_top_are_those_measured(name):
-  """To 3 points, by which machines and versions of XLA differ."""
+def test_numbers_in_docstrings_are_those_measured(name):
+  """To 3 points, since machines and versions of XLA differ."""
   scores, _ = run(name)
   measured = [100 * x for of_rule in scores.values() for x in of_rule.values()]
   top = importlib.import_module(f'experiments.examples.{name}').__doc__
@@ -80,7 +80,7 @@ def test_the_numbers_at_the_top_are_those_measured(name):
     assert any(abs(float(number) - x) < 3 for x in measured), number
 
 
-# Bounds far from what is measured, on the side of what the example says.
+# Bounds far from the measurements, on the side that the example claims.
 
 
 @pytest.mark.parametrize(
@@ -93,25 +93,25 @@ def test_the_numbers_at_the_top_are_those_measured(name):
     ('contrastive', 'pix', 'fou', 0.05),
   ],
 )
-def test_what_balancing_brings(name, weak, strong, gain):
+def test_balancing_improves_the_weak_output(name, weak, strong, gain):
   scores = list(run(name)[0].values())
   alone, balanced = scores[0], scores[-1]
   assert balanced[weak] > alone[weak] + gain
   assert balanced[strong] > alone[strong]
 
 
-def test_words_are_read_beside_a_picture_that_is_learned_by_heart():
+def test_balancing_uses_words_beside_memorised_pictures():
   alone, balanced = run('image_text')[0].values()
   assert balanced['words'] > alone['words'] + 0.1
   assert balanced['fused'] > alone['fused'] + 0.08
 
 
-def test_more_pairs_are_found_with_losses_of_each_view():
+def test_losses_of_each_view_find_more_pairs():
   alone, _, balanced = run('contrastive')[0].values()
   assert balanced['pairs'] > alone['pairs'] + 0.005
 
 
-def test_a_missing_sensor_costs_less():
+def test_balancing_loses_less_if_a_sensor_is_missing():
   alone, balanced = run('train_state')[0].values()
   assert balanced['no pix'] > alone['no pix'] + 0.04
   assert balanced['both views'] > 0.96
@@ -124,7 +124,7 @@ def test_pcgrad_helps_the_tasks_that_pay_little():
   assert pcgrad['far'] < total['far'] + 0.02
 
 
-def test_adapters_of_low_rank_begin_at_the_backbone():
+def test_low_rank_adapters_begin_as_the_backbone():
   backbone = lora.backbone_of(jax.random.key(0))
   adapters = lora.adapters_of(jax.random.key(1), backbone)
   for view, layers in backbone.items():
@@ -133,7 +133,7 @@ def test_adapters_of_low_rank_begin_at_the_backbone():
       assert jnp.all(a @ b == 0) and jnp.any(a != 0)
 
 
-def test_masked_pixels_are_in_no_loss_of_theirs():
+def test_masked_pixels_do_not_count_in_their_loss():
   scene = segmentation.scenes(2, seed=3)
   shape = (*scene['label'].shape, 3)
   logits = {
@@ -152,10 +152,10 @@ def test_masked_pixels_are_in_no_loss_of_theirs():
     np.testing.assert_allclose(losses[name], expected, rtol=1e-5)
 
 
-def test_the_image_encoder_begins_with_the_weights_of_a_file(
+def test_the_image_encoder_can_begin_with_weights_from_a_file(
   tmp_path, monkeypatch
 ):
-  """Weights of zeros: no picture has a feature, and all get the first class."""
+  """With weights of zero, features are zero, and all get the first class."""
   monkeypatch.setattr(_resnet, '_encoded', running.one_block)
   shapes = jax.eval_shape(
     nn.ResNet18().init, jax.random.key(0), jnp.ones((1, 24, 24, 3))

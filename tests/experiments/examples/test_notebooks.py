@@ -1,4 +1,4 @@
-"""The notebooks run, and show what they say."""
+"""The notebooks run, and show what they claim."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ each_notebook = pytest.mark.parametrize('path', PATHS, ids=lambda p: p.stem)
 
 
 def printed(notebook):
-  """All that code cells have printed."""
+  """Returns all text that code cells have printed."""
   return ''.join(
     ''.join(output['text'])
     for cell in notebook['cells']
@@ -25,7 +25,7 @@ def printed(notebook):
 
 
 def pictures(notebook):
-  """The figures, as arrays."""
+  """Returns the figures, as arrays."""
   return [
     np.asarray(Image.open(io.BytesIO(base64.b64decode(output['data'][kind]))))
     for cell in notebook['cells']
@@ -36,7 +36,7 @@ def pictures(notebook):
 
 
 def shape_of(notebook):
-  """What stays the same whatever was measured."""
+  """Returns the parts of outputs that do not depend on measurements."""
   kinds = [
     [output['output_type'] for output in cell.get('outputs', ())]
     for cell in notebook['cells']
@@ -46,8 +46,8 @@ def shape_of(notebook):
 
 
 @each_notebook
-def test_a_notebook_runs_and_gives_the_outputs_that_it_holds(path):
-  """With fewer steps: as many, of the same form."""
+def test_a_notebook_runs_and_its_outputs_have_the_stored_form(path):
+  """It runs with fewer steps: as many outputs, of the same form."""
   found = notebooks.read(path)
   again = notebooks.executed(found, {'STEPS = 300': 'STEPS = 3'})
   assert len(pictures(again)) >= 3
@@ -56,8 +56,8 @@ def test_a_notebook_runs_and_gives_the_outputs_that_it_holds(path):
 
 
 @each_notebook
-def test_a_notebook_is_one_that_programs_read(path):
-  """By the format's own rules, which Jupyter checks."""
+def test_a_notebook_has_a_valid_format(path):
+  """By the rules of the format, which Jupyter checks."""
   found = notebooks.read(path)
   assert (found['nbformat'], found['nbformat_minor']) == (4, 5)
   identities = [cell['id'] for cell in found['cells']]
@@ -74,8 +74,8 @@ def test_a_notebook_is_one_that_programs_read(path):
   assert path.stat().st_size < 300_000
 
 
-def test_imbalance_appears_and_goes_away():
-  """By the numbers that the notebook holds."""
+def test_the_notebook_shows_imbalance_and_its_removal():
+  """By the numbers stored in the notebook."""
   (path,) = [path for path in PATHS if path.stem == 'imbalance']
   text = printed(notebooks.read(path))
   sound = [float(x) for x in re.findall(r'^ +sound: ([\d.]+)%', text, re.M)]

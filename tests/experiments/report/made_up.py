@@ -1,4 +1,4 @@
-"""Results whose numbers are chosen, and the tables of a report."""
+"""Made-up results, and reading the tables of a report."""
 
 import json
 import re
@@ -16,7 +16,7 @@ ERROR = 'mean_absolute_error'
 
 
 def write_results(workdir, rows, settings=None, **changes):
-  """A directory as a comparison leaves it, or with changes of its header."""
+  """Writes a directory like that of a comparison; its header can be changed."""
   config = handwritten.get_config('two,smoke')
   with config.unlocked():
     config.update(settings or {})
@@ -45,7 +45,7 @@ def write_results(workdir, rows, settings=None, **changes):
 
 
 def rows_of(values, metric='accuracy'):
-  """Rows of recipe -> [seeds, names]."""
+  """Writes rows from recipe -> [seeds, names]."""
   names = NAMES.replace('M', metric).split()
   return [
     {'variant': recipe, 'seed': seed} | dict(zip(names, scores, strict=True))
@@ -55,7 +55,7 @@ def rows_of(values, metric='accuracy'):
 
 
 def tables_of(text):
-  """The cells of each Markdown table in a text, without the rule."""
+  """Returns the cells of each Markdown table in a text, without the rule."""
   found = []
   for table in re.findall(r'(?:^\|.*(?:\n|$))+', text, re.MULTILINE):
     head, rule, *lines = (
@@ -68,7 +68,7 @@ def tables_of(text):
 
 
 def assert_pictures(workdir, text, *names):
-  """PNGs that a report shows."""
+  """Returns the PNGs that a report shows."""
   for name in names:
     assert (workdir / name).read_bytes().startswith(b'\x89PNG')
     assert f'({name})' in text

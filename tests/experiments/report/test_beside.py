@@ -1,4 +1,4 @@
-"""Directories side by side."""
+"""Reports of several directories side by side."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tests.running import smoke
 
 
 def run_in(directory, penalty, accuracy):
-  """What `experiments.train` leaves."""
+  """Writes a directory like that of `experiments.train`."""
   config = smoke(weighting={'penalty': penalty})
   directory.mkdir(parents=True)
   rows = [
@@ -26,7 +26,7 @@ def run_in(directory, penalty, accuracy):
   return directory
 
 
-def test_runs_are_told_by_their_last_scores_and_what_differs(
+def test_runs_are_listed_with_their_last_scores_and_differing_keys(
   tmp_path, monkeypatch, capsys
 ):
   one = run_in(tmp_path / 'one' / 'run', 1.5, 0.75)
@@ -58,7 +58,7 @@ def test_runs_are_told_by_their_last_scores_and_what_differs(
     report.main()
 
 
-def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
+def test_comparisons_are_listed_by_recipe_with_standard_errors(tmp_path):
   names = {'first': [[0.5, 0.7], [0.2, 0.4]], 'second': [[0.9, 0.9]]}
   for name, values in names.items():
     rows = [
@@ -68,7 +68,7 @@ def test_comparisons_are_told_by_recipe_with_its_error(tmp_path):
     ]
     made_up.write_results(tmp_path / name, rows)
   text = beside.table([tmp_path / name for name in names])
-  # Outer cells that are empty are not among those found.
+  # Empty outer cells are not found.
   assert made_up.tables_of(text) == [
     [
       ['first: accuracy, %', 'second: accuracy, %'],

@@ -1,4 +1,4 @@
-"""What figures show of many recipes."""
+"""Figures of many recipes."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ NAMES = tuple('abcdefghijkl')  # more than there are colours
 
 
 def columns_of(*best, metric='accuracy'):
-  """A column a setting, in which one recipe is the best; later ones lack l."""
+  """Makes a column for each setting and its best recipe; later ones lack l."""
   measure = measures.Measure.of(metric)
   ahead = 0.2 if measure.higher_is_better else -0.2
   columns = {}
@@ -23,7 +23,7 @@ def columns_of(*best, metric='accuracy'):
   return columns
 
 
-def test_reference_subject_and_the_best_have_colours():
+def test_reference_subject_and_the_best_recipes_have_colours():
   for metric in ('accuracy', ERROR):
     columns = columns_of('j', 'k', 'j', metric=metric)
     for one in columns.values():  # the reference has diverged
@@ -31,7 +31,7 @@ def test_reference_subject_and_the_best_have_colours():
     found = figures._highlighted(columns, 'i')
     assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
     assert found == sorted(found)  # as they are compared
-  # Of fewer recipes, all.
+  # With fewer recipes, all of them.
   few = {
     place: {
       name: column._replace(values={k: column.values[k] for k in 'abc'})
@@ -42,7 +42,9 @@ def test_reference_subject_and_the_best_have_colours():
   assert figures._highlighted(few, 'c') == ['a', 'b', 'c']
 
 
-def test_others_are_grey_and_do_not_change_the_range(tmp_path, monkeypatch):
+def test_other_recipes_are_grey_and_do_not_affect_the_range(
+  tmp_path, monkeypatch
+):
   shown = []
   monkeypatch.setattr(
     figures.figure.Figure, 'savefig', lambda self, _: shown.append(self)

@@ -9,7 +9,7 @@ from experiments.report import page
 from experiments.report import tidy
 
 
-def test_a_page_holds_the_report_and_its_pictures(tmp_path):
+def test_a_page_has_the_report_and_its_pictures(tmp_path):
   picture = b'\x89PNG\r\n\x1a\n<&>'
   (tmp_path / 'a.png').write_bytes(picture)
   report = tmp_path / 'report.md'
@@ -31,7 +31,7 @@ def test_a_page_holds_the_report_and_its_pictures(tmp_path):
   assert '&lt;i&gt;x&lt;/i&gt;' in text
 
 
-def test_a_tidy_table_has_a_line_a_value(tmp_path):
+def test_a_tidy_table_has_a_line_for_each_value(tmp_path):
   rows = [
     {'config': {}},
     {

@@ -1,4 +1,4 @@
-"""Reports of comparisons and sweeps whose numbers are chosen."""
+"""Reports of comparisons and sweeps, from made-up results."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ COMPARISON = {
 }
 
 
-def test_a_comparison_shows_what_was_measured(tmp_path):
+def test_the_report_of_a_comparison_shows_its_measurements(tmp_path):
   rows = rows_of(COMPARISON)
   rows[3]['skipped_steps'] = 3
   seconds = {'joint': [1.0, 2.0, 4.0], 'sum': [1.5, 3.0, 4.0]}
@@ -55,7 +55,7 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
   assert '`ogm` is left out: ValueError: no shares\n' in text
   assert_pictures(tmp_path, text, 'accuracy.png', 'curves.png')
   assert report.tables(tmp_path) in text
-  # Clean inputs alone, and a subject that was not run.
+  # With clean inputs only, and a subject that was not run.
   for row in rows:
     del row['relative_robustness']
   clean = {'evaluation': {'noise_levels': (0.0,)}}
@@ -66,7 +66,7 @@ def test_a_comparison_shows_what_was_measured(tmp_path):
 
 @pytest.mark.quick
 def test_a_regression_is_compared_by_its_error(tmp_path):
-  """The least error is the best, and what is less is a gain."""
+  """The smallest error is the best, and a decrease is a gain."""
   quiet = 0.001 * np.arange(4)
   errors = {'joint': 0.8 + quiet, 'mimo': 0.6 - quiet, 'sum': 0.7 + 0 * quiet}
   others = [1.0, 0.9, 0.0, 1.2, -0.2, -0.1, 0.1]
@@ -108,7 +108,7 @@ def test_a_regression_is_compared_by_its_error(tmp_path):
 
 
 @pytest.mark.quick
-def test_results_that_cannot_be_read_are_refused(tmp_path):
+def test_unreadable_results_are_refused(tmp_path):
   rows = rows_of(COMPARISON)
   path = tmp_path / 'results.jsonl'
   write_results(tmp_path, rows)
@@ -123,14 +123,14 @@ def test_results_that_cannot_be_read_are_refused(tmp_path):
     report.tables(tmp_path)
 
 
-def test_a_rehearsal_counts_as_time_of_its_recipe(tmp_path):
+def test_the_time_of_a_recipe_includes_its_rehearsals(tmp_path):
   write_results(
     tmp_path,
     rows_of(COMPARISON),
     seconds_per_step={'joint': [0.1, 0.1], 'sum': [0.2, 0.2]},
     seconds_of_rehearsals={'joint': [], 'sum': [3.0, 3.0]},
   )
-  # 30 steps of 0.1 s: 6 s of rehearsal are two more of them each.
+  # In 30 steps of 0.1 s, 6 s of rehearsals add the time of two steps to each.
   time = results_lib.read(tmp_path).relative_time('sum')
   np.testing.assert_allclose(time, 2 + 2)
 
@@ -139,7 +139,7 @@ def test_a_rehearsal_counts_as_time_of_its_recipe(tmp_path):
 
 
 def write_sweep(workdir, tried, scores, metric='accuracy'):
-  """A sweep's directory: values of variants, and [variants, seeds, 4]."""
+  """Writes a sweep's directory from values and scores [variants, seeds, 4]."""
   names = [f'{metric}/{name}' for name in ('fused', 'fou', 'pix')]
   rows = []
   for i, (values, of_values) in enumerate(zip(tried, scores, strict=True)):
@@ -217,6 +217,6 @@ def test_a_grid_of_two_floats_has_a_heat_map(
   fused, own = drawn['panels'].values()
   np.testing.assert_allclose(fused, [[0.3, 0.5, 0.4], [0.0, 0.2, 0.1]])
   np.testing.assert_allclose(own, [[0.09, 0.15, 0.12], [0.0, 0.06, 0.03]])
-  # Draws make no grid.
+  # Random draws are no grid.
   write_sweep(tmp_path, tried[:5], scores[:5], metric)
   assert 'heatmap' not in report.write(tmp_path).read_text()

@@ -61,7 +61,7 @@ def test_values_are_written_in_the_unit_of_their_metric():
   share, error = map(measures.Measure.of, ('weighted_f1', ERROR))
   assert (share.label, error.label) == ('weighted F1, %', 'mean absolute error')
   assert share.text([0.5, 0.7]) == '60.00 ± 10.00'
-  # A mean between two digits is rounded in the unit in which it is written.
+  # A mean between two digits is rounded in its printed unit.
   hits = [784, 786, 785, 787, 789, 783, 790, 785, 787, 782]
   assert share.text(np.array(hits) / 800) == '98.22 ± 0.10'
   assert share.text([-0.1, -0.1], sign='+') == '-10.00 ± 0.00'
@@ -69,7 +69,7 @@ def test_values_are_written_in_the_unit_of_their_metric():
 
 
 @pytest.mark.quick
-def test_the_best_is_bold_unless_it_is_no_number():
+def test_the_best_is_bold_unless_it_is_nan():
   share, nan = measures.Measure.of('accuracy'), float('nan')
   some = {'a': np.array([0.4, nan]), 'b': np.array([0.5, 0.7])}
   columns = {

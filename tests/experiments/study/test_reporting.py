@@ -1,4 +1,4 @@
-"""Reports of studies whose numbers are chosen."""
+"""Reports of studies, from made-up results."""
 
 import re
 
@@ -18,7 +18,7 @@ PENALTY = {'weighting.penalty': 2.0}
 
 
 def tuning_of(recipe, scores):
-  """What a header says of a recipe whose heads were best in the end."""
+  """Makes the header of a recipe whose heads were best at the last step."""
   validation = {'fused': [[s, s - 0.1] for s in scores]}
   validation['heads'] = [[s, s] for s in scores]
   early = choosing.Choice(0, 'fused', 10, np.mean(scores), 0.01, 1)
@@ -33,7 +33,7 @@ def tuning_of(recipe, scores):
 
 
 def stopped(rows):
-  """Rows of runs that were stopped early, with less."""
+  """Makes lower rows for runs that were stopped early."""
   scores = {'split': results_lib.STOPPED, 'step': 10}
   return [
     row | scores | {name: 0.25 for name in row if name.endswith('/fused')}
@@ -47,7 +47,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   tuning = [tuning_of(recipe, [0.5, 0.7]) for recipe in ('joint', 'mimo')]
   changes = {'metrics': [metric], 'subject': 'mimo', 'tuning': tuning}
   results = {}
-  # Above joint training twice, level with it once.
+  # Twice above joint training, once equal to it.
   for i, ahead in enumerate((0.2, 0.0, 0.3)):
     place = 10 * (i + 1)
     scores = {'joint': np.full(6, 0.5), 'mimo': 0.5 + ahead + quiet[i]}
@@ -73,7 +73,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
       tmp_path / str(place), rows, settings, **(changes | {'tuning': more})
     )
     results[setting] = results_lib.read(workdir)
-  # The same setting under another name counts once.
+  # The same setting under two names counts once.
   again = list(results)[1]
   results[again._replace(family=again.family.replace('views', 'rows'))] = (
     results[again]
@@ -110,7 +110,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   unit = 1 if is_error else 100
   assert choices[2][1:4] == ['2', 'penalty 2', 'heads']
   assert choices[2][6:9] == ['3', 'penalty 2', 'fused']
-  # Of time, of memory, and of all that was trained, (5 + 2) / 2, the median of
+  # Costs in time, in memory and of all training, (5 + 2) / 2: the median of
   # three settings.
   assert costs[1:] == [
     ['joint', '1.00', '1.00', '3.50'],
@@ -125,7 +125,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   if metric == 'accuracy':
     assert_pictures(tmp_path / 'report', text, 'lines.png')
     return
-  # A subject that was not run is tested against none.
+  # A subject that was not run is tested against no recipe.
   others = {
     k: one._replace(header=one.header | {'subject': 'mgda'})
     for k, one in results.items()

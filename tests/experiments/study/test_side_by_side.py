@@ -23,7 +23,7 @@ def fail(words, begun):
 
 
 def last(begun):
-  """Lasts until it is asked to end, and says that it was."""
+  """A task that runs until a signal, and then says so."""
 
   def end(*_):
     (begun / 'asked').touch()
@@ -34,7 +34,7 @@ def last(begun):
   time.sleep(60)
 
 
-def test_what_tasks_print_is_in_logs_and_after_a_failure_none_begins(tmp_path):
+def test_output_of_tasks_is_in_logs_and_after_a_failure_none_begins(tmp_path):
   begun, logs = tmp_path / 'begun', tmp_path / 'logs'
   begun.mkdir()
   names = ('one', 'two', 'three', 'four')
@@ -50,7 +50,7 @@ def test_what_tasks_print_is_in_logs_and_after_a_failure_none_begins(tmp_path):
   assert 'ValueError: two' in (logs / 'two.log').read_text()
 
 
-def test_a_signal_reaches_what_runs(tmp_path):
+def test_a_signal_reaches_running_tasks(tmp_path):
   def send():
     while not (tmp_path / 'begun').exists():
       time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Several comparisons and the report over them."""
+"""Studies: several comparisons and one report."""
 
 import csv
 import pickle
@@ -23,7 +23,7 @@ from experiments.study import side_by_side
 from experiments.study import studies
 
 
-def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
+def test_a_study_runs_and_is_resumed(tmp_path, monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'mimo'))
   settings = tuple(
     reporting.Setting('imbalance', factor, f'synthetic:imbalance_{factor}')
@@ -44,7 +44,7 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   beside = planning.plans(last, tmp_path / 'beside' / 'it', **options)
 
   def by_itself(tasks, number, directory):
-    # As a process of its own would be given it: test_side_by_side.py has them.
+    # As for a separate process, which test_side_by_side.py covers.
     ((name, task),) = pickle.loads(pickle.dumps(tasks)).items()
     assert (name, number) == ('imbalance-8', 2)
     assert directory == tmp_path / 'beside'
@@ -83,7 +83,7 @@ def test_a_study_runs_and_goes_on(tmp_path, monkeypatch):
   ] == [accuracy]
 
 
-def test_the_command_in_a_report_has_what_changes_it():
+def test_the_command_in_a_report_has_all_changed_options():
   with flagsaver.flagsaver():
     flags.FLAGS(
       ['study', '--seeds', '2', '--smoke', '--settings=two views 100']
@@ -115,7 +115,7 @@ def test_a_configuration_is_a_study_of_one_setting(tmp_path):
     studies.named('array')
 
 
-def test_some_settings_of_a_study_are_told_from_what_is_left():
+def test_settings_of_a_study_can_be_selected_by_name():
   real = studies.STUDIES['real']
   found = planning.some(real, ['icons', 'HTAD'])
   assert [setting.name for setting in found.settings] == ['icons', 'HTAD']
@@ -141,7 +141,7 @@ def test_every_study_names_configurations_that_exist():
       assert config.tuning.num_seeds == 0 < setting.tuning_seeds
 
 
-def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
+def test_all_stands_for_the_recipes_of_a_fair_comparison_that_fit(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'mimo', 'ogm'))
   config = synthetic.get_config('interaction,smoke')
   assert refusing.of_all(config).compare == config.compare
@@ -155,7 +155,7 @@ def test_all_is_what_a_fair_comparison_has_and_the_model_takes(monkeypatch):
   assert 'without ogm: ValueError: ' in said
 
 
-def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
+def test_choices_that_the_model_refuses_are_not_drawn(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'lfm'))
   setting = reporting.Setting('one', None, 'synthetic:interaction')
   config = studies.config_of(setting, 2, 8, 1, smoke=True)
@@ -168,11 +168,11 @@ def test_a_choice_that_the_model_refuses_is_not_drawn(monkeypatch):
   drawn = spaces.candidates(found, 'lfm', spaces.of_recipe(found, 'lfm'), 8)
   values = {one.values['method.alignment'] for one in drawn}
   assert len(drawn) == 8 and values == {'contrastive'}
-  # The other is what it was.
+  # The other choice is unchanged.
   assert config.recipes.lfm.space.method.alignment.choices[1:] == ('js',)
 
 
-def test_what_refuses_a_model_is_left_out_and_found_out_once(monkeypatch):
+def test_recipes_that_refuse_a_model_are_left_out_and_checked_once(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'ogm', 'mmcosine'))
   asked = []
   refusals = refusing._refusals
