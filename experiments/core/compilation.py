@@ -18,7 +18,7 @@ _MOST_MAPS = 20_000
 
 
 def release() -> None:
-  """Frees compiled programs that have ended, if there are many."""
+  """Frees compiled programs that are no longer used, if there are many."""
   if _MAPS.exists() and _MAPS.read_bytes().count(b'\n') > _MOST_MAPS:
     jax.clear_caches()
     gc.collect()

@@ -59,7 +59,7 @@ class Observer:
     return f'{name}: fused loss {fused:.3f}'.removeprefix(': ')
 
   def checkpoint(self, step: int, states: Mapping[str, State]) -> None:
-    """Called before a checkpoint is saved."""
+    """Called before a checkpoint is saved at one of its regular steps."""
 
   def kept(self) -> Any:
     """Returns what else to save in a checkpoint, of types that JSON knows."""
@@ -123,7 +123,11 @@ def run(
     every = config.checkpoint_every_steps
     while course.step < config.steps and not stopping.is_due(course.step):
       batches = _Batches(
-        programs, inputs, course.step, _stop(course, config), stopping
+        programs,
+        inputs,
+        course.step,
+        _end_of_turn(course.step, config),
+        stopping,
       )
       turn = course.step // config.log_every_steps
       for name in _rotated(list(programs), turn):
@@ -132,7 +136,7 @@ def run(
         words = observer.turn(batches.end, name, metrics, course.states[name])
         bar.set_postfix_str(words, refresh=False)
         if keep_curves:
-          _keep(course, name, metrics, batches, config)
+          _write_curves(course, name, metrics, batches, config)
       course = course._replace(step=batches.end)
       if course.step % every == 0 or course.step == config.steps:
         observer.checkpoint(course.step, course.states)
@@ -202,6 +206,7 @@ def _take_turn(
 ) -> Metrics:
   """Takes one program's turn with its rehearsals; returns its metrics."""
   due = program.rehearsals.is_due
+  # The turn is cut where a rehearsal is due.
   cuts = [
     batches.begin,
     *filter(due, range(batches.begin + 1, batches.end)),
@@ -220,13 +225,13 @@ def _take_turn(
     metrics.append(found)
     seconds += spent
     bar.update(min(high, batches.end) - low)
-    if batches.end <= high:
+    if batches.end <= high:  # the last part, or the run was asked to stop in it
       break
   course.seconds[name].append(seconds / (batches.end - batches.begin))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
 
 
-def _keep(
+def _write_curves(
   course: Course,
   name: str,
   metrics: Metrics,
@@ -331,24 +336,23 @@ def _save(
   )
 
 
-def _stop(course: Course, config: config_dict.ConfigDict) -> int:
-  """The step where the next turn ends: one to log or save, or the last.
+def _end_of_turn(begin: int, config: config_dict.ConfigDict) -> int:
+  """The step where a turn ends: the next one to log or save, or the last.
 
   Examples:
     >>> every = {'log_every_steps': 10, 'checkpoint_every_steps': 25}
     >>> config = config_dict.ConfigDict({'steps': 34, **every})
-    >>> course = Course(0, {}, {}, {}, {}, {})
-    >>> stops = [0]
-    >>> while stops[-1] < config.steps:
-    ...   stops.append(_stop(course._replace(step=stops[-1]), config))
-    >>> stops
+    >>> ends = [0]
+    >>> while ends[-1] < config.steps:
+    ...   ends.append(_end_of_turn(ends[-1], config))
+    >>> ends
     [0, 10, 20, 25, 30, 34]
   """
-  stops = [
-    (course.step // every + 1) * every
+  ends = [
+    (begin // every + 1) * every
     for every in (config.log_every_steps, config.checkpoint_every_steps)
   ]
-  return min(config.steps, *stops)
+  return min(config.steps, *ends)
 
 
 def _rotated(names: list[str], turn: int) -> list[str]:

@@ -169,7 +169,7 @@ class Placement(NamedTuple):
     }
 
   def whole_batch(self, batch: Batch) -> Any:
-    """A batch for evaluation, all of whose rows every process has loaded.
+    """A batch all of whose rows every process has loaded.
 
     It is sharded by rows if their number is a multiple of the number of
     devices, and replicated otherwise.

@@ -74,24 +74,7 @@ def make(
   """
   placement = placement or placement_lib.make('single')
   axis_name = placement.axis_name
-  weighting, model = weighing.make(config, make_model(config.model))
-  frozen_encoders = trainable.frozen_encoders(model.encoders, config.frozen)
-  model = model.clone(frozen=(*model.frozen, *frozen_encoders))
-  rates = data.missing_rates(config)
-  task = base.Task(
-    model=parts.with_axis(model, axis_name),
-    losses_of=named.lookup(nn, config.loss),
-    target=config.target,
-    weighting=weighting,
-    weighting_name=config.weighting.name,
-    optimizer=functools.partial(_make_optimizer, config),
-    steps_per_epoch=steps_per_epoch,
-    steps=config.get('steps', 1),
-    balance=placement.balance,
-    axis_name=axis_name,
-    missing=tuple(name for name, rate in rates.items() if rate),
-    learns=functools.partial(trainable.learns, frozen=config.frozen),
-  )
+  task = _make_task(config, steps_per_epoch, placement)
   method = _make_method(config, task)
   _check_missing(config, task, method)
   if axis_name is not None:
@@ -243,6 +226,32 @@ def make_model(config: config_dict.ConfigDict) -> nn.LateFusion:
     # LateFusion makes it, since it knows the number of classes.
     fusion=functools.partial(named.lookup(nn, fusion.pop('name')), **fusion),
     **settings,
+  )
+
+
+def _make_task(
+  config: config_dict.ConfigDict,
+  steps_per_epoch: int,
+  placement: placement_lib.Placement,
+) -> base.Task:
+  """The task that a configuration describes."""
+  weighting, model = weighing.make(config, make_model(config.model))
+  frozen_encoders = trainable.frozen_encoders(model.encoders, config.frozen)
+  model = model.clone(frozen=(*model.frozen, *frozen_encoders))
+  rates = data.missing_rates(config)
+  return base.Task(
+    model=parts.with_axis(model, placement.axis_name),
+    losses_of=named.lookup(nn, config.loss),
+    target=config.target,
+    weighting=weighting,
+    weighting_name=config.weighting.name,
+    optimizer=functools.partial(_make_optimizer, config),
+    steps_per_epoch=steps_per_epoch,
+    steps=config.get('steps', 1),
+    balance=placement.balance,
+    axis_name=placement.axis_name,
+    missing=tuple(name for name, rate in rates.items() if rate),
+    learns=functools.partial(trainable.learns, frozen=config.frozen),
   )
 
 

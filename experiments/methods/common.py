@@ -269,7 +269,7 @@ def adds_shares(model: nn.LateFusion) -> bool:
 
 
 def with_own_weights(task: base.Task, *weights: float) -> base.Task:
-  """The task with a method's own weights, unless it names a weighting.
+  """The task with a method's own weights, unless the user names a weighting.
 
   The weights are those of the fused loss and of each modality's loss. In both
   cases the encoders learn from the uni-modal heads, too.
