@@ -106,7 +106,7 @@ def begin(
   # Objectives
   config.loss = 'cross_entropy_losses'
   config.target = 'label'
-  # Of a regression: the model learns (target - mean) / std, and its outputs are
+  # In a regression the model learns (target - mean) / std, and its outputs are
   # read in the target's unit.
   config.data.target_mean = 0.0
   config.data.target_std = 1.0
