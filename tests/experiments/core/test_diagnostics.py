@@ -104,4 +104,4 @@ def test_conflicts_are_logged_stored_and_plotted(logged):
     )
     assert np.all(np.isnan(curves['conflicting/joint']))
   report = (logged / 'compare' / 'report.md').read_text()
-  assert 'point against each other' in report
+  assert 'pairs of objectives whose gradients conflict' in report
