@@ -39,11 +39,13 @@ def run_all(
   """
   rows: dict[int, Rows] = {}
   programs = []
-  for members in grouping.with_same_data(config, variants):
+  apart = grouping.with_same_data(config, variants)
+  for number, members in enumerate(apart, start=1):
     some = [variants[i] for i in members]
     inputs = data.open_all(some[0].of(config), manual_dir)
     place = directory / 'programs' / f'{len(rows)}'
-    found, made = run(config, some, inputs, place)
+    label = f'data {number}/{len(apart)}, ' if len(apart) > 1 else ''
+    found, made = run(config, some, inputs, place, label=label)
     for one in inputs:
       one.train.close()
     rows |= zip(members, found, strict=True)
@@ -59,6 +61,7 @@ def run(
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
   *,
+  label: str = '',
   watched: bool = False,
 ) -> tuple[list[Rows], list[dict[str, Any]]]:
   """Trains and scores variants that see the same data, program by program.
@@ -69,6 +72,7 @@ def run(
     inputs: the data of each seed, from `config.seed` on.
     directory: where each program has a folder, which is written or resumed
       from.
+    label: what stands before the program's number at the progress bar.
     watched: whether to score on validation whenever a checkpoint is saved, in
       rows with the `step`. Otherwise runs are scored once, on validation and
       test. Scores are of the primary metric.
@@ -85,8 +89,14 @@ def run(
       {'member': i, 'variant': variants[i].label, 'values': variants[i].values}
       for i in group.members
     ]
-    place = directory / f'{number}'
-    found, seconds = _results(group, labels, inputs, place, watched)
+    found, seconds = _results(
+      group,
+      labels,
+      inputs,
+      directory / f'{number}',
+      label=f'{label}program {number}/{len(groups)}',
+      watched=watched,
+    )
     compilation.release()
     for row in found:
       rows[row.pop('member')].append(row)
@@ -101,6 +111,8 @@ def _results(
   labels: Sequence[dict[str, Any]],
   inputs: Sequence[data.Data],
   directory: pathlib.Path,
+  *,
+  label: str,
   watched: bool,
 ) -> tuple[Rows, float]:
   """The rows of a group, with the labels of its variants, and its seconds."""
@@ -119,14 +131,13 @@ def _results(
       {'': program}, {'': labels}, inputs, config, lambda *_: 'validation'
     )
   header = runs.header(config)
-  label = f'{directory.parent.name} {directory.name}: {program.num_runs} runs'
   course = engine.run(
     {'': program},
     inputs,
     directory,
     config,
     header=header,
-    label=label,
+    label=f'{label}, {program.num_runs} runs',
     observer=watch,
   )
   found: Rows = [] if watch is None else watch.rows

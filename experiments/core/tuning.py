@@ -180,6 +180,7 @@ def _train(
     variants,
     inputs,
     directory,
+    label=f'tuning {recipe}, ',
     watched=True,
   )
   steps = sorted({row['step'] for row in rows[0]})
