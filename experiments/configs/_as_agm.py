@@ -6,7 +6,7 @@ from ml_collections import config_dict
 
 
 class Named(NamedTuple):
-  """What they answer in issue 10 of lihongcs/AGM, for late fusion."""
+  """What the authors say in issue 10 of lihongcs/AGM, for late fusion."""
 
   epochs: int
   alpha: float  # modulated from the first epoch to the last
@@ -20,10 +20,10 @@ AV_MNIST = Named(1000, 2.5)
 def lengthen(
   config: config_dict.ConfigDict, named: Named, steps_per_epoch: int
 ) -> None:
-  """Trains as long as they do, and gives the recipe `agm` their alpha.
+  """Sets the authors' length of training, and their alpha of recipe `agm`.
 
-  A learning rate that decays in steps does so in proportion: it would be zero
-  for most of the time.
+  A learning rate that decays in steps is stretched in proportion; otherwise it
+  would be about zero most of the time.
   """
   steps = named.epochs * steps_per_epoch
   rate = config.optimizer.learning_rate

@@ -7,7 +7,7 @@ from ml_collections import config_dict
 
 
 class Published(NamedTuple):
-  """What released code trains all of its data sets by."""
+  """The settings that released code has for all of its data sets."""
 
   batch_size: int
   gradient_transforms: tuple[Mapping[str, Any], ...]
@@ -55,10 +55,10 @@ def fill(
   steps_per_epoch: int,
   version: str | None = None,
 ) -> None:
-  """Writes into a configuration what it has besides `configuration.begin`.
+  """Completes a configuration that `configuration.begin` has begun.
 
-  `audio` is a view, `frames` the arguments of another, see
-  `data_pipelines.views`; steps are those of batches of the published size.
+  `audio` is a view, and `frames` are the arguments of another, see
+  `data_pipelines.views`. Steps are for batches of the published size.
   """
   # Data
   config.data.name = data_set

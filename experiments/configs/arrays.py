@@ -1,6 +1,6 @@
 """Your own data: arrays or a folder of media, encoders chosen by shape.
 
-Reference: none; the encoders and the schedule are a beginning, not an advice.
+Reference: none; the encoders and the schedule are a start, not advice.
 Command: python -m experiments.train
   --config=experiments/configs/arrays.py:FILE.npz
 Expected: depends on the file; data_pipelines/README.md shows how to make one.
@@ -38,9 +38,9 @@ from data_pipelines import targets
 from experiments.core import configuration
 from experiments.evaluate import readouts
 
-_SMALLEST = 4  # pixels a side of the maps that a LeNet leaves, or a bit more
+_SMALLEST = 4  # pixels per side of a LeNet's last maps, or a bit more
 _RESNET = {'name': 'ResNet18', 'width': 16}
-# Kind of a column -> its view, its encoder, and the deviation of what it gives.
+# Kind of a column -> its view, its encoder, and the view's standard deviation.
 _KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
   'picture': (
     {'name': 'Frames', 'num_frames': 1, 'policy': 'first', 'size': 112},
@@ -73,7 +73,7 @@ _TRANSFORMER = {
 def encoder_for(
   shape: tuple[int, ...], transformer: bool = False
 ) -> dict[str, Any]:
-  """The encoder of rows of a shape; of sequences a GRU or a transformer.
+  """The encoder for rows of a shape; for sequences a GRU or a transformer.
 
   Examples:
     >>> encoder_for((16,))
@@ -185,7 +185,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
 def _of_classes(
   config: config_dict.ConfigDict, table: arrays.Table | folders.Table
 ) -> None:
-  """What is said of labels that are classes."""
+  """Writes what follows from labels that are classes."""
   label, classes = table.target
   if len(classes) < 2:
     raise ValueError(
@@ -204,7 +204,7 @@ def _of_classes(
 def _of_numbers(
   config: config_dict.ConfigDict, table: arrays.Table | folders.Table
 ) -> None:
-  """What is said of labels that are numbers."""
+  """Writes what follows from labels that are numbers."""
   taught = table.target.label[table.split == 'train']
   if np.ptp(taught) == 0:
     raise ValueError(
@@ -221,7 +221,7 @@ def _of_numbers(
 def _of_arrays(
   config: config_dict.ConfigDict, table: arrays.Table, *, transformer: bool
 ) -> None:
-  """What is said of arrays that lie in memory."""
+  """Writes what follows from arrays, which are held in memory."""
   config.data.batch_size = 64
   config.data.standardize = True
   config.data.in_memory = True
@@ -237,7 +237,7 @@ def _of_arrays(
 
 
 def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
-  """What is said of files, which are decoded while training."""
+  """Writes what follows from a folder of files, decoded while training."""
   config.data.batch_size = 32
   config.data.num_threads = 4
   config.data.views, config.model.encoders = {}, {}

@@ -52,7 +52,7 @@ def define_path(
 
 
 def as_given(*holders: flags.FlagHolder[Any]) -> list[str]:
-  """Those of some flags that were given, quoted for a shell."""
+  """The given ones among some flags, quoted for a shell."""
   return [
     shlex.quote(flags.FLAGS[one.name].serialize())
     for one in holders

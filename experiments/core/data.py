@@ -202,7 +202,7 @@ class _Splits(NamedTuple):
   rates: Mapping[str, Any]  # as of `missing_rates`
 
   def source(self, split: str) -> sources.Source:
-    """The used rows of a split, without what it is drawn that they lack."""
+    """The used rows of a split, less the modalities that they are to lack."""
     rows = self.stored(split)
     if self._draws(split):
       # Each split has its own draws.
@@ -228,7 +228,7 @@ class _Splits(NamedTuple):
     }
 
   def _draws(self, split: str) -> bool:
-    """Whether it is drawn what the rows of a split lack."""
+    """Whether random rows of a split are to lack modalities."""
     wanted = split == 'train' or self.config.evaluation.missing
     return wanted and any(self._drawn_rates.values())
 

@@ -1,10 +1,11 @@
 """How runs take steps: together or one by one, whichever is faster.
 
-The host starts each step, or a loop (`lax.scan`) inside the program takes many.
-A loop saves the start of each step, which is expensive on accelerators. On CPUs
-steps from the host are faster, by a sixth on Handwritten and three times on the
-CREMA-D sample, since XLA's operations, above all convolutions, are slow inside
-loops there. Large batches are not gathered for a loop, either.
+Either the host starts each step, or a loop (`lax.scan`) inside the program
+takes several. A loop saves the start of each step, which is expensive on
+accelerators. On CPUs steps from the host are faster, by a sixth on Handwritten
+and three times on the CREMA-D sample, since XLA's operations, above all
+convolutions, are slow inside loops there. Large batches are not gathered for a
+loop, either.
 
 All runs take a step at once, under `vmap`, except for runs with convolutions on
 a CPU, which take it one by one: there, convolutions with different kernels take
@@ -104,7 +105,7 @@ class _Way(NamedTuple):
 
 
 def _at_once(runs: _Runs, traced: Any) -> _Way:
-  """A program takes one step of all runs."""
+  """Calls a program for each step, which takes it for all runs."""
   compiled = traced.lower().compile()
 
   def advance(state: Any, batches: Sequence[Any]) -> Any:
@@ -115,7 +116,7 @@ def _at_once(runs: _Runs, traced: Any) -> _Way:
 
 
 def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
-  """A program takes as many steps of all runs as there are batches."""
+  """Calls one program, which takes all steps of all runs in a loop."""
   step = runs.layout.over_runs(runs.step, RUNS, SEEDS)
   loop = jax.jit(
     lambda state, *batches: lax.scan(
@@ -135,7 +136,7 @@ def _in_a_loop(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
 
 
 def _one_by_one(runs: _Runs, state: Any, batches: Sequence[Any]) -> _Way:
-  """A program takes one step of one run."""
+  """Calls a program for each step of each run."""
   layout = runs.layout
   alone = jax.jit(runs.step, donate_argnums=runs.donated)
   first = jax.eval_shape(layout.first, state)

@@ -48,7 +48,7 @@ class Trained(NamedTuple):
 
   @property
   def inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """The entries that a row must have: modalities, lengths of sequences."""
+    """What the model takes of a row: modalities, and lengths of sequences."""
     presence = {missing.entry(name) for name in self.modalities}
     found = evaluate.model_inputs(self.signature.row, self.modalities)
     return {k: value for k, value in found.items() if k not in presence}
@@ -63,7 +63,7 @@ class Trained(NamedTuple):
 
     Args:
       rows: modality -> array [n, ...], as the data set stores it or, if it has
-        views, as they make it. It is not standardised yet: the run has the
+        views, as they make it. Do not standardise it: the run does so, by the
         statistics of its training rows. Padded sequences come with
         `<modality>_length` [n]. A modality that is left out is missing from all
         rows. It is missing from a row if all its values there are NaN, or
@@ -215,7 +215,7 @@ class Trained(NamedTuple):
   def _check_entries(
     self, given: Mapping[str, npt.NDArray[Any]], counts: Mapping[str, int]
   ) -> None:
-    """Refuses unknown and missing entries, and other numbers of rows."""
+    """Refuses unknown and missing entries, and unequal numbers of rows."""
     names, takes = set(self.modalities), self.inputs
     if unknown := sorted(given.keys() - takes.keys()):
       raise ValueError(
