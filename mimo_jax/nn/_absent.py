@@ -25,7 +25,7 @@ def present_of(inputs: Mapping[str, jax.Array], name: str) -> jax.Array | None:
 
 
 def without(value: jax.Array, present: jax.Array | None) -> jax.Array:
-  """Rows that are there, and zeros: no NaN gets into statistics, gradients."""
+  """Replaces absent rows by zeros, so that no NaN reaches statistics."""
   if present is None:
     return value
   rows = _numerics.for_each_row(present, value)
@@ -33,13 +33,13 @@ def without(value: jax.Array, present: jax.Array | None) -> jax.Array:
 
 
 class Token(nn.Module):
-  """Learned features [d] in place of those that are absent; first zeros."""
+  """Learned features [d] for rows that lack a modality; initially zeros."""
 
   @nn.compact
   def __call__(
     self, features: jax.Array, present: jax.Array | None
   ) -> jax.Array:
-    """Features [batch, d] with the token in the rows without."""
+    """Replaces the features [batch, d] of absent rows by the token."""
     token = self.param('token', nn.initializers.zeros, features.shape[-1:])
     if present is None:
       return features

@@ -1,4 +1,4 @@
-"""Calls of a model's parts: what they are given, and what is refused."""
+"""Calls of a model's parts: their arguments, and checks of inputs."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,13 +12,13 @@ from flax import linen as nn
 def encode(
   options: Mapping[str, Any], encoder: nn.Module, value: jax.Array
 ) -> jax.Array:
-  """Features of one modality."""
+  """Computes the features of one modality."""
   encoded: jax.Array = encoder(value, **options)
   return encoded
 
 
 def taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
-  """Of the arguments that are there, those that a function has by name."""
+  """Selects the arguments that a function takes and that are not None."""
   parameters = inspect.signature(function).parameters
   return {
     name: value
@@ -28,7 +28,7 @@ def taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
 
 
 def check_widths(module: str, **widths: Any) -> None:
-  """Refuses widths of layers, in sequences, that are none."""
+  """Raises unless widths of layers are sequences of whole numbers above 0."""
 
   def is_width(value: Any) -> bool:
     is_whole = isinstance(value, int | np.integer)
@@ -47,7 +47,7 @@ def check(
   frozen: Collection[str],
   inputs: Collection[str],
 ) -> None:
-  """Refuses what cannot be fused."""
+  """Raises if modalities have a wrong name, or inputs are missing."""
   if 'fused' in encoders:
     raise ValueError(
       "A modality is named 'fused', which is the name of the fused output;"

@@ -174,12 +174,12 @@ class LateFusion(nn.Module):
     _arguments.check_choice('LateFusion', _HEADS, heads=self.heads)
     _arguments.check_choice('LateFusion', _absent.STAND_INS, absent=self.absent)
     _calls.check(self.encoders, self.frozen, inputs)
-    # Before the batch, whose statistics must not be in the running ones yet.
+    # Before the batch is encoded, which updates the running statistics.
     absent = self._zero_features(inputs) if self.heads == 'shapley' else {}
     features = self.features(inputs, train=train)
     if cut is not None:
       features = cut(features)
-    # The mapping itself, not a tuple of what each call has sown.
+    # Store the mapping itself, not Flax's tuple of what each call has sown.
     self.sow(
       'intermediates',
       'features',

@@ -143,14 +143,14 @@ def absolute_error_losses(
 
 
 def out_of_range_as_nan(labels: jax.Array) -> jax.Array:
-  """Labels that find NaN where they are negative, as those from C on do."""
+  """Makes negative labels too large, so that they, too, give NaN."""
   labels = jnp.asarray(labels)
   labels = labels.astype(_numerics.common_type(labels.dtype, jnp.int32))
   return jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)
 
 
 def mask_of(name: str, mask: Mask) -> jax.Array | None:
-  """The mask of one output."""
+  """Returns the mask of one output, or None."""
   return mask.get(name) if isinstance(mask, Mapping) else mask
 
 
@@ -160,7 +160,7 @@ def masked_mean(
   targets: jax.Array,
   mask: jax.Array | None,
 ) -> jax.Array:
-  """Mean of `values_of(outputs, targets)`, [batch], by the mask."""
+  """Returns the mean of `values_of(outputs, targets)`, [batch], by the mask."""
   if mask is None:
     return jnp.mean(values_of(outputs, targets))
   if jnp.shape(mask) != targets.shape:
@@ -169,8 +169,8 @@ def masked_mean(
       ' one number for each row, or a mapping output -> numbers.'
     )
   mask = jnp.asarray(mask)
-  # What is left out is replaced before anything is computed of it: a NaN would
-  # get into the gradient even where its loss is not taken.
+  # Masked rows are replaced before anything is computed from them: else a NaN
+  # would reach the gradient although its loss is not used.
   is_taken = mask.astype(bool)
   outputs = jnp.where(is_taken[:, None], outputs, 0)
   values = values_of(outputs, jnp.where(is_taken, targets, 0))

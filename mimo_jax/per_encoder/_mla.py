@@ -160,7 +160,7 @@ def orthogonal_head(
     is_first = state.num_updates == 0
     gradient = jnp.asarray(leaves[place])
     projected = _product(projection / length, gradient.astype(mean.dtype))
-    # The type first: in bfloat16 the gradient itself is not to be rounded.
+    # Convert first: else the gradient itself would be rounded in bfloat16.
     projected = jnp.where(is_first, gradient, projected.astype(gradient.dtype))
     leaves[place] = _numerics.nan_unless(finite, projected)
     moved = OrthogonalHeadState(

@@ -137,7 +137,7 @@ def mmpareto(
     gradients = [_numerics.at_least_float32(leaf) for leaf in gradients]
     owners = owners_of(observation.jacobian)
     places = [i for i, owner in enumerate(owners) if owner is not None]
-    # Of each tensor of an encoder, the row of its modality.
+    # For each tensor of an encoder, the row of its modality.
     own = np.array([names.index(owners[i]) for i in places])
     tensors = [
       (gradients[i][0], gradients[i][row])
@@ -151,7 +151,7 @@ def mmpareto(
       )
       for row in rows
     }
-    # What no encoder owns, and to be replaced where one does.
+    # The sum, which is replaced below for tensors of encoders.
     combined = [jnp.sum(leaf, axis=0) for leaf in gradients]
     turned = _turned(tensors, gramians, [pairs[row] for row in own])
     for i, tensor in zip(places, turned, strict=True):
@@ -176,9 +176,9 @@ def mmpareto(
 def _pair_of_weights(gramian: jax.Array) -> jax.Array:
   """a_c and a_u, [2], of an encoder's Gramian [2, 2]."""
   (fused, cross), (_, own) = gramian
-  # In a conflict all of these are sums of positive numbers, and as exact as the
-  # Gramian, without a solver to compile. The rest of the weight as 1 minus the
-  # first one would not be, between gradients of very different lengths.
+  # In a conflict all of these are sums of positive numbers, so the result is as
+  # exact as the Gramian, and no solver has to be compiled. The second weight as
+  # 1 minus the first would be inexact if lengths differ much.
   opposed = cross < 0
   shares = jnp.stack([own - cross, fused - cross])
   shares /= jnp.where(opposed, fused + own - 2 * cross, 1)
@@ -201,7 +201,7 @@ def _turned(
   ]
   squares = jnp.diagonal(_gramians.of_parts(both), axis1=1, axis2=2)
   plain_length, length = jnp.sqrt(squares).T
-  # Opposed gradients cancel to rounding errors, which λ would blow up.
+  # Opposed gradients cancel up to rounding errors, which λ would amplify.
   lengths = jnp.sqrt(jnp.diagonal(gramians, axis1=1, axis2=2))
   size = jnp.sum(2 * jnp.stack(pairs) * lengths, axis=1)
   eps = np.array([jnp.finfo(leaf.dtype).eps for leaf in turned])

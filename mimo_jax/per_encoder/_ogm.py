@@ -301,7 +301,7 @@ def _coefficients(
     ratio = jnp.sum(ratios, axis=1, where=others) / (scores.shape[0] - 1)
   else:
     ratio = _ratios(scores, jnp.min(scores))
-  # Not infinite, which times an alpha of 0 would be NaN.
+  # Finite, because infinity times an alpha of 0 would be NaN.
   ratio = jnp.minimum(ratio, jnp.finfo(scores.dtype).max)
   slowed = 1 - jnp.tanh(alpha * ratio)
   coefficients = jnp.where(ratio > 1, slowed, 1)
@@ -310,6 +310,6 @@ def _coefficients(
 
 def _ratios(scores: jax.Array, others: jax.Array) -> jax.Array:
   """Quotients; of 0 and 0 it is 0, which slows neither, like 1."""
-  # Without a NaN on the way, at which `jax_debug_nans` would stop.
+  # Without an intermediate NaN, at which `jax_debug_nans` would raise.
   largest = jnp.sign(scores) * jnp.finfo(scores.dtype).max
   return _numerics.divide(scores, others, largest)

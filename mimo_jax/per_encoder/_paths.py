@@ -15,7 +15,7 @@ EncoderOf: TypeAlias = Callable[[Path], str | None]
 def check_function(
   rule: str, argument: str, value: Any, returns: str, example: str
 ) -> None:
-  """Checks that `value` is a function, of a path."""
+  """Checks that `value` is a function of a path."""
   if not callable(value):
     raise ValueError(
       f'{rule} was given {argument}={value!r}; expected a function from the'
@@ -43,7 +43,7 @@ def check_names(rule: str, argument: str, names: Any, example: str) -> None:
 
 
 def leaves_by_path(tree: base.PyTree) -> list[tuple[Path, Any]]:
-  """The leaves in the order of `jax.tree.leaves`, and their paths."""
+  """Returns paths and leaves, in the order of `jax.tree.leaves`."""
   return [
     (tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

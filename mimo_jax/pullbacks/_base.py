@@ -22,10 +22,10 @@ class Averages(NamedTuple):
 
   losses: base.PyTree  # of this device, as the user gave them
   shares: base.PyTree  # of each loss in its average over the devices
-  # A gradient as JAX gave it, of losses times their shares -> among reals.
+  # Raw gradient of losses times their shares -> average, as real numbers.
   gradient: Callable[[base.PyTree], base.PyTree]
   products: Callable[[list[base.PyTree]], jax.Array]  # of averaged gradients
-  # Of averaged gradients, leaves [n, P]: products of all rows with all others.
+  # Products of all rows with all others, of averaged gradients, leaves [n, P].
   cross: Callable[[list[jax.Array], list[jax.Array]], jax.Array]
   # Summands of this device -> their sum over all.
   total: Callable[[jax.Array], jax.Array]
@@ -80,8 +80,8 @@ def for_each(
     ]
   for part in parts[len(done) :]:
     if done:
-      # Each waits for the one before it, or XLA computes many at a time and
-      # keeps what they hold.
+      # Each part waits for the previous one. Else XLA would compute many at the
+      # same time, and keep their memory.
       leaves = jax.tree.leaves(done[-1])
       ends = [jnp.sum(leaf).astype(part.dtype) for leaf in leaves]
       part = part + 0 * jnp.stack(ends).sum()
@@ -116,7 +116,7 @@ def cross(
 
 
 def like(losses: base.PyTree, vector: jax.Array) -> base.PyTree:
-  """K numbers in the form and the types of the losses."""
+  """Puts K numbers into the form and the types of the losses."""
   leaves, treedef = jax.tree.flatten(losses)
   parts, start = [], 0
   for leaf in leaves:
@@ -127,7 +127,7 @@ def like(losses: base.PyTree, vector: jax.Array) -> base.PyTree:
 
 
 def flat(values: base.PyTree) -> jax.Array:
-  """Values in the form of the losses, as a vector `[K]` in float32 or wider."""
+  """Flattens values in the form of the losses to `[K]`, at least float32."""
   leaves = [jnp.ravel(jnp.asarray(leaf)) for leaf in jax.tree.leaves(values)]
   dtype = _numerics.wide(*leaves)
   return jnp.concatenate([leaf.astype(dtype) for leaf in leaves])

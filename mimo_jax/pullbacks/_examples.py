@@ -117,7 +117,7 @@ def vjp_of_examples(
     shares = jnp.reshape(averages.shares, (number, each))
 
     def rows_of(part: Any, seed: jax.Array) -> list[jax.Array]:
-      # Beyond the end the last one again, which is cut off below.
+      # Past the end, repeat the last one; these are cut off below.
       index = jnp.minimum(part * width + np.arange(width), number - 1)
       examples, scales = jax.tree.map(lambda x: x[index], (batch, shares))
 
@@ -156,7 +156,7 @@ def _written_out(
   def product(rows: list[jax.Array], others: list[jax.Array]) -> jax.Array:
     nonlocal last
     block: jax.Array = cross(rows, others)
-    last = 0 * block[0, 0]  # what comes next waits for this one
+    last = 0 * block[0, 0]  # the next block waits for this one
     return block
 
   for i in range(count):

@@ -132,7 +132,7 @@ def vjp_at_features(
       jax.tree.map(lambda leaf, share=share: _numerics.scaled(leaf, share), row)
       for row, share in zip(rows, shares, strict=True)
     ]
-    # A device has features of its own: summed, not averaged.
+    # Each device has features of its own, so Gramians are summed.
     return averages.total(jacobian.gramian(scaled, range(len(rows))))
 
   known = _base.Pullback(

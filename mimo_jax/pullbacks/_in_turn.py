@@ -1,4 +1,4 @@
-"""A function of many arrays, each of which waits for its turn."""
+"""Makes the inputs of a function wait until they are needed, on CPUs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,18 +15,18 @@ from mimo_jax import base
 def in_turn(
   function: Callable[[base.PyTree], Any], like: base.PyTree
 ) -> Callable[[base.PyTree], Any]:
-  """The same function, which uses no input before what precedes it is there.
+  """Makes a function use each input only after all preceding operations.
 
-  On CPUs, XLA begins with everything that could be computed at once. Of a
-  linearised network that is, for every layer, what the change of its params
-  does to its output; all are kept until the change of its inputs arrives.
+  On CPUs, XLA begins with everything that can be computed at once. In a
+  linearised network, that is the effect of each layer's params on its output.
+  All of these would be kept until the changes of the inputs arrive.
 
   Args:
     function: linear, from a pytree of arrays to another.
-    like: what it is called with, for shapes and types.
+    like: an argument of it, for shapes and types.
 
   Returns:
-    A function that returns the same.
+    A function with the same results.
   """
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(like)
   jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)
@@ -34,8 +34,8 @@ def in_turn(
   def one_by_one(inputs: base.PyTree) -> Any:
     waiting = dict(zip(jaxpr.invars, jax.tree.leaves(inputs), strict=True))
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    made = set(jaxpr.invars)  # and what is made of them
-    last = jnp.zeros(())  # of what was made
+    made = set(jaxpr.invars)  # inputs, and values that depend on them
+    last = jnp.zeros(())  # the latest of these values
 
     def value_of(atom: Any) -> Any:
       if isinstance(atom, core.Literal):
@@ -64,13 +64,13 @@ def _may_be_waited_for(value: jax.Array) -> bool:
 
 
 def _after(last: jax.Array, leaf: jax.Array) -> jax.Array:
-  """The leaf, once `last` is there, where all that holds it has that."""
+  """Makes a leaf depend on `last`, where that is possible."""
   if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-    return leaf  # without a gradient
+    return leaf  # It has no gradient.
   if _pullback.varying_axes(last) - _pullback.varying_axes(leaf):
-    return leaf  # it would differ between devices
+    return leaf  # It would become different on different devices.
   if _numerics.explicit_sharding(last) is not None:
-    return leaf  # no number of it is on all
-  # Zero times a number that XLA does not know; barriers are gone before it
-  # orders a CPU's program.
+    return leaf  # No number of `last` is on all devices.
+  # Add zero times a number that XLA does not know. Optimisation barriers would
+  # not work: XLA removes them before it orders a program on a CPU.
   return leaf + 0 * jnp.isnan(jnp.ravel(last)[0]).astype(leaf.dtype)

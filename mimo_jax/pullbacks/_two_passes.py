@@ -73,7 +73,7 @@ def two_passes(
     def of_weights(weights: base.PyTree) -> base.PyTree:
       return _reals.of_gradient(_pullback.pull(pullback, weights))
 
-    # J itself: a pullback is linear, and this its transpose.
+    # This is J itself: the transpose of a pullback, which is linear.
     push: Any = jax.linear_transpose(of_weights, losses)
     if jax.default_backend() == 'cpu':
       push = _in_turn.in_turn(push, jax.eval_shape(of_weights, losses))
@@ -84,7 +84,7 @@ def two_passes(
       )
       gradient = averages.gradient(_pullback.pull(pullback, cotangent))
       square = averages.products([gradient])[0, 0]
-      # Of length 1, so that no product leaves the range of float16.
+      # Scaled to length 1, so that no product leaves the range of float16.
       length = _numerics.nonzero(jnp.sqrt(square))
       unit = jax.tree.map(lambda leaf: _divided(leaf, length), gradient)
       products = _numerics.scaled(_base.flat(push(unit)[0]), shares)

@@ -64,9 +64,9 @@ def aligned_mtl(
     p = _arguments.preference_of('aligned_mtl', preference, gramian[0])
     size = observation.num_objectives
     largest = jnp.max(jnp.diagonal(gramian))
-    # All gradients zero: all eigenvalues are left out.
+    # If all gradients are zero, all eigenvalues are left out.
     values, vectors = jnp.linalg.eigh(gramian / _numerics.nonzero(largest))
-    # Ascending, so those in use are the last ones.
+    # They are in ascending order, so the last ones are in use.
     used = values > size * jnp.finfo(values.dtype).eps * values[-1]
     rank = jnp.sum(used)
     first = size - rank

@@ -54,8 +54,8 @@ def config(preference: _arguments.Vector | None = None) -> base.Weighting:
     solution, _ = solvers.least_squares(form.cosines, p)
     along = form.cosines @ solution  # uᵢᵀx
     square = solution @ along  # ‖x‖²
-    # Where x is zero to rounding no direction has these cosines; nor where p is
-    # orthogonal to all that C can give, and x made of rounding alone.
+    # If x is zero up to rounding, no direction has these cosines. Nor is there
+    # one if p is orthogonal to the range of C: then x is only rounding errors.
     rounding = observation.num_objectives * jnp.finfo(square.dtype).eps
     has_direction = ~(
       (square <= rounding * jnp.sum(jnp.abs(solution)) ** 2)

@@ -57,14 +57,14 @@ def cosmos(
   def weigh(observation: base.Observation) -> jax.Array:
     losses = observation.losses
     r = _arguments.preference_of('cosmos', preference, losses)
-    # In the space of those that are there, the others have no axis.
+    # Absent objectives have no axis in the space of losses.
     r = jnp.where(observation.has_rows, r, 0)
     losses = jnp.where(observation.has_rows, losses, 0)
     largest = jnp.max(jnp.abs(losses))
-    # Triggers where all losses are zero: there is no angle.
+    # Triggers if all losses are zero: then there is no angle.
     zero = largest < jnp.finfo(losses.dtype).tiny
     largest = jnp.where(zero, 1, largest)
-    # Scaled first, so that no square under- or overflows.
+    # Scale first, so that no square under- or overflows.
     scaled = jnp.where(zero, 1, losses / largest)
     length = jnp.linalg.norm(scaled)
     along_r = r / _numerics.nonzero(jnp.linalg.norm(r))

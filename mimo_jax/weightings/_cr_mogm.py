@@ -92,8 +92,8 @@ def cr_mogm(
       )
     share = _numerics.value_at(decay, state.step)
     share = jnp.where(state.step == 0, 0, share)
-    # An absent objective keeps its part of the mean. Until it comes back the
-    # others have its weight, too: all that the rule gives today.
+    # An absent objective keeps its part of the mean. Until it is back, the
+    # others share its weight, so that the sum is that of the rule's weights.
     present, total = observation.present, jnp.sum(weights)
     old = jnp.where(state.step == 0, total / len(weights), state.mean)
     left = jnp.sum(jnp.where(present, old, 0)) / total

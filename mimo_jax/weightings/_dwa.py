@@ -76,7 +76,7 @@ def dwa(
   ) -> tuple[jax.Array, DWAState]:
     losses = observation.losses
     largest = jnp.finfo(state.older.dtype).max
-    # 1 in the first two epochs, and where a loss was 0 all epoch long.
+    # 1 in the first two epochs, and if a loss was 0 during a whole epoch.
     rates = _numerics.divide(state.newer, state.older, 1)
     rates = jnp.clip(rates, -largest, largest)
     has_rows = observation.has_rows
@@ -87,7 +87,7 @@ def dwa(
     seen = state.seen + has_rows.astype(jnp.int32)
     step = (state.step + 1) % steps_per_epoch
     is_end = step == 0
-    # An epoch in which an objective was absent throughout is none of its own.
+    # An epoch does not count for an objective that was absent throughout.
     is_end_of = is_end & (seen > 0)
     count = jnp.maximum(seen, 1).astype(running.dtype)
     mean = running * (steps_per_epoch / count)

@@ -105,7 +105,7 @@ def excess_mtl(
     mean = state.baseline + (excess - state.baseline) / (
       state.step.astype(excess.dtype) + 1
     )
-    # Gradients that were zero so far, all of them, have no scale yet.
+    # If all gradients were zero so far, there is no scale yet.
     late = jnp.where(state.baseline == 0, excess, state.baseline)
     baseline = jnp.where(is_warmup, mean, late)
     relative = _numerics.divide(excess, baseline)

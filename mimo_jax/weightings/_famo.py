@@ -112,11 +112,11 @@ def famo(
     gap_before, spent_before = gaps(before)
     gap_after, spent_after = gaps(after)
     counts = ~(spent_before | spent_after) & had_rows
-    # Where no objective counts all shares are 0, and so is the gradient.
+    # If no objective counts, all shares are 0, and so is the gradient.
     shares = jnp.where(counts, jax.nn.softmax(logits), 0)
     shares /= jnp.where(jnp.any(counts), jnp.sum(shares), 1)
-    # Of quotients, as a difference of logarithms would round more. They may
-    # overflow.
+    # The logarithm of a quotient, because a difference of logarithms would have
+    # larger rounding errors. Quotients may overflow.
     limits = jnp.finfo(gap_after.dtype)
     quotient = jnp.clip(gap_before / gap_after, limits.tiny, limits.max)
     progress = jnp.where(counts, jnp.log(quotient), 0)
@@ -125,7 +125,7 @@ def famo(
     moves, optimizer_state = learner.update(
       gradient.astype(logits.dtype), optimizer_state, logits
     )
-    # What was not there neither moves nor is moved by its momentum.
+    # Logits of absent objectives do not move, not even by momentum.
     new = logits + moves, optimizer_state
     kept: tuple[jax.Array, base.PyTree] = _numerics.keep_rows(
       had_rows, new, old
@@ -138,13 +138,13 @@ def famo(
     losses = observation.losses
     old = state.logits, state.optimizer
     new = moved(*old, state.losses, observation.losses_after, state.had_rows)
-    # The first call has no step before it.
+    # In the first call there is no earlier step.
     logits, optimizer_state = jax.tree.map(
       lambda new, old: jnp.where(state.step == 0, old, new), new, old
     )
     gap, spent = gaps(losses)
     has_rows = observation.has_rows
-    # Where all are spent that are there, these share alike.
+    # If the losses of all present objectives are spent, weights are equal.
     spent = jnp.where(jnp.all(spent | ~has_rows), False, spent) | ~has_rows
     smallest = jnp.min(jnp.where(spent, jnp.inf, gap))
     scores = jnp.where(spent, 0, logits + jnp.log(smallest / gap))

@@ -43,10 +43,10 @@ def geometric_mean() -> base.Weighting:
   def weigh(observation: base.Observation) -> jax.Array:
     losses = observation.losses
     limits = jnp.finfo(losses.dtype)
-    # Triggers on losses that are not positive. NaN is no such loss.
+    # Triggers on losses that are not positive, but not on NaN.
     spent = (losses < limits.tiny) | ~observation.has_rows
     logs = jnp.log(jnp.where(spent, 1, losses))
-    # Without any positive loss all logarithms are 0, their mean as well.
+    # Without a positive loss, all logarithms are 0, and so is their mean.
     mean = jnp.sum(logs) / jnp.maximum(jnp.sum(~spent, dtype=losses.dtype), 1)
     weights = jnp.minimum(jnp.exp(mean - logs), limits.max) / len(losses)
     return jnp.where(spent & ~jnp.all(spent), 0, weights)

@@ -78,10 +78,10 @@ def graddrop(
 
     def weigh(leaf: jax.Array, leaf_key: jax.Array) -> jax.Array:
       wide = leaf.astype(_numerics.wide(leaf.dtype, dtype))
-      # Row by row: XLA fuses that, and not a reduction over the first axis.
+      # Row by row, because XLA does not fuse a reduction over the first axis.
       positive = sum(jnp.maximum(row, 0) for row in wide)
       total = positive + sum(jnp.maximum(-row, 0) for row in wide)
-      # Where all are zero, either sign keeps nothing.
+      # If all are zero, either sign keeps nothing.
       purity = positive / _numerics.nonzero(total)
       drawn = jax.random.uniform(leaf_key, leaf.shape[1:], wide.dtype)
       kept = jnp.where((drawn < purity)[None], wide > 0, wide < 0)

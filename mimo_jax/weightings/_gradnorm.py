@@ -89,15 +89,15 @@ def gradnorm(
     initial = jnp.where(state.step == 0, losses, state.initial_losses)
     relative = _numerics.divide(losses, initial, 1, where=initial > 0)
     relative = jnp.where(present, jnp.maximum(relative, 0), 0)
-    # All losses have reached zero together: none is behind.
+    # If all losses have reached zero together, none is behind.
     rates = _numerics.divide(relative, jnp.sum(relative) / size, 1)
     logits = jnp.where(present, state.logits, -jnp.inf)
     weights = size * jax.nn.softmax(logits)
     lengths = jnp.sqrt(jnp.diagonal(observation.gramian))
-    # All gradients are zero: their lengths have nothing to say.
+    # If all gradients are zero, their lengths carry no information.
     lengths = _numerics.divide(lengths, jnp.sum(weights * lengths) / size)
     excess = weights * lengths - rates**alpha
-    # A difference that is rounding has no sign.
+    # A difference within rounding has no sign.
     rounding = 8 * size * jnp.finfo(excess.dtype).eps
     signs = jnp.where(jnp.abs(excess) <= rounding, 0, jnp.sign(excess))
     slopes = weights * signs * lengths  # with respect to log w

@@ -93,10 +93,10 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
       target = jnp.sum(targets * at_visited, axis=1)
       square = jnp.maximum(jnp.sum(coefficients * products, axis=1), 0)
       length = jnp.sqrt(square)
-      # ‖h‖ √(1−φ²) is the length across uⱼ: nothing is divided by ‖h‖.
+      # ‖h‖ √(1−φ²) is the length across uⱼ, so no division by ‖h‖ is needed.
       across = jnp.sqrt(jnp.maximum(square - along**2, 0))
       added = target * across / jnp.sqrt(1 - target**2) - along
-      # Targets near 1 that many objectives miss at once would overflow.
+      # Else targets near 1, missed by many objectives at once, would overflow.
       added = jnp.minimum(added, 1 / eps)
       corrected = (
         (along < target * length)
@@ -105,7 +105,7 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
         & ~form.is_zero[visited]
       )
       added = jnp.where(corrected, added, 0)
-      # Nothing but rounding is left of an h that others have cancelled.
+      # If corrections have cancelled h, only rounding errors are left of it.
       reach = jnp.sum(jnp.abs(coefficients), axis=1)
       is_left = ~(square <= size * eps * reach**2)
       cosine = _numerics.divide(along, length, where=is_left)

@@ -59,11 +59,11 @@ def imtl_g(flip: bool = False) -> base.Weighting:
     solution, error = solvers.least_squares(form.cosines, ones)
     eps = jnp.finfo(solution.dtype).eps
     size = observation.num_objectives
-    # Feasible: the projections, C z, are equal indeed.
+    # Feasible if the projections, C z, are in fact equal.
     feasible = error <= jnp.sqrt(eps)
     shares = solution / form.lengths
     total = jnp.sum(shares)
-    # A sum of zero: the point with equal projections lies at infinity.
+    # If the sum is zero, the point with equal projections is at infinity.
     feasible &= jnp.abs(total) > size * eps * jnp.sum(jnp.abs(shares))
     if flip:
       total = jnp.abs(total)

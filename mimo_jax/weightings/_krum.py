@@ -68,17 +68,17 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     count = jnp.sum(present)
     num_neighbours = jnp.maximum(count - num_byzantine - 2, 1)
     gramian = observation.gramian
-    # Scaled by the largest entry: sums of squares would otherwise overflow.
+    # Scale by the largest entry: otherwise sums of squares would overflow.
     scaled = gramian / _numerics.nonzero(jnp.max(jnp.diagonal(gramian)))
     squares = jnp.diagonal(scaled)
-    # Symmetric to the bit, so that ties stay ties; below 0 is rounding.
+    # Exactly symmetric, so that ties stay ties; values below 0 are rounding.
     distances = jnp.maximum(
       squares[:, None] + squares[None, :] - (scaled + scaled.T), 0
     )
     index = jnp.arange(size)
     is_other = present[:, None] & present[None, :] & ~jnp.eye(size, dtype=bool)
     distances = jnp.where(is_other, distances, jnp.inf)
-    # With a single objective there are no neighbours, and no choice.
+    # A single objective has no neighbours, and there is no choice.
     nearest = jnp.sort(distances, axis=1)
     is_near = index < jnp.minimum(num_neighbours, count - 1)
     scores = jnp.sum(jnp.where(is_near[None, :], nearest, 0), axis=1)
@@ -86,7 +86,7 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> base.Weighting:
     is_before = (scores[None, :] < scores[:, None]) | (
       (scores[None, :] == scores[:, None]) & (index[None, :] < index[:, None])
     )
-    # Those that are absent come last.
+    # Absent objectives come last.
     num = jnp.minimum(num_selected, count)
     selected = jnp.sum(is_before, axis=1) < num
     return jnp.where(selected, 1 / num, 0)

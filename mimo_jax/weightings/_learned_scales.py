@@ -47,16 +47,16 @@ def learned_scales(
     losses = observation.losses
     s, optimizer_state = state
     _arguments.for_each_objective(rule, 'init', s, losses)
-    # Triggers where the optimizer overshoots.
+    # Triggers if the optimizer overshoots.
     scales = jnp.minimum(jnp.exp(sign * s), jnp.finfo(losses.dtype).max)
     slopes = sign * factor * (scales * losses - 1)
-    # A loss that is not positive would pull its s on for ever.
+    # A loss that is not positive would pull its s without end.
     slopes = jnp.where(losses <= 0, 0, slopes)
     moves, optimizer_state = learner.update(
       slopes.astype(s.dtype), optimizer_state, s
     )
     moved = make_state(s + moves, optimizer_state)
-    # What is not there neither moves nor is moved by its momentum.
+    # Scales of absent objectives do not move, not even by momentum.
     return factor * scales, _numerics.keep_rows(
       observation.has_rows, moved, state
     )

@@ -69,7 +69,7 @@ def mgda(
       form = solvers.cosine_form(gramian)
       gramian = jnp.where(form.is_zero, 0, form.cosines)
     if normalization in ('loss', 'loss+'):
-      # A loss of zero is finished: its gradient is left as it is.
+      # A loss of zero cannot be a divisor: its gradient is not scaled.
       scale = _numerics.nonzero(losses).astype(gramian.dtype)
       gramian = gramian / scale[:, None] / scale[None, :]
     return solvers.min_norm(gramian, drop_zero_rows=zero_rows == 'drop')

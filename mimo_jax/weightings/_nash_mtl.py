@@ -53,7 +53,7 @@ def nash_mtl(max_norm: _arguments.Scalar | None = 1.0) -> base.Weighting:
   def weigh(observation: base.Observation) -> jax.Array:
     weights = solvers.alpha_fair(observation.gramian)
     if max_norm is not None:
-      # ‖d‖² = Σ aᵢ (G a)ᵢ is the number of rows that are not left out.
+      # ‖d‖² = Σ aᵢ (G a)ᵢ equals the number of rows that are not left out.
       norm = jnp.sqrt(jnp.sum(weights > 0, dtype=weights.dtype))
       weights = weights * jnp.minimum(1, max_norm / jnp.maximum(norm, 1))
     return weights

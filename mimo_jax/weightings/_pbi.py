@@ -61,17 +61,17 @@ def pbi(
     p = _arguments.preference_of('pbi', preference, losses)
     z = _arguments.for_each_objective('pbi', 'ideal', ideal, losses)
     limits = jnp.finfo(losses.dtype)
-    # In the space of those that are there, the others have no axis.
+    # Absent objectives have no axis in the space of losses.
     p = jnp.where(observation.has_rows, p, 0)
     u = p / _numerics.nonzero(jnp.linalg.norm(p))
     f = jnp.where(observation.has_rows, losses - z, 0)
     largest = jnp.max(jnp.abs(f))
-    # Scaled first, so that no square under- or overflows. f may be all zero.
+    # Scale first, so that no square under- or overflows. f may be all zero.
     largest = jnp.where(largest < limits.tiny, 1, largest)
     f = f / largest
     across = f - jnp.sum(f * u) * u
     distance = jnp.linalg.norm(across)
-    # On the ray itself the rest is rounding of L and z.
+    # On the ray itself, the remainder is rounding of L and z.
     sizes = jnp.abs(losses) + jnp.abs(z)
     sizes = jnp.where(observation.has_rows, sizes, 0) / largest
     off_ray = ~(distance <= 8 * limits.eps * jnp.linalg.norm(sizes))

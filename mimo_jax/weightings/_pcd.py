@@ -106,8 +106,8 @@ def pcd(
     )
 
     # d̃ = g̃₁ + Σ yⱼ uⱼ with unit vectors u and y ≥ 0; the constraints are
-    # uⱼᵀd̃ ≥ τⱼ ‖g̃ⱼ‖. What is added to the diagonal keeps demands bounded that
-    # contradict each other.
+    # uⱼᵀd̃ ≥ τⱼ ‖g̃ⱼ‖. The term added to the diagonal keeps y bounded if the
+    # constraints contradict each other.
     cosines = form.cosines[1:, 1:]
     asked = jnp.where(form.is_zero[1:], 0, tau * lengths[1:])
     missing = asked - lengths[0] * form.cosines[1:, 0]
@@ -122,7 +122,7 @@ def pcd(
 
     whole = jnp.concatenate([lengths[:1], y])  # coefficients of u
     square = whole @ form.cosines @ whole  # ‖d̃‖²
-    # d̃ is zero to rounding, or the primary gradient is.
+    # d̃ is zero up to rounding, or the primary gradient is.
     is_zero = form.is_zero[0] | (
       square <= size * eps * jnp.square(jnp.sum(jnp.abs(whole)))
     )

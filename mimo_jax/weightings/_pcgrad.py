@@ -64,7 +64,7 @@ def pcgrad(seed: int = 0) -> base.Weighting:
     observation: base.Observation, state: PCGradState
   ) -> tuple[jax.Array, PCGradState]:
     size = observation.num_objectives
-    # On unit vectors, where the lengths cannot underflow. A zero gradient is
+    # On unit vectors, so that lengths cannot underflow. A zero gradient is
     # orthogonal to all: it changes nothing and keeps its weight of one.
     form = solvers.cosine_form(observation.gramian)
     identity = jnp.eye(size, dtype=form.cosines.dtype)

@@ -11,7 +11,7 @@ from mimo_jax import _numerics
 from mimo_jax import base
 from mimo_jax.weightings import _shares
 
-# Steps in a row on an accelerator: quick to compile for many.
+# Unrolled steps on an accelerator; so few that they compile quickly.
 _UNROLLED = 20
 
 
@@ -103,11 +103,11 @@ def sdmgrad(
     present = observation.present
     preferred = jnp.where(present, preferred, 0)
     preferred = preferred / _numerics.nonzero(jnp.sum(preferred))
-    # Scaled by the largest entry first: squares of 1e-30 would vanish.
+    # Scale by the largest entry first: otherwise squares of 1e-30 would vanish.
     scaled = cross / _numerics.nonzero(jnp.max(jnp.abs(cross)))
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(scaled), 0))
     square = (jnp.sum(lengths) / jnp.sum(present, dtype=cross.dtype)) ** 2
-    # Where not, the batches agree on no objective, beyond rounding.
+    # False if the batches have nothing in common but rounding errors.
     agrees = ~(square <= size * jnp.finfo(cross.dtype).eps)
     scaled = _numerics.divide(scaled, square, where=agrees)
 

@@ -14,7 +14,7 @@ def of_present(
 
   Until an absent objective is back, the others divide its share.
   """
-  # To the bit 1 where all are present.
+  # Exactly 1 if all are present.
   left = 1 - jnp.sum(jnp.where(present, 0, shares))
   relative = jnp.where(present, shares / _numerics.nonzero(left), 0)
   return relative, left
@@ -38,5 +38,5 @@ def descended(
 def project(point: jax.Array, present: jax.Array) -> jax.Array:
   """The nearest point of the unit simplex, of the present objectives."""
   largest = jnp.max(jnp.where(present, point, -jnp.inf))
-  # Two below the largest entry is out of reach.
+  # An entry two below the largest one gets no share.
   return solvers.simplex_projection(jnp.where(present, point, largest - 2))

@@ -17,7 +17,7 @@ def zeros(rule: str, num_objectives: int, params: base.PyTree) -> base.PyTree:
     )
 
   def zeros_like(leaf: jax.Array) -> jax.Array:
-    # Sharded as the leaf is, on an explicit mesh.
+    # On an explicit mesh, sharded like the leaf.
     sharding = _numerics.explicit_sharding(leaf)
     if sharding is not None:
       sharding = sharding.update(spec=(None, *sharding.spec))

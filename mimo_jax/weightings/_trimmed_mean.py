@@ -55,7 +55,7 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
       )
     present = observation.present
     count = jnp.sum(present)
-    # As many as leave one.
+    # At most so many that one objective is left.
     each_side = jnp.minimum(trimmed, (count - 1) // 2)
     index = jnp.arange(size)
     is_earlier = index[None, :] < index[:, None]
@@ -63,7 +63,7 @@ def trimmed_mean(num_trimmed: int | None = None) -> base.Weighting:
     def weigh_leaf(leaf: jax.Array) -> jax.Array:
       one, other = leaf[:, None], leaf[None, :]
       tie = is_earlier.reshape(size, size, *[1] * (leaf.ndim - 1))
-      # K² comparisons an entry, in one pass, in place of a sort.
+      # K² comparisons for each entry, in one pass, instead of a sort.
       is_before = (other < one) | ((other == one) & tie)
       is_rival = _numerics.for_each_row(present, leaf)[None]
       rank = jnp.sum(is_before & is_rival, axis=1)

@@ -9,7 +9,7 @@ from jax import lax
 
 from mimo_jax import _numerics
 
-# Steps in a row on an accelerator: quick to compile for many objectives.
+# Unrolled steps on an accelerator; so few that many objectives compile quickly.
 _UNROLLED = 8
 
 _Carry = TypeVar('_Carry')

@@ -114,7 +114,7 @@ def _with_direction(
   """The Gramian [1 + K, 1 + K] of the direction and the gradients."""
   gramian = observation.gramian
   if getattr(weights, 'shape', None) == (observation.num_objectives,):
-    # Row by row, as the precision of a matrix product is the backend's choice.
+    # Row by row, because backends choose the precision of matrix products.
     along = jnp.sum(gramian * weights[None, :], axis=1)
     square = jnp.maximum(jnp.sum(weights * along), 0)
     first = jnp.concatenate([square[None], along])

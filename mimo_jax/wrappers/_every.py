@@ -109,8 +109,8 @@ def every(
     def ask(_: None) -> base.PyTree:
       return balancer.update(updates, state.balance, params, **extra_args)[1]
 
-    # The pass that is due in every step stays out of it: XLA optimises less
-    # inside, above all convolutions on CPUs.
+    # The backward pass of every step stays outside of the conditional: inside,
+    # XLA optimises less, above all convolutions on CPUs.
     kept = lax.cond(is_due, ask, lambda _: state.balance, None)
     direction, _ = balancer.update(
       updates, kept, params, weights=_weights_in(kept), **extra_args

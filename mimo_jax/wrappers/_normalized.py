@@ -57,7 +57,7 @@ def normalized(
   ) -> tuple[base.PyTree, base.PyTree]:
     weights, state = weighting.update(observation, state)
     sizes = jnp.abs(base.for_each_objective(weights))
-    # By the largest first: a sum of sizes near the largest float is infinite.
+    # Scale by the largest: a sum of sizes near the largest float overflows.
     largest = _numerics.nonzero(jnp.max(sizes))
     factor = total / _numerics.nonzero(jnp.sum(sizes / largest))
 

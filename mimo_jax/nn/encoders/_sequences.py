@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array."""
+"""Padded sequences of different lengths in one array."""
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,12 @@ def valid_steps(inputs: jax.Array, length: jax.Array | None) -> jax.Array:
 
 
 def where_valid(valid: jax.Array, values: jax.Array) -> jax.Array:
-  """The values [..., d], and zero at all that is padding, were it NaN."""
+  """Replaces padding in values [..., d] by zero, even if it is NaN."""
   return jnp.where(valid[..., None], values, jnp.zeros_like(values))
 
 
 def last_valid(valid: jax.Array, values: jax.Array) -> jax.Array:
-  """The last valid step, [batch, d]; zeros of a sequence that has none."""
+  """Takes the last valid step, [batch, d]; zeros for an empty sequence."""
   index = jnp.maximum(jnp.sum(valid, 1) - 1, 0)
   last = jnp.take_along_axis(values, index[:, None, None], 1)[:, 0]
   return where_valid(jnp.any(valid, 1), last)

@@ -92,8 +92,8 @@ class _Cosines(nn.Module):
 
 def _normalised(vectors: jax.Array, axis: int) -> jax.Array:
   """Vectors of length 1 along an axis; zero, gradients too, for zero ones."""
-  # Squares of entries up to 1, where those of the vectors' own could overflow.
-  # The result does not depend on the size, so that it needs no gradient.
+  # Scale entries to at most 1, so that squares cannot overflow. The result
+  # does not depend on the scale, so it needs no gradient.
   size = jax.lax.stop_gradient(
     jnp.max(jnp.abs(vectors), axis=axis, keepdims=True)
   )

@@ -45,7 +45,7 @@ class GatedFusion(nn.Module):
   gate: str | None = None
   kernel_init: _initializers.Initializer | str = 'lecun_normal'
 
-  multiplies = True  # features: without the other's a modality has no effect
+  multiplies = True  # features: a modality has no effect without the other
 
   @nn.compact
   def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
