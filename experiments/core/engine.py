@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -116,7 +117,8 @@ def run(
         total=config.steps * len(programs),
         desc=label,
         unit='step',
-        mininterval=0.5,
+        # Of a file each state of the bar makes the line longer.
+        mininterval=0.5 if sys.stderr.isatty() else 30,
         disable=jax.process_index() > 0,
       )
     )

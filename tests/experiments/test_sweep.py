@@ -153,11 +153,16 @@ def test_runs_share_a_program_if_they_can(arg, grid, traced, members):
   assert {group.traced for group in groups} == {traced}
 
 
-def test_an_interrupted_sweep_ends_as_if_undisturbed(tmp_path, monkeypatch):
+def test_an_interrupted_sweep_ends_as_if_undisturbed(
+  tmp_path, monkeypatch, capsys
+):
   # 9 runs on 8 devices: values are padded.
   penalties = 'weighting.penalty=0.2,0.4,0.6,0.8,1,1.5,2,2.5,3'
   config = smoke(['model.detach_heads=True,False', penalties], num_seeds=1)
   sweep.sweep(config, tmp_path / 'whole')
+  told = capsys.readouterr().err
+  for number in 1, 2:  # before and after training, or once between
+    assert told.count(f'program {number}/2, 9 runs: ') in (2, 3)
   killed = tmp_path / 'killed'
   # One batch for shapes and 30 steps for each program: it stops in turn three
   # of the second one. (One more batch tells which floats can be traced.)
