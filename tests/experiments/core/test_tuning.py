@@ -98,11 +98,12 @@ def fake_training(best):
   """Replaces training: the score of a candidate is `best` of its values."""
   calls = []
 
-  def run(config, variants, inputs, directory, watched):
+  def run(config, variants, inputs, directory, label, watched):
     del config, inputs
     assert watched
     directory.mkdir(parents=True)
     name = directory.name.split('.')[0]
+    assert label == f'tuning {name}, '
     calls.append((name, len(variants)))
     rows = [
       [
