@@ -15,7 +15,7 @@ from mimo_jax.solvers import _products
 class _Path(NamedTuple):
   level: jax.Array  # [], t
   support: jax.Array  # [K] bool, the rows that are tight at this level
-  refused: jax.Array  # [K] bool, entered or left since the level last rose
+  changes: jax.Array  # [K] int32, entries and exits since the level last rose
   tableau: jax.Array  # [K, K + 2], [C | b | -c] with the support pivoted in
   owed: jax.Array  # [] int32, the row that has to enter next, or -1
   steps: jax.Array
@@ -96,9 +96,12 @@ def max_min_in_ball(
   def step(state: _Path) -> _Path:
     offset, slope = state.tableau[:, -2], state.tableau[:, -1]
     inverse_matrix = state.tableau[:, :size]
+    # A slope has the rounding of its terms, which may be tiny for a long row.
+    terms = jnp.where(state.support[None, :], jnp.abs(inverse_matrix), 0)
+    rounding = eps * (terms @ inverse + jnp.where(state.support, 0, inverse))
+    # Rows that become tight together may have to leave again at that level.
+    falling = (slope < -8 * rounding) & valid & (state.changes < 2)
     # The next level at which a weight or a slack reaches zero.
-    falling = slope < -8 * eps * jnp.max(jnp.abs(slope))
-    falling = falling & valid & ~state.refused
     next_levels = _numerics.divide(-offset, slope, jnp.inf, where=falling)
     next_levels = jnp.maximum(next_levels, state.level)
     index = jnp.argmin(next_levels)
@@ -127,17 +130,17 @@ def max_min_in_ball(
     index = jnp.where(owes, owing, jnp.where(dependent, going, index))
 
     is_index = indices == index
-    refused = jnp.where(level > state.level, False, state.refused) | is_index
+    changes = jnp.where(level > state.level, 0, state.changes) + is_index
     support = jnp.where(done, state.support, state.support ^ is_index)
     tableau = jnp.where(done, state.tableau, _pivot.pivot(state.tableau, index))
-    return _Path(level, support, refused, tableau, owed, state.steps + 1, done)
+    return _Path(level, support, changes, tableau, owed, state.steps + 1, done)
 
   zero = along * 0
   none = ~jnp.isfinite(levels[first])  # of rows that are not zero
   start = _Path(
     level=jnp.where(none, 0, levels[first]),
     support=zero > 1,
-    refused=zero > 1,
+    changes=(zero > 1).astype(jnp.int32),
     tableau=jnp.concatenate(
       [cosines, along[:, None], -inverse[:, None]], axis=1
     ),

@@ -92,6 +92,28 @@ def test_ball_meets_the_optimality_conditions(size, x64):
       )
 
 
+@pytest.mark.parametrize(
+  'kind', ['spread of 1e8', pytest.param('ties', marks=pytest.mark.slow)]
+)
+def test_ball_in_float32_is_that_in_float64(kind):
+  """Slopes of very different sizes, and rows that become tight together."""
+  random = np.random.default_rng(3)
+  rows = random.integers(-2, 3, (20_000, 8, 8)).astype(float)
+  if kind != 'ties':
+    rows = random.normal(size=(4000, 8, 8))
+    rows *= 10 ** random.uniform(-4, 4, (4000, 8, 1))
+  center = np.full(8, 1 / 8, np.float32)
+  solve = jax.jit(jax.vmap(lambda g: solvers.max_min_in_ball(g, center, 0.5)))
+  gramians = rows @ rows.transpose(0, 2, 1)
+  with jax.enable_x64(True):
+    exact = np.asarray(solve(gramians))
+  error = np.asarray(solve(gramians.astype(np.float32)), float) - exact
+  lengths = np.linalg.norm(np.einsum('nk,nkp->np', error, rows), axis=1)
+  means = np.linalg.norm(rows, axis=2).mean(axis=1)
+  worst = np.max(lengths / means)
+  assert worst <= 1e-3
+
+
 @pytest.mark.slow
 def test_ball_is_at_least_as_good_as_scipy_slsqp():
   """SLSQP solves the primal problem: max t with gᵢᵀd ≥ t in the ball."""
