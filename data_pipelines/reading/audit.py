@@ -18,7 +18,7 @@ with _extra.data_extra():
 
 # Items that each thread reads ahead.
 _AHEAD = 4
-# Of so many corrupt items, with none that was read, the reader is at fault.
+# Stop after this many corrupt items if none could be read.
 _HOPELESS = 100
 
 

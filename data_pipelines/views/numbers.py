@@ -1,4 +1,4 @@
-"""A view of stored numbers: side by side, standardised."""
+"""A view of several stored numbers as one standardised row."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from data_pipelines.views import _element
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-  """Some stored numbers as one row, (number - mean) / std of each.
+  """Some stored numbers as one row: (number - mean) / std for each.
 
   Attributes:
     columns: Names of the stored numbers.
-    mean: One for each of them.
-    std: One for each of them, above 0.
+    mean: The mean of each.
+    std: The standard deviation of each, above 0.
 
   Raises:
-    ValueError: if there are not as many of each, or a deviation is not above 0.
+    ValueError: if the three differ in length, or a deviation is not above 0.
 
   Examples:
     >>> view = Numbers(('age', 'weight'), mean=(40, 70), std=(10, 20))
@@ -44,7 +44,7 @@ class Numbers:
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[np.float32]:
-    """Makes [columns] of an element; see `View`."""
+    """Makes a row [columns] from an element; see `View`."""
     del random
     values = np.array([_element.value(element, name) for name in self.columns])
     made = (values.astype(np.float64) - np.asarray(self.mean)) / self.std

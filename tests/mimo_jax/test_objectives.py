@@ -1,6 +1,6 @@
 """The forms of losses and gradients that balance accepts and refuses.
 
-Whatever the form, the update is the sum that is made by hand.
+Whatever the form, the update equals the sum by hand.
 """
 
 import dataclasses
@@ -432,7 +432,7 @@ def test_errors_say_what_was_given_and_expected():
       optax.chain(balance, optax.sgd(0.1)).init(PLAIN),
     ),
     (
-      r'weights of shape \(2,\); .*those of shape \(3,\).*begin anew',
+      r'weights of shape \(2,\); .*weights of shape \(3,\).*begin anew',
       mimo_jax.balance(objectives=DEFAULT[:2]).init(PLAIN),
     ),
     ('weights of shape None', mimo_jax.balance().init(PLAIN)),

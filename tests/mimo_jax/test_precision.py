@@ -94,7 +94,7 @@ def test_unscaled_losses_may_come_with_the_pullback_of_scaled_ones(
 def test_rules_work_under_strict_promotion_of_types(name):
   """All inputs have one type; steps and counts are the rule's own.
 
-  But with x64 states are float64, whatever the params are.
+  With x64, however, states are float64 whatever the type of the params.
   """
   rule = getattr(weightings, name)()
   rules = [rule]

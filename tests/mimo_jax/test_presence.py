@@ -1,7 +1,7 @@
 """An objective without rows has no weight and changes nothing for the others.
 
-Rules of the losses are told by `present`; those of gradients see it, too
-(`test_absent.py`).
+Rules for losses know it only from `present`; rules for gradients also see zero
+gradients (`test_absent.py`).
 """
 
 import functools

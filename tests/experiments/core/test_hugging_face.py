@@ -1,8 +1,8 @@
 """Flax models of transformers as encoders, by a stand-in with their interface.
 
-Of 4.57.6 itself, `FlaxBertModel`, `FlaxRobertaModel`, `FlaxDistilBertModel`,
-`FlaxViTModel`, `FlaxCLIPVisionModel` and `FlaxResNetModel` gave what they give
-by themselves, to the bit.
+With transformers 4.57.6 itself, `FlaxBertModel`, `FlaxRobertaModel`,
+`FlaxDistilBertModel`, `FlaxViTModel`, `FlaxCLIPVisionModel` and
+`FlaxResNetModel` returned exactly what they return when called directly.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """Weights & Biases and MLflow get what TensorBoard gets, with stand-ins.
 
-wandb 0.31.0 (offline) and mlflow 3.17.2 (SQLite) themselves took the same
-calls, of runs that were killed and went on, too.
+The real wandb 0.31.0 (offline) and mlflow 3.17.2 (SQLite) accepted the same
+calls, also those of runs that were killed and resumed.
 """
 
 import collections

@@ -78,7 +78,7 @@ class Normalised(flax.linen.Module):
 def make_task(features=FEATURES, encoder=Scaled, **model):
   """A linear layer whose features are the inputs, unless it is changed.
 
-  To a single class it is a regression.
+  With a single class it is a regression.
   """
   encoders = {name: encoder() for name in features}
   default = {'encoders': encoders, 'num_classes': 4, 'detach_heads': True}
@@ -101,7 +101,7 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
 def drawn(init, *arguments, seed=0):
   """Draws what Flax's init would, with NumPy, since compiling init takes long.
 
-  Kernels are at random; all else is where layers begin.
+  Kernels are random; all other variables have their initial values.
   """
   generator = np.random.default_rng(seed)
 

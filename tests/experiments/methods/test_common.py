@@ -20,7 +20,7 @@ OF_CLASSES = {'agm', 'cml', 'mla', 'mmcosine', 'ogm', 'ogm_ge', 'pmr'}
 def test_every_method_balances_with_the_rule_of_the_task(monkeypatch):
   """Or gives its own transformation the axis of the task's devices.
 
-  Or only adds up, and is then never shown a part of a batch.
+  Or it only adds losses up, and then never sees only a part of a batch.
   """
   library, mmpareto, calls = mimo_jax.balance, mimo_jax.mmpareto, []
   summed = common.summed

@@ -28,9 +28,10 @@ def make(distil=False, **changes):
 
 
 def stepped(method, state, batch):
-  """A step of the method, and the params that its optimizer alone gives.
+  """Takes a step of the method, and one with its optimizer alone.
 
-  That is given no gradient of who stands still: it clips no others.
+  The optimizer alone gets a zero gradient for a modality that is held still, so
+  that this gradient cannot affect clipping.
   """
 
   def objectives(params):

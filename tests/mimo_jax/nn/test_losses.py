@@ -1,6 +1,6 @@
-"""From outputs to losses, scores and Shapley values; gradients that are scaled.
+"""Losses, scores and Shapley values from outputs; scaled gradients; imports.
 
-And what importing the library, and `mimo_jax.nn` without Flax, asks for.
+The last tests are about importing the library, and `mimo_jax.nn` without Flax.
 """
 
 import ast

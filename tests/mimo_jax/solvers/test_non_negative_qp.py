@@ -25,8 +25,8 @@ def program(rows):
 def programs(size):
   """Draws bounded programs that stay bounded when rounded to float32.
 
-  Rows with a positive combination that is zero are left out: b is in the range
-  of A in exact arithmetic only.
+  Rows with a positive combination of zero are left out, because b is in the
+  range of A only in exact arithmetic.
   """
   for rows in of.of_size(size):
     if not jacobians.is_stationary(rows):

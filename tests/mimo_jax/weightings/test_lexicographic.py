@@ -57,8 +57,8 @@ class Problem(NamedTuple):
   def smooth_lexicographic(self, temperature):
     """Minimises F₀ over argmin h, the smooth max.
 
-    h is strictly convex in what the modalities see of θ, and constant in what
-    none of them sees.
+    h is strictly convex in the directions of θ that some modality sees, and
+    constant in those that none sees.
     """
     stacked = np.concatenate(self.matrices[1:])
     rank = np.linalg.matrix_rank(stacked)
@@ -81,7 +81,7 @@ class Problem(NamedTuple):
 def minimiser_of(function):
   """Minimises a convex function of θ and numbers, for each of the numbers.
 
-  From a start, by Newton's steps, with scipy's trust region first.
+  It begins with scipy's trust region, and ends with Newton's steps.
   """
   of = jax.jit(lambda *at: [f(*at) for f in (function, *derivatives)])
   derivatives = jax.grad(function), jax.hessian(function)
