@@ -144,7 +144,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file atomically: if interrupted, it is the old one or the new."""
-  with replacing(path) as temporary, temporary.open('w') as file:
+  with (
+    replacing(path) as temporary,
+    temporary.open('w', encoding='utf-8') as file,
+  ):
     file.write(text)
     file.flush()
     os.fsync(file.fileno())

@@ -38,7 +38,7 @@ def write(report: pathlib.Path) -> pathlib.Path:
   sent as one file; HTML in the report is shown as text.
   """
   parser = markdown_it.MarkdownIt('commonmark', {'html': False}).enable('table')
-  tokens = parser.parse(report.read_text())
+  tokens = parser.parse(report.read_text('utf-8'))
   for token in tokens:
     for child in token.children or []:
       if child.type == 'image':

@@ -2,11 +2,17 @@
 
 import base64
 import csv
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from experiments.report import page
 from experiments.report import tidy
+
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def test_a_page_has_the_report_and_its_pictures(tmp_path):
@@ -29,6 +35,29 @@ def test_a_page_has_the_report_and_its_pictures(tmp_path):
   assert f'<img src="data:image/png;base64,{encoded}" alt="Curves"' in text
   assert '<img src="b.png" alt="Far"' in text
   assert '&lt;i&gt;x&lt;/i&gt;' in text
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+  program = r"""
+import pathlib
+from experiments.core import runs
+from experiments.report import page
+path = pathlib.Path('report.md').absolute()
+runs.write_text(path, 'Gr\xfcn: 97.5 \xb1 0.1\n')
+page.write(path)
+"""
+  ascii_alone = {'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}
+  finished = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=tmp_path,
+    env=os.environ | ascii_alone | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    check=False,
+    text=True,
+  )
+  assert finished.returncode == 0, finished.stderr
+  for name in ('report.md', 'report.html'):
+    assert 'Gr\xfcn: 97.5 \xb1 0.1' in (tmp_path / name).read_text('utf-8')
 
 
 def test_a_tidy_table_has_a_line_for_each_value(tmp_path):
