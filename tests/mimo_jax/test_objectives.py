@@ -435,14 +435,14 @@ def test_errors_say_what_was_given_and_expected():
       r'weights of shape \(2,\); .*weights of shape \(3,\).*begin anew',
       mimo_jax.balance(objectives=DEFAULT[:2]).init(PLAIN),
     ),
-    ('weights of shape None', mimo_jax.balance().init(PLAIN)),
+    ('has no weights; expected weights', mimo_jax.balance().init(PLAIN)),
     (r"weights of shape \{'b': \(3,\), 'w'", by_leaf.init(PLAIN)),
   ):
     checks.assert_refused(
       message, balance.update, JACOBIAN, state, PLAIN, losses=SCALARS
     )
   checks.assert_refused(
-    r'those of shape None, of this balance with objectives=None',
+    r'expected no weights, of this balance with objectives=None',
     mimo_jax.balance().update,
     JACOBIAN,
     balance.init(PLAIN),
