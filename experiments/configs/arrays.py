@@ -190,7 +190,7 @@ def _of_classes(
   if len(classes) < 2:
     raise ValueError(
       f'{config.data.config} has labels of the classes {list(classes)};'
-      ' expected two classes at least.'
+      ' expected at least two classes.'
     )
   taught = set(label[table.split == 'train'].tolist())
   if untaught := [c for i, c in enumerate(classes) if i not in taught]:
@@ -261,8 +261,9 @@ def _numbers(table: folders.Table, columns: Sequence[str]) -> dict[str, Any]:
     values = table.numbers(column)
     if len(values) == len(np.unique(values)) and not np.any(values % 1):
       logging.warning(
-        '%s: the column %r has another whole number in each row, and is taken'
-        ' for a measurement. Leave it out if it is a name, as row numbers are.',
+        '%s: the column %r has a different whole number in each row, and is'
+        ' used as a measurement. Leave it out if it only names rows, as row'
+        ' numbers do.',
         table.path,
         column,
       )

@@ -39,8 +39,8 @@ def check(config: config_dict.ConfigDict, method: base.Method) -> None:
     )
   if settings.batches > 1 and len(method.phases) > 1:
     raise ValueError(
-      f'The method {config.method.name!r} updates {len(method.phases)} times a'
-      f' batch; expected config.accumulation.batches=1, given'
+      f'The method {config.method.name!r} takes {len(method.phases)} updates'
+      f' per batch; expected config.accumulation.batches=1, given'
       f' {settings.batches}.'
     )
   if (

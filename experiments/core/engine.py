@@ -292,8 +292,8 @@ def _begin_or_resume(
   arrays, progress = restored
   if changed := data.differ(progress['header']['data'], header['data']):
     raise ValueError(
-      f'The data set has changed since the run began: other rows of {changed}.'
-      ' Put the old one back, or give another --workdir.'
+      f'The data set has changed since the run began: {changed} have other'
+      ' rows. Put the old data set back, or give another --workdir.'
     )
   runs.warn_of_changes(progress['header'], header)
   if progress['step'] > config.steps:

@@ -61,7 +61,7 @@ def check_statistics(model: nn.LateFusion, model_state: Any) -> None:
     if unknown := sorted(set(tree) - known):
       raise ValueError(
         f'{unknown} keep {collection!r} and have no `axis_name`, so that each'
-        ' device would have its own. Expected modules with it, or'
+        ' device would keep its own. Expected modules with `axis_name`, or'
         " config.parallel='jit', which needs none."
       )
 

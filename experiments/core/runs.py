@@ -113,8 +113,8 @@ def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
   for key in keys:
     if then[key] != now[key]:
       logging.warning(
-        'The run was begun with %s %s and goes on with %s: the rest may differ'
-        ' from what it would have been.',
+        'The run began with %s %s and resumes with %s: its results may differ'
+        ' from those without this change.',
         key,
         then[key],
         now[key],

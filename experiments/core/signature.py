@@ -92,6 +92,6 @@ def read(workdir: pathlib.Path) -> Signature:
     return Signature(row, found['steps_per_epoch'], statistics)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f'{path} is damaged ({error}). The command that trained this run, given'
-      ' again, writes it anew.'
+      f'{path} is damaged ({error}). Repeat the command that trained this run:'
+      ' it writes the file again.'
     ) from error

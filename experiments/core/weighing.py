@@ -53,8 +53,8 @@ def make(
   except ValueError as error:
     raise ValueError(
       f'{str(error).removesuffix(".")}. To choose another rule on the command'
-      ' line, give its name as a word after the colon of --config: its'
-      ' arguments are then its own.'
+      ' line, give its name as a word after the colon of --config, which also'
+      ' gives it its own arguments.'
     ) from error
   if not isinstance(rule, mimo_jax.Weighting):
     raise ValueError(
@@ -63,9 +63,9 @@ def make(
     )
   if rule.extra_args:
     raise ValueError(
-      f'The rule {settings["name"]!r} needs {list(rule.extra_args)}, of other'
-      ' batches, which the steps here do not give. Expected another rule, or'
-      ' a loop of your own: "Rules that see more than one batch" of'
+      f'The rule {settings["name"]!r} needs {list(rule.extra_args)} of other'
+      ' batches, which training steps here do not have. Choose another rule, or'
+      ' write a loop of your own: see "Rules that see more than one batch" in'
       ' mimo_jax/README.md.'
     )
   if total is not None:

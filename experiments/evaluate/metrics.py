@@ -198,7 +198,7 @@ def check_classes(
     raise ValueError(
       f'Expected {what} and integer labels [N] of at least one item, got shapes'
       f' {values.shape} and {labels.shape} of {labels.dtype}. The targets of a'
-      ' regression have metrics of their own, mean_absolute_error for one.'
+      ' regression have their own metrics, such as mean_absolute_error.'
     )
   if np.min(labels) < 0 or np.max(labels) >= num_classes:
     raise ValueError(

@@ -29,7 +29,8 @@ def unweighted(task: base.Task, method: str, reason: str) -> None:
   if task.weighting_name != 'joint':
     raise ValueError(
       f'{method} cannot be combined with a weighting, and config.weighting is'
-      f' {task.weighting_name!r}: {reason}. Leave its word out, or set'
+      f' {task.weighting_name!r}: {reason}. Leave out the word'
+      f' {task.weighting_name!r} after the colon of --config, or set'
       " config.weighting = {'name': 'joint'}."
     )
 

@@ -135,8 +135,9 @@ def with_beside(
     return state
   if base.BESIDE in state.params:
     raise ValueError(
-      f'The model has a module {base.BESIDE!r}, the name of what the method'
-      f' learns beside it. Rename it; it has {sorted(state.params)}.'
+      f'The model has a module {base.BESIDE!r}, a name under which the method'
+      f' keeps parameters of its own. Rename the module; the model has'
+      f' {sorted(state.params)}.'
     )
   params = {**state.params, base.BESIDE: method.beside(state, batch)}
   return state._replace(params=params)

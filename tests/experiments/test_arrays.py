@@ -150,7 +150,7 @@ def test_names_that_the_model_has_or_that_are_invalid_are_refused(
 def test_labels_of_a_single_class_are_refused(tmp_path):
   path = tmp_path / 'mine.npz'
   np.savez(path, eye=np.ones((20, 2)), label=np.array(['open'] * 20))
-  message = rf"{path} has labels of the classes \['open'\]; expected two"
+  message = rf"{path} has labels of the classes \['open'\]; expected at least two classes"
   with pytest.raises(ValueError, match=message):
     arrays.get_config(str(path))
 
@@ -176,7 +176,7 @@ def test_a_model_can_use_numbers_beside_texts(tmp_path, monkeypatch, caplog):
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine/list.csv').write_text('\n'.join([header, *lines]))
   config = arrays.get_config(f'{tmp_path}/mine,smoke')
-  assert "'eye.patient' has another whole number in each row" in caplog.text
+  assert "'eye.patient' has a different whole number in each row" in caplog.text
   assert "'age'" not in caplog.text and "'weight'" not in caplog.text
   view = config.data.views.numbers
   assert view.columns == ('age', 'weight')

@@ -115,7 +115,7 @@ def test_methods_and_rules_that_cannot_accumulate_are_refused():
   for batches, balance, recipe, message in (
     (0, 'each', 'joint', 'batches of at least 1'),
     (2, 'all', 'joint', "'each' or 'accumulated'"),
-    (2, 'each', 'mla', 'updates 2 times a batch'),
+    (2, 'each', 'mla', 'takes 2 updates per batch'),
     (2, 'accumulated', 'pmr', "'pmr' is not known to be a mean"),
   ):
     config = configuration.with_recipe(smoke(batches, balance), recipe)

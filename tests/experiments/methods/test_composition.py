@@ -210,7 +210,7 @@ def test_impossible_combinations_are_refused_with_the_reason():
     ('mimo+ogm+mgda', 'two changes of weighting'),
     ('ogm+mimmo', r"no recipe 'mimmo' \(of 'ogm\+mimmo'\)"),
     ('ogm+', r"no recipe '' \(of 'ogm\+'\)"),
-    ('famo', r"'famo' needs \['losses_after'\], of other batches"),
+    ('famo', r"'famo' needs \['losses_after'\] of other batches"),
     ('ogm+builtins:dict', 'has made {}; expected .* mimo_jax.Weighting'),
   ):
     checks.assert_refused(message, make, recipe)
