@@ -150,7 +150,7 @@ def test_names_that_the_model_has_or_that_are_invalid_are_refused(
 def test_labels_of_a_single_class_are_refused(tmp_path):
   path = tmp_path / 'mine.npz'
   np.savez(path, eye=np.ones((20, 2)), label=np.array(['open'] * 20))
-  message = rf"{path} has labels of .* \['open'\]; expected at least two classes"
+  message = rf"{path} has labels of .*'open'.*; expected at least two classes"
   with pytest.raises(ValueError, match=message):
     arrays.get_config(str(path))
 
