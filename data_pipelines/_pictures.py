@@ -27,7 +27,7 @@ def opened(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data), formats=_FORMATS)
   except PIL.UnidentifiedImageError as error:  # its text names only the stream
     raise OSError(f'it is no picture of {", ".join(_FORMATS)}') from error
-  except Image.DecompressionBombError as error:  # which is no OSError
+  except Image.DecompressionBombError as error:  # not an OSError
     raise OSError(str(error)) from error
   if picture.width * picture.height > MOST_PIXELS:
     raise OSError(

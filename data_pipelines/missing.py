@@ -22,7 +22,7 @@ class _Incomplete:
 
   source: sources.Source
   present: Present
-  modalities: Collection[str]  # all
+  modalities: Collection[str]  # all of them, with a rate or without
 
   def __len__(self) -> int:
     return len(self.source)

@@ -49,7 +49,7 @@ class Table(NamedTuple):
   """The rows of the file."""
 
   features: dict[str, npt.NDArray[np.float32]]  # modality -> [rows, features]
-  label: npt.NDArray[np.int64]  # [rows], place in `CLASSES`
+  label: npt.NDArray[np.int64]  # [rows], index into `CLASSES`
 
 
 def read(root: pathlib.Path) -> Table:

@@ -201,7 +201,7 @@ def _accuracy_of_parts(separations: tuple[float, ...]) -> float:
   scores = []
   for i, separation in enumerate(separations):
     signal = signals[:, i]
-    signal[:, 0] += separation  # all are alike: the part 0
+    signal[:, 0] += separation  # by symmetry, part 0 stands for all
     scores.append(separation * signal)
   return float(np.exp(_log_of_sum(scores).max(-1)).mean())
 

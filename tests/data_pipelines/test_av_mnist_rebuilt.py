@@ -88,7 +88,7 @@ def test_pictures_keep_a_quarter_of_the_energy_of_the_training_split(
   _, values, rows = np.linalg.svd(pictures[:220] - mean, full_matrices=False)
   energy = np.cumsum(values**2) / np.sum(values**2)
   count = next(k for k in range(1, 220) if energy[k - 1] >= 0.25)
-  assert 1 < count < 9  # neither all nor none of what tells digits apart
+  assert 1 < count < 9  # some of the directions that tell digits apart
   rest = mean + (pictures - mean) @ rows[:count].T @ rows[:count]
   low, high = rest[:220].min(), rest[:220].max()
   expected = (255 * (rest - low) / (high - low)).clip(0, 255)

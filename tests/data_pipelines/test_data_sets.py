@@ -20,10 +20,10 @@ class Facts(NamedTuple):
   """Known facts of a data set's sample, by configuration or for all."""
 
   counts: tuple[int, int, int]  # train, validation, test
-  published: tuple[int | None, ...]  # that the first configuration should have
+  published: tuple[int | None, ...]  # for the first configuration
   configs: tuple[str, ...]  # the first is the default
   modalities: tuple[str, ...]
-  media: str  # pattern of the files without which nothing can be read
+  media: str  # pattern of files without which nothing can be read
   required: tuple[tuple[str, str], ...]  # configuration, file
   citations: tuple[str, ...]
   described: tuple[str, ...]  # in its README
@@ -214,7 +214,7 @@ def test_samples_have_these_sizes_and_splits_are_disjoint(name, config, stored):
   if (name, config) != ('crema_d', 'actor_disjoint'):
     assert tuple(map(len, found)) == DATA_SETS[name].counts
   if name == 'av_mnist':
-    found = found[:2]  # rows of the test part are counted anew
+    found = found[:2]  # rows of the test part are counted from 0 again
   groups = [set(map(identity, elements)) for elements in found]
   assert all(groups) and len(set.union(*groups)) == sum(map(len, groups))
 
@@ -299,7 +299,7 @@ def test_a_prepared_sample_is_not_taken_for_other_data(tmp_path, sample_of):
 def test_paths_may_begin_with_a_tilde(tmp_path, monkeypatch, sample_of):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'mosei').symlink_to(sample_of('cmu_mosei'))
-  for split in clips.SPLITS:  # what was prepared is found again
+  for split in clips.SPLITS:  # the prepared data are found again
     assert clips.opened('cmu_mosei', '~/mosei', '~/data', split)
   assert (tmp_path / 'data' / 'cmu_mosei').is_dir()
   monkeypatch.setenv('TFDS_DATA_DIR', '~/other')

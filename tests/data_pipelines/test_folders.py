@@ -115,7 +115,7 @@ def test_columns_split_and_group_are_used(tmp_path):
   assert table.split.tolist() == [splits[i % 3] for i in range(9)]
   assert table.group.tolist() == [i % 3 for i in range(9)]
   assert table.target.classes == tuple(map(str, range(2, 11)))  # not as texts
-  names = ('-3', '2', '10', 'ant', 'nan')  # NaN is in no order with numbers
+  names = ('-3', '2', '10', 'ant', 'nan')  # NaN cannot be sorted among numbers
   lines = [f'{i},w{i},{names[i % 5]}' for i in range(25)]
   table = folders.read(write_list(tmp_path / 'c', 'row,note,label', lines))
   assert table.target.classes == names
@@ -225,7 +225,7 @@ def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
     ValueError, match=r"'photo': none of 6 files that end in '.webp'.*line 3"
   ):
     opened()
-  (root / '1.webp').unlink()  # which is no fault of the reader
+  (root / '1.webp').unlink()  # a missing file, which the reader cannot help
   assert len(opened()) == 6
 
 

@@ -33,7 +33,7 @@ def test_batches_are_those_of_the_loader_from_any_step(
   first = toys.take(ours, 8)  # three epochs
   toys.assert_same_batches(first, toys.take(theirs, 8))
   assert ours.get_state() == theirs.get_state()
-  for step in (2, 30, 3, 0):  # known, and not
+  for step in (2, 30, 3, 0):  # cached, and not
     ours.seek(step)
     theirs.seek(step)
     toys.assert_same_batches(toys.take(ours, 2), toys.take(theirs, 2))

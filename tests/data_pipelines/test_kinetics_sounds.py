@@ -304,7 +304,7 @@ def test_folders_that_link_to_each_other_are_visited_once(tmp_path):
     for other in 'abc':
       (tmp_path / one / f'to_{other}').symlink_to(tmp_path / other)
   found = list(manual.walk(tmp_path))
-  assert len(found) == 4  # the three, and the one that holds them
+  assert len(found) == 4  # the three, and their parent
   assert len(youtube.find(tmp_path).videos) == 3
 
 

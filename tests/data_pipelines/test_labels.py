@@ -16,7 +16,7 @@ KEPT = np.flatnonzero(~LACKS)
 
 def columns(label, **others):
   left = np.random.RandomState(0).normal(size=(ROWS, 2))
-  left[3] = np.nan  # of a row without a label: no row lacks the modality
+  left[3] = np.nan  # in a row without a label, so no labelled row lacks it
   right = np.arange(ROWS, dtype=np.uint8)
   group = np.arange(ROWS) // 2
   return {'left': left, 'right': right, 'group': group, 'label': label} | others

@@ -72,7 +72,7 @@ def test_pickles_of_either_numpy_and_all_protocols_are_read():
     written = pickle.dumps(content(), protocol)
     expected = pickle.loads(written)
     assert_same(load(written), expected)
-    if protocol < 4:  # later ones say the length of the name
+    if protocol < 4:  # later ones give the length of the name
       for package in ('core', '_core'):
         name = f'numpy.{package}'.encode()
         renamed = re.sub(rb'numpy\._?core', name, written)

@@ -44,7 +44,9 @@ def examples(folder, items, read=read_or_skip, split='train', expected=None):
 def test_items_keep_their_order_and_skipped_ones_are_listed(tmp_path, caplog):
   items = {f'k{number}': number for number in range(200)}
   items.update(k3=-1, k50=-20)
-  items['k199'] = audit.SkipError('negative', 'k199: -2')  # told beforehand
+  items['k199'] = audit.SkipError(
+    'negative', 'k199: -2'
+  )  # known before reading
   actual = list(examples(tmp_path, items, expected=201))
   kept = [number for number in range(199) if number not in (3, 50)]
   assert actual == [

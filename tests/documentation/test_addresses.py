@@ -180,7 +180,7 @@ def test_mentioned_keys_of_configurations_exist():
   known = {
     key
     for name in modules('experiments/configs')
-    if name != 'arrays'  # which is of a file
+    if name != 'arrays'  # its keys depend on a file
     for key in keys_of(get_config(name).to_dict())
   }
   # An argument with a default, which no configuration has to set.
@@ -190,7 +190,7 @@ def test_mentioned_keys_of_configurations_exist():
     for where, match in addresses(
       r'(?<![\w./])(?:--)?\bconfig\.([a-z]\w*(?:\.[a-z]\w*)*)'
     )
-    if where != 'CHANGELOG.md'  # which also names those of before
+    if where != 'CHANGELOG.md'  # which also names former ones
   ]
   assert len(found) > 50
   others = {'key', 'unlocked', 'json'}  # a placeholder, a method, a file

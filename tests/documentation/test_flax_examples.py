@@ -15,7 +15,7 @@ from mimo_jax import nn
 from tests.documentation.pages import FENCE
 from tests.documentation.pages import ROOT
 
-pytestmark = pytest.mark.slow  # but for the lines, it is all compilation
+pytestmark = pytest.mark.slow  # nearly all of the time is compilation
 DEVICES = 2
 VIEWS = ('image', 'sound')
 each_side = pytest.mark.parametrize('sign', ['-', '+'])
@@ -163,7 +163,7 @@ def test_mnist(sign):
   assert losses[-1] < 0.8 * losses[0] and 0 <= accuracy <= 1
   kernels = [tree['heads_image']['kernel'] for tree in (before, state.params)]
   moved = np.any(np.asarray(kernels[0]) != np.asarray(kernels[1]))
-  assert moved == (sign == '+')  # the heads are balanced, or not there
+  assert moved == (sign == '+')  # without balancing there are no heads
 
 
 @each_side

@@ -111,7 +111,7 @@ def test_a_model_can_be_trained_on_a_file(path, tmp_path):
   for other, remedy in (('rows.csv', 'is no npz file'), ('.', 'its files')):
     with pytest.raises(ValueError, match=remedy):
       predict.predict(tmp_path, tmp_path / other)
-  del rows['steps_length']  # which would be 0, and all rows empty
+  del rows['steps_length']  # it would be 0, so all rows empty
   with pytest.raises(ValueError, match=r"not given \['steps_length'\]"):
     run.predict(rows)
 

@@ -28,7 +28,7 @@ def test_as_agm_trains_their_number_of_epochs_with_their_alpha(
     'method': {'name': 'agm', 'alpha': alpha}
   }
   rate, usual = config.optimizer.learning_rate, get_config(arg.rstrip(','))
-  if name == 'crema_d':  # falls as often as it does otherwise
+  if name == 'crema_d':  # the rate falls as often as by default
     drops = config.steps / rate.transition_steps
     of_usual = usual.optimizer.learning_rate.transition_steps
     assert drops == pytest.approx(usual.steps / of_usual)

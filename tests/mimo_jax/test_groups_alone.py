@@ -18,7 +18,7 @@ ALIKE = {'b': (3,), 'w': (2, 4)}
 GROUPS = {
   'one': (ALIKE, jnp.float32),
   'two': (ALIKE, jnp.float32),
-  'still': (ALIKE, jnp.float32),  # whose gradients are zero
+  'still': (ALIKE, jnp.float32),  # has zero gradients
   'narrow': ({'w': (7,)}, jnp.bfloat16),
   'wide': ({'b': (3,), 'w': (5000,)}, jnp.float32),
 }

@@ -128,7 +128,7 @@ def test_present_has_the_form_of_the_losses():
 
   losses, pullback = jax.vjp(losses_fn, params)
   state = balance.init(params)
-  told = losses | {'audio': jnp.float32(np.nan)}  # as a mean of nothing is
+  told = losses | {'audio': jnp.float32(np.nan)}  # the mean of no rows
 
   @jax.jit
   def update(losses, present):

@@ -115,7 +115,7 @@ def test_its_name_can_be_used_in_frozen_and_learning_rates():
         )
       )
     }
-    if moved == {'beside'}:  # it learns one batch better and better
+    if moved == {'beside'}:  # the network goes on learning the batch
       assert np.all(np.diff(losses) < 0)
   with pytest.raises(ValueError, match=r"'besides'.*\['beside', 'encoders_fou"):
     stepped(config_of(frozen=('besides',)), steps=1)

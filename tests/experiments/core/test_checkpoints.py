@@ -245,7 +245,7 @@ def test_a_full_disk_logs_nothing_but_one_line(tmp_path, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
   assert '\n' not in str(caught.value)
   del caught
-  gc.collect()  # asyncio complains late
+  gc.collect()  # asyncio reports errors late
   one.close()
   assert not [each.getMessage() for each in caplog.records]
   assert_is(restored(tmp_path), 10)

@@ -36,7 +36,10 @@ def test_directories_of_other_runs_are_refused(tmp_path):
   path = tmp_path / 'config.json'
   ours = json.loads(path.read_text())['config']
   for text, message in (
-    (json.dumps(ours), r'format 1; expected 3'),  # of before there were formats
+    (
+      json.dumps(ours),
+      r'format 1; expected 3',
+    ),  # from before formats were numbered
     (json.dumps({'format': 2, 'config': ours}), r'format 2; expected 3'),
     (path.read_text()[:50], r'config\.json is damaged'),
     ('', r'config\.json is damaged'),

@@ -58,11 +58,11 @@ def test_a_users_cache_folder_is_used(tmp_path, hits):
 
 
 def test_programs_are_released_when_there_are_many(monkeypatch, tmp_path):
-  maps = tmp_path / 'maps'  # as Linux lists those of a process
+  maps = tmp_path / 'maps'  # in place of /proc/self/maps
   monkeypatch.setattr(compilation, '_MAPS', maps)
   compiled = jax.jit(lambda x: 5 * x)
   compiled(1.0)
-  compilation.release()  # nothing is listed elsewhere
+  compilation.release()  # other systems have no such file
   maps.write_text('one\n' * compilation._MOST_MAPS)
   compilation.release()
   assert compiled._cache_size() == 1
@@ -93,5 +93,5 @@ def test_runs_and_most_recipes_share_the_program_that_initialises(hits):
         variants,
       )
       program.init([next(one.train) for one in inputs[:number]])
-      # What draws the parameters, and what is made of them, the same or not.
+      # One program draws parameters, another makes the state from them.
       assert len(hits) - before == found

@@ -52,7 +52,9 @@ def test_diagnostics_equal_those_computed_by_numpy(rule, told):
   weights = [metrics['weights'][name] for name in ('fused', 'fou')]
   direction = np.array(weights, np.float64) @ gradients
   lengths = np.linalg.norm(gradients, axis=1)
-  assert abs(lengths[0] / lengths[1] - 1) > 0.01  # apart, to be told apart
+  assert (
+    abs(lengths[0] / lengths[1] - 1) > 0.01
+  )  # different, so that a mix-up shows
   cosine = gradients[0] @ gradients[1] / np.prod(lengths)
   along = gradients @ direction / lengths / np.linalg.norm(direction)
   assert metrics.keys() == {

@@ -7,7 +7,7 @@ from data_pipelines import sources
 from experiments.core import data
 from tests.running import smoke
 
-LACKS = np.array([1, 4, 5])  # of every split
+LACKS = np.array([1, 4, 5])  # in every split
 
 
 def opened(monkeypatch, relabelled, config, *, whole=True):
@@ -89,11 +89,11 @@ def test_negative_numbers_and_a_users_own_loss_keep_all_rows(monkeypatch):
 
 
 def test_a_model_of_fewer_classes_than_the_rows_have_is_refused(monkeypatch):
-  config = smoke(model={'num_classes': 10})  # as many as there are
+  config = smoke(model={'num_classes': 10})  # the number of classes
   opened(monkeypatch, lambda labels: labels, config)
   with pytest.raises(ValueError, match=r'train has 11 classes, .* is 10'):
     opened(monkeypatch, lambda labels: labels + (labels == 9), config)
-  config.data.classes = tuple('abcdefghijk')  # where rows are not looked at
+  config.data.classes = tuple('abcdefghijk')  # known without reading rows
   with pytest.raises(ValueError, match=r'handwritten has 11 classes, .* is 10'):
     opened(monkeypatch, lambda labels: labels, config)
 

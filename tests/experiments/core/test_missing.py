@@ -137,7 +137,7 @@ def test_rows_that_lack_a_modality_do_not_train_its_uni_modal_model():
 
   ours = learnt(dict(batch))
   chex.assert_trees_all_equal(ours, learnt(changed_at(~here)))
-  with pytest.raises(AssertionError):  # it could tell
+  with pytest.raises(AssertionError):  # so the check can fail
     chex.assert_trees_all_equal(ours, learnt(changed_at(here)))
 
 

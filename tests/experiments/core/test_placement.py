@@ -51,7 +51,10 @@ def config_of(rule='mimo', **changes):
   with config.unlocked():
     config.model.encoders = {
       'picture': {'name': 'LeNet', 'base_width': CHANNELS, 'num_blocks': 1},
-      'sound': {'name': 'MLP', 'widths': (24,)},  # 256 x 24: worth dividing
+      'sound': {
+        'name': 'MLP',
+        'widths': (24,),
+      },  # 256 x 24: large enough to shard
     }
     config.model.num_classes = 3
     if rule in METHODS:
@@ -187,7 +190,7 @@ def test_fsdp_shards_the_longest_divisible_axis():
     ((128, 100), (placement.AXIS,)),
     ((1000, 64), (placement.AXIS,)),
     ((1001, 64), (None, placement.AXIS)),
-    ((1001, 63), ()),  # nothing to divide evenly
+    ((1001, 63), ()),  # no axis is divisible
     ((60, 64), ()),  # small
   ):
     found = placement.make('fsdp').shapes(lambda shape=shape: jnp.zeros(shape))

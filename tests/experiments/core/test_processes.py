@@ -35,7 +35,7 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
   config = handwritten.get_config('two,smoke')
   config.steps, config.checkpoint_every_steps = 40, 10
   config.parallel = 'fsdp'
-  config.model.encoders.fou.widths = (64,)  # 76 x 64: worth dividing
+  config.model.encoders.fou.widths = (64,)  # 76 x 64: large enough to shard
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   train.train(config, whole)
 
@@ -64,7 +64,7 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
   assert 10 <= first < 40
   running.kill_some_when(start(), [0, 1], lambda: steps_saved(killed) > first)
   assert first < steps_saved(killed) < 40
-  train.train(config, killed)  # on eight devices of one
+  train.train(config, killed)  # in one process with eight devices
 
   ours, theirs = arrays_of(killed, config), arrays_of(whole, config)
   assert int(ours[0].step) == 40

@@ -67,7 +67,7 @@ def test_stepping_one_by_one_equals_stepping_at_once(variants):
     assert rest['loss'].shape == (steps - 1, variants * seeds)
     found.append((first, rest, state['kernel'], state['step']))
     memory = megabytes()
-    if apart is None:  # it has convolutions, and there is one device
+    if apart is None:  # None: decided by convolutions and a single device
       of_one = memory
   chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-5)
   assert memory > 1.5 * of_one

@@ -239,7 +239,7 @@ def test_a_run_can_begin_with_the_parameters_of_another(tmp_path, finished):
   train.train(smoke(**changes), tmp_path / 'second')
   path = tmp_path / 'first' / 'export' / 'params.safetensors'
   kernel = safetensors.load_file(path)['params.encoders_pix.Dense_0.kernel']
-  path.unlink()  # it is in the run
+  path.unlink()  # the run has a copy
   second = trained.load(tmp_path / 'second')
   found = second.state.params
   np.testing.assert_array_equal(

@@ -85,7 +85,7 @@ def test_a_modality_may_be_missing_in_all_rows_or_in_some(run, rows):
 
 
 def test_integer_inputs_count_as_the_same_numbers(run, rows):
-  signature = run.signature._replace(statistics=None)  # they make floats of it
+  signature = run.signature._replace(statistics=None)  # they give floats
   plain = run._replace(signature=signature)
   whole = {
     name: values[:5].round().astype(int) for name, values in rows.items()

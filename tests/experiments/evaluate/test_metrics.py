@@ -23,7 +23,7 @@ def assert_metrics(outputs, targets, expected, rtol=1e-9):
 
 
 def test_accuracy_and_macro_f1_equal_those_counted_by_hand():
-  answers = np.array([0, 1, 1, 0, 2, 1])  # class 3 is nowhere
+  answers = np.array([0, 1, 1, 0, 2, 1])  # class 3 does not occur
   logits = 3.0 * np.eye(4)[answers] + [0.5, 0.2, 0.1, -1.0]
   labels = np.array([0, 1, 0, 0, 2, 2])
   # Class 0: tp 2, fp 0, fn 1, F1 4/5. Class 1: tp 1, fp 2, fn 0, F1 2/4.

@@ -79,7 +79,7 @@ def test_uni_modal_outputs_are_scored_on_rows_with_the_modality():
     np.testing.assert_allclose(found, score, rtol=1e-6)
   none = BATCH | {'a_present': np.array([False, False, True])}
   scores = evaluated(TELLING, none)
-  assert np.isnan(scores['mean_absolute_error/a'])  # the third only fills up
+  assert np.isnan(scores['mean_absolute_error/a'])  # the third row is padding
   assert scores['mean_absolute_error/heads'] == 1.0
 
 

@@ -117,7 +117,7 @@ def test_probes_of_a_model_use_its_features():
     fused, labels = np.concatenate([*hidden.values()], 1), rows['label']
     return {
       'a': (hidden['a'], labels),
-      'b': (hidden['b'][there], labels[there]),  # those that have it
+      'b': (hidden['b'][there], labels[there]),  # the rows that have it
       'fused': (fused, labels),
     }
 

@@ -161,7 +161,7 @@ class Learner:
 
   def step(self, params, gradient):
     own = {path: params[path] for path in gradient}
-    if self.state is None:  # all of it is zeros, of any rule here
+    if self.state is None:  # zeros, for all rules used here
       shapes = jax.eval_shape(self.rule.init, own)
       self.state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     moved, self.state = _moved(self.rule, own, gradient, self.state)

@@ -144,7 +144,7 @@ def test_the_weakest_gets_a_branch_if_another_is_ahead():
     ((5.0, 3.0, 2.0), (1, 2, 1), (1, 2, 2)),
     ((3.2, 3.1, 3.0), (1, 1, 1), (1, 1, 1)),  # within the margin
     ((3.4, 3.1, 3.0), (1, 1, 1), (1, 1, 2)),
-    ((5.0, 3.0, 4.0), (1, 3, 1), (1, 3, 1)),  # it has all that it may have
+    ((5.0, 3.0, 4.0), (1, 3, 1), (1, 3, 1)),  # it has the maximal number
     ((0.0, 0.0, 0.0), (1, 1, 1), (1, 1, 1)),  # before the first step
   ):
     there = with_branches(state, dict(zip(NAMES, counts, strict=True)))

@@ -27,7 +27,7 @@ def test_clusters_are_as_good_as_those_of_scikit_learn():
   number = 5
   for spread in (0.1, 2.0, 9.0):
     centers = 3 * generator.standard_normal((number, 4))
-    centers[0] = 0  # where centres are that have not been drawn yet
+    centers[0] = 0  # the place of centres that are not drawn yet
     points = np.concatenate(
       [c + spread * generator.standard_normal((25, 4)) for c in centers]
     ).astype(np.float32)

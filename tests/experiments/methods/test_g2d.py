@@ -104,7 +104,7 @@ def test_equally_confident_teachers_have_an_order():
     ([0.5, 0.5], 1.0, [False, False]),
     ([0.7], 0.0, [False]),
     ([0.9, 0.1, 0.5, 0.3], 0.34, [True, False, True, False]),
-    ([-0.1, -4.0], 0.0, [True, False]),  # errors, turned around
+    ([-0.1, -4.0], 0.0, [True, False]),  # negative errors
   ):
     found = g2d.stands_still(jnp.array(confidence), part)
     assert found.tolist() == expected

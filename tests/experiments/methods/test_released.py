@@ -95,7 +95,7 @@ def test_g2d_stops_only_the_gradients_of_convolutions():
   task = task._replace(optimizer=lambda _: optax.trace(0.9))
   method = methods.g2d.make(task, distil=False, released='authors')
   state, batch = recorded.begin(method)
-  confidence = jnp.array([0.3, 0.8])  # visual should stand still
+  confidence = jnp.array([0.3, 0.8])  # visual should be held still
   state = state._replace(memory=state.memory._replace(confidence=confidence))
   update, _ = recorded.update_of(method, state, batch)
   for name, stands in (('audio', False), ('visual', True)):
@@ -236,4 +236,4 @@ def test_smv_values_a_correct_answer_of_any_coalition_alike():
     state, batch = recorded.begin(method)
     _, seen = recorded.losses_of(method, state, batch)
     found.append(np.sum(seen.memory.running))
-  assert found[0] == 2 * found[1] > 0  # a half of what all are worth
+  assert found[0] == 2 * found[1] > 0  # half of the value of all

@@ -16,7 +16,7 @@ def test_a_sample_is_random_rows_or_all_of_them(rows):
   features = generator.standard_normal((5, 3, 2)).astype(np.float32)
   labels = np.arange(15).reshape(5, 3)
   real = np.ones((5, 3), bool)
-  real[4, 1:] = False  # the last batch is filled up
+  real[4, 1:] = False  # the last batch is padded
   chosen = np.zeros(15)
   for seed in range(60):
     key = jax.random.key(seed)

@@ -25,7 +25,7 @@ def test_in_a_regression_confident_teachers_have_small_errors():
   scratch = rehearsal.begin(state, batch)
   targets = np.array([0.5, -1.25, 0.5, 2.0, 0.75, -1.0])
   batch['label'] = jnp.float32(targets)
-  for count in (6, 4):  # rows of the second batch are filled up
+  for count in (6, 4):  # the second batch is padded
     rows = batch | {'mask': jnp.arange(6) < count}
     scratch = recorded.compiled(ask.step)(state, scratch, rows)
   variables, sure = rehearsal.end(state, scratch)

@@ -54,7 +54,7 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
     rows = rows_of(
       {k: np.tile(v, (10, 1)).T for k, v in scores.items()}, metric
     )
-    for row in rows:  # what was chosen reads the heads, and is better
+    for row in rows:  # the chosen read-out is the heads, which are better
       row[f'{metric}/heads'] = row[f'{metric}/fused'] + 0.125
     rows += stopped(rows)
     changed = (('steps', place),)

@@ -54,7 +54,7 @@ def test_a_study_runs_and_is_resumed(tmp_path, monkeypatch):
   found = planning.run(last, beside, compare.compare, at_a_time=2)
   for setting in last.settings:
     assert found[setting].scores == results[settings[1]].scores
-  monkeypatch.setattr(compare, 'compare', None)  # all is there
+  monkeypatch.setattr(compare, 'compare', None)  # all results exist
   again = planning.run(
     one, planning.plans(one, tmp_path, **options), compare.compare
   )

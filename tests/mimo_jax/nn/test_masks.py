@@ -32,7 +32,7 @@ def test_a_label_that_is_no_class_gives_nan():
     values_of = jax.jit(function)
     for dtype in (np.int64, np.int32, np.int8):
       for label in (-1, -3, -100, 3, 100, 1):
-        labels = np.array([0, label, 2], dtype)  # as loaders give them
+        labels = np.array([0, label, 2], dtype)  # as from a loader
         for value in values_of(_LOGITS, labels).values():
           assert np.isnan(value) == (label != 1), (name, label, dtype)
 

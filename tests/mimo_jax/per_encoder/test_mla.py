@@ -60,7 +60,7 @@ def test_projections_are_those_of_recorded_numbers(x64):
     np.testing.assert_allclose(case['alpha'], 0.1 ** (1 + number / 10))
     state = head.init(gradient)
     state = state._replace(
-      num_updates=jnp.int32(10 + number),  # which is not the very first one
+      num_updates=jnp.int32(10 + number),  # not the first update
       root=jnp.asarray(np.linalg.cholesky(before), state.root.dtype),
     )
     features = jnp.asarray(REFERENCE['features'][case['modality']])

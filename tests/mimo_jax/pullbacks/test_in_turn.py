@@ -42,7 +42,7 @@ def test_the_result_is_the_same_with_less_memory():
 
 def test_loops_literals_and_unused_values_work():
   def linear(values):
-    constant = lax.iota('float32', 3) ** 2  # in the jaxpr, made of nothing
+    constant = lax.iota('float32', 3) ** 2  # made in the jaxpr without inputs
     looped = lax.scan(
       lambda carry, row: (2.0 * carry + row, carry * constant),
       values['a'],

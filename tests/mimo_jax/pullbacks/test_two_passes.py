@@ -14,7 +14,7 @@ _NAMES = three_objectives.OBJECTIVES
 _RULE = mimo_jax.stateless(
   lambda observation: observation.gramian @ jnp.array([1.0, -2.0, 0.3]),
   needs='gramian',
-)  # tells every entry of the Gramian
+)  # depends on every entry of the Gramian
 
 
 def _both(losses_fn, params, rule=_RULE, names=None, batch_size=1, **options):

@@ -24,7 +24,7 @@ def test_least_squares_is_that_of_numpy(x64):
       values = np.linalg.eigvalsh(matrix)
       cutoff = 4 * len(rows) * eps * values[-1]
       if np.any((values > cutoff / 100) & (values < 100 * cutoff)):
-        continue  # too near the cut-off to say which side it is on
+        continue  # too close to the cut-off to decide
       x, error = solve(jax.device_put(matrix), jax.device_put(target))
       expected = np.linalg.pinv(matrix, rcond=4 * len(rows) * eps) @ target
       least = values[values > cutoff].min() if values[-1] > 0 else 1

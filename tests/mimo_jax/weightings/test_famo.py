@@ -79,7 +79,7 @@ def test_famo_leaves_out_zero_losses(x64):
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
     for losses, actual in zip(sequence, weights, strict=True):
       assert (actual[1] == 0) == (losses[1] == 0.1)
-    if present == 0.1:  # then the step before counts
+    if present == 0.1:  # then the earlier step counts
       assert state.logits[1] != 0
       continue
     # The other two objectives have half of the shares each.

@@ -26,7 +26,7 @@ RULES = {
 def test_cosines_and_lengths_are_those_of_the_rows(kind, scale):
   rows = scale * jacobians.conflicting(3, 6)
   rows[1] *= 3.0
-  rows[2] = -rows[2]  # two pairs agree then, and one does not
+  rows[2] = -rows[2]  # now one of three pairs conflicts
   weights, state = first_step(mimo_jax.diagnosed(RULES[kind]), rows)
   expected, inner = first_step(RULES[kind], rows)
   checks.assert_equal(weights, expected)
