@@ -42,9 +42,10 @@ TREE = f"""\
                     A label is a class or a number (a whole number with the word
                     regression); a row whose label is empty is left out. Columns
                     of numbers are together one modality, called numbers, or one
-                    for each MODALITY if they are called MODALITY.FEATURE.
-                    Optional: split (train, validation or test), and group (of
-                    rows that must be in one split)
+                    for each MODALITY if they are called MODALITY.FEATURE. Where
+                    a modality's cells are empty, the row lacks it. Optional:
+                    split (train, validation or test), and group (of rows that
+                    must be in one split)
   FOLDER/...        the files, at these paths in the folder: pictures
                     ({', '.join(SUFFIXES['picture'])}), sounds
                     ({', '.join(SUFFIXES['sound'])}) or videos
@@ -63,6 +64,8 @@ class Table(NamedTuple):
     target: Of each row; none where the cell is empty.
     split: [rows] of `own_splits.SPLITS`, or '' of rows without a label.
     group: [rows] int64, or None.
+    present: Modality -> [rows] bool, of modalities that some rows lack: all
+      their cells are empty.
   """
 
   path: pathlib.Path
@@ -72,6 +75,7 @@ class Table(NamedTuple):
   target: targets.Targets
   split: npt.NDArray[np.str_]
   group: npt.NDArray[np.int64] | None
+  present: dict[str, npt.NDArray[np.bool_]]
 
   @property
   def modalities(self) -> dict[str, tuple[str, ...]]:
@@ -190,7 +194,7 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
   )
   split, group = own_splits.of_rows(str(path), target, given, group)
   own = {name: cells[name] for name in kinds}
-  table = Table(path, lines, own, kinds, target, split, group)
+  table = Table(path, lines, own, kinds, target, split, group, present={})
   for name, of_name in table.modalities.items():
     if len({kinds[column] for column in of_name}) > 1:
       raise ValueError(
@@ -198,7 +202,38 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
         f' {sorted(set(of_name) - {name})} make a modality of that name. Rename'
         ' it, or call these MODALITY.FEATURE, with another MODALITY.'
       )
-  return table
+  return table._replace(present=_present(table))
+
+
+def _present(table: Table) -> dict[str, npt.NDArray[np.bool_]]:
+  """Which rows have the modalities that some rows with a label lack."""
+  labelled = table.target.is_there
+  present = {}
+  for name, of_name in table.modalities.items():
+    has = np.any(
+      [
+        [
+          not is_empty(table.kinds[column], cell)
+          for cell in table.cells[column]
+        ]
+        for column in of_name
+      ],
+      axis=0,
+    )
+    if not has[table.split == 'train'].any():
+      raise ValueError(
+        f'{table.path}: {name!r} is missing in all rows of train.'
+      )
+    if not has[labelled].all():
+      present[name] = has
+  if present.keys() == table.modalities.keys():
+    without = labelled & ~np.any(list(present.values()), axis=0)
+    if without.any():
+      raise ValueError(
+        f'{table.lines[np.argmax(without)]}: no modality is there. Leave the'
+        ' row out.'
+      )
+  return present
 
 
 def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:

@@ -10,10 +10,10 @@ FILE.npz (or .parquet) has an array for each modality, with a row for each
 example, as for `experiments.core.trained.Trained.predict`. A modality without
 an array is missing; a modality that is NaN in a whole row is missing in that
 row. Labels are ignored. For a run on a folder of pictures, sounds, videos and
-texts, give such a folder, or its CSV. The CSV needs no labels, and an empty
-cell in place of a file, or of all numbers of a modality, is a missing modality.
-Without --data, the rows are those of a split of the run's own data set, without
-rows that lack a label.
+texts, give such a folder, or its CSV. The CSV needs no labels. Where the cells
+of a modality are empty, the row lacks it; a modality without a column, or with
+an empty one, is missing. Without --data, the rows are those of a split of the
+run's own data set, without rows that lack a label.
 
 The table, CSV or (by its name) Parquet, has a line for each example, in order:
 the target if it is known, and for each output the predicted class (by name for

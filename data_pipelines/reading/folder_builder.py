@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines import _extra
 from data_pipelines import folders
+from data_pipelines import missing
 from data_pipelines import own_splits
 from data_pipelines import targets
 from data_pipelines.reading import audio_visual
@@ -28,6 +29,16 @@ with _extra.data_extra():
 
 # So many damaged files of one ending, and no other, are no accident.
 _MANY = 5
+_BLACK = pictures.jpeg(np.zeros((1, 1, 3), np.uint8))
+# Kind of a column -> the value in rows that lack it. Views can read it; models
+# ignore it.
+_NOTHING: dict[str, Any] = {
+  'picture': [_BLACK],
+  'video': [_BLACK],
+  'sound': np.zeros(media.RATE // 40, np.int16),
+  'text': '',
+  'number': 0.0,
+}
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,12 +82,17 @@ class Builder(builder.FolderBuilder):
 
   Every element has, for each column, the encoded picture [1], the encoded
   frames [t] of a video (one a second), a sound [n] int16 at 16 kHz, a text, or
-  a number, float64;
-  `label` int64, or float64 of a regression; `row` int32, its row in the CSV;
-  and `group` int64 if the CSV has groups.
+  a number, float64; for each modality that some rows lack,
+  `<modality>_present`, bool, where False says that its columns hold
+  placeholders; `label` int64, or float64 of a regression; `row` int32, its row
+  in the CSV; and `group` int64 if the CSV has groups.
   """
 
   name = folders.NAME
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    '1.1.0': 'Rows may lack modalities.'
+  }
   BUILDER_CONFIGS: ClassVar[list[Folder]] = []
   MANUAL_DOWNLOAD_INSTRUCTIONS = f'Expected:\n{folders.TREE}'
 
@@ -113,6 +129,8 @@ class Builder(builder.FolderBuilder):
     }
     if self._table.group is not None:
       others['group'] = tfds.features.Scalar(dtype=np.int64)
+    for name in self._table.present:
+      others[missing.entry(name)] = tfds.features.Scalar(dtype=np.bool_)
     columns = {name: features[k] for name, k in self._table.kinds.items()}
     return self.described(columns | others)
 
@@ -134,19 +152,34 @@ class Builder(builder.FolderBuilder):
   def _generate_examples(
     self, split: str, part: builder.Part
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As of other folders; that all files of an ending are damaged is fatal."""
+    """As of other folders, with more checks.
+
+    Raises:
+      ValueError: if all files of an ending are damaged, or no row of train that
+        has a modality can be read.
+    """
     damage: dict[int, str] = {}
+    lacking = set(self._table.present)
 
     def read(line: str, row: int) -> dict[str, Any]:
       try:
-        return part.read(line, row)
+        example = part.read(line, row)
       except audit.SkipError as error:
         if error.reason == 'corrupt':
           damage[row] = f'{line}, {error.detail}'
         raise
+      lacking.difference_update(
+        name for name in self._table.present if example[missing.entry(name)]
+      )
+      return example
 
     yield from super()._generate_examples(split, part._replace(read=read))
     _check_endings(self._table, part.items.values(), damage)
+    if split == 'train' and lacking:
+      raise ValueError(
+        f'{self._table.path}: none of the rows of train that have'
+        f' {sorted(lacking)} can be read.'
+      )
 
 
 def _check_endings(
@@ -171,10 +204,14 @@ def _example(
   root: pathlib.Path, table: folders.Table, line: str, row: int
 ) -> dict[str, Any]:
   del line
-  found = {
-    name: entry(root, name, kind, table.cells[name][row])
-    for name, kind in table.kinds.items()
-  }
+  found: dict[str, Any] = {}
+  for name, columns in table.modalities.items():
+    has = name not in table.present or bool(table.present[name][row])
+    for column in columns:
+      kind, cell = table.kinds[column], table.cells[column][row]
+      found[column] = entry(root, column, kind, cell) if has else _NOTHING[kind]
+    if name in table.present:
+      found[missing.entry(name)] = has
   found |= {'label': table.target.label[row].item(), 'row': np.int32(row)}
   if table.group is not None:
     found['group'] = table.group[row]
@@ -192,7 +229,9 @@ def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
   path = root / cell
   try:
     if folders.is_empty(kind, cell):
-      raise audit.SkipError('missing', 'the cell is empty')
+      raise audit.SkipError(
+        'missing', 'the cell is empty, and others of its modality are not'
+      )
     if kind == 'number':
       return float(cell)
     if kind == 'picture':
@@ -217,17 +256,17 @@ def elements(
 
   Args:
     path: A folder with a CSV, or the CSV.
-    names: The columns to read, where the CSV has them; others are left out.
+    names: The columns to read, where the CSV has them and some cell is not
+      empty; others are left out.
     numbers: Those of them that are numbers.
 
   Returns:
-    An element for each row, in order. It has no entry where the cell of a file
-    or number is empty.
+    An element for each row, in order. It has no entry where a cell is empty.
 
   Raises:
     FileNotFoundError: if there is no CSV.
-    ValueError: if the CSV has none of the columns or cannot be read, or a file
-      cannot be read; the error names line and column.
+    ValueError: if the CSV has none of the columns, all are empty, or it cannot
+      be read, or a file cannot; the error names line and column.
   """
   where = folders.find(path)
   if where is None or not where.is_file():
@@ -239,12 +278,12 @@ def elements(
   kinds = {
     name: folders.kind(where.parent, name, lines, values)
     for name, values in cells.items()
-    if name in names
+    if name in names and any(values)
   }
   if not kinds:
     raise ValueError(
       f'{where} has the columns {list(cells)}; expected some of'
-      f' {sorted(names)}.'
+      f' {sorted(names)}, and not only empty cells there.'
     )
   for name in kinds:
     if name not in numbers and kinds[name] == 'number':
@@ -260,7 +299,7 @@ def elements(
       row = {
         name: entry(where.parent, name, kind, cells[name][i])
         for name, kind in kinds.items()
-        if kind == 'text' or not folders.is_empty(kind, cells[name][i])
+        if not folders.is_empty(kind, cells[name][i])
       }
     except audit.SkipError as error:
       raise ValueError(

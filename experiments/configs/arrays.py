@@ -240,6 +240,8 @@ def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
   """Writes what follows from a folder of files, decoded while training."""
   config.data.batch_size = 32
   config.data.num_threads = 4
+  if table.present:
+    config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.data.views, config.model.encoders = {}, {}
   config.evaluation.noise_scale = {}
   for name, columns in table.modalities.items():

@@ -1,6 +1,7 @@
 """A user's own folder: its CSV, and what is read from its files."""
 
 import fractions
+import itertools
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ import soundfile
 from data_pipelines import folders
 from data_pipelines import redrawing
 from data_pipelines import sources
+from data_pipelines import views
 from data_pipelines.reading import folder_builder
 from data_pipelines.reading import pictures
 from data_pipelines.samples import tiny
@@ -17,6 +19,14 @@ from tests import clips
 
 ROWS = 20
 HEADER = 'photo,voice,caption,label'
+SPLITS = ('train', 'train', 'validation', 'test')
+SOUNDS = (
+  views.FilterBank,
+  views.Psd3s,
+  views.Psd10s,
+  views.Stft3s,
+  views.Stft5s,
+)
 
 
 def write_list(root, header=HEADER, lines=None, name='list.csv'):
@@ -139,10 +149,10 @@ def test_videos_give_frames_but_in_a_column_audio_their_sound(tmp_path):
 
 def test_new_rows_need_no_label_and_damaged_ones_are_errors(folder, tmp_path):
   found = folder_builder.elements(
-    write_list(tmp_path / 'a', 'caption,who', ['A dog,me', ',you']),
-    ('caption',),
+    write_list(tmp_path / 'a', 'caption,photo', ['A dog,', ',']),
+    ('caption', 'photo'),
   )
-  assert found == [{'caption': 'A dog'}, {'caption': ''}]
+  assert found == [{'caption': 'A dog'}, {}]
   path = folder / 'new.csv'
   path.write_text(f'photo\nfiles/1.png\n{folder}/files/3.png')
   with pytest.raises(ValueError, match=r"new.csv, line 3, column 'photo': .*3"):
@@ -177,8 +187,13 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
     )
     for i in range(len(rows)):
       names = ('age', 'eye.left', 'weight')
-      found[int(rows[i]['row'])] = [rows[i][name].item() for name in names]
-  assert sorted(found) == [i for i in range(ROWS) if i not in (4, 9)]
+      row = int(rows[i]['row'])
+      found[row] = [rows[i][name].item() for name in names]
+      assert rows[i]['eye_present'] == (row != 4)
+      assert 'numbers_present' not in rows[i]
+  # Row 9 has some of the numbers.
+  assert sorted(found) == [i for i in range(ROWS) if i != 9]
+  values[4, 1] = 0
   for row, numbers in found.items():
     assert numbers == values[row].tolist()
   skipped = [
@@ -186,10 +201,9 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
     for split in ('train', 'validation', 'test')
     for line in clips.table(next(tmp_path.glob('made/folder/*/*')), split)
   ]
-  assert {detail.partition(':')[0] for detail in skipped} == {
-    "column 'eye.left'",
-    "column 'weight'",
-  }
+  assert skipped == [
+    "column 'weight': the cell is empty, and others of its modality are not"
+  ]
 
 
 def test_numbers_of_new_rows_may_lack_and_are_no_words(tmp_path):
@@ -200,6 +214,63 @@ def test_numbers_of_new_rows_may_lack_and_are_no_words(tmp_path):
   root = write_list(tmp_path / 'b', 'age', ['1.5', 'old'])
   with pytest.raises(ValueError, match=r"line 3, column 'age': 'old'; expecte"):
     folder_builder.elements(root, ('age',), numbers=('age',))
+
+
+def test_rows_lack_what_is_empty_and_views_read_what_stands_there(
+  folder, tmp_path
+):
+  files = [f'{folder}/files/{i}' for i in (1, 2, 4, 5)]
+  lines = [f'{files[0]}.png,{files[i % 4]}.wav,so,3' for i in range(5)]
+  lines += [f'{name}.png,,,' for name in files]
+  lines += [f',{name}.wav,,' for name in files] + [',,so,3'] * 7
+  lines = [f'{line},{i % 2}' for i, line in enumerate(lines)]
+  header = 'photo,voice,caption,age,label'
+  root = str(write_list(tmp_path / 'a', header, lines))
+  here = {
+    'photo': [True] * 9 + [False] * 11,
+    'voice': [True] * 5 + [False] * 4 + [True] * 4 + [False] * 7,
+    'caption': [True] * 5 + [False] * 8 + [True] * 7,
+  }
+  here['numbers'] = here['caption']
+  table = folders.read(root)
+  assert {k: rows.tolist() for k, rows in table.present.items()} == here
+  elements = {}
+  for split in ('train', 'validation', 'test'):
+    rows = sources.open_source(
+      'folder', config=root, split=split, data_dir=tmp_path / 'made'
+    )
+    elements |= {int(rows[i]['row']): rows[i] for i in range(len(rows))}
+  assert sorted(elements) == list(range(ROWS))
+  seen = [
+    views.Frames(1, 'first', 8, source='photo'),
+    views.Frames(3, 'ends', 8, evaluation='center_crop', source='photo'),
+    *(view('voice') for view in SOUNDS),
+    views.HashedWords('caption', 8),
+    views.Numbers(('age',), mean=(3,), std=(2,)),
+  ]
+  for row in (5, 9, 13):
+    for name, rows in here.items():
+      assert elements[row][f'{name}_present'] == rows[row]
+    for view, random in itertools.product(seen, (None, 0)):
+      drawn = None if random is None else np.random.default_rng(random)
+      made, like = (view(elements[i], drawn) for i in (row, 0))
+      assert made.shape == like.shape and made.dtype == like.dtype
+      assert np.isfinite(made).all()
+
+
+def test_a_modality_of_damaged_files_alone_ends_the_preparation(tmp_path):
+  splits = ('train', 'validation', 'test')
+  lines = [f'{i}.png,so,{splits[i // 2]},{i % 2}' for i in range(6)]
+  lines += [f',so,{split},0' for split in splits]
+  root = write_list(tmp_path / 'a', 'photo,note,split,label', lines)
+  for i in range(6):
+    (root / f'{i}.png').write_bytes(b'no picture')
+  with pytest.raises(
+    ValueError, match=r"none of the rows of train that have \['photo'\] can be"
+  ):
+    sources.open_source(
+      'folder', config=str(root), split='train', data_dir=tmp_path / 'made'
+    )
 
 
 def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
@@ -273,6 +344,18 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
       r"a column 'eye', and .*'eye.a'",
     ),
     ('photo,label', [',x', ',y'], r"line 2, column 'photo': .*all rows"),
+    (
+      'note,age,label,split',
+      [
+        f'{"" if i < 8 else "so"},1,{i % 2},{SPLITS[i // 4]}' for i in range(16)
+      ],
+      "'note' is missing in all rows of train",
+    ),
+    (
+      'note,age,label',
+      ['a,1,x', ',,', 'b,,y', ',2,x', ' ,nan,y', *['a,2,x', 'b,2,y'] * 5],
+      'line 6: no modality is there. Leave the row out',
+    ),
     ('photo,photo', ['a.png,x'], 'names, each once'),
     ('note,label', ['a,1', 'b,1.0', 'c,'], "'1' and '1.0' are one number"),
     ('photo;label', ['a.png;x'], r"no 'label'\. Expected, with commas"),
