@@ -151,9 +151,8 @@ class _WandB:
       )
     if not known:
       runs.write_text(id_file, self._run.id)
-    elif is_offline:
-      for row in runs.read_lines(workdir / 'metrics.jsonl')[1:]:
-        self.add(numbers(row), row['step'])
+    if is_offline or not known:
+      _catch_up(self, workdir)
 
   def add(self, values: Mapping[str, float], step: int) -> None:
     self._run.log(dict(values), step=step)
@@ -183,14 +182,13 @@ class _MLflow:
       name = None if known else workdir.name  # it may have been renamed
       run = self._mlflow.start_run(run_id=known, run_name=name)
       self._id = run.info.run_id
-      if known:
-        return
-      runs.write_text(id_file, self._id)
-      flat = configuration.flatten(config_dict.ConfigDict(config))
-      self._mlflow.log_params(
-        {k: v for k, v in flat.items() if k.partition('.')[0] not in _OF_MANY}
-      )
-      self._mlflow.log_dict(dict(config), 'config.json')
+      if not known:
+        runs.write_text(id_file, self._id)
+        flat = configuration.flatten(config_dict.ConfigDict(config))
+        of_one = [k for k in flat if k.partition('.')[0] not in _OF_MANY]
+        self._mlflow.log_params({key: flat[key] for key in of_one})
+        self._mlflow.log_dict(dict(config), 'config.json')
+    _catch_up(self, workdir)
 
   def add(self, values: Mapping[str, float], step: int) -> None:
     name = next(iter(values))
@@ -212,6 +210,12 @@ class _MLflow:
   def _guarded(self) -> contextlib.AbstractContextManager[None]:
     error = self._mlflow.exceptions.MlflowException
     return _in_a_sentence('mlflow', error)
+
+
+def _catch_up(writer: Writer, workdir: pathlib.Path) -> None:
+  """Tells what a run that goes on has logged before."""
+  for row in runs.read_lines(workdir / 'metrics.jsonl')[1:]:
+    writer.add(numbers(row), row['step'])
 
 
 @contextlib.contextmanager

@@ -152,6 +152,18 @@ def test_offline_the_folder_of_a_resumed_run_has_everything(
   ]
 
 
+def test_a_writer_named_later_gets_what_was_logged_before(tmp_path, told):
+  train.train(config_of(steps=10), tmp_path)
+  assert not told
+  train.train(config_of('mlflow', 'wandb'), tmp_path)
+  rows = runs.read_lines(tmp_path / 'metrics.jsonl')[1:]
+  assert {row['step'] for row in rows} == {10, 20}
+  for service in ('wandb', 'mlflow'):
+    assert of(told, service, 'log') == [
+      (row['step'], writers.numbers(row)) for row in rows
+    ]
+
+
 @pytest.mark.parametrize('service', ['wandb', 'mlflow'])
 def test_errors_of_a_service_name_the_service(
   service, tmp_path, told, monkeypatch
