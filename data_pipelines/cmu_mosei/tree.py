@@ -120,14 +120,14 @@ def _sample(
     first += rows // 5 + 1
     arrays: dict[str, Any] = {}
     # Words in each row; the steps to the left of them are padding.
-    said = random.randint(3, lengths['text'] + 1, rows)
+    num_words = random.randint(3, lengths['text'] + 1, rows)
     for name, direction in directions.items():
       steps = lengths[name]
       values = chosen[:, None, None] * direction
       values = values + random.normal(0, 1, (rows, steps, len(direction)))
       if name == 'audio' and not is_mosi:
         values[::10, -1, 0] = -np.inf  # the logarithm of silence
-      is_padding = np.arange(steps) < steps - said[:, None] * (
+      is_padding = np.arange(steps) < steps - num_words[:, None] * (
         steps // lengths['text']
       )
       values[is_padding] = 0

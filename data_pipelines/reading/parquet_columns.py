@@ -54,8 +54,8 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
       )
     columns[name] = np.stack(arrays, axis=-1)
   if gaps is not None:
-    said = columns.get('label_present', True)
-    columns['label_present'] = ~gaps & np.asarray(said, bool)
+    declared = columns.get('label_present', True)
+    columns['label_present'] = ~gaps & np.asarray(declared, bool)
   return columns
 
 

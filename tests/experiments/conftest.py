@@ -12,7 +12,7 @@ from tests.data_pipelines.conftest import shared as shared
 
 
 @pytest.fixture(scope='module')
-def programs_of_before():
+def reused_programs():
   """Lets runs of a configuration reuse the programs of an earlier run.
 
   So a run that is resumed in the same process is not traced and compiled again.

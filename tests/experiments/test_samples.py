@@ -179,7 +179,7 @@ def test_sequences_are_prepared_and_learned(folder_of, tmp_path):
   assert_learned(config, tmp_path)
 
 
-@pytest.mark.usefixtures('programs_of_before')
+@pytest.mark.usefixtures('reused_programs')
 def test_sequences_with_lengths_are_learned_and_a_stopped_run_resumes(
   folder_of, tmp_path
 ):

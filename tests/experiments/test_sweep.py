@@ -19,7 +19,7 @@ from experiments.core import training
 from experiments.core import variants
 from tests import running
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 
 
 def smoke(grid=(), random=(), arg='two,smoke', **changes):

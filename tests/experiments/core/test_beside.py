@@ -19,7 +19,7 @@ from experiments.core import variants
 from experiments.evaluate import __main__ as evaluate
 from tests import running
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 KEY = 'method.reconstruction'
 
 

@@ -22,7 +22,7 @@ from experiments.report import results as results_lib
 from tests import running
 from tests.running import smoke
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 CONFIG = 'experiments/configs/handwritten.py'
 
 

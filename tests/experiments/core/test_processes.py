@@ -30,7 +30,7 @@ def arrays_of(workdir, config):
   return arrays._replace(opt_state=()), progress
 
 
-@pytest.mark.usefixtures('programs_of_before')
+@pytest.mark.usefixtures('reused_programs')
 def test_processes_killed_end_as_one_undisturbed(tmp_path):
   config = handwritten.get_config('two,smoke')
   config.steps, config.checkpoint_every_steps = 40, 10

@@ -11,7 +11,7 @@ from experiments.methods import base
 from tests import running
 from tests.running import smoke
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 
 
 def counting(every_epochs, passes, **fields):

@@ -15,7 +15,7 @@ from experiments.core import runs
 from tests import running
 from tests.running import smoke
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 CONFIG = 'experiments/configs/handwritten.py:two,smoke'
 
 

@@ -15,7 +15,7 @@ from experiments.core import runs
 from experiments.core import writers
 from tests.running import smoke
 
-pytestmark = pytest.mark.usefixtures('programs_of_before')
+pytestmark = pytest.mark.usefixtures('reused_programs')
 
 
 class Stopped(BaseException):
