@@ -130,7 +130,8 @@ def max_min_in_ball(
     index = jnp.where(owes, owing, jnp.where(dependent, going, index))
 
     is_index = indices == index
-    changes = jnp.where(level > state.level, 0, state.changes) + is_index
+    changes = jnp.where(level > state.level, 0, state.changes)
+    changes = changes + is_index.astype(jnp.int32)
     support = jnp.where(done, state.support, state.support ^ is_index)
     tableau = jnp.where(done, state.tableau, _pivot.pivot(state.tableau, index))
     return _Path(level, support, changes, tableau, owed, state.steps + 1, done)

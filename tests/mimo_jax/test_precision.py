@@ -266,5 +266,5 @@ def test_the_readme_names_the_rules_without_reverse_mode():
       without.add(name)
       jax.eval_shape(lambda x, of=of_rule: jax.jvp(of, (x,), (x,)), 1.0)
   page = pathlib.Path(weightings.__file__).with_name('README.md').read_text()
-  listed = page.split('rules with a solver (')[1].split(')')[0]
+  listed = page.split('Rules with a solver (')[1].split(')')[0]
   assert without == set(re.findall(r'`(\w+)`', listed))

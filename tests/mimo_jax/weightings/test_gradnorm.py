@@ -95,7 +95,7 @@ def test_gradnorm_has_the_gradients_of_libmtl(x64):
     state = of.init(rule, 3)._replace(
       logits=logits,
       initial_losses=jnp.array([2.0, 1.5, 1.2]),
-      step=jnp.ones((), jnp.int32),
+      step=jnp.ones(3, jnp.int32),
     )
     weights, after = of.update(rule, of.observe(rows, step['losses']), state)
     np.testing.assert_allclose(weights, step['reported_weight'], rtol=rtol)
