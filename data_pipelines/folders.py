@@ -82,16 +82,24 @@ class Table(NamedTuple):
     """Modality -> its columns: one of files or texts, some of numbers."""
     found: dict[str, tuple[str, ...]] = {}
     for column, kind in self.kinds.items():
-      modality, dot, _ = column.partition('.')
-      name = column
-      if kind == 'number':
-        name = modality if dot else NUMBERS
+      name = modality_of_numbers(column) if kind == 'number' else column
       found[name] = (*found.get(name, ()), column)
     return found
 
   def numbers(self, column: str) -> npt.NDArray[np.float64]:
     """The numbers of a column, [rows], NaN where the cell is empty."""
     return np.array([float(cell or 'nan') for cell in self.cells[column]])
+
+
+def modality_of_numbers(column: str) -> str:
+  """The modality of a column of numbers.
+
+  Examples:
+    >>> modality_of_numbers('age'), modality_of_numbers('eye.left')
+    ('numbers', 'eye')
+  """
+  modality, dot, _ = column.partition('.')
+  return modality if dot else NUMBERS
 
 
 def find(path: str | os.PathLike[str]) -> pathlib.Path | None:

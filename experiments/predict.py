@@ -80,8 +80,7 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
 
   made, _ = data_lib.make_views(model.config)
   columns = {
-    name: tuple(getattr(made[name], 'columns', ()))
-    or (getattr(made[name], 'source', name),)
+    name: data_lib.columns_of(name, made[name])
     for name in model.modalities
     if name in made
   }

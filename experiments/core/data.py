@@ -1,6 +1,7 @@
 """The data of a run: training batches and evaluation batches."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -10,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from ml_collections import config_dict
 
+from data_pipelines import folders
 from data_pipelines import gathering
 from data_pipelines import labels
 from data_pipelines import loader
@@ -54,6 +57,17 @@ def make_views(
   return made, () if config.target in made else (config.target,)
 
 
+def columns_of(name: str, view: views.View) -> tuple[str, ...]:
+  """The stored entries that a view of this name reads.
+
+  Examples:
+    >>> columns_of('look', views.HashedWords('caption'))
+    ('caption',)
+  """
+  several = tuple(getattr(view, 'columns', ()))
+  return several or (getattr(view, 'source', name),)
+
+
 STORED = 'stored'
 """Given in place of a rate: the stored rows say what they lack."""
 
@@ -65,7 +79,7 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
     config: with `model.encoders` and `data.missing_rate`: a number for all
       modalities, or a mapping modality -> number, which is 0 for modalities
       that it leaves out. In place of a number, `STORED` is for elements with
-      `<modality>_present`.
+      `<modality>_present`, or such an entry for what the modality's view reads.
 
   Raises:
     ValueError: if a modality is unknown, or a word is not `STORED`.
@@ -169,8 +183,9 @@ def open_data(
 
   Raises:
     ValueError: if elements lack the target or a modality, random views are to
-      be held in memory, missing rates are invalid, a split in memory has no row
-      with a label, or the model has too few classes.
+      be held in memory, missing rates are invalid or not `STORED` for a view of
+      what some elements lack, a split in memory has no row with a label, or the
+      model has too few classes.
   """
   _check_classes(config, config.data.name, len(config.data.get('classes', ())))
   splits = _open_splits(config, seed, manual_dir)
@@ -191,6 +206,38 @@ def open_data(
   return Data(train, evaluation, steps_per_epoch, fingerprints, statistics)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Presence:
+  """A view: whether an element has the modality that another view makes.
+
+  Elements say so under the name of that view, or of what it reads.
+  """
+
+  name: str
+  of: views.View
+
+  def __call__(
+    self, element: sources.Element, random: np.random.Generator | None
+  ) -> npt.NDArray[Any]:
+    """Makes a bool of an element; see `views.View`."""
+    del random
+    found = [element[entry] for entry in self.stored(element)]
+    if not found:
+      raise ValueError(
+        f'config.data.missing_rate of {self.name!r} is {STORED!r}, but elements'
+        f' do not say which rows have it; they have {sorted(element)}.'
+      )
+    return np.asarray(np.all(found))
+
+  def stored(self, element: sources.Element) -> list[str]:
+    """The entries that say so; none if no row lacks it."""
+    read: Iterable[str] = columns_of(self.name, self.of)
+    if isinstance(self.of, views.Numbers):
+      read = map(folders.modality_of_numbers, read)
+    entries = map(missing.entry, dict.fromkeys((self.name, *read)))
+    return [entry for entry in entries if entry in element]
+
+
 class _Splits(NamedTuple):
   """The rows of a data set's splits, and the views of them."""
 
@@ -198,6 +245,7 @@ class _Splits(NamedTuple):
   seed: int
   stored: Callable[[str], sources.Source]  # split -> rows as they are stored
   made: Mapping[str, views.View]
+  presence: Mapping[str, _Presence]  # of each of them
   keep: tuple[str, ...]  # entries beside the views
   rates: Mapping[str, Any]  # as of `missing_rates`
 
@@ -214,12 +262,17 @@ class _Splits(NamedTuple):
 
   def viewed(self, kind: Any, split: str) -> tuple[Any, ...]:
     """The transform of a kind that applies the views, if there are any."""
-    presence = (
-      missing.entry(name)
+    if not self.made:
+      return ()
+    drawn = self._drawn_rates if self._draws(split) else {}
+    keep = (missing.entry(name) for name, rate in drawn.items() if rate > 0)
+    stored = {
+      missing.entry(name): self.presence[name]
       for name, rate in self.rates.items()
-      if rate == STORED or (rate > 0 and self._draws(split))
-    )
-    return (kind(self.made, (*self.keep, *presence)),) if self.made else ()
+      if rate == STORED and name in self.made
+    }
+    made = {**self.made, **stored}
+    return (kind(made, (*self.keep, *keep)),)
 
   @property
   def _drawn_rates(self) -> dict[str, Any]:
@@ -241,6 +294,7 @@ def _open_splits(
   """Opens the splits of a data set, and makes its views."""
   settings = config.data
   made, keep = make_views(config)
+  presence = {name: _Presence(name, view) for name, view in made.items()}
   drawn = [
     name for name, view in made.items() if isinstance(view, views.RANDOM)
   ]
@@ -266,7 +320,7 @@ def _open_splits(
     def stored(split: str) -> sources.Source:
       return sources.open_source(settings.name, split=split, **where)
 
-  return _Splits(config, seed, stored, made, keep, rates)
+  return _Splits(config, seed, stored, made, presence, keep, rates)
 
 
 def _training(
@@ -284,6 +338,7 @@ def _training(
       f'{settings.name} has no {lacks}, which config.target or'
       f' config.model.encoders names; its elements have {sorted(rows[0])}.'
     )
+  _check_presence(splits, rows[0])
   if settings.in_memory:
     rows = _labelled(config, sources.in_memory(rows, always), 'train')
     always, random = (), ()
@@ -312,6 +367,20 @@ def _training(
   else:
     train = loader.loader(rows, transforms=random, **options)
   return train, len(rows), statistics
+
+
+def _check_presence(splits: _Splits, row: sources.Element) -> None:
+  """Refuses views that would take what stands in for a missing modality."""
+  for name in sorted(splits.presence.keys() & splits.config.model.encoders):
+    rate = splits.rates.get(name, 0.0)
+    told = splits.presence[name].stored(row)
+    if rate != STORED and rate > 0:  # drawn
+      told.remove(missing.entry(name))
+    if rate != STORED and told:
+      raise ValueError(
+        f'Rows may lack what the view {name!r} reads, as their entries {told}'
+        f' say. Set config.data.missing_rate of {name!r} to {STORED!r}.'
+      )
 
 
 def _evaluation(

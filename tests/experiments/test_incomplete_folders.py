@@ -114,6 +114,27 @@ def test_what_stands_in_for_a_missing_modality_has_no_influence(
   assert scores == run[1]
 
 
+def test_views_under_other_names_lack_what_they_read(root, run, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(run[0].parent / 'prepared'))
+  config = with_small_encoders(root)
+  with config.unlocked():
+    for new, old in (('look', 'photo'), ('years', 'numbers')):
+      for part in (config.model.encoders, config.data.views):
+        part[new] = part[old]
+      config.evaluation.noise_scale[new] = 1.0
+      config.data.missing_rate[new] = 'stored'
+  batch = next(data.open_data(config, 3).train)
+  assert 0 < np.mean(batch['photo_present']) < 1
+  for new, old in (('look', 'photo'), ('years', 'numbers')):
+    for entry in ('', '_present'):
+      np.testing.assert_array_equal(batch[new + entry], batch[old + entry])
+  for name, rate in (('look', 0.3), ('years', 0.0), ('caption', 0.0)):
+    config.data.missing_rate[name] = rate
+    with pytest.raises(ValueError, match=f'missing_rate of {name!r} to .stor'):
+      data.open_data(config, 3)
+    config.data.missing_rate[name] = 'stored'
+
+
 def test_an_empty_column_of_new_rows_is_as_if_it_were_left_out(root, run):
   lines = [[f'{i}.png', '', '', 30 + 40 * (i // 5 % 2)] for i in range(10)]
   empty = predicted(run[0], write(root, lines, HEADER[:4], 'empty.csv'))
