@@ -2,7 +2,8 @@
 
 With transformers 4.57.6 itself, `FlaxBertModel`, `FlaxRobertaModel`,
 `FlaxDistilBertModel`, `FlaxViTModel`, `FlaxCLIPVisionModel` and
-`FlaxResNetModel` returned exactly what they return when called directly.
+`FlaxResNetModel` returned exactly what they return when called directly;
+`FlaxBertModel` and `FlaxViTModel` were trained, resumed and exported, too.
 """
 
 import collections
