@@ -136,6 +136,11 @@ def combine_with(
   # NumPy's NaN: JAX's would make `jax_debug_nans` raise here, even for rules
   # that ignore the losses.
   unknown: Any = np.full(size, np.nan, jnp.result_type(float))
+  if isinstance(losses, Mapping):
+    raise ValueError(
+      f'combine_with was given losses in a mapping, {losses!r}; expected a'
+      f' vector [{size}], in the order of the rows.'
+    )
   losses = unknown if losses is None else jnp.asarray(losses)
   if losses.shape != (size,):
     raise ValueError(

@@ -153,7 +153,7 @@ def nonzero(value: ArrayLike) -> jax.Array:
 
 
 def softmax(
-  scores: jax.Array, temperature: Scalar, where: jax.Array | None = None
+  scores: jax.Array, temperature: Scalar, *, where: jax.Array
 ) -> jax.Array:
   """Shares in proportion to exp(scores / temperature).
 
@@ -165,9 +165,7 @@ def softmax(
   Returns:
     The shares, [K].
   """
-  if where is None:
-    # Subtract the largest first, so that no quotient overflows.
-    return jax.nn.softmax((scores - jnp.max(scores)) / temperature)
+  # Subtract the largest first, so that no quotient overflows.
   largest = jnp.max(jnp.where(where, scores, -jnp.inf))
   below = jnp.where(where, scores - largest, 0) / temperature
   return jax.nn.softmax(below, where=where)

@@ -116,7 +116,15 @@ def rows(
     K pytrees; slices that XLA fuses into what reads them, not copies.
   """
   if objectives is not None:
-    gradients = [jacobian[name] for name in objectives]
+    try:
+      gradients = [jacobian[name] for name in objectives]
+    except (KeyError, IndexError) as error:
+      raise ValueError(
+        f'The Jacobian has no gradient of {error}; expected one of each of'
+        f' objectives={list(objectives)}.'
+      ) from error
+    if not gradients:
+      raise ValueError('objectives is empty; expected at least one.')
     shapes = [jax.tree.map(jnp.shape, gradient) for gradient in gradients]
     if any(each != shapes[0] for each in shapes):
       raise ValueError(

@@ -120,6 +120,13 @@ def test_a_matrix_needs_losses_only_for_rules_that_use_them():
   checks.assert_refused(
     'losses of shape', combine, mimo_jax.mimo(), rows, [1.0]
   )
+  checks.assert_refused(
+    r'in a mapping.*expected a vector \[3\], in the order of the rows',
+    combine,
+    mimo_jax.mimo(),
+    rows,
+    {'fused': 1.0, 'audio': 2.0},
+  )
 
 
 def test_entries_without_a_gradient_are_refused_as_objectives():

@@ -288,6 +288,11 @@ def test_anything_but_a_jacobian_is_refused():
       (r'needs `objectives`', named),
     ):
       checks.assert_refused(message, function, jacobian)
+    for message, objectives in (
+      (r"no gradient of 'text'.*\['fused', 'text'\]", ['fused', 'text']),
+      ('objectives is empty; expected at least one', ()),
+    ):
+      checks.assert_refused(message, function, named, objectives=objectives)
     for other in ({'w': jnp.ones(4)}, {'v': jnp.ones(3)}, {'w': jnp.ones(())}):
       checks.assert_refused(
         r"the shapes \[\{'w': \(3,\)\}, ",
