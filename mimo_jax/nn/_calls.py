@@ -17,6 +17,10 @@ def encode(
   return encoded
 
 
+# What is told of a modality, in an input of its name and this word.
+_BESIDES = ('length', 'present')
+
+
 def taken(function: Callable[..., Any], **offered: Any) -> dict[str, Any]:
   """Selects the arguments that a function takes and that are not None."""
   parameters = inspect.signature(function).parameters
@@ -48,6 +52,14 @@ def check(
   inputs: Collection[str],
 ) -> None:
   """Raises if modalities have a wrong name, or inputs are missing."""
+  if not encoders:
+    raise ValueError('LateFusion was given no encoders; expected at least one.')
+  besides = {f'{name}_{word}' for name in encoders for word in _BESIDES}
+  if taken_names := sorted(besides & set(encoders)):
+    raise ValueError(
+      f'Modalities are named {taken_names}, which are inputs beside those of'
+      f' another modality; encoders were given for {sorted(encoders)}.'
+    )
   if 'fused' in encoders:
     raise ValueError(
       "A modality is named 'fused', which is the name of the fused output;"

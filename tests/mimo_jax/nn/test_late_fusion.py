@@ -224,6 +224,17 @@ def test_impossible_models_and_inputs_are_refused():
     (r"frozen has \['face'\]; the modal", model_of(frozen=('face',)), batch),
     (r"lack \['text'\].*'visual'.*zeros", model_of(), without),
     ("modality is named 'fused'", fused, {'fused': rows(2, 3)}),
+    ('no encoders; expected at least one', nn.LateFusion({}, CLASSES), {}),
+    *(
+      (
+        rf"named \['audio_{word}'\], which are inputs beside",
+        nn.LateFusion(
+          {'audio': nn.MLP((3,)), f'audio_{word}': nn.MLP((3,))}, CLASSES
+        ),
+        {'audio': rows(2, 3), f'audio_{word}': rows(2, 3)},
+      )
+      for word in ('length', 'present')
+    ),
     ("heads='none'; expected 'auxiliary'", model_of(heads='none'), batch),
     ('num_classes=0; expected a', model_of().clone(num_classes=0), batch),
     *(
