@@ -34,6 +34,7 @@ from data_pipelines import missing
 from data_pipelines import views
 from experiments.core import commands
 from experiments.core import data as data_lib
+from experiments.core import presence
 from experiments.core import trained
 from experiments.report import predictions
 
@@ -80,7 +81,7 @@ def _rows(model: trained.Trained, data: pathlib.Path) -> trained.Rows:
 
   made, _ = data_lib.make_views(model.config)
   columns = {
-    name: data_lib.columns_of(name, made[name])
+    name: presence.columns_of(name, made[name])
     for name in model.modalities
     if name in made
   }

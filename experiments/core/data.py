@@ -1,9 +1,7 @@
 """The data of a run: training batches and evaluation batches."""
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import numpy.typing as npt
 from ml_collections import config_dict
 
-from data_pipelines import folders
 from data_pipelines import gathering
 from data_pipelines import labels
 from data_pipelines import loader
@@ -23,11 +19,11 @@ from data_pipelines import redrawing
 from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import transforms
+from experiments.core import fingerprints as fingerprints_lib
 from experiments.core import named
+from experiments.core import presence as presence_lib
 from experiments.evaluate import units
 
-# How many rows a data set's fingerprint looks at.
-_LOOKED_AT = 16
 # Losses that are NaN for a row without a label. Others may use such rows.
 _NEEDING_LABELS = ('cross_entropy_losses', 'absolute_error_losses')
 
@@ -55,59 +51,6 @@ def make_views(
     for name, view in config.data.views.to_dict().items()
   }
   return made, () if config.target in made else (config.target,)
-
-
-def columns_of(name: str, view: views.View) -> tuple[str, ...]:
-  """The stored entries that a view of this name reads.
-
-  Examples:
-    >>> columns_of('look', views.HashedWords('caption'))
-    ('caption',)
-  """
-  several = tuple(getattr(view, 'columns', ()))
-  return several or (getattr(view, 'source', name),)
-
-
-STORED = 'stored'
-"""Given in place of a rate: the stored rows say what they lack."""
-
-
-def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """Each modality's share of missing rows; empty if no row lacks any.
-
-  Args:
-    config: with `model.encoders` and `data.missing_rate`: a number for all
-      modalities, or a mapping modality -> number, which is 0 for modalities
-      that it leaves out. In place of a number, `STORED` is for elements with
-      `<modality>_present`, or such an entry for what the modality's view reads.
-
-  Raises:
-    ValueError: if a modality is unknown, or a word is not `STORED`.
-
-  Examples:
-    >>> encoders = {'encoders': {'audio': {}, 'face': {}}}
-    >>> config = config_dict.ConfigDict(
-    ...   {'data': {'missing_rate': {'face': 0.5}}, 'model': encoders}
-    ... )
-    >>> missing_rates(config)
-    {'audio': 0.0, 'face': 0.5}
-  """
-  given: Any = config.data.to_dict().get('missing_rate', 0.0)
-  names = sorted(config.model.encoders)
-  if not isinstance(given, Mapping):
-    given = dict.fromkeys(names, given)
-  if unknown := sorted(set(given) - set(names)):
-    raise ValueError(
-      f'config.data.missing_rate has {unknown}; the modalities are {names}.'
-    )
-  words = {rate for rate in given.values() if isinstance(rate, str)}
-  if unknown := sorted(words - {STORED}):
-    raise ValueError(
-      f'config.data.missing_rate has {unknown}; expected numbers from 0 to 1,'
-      f' or {STORED!r}.'
-    )
-  rates = {name: given.get(name, 0.0) for name in names}
-  return rates if any(rates.values()) else {}
 
 
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:
@@ -183,7 +126,7 @@ def open_data(
 
   Raises:
     ValueError: if elements lack the target or a modality, random views are to
-      be held in memory, missing rates are invalid or not `STORED` for a view of
+      be held in memory, missing rates are invalid or not 'stored' for a view of
       what some elements lack, a split in memory has no row with a label, or the
       model has too few classes.
   """
@@ -199,43 +142,11 @@ def open_data(
     found = {}
     for split in ('train', 'validation', 'test'):
       with contextlib.suppress(ValueError):  # a builder may lack a split
-        found[split] = _fingerprint(splits.source(split))
+        found[split] = fingerprints_lib.of(splits.source(split))
     return found
 
   steps_per_epoch = max(1, num_rows // config.data.batch_size)
   return Data(train, evaluation, steps_per_epoch, fingerprints, statistics)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Presence:
-  """A view: whether an element has the modality that another view makes.
-
-  Elements say so under the name of that view, or of what it reads.
-  """
-
-  name: str
-  of: views.View
-
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> npt.NDArray[Any]:
-    """Makes a bool of an element; see `views.View`."""
-    del random
-    found = [element[entry] for entry in self.stored(element)]
-    if not found:
-      raise ValueError(
-        f'config.data.missing_rate of {self.name!r} is {STORED!r}, but elements'
-        f' do not say which rows have it; they have {sorted(element)}.'
-      )
-    return np.asarray(np.all(found))
-
-  def stored(self, element: sources.Element) -> list[str]:
-    """The entries that say so; none if no row lacks it."""
-    read: Iterable[str] = columns_of(self.name, self.of)
-    if isinstance(self.of, views.Numbers):
-      read = map(folders.modality_of_numbers, read)
-    entries = map(missing.entry, dict.fromkeys((self.name, *read)))
-    return [entry for entry in entries if entry in element]
 
 
 class _Splits(NamedTuple):
@@ -245,9 +156,9 @@ class _Splits(NamedTuple):
   seed: int
   stored: Callable[[str], sources.Source]  # split -> rows as they are stored
   made: Mapping[str, views.View]
-  presence: Mapping[str, _Presence]  # of each of them
+  presence: Mapping[str, presence_lib.Presence]  # of each of them
   keep: tuple[str, ...]  # entries beside the views
-  rates: Mapping[str, Any]  # as of `missing_rates`
+  rates: Mapping[str, Any]  # as of `presence.missing_rates`
 
   def source(self, split: str) -> sources.Source:
     """The used rows of a split, less the modalities that they are to lack."""
@@ -269,7 +180,7 @@ class _Splits(NamedTuple):
     stored = {
       missing.entry(name): self.presence[name]
       for name, rate in self.rates.items()
-      if rate == STORED and name in self.made
+      if rate == presence_lib.STORED and name in self.made
     }
     made = {**self.made, **stored}
     return (kind(made, (*self.keep, *keep)),)
@@ -277,7 +188,8 @@ class _Splits(NamedTuple):
   @property
   def _drawn_rates(self) -> dict[str, Any]:
     return {
-      k: 0.0 if rate == STORED else rate for k, rate in self.rates.items()
+      name: 0.0 if rate == presence_lib.STORED else rate
+      for name, rate in self.rates.items()
     }
 
   def _draws(self, split: str) -> bool:
@@ -294,7 +206,9 @@ def _open_splits(
   """Opens the splits of a data set, and makes its views."""
   settings = config.data
   made, keep = make_views(config)
-  presence = {name: _Presence(name, view) for name, view in made.items()}
+  presence = {
+    name: presence_lib.Presence(name, view) for name, view in made.items()
+  }
   drawn = [
     name for name, view in made.items() if isinstance(view, views.RANDOM)
   ]
@@ -308,7 +222,7 @@ def _open_splits(
       name: views.Finished(view) if isinstance(view, views.DeviceView) else view
       for name, view in made.items()
     }
-  rates = missing_rates(config)
+  rates = presence_lib.missing_rates(config)
   where = {'config': settings.config, 'manual_dir': manual_dir}
   if settings.redraw:
     redrawn = redrawing.splits(
@@ -338,7 +252,10 @@ def _training(
       f'{settings.name} has no {lacks}, which config.target or'
       f' config.model.encoders names; its elements have {sorted(rows[0])}.'
     )
-  _check_presence(splits, rows[0])
+  of_modalities = {
+    name: one for name, one in splits.presence.items() if name in modalities
+  }
+  presence_lib.check(of_modalities, splits.rates, rows[0])
   if settings.in_memory:
     rows = _labelled(config, sources.in_memory(rows, always), 'train')
     always, random = (), ()
@@ -367,20 +284,6 @@ def _training(
   else:
     train = loader.loader(rows, transforms=random, **options)
   return train, len(rows), statistics
-
-
-def _check_presence(splits: _Splits, row: sources.Element) -> None:
-  """Refuses views that would take what stands in for a missing modality."""
-  for name in sorted(splits.presence.keys() & splits.config.model.encoders):
-    rate = splits.rates.get(name, 0.0)
-    told = splits.presence[name].stored(row)
-    if rate != STORED and rate > 0:  # drawn
-      told.remove(missing.entry(name))
-    if rate != STORED and told:
-      raise ValueError(
-        f'Rows may lack what the view {name!r} reads, as their entries {told}'
-        f' say. Set config.data.missing_rate of {name!r} to {STORED!r}.'
-      )
 
 
 def _evaluation(
@@ -448,34 +351,3 @@ def open_all(
   """Opens the data of all seeds of a configuration."""
   seeds = range(config.seed, config.seed + config.num_seeds)
   return [open_data(config, seed, manual_dir) for seed in seeds]
-
-
-def differ(then: str | Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-  """The splits whose fingerprints have changed.
-
-  Args:
-    then: a run's fingerprints; a string, of train alone, in runs of older
-      versions.
-    now: the fingerprints of `Data`.
-
-  Examples:
-    >>> differ({'train': 'a', 'test': 'b'}, {'train': 'a', 'test': 'c'})
-    ['test']
-    >>> differ('a', {'train': 'a', 'test': 'c'})
-    []
-  """
-  known = {'train': then} if isinstance(then, str) else then
-  return [split for split, one in known.items() if now.get(split) != one]
-
-
-def _fingerprint(rows: sources.Source) -> str:
-  """A digest of the number of rows, and of all entries of some of them."""
-  digest = hashlib.sha256(f'{len(rows)}'.encode())
-  for place in sorted({i * len(rows) // _LOOKED_AT for i in range(_LOOKED_AT)}):
-    for name, value in sorted(rows[place].items()):
-      array = np.asarray(value)
-      digest.update(f'{name}{array.dtype}{array.shape}'.encode())
-      # An array of objects, such as texts, holds pointers alone.
-      is_plain = array.dtype.kind != 'O'
-      digest.update(array.tobytes() if is_plain else repr(value).encode())
-  return digest.hexdigest()[:16]

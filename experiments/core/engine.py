@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
 from experiments.core import diagnostics
+from experiments.core import fingerprints
 from experiments.core import program as program_lib
 from experiments.core import runs
 from experiments.core import signals
@@ -290,7 +291,8 @@ def _begin_or_resume(
       header=dict(header),
     )
   arrays, progress = restored
-  if changed := data.differ(progress['header']['data'], header['data']):
+  changed = fingerprints.differ(progress['header']['data'], header['data'])
+  if changed:
     raise ValueError(
       f'The data set has changed since the run began: {changed} have other'
       ' rows. Put the old data set back, or give another --workdir.'

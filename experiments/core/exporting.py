@@ -13,6 +13,7 @@ from safetensors import flax as safetensors
 
 from data_pipelines import missing
 from experiments.core import data
+from experiments.core import presence
 from experiments.core import runs
 from experiments.core import trained
 from experiments.core import weights
@@ -66,7 +67,7 @@ def _program(
   finish = data.finish(run.config)
   statistics = run.signature.statistics
   variables = jax.device_get(run.state.variables)
-  tells_missing = bool(data.missing_rates(run.config))
+  tells_missing = bool(presence.missing_rates(run.config))
   of_target = units.Units.of(run.config)
 
   def outputs(

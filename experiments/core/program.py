@@ -14,6 +14,7 @@ from ml_collections import config_dict
 
 from experiments.core import data
 from experiments.core import placement as placement_lib
+from experiments.core import presence
 from experiments.core import rehearsals
 from experiments.core import training
 from experiments.evaluate import evaluate
@@ -151,5 +152,5 @@ def make_predict(
     experiment.model,
     config.evaluation.noise_scale.to_dict(),
     data.finish(config),
-    tells_missing=bool(data.missing_rates(config)),
+    tells_missing=bool(presence.missing_rates(config)),
   )

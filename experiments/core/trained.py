@@ -18,6 +18,7 @@ from data_pipelines.views import transforms
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import configuration
 from experiments.core import data
+from experiments.core import fingerprints
 from experiments.core import program
 from experiments.core import runs
 from experiments.core import signature as signature_lib
@@ -39,7 +40,7 @@ class Trained(NamedTuple):
   experiment: training.Experiment
   state: training.TrainState  # on the first device
   outputs: Callable[..., dict[str, jax.Array]]  # compiled `evaluate.Predict`
-  fingerprints: Mapping[str, str] | str  # of its data set; see `data.differ`
+  fingerprints: Mapping[str, str] | str  # see `fingerprints.differ`
 
   @property
   def modalities(self) -> list[str]:
@@ -108,7 +109,7 @@ class Trained(NamedTuple):
         have rows that the run was trained on.
     """
     inputs = data.open_data(self.config, self.config.seed, manual_dir)
-    if data.differ(self.fingerprints, inputs.fingerprints()):
+    if fingerprints.differ(self.fingerprints, inputs.fingerprints()):
       inputs.train.close()
       raise ValueError(
         'The data set is not the one that the run was trained on; rows of its'

@@ -17,6 +17,7 @@ from experiments.core import diagnostics
 from experiments.core import named
 from experiments.core import parts
 from experiments.core import placement as placement_lib
+from experiments.core import presence
 from experiments.core import trainable
 from experiments.core import weighing
 from experiments.core import weights as weights_lib
@@ -53,8 +54,8 @@ def make(
     config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
       `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
       `data.views`, `max_skipped_steps`, `warm_start`, `frozen`,
-      `learning_rates` and `diagnostics`, and what `data.missing_rates` reads. A
-      sub-dictionary with a `name` holds the keyword arguments of the function
+      `learning_rates`, `diagnostics`, and what `presence.missing_rates` reads.
+      A sub-dictionary with a `name` holds the keyword arguments of the function
       of that name in `mimo_jax.nn`, `experiments.methods`,
       `mimo_jax.weightings` or `optax`. An argument may be such a dictionary
       itself, as the schedule of a learning rate is.
@@ -238,7 +239,7 @@ def _make_task(
   weighting, model = weighing.make(config, make_model(config.model))
   frozen_encoders = trainable.frozen_encoders(model.encoders, config.frozen)
   model = model.clone(frozen=(*model.frozen, *frozen_encoders))
-  rates = data.missing_rates(config)
+  rates = presence.missing_rates(config)
   return base.Task(
     model=parts.with_axis(model, placement.axis_name),
     losses_of=named.lookup(nn, config.loss),

@@ -13,6 +13,7 @@ from experiments.core import configuration
 from experiments.core import data
 from experiments.core import exporting
 from experiments.core import placement
+from experiments.core import presence
 from experiments.core import trained
 from experiments.core import training
 from tests import running
@@ -205,7 +206,7 @@ def test_methods_that_need_complete_rows_are_refused():
   for rate in ('strored', {'fou': 'strored'}):
     message = r"missing_rate has \['strored'\]; expected .*'stored'"
     with pytest.raises(ValueError, match=message):
-      data.missing_rates(smoke(data={'missing_rate': rate}))
+      presence.missing_rates(smoke(data={'missing_rate': rate}))
   with pytest.raises(ValueError, match=r"missing_rate has \['sound'\]"):
     training.make(lacking(rate={'sound': 0.1}), 15)
 
