@@ -18,8 +18,6 @@ from mimo_jax import weightings
 from tests import checks
 from tests.mimo_jax import three_objectives as three
 
-DEFAULT = ('fused', 'audio', 'visual')
-
 
 class Losses(NamedTuple):
   """Losses as a named tuple, whose order is that of its fields."""
