@@ -172,6 +172,19 @@ class Checkpoints:
     return arrays, found['progress']
 
 
+def is_in_use(workdir: pathlib.Path) -> bool:
+  """Whether a process has the checkpoints of a run open."""
+  path = workdir / 'checkpoints.lock'
+  if not path.exists():
+    return False
+  with _opened(path) as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      return True
+  return False
+
+
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
   """Mutes what Orbax's threads log of an error, which Orbax raises, too."""

@@ -14,6 +14,7 @@ import jax
 from absl import logging
 from ml_collections import config_dict
 
+from experiments.core import checkpoints
 from experiments.core import configuration
 
 # The version of a run's files: 3 since candidates are scored during training.
@@ -34,8 +35,9 @@ def open_workdir(
   keeps the values of the last command.
 
   Raises:
-    ValueError: if it holds a run of another configuration, or one whose files
-      another version wrote in another format; or as `configuration.check`.
+    ValueError: if it holds a run of another configuration, unless that one
+      ended before its first step; or one whose files another version wrote in
+      another format; or as `configuration.check`.
   """
   configuration.check(config)
   workdir = workdir.absolute()
@@ -56,7 +58,7 @@ def open_workdir(
       for key in sorted(here.keys() | there.keys())
       if here.get(key) != there.get(key) and key not in may_change
     ]
-    if differences:
+    if differences and _has_begun(workdir):
       raise ValueError(
         f'{workdir} holds a run of another configuration:\n'
         + '\n'.join(differences)
@@ -67,6 +69,13 @@ def open_workdir(
     text = json.dumps({'format': FORMAT, 'config': ours}, indent=2)
     write_text(path, text + '\n')
   return workdir
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+  """Whether a run did, or does, more than to end in an error at its start."""
+  files = {path.name for path in workdir.rglob('*') if path.is_file()}
+  is_empty = files <= {'config.json', 'checkpoints.lock'}
+  return not is_empty or checkpoints.is_in_use(workdir)
 
 
 def read_config(workdir: pathlib.Path) -> config_dict.ConfigDict:

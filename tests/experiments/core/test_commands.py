@@ -1,5 +1,6 @@
 """Commands: errors are one clear message."""
 
+import contextlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from experiments import predict
 from experiments import probe
 from experiments import train
 from experiments.configs import handwritten
+from experiments.core import checkpoints
 from experiments.core import commands
 from experiments.core import configuration
 from experiments.core import runs
@@ -29,6 +31,7 @@ CONFIG = 'experiments/configs/handwritten.py'
 
 def test_directories_of_other_runs_are_refused(tmp_path):
   runs.open_workdir(tmp_path, smoke())
+  (tmp_path / 'metrics.jsonl').touch()  # it has begun
   with pytest.raises(ValueError, match='seed: given 7, the run there has 0'):
     train.train(smoke(seed=7), tmp_path)
   with pytest.raises(ValueError, match='another --workdir'):
@@ -47,6 +50,21 @@ def test_directories_of_other_runs_are_refused(tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
       train.train(smoke(), tmp_path)
+
+
+def test_a_run_that_ended_before_its_first_step_gives_way(tmp_path):
+  wrong = smoke()
+  wrong.model.encoders.fou.widths = (0,)
+  with pytest.raises(ValueError, match='widths'):
+    train.train(wrong, tmp_path)
+  right = smoke(seed=3)
+  # But not while it is at work, before its first step, too.
+  at_work = contextlib.closing(checkpoints.Checkpoints(tmp_path))
+  refused = pytest.raises(ValueError, match=r'widths.*the run there has \[0\]')
+  with at_work, refused:
+    runs.open_workdir(tmp_path, right)
+  runs.open_workdir(tmp_path, right)
+  assert runs.read_config(tmp_path).seed == 3
 
 
 def test_wrong_command_lines_end_with_one_clear_message(tmp_path):
