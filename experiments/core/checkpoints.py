@@ -21,6 +21,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax import lax
 
+LOCK = 'checkpoints.lock'
+"""The file in a run's directory that is locked while the run is open."""
+
 _KEPT = 2
 
 
@@ -42,15 +45,12 @@ class Checkpoints:
     self._lock: Any = None
     if jax.process_index() == 0:
       workdir.mkdir(parents=True, exist_ok=True)
-      self._lock = _opened(workdir / 'checkpoints.lock')
-      try:
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError as error:
-        self._lock.close()
+      self._lock = _locked(workdir)
+      if self._lock is None:
         raise ValueError(
           f'Another process is using {workdir}. Wait for it to end, or give'
           ' another --workdir.'
-        ) from error
+        )
       for step in sorted(_steps(self._directory))[:-_KEPT]:
         shutil.rmtree(self._directory / f'{step}')
     self._manager = ocp.CheckpointManager(
@@ -174,15 +174,23 @@ class Checkpoints:
 
 def is_in_use(workdir: pathlib.Path) -> bool:
   """Whether a process has the checkpoints of a run open."""
-  path = workdir / 'checkpoints.lock'
-  if not path.exists():
+  if not (workdir / LOCK).exists():
     return False
-  with _opened(path) as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      return True
-  return False
+  lock = _locked(workdir)
+  if lock is not None:
+    lock.close()
+  return lock is None
+
+
+def _locked(workdir: pathlib.Path) -> Any:
+  """The lock of a run, until it is closed; None if another process has it."""
+  lock = _opened(workdir / LOCK)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    lock.close()
+    return None
+  return lock
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def open_workdir(
 def _has_begun(workdir: pathlib.Path) -> bool:
   """Whether a run did, or does, more than to end in an error at its start."""
   files = {path.name for path in workdir.rglob('*') if path.is_file()}
-  is_empty = files <= {'config.json', 'checkpoints.lock'}
+  is_empty = files <= {'config.json', checkpoints.LOCK}
   return not is_empty or checkpoints.is_in_use(workdir)
 
 
