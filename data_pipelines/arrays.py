@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,53 +86,45 @@ def read(path: str | os.PathLike[str]) -> Table:
     (('cat', 'dog'), (20, 3))
   """
   where, regression = targets.told(path)
-  files = list(_parts(where).values()) if where.is_dir() else [where]
-  if missing := [str(file) for file in files if not file.is_file()]:
-    raise FileNotFoundError(
-      f'There is no {" and no ".join(missing)}. Expected:\n{TREE}'
-    )
-  changed = tuple(file.stat().st_mtime_ns for file in files)
-  return _read(where, changed, regression)
+  files = [where]
+  if where.is_dir():
+    files = [_of_split(where, split) for split in own_splits.SPLITS]
+  changed = [file.is_file() and file.stat().st_mtime_ns for file in files]
+  return _read(where, tuple(files), tuple(changed), regression)
 
 
-def _parts(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The file of each split: Parquet where there is one, and no npz."""
-  found = {}
-  for split in own_splits.SPLITS:
-    paths = [folder / f'{split}{suffix}' for suffix in ('.npz', '.parquet')]
-    found[split] = next((p for p in paths if p.is_file()), paths[0])
-  return found
+def _of_split(folder: pathlib.Path, split: str) -> pathlib.Path:
+  """The file of a split: Parquet where there is one, and no npz."""
+  file, other = (folder / f'{split}{end}' for end in ('.npz', '.parquet'))
+  return other if other.is_file() and not file.is_file() else file
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: pathlib.Path, _: tuple[int, ...], regression: bool) -> Table:
-  if not path.is_dir():
-    return _table(path, _columns(path), regression)
-  files = _parts(path)
-  parts = {split: _columns(file) for split, file in files.items()}
-  if any('label_present' in columns for columns in parts.values()):
-    for columns in parts.values():
+def _read(
+  path: pathlib.Path,
+  files: tuple[pathlib.Path, ...],
+  _: tuple[int, ...],
+  regression: bool,
+) -> Table:
+  parts = [_columns(file) for file in files]
+  if len(files) == 1:
+    return _table(path, parts[0], regression)
+  if any('label_present' in columns for columns in parts):
+    for columns in parts:
       everywhere = np.ones(len(columns['label']), bool)
       columns.setdefault('label_present', everywhere)
-  names = parts['train'].keys()
-  for split, columns in parts.items():
-    if columns.keys() != names or 'split' in names:
+  shapes = [{n: v.shape[1:] for n, v in columns.items()} for columns in parts]
+  for file, own in zip(files, shapes, strict=True):
+    if own != shapes[0] or 'split' in own:
       raise ValueError(
-        f'{files[split]} has {sorted(columns)}; expected the arrays of'
-        f' {files["train"].name}, {sorted(names)}, and no split.'
+        f'{file} has rows of the shapes {own}; expected those of'
+        f' {files[0].name}, {shapes[0]}, and no split.'
       )
-    for name in names:
-      theirs, ours = parts['train'][name].shape[1:], columns[name].shape[1:]
-      if ours != theirs:
-        raise ValueError(
-          f'{name!r} has rows of shape {ours} in {files[split]}, and of'
-          f' {theirs} in {files["train"].name}; expected one shape.'
-        )
   joined = {
-    name: np.concatenate([columns[name] for columns in parts.values()])
-    for name in names
+    name: np.concatenate([columns[name] for columns in parts])
+    for name in shapes[0]
   }
-  sizes = [len(columns['label']) for columns in parts.values()]
+  sizes = [len(columns['label']) for columns in parts]
   joined['split'] = np.repeat(own_splits.SPLITS, sizes)
   return _table(path, joined, regression)
 
@@ -175,14 +167,11 @@ def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
       ' number each. For several targets, write a builder.'
     )
   for name, values in columns.items():
-    if values.shape[:1] != rows or not values.size:
+    axes = 1 if name in ('split', 'group') else values.ndim
+    if values.shape[:1] != rows or values.ndim != axes or not values.size:
       raise ValueError(
         f'{name!r} of {path} has the shape {values.shape}; expected one entry'
         f' for each of the labels, whose shape is {rows}.'
-      )
-    if name in ('split', 'group') and values.ndim != 1:
-      raise ValueError(
-        f'{name!r} of {path} has the shape {values.shape}; expected {rows}.'
       )
   return columns
 
@@ -192,31 +181,29 @@ def _table(
   columns: Mapping[str, npt.NDArray[Any]],
   regression: bool,
 ) -> Table:
-  labelled = columns.get('label_present')
-  if labelled is not None:
-    labelled = _present(path, 'label_present', labelled)
+  told = columns.get('label_present')
+  if told is not None:
+    told = _present(path, 'label_present', told)
   target = targets.of_array(
-    str(path), columns['label'], labelled, regression=regression
+    str(path), columns['label'], told, regression=regression
   )
-  labelled = target.is_there
-  labels.tell(str(path), labelled)
+  labels.tell(str(path), target.is_there)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
-    name: _length(path, name, values, named[name.removesuffix('_length')])
-    for name, values in named.items()
-    if name.endswith('_length') and name.removesuffix('_length') in named
+    name: _length(path, name, named[name], named[owner])
+    for name, owner in _owned(named, '_length').items()
   }
-  said = {
-    name: _present(path, name, values)
-    for name, values in named.items()
-    if name.endswith('_present') and name.removesuffix('_present') in named
+  said = _owned(named, '_present')
+  has = {
+    owner: _present(path, name, named[name]) for name, owner in said.items()
   }
-  present = {name.removesuffix('_present'): rows for name, rows in said.items()}
-  modalities = {
-    name: _modality(path, name, values, present)
-    for name, values in named.items()
-    if name not in lengths and name not in said
-  }
+  modalities = {}
+  for name, values in named.items():
+    if name not in lengths and name not in said:
+      has.setdefault(name, np.ones(len(values), bool))
+      modalities[name], has[name] = _modality(
+        path, name, values, has[name], target.is_there
+      )
   if not modalities:
     raise ValueError(
       f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
@@ -224,19 +211,19 @@ def _table(
   split, group = own_splits.of_rows(
     str(path), target, columns.get('split'), columns.get('group')
   )
-  for name, rows in list(present.items()):
-    if not rows[split == 'train'].any():
-      raise ValueError(f'{name!r} of {path} is missing in all rows of train.')
-    if rows[labelled].all() and f'{name}_present' not in said:
-      del present[name]
-  if present.keys() == modalities.keys():
-    without = labelled & ~np.any(list(present.values()), axis=0)
-    if without.any():
-      raise ValueError(
-        f'{path}, row {np.argmax(without)}: no modality is there. Leave the row'
-        ' out.'
-      )
+  lacking = own_splits.lacking(str(path), has, target, split)
+  present = {
+    name: rows
+    for name, rows in has.items()
+    if name in lacking or name in said.values()
+  }
   return Table(modalities, lengths, present, target, split, group)
+
+
+def _owned(named: Collection[str], end: str) -> dict[str, str]:
+  """Name that ends so -> the name of what it says something about."""
+  owners = {name: name.removesuffix(end) for name in named}
+  return {n: o for n, o in owners.items() if n != o and o in named}
 
 
 def _length(
@@ -279,9 +266,10 @@ def _modality(
   path: pathlib.Path,
   name: str,
   values: npt.NDArray[Any],
-  present: dict[str, npt.NDArray[np.bool_]],
-) -> npt.NDArray[Any]:
-  """The values, 0 where rows lack it, of which `present` is told."""
+  has: npt.NDArray[np.bool_],
+  labelled: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+  """The values, 0 where rows lack them, and which rows have them."""
   if values.dtype.kind not in 'biuf':
     raise ValueError(
       f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
@@ -291,16 +279,15 @@ def _modality(
     values = values[:, None]
   if values.dtype == np.uint8 and values.ndim == 3:
     values = values[..., None]
-  lacks = ~present.get(name, np.ones(len(values), bool))
   if values.dtype != np.uint8:
     with np.errstate(over='ignore'):
       values = values.astype(np.float32)
-    lacks |= np.isnan(values.reshape(len(values), -1)).all(axis=1)
-  if lacks.any():
-    present[name] = ~lacks
-    values = np.where(lacks.reshape(-1, *[1] * (values.ndim - 1)), 0, values)
+    has = has & ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
+  if not has.all():
+    values = np.where(has.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
   if values.dtype != np.uint8:
     bad = np.argwhere(~np.isfinite(values))
+    bad = bad[labelled[bad[:, 0]]]
     if bad.size:
       row, *column = bad[0].tolist()
       raise ValueError(
@@ -308,7 +295,7 @@ def _modality(
         ' not finite, in float32. Expected finite numbers; leave the row out,'
         ' or make all of it NaN, if it lacks the modality.'
       )
-  return values
+  return values, has
 
 
 def arrays_of(

@@ -125,6 +125,17 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path | None:
   return found[0] if found else None
 
 
+def located(path: str | os.PathLike[str]) -> pathlib.Path:
+  """What `find` returns; FileNotFoundError if there is no such file."""
+  found = find(path)
+  if found is None or not found.is_file():
+    raise FileNotFoundError(
+      f'There is no {found or f"CSV in {path}"}. Expected, for predictions'
+      f' without the label:\n{TREE}'
+    )
+  return found
+
+
 def read(path: str | os.PathLike[str]) -> Table:
   r"""Reads the CSV of a folder; its files are not opened.
 
@@ -153,11 +164,7 @@ def read(path: str | os.PathLike[str]) -> Table:
     ({'clip': 'sound', 'words': 'text'}, ('0', '1'))
   """
   path, regression = targets.told(path)
-  found = find(path)
-  if found is None or not found.is_file():
-    raise FileNotFoundError(
-      f'There is no {found or f"CSV in {path}"}. Expected:\n{TREE}'
-    )
+  found = located(path)
   return _read(found, found.stat().st_mtime_ns, regression)
 
 
@@ -190,58 +197,50 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
     )
   target = targets.of_cells(path, lines, cells['label'], regression=regression)
   labels.tell(str(path), target.is_there, lines)
-  for where, name in zip(lines, cells.get('split', ()), strict=False):
-    if name not in own_splits.SPLITS:
-      raise ValueError(
-        f"{where}, column 'split': {name!r}; expected one of"
-        f' {own_splits.SPLITS}.'
-      )
   given, group = (
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')
   )
-  split, group = own_splits.of_rows(str(path), target, given, group)
+  split, group = own_splits.of_rows(str(path), target, given, group, lines)
   own = {name: cells[name] for name in kinds}
   table = Table(path, lines, own, kinds, target, split, group, present={})
-  for name, of_name in table.modalities.items():
-    if len({kinds[column] for column in of_name}) > 1:
-      raise ValueError(
-        f'{path} has a column {name!r}, and the columns of numbers'
-        f' {sorted(set(of_name) - {name})} make a modality of that name. Rename'
-        ' it, or call these MODALITY.FEATURE, with another MODALITY.'
-      )
-  return table._replace(present=_present(table))
+  has = {
+    name: _has(table, name, of_name)
+    for name, of_name in table.modalities.items()
+  }
+  present = own_splits.lacking(str(path), has, target, split, lines)
+  return table._replace(present=present)
 
 
-def _present(table: Table) -> dict[str, npt.NDArray[np.bool_]]:
-  """Which rows have the modalities that some rows with a label lack."""
-  labelled = table.target.is_there
-  present = {}
-  for name, of_name in table.modalities.items():
-    has = np.any(
-      [
-        [
-          not is_empty(table.kinds[column], cell)
-          for cell in table.cells[column]
-        ]
-        for column in of_name
-      ],
-      axis=0,
+def _has(
+  table: Table, name: str, of_name: tuple[str, ...]
+) -> npt.NDArray[np.bool_]:
+  """Which rows have a modality: all of its columns, or they lack all."""
+  kinds = {table.kinds[column] for column in of_name}
+  if len(kinds) > 1:
+    raise ValueError(
+      f'{table.path} has a column {name!r}, and the columns of numbers'
+      f' {sorted(set(of_name) - {name})} make a modality of that name. Rename'
+      ' it, or call these MODALITY.FEATURE, with another MODALITY.'
     )
-    if not has[table.split == 'train'].any():
-      raise ValueError(
-        f'{table.path}: {name!r} is missing in all rows of train.'
-      )
-    if not has[labelled].all():
-      present[name] = has
-  if present.keys() == table.modalities.keys():
-    without = labelled & ~np.any(list(present.values()), axis=0)
-    if without.any():
-      raise ValueError(
-        f'{table.lines[np.argmax(without)]}: no modality is there. Leave the'
-        ' row out.'
-      )
-  return present
+  (kind,) = kinds
+  filled = np.array(
+    [
+      [not is_empty(kind, cell) for cell in table.cells[column]]
+      for column in of_name
+    ]
+  )
+  has = np.all(filled, axis=0)
+  gaps = table.target.is_there & np.any(filled, axis=0) & ~has
+  if gaps.any():
+    row = np.argmax(gaps)
+    empty = [of_name[i] for i in np.flatnonzero(~filled[:, row])]
+    raise ValueError(
+      f'{table.lines[row]}: {name!r} has no {empty}; expected all of'
+      f' {list(of_name)}, or none in a row that lacks {name!r}. Fill the gap,'
+      ' or leave the row out.'
+    )
+  return has
 
 
 def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:

@@ -48,6 +48,11 @@ def given(
   return np.logical_not(np.all(lacks.reshape(len(values), -1), axis=1))
 
 
+def called(row: int, rows: Sequence[str] | None) -> str:
+  """What a row is called in messages: its number from 0 if `rows` is None."""
+  return f'row {row}' if rows is None else rows[row]
+
+
 def tell(
   where: str, has: npt.NDArray[np.bool_], rows: Sequence[str] | None = None
 ) -> None:
@@ -59,9 +64,8 @@ def tell(
     rows: What each is called, if not by its number from 0.
   """
   if not has.all():
-    first = int(np.argmin(has))
-    name = f'row {first}' if rows is None else rows[first]
-    _tell(f'{where}: {int(np.sum(~has))} of {len(has)} rows', name)
+    first = called(int(np.argmin(has)), rows)
+    _tell(f'{where}: {int(np.sum(~has))} of {len(has)} rows', first)
 
 
 @functools.cache

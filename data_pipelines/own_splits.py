@@ -1,10 +1,12 @@
-"""The split of each row of a user's own data, as given or drawn at random."""
+"""Which split each row of a user's own data is in, and what the row lacks."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines import labels
 from data_pipelines import targets
 from data_pipelines.reading import lists
 from data_pipelines.reading import stratified
@@ -17,6 +19,7 @@ def of_rows(
   target: targets.Targets,
   given: npt.NDArray[Any] | None,
   group: npt.NDArray[Any] | None,
+  rows: Sequence[str] | None = None,
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
   """Checks the given splits, or draws them, and numbers the groups.
 
@@ -26,6 +29,7 @@ def of_rows(
     given: [rows] of `SPLITS`. None: draw 60, 20 and 20 % of each class, or of
       all rows in a regression.
     group: [rows], what must not be in two splits, or None.
+    rows: What each is called in errors, if not by its number from 0.
 
   Returns:
     [rows] of `SPLITS`, '' in a row without a label; and [rows], the number of
@@ -47,26 +51,52 @@ def of_rows(
   split = np.full(len(target.label), '', '<U10')
   if given is None:
     groups = None if code is None else code[labelled]
-    for name, rows in _drawn(where, target, labelled, groups).items():
-      split[labelled[rows]] = name
+    for name, drawn in _drawn(where, target, labelled, groups).items():
+      split[labelled[drawn]] = name
     return split, code
   said = given.astype(str)
-  wrong = np.flatnonzero(~np.isin(said, SPLITS))
   split[labelled] = said[labelled]
   found = set(split[labelled].tolist())
-  if wrong.size or found != set(SPLITS):
-    first = f'row {wrong[0]} has {str(said[wrong[0]])!r}' if wrong.size else ''
+  wrong = [
+    f'{labels.called(row, rows)} has {str(said[row])!r}'
+    for row in np.flatnonzero(~np.isin(said, SPLITS))[:1]
+  ]
+  if wrong or found != set(SPLITS):
     raise ValueError(
       f"'split' of {where} has {sorted(found)}; expected rows of each of"
-      f' {SPLITS}, with a label, and of no other. {first}'
+      f' {SPLITS}, with a label, and of no other. {"".join(wrong)}'
     )
   if group is not None and (divided := _divided(code, split, labelled)).size:
     raise ValueError(
-      f"'split' of {where} divides the group of row {divided[0]},"
-      f' {group[divided[0]].item()!r}; expected each in one split. Leave'
-      " 'split' out to have it drawn."
+      f"'split' of {where} divides the group of"
+      f' {labels.called(divided[0], rows)}, {group[divided[0]].item()!r};'
+      " expected each in one split. Leave 'split' out to have it drawn."
     )
   return split, code
+
+
+def lacking(
+  where: str,
+  has: Mapping[str, npt.NDArray[np.bool_]],
+  target: targets.Targets,
+  split: npt.NDArray[np.str_],
+  rows: Sequence[str] | None = None,
+) -> dict[str, npt.NDArray[np.bool_]]:
+  """Of modalities -> [rows], which have it: those that a labelled row lacks.
+
+  Raises:
+    ValueError: if no row of train has a modality, or a labelled row has none.
+  """
+  labelled = target.is_there
+  for name, here in has.items():
+    if not here[split == 'train'].any():
+      raise ValueError(f'{where}: {name!r} is missing in all rows of train.')
+  without = labelled & ~np.any(list(has.values()), axis=0)
+  if without.any():
+    row = int(np.argmax(without))
+    at = f'{where}, row {row}' if rows is None else rows[row]
+    raise ValueError(f'{at}: no modality is there. Leave the row out.')
+  return {name: here for name, here in has.items() if not here[labelled].all()}
 
 
 def _drawn(

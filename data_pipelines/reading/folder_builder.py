@@ -228,10 +228,6 @@ def entry(root: pathlib.Path, name: str, kind: str, cell: str) -> Any:
     return cell
   path = root / cell
   try:
-    if folders.is_empty(kind, cell):
-      raise audit.SkipError(
-        'missing', 'the cell is empty, and others of its modality are not'
-      )
     if kind == 'number':
       return float(cell)
     if kind == 'picture':
@@ -268,12 +264,7 @@ def elements(
     ValueError: if the CSV has none of the columns, all are empty, or it cannot
       be read, or a file cannot; the error names line and column.
   """
-  where = folders.find(path)
-  if where is None or not where.is_file():
-    raise FileNotFoundError(
-      f'There is no {where or f"CSV in {path}"}. Expected, but for the label:\n'
-      f'{folders.TREE}'
-    )
+  where = folders.located(path)
   lines, cells = folders.columns(where)
   kinds = {
     name: folders.kind(where.parent, name, lines, values)

@@ -168,7 +168,7 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
   random = np.random.RandomState(0)
   values = random.normal(1e6, 1, (ROWS, 3))
   cells = [[f'{value!r}' for value in row] for row in values.tolist()]
-  cells[4][1], cells[9][2] = '', 'nan'
+  cells[4][1], cells[9] = '', ['', cells[9][1], 'nan']
   lines = [f'w{i},{",".join(cells[i])},{"ab"[i % 2]}' for i in range(ROWS)]
   header = 'note,age,eye.left,weight,label'
   root = write_list(tmp_path / 'a', header, lines)
@@ -178,6 +178,7 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
     'numbers': ('age', 'weight'),
     'eye': ('eye.left',),
   }
+  values[4, 1], values[9, [0, 2]] = 0, 0  # where a row lacks a modality
   expected = np.where(np.arange(ROWS) == 9, np.nan, values[:, 2])
   np.testing.assert_array_equal(table.numbers('weight'), expected)
   found = {}
@@ -190,20 +191,14 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
       row = int(rows[i]['row'])
       found[row] = [rows[i][name].item() for name in names]
       assert rows[i]['eye_present'] == (row != 4)
-      assert 'numbers_present' not in rows[i]
-  # Row 9 has some of the numbers.
-  assert sorted(found) == [i for i in range(ROWS) if i != 9]
-  values[4, 1] = 0
-  for row, numbers in found.items():
-    assert numbers == values[row].tolist()
-  skipped = [
-    line['detail']
-    for split in ('train', 'validation', 'test')
-    for line in clips.table(next(tmp_path.glob('made/folder/*/*')), split)
-  ]
-  assert skipped == [
-    "column 'weight': the cell is empty, and others of its modality are not"
-  ]
+      assert rows[i]['numbers_present'] == (row != 9)
+  assert [found[row] for row in range(ROWS)] == values.tolist()
+
+
+def test_a_row_without_a_label_may_have_some_numbers_of_a_modality(tmp_path):
+  lines = [f'{i},{i},{i % 2}' for i in range(ROWS)] + ['3,,', 'nan,4,']
+  root = write_list(tmp_path / 'a', 'age,weight,label', lines)
+  assert not folders.read(root).present
 
 
 def test_numbers_of_new_rows_may_lack_and_are_no_words(tmp_path):
@@ -356,12 +351,22 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
       ['a,1,x', ',,', 'b,,y', ',2,x', ' ,nan,y', *['a,2,x', 'b,2,y'] * 5],
       'line 6: no modality is there. Leave the row out',
     ),
+    (
+      'age,eye.a,eye.b,label',
+      ['1,2,3,x', '1,,3,y', *['1,2,3,y', '1,2,3,x'] * 5],
+      r"line 3: 'eye' has no \['eye.a'\]; expected all of \['eye.a', 'eye.b'\]",
+    ),
+    (
+      'age,weight,label',
+      [*['1,2,x', '1,3,y'] * 5, 'nan,4,x'],
+      r"line 12: 'numbers' has no \['age'\]; .*Fill the gap",
+    ),
     ('photo,photo', ['a.png,x'], 'names, each once'),
     ('note,label', ['a,1', 'b,1.0', 'c,'], "'1' and '1.0' are one number"),
     ('photo;label', ['a.png;x'], r"no 'label'\. Expected, with commas"),
     ('label,split', ['x,train'], 'no modality'),
     ('photo,label', ['\n'], 'has no row'),
-    ('note,label,split', ['a,x,dev'], r"line 2, column 'split': 'dev'"),
+    ('note,label,split', ['a,x,dev'], r"'split' of .*line 2 has 'dev'"),
     ('note,label,split', ['a,x,train'] * 2, r"\['train'\]; expected rows of"),
   ],
 )

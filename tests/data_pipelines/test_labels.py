@@ -91,6 +91,17 @@ def test_a_row_without_label_and_modalities_is_left_out(tmp_path):
     assert np.flatnonzero(~table.present[name]).tolist() == rows
 
 
+def test_values_of_a_row_without_a_label_are_not_looked_at(tmp_path):
+  left = WAYS['said.npz']['left'].copy()
+  for row in np.flatnonzero(LACKS)[1], KEPT[9]:
+    left[row] = [np.nan, 1]
+    path = write(tmp_path / 'mine.npz', WAYS['said.npz'] | {'left': left})
+    if LACKS[row]:
+      assert not arrays.read(path).present
+  with pytest.raises(ValueError, match=f"'left' .*row {KEPT[9]}, column"):
+    arrays.read(path)
+
+
 def test_of_three_files_one_may_lack_labels(tmp_path):
   made = WAYS['said.npz']
   parts = dict(
