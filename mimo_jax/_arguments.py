@@ -88,22 +88,7 @@ def or_schedule(numbers: Numbers) -> Numbers:
 
 
 def check(rule: str, expected: Numbers, **arguments: Any) -> None:
-  """Checks numbers that a rule was given.
-
-  Args:
-    rule: the rule's name, for the error.
-    expected: which numbers they may be.
-    **arguments: name -> value.
-
-  Raises:
-    ValueError: if one of them is not such a number.
-
-  Examples:
-    >>> from mimo_jax import _arguments
-    >>> _arguments.check('cagrad', _arguments.at_least(0), c=-0.5)
-    Traceback (most recent call last):
-    ValueError: cagrad was given c=-0.5; expected a number at least 0.
-  """
+  """Raises unless all arguments, name -> value, are such numbers."""
   for name, value in arguments.items():
     if expected.or_schedule and callable(value):
       continue
@@ -142,22 +127,7 @@ def _rounded(numbers: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def check_choice(rule: str, choices: Collection[Any], **arguments: Any) -> None:
-  """Checks that each of the arguments is one of the choices.
-
-  Args:
-    rule: the rule's name, for the error.
-    choices: what they may be.
-    **arguments: name -> value.
-
-  Raises:
-    ValueError: if one of them is something else.
-
-  Examples:
-    >>> from mimo_jax import _arguments
-    >>> _arguments.check_choice('mgda', ('drop', 'keep'), zero_rows='skip')
-    Traceback (most recent call last):
-    ValueError: mgda was given zero_rows='skip'; expected 'drop' or 'keep'.
-  """
+  """Raises unless all arguments, name -> value, are among the choices."""
   for name, value in arguments.items():
     if value not in choices:
       words = [repr(choice) for choice in choices]

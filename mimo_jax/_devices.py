@@ -28,15 +28,7 @@ Shards = tuple[tuple[str, ...], ...]
 def mean_of_losses(
   losses: tuple[jax.Array, ...], axis_name: AxisName
 ) -> tuple[list[jax.Array], list[float]]:
-  """Averages each loss over the devices.
-
-  Args:
-    losses: K scalars.
-    axis_name: the axes to average over.
-
-  Returns:
-    The averaged losses, and the share of one device's loss in each.
-  """
+  """The averages of K losses, and the share of one device's loss in each."""
   axes = [_varying(loss, axis_name) for loss in losses]
   means = [
     lax.pmean(loss, over) if over else loss
@@ -70,16 +62,10 @@ def check_not_summed(
 def shards_of(
   params: base.PyTree, specs: base.PyTree, axis_name: AxisName
 ) -> Shards:
-  """Finds the axes of `axis_name` over which each leaf of params is sharded.
+  """The axes over which each leaf of params is sharded; () if none is.
 
-  Args:
-    params: pytree of params, or None.
-    specs: their `PartitionSpec`s, a prefix of params; or None to go by their
-      types: params that vary between devices are shards.
-    axis_name: the axes to average over.
-
-  Returns:
-    Axes for each leaf; empty if no leaf is sharded.
+  `specs` are their `PartitionSpec`s, a prefix of params. None goes by their
+  types: params that vary between devices are shards.
   """
   names = _names(axis_name)
   if specs is None:

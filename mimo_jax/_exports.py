@@ -9,18 +9,8 @@ def public_names(namespace: Mapping[str, Any]) -> list[str]:
   """Returns a package's names that are neither private nor modules, sorted.
 
   A package imports each name as itself, `from module import name as name`,
-  which tells type checkers that it is exported. With this function for
-  `__all__`, every name is written in only one place.
-
-  Args:
-    namespace: the package's `globals()`, after its imports.
-
-  Returns:
-    The names.
-
-  Examples:
-    >>> public_names({'mgda': len, '_mgda': types, 'base': types})
-    ['mgda']
+  which tells type checkers that it is exported. With this function of its
+  `globals()` for `__all__`, every name is written in only one place.
   """
   return sorted(
     name

@@ -47,14 +47,10 @@ Gradients: TypeAlias = Sequence[base.PyTree]
 
 
 def of_parts(parts: Sequence[Gradients]) -> jax.Array:
-  """Computes the Gramian of each part of K gradients.
+  """Computes the Gramians [G, K, K] of G parts, each K gradients.
 
-  Args:
-    parts: for each of G parts the K gradients, pytrees that may have no leaves.
-
-  Returns:
-    Array [G, K, K], each as exact as `mimo_jax.gramian` and symmetric to the
-    bit, in float32 or the widest type of all.
+  Each is as exact as `mimo_jax.gramian` and symmetric to the bit, in float32 or
+  the widest type of all. Gradients may have no leaves.
   """
   leaves = jax.tree.leaves(list(parts))
   if any(_numerics.explicit_sharding(leaf) is not None for leaf in leaves):
@@ -131,10 +127,9 @@ def _pieces(
 ) -> tuple[list[list[jax.Array]], list[jax.Array]]:
   """Splits K gradients into large flat arrays and the concatenated rest.
 
-  Returns:
-    For each large leaf K flat arrays, cut to whole blocks; and K arrays with
-    all small leaves and the remainders of the large ones, since each array
-    costs a reduction to compile and launch. The rest is [] if nothing is left.
+  Returns for each large leaf K flat arrays, cut to whole blocks; and K arrays
+  with all small leaves and the remainders of the large ones, [] if nothing is
+  left, since each array costs a reduction to compile and launch.
   """
   flat = [[_flat(leaf) for leaf in jax.tree.leaves(row)] for row in gradients]
   large, rest = [], []
@@ -162,13 +157,9 @@ def _flat(leaf: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _sums(rows: Sequence[jax.Array]) -> jax.Array:
-  """Inner products of the pairs i <= j, by one pass over the K rows.
+  """Inner products [..., K(K+1)/2] of the pairs i <= j, by one pass.
 
-  Args:
-    rows: K arrays [..., blocks, run, lanes].
-
-  Returns:
-    Array [..., K(K+1)/2].
+  The K rows are [..., blocks, run, lanes].
   """
   products = tuple(
     row * other for i, row in enumerate(rows) for other in rows[i:]

@@ -30,14 +30,7 @@ def wide(*values: ArrayLike | DTypeLike) -> DTypeLike:
 
 
 def at_least_float32(value: jax.Array) -> jax.Array:
-  """The same values in float32, or in their own type if it is wider.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax import _numerics
-    >>> _numerics.at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
-    dtype('float32')
-  """
+  """The same values in float32, or in their own type if it is wider."""
   return value.astype(wide(value.dtype))
 
 
@@ -90,7 +83,7 @@ def unroll(steps: int) -> int:
 
 def own(tree: Any) -> Any:
   """Copies arrays into buffers of their own, which can be donated."""
-  return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+  return jax.tree.map(jnp.copy, tree)
 
 
 def explicit_sharding(leaf: Any) -> Any:
@@ -108,21 +101,8 @@ def divide(
 ) -> jax.Array:
   """Divides where the denominator is not 0, or where `where` is True.
 
-  Args:
-    numerator: array.
-    denominator: array.
-    otherwise: the result elsewhere.
-    where: where to divide; by default where the denominator is not 0.
-
-  Returns:
-    The quotients. Neither they nor their gradients have the NaN of a division
-    by 0.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax import _numerics
-    >>> _numerics.divide(jnp.array([3.0, 3.0]), jnp.array([2.0, 0.0])).tolist()
-    [1.5, 0.0]
+  The results elsewhere are `otherwise`. Neither they nor their gradients have
+  the NaN of a division by 0.
   """
   wanted = denominator != 0 if where is None else where
   quotients = numerator / jnp.where(wanted, denominator, 1)
@@ -134,15 +114,6 @@ def nan_unless(good: jax.Array, value: jax.Array) -> jax.Array:
 
   There is no constant NaN in it: under `jax_disable_jit`, which computes each
   operation separately, `jax_debug_nans` would raise at it even if `good`.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> from mimo_jax import _numerics
-    >>> value = jnp.array([1.5, 0.0])
-    >>> _numerics.nan_unless(jnp.array(True), value).tolist()
-    [1.5, 0.0]
-    >>> _numerics.nan_unless(jnp.array(False), value).tolist()
-    [nan, nan]
   """
   return value * jnp.sqrt(jnp.where(good, 1, -1).astype(value.dtype))
 
@@ -155,15 +126,9 @@ def nonzero(value: ArrayLike) -> jax.Array:
 def softmax(
   scores: jax.Array, temperature: Scalar, *, where: jax.Array
 ) -> jax.Array:
-  """Shares in proportion to exp(scores / temperature).
+  """Shares, [K], in proportion to exp(scores / temperature).
 
-  Args:
-    scores: [K].
-    temperature: above 0.
-    where: [K] bool, which of them have a share. If none has, all shares are 0.
-
-  Returns:
-    The shares, [K].
+  Only those that `where`, [K] bool, selects have a share; all are 0 if none.
   """
   # Subtract the largest first, so that no quotient overflows.
   largest = jnp.max(jnp.where(where, scores, -jnp.inf))
@@ -174,13 +139,8 @@ def softmax(
 def keep_rows(present: jax.Array, new: Any, old: Any) -> Any:
   """Returns `new`, but with rows of absent objectives as in `old`.
 
-  Args:
-    present: [K] bool.
-    new: pytree; its leaves [K, ...] have a row for each objective.
-    old: pytree of the same structure and shapes.
-
-  Returns:
-    The pytree. Leaves whose first axis is not K are those of `new`.
+  Both are pytrees of one form. `present` is [K] bool; leaves whose first axis
+  is not K have no such rows.
   """
 
   def kept(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -39,18 +39,10 @@ def read(
   objectives: tuple[str, ...] | None,
   primary: str | None = PRIMARY,
 ) -> Objectives:
-  """Reads losses given as a mapping, a sequence or an array.
+  """Reads losses given as a mapping, a sequence, or an array [K] or [B, K].
 
-  Args:
-    losses: mapping name -> scalar, sequence of scalars, array `[K]`, or array
-      `[B, K]`, where each entry is an objective, row by row.
-    objectives: the names in row order, the primary one first; or None for the
-      order of `losses`, with the primary one of a mapping moved to the front.
-    primary: the key of the primary one, or None if there is none. Ignored if
-      objectives are given.
-
-  Returns:
-    The losses in row order, and how to put K values back into the user's form.
+  Without `objectives` they keep their order, but the `primary` one of a mapping
+  moves to the front.
   """
   if losses is None:
     raise ValueError(
@@ -195,15 +187,9 @@ def gradients_of(
 ) -> list[base.PyTree]:
   """Reads per-objective gradients in any form; K pytrees in row order.
 
-  Args:
-    updates: a mapping name -> gradients, a sequence of gradients, or leaves
-      [K, ...].
-    given: the losses beside them.
-    params: if not None, they distinguish a mapping name -> gradients from
-      params whose keys are named like the objectives.
-
-  Returns:
-    One pytree like params for each objective, the primary one first.
+  `updates` are a mapping name -> gradients, a sequence of gradients, or leaves
+  [K, ...]. The params, if given, tell a mapping name -> gradients from params
+  whose keys are named like the objectives.
   """
   size = len(given.names)
   structure: Any = jax.tree.structure  # Any, so that mypy lets us compare

@@ -87,16 +87,10 @@ def check(choice: Choice) -> None:
 
 
 def parts_of(choice: Choice, params: base.PyTree, of_gradients: bool) -> Parts:
-  """Puts the leaves of params into parts.
+  """Puts the leaves of params, real numbers, into parts.
 
-  Args:
-    choice: what `balance` was given.
-    params: pytree of real numbers (`_reals.of_params`), or None.
-    of_gradients: whether the rule looks at gradients. If not, its weights are
-      the same for all groups.
-
-  Returns:
-    The parts; a single one of all leaves if nothing was chosen.
+  The weights of a rule that does not look at gradients are the same for all
+  groups.
   """
   if choice == Choice():
     return Parts()

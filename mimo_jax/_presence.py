@@ -19,15 +19,7 @@ from mimo_jax import base
 def rows_of(
   present: base.PyTree, given: _objectives.Objectives
 ) -> list[jax.Array]:
-  """Reads how many rows each loss is the mean of.
-
-  Args:
-    present: numbers or booleans in the form of the losses.
-    given: the losses.
-
-  Returns:
-    K numbers in the order of objectives.
-  """
+  """Reads how many rows each loss is the mean of, K numbers in row order."""
   names = tuple(given.names) if given.keyed else None
   try:
     rows = _objectives.read(jax.tree.map(jnp.asarray, present), names).losses
@@ -120,13 +112,7 @@ def of_other_batches(
 ) -> dict[str, Any]:
   """Scales extra arguments of other batches whose numbers of rows are given.
 
-  Args:
-    extra_args: the extra arguments of `balance`'s `update`.
-    needed: the names of those that the rule needs.
-    read: reads losses in the form in which the user gives them.
-    losses: those of this batch; the other pullbacks are of losses like these.
-    params: those of the update, or None.
-    axis_name: the axes that `balance` averages over.
+  Only those that the rule needs. The pullbacks are of losses like `losses`.
   """
   scaled = dict(extra_args)
 

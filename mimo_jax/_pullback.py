@@ -31,15 +31,7 @@ def is_one(updates: Any, params: base.PyTree | None) -> bool:
 def rows_of(
   pullback: Callable[[Any], Any], losses: base.PyTree
 ) -> list[base.PyTree]:
-  """Returns the gradient of each loss, in the order of its leaves or entries.
-
-  Args:
-    pullback: what `jax.vjp(losses_fn, params)` returned.
-    losses: the losses that it returned, in the same form.
-
-  Returns:
-    K pytrees like `params`.
-  """
+  """Returns the gradient of each loss, by the order of leaves or entries."""
   check_types(pullback, losses)
   losses = like_outputs(pullback, losses)
   if hasattr(losses, 'ndim'):

@@ -107,13 +107,9 @@ def rows(
 ) -> list[base.PyTree]:
   """The K gradients of a Jacobian, each a pytree like params.
 
-  Args:
-    jacobian: leaves [K, ...]; or, with `objectives`, a mapping or sequence of
-      gradients, in the form that `value_and_jacobian` returns.
-    objectives: its keys (or indices) in the wanted order.
-
-  Returns:
-    K pytrees; slices that XLA fuses into what reads them, not copies.
+  It has leaves [K, ...]; or, with `objectives`, the keys (or indices) in the
+  wanted order, it is a mapping or sequence of gradients. XLA fuses the slices
+  of leaves into what reads them.
   """
   if objectives is not None:
     try:

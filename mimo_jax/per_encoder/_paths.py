@@ -58,17 +58,8 @@ def owners(
 ) -> list[str | None]:
   """Whose encoder each leaf is in, in the order of `jax.tree.leaves`.
 
-  Args:
-    rule: who asks, for the messages.
-    encoder_of: the user's function.
-    tree: params, or anything of their structure.
-    modalities: the names that `encoder_of` may return.
-
-  Returns:
-    A name, or None for what is shared, for each leaf.
-
-  Raises:
-    ValueError: if `encoder_of` returns anything else, or None for all.
+  Each is one of the modalities, or None for what is shared. Raises if
+  `encoder_of` returns anything else, or None for all.
   """
   paths = [path for path, _ in leaves_by_path(tree)]
   found = [encoder_of(path) for path in paths]

@@ -61,14 +61,8 @@ def for_each(
   """`[function(part) for part in parts]`, one after the other.
 
   In one loop where that is as fast; on a CPU, where XLA runs convolutions
-  inside loops 5 to 30 times slower, written out.
-
-  Args:
-    function: from an array to a pytree of arrays.
-    parts: arrays of one shape and type; the last may be shorter.
-
-  Returns:
-    What it returned of each.
+  inside loops 5 to 30 times slower, written out. The parts have one shape and
+  type, but the last may be shorter.
   """
   whole = [part for part in parts if part.shape == parts[0].shape]
   done = []
@@ -94,13 +88,7 @@ def cross(
   others: Sequence[jax.Array],
   shards: _devices.Shards,
 ) -> jax.Array:
-  """Inner products of all rows with all others, `[n, m]`.
-
-  Args:
-    rows: leaves [n, P] of n gradients.
-    others: leaves [m, P].
-    shards: axes over which each leaf is sharded, or nothing.
-  """
+  """Inner products, [n, m], of rows and others, leaves [n, P] and [m, P]."""
   dtype = _numerics.wide(*rows, *others)
   total = jnp.zeros((), dtype)
   for i, (row, other) in enumerate(zip(rows, others, strict=True)):

@@ -21,12 +21,7 @@ def in_turn(
   linearised network, that is the effect of each layer's params on its output.
   All of these would be kept until the changes of the inputs arrive.
 
-  Args:
-    function: linear, from a pytree of arrays to another.
-    like: an argument of it, for shapes and types.
-
-  Returns:
-    A function with the same results.
+  The function is linear, and `like` an argument of it, for shapes and types.
   """
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(like)
   jaxpr, treedef = closed.jaxpr, jax.tree.structure(shapes)

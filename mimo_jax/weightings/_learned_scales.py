@@ -24,16 +24,8 @@ def learned_scales(
 ) -> base.Weighting:
   """Descent on S = f Σ exp(±s_i) L_i ∓ s_i by s, with weights ∂S/∂L.
 
-  Args:
-    rule: who is made, for the messages.
-    make_state: from s, [K], and the state of its optimizer to a named tuple.
-    optimizer: of s.
-    initial: the first s.
-    sign: ±, 1 or -1.
-    factor: f.
-
-  Returns:
-    The weighting, with weights f exp(±s_i).
+  `sign` is ±, 1 or -1, and `factor` f. `make_state` makes a named tuple of s,
+  [K], and the state of its optimizer.
   """
   learner = _arguments.optimizer_or(rule, optimizer)
   _arguments.check(rule, _arguments.each(_arguments.finite()), init=initial)

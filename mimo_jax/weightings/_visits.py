@@ -23,15 +23,8 @@ def in_random_orders(
 ) -> tuple[jax.Array, _Carry]:
   """Lets all `size` gradients visit one other each, `size` times.
 
-  Args:
-    key: data of a random key.
-    size: K.
-    visit: `visit(carry, visited) -> carry`, where gradient i visits
-      `visited[i]`, which may be i itself.
-    start: the first carry.
-
-  Returns:
-    Those of the next key, and the last carry.
+  In `visit(carry, visited) -> carry`, gradient i visits `visited[i]`, which may
+  be i itself. Returns the data of the next key, and the last carry.
   """
   key, (order_key,) = _numerics.split_key(key)
   # Row i: the order in which gradient i visits the others.
