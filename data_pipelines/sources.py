@@ -62,6 +62,21 @@ class _Subset:
     return self.source[int(self.rows[index])]
 
 
+def entry(element: Element, name: str) -> npt.NDArray[Any]:
+  """Returns one entry of an element; ValueError if it is missing.
+
+  Examples:
+    >>> entry({'audio': [1, 2]}, 'text')
+    Traceback (most recent call last):
+    ValueError: The element has no 'text'. It has: audio.
+  """
+  if name not in element:
+    raise ValueError(
+      f'The element has no {name!r}. It has: {", ".join(sorted(element))}.'
+    )
+  return element[name]
+
+
 def data_sets() -> list[str]:
   """Lists the names that `open_source` knows: folders that have a builder.
 
@@ -213,7 +228,21 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
     for transform in transforms:
       element = transform.map(element)
     elements.append(element)
-  return InMemory({name: _stack(elements, name) for name in _names(elements)})
+  forms = [{name: np.shape(v) for name, v in e.items()} for e in elements]
+  for index, form in enumerate(forms):
+    if form != forms[0]:
+      raise ValueError(
+        f'Expected elements of one form, got the shapes {form} in element'
+        f' {index} after {forms[0]}. Cut, pad or drop entries with a transform.'
+      )
+  arrays = {
+    name: np.stack([element[name] for element in elements]) for name in forms[0]
+  }
+  # Elements are views of these arrays. A transform that writes in place must
+  # fail, rather than change what later epochs see.
+  for stacked in arrays.values():
+    stacked.flags.writeable = False
+  return InMemory(arrays)
 
 
 def subset(source: Source, fraction: float, seed: int) -> Source:
@@ -253,30 +282,3 @@ def subset(source: Source, fraction: float, seed: int) -> Source:
   # permutation make the subsets nested; sorted rows are read in file order.
   rows = np.random.RandomState(seed).permutation(len(source))[:size]
   return _Subset(source, np.sort(rows))
-
-
-def _names(elements: Sequence[Element]) -> list[str]:
-  """Returns the names of the elements; raises ValueError if they differ."""
-  names = list(elements[0])
-  for index, element in enumerate(elements):
-    if element.keys() != elements[0].keys():
-      raise ValueError(
-        f'Expected every element to have the names {names}, got '
-        f'{list(element)} in element {index}.'
-      )
-  return names
-
-
-def _stack(elements: Sequence[Element], name: str) -> npt.NDArray[Any]:
-  """Stacks one name of all elements into a read-only array."""
-  shapes = {np.shape(element[name]) for element in elements}
-  if len(shapes) > 1:
-    raise ValueError(
-      f'Expected every {name!r} to have one shape, got {sorted(shapes)}. Cut '
-      'or pad it with a transform.'
-    )
-  stacked = np.stack([element[name] for element in elements])
-  # Elements are views of this array. A transform that writes in place must
-  # fail, rather than change what later epochs see.
-  stacked.flags.writeable = False
-  return stacked

@@ -15,23 +15,22 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines import sources
-from data_pipelines.views import _element
 from data_pipelines.views import frames
 from data_pipelines.views.audio import FilterBank as FilterBank
 from data_pipelines.views.audio import Psd3s as Psd3s
 from data_pipelines.views.audio import Psd10s as Psd10s
 from data_pipelines.views.audio import Stft3s as Stft3s
 from data_pipelines.views.audio import Stft5s as Stft5s
+from data_pipelines.views.entries import HashedWords as HashedWords
+from data_pipelines.views.entries import Numbers as Numbers
+from data_pipelines.views.entries import Pooled as Pooled
+from data_pipelines.views.entries import Scaled as Scaled
 from data_pipelines.views.frames import Frames as Frames
-from data_pipelines.views.numbers import Numbers as Numbers
-from data_pipelines.views.pooled import Pooled as Pooled
 from data_pipelines.views.sequences import BinaryLabel as BinaryLabel
 from data_pipelines.views.sequences import PaddedSequence as PaddedSequence
-from data_pipelines.views.sequences import Scaled as Scaled
 from data_pipelines.views.sequences import Score as Score
 from data_pipelines.views.sequences import SequenceLength as SequenceLength
 from data_pipelines.views.sequences import SevenClassLabel as SevenClassLabel
-from data_pipelines.views.words import HashedWords as HashedWords
 
 with _extra.data_extra():
   import grain
@@ -144,7 +143,7 @@ class _Views:
     made = {
       name: self.views[name](element, random) for name in sorted(self.views)
     }
-    return made | {name: _element.value(element, name) for name in self.keep}
+    return made | {name: sources.entry(element, name) for name in self.keep}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines import sources
-from data_pipelines.views import _element
 from data_pipelines.views import _kaldi
 
 with _extra.data_extra():
@@ -59,7 +58,14 @@ class _FrontEnd(abc.ABC):
     Raises:
       ValueError: if the signal is missing, empty, or not int16 [n].
     """
-    return self._picture(_signal(element, self.source), random)[..., None]
+    signal = np.asarray(sources.entry(element, self.source))
+    if signal.dtype != np.int16 or signal.ndim != 1 or not len(signal):
+      raise ValueError(
+        f'Expected {self.source!r} to be a mono signal, int16 [n], n at least'
+        f' 1, got {signal.dtype} {list(signal.shape)}. Leave elements without'
+        ' sound out when the data set is prepared.'
+      )
+    return self._picture(signal, random)[..., None]
 
   @abc.abstractmethod
   def _picture(
@@ -151,8 +157,15 @@ class Psd10s(_FrontEnd):
     self, signal: npt.NDArray[np.int16], random: np.random.Generator | None
   ) -> Floats:
     del random
-    samples = self._samples(signal, _RATE)
-    return _normalized_density(np.resize(samples, self._SECONDS * _RATE))
+    samples = np.resize(self._samples(signal, _RATE), self._SECONDS * _RATE)
+    _, _, density = scipy.signal.spectrogram(
+      samples, _RATE, nperseg=512, noverlap=353
+    )
+    picture = np.log(density + _LOG_OFFSET)
+    # In float64 the mean of equal values is exact, so silence becomes 0.
+    picture -= picture.mean(dtype=np.float64)
+    picture /= np.sqrt(np.mean(np.square(picture))) + 1e-9
+    return picture
 
 
 class Psd3s(Psd10s):
@@ -199,37 +212,9 @@ class FilterBank(_FrontEnd):
     return (picture - _FILTER_BANK_MEAN) / _TWO_DEVIATIONS
 
 
-def _signal(element: sources.Element, source: str) -> npt.NDArray[np.int16]:
-  """Returns the stored signal; raises ValueError for anything else."""
-  signal = np.asarray(_element.value(element, source))
-  if signal.dtype != np.int16 or signal.ndim != 1:
-    raise ValueError(
-      f'Expected {source!r} to be a mono signal, int16 [n], got '
-      f'{signal.dtype} {list(signal.shape)}.'
-    )
-  if len(signal) == 0:
-    raise ValueError(
-      f'{source!r} is an empty signal, which has no picture. Leave such '
-      'elements out when the data set is prepared.'
-    )
-  return signal
-
-
 def _log_magnitude(samples: Floats, window: int, hop: int) -> Floats:
   """Returns ln(|short-time Fourier transform| + 1e-7)."""
   magnitude = np.abs(
     librosa.stft(samples, n_fft=window, hop_length=hop, pad_mode='constant')
   )
   return np.log(magnitude + _LOG_OFFSET)
-
-
-def _normalized_density(samples: Floats) -> Floats:
-  """Returns the logarithm of the power density, mean 0 and deviation 1."""
-  _, _, density = scipy.signal.spectrogram(
-    samples, _RATE, nperseg=512, noverlap=353
-  )
-  picture = np.log(density + _LOG_OFFSET)
-  # In float64 the mean of equal values is exact, so silence becomes 0.
-  picture -= picture.mean(dtype=np.float64)
-  picture /= np.sqrt(np.mean(np.square(picture))) + 1e-9
-  return picture

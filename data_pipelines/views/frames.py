@@ -10,7 +10,6 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines import _pictures
 from data_pipelines import sources
-from data_pipelines.views import _element
 
 with _extra.data_extra():
   from PIL import Image
@@ -117,7 +116,7 @@ class Frames:
     Raises:
       ValueError: if the entry is missing or there is no frame.
     """
-    encoded = _element.value(element, self.source)
+    encoded = sources.entry(element, self.source)
     chosen = indices(self.policy, len(encoded), self.num_frames, random)
     # Share a seed rather than a box, since the frames of a clip may differ in
     # size.

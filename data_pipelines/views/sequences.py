@@ -1,4 +1,4 @@
-"""Views of feature sequences, of scores as labels, and of scaled arrays."""
+"""Views of feature sequences, and of scores as labels."""
 
 import abc
 import dataclasses
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import sources
-from data_pipelines.views import _element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +124,7 @@ class _OfScore(abc.ABC):
       ValueError: if the score is missing or not a single finite number.
     """
     del random
-    score = np.asarray(_element.value(element, self.source))
+    score = np.asarray(sources.entry(element, self.source))
     if score.size != 1 or not math.isfinite(score.item()):
       raise ValueError(
         f'Expected {self.source!r} to be a single finite number, got {score!r}.'
@@ -216,43 +215,8 @@ class Score(_OfScore):
     return np.array(score, np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scaled:
-  """An entry divided by a number, such as AV-MNIST's pixels by 255.
-
-  Attributes:
-    source: Name of the stored entry.
-    divisor: The number, finite and above 0.
-
-  Raises:
-    ValueError: if the divisor is outside its range.
-
-  Examples:
-    >>> import numpy as np
-    >>> Scaled('image', 255)({'image': np.array([0, 51])}, None)
-    array([0. , 0.2], dtype=float32)
-  """
-
-  source: str
-  divisor: float
-
-  def __post_init__(self) -> None:
-    if not (math.isfinite(self.divisor) and self.divisor > 0):
-      raise ValueError(
-        f'Expected a finite divisor above 0, got {self.divisor}.'
-      )
-
-  def __call__(
-    self, element: sources.Element, random: np.random.Generator | None
-  ) -> npt.NDArray[np.float32]:
-    """Scales the entry, of any shape; see `View`."""
-    del random
-    stored = np.asarray(_element.value(element, self.source), np.float32)
-    return stored / np.float32(self.divisor)
-
-
 def _sequence(element: sources.Element, name: str) -> npt.NDArray[Any]:
-  sequence = np.asarray(_element.value(element, name))
+  sequence = np.asarray(sources.entry(element, name))
   if sequence.ndim != 2:
     raise ValueError(
       f'Expected {name!r} to be a sequence [steps, d], got the shape '

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines import missing
 from data_pipelines import sources
-from data_pipelines.views import _element
 
 with _extra.data_extra():
   import grain
@@ -74,7 +73,7 @@ def statistics(
 
   first = element_of(0)
   mean = {
-    name: np.zeros(np.shape(_element.value(first, name))) for name in names
+    name: np.zeros(np.shape(sources.entry(first, name))) for name in names
   }
   # Sum of squared deviations from the running mean.
   square = {name: np.zeros_like(mean[name]) for name in names}
@@ -84,7 +83,7 @@ def statistics(
     for name in names:
       if not element.get(missing.entry(name), True):
         continue
-      value = np.asarray(_element.value(element, name), np.float64)
+      value = np.asarray(sources.entry(element, name), np.float64)
       if not np.all(np.isfinite(value)):
         raise ValueError(
           f'Training row {index} has a value of {name!r} that is not finite,'
@@ -150,7 +149,7 @@ class Standardize(grain.transforms.Map):
     """
     return element | {
       name: np.asarray(
-        (_element.value(element, name) - np.asarray(mean, np.float64))
+        (sources.entry(element, name) - np.asarray(mean, np.float64))
         / self.std[name],
         np.float32,
       )
@@ -199,7 +198,7 @@ class GaussianNoise(grain.transforms.RandomMap):
     noisy = {}
     # Sorted, so that the draws do not depend on how the mapping was written.
     for name in sorted(self.scale):
-      value = np.asarray(_element.value(element, name), np.float32)
+      value = np.asarray(sources.entry(element, name), np.float32)
       noise = rng.standard_normal(value.shape, np.float32)
       noisy[name] = value + np.float32(self.scale[name]) * noise
     return element | noisy

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_pipelines.views import entries
 from data_pipelines.views import sequences
 from tests import checks
 
@@ -153,4 +154,4 @@ def test_anything_but_a_score_is_refused():
 def test_options_outside_their_range_are_refused():
   checks.assert_refused(r'Expected .* got', sequences.BinaryLabel, 'neutral')
   for scale in (0, -1, float('nan'), float('inf')):
-    checks.assert_refused(r'Expected .* got', sequences.Scaled, 'image', scale)
+    checks.assert_refused(r'Expected .* got', entries.Scaled, 'image', scale)

@@ -49,8 +49,12 @@ def test_in_memory_refuses_what_it_cannot_stack():
     ([], [], 'empty'),
     (toys.source(2), [toys.NOISE], r'GaussianNoise.*loader'),
     (toys.source(2), [len], 'Map'),
-    ([{'x': np.zeros(2)}, {'x': np.zeros(3)}], [], r"'x'.*\(2,\), \(3,\)"),
-    ([{'x': np.zeros(2)}, {'y': np.zeros(2)}], [], r"\['x'\].*element 1"),
+    (
+      [{'x': np.zeros(2)}, {'x': np.zeros(3)}],
+      [],
+      r"'x': \(3,\).*element 1 .*\(2,\)",
+    ),
+    ([{'x': np.zeros(2)}, {'y': np.zeros(2)}], [], r"'y'.*element 1 .*'x'"),
   ):
     with pytest.raises(ValueError, match=message):
       sources.in_memory(source, chain)

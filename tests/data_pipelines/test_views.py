@@ -14,6 +14,7 @@ from data_pipelines import loader
 from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import audio
+from data_pipelines.views import entries
 from data_pipelines.views import frames
 from data_pipelines.views import sequences
 from experiments.core import data
@@ -97,13 +98,13 @@ def test_a_name_must_not_be_both_a_view_and_kept():
 def test_every_view_can_be_named_in_a_config():
   defined = {
     name: value
-    for module in (audio, frames, sequences)
+    for module in (audio, entries, frames, sequences)
     for name, value in vars(module).items()
     if inspect.isclass(value)
     and value.__module__ == module.__name__
     and not name.startswith('_')
   }
-  assert len(defined) == 12
+  assert len(defined) == 15
   for name, value in defined.items():
     assert getattr(views, name) is value
 
