@@ -6,13 +6,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def data_extra() -> Iterator[None]:
-  """Adds how to install the extra to the error of a failed import.
-
-  Yields:
-    Nothing; the imports belong inside the block.
-
-  Raises:
-    ModuleNotFoundError: if a package imported in the block is not installed.
+  """Adds how to install the extra to the error of an import inside the block.
 
   Examples:
     >>> with data_extra():  # doctest: +ELLIPSIS

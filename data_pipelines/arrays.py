@@ -55,19 +55,14 @@ class Table(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Table:
-  """Reads a file, or a folder of three.
+  """Reads a file, or a folder of three; again when it has changed.
 
-  Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
-  validation and to test, no group in two of them, by a fixed seed; of all rows,
-  where labels are numbers. Pictures without an axis of channels, [rows, height,
-  width] uint8, get one. Rows without a label are in no split.
+  Splits that are not given are drawn; see `own_splits.of_rows`. Pictures
+  without an axis of channels, [rows, height, width] uint8, get one.
 
   Args:
     path: As `TREE` says; with `,regression` behind it, whole numbers are no
       classes.
-
-  Returns:
-    The rows. It is read once, and again when it has changed.
 
   Raises:
     FileNotFoundError: if there is no such file, or a part of a folder missing.

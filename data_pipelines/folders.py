@@ -137,18 +137,13 @@ def located(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read(path: str | os.PathLike[str]) -> Table:
-  r"""Reads the CSV of a folder; its files are not opened.
+  r"""Reads the CSV of a folder, but no files; again when it has changed.
 
-  Without `split`, of each class 60, 20 and 20 % of the rows are to train, for
-  validation and to test, no group in two of them, by a fixed seed; of all rows,
-  where labels are numbers. Rows whose label is empty are in no split.
+  Splits that are not given are drawn; see `own_splits.of_rows`.
 
   Args:
     path: A folder as `TREE` says, or the CSV in one; with `,regression` behind
       it, whole numbers are no classes.
-
-  Returns:
-    The rows. It is read once, and again when it has changed.
 
   Raises:
     FileNotFoundError: if there is no CSV.

@@ -31,9 +31,6 @@ def given(
     values: [rows, ...], targets.
     has_classes: Whether they are classes; of other numbers -1 is one.
 
-  Returns:
-    [rows].
-
   Examples:
     >>> given(np.array([1, -1, 0]), has_classes=True).tolist()
     [True, False, True]

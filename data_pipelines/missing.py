@@ -55,8 +55,8 @@ def incomplete(
     seed: See `draw`.
 
   Returns:
-    A source of the same elements, with an entry `<modality>_present`, bool, for
-    each modality whose rate is above 0; the source itself if all rates are 0.
+    The same elements, with an entry `<modality>_present`, bool, for each
+    modality whose rate is above 0; the source itself if there is none.
 
   Raises:
     ValueError: as `draw`, or if the elements already have such an entry.

@@ -23,11 +23,13 @@ def of_rows(
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64] | None]:
   """Checks the given splits, or draws them, and numbers the groups.
 
+  Splits are drawn with a fixed seed: 60, 20 and 20 % of each class, or of all
+  rows in a regression.
+
   Args:
     where: The file, for errors.
     target: The labels of the rows.
-    given: [rows] of `SPLITS`. None: draw 60, 20 and 20 % of each class, or of
-      all rows in a regression.
+    given: [rows] of `SPLITS`, or None.
     group: [rows], what must not be in two splits, or None.
     rows: What each is called in errors, if not by its number from 0.
 
@@ -105,7 +107,7 @@ def _drawn(
   rows: npt.NDArray[np.int64],
   groups: npt.NDArray[np.int64] | None,
 ) -> dict[str, npt.NDArray[np.int64]]:
-  """Draws splits of the rows that have a label: split -> places in `rows`."""
+  """Draws splits of the rows with a label: split -> places in `rows`."""
   if target.is_regression:
     units = len(rows) if groups is None else len(np.unique(groups))
     if units < len(SPLITS):

@@ -15,10 +15,7 @@ from data_pipelines import sources
 
 
 def names() -> list[str]:
-  """Lists the data sets that have a sample: those that users download.
-
-  Returns:
-    The names, sorted.
+  """Lists the data sets that have a sample, sorted: those that users download.
 
   Examples:
     >>> names()  # doctest: +ELLIPSIS
@@ -32,11 +29,7 @@ def names() -> list[str]:
 
 
 def write(name: str, root: pathlib.Path) -> None:
-  """Writes the sample of a data set.
-
-  Args:
-    name: One of `names`.
-    root: A folder that is empty or missing.
+  """Writes the sample of a data set, one of `names`, to an empty or new folder.
 
   Raises:
     FileExistsError: if the folder is not empty.

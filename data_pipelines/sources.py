@@ -78,10 +78,7 @@ def entry(element: Element, name: str) -> npt.NDArray[Any]:
 
 
 def data_sets() -> list[str]:
-  """Lists the names that `open_source` knows: folders that have a builder.
-
-  Returns:
-    The names, sorted.
+  """Lists the names that `open_source` knows, sorted: folders with a builder.
 
   Examples:
     >>> data_sets()  # doctest: +ELLIPSIS
@@ -194,11 +191,8 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
   Args:
     source: A source that is not empty, whose elements have equal shapes.
     transforms: Deterministic transforms (`grain.transforms.Map`) to apply, in
-      order. Transforms applied here cost nothing in training. Random ones
-      belong in the loader, which draws anew in each epoch.
-
-  Returns:
-    A source with the transformed elements, in the same order.
+      order. They cost nothing in training. Random ones belong in the loader,
+      which draws anew in each epoch.
 
   Raises:
     ValueError: if the source is empty, a transform is not a `Map`, or the
@@ -246,7 +240,7 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
 
 
 def subset(source: Source, fraction: float, seed: int) -> Source:
-  """Draws elements at random, without replacement.
+  """Draws `round(fraction * len(source))` elements, kept in their old order.
 
   With one seed, a larger fraction draws all elements that a smaller one draws,
   so curves over the fraction compare nested sets. Classes are not balanced.
@@ -256,9 +250,6 @@ def subset(source: Source, fraction: float, seed: int) -> Source:
     fraction: Share of the elements to draw, above 0 and up to 1; 1 gives the
       source itself.
     seed: Which elements, from 0 to 2**32 - 1.
-
-  Returns:
-    A source of `round(fraction * len(source))` elements in their old order.
 
   Raises:
     ValueError: if `fraction` is outside its range or draws no element.

@@ -70,23 +70,21 @@ def of_array(
 ) -> Targets:
   """Reads labels from an array.
 
-  A row has no label if `present` is False, or if its value is NaN or an empty
-  text. If any number is not whole, the labels are those of a regression. Whole
-  numbers are classes unless `regression` is True. The values cannot tell
-  whether -1 is a class (a sentiment, or a sign) or means "no label", so the
-  caller is asked. The same holds for the text 'nan', into which NumPy turns NaN
-  among texts.
+  If any number is not whole, the labels are those of a regression. The values
+  cannot tell whether -1 is a class (a sentiment, or a sign) or means "no
+  label", so the caller is asked; likewise of the text 'nan', into which NumPy
+  turns NaN among texts.
 
   Args:
     where: The file, for errors.
-    values: [rows], numbers or texts; texts may be bytes.
-    present: [rows], whether each row has a label. None: every row whose value
-      is not NaN or empty.
+    values: [rows], numbers or texts; texts may be bytes. NaN and an empty text
+      are no label.
+    present: [rows], whether each row has a label, or None.
     regression: Whether whole numbers are numbers to predict, not classes.
 
   Raises:
     ValueError: if the values are neither classes nor numbers, no row has a
-      label, or the meaning of -1 is unclear.
+      label, or the meaning of -1 or 'nan' is unclear.
 
   Examples:
     >>> of_array('', np.array([2, np.nan, 0]))
@@ -149,7 +147,7 @@ def of_cells(
   *,
   regression: bool = False,
 ) -> Targets:
-  """Reads labels from the cells of a CSV; an empty cell is no label.
+  """Reads labels from the cells of a CSV, [rows]; an empty cell is no label.
 
   Args:
     path: The CSV, for errors.

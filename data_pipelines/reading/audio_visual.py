@@ -39,17 +39,24 @@ def features(
   }
 
 
+def whole_or_first(paths: Sequence[pathlib.Path]) -> pathlib.Path:
+  """Chooses the first path that has content, or else the first.
+
+  Empty files, pointers of Git LFS, broken links, and folders without pictures
+  have none.
+  """
+  if len(paths) == 1:  # which need not be looked at
+    return paths[0]
+  whole = (
+    path for path in paths if manual.is_whole(path) or pictures.paths(path)
+  )
+  return next(whole, paths[0])
+
+
 def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
-  """Chooses among paths where a file or folder may be.
+  """Chooses among paths where a file or folder may be, as `whole_or_first`.
 
-  Args:
-    *paths: The paths, the preferred one first. On disk, suffixes may also be in
-      capital letters.
-
-  Returns:
-    The first that has content. If there is none, the first that exists, though
-    it is empty, a folder without pictures, or a pointer of Git LFS. If none
-    exists, the first of all.
+  Those that exist come first; on disk, suffixes may also be in capital letters.
   """
   existing = [
     spelled
@@ -59,10 +66,7 @@ def first_that_is(*paths: pathlib.Path) -> pathlib.Path:
     )
     if (spelled := path.with_suffix(suffix)).exists()
   ]
-  whole = [
-    path for path in existing if manual.is_whole(path) or pictures.paths(path)
-  ]
-  return (*whole, *existing, *paths)[0]
+  return whole_or_first(existing or paths)
 
 
 def read_frames(

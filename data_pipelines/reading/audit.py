@@ -70,8 +70,7 @@ def examples(
     read: (key, item) -> example; raises `SkipError` for an item to leave out.
 
   Yields:
-    (number, example) for each item that was read, counted from 0, as TFDS
-    expects.
+    (number, example) for each item that was read, counted from 0 as for TFDS.
 
   Raises:
     ValueError: if no item could be read. If the first ones are corrupt, it

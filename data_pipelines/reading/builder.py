@@ -20,15 +20,7 @@ with _extra.data_extra():
 
 
 class Part(NamedTuple):
-  """How to read a split.
-
-  Attributes:
-    items: Key -> what `read` needs to know about an item, or an
-      `audit.SkipError` for an item to leave out.
-    read: (key, item) -> example; raises `audit.SkipError` for an item to leave
-      out.
-    expected: How many items the published split has, or None if unknown.
-  """
+  """How to read a split; see `audit.examples` and `audit.Audit`."""
 
   items: Mapping[str, Any]
   read: Callable[[str, Any], dict[str, Any]]
@@ -98,13 +90,10 @@ class FolderBuilder(_Builder):
 
   @abc.abstractmethod
   def parts(self, root: pathlib.Path) -> dict[str, Part]:
-    """Lists the items to read.
+    """Lists the items to read: split -> how to read it.
 
     Args:
       root: The user's folder; it exists and is not empty.
-
-    Returns:
-      Split -> how to read it.
 
     Raises:
       FileNotFoundError: if a file without which nothing can be read is missing.

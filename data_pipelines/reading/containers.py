@@ -6,7 +6,7 @@ from typing import Any
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Tells whether a file provably ends where its structure says it should.
+  """Tells whether a video file provably ends where its structure says.
 
   The structure of these formats tells: FLV, where the size of each tag follows
   the tag, too; AVI and Matroska (WebM), which begin with the number of bytes
@@ -14,12 +14,9 @@ def is_whole(path: pathlib.Path) -> bool:
   other MP4 no such proof is needed: FFmpeg takes the duration from the list of
   samples and ignores the one in the header, which may be wrong.
 
-  Args:
-    path: A video file.
-
   Returns:
-    True if it has its end. False if it does not, or if its structure does not
-    tell, as in other formats and in Matroska that was written live.
+    False, too, if the structure does not tell, as in other formats and in
+    Matroska that was written live.
   """
   size = path.stat().st_size
   with path.open('rb') as file:

@@ -17,12 +17,9 @@ def is_lost(path: pathlib.Path) -> bool:
   that follow. An MP3 may lack a hundredth of its bytes, since programs add and
   remove tags.
 
-  Args:
-    path: A sound file.
-
   Returns:
-    True if it has lost its end. False if not, or if its structure does not
-    tell, as in other formats, other MP3 and an Ogg that ends between two pages.
+    False, too, if the structure does not tell, as in other formats, other MP3
+    and an Ogg that ends between two pages.
   """
   size = path.stat().st_size
   with path.open('rb') as file:

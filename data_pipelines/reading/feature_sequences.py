@@ -36,11 +36,7 @@ class Packed(NamedTuple):
 
 
 def features(**others: Any) -> dict[str, Any]:
-  """Describes a stored element.
-
-  `vision`, `audio` and `text`, [t, d] float32 each; `clip_id`; and the others
-  that the caller names.
-  """
+  """Describes a stored element: `MODALITIES`, `clip_id` and the others."""
   sequence = tfds.features.Tensor(
     shape=(None, None), dtype=np.float32, encoding='bytes'
   )
@@ -52,14 +48,11 @@ def features(**others: Any) -> dict[str, Any]:
 
 
 def width(sequences: Iterable[Any], where: str) -> int:
-  """Returns the number of features in a step, the same in all sequences.
+  """Returns the number of features in a step, d of all sequences [t, d].
 
   Args:
-    sequences: [t, d] each; empty ones are ignored.
+    sequences: Empty ones are ignored.
     where: The file, and the place in it, for errors.
-
-  Returns:
-    d, taken from the first step of each sequence.
 
   Raises:
     ValueError: if d differs, or no sequence has a step.
@@ -88,16 +81,13 @@ def element(
   aligned: bool,
   where: str,
 ) -> dict[str, npt.NDArray[np.float32]]:
-  """Checks the sequences of an element and returns them as they are stored.
+  """Checks the sequences of an element and returns them as float32, unchanged.
 
   Args:
-    sequences: Modality -> [t, d], as published.
+    sequences: Modality -> [t, d], as published; values may be -inf and NaN.
     widths: Modality -> d.
     aligned: Whether step i is the same word in all modalities.
     where: The file, and the place in it, for the list of skipped elements.
-
-  Returns:
-    Modality -> float32. Values are unchanged, including -inf and NaN.
 
   Raises:
     SkipError: 'empty_text' if all of the text is zero (MultiBench drops such

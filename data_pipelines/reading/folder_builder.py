@@ -43,11 +43,7 @@ _NOTHING: dict[str, Any] = {
 
 @dataclasses.dataclass(eq=False)
 class Folder(tfds.core.BuilderConfig):
-  """The configuration of a folder in its present state.
-
-  Attributes:
-    table: The contents of its CSV.
-  """
+  """The configuration of a folder in its present state."""
 
   table: folders.Table | None = dataclasses.field(default=None, repr=False)
 
@@ -152,12 +148,7 @@ class Builder(builder.FolderBuilder):
   def _generate_examples(
     self, split: str, part: builder.Part
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As of other folders, with more checks.
-
-    Raises:
-      ValueError: if all files of an ending are damaged, or no row of train that
-        has a modality can be read.
-    """
+    """As of other folders, but damage that is no accident ends it."""
     damage: dict[int, str] = {}
     lacking = set(self._table.present)
 
@@ -257,7 +248,7 @@ def elements(
     numbers: Those of them that are numbers.
 
   Returns:
-    An element for each row, in order. It has no entry where a cell is empty.
+    An element for each row, without an entry where a cell is empty.
 
   Raises:
     FileNotFoundError: if there is no CSV.

@@ -22,9 +22,6 @@ _MARKS = (
 def read(path: pathlib.Path) -> str:
   """Reads a text file in UTF-8, or in the encoding of its byte order mark.
 
-  Returns:
-    Its text.
-
   Raises:
     ValueError: if it is in another encoding.
   """
@@ -46,9 +43,6 @@ def read(path: pathlib.Path) -> str:
 def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
   """Reads the rows of a CSV file; empty lines are skipped.
 
-  Args:
-    path: The file.
-
   Yields:
     Where the row is, for errors, and its cells without surrounding blanks.
 
@@ -68,18 +62,14 @@ def rows(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
 def records(
   path: pathlib.Path, columns: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-  """Reads some columns of a CSV file with a header.
-
-  Args:
-    path: The file.
-    columns: Names of the columns to read; upper and lower case are the same.
+  """Reads some columns of a CSV file with a header, named in any case.
 
   Yields:
     Where the row is, and its cells in these columns; '' where the row is too
     short.
 
   Raises:
-    ValueError: if a column is missing, or the file is not text, or not CSV.
+    ValueError: as `rows`, or if a column is missing.
   """
   lines = rows(path)
   _, header = next(lines, ('', []))
@@ -96,16 +86,7 @@ def records(
 
 @contextlib.contextmanager
 def at(where: str) -> Iterator[None]:
-  """Adds the location to a ValueError that is raised inside the block.
-
-  Args:
-    where: The file and the line that the block reads.
-
-  Yields:
-    Nothing.
-
-  Raises:
-    ValueError: as in the block, with `where` in front.
+  """Adds the file and the line to a ValueError that is raised inside the block.
 
   Examples:
     >>> with at('list.csv, line 7'):

@@ -23,9 +23,6 @@ def folder(builder: Any, dl_manager: Any) -> pathlib.Path:
       of preparing.
     dl_manager: The builder's download manager.
 
-  Returns:
-    A folder that is not empty.
-
   Raises:
     FileNotFoundError: if it is missing or empty.
   """
@@ -59,10 +56,7 @@ def is_pointer(path: pathlib.Path) -> bool:
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Tells whether a file exists, and is neither empty nor a pointer of Git LFS.
-
-  A broken link does not exist.
-  """
+  """Tells whether a file exists and is neither empty nor such a pointer."""
   return path.is_file() and path.stat().st_size > 0 and not is_pointer(path)
 
 
@@ -105,19 +99,12 @@ def first(root: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
 
 
 def file(root: pathlib.Path, names: tuple[str, ...], tree: str) -> pathlib.Path:
-  """Returns what `first` does, but raises an error if there is none.
-
-  Args:
-    root: The folder.
-    names: Paths in it, the preferred one first.
-    tree: The tree of files that is expected, for the error.
-
-  Returns:
-    The path of a file that is not a pointer of Git LFS.
+  """Returns what `first` does, if it is not a pointer.
 
   Raises:
-    FileNotFoundError: if none of them exists.
-    ValueError: if it is a pointer.
+    FileNotFoundError: if there is none; it shows the expected `tree` and what
+      was found.
+    ValueError: if it is a pointer of Git LFS.
 
   Examples:
     >>> import tempfile

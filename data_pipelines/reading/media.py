@@ -73,9 +73,6 @@ def decoding(
     where: The file, for the list of skipped items.
     *others: Further exceptions that damaged content raises in this block.
 
-  Yields:
-    Nothing.
-
   Raises:
     SkipError: 'corrupt', with `where` and what the decoder says.
   """
@@ -104,7 +101,7 @@ def check_length(path: pathlib.Path, num_samples: int, rate: int) -> None:
     rate: Samples a second.
 
   Raises:
-    SkipError: if no sound of a data set has such a rate or length.
+    SkipError: if it is above an hour, or the rate outside 1 kHz to 1 MHz.
   """
   if not _RATES[0] <= rate <= _RATES[1]:
     raise audit.SkipError('corrupt', f'{path} has {rate} samples a second')
@@ -117,16 +114,12 @@ def stored(
   parts: Sequence[tuple[npt.NDArray[np.float32], int]],
   rate: int = RATE,
 ) -> npt.NDArray[np.int16]:
-  """Returns samples as they are stored.
+  """Joins samples as they are stored, [n] int16.
 
   Args:
     path: The file, for the list of skipped items.
-    parts: What follows each other: samples in [-1, 1], and how many of them are
-      a second.
+    parts: Samples in [-1, 1], and how many of them are a second.
     rate: Of what is stored; parts of other rates are resampled.
-
-  Returns:
-    [n] int16.
 
   Raises:
     SkipError: if there is no sample, or one that is no number.
@@ -148,8 +141,7 @@ def stored(
 def one_each_second(count: int, rate: float) -> list[int]:
   """Chooses the first frame of every second; see `Choose`.
 
-  The rate is cut to an integer, as in the field's script, so that at 29.97
-  frames a second the second frame kept is number 29.
+  The rate is cut to an integer, as in the field's script.
 
   Examples:
     >>> one_each_second(75, 29.97)

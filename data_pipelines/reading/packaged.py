@@ -12,15 +12,12 @@ import numpy.typing as npt
 def read(
   path: pathlib.Path, sha256: str, arrays: str
 ) -> dict[str, npt.NDArray[Any]]:
-  """Reads every array of an npz file, after verifying the file.
+  """Reads every array of an npz file, name -> array, after verifying the file.
 
   Args:
     path: The file.
     sha256: Its checksum.
     arrays: What it holds, for errors.
-
-  Returns:
-    Name -> array.
 
   Raises:
     FileNotFoundError: if there is no file at `path`.

@@ -32,11 +32,7 @@ _TURNS = {
 
 
 def read_folder(folder: pathlib.Path) -> list[bytes]:
-  """Reads the frames of a clip from a folder of JPEG files.
-
-  Returns:
-    The bytes of each file, turned upright if necessary, in the order of
-    `paths`.
+  """Reads a clip's frames, the JPEG files of a folder, in the order of `paths`.
 
   Raises:
     SkipError: if there is no frame, or one is damaged.

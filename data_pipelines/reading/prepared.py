@@ -20,12 +20,8 @@ with _extra.data_extra():
 class Records:
   """A split's records, decoded on demand, each value in its feature's type.
 
-  The type is restored because TFDS decodes scalars to Python numbers.
-
-  Args:
-    builder: A builder whose data set is prepared, and whose features hold one
-      array each.
-    split: The name of a split.
+  The type is restored because TFDS decodes scalars to Python numbers. Features
+  hold one array each.
   """
 
   def __init__(
@@ -62,9 +58,6 @@ def prepare(
     config: A config or its name; None is the default one.
     data_dir: Where prepared data sets are; None is TFDS's default.
     manual_dir: Where the user has put the files; None is TFDS's default.
-
-  Returns:
-    A builder that has read the prepared data set's description.
 
   Raises:
     OSError: if the files cannot be written.

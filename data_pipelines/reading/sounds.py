@@ -24,15 +24,12 @@ _UNKNOWN = 2**31 - 2**16
 
 
 def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
-  """Reads a sound file: the mean of its channels, resampled.
+  """Reads a sound file: the mean of its channels, resampled, [n] int16.
 
   Args:
     path: Any format that libsndfile knows. FLAC without a length, as written to
       a pipe, is read by FFmpeg, since libsndfile refuses it.
     rate: Samples a second; a file with another rate is resampled.
-
-  Returns:
-    [n] int16.
 
   Raises:
     SkipError: if it is missing, damaged or truncated, or has no samples.
@@ -55,11 +52,7 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
 
 
 def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
-  """Returns the file, or a copy in memory whose WAV header is repaired.
-
-  Raises:
-    SkipError: if a WAV file is truncated.
-  """
+  """Returns the file, or a copy in memory with a repaired WAV header."""
   with path.open('rb') as file:
     found = _data_of_riff(file)
     if found is None:
@@ -87,8 +80,8 @@ def _data_of_riff(file: Any) -> tuple[int, int, list[int]] | None:
   """Finds the samples of a WAV file; None if it has none, or is not WAV.
 
   Returns:
-    Where the samples begin, how many bytes the header gives them, and where the
-    zero is missing that should pad a chunk with an odd number of bytes.
+    Where they begin, how many bytes the header gives them, and where the zero
+    is missing that should pad a chunk with an odd number of bytes.
   """
   header = file.read(12)
   if header[:4] != b'RIFF' or header[8:] != b'WAVE':

@@ -13,7 +13,7 @@ def share(group: str) -> float:
   """Returns a number in [0, 1) that depends on the group's name alone.
 
   It is the first 32 bits of the name's SHA-256, divided by 2³²: uniform over
-  groups, and the same on every machine, whatever other groups there are.
+  groups, and the same on every machine.
 
   Examples:
     >>> share('1001')
@@ -33,12 +33,10 @@ def split(
 
   Args:
     groups: Item -> its group.
-    parts: Part -> its share of the groups, in (0, 1). The rest is 'train'.
+    parts: Part -> its share of the groups, in (0, 1). The rest is 'train',
+      which comes first.
     salt: Prepended to each group's name. If groups are few, a part may get more
       or less than its share; another salt gives another division.
-
-  Returns:
-    Part -> its items, in their order; 'train' comes first.
 
   Examples:
     >>> groups = {f'{n // 2}_{n}': f'{n // 2}' for n in range(60)}
@@ -65,17 +63,14 @@ def without_repeats(
 ) -> dict[str, dict[str, Item | audit.SkipError]]:
   """Keeps the first entry of each key, and each group in one part only.
 
-  Entries to leave out are not dropped silently: each becomes a `SkipError`
-  under a key of its own, for `audit.examples` to count.
-
   Args:
     parts: Part -> its entries (key, item). A group that is in two parts stays
       in the later one, so test comes last.
     group: Key -> the group, which must not be in two parts.
 
   Returns:
-    Part -> key -> the item or, for an entry to leave out, a `SkipError` with
-    the reason 'duplicate' or 'in_other_split'.
+    Part -> key -> the item. For `audit.examples` to count, each entry to leave
+    out is a `SkipError`, 'duplicate' or 'in_other_split', under its own key.
 
   Examples:
     >>> parts = {'train': [('a', 1), ('a', 2), ('b', 3)], 'test': [('b', 4)]}

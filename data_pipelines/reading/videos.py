@@ -54,12 +54,9 @@ class _Contents(NamedTuple):
 def read_sound(
   path: pathlib.Path, rate: int = media.RATE
 ) -> npt.NDArray[np.int16]:
-  """Reads the sound of a video: the mean of its channels, resampled.
+  """Reads the sound of a video: the mean of its channels, resampled, [n] int16.
 
-  The file's channels and rate may change within it.
-
-  Returns:
-    [n] int16, `rate` samples a second.
+  Channels and rate may change within it.
 
   Raises:
     SkipError: if it is missing or damaged, or has no sound.
@@ -85,7 +82,7 @@ def read_sound(
 
 
 def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
-  """Reads some frames of a video, upright.
+  """Reads some frames of a video, upright, as JPEG.
 
   If the frames have the constant rate that the header says, they are chosen by
   number. Otherwise they are chosen by time, as if the video had a thousand
@@ -93,11 +90,7 @@ def read_frames(path: pathlib.Path, choose: media.Choose) -> list[bytes]:
 
   Args:
     path: A container that FFmpeg knows.
-    choose: (number of frames, frames a second) -> the numbers of the frames to
-      keep, in order. A number may occur more than once.
-
-  Returns:
-    The bytes of a JPEG for each frame.
+    choose: Which frames to keep. A number may occur more than once.
 
   Raises:
     SkipError: if it is missing, damaged or truncated, or has no frames.

@@ -12,7 +12,6 @@ from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import manual
 from data_pipelines.reading import media
-from data_pipelines.reading import pictures
 from data_pipelines.reading import sounds
 from data_pipelines.reading import splitting
 from data_pipelines.reading import videos
@@ -71,17 +70,10 @@ def check_video(name: str) -> str:
 
 
 def clip(name: str) -> Clip:
-  """Parses the name of a clip.
-
-  Args:
-    name: `<id>_<start>` or `<id>_<start>_<end>`, in seconds, with or without
-      leading zeros.
-
-  Returns:
-    The clip.
+  """Parses the name of a clip, in seconds, with or without leading zeros.
 
   Raises:
-    ValueError: if it is not such a name.
+    ValueError: if it is neither `<id>_<start>` nor `<id>_<start>_<end>`.
 
   Examples:
     >>> clip('-3Mwkq-7TV4_2') == clip('-3Mwkq-7TV4_000002_000012')
@@ -103,37 +95,35 @@ def find(root: pathlib.Path) -> Media:
 
   Returns:
     The WAV files, the videos (.mp4), and the folders named after a clip, with
-    or without .mp4, which hold its pictures. If a clip has several, the first
-    one found wins; but empty files, broken links and pointers of Git LFS are
-    taken only if there is no other.
+    or without .mp4, which hold its pictures. Of several, the first that has
+    content; see `audio_visual.whole_or_first`.
   """
-  sounds_: dict[Clip, pathlib.Path] = {}
-  videos_: dict[Clip, pathlib.Path] = {}
-  pictures_: dict[Clip, pathlib.Path] = {}
-  by_suffix = {'.wav': sounds_, '.mp4': videos_}
+  found: dict[str, dict[Clip, list[pathlib.Path]]]
+  found = {'.wav': {}, '.mp4': {}, 'pictures': {}}
+
+  def add(kind: str, stem: str, path: pathlib.Path) -> bool:
+    match = _NAME.fullmatch(stem)
+    if match:
+      of_clip = Clip(match[1], int(match[2]))
+      found[kind].setdefault(of_clip, []).append(path)
+    return match is not None
+
   for parent, folders, files in manual.walk(root):
-    below = []
-    for name in folders:
+    for name in list(folders):
       stem = name[:-4] if name.lower().endswith('.mp4') else name
-      if match := _NAME.fullmatch(stem):
-        found, path = Clip(match[1], int(match[2])), parent / name
-        if found not in pictures_ or (
-          pictures.paths(path) and not pictures.paths(pictures_[found])
-        ):
-          pictures_[found] = path
-      elif not name.startswith('.'):
-        below.append(name)
-    folders[:] = below
+      if name.startswith('.') or add('pictures', stem, parent / name):
+        folders.remove(name)
     for name in files:
       stem, suffix = os.path.splitext(name)
-      match = _NAME.fullmatch(stem)
-      if match and (known := by_suffix.get(suffix.lower())) is not None:
-        found, path = Clip(match[1], int(match[2])), parent / name
-        if found not in known or (
-          manual.is_whole(path) and not manual.is_whole(known[found])
-        ):
-          known[found] = path
-  return Media(root, sounds_, videos_, pictures_)
+      if (kind := suffix.lower()) in found:
+        add(kind, stem, parent / name)
+  return Media(
+    root,
+    *(
+      {one: audio_visual.whole_or_first(paths) for one, paths in known.items()}
+      for known in found.values()
+    ),
+  )
 
 
 def splits(
@@ -150,10 +140,8 @@ def splits(
       are the published lists.
 
   Returns:
-    Split -> key -> what to read, or why not. A tenth of the videos of `train`
-    become `validation`. Repeated clips, and training clips of videos that are
-    in `test`, are not read. And split -> how many clips it should have, None if
-    unknown.
+    What `parts` takes. A tenth of the videos of `train` become `validation`.
+    Repeated clips, and training clips of videos in `test`, are not read.
   """
 
   def video(key: str) -> str:
@@ -182,13 +170,13 @@ def parts(
   expected: Mapping[str, int | None],
   choose: media.Choose,
 ) -> dict[str, builder.Part]:
-  """Tells a builder how to read the splits that `splits` returns.
+  """Tells a builder how to read splits.
 
   Args:
     root: The folder with the media.
     items: Split -> key -> what to read, or why not.
-    expected: Split -> how many clips it should have.
-    choose: Which frames of a video to keep; see `videos.read_frames`.
+    expected: Split -> how many clips it should have, None if unknown.
+    choose: Which frames of a video to keep.
   """
   read = functools.partial(_example, find(root), choose)
   return {

@@ -23,7 +23,8 @@ class Statistics(NamedTuple):
 
   Attributes:
     mean: Name -> mean, in the shape of one element's value, float64.
-    std: Name -> standard deviation, likewise; 1 where a feature is constant.
+    std: Name -> standard deviation, likewise; 1 where a feature is constant, so
+      that standardising makes it 0 and never NaN.
   """
 
   mean: dict[str, Float64s]
@@ -47,10 +48,6 @@ def statistics(
     names: The modalities to measure, each in the rows that have it: all rows,
       or those whose entry `<name>_present` is true.
     transforms: Transforms to apply to an element before it is measured.
-
-  Returns:
-    The statistics of those modalities. A constant feature gets the standard
-    deviation 1, so that standardising makes it 0 and never NaN.
 
   Raises:
     ValueError: if the source is empty or lacks one of the names, or a value is
