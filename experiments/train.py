@@ -61,7 +61,7 @@ def train(
   made = program.alone(config, inputs.steps_per_epoch)
   may_change = runs.MAY_CHANGE | {'steps'}  # a run may be made longer
   workdir = runs.open_workdir(workdir, config, may_change)
-  with logs.TrainingLog(config, made, [inputs], workdir) as log:
+  with logs.TrainingLog(made, [inputs], workdir) as log:
     engine.run(
       {'': made},
       [inputs],

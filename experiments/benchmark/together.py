@@ -50,11 +50,11 @@ def programs(runs: int, base_width: int) -> dict[str, Callable[[], Any]]:
   state = jax.jit(jax.vmap(experiment.init))(keys, program.stack(batches))
 
   def stepper(apart: bool) -> Callable[[], Any]:
-    feed, advance, _ = stepping.make(
+    steps = stepping.Stepper(
       experiment.train_step, program.stack, layout, donate=False, apart=apart
     )
-    fed = feed([batches] * _STEPS)
-    return lambda: advance(state, fed)
+    fed = steps.feed([batches] * _STEPS)
+    return lambda: steps.advance(state, fed)
 
   return {'at once': stepper(False), 'one by one': stepper(True)}
 

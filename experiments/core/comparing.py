@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +22,10 @@ from experiments.report import results as results_lib
 class _Plan(NamedTuple):
   """A program of a comparison, and when it is tested."""
 
-  program: str
   recipe: str
-  values: dict[str, Any]
-  is_last: bool  # whether it is tested at the end of training
+  values: Mapping[str, Any] = {}
   traced: Sequence[str] = ()  # keys that are arguments of the program
+  is_last: bool = True  # whether it is tested at the end of training
   stop: int | None = None  # the step of early stopping, where it is tested
 
 
@@ -78,33 +77,31 @@ def run(
   """
   inputs = data.open_all(config, manual_dir)
   tuned: list[tuning.Tuned] = []
-  plans = [_Plan(name, name, {}, is_last=True) for name in config.compare]
+  plans = {name: _Plan(name) for name in config.compare}
   if number := config.tuning.num_seeds:
     tuned = tuning.tune(config, inputs[:number], directory / 'tuning')
-    plans = [plan for one in tuned for plan in _plans(one)]
+    plans = dict(plan for one in tuned for plan in _plans(one))
   programs = {
-    plan.program: together.together(
-      configuration.with_recipe(config, plan.recipe),
+    name: together.together(
+      configuration.with_values(
+        configuration.with_recipe(config, plan.recipe), plan.values
+      ),
       len(inputs),
       inputs[0].steps_per_epoch,
-      [plan.values],
-      plan.traced,
+      [{key: plan.values[key] for key in plan.traced}],
     )
-    for plan in plans
+    for name, plan in plans.items()
   }
   labels = {
-    plan.program: [{'variant': plan.recipe, 'values': plan.values}]
-    for plan in plans
+    name: [{'variant': plan.recipe, 'values': plan.values}]
+    for name, plan in plans.items()
   }
-  stops = {plan.program: plan.stop for plan in plans}
-  watch = scoring.Watch(
-    programs,
-    labels,
-    inputs,
-    config,
+
+  def when(step: int, name: str) -> str | None:
     # Runs that stop at the last step are tested after training, with the rest.
-    lambda step, name: 'test' if step == stops[name] != config.steps else None,
-  )
+    return 'test' if step == plans[name].stop != config.steps else None
+
+  watch = scoring.Watch(programs, labels, inputs, when)
   header = runs.header(config) | {
     'kind': 'compare',
     'reference': config.compare[0],
@@ -131,12 +128,11 @@ def run(
     }
   ]
   stopped = watch.rows
-  for plan in plans:
+  for name, plan in plans.items():
     if plan.is_last or plan.stop == config.steps:
-      name = plan.program
       found = scoring.rows(
-        programs[name], course.states[name], inputs, 'test', config,
-        labels[name], thorough=plan.is_last,
+        programs[name], course.states[name], inputs, 'test', labels[name],
+        thorough=plan.is_last,
       )  # fmt: skip
       rows += found if plan.is_last else []
       if plan.stop == config.steps:
@@ -147,16 +143,17 @@ def run(
   return rows, course.curves
 
 
-def _plans(tuned: tuning.Tuned) -> Iterator[_Plan]:
+def _plans(tuned: tuning.Tuned) -> Iterator[tuple[str, _Plan]]:
   """A recipe's programs: two if early stopping chooses another candidate."""
-  name, traced = tuned['recipe'], tuned['traced']
+  name = tuned['recipe']
   last, early = (tuned['chosen'][kind] for kind in ('last', 'stopped'))
-  is_one = early['candidate'] == last['candidate']
-  values = tuning.values_of(tuned, last)
-  yield _Plan(
-    name, name, values, True, traced, early['step'] if is_one else None
+  plan = _Plan(name, tuning.values_of(tuned, last), tuned['traced'])
+  if early['candidate'] == last['candidate']:
+    yield name, plan._replace(stop=early['step'])
+    return
+  yield name, plan
+  values = tuning.values_of(tuned, early)
+  yield (
+    f'{name}, stopped early',
+    plan._replace(values=values, is_last=False, stop=early['step']),
   )
-  if not is_one:
-    values = tuning.values_of(tuned, early)
-    other = f'{name}, stopped early'
-    yield _Plan(other, name, values, False, traced, early['step'])

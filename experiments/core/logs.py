@@ -9,7 +9,6 @@ from typing import Any, Self
 import jax
 import numpy as np
 import optax
-from ml_collections import config_dict
 
 from experiments.core import configuration
 from experiments.core import data
@@ -33,7 +32,6 @@ class TrainingLog(engine.Observer):
 
   def __init__(
     self,
-    config: config_dict.ConfigDict,
     program: program_lib.Program,
     inputs: Sequence[data.Data],
     workdir: pathlib.Path,
@@ -43,7 +41,7 @@ class TrainingLog(engine.Observer):
     Raises:
       ModuleNotFoundError, ValueError: if a writer is not to be had.
     """
-    self._config = config
+    self._config = config = program.config
     self._program, self._inputs = program, inputs
     self._workdir = workdir
     self._path = workdir / 'metrics.jsonl'
@@ -103,12 +101,7 @@ class TrainingLog(engine.Observer):
     is_last = step == self._config.steps
     for split in ('validation', 'test') if is_last else ('validation',):
       scores = scoring.score(
-        self._program,
-        state,
-        self._inputs,
-        split,
-        self._config,
-        thorough=is_last,
+        self._program, state, self._inputs, split, thorough=is_last
       )
       self._scores = {name: float(value[0]) for name, value in scores.items()}
       self._add({'step': step, 'split': split, **self._scores})

@@ -25,14 +25,13 @@ State = Any
 class Program(NamedTuple):
   """Functions that train and evaluate some runs together."""
 
+  config: config_dict.ConfigDict
   num_runs: int
   init: Callable[[Sequence[Any]], State]  # a batch of each seed -> state
   # for each step a batch of each seed -> what `advance` takes
   feed: Callable[[Iterable[Sequence[Any]]], Any]
   # (state, feed) -> state, metrics [steps, runs], seconds without compiling
   advance: Callable[[State, Any], tuple[State, dict[str, Any], float]]
-  # device memory that a step needs; NaN before the first step
-  megabytes: Callable[[], float]
   rehearsals: rehearsals.Rehearsals
   predict: evaluate.Predict  # (state, batch, condition, index) -> outputs
   # (data of each seed, split) -> batches for `predict`
@@ -46,6 +45,8 @@ class Program(NamedTuple):
   runs_of: Callable[[State, Callable[[Any], Any]], Any]
   # programs with equal layouts share what `feed` returns; None: no sharing
   layout: Any
+  # device memory that a step needs; NaN before the first step
+  megabytes: Callable[[], float] = lambda: float('nan')
 
 
 def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
@@ -88,13 +89,13 @@ def alone(config: config_dict.ConfigDict, steps_per_epoch: int) -> Program:
     return state, jax.tree.map(lambda leaf: leaf[:, None], metrics), seconds
 
   return Program(
+    config=config,
     num_runs=1,
     init=lambda batches: placement.init(
       experiment.init, key, placement.batch(batches[0])
     ),
     feed=lambda steps: (placement.batch(batches[0]) for batches in steps),
     advance=advance,
-    megabytes=lambda: peak_megabytes(compiled),
     rehearsals=rehearsing,
     predict=lambda state, *others: predict(state.variables, *others),
     evaluation=lambda inputs, split: inputs[0].evaluation(split),
@@ -132,16 +133,14 @@ def one_by_one(
   return state, stack(jax.device_get(metrics)), seconds
 
 
-def peak_megabytes(compiled: Iterable[Any]) -> float:
-  """The most memory that a compiled step needs; NaN if none reports it."""
-  found = []
-  for step in compiled:
-    used = getattr(step, 'memory_analysis', lambda: None)()
-    if used is not None:
-      size = used.argument_size_in_bytes + used.temp_size_in_bytes
-      size += used.output_size_in_bytes - used.alias_size_in_bytes
-      found.append(size / 1e6)
-  return max(found, default=float('nan'))
+def peak_megabytes(compiled: Any) -> float:
+  """The memory that a compiled program needs; NaN if it does not report it."""
+  used = compiled.memory_analysis()
+  if used is None:
+    return float('nan')
+  size = used.argument_size_in_bytes + used.temp_size_in_bytes
+  size += used.output_size_in_bytes - used.alias_size_in_bytes
+  return float(size / 1e6)
 
 
 def make_predict(

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import optax
-from ml_collections import config_dict
 
 from experiments.core import data
 from experiments.core import engine
@@ -13,18 +12,20 @@ from experiments.core import program as program_lib
 from experiments.evaluate import evaluate
 from experiments.evaluate import units
 
+Labels = Sequence[Mapping[str, Any]]  # of each variant
+
 
 def score(
   program: program_lib.Program,
   state: Any,
   inputs: Sequence[data.Data],
   split: str,
-  config: config_dict.ConfigDict,
   *,
   thorough: bool,
   metrics: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
-  """Evaluates all runs of a program."""
+  """Evaluates all runs of a program; `metrics` default to the configured."""
+  config = program.config
   scores = evaluate.evaluate(
     program.predict,
     state,
@@ -44,26 +45,23 @@ def rows(
   state: Any,
   inputs: Sequence[data.Data],
   split: str,
-  config: config_dict.ConfigDict,
-  labels: Sequence[Mapping[str, Any]],
+  labels: Labels,
   *,
   thorough: bool = False,
   metrics: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
   """Evaluates all runs; a row of `results.jsonl` for each, variants first."""
   scores = score(
-    program, state, inputs, split, config, thorough=thorough, metrics=metrics
+    program, state, inputs, split, thorough=thorough, metrics=metrics
   )
-  skipped = np.asarray(
-    program.runs_of(
-      state, lambda one: optax.tree.get(one.opt_state, 'total_notfinite')
-    )
+  skipped = program.runs_of(
+    state, lambda one: optax.tree.get(one.opt_state, 'total_notfinite')
   )
   num_seeds = program.num_runs // len(labels)
   return [
     {
       **labels[i // num_seeds],
-      'seed': config.seed + i % num_seeds,
+      'seed': program.config.seed + i % num_seeds,
       'split': split,
       'skipped_steps': int(skipped[i]),
       **{name: float(values[i]) for name, values in scores.items()},
@@ -83,26 +81,24 @@ class Watch(engine.Observer):
   def __init__(
     self,
     programs: Mapping[str, program_lib.Program],
-    labels: Mapping[str, Sequence[Mapping[str, Any]]],
+    labels: Mapping[str, Labels],
     inputs: Sequence[data.Data],
-    config: config_dict.ConfigDict,
     when: Callable[[int, str], str | None],
   ) -> None:
     """`when(step, name)` says on which split a program is scored, if any."""
     self._programs, self._labels = programs, labels
-    self._inputs, self._config, self._when = inputs, config, when
+    self._inputs, self._when = inputs, when
     self.rows: list[dict[str, Any]] = []
     self.megabytes: dict[str, float] = {}
 
   def checkpoint(self, step: int, states: Mapping[str, Any]) -> None:
     """Scores the programs that are due."""
-    config = self._config
     for name, program in self._programs.items():
       self.megabytes[name] = program.megabytes()
       if (split := self._when(step, name)) is not None:
         found = rows(
-          program, states[name], self._inputs, split, config,
-          self._labels[name], metrics=config.evaluation.metrics[:1],
+          program, states[name], self._inputs, split, self._labels[name],
+          metrics=program.config.evaluation.metrics[:1],
         )  # fmt: skip
         self.rows += [{**row, 'step': step} for row in found]
 

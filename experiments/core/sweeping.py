@@ -128,7 +128,7 @@ def _results(
   watch = None
   if watched:
     watch = scoring.Watch(
-      {'': program}, {'': labels}, inputs, config, lambda *_: 'validation'
+      {'': program}, {'': labels}, inputs, lambda *_: 'validation'
     )
   header = runs.header(config)
   course = engine.run(
@@ -143,7 +143,7 @@ def _results(
   found: Rows = [] if watch is None else watch.rows
   for split in () if watched else ('validation', 'test'):
     found += scoring.rows(
-      program, course.states[''], inputs, split, config, labels,
+      program, course.states[''], inputs, split, labels,
       metrics=config.evaluation.metrics[:1],
     )  # fmt: skip
   seconds = course.seconds_of('')

@@ -39,7 +39,6 @@ def together(
   num_seeds: int,
   steps_per_epoch: int,
   variants: Sequence[Values] = ({},),
-  traced: Sequence[str] = (),
 ) -> program.Program:
   """The program of all seeds of some variants.
 
@@ -48,10 +47,8 @@ def together(
       run `s` of a variant is the run of `alone` with seed `config.seed + s`.
     num_seeds: how many seeds.
     steps_per_epoch: steps in which the training rows are seen once.
-    variants: values, with the same keys in each. If there are several
-      variants, their values must be floats, and are arguments of the program.
-    traced: of a single variant, the keys whose values, floats, are arguments,
-      too, so that other variants can use the same compiled program.
+    variants: the values of each, floats, with the same keys. They are arguments
+      of the program, so that other values can use the same compiled one.
 
   Returns:
     The program. Its runs are divided among the devices. What is saved does not
@@ -60,12 +57,9 @@ def together(
   check_single(config)
   layout = layout_lib.make(len(variants), num_seeds)
   *_, place_of_seeds = layout.places
-  if len(variants) == 1:
-    config = configuration.with_values(config, variants[0])
-  else:
-    traced = tuple(variants[0])
-  traced_values = [
-    {key: np.float32(values[key]) for key in traced} for values in variants
+  arguments = [
+    {key: np.float32(value) for key, value in values.items()}
+    for values in variants
   ]
 
   def experiment_of(values: Values) -> training.Experiment:
@@ -87,7 +81,7 @@ def together(
     return layout.placed(
       [
         _Run(values, one(values, key, batch))
-        for values in traced_values
+        for values in arguments
         for key, batch in zip(keys, batches, strict=True)
       ]
     )
@@ -103,16 +97,13 @@ def together(
   predict_all = layout.over_runs(predict, RUNS, SEEDS, SAME, SAME)
 
   def shapes_of_one(batches: Sequence[Any]) -> Any:
-    return jax.eval_shape(one, traced_values[0], keys[0], batches[0])
+    return jax.eval_shape(one, arguments[0], keys[0], batches[0])
 
   def restore(saved: Any, batches: Sequence[Any]) -> _Run:
-    values = {
-      key: np.repeat([of[key] for of in traced_values], num_seeds).reshape(
-        layout.shape
-      )
-      for key in traced
-    }
-    of_one = _Run(traced_values[0], shapes_of_one(batches))
+    values = jax.tree.map(
+      lambda *of: np.repeat(of, num_seeds).reshape(layout.shape), *arguments
+    )
+    of_one = _Run(arguments[0], shapes_of_one(batches))
     return layout.restored(_Run(values, saved), of_one)
 
   def join(batches: Sequence[Any]) -> Any:
@@ -129,20 +120,19 @@ def together(
         joined[name] = np.stack([b[name] for b in batches] * len(variants))
       yield joined
 
-  feed, advance, megabytes = stepping.make(
-    train_step, join, layout, config.donate_state
-  )
+  stepper = stepping.Stepper(train_step, join, layout, config.donate_state)
   return program.Program(
+    config=config,
     num_runs=len(variants) * num_seeds,
     init=init,
-    feed=feed,
-    advance=advance,
-    megabytes=megabytes,
+    feed=stepper.feed,
+    advance=stepper.advance,
+    megabytes=stepper.megabytes,
     rehearsals=rehearsals.Rehearsals(
       _rehearsing(experiment_of, layout), steps_per_epoch, join
     ),
     predict=jax.jit(
-      lambda *arguments: jax.tree.map(layout.flat, predict_all(*arguments))
+      lambda *given: jax.tree.map(layout.flat, predict_all(*given))
     ),
     evaluation=evaluation,
     shapes=lambda batches: layout.shapes(shapes_of_one(batches)),

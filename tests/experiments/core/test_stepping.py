@@ -56,17 +56,17 @@ def test_stepping_one_by_one_equals_stepping_at_once(variants):
   ]
   found = []
   for apart in (None, False):
-    feed, advance, megabytes = stepping.make(
+    stepper = stepping.Stepper(
       of_run, program.stack, layout, donate=False, apart=apart
     )
     state = layout.placed(runs)
     assert state['kernel'].shape[:-4] == layout.shape
-    state, first, _ = advance(state, feed(batches[:1]))
-    state, rest, seconds = advance(state, feed(batches[1:]))
-    assert seconds > 0 and megabytes() > 0
+    state, first, _ = stepper.advance(state, stepper.feed(batches[:1]))
+    state, rest, seconds = stepper.advance(state, stepper.feed(batches[1:]))
+    assert seconds > 0 and stepper.megabytes() > 0
     assert rest['loss'].shape == (steps - 1, variants * seeds)
     found.append((first, rest, state['kernel'], state['step']))
-    memory = megabytes()
+    memory = stepper.megabytes()
     if apart is None:  # None: decided by convolutions and a single device
       of_one = memory
   chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-5)

@@ -45,10 +45,10 @@ def test_a_comparison_keeps_the_protocol(tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return trained(programs, inputs, directory, *rest, **options)
 
-  def noted(program, state, inputs, split, config, **options):
+  def noted(program, state, inputs, split, **options):
     step = int(program.runs_of(state, lambda one: one.step)[0])
     read.append((split, id(program), step))
-    return scored(program, state, inputs, split, config, **options)
+    return scored(program, state, inputs, split, **options)
 
   monkeypatch.setattr(scoring, 'score', noted)
   with monkeypatch.context() as patch:
@@ -226,10 +226,8 @@ def test_a_single_variant_may_have_traced_values():
   inputs = [data.open_data(config, seed) for seed in (0, 1)]
   rows = [[next(one.train) for one in inputs] for _ in range(3)]
   values = {RATE: 0.2, 'weight_decay': 0.01, 'weighting.penalty': 2.0}
-  fixed, free = (
-    together.together(config, 2, 15, [values], traced)
-    for traced in ((), tuple(values))
-  )
+  fixed = together.together(configuration.with_values(config, values), 2, 15)
+  free = together.together(config, 2, 15, [values])
   found = []
   for program in (fixed, free):
     state = program.init(rows[0])
