@@ -10,6 +10,7 @@ if importlib.util.find_spec('flax') is None:
   )
 
 from mimo_jax import _exports
+from mimo_jax.nn._batch_norm import BatchNorm as BatchNorm
 from mimo_jax.nn._encoder_of import encoder_of as encoder_of
 from mimo_jax.nn._late_fusion import LateFusion as LateFusion
 from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses

@@ -75,8 +75,8 @@ class LateFusion(nn.Module):
 
   Attributes:
     encoders: mapping modality -> Flax module from that modality's input to
-      features [batch, d]. If its `__call__` has a parameter `train` or
-      `length`, the model passes it.
+      features [batch, d]. If its `__call__` has a parameter `train`, `length`
+      or `present`, the model passes it.
     num_classes: the number of logits of each output.
     fusion: class of the fusion, made with `num_classes`: `ConcatFusion`,
       `SumFusion`, `FiLMFusion`, `GatedFusion`, `CosineFusion`,
@@ -153,10 +153,11 @@ class LateFusion(nn.Module):
       inputs: mapping modality -> array [batch, ...]; for sequences also
         `<modality>_length` -> [batch], integers; if rows lack a modality, also
         `<modality>_present` -> [batch], booleans. Encoders see zeros in place
-        of what is missing (in their batch statistics, too), and the fusion sees
-        what `absent` says. Mask the uni-modal logits of such rows out of the
-        losses: `mask={modality: inputs['<modality>_present']}`. Entries of
-        other names, such as labels, are ignored.
+        of what is missing, and leave these rows out of batch statistics if they
+        take `present`; the fusion sees what `absent` says. Mask the uni-modal
+        logits of such rows out of the losses: `mask={modality:
+        inputs['<modality>_present']}`. Entries of other names, such as labels,
+        are ignored.
       train: whether encoders and fusion that take it are in training.
       cut: a function of the mapping of features, which they are passed through:
         the one that `mimo_jax.vjp_at_features` gives.
@@ -235,15 +236,16 @@ class LateFusion(nn.Module):
     features = {}
     for name, encoder in self.encoders.items():
       is_frozen = name in self.frozen
+      present = _absent.present_of(inputs, name)
       options = _calls.taken(
         encoder.__call__,
         train=train and not is_frozen,
         length=inputs.get(f'{name}_length'),
+        present=present,
       )
       encode = functools.partial(_calls.encode, options)
       if self.checkpoint_encoders:
         encode = nn.remat(encode)
-      present = _absent.present_of(inputs, name)
       value = encode(encoder, _absent.without(inputs[name], present))
       value = _numerics.at_least_float32(value)
       value = lax.stop_gradient(value) if is_frozen else value

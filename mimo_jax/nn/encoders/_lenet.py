@@ -46,13 +46,21 @@ class LeNet(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    inputs: jax.Array,
+    *,
+    train: bool = False,
+    present: jax.Array | None = None,
+  ) -> jax.Array:
     """Encodes images.
 
     Args:
       inputs: [batch, height, width, channels].
       train: normalise by the statistics of this batch, and update the running
         ones, which must then be `mutable`.
+      present: [batch], booleans: the rows that the statistics are of; None for
+        all.
 
     Returns:
       Features [batch, d]: `base_width * 2**(num_blocks - 1)` channels times
@@ -71,7 +79,7 @@ class LeNet(nn.Module):
         f' given {inputs.shape}.'
       )
     norm = _norms.batch_norm(train, self.dtype, self.axis_name)
-    maps = inputs
+    maps, mask = inputs, _norms.mask_of(present, inputs)
     for block in range(self.num_blocks):
       maps = nn.Conv(
         self.base_width * 2**block,
@@ -81,5 +89,6 @@ class LeNet(nn.Module):
         kernel_init=nn.initializers.he_uniform(),
         dtype=self.dtype,
       )(maps)
-      maps = nn.max_pool(nn.relu(norm()(maps)), (2, 2), (2, 2))
+      maps = nn.relu(norm()(maps, mask=mask))
+      maps = nn.max_pool(maps, (2, 2), (2, 2))
     return _numerics.at_least_float32(jnp.reshape(maps, (inputs.shape[0], -1)))

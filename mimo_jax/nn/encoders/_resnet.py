@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from mimo_jax import _arguments
 from mimo_jax import _numerics
+from mimo_jax.nn import _batch_norm
 from mimo_jax.nn.encoders import _norms
 
 
@@ -56,7 +57,13 @@ class ResNet18(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    inputs: jax.Array,
+    *,
+    train: bool = False,
+    present: jax.Array | None = None,
+  ) -> jax.Array:
     """Encodes images or frames.
 
     Args:
@@ -64,11 +71,13 @@ class ResNet18(nn.Module):
         width, channels].
       train: normalise by the statistics of this batch, and update the running
         ones, which must then be `mutable`.
+      present: [batch], booleans: the rows that the statistics are of; None for
+        all.
 
     Returns:
       Features [batch, 8 * width].
     """
-    return _encoded(self, _BasicBlock, (2, 2, 2, 2), inputs, train)
+    return _encoded(self, _BasicBlock, (2, 2, 2, 2), inputs, train, present)
 
 
 class ResNet50(nn.Module):
@@ -101,9 +110,15 @@ class ResNet50(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    inputs: jax.Array,
+    *,
+    train: bool = False,
+    present: jax.Array | None = None,
+  ) -> jax.Array:
     """Encodes images or frames, as `ResNet18`: features [batch, 32 * width]."""
-    return _encoded(self, _Bottleneck, (3, 4, 6, 3), inputs, train)
+    return _encoded(self, _Bottleneck, (3, 4, 6, 3), inputs, train, present)
 
 
 def _encoded(
@@ -112,6 +127,7 @@ def _encoded(
   blocks: Sequence[int],
   inputs: jax.Array,
   train: bool,
+  present: jax.Array | None,
 ) -> jax.Array:
   """The stem, four stages, and the mean over height, width and frames."""
   width, name = encoder.width, type(encoder).__name__
@@ -129,8 +145,9 @@ def _encoded(
   )
   norm = _norms.batch_norm(train, encoder.dtype, encoder.axis_name)
   maps = inputs.reshape((-1, *inputs.shape[-3:]))
+  mask = _norms.mask_of(present, maps)
   maps = conv(width, (7, 7), strides=2, padding=3, name='conv1')(maps)
-  maps = nn.relu(norm(name='bn1')(maps))
+  maps = nn.relu(norm(name='bn1')(maps, mask=mask))
   maps = nn.max_pool(maps, (3, 3), (2, 2), ((1, 1), (1, 1)))
   for stage, count in enumerate(blocks):
     for number in range(count):
@@ -140,7 +157,7 @@ def _encoded(
         conv=conv,
         norm=norm,
         name=f'layer{stage + 1}_{number}',
-      )(maps)
+      )(maps, mask)
   features = jnp.mean(_numerics.at_least_float32(maps), (1, 2))
   # All frames are of one size, so this is the mean over time, height, width.
   return jnp.mean(
@@ -154,43 +171,46 @@ class _Block(nn.Module):
   width: int
   stride: int
   conv: functools.partial[nn.Conv]
-  norm: functools.partial[nn.BatchNorm]
+  norm: functools.partial[_batch_norm.BatchNorm]
 
-  def _shortcut(self, inputs: jax.Array, maps: jax.Array) -> jax.Array:
+  def _shortcut(
+    self, inputs: jax.Array, maps: jax.Array, mask: jax.Array | None
+  ) -> jax.Array:
     """The inputs, in the shape of the maps."""
     if inputs.shape == maps.shape:
       return inputs
     shape = maps.shape[-1], (1, 1)
     inputs = self.conv(*shape, strides=self.stride, name='downsample_0')(inputs)
-    return self.norm(name='downsample_1')(inputs)
+    return self.norm(name='downsample_1')(inputs, mask=mask)
 
 
 class _BasicBlock(_Block):
   """Two 3x3 convolutions beside a shortcut."""
 
   @nn.compact
-  def __call__(self, inputs: jax.Array) -> jax.Array:
+  def __call__(self, inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
     conv, norm, stride = self.conv, self.norm, self.stride
     maps = conv(self.width, (3, 3), strides=stride, padding=1, name='conv1')(
       inputs
     )
-    maps = nn.relu(norm(name='bn1')(maps))
+    maps = nn.relu(norm(name='bn1')(maps, mask=mask))
     maps = conv(self.width, (3, 3), padding=1, name='conv2')(maps)
-    maps = norm(name='bn2')(maps)
-    return nn.relu(maps + self._shortcut(inputs, maps))
+    maps = norm(name='bn2')(maps, mask=mask)
+    return nn.relu(maps + self._shortcut(inputs, maps, mask))
 
 
 class _Bottleneck(_Block):
   """A 3x3 convolution between two 1x1, beside a shortcut."""
 
   @nn.compact
-  def __call__(self, inputs: jax.Array) -> jax.Array:
+  def __call__(self, inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
     conv, norm, stride = self.conv, self.norm, self.stride
     maps = conv(self.width, (1, 1), name='conv1')(inputs)
-    maps = nn.relu(norm(name='bn1')(maps))
+    maps = nn.relu(norm(name='bn1')(maps, mask=mask))
     maps = conv(self.width, (3, 3), strides=stride, padding=1, name='conv2')(
       maps
     )
-    maps = nn.relu(norm(name='bn2')(maps))
-    maps = norm(name='bn3')(conv(4 * self.width, (1, 1), name='conv3')(maps))
-    return nn.relu(maps + self._shortcut(inputs, maps))
+    maps = nn.relu(norm(name='bn2')(maps, mask=mask))
+    maps = conv(4 * self.width, (1, 1), name='conv3')(maps)
+    maps = norm(name='bn3')(maps, mask=mask)
+    return nn.relu(maps + self._shortcut(inputs, maps, mask))

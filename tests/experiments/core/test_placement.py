@@ -88,10 +88,10 @@ def batches():
 class Made:
   """Makes a step on some devices, with a state and a batch placed there."""
 
-  def __init__(self, config, mode, devices):
+  def __init__(self, config, mode, devices, rows=None):
     self.placement = placement.make(mode, jax.devices()[:devices])
     self.experiment = training.make(config, 10, self.placement)
-    self.batch = self.placement.batch(batches()[0])
+    self.batch = self.placement.batch(rows or batches()[0])
     self.shapes = self.placement.shapes(
       self.experiment.init, jax.random.key(3), self.batch
     )
@@ -152,6 +152,32 @@ def test_every_mode_gives_the_training_of_one_device(rule, mode, devices):
   assert expected.losses[-1]['fused'] < 0.8 * expected.losses[0]['fused']
   chex.assert_trees_all_close(found.losses, expected.losses, rtol=0, atol=1e-5)
   chex.assert_trees_all_close(found.end, expected.end, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(('mode', 'devices'), [('pmap', 2), ('jit', 4)])
+def test_batch_statistics_are_those_of_rows_with_the_modality(mode, devices):
+  config = config_of()
+  config.data.missing_rate = {'picture': 0.5}
+  here = np.arange(ROWS) > ROWS // 2  # none on the first device
+  batch = batches()[0] | {'picture_present': here}
+  alone = {name: value[here] for name, value in batch.items()}
+  ends = []
+  for *where, given in (
+    ('single', 1, batch),
+    (mode, devices, batch),
+    ('single', 1, alone),
+    ('single', 1, batch | {'picture_present': ~here & here}),
+  ):
+    made = Made(config, *where, given)
+    state = made.init()
+    before = jax.device_get(state.model_state)
+    state, _ = made.step(state, made.batch)
+    ends.append(jax.device_get((state.params, state.model_state)))
+  expected, found, (_, of_rows), (_, of_none) = ends
+  chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-5)
+  chex.assert_trees_all_close(of_rows, expected[1], rtol=0, atol=1e-5)
+  chex.assert_trees_all_equal(of_none, before)
+  chex.assert_tree_all_finite(ends)
 
 
 def test_fsdp_shards_large_parameters_and_keeps_them_sharded():

@@ -68,7 +68,7 @@ def test_absent_modalities_are_encoded_in_evaluation_mode(key):
 
 
 @pytest.mark.slow
-def test_train_and_length_go_to_encoders_that_take_them():
+def test_train_length_and_present_go_to_encoders_that_take_them():
   class Trained(flax.linen.Module):
     """Takes `train` only, and not as keyword-only."""
 
@@ -76,9 +76,17 @@ def test_train_and_length_go_to_encoders_that_take_them():
     def __call__(self, inputs, train=False):
       return inputs + train
 
+  class Told(flax.linen.Module):
+    """Takes `present` only."""
+
+    @flax.linen.compact
+    def __call__(self, inputs, *, present=None):
+      return inputs if present is None else inputs + jnp.sum(present)
+
   encoders = {
     'plain': flax.linen.Sequential([flax.linen.Dense(3)]),
     'text': nn.GRU(4),
+    'told': Told(),
     'trained': Trained(),
   }
   model = nn.LateFusion(encoders, CLASSES)
@@ -87,11 +95,14 @@ def test_train_and_length_go_to_encoders_that_take_them():
     'plain_length': jnp.arange(6),
     'text': rows(6, 5, 3),
     'text_length': jnp.array([5, 1, 3, 2, 0, 4]),
+    'told': rows(6, 2),
+    'told_present': np.array([True, False, True, True, True, False]),
     'trained': rows(6, 2),
     'trained_length': jnp.arange(6),
+    'trained_present': np.ones(6, bool),
   }
-  # Without lengths all steps count.
-  whole = {k: value for k, value in batch.items() if k != 'text_length'}
+  # Without lengths all steps count, and without `present` all rows.
+  whole = {k: batch[k] for k in batch.keys() - {'text_length', 'told_present'}}
 
   @jax.jit
   def applied(variables):
@@ -110,6 +121,11 @@ def test_train_and_length_go_to_encoders_that_take_them():
   np.testing.assert_array_equal(features['trained'], batch['trained'])
   np.testing.assert_array_equal(in_training, batch['trained'] + 1)
   assert np.all(np.max(np.abs(of_all['text'] - expected)[1:], 1) > 1e-3)
+  here = batch['told_present']
+  np.testing.assert_array_equal(
+    features['told'], np.where(here[:, None], batch['told'] + 4, 0)
+  )
+  np.testing.assert_array_equal(of_all['told'], batch['told'])
 
 
 @pytest.mark.slow

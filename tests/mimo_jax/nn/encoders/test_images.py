@@ -30,8 +30,10 @@ MODELS = {
 rows = checks.standard_normal
 
 
-def trained(encoder, variables, inputs):
-  return encoder.apply(variables, inputs, train=True, mutable=['batch_stats'])
+def trained(encoder, variables, inputs, **options):
+  return encoder.apply(
+    variables, inputs, train=True, mutable=['batch_stats'], **options
+  )
 
 
 # ResNet-18.
@@ -109,8 +111,8 @@ def two_blocks(monkeypatch):
   """ResNets of two blocks, only one of which has a shortcut convolution."""
   encoded = _resnet._encoded
 
-  def shorter(encoder, block, _, inputs, train):
-    return encoded(encoder, block, (1, 1), inputs, train)
+  def shorter(encoder, block, _, *rest):
+    return encoded(encoder, block, (1, 1), *rest)
 
   monkeypatch.setattr(_resnet, '_encoded', shorter)
 
@@ -278,6 +280,24 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
       checks.assert_close(checks.at(own, device), updates, 1e-4, 1e-4)
   apart, _ = alone(shards[0])
   assert np.max(np.abs(apart - whole[:2])) > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('two_blocks')
+@pytest.mark.parametrize('name', [*MODELS, 'frames'])
+def test_statistics_are_those_of_the_rows_that_are_present(name):
+  make, shape = MODELS['resnet' if name == 'frames' else name]
+  shape = (shape[0], 2, *shape[1:]) if name == 'frames' else shape
+  inputs = rows(*shape) + np.arange(6.0).reshape(6, *[1] * (len(shape) - 1))
+  present = np.array([True, False, True, True, False, False])
+  variables = drawn.random_variables(make(), inputs)
+  apply = jax.jit(functools.partial(trained, make()))
+  features, updates = apply(variables, inputs, present=present)
+  expected, alone = apply(variables, inputs[present])
+  checks.assert_close(features[present], expected, 1e-3, 1e-3)
+  checks.assert_close(updates, alone, 1e-4, 1e-4)
+  _, of_all = apply(variables, inputs)
+  assert np.max(np.abs(checks.flat(of_all) - checks.flat(alone))) > 0.1
 
 
 @pytest.mark.slow
