@@ -39,6 +39,15 @@ class Shuffle(grain.transforms.MapWithIndex):
     epoch, place = divmod(index, self._length)
     return self._source[int(self._order(epoch)[place])]
 
+  def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+    """Which elements of the source are at these indices, `end` excluded."""
+    parts = []
+    while begin < end:
+      epoch, place = divmod(begin, self._length)
+      parts.append(self._order(epoch)[place : place + end - begin])
+      begin += len(parts[-1])
+    return np.concatenate(parts)
+
   def _order(self, epoch: int) -> npt.NDArray[np.int64]:
     known, order = self._orders.get(epoch % 2, (-1, np.empty(0, np.int64)))
     if known != epoch:

@@ -1,10 +1,9 @@
 """The loader: endless training batches, and one pass for evaluation."""
 
+import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines import _stages
@@ -49,7 +48,8 @@ def loader(
       each element once an epoch, whatever the length of the source.
     num_workers: Processes that prefetch batches; 0 works in this process. They
       pay off only if an element is expensive to make. They import the main
-      module again, so a script needs `if __name__ == '__main__':`.
+      module again, so a script needs `if __name__ == '__main__':`. For rows in
+      memory without transforms there are none, and no threads.
     num_threads: Threads that read ahead in each process: 0 for data in memory,
       a few for a slow disk.
 
@@ -88,25 +88,43 @@ def loader(
   # Elements are numbered through all epochs, and Grain seeds random transforms
   # by that number. Shards take whole batches in turn, so that in each step the
   # shards together read the next rows of the one global order.
+  shuffle = _stages.Shuffle(source, seed)
   elements = (
     grain.MapDataset.range(len(source))
     .seed(seed)
-    .map_with_index(_stages.Shuffle(source, seed))
+    .map_with_index(shuffle)
     .apply(tuple(transforms))
     .repeat()
   )
-  return Batches(
+  batches = (
     grain.MapDataset.range(len(elements) // batch_size)
     .slice(slice(shard_index, None, shard_count))
-    .map(_stages.Batch(elements, batch_size)),
+    .map(_stages.Batch(elements, batch_size))
+  )
+
+  def made(first: int) -> Iterator[sources.Element]:
+    later = batches.slice(slice(first, None))
+    return iter(_ahead(later, num_workers, num_threads))
+
+  def gathered(first: int) -> Iterator[sources.Element]:
+    for number in itertools.count(
+      shard_index + first * shard_count, shard_count
+    ):
+      rows = shuffle.rows(number * batch_size, (number + 1) * batch_size)
+      yield {name: values[rows] for name, values in arrays.items()}
+
+  # Both make the same, bit for bit, and gathering is much faster.
+  arrays: Mapping[str, Any] = {}
+  if isinstance(source, sources.InMemory) and not transforms:
+    arrays = source.arrays
+  return Batches(
+    gathered if arrays else made,
     identity={
       'length': len(source),
       # Of all shards together: a restored run may have another shard_count.
       'batch_size': batch_size * shard_count,
       'seed': seed,
     },
-    num_workers=num_workers,
-    num_threads=num_threads,
   )
 
 
@@ -180,31 +198,31 @@ class Batches(grain.DatasetIterator):
   Grain's own iterator states depend on the number of workers. Here batch `n` is
   the same however it is made, so the state is the number of the next batch. The
   identity beside it detects a state that belongs to another loader.
+
+  Args:
+    start: The number of a batch -> an iterator that begins with it.
+    identity: Whole numbers that another loader does not have.
   """
 
   def __init__(
     self,
-    batches: grain.MapDataset,
+    start: Callable[[int], Iterator[sources.Element]],
     identity: Mapping[str, int],
-    num_workers: int,
-    num_threads: int,
   ) -> None:
     super().__init__()
-    self._batches = batches
+    self._start = start
     # Python integers, since JSON has no others.
     self._identity = {k: operator.index(v) for k, v in identity.items()}
-    self._num_workers = num_workers
-    self._num_threads = num_threads
     self._next_batch = 0
     # Created on demand, so that restoring does not start workers twice.
-    self._iterator: grain.DatasetIterator | None = None
+    self._iterator: Any = None
     self._is_closed = False
 
-  def __next__(self) -> dict[str, npt.NDArray[Any]]:
+  def __next__(self) -> sources.Element:
     if self._is_closed:
       raise ValueError('The loader was closed. Make a new one.')
     if self._iterator is None:
-      self._iterator = self._start()
+      self._iterator = self._start(self._next_batch)
     batch = next(self._iterator)
     self._next_batch += 1
     return batch
@@ -243,15 +261,6 @@ class Batches(grain.DatasetIterator):
     self._stop()
     self._is_closed = True
     super().close()
-
-  def _start(self) -> grain.DatasetIterator:
-    return iter(
-      _ahead(
-        self._batches.slice(slice(self._next_batch, None)),
-        self._num_workers,
-        self._num_threads,
-      )
-    )
 
   def _stop(self) -> None:
     if self._iterator is not None:

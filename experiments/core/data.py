@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from data_pipelines import gathering
 from data_pipelines import labels
 from data_pipelines import loader
 from data_pipelines import missing
@@ -278,11 +277,7 @@ def _training(
     'num_workers': settings.num_workers,
     'num_threads': settings.num_threads,
   }
-  train: Any
-  if isinstance(rows, sources.InMemory) and not random:
-    train = gathering.Gathered(rows, **options)
-  else:
-    train = loader.loader(rows, transforms=random, **options)
+  train = loader.loader(rows, transforms=random, **options)
   return train, len(rows), statistics
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import loader
+from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.views import transforms
 from tests.data_pipelines import toys
@@ -195,6 +196,32 @@ def test_workers_change_nothing_and_states_can_be_exchanged():
     next(helped)
   alone.set_state(state)
   toys.assert_same_batches(toys.take(alone, 4), expected)
+
+
+@pytest.mark.parametrize(('index', 'count'), [(0, 1), (1, 2)])
+def test_rows_in_memory_give_the_batches_of_single_elements(index, count):
+  rows = sources.in_memory(
+    [{'x': np.arange(3.0) + i, 'name': f'row {i:2}'} for i in range(13)]
+  )
+  options = {'batch_size': 5, 'seed': 7}
+  options |= {'shard_index': index, 'shard_count': count}
+  ours = loader.loader(rows, **options)
+  theirs = loader.loader(list(rows), **options)
+  first = toys.take(ours, 8)  # three epochs or more
+  toys.assert_same_batches(first, toys.take(theirs, 8))
+  assert ours.get_state() == theirs.get_state()
+  for step in (2, 30, 3, 2**32, 0):
+    ours.seek(step)
+    theirs.seek(step)
+    toys.assert_same_batches(toys.take(ours, 2), toys.take(theirs, 2))
+  # Changing a batch in place changes neither the rows nor a later batch.
+  ours.seek(0)
+  next(ours)['x'][:] = 0
+  ours.seek(0)
+  toys.assert_same_batches([next(ours)], first[:1])
+  ours.close()
+  with pytest.raises(ValueError, match='closed'):
+    next(ours)
 
 
 def test_threads_change_nothing():
