@@ -33,7 +33,6 @@ def probe(
     model.state.variables,
     inputs.evaluation('train'),
     inputs.evaluation('test'),
-    num_classes=config.model.num_classes,
     target=config.target,
     finish=data.finish(config),
   )

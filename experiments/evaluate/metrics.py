@@ -181,37 +181,27 @@ def is_share(name: str) -> bool:
   return bool(getattr(metric, 'is_share', metric in _SHARES))
 
 
-def check_classes(
-  what: str, values: Array, labels: Array, num_classes: int
-) -> None:
-  """Refuses values that are not [N, d], or labels that are not [N] classes.
-
-  Raises:
-    ValueError: with `what`, the name and shape of values.
-  """
-  if (
-    values.ndim != 2
-    or labels.shape != values.shape[:1]
-    or labels.dtype.kind not in 'iu'
-    or not values.size
-  ):
-    raise ValueError(
-      f'Expected {what} and integer labels [N] of at least one item, got shapes'
-      f' {values.shape} and {labels.shape} of {labels.dtype}. The targets of a'
-      ' regression have their own metrics, such as mean_absolute_error.'
-    )
-  if np.min(labels) < 0 or np.max(labels) >= num_classes:
-    raise ValueError(
-      f'Expected labels from 0 to {num_classes - 1}, one less than the number'
-      f' of classes, got {np.min(labels)} to {np.max(labels)}.'
-    )
-
-
 def _of_classes(outputs: Array, targets: Array) -> tuple[Array, Array]:
   """Logits in float64, and labels; refuses others."""
   outputs, targets = np.asarray(outputs), np.asarray(targets)
-  num_classes = outputs.shape[-1] if outputs.ndim else 0
-  check_classes('logits [N, C]', outputs, targets, num_classes)
+  if (
+    outputs.ndim != 2
+    or targets.shape != outputs.shape[:1]
+    or targets.dtype.kind not in 'iu'
+    or not outputs.size
+  ):
+    raise ValueError(
+      'Expected logits [N, C] and integer labels [N] of at least one item, got'
+      f' shapes {outputs.shape} and {targets.shape} of {targets.dtype}. The'
+      ' targets of a regression have their own metrics, such as'
+      ' mean_absolute_error.'
+    )
+  num_classes = outputs.shape[1]
+  if np.min(targets) < 0 or np.max(targets) >= num_classes:
+    raise ValueError(
+      f'Expected labels from 0 to {num_classes - 1}, one less than the number'
+      f' of classes, got {np.min(targets)} to {np.max(targets)}.'
+    )
   return outputs.astype(np.float64), targets
 
 

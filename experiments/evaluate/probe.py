@@ -2,12 +2,15 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
+from sklearn import dummy
 from sklearn import exceptions
 from sklearn import linear_model
+from sklearn import pipeline
+from sklearn import preprocessing
 
 from experiments.evaluate import evaluate
 from experiments.evaluate import metrics
@@ -16,19 +19,9 @@ _TOLERANCE = 1e-7
 _MAX_ITERS = 10_000
 
 
-class Linear(NamedTuple):
-  """Linear map from features to logits."""
-
-  kernel: metrics.Array  # [d, C]
-  bias: metrics.Array  # [C]
-
-
 def fit(
-  features: metrics.Array,
-  labels: metrics.Array,
-  num_classes: int,
-  l2: float = 1e-3,
-) -> Linear:
+  features: metrics.Array, labels: metrics.Array, *, l2: float = 1e-3
+) -> pipeline.Pipeline:
   """Fits a multinomial logistic regression, to its optimum.
 
   Minimises, over kernel W and bias b, with l2 above 0,
@@ -38,78 +31,37 @@ def fit(
   for features z [N, d] standardised by their mean and standard deviation, until
   the gradient is about 1e-7. The penalty makes the optimum unique except for a
   constant in b, which changes no answer. So there is no learning rate, number
-  of epochs or seed to choose. The solver is L-BFGS in float64, that of
-  scikit-learn's `LogisticRegression`. A constant feature gets no weight. A
-  class without rows is never predicted: its bias is -inf. The map returned is
-  for features as given, not standardised.
+  of epochs or seed to choose, and the answers depend on features and l2 alone.
+  BalanceBenchmark's probe, with which they cannot be compared, trains a linear
+  layer by the optimizer of the model, on augmented inputs, and keeps the last
+  epoch's weights. A class without rows is never predicted.
 
   Raises:
-    ValueError: if features are not finite or labels [N] no classes.
+    ValueError: if features are not finite.
     FloatingPointError: if the optimum was not reached.
   """
-  features, labels = np.asarray(features), np.asarray(labels)
-  metrics.check_classes('features [N, d]', features, labels, num_classes)
   if not np.all(np.isfinite(features)):
     raise ValueError('Expected finite features. Did the training diverge?')
-  if not l2 > 0:
-    raise ValueError(
-      f'Expected l2 above 0, got {l2}: without it classes that can be separated'
-      ' have no optimum.'
-    )
-  features = features.astype(np.float64)
-  mean = np.mean(features, 0)
-  # By the range, since rounding may give constants a deviation above 0.
-  is_constant = np.ptp(features, 0) == 0
-  std = np.where(is_constant, 1, np.std(features, 0))
-  standardised = np.where(is_constant, 0, (features - mean) / std)
-  kernel = np.zeros((features.shape[1], num_classes))
-  bias = np.full(num_classes, -np.inf)
-  present = np.unique(labels)
-  if len(present) == 1:
-    bias[present] = 0
-    return Linear(kernel, bias)
+  num_classes = len(np.unique(labels))
   # For two classes, scikit-learn fits the difference d of the logits only. With
   # logits of -d / 2 and d / 2, our penalty is half of the one on d.
-  is_binary = len(present) == 2
-  strength = (2 if is_binary else 1) / (len(labels) * l2)
-  solver = linear_model.LogisticRegression(
+  strength = (2 if num_classes == 2 else 1) / (len(labels) * l2)
+  regression = linear_model.LogisticRegression(
     C=strength, solver='lbfgs', tol=_TOLERANCE, max_iter=_MAX_ITERS
+  )
+  fitted = pipeline.make_pipeline(
+    preprocessing.StandardScaler(),
+    regression if num_classes > 1 else dummy.DummyClassifier(),
   )
   with warnings.catch_warnings():
     warnings.simplefilter('error', exceptions.ConvergenceWarning)
     try:
-      solver.fit(standardised, labels)
+      return fitted.fit(features.astype(np.float64), labels)
     except exceptions.ConvergenceWarning as error:
       raise FloatingPointError(
         f'The optimum was not reached in {_MAX_ITERS} iterations: give a'
         f' larger l2 than {l2}.'
       ) from error
-  weights, constants = solver.coef_, solver.intercept_
-  if is_binary:
-    weights = np.concatenate([-weights, weights]) / 2
-    constants = np.concatenate([-constants, constants]) / 2
-  kernel[:, present] = weights.T / std[:, None]
-  bias[present] = constants
-  return Linear(kernel, bias - mean @ kernel)
-
-
-def linear_probe(
-  features: metrics.Array,
-  labels: metrics.Array,
-  test_features: metrics.Array,
-  test_labels: metrics.Array,
-  num_classes: int,
-  l2: float = 1e-3,
-) -> float:
-  """Test accuracy of a logistic regression, see `fit`, on frozen features.
-
-  BalanceBenchmark's probe trains a linear layer by the optimizer of the model,
-  for a number of epochs, on augmented inputs, and keeps the last epoch's
-  weights, so its number depends on all of these. This one depends on the
-  features and l2 alone, and the two cannot be compared.
-  """
-  kernel, bias = fit(features, labels, num_classes, l2)
-  return metrics.accuracy(test_features @ kernel + bias, test_labels)
 
 
 def probe(
@@ -118,7 +70,6 @@ def probe(
   train_batches: Iterable[evaluate.Batch],
   test_batches: Iterable[evaluate.Batch],
   *,
-  num_classes: int,
   target: str = 'label',
   l2: float = 1e-3,
   finish: Callable[[evaluate.Batch], evaluate.Batch] = lambda batch: batch,
@@ -135,7 +86,6 @@ def probe(
       features of all rows are held in memory. Rows where `<modality>_present`
       is False are left out of that modality's own probe.
     test_batches: the same for the test rows.
-    num_classes: the number of classes.
     target: the name of the labels [batch] in the batches.
     l2: the strength of the penalty, above 0.
     finish: finishes the inputs on the device, as `data.finish` does.
@@ -173,6 +123,6 @@ def probe(
 
   train, test = collect(train_batches), collect(test_batches)
   return {
-    f'probe/{name}': linear_probe(*(*train[name], *test[name], num_classes, l2))
+    f'probe/{name}': float(fit(*train[name], l2=l2).score(*test[name]))
     for name in (*modalities, 'fused')
   }
