@@ -22,9 +22,9 @@ from ml_collections import config_dict
 
 import mimo_jax
 from experiments import benchmark
-from experiments.benchmark import gramians
 from experiments.benchmark import peers as pytorch
 from experiments.benchmark import programs
+from experiments.benchmark import steps
 from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.benchmark import torch_resnet
@@ -99,7 +99,7 @@ def of_pytorch(
 ) -> str:
   """Markdown: our step of a configuration, and PyTorch's."""
   channels = {name: batch[name].shape[-1] for name in config.model.encoders}
-  runs = {'joint': subroutine.compile_step(config, batch).step}
+  runs = {'joint': subroutine.compile_step(config, batch).step.run}
   for name, compiled in (('PyTorch', False), ('PyTorch, compiled', True)):
     model = torch_resnet.model(config, channels)
     runs[name] = torch_resnet.step(model, config, batch, compiled)
@@ -149,14 +149,14 @@ def of_features(
     )
 
   made = {
-    'joint': gramians.program(
+    'joint': steps.balanced(
       state.params, vjp, mimo_jax.weightings.fused_only(), batch
     )
   }
   for name in rules:
     rule = getattr(mimo_jax.weightings, name)()
-    made[name] = gramians.program(state.params, cut, rule, batch)
-  return gramians.table(made, rounds)
+    made[name] = steps.balanced(state.params, cut, rule, batch)
+  return timing.beside_the_first('step', made, rounds)
 
 
 def bandwidth(

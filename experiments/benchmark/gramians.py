@@ -10,6 +10,7 @@ On the networks of `steps`, with three convolutional encoders, by MGDA:
 Memory is the peak of the compiled step, as XLA's analysis reports it.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,11 +21,11 @@ import optax
 import mimo_jax
 from experiments import benchmark
 from experiments.benchmark import steps
-from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 
-Programs: TypeAlias = Mapping[str, subroutine.Compiled]
+Programs: TypeAlias = Mapping[str, timing.Compiled]
 
+MGDA = mimo_jax.weightings.mgda()
 OPTIONS = {
   'repeats': benchmark.REPEATS,
   'batch_size': benchmark.BATCH_SIZE,
@@ -41,31 +42,6 @@ OPTIONS = {
 }
 
 
-def program(
-  params: Any,
-  pulled: Callable[..., tuple[Any, Any]],
-  rule: mimo_jax.Weighting | None = None,
-  *given: Any,
-) -> subroutine.Compiled:
-  """A step on the losses and the pullback of `pulled(params, *given)`.
-
-  It balances by `rule`, or MGDA. `given` are arguments of the program, not
-  constants.
-  """
-  rule = mimo_jax.weightings.mgda() if rule is None else rule
-  optimizer = optax.chain(mimo_jax.balance(rule), optax.sgd(0.01, momentum=0.9))
-
-  def step(params: Any, state: Any, *given: Any) -> Any:
-    losses, pullback = pulled(params, *given)
-    updates, state = optimizer.update(pullback, state, params, losses=losses)
-    return optax.apply_updates(params, updates), state, losses
-
-  state = optimizer.init(params)
-  compiled = jax.jit(step).lower(params, state, *given).compile()
-  megabytes = subroutine.peak_megabytes(compiled)
-  return subroutine.Compiled(lambda: compiled(params, state, *given), megabytes)
-
-
 def of_late_fusion(batch_size: int, rules: Sequence[str]) -> Programs:
   """K = 4, block-sparse: by MGDA and, at the features, by other rules, too."""
   made = steps.network(batch_size)
@@ -73,38 +49,40 @@ def of_late_fusion(batch_size: int, rules: Sequence[str]) -> Programs:
   def losses_fn(params: Any, **options: Any) -> Any:
     return made.losses(params, made.batch, **options)
 
-  def vjp(params: Any) -> Any:
-    return jax.vjp(losses_fn, params)
-
-  def two_passes(params: Any) -> Any:
-    losses, pullback = vjp(params)
-    return losses, mimo_jax.two_passes(pullback)
-
   def at_features(params: Any) -> Any:
     return mimo_jax.vjp_at_features(
       lambda params, cut: losses_fn(params, cut=cut), params
     )
 
+  vjp = functools.partial(jax.vjp, losses_fn)
   joint = mimo_jax.weightings.fused_only()
   return {
-    'joint': program(made.params, vjp, joint),
-    'gradients': program(made.params, vjp),
-    '`vjp_at_features`': program(made.params, at_features),
+    'joint': steps.balanced(made.params, vjp, joint),
+    'gradients': steps.balanced(made.params, vjp, MGDA),
+    '`vjp_at_features`': steps.balanced(made.params, at_features, MGDA),
     **{
-      f'the same, {name}': program(
+      f'the same, {name}': steps.balanced(
         made.params, at_features, getattr(mimo_jax.weightings, name)()
       )
       for name in rules
     },
-    '`two_passes`': program(made.params, two_passes),
+    '`two_passes`': steps.balanced(made.params, _two_passes(vjp), MGDA),
   }
+
+
+def _two_passes(vjp: Callable[[Any], Any]) -> Callable[[Any], Any]:
+  def pulled(params: Any) -> Any:
+    losses, pullback = vjp(params)
+    return losses, mimo_jax.two_passes(pullback)
+
+  return pulled
 
 
 def of_groups(batch_size: int, objectives: int) -> Programs:
   """The fused losses of some groups of the rows, and of a single group."""
   made = steps.network(batch_size)
 
-  def vjp(params: Any, number: int = objectives) -> Any:
+  def vjp(number: int) -> Callable[[Any], Any]:
     def losses_fn(params: Any) -> jax.Array:
       logits = made.logits(params, made.batch)['fused']
       losses = optax.softmax_cross_entropy_with_integer_labels(
@@ -112,21 +90,14 @@ def of_groups(batch_size: int, objectives: int) -> Programs:
       )
       return jnp.mean(losses.reshape(number, -1), axis=1)
 
-    return jax.vjp(losses_fn, params)
+    return functools.partial(jax.vjp, losses_fn)
 
-  def two_passes(number: int) -> Callable[[Any], Any]:
-    def pulled(params: Any) -> Any:
-      losses, pullback = vjp(params, number)
-      return losses, mimo_jax.two_passes(pullback)
-
-    return pulled
-
-  joint = mimo_jax.weightings.mean()
+  mean, many, one = mimo_jax.weightings.mean(), vjp(objectives), vjp(1)
   return {
-    'joint': program(made.params, vjp, joint),
-    'gradients': program(made.params, vjp),
-    '`two_passes`': program(made.params, two_passes(objectives)),
-    '`two_passes`, K = 1': program(made.params, two_passes(1)),
+    'joint': steps.balanced(made.params, many, mean),
+    'gradients': steps.balanced(made.params, many, MGDA),
+    '`two_passes`': steps.balanced(made.params, _two_passes(many), MGDA),
+    '`two_passes`, K = 1': steps.balanced(made.params, _two_passes(one), MGDA),
   }
 
 
@@ -143,20 +114,12 @@ def of_examples(examples: int, chunk: int) -> Programs:
       loss_fn, params, made.batch, batch_size=size
     )
 
-  joint = mimo_jax.weightings.mean()
+  mean, at_once = mimo_jax.weightings.mean(), pulled(examples)
   return {
-    'joint': program(made.params, pulled(examples), joint),
-    'one chunk': program(made.params, pulled(examples)),
-    f'chunks of {chunk}': program(made.params, pulled(chunk)),
+    'joint': steps.balanced(made.params, at_once, mean),
+    'one chunk': steps.balanced(made.params, at_once, MGDA),
+    f'chunks of {chunk}': steps.balanced(made.params, pulled(chunk), MGDA),
   }
-
-
-def table(programs: Programs, repeats: int) -> str:
-  """Milliseconds and megabytes, beside joint training, in Markdown."""
-  runs = {name: each.step for name, each in programs.items()}
-  megabytes = {name: each.megabytes for name, each in programs.items()}
-  taken = timing.interleaved(runs, repeats)
-  return subroutine.beside_the_first('step', taken, megabytes)
 
 
 def run(
@@ -182,4 +145,5 @@ def run(
     (f'Groups of rows, K = {objectives}', of_groups(batch_size, objectives)),
     (f'Examples, B = {examples}', of_examples(examples, chunk)),
   ):
-    print(f'\n{title}:\n\n{table(made, repeats)}', flush=True)
+    table = timing.beside_the_first('step', made, repeats)
+    print(f'\n{title}:\n\n{table}', flush=True)

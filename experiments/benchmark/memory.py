@@ -13,6 +13,7 @@ from ml_collections import config_dict
 
 from experiments import benchmark
 from experiments.benchmark import subroutine
+from experiments.benchmark import timing
 from experiments.core import accumulation
 from experiments.core import configuration
 from experiments.core import placement as placement_lib
@@ -47,7 +48,7 @@ def variants(width: int) -> dict[str, config_dict.ConfigDict]:
 
 def compile_update(
   config: config_dict.ConfigDict, batch: Mapping[str, jax.Array]
-) -> subroutine.Compiled:
+) -> timing.Compiled:
   """An update on all rows of a batch.
 
   If it takes several steps, each is given its part of the rows, and their times
@@ -68,7 +69,7 @@ def compile_update(
       state, metrics = compiled(state, part)
     return metrics
 
-  return subroutine.Compiled(update, subroutine.peak_megabytes(compiled))
+  return timing.Compiled(update, compiled)
 
 
 def run(
@@ -81,12 +82,6 @@ def run(
     )
   configs = variants(network_width)
   batch = subroutine.pictures(configs['default'], batch_size, picture_size)
-  costs = subroutine.measure(configs, batch, repeats, compile_update)
+  made = subroutine.compile_all(configs, batch, compile_update)
   print(f'{subroutine.setting(network_width, picture_size, batch_size)}\n')
-  print(
-    subroutine.beside_the_first(
-      'change',
-      {name: cost.step for name, cost in costs.items()},
-      {name: cost.megabytes for name, cost in costs.items()},
-    )
-  )
+  print(timing.beside_the_first('change', made, repeats, warm=True))

@@ -23,6 +23,7 @@ from mimo_jax import nn
 
 OBJECTIVES = ('fused', 'audio', 'depth', 'visual')
 _LAYERS = ((32, 1), (64, 2), (128, 2))  # channels and stride of convolutions
+SGD = optax.sgd(0.01, momentum=0.9)
 OPTIONS = {'repeats': benchmark.REPEATS, 'batch_size': benchmark.BATCH_SIZE}
 
 
@@ -76,6 +77,30 @@ def network(batch_size: int) -> Network:
   return Network(model, params, batch)
 
 
+def balanced(
+  params: Any,
+  pulled: Callable[..., tuple[Any, Any]],
+  rule: mimo_jax.Weighting,
+  *given: Any,
+  **options: Any,
+) -> timing.Compiled:
+  """A step on the losses and the pullback of `pulled(params, *given)`.
+
+  `given` are arguments of the program, not constants; `options` are of
+  `balance`.
+  """
+  optimizer = optax.chain(mimo_jax.balance(rule, **options), SGD)
+
+  def step(params: Any, opt_state: Any, *given: Any) -> Any:
+    losses, pullback = pulled(params, *given)
+    updates, opt_state = optimizer.update(
+      pullback, opt_state, params, losses=losses
+    )
+    return optax.apply_updates(params, updates), opt_state, losses
+
+  return timing.compiled(step, params, optimizer.init(params), *given)
+
+
 def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
   """The steps, compiled: name -> program."""
   made = network(batch_size)
@@ -86,35 +111,25 @@ def programs(batch_size: int) -> dict[str, Callable[[], Any]]:
 
   fused_and_grad = jax.value_and_grad(lambda params: losses_fn(params)['fused'])
   jacobian = mimo_jax.value_and_jacobian(losses_fn)
-  sgd, mgda = optax.sgd(0.01, momentum=0.9), mimo_jax.weightings.mgda()
+  mgda = mimo_jax.weightings.mgda()
 
   def joint_step(params: Any, opt_state: Any) -> Any:
     fused, gradient = fused_and_grad(params)
-    updates, opt_state = sgd.update(gradient, opt_state, params)
+    updates, opt_state = SGD.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, fused
 
-  def balanced(rule: mimo_jax.Weighting, **options: Any) -> Callable[[], Any]:
-    balance = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
-    optimizer = optax.chain(balance, sgd)
-
-    def step(params: Any, opt_state: Any) -> Any:
-      losses, pullback = jax.vjp(losses_fn, params)
-      updates, opt_state = optimizer.update(
-        pullback, opt_state, params, losses=losses
-      )
-      return optax.apply_updates(params, updates), opt_state, losses
-
-    return timing.ready(step, params, optimizer.init(params))
+  def by(rule: mimo_jax.Weighting, **options: Any) -> Callable[[], Any]:
+    pulled = functools.partial(jax.vjp, losses_fn)
+    options['objectives'] = OBJECTIVES
+    return balanced(params, pulled, rule, **options).run
 
   return {
-    'joint': timing.ready(joint_step, params, sgd.init(params)),
-    'mimo': balanced(mimo_jax.mimo()),
+    'joint': timing.ready(joint_step, params, SGD.init(params)),
+    'mimo': by(mimo_jax.mimo()),
     'mimo alone': made_up.mimo_weights(len(OBJECTIVES))['mapping'],
-    'mgda': balanced(mgda),
-    'mgda by encoder': balanced(mgda, groups=nn.encoder_of),
-    'mgda on the fusion': balanced(
-      mgda, weigh_on=lambda path: path[0] == 'fusion'
-    ),
+    'mgda': by(mgda),
+    'mgda by encoder': by(mgda, groups=nn.encoder_of),
+    'mgda on the fusion': by(mgda, weigh_on=lambda path: path[0] == 'fusion'),
     'value_and_grad': timing.ready(fused_and_grad, params),
     'value_and_jacobian': timing.ready(jacobian, params),
   }

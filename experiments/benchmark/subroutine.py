@@ -6,18 +6,16 @@ What it does between steps is divided over the steps. Memory is the peak of the
 compiled programs; XLA counts the operations. Most of the time is compilation.
 """
 
-import functools
 import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 from ml_collections import config_dict
+from tqdm.contrib import concurrent
 
 from experiments import benchmark
 from experiments.benchmark import timing
@@ -101,62 +99,59 @@ def made_up_batch(
   return batch
 
 
-class Compiled(NamedTuple):
+class Programs(NamedTuple):
   """The programs of a configuration that are timed."""
 
-  step: Callable[[], Any]
-  megabytes: float  # that it needs at its peak
-  gigaflops: float = math.nan
+  step: timing.Compiled
   # How often per step, and what is done between steps.
-  between: Sequence[tuple[float, Callable[[], Any]]] = ()
+  between: Sequence[tuple[float, timing.Compiled]] = ()
+
+  @property
+  def megabytes(self) -> float:
+    """That any of them needs at its peak."""
+    programs = [self.step, *(one for _, one in self.between)]
+    return max(one.megabytes for one in programs)
+
+  @property
+  def gigaflops(self) -> float:
+    """Operations per step."""
+    between = sum(share * one.gigaflops for share, one in self.between)
+    return self.step.gigaflops + between
 
 
-def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Compiled:
+def compile_step(config: config_dict.ConfigDict, batch: base.Batch) -> Programs:
   """A training step, and what its rehearsals do."""
   experiment = training.make(config, STEPS_PER_EPOCH)
   # Not compiled as one program, which is not worth it for a single call:
   # methods share the compiled operations.
   state = experiment.init(jax.random.key(0), batch)
-  programs = [(1.0, *_compiled(experiment.train_step, state, batch))]
-  if experiment.rehearsal is not None:
-    programs += between(experiment.rehearsal, state, batch)
-  operations = 0.0
-  for share, _, program in programs:
-    counted = program.cost_analysis() or {}  # not every backend counts
-    operations += share * counted.get('flops', math.nan)
-  return Compiled(
-    programs[0][1],
-    max(peak_megabytes(program) for _, _, program in programs),
-    operations / 1e9,
-    [(share, call) for share, call, _ in programs[1:]],
-  )
+  step = timing.compiled(experiment.train_step, state, batch)
+  if experiment.rehearsal is None:
+    return Programs(step)
+  return Programs(step, list(between(experiment.rehearsal, state, batch)))
 
 
 def compile_all(
   configs: Mapping[str, config_dict.ConfigDict],
   batch: base.Batch,
-  compile_: Callable[..., Compiled] = compile_step,
-) -> dict[str, Compiled]:
-  """The programs of several configurations."""
-  first, *others = configs
-  progress = tqdm.tqdm(configs, desc='compile', leave=False)
+  compile_: Callable[[config_dict.ConfigDict, base.Batch], Any] = compile_step,
+) -> dict[str, Any]:
+  """What `compile_` makes of several configurations."""
+  first, *others = configs.values()
   # The first one alone: on a GPU, XLA autotunes kernels that all of them share.
-  compiled = {first: compile_(configs[first], batch)}
-  progress.update()
-  with futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-    makes = [pool.submit(compile_, configs[name], batch) for name in others]
-    for name, make in zip(others, makes, strict=True):
-      compiled[name] = make.result()
-      progress.update()
-  progress.close()
-  return compiled
+  made = [compile_(first, batch)]
+  made += concurrent.thread_map(
+    lambda config: compile_(config, batch),
+    others,
+    max_workers=max(1, (os.cpu_count() or 1) // 2),
+    desc='compile',
+    leave=False,
+  )
+  return dict(zip(configs, made, strict=True))
 
 
 def measure(
-  configs: Mapping[str, config_dict.ConfigDict],
-  batch: base.Batch,
-  rounds: int,
-  compile_: Callable[..., Compiled] = compile_step,
+  configs: Mapping[str, config_dict.ConfigDict], batch: base.Batch, rounds: int
 ) -> dict[str, Cost]:
   """Times the steps of several configurations, in turn, in one process.
 
@@ -165,16 +160,17 @@ def measure(
   validation. It has the time of their ends, and that of their passes, which is
   the time of one batch times their number.
   """
-  compiled = compile_all(configs, batch, compile_)
-  first = next(iter(configs))
-  programs = {name: one.step for name, one in compiled.items()}
-  taken = timing.interleaved(programs, rounds, warm=True)
+  made = compile_all(configs, batch)
+  first = next(iter(made))
+  runs = {name: one.step.run for name, one in made.items()}
+  taken = timing.interleaved(runs, rounds, warm=True)
   costs = {}
-  for name, one in compiled.items():
+  for name, one in made.items():
     added = taken[name].rounds - taken[first].rounds
     rehearsal = 0.0
-    for share, call in one.between:
-      rehearsal += share * timing.interleaved({'call': call}, 5)['call'].median
+    for share, each in one.between:
+      of_call = timing.interleaved({'call': each.run}, 5)['call']
+      rehearsal += share * of_call.median
     costs[name] = Cost(
       *(taken[name], float(np.median(added)), _error_of_median(added)),
       *(rehearsal, one.megabytes, one.gigaflops),
@@ -197,40 +193,21 @@ def table(costs: Mapping[str, Cost]) -> str:
   return tables.of_rows('method', rows)
 
 
-def table_of_programs(compiled: Mapping[str, Compiled]) -> str:
+def table_of_programs(made: Mapping[str, Programs]) -> str:
   """Megabytes and operations, a row per method, in Markdown."""
-  first = next(iter(compiled.items()))
+  first = next(iter(made.items()))
   return tables.of_rows(
-    'method', {k: _of_program(one, *first) for k, one in compiled.items()}
+    'method', {k: _of_program(one, *first) for k, one in made.items()}
   )
 
 
 def _of_program(
-  one: Cost | Compiled, reference: str, first: Cost | Compiled
+  one: Cost | Programs, reference: str, first: Cost | Programs
 ) -> dict[str, str]:
   return {
     'peak, MB': f'{one.megabytes:.1f}',
     f'operations, x {reference}': f'{one.gigaflops / first.gigaflops:.2f}',
   }
-
-
-def beside_the_first(
-  corner: str,
-  taken: Mapping[str, timing.Times],
-  megabytes: Mapping[str, float],
-) -> str:
-  """Milliseconds and megabytes, also relative to the first, in Markdown."""
-  first = next(iter(taken))
-  rows = {
-    name: {
-      'ms': f'{1e3 * times.median:.1f}',
-      f'x {first}': f'{timing.ratio(times, taken[first]):.2f}',
-      'peak, MB': f'{megabytes[name]:.1f}',
-      f'peak, x {first}': f'{megabytes[name] / megabytes[first]:.2f}',
-    }
-    for name, times in taken.items()
-  }
-  return tables.of_rows(corner, rows)
 
 
 def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
@@ -288,25 +265,10 @@ def setting(width: int, size: int, batch_size: int) -> str:
   )
 
 
-def peak_megabytes(compiled: Any) -> float:
-  """The peak memory of a compiled program, by the compiler's own analysis."""
-  memory = compiled.memory_analysis()
-  given = memory.argument_size_in_bytes + memory.output_size_in_bytes
-  return (memory.temp_size_in_bytes + given - memory.alias_size_in_bytes) / 1e6
-
-
-def _compiled(
-  function: Callable[..., Any], *arguments: Any
-) -> tuple[Callable[[], Any], Any]:
-  """A call of a compiled function, and the program."""
-  program = jax.jit(function).lower(*arguments).compile()
-  return functools.partial(program, *arguments), program
-
-
 def between(
   rehearsal: base.Rehearsal, state: Any, batch: base.Batch
-) -> Iterator[tuple[float, Callable[[], Any], Any]]:
-  """The parts of a rehearsal: how often per step, a call, and the program."""
+) -> Iterator[tuple[float, timing.Compiled]]:
+  """The parts of a rehearsal: how often per step, and the program."""
   each = 1 / (_EPOCHS * STEPS_PER_EPOCH)
   if rehearsal.every_epochs is not None:
     # How many rehearsals are due before the run ends.
@@ -318,8 +280,8 @@ def between(
     batches = _VALIDATION_BATCHES
     if one.split == 'train':
       batches = max(1, round(one.epochs * STEPS_PER_EPOCH))
-    yield each * batches, *_compiled(one.step, state, scratch, batch)
-  yield each, *_compiled(rehearsal.end, state, scratch)
+    yield each * batches, timing.compiled(one.step, state, scratch, batch)
+  yield each, timing.compiled(rehearsal.end, state, scratch)
 
 
 def _error_of_median(values: np.ndarray[Any, Any]) -> float:

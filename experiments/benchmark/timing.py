@@ -1,5 +1,6 @@
 """Times programs in turn, and compares two that do the same."""
 
+import functools
 import math
 import os
 import time
@@ -18,6 +19,38 @@ from experiments.report import tables
 _TURN = 5e-3  # seconds
 # Relative difference of two directions up to which they count as the same.
 TOLERANCE = 1e-3
+
+
+class Compiled(NamedTuple):
+  """A compiled program on its arguments."""
+
+  run: Callable[[], Any]
+  program: jax.stages.Compiled
+
+  @property
+  def megabytes(self) -> float:
+    """The peak of its memory, by the compiler's own analysis."""
+    memory: Any = self.program.memory_analysis()
+    given = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    total = memory.temp_size_in_bytes + given - memory.alias_size_in_bytes
+    return float(total / 1e6)
+
+  @property
+  def gigaflops(self) -> float:
+    """Operations, as XLA counts them; NaN where a backend does not."""
+    counted = self.program.cost_analysis() or {}
+    return float(counted.get('flops', math.nan) / 1e9)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:
+  """Compiles a function for its arguments."""
+  program = jax.jit(function).lower(*arguments).compile()
+  return Compiled(functools.partial(program, *arguments), program)
+
+
+def ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+  """A call of a function that is compiled for its arguments."""
+  return compiled(function, *arguments).run
 
 
 class Program(NamedTuple):
@@ -165,6 +198,29 @@ def ratios(taken: Mapping[str, Times], references: Mapping[str, str]) -> str:
   return tables.of_rows('program', rows)
 
 
+def beside_the_first(
+  corner: str, programs: Mapping[str, Compiled], repeats: int, **options: Any
+) -> str:
+  """The table of milliseconds and megabytes, also relative to the first.
+
+  The options are those of `interleaved`.
+  """
+  runs = {name: one.run for name, one in programs.items()}
+  taken = interleaved(runs, repeats, **options)
+  first = next(iter(programs))
+  least = programs[first].megabytes
+  rows = {}
+  for name, times in taken.items():
+    megabytes = programs[name].megabytes
+    rows[name] = {
+      'ms': f'{1e3 * times.median:.1f}',
+      f'x {first}': f'{ratio(times, taken[first]):.2f}',
+      'peak, MB': f'{megabytes:.1f}',
+      f'peak, x {first}': f'{megabytes / least:.2f}',
+    }
+  return tables.of_rows(corner, rows)
+
+
 def summary(comparisons: Mapping[str, Comparison]) -> str:
   """The median ratio, and the least one with the name of its comparison."""
   parts = []
@@ -174,12 +230,6 @@ def summary(comparisons: Mapping[str, Comparison]) -> str:
     median = np.median(list(found.values()))
     parts.append(f'median {median:.2f}, least {found[least]:.2f} ({least})')
   return '; of the fastest calls: '.join(parts)
-
-
-def ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-  """A compiled program on its arguments."""
-  compiled = jax.jit(function).lower(*arguments).compile()
-  return lambda: compiled(*arguments)
 
 
 def machine() -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments import benchmark
+from experiments.benchmark import subroutine
 from experiments.benchmark import timing
 from experiments.configs import icons
 from experiments.core import layout as layout_lib
@@ -34,18 +34,9 @@ def programs(runs: int, base_width: int) -> dict[str, Callable[[], Any]]:
   experiment = training.make(config, steps_per_epoch=47)
   # Runs can step one by one on a single device only.
   layout = layout_lib.make(1, runs, jax.devices()[:1])
-  generator = np.random.default_rng(0)
   rows = {'picture': (24, 24, 1), 'tags': (1024,)}
-  batches = [
-    {
-      **{
-        name: generator.standard_normal((64, *shape)).astype(np.float32)
-        for name, shape in rows.items()
-      },
-      'label': generator.integers(24, size=64),
-    }
-    for _ in range(runs)
-  ]
+  batch = subroutine.made_up_batch(config, 64, rows)
+  batches = [jax.device_get(batch)] * runs
   keys = jax.random.split(jax.random.key(0), runs)
   state = jax.jit(jax.vmap(experiment.init))(keys, program.stack(batches))
 

@@ -71,10 +71,10 @@ def test_the_time_of_rehearsals_is_divided_among_the_steps_of_a_run():
       last=last,
     )
     found = list(subroutine.between(rehearsal, np.ones(2), {'x': np.ones(3)}))
-    shares = [share for share, _, _ in found]
+    shares, programs = zip(*found, strict=True)
     expected = np.array([200, 10, 1]) * times / 3000
     np.testing.assert_allclose(shares, expected, rtol=1e-6)
-    assert len(found[2][1]()) == 2
+    assert len(programs[2].run()) == 2
 
 
 def test_the_subroutine_is_compared_with_the_median_of_costly_rivals():
