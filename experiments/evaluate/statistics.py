@@ -1,7 +1,7 @@
 """Means, standard errors, the best and its ties, over seeds."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -30,28 +30,6 @@ def estimate(values: npt.NDArray[Any]) -> Estimate:
   return Estimate(float(np.mean(values)), error)
 
 
-def best(values: Sequence[Any], higher_is_better: bool) -> int:
-  """The place of the values, each [seeds], with the best mean.
-
-  It is the first of those that are equal up to rounding. A mean of NaN is worse
-  than any number.
-
-  Examples:
-    >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.9]], True)
-    1
-    >>> best([[0.5, 0.7], [0.6, 0.7], [float('nan'), 0.1]], False)
-    0
-    >>> best([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]], True)  # of 0.2
-    0
-  """
-  means = [float(np.mean(one)) for one in values]
-  known = [mean for mean in means if not math.isnan(mean)]
-  if not known:
-    return 0
-  top = max(known) if higher_is_better else min(known)
-  return next(i for i, mean in enumerate(means) if _equal(mean, top))
-
-
 def _equal(first: float, second: float) -> bool:
   return math.isclose(first, second, rel_tol=_ROUNDING)
 
@@ -61,22 +39,33 @@ def ties(
 ) -> tuple[Key, list[Key]]:
   """The variant with the best mean, and those that tie with it.
 
-  Runs of the same seed share data order and initial parameters, so variants are
-  compared seed by seed: a tie is a mean difference no larger than one standard
-  error of that difference. If all seeds but one agree, the two are the same
-  number. That is a tie, however they are rounded.
+  The best is the first of those that are equal up to rounding; a mean of NaN is
+  worse than any number. Runs of the same seed share data order and initial
+  parameters, so variants are compared seed by seed: a tie is a mean difference
+  no larger than one standard error of that difference. If all seeds but one
+  agree, the two are the same number. That is a tie, however they are rounded.
 
   Args:
     values: variant -> [seeds], in the same order of seeds.
     higher_is_better: the metric's direction.
+
+  Examples:
+    >>> nan = float('nan')
+    >>> seeds = {'a': [0.5, 0.7], 'b': [0.8, 0.9], 'c': [nan, 1.0]}
+    >>> ties({name: np.array(one) for name, one in seeds.items()}, True)
+    ('b', [])
   """
-  first = list(values)[best(list(values.values()), higher_is_better)]
+  means = {name: float(np.mean(one)) for name, one in values.items()}
+  known = [mean for mean in means.values() if not math.isnan(mean)] or [np.nan]
+  top = max(known) if higher_is_better else min(known)
+  equal = [name for name, mean in means.items() if _equal(mean, top)]
+  first = next(iter(equal or means))
   tied = []
   for name in values:
     mean, error = estimate(values[first] - values[name])
     # Equal in the mean is a tie too, also with a single seed.
-    equal = _equal(float(np.mean(values[first])), float(np.mean(values[name])))
-    if name != first and (equal or abs(mean) <= error * (1 + _ROUNDING)):
+    is_near = abs(mean) <= error * (1 + _ROUNDING)
+    if name != first and (is_near or _equal(means[first], means[name])):
       tied.append(name)
   return first, tied
 

@@ -88,18 +88,13 @@ def _last(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _differences(configs: Mapping[str, Mapping[str, Any]]) -> str:
   """The keys whose values differ, a column a directory."""
-  flat = {
-    name: configuration.flatten(config_dict.ConfigDict(config))
-    for name, config in configs.items()
-  }
-  keys = sorted(set().union(*flat.values()))
-  texts = {
-    name: {key: json.dumps(one.get(key)) for key in keys}
-    for name, one in flat.items()
-  }
-  unlike = [key for key in keys if len({t[key] for t in texts.values()}) > 1]
+  texts: dict[str, dict[str, str]] = {}
+  for name, config in configs.items():
+    flat = configuration.flatten(config_dict.ConfigDict(config))
+    for key, value in flat.items():
+      row = texts.setdefault(key, dict.fromkeys(configs, 'null'))
+      row[name] = json.dumps(value)
+  unlike = {k: texts[k] for k in sorted(texts) if len({*texts[k].values()}) > 1}
   if not unlike:
     return 'nothing in the configuration.'
-  return tables.of_cells(
-    'key', {name: {key: t[key] for key in unlike} for name, t in texts.items()}
-  )
+  return tables.of_rows('key', unlike)

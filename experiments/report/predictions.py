@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 from pyarrow import parquet
+from scipy import special
 
 from experiments.core import runs
 
@@ -44,12 +45,12 @@ def columns(
   found: dict[str, npt.NDArray[Any]] = {}
   for name, values in outputs.items():
     if has_classes:
-      shifted = np.exp(values - values.max(axis=-1, keepdims=True))
-      probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
       is_missing = np.isnan(values).any(axis=-1)
       chosen = np.where(is_missing, -1, values.argmax(axis=-1))
       found[name] = called(chosen, classes)
-      found[f'{name}_probability'] = probabilities.max(axis=-1)
+      found[f'{name}_probability'] = special.softmax(values, axis=-1).max(
+        axis=-1
+      )
     else:
       each = values.reshape(len(values), -1).T
       for i, column in enumerate(each):

@@ -182,29 +182,21 @@ def named(word: str) -> Study:
 
 def config_of(
   setting: Setting,
-  seeds: int | None = None,
-  candidates: int | None = None,
-  tuning_seeds: int | None = None,
   smoke: bool = False,
   compared: Sequence[str] | None = None,
+  **numbers: Any,
 ) -> config_dict.ConfigDict:
   """The configuration of one comparison.
 
   Args:
     setting: what to compare on.
-    seeds: runs of each recipe; None, here and below: as the setting says.
-    candidates: of each recipe, at first and where its space grows.
-    tuning_seeds: runs of each candidate; 0: nothing is tuned.
     smoke: whether to take the configuration's `smoke`.
     compared: recipes, the first of which is the reference; by default all.
+    **numbers: `seeds`, `candidates` and `tuning_seeds` in place of the
+      setting's, unless they are None; `tuning_seeds=0` tunes nothing.
   """
-  given: dict[str, Any] = {
-    'seeds': seeds,
-    'candidates': candidates,
-    'tuning_seeds': tuning_seeds,
-  }
   setting = setting._replace(
-    **{name: number for name, number in given.items() if number is not None}
+    **{name: number for name, number in numbers.items() if number is not None}
   )
   name, _, arg = setting.config.partition(':')
   module = importlib.import_module(f'experiments.configs.{name}')

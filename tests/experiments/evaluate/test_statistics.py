@@ -75,7 +75,9 @@ def test_rounding_does_not_decide_ties():
 
 
 def test_best_is_the_first_of_equal_values_and_never_nan():
-  values = [[float('nan'), 0.9], [0.5, 0.7], [0.7, 0.5]]
-  assert [statistics.best(values, up) for up in (False, True)] == [1, 1]
-  values[2] = [0.8, 0.5]
-  assert [statistics.best(values, up) for up in (False, True)] == [1, 2]
+  values = {'nan': [np.nan, 0.9], 'a': [0.5, 0.7], 'b': [0.7, 0.5]}
+  for last, best in ((0.7, ('a', 'a')), (0.8, ('a', 'b'))):
+    values['b'][0] = last
+    arrays = {name: np.array(one) for name, one in values.items()}
+    for up in (False, True):
+      assert statistics.ties(arrays, up)[0] == best[up]
