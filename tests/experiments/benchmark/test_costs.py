@@ -14,6 +14,7 @@ from experiments.methods import base
 from experiments.methods import recipes as recipes_lib
 from mimo_jax.nn.encoders import _resnet
 from tests import running
+from tests.experiments.report.made_up import tables_of
 
 
 def test_the_subroutine_is_the_extra_time_of_a_step_within_a_round():
@@ -97,9 +98,8 @@ def test_the_subroutine_is_compared_with_the_median_of_costly_rivals():
   )
   text = subroutine.summary(costs | {'mimo': cost(0.003)})
   assert text.endswith('is 60.00 ms, 20 times as much')
-  assert '1.06' in subroutine.table(costs).splitlines()[5]
-  more = costs | {'umt': costs['umt']._replace(gigaflops=0.25)}
-  assert subroutine.table(more).splitlines()[5].split()[-2] == '1.25'
+  costs['umt'] = costs['umt']._replace(gigaflops=0.25)
+  assert tables_of(subroutine.table(costs))[0][4][4:] == ['1.06', '5.0', '1.25']
 
 
 def test_the_device_benchmark_makes_the_changes_that_it_names():
@@ -115,13 +115,13 @@ def test_the_device_benchmark_makes_the_changes_that_it_names():
     return subroutine.Cost(times, 0.0, 0.0, 0.0, 12.3, 0.2)
 
   table = device.steps_table({'joint': cost(0.5), 'mgda': cost(0.75)})
-  rows = [line.split()[1::2] for line in table.splitlines()[2:]]
+  ((_, *rows),) = tables_of(table)
   assert rows == [
     ['joint', '2.00', '1.00', '12'],
     ['mgda', '1.33', '1.50', '12'],
   ]
-  rows = device.bandwidth(1000, (2, 12), 'bfloat16', 2).splitlines()[2:]
-  assert [row.split()[1] for row in rows] == ['2', '12']
+  ((_, *rows),) = tables_of(device.bandwidth(1000, (2, 12), 'bfloat16', 2))
+  assert [row[0] for row in rows] == ['2', '12']
 
 
 @pytest.mark.slow
@@ -132,8 +132,7 @@ def test_weights_from_features_are_compared_with_joint_training(monkeypatch):
   batch = subroutine.made_up_batch(config, 4, shapes)
   # Bytes, as from the loader, which the step normalises.
   batch['visual'] = (32 * (batch['visual'] + 4)).astype(np.uint8)
-  table = device.of_features(config, ['pcgrad'], batch, 2)
-  rows = [row.split()[1::2] for row in table.splitlines()[2:]]
+  ((_, *rows),) = tables_of(device.of_features(config, ['pcgrad'], batch, 2))
   assert [name for name, *_ in rows] == ['joint', 'pcgrad']
   assert rows[0][2] == rows[0][4] == '1.00'
   # One backward pass, with at most one gradient in memory.
@@ -145,9 +144,8 @@ def test_passes_over_leaves_are_compared_with_those_over_one_array(monkeypatch):
   monkeypatch.setattr(
     device.programs, 'resnet18_shapes', lambda: [(3, 5), (7,), ()]
   )
-  table = device.leaves(3, 'bfloat16', 2)
-  assert '3 leaves' in table and 'K = 3, bfloat16' in table
-  rows = [row.split()[1:8:2] for row in table.splitlines()[2:]]
+  ((head, *rows),) = tables_of(device.leaves(3, 'bfloat16', 2))
+  assert head[:2] == ['K = 3, bfloat16', '3 leaves, ms']
   assert [name for name, *_ in rows] == ['gramian', 'combine']
   for _, many, one, ratio in rows:
     assert float(ratio) > 0 and re.fullmatch(r'\d+\.\d{3}', many)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import timing
+from tests.experiments.report import made_up
 
 
 def times(*rounds):
@@ -85,6 +86,23 @@ def test_short_programs_are_timed_over_many_calls(clock):
   assert number == 2 + 4 * (1 + 6)
 
 
+def test_a_table_compares_time_and_memory_with_the_first(monkeypatch):
+  taken = {
+    'default': times(0.01, 0.02, 0.03),
+    'less': times(0.015, 0.032, 0.045),
+  }
+  monkeypatch.setattr(timing, 'interleaved', lambda *_, warm: warm and taken)
+  needs = {'default': 8.0, 'less': 2.0}
+  programs = {
+    name: types.SimpleNamespace(run=None, megabytes=megabytes)
+    for name, megabytes in needs.items()
+  }
+  text = timing.beside_the_first('change', programs, 3, warm=True)
+  assert made_up.tables_of(text)[0][2] == [
+    *('less', '32.0', '1.50', '2.0', '0.25')
+  ]
+
+
 def test_the_table_explains_a_difference_only_if_there_is_one():
   ours, theirs = times(1e-3, 1e-3), times(2e-3, 3e-3)
   differences = {'same': 1e-5, 'known': 0.5, 'unknown': 0.5, 'broken': math.nan}
@@ -95,10 +113,7 @@ def test_the_table_explains_a_difference_only_if_there_is_one():
   comparisons['alone'] = timing.Comparison(ours)
   reasons = {'same': 'a reason', 'known': 'a reason', 'unknown': ''}
   text = timing.table(comparisons, 'ms', reasons)
-  header, _, *rows = (
-    [cell.strip() for cell in line.strip('| ').split('|')]
-    for line in text.splitlines()
-  )
+  ((header, *rows),) = made_up.tables_of(text)
   names = 'rule/ours, ms/rounds/theirs/ratio/fastest/difference/reason'
   assert header == names.split('/')
   ends = {row[0]: row[3:] for row in rows}

@@ -1,7 +1,6 @@
 """PyTorch's step, with which ours is compared on a GPU, computes the same."""
 
 import functools
-import re
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from experiments.core import data
 from experiments.core import training
 from mimo_jax.nn.encoders import _resnet
 from tests import running
+from tests.experiments.report.made_up import tables_of
 from tests.mimo_jax.nn.encoders import drawn
 
 torch = pytest.importorskip('torch')
@@ -91,14 +91,11 @@ def test_steps_are_compared_with_ours(monkeypatch, capsys):
   )
   printed = capsys.readouterr().out
   assert f'torch {torch.__version__}' in printed
-  (table,) = re.findall(
-    r'bfloat16, batch 2, beside PyTorch:\n\n(\|[^\0]*?\|)\n\n', printed
-  )
-  head, _, *rows = (re.split(r' *\| *', row)[1:-1] for row in table.split('\n'))
+  assert 'bfloat16, batch 2, beside PyTorch:' in printed
+  (head, *rows) = tables_of(printed)[1]
   assert head == ['step', 'steps/s', 'x joint']
-  assert [name for name, *_ in rows] == [
-    'joint', 'PyTorch', 'PyTorch, compiled',
-  ]  # fmt: skip
+  names = ['joint', 'PyTorch', 'PyTorch, compiled']
+  assert [name for name, *_ in rows] == names
   assert rows[0][2] == '1.00'
   for _, speed, ratio in rows:
     assert float(speed) > 0 < float(ratio)

@@ -11,7 +11,6 @@ import pytest
 
 from experiments.benchmark import memory
 from experiments.benchmark import subroutine
-from experiments.benchmark import timing
 from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import placement
@@ -142,7 +141,7 @@ def test_a_donated_state_lends_its_memory_to_the_next():
     'two steps': {'accumulation.batches': 2},
   }.items():
     configs[name] = configuration.with_values(config, values)
-  needs = subroutine.measure(configs, batch, 2, memory.compile_update)
+  needs = subroutine.compile_all(configs, batch, memory.compile_update)
   state = jax.eval_shape(
     training.make(config, 15).init, jax.random.key(0), batch
   )
@@ -163,21 +162,6 @@ def test_only_a_donated_state_is_used_up(donate):
   new, _ = step(state, jnp.ones(1000))
   assert float(new[0]) == 2
   assert state.is_deleted() == donate
-
-
-def test_the_table_of_memory_compares_with_the_default():
-  taken = {
-    name: timing.Times(1e-3 * np.array(milliseconds), 1e-3 * milliseconds[0])
-    for name, milliseconds in (
-      ('default', [10, 20, 30]),
-      ('less', [15, 32, 45]),
-    )
-  }
-  megabytes = {'default': 8.0, 'less': 2.0}
-  text = subroutine.beside_the_first('change', taken, megabytes)
-  assert text.splitlines()[3].split()[1::2] == [
-    *('less', '32.0', '1.50', '2.0', '0.25')
-  ]
 
 
 def test_every_option_that_saves_memory_is_in_the_configuration():
