@@ -22,6 +22,7 @@ from experiments.core import trainable
 from experiments.core import weighing
 from experiments.core import weights as weights_lib
 from experiments.methods import base
+from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import moments
 from mimo_jax import nn
@@ -271,6 +272,7 @@ def _make_method(
       f'The method {name!r} does not take {unknown}; expected some of {known}'
       ' in config.method.'
     )
+  checks.words(name, make, options)
   method: base.Method = make(task, **options)
   return method
 

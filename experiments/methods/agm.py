@@ -55,7 +55,6 @@ def make(
   """
   checks.classes(task, 'agm')
   checks.several(task, 'agm')
-  checks.choice('agm', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def losses(

@@ -57,7 +57,6 @@ def make(
   """
   checks.classes(task, 'arl')
   checks.at_least_0('arl', gamma=gamma, temperature=temperature)
-  checks.choice('arl', (None, 'authors'), released=released)
   names = task.modalities
   model = task.model.clone(heads='alone')
 

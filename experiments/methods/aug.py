@@ -1,8 +1,10 @@
 """Sustained boosting of weak modalities (AUG)."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 
@@ -10,10 +12,12 @@ from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import encoders
-from experiments.methods import fusions
 from experiments.methods import moments
+from mimo_jax import nn
 
 SPACE: base.Space = {'residual': {'low': 0.1, 'high': 1.0}}
+
+_BRANCHES = 'branches'  # the collection that says which branches count
 
 
 class Memory(NamedTuple):
@@ -21,6 +25,58 @@ class Memory(NamedTuple):
 
   logits: dict[str, jax.Array]  # modality -> [batch, C], of this batch
   scores: dict[str, jax.Array]  # modality -> [], summed since the last addition
+
+
+class BranchedFusion(nn.SharedHeadFusion):
+  """The mean, over modalities, of the sum of each modality's branches.
+
+  A branch is a dense layer and a ReLU; all branches of all modalities share one
+  output layer. Each modality has `max_branches` from the start, and the
+  collection 'branches' says which of them count. Without a width, branches are
+  half as wide as the widest features.
+  """
+
+  width: int | None = 256
+  max_branches: int = 10
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d_m] to logits: the mean of the shares."""
+    return _mean(self.shares(features))
+
+  @flax.linen.compact
+  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The sum of the branches of each modality, [batch, num_classes]."""
+    first = jnp.arange(self.max_branches) == 0
+    count = {
+      name: self.variable(_BRANCHES, name, first.astype, float).value
+      for name in features
+    }
+    width = self._width_of(features)
+    hidden = {
+      branch: flax.linen.relu(
+        flax.linen.Dense(width, name=branch)(features[name])
+      )
+      for name in features
+      for branch in _names_of(name, self.max_branches)
+    }
+    logits = super().shares(hidden)
+    return {
+      name: jnp.tensordot(
+        count[name],
+        jnp.stack([logits[k] for k in _names_of(name, self.max_branches)]),
+        1,
+      )
+      for name in features
+    }
+
+  def _width_of(self, features: Mapping[str, jax.Array]) -> int:
+    if self.width is not None:
+      return self.width
+    known = self.variables.get('params', {})
+    for name in features:  # which need not be those of all modalities
+      if (branch := f'{name}_0') in known:
+        return int(known[branch]['kernel'].shape[-1])
+    return max(1, max(value.shape[-1] for value in features.values()) // 2)
 
 
 def make(
@@ -36,7 +92,7 @@ def make(
   """Trains one modality at a time, and adds classifiers to the weakest one.
 
   The logits of modality m, o_m, are a sum of branches, see
-  `fusions.BranchedFusion`, which replaces the configuration's fusion and heads.
+  `BranchedFusion`, which replaces the configuration's fusion and heads.
   A step has a phase for each modality, on the same batch. In it, the modality's
   encoder, its branches and the shared output layer learn from 'boosted_<m>':
   CE(o_m) and, with several branches, also
@@ -86,10 +142,9 @@ def make(
     every_epochs = task.steps / task.steps_per_epoch / 10
   checks.from_0_to_1('aug', residual=residual)
   checks.above_0('aug', every_epochs=every_epochs)
-  checks.choice('aug', (None, 'authors'), released=released)
   names, places = task.modalities, jnp.arange(max_branches)
   fusion = functools.partial(
-    fusions.BranchedFusion, width=width, max_branches=max_branches
+    BranchedFusion, width=width, max_branches=max_branches
   )
   model = task.model.clone(
     fusion=fusion, heads='share', detach_heads=True, kernel_init=None
@@ -101,10 +156,10 @@ def make(
     modality, targets = names[phase], jnp.asarray(batch[task.target])
     alone = encoders.alone(model, modality)
     outputs = common.forward(alone, state, batch, key)
-    there = fusions.branches(state.model_state)
+    there = _branches(state.model_state)
 
     def of(chosen: jax.Array) -> jax.Array:
-      variables = fusions.with_branches(state.variables, {modality: chosen})
+      variables = _with_branches(state.variables, {modality: chosen})
       return alone.shares(variables, outputs.features)[modality]
 
     number = jnp.sum(there[modality])
@@ -123,7 +178,7 @@ def make(
       {
         modality: own,
         # Replaced by the values of later phases.
-        'fused': fusions.mean(so_far),
+        'fused': _mean(so_far),
         f'boosted_{modality}': of(there[modality]),
         'rest': rest,
       },
@@ -133,7 +188,7 @@ def make(
     found[f'boosted_{modality}'] += jnp.where(number > 1, both, 0)
     still: dict[str, Any] = {name: name != modality for name in names}
     for name in names:
-      for i, branch in enumerate(fusions.branches_of(name, max_branches)):
+      for i, branch in enumerate(_names_of(name, max_branches)):
         is_none = (there[name][i] == 0) | (i > 0 and released is not None)
         still[f'fusion/{branch}'] = still[name] | is_none
     return found, base.Seen(outputs.model_state, memory, {'still': still})
@@ -144,7 +199,7 @@ def make(
     return state._replace(memory=Memory(zeros, _no_scores(names)))
 
   def add(state: base.TrainState, _: Any) -> base.TrainState:
-    there = fusions.branches(state.model_state)
+    there = _branches(state.model_state)
     scores = jnp.stack([state.memory.scores[name] for name in names])
     is_due = jnp.max(scores) > (1 + margin) * jnp.min(scores)
     for i, name in enumerate(names):
@@ -153,7 +208,7 @@ def make(
       gets_it = is_due & (i == jnp.argmin(scores)) & is_next
       there[name] = jnp.where(gets_it, 1, there[name])
     return state._replace(
-      model_state=fusions.with_branches(state.model_state, there),
+      model_state=_with_branches(state.model_state, there),
       memory=state.memory._replace(scores=_no_scores(names)),
     )
 
@@ -162,9 +217,7 @@ def make(
     objectives=(*task.objectives, *(f'boosted_{name}' for name in names)),
     losses=losses,
     gradients=common.summed(),
-    optimizer=moments.standing_still(
-      task.optimizer(len(names)), fusions.part_of
-    ),
+    optimizer=moments.standing_still(task.optimizer(len(names)), _part_of),
     init=init,
     rehearsal=base.Rehearsal(every_epochs, lambda *_: (), (), add),
     phases=tuple(range(len(names))),
@@ -174,3 +227,31 @@ def make(
 def _no_scores(names: tuple[str, ...]) -> dict[str, jax.Array]:
   """The sums of scores before the first step."""
   return {name: jnp.zeros(()) for name in names}
+
+
+def _names_of(modality: str, count: int) -> list[str]:
+  """Names of a modality's branches."""
+  return [f'{modality}_{i}' for i in range(count)]
+
+
+def _branches(collections: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """Which branches count, modality -> 0 or 1 [max_branches]."""
+  return dict(collections[_BRANCHES]['fusion'])
+
+
+def _with_branches(
+  collections: Mapping[str, Any], there: Mapping[str, jax.Array]
+) -> dict[str, Any]:
+  """The model's collections, in which these branches count."""
+  return {**collections, _BRANCHES: {'fusion': dict(there)}}
+
+
+def _part_of(path: moments.Path) -> str | None:
+  """A parameter's branch or, by modality, encoder, which learns as a whole."""
+  is_branch = path[0] == 'fusion' and path[1] != 'head'
+  return f'fusion/{path[1]}' if is_branch else nn.encoder_of(path)
+
+
+def _mean(logits: Mapping[str, jax.Array]) -> jax.Array:
+  """The mean of all modalities' logits [batch, C]."""
+  return jnp.mean(jnp.stack([logits[name] for name in sorted(logits)]), axis=0)

@@ -1,6 +1,8 @@
 """Refuses what a method cannot do, with the reason."""
 
-from collections.abc import Mapping
+import inspect
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -47,10 +49,20 @@ def one_width(
     )
 
 
-def choice(method: str, choices: tuple[Any, Any], **given: Any) -> None:
-  """Refuses an option that is neither of two choices."""
-  (value,), (first, second) = given.values(), choices
-  option(method, value in choices, f'{first!r} or {second!r}', **given)
+def words(
+  method: str, make: Callable[..., Any], options: Mapping[str, Any]
+) -> None:
+  """Refuses words that are none of those that an option's `Literal` lists."""
+  parameters = inspect.signature(make).parameters
+  for name, value in options.items():
+    annotation = parameters[name].annotation
+    known = typing.get_args(annotation)
+    if len(known) == 2 and known[1] is type(None):  # Literal[...] | None
+      annotation = known[0]
+      known = (None, *typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Literal:
+      expected = ' or '.join(map(repr, known))
+      option(method, value in known, expected, **{name: value})
 
 
 def at_least_0(method: str, **options: Any) -> None:
@@ -60,9 +72,10 @@ def at_least_0(method: str, **options: Any) -> None:
 
 
 def above_0(method: str, **options: Any) -> None:
-  """Refuses options that are not above 0."""
+  """Refuses options that are not above 0; None stands for a default."""
   for name, value in options.items():
-    option(method, value > 0, 'a number above 0', **{name: value})
+    is_above = value is None or value > 0
+    option(method, is_above, 'a number above 0', **{name: value})
 
 
 def from_0_to_1(method: str, **options: Any) -> None:

@@ -9,77 +9,6 @@ from jax import lax
 _LLOYD_STEPS, _RESTARTS = 30, 4
 
 
-def k_means(
-  key: jax.Array, points: jax.Array, counts: jax.Array, number: int
-) -> jax.Array:
-  """Which cluster each point belongs to, by the best of some restarts.
-
-  Each begins with points drawn by k-means++ and takes 30 of Lloyd's steps.
-  A cluster without points keeps its centre. The best has the least sum of
-  squared distances.
-
-  Args:
-    key: for the random draws.
-    points: [N, d].
-    counts: [N] bool, which points count; the others get a cluster but do not
-      affect any.
-    number: of clusters.
-
-  Returns:
-    [N] int32, from 0 to `number` - 1.
-
-  Examples:
-    >>> points = jnp.array([[0.0], [9.0], [0.1], [9.2], [99.0]])
-    >>> counts = jnp.array([True, True, True, True, False])
-    >>> found = k_means(jax.random.key(0), points, counts, 2)
-    >>> bool(found[0] == found[2]), bool(found[0] == found[1])
-    (True, False)
-  """
-  run = functools.partial(_run, points, counts, number)
-  assigned, inertia = jax.vmap(run)(jax.random.split(key, _RESTARTS))
-  return assigned[jnp.argmin(inertia)]
-
-
-def purity(
-  assigned: jax.Array, labels: jax.Array, counts: jax.Array, classes: int
-) -> jax.Array:
-  """The share of points whose class is their cluster's most frequent one, [].
-
-  Args:
-    assigned: [N], the cluster of each point, below `classes`.
-    labels: [N].
-    counts: [N] bool, which points count.
-    classes: the number of classes, and the largest number of clusters.
-
-  Examples:
-    >>> assigned, labels = jnp.array([0, 0, 0, 1]), jnp.array([2, 2, 1, 0])
-    >>> float(purity(assigned, labels, jnp.ones(4, bool), 3))
-    0.75
-  """
-  rows = counts.astype(jnp.float32)[:, None]
-  table = (rows * jax.nn.one_hot(assigned, classes)).T @ jax.nn.one_hot(
-    labels, classes
-  )
-  return jnp.sum(jnp.max(table, axis=1)) / jnp.maximum(jnp.sum(rows), 1)
-
-
-def scaled(points: jax.Array, counts: jax.Array) -> jax.Array:
-  """Points [N, d] with features scaled to -1..1; constant ones become 0.
-
-  Examples:
-    >>> points = jnp.array([[1.0, 5.0], [3.0, 5.0], [2.0, 5.0], [9.0, 9.0]])
-    >>> scaled(points, jnp.array([True, True, True, False]))[:3].tolist()
-    [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
-  """
-  is_there = counts[:, None]
-  low = jnp.min(jnp.where(is_there, points, jnp.inf), axis=0, keepdims=True)
-  high = jnp.max(jnp.where(is_there, points, -jnp.inf), axis=0, keepdims=True)
-  range_ = high - low
-  is_constant = ~(range_ > 0)
-  found = 2 * (points - low) / jnp.where(is_constant, 1, range_) - 1
-  return jnp.where(is_there & ~is_constant, found, 0)
-
-
 def class_purity(
   key: jax.Array,
   points: jax.Array,
@@ -87,7 +16,10 @@ def class_purity(
   counts: jax.Array,
   classes: int,
 ) -> jax.Array:
-  """The `purity` of as many clusters as classes, of points that are `scaled`.
+  """The share of points whose class is their cluster's most frequent one, [].
+
+  There are as many clusters as classes, of points with features scaled to
+  -1..1.
 
   Args:
     key: for `k_means`.
@@ -102,8 +34,38 @@ def class_purity(
     >>> float(class_purity(jax.random.key(0), points, labels, counts, 2))
     0.75
   """
-  assigned = k_means(key, scaled(points, counts), counts, classes)
-  return purity(assigned, labels, counts, classes)
+  assigned = k_means(key, _scaled(points, counts), counts, classes)
+  rows = counts.astype(jnp.float32)[:, None]
+  table = (rows * jax.nn.one_hot(assigned, classes)).T @ jax.nn.one_hot(
+    labels, classes
+  )
+  return jnp.sum(jnp.max(table, axis=1)) / jnp.maximum(jnp.sum(rows), 1)
+
+
+def k_means(
+  key: jax.Array, points: jax.Array, counts: jax.Array, number: int
+) -> jax.Array:
+  """Which of some number of clusters each point belongs to, [N] int32.
+
+  It is the best of some restarts, by the sum of squared distances. Each begins
+  with points drawn by k-means++ and takes 30 of Lloyd's steps. A cluster
+  without points keeps its centre. Points [N, d] that do not count [N] get a
+  cluster but do not affect any.
+  """
+  run = functools.partial(_run, points, counts, number)
+  assigned, inertia = jax.vmap(run)(jax.random.split(key, _RESTARTS))
+  return assigned[jnp.argmin(inertia)]
+
+
+def _scaled(points: jax.Array, counts: jax.Array) -> jax.Array:
+  """Points [N, d] with features scaled to -1..1; constant ones become 0."""
+  is_there = counts[:, None]
+  low = jnp.min(jnp.where(is_there, points, jnp.inf), axis=0, keepdims=True)
+  high = jnp.max(jnp.where(is_there, points, -jnp.inf), axis=0, keepdims=True)
+  range_ = high - low
+  is_constant = ~(range_ > 0)
+  found = 2 * (points - low) / jnp.where(is_constant, 1, range_) - 1
+  return jnp.where(is_there & ~is_constant, found, 0)
 
 
 def _run(

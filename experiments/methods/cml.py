@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import masking
 
 SPACE: base.Space = {'strength': {'low': 0.003, 'high': 1.0, 'scale': 'log'}}
 
@@ -43,7 +42,6 @@ def make(
     <https://arxiv.org/abs/2306.01265>`_, ICML 2023.
   """
   checks.classes(task, 'cml')
-  checks.choice('cml', (None, 'balance_benchmark'), released=released)
   count = len(task.modalities)
 
   def removals(
@@ -58,7 +56,7 @@ def make(
       stay = {
         name: place[i] >= removed for i, name in enumerate(task.modalities)
       }
-      features = masking.kept(outputs.features, stay)
+      features = common.kept(outputs.features, stay)
       logits = task.model.fuse(state.variables, features, train=True)
       losses = task.losses_of({'fused': logits}, batch[task.target])
       partial += losses['fused'] / count

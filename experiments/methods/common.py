@@ -170,6 +170,28 @@ def features_of(
   return dict(features)
 
 
+def kept(
+  features: Mapping[str, jax.Array], keep: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """Features [batch, d_m], with zeros where they are not kept.
+
+  Args:
+    features: of each modality.
+    keep: of each modality, booleans [batch], or one for all rows.
+
+  Examples:
+    >>> features = {'audio': jnp.ones((2, 3)), 'visual': jnp.ones((2, 1))}
+    >>> keep = {'audio': jnp.array([True, False]), 'visual': jnp.array(False)}
+    >>> found = kept(features, keep)
+    >>> found['audio'].tolist(), found['visual'].tolist()
+    ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [[0.0], [0.0]])
+  """
+  return {
+    name: jnp.where(jnp.reshape(keep[name], (-1, 1)), value, 0)
+    for name, value in features.items()
+  }
+
+
 def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """The targets [batch], and which rows there are, [batch] bool.
 

@@ -1,7 +1,7 @@
-"""Copies of a model, trained beside it in a rehearsal."""
+"""Copies of a model, and uni-modal teachers, which a rehearsal trains."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import optax
 
 from experiments.methods import base
 from experiments.methods import common
+from experiments.methods import means
 from experiments.methods import moments
 from mimo_jax import nn
 
@@ -90,3 +91,100 @@ def _optimizer(task: base.Task) -> optax.GradientTransformation:
     {True: task.optimizer(1), False: optax.set_to_zero()}, kinds
   )
   return optax.apply_if_finite(optimizer, _ALL)
+
+
+class Taught(NamedTuple):
+  """The scratch of a rehearsal that trains teachers."""
+
+  copy: base.TrainState  # the teachers
+  sureness: means.Mean  # [M], of the true class, if they were asked
+
+
+class Teachers(NamedTuple):
+  """One uni-modal model per modality, an encoder and a head, joined in one."""
+
+  model: nn.LateFusion  # its fusion is not trained
+  # (state, batch) -> their variables before they are trained
+  init: Callable[[base.TrainState, base.Batch], Any]
+  begin: Callable[[base.TrainState, base.Batch], Taught]
+  passes: tuple[base.Pass, ...]
+
+  def rehearsal(
+    self, end: Callable[[base.TrainState, Taught], base.TrainState]
+  ) -> base.Rehearsal:
+    """Trains them once, before the first step; `end` says what they leave."""
+    return base.Rehearsal(None, self.begin, self.passes, end)
+
+
+def teachers(
+  task: base.Task,
+  epochs: float | None,
+  *,
+  ask: Literal['train', 'validation'] | None = None,
+  go_on: bool = False,
+) -> Teachers:
+  """The uni-modal models of a task.
+
+  They are trained on the sum of their losses, over the batches that the model
+  will see. No loss touches another modality's encoder, so they learn as M
+  separate models would, except for what the optimizer computes of all gradients
+  at once, such as clipping by the global norm. Schedules of the learning rate
+  start anew for them.
+
+  Args:
+    task: what the model is trained on.
+    epochs: how long they are trained; None: as long as the model.
+    ask: the split on which they are then asked for one epoch how sure they are:
+      for the mean probability of the true class or, in a regression, minus the
+      mean squared error. None: they are not asked.
+    go_on: whether they start from the model's own encoders. Then what is frozen
+      in the model is frozen in them; otherwise all of a teacher learns.
+  """
+  if epochs is None:
+    epochs = task.steps / task.steps_per_epoch
+  if not go_on:
+    whole = task.model.clone(frozen=())
+    task = task._replace(model=whole, learns=lambda _: True)
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+  teach = stepper(task, model, task.modalities)
+
+  def init(state: base.TrainState, batch: base.Batch) -> Any:
+    # By the model's own key they would start from its parameters.
+    fresh: Any = model.init(key_of(state, 0), batch)
+    if not go_on:
+      return fresh
+    return {
+      kind: {k: state.variables[kind].get(k, leaf) for k, leaf in tree.items()}
+      for kind, tree in fresh.items()
+    }
+
+  def begin_all(state: base.TrainState, batch: base.Batch) -> Taught:
+    copy = begin(task, state, init(state, batch), 0)
+    return Taught(copy, means.begin(len(task.modalities)))
+
+  def learn(_: base.TrainState, scratch: Taught, batch: base.Batch) -> Taught:
+    return scratch._replace(copy=teach(scratch.copy, batch))
+
+  def answer(_: base.TrainState, scratch: Taught, batch: base.Batch) -> Taught:
+    logits: Any = model.apply(scratch.copy.variables, batch)
+    targets, is_row = common.rows_of(task, batch)
+    own = [logits[name] for name in task.modalities]
+    if task.is_regression:
+      sure = [-((one[:, 0] - targets) ** 2) for one in own]
+    else:
+      labels = jnp.where(is_row, targets, 0)
+      sure = [common.sureness(one, labels) for one in own]
+    found = means.added(scratch.sureness, jnp.stack(sure), is_row)
+    return scratch._replace(sureness=found)
+
+  passes = [base.Pass('train', epochs, learn)]
+  passes += [base.Pass(ask, 1.0, answer)] if ask else []
+  return Teachers(model, init, begin_all, tuple(passes))
+
+
+def distance(
+  features: Mapping[str, jax.Array], taught: Mapping[str, jax.Array]
+) -> jax.Array:
+  """Σ_m mean (z_m - t_m)² over rows and entries, of features and teachers'."""
+  of_each = [jnp.mean((features[k] - taught[k]) ** 2) for k in sorted(features)]
+  return jnp.sum(jnp.stack(of_each))

@@ -4,14 +4,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import divergences
+from experiments.methods import copies
 from experiments.methods import encoders
 from experiments.methods import moments
-from experiments.methods import teachers
 from mimo_jax import nn
 
 SPACE: base.Space = {'fraction': {'low': 0.1, 'high': 0.7}}
@@ -37,7 +37,7 @@ def make(
   """Freezes strong modalities at first; teachers say which are strong.
 
   SMP: before the first step, a uni-modal teacher of each modality is trained,
-  see `teachers.of_task`. In the first `fraction` of the training's steps, the
+  see `copies.teachers`. In the first `fraction` of the training's steps, the
   only encoders that learn are those of the modalities whose teachers are least
   sure of the true class: see `stands_still`. The others do not change at all:
   momentum and weight decay do not move them, and batch statistics stay. The
@@ -76,14 +76,9 @@ def make(
     2025.
   """
   checks.at_least_0('g2d', fraction=fraction)
-  checks.choice('g2d', ('train', 'validation'), rows=rows)
-  checks.choice('g2d', (None, 'authors'), released=released)
-  apart = (
-    divergences.squared_difference
-    if task.is_regression
-    else divergences.kullback_leibler
-  )
-  made = teachers.of_task(task, 'g2d', teacher_epochs, 'teacher_epochs')
+  checks.above_0('g2d', teacher_epochs=teacher_epochs)
+  made = copies.teachers(task, teacher_epochs, ask=rows)
+  apart = optax.squared_error if task.is_regression else _divergence
 
   def still(state: base.TrainState) -> dict[str, jax.Array]:
     memory: Memory = state.memory
@@ -99,13 +94,12 @@ def make(
     variables = state.memory.variables
     features = common.features_of(made.model, variables, batch)
     logits: Any = made.model.apply(variables, batch)
-    of_outputs = [
-      jnp.mean(apart(logits[name], outputs.logits['fused']))
-      for name in task.modalities
-    ]
+    fused = outputs.logits['fused']
+    of_outputs = [apart(fused, logits[name]) for name in task.modalities]
+    of_each = [jnp.mean(one) for one in of_outputs]
     return {
-      'distilled_features': teachers.distance(outputs.features, features),
-      'distilled_outputs': jnp.sum(jnp.stack(of_outputs)),
+      'distilled_features': copies.distance(outputs.features, features),
+      'distilled_outputs': jnp.sum(jnp.stack(of_each)),
     }
 
   terms = ('distilled_features', 'distilled_outputs') if distil else ()
@@ -146,17 +140,11 @@ def make(
       memory=Memory(jnp.zeros(len(task.modalities)), variables)
     )
 
-  def taught(
-    state: base.TrainState, variables: Any, confidence: jax.Array
-  ) -> base.TrainState:
-    kept = variables if distil else ()
-    return state._replace(memory=Memory(confidence, kept))
+  def end(state: base.TrainState, taught: copies.Taught) -> base.TrainState:
+    kept = taught.copy.variables if distil else ()
+    return state._replace(memory=Memory(taught.sureness.value, kept))
 
-  return plain._replace(
-    losses=losses,
-    init=init,
-    rehearsal=teachers.asked(task, made, rows, taught),
-  )
+  return plain._replace(losses=losses, init=init, rehearsal=made.rehearsal(end))
 
 
 def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
@@ -182,3 +170,10 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
   order = jnp.argsort(jnp.argsort(confidence))
   learning = 1 + jnp.floor(part * (confidence.shape[0] - 1))
   return (order >= learning) & (part < 1)
+
+
+def _divergence(logits: jax.Array, taught: jax.Array) -> jax.Array:
+  """KL(p_m ‖ p_fused) in nats, of logits [batch, C]: [batch]."""
+  return optax.losses.kl_divergence_with_log_targets(
+    jax.nn.log_softmax(logits), jax.nn.log_softmax(taught)
+  )

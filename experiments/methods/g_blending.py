@@ -13,7 +13,6 @@ from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
 from experiments.methods import means
-from experiments.methods import overfitting
 
 SPACE: base.Space = {'total': {'choices': ('one', 'objectives')}}
 
@@ -29,7 +28,7 @@ class _Scratch(NamedTuple):
 
   apart: base.TrainState  # learns from the modalities' losses, each its own
   fused: base.TrainState  # learns from the fused loss
-  losses: tuple[means.Mean, ...]  # four, as `overfitting.blend` takes them
+  losses: tuple[means.Mean, ...]  # four, as `blend` takes them
 
 
 def make(
@@ -43,7 +42,7 @@ def make(
 ) -> base.Method:
   """The fused and the uni-modal losses, weighed by how little they overfit.
 
-  The weights are those of `overfitting.blend`, from the losses of two copies of
+  The weights are those of `blend`, from the losses of two copies of
   the model on training and validation rows at both ends of a window. One copy
   learns from the fused loss. The other learns from the uni-modal losses, as M
   copies would, since each loss touches its own encoder and head only (except
@@ -62,7 +61,7 @@ def make(
     super_epochs: the length of a window in epochs, above 0.
     offline: whether the weights are found once, before the first step.
     negative: how a loss counts that rose on validation rows: see
-      `overfitting.blend`.
+      `blend`.
     total: what the weights add up to: 'one', as in the paper, or the number of
       'objectives', as in the plain sum, whose learning rate then fits.
     released: 'balance_benchmark': losses are sums of batch means, and splits
@@ -77,10 +76,6 @@ def make(
   checks.option(
     'g_blending', super_epochs > 0, expected, super_epochs=super_epochs
   )
-  checks.choice('g_blending', ('zero', 'absolute'), negative=negative)
-  checks.choice('g_blending', ('one', 'objectives'), total=total)
-  known = (None, 'balance_benchmark')
-  checks.choice('g_blending', known, released=released)
   checks.unweighted(
     task, 'g_blending', 'it finds the weights of the losses itself'
   )
@@ -130,7 +125,7 @@ def make(
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
     losses = (mean.value for mean in scratch.losses)
-    weights = factor * overfitting.blend(*losses, negative=negative)
+    weights = factor * blend(*losses, negative=negative)
     opt_state = optax.tree.set(state.opt_state, blend=weights)
     return state._replace(opt_state=opt_state)
 
@@ -161,3 +156,56 @@ def _as_blended(total: float) -> mimo_jax.Weighting:
     return state.blend, state
 
   return mimo_jax.stateful(init, update, needs='losses')
+
+
+def blend(
+  train_start: jax.Array,
+  validation_start: jax.Array,
+  train_end: jax.Array,
+  validation_end: jax.Array,
+  *,
+  negative: Literal['zero', 'absolute'] = 'zero',
+) -> jax.Array:
+  """Weights by how much objectives generalise and how little they overfit.
+
+  With the training losses T and the validation losses V at the start and the
+  end of a window, each [K],
+
+      w_k ∝ ΔG_k / ΔO_k²,    ΔG = V_start - V_end,    O = V - T
+
+  divided by their sum. ΔG is what was learnt and generalises, ΔO the growth of
+  what does not. If ΔG < 0, since the loss rose on validation rows,
+  `negative='zero'` gives the objective no weight, and 'absolute' takes |ΔG|, as
+  BalanceBenchmark does, which rewards the rise.
+
+  An objective whose overfitting does not change would get all of the weight, so
+  |ΔO| is at least the rounding error of the four losses. An objective whose
+  losses are not all finite gets 0. If all get 0, the weights are equal.
+
+  Examples:
+    >>> weights = blend(
+    ...   jnp.array([1.5, 1.6, 1.7]),
+    ...   jnp.array([1.6, 1.7, 1.75]),
+    ...   jnp.array([0.3, 0.6, 1.2]),
+    ...   jnp.array([1.1, 1.2, 1.45]),
+    ... )
+    >>> weights.tolist()
+    [0.097, 0.190, 0.713]
+  """
+  losses = jnp.stack([train_start, validation_start, train_end, validation_end])
+  finite = jnp.all(jnp.isfinite(losses), axis=0)
+  losses = jnp.where(finite, losses, 0)
+  start, held_start, end, held_end = losses
+  gain = held_start - held_end
+  gain = jnp.abs(gain) if negative == 'absolute' else jnp.maximum(gain, 0)
+  rounding = jnp.finfo(losses.dtype).eps * jnp.sum(jnp.abs(losses), axis=0)
+  growth = (held_end - end) - (held_start - start)
+  growth = jnp.maximum(jnp.abs(growth), rounding)
+  useful = finite & (gain > 0)
+  # Ratios to the least growth, since their squares cannot overflow.
+  least = jnp.min(jnp.where(useful, growth, jnp.inf))
+  ratios = jnp.where(useful, least / growth, 0)
+  scores = gain / jnp.max(jnp.where(useful, gain, 1)) * ratios**2
+  total = jnp.sum(scores)
+  none = total == 0
+  return jnp.where(none, 1 / len(scores), scores / jnp.where(none, 1, total))

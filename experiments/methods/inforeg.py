@@ -73,7 +73,6 @@ def make(
   """
   checks.classes(task, 'inforeg')
   checks.at_least_0('inforeg', beta=beta)
-  checks.choice('inforeg', (None, 'authors'), released=released)
 
   def scores(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs

@@ -1,17 +1,18 @@
 """Multimodal competition regulariser (MCR)."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from experiments.methods import alignments
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import divergences
-from experiments.methods import reconstructions
+from experiments.methods import copies
+from experiments.methods import means
 from experiments.methods import shuffles
 from mimo_jax import nn
 
@@ -50,11 +51,12 @@ def make(
   `independent` game R = -Σ_m J_m(z_m), in the `collaborative` one -Σ_m J_m with
   gradients everywhere.
 
-  L_con is the supervised contrastive loss of all modalities' features, see
-  `alignments.supervised_contrastive`; in a regression, equal targets are one
-  label. L_CEB is the error of reconstructing the features from the fused
-  logits, by a network that learns beside the model. It penalises what features
-  say beyond these logits. See `reconstructions.loss`.
+  L_con is the `supervised_contrastive` loss of all modalities' features; in a
+  regression, equal targets are one label. L_CEB is the error of reconstructing
+  the features z from the fused logits o, by a network that learns beside the
+  model. It penalises what features say beyond these logits:
+
+      L_CEB = mean over rows and entries of (z - relu(sg(o) A) B)²
 
   R, L_con and L_CEB are parts of the primary objective, as the losses
   'competition', 'contrast' and 'reconstruction'. The heads are the model's
@@ -85,15 +87,9 @@ def make(
   checks.at_least_0('mcr', strength=strength, own=own, contrast=contrast)
   checks.at_least_0('mcr', reconstruction=reconstruction)
   checks.above_0('mcr', temperature=temperature, permutations=permutations)
-  games = ('greedy', 'independent', 'collaborative')
-  checks.option('mcr', game in games, f'one of {games}', game=game)
   task = common.with_own_weights(task, 1.0, own)
   model = task.model.clone(heads='auxiliary')
-  apart = (
-    divergences.squared_difference
-    if task.is_regression
-    else divergences.jensen_shannon
-  )
+  apart = _squared_difference if task.is_regression else _jensen_shannon
   others = len(task.modalities) - 1
   # The factors of the gradients of each J_m: those into m, into the others, and
   # all that flow through the original order or into a fusion that mixes.
@@ -111,20 +107,20 @@ def make(
     orders = shuffles.orders(state, permutations, rows)
     whole = {k: nn.scale_gradient(v, of_rest) for k, v in parts.items()}
     given = fuse(whole)
-    total = jnp.zeros(())
-    for name in task.modalities:
+
+    def influence(name: str) -> jax.Array:
       scaled = {
         each: nn.scale_gradient(part, of_own if each == name else of_others)
         for each, part in parts.items()
       }
 
-      def influence(
-        order: jax.Array, name: str = name, scaled: Any = scaled
-      ) -> jax.Array:
-        logits = fuse(shuffles.reordered(scaled, name, order))
+      def with_order(order: jax.Array) -> jax.Array:
+        logits = fuse({**scaled, name: scaled[name][order]})
         return jnp.mean(apart(given, logits))
 
-      total += jnp.mean(jax.vmap(influence)(orders))
+      return jnp.mean(jax.vmap(with_order)(orders))
+
+    total = sum(map(influence, task.modalities), start=jnp.zeros(()))
     value = 0.0 if game == 'greedy' else -lax.stop_gradient(total)
     return value + total - lax.stop_gradient(total)
 
@@ -135,10 +131,10 @@ def make(
     if 'contrast' in names:
       labels = jnp.asarray(batch[task.target])
       stacked = _of_one_width(outputs.features)
-      loss = alignments.supervised_contrastive(stacked, labels, temperature)
+      loss = supervised_contrastive(stacked, labels, temperature)
       found['contrast'] = contrast * loss
     if 'reconstruction' in names:
-      loss = reconstructions.loss(state.params[base.BESIDE], outputs)
+      loss = _reconstruction(state.params[base.BESIDE], outputs)
       found['reconstruction'] = reconstruction * loss
     return found
 
@@ -146,8 +142,10 @@ def make(
   factors = {'contrast': contrast, 'reconstruction': reconstruction}
   names = [k for k, v in factors.items() if isinstance(v, jax.core.Tracer) or v]
   primary = dict.fromkeys(('fused', 'competition', *names), 1.0)
-  beside = reconstructions.beside(model) if 'reconstruction' in names else None
-  return common.on_outputs(task, terms, primary, model=model, beside=beside)
+  changes: dict[str, Any] = {'model': model}
+  if 'reconstruction' in names:
+    changes['beside'] = functools.partial(_network, model)
+  return common.on_outputs(task, terms, primary, **changes)
 
 
 def _parts(
@@ -155,7 +153,7 @@ def _parts(
   state: base.TrainState,
   features: dict[str, jax.Array],
   factor: float,
-) -> tuple[dict[str, jax.Array], Any]:
+) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
   """What to reorder, features or shares, and its function to the logits."""
   if common.adds_shares(model):
     shares = model.shares(state.variables, features)
@@ -177,3 +175,76 @@ def _of_one_width(features: dict[str, jax.Array]) -> jax.Array:
     ', or set config.method.contrast = 0.0, which leaves their comparison out',
   )
   return jnp.stack([features[name] for name in sorted(features)])
+
+
+def supervised_contrastive(
+  features: jax.Array, labels: jax.Array, temperature: float
+) -> jax.Array:
+  """The supervised contrastive loss (NT-Xent) of features of all modalities.
+
+      -mean_i mean_{p: y_p = y_i} log( exp(s_ip/τ) / Σ_{a≠i} exp(s_ia/τ) )
+
+  with cosines s of the M N features, and p ≠ i.
+
+  Args:
+    features: [M, N, d].
+    labels: [N], classes or numbers.
+    temperature: τ.
+  """
+  count, rows, width = features.shape
+  flat = features.reshape(count * rows, width)
+  squares = jnp.sum(flat**2, axis=1, keepdims=True)
+  # All cosines of a row of zeros are 0, and it has no gradient.
+  is_zero = squares == 0
+  length = jnp.sqrt(jnp.where(is_zero, 1, squares))
+  flat = jnp.where(is_zero, 0, flat / length)
+  is_self = jnp.eye(count * rows, dtype=bool)
+  scores = jnp.where(is_self, -jnp.inf, flat @ flat.T / temperature)
+  labels = jnp.tile(labels, count)
+  is_positive = (labels[:, None] == labels[None]) & ~is_self
+  log_shares = jax.nn.log_softmax(scores, axis=1)
+  return -jnp.mean(means.of(log_shares, is_positive, axis=1))
+
+
+def _jensen_shannon(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+  """½ KL(p ‖ m) + ½ KL(q ‖ m), m = ½ (p + q), of logits [..., C]: [...]."""
+  log_p, log_q = jax.nn.log_softmax(ours), jax.nn.log_softmax(theirs)
+  log_middle = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+  of_p = jnp.exp(log_p) * (log_p - log_middle)
+  of_q = jnp.exp(log_q) * (log_q - log_middle)
+  return jnp.sum(of_p + of_q, axis=-1) / 2
+
+
+def _squared_difference(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+  """The squared difference of numbers [..., 1]: [...]."""
+  return (ours[..., 0] - theirs[..., 0]) ** 2
+
+
+def _network(
+  model: nn.LateFusion, state: base.TrainState, batch: base.Batch
+) -> dict[str, jax.Array]:
+  """Draws 'hidden' [C, d] and 'features' [d, Σ d_m], with d the largest d_m.
+
+  As in other dense layers, the variance of a kernel is one over the number of
+  its inputs.
+  """
+  features_of = functools.partial(common.features_of, model)
+  features = jax.eval_shape(features_of, state.variables, batch)
+  widths = [value.shape[-1] for value in features.values()]
+  first, second = jax.random.split(copies.key_of(state, 0))
+  draw = jax.nn.initializers.lecun_normal()
+  return {
+    'hidden': draw(first, (model.num_classes, max(widths))),
+    'features': draw(second, (max(widths), sum(widths))),
+  }
+
+
+def _reconstruction(
+  network: dict[str, jax.Array], outputs: common.Outputs
+) -> jax.Array:
+  """L_CEB; its gradient flows through features and the network only."""
+  names = sorted(outputs.features)
+  whole = jnp.concatenate([outputs.features[name] for name in names], axis=1)
+  logits = lax.stop_gradient(outputs.logits['fused'])
+  found = jax.nn.relu(logits @ network['hidden']) @ network['features']
+  return jnp.mean((whole - found) ** 2)

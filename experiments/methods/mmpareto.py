@@ -37,7 +37,6 @@ def make(
   checks.unweighted(
     task, 'mmpareto', 'it solves for weights of its own, of each encoder'
   )
-  checks.choice('mmpareto', (None, 'balance_benchmark'), released=released)
   model = task.model.clone(heads='auxiliary', detach_heads=False)
   if released:
     factors = {name: 2 * gamma for name in task.modalities}

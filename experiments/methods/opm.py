@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import masking
 
 SPACE: base.Space = {
   'rate': {'low': 0.2, 'high': 0.6},
@@ -57,7 +56,6 @@ def make(
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
     Multimodal Learning <https://arxiv.org/abs/2410.11582>`_, TPAMI 2024.
   """
-  checks.choice('opm', (None, 'balance_benchmark'), released=released)
   options = rate, strength, probability, warm_up_epochs
   return common.on_outputs(
     task, dropping(task, 'opm', *options, against_sum=released is not None)
@@ -125,7 +123,7 @@ def drop(
       strict=True,
     )
   }
-  left = masking.kept(features, keep)
+  left = common.kept(features, keep)
   return {name: value / theta for name, value in left.items()}
 
 

@@ -64,7 +64,6 @@ def make(
     <https://arxiv.org/abs/2211.07089>`_, CVPR 2023.
   """
   checks.classes(task, 'pmr')
-  checks.choice('pmr', ('switch', 'clipped'), rule=rule)
   num_classes = task.model.num_classes
 
   def distances(

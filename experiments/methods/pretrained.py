@@ -8,7 +8,6 @@ from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
-from experiments.methods import teachers
 
 SPACE: base.Space = {}
 RECIPES = {
@@ -27,7 +26,7 @@ def make(
   """Training that starts from uni-modal encoders, and their heads.
 
   Before the first step the model's encoders, each with a head, learn from their
-  own loss alone, see `teachers.of_task`. The model takes them over and, if its
+  own loss alone, see `copies.teachers`. The model takes them over and, if its
   heads are `auxiliary`, the heads, too; its fusion starts as usual. Then
 
   - frozen: the fusion alone learns, from the fused loss. Encoders and heads
@@ -48,12 +47,12 @@ def make(
       as the model after.
     factor: of all updates in fine-tuning, above 0.
   """
-  checks.above_0('pretrained', factor=factor)
-  made = teachers.of_task(
-    task, 'pretrained', pretraining_epochs, 'pretraining_epochs', go_on=True
+  checks.above_0(
+    'pretrained', factor=factor, pretraining_epochs=pretraining_epochs
   )
 
-  def taken(state: base.TrainState, variables: Any) -> base.TrainState:
+  def taken(state: base.TrainState, taught: copies.Taught) -> base.TrainState:
+    variables = taught.copy.variables
     mixed = {
       kind: {
         name: variables[kind][name] if _is_of_modality(name) else leaf
@@ -64,17 +63,10 @@ def make(
     params = mixed.pop('params')
     return state._replace(params=params, model_state=mixed)
 
-  def begin(state: base.TrainState, batch: base.Batch) -> base.TrainState:
-    # From the model's own encoders, which `config.warm_start` may have set.
-    variables = {
-      kind: {name: own.get(name, leaf) for name, leaf in tree.items()}
-      for kind, tree in made.init(state, batch).items()
-      for own in (state.variables[kind],)
-    }
-    return copies.begin(task, state, variables, 0)
-
+  # From the model's own encoders, which `config.warm_start` may have set.
+  made = copies.teachers(task, pretraining_epochs, go_on=True)
   rehearsal = made.rehearsal(taken)._replace(
-    begin=begin, moves=lambda path: _is_of_modality(path[0])
+    moves=lambda path: _is_of_modality(path[0])
   )
   if not frozen:
     optimizer = optax.chain(task.optimizer(1), optax.scale(factor))

@@ -1,5 +1,8 @@
 """Boosting by alternating modalities (ReconBoost)."""
 
+from collections.abc import Mapping
+
+import flax.linen
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -8,7 +11,6 @@ import mimo_jax
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import fusions
 from experiments.methods import moments
 from mimo_jax import nn
 
@@ -18,6 +20,26 @@ SPACE: base.Space = {
 }
 
 _SCALE = 'scale'  # β
+
+
+class BoostedFusion(nn.SharedHeadFusion):
+  """The sum of one shared perceptron's outputs for each modality, scaled."""
+
+  width: int = 256
+
+  def __call__(self, features: Mapping[str, jax.Array]) -> jax.Array:
+    """Fuses features [batch, d], all of one width, to logits: β Σ_m o_m."""
+    shares = self.shares(features)
+    total = sum(shares[name] for name in sorted(shares))
+    return self.variables['params'][_SCALE] * total
+
+  @flax.linen.compact
+  def shares(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The logits o_m of each modality alone, [batch, num_classes]."""
+    checks.one_width('reconboost', features)
+    self.param(_SCALE, flax.linen.initializers.ones, ())
+    hidden = nn.MLP((self.width,), name='hidden')
+    return super().shares({k: hidden(value) for k, value in features.items()})
 
 
 def make(
@@ -77,7 +99,7 @@ def make(
   names = task.modalities
   length = max(1, round(epochs * task.steps_per_epoch))
   model = task.model.clone(
-    fusion=fusions.BoostedFusion,
+    fusion=BoostedFusion,
     heads='share',
     detach_heads=False,
     kernel_init=None,

@@ -1,5 +1,6 @@
 """Diagnosing and re-learning (D&R)."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,7 +11,6 @@ from experiments.methods import checks
 from experiments.methods import clusters
 from experiments.methods import common
 from experiments.methods import encoders
-from experiments.methods import samples
 from mimo_jax import nn
 
 SPACE: base.Space = {
@@ -19,6 +19,7 @@ SPACE: base.Space = {
 
 # Keys of a rehearsal are folded by numbers from here on, which no step reaches.
 _FIRST = 2**31
+_NO_ROW = 2.0  # above all draws
 
 
 class Memory(NamedTuple):
@@ -28,11 +29,25 @@ class Memory(NamedTuple):
   back: jax.Array  # [M], α of the last rehearsal; 0 before
 
 
+class Sample(NamedTuple):
+  """Random rows of a split, all of them if there are no more."""
+
+  features: dict[str, jax.Array]  # modality -> [rows, d]
+  labels: jax.Array  # [rows] int32
+  draws: jax.Array  # [rows], in 0..1; rows of the least are kept; 2: no row
+  seen: jax.Array  # [] int32, batches so far
+
+  @property
+  def is_row(self) -> jax.Array:
+    """Which places hold a row, [rows] bool."""
+    return self.draws < _NO_ROW
+
+
 class _Scratch(NamedTuple):
   """What a rehearsal has so far."""
 
-  train: samples.Sample
-  validation: samples.Sample
+  train: Sample
+  validation: Sample
 
 
 def make(
@@ -80,21 +95,19 @@ def make(
   checks.classes(task, 'relearning')
   checks.above_0('relearning', every_epochs=every_epochs, rows=rows)
   checks.at_least_0('relearning', strength=strength)
-  checks.choice('relearning', (None, 'authors'), released=released)
-  classes = task.model.num_classes
 
   def features_of(state: base.TrainState, batch: base.Batch) -> Any:
     return common.features_of(task.model, state.variables, batch)
 
   def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
-    empty = samples.begin(rows, jax.eval_shape(features_of, state, batch))
+    empty = empty_sample(rows, jax.eval_shape(features_of, state, batch))
     return _Scratch(empty, empty)
 
   def walk(split: Literal['train', 'validation']) -> base.Pass:
     def step(
       state: base.TrainState, scratch: _Scratch, batch: base.Batch
     ) -> _Scratch:
-      sample = samples.added(
+      sample = added(
         jax.random.fold_in(_key(state), 2 + (split == 'train')),
         getattr(scratch, split),
         features_of(state, batch),
@@ -106,10 +119,22 @@ def make(
 
   def end(state: base.TrainState, scratch: _Scratch) -> base.TrainState:
     memory: Memory = state.memory
-    back = {
-      name: jnp.tanh(
-        strength * jnp.abs(_apart(state, scratch, name, i, classes))
+
+    def apart(i: int, name: str) -> jax.Array:
+      train, validation = (
+        clusters.class_purity(
+          jax.random.fold_in(_key(state), 4 + 2 * i + number),
+          sample.features[name],
+          sample.labels,
+          sample.is_row,
+          task.model.num_classes,
+        )
+        for number, sample in enumerate(scratch)
       )
+      return train - validation
+
+    back = {
+      name: jnp.tanh(strength * jnp.abs(apart(i, name)))
       for i, name in enumerate(task.modalities)
     }
 
@@ -148,21 +173,45 @@ def make(
   )
 
 
-def _apart(
-  state: base.TrainState, scratch: _Scratch, name: str, i: int, classes: int
-) -> jax.Array:
-  """How much purer a modality's clusters are on training rows, []."""
-  train, validation = (
-    clusters.class_purity(
-      jax.random.fold_in(_key(state), 4 + 2 * i + number),
-      sample.features[name],
-      sample.labels,
-      sample.is_row,
-      classes,
-    )
-    for number, sample in enumerate(scratch)
+def empty_sample(rows: int, features: Mapping[str, Any]) -> Sample:
+  """A sample of at most so many rows, before the first batch.
+
+  `features` has, for each modality, what has the shape [batch, d].
+  """
+  return Sample(
+    {name: jnp.zeros((rows, one.shape[1])) for name, one in features.items()},
+    jnp.zeros(rows, jnp.int32),
+    jnp.full(rows, _NO_ROW),
+    jnp.zeros((), jnp.int32),
   )
-  return train - validation
+
+
+def added(
+  key: jax.Array,
+  sample: Sample,
+  features: Mapping[str, jax.Array],
+  labels: jax.Array,
+  is_row: jax.Array,
+) -> Sample:
+  """The sample after another batch; `is_row` [batch] is False for padding.
+
+  Every row gets a random number, and the rows with the least are kept, so that
+  all sets of rows are equally likely.
+  """
+  key = jax.random.fold_in(key, sample.seen)
+  draws = jnp.where(is_row, jax.random.uniform(key, labels.shape), _NO_ROW)
+  draws = jnp.concatenate([sample.draws, draws])
+  kept = jnp.argsort(draws)[: len(sample.draws)]
+  labels = jnp.concatenate([sample.labels, labels.astype(jnp.int32)])
+  return Sample(
+    {
+      name: jnp.concatenate([sample.features[name], value])[kept]
+      for name, value in features.items()
+    },
+    labels[kept],
+    draws[kept],
+    sample.seen + 1,
+  )
 
 
 def _key(state: base.TrainState) -> jax.Array:

@@ -1,7 +1,5 @@
 """Reorders rows of a batch, so that features no longer match."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
@@ -18,20 +16,6 @@ def orders(
   key = jax.random.fold_in(state.key, state.step)
   keys = jax.random.split(jax.random.fold_in(key, _NUMBER + draw), number)
   return jax.vmap(lambda one: jax.random.permutation(one, rows))(keys)
-
-
-def reordered(
-  features: Mapping[str, jax.Array], name: str, order: jax.Array
-) -> dict[str, jax.Array]:
-  """Features [batch, ...], with the rows of one modality in another order.
-
-  Examples:
-    >>> features = {'a': jnp.arange(3), 'b': jnp.arange(3)}
-    >>> found = reordered(features, 'b', jnp.array([2, 0, 1]))
-    >>> {name: value.tolist() for name, value in found.items()}
-    {'a': [0, 1, 2], 'b': [2, 0, 1]}
-  """
-  return {**features, name: features[name][order]}
 
 
 def sources(

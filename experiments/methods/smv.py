@@ -9,7 +9,6 @@ from jax import lax
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import masking
 from mimo_jax import nn
 
 SPACE: base.Space = {'level': {'choices': ('sample', 'modality')}}
@@ -75,9 +74,7 @@ def make(
     2024.
   """
   checks.classes(task, 'smv')
-  checks.choice('smv', ('sample', 'modality'), level=level)
   checks.at_least_0('smv', warm_up_epochs=warm_up_epochs, strength=strength)
-  checks.choice('smv', (None, 'balance_benchmark'), released=released)
   names = task.modalities
 
   def losses(
@@ -89,7 +86,7 @@ def make(
     of_sets = {
       some: task.model.fuse(
         state.variables,
-        masking.kept(
+        common.kept(
           outputs.features, {name: jnp.array(name in some) for name in names}
         ),
         train=True,

@@ -7,7 +7,7 @@ import jax
 from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
-from experiments.methods import teachers
+from experiments.methods import copies
 
 SPACE: base.Space = {'strength': {'low': 0.1, 'high': 30.0, 'scale': 'log'}}
 
@@ -28,7 +28,7 @@ def make(
   the loss 'distillation'. L is the primary objective.
 
   The teachers are uni-modal models with their own initial parameters, see
-  `teachers.of_task`. From the model's first step on they do not change. They
+  `copies.teachers`. From the model's first step on they do not change. They
   are in evaluation mode (running statistics, no dropout).
 
   Args:
@@ -44,8 +44,8 @@ def make(
     Learning <https://arxiv.org/abs/2305.01233>`_, ICML 2023.
   """
   checks.at_least_0('umt', strength=strength)
-  checks.choice('umt', (None, 'balance_benchmark'), released=released)
-  made = teachers.of_task(task, 'umt', teacher_epochs, 'teacher_epochs')
+  checks.above_0('umt', teacher_epochs=teacher_epochs)
+  made = copies.teachers(task, teacher_epochs)
 
   def distillation(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs
@@ -57,7 +57,7 @@ def make(
       targets = common.forward(made.model, there, batch, key).features
     else:
       targets = common.features_of(made.model, state.memory, batch)
-    apart = teachers.distance(outputs.features, targets)
+    apart = copies.distance(outputs.features, targets)
     return {'distillation': strength * apart}
 
   return common.on_outputs(
@@ -66,6 +66,6 @@ def make(
     {'fused': 1.0, 'distillation': 1.0},
     init=lambda state, batch: state._replace(memory=made.init(state, batch)),
     rehearsal=made.rehearsal(
-      lambda state, variables: state._replace(memory=variables)
+      lambda state, taught: state._replace(memory=taught.copy.variables)
     ),
   )

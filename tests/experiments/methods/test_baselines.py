@@ -137,10 +137,10 @@ def test_copies_continue_from_encoders_and_return_with_statistics():
   state = state._replace(params=params, model_state=statistics)
   rehearsal = method.rehearsal
   (walk,) = rehearsal.passes
-  copy = recorded.compiled(rehearsal.begin)(state, batch)
-  chex.assert_trees_all_equal(copy.variables, state.variables)
-  copy = recorded.compiled(walk.step)(state, copy, batch)
-  after = recorded.compiled(rehearsal.end)(state, copy)
+  scratch = recorded.compiled(rehearsal.begin)(state, batch)
+  chex.assert_trees_all_equal(scratch.copy.variables, state.variables)
+  scratch = recorded.compiled(walk.step)(state, scratch, batch)
+  after, copy = recorded.compiled(rehearsal.end)(state, scratch), scratch.copy
   for part in state.params:
     taken = state if part == 'fusion' else copy
     chex.assert_trees_all_equal(after.params[part], taken.params[part])
@@ -157,7 +157,7 @@ def test_a_model_can_start_from_separately_trained_encoders():
   for seed in range(len(hand.SEEDS)):
     start, taken, alone = (
       hand.flat(one.params, seed)
-      for one in (run.start, run.rehearsed, run.scratch)
+      for one in (run.start, run.rehearsed, run.scratch.copy)
     )
     for path, leaf in taken.items():
       is_of_fusion = path.startswith('fusion')

@@ -5,7 +5,10 @@ import re
 import pytest
 
 from experiments import methods
+from experiments.core import configuration
+from experiments.core import training
 from tests import checks
+from tests import running
 from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
@@ -33,15 +36,14 @@ def test_errors_name_options_out_of_range():
     ('mcr', 'own', -0.5, 'a number of at least 0'),
     ('mcr', 'contrast', -0.5, 'a number of at least 0'),
     ('mcr', 'reconstruction', -0.5, 'a number of at least 0'),
+    ('mcr', 'game', 'war', "'greedy' or 'independent' or 'collaborative'"),
     ('aug', 'residual', 1.5, 'a number from 0 to 1'),
     ('opm', 'rate', 1.5, 'a number from 0 to 1'),
     ('ogm_opm', 'probability', -0.1, 'a number from 0 to 1'),
     ('reconboost', 'fit', 1.0, 'more than residual'),
   ):
+    config = configuration.with_recipe(running.smoke(), name)
+    with config.unlocked():
+      config.method = config.method.to_dict() | {option: value}
     message = f'{name} was given {option}={value!r}; expected {expected}'
-    checks.assert_refused(
-      re.escape(message),
-      getattr(methods, name).make,
-      recorded.make_task(),
-      **{option: value},
-    )
+    checks.assert_refused(re.escape(message), training.make, config, 15)

@@ -11,7 +11,7 @@ from tests.experiments.methods import recorded
 
 # Without jit, each operation would be compiled.
 k_means = recorded.compiled(clusters.k_means, static_argnums=3)
-purity = recorded.compiled(clusters.purity, static_argnums=3)
+class_purity = recorded.compiled(clusters.class_purity, static_argnums=4)
 
 
 def inertia(points, assigned, number):
@@ -52,7 +52,9 @@ def test_with_fewer_points_than_clusters_results_are_finite():
   assert found[0] != found[1] == found[2]
   alone = k_means(jax.random.key(0), points, np.zeros(3, bool), 4)
   assert alone.shape == (3,)
-  nothing = purity(found, np.zeros(3, int), np.zeros(3, bool), 4)
+  nothing = class_purity(
+    jax.random.key(0), points, np.zeros(3, int), np.zeros(3, bool), 4
+  )
   assert nothing == 0
 
 
@@ -62,5 +64,4 @@ def test_purity_does_not_depend_on_the_units_of_features():
   points = np.stack([0.01 * labels, [80, 60, 70, 90, 50, 95]], axis=1)
   points = np.float32(np.concatenate([points, [[500.0, 500.0]]]))
   labels, counts = np.append(labels, 0), np.arange(7) < 6
-  class_purity = recorded.compiled(clusters.class_purity, static_argnums=4)
   assert class_purity(jax.random.key(0), points, labels, counts, 2) == 1

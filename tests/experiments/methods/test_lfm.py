@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.methods import alignments
 from experiments.methods import common
 from experiments.methods import lfm
 from mimo_jax import nn
@@ -53,17 +52,17 @@ def test_the_contrastive_loss_is_over_all_ordered_pairs():
         )
         shares = recorded.softmax(left @ right.T / 0.3)
         expected.append(-np.log(np.diag(shares)).mean())
-  found = recorded.compiled(alignments.contrastive)(features, 0.3)
+  found = recorded.compiled(lfm.contrastive)(features, 0.3)
   np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
 
 
 def test_features_of_zeros_have_a_gradient():
   features = {'a': np.zeros((2, 3)), 'b': np.ones((2, 3))}
-  gradient = recorded.compiled(jax.grad(alignments.contrastive))(features, 0.1)
+  gradient = recorded.compiled(jax.grad(lfm.contrastive))(features, 0.1)
   assert all(np.all(np.isfinite(leaf)) for leaf in gradient.values())
   message = "widths {'a': 3, 'b': 2}.*expected one width"
   unequal = features | {'b': np.ones((2, 2))}
-  checks.assert_refused(message, alignments.contrastive, unequal, 0.1)
+  checks.assert_refused(message, lfm.contrastive, unequal, 0.1)
 
 
 def test_the_divergence_is_jensen_shannon_of_the_shares():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.methods import alignments
+from experiments.methods import common
 from experiments.methods import mcr
 from experiments.methods import shuffles
 from mimo_jax import nn
@@ -13,6 +13,9 @@ from tests import checks
 from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
+
+
+contrast = recorded.compiled(mcr.supervised_contrastive)
 
 
 def divergence(p, q):
@@ -152,7 +155,6 @@ def test_equal_targets_of_a_regression_are_one_label():
   batch['label'] = jnp.float32(targets)
   losses, _ = recorded.losses_of(method, state, batch)
   stacked = np.float32([recorded.FEATURES[k] for k in ('audio', 'visual')])
-  contrast = recorded.compiled(alignments.supervised_contrastive)
   expected = contrast(stacked, np.array([0, 1, 0, 2, 3, 4]), 0.5)
   np.testing.assert_allclose(losses['contrast'], 0.7 * expected, rtol=1e-5)
 
@@ -163,3 +165,61 @@ def test_features_of_different_widths_have_no_contrastive_loss():
   state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
   message = r"widths \{'audio': 5, 'text': 3, 'visual': 5\}.*contrast = 0.0"
   checks.assert_refused(message, recorded.losses_of, method, state, batch)
+
+
+def test_rows_of_one_class_attract_each_other():
+  generator = np.random.default_rng(0)
+  features = generator.standard_normal((2, 4, 3))
+  labels = np.array([0, 1, 0, 2])
+  flat = features.reshape(8, 3)
+  unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+  scores = np.exp(unit @ unit.T / 0.3)
+  total = 0.0
+  for i in range(8):
+    others = [j for j in range(8) if j != i]
+    same = [j for j in others if labels[j % 4] == labels[i % 4]]
+    share = scores[i] / scores[i, others].sum()
+    total -= np.mean(np.log(share[same])) / 8
+  found = contrast(jnp.asarray(features), jnp.asarray(labels), 0.3)
+  np.testing.assert_allclose(found, total, rtol=1e-5)
+  zero = jnp.zeros((2, 4, 3)).at[0, 0].set(1.0)
+  gradient = jax.jit(jax.grad(mcr.supervised_contrastive))(
+    zero, jnp.asarray(labels), 0.3
+  )
+  assert np.all(np.isfinite(gradient))
+
+
+def begun():
+  """A model of different widths, with a reconstruction network."""
+  encoders = {
+    name: nn.MLP(widths)
+    for name, widths in {'audio': (80,), 'visual': (40,)}.items()
+  }
+  task = recorded.make_task(encoders=encoders, num_classes=50)
+  method = mcr.make(task, contrast=0.0, reconstruction=1.0)
+  return method, *recorded.begin(method)
+
+
+def test_the_network_is_as_wide_as_the_widest_features_and_differs_by_seed():
+  method, state, batch = begun()
+  other = method.beside(state._replace(key=jax.random.key(2)), batch)
+  networks = state.params['beside'], other
+  for network in networks:
+    assert {name: leaf.shape for name, leaf in network.items()} == {
+      'hidden': (50, 80),
+      'features': (80, 120),
+    }
+    for leaf in network.values():
+      np.testing.assert_allclose(
+        np.var(leaf) * leaf.shape[0], 1, rtol=0.1, err_msg=leaf.shape
+      )
+  one, other = networks
+  assert np.all(one['hidden'] != other['hidden'])
+
+
+def test_a_name_that_the_model_has_is_refused():
+  method, state, _ = begun()
+  message = r"has a module 'beside'.*Rename the.*'beside', 'encoders_audio'"
+  checks.assert_refused(message, common.with_beside, method, state, {})
+  without = method._replace(beside=None)
+  assert common.with_beside(without, state, {}) is state

@@ -8,7 +8,6 @@ import pytest
 
 from experiments.configs import handwritten
 from experiments.core import training
-from experiments.methods import fusions
 from experiments.methods import reconboost
 from mimo_jax import nn
 from tests import checks
@@ -163,4 +162,6 @@ def test_a_phase_begins_without_moments_and_schedules_continue():
 def test_features_of_different_widths_are_refused():
   features = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
   with pytest.raises(ValueError, match=r"widths {'a': 3, 'b': 4}.*one width"):
-    jax.eval_shape(fusions.BoostedFusion(5).init, jax.random.key(0), features)
+    jax.eval_shape(
+      reconboost.BoostedFusion(5).init, jax.random.key(0), features
+    )

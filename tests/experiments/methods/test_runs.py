@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax import lax
 
-from experiments.methods import overfitting
+from experiments.methods import g_blending
 from tests import checks
 from tests.experiments.methods import hand
 from tests.experiments.methods import recorded
@@ -175,7 +175,7 @@ def test_g_blending_equals_the_computation_by_hand():
     losses += [losses_of(models, rows) for rows in splits]
     measured = [mean.sums[seed] / mean.rows[seed] for mean in scratch.losses]
     np.testing.assert_allclose(measured, losses, rtol=1e-3)
-    blend = 4 * overfitting.blend(*measured)
+    blend = 4 * g_blending.blend(*measured)
     np.testing.assert_allclose(weights[seed], blend, rtol=1e-4)
 
     # Then the model learns from the blended losses.
