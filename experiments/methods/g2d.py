@@ -48,9 +48,10 @@ def make(
       L = L_fused + Σ_m mean (z_m - t_m)² + Σ_m KL(p_m || p_fused)
 
   with features z, those of the teachers t, and the teachers' probabilities p_m.
-  In a regression the last term is the mean squared difference of the numbers. L
-  is the primary objective; any weighting goes with it. Without one ('joint'), L
-  is all that is learnt.
+  In a regression the last term is the sum of the regression's own losses, with
+  the teachers' numbers as targets. (Squared differences would make steps that
+  grow with the number of modalities, and diverge.) L is the primary objective;
+  any weighting goes with it. Without one ('joint'), L is all that is learnt.
 
   Args:
     task: what is trained.
@@ -66,9 +67,10 @@ def make(
       of tensors with four axes are zero; biases, scales, batch statistics,
       momentum and weight decay still change them.
 
-  The paper has two modalities, and the strong one of each batch stands still.
-  In the released code equal confidences end it, and its validation split is the
-  test split.
+  The paper has two modalities, and in each batch the stronger one stands still.
+  The released code stops with an error if both are equally sure of a batch, and
+  it validates on the test split. Here, of equally sure teachers, the first by
+  name counts as the less sure one.
 
   References:
     M. Rakib and A. Bagavathi, `G2D: Boosting Multimodal Learning with
@@ -78,7 +80,13 @@ def make(
   checks.at_least_0('g2d', fraction=fraction)
   checks.above_0('g2d', teacher_epochs=teacher_epochs)
   made = copies.teachers(task, teacher_epochs, ask=rows)
-  apart = optax.squared_error if task.is_regression else _divergence
+
+  def apart(fused: jax.Array, taught: jax.Array) -> jax.Array:
+    if task.is_regression:
+      return jnp.asarray(task.losses_of({'': fused}, taught[:, 0])[''])
+    log_p, log_q = jax.nn.log_softmax(taught), jax.nn.log_softmax(fused)
+    kl = optax.losses.kl_divergence_with_log_targets(log_q, log_p)
+    return jnp.mean(kl)
 
   def still(state: base.TrainState) -> dict[str, jax.Array]:
     memory: Memory = state.memory
@@ -94,9 +102,9 @@ def make(
     variables = state.memory.variables
     features = common.features_of(made.model, variables, batch)
     logits: Any = made.model.apply(variables, batch)
-    fused = outputs.logits['fused']
-    of_outputs = [apart(fused, logits[name]) for name in task.modalities]
-    of_each = [jnp.mean(one) for one in of_outputs]
+    of_each = [
+      apart(outputs.logits['fused'], logits[name]) for name in task.modalities
+    ]
     return {
       'distilled_features': copies.distance(outputs.features, features),
       'distilled_outputs': jnp.sum(jnp.stack(of_each)),
@@ -151,7 +159,8 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
   """Which encoders stand still, [M] bool.
 
   Args:
-    confidence: [M], how sure each modality's teacher is.
+    confidence: [M], how sure each modality's teacher is. Teachers that have
+      diverged, to NaN, are the least sure.
     part: how much of the time in which encoders stand still is over, from 0;
       from 1 on none does. That time has M - 1 equal parts; in part t, all stand
       still but the t least sure ones. With two modalities the surer one stands
@@ -167,13 +176,7 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
     [True, False, False]
     [False, False, False]
   """
-  order = jnp.argsort(jnp.argsort(confidence))
+  is_sure = jnp.where(jnp.isnan(confidence), -jnp.inf, confidence)
+  order = jnp.argsort(jnp.argsort(is_sure))
   learning = 1 + jnp.floor(part * (confidence.shape[0] - 1))
   return (order >= learning) & (part < 1)
-
-
-def _divergence(logits: jax.Array, taught: jax.Array) -> jax.Array:
-  """KL(p_m ‖ p_fused) in nats, of logits [batch, C]: [batch]."""
-  return optax.losses.kl_divergence_with_log_targets(
-    jax.nn.log_softmax(logits), jax.nn.log_softmax(taught)
-  )

@@ -18,9 +18,10 @@ def make(
 
       L = L_fused + γ/M Σ_m L_m
 
-  In the warm-up these are the losses of all outputs. Then each row i is given
-  to one modality m(i), see `owners`. Its fused logits are the fusion's output
-  for that modality alone, see `mimo_jax.nn.LateFusion.alone`, and
+  During the warm-up, every L is the plain loss of its output. After it, each row
+  i is given to one modality m(i), see `owners`. Its fused logits are the
+  fusion's output for that modality alone, see `mimo_jax.nn.LateFusion.alone`,
+  and
 
       L_m = M/N Σ_{i: m(i) = m} CE_m(i)
 
@@ -28,13 +29,15 @@ def make(
   other encoders learn nothing from the row. The heads are the model's
   `auxiliary` ones, whatever the configuration says.
 
-  Without a weighting (`joint`), L is what is learnt; a weighting replaces it.
+  Without a weighting (`joint`), L is what is learnt, during the warm-up and
+  after it; a weighting replaces the weights 1 and γ/M in both.
 
   Args:
     task: what is trained, on classes.
-    gamma: γ > 0; 1 in the released code, in the warm-up, too, where it is ½ for
-      each of two modalities.
-    warm_up_epochs: how long rows have all modalities.
+    gamma: γ > 0, during the warm-up and after it. The released code has γ = 1:
+      of two uni-modal losses each has the weight ½ during the warm-up, and the
+      loss of a row's owner has the weight 1 after it.
+    warm_up_epochs: the length of the warm-up.
 
   The paper assigns rows at each epoch's start, by the model in evaluation mode,
   and trains on the batches of one modality after those of the other. Here rows
