@@ -113,14 +113,6 @@ def coefficients(
   With two modalities r_a = exp(s_v - s_a). A low score means a strong modality.
   One that is further ahead of the others than before has r above τ, and is
   slowed down. Running means are over the steps before, and 0 at first.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> scores = jnp.array([1.0, 2.0])
-    >>> coefficients(scores, jnp.zeros(2), 0.5).tolist()
-    [0.424, 1.372]
-    >>> coefficients(scores, scores, 0.5).tolist()
-    [1.0, 1.0]
   """
   count = scores.shape[0]
 

@@ -102,11 +102,6 @@ def weights(logits: jax.Array, temperature: float) -> jax.Array:
   the sum over classes of the mean |o_m|. H_m is its share of the mean
   entropies, at least 0.6/M, which is 0.3 for two modalities. Both c and q add
   up to 1.
-
-  Examples:
-    >>> logits = jnp.array([[[4.0, 0.0]], [[0.0, 1.0]]])
-    >>> weights(logits, 8.0).tolist()  # the first is surer, and relied on more
-    [0.387, 0.613]
   """
   count = logits.shape[0]
   sizes = jnp.sum(jnp.mean(jnp.abs(logits), axis=1), axis=-1)

@@ -27,12 +27,6 @@ def class_purity(
     labels: [N].
     counts: [N] bool, which points count.
     classes: how many.
-
-  Examples:
-    >>> points = jnp.array([[0.0], [9.0], [0.1], [9.2]])
-    >>> labels, counts = jnp.array([0, 1, 0, 0]), jnp.ones(4, bool)
-    >>> float(class_purity(jax.random.key(0), points, labels, counts, 2))
-    0.75
   """
   assigned = k_means(key, _scaled(points, counts), counts, classes)
   rows = counts.astype(jnp.float32)[:, None]

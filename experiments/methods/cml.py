@@ -50,7 +50,7 @@ def make(
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
     # Each modality's place in the order of removal.
     place = jnp.argsort(jax.random.permutation(key, count))
-    before = confidence(outputs.logits['fused'])
+    before = _confidence(outputs.logits['fused'])
     partial, rise = jnp.zeros(()), jnp.zeros(())
     for removed in range(1, count):
       stay = {
@@ -60,7 +60,7 @@ def make(
       logits = task.model.fuse(state.variables, features, train=True)
       losses = task.losses_of({'fused': logits}, batch[task.target])
       partial += losses['fused'] / count
-      after = confidence(logits)
+      after = _confidence(logits)
       gained, before = after - before, after
       if released:
         gained = jnp.sum(gained)
@@ -71,12 +71,6 @@ def make(
   return common.on_outputs(task, removals, primary)
 
 
-def confidence(logits: jax.Array) -> jax.Array:
-  """The largest probability of each row: [batch, C] -> [batch].
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> confidence(jnp.log(jnp.array([[0.2, 0.8], [0.5, 0.5]]))).tolist()
-    [0.8, 0.5]
-  """
+def _confidence(logits: jax.Array) -> jax.Array:
+  """The largest probability of each row: [batch, C] -> [batch]."""
   return jnp.max(jax.nn.softmax(logits), axis=-1)

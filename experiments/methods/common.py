@@ -173,18 +173,9 @@ def features_of(
 def kept(
   features: Mapping[str, jax.Array], keep: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """Features [batch, d_m], with zeros where they are not kept.
+  """Features [batch, d_m], with zeros in rows that are not kept.
 
-  Args:
-    features: of each modality.
-    keep: of each modality, booleans [batch], or one for all rows.
-
-  Examples:
-    >>> features = {'audio': jnp.ones((2, 3)), 'visual': jnp.ones((2, 1))}
-    >>> keep = {'audio': jnp.array([True, False]), 'visual': jnp.array(False)}
-    >>> found = kept(features, keep)
-    >>> found['audio'].tolist(), found['visual'].tolist()
-    ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [[0.0], [0.0]])
+  `keep` has booleans of each modality, [batch] or one for all rows.
   """
   return {
     name: jnp.where(jnp.reshape(keep[name], (-1, 1)), value, 0)
@@ -204,14 +195,7 @@ def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
 def stateless(
   change: Callable[..., optax.Updates],
 ) -> optax.GradientTransformationExtraArgs:
-  """A transformation without a state: `change(updates, **extra_args)`.
-
-  Examples:
-    >>> shrink = stateless(lambda updates, *, factor, **_: factor * updates)
-    >>> update, _ = shrink.update(6.0, shrink.init(0.0), factor=0.5, other=1)
-    >>> update
-    3.0
-  """
+  """A transformation without a state: `change(updates, **extra_args)`."""
 
   def update(
     updates: optax.Updates,
@@ -231,13 +215,6 @@ def summed() -> optax.GradientTransformationExtraArgs:
   """Turns a pullback into the gradient of the sum of all losses of a phase.
 
   It is for phases that have different losses, some of them without a gradient.
-
-  Examples:
-    >>> losses, pullback = jax.vjp(lambda x: {'a': x**2, 'b': 1.0}, 3.0)
-    >>> add = summed().update
-    >>> gradient, _ = add(pullback, optax.EmptyState(), losses=losses)
-    >>> float(gradient)
-    6.0
   """
 
   def add(pullback: Any, *, losses: base.Losses, **_: Any) -> optax.Updates:
@@ -259,11 +236,6 @@ def sureness(logits: jax.Array, targets: jax.Array) -> jax.Array:
   """The probability of each row's true class, without a gradient.
 
   From logits [..., batch, C] and targets [batch]: [..., batch].
-
-  Examples:
-    >>> logits = jnp.log(jnp.array([[0.2, 0.8], [0.5, 0.5]]))
-    >>> sureness(logits, jnp.array([0, 1])).tolist()
-    [0.2, 0.5]
   """
   p = jax.nn.softmax(jax.lax.stop_gradient(logits))
   index = jnp.broadcast_to(targets[:, None], (*p.shape[:-1], 1))

@@ -66,14 +66,6 @@ def scaled(min_ndim: int = 0) -> optax.GradientTransformationExtraArgs:
 
   `factors` is an extra argument, modality -> []. Tensors with fewer than
   `min_ndim` axes stay as they are.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> gradient = {'encoders_audio': jnp.ones(1), 'fusion': jnp.ones(1)}
-    >>> scale, state = scaled().update, optax.EmptyState()
-    >>> gradient, _ = scale(gradient, state, factors={'audio': 3.0})
-    >>> {name: float(leaf[0]) for name, leaf in gradient.items()}
-    {'encoders_audio': 3.0, 'fusion': 1.0}
   """
 
   def scale(

@@ -181,16 +181,6 @@ def blend(
   An objective whose overfitting does not change would get all of the weight, so
   |ΔO| is at least the rounding error of the four losses. An objective whose
   losses are not all finite gets 0. If all get 0, the weights are equal.
-
-  Examples:
-    >>> weights = blend(
-    ...   jnp.array([1.5, 1.6, 1.7]),
-    ...   jnp.array([1.6, 1.7, 1.75]),
-    ...   jnp.array([0.3, 0.6, 1.2]),
-    ...   jnp.array([1.1, 1.2, 1.45]),
-    ... )
-    >>> weights.tolist()
-    [0.097, 0.190, 0.713]
   """
   losses = jnp.stack([train_start, validation_start, train_end, validation_end])
   finite = jnp.all(jnp.isfinite(losses), axis=0)

@@ -157,12 +157,7 @@ def regulated(
 
 
 def advantages(scores: jax.Array) -> jax.Array:
-  """The mean lead of each modality over those that it leads, [M]; 0 if none.
-
-  Examples:
-    >>> advantages(jnp.array([0.6, 0.2, 0.3])).tolist()
-    [0.35, 0.0, 0.1]
-  """
+  """The mean lead of each modality over those that it leads, [M]; 0 if none."""
   apart = scores[:, None] - scores[None]
   return means.of(apart, apart > 0, axis=1)
 

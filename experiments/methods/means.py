@@ -9,12 +9,9 @@ import jax.numpy as jnp
 def of(
   values: jax.Array, counts: jax.Array, axis: int | None = None
 ) -> jax.Array:
-  """The mean of the values that count; 0 where none does.
+  """The mean over an axis of the values that count; 0 where none does.
 
-  Args:
-    values: of any shape.
-    counts: booleans of that shape.
-    axis: over which; None: all.
+  The `counts` are booleans of the values' shape.
 
   Examples:
     >>> values = jnp.array([[1.0, 2.0, jnp.nan], [jnp.inf] * 3])
@@ -44,18 +41,9 @@ def begin(number: int) -> Mean:
 
 
 def added(mean: Mean, values: jax.Array, is_row: jax.Array) -> Mean:
-  """The mean with the rows of another batch.
+  """The mean with the `values` [K, batch] of another batch.
 
-  Args:
-    mean: so far.
-    values: [K, batch].
-    is_row: [batch] bool, False for padding.
-
-  Examples:
-    >>> mean = added(begin(1), jnp.array([[1.0, 2.0]]), jnp.array([True, True]))
-    >>> mean = added(mean, jnp.array([[6.0, 9.0]]), jnp.array([True, False]))
-    >>> mean.value.tolist()
-    [3.0]
+  Padding, where `is_row` [batch] is False, does not count.
   """
   sums = jnp.sum(values, axis=1, where=is_row[None])
   return Mean(mean.sums + sums, mean.rows + jnp.sum(is_row))

@@ -25,15 +25,6 @@ def chosen(
       from it.
     is_new: (keys on a parameter's path) -> whether its moments and averages
       come from `new`; may be traced.
-
-  Examples:
-    >>> params = {'here': jnp.float32(1), 'there': jnp.float32(2)}
-    >>> optimizer = optax.trace(0.9)
-    >>> old = optimizer.init(params)
-    >>> _, new = optimizer.update(params, old)
-    >>> found = chosen(params, old, new, lambda path: path[0] == 'here')
-    >>> jax.tree.map(float, found.trace)
-    {'here': 1.0, 'there': 0.0}
   """
   choices = {
     keys_of(path): is_new(keys_of(path))

@@ -136,12 +136,6 @@ def rates(
 
   with ρ_m = s_m / (mean of the others' s), or their sum, for scores s ≥ 0. At
   least one modality is not ahead, and stays.
-
-  Examples:
-    >>> rates(jnp.array([0.6, 0.3]), 0.5, 0.5).tolist()
-    [0.690, 0.0]
-    >>> rates(jnp.array([0.25, 0.25]), 0.5, 0.5).tolist()
-    [0.0, 0.0]
   """
   count = scores.shape[0]
   others = jnp.sum(scores) - scores

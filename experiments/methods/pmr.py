@@ -134,16 +134,6 @@ def prototype_loss(
   Both are means over rows, of the loss and of the probability of the true
   class, for features [batch, d], labels [batch] and centers [C, d]. Classes
   that were not seen [C] are no candidates, and their rows do not count.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> centers = jnp.array([[0.0, 0.0], [3.0, 4.0]])
-    >>> features, labels = jnp.array([[0.0, 0.0]]), jnp.array([0])
-    >>> loss, score = prototype_loss(
-    ...   features, centers, jnp.array([True, True]), labels
-    ... )
-    >>> float(loss), float(score)  # distances 0 and 5
-    (0.007, 0.993)
   """
   squared = jnp.sum((features[:, None] - centers[None]) ** 2, axis=-1)
   # The root has no derivative at 0; a row on its prototype gets 0.

@@ -18,7 +18,7 @@ def make(
 
       L = L_fused + γ/M Σ_m L_m
 
-  During the warm-up, every L is the plain loss of its output. After it, each row
+  During the warm-up, each L is the plain loss of its output. After it, each row
   i is given to one modality m(i), see `owners`. Its fused logits are the
   fusion's output for that modality alone, see `mimo_jax.nn.LateFusion.alone`,
   and
@@ -80,11 +80,6 @@ def owners(logits: jax.Array) -> jax.Array:
   """For each row, the modality whose probabilities are closest to uniform.
 
   It has the least KL(p_m ‖ uniform); from logits [M, batch, C]: [batch].
-
-  Examples:
-    >>> sure, unsure = jnp.array([3.0, 0.0]), jnp.array([0.5, 0.0])
-    >>> owners(jnp.stack([sure, unsure])[:, None]).tolist()
-    [1]
   """
   log_p = jax.nn.log_softmax(logits)
   return jnp.argmin(jnp.sum(jnp.exp(log_p) * log_p, axis=-1), axis=0)

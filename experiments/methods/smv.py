@@ -147,13 +147,6 @@ def values(
     logits: the fused ones [batch, C] of every nonempty set of modalities.
     labels: [batch].
     alike: whether any set is worth 1, in place of its size, if it is right.
-
-  Examples:
-    >>> right, wrong = jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]])
-    >>> logits = {'a': right, 'v': wrong, 'av': right}
-    >>> logits = {frozenset(some): value for some, value in logits.items()}
-    >>> values(logits, jnp.array([0])).tolist()
-    [[1.5], [0.5]]
   """
   worth: dict[frozenset[str], Any] = {frozenset(): jnp.zeros(labels.shape)}
   for some, of_set in logits.items():
@@ -164,23 +157,13 @@ def values(
 
 
 def copies(row_values: jax.Array) -> jax.Array:
-  """How often a row is repeated with a modality alone, by its value.
-
-  Examples:
-    >>> copies(jnp.array([-0.5, 0.0, 0.5, 1.0, 1.5])).tolist()
-    [3.0, 2.0, 1.0, 0.0, 0.0]
-  """
+  """How often a row is repeated with a modality alone, by its value."""
   below = [row_values <= bound for bound in _BOUNDS]
   return jnp.sum(jnp.stack(below), axis=0).astype(jnp.float32)
 
 
 def repeated(means: jax.Array, strength: float | jax.Array) -> jax.Array:
-  """For each modality, the share of rows to repeat with it alone, [M].
-
-  Examples:
-    >>> repeated(jnp.array([0.2, 0.8]), 1.0).tolist()
-    [0.4, 0.0]
-  """
+  """For each modality, the share of rows to repeat with it alone, [M]."""
   share = 2 / 3 * strength * (jnp.max(means) - jnp.min(means))
   is_least = jnp.arange(means.shape[0]) == jnp.argmin(means)
   return jnp.where(is_least, share, 0)
