@@ -79,9 +79,11 @@ def orthogonal_head(
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` takes the extra
     argument `features`, the [batch, d] that the head was given, or their mean
-    [d] (average that over devices, if there are several). Other extra arguments
-    are ignored. If features or their squares are not finite, the kernel's
-    update is NaN, so that a guard can skip it, and the state stays as it is.
+    [d] (average that over devices, if there are several). If rows lack the
+    modality, give the mean of those that have it, and zeros if none has. Other
+    extra arguments are ignored. If features or their squares are not finite,
+    the kernel's update is NaN, so that a guard can skip it, and the state stays
+    as it is.
 
   Raises:
     ValueError: if an argument is none of its values; when the state is made, if

@@ -77,9 +77,11 @@ def ogm(
     argument `scores`, a mapping modality -> S_m ≥ 0, a mean or a sum over the
     batch (`mimo_jax.nn.true_class_scores`). Other keys and other extra
     arguments are ignored. Average the scores over devices, if there are
-    several. `optax.tree.get(opt_state, 'coefficients')` reads the last k.
-    Scores that are not finite make the encoders' updates NaN, so that a guard
-    can skip them, and leave the k in the state as they are.
+    several. A modality that no row of a batch has would stop the others by its
+    score of 0: give it the least score of the others.
+    `optax.tree.get(opt_state, 'coefficients')` reads the last k. Scores that
+    are not finite make the encoders' updates NaN, so that a guard can skip
+    them, and leave the k in the state as they are.
 
   Raises:
     ValueError: if `modalities` are not unique names, `alpha` is negative, or

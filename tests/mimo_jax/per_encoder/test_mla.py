@@ -162,6 +162,18 @@ def test_features_that_are_not_finite_do_not_change_the_state():
     _, state = update(GRADIENTS, state, features=FEATURES[number])
 
 
+def test_features_of_zero_change_no_projection():
+  head = make()
+  update = jax.jit(head.update)
+  state = head.init(GRADIENTS)
+  for features in FEATURES[:3]:
+    _, state = update(GRADIENTS, state, features=features)
+  before = state.root
+  assert np.max(np.abs(before - np.diag(np.diag(before)))) > 1e-2
+  _, state = update(GRADIENTS, state, features=jnp.zeros(WIDTH))
+  np.testing.assert_allclose(state.root, before, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.slow
 def test_gradients_keep_their_type():
   gradients = checks.as_type(GRADIENTS, jnp.bfloat16)
