@@ -80,40 +80,31 @@ def test_no_group_is_divided(file):
   assert sum(map(len, groups)) == len(set.union(*groups)) == 10
 
 
-def test_a_row_of_nan_lacks_the_modality(file):
-  left, steps = columns()['left'].copy(), columns()['steps'].copy()
-  left[[3, 8]], steps[9] = np.nan, np.nan
-  path = file(left=left, steps=steps)
-  table = arrays.read(path)
-  assert np.flatnonzero(~table.present['left']).tolist() == [3, 8]
-  assert np.flatnonzero(~table.present['steps']).tolist() == [9]
-  assert table.present.keys() == {'left', 'steps'}
-  assert not table.modalities['left'][[3, 8]].any()
-  for split in own_splits.SPLITS:
-    found = arrays.arrays_of(path, split)
-    assert found['left_present'].tolist() == [
-      row not in (3, 8) for row in found['row']
-    ]
-
-
-def test_values_that_are_not_present_are_ignored(file):
+def test_rows_lack_what_is_nan_or_said_to_be_absent(file):
   left, there = columns()['left'].copy(), np.arange(ROWS) % 7 != 2
   left[2], left[4] = [1, np.inf, 2, 3], np.nan
+  steps = columns()['steps'].copy()
+  steps[9] = np.nan
   photo_there = (np.arange(ROWS) != 5).astype(int)
-  path = file(left=left, left_present=there, photo_present=photo_there)
+  path = file(
+    left=left, left_present=there, photo_present=photo_there, steps=steps
+  )
   table = arrays.read(path)
   assert table.modalities.keys() == {'left', 'scalar', 'steps', 'photo'}
   expected = there & (np.arange(ROWS) != 4)
   np.testing.assert_array_equal(table.present['left'], expected)
   assert np.flatnonzero(~table.present['photo']).tolist() == [5]
+  assert np.flatnonzero(~table.present['steps']).tolist() == [9]
+  assert table.present.keys() == {'left', 'photo', 'steps'}
   assert not table.modalities['left'][~expected].any()
   assert table.modalities['photo'].dtype == np.uint8
   assert not table.modalities['photo'][5].any()
   np.testing.assert_array_equal(
     table.modalities['photo'][4, ..., 0], columns()['photo'][4]
   )
-  found = arrays.arrays_of(path, 'train')
-  np.testing.assert_array_equal(found['left_present'], expected[found['row']])
+  for split in own_splits.SPLITS:
+    found = arrays.arrays_of(path, split)
+    np.testing.assert_array_equal(found['left_present'], expected[found['row']])
   with pytest.raises(
     ValueError, match=r"'left_present' of .* is float64\[60\]"
   ):

@@ -149,25 +149,18 @@ def test_stft_of_3_seconds_is_its_definition(length):
   np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize('length', [70_001, 170_000])
-def test_stft_of_5_seconds_starts_in_the_middle_in_evaluation(length):
-  values = signal(length)
-  expected = log_magnitude(cycle(values, 40_000, 120_000), 256, 128)
-  result = picture(audio.Stft5s(), values)
-  np.testing.assert_allclose(result, expected, atol=2e-3)
-
-
 @pytest.mark.parametrize(
-  ('random', 'start'),
+  ('random', 'start', 'length'),
   [
-    (np.random.default_rng(5), np.random.default_rng(5).integers(80_001)),
-    (types.SimpleNamespace(integers=lambda high: high - 1), 80_000),  # the last
+    *((None, 40_000, length) for length in (9000, 70_001, 170_000)),
+    (np.random.default_rng(5), np.random.default_rng(5).integers(80_001), 9000),
+    (types.SimpleNamespace(integers=lambda high: high - 1), 80_000, 9000),
   ],
 )
-def test_stft_of_5_seconds_in_training_is_a_window_of_the_repeated_signal(
-  random, start
+def test_stft_of_5_seconds_starts_in_the_middle_or_at_random_in_training(
+  random, start, length
 ):
-  values = signal(9000)
+  values = signal(length)
   expected = log_magnitude(cycle(values, start, start + 80_000), 256, 128)
   result = picture(audio.Stft5s(), values, random)
   np.testing.assert_allclose(result, expected, atol=2e-3)

@@ -1,5 +1,6 @@
 """A user's own folder: its CSV, and what is read from its files."""
 
+import collections
 import fractions
 import itertools
 
@@ -9,8 +10,8 @@ import pytest
 import soundfile
 
 from data_pipelines import folders
+from data_pipelines import own_splits
 from data_pipelines import redrawing
-from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.reading import folder_builder
 from data_pipelines.reading import pictures
@@ -57,40 +58,41 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def data_dir(folder, tmp_path_factory):
   where = tmp_path_factory.mktemp('prepared')
-  sources.open_source('folder', config=folder, split='test', data_dir=where)
+  clips.opened('folder', None, where, config=folder)
   return where
 
 
+def elements_of(root, data_dir):
+  """Row -> element, of all splits."""
+  elements = [
+    element
+    for split in own_splits.SPLITS
+    for element in clips.opened('folder', None, data_dir, split, str(root))
+  ]
+  found = {int(element['row']): element for element in elements}
+  assert len(found) == len(elements)
+  return found
+
+
 def test_every_row_is_in_one_split_with_all_its_entries(folder, data_dir):
-  seen = []
-  for split, most in (('train', 12), ('validation', 4), ('test', 4)):
-    rows = sources.open_source(
-      'folder', config=folder, split=split, data_dir=data_dir
+  found = elements_of(folder, data_dir)
+  for row, element in found.items():
+    (photo,) = clips.decoded(element['photo'])
+    assert photo[0, 0, 0] == row
+    np.testing.assert_allclose(
+      element['voice'], np.round(row / 50 * 2**15), atol=1
     )
-    skipped = clips.table(next(data_dir.glob('folder/*/*')), split)
-    assert len(rows) + len(skipped) == most
-    for i in range(len(rows)):
-      element, row = rows[i], rows[i]['row'].item()
-      seen.append(row)
-      assert clips_of(element['photo'][0]) == row
-      np.testing.assert_allclose(
-        element['voice'], np.round(row / 50 * 2**15), atol=1
-      )
-      assert element['caption'].item().decode().startswith(f'Number {row}, ')
-      assert element['label'] == row % 2
-  assert sorted(seen) == [i for i in range(ROWS) if i not in (3, 8)]
-
-
-def clips_of(encoded):
-  return np.asarray(pictures._pictures.opened(encoded))[0, 0, 0]
+    assert element['caption'].item().decode().startswith(f'Number {row}, ')
+    assert element['label'] == row % 2
+  assert sorted(found) == [i for i in range(ROWS) if i not in (3, 8)]
+  sizes = collections.Counter(folders.read(folder).split.tolist())
+  assert sizes == {'train': 12, 'validation': 4, 'test': 4}
 
 
 def test_unreadable_items_are_listed_with_line_and_column(data_dir):
   prepared = next(data_dir.glob('folder/my_set-*/*'))
   skipped = [
-    row
-    for split in ('train', 'validation', 'test')
-    for row in clips.table(prepared, split)
+    row for split in own_splits.SPLITS for row in clips.table(prepared, split)
   ]
   assert {row['key'].split(', ')[-1]: row['reason'] for row in skipped} == {
     'line 5': 'corrupt',
@@ -117,7 +119,7 @@ def test_its_splits_can_be_redrawn(folder, data_dir):
 
 
 def test_columns_split_and_group_are_used(tmp_path):
-  splits = ('train', 'validation', 'test')
+  splits = own_splits.SPLITS
   lines = [f'w{i},{10 - i},{splits[i % 3]},{i % 3}' for i in range(9)]
   table = folders.read(
     write_list(tmp_path / 'a', 'note,label,split,group', lines)
@@ -181,18 +183,13 @@ def test_numbers_are_read_to_the_bit_and_are_one_modality(tmp_path):
   values[4, 1], values[9, [0, 2]] = 0, 0  # where a row lacks a modality
   expected = np.where(np.arange(ROWS) == 9, np.nan, values[:, 2])
   np.testing.assert_array_equal(table.numbers('weight'), expected)
-  found = {}
-  for split in ('train', 'validation', 'test'):
-    rows = sources.open_source(
-      'folder', config=str(root), split=split, data_dir=tmp_path / 'made'
-    )
-    for i in range(len(rows)):
-      names = ('age', 'eye.left', 'weight')
-      row = int(rows[i]['row'])
-      found[row] = [rows[i][name].item() for name in names]
-      assert rows[i]['eye_present'] == (row != 4)
-      assert rows[i]['numbers_present'] == (row != 9)
-  assert [found[row] for row in range(ROWS)] == values.tolist()
+  found = elements_of(root, tmp_path / 'made')
+  for row in range(ROWS):
+    names = ('age', 'eye.left', 'weight')
+    numbers = [found[row][name].item() for name in names]
+    assert numbers == values[row].tolist()
+    assert found[row]['eye_present'] == (row != 4)
+    assert found[row]['numbers_present'] == (row != 9)
 
 
 def test_a_row_without_a_label_may_have_some_numbers_of_a_modality(tmp_path):
@@ -229,12 +226,7 @@ def test_rows_lack_what_is_empty_and_views_read_what_stands_there(
   here['numbers'] = here['caption']
   table = folders.read(root)
   assert {k: rows.tolist() for k, rows in table.present.items()} == here
-  elements = {}
-  for split in ('train', 'validation', 'test'):
-    rows = sources.open_source(
-      'folder', config=root, split=split, data_dir=tmp_path / 'made'
-    )
-    elements |= {int(rows[i]['row']): rows[i] for i in range(len(rows))}
+  elements = elements_of(root, tmp_path / 'made')
   assert sorted(elements) == list(range(ROWS))
   seen = [
     views.Frames(1, 'first', 8, source='photo'),
@@ -254,7 +246,7 @@ def test_rows_lack_what_is_empty_and_views_read_what_stands_there(
 
 
 def test_a_modality_of_damaged_files_alone_ends_the_preparation(tmp_path):
-  splits = ('train', 'validation', 'test')
+  splits = own_splits.SPLITS
   lines = [f'{i}.png,so,{splits[i // 2]},{i % 2}' for i in range(6)]
   lines += [f',so,{split},0' for split in splits]
   root = write_list(tmp_path / 'a', 'photo,note,split,label', lines)
@@ -263,9 +255,7 @@ def test_a_modality_of_damaged_files_alone_ends_the_preparation(tmp_path):
   with pytest.raises(
     ValueError, match=r"none of the rows of train that have \['photo'\] can be"
   ):
-    sources.open_source(
-      'folder', config=str(root), split='train', data_dir=tmp_path / 'made'
-    )
+    clips.opened('folder', None, tmp_path / 'made', config=str(root))
 
 
 def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
@@ -281,9 +271,7 @@ def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
       PIL.Image.fromarray(grey).save(root / f'{i}.{ends[i]}')
 
   def opened():
-    return sources.open_source(
-      'folder', config=str(root), split='train', data_dir=tmp_path / 'made'
-    )
+    return clips.opened('folder', None, tmp_path / 'made', config=str(root))
 
   assert len(opened()) == 7  # one of six could be read
   (root / '1.webp').write_bytes(b'no picture')
@@ -296,16 +284,6 @@ def test_all_files_of_an_ending_that_are_damaged_end_the_preparation(tmp_path):
 
 
 def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
-  left = np.zeros((40, 60, 3), np.uint8)
-  left[:, :30] = 255
-  exif = PIL.Image.Exif()
-  exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-  PIL.Image.fromarray(left).save(tmp_path / 'a.jpg', exif=exif)
-  turned = np.asarray(
-    pictures._pictures.opened(pictures.read(tmp_path / 'a.jpg'))
-  )
-  assert turned.shape == (60, 40, 3)
-  assert turned[5, 20, 0] > 200 and turned[55, 20, 0] < 50
   deep = np.full((1536, 1024), 150 * 256, np.uint16)
   PIL.Image.fromarray(deep).save(tmp_path / 'b.png')
   small = pictures._pictures.opened(pictures.read(tmp_path / 'b.png'))

@@ -8,6 +8,7 @@ from data_pipelines import folders
 from data_pipelines import own_splits
 from data_pipelines import redrawing
 from data_pipelines import sources
+from tests import clips
 from tests.data_pipelines import toys
 
 ROWS = 60
@@ -121,19 +122,16 @@ def test_a_folder_keeps_numbers_to_the_bit_and_is_prepared_by_the_word(
   path = write_list(tmp_path / 'a.csv', NUMBERS)
   other = write_list(tmp_path / 'b.csv', WHOLE % 2)
   data_dir = tmp_path / 'prepared'
-  found = {}
-  for split in own_splits.SPLITS:
-    rows = sources.open_source(
-      'folder', config=str(path), split=split, data_dir=data_dir
-    )
-    found |= {int(rows[i]['row']): rows[i]['label'] for i in range(len(rows))}
+  found = {
+    int(element['row']): element['label']
+    for split in own_splits.SPLITS
+    for element in clips.opened('folder', None, data_dir, split, str(path))
+  }
   assert {type(label.item()) for label in found.values()} == {float}
   np.testing.assert_array_equal([found[i] for i in range(ROWS)], NUMBERS)
   for config, kind in ((f'{other}', int), (f'{other},regression', float)):
-    rows = sources.open_source(
-      'folder', config=config, split='train', data_dir=data_dir
-    )
-    assert type(rows[0]['label'].item()) is kind
+    element, *_ = clips.opened('folder', None, data_dir, config=config)
+    assert type(element['label'].item()) is kind
 
 
 @pytest.mark.parametrize(

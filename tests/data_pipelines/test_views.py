@@ -7,7 +7,6 @@ import io
 import jax
 import numpy as np
 import pytest
-from ml_collections import config_dict
 from PIL import Image
 
 from data_pipelines import loader
@@ -18,6 +17,7 @@ from data_pipelines.views import entries
 from data_pipelines.views import frames
 from data_pipelines.views import sequences
 from experiments.core import data
+from tests import running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,32 +139,17 @@ def clip(row):
 
 
 def config_of(noise):
-  frames_ = {'name': 'Frames', 'num_frames': 2, 'policy': 'first', 'size': 4}
-  return config_dict.ConfigDict(
-    {
-      'data': {
-        'name': 'clips',
-        'config': None,
-        'views': {
-          'face': frames_,
-          'sound': {'name': 'Scaled', 'source': 'audio', 'divisor': 2},
-        },
-        'train_fraction': 1.0,
-        'redraw': False,
-        'missing_rate': 0.0,
-        'batch_size': 6,
-        'standardize': False,
-        'in_memory': False,
-        'noise': noise,
-        'num_workers': 0,
-        'num_threads': 0,
-      },
-      'model': {'encoders': {'face': {}, 'sound': {}}},
-      'evaluation': {'batch_size': 4, 'missing': False},
-      'target': 'label',
-      'loss': 'cross_entropy_losses',
-    }
-  )
+  config = running.smoke()
+  faces = {'name': 'Frames', 'num_frames': 2, 'policy': 'first', 'size': 4}
+  sounds = {'name': 'Scaled', 'source': 'audio', 'divisor': 2}
+  with config.unlocked():
+    config.data.name, config.data.config = 'clips', None
+    config.data.views = {'face': faces, 'sound': sounds}
+    config.data.batch_size, config.evaluation.batch_size = 6, 4
+    config.data.standardize = config.data.in_memory = False
+    config.data.noise = noise
+    config.model.encoders = {'face': {}, 'sound': {}}
+  return config
 
 
 def normalised(pictures):

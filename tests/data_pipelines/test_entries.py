@@ -1,4 +1,4 @@
-"""Pictures made small."""
+"""Views of single entries."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,17 @@ def test_a_shape_that_blocks_do_not_fill_is_refused(shape):
     views.Pooled('x', 1.0, block=3)({'x': np.zeros(shape)}, None)
 
 
-def test_arguments_outside_their_range_are_refused():
-  for divisor, block in ((0.0, 1), (1.0, 0)):
-    with pytest.raises(ValueError, match='Expected a'):
-      views.Pooled('x', divisor, block)
+@pytest.mark.parametrize(
+  ('view', 'arguments'),
+  [
+    *((views.Scaled, ('x', by)) for by in (0, -1, float('nan'), float('inf'))),
+    (views.Pooled, ('x', 0.0)),
+    (views.Pooled, ('x', 1.0, 0)),
+    (views.Numbers, (('x', 'y'), (1,), (1, 1))),
+    (views.Numbers, (('x', 'y'), (1, 1), (1, 0))),
+    (views.HashedWords, ('x', 0)),
+  ],
+)
+def test_arguments_outside_their_range_are_refused(view, arguments):
+  with pytest.raises(ValueError, match=r'Expected .* got'):
+    view(*arguments)
