@@ -76,15 +76,17 @@ def run(*command: str | pathlib.Path, **options: object) -> str:
   return result.stdout.strip()
 
 
-def build(output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+def build(
+  output: pathlib.Path, *options: str
+) -> tuple[pathlib.Path, pathlib.Path]:
   """Builds the sdist, and the wheel from it."""
   shutil.rmtree(output, ignore_errors=True)
   with tempfile.TemporaryDirectory() as copy:  # a build leaves files behind
     for name in ('setup.py', 'setup.cfg', 'LICENSE', 'README.md'):
       shutil.copy(ROOT / name, copy)
-    for name in ('mimo_jax', 'tests'):
+    for name in ('mimo_jax', 'experiments', 'data_pipelines', 'tests'):
       shutil.copytree(ROOT / name, pathlib.Path(copy, name))
-    run(sys.executable, '-m', 'build', '--outdir', output, copy)
+    run(sys.executable, '-m', 'build', *options, '--outdir', output, copy)
   return next(output.glob('*.tar.gz')), next(output.glob('*.whl'))
 
 

@@ -1,34 +1,20 @@
 """The package that is released: wheel, sdist and their description."""
 
 import email
-import importlib.metadata
 import importlib.util
 import pathlib
 import re
-import shutil
-import subprocess
 import sys
 import tarfile
-import textwrap
 import zipfile
 
 import pytest
 
 import mimo_jax
+from tests import release
 from tests.documentation import pages
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def copy_of_source(folder):
-  """Copies what a build needs, since a build leaves files behind."""
-  folder.mkdir()
-  for name in ('setup.py', 'setup.cfg', 'LICENSE', 'README.md'):
-    shutil.copy(ROOT / name, folder)
-  for name in ('mimo_jax', 'tests', 'experiments', 'data_pipelines'):
-    shutil.copytree(
-      ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__')
-    )
 
 
 def library():
@@ -41,37 +27,28 @@ def library():
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-  """The wheel, built from a copy of the tree that setup.cfg describes."""
-  copy = tmp_path_factory.mktemp('parent') / 'source'
-  copy_of_source(copy)
-  built = tmp_path_factory.mktemp('wheel')
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', 'pip', 'wheel', '.', '--no-deps'),
-      *('--no-build-isolation', '--no-index', '-w', str(built)),
-    ],
-    cwd=copy,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert result.returncode == 0, result.stdout + result.stderr
-  (path,) = built.glob('*.whl')
-  return path
+def built(tmp_path_factory):
+  """The sdist, and the wheel that is built from it."""
+  return release.build(tmp_path_factory.mktemp('dist'), '--no-isolation')
 
 
 @pytest.fixture(scope='module')
-def metadata(wheel):
+def metadata(built):
   """The metadata of the wheel."""
-  with zipfile.ZipFile(wheel) as archive:
+  with zipfile.ZipFile(built[1]) as archive:
     (name,) = [n for n in archive.namelist() if n.endswith('/METADATA')]
     return email.message_from_bytes(archive.read(name))
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_library_and_nothing_else(wheel):
-  with zipfile.ZipFile(wheel) as archive:
+def test_sdist_and_wheel_hold_the_library_and_no_more(built):
+  with tarfile.open(built[0]) as archive:
+    names = [member.name for member in archive if member.isfile()]
+  files = {name.split('/', 1)[1] for name in names if '.egg-info/' not in name}
+  top = {'setup.py', 'setup.cfg', 'LICENSE', 'README.md', 'PKG-INFO'}
+  assert files - library() == top | {'mimo_jax/README.md'}
+  assert files >= library()
+  with zipfile.ZipFile(built[1]) as archive:
     files = {name for name in archive.namelist() if '.dist-info/' not in name}
   assert files == library()
   assert 'mimo_jax/py.typed' in files
@@ -163,87 +140,30 @@ def test_the_address_is_filled_in_in_one_place(setup, tmp_path, monkeypatch):
   assert setup.repository() == 'https://x.org/y'
 
 
-@pytest.mark.slow
-def test_the_sdist_holds_what_builds_the_wheel_and_no_more(tmp_path):
-  copy = tmp_path / 'source'
-  copy_of_source(copy)
-  subprocess.run(
-    [sys.executable, 'setup.py', '--quiet', 'sdist', '--dist-dir', tmp_path],
-    cwd=copy,
-    check=True,
-    capture_output=True,
-  )
-  (path,) = tmp_path.glob('*.tar.gz')
-  with tarfile.open(path) as archive:
-    names = [member.name for member in archive if member.isfile()]
-  files = {name.split('/', 1)[1] for name in names if '.egg-info/' not in name}
-  top = {'setup.py', 'setup.cfg', 'LICENSE', 'README.md', 'PKG-INFO'}
-  assert files - library() == top | {'mimo_jax/README.md'}
-  assert files >= library()
+ALONE = """
+import sys
 
+import jax
+import optax
 
-def requirements(name, seen):
-  """Collects a package and all its requirements, by distribution names."""
-  if name not in seen:
-    seen.add(name)
-    for line in importlib.metadata.requires(name) or ():
-      if 'extra ==' not in line:
-        following = re.match(r'[\w.-]+', line)[0].lower()
-        try:
-          importlib.metadata.distribution(following)
-        except importlib.metadata.PackageNotFoundError:
-          continue  # required on other platforms or versions only
-        requirements(following, seen)
-  return seen
+needed = {name.split('.')[0] for name in sys.modules} | sys.stdlib_module_names
+sys.path.insert(0, sys.argv[1])
+import mimo_jax
+
+optimizer = optax.chain(mimo_jax.balance(), optax.adam(0.1))
+losses_fn = lambda x: {'fused': x**2, 'audio': 3 * x}
+losses, pullback = jax.vjp(losses_fn, 1.5)
+updates, _ = optimizer.update(pullback, optimizer.init(1.5), 1.5, losses=losses)
+used = {name.split('.')[0] for name in sys.modules}
+print(mimo_jax.__file__, float(updates), *(used - needed))
+"""
 
 
 @pytest.mark.slow
-def test_the_wheel_works_with_jax_and_optax_alone(wheel, tmp_path):
-  with zipfile.ZipFile(wheel) as archive:
-    archive.extractall(tmp_path)
-  allowed = requirements('jax', set()) | requirements('optax', set())
-  assert not allowed & {'flax', 'chex', 'grain', 'ml-collections'}
-  top_levels = importlib.metadata.packages_distributions()
-  blocked = sorted(
-    name
-    for name, distributions in top_levels.items()
-    if not {one.lower().replace('_', '-') for one in distributions}
-    & {one.replace('_', '-') for one in allowed}
-    and name != 'mimo_jax'
-  )
-  assert {'flax', 'pytest', 'chex'} <= set(blocked)
-  code = f"""
-    import importlib.abc
-    import sys
-
-    class Block(importlib.abc.MetaPathFinder):
-      def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {blocked!r}:
-          raise ModuleNotFoundError('blocked: ' + name, name=name)
-
-    sys.meta_path.insert(0, Block())
-    sys.path.insert(0, {str(tmp_path)!r})
-    import jax
-    import mimo_jax
-    import optax
-
-    assert mimo_jax.__file__.startswith({str(tmp_path)!r}), mimo_jax.__file__
-    optimizer = optax.chain(mimo_jax.balance(), optax.adam(0.1))
-    losses_fn = lambda x: {{'fused': x**2, 'audio': 3 * x}}
-    losses, pullback = jax.vjp(losses_fn, 1.5)
-    updates, _ = optimizer.update(
-      pullback, optimizer.init(1.5), 1.5, losses=losses
-    )
-    print(float(updates), mimo_jax.__version__)
-  """
-  result = subprocess.run(
-    [sys.executable, '-c', textwrap.dedent(code)],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert result.returncode == 0, result.stderr
-  update, version = result.stdout.split()
+def test_the_wheel_works_with_jax_and_optax_alone(built, tmp_path):
+  _, wheel = built
+  printed = release.run(sys.executable, '-c', ALONE, wheel, cwd=tmp_path)
+  file, update, *others = printed.split()
+  assert file.startswith(str(wheel))
   assert float(update) == pytest.approx(-0.1, rel=1e-5)  # Adam's first step
-  assert version == mimo_jax.__version__
+  assert others == ['mimo_jax']
