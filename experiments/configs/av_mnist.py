@@ -105,7 +105,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   if words['length']:
     # An epoch of `small` is of the 7,334 rows that it is measured on.
     steps = _EPOCH_OF_64 if is_agm else 114 if is_small else _EPOCH_OF_40
-    _as_agm.lengthen(config, _as_agm.AV_MNIST, steps)
+    _as_agm.lengthen(config, epochs=1000, alpha=2.5, steps_per_epoch=steps)
 
   # Evaluation
   config.evaluation.batch_size = 200

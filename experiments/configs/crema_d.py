@@ -54,5 +54,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   )
   config.checkpoint_every_steps = 210
   if words['length']:
-    _as_agm.lengthen(config, _as_agm.CREMA_D, steps_per_epoch)
+    _as_agm.lengthen(
+      config, epochs=1500, alpha=1.5, steps_per_epoch=steps_per_epoch
+    )
   return configuration.finish(config, words, _audio_visual.SMOKE)

@@ -14,6 +14,7 @@ trains two views by MGDA.
 
 from ml_collections import config_dict
 
+from experiments.configs import _in_memory
 from experiments.core import configuration
 
 VIEWS = {
@@ -27,40 +28,17 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
   config, words = configuration.begin(arg, views=tuple(VIEWS))
   views = words['views'] or 'six'
-
-  # Data: 1,000 training rows
-  config.data.name = 'handwritten'
-  config.data.config = views
-  config.data.batch_size = 64
+  names = VIEWS[views]
+  _in_memory.fill(
+    config,
+    data_set='handwritten',  # 1,000 training rows
+    version=views,
+    encoders=dict.fromkeys(names, _in_memory.MLP),
+    num_classes=10,
+    test_batch_size=200,
+  )
   config.data.standardize = True
-  config.data.in_memory = True
-
-  # Model
-  config.model.encoders = {
-    name: {'name': 'MLP', 'widths': (128, 64)} for name in VIEWS[views]
-  }
-  config.model.num_classes = 10
-
-  # Weighting
-  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
-
-  # Optimiser
-  config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
-
-  # Schedule
-  config.steps = 600
-  config.log_every_steps = 20
-  config.checkpoint_every_steps = 100
-
-  # Evaluation
-  config.evaluation.batch_size = 200
   config.evaluation.metrics = ('accuracy',)
-  # Unit of noise: the standard deviation of each feature.
-  config.evaluation.noise_scale = dict.fromkeys(VIEWS[views], 1.0)
-
-  # Comparison
-  config.num_seeds = 10
-
-  narrow = {name: {'widths': (8,)} for name in VIEWS[views]}
+  narrow = {name: {'widths': (8,)} for name in names}
   smoke = {'steps': 30, 'model': {'encoders': narrow}}
   return configuration.finish(config, words, smoke)

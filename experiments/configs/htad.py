@@ -27,6 +27,7 @@ for a few steps of a narrow model.
 
 from ml_collections import config_dict
 
+from experiments.configs import _in_memory
 from experiments.core import configuration
 
 MODALITIES = ('accelerometer', 'audio')
@@ -35,40 +36,15 @@ MODALITIES = ('accelerometer', 'audio')
 def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
   config, words = configuration.begin(arg)
-
-  # Data: 832 training rows
-  config.data.name = 'htad'
-  config.data.config = 'features'
-  config.data.batch_size = 64
+  _in_memory.fill(
+    config,
+    data_set='htad',  # 832 training rows
+    version='features',
+    encoders=dict.fromkeys(MODALITIES, _in_memory.MLP),
+    num_classes=7,
+    test_batch_size=138,
+  )
   config.data.standardize = True
-  config.data.in_memory = True
-
-  # Model
-  config.model.encoders = {
-    name: {'name': 'MLP', 'widths': (128, 64)} for name in MODALITIES
-  }
-  config.model.num_classes = 7
-
-  # Weighting
-  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
-
-  # Optimiser
-  config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
-
-  # Schedule
-  config.steps = 600
-  config.log_every_steps = 20
-  config.checkpoint_every_steps = 100
-
-  # Evaluation
-  config.evaluation.batch_size = 138
-  config.evaluation.metrics = ('accuracy', 'macro_f1')
-  # Unit of noise: the standard deviation of each feature.
-  config.evaluation.noise_scale = dict.fromkeys(MODALITIES, 1.0)
-
-  # Comparison
-  config.num_seeds = 10
-
   smoke = {
     'steps': 60,
     'data': {'batch_size': 16},

@@ -29,10 +29,9 @@ Words after the colon, separated by commas: `small`, a method, a weighting, and
 `smoke` for a few steps of a narrow model.
 """
 
-from typing import Any
-
 from ml_collections import config_dict
 
+from experiments.configs import _in_memory
 from experiments.core import configuration
 
 
@@ -40,53 +39,32 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   """The configuration; `arg` is described in the module's docstring."""
   config, words = configuration.begin(arg, size=('small',))
   is_small = bool(words['size'])
-
-  # Data: 3,001 training rows
-  config.data.name = 'icons'
-  config.data.config = 'outline'
-  config.data.batch_size = 64
+  _in_memory.fill(
+    config,
+    data_set='icons',  # 3,001 training rows
+    version='outline',
+    encoders={
+      'picture': {'name': 'LeNet', 'base_width': 8, 'num_blocks': 3},
+      'tags': _in_memory.MLP,
+    },
+    num_classes=24,
+    test_batch_size=166,
+  )
   config.data.views = {
     'picture': {'name': 'Scaled', 'source': 'picture', 'divisor': 255.0},
     'tags': {'name': 'Scaled', 'source': 'tags', 'divisor': 1.0},
   }
-  config.data.in_memory = True
-  if is_small:
-    pooled = {'name': 'Pooled', 'block': 2, 'as_row': False}
-    config.data.views.picture.update(pooled)
-
-  # Model
-  config.model.encoders = {
-    'picture': {'name': 'LeNet', 'base_width': 8, 'num_blocks': 3},
-    'tags': {'name': 'MLP', 'widths': (128, 64)},
-  }
-  if is_small:  # 3 x 3 x 8 features, and as many of words
-    config.model.encoders.picture.update({'base_width': 4, 'num_blocks': 2})
-    config.model.encoders.tags.widths = (128, 72)
-  config.model.num_classes = 24
-
-  # Weighting
-  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
-
-  # Optimiser
   decay = {'name': 'add_decayed_weights', 'weight_decay': 1e-3}
   config.gradient_transforms = (decay,)
-  config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
-
-  # Schedule
-  config.steps = 600
-  config.log_every_steps = 20
-  config.checkpoint_every_steps = 100
-
-  # Evaluation
-  config.evaluation.batch_size = 166
-  config.evaluation.metrics = ('accuracy', 'macro_f1')
   # Units of noise: about the deviation of a pixel, and of a word.
   config.evaluation.noise_scale = {'picture': 0.3, 'tags': 0.1}
-
-  # Comparison
   config.num_seeds = 5
-
-  smoke: dict[str, Any] = {
+  if is_small:  # 3 x 3 x 8 features, and as many of words
+    pooled = {'name': 'Pooled', 'block': 2, 'as_row': False}
+    config.data.views.picture.update(pooled)
+    config.model.encoders.picture.update({'base_width': 4, 'num_blocks': 2})
+    config.model.encoders.tags.widths = (128, 72)
+  smoke = {
     'model': {
       'encoders': {'picture': {'base_width': 2}, 'tags': {'widths': (8,)}}
     },

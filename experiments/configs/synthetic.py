@@ -35,6 +35,7 @@ trains a fast and a slow modality by MGDA.
 from ml_collections import config_dict
 
 from data_pipelines.synthetic import settings
+from experiments.configs import _in_memory
 from experiments.core import configuration
 
 
@@ -43,41 +44,17 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config, words = configuration.begin(arg, testbed=tuple(settings.CONFIGS))
   testbed = words['testbed'] or 'balanced'
   modalities = settings.CONFIGS[testbed]
-
-  # Data: 2,000 training rows; features need no standardisation
-  config.data.name = 'synthetic'
-  config.data.config = testbed
-  config.data.batch_size = 64
-  config.data.in_memory = True
-
-  # Model
-  config.model.encoders = {
-    name: {'name': 'MLP', 'widths': (64,)} for name in modalities
-  }
-  config.model.num_classes = settings.NUM_CLASSES
+  _in_memory.fill(
+    config,
+    data_set='synthetic',  # 2,000 training rows, which need no standardisation
+    version=testbed,
+    encoders={name: {'name': 'MLP', 'widths': (64,)} for name in modalities},
+    num_classes=settings.NUM_CLASSES,
+    test_batch_size=1000,
+  )
   if testbed == 'interaction':  # no sum of single modalities' outputs does
     config.model.fusion.hidden_widths = (64,)
-
-  # Weighting
-  config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
-
-  # Optimiser
-  config.optimizer = {'name': 'sgd', 'learning_rate': 0.05, 'momentum': 0.9}
-
-  # Schedule
-  config.steps = 600
-  config.log_every_steps = 20
-  config.checkpoint_every_steps = 100
-
-  # Evaluation
-  config.evaluation.batch_size = 1000
   config.evaluation.metrics = ('accuracy',)
-  # Unit of noise: about the standard deviation of each feature.
-  config.evaluation.noise_scale = dict.fromkeys(modalities, 1.0)
-
-  # Comparison
-  config.num_seeds = 10
-
   narrow = {name: {'widths': (8,)} for name in modalities}
   smoke = {'steps': 30, 'model': {'encoders': narrow}}
   return configuration.finish(config, words, smoke)

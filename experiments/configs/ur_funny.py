@@ -65,7 +65,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.log_every_steps = 20
   config.checkpoint_every_steps = 5 * _EPOCH
   if words['length']:
-    _as_agm.lengthen(config, _as_agm.UR_FUNNY, _EPOCH)
+    _as_agm.lengthen(config, epochs=800, alpha=4.0, steps_per_epoch=_EPOCH)
 
   # Evaluation
   config.evaluation.batch_size = 128
