@@ -1,48 +1,50 @@
 """Starts commands as processes, from one that has imported them.
 
-Importing takes longer than most commands that tests run. So one server process
-imports all commands, and forks for each command line. A fork has no JAX backend
-yet, so it behaves like a command that is started afresh.
+Importing takes longer than most commands that tests run. So commands are forked
+from a server that has imported them, but has no JAX backend yet: a fork behaves
+like a command that is started afresh.
 """
 
 import atexit
-import json
+import importlib
+import multiprocessing
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
-import time
-from typing import ClassVar
+import traceback
+
+import jax
 
 ROOT = pathlib.Path(__file__).parent.parent
-SERVER = """
-import atexit, importlib, json, os, sys, traceback
-import jax
-from experiments.core import commands
-
-names = {name: name for name in ('train', 'compare', 'sweep')}
-names['study'] = 'study.__main__'
-modules = {
-  word: importlib.import_module(f'experiments.{name}')
-  for word, name in names.items()
+MODULES = {
+  'train': 'experiments.train',
+  'compare': 'experiments.compare',
+  'sweep': 'experiments.sweep',
+  'study': 'experiments.study.__main__',
 }
+_server = multiprocessing.get_context('forkserver')
+_server.set_forkserver_preload(['pytest', __name__, *MODULES.values()])
 
 
-def become(words, env, out, err):
+def _become(name, arguments, env, out, err):
+  """Runs a command in this process to its end."""
+  from experiments.core import commands
+
+  os.chdir(ROOT)
   os.environ.clear()
   os.environ.update(env)
   # jax has read the environment already.
+  jax.config.update('jax_platforms', env['JAX_PLATFORMS'])
   unoptimised = env.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == '1'
   jax.config.update('jax_disable_most_optimizations', unoptimised)
-  for place, (path, flags) in enumerate(
-    ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))
-  ):
-    os.dup2(os.open(path, flags), place)
-  sys.argv = words
+  for place, path in enumerate((os.devnull, out, err)):
+    os.dup2(os.open(path, os.O_RDWR), place)
+  sys.argv = [name, *arguments]
   code = 0
   try:
-    commands.run(modules[words[0]].main, needs_config=words[0] != 'study')
+    main = importlib.import_module(MODULES[name]).main
+    commands.run(main, needs_config=name != 'study')
   except SystemExit as error:
     code = error.code
     if isinstance(code, str):
@@ -57,44 +59,34 @@ def become(words, env, out, err):
   os._exit(code or 0)
 
 
-for line in sys.stdin:
-  request = json.loads(line)
-  if isinstance(request, int):
-    ended, status = os.waitpid(request, os.WNOHANG)
-    answer = os.waitstatus_to_exitcode(status) if ended else None
-  elif not (answer := os.fork()):
-    become(*request)
-  print(json.dumps(answer), flush=True)
-"""
-
-
 class Process:
   """A started command; an interface like that of `subprocess.Popen`."""
-
-  _server: ClassVar[subprocess.Popen[str] | None] = None
 
   def __init__(self, module, arguments, env=None):
     self._folder = tempfile.TemporaryDirectory()
     self._paths = [pathlib.Path(self._folder.name, n) for n in ('out', 'err')]
     for path in self._paths:
       path.touch()
-    self.returncode = None
-    env = os.environ | {'JAX_PLATFORMS': 'cpu'} | (env or {})
-    self.pid = self._ask([[module, *arguments], env, *map(str, self._paths)])
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', **(env or {})}
+    self._process = _server.Process(
+      target=_become, args=(module, [*arguments], env, *self._paths)
+    )
+    self._process.start()
+    self.pid = self._process.pid
+    atexit.register(self._process.kill)  # else its end would be waited for
 
-  def poll(self):
-    """Returns the exit status, or None if the command is still running."""
-    if self.returncode is None:
-      self.returncode = self._ask(self.pid)
-    return self.returncode
+  @property
+  def returncode(self):
+    """The exit status, or None if the command is still running."""
+    return self._process.exitcode
+
+  poll = returncode.fget
 
   def communicate(self, timeout=300):
     """Waits for the end; returns standard output and standard error."""
-    deadline = time.monotonic() + timeout
-    while self.poll() is None:
-      assert time.monotonic() < deadline, self._paths[1].read_text()
-      time.sleep(0.01)
+    self._process.join(timeout)
     written = [path.read_text() for path in self._paths]
+    assert self.returncode is not None, written[1]
     self._folder.cleanup()
     return written
 
@@ -102,19 +94,3 @@ class Process:
     """Sends a signal, unless the command has ended."""
     if self.poll() is None:
       os.kill(self.pid, number)
-
-  @classmethod
-  def _ask(cls, request):
-    if cls._server is None:
-      cls._server = subprocess.Popen(
-        [sys.executable, '-c', SERVER],
-        cwd=ROOT,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-      )
-      atexit.register(cls._server.kill)
-    cls._server.stdin.write(json.dumps(request) + '\n')
-    cls._server.stdin.flush()
-    return json.loads(cls._server.stdout.readline())
