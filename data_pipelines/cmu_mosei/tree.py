@@ -36,30 +36,20 @@ class Source(NamedTuple):
 _MOSEI = {'train': 16_326, 'validation': 1_871, 'test': 4_659}
 _MOSI = {'train': 1_284, 'validation': 229, 'test': 686}
 
+_ALIGNED, _UNALIGNED = 'Processed/aligned_50.pkl', 'Processed/unaligned_50.pkl'
+
 SOURCES = {
   'mosei': Source(
-    (
-      'mosei_senti_data.pkl',
-      'mosei_raw.pkl',
-      'MOSEI/Processed/aligned_50.pkl',
-    ),
-    True,
-    _MOSEI,
+    ('mosei_senti_data.pkl', 'mosei_raw.pkl', f'MOSEI/{_ALIGNED}'), True, _MOSEI
   ),
   'mosei_unaligned': Source(
-    ('mosei_senti_data_noalign.pkl', 'MOSEI/Processed/unaligned_50.pkl'),
-    False,
-    _MOSEI,
+    ('mosei_senti_data_noalign.pkl', f'MOSEI/{_UNALIGNED}'), False, _MOSEI
   ),
   'mosi': Source(
-    ('mosi_data.pkl', 'mosi_raw.pkl', 'MOSI/Processed/aligned_50.pkl'),
-    True,
-    _MOSI,
+    ('mosi_data.pkl', 'mosi_raw.pkl', f'MOSI/{_ALIGNED}'), True, _MOSI
   ),
   'mosi_unaligned': Source(
-    ('mosi_data_noalign.pkl', 'MOSI/Processed/unaligned_50.pkl'),
-    False,
-    _MOSI,
+    ('mosi_data_noalign.pkl', f'MOSI/{_UNALIGNED}'), False, _MOSI
   ),
 }
 """Configuration -> what it reads."""
@@ -79,34 +69,23 @@ def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny pickle of each configuration, of 70 clips."""
   random = np.random.RandomState(0)
   root.mkdir(parents=True, exist_ok=True)
-  for name, widths, lengths in (
-    ('mosei', (35, 74, 300), (6, 6, 6)),
-    ('mosei_unaligned', (35, 74, 300), (12, 10, 6)),
-    ('mosi', (20, 5, 300), (6, 6, 6)),
-    ('mosi_unaligned', (20, 5, 300), (12, 10, 6)),
-  ):
-    with (root / SOURCES[name].files[0]).open('wb') as file:
-      pickle.dump(
-        _sample(
-          dict(zip(('vision', 'audio', 'text'), widths, strict=True)),
-          dict(zip(('vision', 'audio', 'text'), lengths, strict=True)),
-          # MOSI's ids are bytes, and their first part names the clip.
-          is_mosi=name.startswith('mosi'),
-          random=random,
-        ),
-        file,
-      )
+  for name, source in SOURCES.items():
+    content = _sample(name.startswith('mosi'), source.aligned, random)
+    (root / source.files[0]).write_bytes(pickle.dumps(content))
 
 
 def _sample(
-  widths: dict[str, int],
-  lengths: dict[str, int],
-  is_mosi: bool,
-  random: np.random.RandomState,
+  is_mosi: bool, aligned: bool, random: np.random.RandomState
 ) -> dict[str, dict[str, Any]]:
+  """Makes a pickle; MOSI's ids are bytes, and their first part names a clip."""
   directions = {
-    name: random.normal(0, 1, width) for name, width in widths.items()
+    'vision': random.normal(0, 1, 20 if is_mosi else 35),
+    'audio': random.normal(0, 1, 5 if is_mosi else 74),
+    'text': random.normal(0, 1, 300),
   }
+  lengths = {'vision': 6, 'audio': 6, 'text': 6}
+  if not aligned:
+    lengths |= {'vision': 12, 'audio': 10}
   scores = np.array([-2.4, -1.4, -1, 0, 0.8, 1.6, 3], np.float32)
   parts: dict[str, dict[str, Any]] = {}
   first = 0  # number of a video

@@ -2,7 +2,6 @@
 
 import collections
 import csv
-import fractions
 import pathlib
 from typing import NamedTuple
 
@@ -167,14 +166,10 @@ def _read_list(path: pathlib.Path) -> list[str]:
     names.append(_renamed(name))
   if not names:
     raise ValueError(f'{path} has no row; expected clip,EMOTION in each line.')
-  _check_unique(names, path)
-  return names
-
-
-def _check_unique(names: list[str], path: pathlib.Path) -> None:
   name, count = collections.Counter(names).most_common(1)[0]
   if count > 1:
     raise ValueError(f'{path} lists {name} {count} times; expected once.')
+  return names
 
 
 def _renamed(name: str) -> str:
@@ -223,11 +218,8 @@ def write_sample(root: pathlib.Path) -> None:
         )
         tiny.write_video(
           root / 'VideoFlash' / f'{name}.flv',
-          [
-            tiny.picture(label, len(EMOTIONS), random)
-            for _ in range(round(seconds * 10))
-          ],
-          fractions.Fraction(10),
+          tiny.pictures(label, len(EMOTIONS), round(seconds * 10), random),
+          10,
         )
         # As in the field's lists, every actor is in both.
         part = 'test' if sentence == SENTENCES[actor % 2] else 'train'

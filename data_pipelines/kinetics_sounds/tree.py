@@ -1,9 +1,7 @@
 """The folder of Kinetics-Sounds: its lists of clips, splits, a tiny copy."""
 
-import fractions
 import logging
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,7 +37,8 @@ TREE = """\
 A clip is named <id>_<start>_<end> or <id>_<start>, with the 11 characters of a
 YouTube id and seconds, as 0123456789a_000030_000040 or 0123456789a_30."""
 
-_LISTS = {'train': 'my_train.txt', 'test': 'my_test.txt'}
+# The names of the lists of training and test.
+_FIELD = (('my_train.txt',), ('my_test.txt',))
 _KINETICS = (
   ('train.csv', 'annotations/train.csv'),
   (
@@ -66,25 +65,23 @@ def splits(
     FileNotFoundError: if one or both of the lists are missing.
     ValueError: if a list is wrong.
   """
-  paths = [root / name for name in _LISTS.values()]
-  if any(path.is_file() for path in paths):
-    _require_both(root, [path for path in paths if path.is_file()])
-    train, test = (_read_list(path) for path in paths)
-    return youtube.splits(train, test, FIELD)
-  found = (manual.first(root, names) for names in _KINETICS)
-  annotations = [path for path in found if path]
-  _require_both(root, annotations)
-  train, test = (_read_annotations(path) for path in annotations)
-  return youtube.splits(train, test, None)
-
-
-def _require_both(root: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:
-  if len(paths) < 2:
-    which = f'only {paths[0].name}' if paths else 'none'
-    raise FileNotFoundError(
-      f'{root} has {which} of the two lists of clips, of training and test.'
-      f' Expected:\n{TREE}\nFound: {manual.found(root)}'
-    )
+  which = 'none'
+  for lists_of_one, read, published in (
+    (_FIELD, _read_list, FIELD),
+    (_KINETICS, _read_annotations, None),
+  ):
+    found = (manual.first(root, names) for names in lists_of_one)
+    paths = [path for path in found if path]
+    if len(paths) == 2:
+      train, test = map(read, paths)
+      return youtube.splits(train, test, published)
+    if paths:
+      which = f'only {paths[0].name}'
+      break
+  raise FileNotFoundError(
+    f'{root} has {which} of the two lists of clips, of training and test.'
+    f' Expected:\n{TREE}\nFound: {manual.found(root)}'
+  )
 
 
 def _read_list(path: pathlib.Path) -> list[tuple[str, youtube.Listed]]:
@@ -146,11 +143,8 @@ def write_sample(root: pathlib.Path) -> None:
     # training part of Kinetics.
     tiny.write_video(
       root / 'train' / f'{name}.mp4',
-      [
-        tiny.picture(place, len(_SAMPLED), random)
-        for _ in range(round(seconds * 5))
-      ],
-      fractions.Fraction(5),
+      tiny.pictures(place, len(_SAMPLED), round(seconds * 5), random),
+      5,
       tiny.sound(place, len(_SAMPLED), seconds, random),
     )
     # The field's lists spell names in two ways.
@@ -159,4 +153,4 @@ def write_sample(root: pathlib.Path) -> None:
     )
     rows[part].append(f'{spelling},10,{_SAMPLED[place]}\n')
   for part, lines in rows.items():
-    (root / _LISTS[part]).write_text(''.join(lines))
+    (root / f'my_{part}.txt').write_text(''.join(lines))

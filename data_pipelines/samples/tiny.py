@@ -1,7 +1,6 @@
 """Tiny sounds, pictures and videos that tell their class, for `sample_tree`."""
 
 import colorsys
-import fractions
 import pathlib
 from typing import Any
 
@@ -40,20 +39,18 @@ def sound(
   return np.clip(0.3 * tone + noise, -1, 1).astype(np.float32)
 
 
-def picture(
+def pictures(
   label: int,
   num_classes: int,
+  count: int,
   random: np.random.RandomState,
   height: int = 48,
   width: int = 64,
-) -> npt.NDArray[np.uint8]:
-  """Makes a picture [height, width, 3], sides even, whose hue tells the class.
-
-  Noise is added to every pixel.
-  """
+) -> list[npt.NDArray[np.uint8]]:
+  """Makes noisy pictures [height, width, 3], whose hue tells the class."""
   colour = 200 * np.array(colorsys.hsv_to_rgb(label / num_classes, 0.8, 1))
-  noise = random.normal(0, 20, (height, width, 3))
-  return (colour + noise).clip(0, 255).astype(np.uint8)
+  noise = random.normal(0, 20, (count, height, width, 3))
+  return list((colour + noise).clip(0, 255).astype(np.uint8))
 
 
 def write_wav(
@@ -69,14 +66,14 @@ def write_wav(
 def write_video(
   path: pathlib.Path,
   pictures: list[npt.NDArray[np.uint8]],
-  rate: fractions.Fraction,
+  rate: int,
   values: npt.NDArray[np.float32] | None = None,
 ) -> None:
   """Writes a video in the format that its suffix names.
 
   Args:
     path: Ends in .flv or .mp4.
-    pictures: The frames.
+    pictures: The frames; their sides are even.
     rate: Frames a second.
     values: The sound at `media.RATE`, for .mp4; None for a silent video.
   """
@@ -86,7 +83,8 @@ def write_video(
     video.height, video.width = pictures[0].shape[:2]
     video.pix_fmt = 'yuv420p'
     video.options = {'preset': 'veryfast'}  # of libx264: takes half the time
-    streams = [(video, _pictures(pictures))]
+    shown = [av.VideoFrame.from_ndarray(each, 'rgb24') for each in pictures]
+    streams: list[tuple[Any, list[Any]]] = [(video, shown)]
     if values is not None:
       audio: Any = container.add_stream('aac', rate=media.RATE)
       audio.layout = 'mono'
@@ -99,7 +97,3 @@ def write_video(
     for stream, frames in streams:
       for each in [*frames, None]:
         container.mux(stream.encode(each))
-
-
-def _pictures(pictures: list[npt.NDArray[np.uint8]]) -> list[Any]:
-  return [av.VideoFrame.from_ndarray(each, 'rgb24') for each in pictures]

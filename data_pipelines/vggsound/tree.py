@@ -1,7 +1,6 @@
 """The folder of VGGSound: its list of clips, their splits, and a tiny copy."""
 
 import csv
-import fractions
 import pathlib
 
 import numpy as np
@@ -88,11 +87,8 @@ def write_sample(root: pathlib.Path) -> None:
     seconds = random.uniform(3.6, 4.8)
     tiny.write_video(
       root / 'video' / f'{youtube.Clip(video, start).name}.mp4',
-      [
-        tiny.picture(place, len(_SAMPLED), random)
-        for _ in range(round(seconds * 2))
-      ],
-      fractions.Fraction(2),
+      tiny.pictures(place, len(_SAMPLED), round(seconds * 2), random),
+      2,
       tiny.sound(place, len(_SAMPLED), seconds, random),
     )
     part = 'train' if number < 56 else 'test'
