@@ -100,6 +100,24 @@ def levels(jpegs):
   return [decoded([jpeg]).mean() for jpeg in jpegs]
 
 
+def altered(data):
+  """Returns bytes of which the one in the middle is changed."""
+  middle = len(data) // 2
+  return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
+def stacked(elements):
+  """Returns name -> values of all elements, texts decoded."""
+  arrays = {
+    name: np.stack([element[name] for element in elements])
+    for name in elements[0]
+  }
+  return {
+    name: values.astype(str) if values.dtype == object else values
+    for name, values in arrays.items()
+  }
+
+
 def ids(elements):
   return [element['clip_id'].item().decode() for element in elements]
 

@@ -1,10 +1,10 @@
 """CREMA-D: names of clips, and the lists of them."""
 
+import functools
 import re
 
-import pytest
-
 from data_pipelines.crema_d import tree
+from tests import checks
 
 CLIP = '1021_DFA_ANG_XX'
 
@@ -33,9 +33,7 @@ def test_names_of_clips():
     '1001_DFA_ANG_YY',
     '../1_DFA_ANG_XX',
   ):
-    with pytest.raises(ValueError, match='1001_DFA_ANG_XX') as caught:
-      tree.clip(name)
-    assert repr(name) in str(caught.value)
+    checks.assert_refused(f'{name!r}.*1001_DFA_ANG_XX', tree.clip, name)
 
 
 def test_lists_may_have_the_old_name_of_the_renamed_clip(tmp_path):
@@ -49,10 +47,7 @@ def test_errors_name_wrong_lists(tmp_path):
   write_list(tmp_path, 'test', ['1020_DFA_NEU_XX,NEU'])
   clip = f'{CLIP},ANG'
   for rows, message in (
-    (
-      [clip, '1021_DFA_SAD_XX,JOY'],
-      'line 2: .*NEU, HAP, SAD, FEA, DIS, ANG separated by a comma',
-    ),
+    ([clip, '1021_DFA_SAD_XX,JOY'], 'line 2: .*NEU, HAP, .*by a comma'),
     ([clip, '1021_DFA_SAD_XX'], 'line 2: .*separated by a comma'),
     ([clip, '1021_DFA_SAD_XX;SAD'], 'line 2: .*separated by a comma'),
     ([clip, '1021_DFA_SAD_XX,SAD,0.5'], 'line 2: .*separated by a comma'),
@@ -65,6 +60,6 @@ def test_errors_name_wrong_lists(tmp_path):
     ([], r'train\.csv has no row'),
   ):
     write_list(tmp_path, 'train', rows)
-    with pytest.raises(ValueError, match=message) as caught:
-      tree.splits(tmp_path, by_actor=False)
-    assert str(tmp_path) in str(caught.value)
+    refused = functools.partial(tree.splits, tmp_path, by_actor=False)
+    checks.assert_refused(message, refused)
+    checks.assert_refused(str(tmp_path), refused)
