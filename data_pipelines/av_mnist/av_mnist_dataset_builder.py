@@ -82,11 +82,15 @@ class Builder(builder.FolderBuilder):
 def _rows(
   train: _Arrays, test: _Arrays
 ) -> dict[str, tuple[_Arrays, npt.NDArray[np.int64]]]:
-  """Returns, for each split, arrays and which of their rows are in it."""
+  """Returns, for each split, arrays and which of their rows are in it.
+
+  As in MultiBench, the last twelfth of the training part is for validation.
+  """
   numbers = np.arange(len(train.label))
-  carved = tree.splits(len(train.label)).items()
+  first = len(numbers) - len(numbers) // 12
   return {
-    **{split: (train, numbers[part]) for split, part in carved},
+    'train': (train, numbers[:first]),
+    'validation': (train, numbers[first:]),
     'test': (test, np.arange(len(test.label))),
   }
 

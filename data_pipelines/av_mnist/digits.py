@@ -82,13 +82,18 @@ def read(root: pathlib.Path, part: str) -> Digits:
       f' {(len(label), *_PIXELS)}, for the {len(label)} labels of'
       f' {paths[1].name}.'
     )
-  wrong = np.flatnonzero(label > 9)
+  return Digits(image.reshape(len(label), -1), checked(label, str(paths[1])))
+
+
+def checked(label: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
+  """Returns labels after checking that they are digits."""
+  wrong = np.flatnonzero(~np.isin(label, np.arange(10)))
   if wrong.size:
     raise ValueError(
-      f'{paths[1]} has {wrong.size} labels that are no digits, the first of'
-      f' them {label[wrong[0]]} in row {wrong[0]}.'
+      f'{where} has {wrong.size} labels that are no digits, the first of them'
+      f' {label[wrong[0]]} in row {wrong[0]}.'
     )
-  return Digits(image.reshape(len(label), -1), label.astype(np.int64))
+  return label.astype(np.int64)
 
 
 def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:

@@ -30,8 +30,7 @@ WINDOW = 256
 _HOP = 64
 # The loudest cell is 255; what is softer by this or more is 0.
 _RANGE_DECIBELS = 60.0
-# Rows at a time: all pictures in float64 would take much memory.
-_ROWS = 10_000
+_ROWS = 10_000  # of a block
 
 _Item = TypeVar('_Item')
 
@@ -55,9 +54,9 @@ class Projection(NamedTuple):
       are clipped to this range.
     """
     scaled = np.empty(pictures.shape, np.float32)
-    for begin in range(0, len(pictures), _ROWS):
-      rest = _project(self.mean, self.components, pictures[begin:][:_ROWS])
-      scaled[begin:][:_ROWS] = (
+    for rows in _blocks(pictures):
+      rest = _project(self.mean, self.components, pictures[rows])
+      scaled[rows] = (
         (rest - self.lowest) * (255 / (self.highest - self.lowest))
       ).clip(0, 255)
     return scaled
@@ -90,8 +89,8 @@ def fit(pictures: npt.NDArray[Any]) -> Projection:
   """
   mean = pictures.mean(axis=0, dtype=np.float64)
   scatter = np.zeros((pictures.shape[1], pictures.shape[1]))
-  for begin in range(0, len(pictures), _ROWS):
-    block = pictures[begin:][:_ROWS] - mean
+  for rows in _blocks(pictures):
+    block = pictures[rows] - mean
     scatter += block.T @ block
   energies, components = np.linalg.eigh(scatter)
   shares = np.cumsum(energies[::-1])
@@ -102,17 +101,17 @@ def fit(pictures: npt.NDArray[Any]) -> Projection:
   count = int(np.searchsorted(shares, KEPT_ENERGY * shares[-1])) + 1
   components = components[:, ::-1][:, :count]
   # Of all rows, because the extremes are those of the projected pictures.
-  ranges = [
-    (rest.min(), rest.max())
-    for begin in range(0, len(pictures), _ROWS)
-    for rest in [_project(mean, components, pictures[begin:][:_ROWS])]
-  ]
-  return Projection(
-    mean,
-    components,
-    float(min(low for low, _ in ranges)),
-    float(max(high for _, high in ranges)),
-  )
+  low, high = np.inf, -np.inf
+  for rows in _blocks(pictures):
+    rest = _project(mean, components, pictures[rows])
+    low, high = min(low, rest.min()), max(high, rest.max())
+  return Projection(mean, components, float(low), float(high))
+
+
+def _blocks(pictures: npt.NDArray[Any]) -> list[slice]:
+  """All pictures in float64 would take much memory."""
+  starts = range(0, len(pictures), _ROWS)
+  return [slice(start, start + _ROWS) for start in starts]
 
 
 def _project(

@@ -25,9 +25,6 @@ TREE = """\
   test_labels.npy        (10000,)
 or these in a folder avmnist; the folder image may be called images."""
 
-# MultiBench keeps the last 5,000 of 60,000 for validation.
-_VALIDATION_SHARE = 12
-
 
 class Arrays(NamedTuple):
   """One part of the published tree; row i of all arrays belongs together."""
@@ -83,30 +80,8 @@ def read(root: pathlib.Path, part: str) -> Arrays:
         f'{name} of {part} in {root} has shape {array.shape}; expected {shape},'
         f' for {rows} labels. Expected:\n{TREE}'
       )
-  wrong = np.flatnonzero(~np.isin(labels, np.arange(NUM_CLASSES)))
-  if wrong.size:
-    raise ValueError(
-      f'{part}_labels.npy in {root} has {wrong.size} labels that are no digits,'
-      f' the first of them {labels[wrong[0]]} in row {wrong[0]}.'
-    )
-  return Arrays(image, audio, np.asarray(labels, np.int64))
-
-
-def splits(num_train_rows: int) -> dict[str, slice]:
-  """Divides the rows of the published training part as MultiBench does.
-
-  Returns:
-    Name -> rows; the last twelfth is for validation.
-
-  Examples:
-    >>> splits(60_000)
-    {'train': slice(0, 55000, None), 'validation': slice(55000, 60000, None)}
-  """
-  first = num_train_rows - num_train_rows // _VALIDATION_SHARE
-  return {
-    'train': slice(0, first),
-    'validation': slice(first, num_train_rows),
-  }
+  label = digits.checked(labels, f'{part}_labels.npy in {root}')
+  return Arrays(image, audio, label)
 
 
 def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:

@@ -17,16 +17,13 @@ MODALITIES = {
 }
 """Number of features and stored type of each modality."""
 
-NUM_ROWS = 2000
 NUM_CLASSES = 10
 
 PATH = pathlib.Path(__file__).with_name('handwritten.npz')
 SHA256 = '85117cb871ddea8dae436a24d9776f9be2d7c4862f60f2a658c427127b9c56f2'
 
 
-def read_archive(
-  path: pathlib.Path = PATH,
-) -> dict[str, npt.NDArray[Any]]:
+def read_archive() -> dict[str, npt.NDArray[Any]]:
   """Reads every array of the data set, after verifying the file.
 
   Returns:
@@ -41,8 +38,4 @@ def read_archive(
     >>> arrays['pix'].shape, arrays['pix'].dtype, arrays['pix'].max()
     ((2000, 240), dtype('uint8'), np.uint8(6))
   """
-  arrays = ', '.join(
-    f'{name} [{NUM_ROWS}, {size}] {dtype}'
-    for name, (size, dtype) in MODALITIES.items()
-  )
-  return packaged.read(path, SHA256, f'{arrays} and label [{NUM_ROWS}] uint8')
+  return packaged.read(PATH, SHA256)

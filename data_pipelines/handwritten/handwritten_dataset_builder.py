@@ -67,7 +67,7 @@ class Builder(builder.ArrayBuilder):
 
   def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the rows of each split; see `builder.ArrayBuilder`."""
-    arrays = archive.read_archive(archive.PATH)
+    arrays = archive.read_archive()
     names = (*_MODALITIES[self.builder_config.name], 'label')
     return {
       split: {**{name: arrays[name][rows] for name in names}, 'row': rows}

@@ -7,41 +7,18 @@ import numpy.typing as npt
 
 from data_pipelines.reading import packaged
 
-NUM_ROWS = 4981
 CATEGORIES = (
-  'Arrows',
-  'Brand',
-  'Buildings',
-  'Communication',
-  'Currencies',
-  'Database',
-  'Design',
-  'Development',
-  'Devices',
-  'Document',
-  'E-commerce',
-  'Food',
-  'Health',
-  'Letters',
-  'Map',
-  'Math',
-  'Media',
-  'Numbers',
-  'Shapes',
-  'Sport',
-  'System',
-  'Text',
-  'Vehicles',
-  'Weather',
+  *('Arrows', 'Brand', 'Buildings', 'Communication', 'Currencies', 'Database'),
+  *('Design', 'Development', 'Devices', 'Document', 'E-commerce', 'Food'),
+  *('Health', 'Letters', 'Map', 'Math', 'Media', 'Numbers', 'Shapes', 'Sport'),
+  *('System', 'Text', 'Vehicles', 'Weather'),
 )
 
 PATH = pathlib.Path(__file__).with_name('icons.npz')
 SHA256 = '2f3c5c46ab553f10d7a4ad11d59f9704327dbc3c950bfd840aec85e9501aeb5d'
 
 
-def read_archive(
-  path: pathlib.Path = PATH,
-) -> dict[str, npt.NDArray[Any]]:
+def read_archive() -> dict[str, npt.NDArray[Any]]:
   """Reads every array of the data set, after verifying the file.
 
   Returns:
@@ -58,9 +35,4 @@ def read_archive(
     >>> str(arrays['category'][3]), str(arrays['tags'][3])  # doctest: +ELLIPSIS
     ('Math', '...')
   """
-  return packaged.read(
-    path,
-    SHA256,
-    f'picture [{NUM_ROWS}, 24, 24] uint8, and name, category and tags'
-    f' [{NUM_ROWS}] of text',
-  )
+  return packaged.read(PATH, SHA256)

@@ -61,13 +61,12 @@ class Builder(builder.ArrayBuilder):
 
   def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the icons of each split; see `builder.ArrayBuilder`."""
-    arrays = archive.read_archive(archive.PATH)
+    arrays = archive.read_archive()
     label = np.searchsorted(archive.CATEGORIES, arrays['category'])
     group = grouping.groups(arrays['name'].tolist(), arrays['picture'])
-    tags = [words.bag(words.words(text)) for text in arrays['tags'].tolist()]
     entries = {
       'picture': arrays['picture'][..., None],
-      'tags': np.stack(tags),
+      'tags': np.stack([words.bag(text) for text in arrays['tags'].tolist()]),
       'label': label,
       'group': group,
       'row': np.arange(len(label), dtype=np.int32),

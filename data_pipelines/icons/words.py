@@ -48,6 +48,6 @@ def words(tags: str) -> list[str]:
   return sorted(word for word in found if stem(word) not in NAMES)
 
 
-def bag(found: list[str]) -> npt.NDArray[np.uint8]:
-  """Returns the hashed bag of words: [1024], 1 for each word that occurs."""
-  return _words.bag(found, NUM_FEATURES)
+def bag(tags: str) -> npt.NDArray[np.uint8]:
+  """Returns the hashed bag of the words of tags: [1024], 1 for each of them."""
+  return _words.bag(words(tags), NUM_FEATURES)

@@ -9,24 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 
-def read(
-  path: pathlib.Path, sha256: str, arrays: str
-) -> dict[str, npt.NDArray[Any]]:
+def read(path: pathlib.Path, sha256: str) -> dict[str, npt.NDArray[Any]]:
   """Reads every array of an npz file, name -> array, after verifying the file.
 
   Args:
     path: The file.
     sha256: Its checksum.
-    arrays: What it holds, for errors.
 
   Raises:
     FileNotFoundError: if there is no file at `path`.
     ValueError: if the file differs from the expected one in any byte.
   """
   expected = (
-    f'Expected {path.name} with sha256 {sha256}, holding {arrays}. Restore the'
-    ' file from the repository: git checkout --'
-    f' data_pipelines/{path.stem}/{path.name}'
+    f'Expected {path.name} with sha256 {sha256}. Restore the file from the'
+    f' repository: git checkout -- data_pipelines/{path.stem}/{path.name}'
   )
   try:
     content = path.read_bytes()

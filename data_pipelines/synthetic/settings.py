@@ -43,19 +43,16 @@ class Modality:
   is_part: bool = False
 
   def __post_init__(self) -> None:
-    if not 0 <= self.information < math.inf:
+    if not (
+      0 <= self.information < math.inf
+      and 1 <= self.slowness < math.inf
+      and self.features > NUM_CLASSES
+      and self.features.bit_count() == 1
+    ):
       raise ValueError(
-        'Expected a finite information of at least 0 nats, got'
-        f' {self.information}.'
-      )
-    if not 1 <= self.slowness < math.inf:
-      raise ValueError(
-        f'Expected a finite slowness of at least 1, got {self.slowness}.'
-      )
-    if self.features <= NUM_CLASSES or self.features.bit_count() != 1:
-      raise ValueError(
-        f'Expected a power of two above {NUM_CLASSES} as number of features,'
-        f' got {self.features}.'
+        'Expected finite information of at least 0 nats, finite slowness of at'
+        f' least 1, and a power of two above {NUM_CLASSES} as number of'
+        f' features, got {self}.'
       )
 
   @property

@@ -38,7 +38,7 @@ def icons() -> dict[str, dict[str, jax.Array]]:
   label = np.searchsorted(archive.CATEGORIES, arrays['category'])
   rows: dict[str, Any] = {
     'picture': picture.astype(np.float32),
-    'words': np.stack([words.bag(words.words(t)) for t in arrays['tags']]),
+    'words': np.stack([words.bag(tags) for tags in arrays['tags']]),
     'label': label,
   }
   groups = grouping.groups(arrays['name'].tolist(), arrays['picture'])
