@@ -9,7 +9,6 @@ import optax
 
 from mimo_jax import _combining
 from mimo_jax import _devices
-from mimo_jax import _known
 from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _observing
@@ -287,8 +286,8 @@ def balance(
       return _combining.with_given(step, updates, weights), state
     observations = _observing.observe(step, extra_args)
     plan = _combining.by_gradients if needs_rows else _combining.by_losses
-    if needs_rows and _known.is_brought(updates):
-      observations = _known.observe(step, observations, updates)
+    if needs_rows and _observing.is_known(updates):
+      observations = _observing.observe_known(step, observations, updates)
       plan = _combining.by_losses
     direction, weighed = plan(step, observations, updates, state.weighting)
     return direction, _remember(state, weighed, step.parts)

@@ -1,10 +1,11 @@
 """Makes what a rule sees of a step: losses, and Gramians if it needs them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mimo_jax import _devices
@@ -16,6 +17,7 @@ from mimo_jax import _pullback
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
+from mimo_jax.pullbacks import _base
 
 # A pullback, or a Jacobian in any form.
 Updates: TypeAlias = base.PyTree | Callable[[Any], Any]
@@ -154,6 +156,80 @@ def observe_gradients(
     observation._replace(jacobian=_parts.numbered(stacked, part.weighing))
     for observation, part in zip(observations, step.parts.parts, strict=True)
   ]
+
+
+def is_known(updates: Any) -> TypeGuard[_base.Pullback]:
+  """Whether `updates` is a pullback that knows its Gramian."""
+  return isinstance(updates, _base.Pullback)
+
+
+def observe_known(
+  step: Step,
+  observations: list[base.Observation],
+  pullback: _base.Pullback,
+) -> list[base.Observation]:
+  """Adds the pullback's Gramian to the observations, in row order."""
+  _check_known(step, pullback)
+  averages = _base.Averages(
+    losses=step.losses,
+    shares=step.given.like_losses([jnp.float32(one) for one in step.shares]),
+    gradient=_averaging(step),
+    products=lambda rows: gramian_of(step, rows, step.shards),
+    cross=lambda rows, others: _base.cross(rows, others, step.shards),
+    total=lambda value: _devices.sum_of_gradients(value, step.axis_name),
+  )
+  order = np.array(step.given.order)
+  gramian = pullback.gramian(averages)[order[:, None], order]
+  if step.rows is not None:
+    has_rows = observations[0].has_rows
+    gramian = jnp.where(has_rows[:, None] & has_rows[None, :], gramian, 0)
+  return [observations[0]._replace(gramian=gramian)]
+
+
+def _averaging(
+  step: Step,
+) -> Callable[[base.PyTree], base.PyTree]:
+  """Makes a function from a raw gradient to its average over the devices.
+
+  Leaves that the rule does not look at become 0.
+  """
+  weighing = step.parts.weighing
+
+  def gradient_of(raw: base.PyTree) -> base.PyTree:
+    gradient = _reals.of_gradient(raw)
+    _devices.check_not_summed(gradient, step.given.losses, step.axis_name)
+    if weighing is not None:
+      leaves, treedef = jax.tree.flatten(gradient)
+      leaves = [
+        leaf if i in weighing else jnp.zeros_like(leaf)
+        for i, leaf in enumerate(leaves)
+      ]
+      gradient = jax.tree.unflatten(treedef, leaves)
+    return _devices.sum_of_gradients(gradient, step.axis_name, step.shards)
+
+  return gradient_of
+
+
+def _check_known(step: Step, pullback: _base.Pullback) -> None:
+  """Raises if the rule or the groups need more than the Gramian."""
+  if 'jacobian' in base.names_of(step.rule.needs):
+    raise ValueError(
+      'This weighting looks at whole gradients, but the pullback brings their'
+      ' Gramian only. Expected the pullback of jax.vjp, or a rule that needs'
+      ' the losses or the Gramian.'
+    )
+  if len(step.parts.parts) > 1:
+    raise ValueError(
+      'balance was given groups, and a pullback that knows the Gramian of all'
+      ' parameters together only. Expected the pullback of jax.vjp, or no'
+      ' groups.'
+    )
+  if step.parts.beyond and not pullback.of_params:
+    raise ValueError(
+      'balance was given weigh_on, which chooses the parameters that the rule'
+      ' looks at, and a pullback of vjp_at_features, with which it looks at the'
+      ' features. Expected one of the two.'
+    )
 
 
 def _inner_products(step: Step, rows: list[base.PyTree]) -> list[jax.Array]:

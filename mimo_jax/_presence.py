@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from mimo_jax import _devices
-from mimo_jax import _known
 from mimo_jax import _numerics
 from mimo_jax import _objectives
 from mimo_jax import _observing
@@ -91,7 +90,7 @@ def scale_pullback(
     cotangent = _pullback.like_outputs(updates, cotangent)
     return updates(jax.tree.map(_pullback.vary_like, cotangent, losses))
 
-  if _known.is_brought(updates):
+  if _observing.is_known(updates):
     known, of = updates, updates.gramian
 
     def gramian(averages: Any) -> jax.Array:

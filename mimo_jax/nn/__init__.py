@@ -16,8 +16,8 @@ from mimo_jax.nn._late_fusion import LateFusion as LateFusion
 from mimo_jax.nn._losses import absolute_error_losses as absolute_error_losses
 from mimo_jax.nn._losses import cross_entropy_losses as cross_entropy_losses
 from mimo_jax.nn._losses import present_rows as present_rows
+from mimo_jax.nn._losses import true_class_scores as true_class_scores
 from mimo_jax.nn._scale_gradient import scale_gradient as scale_gradient
-from mimo_jax.nn._scores import true_class_scores as true_class_scores
 from mimo_jax.nn._shapley import coalitions as coalitions
 from mimo_jax.nn._shapley import shapley_outputs as shapley_outputs
 from mimo_jax.nn._shapley import shapley_values as shapley_values

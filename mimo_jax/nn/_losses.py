@@ -1,4 +1,4 @@
-"""Outputs and labels to the mapping of losses that `balance` takes."""
+"""Losses and scores of outputs, as mappings that `balance` and `ogm` take."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -55,12 +55,12 @@ def cross_entropy_losses(
 
   def loss(value: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(
-      value, out_of_range_as_nan(labels)
+      value, _out_of_range_as_nan(labels)
     )
 
   return {
-    name: masked_mean(loss, value, labels, mask_of(name, mask))
-    for name, value in wide_logits(logits, labels).items()
+    name: _masked_mean(loss, value, labels, _mask_of(name, mask))
+    for name, value in _wide_logits(logits, labels).items()
   }
 
 
@@ -90,7 +90,7 @@ def present_rows(
   """
   rows = {}
   for name, value in outputs.items():
-    of_output = mask_of(name, mask)
+    of_output = _mask_of(name, mask)
     if of_output is None:
       of_output = jnp.ones(value.shape[0])
     rows[name] = jnp.sum(jnp.asarray(of_output, jnp.float32))
@@ -138,23 +138,66 @@ def absolute_error_losses(
         f'outputs[{name!r}] has shape {value.shape}, targets {targets.shape};'
         ' expected [batch, 1] and [batch].'
       )
-    losses[name] = masked_mean(loss, value, targets, mask_of(name, mask))
+    losses[name] = _masked_mean(loss, value, targets, _mask_of(name, mask))
   return losses
 
 
-def out_of_range_as_nan(labels: jax.Array) -> jax.Array:
+def true_class_scores(
+  logits: Mapping[str, jax.Array],
+  labels: jax.Array,
+  mask: Mask = None,
+) -> dict[str, jax.Array]:
+  """Mean probability that each output gives to the true class.
+
+  S_m = (1/B) Σ_i softmax(s_m(i))[y_i] of logits s_m: the scores by which
+  `mimo_jax.ogm` and `mimo_jax.ogm_ge` compare modalities. Return them from
+  `losses_fn` beside the losses, `jax.vjp(losses_fn, params, has_aux=True)`.
+
+  Args:
+    logits: mapping output -> [batch, classes], as `LateFusion` returns.
+    labels: [batch], integer classes; one outside 0..C-1 makes the score NaN.
+    mask: as in `cross_entropy_losses`.
+
+  Returns:
+    Mapping output -> scalar in [0, 1], float32 whatever the logits' type.
+
+  Raises:
+    ValueError: if an entry is not [batch, classes] for these labels.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> from mimo_jax import nn
+    >>> scores = nn.true_class_scores(
+    ...   {'audio': jnp.zeros((2, 4)), 'visual': jnp.eye(2, 4)},
+    ...   jnp.array([0, 1]),
+    ... )
+    >>> {name: float(score) for name, score in scores.items()}
+    {'audio': 0.25, 'visual': 0.475}
+  """
+
+  def score(value: jax.Array, labels: jax.Array) -> jax.Array:
+    index = _out_of_range_as_nan(labels)[:, None]
+    return jnp.take_along_axis(jax.nn.softmax(value), index, axis=1)[:, 0]
+
+  return {
+    name: _masked_mean(score, value, labels, _mask_of(name, mask))
+    for name, value in _wide_logits(logits, labels).items()
+  }
+
+
+def _out_of_range_as_nan(labels: jax.Array) -> jax.Array:
   """Makes negative labels too large, so that they, too, give NaN."""
   labels = jnp.asarray(labels)
   labels = labels.astype(_numerics.common_type(labels.dtype, jnp.int32))
   return jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)
 
 
-def mask_of(name: str, mask: Mask) -> jax.Array | None:
+def _mask_of(name: str, mask: Mask) -> jax.Array | None:
   """Returns the mask of one output, or None."""
   return mask.get(name) if isinstance(mask, Mapping) else mask
 
 
-def masked_mean(
+def _masked_mean(
   values_of: Callable[[jax.Array, jax.Array], jax.Array],
   outputs: jax.Array,
   targets: jax.Array,
@@ -178,7 +221,7 @@ def masked_mean(
   return jnp.sum(weights * values) / _numerics.nonzero(jnp.sum(weights))
 
 
-def wide_logits(
+def _wide_logits(
   logits: Mapping[str, jax.Array], labels: jax.Array
 ) -> dict[str, jax.Array]:
   """The logits in float32 or wider, if they are [batch, classes] for labels."""
