@@ -52,7 +52,7 @@ def sdmgrad(
   a symmetric A, the steps converge if no eigenvalue is above 2 (1 + m) / η.
   With our defaults this is 6, and the mean of the diagonal of A is about 1.
 
-  Properties: simplex.
+  Properties: simplex, scale_invariant.
 
   Args:
     step_size: η ≥ 0. Larger: w moves faster, until it does not converge.
