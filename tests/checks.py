@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 
 def assert_close(
@@ -46,6 +47,25 @@ def assert_refused(
     assert re.search(message, str(error)), f'{message!r} is not in: {error}'
   else:
     raise AssertionError(f'Nothing was refused; expected: {message!r}')
+
+
+def slow(*values: Any) -> Any:
+  """Marks parameters of a test as slow."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def first_step(
+  balancer: Any,
+  losses_fn: Callable[..., Any],
+  params: Any,
+  vjp: Callable[..., Any] = jax.vjp,
+  **extra_args: Any,
+) -> Any:
+  """Returns the updates and the state of a first step, given a pullback."""
+  losses, pullback = vjp(losses_fn, params)
+  return balancer.update(
+    pullback, balancer.init(params), params, losses=losses, **extra_args
+  )
 
 
 def as_type(tree: Any, dtype: Any) -> Any:

@@ -16,12 +16,7 @@ GROUPS = {'audio': (1,), 'rest': (0, 2)}  # group -> places of its leaves
 
 
 each_form = pytest.mark.parametrize(
-  'form',
-  [
-    'pullback',
-    pytest.param('mapping', marks=pytest.mark.slow),
-    pytest.param('stacked', marks=pytest.mark.slow),
-  ],
+  'form', ['pullback', checks.slow('mapping'), checks.slow('stacked')]
 )
 # Every objective depends on every parameter, each in its own direction.
 MATRICES = jnp.asarray(

@@ -1,12 +1,16 @@
-"""Losses of parameters and a batch that can be sharded over eight devices."""
+"""Losses of parameters and a batch on eight devices, and ways to run there."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from tests import checks
 
+DEVICES = 8
+# The last is `jax.shard_map` without its check of what is replicated.
+WAYS = ('vmap', 'pmap', 'shard_map', 'unchecked')
 OBJECTIVES = ('fused', 'visual', 'audio')
 PARAMS = {
   'w': jax.device_put(checks.standard_normal(16, 2)),
@@ -34,5 +38,38 @@ def losses_of(params, batch, cut=same, gather=same):
   }
 
 
-def make_mesh(shape=(8,), names=('d',), axis_type=AxisType.Auto):
+def make_mesh(shape=(DEVICES,), names=('d',), axis_type=AxisType.Auto):
   return jax.make_mesh(shape, names, axis_types=(axis_type,) * len(names))
+
+
+def on_devices(way, update, mesh=None, axes='d'):
+  """Makes `update(params, batch)` split its batch over the devices.
+
+  All of them must have the same result, which is returned once.
+  """
+  if way in ('shard_map', 'unchecked'):
+    mapped = jax.shard_map(
+      update,
+      mesh=mesh or make_mesh(),
+      in_specs=(P(), P(axes)),
+      out_specs=P(),
+      check_vma=way == 'shard_map',
+    )
+    return jax.jit(mapped)
+  transform = jax.pmap if way == 'pmap' else jax.vmap
+  mapped = transform(update, axis_name='d', in_axes=(None, 0))
+  mapped = mapped if way == 'pmap' else jax.jit(mapped)
+
+  def run(params, batch):
+    shards = jax.tree.map(
+      lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), batch
+    )
+    # To the host at once: an operation between two programs of many devices may
+    # wait forever for a thread that the other one holds.
+    outputs = jax.device_get(mapped(params, shards))
+    for leaf in jax.tree.leaves(outputs):
+      assert leaf.shape[0] == DEVICES
+      np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+    return checks.at(outputs, 0)
+
+  return run

@@ -23,10 +23,7 @@ each_kind = pytest.mark.parametrize(
   [
     'inverse lengths',
     'smoothed',
-    *(
-      pytest.param(rule, marks=pytest.mark.slow)
-      for rule in ('constant', 'mgda', 'sign agreement', 'scheduled mimo')
-    ),
+    *map(checks.slow, ('constant', 'mgda', 'sign agreement', 'scheduled mimo')),
   ],
 )
 
@@ -297,15 +294,9 @@ def test_a_users_stateful_rule_sees_its_state():
 
 
 def test_unknown_extra_arguments_are_ignored():
-  optimizer = balanced('constant')
-
-  @jax.jit
-  def update(params):
-    losses, pullback = jax.vjp(three.named_losses_of, params)
-    state, others = optimizer.init(params), {'value': 3.0, 'grad': None}
-    return optimizer.update(pullback, state, params, losses=losses, **others)
-
-  updates, _ = update(PARAMS)
+  updates, _ = checks.first_step(
+    balanced('constant'), three.named_losses_of, PARAMS, value=3.0, grad=None
+  )
   assert_near(updates, three.hand_made('constant'))
 
 

@@ -116,43 +116,35 @@ def test_gramian_of_complex_gradients(size):
 
 def test_complex_gradients_keep_the_convention_of_jax():
   """By hand: the gradients are 2 (z - 1) and 2 (z + 1)."""
-  z = jnp.array([0.5j])
-  balance = mimo_jax.balance(weightings.pcgrad())
-
-  @jax.jit
-  def update(z):
-    losses, pullback = jax.vjp(
-      lambda z: [jnp.sum(jnp.abs(z - 1) ** 2), jnp.sum(jnp.abs(z + 1) ** 2)], z
-    )
-    return balance.update(pullback, balance.init(z), z, losses=losses)
-
-  updates, _ = update(z)
+  updates, _ = checks.first_step(
+    mimo_jax.balance(weightings.pcgrad()),
+    lambda z: [jnp.sum(jnp.abs(z - 1) ** 2), jnp.sum(jnp.abs(z + 1) ** 2)],
+    jnp.array([0.5j]),
+  )
   np.testing.assert_allclose(updates, [-3.2j], atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', _RULES)
 def test_params_may_be_empty(name):
-  optimizer = mimo_jax.balance(getattr(weightings, name)(), objectives=_NAMES)
-  losses, pullback = jax.vjp(
-    lambda _: dict(zip(_NAMES, jnp.array([1.0, 2.0, 3.0]), strict=True)), {}
+  rule = getattr(weightings, name)()
+
+  def losses_fn(_):
+    return dict(zip(_NAMES, jnp.array([1.0, 2.0, 3.0]), strict=True))
+
+  losses, pullback = jax.vjp(losses_fn, {})
+  update = functools.partial(
+    checks.first_step,
+    mimo_jax.balance(rule, objectives=_NAMES),
+    losses_fn,
+    {},
+    independent_updates=(pullback, pullback),
+    losses_after=losses,
   )
-
-  @jax.jit
-  def update():
-    return optimizer.update(
-      pullback,
-      optimizer.init({}),
-      {},
-      losses=losses,
-      independent_updates=(pullback, pullback),
-      losses_after=losses,
-    )
-
-  if getattr(weightings, name)().needs == 'jacobian':
+  if rule.needs == 'jacobian':
     with pytest.raises(ValueError, match='no leaf of real or complex numbers'):
       update()
     return
-  updates, state = update()
+  updates, state = jax.jit(update)()
   assert updates == {}
   assert np.all(np.isfinite(state.weights))

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mimo_jax
@@ -54,40 +55,14 @@ def test_values_and_updates_are_those_of_balance(has_aux):
 
 
 def test_extra_arguments_are_passed_on():
-  def losses_fn(params, batch):
-    return three.named_losses_of(params, batch)
+  def update(updates, state, params, **extra_args):
+    del updates, params
+    return extra_args, state
 
-  for rule, name in (
-    (mimo_jax.mimo(), 'present'),
-    (weightings.famo(), 'losses_after'),
-    (weightings.modo(), 'independent_updates'),
-  ):
-    balancer = mimo_jax.balance(rule, objectives=three.OBJECTIVES)
-    balanced = mimo_jax.value_and_updates(losses_fn, balancer)
-
-    @jax.jit
-    def both(name=name, balancer=balancer, balanced=balanced):
-      extra_args = {
-        'present': {'joint': 3, 'audio': 0, 'visual': 2},
-        'losses_after': losses_fn(PARAMS, 0.5 * three.BATCH),
-        'independent_updates': [
-          jax.vjp(lambda p, s=s: losses_fn(p, s * three.BATCH), PARAMS)[1]
-          for s in (0.8, 1.1)
-        ],
-      }
-      extra_args = {name: extra_args[name]}
-      losses, pullback = jax.vjp(lambda p: losses_fn(p, three.BATCH), PARAMS)
-      state = expected_state = balancer.init(PARAMS)
-      for _ in range(2):  # famo looks at the step before
-        _, updates, state = balanced(
-          PARAMS, state, three.BATCH, extra_args=extra_args
-        )
-        expected, expected_state = balancer.update(
-          pullback, expected_state, PARAMS, losses=losses, **extra_args
-        )
-      return (updates, state), (expected, expected_state)
-
-    checks.assert_close(*both(), 1e-5)
+  balancer = optax.GradientTransformationExtraArgs(lambda _: None, update)
+  balanced = mimo_jax.value_and_updates(three.named_losses_of, balancer)
+  losses, given, _ = balanced(PARAMS, None, extra_args={'present': 3})
+  assert given == {'losses': losses, 'present': 3}
 
 
 @pytest.mark.parametrize('name', ['mgda', 'graddrop', 'moco', 'sum'])
@@ -115,31 +90,24 @@ def test_a_matrix_needs_losses_only_for_rules_that_use_them():
   assert narrow.dtype == 'bfloat16'
   with jax.debug_nans(True):  # the rule ignores losses
     combine(mimo_jax.stateless(_first, needs='gramian'), rows)
-  checks.assert_refused(r'begin with \[\(\)\]', combine, mgda, whole.tolist())
-  checks.assert_refused('looks at losses', combine, mimo_jax.mimo(), rows)
-  checks.assert_refused(
-    'losses of shape', combine, mimo_jax.mimo(), rows, [1.0]
-  )
-  checks.assert_refused(
-    r'in a mapping.*expected a vector \[3\], in the order of the rows',
-    combine,
-    mimo_jax.mimo(),
-    rows,
-    {'fused': 1.0, 'audio': 2.0},
-  )
+  with pytest.raises(ValueError, match=r'begin with \[\(\)\]'):
+    combine(mgda, whole.tolist())
+  with pytest.raises(ValueError, match='looks at losses'):
+    combine(mimo_jax.mimo(), rows)
+  with pytest.raises(ValueError, match='losses of shape'):
+    combine(mimo_jax.mimo(), rows, [1.0])
+  with pytest.raises(
+    ValueError,
+    match=r'in a mapping.*expected a vector \[3\], in the order of the rows',
+  ):
+    combine(mimo_jax.mimo(), rows, {'fused': 1.0, 'audio': 2.0})
 
 
 def test_entries_without_a_gradient_are_refused_as_objectives():
   losses, pullback = jax.vjp(with_accuracy, PARAMS)
   balancer = mimo_jax.balance()
-  checks.assert_refused(
-    r"losses has \['accuracy'\].*has_aux",
-    balancer.update,
-    pullback,
-    balancer.init(PARAMS),
-    PARAMS,
-    losses=losses,
-  )
+  with pytest.raises(ValueError, match=r"losses has \['accuracy'\].*has_aux"):
+    balancer.update(pullback, balancer.init(PARAMS), PARAMS, losses=losses)
   named = mimo_jax.balance(objectives=('fused', 'audio', 'visual', 'accuracy'))
   _, state = named.update(pullback, named.init(PARAMS), PARAMS, losses=losses)
   assert state.weights[3] > 0  # as it was told
@@ -158,10 +126,10 @@ def test_the_primary_objective_is_named_or_none():
       1e-4,
       1e-5,
     )
-  checks.assert_refused('primary=None', update, mimo_jax.mimo())
-  checks.assert_refused(
-    "no 'audios'", update, mimo_jax.mimo(), primary='audios'
-  )
+  with pytest.raises(ValueError, match='primary=None'):
+    update(mimo_jax.mimo())
+  with pytest.raises(ValueError, match="no 'audios'"):
+    update(mimo_jax.mimo(), primary='audios')
 
 
 def test_rules_know_whether_they_have_a_primary_objective():
@@ -180,14 +148,17 @@ def test_rules_know_whether_they_have_a_primary_objective():
     weightings.cr_mogm(mimo),
   ):
     assert rule.has_primary
-    checks.assert_refused('primary', mimo_jax.balance, rule, primary=None)
+    with pytest.raises(ValueError, match='primary'):
+      mimo_jax.balance(rule, primary=None)
 
 
 def test_the_error_without_losses_says_what_to_do():
   balancer = mimo_jax.balance(objectives=three.OBJECTIVES)
   losses, pullback = jax.vjp(three.named_losses_of, PARAMS)
   state = balancer.init(PARAMS)
-  refused = checks.assert_refused
-  refused('value_and_updates', balancer.update, pullback, state, PARAMS)
-  refused('value_and_updates', balancer.update, {}, state, losses=losses)
-  refused('balance', mimo_jax.value_and_updates, jnp.sum, weightings.mgda())
+  with pytest.raises(ValueError, match='value_and_updates'):
+    balancer.update(pullback, state, PARAMS)
+  with pytest.raises(ValueError, match='value_and_updates'):
+    balancer.update({}, state, losses=losses)
+  with pytest.raises(ValueError, match='balance'):
+    mimo_jax.value_and_updates(jnp.sum, weightings.mgda())

@@ -65,11 +65,9 @@ LAYOUTS = {
   ('size', 'backend'),
   [
     (3, 'cpu'),
-    *(
-      pytest.param(size, backend, marks=pytest.mark.slow)
-      # Of 1 and 17 the parts are, below.
-      for size, backend in ((4, 'cpu'), (2, 'gpu'))
-    ),
+    # Of 1 and 17 the parts are, below.
+    checks.slow(4, 'cpu'),
+    checks.slow(2, 'gpu'),
   ],
 )
 def test_gramian_counts_every_number_of_a_leaf_once(size, backend, monkeypatch):
@@ -90,7 +88,7 @@ def test_gramian_counts_every_number_of_a_leaf_once(size, backend, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', [1, 3, 17])
+@pytest.mark.parametrize('size', [1, 3, 16, 17])
 def test_gramians_of_parts_are_those_of_each_part_alone(size):
   parts = [
     random_jacobian(size, shapes, seed=7 * i)
@@ -114,15 +112,6 @@ def test_gramians_of_parts_are_those_of_each_part_alone(size):
   assert np.isnan(again[4, 0]).all()
   again[4] = gramians[4]
   np.testing.assert_array_equal(again, gramians)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('size', [8, 16, 17])
-def test_gramian_is_symmetric_for_any_number_of_objectives(size):
-  jacobian = random_jacobian(size, [(5, 13), (), (130,)])
-  gramian = np.asarray(jax.jit(mimo_jax.gramian)(jacobian))
-  assert_is_gramian(gramian, jacobian)
-  np.testing.assert_array_equal(gramian, gramian.T)
 
 
 @pytest.mark.slow
@@ -287,22 +276,18 @@ def test_anything_but_a_jacobian_is_refused():
       (r'no leaves', {}),
       (r'needs `objectives`', named),
     ):
-      checks.assert_refused(message, function, jacobian)
+      with pytest.raises(ValueError, match=message):
+        function(jacobian)
     for message, objectives in (
       (r"no gradient of 'text'.*\['fused', 'text'\]", ['fused', 'text']),
       ('objectives is empty; expected at least one', ()),
     ):
-      checks.assert_refused(message, function, named, objectives=objectives)
+      with pytest.raises(ValueError, match=message):
+        function(named, objectives=objectives)
     for other in ({'w': jnp.ones(4)}, {'v': jnp.ones(3)}, {'w': jnp.ones(())}):
-      checks.assert_refused(
-        r"the shapes \[\{'w': \(3,\)\}, ",
-        function,
-        [{'w': jnp.ones(3)}, {'w': jnp.ones(3)}, other],
-        objectives=range(3),
-      )
-  checks.assert_refused(
-    'weights has 2 entries for 3',
-    mimo_jax.combine,
-    jnp.ones([3, 5]),
-    np.ones(2),
-  )
+      with pytest.raises(ValueError, match=r"the shapes \[\{'w': \(3,\)\}, "):
+        function(
+          [{'w': jnp.ones(3)}, {'w': jnp.ones(3)}, other], objectives=range(3)
+        )
+  with pytest.raises(ValueError, match='weights has 2 entries for 3'):
+    mimo_jax.combine(jnp.ones([3, 5]), np.ones(2))

@@ -39,15 +39,6 @@ def test_each_group_has_its_own_weights(rule, form):
   assert np.abs(together - state.weights['audio']).max() > 1e-2
 
 
-@pytest.mark.slow
-def test_one_group_of_all_parameters_is_like_no_groups():
-  for name in ('mgda', 'sign agreement', 'smoothed', 'mimo'):
-    updates, state = updated(three.RULES[name], groups=lambda _: 'all')
-    expected, without = updated(three.RULES[name])
-    checks.assert_close(updates, expected, 1e-5, 1e-5, name)
-    checks.assert_close(state.weights, {'all': without.weights}, 1e-5)
-
-
 def test_a_rule_for_losses_is_asked_once_and_weights_all_groups_alike():
   updates, state = updated(three.RULES['scheduled mimo'], groups=group_of)
   expected, without = updated(three.RULES['scheduled mimo'])
@@ -80,44 +71,6 @@ def test_names_of_groups_are_their_keys_as_strings():
     'encoders/audio',
     'encoders/visual/0',
   ]
-
-
-@pytest.mark.slow
-def test_rules_of_several_batches_weight_each_group_separately():
-  rule = weightings.modo(step_size=0.01)
-  other = jax.tree.map(
-    lambda leaf: np.float32(0.7) * leaf + np.float32(0.1),
-    jax.device_get(gradients()),
-  )
-  pair = (three.named(gradients()), three.named(other))
-  balance = mimo_jax.balance(rule, objectives=OBJECTIVES, groups=group_of)
-
-  @jax.jit
-  def updates_of(params, pair):
-    losses, updates = forms(params)
-    return [
-      balance.update(
-        updates[form],
-        balance.init(params),
-        params,
-        losses=losses,
-        independent_updates=pair,
-      )
-      for form in ('pullback', 'mapping')
-    ]
-
-  weigh = jax.jit(rule.update)
-  for new, state in updates_of(PARAMS, pair):
-    for name, places in GROUPS.items():
-      flat = [flattened(rows, places) for rows in (gradients(), other)]
-      observation = mimo_jax.Observation(
-        np.ones(3, np.float32), cross_gramian=flat[0] @ flat[1].T
-      )
-      weights, _ = weigh(observation, rule.init(3))
-      np.testing.assert_allclose(state.weights[name], weights, rtol=1e-4)
-      np.testing.assert_allclose(
-        flattened([new], places)[0], weights @ flat[0], rtol=1e-3, atol=1e-4
-      )
 
 
 def test_a_group_that_is_not_finite_stops_all_groups():

@@ -29,6 +29,7 @@ RULES = {
   'graddrop': weightings.graddrop(0.2),
   'trimmed_mean': weightings.trimmed_mean(),
   'moco': weightings.moco(),
+  'modo': weightings.modo(step_size=0.01),
   'excess_mtl': weightings.excess_mtl(),
 }
 
@@ -74,8 +75,15 @@ def step_of(rule, groups=None):
 
   @jax.jit
   def step(updates, state, params, losses, present):
+    other = jax.tree.map(lambda leaf: (0.7 * leaf).astype(leaf.dtype), updates)
+    other['joint'] = updates['visual']
     return balance.update(
-      updates, state, params, losses=losses, present=present
+      updates,
+      state,
+      params,
+      losses=losses,
+      present=present,
+      independent_updates=(updates, other),
     )
 
   return balance.init, step

@@ -181,10 +181,10 @@ def test_late_fusion_costs_what_its_sparsity_allows():
     return compiled.cost_analysis()['flops']
 
   def pulled_back(weighting, params, batch):
-    losses, pullback = jax.vjp(lambda p: late_fusion_losses(p, batch), params)
-    optimizer = mimo_jax.balance(weighting)
-    return optimizer.update(
-      pullback, optimizer.init(params), params, losses=losses
+    return checks.first_step(
+      mimo_jax.balance(weighting),
+      lambda params: late_fusion_losses(params, batch),
+      params,
     )
 
   joint = flops(

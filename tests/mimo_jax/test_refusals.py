@@ -7,7 +7,6 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
-from tests import checks
 from tests.mimo_jax import three_objectives as three
 
 DEFAULT = ('fused', 'audio', 'visual')
@@ -107,19 +106,14 @@ def update(updates=JACOBIAN, losses=SCALARS, params=PLAIN, **options):
 
 def test_errors_say_what_was_given_and_expected():
   for message, given in REFUSED.items():
-    checks.assert_refused(message, update, **given)
+    with pytest.raises(ValueError, match=message):
+      update(**given)
   # Plain gradients of params whose first axis is K; params tell the difference.
   for rule in (weightings.fused_only(), weightings.mgda()):
     for shape in ((3,), (3, 4)):
       plain = {'w': jnp.ones(shape)}
-      checks.assert_refused(
-        'expected gradients of 3',
-        update,
-        plain,
-        params=plain,
-        weighting=rule,
-        objectives=DEFAULT,
-      )
+      with pytest.raises(ValueError, match='expected gradients of 3'):
+        update(plain, params=plain, weighting=rule, objectives=DEFAULT)
   # Losses without a gradient, or without a real one.
   for dtype in (jnp.int32, jnp.complex64):
 
@@ -131,40 +125,31 @@ def test_errors_say_what_was_given_and_expected():
     message = rf"types \['{dtype.__name__}', 'float32', 'float32'\]; expected"
     for rule in (weightings.fused_only(), weightings.mgda()):
       for given in (pullback, lambda cotangent, pull=pullback: pull(cotangent)):
-        checks.assert_refused(
-          message,
-          update,
-          given,
-          losses=losses,
-          weighting=rule,
-          objectives=DEFAULT,
-        )
+        with pytest.raises(ValueError, match=message):
+          update(given, losses=losses, weighting=rule, objectives=DEFAULT)
     for jacobian_of in (
       mimo_jax.value_and_jacobian(losses_of),
       lambda _, pair=(pullback, losses): mimo_jax.pull_jacobian(*pair),
     ):
-      checks.assert_refused(message, jacobian_of, PLAIN)
+      with pytest.raises(ValueError, match=message):
+        jacobian_of(PLAIN)
   # Pullbacks of something other than the losses, or of more than params.
   for losses_fn in (
     lambda params: params['b'],
     lambda params: (dict.fromkeys(DEFAULT, params['b']), params['b']),
   ):
     for rule in (weightings.fused_only(), weightings.mgda()):
-      checks.assert_refused(
-        'is not that of these losses.*has_aux=True',
-        update,
-        jax.vjp(losses_fn, PLAIN)[1],
-        weighting=rule,
-        objectives=DEFAULT,
-      )
+      with pytest.raises(
+        ValueError, match=r'is not that of these losses.*has_aux=True'
+      ):
+        update(jax.vjp(losses_fn, PLAIN)[1], weighting=rule, objectives=DEFAULT)
   for given, pullback in {
     '2 of them': lambda losses: (losses, losses),
     'a list': lambda losses: [losses],
     'a dict': lambda losses: losses,
   }.items():
-    checks.assert_refused(
-      f'tuple of one gradient.*{given}', update, pullback, params=None
-    )
+    with pytest.raises(ValueError, match=f'tuple of one gradient.*{given}'):
+      update(pullback, params=None)
   with pytest.raises(TypeError, match='positional'):
     mimo_jax.balance(mimo_jax.mimo(), DEFAULT)
   balance = mimo_jax.balance(objectives=DEFAULT)
@@ -181,14 +166,12 @@ def test_errors_say_what_was_given_and_expected():
     ('has no weights; expected weights', mimo_jax.balance().init(PLAIN)),
     (r"weights of shape \{'b': \(3,\), 'w'", by_leaf.init(PLAIN)),
   ):
-    checks.assert_refused(
-      message, balance.update, JACOBIAN, state, PLAIN, losses=SCALARS
+    with pytest.raises(ValueError, match=message):
+      balance.update(JACOBIAN, state, PLAIN, losses=SCALARS)
+  with pytest.raises(
+    ValueError,
+    match=r'expected no weights, of this balance with objectives=None',
+  ):
+    mimo_jax.balance().update(
+      JACOBIAN, balance.init(PLAIN), PLAIN, losses=SCALARS
     )
-  checks.assert_refused(
-    r'expected no weights, of this balance with objectives=None',
-    mimo_jax.balance().update,
-    JACOBIAN,
-    balance.init(PLAIN),
-    PLAIN,
-    losses=SCALARS,
-  )

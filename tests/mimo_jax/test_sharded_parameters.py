@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 import mimo_jax
 from mimo_jax import weightings
 from tests import checks
+from tests.mimo_jax import three_objectives as three
 from tests.mimo_jax.shardable import BATCH
 from tests.mimo_jax.shardable import losses_of
 from tests.mimo_jax.shardable import make_mesh
@@ -49,13 +50,13 @@ def _update(optimizer, gather, params, batch, state=None):
 
 
 @functools.cache
-def _expected(rule):
-  optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES)
+def _expected(rule, **options):
+  optimizer = mimo_jax.balance(rule, objectives=OBJECTIVES, **options)
   update = functools.partial(_update, optimizer, same)
   return jax.jit(update)(PARAMS, BATCH)
 
 
-def _sharded(rules, layout, *, check_vma, batch=BATCH):
+def _sharded(rules, layout, *, check_vma, batch=BATCH, **options):
   """Updates the same shards with each rule, in one program."""
   shape, axes, over = _LAYOUTS[layout]
   mesh = make_mesh(shape, axes)
@@ -72,6 +73,7 @@ def _sharded(rules, layout, *, check_vma, batch=BATCH):
           objectives=OBJECTIVES,
           axis_name=axes,
           param_specs=None if check_vma else specs,
+          **options,
         ),
         gather,
         params,
@@ -97,6 +99,18 @@ def test_shards_give_the_update_of_a_single_device(layout, check_vma):
   found = _sharded(_RULES.values(), layout, check_vma=check_vma)
   for name, each in zip(_RULES, found, strict=True):
     checks.assert_close(each, _expected(_RULES[name]), 2e-4, 1e-5, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('option', ['groups', 'weigh_on'])
+def test_sharded_params_may_be_in_groups(option):
+  options = {
+    'groups': {'groups': lambda path: path[0]},
+    'weigh_on': {'weigh_on': lambda path: path[0] == 'w'},
+  }[option]
+  rule = three.RULES['inverse lengths']
+  (found,) = _sharded([rule], 'both axes', check_vma=True, **options)
+  checks.assert_close(found, _expected(rule, **options), 2e-4, 1e-5)
 
 
 @pytest.mark.parametrize('check_vma', [True, False])

@@ -64,30 +64,22 @@ def test_losses_and_scores_are_means_over_the_batch_in_float32(dtype):
 def test_losses_of_other_shapes_are_refused():
   for function in (nn.cross_entropy_losses, nn.true_class_scores):
     for logits, labels in (((5,), (5,)), ((4, 3), (5,)), ((5, 3), (5, 1))):
-      checks.assert_refused(
-        r"logits\['audio'\] has shape",
-        function,
-        {'audio': jnp.zeros(logits)},
-        jnp.zeros(labels, jnp.int32),
-      )
-    checks.assert_refused(
-      'labels are float32; expected whole numbers',
-      function,
-      {'audio': jnp.zeros((5, 3))},
-      jnp.zeros(5),
-    )
+      with pytest.raises(ValueError, match=r"logits\['audio'\] has shape"):
+        function({'audio': jnp.zeros(logits)}, jnp.zeros(labels, jnp.int32))
+    with pytest.raises(
+      ValueError, match='labels are float32; expected whole numbers'
+    ):
+      function({'audio': jnp.zeros((5, 3))}, jnp.zeros(5))
   for outputs, targets in (
     ((5,), (5,)),
     ((4, 1), (5,)),
     ((5, 3), (5,)),
     ((5, 1), (5, 1)),
   ):
-    checks.assert_refused(
-      r"outputs\['audio'\] has shape",
-      nn.absolute_error_losses,
-      {'audio': jnp.zeros(outputs)},
-      jnp.zeros(targets),
-    )
+    with pytest.raises(ValueError, match=r"outputs\['audio'\] has shape"):
+      nn.absolute_error_losses(
+        {'audio': jnp.zeros(outputs)}, jnp.zeros(targets)
+      )
 
 
 def test_an_encoder_is_found_inside_other_modules():
@@ -126,13 +118,8 @@ def test_shapley_outputs_of_a_game_by_hand():
   close(fused, seen * heard)
   close(values['visual'], (seen * heard - unseen * heard + seen * unheard) / 2)
   close(values['audio'], (seen * heard - seen * unheard + unseen * heard) / 2)
-  checks.assert_refused(
-    r"absent has the modalities \['audio'",
-    nn.shapley_outputs,
-    lambda _: 0,
-    features_of(),
-    absent,
-  )
+  with pytest.raises(ValueError, match=r"absent has the modalities \['audio'"):
+    nn.shapley_outputs(lambda _: 0, features_of(), absent)
 
 
 def test_scaled_gradients_of_a_value_that_stays():
@@ -168,9 +155,8 @@ def test_scaled_gradients_of_a_value_that_stays():
   assert nn.scale_gradient(narrow, 2).dtype == jnp.bfloat16
   assert gradient.dtype == jnp.bfloat16
   np.testing.assert_array_equal(gradient, jnp.full(5, 0.3, jnp.bfloat16))
-  checks.assert_refused(
-    r'factor of shape \(5,\)', nn.scale_gradient, narrow, jnp.ones(5)
-  )
+  with pytest.raises(ValueError, match=r'factor of shape \(5,\)'):
+    nn.scale_gradient(narrow, jnp.ones(5))
 
 
 # Imports.

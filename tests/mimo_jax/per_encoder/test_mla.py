@@ -8,11 +8,9 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import mimo_jax
-from mimo_jax import nn
 from tests import checks
 from tests import reference
 
@@ -189,73 +187,30 @@ def test_gradients_keep_their_type():
   checks.assert_close(kernel_of(updates), expected, 1e-2, 1e-2)
 
 
-@pytest.mark.slow
-def test_it_works_in_a_chain_with_a_model():
-  model = nn.LateFusion(
-    {'audio': nn.MLP((4,)), 'visual': nn.MLP((4,))},
-    CLASSES,
-    nn.SharedHeadFusion,
-    heads='share',
-  )
-  inputs = {
-    'audio': checks.standard_normal(BATCH, 3, seed=4),
-    'visual': checks.standard_normal(BATCH, 2, seed=5),
-  }
-  labels = np.arange(BATCH) % CLASSES
-  params = jax.jit(model.init)(jax.random.key(0), inputs)['params']
-  optimizer = optax.chain(make(), optax.sgd(0.5))
-
-  @jax.jit
-  def step(params, opt_state):
-    losses = []
-    for name in inputs:
-
-      def loss_fn(params, name=name):
-        logits, state = model.apply(
-          {'params': params}, inputs, mutable=['intermediates']
-        )
-        losses = nn.cross_entropy_losses({name: logits[name]}, labels)
-        return losses[name], state['intermediates']['features'][name]
-
-      (loss, features), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-        params
-      )
-      updates, opt_state = optimizer.update(
-        gradients, opt_state, params, features=features
-      )
-      params = optax.apply_updates(params, updates)
-      losses.append(loss)
-    return params, opt_state, jnp.stack(losses)
-
-  opt_state, history = optimizer.init(params), []
-  for _ in range(20):
-    params, opt_state, losses = step(params, opt_state)
-    history.append(losses)
-  assert np.all(history[-1] < 0.9 * history[0])
-  assert optax.tree.get(opt_state, 'num_updates') == 40
-
-
 def test_wrong_arguments_are_refused():
-  checks.assert_refused(r'is_head=None; expected a function', make, None)
+  with pytest.raises(ValueError, match=r'is_head=None; expected a function'):
+    make(None)
   for name in ('updates_per_batch', 'steps_per_epoch'):
     for value in (0, 2.0):
-      checks.assert_refused(
-        f'{name}={value}; expected a whole', make, **{name: value}
-      )
+      with pytest.raises(ValueError, match=f'{name}={value}; expected a whole'):
+        make(**{name: value})
   for is_head, found in (
     (lambda _: True, r"\['encoders_audio/kernel', 'fusion/head/kernel'\]"),
     (lambda path: path[-1] == 'bias', r'\[\]'),
   ):
-    checks.assert_refused(
-      f'finds the arrays of two axes {found}', make(is_head).init, GRADIENTS
-    )
+    with pytest.raises(
+      ValueError, match=f'finds the arrays of two axes {found}'
+    ):
+      make(is_head).init(GRADIENTS)
   head = make()
   state = head.init(GRADIENTS)
   for shape in (None, (7,), (5, 1), (1, 1, 6)):
-    checks.assert_refused(
-      re.escape(f'features of shape {shape}; expected [batch, 6]'),
-      head.update,
-      GRADIENTS,
-      state,
-      features=None if shape is None else np.ones(shape, np.float32),
-    )
+    with pytest.raises(
+      ValueError,
+      match=re.escape(f'features of shape {shape}; expected [batch, 6]'),
+    ):
+      head.update(
+        GRADIENTS,
+        state,
+        features=None if shape is None else np.ones(shape, np.float32),
+      )

@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import mimo_jax
@@ -16,7 +15,6 @@ from mimo_jax import nn
 from mimo_jax import solvers
 from tests import checks
 from tests import reference
-from tests.mimo_jax import models
 
 REFERENCE = reference.read('multimodal')
 MIN_NORM = jax.jit(solvers.min_norm)
@@ -305,66 +303,16 @@ def test_bfloat16_gradients_have_bfloat16_updates():
   checks.assert_close(updates, wide, rtol=1e-2, atol=0)
 
 
-# Training.
-
-
-@pytest.mark.slow
-def test_a_late_fusion_model_gets_the_formula_in_its_encoders():
-  # With Shapley heads, every loss reaches every encoder.
-  losses_and_scores, params = models.late_fusion('shapley')
-  optimizer = mimo_jax.mmpareto(nn.encoder_of, models.OBJECTIVES)
-
-  @jax.jit
-  def update(params):
-    losses, pullback, _ = jax.vjp(losses_and_scores, params, has_aux=True)
-    updates, _ = optimizer.update(
-      pullback, optimizer.init(params), params, losses=losses
-    )
-    return updates, jax.jacrev(lambda p: losses_and_scores(p)[0])(params)
-
-  updates, jacobian = update(params)
-  expected = jax.tree.map(
-    lambda *rows: np.sum(rows, axis=0), *jacobian.values()
-  )
-  for owner in ENCODERS:
-    name = f'encoders_{owner}'
-    fused, own = (jacobian[row][name] for row in ('fused', owner))
-    expected[name] = by_hand(fused, own)[1]
-  checks.assert_close(updates, expected, 1e-4, 1e-5)
-
-
-@pytest.mark.slow
-def test_a_gradient_that_is_not_finite_is_skipped_and_keeps_the_state():
-  optimizer = optax.chain(
-    mimo_jax.mmpareto(first_key, OBJECTIVES),
-    optax.apply_if_finite(optax.sgd(1.0), 5),
-  )
-  losses = {name: jnp.array(1.0) for name in OBJECTIVES}
-  jacobian = CASES['both in conflict']
-  params = jacobian['joint']
-  update = jax.jit(optimizer.update)
-  _, good = update(jacobian, optimizer.init(params), params, losses=losses)
-  bad = jax.tree.map(jnp.copy, jacobian)
-  bad['visual']['visual']['scale'] = jnp.array(jnp.nan)
-  updates, state = update(bad, good, params, losses=losses)
-  checks.assert_equal(updates, jax.tree.map(jnp.zeros_like, params))
-  checks.assert_equal(state[0], good[0])
-  assert state[1].total_notfinite == 1
-
-
 # Wrong arguments.
 
 
 def test_wrong_arguments_are_refused():
   jacobian = CASES['drawn']
 
-  def update(losses, **options):
+  def init(**options):
     options = {'encoder_of': first_key, 'objectives': OBJECTIVES} | options
-    optimizer = mimo_jax.mmpareto(**options)
-    state = optimizer.init(jacobian['joint'])
-    optimizer.update(jacobian, state, jacobian['joint'], losses=losses)
+    mimo_jax.mmpareto(**options).init(jacobian['joint'])
 
-  losses = dict.fromkeys(OBJECTIVES, 1.0)
   for message, given in {
     "encoder_of='audio'; expected a function": {'encoder_of': 'audio'},
     'expected a tuple of at least two': {'objectives': 'joint'},
@@ -377,7 +325,6 @@ def test_wrong_arguments_are_refused():
     'none of the parameters .*audio/kernel.*expected a modality': {
       'encoder_of': nn.encoder_of
     },
-    'not given the losses of this step': {'losses': None},
-    r"missing \['visual'\]": {'losses': {'joint': 1.0, 'audio': 1.0}},
   }.items():
-    checks.assert_refused(message, update, **{'losses': losses} | given)
+    with pytest.raises(ValueError, match=message):
+      init(**given)

@@ -17,6 +17,7 @@ from tests.mimo_jax.shardable import BATCH
 from tests.mimo_jax.shardable import losses_of
 from tests.mimo_jax.shardable import make_mesh
 from tests.mimo_jax.shardable import OBJECTIVES
+from tests.mimo_jax.shardable import on_devices
 from tests.mimo_jax.shardable import PARAMS
 from tests.mimo_jax.shardable import same
 
@@ -56,28 +57,25 @@ def _expected(how):
 
 
 def _on_devices(how, where):
-  mesh = make_mesh()
-  if where == 'pmap':
-    update = functools.partial(_update, how=how, axis_name='d')
-    results = jax.pmap(update, axis_name='d', in_axes=(None, 0))(
-      PARAMS, BATCH.reshape(8, 3, 16)
-    )
-    return checks.at(results, 3)
+  mesh, update = make_mesh(), functools.partial(_update, how=how)
   if where == 'jit':
     batch = jax.device_put(BATCH, jax.NamedSharding(mesh, P('d')))
-    return jax.jit(functools.partial(_update, how=how))(PARAMS, batch)
-  options, specs = {}, P()
-  if where == 'shards':
-    specs = {'w': P('d'), 'bias': P()}
-    options['gather'] = lambda w: lax.all_gather(w, 'd', tiled=True)
-    options['param_specs'] = specs
+    return jax.jit(update)(PARAMS, batch)
+  update = functools.partial(update, axis_name='d')
+  if where != 'shards':
+    return on_devices(where, update)(PARAMS, BATCH)
+  specs = {'w': P('d'), 'bias': P()}
   return jax.jit(
     jax.shard_map(
-      functools.partial(_update, how=how, axis_name='d', **options),
+      functools.partial(
+        update,
+        gather=lambda w: lax.all_gather(w, 'd', tiled=True),
+        param_specs=specs,
+      ),
       mesh=mesh,
       in_specs=(specs, P('d')),
       out_specs=(specs, P()),
-      check_vma=where == 'shard_map',
+      check_vma=False,
     )
   )(PARAMS, BATCH)
 

@@ -154,19 +154,12 @@ def test_wrong_inputs_are_refused():
   losses, pullback = jax.vjp(lambda p: p * jnp.array([1.0, 2.0]), params)
   for rule in (weightings.graddrop(), weightings.db_mtl()):
     balance = mimo_jax.balance(rule, objectives=('a', 'b'))
-    checks.assert_refused(
-      'looks at whole gradients',
-      balance.update,
-      mimo_jax.two_passes(pullback),
-      balance.init(params),
-      losses=losses,
-    )
-  checks.assert_refused(
-    'batch_size=0; expected a whole number',
-    mimo_jax.two_passes,
-    pullback,
-    batch_size=0,
-  )
+    with pytest.raises(ValueError, match='looks at whole gradients'):
+      balance.update(
+        mimo_jax.two_passes(pullback), balance.init(params), losses=losses
+      )
+  with pytest.raises(ValueError, match='batch_size=0; expected a whole number'):
+    mimo_jax.two_passes(pullback, batch_size=0)
 
 
 @pytest.mark.slow
@@ -221,11 +214,7 @@ def test_weigh_on_chooses_the_parameters_that_the_rule_sees():
   checks.assert_close(actual, expected, rtol=1e-5)
   losses, pullback = jax.vjp(losses_fn, params)
   balance = mimo_jax.balance(_RULE, groups=lambda path: path[0])
-  checks.assert_refused(
-    'groups, and a pullback that knows',
-    balance.update,
-    mimo_jax.two_passes(pullback),
-    balance.init(params),
-    params,
-    losses=losses,
-  )
+  with pytest.raises(ValueError, match='groups, and a pullback that knows'):
+    balance.update(
+      mimo_jax.two_passes(pullback), balance.init(params), params, losses=losses
+    )

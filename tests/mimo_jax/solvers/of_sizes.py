@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mimo_jax import solvers
+from tests import checks
 from tests import jacobians
 
 # One odd and one even size are quick; the ends, and many objectives, are slow.
 each_size = pytest.mark.parametrize(
-  'size',
-  [2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 7, 16, 64))],
+  'size', [2, 5, *map(checks.slow, (1, 3, 7, 16, 64))]
 )
 
 few = hypothesis.settings(

@@ -2,8 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
-import scipy.optimize
 
 from tests import jacobians
 from tests.mimo_jax.solvers import of_sizes as of
@@ -29,19 +27,3 @@ def test_fair_weights_of_orthogonal_rows_are_the_closed_form(x64):
       squares ** (-alpha / (1 + alpha)),
       rtol=1e-13 if x64 else 1e-5,
     )
-
-
-@pytest.mark.slow
-def test_fair_weights_minimise_their_potential():
-  """½ aᵀGa − Σ log a has no lower value where scipy looks."""
-  rows = jacobians.SAMPLES['conflicting']
-  gramian = rows @ rows.T
-
-  def value(log_weights):
-    weights = np.exp(log_weights)
-    return 0.5 * weights @ gramian @ weights - log_weights.sum()
-
-  found = scipy.optimize.minimize(value, np.zeros(3), method='BFGS')
-  with jax.enable_x64(True):
-    ours = value(np.log(np.asarray(of.alpha_fair(jax.device_put(gramian)))))
-  assert ours <= found.fun + 1e-12

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 
 from mimo_jax import solvers
+from tests import checks
 from tests import jacobians
 from tests import properties
 from tests.mimo_jax.solvers import of_sizes as of
@@ -22,25 +22,6 @@ def test_dual_cone_meets_the_optimality_conditions(size, x64):
     of.assert_projected(rows, lower, weights, 32 * of.rounding(dtype, rows))
 
 
-@pytest.mark.slow
-def test_dual_cone_is_the_projection_that_scipy_finds(x64):
-  """By Moreau: x + Uᵀy with the y ≥ 0 of least squares, from the rows."""
-  for name in jacobians.SAMPLES:
-    with jacobians.named(name) as rows:
-      lengths = np.linalg.norm(rows, axis=1)
-      units = rows / np.where(lengths > 0, lengths, 1)[:, None]
-      lower = np.linspace(0.3, 1, len(rows))
-      point = rows.T @ lower
-      multipliers, _ = scipy.optimize.nnls(units.T, -point, maxiter=1000)
-      weights = np.asarray(of.dual_cone(rows @ rows.T, lower), float)
-      np.testing.assert_allclose(
-        rows.T @ weights,
-        point + units.T @ multipliers,
-        rtol=0,
-        atol=(1e-12 if x64 else 2e-5) * (lengths @ weights),
-      )
-
-
 def test_dual_cone_of_two_is_the_closed_form(x64):
   gramian = jnp.array([[4.0, -3.0], [-3.0, 9.0]])
   for lower in ([1.0, 0.2], [0.1, 1.0], [1.0, 1.0], [0.0, 0.0]):
@@ -54,7 +35,7 @@ def test_dual_cone_of_two_is_the_closed_form(x64):
 
 
 @of.each_dtype
-@pytest.mark.parametrize('size', [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('size', [3, checks.slow(8)])
 def test_dual_cone_of_stationary_rows_is_zero_to_rounding(size, dtype):
   """Zero is in their hull: any column may come, and the last depends."""
   random = np.random.default_rng(size)
@@ -92,9 +73,7 @@ def test_ball_meets_the_optimality_conditions(size, x64):
       )
 
 
-@pytest.mark.parametrize(
-  'kind', ['spread of 1e8', pytest.param('ties', marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('kind', ['spread of 1e8', checks.slow('ties')])
 def test_ball_in_float32_is_that_in_float64(kind):
   """Slopes of very different sizes, and rows that become tight together."""
   random = np.random.default_rng(3)
@@ -112,43 +91,6 @@ def test_ball_in_float32_is_that_in_float64(kind):
   means = np.linalg.norm(rows, axis=2).mean(axis=1)
   worst = np.max(lengths / means)
   assert worst <= 1e-3
-
-
-@pytest.mark.slow
-def test_ball_is_at_least_as_good_as_scipy_slsqp():
-  """SLSQP solves the primal problem: max t with gᵢᵀd ≥ t in the ball."""
-  for name in ('three', 'five', 'conflicting', 'more_rows_than_params'):
-    rows = jacobians.SAMPLES[name]
-    size, params = rows.shape
-    mean = rows.mean(0)
-    for radius in (0.3, 0.8):
-      found = scipy.optimize.minimize(
-        lambda z: -z[-1],
-        np.append(mean, (rows @ mean).min() - 0.1),
-        constraints=[
-          {
-            'type': 'ineq',
-            'fun': lambda z, rows=rows: rows @ z[:-1] - z[-1],
-          },
-          {
-            'type': 'ineq',
-            'fun': lambda z, mean=mean, radius=radius: (
-              radius**2 * mean @ mean - np.sum((z[:-1] - mean) ** 2)
-            ),
-          },
-        ],
-        method='SLSQP',
-        options={'ftol': 1e-12, 'maxiter': 1000},
-      )
-      assert found.x.shape == (params + 1,)
-      with jax.enable_x64(True):
-        weights = np.asarray(
-          of.max_min_in_ball(
-            jax.device_put(rows @ rows.T), jnp.full(size, 1 / size), radius
-          )
-        )
-      level = (rows @ rows.T @ weights).min()
-      np.testing.assert_allclose(level, -found.fun, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow

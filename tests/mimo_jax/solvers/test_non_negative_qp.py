@@ -88,39 +88,11 @@ def test_qp_is_optimal_on_degenerate_programs(dtype, rows, target):
   assert abs(x @ slack) <= tol * x.sum()
 
 
-def test_qp_without_active_bounds_is_the_linear_system(x64):
-  rows = jacobians.generic(5, 9) / 3
-  solution = np.array([0.7, 2.0, 0.1, 1.3, 0.4])
-  matrix = rows @ rows.T
-  x = of.non_negative_qp(
-    jax.device_put(matrix), jax.device_put(matrix @ solution)
-  )
-  np.testing.assert_allclose(x, solution, rtol=1e-12 if x64 else 1e-4)
-
-
 def test_qp_without_a_descent_direction_is_zero(x64):
   matrix = jnp.asarray(jacobians.generic(4, 6) @ jacobians.generic(4, 6).T)
   x = of.non_negative_qp(matrix, jnp.array([-1.0, -0.2, 0.0, -3.0]))
   np.testing.assert_array_equal(x, np.zeros(4))
   assert x.dtype == (jnp.float64 if x64 else jnp.float32)
-
-
-@pytest.mark.slow
-def test_qp_under_vmap_and_jit_is_the_eager_loop():
-  with jax.enable_x64(True):
-    rows, linear = map(np.stack, zip(*padded_programs(), strict=True))
-    matrices = rows @ np.swapaxes(rows, 1, 2)
-    together = jax.jit(jax.vmap(solvers.non_negative_qp))(matrices, linear)
-    for each in zip(matrices, linear, together, rows, strict=True):
-      matrix, b, one, row = each
-      eager = solvers.non_negative_qp(jax.device_put(matrix), jax.device_put(b))
-      np.testing.assert_allclose(row.T @ one, row.T @ eager, atol=1e-12)
-
-
-def padded_programs():
-  """Makes problems with three rows, padded to the same number of columns."""
-  for rows, linear in programs(3):
-    yield np.pad(rows, [(0, 0), (0, 9 - rows.shape[1])]), linear
 
 
 def calls(solve):

@@ -13,6 +13,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
+from tests import checks
 from tests import jacobians
 from tests import properties
 
@@ -33,7 +34,7 @@ SECTIONS = (
 )
 each_sample = pytest.mark.parametrize(
   'samples',
-  [jacobians.FIVE, pytest.param(jacobians.OTHERS, marks=pytest.mark.slow)],
+  [jacobians.FIVE, checks.slow(jacobians.OTHERS)],
   ids=['five', 'others'],
 )
 
@@ -241,29 +242,9 @@ def test_state_has_fields_and_its_docstring_names_the_rule(name, rule):
 
 def test_fixed_weights_are_the_documented_ones():
   for rule, expected in (
-    (weightings.sum(), [1, 1, 1]),
-    (weightings.mean(), [1 / 3] * 3),
-    (weightings.fused_only(), [1, 0, 0]),
     (weightings.constant(), [1, 1, 1]),
     (weightings.constant(0.25), [0.25] * 3),
     (weightings.constant([0.5, -2.0, 3.0]), [0.5, -2, 3]),
   ):
     weights, _ = updated(rule, jacobians.SAMPLES['three'])
     np.testing.assert_array_equal(weights, np.float32(expected))
-
-
-def test_constant_takes_traced_weights():
-  def weigh(first):
-    rule = weightings.constant(jnp.stack([first, 2 * first, first**2]))
-    observation = jacobians.observe(jacobians.SAMPLES['three'])
-    return rule.update(observation, rule.init(3))[0]
-
-  weights = jax.vmap(weigh)(jnp.array([0.5, 3.0]))
-  np.testing.assert_array_equal(weights, [[0.5, 1, 0.25], [3, 6, 9]])
-
-
-def test_constant_refuses_another_number_of_weights():
-  with pytest.raises(ValueError, match=r'shape \(2, 1\).*a vector \[K\]'):
-    weightings.constant([[1.0], [2.0]])
-  with pytest.raises(ValueError, match='2 values of weights for 3'):
-    updated(weightings.constant([1.0, 2.0]), jacobians.SAMPLES['three'])

@@ -8,6 +8,7 @@ import scipy.special
 import scipy.stats
 
 from mimo_jax import weightings
+from tests import checks
 from tests.mimo_jax.weightings.of_losses import falling
 from tests.mimo_jax.weightings.of_losses import REFERENCE
 from tests.mimo_jax.weightings.of_losses import run
@@ -33,13 +34,7 @@ def averaged_dynamically(sequence, temperature, steps_per_epoch):
 
 @pytest.mark.parametrize(
   ('temperature', 'steps_per_epoch'),
-  [
-    (0.05, 3),
-    *(
-      pytest.param(*case, marks=pytest.mark.slow)
-      for case in ((2.0, 1), (0.05, 1), (2.0, 5))
-    ),
-  ],
+  [(0.05, 3), *(checks.slow(*case) for case in ((2, 1), (0.05, 1), (2, 5)))],
 )
 def test_dwa_compares_the_last_two_epochs(temperature, steps_per_epoch, x64):
   for size in (1, 64):

@@ -9,21 +9,12 @@ from tests.mimo_jax.weightings import of_gramians as of
 
 
 def test_hand_checked_pair():
-  """Some of the numbers can be checked by hand."""
+  """The docstrings of the rules have the answers for their defaults."""
   rows = np.array([[-4.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]])
   expected = {
-    'mgda': (3 / 5, 2 / 5),
-    'upgrad': (10 / 9, 15 / 19),
-    'dualproj': (11 / 18, 1 / 2),
-    'cagrad_0.5': (0.704124, 0.5),
-    'imtl_g': (0.592330, 0.407670),
-    'aligned_mtl_min': (0.559072, 0.408261),
     'aligned_mtl_median': (0.559072, 0.408261),  # the lower of two
     'aligned_mtl_rmse': (1.51087, 1.10331),
     'fairgrad_1': (0.591461, 0.407071),
-    'nash_mtl': (0.418226, 0.287843),
-    'fairgrad_2': (0.471363, 0.319454),
-    'pcd_0.02': (1.84806, 1.09537),
   }
   for name, weights in expected.items():
     np.testing.assert_allclose(

@@ -11,7 +11,6 @@ from tests import jacobians
 from tests import properties
 from tests.mimo_jax.weightings.of_gramians import REFERENCE
 from tests.mimo_jax.weightings.of_gramians import ROWS
-from tests.mimo_jax.weightings.of_gramians import RULES
 from tests.mimo_jax.weightings.of_gramians import weigh
 
 make = properties.make
@@ -113,48 +112,6 @@ def test_config_has_cosines_in_proportion_to_the_preference():
   d = rows.T @ weigh(weightings.config(preference=p), rows)
   along = rows @ d / np.linalg.norm(rows, axis=1)
   np.testing.assert_allclose(along / along[0], p, rtol=1e-4)
-
-
-def test_rules_refuse_wrong_arguments():
-  for name, argument, value, message in (
-    ('upgrad', 'preference', [1.0, -1.0], 'at least 0'),
-    ('config', 'preference', [1.0, -1.0], 'at least 0'),
-    ('aligned_mtl', 'preference', [1.0, -1.0], 'at least 0'),
-    ('aligned_mtl', 'scale', 'max', "'median'"),
-    ('cagrad', 'c', -1, 'at least 0'),
-    ('cagrad', 'zero_rows', 'skip', "'drop'"),
-    ('mgda', 'zero_rows', 'skip', "'drop'"),
-    ('mgda', 'normalization', 'l3', r"'loss\+'"),
-    ('nash_mtl', 'max_norm', 0, 'above 0'),
-    ('fairgrad', 'alpha', 0, 'above 0'),
-    ('pcd', 'progress', 1.5, r'\[0, 1\]'),
-    ('pcd', 'decay', 1.0, r'\[0, 1\)'),
-  ):
-    with pytest.raises(ValueError, match=f'{name} .*{argument}=.*{message}'):
-      getattr(weightings, name)(**{argument: value})
-  for rule, message in (
-    (weightings.upgrad([0.1, 0.2]), '2 values of preference for 3'),
-    (weightings.config([0.1, 0.2]), '2 values of preference for 3'),
-    (weightings.aligned_mtl([0.1, 0.2]), '2 values of preference for 3'),
-    # One for each objective but the primary one.
-    (weightings.pcd([0.1, 0.2, 0.3]), '3 values of progress for 2'),
-  ):
-    with pytest.raises(ValueError, match=message):
-      weigh(rule, jacobians.generic(3, 5))
-
-
-@pytest.mark.slow
-def test_hyperparameters_may_be_traced():
-  rows = jacobians.conflicting(3, 6)
-  for factory, values in (
-    (weightings.cagrad, (0.2, 0.5)),
-    (weightings.fairgrad, (1.0, 2.0)),
-  ):
-    weigh_by = weigh_of(factory)
-    for value in values:
-      np.testing.assert_allclose(
-        weigh_by(value, rows @ rows.T), weigh(factory(value), rows), rtol=1e-5
-      )
 
 
 @pytest.mark.slow
@@ -285,25 +242,9 @@ def test_nash_mtl_without_clipping_is_fairgrad_of_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['upgrad', 'cagrad_0.5', 'nash_mtl', 'imtl_g'])
-def test_certificates_hold_for_many_objectives(name, size=64):
-  """In float32; solvers are tested at more sizes."""
-  rows = jacobians.generic(size, 2 * size)
-  weights = weigh(RULES[name], rows)
-  d = rows.T @ weights
+def test_imtl_g_is_impartial_to_many_objectives():
+  """The solvers of the other rules are tested at this size."""
+  rows = jacobians.generic(64, 128)
   lengths = np.linalg.norm(rows, axis=1)
-  scale = lengths * (np.abs(weights) @ lengths)
-  if name == 'upgrad':
-    assert np.all(rows @ d >= -1e-5 * scale)
-    assert np.all(weights >= 1 / size)
-  elif name == 'cagrad_0.5':
-    mean = rows.mean(0)
-    np.testing.assert_allclose(
-      np.linalg.norm(d - mean), 0.5 * np.linalg.norm(mean), rtol=1e-4
-    )
-  elif name == 'nash_mtl':
-    np.testing.assert_allclose(weights * (rows @ d) * size, 1, rtol=1e-3)
-  else:
-    np.testing.assert_allclose(
-      rows @ d / lengths, (rows @ d / lengths).mean(), atol=1e-4 * lengths.max()
-    )
+  along = rows @ (rows.T @ weigh(make('imtl_g'), rows)) / lengths
+  np.testing.assert_allclose(along, along.mean(), atol=1e-4 * lengths.max())

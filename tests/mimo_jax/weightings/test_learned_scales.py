@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,6 +9,7 @@ import pytest
 
 import mimo_jax
 from mimo_jax import weightings
+from tests import checks
 from tests.mimo_jax.weightings import of_losses as of
 
 LEARNED = {
@@ -84,11 +84,8 @@ def test_a_scale_that_overshoots_stays_finite(name):
 def test_initial_scales_tell_balance_the_number_of_objectives(name):
   weight = LEARNED[name][0]
   rule = getattr(weightings, name)(init=[0.2, -0.3])
-  optimizer = mimo_jax.balance(rule)
-  params = jnp.array([1.0, -2.0])
-  losses, pullback = jax.vjp(lambda x: [x[0] ** 2, x[1] ** 2], params)
-  updates, _ = optimizer.update(
-    pullback, optimizer.init(params), params, losses=losses
+  updates, _ = checks.first_step(
+    mimo_jax.balance(rule), lambda x: list(x**2), jnp.array([1.0, -2.0])
   )
   expected = weight(np.array([0.2, -0.3])) * [2, -4]
   np.testing.assert_allclose(updates, expected, rtol=1e-6)

@@ -111,33 +111,3 @@ def test_schedules_see_the_number_of_steps_and_trace_once(scheduled):
     )
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
   assert len(traces) == (0 if scheduled == 'temperature' else 1)
-
-
-def test_traced_parameters_are_swept_by_vmap():
-  penalties, temperatures = jnp.array([0.0, 0.4, 7.0]), jnp.array([0.2, 1, 5])
-
-  @jax.jit
-  @jax.vmap
-  def sweep(penalty, temperature):
-    return weigh(LOSSES, penalty=penalty, temperature=temperature)
-
-  for weights, *given in zip(
-    sweep(penalties, temperatures), penalties, temperatures, strict=True
-  ):
-    np.testing.assert_allclose(weights, weigh(LOSSES, *given), rtol=1e-6)
-
-
-def test_invalid_parameters_are_refused():
-  for name, value, message in (
-    ('penalty', -0.1, 'penalty=-0.1; expected a number at least 0'),
-    ('penalty', math.nan, 'penalty=nan'),
-    ('penalty', math.inf, 'penalty=inf'),
-    ('penalty', [1.0, 2.0], r'penalty=\[1.0, 2.0\]'),
-    ('penalty', jnp.array(-2.0), 'penalty=.*-2'),
-    ('temperature', 0.0, 'temperature=0.0; expected a number above 0'),
-    ('temperature', -1, 'temperature=-1'),
-    ('temperature', math.nan, 'temperature=nan'),
-    ('temperature', np.ones(1), 'temperature=array'),
-  ):
-    with pytest.raises(ValueError, match=message):
-      mimo_jax.mimo(**{name: value})

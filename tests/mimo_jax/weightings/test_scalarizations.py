@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mimo_jax import weightings
+from tests import checks
 from tests.mimo_jax.weightings import of_losses as of
 
 # name -> (rule for these losses, its scalarization)
@@ -61,10 +62,7 @@ SCALARIZATIONS = {
 
 @pytest.mark.parametrize(
   'samples',
-  [
-    ('five',),
-    pytest.param(('one', 'uneven', 'many'), marks=pytest.mark.slow),
-  ],
+  [('five',), checks.slow(('one', 'uneven', 'many'))],
   ids=['five', 'others'],
 )
 @pytest.mark.parametrize('name', SCALARIZATIONS)
