@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import labels
 from data_pipelines import own_splits
 from data_pipelines import targets
 from data_pipelines.reading import parquet_columns
@@ -80,7 +79,7 @@ def read(path: str | os.PathLike[str]) -> Table:
     >>> table.target.classes, table.modalities['left'].shape
     (('cat', 'dog'), (20, 3))
   """
-  where, regression = targets.told(path)
+  where, regression = targets.parsed(path)
   files = [where]
   if where.is_dir():
     files = [_of_split(where, split) for split in own_splits.SPLITS]
@@ -182,7 +181,7 @@ def _table(
   target = targets.of_array(
     str(path), columns['label'], told, regression=regression
   )
-  labels.tell(str(path), target.is_there)
+  targets.tell(str(path), target.is_there)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
     name: _length(path, name, named[name], named[owner])

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import arrays
-from data_pipelines import labels
 from data_pipelines import own_splits
 from data_pipelines import targets
 from data_pipelines.reading import lists
@@ -158,7 +157,7 @@ def read(path: str | os.PathLike[str]) -> Table:
     >>> table.kinds, table.target.classes
     ({'clip': 'sound', 'words': 'text'}, ('0', '1'))
   """
-  path, regression = targets.told(path)
+  path, regression = targets.parsed(path)
   found = located(path)
   return _read(found, found.stat().st_mtime_ns, regression)
 
@@ -191,7 +190,7 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
       f' Expected:\n{TREE}'
     )
   target = targets.of_cells(path, lines, cells['label'], regression=regression)
-  labels.tell(str(path), target.is_there, lines)
+  targets.tell(str(path), target.is_there, lines)
   given, group = (
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import labels
 from data_pipelines import targets
 from data_pipelines.reading import lists
 from data_pipelines.reading import stratified
@@ -60,7 +59,7 @@ def of_rows(
   split[labelled] = said[labelled]
   found = set(split[labelled].tolist())
   wrong = [
-    f'{labels.called(row, rows)} has {str(said[row])!r}'
+    f'{targets.called(row, rows)} has {str(said[row])!r}'
     for row in np.flatnonzero(~np.isin(said, SPLITS))[:1]
   ]
   if wrong or found != set(SPLITS):
@@ -71,7 +70,7 @@ def of_rows(
   if group is not None and (divided := _divided(code, split, labelled)).size:
     raise ValueError(
       f"'split' of {where} divides the group of"
-      f' {labels.called(divided[0], rows)}, {group[divided[0]].item()!r};'
+      f' {targets.called(divided[0], rows)}, {group[divided[0]].item()!r};'
       " expected each in one split. Leave 'split' out to have it drawn."
     )
   return split, code

@@ -1,6 +1,8 @@
-"""What a model predicts for each row of a user's own data: class or number."""
+"""Targets of rows: classes or numbers; and rows that have none."""
 
+import functools
 import itertools
+import logging
 import math
 import os
 import pathlib
@@ -10,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines import labels
+NONE = -1
+"""In place of a class: there is none."""
 
 WORD = 'regression'
 """After a path and a comma, it says that whole numbers are not classes."""
@@ -25,8 +28,8 @@ class Targets(NamedTuple):
   """The labels of all rows.
 
   Attributes:
-    label: [rows]. For classes int64, the index in `classes`, or `labels.NONE`
-      in a row without a label. For a regression float64, NaN in such a row.
+    label: [rows]. For classes int64, the index in `classes`, or `NONE` in a
+      row without a label. For a regression float64, NaN in such a row.
     classes: The names of the classes, sorted; empty for a regression.
   """
 
@@ -41,7 +44,7 @@ class Targets(NamedTuple):
   @property
   def is_there(self) -> npt.NDArray[np.bool_]:
     """[rows], whether each row has a label."""
-    return labels.given(self.label, has_classes=not self.is_regression)
+    return given(self.label, has_classes=not self.is_regression)
 
   @property
   def are_numbers(self) -> bool:
@@ -49,11 +52,63 @@ class Targets(NamedTuple):
     return all(is_number(str(name)) for name in self.classes)
 
 
-def told(path: str | os.PathLike[str]) -> tuple[pathlib.Path, bool]:
+def given(
+  values: npt.NDArray[Any], *, has_classes: bool
+) -> npt.NDArray[np.bool_]:
+  """Which rows have a target: one that is not NaN all over, no class below 0.
+
+  Args:
+    values: [rows, ...], targets.
+    has_classes: Whether they are classes; of other numbers -1 is one.
+
+  Examples:
+    >>> given(np.array([1, -1, 0]), has_classes=True).tolist()
+    [True, False, True]
+    >>> given(np.array([1, -1, np.nan]), has_classes=False).tolist()
+    [True, True, False]
+  """
+  lacks = np.zeros(values.shape, bool)
+  if np.issubdtype(values.dtype, np.floating):
+    lacks = np.isnan(values)
+  if has_classes:
+    lacks |= values < 0
+  return np.logical_not(np.all(lacks.reshape(len(values), -1), axis=1))
+
+
+def called(row: int, rows: Sequence[str] | None) -> str:
+  """What a row is called in messages: its number from 0 if `rows` is None."""
+  return f'row {row}' if rows is None else rows[row]
+
+
+def tell(
+  where: str, has: npt.NDArray[np.bool_], rows: Sequence[str] | None = None
+) -> None:
+  """Says once how many rows have no label, if there are any.
+
+  Args:
+    where: Whose rows they are.
+    has: [rows], which have one.
+    rows: What each is called, if not by its number from 0.
+  """
+  if not has.all():
+    first = called(int(np.argmin(has)), rows)
+    _tell(f'{where}: {int(np.sum(~has))} of {len(has)} rows', first)
+
+
+@functools.cache
+def _tell(rows: str, first: str) -> None:
+  logging.getLogger(__name__).warning(
+    '%s have no label, the first is %s; losses and metrics leave them out.',
+    rows,
+    first,
+  )
+
+
+def parsed(path: str | os.PathLike[str]) -> tuple[pathlib.Path, bool]:
   """Returns a path, and whether `,regression` follows it.
 
   Examples:
-    >>> told('/tmp/mine.npz,regression')
+    >>> parsed('/tmp/mine.npz,regression')
     (PosixPath('/tmp/mine.npz'), True)
   """
   text = os.fspath(path)
@@ -123,7 +178,7 @@ def of_array(
   named = named.astype(np.int64) if whole else named
   classes, place = np.unique(named, return_inverse=True)
   if not says_none and kind in 'if':
-    labels.ask_of_minus_one(
+    _ask_of_minus_one(
       f"'label' of {where}",
       classes.tolist(),
       "Say so by an array 'label_present' [rows]: label >= 0 if it is none, all"
@@ -135,7 +190,7 @@ def of_array(
       " so by an array 'label_present' [rows]: label != 'nan' if it is none,"
       ' all True if it is a class.'
     )
-  label = np.full(len(values), labels.NONE, np.int64)
+  label = np.full(len(values), NONE, np.int64)
   label[has] = place
   return Targets(label, tuple(classes.tolist()))
 
@@ -178,7 +233,7 @@ def of_cells(
       lambda row: f"{lines[row]}, column 'label'",
     )
   if are_numbers and '' not in cells:
-    labels.ask_of_minus_one(
+    _ask_of_minus_one(
       f'{where},',
       list(map(float, classes)),
       'Leave the cell empty if it is none, or give the class a name.'
@@ -190,7 +245,7 @@ def of_cells(
         f'{where}: {one!r} and {other!r} are one number. Spell it in one way.'
         f' {IF_NUMBERS}'
       )
-  place = {name: i for i, name in enumerate(classes)} | {'': labels.NONE}
+  place = {name: i for i, name in enumerate(classes)} | {'': NONE}
   label = np.array([place[cell] for cell in cells], np.int64)
   return Targets(label, tuple(classes))
 
@@ -224,3 +279,13 @@ def _by_size(name: str) -> tuple[float, str]:
   size = float(name) if is_number(name) else math.inf
   # NaN is a name: it is in no order with numbers.
   return (math.inf if math.isnan(size) else size, name)
+
+
+def _ask_of_minus_one(where: str, classes: Sequence[Any], remedy: str) -> None:
+  """Refuses -1 where it is the only negative class: it may stand for none."""
+  negative = [each for each in classes if each < 0]
+  if negative == [NONE]:
+    others = ', '.join(f'{each:g}' for each in classes if each >= 0)
+    raise ValueError(
+      f'{where} has -1 beside {others}: is it a class, or no label? {remedy}'
+    )

@@ -18,9 +18,6 @@ with _extra.data_extra():
 
 # Samples read at a time.
 _BLOCK = 2**16
-# A writer to a pipe cannot go back to fill in the length. It leaves 0, or a
-# number near the largest one, signed (SoX) or not: from here on, none is real.
-_UNKNOWN = 2**31 - 2**16
 
 
 def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
@@ -36,7 +33,7 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
       Truncation is seen in WAV, in FLAC and in the formats of `endings`.
   """
   media.check(path)
-  if endings.is_lost(path):
+  if endings.is_cut_sound(path):
     raise audit.SkipError('corrupt', f'{path} has lost its end: truncated')
   if _is_flac_without_length(path):
     return videos.read_sound(path, rate)
@@ -62,7 +59,7 @@ def _whole(path: pathlib.Path) -> pathlib.Path | BinaryIO:
     has_length = 0 < size <= available or available == 0
     if has_length and not unpadded:
       return path
-    if not has_length and 0 < size < _UNKNOWN:
+    if not has_length and 0 < size < endings.UNKNOWN:
       raise audit.SkipError(
         'corrupt', f'{path} has {available} bytes of sound of {size}: truncated'
       )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from data_pipelines import _extra
 from data_pipelines import _pictures
 from data_pipelines.reading import audit
-from data_pipelines.reading import containers
+from data_pipelines.reading import endings
 from data_pipelines.reading import media
 from data_pipelines.reading import pictures
 
@@ -169,7 +169,7 @@ def _contents(
   there = max(end for _, end in spans) - begin
   is_short = declared - there > min(_LOST_SECONDS, _LOST_SHARE * declared)
   # The duration in a header is only what its writer expected.
-  if is_short and not containers.is_whole(path):
+  if is_short and not endings.is_whole_video(path):
     raise audit.SkipError(
       'corrupt', f'{path} has {there:.1f} s of {declared:.1f} s: truncated'
     )

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from data_pipelines import labels
 from data_pipelines import loader
 from data_pipelines import missing
 from data_pipelines import redrawing
 from data_pipelines import sources
+from data_pipelines import targets
 from data_pipelines import views
 from data_pipelines.views import transforms
 from experiments.core import fingerprints as fingerprints_lib
@@ -309,7 +309,7 @@ def _labelled(
   """Leaves out a split's rows without a label, if the loss needs labels."""
   if config.loss not in _NEEDING_LABELS:
     return rows
-  has = labels.given(
+  has = targets.given(
     rows.arrays[config.target],
     has_classes=config.loss == 'cross_entropy_losses',
   )
@@ -318,7 +318,7 @@ def _labelled(
     raise ValueError(
       f'{where}: no row has a {config.target!r}; expected some that do.'
     )
-  labels.tell(where, has)
+  targets.tell(where, has)
   if not has.all():
     rows = sources.InMemory({k: v[has] for k, v in rows.arrays.items()})
   highest = np.max(rows.arrays[config.target], initial=-1)
