@@ -5,6 +5,7 @@ step needs no configuration and no data set: what imports only this is quick.
 """
 
 import functools
+import operator
 
 import flax.linen
 import jax
@@ -16,6 +17,7 @@ from experiments.methods import base
 from experiments.methods import common
 from mimo_jax import nn
 from mimo_jax import weightings
+from tests import checks
 from tests import reference
 
 REFERENCE = reference.read('agm_cml_pmr')
@@ -31,6 +33,7 @@ GENERATOR = np.random.default_rng(0)
 TEXT, TEXT_KERNEL = (GENERATOR.standard_normal(n) for n in ((6, 3), (3, 4)))
 THREE = {'audio': FEATURES['audio'], 'text': TEXT, 'visual': FEATURES['visual']}
 THREE_KERNEL = np.concatenate([KERNEL[:5], TEXT_KERNEL, KERNEL[5:]])
+LINEAR = THREE, THREE_KERNEL
 
 
 def compiled(function, **options):
@@ -116,16 +119,24 @@ def drawn(init, *arguments, seed=0):
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def begin(method, features=FEATURES, kernel=KERNEL):
-  """Returns a method's first state, with the recorded layer, and the batch."""
+def begin(method, features=None):
+  """Returns a method's first state, with the recorded layer, and the batch.
+
+  The layer is that of two or three modalities, if the fusion is of its shape.
+  """
+  has_text = 'text' in method.model.encoders
+  if features is None:
+    features = THREE if has_text else FEATURES
+  kernel = THREE_KERNEL if has_text else KERNEL
+  kernel = np.float32(kernel[:, : method.model.num_classes])
   batch = {name: np.float32(value) for name, value in features.items()}
   batch = jax.device_put(batch | {'label': np.int32(LABELS)})
   model_state = drawn(method.model.init, batch)
   params = model_state.pop('params')
-  if 'Dense_0' in params['fusion']:
-    bias = BIAS[: kernel.shape[1]]
-    dense = {'kernel': jnp.float32(kernel), 'bias': jnp.float32(bias)}
-    params['fusion'] = {'Dense_0': dense}
+  dense = params['fusion'].get('Dense_0')
+  if dense and dense['kernel'].shape == kernel.shape:
+    bias = np.float32(BIAS[: kernel.shape[1]])
+    params['fusion'] = {'Dense_0': {'kernel': kernel, 'bias': bias}}
   state = base.TrainState(
     step=jnp.int32(0),
     params=params,
@@ -136,6 +147,12 @@ def begin(method, features=FEATURES, kernel=KERNEL):
   )
   state = compiled(_begun, static_argnums=0)(_hashable(method), state, batch)
   return state, on_host(batch)
+
+
+def begun(module, task=None, **options):
+  """Returns the method that a module makes, its first state, and the batch."""
+  method = module.make(task or make_task(), **options)
+  return method, *begin(method)
 
 
 def _begun(method, state, batch):
@@ -203,6 +220,45 @@ def _update(method, state, batch):
   )
 
 
+def at_step(state, step):
+  return state._replace(step=jnp.int32(step))
+
+
+def summed(gradients, **weights):
+  """Returns the sum of the gradients of losses times their weights."""
+  return jax.tree.map(
+    lambda *leaves: sum(map(operator.mul, weights.values(), leaves)),
+    *(gradients[name] for name in weights),
+  )
+
+
+def scales(gradient):
+  """Returns the gradients of the encoders' scales."""
+  parts = sorted(part for part in gradient if part.startswith('encoders_'))
+  return np.array([gradient[part]['scale'].item() for part in parts])
+
+
+def learns(gradient):
+  """Says whether any entry differs from 0."""
+  return bool(np.any(checks.flat(gradient)))
+
+
+def slope(function, size=1e-5):
+  """Computes the derivative of a function at 0 by central differences."""
+  return (function(size) - function(-size)) / (2 * size)
+
+
+def assert_slope(found, function, rtol=1e-3, least=1e-3):
+  """Checks a derivative at 0, which is not near 0, by central differences."""
+  expected = slope(function)
+  assert abs(expected) > least
+  np.testing.assert_allclose(found, expected, rtol=rtol)
+
+
+def dense(layer, inputs):
+  return inputs @ layer['kernel'] + layer['bias']
+
+
 def softmax(logits):
   exponents = np.exp(logits - logits.max(-1, keepdims=True))
   return exponents / exponents.sum(-1, keepdims=True)
@@ -215,6 +271,12 @@ def own(probabilities):
 
 def cross_entropy(logits):
   return -np.log(own(softmax(logits))).mean()
+
+
+def kernels(features=FEATURES, kernel=KERNEL):
+  """Returns the linear layer's rows for each modality."""
+  ends = np.cumsum([features[name].shape[1] for name in sorted(features)])
+  return dict(zip(sorted(features), np.split(kernel, ends[:-1]), strict=True))
 
 
 def logits_of(features=FEATURES, kernel=KERNEL, removed=()):

@@ -2,8 +2,6 @@
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,36 +45,35 @@ def test_without_evidence_or_with_certainty_all_learn_alike():
 
 def test_only_gradients_of_encoders_are_multiplied():
   task = recorded.make_task(recorded.THREE)
-  method = arl.make(task, gamma=2.5, warm_up_epochs=2.0)
-  state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  method, state, batch = recorded.begun(
+    arl, task, gamma=2.5, warm_up_epochs=2.0
+  )
   losses, _, gradients = recorded.learn(method, state, batch)
-  linear = recorded.THREE, recorded.THREE_KERNEL
   names = set(recorded.THREE)
   logits = np.array(
-    [recorded.logits_of(*linear, names - {name}) for name in recorded.THREE]
+    [
+      recorded.logits_of(*recorded.LINEAR, names - {name})
+      for name in recorded.THREE
+    ]
   )
   expected = sum(recorded.cross_entropy(one) for one in logits)
   np.testing.assert_allclose(losses['unimodal'], expected, rtol=1e-5)
   # Encoders learn from it, although the heads may use stopped features.
-  start = 0
-  for (name, inputs), one in zip(recorded.THREE.items(), logits, strict=True):
-    stop = start + inputs.shape[1]
-    kernel, start = recorded.THREE_KERNEL[start:stop], stop
-    slope = np.sum(recorded.residual_of(one) @ kernel.T * inputs)
-    found = gradients['unimodal'][f'encoders_{name}']['scale']
-    np.testing.assert_allclose(np.squeeze(found), slope, rtol=1e-3)
+  kernels = recorded.kernels(*recorded.LINEAR)
+  slopes = [
+    np.sum(recorded.residual_of(one) @ kernels[name].T * inputs)
+    for (name, inputs), one in zip(recorded.THREE.items(), logits, strict=True)
+  ]
+  found = recorded.scales(gradients['unimodal'])
+  np.testing.assert_allclose(found, slopes, rtol=1e-3)
   later = weights(logits, 8.0)
   assert np.ptp(later) > 0.01
   # The last step of the warm-up, and the one after.
   for step, gamma, w in ((19, 1.0, [1 / 3] * 3), (20, 2.5, later)):
-    now = state._replace(step=jnp.int32(step))
+    now = recorded.at_step(state, step)
     assert common.factors(method, now)['unimodal'] == gamma
     found, _ = recorded.update_of(method, now, batch)
-    expected = jax.tree.map(
-      lambda fused, own, gamma=gamma: fused + gamma * own,
-      gradients['fused'],
-      gradients['unimodal'],
-    )
+    expected = recorded.summed(gradients, fused=1, unimodal=gamma)
     for factor, name in zip(w, recorded.THREE, strict=True):
       expected[f'encoders_{name}']['scale'] *= 1 + factor
     checks.assert_close(found, expected, rtol=1e-4)

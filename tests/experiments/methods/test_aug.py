@@ -44,15 +44,13 @@ def begin(**options):
 
 def branches_of(params, name):
   """Computes logits of a modality's branches, [3, batch, C], by hand."""
-  dense = params[f'encoders_{name}']['Dense_0']
-  features = np.maximum(FEATURES[name] @ dense['kernel'] + dense['bias'], 0)
-  found = []
-  for i in range(3):
-    dense = params['fusion'][f'{name}_{i}']
-    hidden = np.maximum(features @ dense['kernel'] + dense['bias'], 0)
-    head = params['fusion']['head']
-    found.append(hidden @ head['kernel'] + head['bias'])
-  return np.array(found)
+  layer = params[f'encoders_{name}']['Dense_0']
+  features = np.maximum(recorded.dense(layer, FEATURES[name]), 0)
+  hidden = [
+    np.maximum(recorded.dense(params['fusion'][f'{name}_{i}'], features), 0)
+    for i in range(3)
+  ]
+  return np.array([recorded.dense(params['fusion']['head'], h) for h in hidden])
 
 
 def test_by_default_branches_are_half_as_wide_as_the_widest_features():
@@ -95,11 +93,11 @@ def test_the_last_branch_learns_what_the_others_lack():
     fused = recorded.cross_entropy(np.mean(sums, axis=0))
     np.testing.assert_allclose(losses['fused'], fused, rtol=1e-5)
     # Existing branches of this modality learn, and nothing learns from 'fused'.
-    assert not np.any(checks.flat((gradients['fused'], gradients[name])))
+    assert not recorded.learns((gradients['fused'], gradients[name]))
     of_fusion = gradients[boosted]['fusion']
     for other in NAMES:
       for i in range(3):
-        learns = np.any(checks.flat(of_fusion[f'{other}_{i}']))
+        learns = recorded.learns(of_fusion[f'{other}_{i}'])
         moves = seen.observed['still'][f'fusion/{other}_{i}'] == 0
         assert learns == moves == (other == name and i < counts[name])
       moves = seen.observed['still'][other] == 0

@@ -12,9 +12,9 @@ from experiments.methods import common
 from tests.experiments.methods import recorded
 
 
-def removal(method, *linear, steps=60):
+def removal(method, steps=60):
   """Returns losses of many steps from the same parameters, [steps] each."""
-  state, batch = recorded.begin(method, *linear)
+  state, batch = recorded.begin(method)
 
   def losses(step):
     return method.losses(state._replace(step=step), batch, state.key, None)[0]
@@ -42,16 +42,15 @@ def test_the_loss_equals_the_recorded_one_where_visual_is_removed(released):
 
 @pytest.mark.parametrize('released', [None, 'balance_benchmark'])
 def test_three_modalities_are_removed_in_every_order(released):
-  linear = recorded.THREE, recorded.THREE_KERNEL
   task = recorded.make_task(recorded.THREE)
-  losses = removal(cml.make(task, strength=0.5, released=released), *linear)
+  losses = removal(cml.make(task, strength=0.5, released=released))
   found = np.stack([losses['partial'], losses['rise']], axis=1)
   expected = []
   for order in itertools.permutations(recorded.THREE, 2):
-    before = recorded.softmax(recorded.logits_of(*linear)).max(1)
+    before = recorded.softmax(recorded.logits_of(*recorded.LINEAR)).max(1)
     partial = rise = 0.0
     for removed in (order[:1], order):
-      logits = recorded.logits_of(*linear, removed)
+      logits = recorded.logits_of(*recorded.LINEAR, removed)
       partial += recorded.cross_entropy(logits) / 3
       after = recorded.softmax(logits).max(1)
       gained, before = after - before, after

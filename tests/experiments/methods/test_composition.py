@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mimo_jax
@@ -40,11 +41,10 @@ def penalised(params):
   """MIMO's objective with a cosine fusion, in NumPy: F0 + λ μ log mean exp."""
   fused, own = 0.0, []
   for name, inputs in recorded.THREE.items():
-    dense = params[f'encoders_{name}']['Dense_0']
-    features = np.maximum(inputs @ dense['kernel'] + dense['bias'], 0)
+    layer = params[f'encoders_{name}']['Dense_0']
+    features = np.maximum(recorded.dense(layer, inputs), 0)
     fused = fused + cosines(features, params['fusion'][name]['kernel'])
-    head = params[f'heads_{name}']
-    logits = features @ head['kernel'] + head['bias']
+    logits = recorded.dense(params[f'heads_{name}'], features)
     own.append(recorded.cross_entropy(logits))
   smooth = np.log(np.mean(np.exp(np.array(own) / TEMPERATURE)))
   return recorded.cross_entropy(fused) + PENALTY * TEMPERATURE * smooth
@@ -54,26 +54,17 @@ def penalised(params):
 def test_mimo_on_cosines_descends_its_objective():
   """Checked by finite differences, without JAX."""
   task = mimo_task(recorded.THREE, lambda: nn.MLP((4,)))
-  method = methods.mmcosine.make(task, scale=5.0)
-  state, batch = recorded.begin(method, recorded.THREE)
+  method, state, batch = recorded.begun(methods.mmcosine, task, scale=5.0)
   update, _ = recorded.update_of(method, state, batch)
   params, update = jax.tree.map(np.float64, (state.params, update))
   generator = np.random.default_rng(0)
   for _ in range(3):
     way = jax.tree.map(lambda p: generator.standard_normal(p.shape), params)
-    ends = [
-      penalised(
-        jax.tree.map(lambda p, d, s=sign: p + s * 1e-6 * d, params, way)
-      )
-      for sign in (1, -1)
-    ]
-    slope = sum(
-      np.sum(u * d)
-      for u, d in zip(
-        jax.tree.leaves(update), jax.tree.leaves(way), strict=True
-      )
+    slope = recorded.slope(
+      lambda by, way=way: penalised(optax.tree.add_scale(params, by, way)), 1e-6
     )
-    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, slope, rtol=1e-4)
+    found = checks.flat(update) @ checks.flat(way)
+    np.testing.assert_allclose(slope, found, rtol=1e-4)
 
 
 def test_every_own_loss_of_a_method_has_weight_one():
@@ -101,22 +92,11 @@ def test_a_methods_losses_belong_to_the_objectives_that_are_weighted(name):
   exponents = np.exp(modalities / TEMPERATURE)
   shares = PENALTY * exponents / exponents.sum()
   weights = method.primary | {'audio': shares[0], 'visual': shares[1]}
-  expected = jax.tree.map(
-    lambda *leaves: sum(
-      weight * leaf
-      for weight, leaf in zip(weights.values(), leaves, strict=True)
-    ),
-    *(gradients[key] for key in weights),
-  )
+  expected = recorded.summed(gradients, **weights)
   if name == 'ogm':  # which then changes the encoders
     heads = [tree['heads_audio'] for tree in (update, expected)]
     checks.assert_close(*heads, rtol=1e-4)
-    slowed = np.asarray(
-      [
-        update[f'encoders_{m}']['scale'] / expected[f'encoders_{m}']['scale']
-        for m in ('audio', 'visual')
-      ]
-    )
+    slowed = recorded.scales(update) / recorded.scales(expected)
     assert slowed.min() < 0.95
     assert np.isclose(slowed.max(), 1)
   else:

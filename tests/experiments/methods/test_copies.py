@@ -15,9 +15,7 @@ pytestmark = pytest.mark.quick
 
 def test_in_a_regression_confident_teachers_have_small_errors():
   task = recorded.make_task(num_classes=1)
-  state, batch = recorded.begin(
-    weighted.make(task), kernel=recorded.KERNEL[:, :1]
-  )
+  state, batch = recorded.begin(weighted.make(task))
   teachers = copies.teachers(task, 1.0, ask='validation')
   teach, ask = teachers.passes
   assert (teach.split, ask.split) == ('train', 'validation')

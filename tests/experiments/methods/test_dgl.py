@@ -1,6 +1,5 @@
 """DGL: which parameters learn from which loss."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,15 +15,12 @@ pytestmark = pytest.mark.quick
 def test_encoders_learn_from_uni_modal_losses_and_the_fusion_from_the_fused(
   fusion,
 ):
-  method = dgl.make(recorded.make_task(fusion=fusion), alpha=3.0)
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    dgl, recorded.make_task(fusion=fusion), alpha=3.0
+  )
   _, _, gradients = recorded.learn(method, state, batch)
   touched = {
-    loss: {
-      part
-      for part, tree in gradient.items()
-      if any(np.any(leaf) for leaf in jax.tree.leaves(tree))
-    }
+    loss: {part for part, tree in gradient.items() if recorded.learns(tree)}
     for loss, gradient in gradients.items()
   }
   assert touched == {
@@ -33,16 +29,12 @@ def test_encoders_learn_from_uni_modal_losses_and_the_fusion_from_the_fused(
     'visual': {'encoders_visual'},
   }
   update, _ = recorded.update_of(method, state, batch)
-  expected = jax.tree.map(
-    lambda fused, audio, visual: fused + 3 * (audio + visual),
-    *(gradients[name] for name in ('fused', 'audio', 'visual')),
-  )
+  expected = recorded.summed(gradients, fused=1, audio=3, visual=3)
   checks.assert_close(update, expected)
 
 
 def test_a_uni_modal_output_is_the_fusion_with_zeros_for_the_others():
-  method = dgl.make(recorded.make_task())
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(dgl)
   losses, _, gradients = recorded.learn(method, state, batch)
   outputs = recorded.apply(method.model, state.variables, batch)
   for name, other in (('audio', 'visual'), ('visual', 'audio')):
@@ -50,8 +42,7 @@ def test_a_uni_modal_output_is_the_fusion_with_zeros_for_the_others():
     np.testing.assert_allclose(outputs[name], logits, rtol=1e-4)
     loss = recorded.cross_entropy(logits)
     np.testing.assert_allclose(losses[name], loss, rtol=1e-5)
-    rows = slice(0, 5) if name == 'audio' else slice(5, 10)
-    flow = recorded.residual_of(logits) @ recorded.KERNEL[rows].T
+    flow = recorded.residual_of(logits) @ recorded.kernels()[name].T
     scale = np.sum(flow * recorded.FEATURES[name])
     found = gradients[name][f'encoders_{name}']['scale']
     np.testing.assert_allclose(found, [[scale]], rtol=1e-4)

@@ -116,8 +116,7 @@ def test_equally_confident_teachers_have_an_order():
 @pytest.mark.parametrize('num_classes', [4, 1])
 def test_features_and_outputs_are_distilled(num_classes):
   method = make(distil=True, num_classes=num_classes)
-  kernel = recorded.KERNEL[:, :num_classes]
-  state, batch = recorded.begin(method, kernel=kernel)
+  state, batch = recorded.begin(method)
   losses, seen = recorded.losses_of(method, state, batch)
   task = recorded.make_task(
     encoder=recorded.Normalised, num_classes=num_classes, detach_heads=False
@@ -155,7 +154,7 @@ def test_a_regression_of_many_modalities_does_not_diverge():
   features = {name: generator.standard_normal((6, 4)) for name in 'abcdef'}
   task = recorded.make_task(features, lambda: nn.MLP((64,)), num_classes=1)
   method = g2d.make(task)
-  state, batch = recorded.begin(method, features, np.zeros((384, 1)))
+  state, batch = recorded.begin(method, features)
   rule = optax.sgd(0.01, momentum=0.9)
 
   def step(carry, _):

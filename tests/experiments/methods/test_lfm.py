@@ -1,5 +1,7 @@
 """LFM: two alignments, and their weights over the epochs."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,32 +28,27 @@ def test_the_weight_of_the_alignment_decreases_over_the_epochs():
   method = lfm.make(recorded.make_task())  # of 10 steps an epoch
   state, batch = recorded.begin(method)
   for step, epoch in ((0, 1), (9, 1), (10, 2), (35, 4)):
-    found = share_of(method, state._replace(step=jnp.int32(step)))
+    found = share_of(method, recorded.at_step(state, step))
     np.testing.assert_allclose(found, 1 - np.exp(-1 / epoch), rtol=1e-6)
-  state = state._replace(step=jnp.int32(10))
+  state = recorded.at_step(state, 10)
   _, _, gradients = recorded.learn(method, state, batch)
   update, _ = recorded.update_of(method, state, batch)
   a = 1 - np.exp(-1 / 2)
-  expected = jax.tree.map(
-    lambda fused, aligned, *own: (1 - a) * fused + a * aligned + sum(own),
-    *(gradients[name] for name in ('fused', 'alignment', 'audio', 'visual')),
-  )
+  weights = {'fused': 1 - a, 'alignment': a, 'audio': 1, 'visual': 1}
+  expected = recorded.summed(gradients, **weights)
   checks.assert_close(update, expected)
 
 
 def test_the_contrastive_loss_is_over_all_ordered_pairs():
   names = ('a', 'b', 'c')
   features = {name: GENERATOR.normal(1, 2, (5, 4)) for name in names}
-  expected = []
-  for one in names:
-    for other in names:
-      if one != other:
-        left, right = (
-          features[k] / np.linalg.norm(features[k], axis=1, keepdims=True)
-          for k in (one, other)
-        )
-        shares = recorded.softmax(left @ right.T / 0.3)
-        expected.append(-np.log(np.diag(shares)).mean())
+  unit = {
+    k: v / np.linalg.norm(v, axis=1, keepdims=True) for k, v in features.items()
+  }
+  expected = [
+    -np.log(np.diag(recorded.softmax(unit[one] @ unit[other].T / 0.3))).mean()
+    for one, other in itertools.permutations(names, 2)
+  ]
   found = recorded.compiled(lfm.contrastive)(features, 0.3)
   np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
 
@@ -67,15 +64,11 @@ def test_features_of_zeros_have_a_gradient():
 
 def test_the_divergence_is_jensen_shannon_of_the_shares():
   task = recorded.make_task(recorded.THREE)
-  method = lfm.make(task, alignment='js')
-  state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  method, state, batch = recorded.begun(lfm, task, alignment='js')
   losses, _ = recorded.losses_of(method, state, batch)
-  logits, start = [], 0
-  for value in recorded.THREE.values():
-    kernel = recorded.THREE_KERNEL[start : start + value.shape[1]]
-    logits.append(3 * value @ kernel + recorded.BIAS)
-    start += value.shape[1]
-  p = recorded.softmax(np.stack(logits))
+  kernels = recorded.kernels(*recorded.LINEAR)
+  logits = [3 * recorded.THREE[k] @ kernels[k] for k in sorted(kernels)]
+  p = recorded.softmax(np.stack(logits) + recorded.BIAS)
 
   def entropy(q):
     return -np.sum(q * np.log(q), axis=-1).mean()
@@ -95,15 +88,9 @@ def test_the_learned_weight_follows_finite_differences_of_held_out_loss(
     'visual': recorded.FEATURES['visual'] * 0.5 + 0.2,
   }
   task = recorded.make_task(features, lambda: nn.MLP((5,)))
-  method = lfm.make(
-    task,
-    schedule='learned',
-    alignment=alignment,
-    temperature=0.5,
-    start=start,
-    rate=rate,
-    inner_rate=inner_rate,
-  )
+  rates = {'start': start, 'rate': rate, 'inner_rate': inner_rate}
+  options = {'schedule': 'learned', 'alignment': alignment, 'temperature': 0.5}
+  method = lfm.make(task, **options, **rates)
   state, batch = recorded.begin(method, features)
   assert share_of(method, state) == np.float32(start)
   held = [
@@ -136,16 +123,17 @@ def test_the_learned_weight_follows_finite_differences_of_held_out_loss(
     for one in held:
       hidden = []
       for name in features:
-        dense = params[f'encoders_{name}']['Dense_0']
-        given = np.float64(one[name])
-        hidden.append(np.maximum(given @ dense['kernel'] + dense['bias'], 0))
-      dense = params['fusion']['Dense_0']
-      logits = np.concatenate(hidden, axis=1) @ dense['kernel'] + dense['bias']
+        layer = params[f'encoders_{name}']['Dense_0']
+        hidden.append(
+          np.maximum(recorded.dense(layer, np.float64(one[name])), 0)
+        )
+      layer = params['fusion']['Dense_0']
+      logits = recorded.dense(layer, np.concatenate(hidden, axis=1))
       own = recorded.softmax(logits)[np.arange(4), np.asarray(one['label'])]
       total -= np.sum(np.log(own) * np.asarray(one['mask']))
     return total / 5
 
-  slope = (held_loss(start + 1e-4) - held_loss(start - 1e-4)) / 2e-4
+  slope = recorded.slope(lambda by: held_loss(start + by), 1e-4)
   assert abs(slope) > 1e-3
   np.testing.assert_allclose(after.memory, start - rate * slope, rtol=1e-4)
   # It stays within its bounds, and unchanged without held-out rows.
@@ -157,16 +145,14 @@ def test_the_learned_weight_follows_finite_differences_of_held_out_loss(
 def test_the_lookahead_step_moves_only_parameters_that_learn():
   task = recorded.make_task(encoder=lambda: nn.MLP((5,)))
   task = task._replace(learns=lambda path: path[0] != 'encoders_audio')
-  method = lfm.make(task, schedule='learned')
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(lfm, task, schedule='learned')
   begin, (look, _) = method.rehearsal.begin, method.rehearsal.passes
   scratch = recorded.compiled(look.step)(state, begin(state, batch), batch)
   checks.assert_equal(
     scratch.params['encoders_audio'], state.params['encoders_audio']
   )
-  ways = {name: jax.tree.leaves(tree) for name, tree in scratch.way.items()}
-  assert not any(np.any(leaf) for leaf in ways['encoders_audio'])
-  assert all(np.any(leaf) for leaf in ways['encoders_visual'])
+  assert not recorded.learns(scratch.way['encoders_audio'])
+  assert all(map(np.any, jax.tree.leaves(scratch.way['encoders_visual'])))
   bad = batch | {'audio': jnp.full_like(batch['audio'], jnp.inf)}
   scratch = recorded.compiled(look.step)(state, begin(state, batch), bad)
   checks.assert_equal(

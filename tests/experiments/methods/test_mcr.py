@@ -41,8 +41,9 @@ def test_every_encoder_maximises_its_own_payoff(game, classes, fusion):
   """Checked by finite differences, one encoder's features at a time."""
   features, kernel = recorded.THREE, recorded.THREE_KERNEL[:, :classes]
   task = recorded.make_task(features, num_classes=classes, fusion=fusion)
-  method = mcr.make(task, game=game, strength=2.0, permutations=3, contrast=0.0)
-  state, batch = recorded.begin(method, features, kernel)
+  method, state, batch = recorded.begun(
+    mcr, task, game=game, strength=2.0, permutations=3, contrast=0.0
+  )
   losses, _, gradients = recorded.learn(method, state, batch)
   orders = np.asarray(shuffles.orders(state, 3, 6))
   names = sorted(features)
@@ -79,11 +80,12 @@ def test_every_encoder_maximises_its_own_payoff(game, classes, fusion):
       total += factor * influence(of, moved, scale)
     return 2 * total
 
-  for name in names:
-    slope = (regulariser(name, 1 + 1e-5) - regulariser(name, 1 - 1e-5)) / 2e-5
-    found = gradients['competition'][f'encoders_{name}']['scale'].item()
-    assert abs(slope) > 1e-3
-    np.testing.assert_allclose(found, slope, rtol=2e-3)
+  for name, found in zip(
+    names, recorded.scales(gradients['competition']), strict=True
+  ):
+    recorded.assert_slope(
+      found, lambda by, name=name: regulariser(name, 1 + by), rtol=2e-3
+    )
   if game == 'greedy':
     # J adds no value, and no gradient of the bias or of a nonlinear fusion.
     assert losses['competition'] == 0
@@ -99,15 +101,15 @@ def test_every_encoder_maximises_its_own_payoff(game, classes, fusion):
 @pytest.mark.slow
 def test_information_of_features_beyond_the_logits_is_reduced():
   """Checked by finite differences with fixed fused logits."""
-  linear = recorded.THREE, recorded.THREE_KERNEL  # 5, 3 and 5 wide
-  task = recorded.make_task(recorded.THREE)
+  task = recorded.make_task(recorded.THREE)  # 5, 3 and 5 wide
   options = {'permutations': 2, 'contrast': 0.0}
-  method = mcr.make(task, reconstruction=0.7, **options)
-  state, batch = recorded.begin(method, *linear)
+  method, state, batch = recorded.begun(
+    mcr, task, reconstruction=0.7, **options
+  )
   losses, _, gradients = recorded.learn(method, state, batch)
   network = {k: np.float64(v) for k, v in state.params['beside'].items()}
   assert network['hidden'].shape == (4, 5)
-  logits = recorded.logits_of(*linear)
+  logits = recorded.logits_of(*recorded.LINEAR)
 
   def reconstruction(features, network):
     whole = np.concatenate([features[k] for k in sorted(features)], axis=1)
@@ -118,30 +120,27 @@ def test_information_of_features_beyond_the_logits_is_reduced():
   np.testing.assert_allclose(losses['reconstruction'], value, rtol=1e-5)
   own = gradients.pop('reconstruction')
 
-  def assert_slope(of, expected):
-    slope = (of(1e-5) - of(-1e-5)) / 2e-5
-    assert abs(slope) > 1e-3
-    np.testing.assert_allclose(expected, slope, rtol=1e-3)
-
-  for name, features in recorded.THREE.items():
-    assert_slope(
+  for found, (name, features) in zip(
+    recorded.scales(own), recorded.THREE.items(), strict=True
+  ):
+    recorded.assert_slope(
+      found,
       lambda by, k=name, v=features: reconstruction(
         recorded.THREE | {k: (1 + by) * v}, network
       ),
-      own[f'encoders_{name}']['scale'].item(),
     )
   for name, kernel in network.items():
     way = np.random.default_rng(1).standard_normal(kernel.shape)
-    assert_slope(
+    recorded.assert_slope(
+      np.sum(way * own['beside'][name]),
       lambda by, k=name, v=kernel, way=way: reconstruction(
         recorded.THREE, network | {k: v + by * way}
       ),
-      np.sum(way * own['beside'][name]),
     )
   for part in ('fusion', 'heads_audio', 'heads_text', 'heads_visual'):
-    assert not any(map(np.any, jax.tree.leaves(own[part]))), part
+    assert not recorded.learns(own[part]), part
   for name, gradient in gradients.items():  # of the other losses
-    assert not any(map(np.any, gradient['beside'].values())), name
+    assert not recorded.learns(gradient['beside']), name
   without = mcr.make(task, **options)
   assert without.beside is None
   assert {*method.primary} - {*without.primary} == {'reconstruction'}
@@ -149,8 +148,7 @@ def test_information_of_features_beyond_the_logits_is_reduced():
 
 def test_equal_targets_of_a_regression_are_one_label():
   task = recorded.make_task(num_classes=1)
-  method = mcr.make(task, permutations=2, contrast=0.7)
-  state, batch = recorded.begin(method, kernel=recorded.KERNEL[:, :1])
+  method, state, batch = recorded.begun(mcr, task, permutations=2, contrast=0.7)
   targets = np.array([0.5, -1.25, 0.5, 2.0, 0.75, -1.0])
   batch['label'] = jnp.float32(targets)
   losses, _ = recorded.losses_of(method, state, batch)
@@ -161,8 +159,7 @@ def test_equal_targets_of_a_regression_are_one_label():
 
 def test_features_of_different_widths_have_no_contrastive_loss():
   task = recorded.make_task(recorded.THREE)  # 5, 3 and 5 wide
-  method = mcr.make(task)
-  state, batch = recorded.begin(method, recorded.THREE, recorded.THREE_KERNEL)
+  method, state, batch = recorded.begun(mcr, task)
   message = r"widths \{'audio': 5, 'text': 3, 'visual': 5\}.*contrast = 0.0"
   checks.assert_refused(message, recorded.losses_of, method, state, batch)
 

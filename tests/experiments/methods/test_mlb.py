@@ -49,14 +49,10 @@ def test_the_whole_gradient_of_a_modality_is_scaled(kind):
     'regression': {'num_classes': 1},
   }[kind]
   task = recorded.make_task(**changes)
-  kernel = recorded.KERNEL
-  if kind == 'regression':
-    kernel = kernel[:, :1]
-  method = mlb.make(task, alpha=0.7, beta=4.0)
-  state, batch = recorded.begin(method, kernel=kernel)
+  method, state, batch = recorded.begun(mlb, task, alpha=0.7, beta=4.0)
   _, _, gradients = recorded.learn(method, state, batch)
   # All losses, and heads that train encoders.
-  expected = jax.tree.map(lambda *leaves: sum(leaves), *gradients.values())
+  expected = recorded.summed(gradients, fused=1, audio=1, visual=1)
   assert np.any(gradients['audio']['encoders_audio']['scale'])
   outputs = recorded.apply(method.model, state.variables, batch)
   own = np.array([outputs[k] for k in ('audio', 'visual')])

@@ -15,8 +15,7 @@ from tests.experiments.methods import recorded
 @pytest.mark.quick
 def test_encoders_are_slowed_by_the_scores_of_their_shares():
   alpha = 0.6
-  method = ogm.make(recorded.make_task(), alpha=alpha)
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(ogm, alpha=alpha)
   found, _ = recorded.update_of(method, state, batch)
   ratios = recorded.SCORES / recorded.SCORES[::-1]
   factors = np.where(ratios > 1, 1 - np.tanh(alpha * ratios), 1)
@@ -32,8 +31,9 @@ def test_encoders_are_slowed_by_the_scores_of_their_shares():
 
 
 def test_every_run_of_ogm_ge_draws_its_own_noise():
-  method = ogm_ge.make(recorded.make_task(encoder=recorded.Normalised))
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    ogm_ge, recorded.make_task(encoder=recorded.Normalised)
+  )
   own_key = optax.tree.get(state.opt_state, 'key')
   checks.assert_equal(own_key, jax.random.key_data(state.key))
   other = state._replace(key=jax.random.key(5))

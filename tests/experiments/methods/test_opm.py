@@ -14,7 +14,6 @@ from tests.experiments.methods import recorded
 pytestmark = pytest.mark.quick
 
 OWN = {'warm_up_epochs': 0.2}  # of 10 steps
-WARM = jnp.int32(2)
 
 
 def test_features_keep_their_mean():
@@ -36,16 +35,15 @@ def test_features_keep_their_mean():
 
 @pytest.mark.parametrize('module', [opm, ogm_opm])
 def test_features_dropped_with_certainty_are_zero_in_the_fused_loss(module):
-  method = module.make(
-    recorded.make_task(), rate=1.0, strength=0.0, probability=1.0, **OWN
+  method, state, batch = recorded.begun(
+    module, rate=1.0, strength=0.0, probability=1.0, **OWN
   )
-  state, batch = recorded.begin(method)
   ahead = ('audio', 'visual')[np.argmax(recorded.SCORES)]
   enlarged = {name: 2 * value for name, value in recorded.FEATURES.items()}
   assert len({value.shape[1] for value in enlarged.values()}) == 1
   dropped = recorded.logits_of(enlarged, removed=(ahead,))
   for step, logits in ((1, recorded.logits_of()), (2, dropped)):
-    now = state._replace(step=jnp.int32(step))
+    now = recorded.at_step(state, step)
     losses, seen = recorded.losses_of(method, now, batch)
     expected = recorded.cross_entropy(logits)
     np.testing.assert_allclose(losses['fused'], expected, rtol=1e-5)
@@ -99,14 +97,11 @@ def test_together_with_ogm_the_gradient_of_kept_features_is_slowed():
   options = {'rate': 0.5, 'probability': 1.0, 'warm_up_epochs': 0.0}
   updates = []
   for module in (opm, ogm_opm):
-    method = module.make(task, **options)
-    state, batch = recorded.begin(method)
-    state = state._replace(step=WARM)
+    method, state, batch = recorded.begun(module, task, **options)
+    state = recorded.at_step(state, 2)
     updates.append(recorded.update_of(method, state, batch)[0])
-  factors = []
-  for name in ('audio', 'visual'):
-    a, b = (update[f'encoders_{name}']['scale'] for update in updates)
-    factors.append(float(np.squeeze(b / a)))
+  plain, slowed = map(recorded.scales, updates)
+  factors = slowed / plain
   assert 0 < min(factors) < 0.99
   assert max(factors) == 1
   for part in ('fusion', 'heads_audio'):

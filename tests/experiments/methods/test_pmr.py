@@ -19,8 +19,7 @@ CENTERS = {name: jnp.float32(value) for name, value in PROTOTYPES.items()}
 
 def test_the_loss_equals_the_authors_on_recorded_prototypes():
   of_reference = recorded.REFERENCE['pmr']
-  method = pmr.make(recorded.make_task(), alpha=of_reference['alpha'])
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(pmr, alpha=of_reference['alpha'])
   loss_of, seen = recorded.compiled(pmr.prototype_loss), np.ones(4, bool)
   for name, centers in CENTERS.items():
     loss, score = loss_of(batch[name], centers, seen, batch['label'])
@@ -51,8 +50,7 @@ def test_only_the_slower_of_two_modalities_has_a_weight():
 
 
 def test_prototypes_are_means_of_seen_features_and_old_prototypes():
-  method = pmr.make(recorded.make_task(), momentum=0.3)
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(pmr, momentum=0.3)
   (walk,) = method.rehearsal.passes
   begin, step, end = map(
     recorded.compiled,

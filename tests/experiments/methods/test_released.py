@@ -49,28 +49,26 @@ def test_the_errata_name_exactly_the_existing_options():
 
 
 def test_arl_is_a_weighted_sum_of_losses():
-  method = methods.arl.make(TASK, gamma=2.5, released='authors')
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    methods.arl, TASK, gamma=2.5, released='authors'
+  )
   for step, gamma in ((0, 1.0), (60, 2.5)):
-    state = state._replace(step=jnp.int32(step))
+    state = recorded.at_step(state, step)
     _, seen, gradients = recorded.learn(method, state, batch)
     assert [float(seen.observed['factors'][k]) for k in NAMES] == [1.5, 1.5]
     found, _ = recorded.update_of(method, state, batch)
     for name in NAMES:
       part = f'encoders_{name}'
-      plain = jax.tree.map(
-        lambda fused, own, gamma=gamma: 1.5 * (fused + gamma * own),
-        gradients['fused'][part],
-        gradients['unimodal'][part],
-      )
-      checks.assert_close(found[part], plain, rtol=1e-5)
+      plain = recorded.summed(gradients, fused=1.5, unimodal=1.5 * gamma)
+      checks.assert_close(found[part], plain[part], rtol=1e-5)
 
 
 def test_aug_adds_branches_that_do_not_learn():
   still = {}
   for released in (None, 'authors'):
-    method = methods.aug.make(TASK, width=4, max_branches=3, released=released)
-    state, batch = recorded.begin(method)
+    method, state, batch = recorded.begun(
+      methods.aug, TASK, width=4, max_branches=3, released=released
+    )
     there = {'audio': jnp.array([1.0, 1.0, 0.0]), 'visual': jnp.ones(3)}
     state = state._replace(model_state={'branches': {'fusion': there}})
     _, seen = recorded.losses_of(method, state, batch, 0)
@@ -93,8 +91,9 @@ class Convolution(flax.linen.Module):
 def test_g2d_stops_only_the_gradients_of_convolutions():
   task = recorded.make_task(encoder=Convolution)
   task = task._replace(optimizer=lambda _: optax.trace(0.9))
-  method = methods.g2d.make(task, distil=False, released='authors')
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    methods.g2d, task, distil=False, released='authors'
+  )
   confidence = jnp.array([0.3, 0.8])  # visual should be held still
   state = state._replace(memory=state.memory._replace(confidence=confidence))
   update, _ = recorded.update_of(method, state, batch)
@@ -114,8 +113,9 @@ def test_g2d_stops_only_the_gradients_of_convolutions():
 def test_g_blending_adds_up_the_means_of_batches():
   found = {}
   for released in (None, 'balance_benchmark'):
-    method = methods.g_blending.make(TASK, released=released)
-    state, batch = recorded.begin(method)
+    method, state, batch = recorded.begun(
+      methods.g_blending, TASK, released=released
+    )
     batch['mask'] = jnp.ones(6, bool)
     held = batch | {'mask': jnp.arange(6) < 2}
     scratch = recorded.compiled(method.rehearsal.begin)(state, batch)
@@ -163,8 +163,9 @@ def test_inforeg_has_sums_of_scores_and_one_window():
 
 
 def test_lfm_swaps_the_arguments_of_its_divergences():
-  method = lfm.make(TASK, alignment='js', released='authors')
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    lfm, TASK, alignment='js', released='authors'
+  )
   losses, _ = recorded.losses_of(method, state, batch)
   p = recorded.softmax(2 * np.array(recorded.MONO_LOGITS))
   mean = p.mean(0)
@@ -176,8 +177,7 @@ def test_lfm_swaps_the_arguments_of_its_divergences():
   assert abs(expected - plain) > 1e-3
   # 10 steps an epoch; by the documented polynomial.
   for epoch, own in ((0, 0.2046), (100, 0.54), (150, 0.82)):
-    now = state._replace(step=jnp.int32(10 * epoch + 9))
-    factors = common.factors(method, now)
+    factors = common.factors(method, recorded.at_step(state, 10 * epoch + 9))
     np.testing.assert_allclose(factors['fused'], own, atol=0.01)
     np.testing.assert_allclose(factors['alignment'], 1 - factors['fused'])
   message = "lfm was given alignment='contrastive'; expected 'js'"
@@ -185,15 +185,15 @@ def test_lfm_swaps_the_arguments_of_its_divergences():
 
 
 def test_mmpareto_is_a_sum_with_a_factor_for_encoders():
-  method = methods.mmpareto.make(TASK, gamma=1.5, released='balance_benchmark')
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    methods.mmpareto, TASK, gamma=1.5, released='balance_benchmark'
+  )
   _, _, gradients = recorded.learn(method, state, batch)
   found, _ = recorded.update_of(method, state, batch)
-  plain = jax.tree.map(lambda *leaves: sum(leaves), *gradients.values())
-  for part, tree in plain.items():
+  for part in found:
     factor = 3 if part.startswith('encoders') else 1
-    expected = jax.tree.map(lambda leaf, by=factor: by * leaf, tree)
-    checks.assert_close(found[part], expected, rtol=1e-5)
+    plain = recorded.summed(gradients, **dict.fromkeys(gradients, factor))
+    checks.assert_close(found[part], plain[part], rtol=1e-5)
 
 
 def test_opm_compares_with_the_sum_of_the_others():
@@ -206,17 +206,18 @@ def test_opm_compares_with_the_sum_of_the_others():
   np.testing.assert_allclose(ahead, expected, rtol=1e-5)
   # With uninformative features, none is ahead of all others together.
   features = {name: 0.1 * value for name, value in recorded.THREE.items()}
-  linear = features, recorded.THREE_KERNEL
   task = recorded.make_task(features)
   found = []
   for released in (None, 'balance_benchmark'):
     method = opm.make(
       task, probability=1.0, warm_up_epochs=0.0, released=released
     )
-    state, batch = recorded.begin(method, *linear)
+    state, batch = recorded.begin(method, features)
     losses, _ = recorded.losses_of(method, state, batch)
     found.append(losses['fused'])
-  whole = recorded.cross_entropy(recorded.logits_of(*linear))
+  whole = recorded.cross_entropy(
+    recorded.logits_of(features, recorded.THREE_KERNEL)
+  )
   np.testing.assert_allclose(found[1], whole, rtol=1e-5)
   assert abs(found[0] - whole) > 1e-3
 
@@ -232,8 +233,9 @@ def test_smv_values_a_correct_answer_of_any_coalition_alike():
   assert smv.values(logits, label, alike=True).tolist() == [[1.0], [0.0]]
   found = []
   for released in (None, 'balance_benchmark'):
-    method = smv.make(TASK, warm_up_epochs=0.0, released=released)
-    state, batch = recorded.begin(method)
+    method, state, batch = recorded.begun(
+      smv, TASK, warm_up_epochs=0.0, released=released
+    )
     _, seen = recorded.losses_of(method, state, batch)
     found.append(np.sum(seen.memory.running))
   assert found[0] == 2 * found[1] > 0  # half of the value of all

@@ -13,8 +13,9 @@ from tests.experiments.methods import recorded
 def test_features_are_pulled_to_those_of_teachers_in_evaluation_mode(released):
   """BalanceBenchmark leaves the teachers in training mode."""
   task = recorded.make_task(encoder=recorded.Normalised)
-  method = umt.make(task, strength=3.0, released=released)
-  state, batch = recorded.begin(method)
+  method, state, batch = recorded.begun(
+    umt, task, strength=3.0, released=released
+  )
   losses, seen = recorded.losses_of(method, state, batch)
   expected = 0.0
   for name in recorded.FEATURES:
