@@ -33,11 +33,11 @@ def make(
   modalities' shares of the output towards the inverse of their variances. o_m
   is the output of the fusion, which may be any, for modality m alone: the heads
   'alone' of `mimo_jax.nn.LateFusion`. In the warm-up γ is 1 and all w_m are
-  1/M. The sum of L_m is the loss 'unimodal', and L is the primary objective;
-  any weighting goes with it. L is a sum of 1 + γM losses, and needs a lower
-  learning rate than one of them; the authors clip the gradient's norm at 40. On
-  two views of `handwritten`, 600 steps stay at chance at its learning rate of
-  0.05; at half of it they reach 96.6 %, at a quarter 97.1 %.
+  1/M. The sum of L_m is the loss 'unimodal', and L is the primary objective. It
+  is a sum of 1 + γM losses, and needs a lower learning rate than one of them;
+  the authors clip the gradient's norm at 40. On two views of `handwritten`, 600
+  steps stay at chance at its learning rate of 0.05; at half of it they reach
+  96.6 %, at a quarter 97.1 %.
 
   Args:
     task: what is trained, on classes.

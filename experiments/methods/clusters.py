@@ -18,15 +18,8 @@ def class_purity(
 ) -> jax.Array:
   """The share of points whose class is their cluster's most frequent one, [].
 
-  There are as many clusters as classes, of points with features scaled to
-  -1..1.
-
-  Args:
-    key: for `k_means`.
-    points: [N, d].
-    labels: [N].
-    counts: [N] bool, which points count.
-    classes: how many.
+  There are as many clusters as classes, of the points [N, d] that count [N],
+  with features scaled to -1..1; labels are [N].
   """
   assigned = k_means(key, _scaled(points, counts), counts, classes)
   rows = counts.astype(jnp.float32)[:, None]

@@ -183,6 +183,15 @@ def kept(
   }
 
 
+def orders(
+  state: base.TrainState, number: int, rows: int, draw: int = 0
+) -> jax.Array:
+  """Random orders of rows, [number, rows]; each step and draw has its own."""
+  key = jax.random.fold_in(state.key, state.step)
+  keys = jax.random.split(jax.random.fold_in(key, 2 + draw), number)
+  return jax.vmap(lambda one: jax.random.permutation(one, rows))(keys)
+
+
 def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   """The targets [batch], and which rows there are, [batch] bool.
 

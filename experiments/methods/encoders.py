@@ -20,12 +20,7 @@ def alone(model: nn.LateFusion, modality: str) -> nn.LateFusion:
 
 
 def only(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """The encoders' part of params, or of another collection.
-
-  Examples:
-    >>> only({'encoders_audio': 1.0, 'heads_audio': 2.0, 'fusion': 3.0})
-    {'encoders_audio': 1.0}
-  """
+  """The encoders' part of params, or of another collection."""
   return {
     part: leaves
     for part, leaves in tree.items()
@@ -34,12 +29,10 @@ def only(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
-  """Applies a function to the encoders' leaves; others stay as they are.
+  """Applies `function(modality, leaf, ...)` to the encoders' leaves only.
 
-  Args:
-    function: of the modality, and of a leaf of each tree.
-    tree: params, or a tree with the same keys, such as all collections.
-    *rest: trees like it, which may lack leaves that are not encoders'.
+  The tree is params, or has their keys, as all collections do. The rest are
+  trees like it, which may lack leaves that are not encoders'.
 
   Examples:
     >>> params = {'encoders_audio': 1.0, 'fusion': 3.0}

@@ -154,10 +154,9 @@ def make(
     gradient, way = (
       moments.mapped(
         lambda path, leaf: leaf if task.learns(path) else jnp.zeros_like(leaf),
-        tree,
+        *pullback(cotangents),
       )
       for cotangents in ((1 - a, a), (-one, one))
-      for tree in pullback(cotangents)
     )
     params = optax.tree.add_scale(state.params, -inner_rate, gradient)
     return scratch._replace(params=params, way=way)

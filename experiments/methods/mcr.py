@@ -13,7 +13,6 @@ from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import copies
 from experiments.methods import means
-from experiments.methods import shuffles
 from mimo_jax import nn
 
 SPACE: base.Space = {'strength': {'low': 0.001, 'high': 1.0, 'scale': 'log'}}
@@ -104,7 +103,7 @@ def make(
   ) -> jax.Array:
     parts, fuse = _parts(model, state, features, of_rest)
     rows = next(iter(features.values())).shape[0]
-    orders = shuffles.orders(state, permutations, rows)
+    orders = common.orders(state, permutations, rows)
     whole = {k: nn.scale_gradient(v, of_rest) for k, v in parts.items()}
     given = fuse(whole)
 

@@ -10,7 +10,6 @@ from experiments.methods import base
 from experiments.methods import checks
 from experiments.methods import common
 from experiments.methods import means
-from experiments.methods import shuffles
 from mimo_jax import nn
 
 SPACE: base.Space = {
@@ -53,8 +52,7 @@ def make(
   one. This takes two more fusions, and no further encoding.
 
   The heads are the model's `auxiliary` ones, whatever the configuration says.
-  L_mis is the loss 'misaligned', a part of the primary objective. The weights
-  are 1, unless a weighting is named.
+  L_mis is the loss 'misaligned', a part of the primary objective.
 
   Args:
     task: what is trained, on classes, with two modalities at least.
@@ -93,7 +91,7 @@ def make(
     alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
     mixed = [
       _mixed(model, state, outputs, targets, names, order)
-      for order in shuffles.sources(state, len(names), targets.shape[0])
+      for order in sources(state, len(names), targets.shape[0])
     ]
     own, log_fused, hardness, counts = map(jnp.stack, zip(*mixed, strict=True))
     alpha, grown = adapted(alpha, own, log_fused, counts, rate)
@@ -107,16 +105,27 @@ def make(
     memory = jnp.where(is_warmed_up, grown, jnp.ones_like(alpha))
     return found, base.Seen(outputs.model_state, memory)
 
-  def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
-    return state._replace(memory=jnp.ones(len(names)))
-
   return common.on_outputs(
     task,
     primary={'fused': 1.0, 'misaligned': 1.0},
     model=model,
     losses=losses,
-    init=init,
+    init=lambda state, _: state._replace(memory=jnp.ones(len(names))),
   )
+
+
+def sources(
+  state: base.TrainState, modalities: int, rows: int
+) -> tuple[jax.Array, jax.Array]:
+  """Which row each modality of a mixed row comes from: two arrays [M, batch].
+
+  The second is the mirror image of the first. With two modalities, one of them
+  comes from the row itself in each array.
+  """
+  others = common.orders(state, modalities - 1, rows)
+  rows_of_each = jnp.concatenate([jnp.arange(rows)[None], others])
+  (places,) = common.orders(state, 1, modalities, draw=1)
+  return rows_of_each[places], rows_of_each[modalities - 1 - places]
 
 
 def _mixed(
@@ -155,12 +164,8 @@ def adapted(
 ) -> tuple[jax.Array, jax.Array]:
   """α [M] of a step, and of the next one; 1 for all but the weak modality.
 
-  Args:
-    alpha: [M], from the step before.
-    own: [2, batch, M], c; the weak modality has the least mean.
-    log_fused: [2, batch, M], log p of the sources' classes.
-    counts: [2, batch] bool, which rows count.
-    rate: η.
+  The weak modality has the least mean of c, `own` [2, batch, M], over rows that
+  count [2, batch]. `log_fused` [2, batch, M] is log p of the sources' classes.
   """
   count = alpha.shape[0]
   of_each = jnp.stack([means.of(own[..., i], counts) for i in range(count)])

@@ -1,5 +1,6 @@
 """Alternating uni-modal adaptation (MLA)."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,8 +17,6 @@ from experiments.methods import moments
 from mimo_jax import nn
 
 SPACE: base.Space = {}
-
-_FUSION = 'fusion'
 
 
 def make(task: base.Task) -> base.Method:
@@ -84,24 +83,25 @@ def make(task: base.Task) -> base.Method:
       base.Seen(outputs.model_state, memory, observed),
     )
 
+  def part_of(path: moments.Path, _: jax.Array) -> str:
+    return nn.encoder_of(path) or path[0].removeprefix('heads_')
+
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
     logits: Any = jax.eval_shape(model.apply, state.variables, batch)
     zeros = {name: jnp.zeros_like(logits['fused']) for name in modalities}
     return state._replace(memory=zeros)
 
-  def in_its_phase(number: int) -> optax.GradientTransformation:
-    def is_turn(_: Any, *, phase: int, **extra_args: Any) -> bool:
-      del extra_args
-      return phase == number
-
-    return optax.conditionally_mask(
-      task.optimizer(1), is_turn, forward_extra_args=True
+  optimizers = {
+    name: optax.conditionally_mask(
+      task.optimizer(1),
+      lambda _, *, phase, i=i, **__: phase == i,
+      forward_extra_args=True,
     )
-
-  optimizers = {name: in_its_phase(i) for i, name in enumerate(modalities)}
-  optimizers[_FUSION] = task.optimizer(len(modalities))
+    for i, name in enumerate(modalities)
+  }
+  optimizers['fusion'] = task.optimizer(len(modalities))
   head = mimo_jax.orthogonal_head(
-    lambda path: path[0] == _FUSION,
+    lambda path: path[0] == 'fusion',
     updates_per_batch=len(modalities),
     steps_per_epoch=task.steps_per_epoch,
   )
@@ -110,15 +110,9 @@ def make(task: base.Task) -> base.Method:
     objectives=(*task.objectives, *(f'shared_{name}' for name in modalities)),
     losses=losses,
     gradients=optax.chain(common.summed(), head),
-    optimizer=optax.partition(optimizers, _parts),
+    optimizer=optax.partition(
+      optimizers, functools.partial(moments.mapped, part_of)
+    ),
     init=init,
     phases=tuple(range(len(modalities))),
-  )
-
-
-def _parts(params: Any) -> Any:
-  """For each parameter, the modality that it belongs to, or the fusion."""
-  return moments.mapped(
-    lambda path, _: nn.encoder_of(path) or path[0].removeprefix('heads_'),
-    params,
   )

@@ -18,13 +18,9 @@ def chosen(
 ) -> optax.OptState:
   """Mixes two optimizer states: new for some parameters, old for the others.
 
-  Args:
-    params: what is optimized.
-    old: one state.
-    new: the other. Step counts, and all else that belongs to no parameter, come
-      from it.
-    is_new: (keys on a parameter's path) -> whether its moments and averages
-      come from `new`; may be traced.
+  Step counts, and all else that belongs to no parameter, are new. `is_new` says
+  by the keys on a parameter's path whether its moments and averages are; that
+  may be traced.
   """
   choices = {
     keys_of(path): is_new(keys_of(path))
@@ -52,14 +48,9 @@ def standing_still(
   change, and it does not count in the norm by which gradients are clipped.
   Schedules go on for all.
 
-  Args:
-    optimizer: of all parameters.
-    part_of: (keys on a parameter's path) -> the name of its part, or None if
-      the parameter never stands still.
-
-  Returns:
-    A transformation that takes the extra argument `still`, part -> [], which is
-    not 0 if the part stands still.
+  `part_of` finds the name of a parameter's part by the keys on its path, or
+  None if it never stands still. The transformation takes the extra argument
+  `still`, part -> [], which is not 0 if the part stands still.
   """
   inner = optax.with_extra_args_support(optimizer)
 

@@ -29,14 +29,8 @@ def make(
     X. Peng et al., `Balanced Multimodal Learning via On-the-fly Gradient
     Modulation <https://arxiv.org/abs/2203.15332>`_, CVPR 2022.
   """
-  method = ogm.modulated(
-    task,
-    mimo_jax.ogm_ge,
-    alpha=alpha,
-    against=against,
-    min_ndim=min_ndim,
-    noise=noise,
-  )
+  options = {'alpha': alpha, 'against': against, 'min_ndim': min_ndim}
+  method = ogm.modulated(task, mimo_jax.ogm_ge, None, noise=noise, **options)
 
   def init(state: base.TrainState, _: base.Batch) -> base.TrainState:
     # Every run draws its own noise.

@@ -29,14 +29,7 @@ def make(
     Y. Wei, D. Hu, H. Du and J.-R. Wen, `On-the-fly Modulation for Balanced
     Multimodal Learning <https://arxiv.org/abs/2410.11582>`_, TPAMI 2024.
   """
-  dropped = opm.dropping(
-    task, 'ogm_opm', rate, strength, probability, warm_up_epochs
-  )
-  return ogm.modulated(
-    task,
-    mimo_jax.ogm,
-    dropped,
-    alpha=alpha,
-    against=against,
-    min_ndim=min_ndim,
-  )
+  of_opm = rate, strength, probability, warm_up_epochs
+  dropped = opm.dropping(task, 'ogm_opm', *of_opm)
+  options = {'alpha': alpha, 'against': against, 'min_ndim': min_ndim}
+  return ogm.modulated(task, mimo_jax.ogm, dropped, **options)

@@ -106,11 +106,8 @@ def drop(
 ) -> dict[str, jax.Array]:
   """Drops the features [batch, d_m] of some rows, and enlarges all others.
 
-  Args:
-    key: draws the rows, independently for each modality.
-    features: of each modality.
-    chances: modality -> the chance that a row loses its features, q_m from 0 to
-      1, with at least one below 1.
+  Rows are drawn independently for each modality, with the chances q_m from 0 to
+  1 to be dropped, at least one of them below 1.
   """
   widths = {name: value.shape[1] for name, value in features.items()}
   lost = sum(widths[name] * chances[name] for name in features)

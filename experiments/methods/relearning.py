@@ -83,8 +83,6 @@ def make(
     released: 'authors': moments and batch statistics of encoders that are moved
       back stay as they are.
 
-  It learns from the fused loss; any weighting goes with it.
-
   The released code's purity renames labels in the caller's array, too.
   BalanceBenchmark takes the test split for validation, every 15 epochs, twice.
 
@@ -174,10 +172,7 @@ def make(
 
 
 def empty_sample(rows: int, features: Mapping[str, Any]) -> Sample:
-  """A sample of at most so many rows, before the first batch.
-
-  `features` has, for each modality, what has the shape [batch, d].
-  """
+  """A sample of at most so many rows, before the first batch [batch, d]."""
   return Sample(
     {name: jnp.zeros((rows, one.shape[1])) for name, one in features.items()},
     jnp.zeros(rows, jnp.int32),

@@ -143,10 +143,8 @@ def values(
 ) -> jax.Array:
   """The value of each modality for each row, [M, batch], by names.
 
-  Args:
-    logits: the fused ones [batch, C] of every nonempty set of modalities.
-    labels: [batch].
-    alike: whether any set is worth 1, in place of its size, if it is right.
+  From the fused logits [batch, C] of every nonempty set of modalities. If sets
+  are `alike`, one that is right is worth 1, in place of its size.
   """
   worth: dict[frozenset[str], Any] = {frozenset(): jnp.zeros(labels.shape)}
   for some, of_set in logits.items():

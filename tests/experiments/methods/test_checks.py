@@ -7,6 +7,7 @@ import pytest
 from experiments import methods
 from experiments.core import configuration
 from experiments.core import training
+from mimo_jax import nn
 from tests import checks
 from tests import running
 from tests.experiments.methods import recorded
@@ -20,6 +21,25 @@ def test_methods_that_compare_modalities_refuse_a_single_one():
     message = rf"{name} was given modalities=\('audio',\); expected .*two"
     make = getattr(methods, name).make
     checks.assert_refused(message, make, recorded.make_task(audio))
+
+
+def test_features_of_different_widths_are_refused_where_one_is_needed():
+  encoders = {'audio': nn.MLP((4,)), 'visual': nn.MLP((5,))}
+  task = recorded.make_task(encoders=encoders)
+  widths = re.escape("widths {'audio': 4, 'visual': 5}; expected one width")
+
+  def use(name):
+    method, state, batch = recorded.begun(getattr(methods, name), task)
+    method.losses(state, batch, state.key, None)
+
+  for name, advice in (
+    ('lfm', "alignment='js'"),
+    ('mcr', 'config.method.contrast = 0.0'),
+    ('mla', 'share a dense layer'),
+    ('reconboost', 'end in layers of equal width'),
+  ):
+    message = f'{widths}.*{re.escape(advice)}'
+    checks.assert_refused(message, use, name)
 
 
 def test_errors_name_options_out_of_range():

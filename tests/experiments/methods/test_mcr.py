@@ -7,7 +7,6 @@ import pytest
 
 from experiments.methods import common
 from experiments.methods import mcr
-from experiments.methods import shuffles
 from mimo_jax import nn
 from tests import checks
 from tests.experiments.methods import recorded
@@ -45,7 +44,7 @@ def test_every_encoder_maximises_its_own_payoff(game, classes, fusion):
     mcr, task, game=game, strength=2.0, permutations=3, contrast=0.0
   )
   losses, _, gradients = recorded.learn(method, state, batch)
-  orders = np.asarray(shuffles.orders(state, 3, 6))
+  orders = np.asarray(common.orders(state, 3, 6))
   names = sorted(features)
 
   def outputs_of(features):
@@ -155,13 +154,6 @@ def test_equal_targets_of_a_regression_are_one_label():
   stacked = np.float32([recorded.FEATURES[k] for k in ('audio', 'visual')])
   expected = contrast(stacked, np.array([0, 1, 0, 2, 3, 4]), 0.5)
   np.testing.assert_allclose(losses['contrast'], 0.7 * expected, rtol=1e-5)
-
-
-def test_features_of_different_widths_have_no_contrastive_loss():
-  task = recorded.make_task(recorded.THREE)  # 5, 3 and 5 wide
-  method, state, batch = recorded.begun(mcr, task)
-  message = r"widths \{'audio': 5, 'text': 3, 'visual': 5\}.*contrast = 0.0"
-  checks.assert_refused(message, recorded.losses_of, method, state, batch)
 
 
 def test_rows_of_one_class_attract_each_other():

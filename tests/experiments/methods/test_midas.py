@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from experiments.methods import midas
-from experiments.methods import shuffles
 from tests.experiments.methods import recorded
 
 pytestmark = pytest.mark.quick
@@ -42,7 +41,7 @@ def expected(state, alpha):
     for k, head in zip(names, heads, strict=True)
   ]
   kept = []
-  for order in np.asarray(jnp.stack(shuffles.sources(state, 2, 6))):
+  for order in np.asarray(jnp.stack(midas.sources(state, 2, 6))):
     features = {
       k: recorded.FEATURES[k][rows]
       for k, rows in zip(names, order, strict=True)
@@ -130,3 +129,19 @@ def test_rows_of_a_single_class_are_not_mixed():
   assert losses['misaligned'] == 0
   assert np.all(np.isfinite(seen.memory))
   assert not recorded.learns(gradients['misaligned'])
+
+
+def test_three_modalities_have_three_sources_and_a_mirror_image():
+  (state, _), own = begin(), set()
+  for step in range(12):
+    now = recorded.at_step(state, step)
+    first, second = map(np.asarray, midas.sources(now, 3, 50))
+    whole = np.arange(50)
+    for order in (first, second):
+      assert [np.array_equal(rows, whole) for rows in order].count(True) == 1
+      assert np.array_equal(np.sort(order, axis=1), np.tile(whole, (3, 1)))
+    # One modality has the same random row in both; the others are swapped.
+    same = [i for i in range(3) if np.array_equal(first[i], second[i])]
+    assert len(same) == 1
+    own.add(next(i for i in range(3) if np.array_equal(first[i], whole)))
+  assert own == {0, 1, 2}

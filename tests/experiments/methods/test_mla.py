@@ -4,7 +4,6 @@ import chex
 import numpy as np
 
 from experiments.methods import mla
-from mimo_jax import nn
 from tests import checks
 from tests.experiments.methods import recorded
 
@@ -37,8 +36,3 @@ def test_without_auxiliary_heads_uni_modal_outputs_use_the_shared_head():
     losses, _, gradients = recorded.learn(method, state, batch, VISUAL)
     assert losses['visual'] == losses['shared_visual'] > 0
     assert not recorded.learns(gradients['visual'])
-
-
-def test_features_of_different_widths_are_refused():
-  encoders = {'audio': nn.MLP((4,)), 'visual': nn.MLP((5,))}
-  checks.assert_refused('expected one width', begin, encoders=encoders)

@@ -1,7 +1,6 @@
 """ReconBoost: whose turn it is, what it learns from, and what is frozen."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -153,11 +152,3 @@ def test_a_phase_begins_without_moments_and_schedules_continue():
   begun = optax.tree.get(begun, 'ScaleByAdamState')
   assert not np.any(checks.flat((begun.mu, begun.nu)))
   assert begun.count == 1
-
-
-def test_features_of_different_widths_are_refused():
-  features = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
-  with pytest.raises(ValueError, match=r"widths {'a': 3, 'b': 4}.*one width"):
-    jax.eval_shape(
-      reconboost.BoostedFusion(5).init, jax.random.key(0), features
-    )
