@@ -67,7 +67,6 @@ def train(
       [inputs],
       workdir,
       config,
-      header=runs.header(config),
       label='train',
       observer=log,
     )
@@ -75,7 +74,7 @@ def train(
   if jax.process_index() == 0:
     rows = runs.read_lines(workdir / 'metrics.jsonl')
     tidy.write(workdir, {workdir.name: rows})
-  return log.last_scores()
+  return log.scores
 
 
 def main(argv: list[str]) -> None:

@@ -23,34 +23,39 @@ from ml_collections import config_dict
 from experiments.methods import base
 
 
-def check(config: config_dict.ConfigDict, method: base.Method) -> None:
+def check(
+  config: config_dict.ConfigDict, method: base.Method, missing: bool
+) -> None:
   """Refuses what cannot be accumulated.
 
   Raises:
     ValueError: if a value of `config.accumulation` is out of its range, the
       method updates more than once per batch, or the batch is to be cut and the
-      method's losses are no means over rows.
+      method's losses are no means over rows, or rows have `missing` modalities.
   """
-  settings = config.accumulation
+  settings, name = config.accumulation, config.method.name
   if settings.batches < 1 or settings.balance not in ('each', 'accumulated'):
     raise ValueError(
       f'config.accumulation is {settings.to_dict()}; expected batches of at'
       " least 1 and balance 'each' or 'accumulated'."
     )
-  if settings.batches > 1 and len(method.phases) > 1:
+  if settings.batches == 1:
+    return
+  if len(method.phases) > 1:
     raise ValueError(
-      f'The method {config.method.name!r} takes {len(method.phases)} updates'
-      f' per batch; expected config.accumulation.batches=1, given'
-      f' {settings.batches}.'
+      f'The method {name!r} takes {len(method.phases)} updates per batch;'
+      f' expected config.accumulation.batches=1, given {settings.batches}.'
     )
-  if (
-    settings.batches > 1
-    and settings.balance == 'accumulated'
-    and not method.is_mean_over_rows
-  ):
+  if settings.balance == 'accumulated' and not method.is_mean_over_rows:
     raise ValueError(
-      f'The method {config.method.name!r} is not known to be a mean over rows,'
-      " so its batch cannot be cut; use config.accumulation.balance='each'."
+      f'The method {name!r} is not known to be a mean over rows, so its batch'
+      " cannot be cut; use config.accumulation.balance='each'."
+    )
+  if settings.balance == 'accumulated' and missing:
+    raise ValueError(
+      "config.accumulation.balance='accumulated' averages over parts, but they"
+      ' have unequal numbers of rows with a modality. Expected'
+      " 'each' with config.data.missing_rate."
     )
 
 
@@ -70,10 +75,9 @@ def optimizer(
     >>> float(first), float(second)
     (0.0, -2.0)
   """
-  if settings.batches == 1 or settings.balance == 'accumulated':
+  if (steps := steps_per_update(settings)) == 1:
     return optax.with_extra_args_support(inner)
-  several = optax.MultiSteps(inner, settings.batches)
-  return several.gradient_transformation()
+  return optax.MultiSteps(inner, steps).gradient_transformation()
 
 
 def steps_per_update(settings: config_dict.ConfigDict) -> int:

@@ -68,20 +68,14 @@ class Checkpoints:
     Raises:
       OSError: if it could not be written.
     """
-    digests = _digests(arrays)
-    signed = {'progress': progress, 'arrays': digests}
+    signed = {'progress': progress, 'arrays': _digests(arrays)}
+    parts = ocp.args.Composite(
+      arrays=ocp.args.StandardSave(arrays),
+      progress=ocp.args.JsonSave(signed | {'digest': _json_digest(signed)}),
+    )
     try:
       with _quiet_threads():
-        self._manager.save(
-          step,
-          args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave(
-              signed | {'digest': _json_digest(signed)}
-            ),
-          ),
-          force=True,
-        )
+        self._manager.save(step, args=parts, force=True)
       if jax.process_index() == 0:
         _flush(self._directory / f'{step}')
     except Exception as error:
@@ -184,7 +178,14 @@ def is_in_use(workdir: pathlib.Path) -> bool:
 
 def _locked(workdir: pathlib.Path) -> Any:
   """The lock of a run, until it is closed; None if another process has it."""
-  lock = _opened(workdir / LOCK)
+  path = workdir / LOCK
+  try:
+    lock = path.open('w')
+  except OSError as error:
+    # Without write permission, a trained model can still be read.
+    if error.errno not in (errno.EROFS, errno.EACCES) or not path.exists():
+      raise
+    lock = path.open()
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError:
@@ -210,17 +211,6 @@ def _quiet_threads() -> Iterator[None]:
     raise
   finally:
     logging.set_verbosity(before)
-
-
-def _opened(path: pathlib.Path) -> Any:
-  """Opens a file to lock; for reading if it exists and cannot be written."""
-  try:
-    return path.open('w')
-  except OSError as error:
-    # Without write permission, a trained model can still be read.
-    if error.errno in (errno.EROFS, errno.EACCES) and path.exists():
-      return path.open()
-    raise
 
 
 class _MismatchError(Exception):

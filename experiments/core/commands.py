@@ -42,13 +42,10 @@ class _PathParser(flags.ArgumentParser[str]):
 
 
 def define_path(
-  name: str,
-  default: str | None,
-  text: str,
-  flag_values: flags.FlagValues = flags.FLAGS,
+  name: str, default: str | None, text: str
 ) -> flags.FlagHolder[Any]:
   """Defines a flag whose value is a path."""
-  return flags.DEFINE(_PathParser(), name, default, text, flag_values)
+  return flags.DEFINE(_PathParser(), name, default, text)
 
 
 def as_given(*holders: flags.FlagHolder[Any]) -> list[str]:

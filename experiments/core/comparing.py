@@ -12,7 +12,6 @@ from ml_collections import config_dict
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import engine
-from experiments.core import runs
 from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
@@ -64,11 +63,7 @@ def run(
 ) -> tuple[list[dict[str, Any]], dict[str, npt.NDArray[np.float32]]]:
   """Tunes the recipes of `config.compare`, trains and scores them.
 
-  Args:
-    config: of the comparison.
-    directory: its own, where `tuning` and `checkpoints` are written, or resumed
-      from.
-    manual_dir: the folder with the data set's downloaded files.
+  It writes `tuning` and `checkpoints` into the directory, or resumes from them.
 
   Returns:
     The lines of `results.jsonl`, and the curves, as `engine.Course` has them.
@@ -102,18 +97,17 @@ def run(
     return 'test' if step == plans[name].stop != config.steps else None
 
   watch = scoring.Watch(programs, labels, inputs, when)
-  header = runs.header(config) | {
-    'kind': 'compare',
-    'reference': config.compare[0],
-    'subject': config.subject,
-    'tuning': tuned,
-  }
   course = engine.run(
     programs,
     inputs,
     directory,
     config,
-    header=header,
+    beside={
+      'kind': 'compare',
+      'reference': config.compare[0],
+      'subject': config.subject,
+      'tuning': tuned,
+    },
     label=f'{len(programs)} programs x {len(inputs)} seeds',
     observer=watch,
     keep_curves=True,

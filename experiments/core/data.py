@@ -155,17 +155,17 @@ class _Splits(NamedTuple):
   seed: int
   stored: Callable[[str], sources.Source]  # split -> rows as they are stored
   made: Mapping[str, views.View]
-  presence: Mapping[str, presence_lib.Presence]  # of each of them
+  presence: Mapping[str, presence_lib.Presence]  # of modalities among them
   keep: tuple[str, ...]  # entries beside the views
   rates: Mapping[str, Any]  # as of `presence.missing_rates`
 
   def source(self, split: str) -> sources.Source:
     """The used rows of a split, less the modalities that they are to lack."""
     rows = self.stored(split)
-    if self._draws(split):
+    if drawn := self._drawn(split):
       # Each split has its own draws.
       draw = (self.seed, zlib.crc32(split.encode()))
-      rows = missing.incomplete(rows, self._drawn_rates, draw)
+      rows = missing.incomplete(rows, drawn, draw)
     # Evaluation of the training split, too, is on the used rows only.
     fraction = self.config.data.train_fraction if split == 'train' else 1
     return sources.subset(rows, fraction, self.seed)
@@ -174,27 +174,24 @@ class _Splits(NamedTuple):
     """The transform of a kind that applies the views, if there are any."""
     if not self.made:
       return ()
-    drawn = self._drawn_rates if self._draws(split) else {}
-    keep = (missing.entry(name) for name, rate in drawn.items() if rate > 0)
+    drawn = self._drawn(split).items()
+    keep = (missing.entry(name) for name, rate in drawn if rate > 0)
     stored = {
-      missing.entry(name): self.presence[name]
-      for name, rate in self.rates.items()
-      if rate == presence_lib.STORED and name in self.made
+      missing.entry(name): one
+      for name, one in self.presence.items()
+      if self.rates.get(name) == presence_lib.STORED
     }
-    made = {**self.made, **stored}
-    return (kind(made, (*self.keep, *keep)),)
+    return (kind({**self.made, **stored}, (*self.keep, *keep)),)
 
-  @property
-  def _drawn_rates(self) -> dict[str, Any]:
-    return {
+  def _drawn(self, split: str) -> dict[str, Any]:
+    """The rates at which random rows of a split lack modalities, if any do."""
+    if split != 'train' and not self.config.evaluation.missing:
+      return {}
+    rates = {
       name: 0.0 if rate == presence_lib.STORED else rate
       for name, rate in self.rates.items()
     }
-
-  def _draws(self, split: str) -> bool:
-    """Whether random rows of a split are to lack modalities."""
-    wanted = split == 'train' or self.config.evaluation.missing
-    return wanted and any(self._drawn_rates.values())
+    return rates if any(rates.values()) else {}
 
 
 def _open_splits(
@@ -206,7 +203,9 @@ def _open_splits(
   settings = config.data
   made, keep = make_views(config)
   presence = {
-    name: presence_lib.Presence(name, view) for name, view in made.items()
+    name: presence_lib.Presence(name, view)
+    for name, view in made.items()
+    if name in config.model.encoders
   }
   drawn = [
     name for name, view in made.items() if isinstance(view, views.RANDOM)
@@ -251,10 +250,7 @@ def _training(
       f'{settings.name} has no {lacks}, which config.target or'
       f' config.model.encoders names; its elements have {sorted(rows[0])}.'
     )
-  of_modalities = {
-    name: one for name, one in splits.presence.items() if name in modalities
-  }
-  presence_lib.check(of_modalities, splits.rates, rows[0])
+  presence_lib.check(splits.presence, splits.rates, rows[0])
   if settings.in_memory:
     rows = _labelled(config, sources.in_memory(rows, always), 'train')
     always, random = (), ()

@@ -15,11 +15,11 @@ from ml_collections import config_dict
 
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
-from experiments.core import diagnostics
 from experiments.core import fingerprints
 from experiments.core import program as program_lib
 from experiments.core import runs
 from experiments.core import signals
+from experiments.core import weighing
 
 State = Any
 # 'losses', 'weights' -> objective -> [steps, runs]; and diagnostics
@@ -73,8 +73,8 @@ def run(
   directory: pathlib.Path,
   config: config_dict.ConfigDict,
   *,
-  header: Mapping[str, Any],
   label: str,
+  beside: Mapping[str, Any] = {},
   observer: Observer | None = None,
   keep_curves: bool = False,
 ) -> Course:
@@ -92,8 +92,8 @@ def run(
     directory: where `checkpoints` are written, or resumed from.
     config: with `steps`, `log_every_steps`, `checkpoint_every_steps` and
       `model.encoders`.
-    header: of the run, as `runs.header` makes it.
     label: for the progress bar.
+    beside: what the header of the run says beside `runs.header`.
     observer: called as training proceeds.
     keep_curves: whether to keep losses and weights of all steps.
 
@@ -101,7 +101,8 @@ def run(
     The course at the end of training.
   """
   observer = observer or Observer()
-  header = {**header, 'data': inputs[0].fingerprints()}
+  header = {**runs.header(config), **beside}
+  header['data'] = inputs[0].fingerprints()
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       contextlib.closing(checkpoints_lib.Checkpoints(directory))
@@ -125,13 +126,8 @@ def run(
     )
     every = config.checkpoint_every_steps
     while course.step < config.steps and not stopping.is_due(course.step):
-      batches = _Batches(
-        programs,
-        inputs,
-        course.step,
-        _end_of_turn(course.step, config),
-        stopping,
-      )
+      end = _end_of_turn(course.step, config)
+      batches = _Batches(programs, inputs, course.step, end, stopping)
       turn = course.step // config.log_every_steps
       for name in _rotated(list(programs), turn):
         bar.set_postfix_str(name, refresh=False)
@@ -171,8 +167,7 @@ class _Batches:
     stopping: signals.Stopping,
   ) -> None:
     self.begin, self.end = begin, end
-    self._stopping = stopping
-    self._inputs = inputs
+    self._inputs, self._stopping = inputs, stopping
     layouts = {program.layout for program in programs.values()}
     self._read = [] if None in layouts else [*self._reading(begin, end)]
     self._fed: dict[Any, Any] = {}
@@ -210,11 +205,8 @@ def _take_turn(
   """Takes one program's turn with its rehearsals; returns its metrics."""
   due = program.rehearsals.is_due
   # The turn is cut where a rehearsal is due.
-  cuts = [
-    batches.begin,
-    *filter(due, range(batches.begin + 1, batches.end)),
-    batches.end,
-  ]
+  inside = filter(due, range(batches.begin + 1, batches.end))
+  cuts = [batches.begin, *inside, batches.end]
   seconds, metrics = 0.0, []
   for low, high in itertools.pairwise(cuts):
     if due(low):
@@ -270,15 +262,11 @@ def _begin_or_resume(
     for kind in ('losses', 'weights'):
       number = len(config.model.encoders) + 1
       curves[f'{kind}/{name}'] = np.zeros((*shape, number), np.float32)
-    if diagnostics.is_on(config):
+    if weighing.is_diagnosed(config):
       curves[f'conflicting/{name}'] = np.full(shape, np.nan, np.float32)
+  shapes = {name: program.shapes(rows) for name, program in programs.items()}
   restored = checkpoints.restore(
-    {
-      'states': {
-        name: program.shapes(rows) for name, program in programs.items()
-      },
-      'curves': jax.eval_shape(lambda: curves),
-    }
+    {'states': shapes, 'curves': jax.eval_shape(lambda: curves)}
   )
   if restored is None:
     observer.begin(header)
@@ -303,18 +291,13 @@ def _begin_or_resume(
       f'config.steps is {config.steps}, but the run has already taken'
       f' {progress["step"]} steps. Give at least as many.'
     )
-  observer.resume(progress['observed'], progress['step'])
-  return Course(
-    step=progress['step'],
-    states={
-      name: program.restore(arrays['states'][name], rows)
-      for name, program in programs.items()
-    },
-    curves={name: np.array(one) for name, one in arrays['curves'].items()},
-    seconds=progress['seconds'],
-    rehearsed=progress['rehearsed'],
-    header=progress['header'],
-  )
+  observer.resume(progress.pop('observed'), progress['step'])
+  states = {
+    name: program.restore(arrays['states'][name], rows)
+    for name, program in programs.items()
+  }
+  curves = {name: np.array(one) for name, one in arrays['curves'].items()}
+  return Course(states=states, curves=curves, **progress)
 
 
 def _save(
@@ -323,21 +306,13 @@ def _save(
   course: Course,
   observer: Observer,
 ) -> None:
+  progress = course._asdict() | {'observed': observer.kept()}
   states = {
-    name: program.save(course.states[name])
-    for name, program in programs.items()
+    name: programs[name].save(state)
+    for name, state in progress.pop('states').items()
   }
-  checkpoints.save(
-    course.step,
-    {'states': states, 'curves': course.curves},
-    {
-      'step': course.step,
-      'seconds': course.seconds,
-      'rehearsed': course.rehearsed,
-      'header': course.header,
-      'observed': observer.kept(),
-    },
-  )
+  arrays = {'states': states, 'curves': progress.pop('curves')}
+  checkpoints.save(course.step, arrays, progress)
 
 
 def _end_of_turn(begin: int, config: config_dict.ConfigDict) -> int:

@@ -86,9 +86,8 @@ def _program(
     for i, name in enumerate(run.modalities):
       rows[name] = jnp.where(is_present[i], rows[name], 0)
       if tells_missing:
-        rows[missing.entry(name)] = jnp.broadcast_to(
-          is_present[i], rows[name].shape[:1]
-        )
+        here = jnp.broadcast_to(is_present[i], rows[name].shape[:1])
+        rows[missing.entry(name)] = here
     found: Any = run.experiment.model.apply(variables, rows)
     if of_target == units.PLAIN:
       return found

@@ -29,19 +29,12 @@ class Group(NamedTuple):
 def groups(
   config: config_dict.ConfigDict, variants: Variants, inputs: data.Data
 ) -> list[Group]:
-  """Groups variants that can share a program.
+  """Groups variants that can share a program, in the order of the first ones.
 
   A key is traced if all its values are floats, it is none of `data`, and the
   experiment can be built and traced with tracers in their place. The values of
-  all other keys are the same within a group.
-
-  Args:
-    config: that the variants change.
-    variants: of the same keys, which have the same data.
-    inputs: that data, for the shapes of batches.
-
-  Returns:
-    The groups, in the order of their first variants.
+  all other keys are the same within a group. All variants have the same keys
+  and the same data.
   """
   members = range(len(variants))
   floats = [
@@ -122,10 +115,9 @@ def _traceable(
   place = inputs.train.get_state()
   batches = {'train': next(inputs.train)}
   inputs.train.set_state(place)
-  if experiment.rehearsal is not None:
-    for walk in experiment.rehearsal.passes:
-      if walk.split not in batches:
-        batches[walk.split] = next(iter(inputs.evaluation(walk.split)))
+  for walk in experiment.rehearsal.passes if experiment.rehearsal else ():
+    if walk.split not in batches:
+      batches[walk.split] = next(iter(inputs.evaluation(walk.split)))
 
   def everything(values: Mapping[str, Any], batches: Mapping[str, Any]) -> Any:
     traced = configuration.with_values(config, values)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def classes(model: str) -> tuple[Any, Any]:
-  """A Flax model's class and that of its configuration.
+def model_class(model: str) -> Any:
+  """The class of a Flax model.
 
   Raises:
     ModuleNotFoundError: if `transformers` is not installed.
@@ -36,7 +36,7 @@ def classes(model: str) -> tuple[Any, Any]:
       ' expected one as FlaxViTModel, FlaxBertModel or FlaxCLIPVisionModel.'
       " Releases from 5 on have none: pip install 'transformers<5'"
     )
-  return found, found.config_class
+  return found
 
 
 class Encoder(nn.Module):
@@ -65,16 +65,17 @@ class Encoder(nn.Module):
 
     Raises:
       FileNotFoundError: if the folder has no `config.json`.
-      ModuleNotFoundError, ValueError: as `classes`.
+      ModuleNotFoundError, ValueError: as `model_class`.
     """
-    model, config = classes(self.model)
+    model = model_class(self.model)
     folder = pathlib.Path(self.folder).expanduser()
     if not (folder / 'config.json').is_file():  # it would ask the internet
       raise FileNotFoundError(
         f'{self.model} needs {folder}/config.json, and there is none. Give as'
         ' folder where save_pretrained of such a model has written.'
       )
-    self.module = model.module_class(config.from_pretrained(str(folder)))
+    config = model.config_class.from_pretrained(str(folder))
+    self.module = model.module_class(config)
 
   def __call__(
     self,

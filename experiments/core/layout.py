@@ -57,19 +57,21 @@ class Layout(NamedTuple):
   ) -> Callable[..., Any]:
     """Maps a function of one run over all runs.
 
-    Args:
-      function: of one run.
-      *along: for each argument, the axes along which it varies.
-
-    Returns:
-      A function whose outputs vary along all axes.
+    `along` are the axes along which each argument varies. Outputs vary along
+    all axes.
     """
     sizes = tuple(
       len(places) // self.mesh.shape[axis]
       for axis, places in zip(self.axes, self.places, strict=True)
     )
     if self.mesh.size > 1:
-      return self.on_devices(_flat(function, sizes, along, self.axes), *along)
+      return jax.shard_map(
+        _flat(function, sizes, along, self.axes),
+        mesh=self.mesh,
+        in_specs=tuple(map(self._spec, along)),
+        out_specs=self._spec(RUNS),
+        check_vma=False,  # methods make constants, which are replicated
+      )
     for axis, size in reversed([*zip(self.axes, sizes, strict=True)]):
       function = jax.vmap(
         function,
@@ -78,27 +80,9 @@ class Layout(NamedTuple):
       )
     return function
 
-  def on_devices(
-    self, function: Callable[..., Any], *along: Sequence[str]
-  ) -> Callable[..., Any]:
-    """Maps a function of one device's runs over all devices."""
-    if self.mesh.size == 1:
-      return function
-    return jax.shard_map(
-      function,
-      mesh=self.mesh,
-      in_specs=tuple(map(self._spec, along)),
-      out_specs=self._spec(RUNS),
-      check_vma=False,  # methods make constants, which are replicated
-    )
-
   def wanted(self, leaf: Any) -> Any:
     """The array without padding; a view if it is NumPy's."""
     return leaf[tuple(map(slice, self.shape))]
-
-  def filled(self, leaf: Any) -> Any:
-    """The array with padding."""
-    return leaf[np.ix_(*self.places)]
 
   def flat(self, leaf: Any) -> Any:
     """The array as [runs, ...], variants first, without padding."""
@@ -117,11 +101,10 @@ class Layout(NamedTuple):
 
   def restored(self, saved: Any, like: Any) -> Any:
     """The tree that `saved` saved; `like`: the shapes of one run."""
-    where = self.sharding(RUNS)
+    where, padded = self.sharding(RUNS), np.ix_(*self.places)
 
     def restore(leaf: Any, one: Any) -> jax.Array:
-      leaf = _as_key(self.filled(np.asarray(leaf)), one)
-      return jax.device_put(leaf, where)
+      return jax.device_put(_as_key(np.asarray(leaf)[padded], one), where)
 
     return jax.tree.map(restore, saved, like)
 
@@ -146,13 +129,10 @@ class Layout(NamedTuple):
   def one_by_one(self, tree: Any) -> Iterator[Any]:
     """The single runs of a tree, variants first: NumPy arrays, random keys."""
     saved = self.saved(tree)
-
-    def one(place: tuple[int, ...]) -> Any:
-      return jax.tree.map(
-        lambda leaf, like: _as_key(leaf[place], like), saved, tree
+    for place in np.ndindex(self.shape):
+      yield jax.tree.map(
+        lambda leaf, like, place=place: _as_key(leaf[place], like), saved, tree
       )
-
-    return map(one, np.ndindex(self.shape))
 
   def _spec(self, along: Sequence[str]) -> PartitionSpec:
     return PartitionSpec(*(axis for axis in along if axis in self.axes))

@@ -28,6 +28,9 @@ class TrainingLog(engine.Observer):
   A checkpoint keeps how long the file was, and a run that goes on cuts it
   there: what was logged after the checkpoint will be logged again. Of several
   processes the first one writes.
+
+  Attributes:
+    scores: of the last evaluation: on test, when training has ended.
   """
 
   def __init__(
@@ -49,7 +52,7 @@ class TrainingLog(engine.Observer):
     self._file: Any = None
     self._makers = writers.makers(config.get('writers', ('tensorboard',)))
     self._writers: list[writers.Writer] = []
-    self._scores: dict[str, float] = {}
+    self.scores: dict[str, float] = {}
 
   def begin(self, header: Mapping[str, Any]) -> None:
     """Begins a new file with a header."""
@@ -63,7 +66,7 @@ class TrainingLog(engine.Observer):
     Raises:
       ValueError: if it has become shorter since.
     """
-    self._scores = kept['scores']
+    self.scores = kept['scores']
     if not self._is_writer:
       return
     found = self._path.stat().st_size if self._path.exists() else 0
@@ -103,8 +106,8 @@ class TrainingLog(engine.Observer):
       scores = scoring.score(
         self._program, state, self._inputs, split, thorough=is_last
       )
-      self._scores = {name: float(value[0]) for name, value in scores.items()}
-      self._add({'step': step, 'split': split, **self._scores})
+      self.scores = {name: float(value[0]) for name, value in scores.items()}
+      self._add({'step': step, 'split': split, **self.scores})
 
   def kept(self) -> dict[str, Any]:
     """How long the file is, which is on the disk then, and the last scores."""
@@ -114,11 +117,7 @@ class TrainingLog(engine.Observer):
       for writer in self._writers:
         writer.flush()
       length = self._path.stat().st_size
-    return {'length': length, 'scores': self._scores}
-
-  def last_scores(self) -> dict[str, float]:
-    """The scores of the last evaluation: on test, when training has ended."""
-    return dict(self._scores)
+    return {'length': length, 'scores': self.scores}
 
   def __enter__(self) -> Self:
     return self

@@ -105,13 +105,9 @@ def check(
 ) -> None:
   """Refuses views that would take what stands in for a missing modality.
 
-  Args:
-    presence: of each modality that a view makes.
-    rates: as of `missing_rates`.
-    row: one of the rows that the views see.
-
   Raises:
-    ValueError: if the row says what it may lack, and the rate does not.
+    ValueError: if a row that the views see says what it may lack, and the rate
+      of `missing_rates` does not.
   """
   for name in sorted(presence):
     rate = rates.get(name, 0.0)

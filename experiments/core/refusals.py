@@ -37,11 +37,8 @@ def of_what_runs(
 ) -> config_dict.ConfigDict:
   """The comparison without the recipes, and their choices, that refuse it.
 
-  Args:
-    config: unchanged.
-    manual_dir: the folder with the data set's downloaded files.
-    known: what earlier calls found out, to which this one adds. It holds for
-      all comparisons that differ in their data only, with rows of one shape.
+  To `known`, what earlier calls found out, this one adds. It holds for all
+  comparisons that differ in their data only, with rows of one shape.
 
   Returns:
     A copy, with `left_out`: recipe, or recipe with a choice -> why.
@@ -85,15 +82,13 @@ def _refusals(
   config: config_dict.ConfigDict, steps_per_epoch: int, batch: Any
 ) -> dict[str, str]:
   """Recipe, or recipe with a choice -> why it refuses; nothing is compiled."""
-  tried: list[tuple[str, str, dict[str, Any]]]
-  tried = [(name, name, {}) for name in config.compare]
-  tried += [
-    (_with_choice(recipe, key, value), recipe, {key: value})
-    for recipe, key, choices in _choices(config)
-    for value in choices
-  ]
+  tried: dict[str, tuple[str, dict[str, Any]]]
+  tried = {name: (name, {}) for name in config.compare}
+  for recipe, key, choices in _choices(config):
+    for value in choices:
+      tried[_with_choice(recipe, key, value)] = recipe, {key: value}
   left_out: dict[str, str] = {}
-  for name, recipe, values in tried:
+  for name, (recipe, values) in tried.items():
     if recipe in left_out:
       continue
     changed = configuration.with_recipe(config, recipe)

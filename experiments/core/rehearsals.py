@@ -54,12 +54,7 @@ class Rehearsals:
   def run(
     self, state: Any, inputs: Sequence[data.Data], step: int
   ) -> tuple[Any, float]:
-    """Rehearses, and puts the loaders back where they were.
-
-    Args:
-      state: of all runs.
-      inputs: the data of each seed.
-      step: steps taken so far: the place of the batches to come.
+    """Rehearses after `step` steps, and puts the loaders back where they were.
 
     Returns:
       The state with what the method has learnt, and the seconds of its passes

@@ -118,8 +118,7 @@ def header(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
   """Warns of what differs between the header of a run and this process."""
-  keys = ('versions', 'commit', 'device', 'num_devices', 'num_processes')
-  for key in keys:
+  for key in ('versions', 'commit', 'device', 'num_devices', 'num_processes'):
     if then[key] != now[key]:
       logging.warning(
         'The run began with %s %s and resumes with %s: its results may differ'
@@ -186,17 +185,17 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
   """The configuration in a run's `config.json`."""
   try:
     found = json.loads(path.read_text())
-  except ValueError as error:
+    version = found.get('format', 1)
+  except (ValueError, AttributeError) as error:
     raise ValueError(
       f'{path} is damaged ({error}), so it is unknown which run this is. Remove'
       f' {path.parent} to start anew.'
     ) from error
-  if not isinstance(found, dict) or found.get('format') != FORMAT:
+  if version != FORMAT:
     raise ValueError(
       f'{path.parent} was written by another version of this project (format'
-      f' {found.get("format", 1) if isinstance(found, dict) else None!r};'
-      f' expected {FORMAT}), and this version cannot resume it. Give another'
-      ' --workdir, or remove that one to start anew.'
+      f' {version!r}; expected {FORMAT}), and this version cannot resume it.'
+      ' Give another --workdir, or remove that one to start anew.'
     )
   config: dict[str, Any] = found['config']
   return config

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -45,20 +45,16 @@ def of(inputs: data.Data) -> Signature:
 
 def write(workdir: pathlib.Path, signature: Signature) -> None:
   """Writes `signature.json` of a run."""
-  found: dict[str, Any] = {
+  statistics = signature.statistics and signature.statistics._asdict()
+  found = {
     'row': {
       name: {'shape': list(one.shape), 'dtype': np.dtype(one.dtype).name}
       for name, one in signature.row.items()
     },
     'steps_per_epoch': signature.steps_per_epoch,
-    'statistics': None,
-  }
-  if signature.statistics is not None:
     # JSON keeps every bit of a float.
-    found['statistics'] = {
-      key: {name: np.asarray(v).tolist() for name, v in of_key.items()}
-      for key, of_key in signature.statistics._asdict().items()
-    }
+    'statistics': jax.tree.map(lambda v: np.asarray(v).tolist(), statistics),
+  }
   runs.write_text(workdir / _NAME, json.dumps(found) + '\n')
 
 
@@ -81,14 +77,13 @@ def read(workdir: pathlib.Path) -> Signature:
       name: jax.ShapeDtypeStruct(tuple(one['shape']), np.dtype(one['dtype']))
       for name, one in found['row'].items()
     }
-    statistics = found['statistics']
+    statistics = jax.tree.map(
+      lambda value: np.asarray(value, np.float64),
+      found['statistics'],
+      is_leaf=lambda value: isinstance(value, list),
+    )
     if statistics is not None:
-      statistics = transforms.Statistics(
-        **{
-          key: {name: np.asarray(v, np.float64) for name, v in of_key.items()}
-          for key, of_key in statistics.items()
-        }
-      )
+      statistics = transforms.Statistics(**statistics)
     return Signature(row, found['steps_per_epoch'], statistics)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(

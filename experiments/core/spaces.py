@@ -71,30 +71,25 @@ def candidates(
 ) -> list[variants.Variant]:
   """The first candidates of a recipe: its default, then seeded draws.
 
-  Recipes draw the same values of a key that they share. A larger number of
-  candidates begins with those of a smaller one.
-
-  Args:
-    config: with `tuning.seed`.
-    recipe: its default is what the configuration has with it.
-    space: what to draw from.
-    number: at least 1.
+  The default is what the configuration has with the recipe. Recipes draw the
+  same values of a key that they share. A larger number of candidates begins
+  with those of a smaller one.
 
   Raises:
     ValueError: as `variants.expand`.
   """
   changed = configuration.with_recipe(config, recipe)
-  drawn: list[variants.Variant] = []
-  if space and number > 1:
-    draws = {
-      key: {name: value for name, value in draw.items() if name != 'steps'}
-      for key, draw in space.items()
-    }
-    drawn = variants.expand(
-      changed, {}, draws, num_samples=number - 1, seed=config.tuning.seed
-    )
-  default = {key: _default(changed, key) for key in sorted(space)}
-  return [variants.Variant(default), *drawn]
+  default = variants.Variant({k: _default(changed, k) for k in sorted(space)})
+  if not space or number == 1:
+    return [default]
+  draws = {
+    key: {name: value for name, value in draw.items() if name != 'steps'}
+    for key, draw in space.items()
+  }
+  drawn = variants.expand(
+    changed, {}, draws, num_samples=number - 1, seed=config.tuning.seed
+  )
+  return [default, *drawn]
 
 
 def _default(config: config_dict.ConfigDict, key: str) -> Any:
@@ -104,11 +99,8 @@ def _default(config: config_dict.ConfigDict, key: str) -> Any:
   if value is None and slot in _TAKEN_BY and config[slot].name != 'joint':
     found = named.lookup(_TAKEN_BY[slot], config[slot].name)
     takes = inspect.signature(getattr(found, 'make', found)).parameters
-    if (
-      argument in takes
-      and takes[argument].default is not inspect.Parameter.empty
-    ):
-      return takes[argument].default
+    default = takes[argument].default if argument in takes else None
+    return None if default is inspect.Parameter.empty else default
   return value
 
 

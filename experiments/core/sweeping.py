@@ -25,13 +25,9 @@ def run_all(
   directory: pathlib.Path,
   manual_dir: str | os.PathLike[str] | None,
 ) -> tuple[Rows, list[dict[str, Any]]]:
-  """Trains and scores variants of any keys, including those of `data`.
+  """Trains and scores variants, whose keys may be those of `data`, too.
 
-  Args:
-    config: that the variants change.
-    variants: of the same keys.
-    directory: where `programs` are written, or resumed from.
-    manual_dir: the folder with the data set's downloaded files.
+  It writes `programs` into the directory, or resumes from them.
 
   Returns:
     The rows on validation and test, in the order of the variants; and the
@@ -66,16 +62,10 @@ def run(
 ) -> tuple[list[Rows], list[dict[str, Any]]]:
   """Trains and scores variants that see the same data, program by program.
 
-  Args:
-    config: that the variants change.
-    variants: of the same keys.
-    inputs: the data of each seed, from `config.seed` on.
-    directory: where each program has a folder, which is written or resumed
-      from.
-    label: what stands before the program's number at the progress bar.
-    watched: whether to score on validation whenever a checkpoint is saved, in
-      rows with the `step`. Otherwise runs are scored once, on validation and
-      test. Scores are of the primary metric.
+  Each program has a folder in the directory, which is written or resumed from.
+  Scores are of the primary metric: on validation and test after training or, if
+  `watched`, on validation whenever a checkpoint is saved, in rows with the
+  `step`.
 
   Returns:
     The rows of results of each variant; and for each program the `keys` whose
@@ -120,7 +110,6 @@ def _results(
   if path.exists():
     header, *rows = runs.read_lines(path)
     return rows, header['seconds']
-  directory.mkdir(parents=True, exist_ok=True)
   config = group.config
   program = together.together(
     config, len(inputs), inputs[0].steps_per_epoch, group.values
@@ -130,13 +119,11 @@ def _results(
     watch = scoring.Watch(
       {'': program}, {'': labels}, inputs, lambda *_: 'validation'
     )
-  header = runs.header(config)
   course = engine.run(
     {'': program},
     inputs,
     directory,
     config,
-    header=header,
     label=f'{label}, {program.num_runs} runs',
     observer=watch,
   )
@@ -147,5 +134,5 @@ def _results(
       metrics=config.evaluation.metrics[:1],
     )  # fmt: skip
   seconds = course.seconds_of('')
-  runs.write_lines(path, [header | {'seconds': seconds}, *found])
+  runs.write_lines(path, [runs.header(config) | {'seconds': seconds}, *found])
   return found, seconds

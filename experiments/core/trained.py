@@ -14,6 +14,7 @@ from ml_collections import config_dict
 
 from data_pipelines import loader
 from data_pipelines import missing
+from data_pipelines import sources
 from data_pipelines.views import transforms
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import configuration
@@ -121,21 +122,16 @@ class Trained(NamedTuple):
   def predict_split(
     self, split: str, manual_dir: str | os.PathLike[str] | None = None
   ) -> tuple[Outputs, npt.NDArray[Any]]:
-    """Outputs, as of `predict`, and targets [n] of a split of the data set.
-
-    Args:
-      split: 'train', 'validation' or 'test'.
-      manual_dir: the folder with the data set's downloaded files, where it is
-        not prepared yet.
-    """
+    """Outputs, as of `predict`, and targets [n] of a split of the data set."""
     inputs = self.open_data(manual_dir)
     whole = jnp.ones(len(self.modalities), bool)
     found = self._run(inputs.evaluation(split), whole)
     inputs.train.close()
     targets = found.pop(self.config.target)
-    entries = {name: missing.entry(name) for name in self.modalities}
     present = {
-      k: found.pop(name) for k, name in entries.items() if name in found
+      name: found.pop(missing.entry(name))
+      for name in self.modalities
+      if missing.entry(name) in found
     }
     read = readouts.of_outputs(found, self.modalities, present)
     for name, rows in present.items():
@@ -146,10 +142,7 @@ class Trained(NamedTuple):
     self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
   ) -> Outputs:
     """Outputs for rows that lack the same modalities."""
-    count = len(next(iter(rows.values())))
-    elements = [
-      {name: value[i] for name, value in rows.items()} for i in range(count)
-    ]
+    elements = sources.InMemory(dict(rows))
     statistics = self.signature.statistics
     batches = loader.evaluation_batches(
       elements,
@@ -179,7 +172,7 @@ class Trained(NamedTuple):
   ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]:
     """Arrays of all inputs, 0 where missing; and what is present, [n, M]."""
     names, takes = self.modalities, self.inputs
-    given = {name: np.asarray(value) for name, value in rows.items()}
+    given = {name: np.array(value) for name, value in rows.items()}
     counts = {name: len(v) if v.ndim else 0 for name, v in given.items()}
     presence = {name: given.pop(missing.entry(name), None) for name in names}
     self._check_entries(given, counts)
@@ -197,9 +190,7 @@ class Trained(NamedTuple):
         raise ValueError(f'{name} is {value.dtype}; expected numbers.')
       if name in names and name in given:
         lacks = _lacks(value, presence[name])
-        value = np.where(
-          lacks.reshape((-1,) + (1,) * (value.ndim - 1)), 0, value
-        )
+        value[lacks] = 0
         is_present[:, names.index(name)] = ~lacks
         bad = np.argwhere(~np.isfinite(value))
         if bad.size:

@@ -13,7 +13,6 @@ from ml_collections import config_dict
 from experiments import methods
 from experiments.core import accumulation
 from experiments.core import data
-from experiments.core import diagnostics
 from experiments.core import named
 from experiments.core import parts
 from experiments.core import placement as placement_lib
@@ -34,7 +33,6 @@ TrainState = base.TrainState
 class Experiment(NamedTuple):
   """What a configuration describes, ready to run."""
 
-  objectives: tuple[str, ...]  # ('fused', modality, ...): the outputs' losses
   model: nn.LateFusion
   init: Callable[[jax.Array, Batch], TrainState]
   # The two parts of `init`: the model's variables, and the state made of them.
@@ -66,7 +64,7 @@ def make(
   Returns:
     The experiment. `init(key, batch)` makes the state, `train_step(state,
     batch)` returns the next one and `{'losses': {objective: []}, 'weights':
-    {objective: []}}`, together with what `diagnostics.of_step` returns. Both
+    {objective: []}}`, together with what `weighing.diagnostics` returns. Both
     are pure, so they may be jitted, scanned over batches and vmapped over
     seeds; on many devices `Placement.step` compiles the step.
 
@@ -78,10 +76,15 @@ def make(
   axis_name = placement.axis_name
   task = _make_task(config, steps_per_epoch, placement)
   method = _make_method(config, task)
-  _check_missing(config, task, method)
+  if task.missing and not method.takes_missing:
+    raise ValueError(
+      f'The method {config.method.name!r} is not known to leave out rows that'
+      f' lack {list(task.missing)}. Expected config.data.missing_rate=0, or a'
+      " method that looks at its outputs' losses only, such as 'weighted'."
+    )
   if axis_name is not None:
     parts.check_method(config.method.name, method)
-  accumulation.check(config, method)
+  accumulation.check(config, method, missing=bool(task.missing))
   method_losses = accumulation.losses(config.accumulation, method.losses)
   # All that follows the method's gradients skips a step that is not finite.
   guarded = optax.apply_if_finite(
@@ -200,12 +203,11 @@ def make(
       {
         'losses': {name: losses[name] for name in method.objectives},
         'weights': {name: weight(name) for name in method.objectives},
-        **diagnostics.of_step(state.opt_state, task.objectives),
+        **weighing.diagnostics(state.opt_state, task.objectives),
       },
     )
 
   return Experiment(
-    task.objectives,
     method.model,
     init,
     fresh,
@@ -275,25 +277,6 @@ def _make_method(
   checks.words(name, make, options)
   method: base.Method = make(task, **options)
   return method
-
-
-def _check_missing(
-  config: config_dict.ConfigDict, task: base.Task, method: base.Method
-) -> None:
-  """Refuses rows that lack modalities if the method does not support them."""
-  if task.missing and not method.takes_missing:
-    raise ValueError(
-      f'The method {config.method.name!r} is not known to leave out rows that'
-      f' lack {list(task.missing)}. Expected config.data.missing_rate=0, or a'
-      " method that looks at its outputs' losses only, such as 'weighted'."
-    )
-  settings = config.accumulation
-  if task.missing and settings.batches > 1 and settings.balance != 'each':
-    raise ValueError(
-      "config.accumulation.balance='accumulated' averages over parts, but they"
-      ' have unequal numbers of rows with a modality. Expected'
-      " 'each' with config.data.missing_rate."
-    )
 
 
 def _make_optimizer(

@@ -121,21 +121,15 @@ def expand(
       f'config.sweep.num_samples is {num_samples}; expected at least 1, for'
       f' {sorted(drawn)} to be drawn.'
     )
-  columns = {
-    key: _grid_values(config, key, values) for key, values in in_grid.items()
-  }
-  columns_drawn = {
-    key: _draw(config, key, draw, num_samples, seed)
-    for key, draw in drawn.items()
-  }
-  samples = [
-    dict(zip(columns_drawn, values, strict=True))
-    for values in zip(*columns_drawn.values(), strict=True)
-  ]
+  columns = [_grid_values(config, k, values) for k, values in in_grid.items()]
+  samples = zip(
+    *(_draw(config, k, draw, num_samples, seed) for k, draw in drawn.items()),
+    strict=True,
+  )
+  cells = itertools.product(itertools.product(*columns), [*samples] or [()])
   return [
-    Variant(dict(zip(columns, values, strict=True)) | sample)
-    for values in itertools.product(*columns.values())
-    for sample in samples or [{}]
+    Variant(dict(zip((*in_grid, *drawn), (*values, *sample), strict=True)))
+    for values, sample in cells
   ]
 
 
@@ -170,6 +164,7 @@ def with_flags(
   """
   settings = config.to_dict()
   for flag, texts in (('grid', grid), ('random', random)):
+    given = dict(draws(settings['sweep'][flag]))
     for text in texts:
       key, _, rest = text.partition('=')
       if not key or not rest:
@@ -178,16 +173,9 @@ def with_flags(
           + (', or key=log:low:high' if flag == 'random' else '')
           + ', with a key of the configuration as weighting.penalty.'
         )
-      *above, last = key.split('.')
-      place = settings['sweep'][flag]
-      for i, name in enumerate(above):
-        place = place.setdefault(name, {})
-        if _is_draw(place):
-          part = '.'.join(above[: i + 1])
-          raise ValueError(
-            f'{part} and {key}, a part of it, cannot both be swept.'
-          )
-      place[last] = _values(rest) if flag == 'grid' else _range(text, rest)
+      given[key] = _values(rest) if flag == 'grid' else _range(text, rest)
+    _check_apart([*given])
+    settings['sweep'][flag] = traverse_util.unflatten_dict(given, sep='.')
   return config_dict.ConfigDict(settings).lock()
 
 
@@ -233,14 +221,12 @@ def _check_key(config: config_dict.ConfigDict, key: str) -> None:
   settings = config.to_dict()
   place: Any = settings
   for name in key.split('.'):
+    inside = place if isinstance(place, Mapping) else {}
     # A mapping with a name holds a function's arguments, and those that are not
     # set may be given. Not so `data`, whose name is that of the data set.
-    is_open = isinstance(place, Mapping) and 'name' in place
-    if isinstance(place, Mapping) and (
-      name in place or (is_open and place is not settings['data'])
-    ):
-      place = place.get(name)
-    else:
+    is_open = 'name' in inside and inside is not settings.get('data')
+    place = inside.get(name)
+    if name not in inside and not is_open:
       near = difflib.get_close_matches(key, configuration.flatten(config), n=1)
       raise ValueError(
         f'The configuration has no key {key!r}'
@@ -250,10 +236,7 @@ def _check_key(config: config_dict.ConfigDict, key: str) -> None:
 
 def _check_apart(keys: Sequence[str]) -> None:
   """Refuses a key that is given twice, or that is part of another one."""
-  repeated = [
-    k for k, number in collections.Counter(keys).items() if number > 1
-  ]
-  if repeated:
+  if repeated := [k for k, n in collections.Counter(keys).items() if n > 1]:
     raise ValueError(
       f'{repeated} are in the grid and random; expected one of the two.'
     )
@@ -272,9 +255,8 @@ def _grid_values(
       f'The grid has {values!r} for {key}; expected a tuple of values.'
     )
   fitting = _fitting(config, key, values)
-  if len({json.dumps(value, sort_keys=True) for value in fitting}) < len(
-    values
-  ):
+  different = {json.dumps(value, sort_keys=True) for value in fitting}
+  if len(different) < len(values):
     raise ValueError(f'The grid has equal values for {key}: {values!r}.')
   return fitting
 

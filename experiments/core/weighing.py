@@ -1,22 +1,28 @@
-"""Makes the weighting of the losses: `config.weighting`.
+"""Makes the weighting of the losses, and logs what gradients look like.
 
-It names a rule of `mimo_jax.weightings`, with its arguments, or 'joint'. An
-argument may be a schedule of optax, `{'name': 'linear_schedule', ...}`, whose
-`transition_steps`, or any argument that ends in `_steps`, is the length of the
-training if it is None. Every rule also takes `total`, to which its weights are
-then scaled to sum: `mimo_jax.normalized`.
+`config.weighting` names a rule of `mimo_jax.weightings`, with its arguments, or
+'joint'. An argument may be a schedule of optax, `{'name': 'linear_schedule',
+...}`, whose `transition_steps`, or any argument that ends in `_steps`, is the
+length of the training if it is None. Every rule also takes `total`, to which
+its weights are then scaled to sum: `mimo_jax.normalized`.
+
+`config.diagnostics` is 'none'; 'free', for rules that see the gradients anyway,
+at almost no cost; or 'always', with which rules that see losses only (the sum,
+MIMO) take K backward passes in place of one. Weights do not change.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optax
 from ml_collections import config_dict
 
 import mimo_jax
-from experiments.core import diagnostics
 from experiments.core import named
 from mimo_jax import nn
+
+_DIAGNOSTICS = ('none', 'free', 'always')
 
 
 def make(
@@ -44,7 +50,7 @@ def make(
         f' {given}. To set it on the command line, give the word `joint` after'
         ' the colon of --config.'
       )
-    rule = diagnostics.diagnosed(mimo_jax.weightings.sum(), config)
+    rule = _diagnosed(mimo_jax.weightings.sum(), config)
     return rule, model.clone(detach_heads=True)
   total = settings.pop('total', None)
   arguments = {key: _timed(value, config) for key, value in settings.items()}
@@ -70,7 +76,7 @@ def make(
     )
   if total is not None:
     rule = mimo_jax.normalized(rule, total=total)
-  return diagnostics.diagnosed(rule, config), model
+  return _diagnosed(rule, config), model
 
 
 def _timed(argument: Any, config: config_dict.ConfigDict) -> Any:
@@ -80,4 +86,56 @@ def _timed(argument: Any, config: config_dict.ConfigDict) -> Any:
   return {
     key: config.steps if value is None and key.endswith('_steps') else value
     for key, value in argument.items()
+  }
+
+
+def is_diagnosed(config: config_dict.ConfigDict) -> bool:
+  """Whether anything is logged of gradients.
+
+  Raises:
+    ValueError: if `config.diagnostics` is none of the choices.
+  """
+  choice = config.get('diagnostics', 'none')  # runs of older versions lack it
+  if choice not in _DIAGNOSTICS:
+    raise ValueError(
+      f'config.diagnostics is {choice!r}; expected one of {_DIAGNOSTICS}.'
+    )
+  return bool(choice != 'none')
+
+
+def _diagnosed(
+  rule: mimo_jax.Weighting, config: config_dict.ConfigDict
+) -> mimo_jax.Weighting:
+  """The rule; if configured, its state holds what gradients look like."""
+  if not is_diagnosed(config):
+    return rule
+  return mimo_jax.diagnosed(rule, always=config.diagnostics == 'always')
+
+
+def diagnostics(
+  opt_state: optax.OptState, objectives: Sequence[str]
+) -> dict[str, Any]:
+  """The diagnostics in a step's state, by objectives in the order of balancing.
+
+  Returns:
+    Empty if the rule saw no gradients. Else `conflicting`, the share of pairs
+    with a negative cosine; `lengths` of the gradients, objective -> [];
+    `direction_cosines`, of gradients with the update's direction, likewise; and
+    `cosines`, 'one/other' -> [] for each pair.
+  """
+  seen: Any = optax.tree.get(opt_state, 'DiagnosedState')
+  if seen is None or seen.cosines is None:
+    return {}
+
+  def by_name(values: Any) -> Mapping[str, Any]:
+    return {name: values[i] for i, name in enumerate(objectives)}
+
+  pairs = itertools.combinations(enumerate(objectives), 2)
+  return {
+    'conflicting': seen.conflicting,
+    'lengths': by_name(seen.lengths),
+    'direction_cosines': by_name(seen.direction_cosines),
+    'cosines': {
+      f'{one}/{other}': seen.cosines[i, k] for (i, one), (k, other) in pairs
+    },
   }

@@ -133,33 +133,29 @@ def into(
   """
   place = module.split('/') if module else []
   arrays = {name.replace('/', '.'): value for name, value in arrays.items()}
-  start = {kind: '.'.join([kind, *place, '']) for kind in variables}
-  if not any(name.startswith(start['params']) for name in arrays):
-    start = {kind: f'{kind}.' for kind in variables}
-  found: dict[str, Any]
-  inside = flat(_at(variables['params'], place))
-  if any(name.startswith(start['params']) for name in arrays):
-    found = {
-      kind: {
-        name.removeprefix(begin): value
-        for name, value in arrays.items()
-        if name.startswith(begin)
-      }
-      for kind, begin in start.items()
-    }
-  elif inside.keys() <= arrays.keys() or not any(
-    name.endswith('.weight') for name in arrays
-  ):
-    found = {'params': arrays}
-  else:
-    found = {
-      kind: flat(tree)
-      for kind, tree in nn.torchvision_variables(arrays).items()
-    }
   prefix = ''.join(f'{name}.' for name in place)
+  inside = flat(_at(variables['params'], place))
+  is_torch = any(name.endswith('.weight') for name in arrays)
+  for start in (prefix, ''):  # of the model; of the module
+    found = {k: _beginning_with(f'{k}.{start}', arrays) for k in variables}
+    if found['params']:
+      break
+  else:
+    found = {'params': arrays}
+    if is_torch and not inside.keys() <= arrays.keys():
+      found = {k: flat(v) for k, v in nn.torchvision_variables(arrays).items()}
   return {
     kind: _replaced(tree, prefix, found.get(kind, {}), kind)
     for kind, tree in variables.items()
+  }
+
+
+def _beginning_with(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """The arrays whose names begin with a prefix, by the rest of their names."""
+  return {
+    name.removeprefix(prefix): value
+    for name, value in arrays.items()
+    if name.startswith(prefix)
   }
 
 
@@ -177,11 +173,7 @@ def _replaced(
   tree: Any, prefix: str, given: Mapping[str, Any], kind: str
 ) -> Any:
   """A tree in which the leaves whose names have a prefix are those given."""
-  wanted = {
-    name.removeprefix(prefix): leaf
-    for name, leaf in flat(tree).items()
-    if name.startswith(prefix)
-  }
+  wanted = _beginning_with(prefix, flat(tree))
   missing = sorted(wanted.keys() - given.keys())
   extra = sorted(given.keys() - wanted.keys())
   if missing or extra:

@@ -35,10 +35,7 @@ def trained_alone(config, values, seed, tmp_path):
   config.seed = seed
   inputs = data.open_data(config, seed)
   made = program.alone(config, inputs.steps_per_epoch)
-  course = engine.run(
-    {'': made}, [inputs], tmp_path, config,
-    header=runs.header(config), label='alone',
-  )  # fmt: skip
+  course = engine.run({'': made}, [inputs], tmp_path, config, label='alone')
   return course.states['']
 
 

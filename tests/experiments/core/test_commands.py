@@ -7,7 +7,7 @@ import os
 import types
 
 import pytest
-from absl import flags
+from absl.testing import flagsaver
 
 from experiments import compare
 from experiments import export
@@ -140,10 +140,8 @@ def test_compare_estimates_its_time_before_training(
 
 
 def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
-  found = flags.FlagValues()
-  commands.define_path('place', None, 'A path.', found)
-  found(['', '--place=~/x'])
-  assert found['place'].value == os.path.expanduser('~/x')
+  with flagsaver.as_parsed(workdir='~/x'):
+    assert commands.WORKDIR.value == os.path.expanduser('~/x')
 
 
 def test_the_path_of_a_configuration_may_begin_with_the_home_directory(

@@ -186,4 +186,4 @@ def test_without_flax_models_the_error_says_what_to_install(
     encoder('TextModel').init(jax.random.key(0), TOKENS)
   monkeypatch.setitem(sys.modules, 'transformers', None)
   with pytest.raises(ModuleNotFoundError, match="pip install 'transformers<5'"):
-    hugging_face.classes('FlaxTextModel')
+    hugging_face.model_class('FlaxTextModel')
