@@ -94,6 +94,13 @@ def types_of(tree: Any) -> Any:
   return jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree)
 
 
+def convolved(pictures: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves [..., height, width, in] with [height, width, in, out]."""
+  return jax.lax.conv_general_dilated(
+    pictures, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+
+
 def standard_normal(*shape: int, seed: int = 0) -> np.ndarray:
   """Draws normal numbers in float32, the same in every run."""
   random = np.random.RandomState(seed)

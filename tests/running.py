@@ -8,11 +8,13 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pytest
 
 from experiments.configs import handwritten
 from experiments.core import checkpoints as checkpoints_lib
 from experiments.core import data
+from experiments.core import runs
 from experiments.core import training
 from mimo_jax.nn.encoders import _resnet
 from tests import starting
@@ -89,6 +91,31 @@ def batches_of(config, seed, number):
   """Returns the first training batches of a run."""
   iterator = data.open_data(config, seed).train
   return [next(iterator) for _ in range(number)]
+
+
+def begun(config, seed=0, batch=None):
+  """Returns an experiment, its first state, and the batch that made it."""
+  if batch is None:
+    (batch,) = batches_of(config, seed, 1)
+  experiment = training.make(config, 15)
+  return experiment, jax.jit(experiment.init)(jax.random.key(7), batch), batch
+
+
+def moved(before, after):
+  """Returns which arrays of two trees differ, as a tree of bools."""
+  return jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+
+
+def train_rows(workdir):
+  """Returns step -> what a run has logged of it in training."""
+  rows = runs.read_lines(workdir / 'metrics.jsonl')[1:]
+  return {row['step']: row for row in rows if row['split'] == 'train'}
+
+
+def last_saved(workdir):
+  """Returns the step of a run's last checkpoint; -1 if there is none."""
+  paths = (workdir / 'checkpoints').glob('[0-9]*')
+  return max((int(p.name) for p in paths if p.name.isdigit()), default=-1)
 
 
 def final_arrays(workdir, config):

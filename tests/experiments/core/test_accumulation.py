@@ -11,21 +11,18 @@ import pytest
 
 from experiments.benchmark import memory
 from experiments.benchmark import subroutine
-from experiments.configs import handwritten
 from experiments.core import configuration
 from experiments.core import placement
 from experiments.core import training
 from tests import running
 
 
-def smoke(batches, balance, **changes):
+def smoke(batches, balance):
   """Makes a configuration that accumulates, with plain gradient descent."""
-  config = handwritten.get_config('two,smoke')
-  config.optimizer = {'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.0}
-  config.accumulation = {'batches': batches, 'balance': balance}
-  with config.unlocked():
-    config.update(changes)
-  return config
+  return running.smoke(
+    optimizer={'learning_rate': 0.1, 'momentum': 0.0},
+    accumulation={'batches': batches, 'balance': balance},
+  )
 
 
 @functools.cache
@@ -124,7 +121,7 @@ def test_methods_and_rules_that_cannot_accumulate_are_refused():
 
 def test_a_batch_that_cannot_be_divided_is_refused():
   config = smoke(7, 'accumulated')
-  batch = running.batches_of(config, 0, 1)[0]
+  (batch,) = running.batches_of(config, 0, 1)
   experiment = training.make(config, 15)
   state = jax.eval_shape(experiment.init, jax.random.key(0), batch)
   with pytest.raises(ValueError, match=r'batches=7'):
@@ -135,12 +132,12 @@ def test_a_donated_state_lends_its_memory_to_the_next():
   config = smoke(1, 'each')
   assert config.donate_state
   batch, _ = running.batches_of(config, 0, 2)
-  configs = {'default': config}
-  for name, values in {
-    'kept': {'donate_state': False},
-    'two steps': {'accumulation.batches': 2},
-  }.items():
-    configs[name] = configuration.with_values(config, values)
+  changes = {'kept': {'donate_state': False}}
+  changes['two steps'] = {'accumulation.batches': 2}
+  configs = {'default': config} | {
+    name: configuration.with_values(config, values)
+    for name, values in changes.items()
+  }
   needs = subroutine.compile_all(configs, batch, memory.compile_update)
   state = jax.eval_shape(
     training.make(config, 15).init, jax.random.key(0), batch

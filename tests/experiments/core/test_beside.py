@@ -17,6 +17,7 @@ from experiments.core import trained
 from experiments.core import training
 from experiments.core import variants
 from experiments.evaluate import __main__ as evaluate
+from tests import checks
 from tests import running
 
 pytestmark = pytest.mark.usefixtures('reused_programs')
@@ -32,12 +33,10 @@ def config_of(words='two,smoke,mcr', reconstruction=0.7, **changes):
 
 def stepped(config, steps=4):
   """Returns the first state, the last one, and the losses of the steps."""
-  batches = running.batches_of(config, 0, steps)
-  experiment = training.make(config, 15)
-  before = state = jax.jit(experiment.init)(jax.random.key(0), batches[0])
-  step, losses = jax.jit(experiment.train_step), []
+  experiment, before, batch = running.begun(config)
+  state, step, losses = before, jax.jit(experiment.train_step), []
   for _ in range(steps):
-    state, metrics = step(state, batches[0])
+    state, metrics = step(state, batch)
     losses.append(metrics['losses']['reconstruction'])
   return before, state, np.array(losses)
 
@@ -46,10 +45,7 @@ def stepped(config, steps=4):
 def workdir(tmp_path_factory):
   """A run that was stopped and resumed."""
   path = tmp_path_factory.mktemp('runs')
-  with (
-    running.ending_at(13),
-    pytest.raises(KeyboardInterrupt),
-  ):
+  with running.ending_at(13), pytest.raises(KeyboardInterrupt):
     train.train(config_of(), path / 'run')
   scores = train.train(config_of(), path / 'run')
   (path / 'run' / 'scores.json').write_text(json.dumps(scores))
@@ -85,9 +81,7 @@ def test_another_run_can_begin_with_exported_parameters(workdir, tmp_path):
   assert len(safetensors.load_file(path)) == len(jax.tree.leaves(model))
   for factor in (0.0, 0.7):
     config = config_of(reconstruction=factor, warm_start=(f'={path}',))
-    (batch,) = running.batches_of(config, 0, 1)
-    init = jax.jit(training.make(config, 15).init)
-    state = init(jax.random.key(3), batch)
+    _, state, _ = running.begun(config)
     own = state.params.pop('beside', None)
     assert (own is None) == (factor == 0)
     running.assert_same_arrays(state.params, model)
@@ -103,18 +97,8 @@ def test_its_name_can_be_used_in_frozen_and_learning_rates():
     ),
   ):
     before, after, losses = stepped(config_of(**changes))
-    assert moved == {
-      name
-      for name, tree in after.params.items()
-      if any(
-        np.any(one != other)
-        for one, other in zip(
-          jax.tree.leaves(tree),
-          jax.tree.leaves(before.params[name]),
-          strict=True,
-        )
-      )
-    }
+    found = running.moved(before.params, after.params)
+    assert moved == {k for k in found if any(jax.tree.leaves(found[k]))}
     if moved == {'beside'}:  # the network goes on learning the batch
       assert np.all(np.diff(losses) < 0)
   with pytest.raises(ValueError, match=r"'besides'.*\['beside', 'encoders_fou"):
@@ -144,13 +128,9 @@ def test_a_sweep_has_the_network_whatever_the_factor():
   np.testing.assert_allclose(
     losses['reconstruction'], known['reconstruction'], rtol=1e-5
   )
-  leaves = jax.tree.leaves(params), jax.tree.leaves(after)
-  for one, other in zip(*leaves, strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-5)
+  checks.assert_close(params, after, rtol=1e-7, atol=1e-5)
   # With a factor of 0.0 the model learns as without the network.
   params, losses = step(0.0)
   assert losses['reconstruction'] == 0 and params.pop('beside')
   alone, _ = jax.jit(lambda: of_a_step(config_of(reconstruction=0.0)))()
-  leaves = jax.tree.leaves(params), jax.tree.leaves(alone)
-  for one, other in zip(*leaves, strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-5)
+  checks.assert_close(params, alone, rtol=1e-7, atol=1e-5)

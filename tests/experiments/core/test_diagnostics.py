@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from jax import flatten_util
 
-from experiments.core import runs
 from experiments.core import training
 from tests import running
 from tests.running import smoke
@@ -89,11 +88,7 @@ def test_impossible_diagnostics_are_refused():
 
 @pytest.mark.slow
 def test_conflicts_are_logged_stored_and_plotted(logged):
-  (row,) = [
-    row
-    for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]
-    if row['split'] == 'train'
-  ]
+  (row,) = running.train_rows(logged / 'alone').values()
   assert row['cosines'].keys() == {'fused/fou', 'fused/pix', 'fou/pix'}
   negative = sum(cosine < 0 for cosine in row['cosines'].values())
   np.testing.assert_allclose(row['conflicting'], negative / 3, rtol=1e-6)

@@ -17,7 +17,6 @@ from experiments.configs import crema_d
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import runs
-from experiments.core import training
 from experiments.report import results as results_lib
 from tests import running
 from tests.running import smoke
@@ -76,18 +75,17 @@ def test_batch_statistics_of_a_skipped_step_are_discarded():
   config = av_mnist.get_config('smoke')
   for encoder in config.model.encoders.values():
     encoder.num_blocks = 2  # compile sooner
-  experiment = training.make(config, 15)
   generator = np.random.default_rng(0)
   good = {
     'image': generator.uniform(size=(4, 28, 28, 1)).astype(np.float32),
     'audio': generator.uniform(size=(4, 112, 112, 1)).astype(np.float32),
     'label': np.arange(4),
   }
-  state = jax.jit(experiment.init)(jax.random.key(0), good)
+  experiment, state, _ = running.begun(config, batch=good)
   step = jax.jit(experiment.train_step)
   after, _ = step(state, good)
-  moved = jax.tree.map(np.array_equal, after.model_state, state.model_state)
-  assert not any(jax.tree.leaves(moved))
+  moved = running.moved(after.model_state, state.model_state)
+  assert all(jax.tree.leaves(moved))
   bad = good | {'image': np.full_like(good['image'], np.nan)}
   skipped, _ = step(after, bad)
   chex.assert_trees_all_equal(skipped.params, after.params)
@@ -222,11 +220,7 @@ def test_the_first_run_of_compare_is_the_run_of_train(compared, tmp_path):
 
 def test_curves_are_those_of_the_outputs_whatever_losses_a_method_has(logged):
   # In alphabetical order, LFM's own loss precedes those of the outputs.
-  (row,) = [
-    row
-    for row in runs.read_lines(logged / 'alone' / 'metrics.jsonl')[1:]
-    if row['split'] == 'train'
-  ]
+  (row,) = running.train_rows(logged / 'alone').values()
   outputs = ['fused', 'fou', 'pix']
   assert sorted(row['losses'])[: len(outputs)] != sorted(outputs)
   with np.load(logged / 'compare' / 'curves.npz') as curves:

@@ -9,6 +9,7 @@ from experiments.core import layout as layout_lib
 from experiments.core.layout import RUNS
 from experiments.core.layout import SAME
 from experiments.core.layout import SEEDS
+from tests import checks
 
 
 @pytest.mark.parametrize('num_devices', [1, 2, 4, 6])
@@ -24,11 +25,7 @@ def test_runs_keep_their_order_on_any_number_of_devices(num_devices):
   saved = layout.saved(state)
   assert saved['w'].shape == (2, 3, 4)
   like = jax.eval_shape(lambda: runs[0])
-  shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), saved)
-  wanted = jax.tree.map(
-    lambda leaf: (leaf.shape, leaf.dtype), layout.shapes(like)
-  )
-  assert shapes == wanted
+  assert checks.types_of(saved) == checks.types_of(layout.shapes(like))
   again = layout.restored(saved, like)
   for ours, theirs in zip(
     jax.tree.leaves(again), jax.tree.leaves(state), strict=True
@@ -48,13 +45,7 @@ def test_convolutions_of_all_runs_have_gradients(num_variants, num_devices):
 
   @jax.grad
   def gradient(kernel, picture, power):
-    maps = jax.lax.conv_general_dilated(
-      picture,
-      kernel,
-      (1, 1),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    maps = checks.convolved(picture, kernel)
     return jnp.mean(jax.nn.relu(maps) ** power)
 
   *_, places = layout.places

@@ -28,10 +28,7 @@ def lacking(recipe='mgda', rate=0.4):
 @functools.cache
 def started(recipe):
   """Returns a batch, an experiment's first state, and the next state."""
-  config = lacking(recipe)
-  (batch,) = running.batches_of(config, 3, 1)
-  experiment = training.make(config, 15)
-  state = jax.jit(experiment.init)(jax.random.key(7), batch)
+  experiment, state, batch = running.begun(lacking(recipe), 3)
   return dict(batch), state, jax.jit(experiment.train_step)
 
 

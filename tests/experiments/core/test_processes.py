@@ -10,19 +10,9 @@ import pytest
 
 from experiments import train
 from experiments.configs import handwritten
-from experiments.core import runs
 from tests import running
 
 CONFIG = 'experiments/configs/handwritten.py:two,smoke'
-
-
-def steps_saved(workdir):
-  steps = [
-    int(path.name.split('.')[0])
-    for path in (workdir / 'checkpoints').glob('[0-9]*')
-    if path.name.isdigit()
-  ]
-  return max(steps, default=-1)
 
 
 def arrays_of(workdir, config):
@@ -53,28 +43,26 @@ def test_processes_killed_end_as_one_undisturbed(tmp_path):
     return running.start_processes(arguments, 2, two)
 
   ((code, error, seconds),) = running.kill_some_when(
-    start(), [1], lambda: steps_saved(killed) >= 10
+    start(), [1], lambda: running.last_saved(killed) >= 10
   )
   assert 0 < code < 128  # it did not crash
   last = error.strip().splitlines()[-1]
   assert 'the same commands go on from the last checkpoint' in last, error
   assert 'Fatal Python error' not in error
   assert seconds < 60
-  first = steps_saved(killed)
+  first = running.last_saved(killed)
   assert 10 <= first < 40
-  running.kill_some_when(start(), [0, 1], lambda: steps_saved(killed) > first)
-  assert first < steps_saved(killed) < 40
+  running.kill_some_when(
+    start(), [0, 1], lambda: running.last_saved(killed) > first
+  )
+  assert first < running.last_saved(killed) < 40
   train.train(config, killed)  # in one process with eight devices
 
   ours, theirs = arrays_of(killed, config), arrays_of(whole, config)
   assert int(ours[0].step) == 40
   chex.assert_trees_all_close(ours[0], theirs[0], rtol=0, atol=1e-5)
   logged, expected = (
-    {
-      row['step']: row['losses']
-      for row in runs.read_lines(place / 'metrics.jsonl')[1:]
-      if row['split'] == 'train'
-    }
+    {step: row['losses'] for step, row in running.train_rows(place).items()}
     for place in (killed, whole)
   )
   assert sorted(logged) == [10, 20, 30, 40]

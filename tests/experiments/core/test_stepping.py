@@ -18,13 +18,7 @@ def of_run(state, batch):
   noise = jax.random.normal(jax.random.fold_in(key, at), ())
 
   def loss(kernel):
-    maps = jax.lax.conv_general_dilated(
-      batch['x'],
-      kernel,
-      (1, 1),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    maps = checks.convolved(batch['x'], kernel)
     return jnp.mean((maps - batch['y']) ** 2)
 
   value, gradient = jax.value_and_grad(loss)(state['kernel'])

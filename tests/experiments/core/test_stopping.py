@@ -43,22 +43,15 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path):
     assert 21 <= steps[-1] < 2000
   config = smoke(steps=max(steps) + 30, log_every_steps=7)
   config.checkpoint_every_steps = 2000
-  places = [tmp_path / name for name in ('whole', *(n.name for n in ends))]
-  for place in places:
-    train.train(config, place)
-  (rows, *others), (whole, *ours) = zip(
-    *(
-      (
-        runs.read_lines(place / 'metrics.jsonl')[1:],
-        running.final_arrays(place, config)[0],
-      )
-      for place in places
-    ),
-    strict=True,
-  )
-  assert others == [rows, rows]
-  for one in ours:
-    running.assert_same_arrays(one, whole)
+  ended = []
+  for name in ('whole', *(number.name for number in ends)):
+    train.train(config, tmp_path / name)
+    rows = runs.read_lines(tmp_path / name / 'metrics.jsonl')[1:]
+    ended.append((rows, running.final_arrays(tmp_path / name, config)[0]))
+  (expected, whole), *others = ended
+  for rows, arrays in others:
+    assert rows == expected
+    running.assert_same_arrays(arrays, whole)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
@@ -107,16 +100,12 @@ def test_tensorboard_has_every_step_of_a_run_that_was_killed(tmp_path):
   train.train(
     smoke(steps=120, log_every_steps=3, checkpoint_every_steps=30), tmp_path
   )
-  logged = {
-    row['step']: row['losses']['fused']
-    for row in runs.read_lines(path)[1:]
-    if row['split'] == 'train'
-  }
+  logged = running.train_rows(tmp_path)
   assert sorted(logged) == list(range(3, 121, 3))
   found = losses_in_tensorboard(tmp_path)
   assert sorted(found) == sorted(logged)
-  for step, loss in logged.items():
-    assert abs(found[step] - loss) < 1e-6
+  for step, row in logged.items():
+    assert abs(found[step] - row['losses']['fused']) < 1e-6
 
 
 def test_tensorboard_has_every_step_of_a_run_resumed_at_once(

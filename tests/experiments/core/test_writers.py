@@ -13,6 +13,7 @@ import pytest
 from experiments import train
 from experiments.core import runs
 from experiments.core import writers
+from tests import running
 from tests.running import smoke
 
 pytestmark = pytest.mark.usefixtures('reused_programs')
@@ -112,11 +113,9 @@ def test_each_gets_every_number_once_and_a_resumed_run_is_the_same_run(
   assert params['steps'] == 20 and params['weighting.name'] == 'mimo'
   assert not any(name.startswith(('recipes', 'tuning')) for name in params)
   assert not (tmp_path / 'tensorboard').exists()
-  rows = runs.read_lines(tmp_path / 'metrics.jsonl')[1:]
   expected = [
-    (row['step'], f'{row["split"]}/losses/fused', row['losses']['fused'])
-    for row in rows
-    if row['split'] == 'train'
+    (step, 'train/losses/fused', row['losses']['fused'])
+    for step, row in running.train_rows(tmp_path).items()
   ]
   for service in ('wandb', 'mlflow'):
     found = of(told, service, 'log')
