@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
   del argv
   config = commands.CONFIG.value
   workdir = commands.workdir('train', config)
-  with processes.connected(*processes.of_flags()):
+  with processes.connected():
     scores = train(config, workdir, commands.MANUAL_DIR.value)
     if jax.process_index() > 0:
       return

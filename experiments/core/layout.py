@@ -96,60 +96,61 @@ class Layout(NamedTuple):
     """A tree of all runs as NumPy arrays, whatever the number of devices."""
     # Copies, since a step may overwrite the buffers that it is given.
     return jax.tree.map(
-      lambda leaf: np.array(self.wanted(np.asarray(_key_data(leaf)))), tree
+      lambda leaf: np.array(self.wanted(np.asarray(leaf))), _without_keys(tree)
     )
 
   def restored(self, saved: Any, like: Any) -> Any:
     """The tree that `saved` saved; `like`: the shapes of one run."""
-    where, padded = self.sharding(RUNS), np.ix_(*self.places)
-
-    def restore(leaf: Any, one: Any) -> jax.Array:
-      return jax.device_put(_as_key(np.asarray(leaf)[padded], one), where)
-
-    return jax.tree.map(restore, saved, like)
+    padded = np.ix_(*self.places)
+    whole = jax.tree.map(lambda leaf: np.asarray(leaf)[padded], saved)
+    return jax.device_put(_with_keys(whole, like), self.sharding(RUNS))
 
   def shapes(self, like: Any) -> Any:
     """The shapes of what `saved` returns; `like`: the shapes of one run."""
-
-    def shape(one: Any) -> jax.ShapeDtypeStruct:
-      data = jax.eval_shape(_key_data, one)
-      return jax.ShapeDtypeStruct(self.shape + data.shape, data.dtype)
-
-    return jax.tree.map(shape, like)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(self.shape + leaf.shape, leaf.dtype),
+      jax.eval_shape(_without_keys, like),
+    )
 
   def placed(self, runs: Sequence[Any]) -> Any:
     """Joins single runs, variants first, into a tree of all runs in place."""
 
     def stacked(*leaves: Any) -> Any:
-      stack = np.stack([np.asarray(_key_data(leaf)) for leaf in leaves])
-      return stack.reshape(self.shape + stack.shape[1:])
+      return np.stack(leaves).reshape(self.shape + leaves[0].shape)
 
-    return self.restored(jax.tree.map(stacked, *runs), runs[0])
+    return self.restored(
+      jax.tree.map(stacked, *map(_without_keys, runs)), runs[0]
+    )
 
   def one_by_one(self, tree: Any) -> Iterator[Any]:
     """The single runs of a tree, variants first: NumPy arrays, random keys."""
     saved = self.saved(tree)
     for place in np.ndindex(self.shape):
-      yield jax.tree.map(
-        lambda leaf, like, place=place: _as_key(leaf[place], like), saved, tree
-      )
+      one = jax.tree.map(lambda leaf, place=place: leaf[place], saved)
+      yield _with_keys(one, tree)
 
   def _spec(self, along: Sequence[str]) -> PartitionSpec:
     return PartitionSpec(*(axis for axis in along if axis in self.axes))
 
 
-def _key_data(leaf: Any) -> Any:
-  """The array; of random keys, their data."""
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.random.key_data(leaf)
-  return leaf
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _as_key(leaf: Any, like: Any) -> Any:
-  """Undoes `_key_data`: the array, as random keys where `like` is of keys."""
-  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-    return jax.random.wrap_key_data(leaf)
-  return leaf
+def _without_keys(tree: Any) -> Any:
+  """The tree with the data of random keys in place of the keys."""
+  return jax.tree.map(
+    lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
+  )
+
+
+def _with_keys(tree: Any, like: Any) -> Any:
+  """Undoes `_without_keys`: random keys are where those of `like` are."""
+  return jax.tree.map(
+    lambda leaf, one: jax.random.wrap_key_data(leaf) if _is_key(one) else leaf,
+    tree,
+    like,
+  )
 
 
 def make(

@@ -68,17 +68,17 @@ def check_statistics(model: nn.LateFusion, model_state: Any) -> None:
 
 def check_method(name: str, method: base.Method) -> None:
   """Refuses a method that needs whole batches."""
-  if method.rehearsal is not None or not method.is_mean_over_rows:
-    reason = (
-      'rehearses on whole batches'
-      if method.rehearsal is not None
-      else 'is not known to be a mean over rows'
-    )
-    raise ValueError(
-      f"The method {name!r} {reason}, and config.parallel='pmap' shows each"
-      " device its own part of a batch. Expected 'jit' or 'fsdp', which run"
-      ' every method.'
-    )
+  if method.rehearsal is not None:
+    reason = 'rehearses on whole batches'
+  elif not method.is_mean_over_rows:
+    reason = 'is not known to be a mean over rows'
+  else:
+    return
+  raise ValueError(
+    f"The method {name!r} {reason}, and config.parallel='pmap' shows each"
+    " device its own part of a batch. Expected 'jit' or 'fsdp', which run every"
+    ' method.'
+  )
 
 
 def check_draws(

@@ -24,7 +24,7 @@ _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   None,
   "With several processes: address and port of process 0, or 'auto' if JAX"
-  ' finds the processes by itself, as under Slurm.',
+  ' finds the processes by itself: under Slurm or Open MPI, on TPU pods.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'The number of processes that train together.'
@@ -32,11 +32,6 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.'
 )
-
-
-def of_flags() -> tuple[str | None, int | None, int | None]:
-  """The arguments of `connected` that the command line gives."""
-  return _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
 
 
 @contextlib.contextmanager
@@ -53,28 +48,20 @@ def first_process_first() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(
-  coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Iterator[None]:
-  """Connects this process with the others of a run, if there are others.
+def connected() -> Iterator[None]:
+  """Connects this process with the others of a run, if flags tell of others.
 
   If one fails, all others end, too: at once if they wait for its numbers, else
   after half a minute without its heartbeat.
-
-  Args:
-    coordinator: address and port of process 0, the same for all; 'auto' where
-      JAX finds the processes by itself (Slurm, Open MPI, TPU pods); None for a
-      single process.
-    num_processes: how many there are; None with 'auto'.
-    process_id: which one this is, from 0; None with 'auto'.
 
   Yields:
     Nothing.
 
   Raises:
-    ValueError: if some of the arguments are missing.
+    ValueError: if some of the flags are missing.
   """
-  numbers = (num_processes, process_id)
+  coordinator = _COORDINATOR.value
+  numbers = num_processes, process_id = _NUM_PROCESSES.value, _PROCESS_ID.value
   if coordinator is None and numbers == (None, None):
     yield
     return

@@ -50,14 +50,10 @@ def make(
   """Builds the model, the optimizer and the training step of a configuration.
 
   Args:
-    config: with `model`, `loss`, `target`, `method`, `weighting`, `steps`,
-      `gradient_transforms`, `weight_decay`, `optimizer`, `accumulation`,
-      `data.views`, `max_skipped_steps`, `warm_start`, `frozen`,
-      `learning_rates`, `diagnostics`, and what `presence.missing_rates` reads.
-      A sub-dictionary with a `name` holds the keyword arguments of the function
-      of that name in `mimo_jax.nn`, `experiments.methods`,
-      `mimo_jax.weightings` or `optax`. An argument may be such a dictionary
-      itself, as the schedule of a learning rate is.
+    config: as `configuration.begin` makes it. A sub-dictionary with a `name`
+      holds the keyword arguments of the function of that name in `mimo_jax.nn`,
+      `experiments.methods`, `mimo_jax.weightings` or `optax`. An argument may
+      be such a dictionary itself, as the schedule of a learning rate is.
     steps_per_epoch: steps in which the training rows are seen once.
     placement: the devices that the step will run on; None for a single one.
 

@@ -86,36 +86,31 @@ def tune(
   space = {name: spaces.of_recipe(config, name) for name in config.compare}
   # Recipe -> how many candidates have been drawn, its default among them.
   drawn = dict.fromkeys(config.compare, settings.num_candidates)
-  first = {
-    name: spaces.candidates(config, name, space[name], drawn[name])
-    for name in config.compare
-  }
-  tuned = [
-    _train(config, name, first[name], inputs, directory / f'{name}.0')
-    for name in config.compare
-  ]
+  tuned = {}
+  for name in config.compare:
+    first = spaces.candidates(config, name, space[name], drawn[name])
+    tuned[name] = _train(config, name, first, inputs, directory / f'{name}.0')
   for number in range(1, settings.rounds + 1):
-    edges = {one['recipe']: _edges(config, one, space) for one in tuned}
+    edges = {k: _edges(config, one, space[k]) for k, one in tuned.items()}
     if not any(edges.values()):
       break
-    all_edges = [edge for of_recipe in edges.values() for edge, _ in of_recipe]
+    all_edges = {edge for of_recipe in edges.values() for edge in of_recipe}
     wider = {name: spaces.grown(space[name], all_edges) for name in space}
-    for i, name in enumerate(config.compare):
-      more = _beyond(config, name, space[name], edges[name])
-      missing = settings.num_more - len(more)
-      more += spaces.candidates(
-        config, name, wider[name], drawn[name] + missing
-      )[drawn[name] :]
-      drawn[name] += missing
+    for name in config.compare:
+      beyond = [
+        spaces.beyond(config, name, space[name], values, edge)
+        for edge, values in edges[name].items()
+      ]
+      more = [one for one in beyond if one is not None][: settings.num_more]
+      known = drawn[name]
+      drawn[name] += settings.num_more - len(more)
+      more += spaces.candidates(config, name, wider[name], drawn[name])[known:]
       place = directory / f'{name}.{number}'
       found = _train(config, name, more, inputs, place)
-      tuned[i] = {
-        **tuned[i],
-        'candidates': tuned[i]['candidates'] + found['candidates'],
-        'seconds': tuned[i]['seconds'] + found['seconds'],
-      }
+      for key in ('candidates', 'seconds'):
+        tuned[name][key] += found[key]
     space = wider
-  return [{**one, 'chosen': _choices(config, one)} for one in tuned]
+  return [{**one, 'chosen': _choices(config, one)} for one in tuned.values()]
 
 
 def _choices(
@@ -140,28 +135,15 @@ def values_of(tuned: Tuned, choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _edges(
-  config: config_dict.ConfigDict, tuned: Tuned, space: Mapping[str, Any]
-) -> list[tuple[spaces.Edge, dict[str, Any]]]:
+  config: config_dict.ConfigDict, tuned: Tuned, space: spaces.Space
+) -> dict[spaces.Edge, dict[str, Any]]:
   """The edges at which a choice of a recipe lies, each with its values."""
   found: dict[spaces.Edge, dict[str, Any]] = {}
   for choice in _choices(config, tuned).values():
     values = values_of(tuned, choice)
-    for edge in spaces.edges(space[tuned['recipe']], values):
+    for edge in spaces.edges(space, values):
       found.setdefault(edge, values)
-  return list(found.items())
-
-
-def _beyond(
-  config: config_dict.ConfigDict,
-  recipe: str,
-  space: spaces.Space,
-  edges: Sequence[tuple[spaces.Edge, dict[str, Any]]],
-) -> list[variants_lib.Variant]:
-  """The candidates beyond edges, as many as a round has room for."""
-  moved = [
-    spaces.beyond(config, recipe, space, values, edge) for edge, values in edges
-  ]
-  return [one for one in moved if one is not None][: config.tuning.num_more]
+  return found
 
 
 def _train(
