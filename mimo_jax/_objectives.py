@@ -1,8 +1,7 @@
 """Reads losses and gradients in any form, in the order of objectives."""
 
-import functools
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,12 @@ class Objectives(NamedTuple):
   keyed: bool  # whether the losses came with names
   ordered: bool  # whether the rows of a stacked Jacobian can be told apart
   like_losses: Callable[[Sequence[Any]], base.PyTree]  # back to the user's form
+
+
+# Keys, scalars, and a function from as many values to the user's form.
+_Form: TypeAlias = tuple[
+  tuple[Any, ...], list[Any], Callable[[list[Any]], base.PyTree]
+]
 
 
 def names_of(objectives: Any) -> tuple[str, ...] | None:
@@ -54,20 +59,8 @@ def read(
       ' the optimizer: mimo_jax.value_and_updates(losses_fn, balance) returns'
       ' losses, updates for the optimizer and the state of balance.'
     )
-  if hasattr(losses, 'ndim'):
-    if losses.ndim not in (1, 2):
-      raise ValueError(
-        f'losses is an array of shape {losses.shape}; expected a vector [K],'
-        ' one scalar for each objective, or [B, K], one for each example and'
-        ' output.'
-      )
-    keys: tuple[Any, ...] = tuple(range(losses.size))
-    leaves = list(losses.reshape(-1))
-    rebuild: Callable[[list[Any]], base.PyTree] = functools.partial(
-      _like_array, losses.shape
-    )
-  else:
-    keys, leaves, rebuild = _read_container(losses)
+  read_form = _read_array if hasattr(losses, 'ndim') else _read_container
+  keys, leaves, rebuild = read_form(losses)
   order = _row_order(keys, objectives, primary)
 
   def like_losses(rows: Sequence[Any]) -> base.PyTree:
@@ -84,14 +77,25 @@ def read(
   )
 
 
-def _like_array(shape: tuple[int, ...], values: list[Any]) -> jax.Array:
-  return jnp.stack(values).reshape(shape)
+def _read_array(losses: jax.Array) -> _Form:
+  """Reads an array, row by row."""
+  shape = losses.shape
+  if len(shape) not in (1, 2):
+    raise ValueError(
+      f'losses is an array of shape {shape}; expected a vector [K],'
+      ' one scalar for each objective, or [B, K], one for each example and'
+      ' output.'
+    )
+  leaves = list(losses.reshape(-1))
+  return (
+    tuple(range(len(leaves))),
+    leaves,
+    lambda values: jnp.stack(values).reshape(shape),
+  )
 
 
-def _read_container(
-  losses: base.PyTree,
-) -> tuple[tuple[Any, ...], list[Any], Callable[[list[Any]], base.PyTree]]:
-  """Reads a mapping, named tuple or sequence: keys, scalars and the inverse."""
+def _read_container(losses: base.PyTree) -> _Form:
+  """Reads a mapping, named tuple or sequence."""
   paths, treedef = jax.tree_util.tree_flatten_with_path(losses)
   keys = []
   for path, leaf in paths:

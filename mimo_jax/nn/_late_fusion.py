@@ -282,9 +282,7 @@ class LateFusion(nn.Module):
     Raises:
       ValueError: if features are missing, or parameters alone were given.
     """
-    fusion, given, features = self._of_fusion(variables, features)
-    options = _calls.taken(fusion.__call__, train=train)
-    logits: Any = fusion.apply(given, features, **options)
+    logits: Any = self._apply_fusion(variables, features, train)
     return logits
 
   @nn.nowrap
@@ -306,8 +304,8 @@ class LateFusion(nn.Module):
       ValueError: if the fusion has no shares, features are missing, or
         parameters alone were given.
     """
-    fusion, given, features = self._of_fusion(variables, features)
-    shares: Any = fusion.apply(given, features, method=_shares.of_each)
+    of_each = _shares.of_each
+    shares: Any = self._apply_fusion(variables, features, method=of_each)
     return shares
 
   @nn.nowrap
@@ -334,11 +332,8 @@ class LateFusion(nn.Module):
       ValueError: if the fusion multiplies features of different widths,
         features are missing, or parameters alone were given.
     """
-    fusion, given, features = self._of_fusion(variables, features)
-    options = _calls.taken(fusion.__call__, train=train)
-    logits: Any = fusion.apply(
-      given, features, **options, method=_shares.each_alone
-    )
+    each_alone = _shares.each_alone
+    logits: Any = self._apply_fusion(variables, features, train, each_alone)
     return logits
 
   @nn.nowrap
@@ -356,10 +351,14 @@ class LateFusion(nn.Module):
     return self.fusion(self.num_classes, **options, name='fusion')
 
   @nn.nowrap
-  def _of_fusion(
-    self, variables: Mapping[str, Any], features: Mapping[str, jax.Array]
-  ) -> tuple[nn.Module, dict[str, Any], dict[str, jax.Array]]:
-    """The fusion, its variables, and the features that it takes."""
+  def _apply_fusion(
+    self,
+    variables: Mapping[str, Any],
+    features: Mapping[str, jax.Array],
+    train: bool | None = None,
+    method: Callable[..., Any] | None = None,
+  ) -> Any:
+    """Applies the fusion alone, to the features that it takes."""
     if 'fusion' in variables:
       raise ValueError(
         f'LateFusion was given variables with the keys {sorted(variables)},'
@@ -376,11 +375,10 @@ class LateFusion(nn.Module):
       for collection, tree in variables.items()
       if 'fusion' in tree
     }
-    return (
-      self._fusion(),
-      given,
-      {name: features[name] for name in self.encoders},
-    )
+    fusion = self._fusion()
+    options = _calls.taken(fusion.__call__, train=train)
+    own = {name: features[name] for name in self.encoders}
+    return fusion.apply(given, own, **options, method=method)
 
   def _zero_features(
     self, inputs: Mapping[str, jax.Array]

@@ -1,7 +1,7 @@
 """The Gramian of gradients at the features, not at the params."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,11 +90,11 @@ def vjp_at_features(
     head learns from its own loss with weight 1; here it learns from Σ wᵢ ∇Fᵢ,
     as all parameters do.
   """
-  taps: list[list[_Like]] = []
+  taps: list[list[Any]] = []  # types of features, without a tracer
 
   def record(features: base.PyTree) -> base.PyTree:
-    leaves = [leaf for leaf in jax.tree.leaves(features) if _is_real(leaf)]
-    taps.append([_like(leaf) for leaf in leaves])
+    leaves = jax.tree.leaves(features)
+    taps.append([jax.typeof(leaf) for leaf in leaves if _is_real(leaf)])
     return features
 
   jax.eval_shape(lambda params: losses_fn(params, _guarded(record)), params)
@@ -116,7 +116,7 @@ def vjp_at_features(
 
     return losses_fn(params, _guarded(add))
 
-  zeros = [[_zeros(like) for like in each] for each in taps]
+  zeros = [[_zeros(of_type) for of_type in each] for each in taps]
   losses, pullback, *aux = _pullback.vjp(
     with_taps, params, zeros, has_aux=has_aux
   )
@@ -141,25 +141,13 @@ def vjp_at_features(
   return losses, known, *aux
 
 
-class _Like(NamedTuple):
-  """What features are like, without a tracer."""
-
-  shape: tuple[int, ...]
-  dtype: Any
-  axes: tuple[str, ...]  # of a mesh, over which they differ
-  sharding: Any  # explicit one, or None
-
-
-def _like(leaf: jax.Array) -> _Like:
-  axes = tuple(_pullback.varying_axes(leaf))
-  return _Like(leaf.shape, leaf.dtype, axes, _numerics.explicit_sharding(leaf))
-
-
-def _zeros(like: _Like) -> jax.Array:
-  zeros = jnp.zeros(like.shape, like.dtype)
-  if like.sharding is not None:
-    zeros = jax.sharding.reshard(zeros, like.sharding)
-  return lax.pcast(zeros, like.axes, to='varying') if like.axes else zeros
+def _zeros(of_type: Any) -> jax.Array:
+  """Zeros of a type that `jax.typeof` returned, sharded and varying alike."""
+  zeros = jnp.zeros(of_type.shape, of_type.dtype)
+  if any(of_type.sharding.spec):
+    zeros = jax.sharding.reshard(zeros, of_type.sharding)
+  axes = tuple(of_type.manual_axis_type.varying)
+  return lax.pcast(zeros, axes, to='varying') if axes else zeros
 
 
 def _guarded(
