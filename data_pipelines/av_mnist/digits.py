@@ -37,10 +37,6 @@ _PIXELS = (28, 28)
 _MOST_ROWS = 1_000_000
 _GZIP = b'\x1f\x8b'
 _RECORDING = re.compile(r'([0-9])_([A-Za-z]+)_([0-9]{1,9})\.wav', re.IGNORECASE)
-# Recordings 0 to 4 of a speaker and digit are the test split by the data set's
-# own rule. We take 5 to 9 of its training split for validation.
-_FIRST_OF_VALIDATION = 5
-_FIRST_OF_TRAIN = 10
 
 
 class Digits(NamedTuple):
@@ -56,9 +52,6 @@ def read(root: pathlib.Path, part: str) -> Digits:
   Args:
     root: The folder that has the tree.
     part: 'train' or 'test'.
-
-  Returns:
-    Pictures and labels.
 
   Raises:
     FileNotFoundError: if a file is missing.
@@ -137,23 +130,19 @@ def _read_idx(path: pathlib.Path, rank: int) -> npt.NDArray[np.uint8]:
 
 
 def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
-  """Lists the spoken digits of each split.
+  """Lists the spoken digits: split -> digit -> files, sorted by name.
 
-  Returns:
-    Split -> digit -> files, sorted by name. No file is in two splits; every
-    speaker is in all of them.
+  No file is in two splits; every speaker is in all of them.
 
   Raises:
     FileNotFoundError: if the folder is missing.
     ValueError: if the name of a file does not fit, or a split has no recording
       of a digit.
   """
-  folders = [
-    root / 'recordings',
-    root / 'free-spoken-digit-dataset' / 'recordings',
-  ]
-  folder = next((each for each in folders if each.is_dir()), None)
-  if folder is None:
+  folder = root / 'recordings'
+  if not folder.is_dir():
+    folder = root / 'free-spoken-digit-dataset' / 'recordings'
+  if not folder.is_dir():
     raise FileNotFoundError(
       f'{root} has no folder recordings. Expected:\n{TREE}\nFound:'
       f' {manual.found(root)}'
@@ -173,7 +162,11 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
         ' name <digit>_<speaker>_<index>.wav, as 7_jackson_32.wav. Move it'
         ' elsewhere or rename it.'
       )
-    listed[_split(int(parts[3]))][int(parts[1])].append(path)
+    # Recordings 0 to 4 of a speaker and digit are the test split by the data
+    # set's own rule. We take 5 to 9 of its training split for validation.
+    index = int(parts[3])
+    split = 'test' if index < 5 else 'validation' if index < 10 else 'train'
+    listed[split][int(parts[1])].append(path)
     count += 1
   for split, digits in listed.items():
     silent = [digit for digit, paths in digits.items() if not paths]
@@ -194,20 +187,8 @@ def recordings(root: pathlib.Path) -> dict[str, dict[int, list[pathlib.Path]]]:
   return listed
 
 
-def _split(index: int) -> str:
-  if index < _FIRST_OF_VALIDATION:
-    return 'test'
-  return 'validation' if index < _FIRST_OF_TRAIN else 'train'
-
-
 def write_sample(root: pathlib.Path, train: int, test: int) -> None:
-  """Writes a tiny tree: a pattern for each digit, tones in place of voices.
-
-  Args:
-    root: Where to write the tree; created if missing.
-    train: Pictures of the training part.
-    test: Pictures of the test part.
-  """
+  """Writes a tiny tree: a pattern for each digit, tones in place of voices."""
   random = np.random.RandomState(1)
   patterns = random.uniform(0, 255, (10, *_PIXELS))
   (root / 'mnist').mkdir(parents=True, exist_ok=True)

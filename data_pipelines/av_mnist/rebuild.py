@@ -44,14 +44,9 @@ class Projection(NamedTuple):
   highest: float
 
   def __call__(self, pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Removes energy from pictures and rescales them.
+    """Removes energy from pictures [rows, pixels] and rescales them.
 
-    Args:
-      pictures: [rows, pixels].
-
-    Returns:
-      [rows, pixels], scaled so that the fitted pictures span 0 to 255; others
-      are clipped to this range.
+    The fitted pictures span 0 to 255; others are clipped to this range.
     """
     scaled = np.empty(pictures.shape, np.float32)
     for rows in _blocks(pictures):
@@ -71,9 +66,6 @@ def fit(pictures: npt.NDArray[Any]) -> Projection:
 
   Args:
     pictures: [rows, pixels], of the training split only.
-
-  Returns:
-    The projection.
 
   Raises:
     ValueError: if all pictures are equal.
@@ -134,9 +126,6 @@ def pair(
     recordings: Digit -> its recordings, in a fixed order. Each is equally
       likely.
     seed: Equal seeds draw the same, with any version of NumPy.
-
-  Returns:
-    A recording for each picture.
 
   Examples:
     >>> pair([1, 0, 1, 1], {0: ['zero'], 1: ['one', 'eins']}, seed=0)

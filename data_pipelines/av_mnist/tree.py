@@ -41,9 +41,6 @@ def read(root: pathlib.Path, part: str) -> Arrays:
     root: The folder that has the tree, or has it in a folder `avmnist`.
     part: 'train' or 'test'.
 
-  Returns:
-    The arrays; images and sounds are memory-mapped.
-
   Raises:
     FileNotFoundError: if a file is missing.
     ValueError: if a file is truncated, not an array, or has an unexpected
@@ -90,11 +87,6 @@ def write_sample(root: pathlib.Path, train: int = 240, test: int = 60) -> None:
   Every digit has its own picture and spectrogram, with noise on both, more on
   the sound. The files for the configuration `rebuilt`, with as many other
   pictures, are written beside the arrays, so that both can be tried.
-
-  Args:
-    root: Where to write the tree; created if missing.
-    train: Rows of the training part.
-    test: Rows of the test part.
   """
   random = np.random.RandomState(0)
   pictures = random.uniform(0, 255, (NUM_CLASSES, 784))

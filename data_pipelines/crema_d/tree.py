@@ -54,14 +54,10 @@ class Clip(NamedTuple):
 
 
 def clip(name: str) -> Clip:
-  """Parses the name of a clip.
+  """Parses the name of a clip: of its file, without suffix.
 
-  Args:
-    name: The name of a file, without suffix.
-
-  Returns:
-    Its parts. The level X counts as XX, because one file was published as
-    `1040_ITH_SAD_X` for some years.
+  The level X counts as XX, because one file was published as `1040_ITH_SAD_X`
+  for some years.
 
   Raises:
     ValueError: if it is not the name of a clip.
@@ -73,13 +69,11 @@ def clip(name: str) -> Clip:
   parts = name.split('_')
   if parts[3:] == ['X']:
     parts[3] = 'XX'
-  known = (None, SENTENCES, EMOTIONS, LEVELS)
+  known = SENTENCES, EMOTIONS, LEVELS
   if (
-    len(parts) != len(known)
+    len(parts) != 4
     or not (parts[0].isdigit() and len(parts[0]) == 4)
-    or any(
-      part not in of for part, of in zip(parts[1:], known[1:], strict=True)
-    )
+    or any(part not in of for part, of in zip(parts[1:], known, strict=True))
   ):
     raise ValueError(
       f'{name!r} is no name of a clip of CREMA-D; expected'

@@ -16,13 +16,12 @@ CLASSES = (
   *('brush_teeth', 'eat_chips', 'mop_floor', 'sweep'),
   *('type_on_keyboard', 'wash_hands', 'watch_tv'),
 )
-_AXES = ('X', 'Y', 'Z')
 COLUMNS = {
   'audio': tuple(f'v1_mfcc{number}' for number in range(1, 37)),
   'accelerometer': tuple(
     f'v2_{name}'
     for name in (
-      *(f'{kind}{axis}' for kind in ('mean', 'sd', 'max') for axis in _AXES),
+      *(f'{kind}{axis}' for kind in ('mean', 'sd', 'max') for axis in 'XYZ'),
       *('corXY', 'corXZ', 'corYZ'),
       *('meanMagnitude', 'sdMagnitude', 'auc', 'meanDif'),
     )
@@ -48,13 +47,7 @@ class Table(NamedTuple):
 
 
 def read(root: pathlib.Path) -> Table:
-  """Reads the table.
-
-  Args:
-    root: The folder with the table.
-
-  Returns:
-    Features and labels.
+  """Reads the table in a folder.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -111,13 +104,10 @@ def _number(text: str, path: pathlib.Path, row: int, column: str) -> float:
   return value
 
 
-def write_sample(root: pathlib.Path, rows_per_class: int = 20) -> None:
+def write_sample(root: pathlib.Path) -> None:
   """Writes a tiny table whose labels can be learned from either modality.
 
-  Args:
-    root: Where to write it; created if missing.
-    rows_per_class: How many rows each class has. They are sorted by class, as
-      in the published table.
+  Rows are sorted by class, as in the published table.
   """
   random = np.random.RandomState(0)
   num_columns = sum(map(len, COLUMNS.values()))
@@ -128,6 +118,6 @@ def write_sample(root: pathlib.Path, rows_per_class: int = 20) -> None:
     writer = csv.writer(file)
     writer.writerow(['class', *COLUMNS['audio'], *COLUMNS['accelerometer']])
     for name, mean in zip(CLASSES, means, strict=True):
-      for _ in range(rows_per_class):
+      for _ in range(20):
         values = mean + random.normal(size=num_columns)
         writer.writerow([name, *(f'{value:.9f}' for value in values)])

@@ -53,13 +53,10 @@ _SAMPLED = (5, 12, 17, 27)
 def splits(
   root: pathlib.Path,
 ) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
-  """Lists the clips of each split.
+  """Lists the clips of each split, as `youtube.splits` returns them.
 
-  Returns:
-    Split -> key -> what to read of a clip, or why not, whether or not its files
-    exist; and split -> the published number of clips, or None if there is none.
-    The field's lists are used if they exist. Otherwise the 31 classes of
-    Kinetics are taken, and its validation part is `test`.
+  The field's lists are used if they exist. Otherwise the 31 classes of Kinetics
+  are taken, and its validation part is `test`.
 
   Raises:
     FileNotFoundError: if one or both of the lists are missing.

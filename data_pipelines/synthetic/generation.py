@@ -99,9 +99,8 @@ def log_posterior(
     inputs: The modalities that are seen, at least one, `[..., features]` each.
 
   Returns:
-    `[..., classes]`. Its largest entry is the Bayes classifier's prediction.
-    The mean of minus the label's entry estimates the least cross-entropy that
-    any model can reach.
+    `[..., classes]`. The mean of minus the label's entry estimates the least
+    cross-entropy that any model can reach.
 
   Raises:
     ValueError: if there is no input, or one that the config does not have.
@@ -174,9 +173,6 @@ def accuracy_of_separation(separation: float, num_classes: int) -> float:
   Args:
     separation: D, the length of a class mean in standard deviations.
     num_classes: C.
-
-  Returns:
-    The probability P.
 
   Examples:
     >>> accuracy_of_separation(0.0, 4), accuracy_of_separation(2**0.5, 2)

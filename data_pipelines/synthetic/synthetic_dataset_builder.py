@@ -45,15 +45,12 @@ class Builder(builder.ArrayBuilder):
   def drawn(
     cls, config: str | None, split: str, seed: int
   ) -> dict[str, npt.NDArray[Any]]:
-    """Draws the rows of a split with another seed.
+    """Draws the rows of a split: entry -> values, [rows, ...].
 
     Args:
       config: The name of one of the configs; None is the default one.
       split: The name of a split.
       seed: 0 draws the stored rows; every other seed draws independent ones.
-
-    Returns:
-      The elements' arrays, stacked.
     """
     splits = list(settings.SPLITS)
     modalities = settings.CONFIGS[config or next(iter(settings.CONFIGS))]

@@ -90,57 +90,49 @@ def splits(root: pathlib.Path) -> dict[str, dict[str, Hashable]]:
 def read_sdk(root: pathlib.Path) -> Sdk:
   """Reads the authors' pickles one by one; drops contexts to save memory.
 
-  Returns:
-    Their contents for the punchlines.
-
   Raises:
     FileNotFoundError: if a pickle is missing.
     ValueError: if one is damaged, or its items differ in the number of
       features.
   """
 
-  def load(*names: str) -> tuple[pathlib.Path, Any]:
+  def load(*names: str) -> tuple[str, Any]:
     path = manual.file(root, names, TREE)
-    return path, pickles.load(path)
+    return str(path), pickles.load(path)
 
-  def of_items(entry: str, *names: str) -> tuple[pathlib.Path, dict[Any, Any]]:
-    path, content = load(*names)
-    items = pickles.check_keys(content, (), str(path))
-    return path, {
+  def items(*names: str) -> tuple[str, dict[Any, Any]]:
+    where, content = load(*names)
+    return where, pickles.check_keys(content, (), where)
+
+  def entries(entry: str, *names: str) -> tuple[str, dict[Any, Any]]:
+    where, found = items(*names)
+    return where, {
       key: item[entry]
-      for key, item in items.items()
+      for key, item in found.items()
       if isinstance(item, dict) and entry in item
     }
 
-  labels_path, content = load('humor_label_sdk.pkl')
-  labels = pickles.check_keys(content, (), str(labels_path))
-  vectors_path, content = load('word_embedding_list.pkl')
+  _, labels = items('humor_label_sdk.pkl')
+  where, content = load('word_embedding_list.pkl')
   try:
     vectors = np.asarray(content, np.float32)
   except (TypeError, ValueError) as error:
-    raise ValueError(f'{vectors_path}: {error}.') from error
+    raise ValueError(f'{where}: {error}.') from error
   if vectors.ndim != 2:
     raise ValueError(
-      f'{vectors_path} has the shape {vectors.shape}; expected (words, 300).'
+      f'{where} has the shape {vectors.shape}; expected (words, 300).'
     )
-  _, words = of_items(_INDEXES, *_LANGUAGE)
-  vision_path, vision = of_items(_FEATURES, 'openface_features_sdk.pkl')
-  audio_path, audio = of_items(_FEATURES, 'covarep_features_sdk.pkl')
-  widths = {
-    'vision': feature_sequences.width(vision.values(), str(vision_path)),
-    'audio': feature_sequences.width(audio.values(), str(audio_path)),
-    'text': vectors.shape[1],
-  }
+  _, words = entries(_INDEXES, *_LANGUAGE)
+  where, vision = entries(_FEATURES, 'openface_features_sdk.pkl')
+  widths = {'vision': feature_sequences.width(vision.values(), where)}
+  where, audio = entries(_FEATURES, 'covarep_features_sdk.pkl')
+  widths['audio'] = feature_sequences.width(audio.values(), where)
+  widths['text'] = vectors.shape[1]
   return Sdk(words, vectors, vision, audio, labels, widths)
 
 
 def item(sdk: Sdk, clip: str, key: Hashable) -> dict[str, Any]:
-  """Makes the element of a punchline.
-
-  Args:
-    sdk: The contents of the pickles.
-    clip: Its id as text.
-    key: Its id as it is in the pickles.
+  """Makes the element of a punchline: `clip` is its id as text.
 
   Raises:
     SkipError: if one of its entries is missing or wrong.

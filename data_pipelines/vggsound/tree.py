@@ -35,11 +35,7 @@ _SAMPLED = ('dog barking', 'playing violin, fiddle', 'thunder', 'airplane')
 def splits(
   root: pathlib.Path,
 ) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
-  """Lists the clips of each split.
-
-  Returns:
-    Split -> key -> what to read of a clip, or why not, whether or not its files
-    exist; and split -> the published number of clips, or None if there is none.
+  """Lists the clips of each split, as `youtube.splits` returns them.
 
   Raises:
     FileNotFoundError: if the list is missing.
