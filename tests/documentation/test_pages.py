@@ -78,6 +78,14 @@ def data_sets():
   return [path.parent.name for path in ROOT.glob('data_pipelines/*/TAGS.txt')]
 
 
+def methods():
+  return [
+    path.stem
+    for path in ROOT.glob('experiments/methods/*.py')
+    if re.search(r'^def make\(', path.read_text(), re.MULTILINE)
+  ]
+
+
 @pytest.mark.parametrize(
   ('page', 'names'),
   [
@@ -86,6 +94,7 @@ def data_sets():
     ('mimo_jax/nn', nn.__all__),
     ('experiments/configs', modules('experiments/configs')),
     ('experiments/benchmark', list(BENCHMARKS)),
+    ('experiments/methods', methods()),
     ('data_pipelines', data_sets()),
   ],
 )
@@ -94,19 +103,5 @@ def test_the_table_of_a_folder_names_all_its_files(page, names):
     r'^\|.*', (ROOT / page / 'README.md').read_text(), re.MULTILINE
   )
   assert len(names) >= 7
-  missing = [
-    name for name in names if not re.search(rf'\b{name}\b', '\n'.join(rows))
-  ]
-  assert missing == []
-
-
-def test_the_table_of_methods_names_all_methods():
-  text = (ROOT / 'experiments' / 'methods' / 'README.md').read_text()
-  rows = '\n'.join(re.findall(r'^\| `.*', text, re.MULTILINE))
-  methods = [
-    path.stem
-    for path in (ROOT / 'experiments' / 'methods').glob('*.py')
-    if re.search(r'^def make\(', path.read_text(), re.MULTILINE)
-  ]
-  assert len(methods) >= 11
-  assert [name for name in methods if f'`{name}`' not in rows] == []
+  found = {*re.findall(r'`(\w+)', '\n'.join(rows))}
+  assert [name for name in names if name not in found] == []
