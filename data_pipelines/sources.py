@@ -174,6 +174,7 @@ def builder_of(name: str, config: str | None) -> Any:
       f'Unknown data set {name!r}. Known: {", ".join(data_sets())}. A new one '
       'is a folder of data_pipelines, laid out as `tfds new` does.'
     )
+  importlib.import_module(f'{__package__}.reading.builder')  # names the extra
   module = importlib.import_module(
     f'{__package__}.{name}.{name}_dataset_builder'
   )

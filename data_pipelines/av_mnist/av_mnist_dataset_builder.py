@@ -6,17 +6,14 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.av_mnist import digits
 from data_pipelines.av_mnist import rebuild
 from data_pipelines.av_mnist import tree
 from data_pipelines.reading import audit
 from data_pipelines.reading import builder
 from data_pipelines.reading import sounds
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 _Arrays = TypeVar('_Arrays', tree.Arrays, digits.Digits)
 

@@ -5,16 +5,13 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.ave import tree
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import videos
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

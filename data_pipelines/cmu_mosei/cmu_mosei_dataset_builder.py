@@ -5,15 +5,12 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.cmu_mosei import tree
 from data_pipelines.reading import builder
 from data_pipelines.reading import feature_sequences
 from data_pipelines.reading import manual
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

@@ -4,15 +4,13 @@ import functools
 import pathlib
 from typing import Any
 
-from data_pipelines import _extra
+import tensorflow_datasets as tfds
+
 from data_pipelines.crema_d import tree
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import sounds
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

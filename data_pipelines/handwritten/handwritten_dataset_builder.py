@@ -4,15 +4,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.handwritten import archive
 from data_pipelines.handwritten import partition
 from data_pipelines.reading import builder
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
-
 
 # Modalities of each configuration.
 _MODALITIES = {

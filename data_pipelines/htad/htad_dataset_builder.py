@@ -5,14 +5,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.htad import tree
 from data_pipelines.reading import builder
 from data_pipelines.reading import stratified
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 # Seed of the division, the year in which the data set was published.
 _SEED = 2021

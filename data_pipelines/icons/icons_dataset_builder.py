@@ -4,16 +4,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.icons import archive
 from data_pipelines.icons import grouping
 from data_pipelines.icons import words
 from data_pipelines.reading import builder
 from data_pipelines.reading import stratified
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.ArrayBuilder):

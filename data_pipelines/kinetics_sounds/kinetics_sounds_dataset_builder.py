@@ -2,15 +2,13 @@
 
 import pathlib
 
-from data_pipelines import _extra
+import tensorflow_datasets as tfds
+
 from data_pipelines.kinetics_sounds import tree
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import youtube
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

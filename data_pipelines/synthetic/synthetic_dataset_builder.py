@@ -4,14 +4,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow_datasets as tfds
 
-from data_pipelines import _extra
 from data_pipelines.reading import builder
 from data_pipelines.synthetic import generation
 from data_pipelines.synthetic import settings
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.ArrayBuilder):

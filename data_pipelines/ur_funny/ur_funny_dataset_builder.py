@@ -4,14 +4,12 @@ import functools
 import pathlib
 from typing import Any
 
-from data_pipelines import _extra
+import tensorflow_datasets as tfds
+
 from data_pipelines.reading import builder
 from data_pipelines.reading import feature_sequences
 from data_pipelines.reading import manual
 from data_pipelines.ur_funny import tree
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

@@ -2,16 +2,14 @@
 
 import pathlib
 
-from data_pipelines import _extra
+import tensorflow_datasets as tfds
+
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import youtube
 from data_pipelines.vggsound import labels
 from data_pipelines.vggsound import tree
-
-with _extra.data_extra():
-  import tensorflow_datasets as tfds
 
 
 class Builder(builder.FolderBuilder):

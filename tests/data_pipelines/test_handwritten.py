@@ -253,3 +253,11 @@ def test_a_missing_package_names_the_extra(monkeypatch, missing, module):
   with pytest.raises(ModuleNotFoundError, match=r"'mimo-jax\[data\]'") as error:
     importlib.import_module(module)
   assert error.value.name == missing
+
+
+def test_a_builder_without_tfds_names_the_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  for module in ('reading.builder', 'icons.icons_dataset_builder'):
+    monkeypatch.delitem(sys.modules, f'data_pipelines.{module}', raising=False)
+  with pytest.raises(ModuleNotFoundError, match=r"'mimo-jax\[data\]'"):
+    sources.builder_of('icons', None)
