@@ -225,30 +225,25 @@ def write_sample(root: pathlib.Path) -> None:
   language: dict[int, Any] = {}
   features: dict[str, dict[int, Any]] = {'vision': {}, 'audio': {}}
   packed: dict[str, dict[str, Any]] = {}
-  first = 1
-  for fold, part, count in (
-    ('train', 'train', 42),
-    ('dev', 'valid', 12),
-    ('test', 'test', 12),
+  for fold, part, ids in (
+    ('train', 'train', range(1, 43)),
+    ('dev', 'valid', range(43, 55)),
+    ('test', 'test', range(55, 67)),
   ):
-    ids = list(range(first, first + count))
-    first += count
-    folds[fold] = ids
-    steps = 5
+    folds[fold] = list(ids)
     arrays: dict[str, Any] = {
-      name: np.zeros((count, steps, len(direction)), np.float32)
+      name: np.zeros((len(ids), 5, len(direction)), np.float32)
       for name, direction in directions.items()
     }
     for row, key in enumerate(ids):
       labels[key] = funny = int(random.randint(2))
-      length = random.randint(3, steps + 1)
+      length = random.randint(3, 6)
+      spoken = words(funny, length)
+      arrays['text'][row, -length:] = vectors[spoken]
       language[key] = {
-        'punchline_embedding_indexes': words(funny, length),
+        'punchline_embedding_indexes': spoken,
         'context_embedding_indexes': [words(0, 2)],
       }
-      arrays['text'][row, -length:] = vectors[
-        language[key]['punchline_embedding_indexes']
-      ]
       for name, items in features.items():
         values = rows(name, funny, length)
         items[key] = {
@@ -271,5 +266,4 @@ def write_sample(root: pathlib.Path) -> None:
     ('covarep_features_sdk', features['audio']),
     ('humor', packed),
   ):
-    with (root / f'{name}.pkl').open('wb') as file:
-      pickle.dump(content, file)
+    (root / f'{name}.pkl').write_bytes(pickle.dumps(content))
