@@ -58,6 +58,13 @@ def density(modality):
   return mean, walsh.T @ np.diag(variances) @ walsh
 
 
+def log_likelihood(modality, values):
+  """Returns [rows, classes], by definition."""
+  means, covariance = density(modality)
+  normal = scipy.stats.multivariate_normal.logpdf
+  return np.stack([normal(values, mean, covariance) for mean in means], 1)
+
+
 # The distribution, and its best classifier.
 
 
@@ -84,13 +91,7 @@ def test_modalities_are_independent_given_the_class(many):
 @pytest.mark.parametrize('seen', SUBSETS, ids='+'.join)
 def test_posterior_is_bayes_rule_on_the_density(many, seen):
   rows = {name: many[name][:50] for name in seen}
-  likelihood = np.zeros([50, 10])
-  for name in seen:
-    mean, covariance = density(UNEQUAL[name])
-    for c in range(10):
-      likelihood[:, c] += scipy.stats.multivariate_normal.logpdf(
-        rows[name], mean[c], covariance
-      )
+  likelihood = sum(log_likelihood(UNEQUAL[name], rows[name]) for name in seen)
   expected = scipy.special.log_softmax(likelihood, axis=1)
   actual = generation.log_posterior(UNEQUAL, rows)
   np.testing.assert_allclose(actual, expected, atol=1e-9)
@@ -115,21 +116,12 @@ PARTS = {
 def test_one_part_tells_nothing_and_all_parts_follow_bayes_rule():
   rows = generation.draw(PARTS, MANY, seed=3)
   few = {name: rows[name][:20] for name in PARTS}
-  likelihood = {}
-  for name in PARTS:
-    mean, covariance = density(PARTS[name])
-    likelihood[name] = np.stack(
-      [
-        scipy.stats.multivariate_normal.pdf(few[name], mean[c], covariance)
-        for c in range(10)
-      ],
-      axis=1,
-    )
+  first, second = (
+    np.exp(log_likelihood(PARTS[name], few[name])) for name in PARTS
+  )
   expected = np.zeros([20, 10])
-  for first, second in itertools.product(range(10), repeat=2):
-    expected[:, (first + second) % 10] += (
-      likelihood['first'][:, first] * likelihood['second'][:, second]
-    )
+  for one, other in itertools.product(range(10), repeat=2):
+    expected[:, (one + other) % 10] += first[:, one] * second[:, other]
   expected /= expected.sum(1, keepdims=True)
   actual = np.exp(generation.log_posterior(PARTS, few))
   np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
@@ -142,26 +134,18 @@ def test_one_part_tells_nothing_and_all_parts_follow_bayes_rule():
   # Labels, parts and pairs of them are uniform, within sampling error.
   for name in PARTS:
     z = rows[name] @ walsh_matrix(PARTS[name].features)
-    answers = z[:, :10].argmax(1)
-    counts = np.histogram2d(answers, rows['label'], bins=10)[0]
-    chi2 = scipy.stats.chi2_contingency(counts).pvalue
-    assert chi2 > 1e-3
+    counts = np.histogram2d(z[:, :10].argmax(1), rows['label'], bins=10)[0]
+    assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 def test_bayes_accuracy_has_its_closed_forms():
+  accuracy = generation.accuracy_of_separation
   for separation in (0.0, 0.3, 1.7, 6.0):
-    np.testing.assert_allclose(
-      generation.accuracy_of_separation(separation, 2),
-      scipy.special.ndtr(separation / 2**0.5),
-      rtol=1e-9,
-    )
+    expected = scipy.special.ndtr(separation / 2**0.5)
+    assert accuracy(separation, 2) == pytest.approx(expected, rel=1e-9)
   for num_classes in (2, 10, 300):
-    np.testing.assert_allclose(
-      generation.accuracy_of_separation(0.0, num_classes),
-      1 / num_classes,
-      rtol=1e-7,
-    )
-  assert 1 - 1e-9 < generation.accuracy_of_separation(12.0, 10) < 1 + 1e-9
+    assert accuracy(0.0, num_classes) == pytest.approx(1 / num_classes, 1e-7)
+  assert accuracy(12.0, 10) == pytest.approx(1, abs=1e-9)
 
 
 def test_information_adds_up_whatever_the_order_or_repetition():
