@@ -42,7 +42,7 @@ def test_stored_rows_are_the_draws_and_splits_are_disjoint(data_dir, config):
       synthetic_dataset_builder.Builder.drawn(config, split, number)
       for number in (0, 1)
     )
-    chex.assert_trees_all_equal(first, stored)
+    chex.assert_trees_all_equal(first, stored, strict=True)
     chex.assert_trees_all_equal_shapes_and_dtypes(other, stored)
     assert np.mean(first['label'] == other['label']) < 0.2
     # Equiprobable, not balanced: the counts vary as they should.
