@@ -270,15 +270,9 @@ def kind(
 ) -> str:
   """What all cells of a column are: a key of `SUFFIXES`, 'text' or 'number'.
 
-  Args:
-    root: The folder of the CSV.
-    name: The column.
-    lines: Where each row is.
-    values: Its cells.
-
   Raises:
     ValueError: if they are of several kinds, files of another, infinite, or
-      empty.
+      empty; it names the line.
   """
   kinds = [_kind_of(value) for value in values]
   filled = [i for i, value in enumerate(values) if value]

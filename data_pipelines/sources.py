@@ -34,8 +34,7 @@ class InMemory:
   """A source whose elements lie stacked in memory.
 
   Attributes:
-    arrays: Name to values, `[length, ...]`, read-only; row `i` of each is
-      element `i`.
+    arrays: Name -> [length, ...], read-only; row i of each is element i.
   """
 
   arrays: Mapping[str, npt.NDArray[Any]]
@@ -164,11 +163,7 @@ def open_source(
 
 
 def builder_of(name: str, config: str | None) -> Any:
-  """Returns the builder class of a data set, and checks the config's name.
-
-  Raises:
-    ValueError: if there is no such data set or config.
-  """
+  """Returns a builder class; ValueError if it or the config is unknown."""
   if name not in data_sets():
     raise ValueError(
       f'Unknown data set {name!r}. Known: {", ".join(data_sets())}. A new one '

@@ -83,13 +83,7 @@ def called(row: int, rows: Sequence[str] | None) -> str:
 def tell(
   where: str, has: npt.NDArray[np.bool_], rows: Sequence[str] | None = None
 ) -> None:
-  """Says once how many rows have no label, if there are any.
-
-  Args:
-    where: Whose rows they are.
-    has: [rows], which have one.
-    rows: What each is called, if not by its number from 0.
-  """
+  """Says once how many rows have no label, if there are any; see `called`."""
   if not has.all():
     first = called(int(np.argmin(has)), rows)
     _tell(f'{where}: {int(np.sum(~has))} of {len(has)} rows', first)

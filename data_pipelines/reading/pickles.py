@@ -36,13 +36,8 @@ class _ForbiddenError(Exception):
 def load(path: pathlib.Path) -> Any:
   """Reads a pickle of numbers, text, arrays and Python's containers.
 
-  Args:
-    path: The file, of any protocol. Text written by Python 2 is read as
-      Latin-1, and so are the bytes of its arrays.
-
-  Returns:
-    What was pickled: None, numbers, text, bytes, Python's containers, and
-    arrays and numbers of NumPy 1 or 2.
+  It may be of any protocol, with arrays and numbers of NumPy 1 or 2. Text
+  written by Python 2, and bytes of its arrays, are read as Latin-1.
 
   Raises:
     ValueError: if the file asks for anything else, or is not a whole pickle.
@@ -272,10 +267,7 @@ def _check_unfolded(value: Any, most: int) -> None:
 
 
 def check_keys(value: Any, keys: Iterable[str], where: str) -> dict[Any, Any]:
-  """Returns a value if it is a dictionary that has these keys.
-
-  Raises:
-    ValueError: if not; the message begins with `where`.
+  """Returns a value if it is a dictionary with these keys, else ValueError.
 
   Examples:
     >>> check_keys({'train': 1, 'other': 2}, ['train'], 'a.pkl')

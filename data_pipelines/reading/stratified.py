@@ -26,8 +26,7 @@ def split(
 
   Args:
     labels: [n], the class of each row.
-    groups: [n], the group of each row, which must not be in two parts; None if
-      each row is a group of its own.
+    groups: [n], the group of each row; None if each is a group of its own.
     shares: Part -> its share of the rows; they sum to 1.
     seed: Of the shuffle. Equal arguments give equal parts, with any version of
       NumPy.

@@ -1,9 +1,8 @@
 """Views: what a model sees of a stored element, in training and in evaluation.
 
 A data set stores signals, frames and features once; each experiment in the
-field preprocesses them in its own way. A *view* makes one entry of a batch from
-a stored element. This module has all views, and the two transforms that apply
-them.
+field preprocesses them in its own way. A *view* makes one entry of a batch
+from a stored element; two transforms apply views.
 """
 
 import dataclasses
@@ -53,15 +52,12 @@ class View(Protocol):
   def __call__(
     self, element: sources.Element, random: np.random.Generator | None
   ) -> npt.NDArray[Any]:
-    """Makes the entry.
+    """Makes the entry, an array of the same shape for every element.
 
     Args:
       element: The stored element; it is not changed.
       random: The only other thing that the entry may depend on; None in
         evaluation, where a view is deterministic.
-
-    Returns:
-      An array, of the same shape for every element.
     """
 
 
@@ -84,11 +80,8 @@ class DeviceView(View, Protocol):
     """Finishes entries that the view has made; a pure function.
 
     Args:
-      value: One entry, or entries with any leading axes, as in a batch; an
-        array of JAX or NumPy.
-
-    Returns:
-      What the model takes, with the same leading axes, from the same library.
+      value: One entry, or entries with any leading axes, as in a batch, of JAX
+        or NumPy. The result has the same axes, and is of the same library.
     """
 
 

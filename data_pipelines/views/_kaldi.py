@@ -37,11 +37,6 @@ def filter_bank(samples: Floats, sample_rate: int, num_filters: int) -> Floats:
   `torchaudio.compliance.kaldi.fbank` computes with `window_type='hanning'` and
   `dither=0`.
 
-  Args:
-    samples: [n], the signal.
-    sample_rate: Of the signal, in Hz.
-    num_filters: How many.
-
   Returns:
     [frames, num_filters]; no frames if the signal is shorter than 25 ms.
 
@@ -94,9 +89,9 @@ def _padded(length: int) -> int:
 def _filters(sample_rate: int, num_filters: int) -> scipy.sparse.csr_array:
   """Returns the weights of each frequency in each filter, [M, frequencies].
 
-  They are sparse because nearly all are zero, and because a sparse product
-  starts no threads. The threads of a dense one, in each of several processes,
-  compete for the cores: two processes made a third as many items a second.
+  They are sparse because nearly all are zero, and because a dense product
+  starts threads. Those of several processes compete for the cores: two
+  processes made a third as many items a second.
   """
   size = _padded(frame_sizes(sample_rate)[0])
   edges = np.linspace(

@@ -135,13 +135,7 @@ class Frames:
     return pictures
 
   def on_device(self, value: Array) -> Array:
-    """Normalises pictures: (x / 255 - mean) / std of each colour.
-
-    Args:
-      value: [..., 3] uint8.
-
-    Returns:
-      [..., 3] float32.
+    """Normalises pictures, [..., 3] uint8, to (x / 255 - mean) / std, float32.
 
     Raises:
       ValueError: if they are not uint8, for example normalised already.
@@ -185,7 +179,7 @@ def indices(
   num_frames: int,
   random: np.random.Generator | None,
 ) -> npt.NDArray[np.integer[Any]]:
-  """Chooses frames of a clip.
+  """Chooses frames of a clip: [num_frames] indices, in order.
 
   'first' takes the first ones. 'segments' cuts the clip into equal segments of
   ⌊length / num_frames⌋ frames and takes one of each: a random one with a
@@ -193,15 +187,6 @@ def indices(
   'segment_starts' takes the first frame of each segment. If the clip has fewer
   frames than asked for, these three take all and repeat the last. 'ends'
   spreads the frames evenly from the first to the last.
-
-  Args:
-    policy: Which frames.
-    length: Frames of the clip, at least 1.
-    num_frames: How many to take.
-    random: Used by 'segments' only.
-
-  Returns:
-    [num_frames] indices, in order.
 
   Raises:
     ValueError: if the clip has no frame.
@@ -241,12 +226,6 @@ def random_box(
   the aspect ratio (width / height) is uniform from ln ¾ to ln 4/3, and the
   position is uniform within the frame. The first of ten draws that fits is
   taken; if none fits, the largest centred box whose ratio is in the range.
-
-  Args:
-    width: Of the frame.
-    height: Of the frame.
-    min_area: The smallest share of the area.
-    random: The generator.
 
   Returns:
     The box: left, top, right, bottom; the last two exclusive.
