@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data_pipelines import own_splits
 from data_pipelines import targets
+from data_pipelines.reading import lists
 from data_pipelines.reading import parquet_columns
 
 NAME = 'arrays'
@@ -100,9 +101,21 @@ def _read(
   _: tuple[int, ...],
   regression: bool,
 ) -> Table:
-  parts = [_columns(file) for file in files]
-  if len(files) == 1:
-    return _table(path, parts[0], regression)
+  parts = []
+  for file in files:
+    columns = load(file)
+    with lists.at(str(file)):
+      _check_shapes(columns)
+    parts.append(columns)
+  joined = parts[0] if len(parts) == 1 else _joined(files, parts)
+  with lists.at(str(path)):
+    return _table(path, joined, regression)
+
+
+def _joined(
+  files: Sequence[pathlib.Path], parts: Sequence[dict[str, npt.NDArray[Any]]]
+) -> dict[str, npt.NDArray[Any]]:
+  """The arrays of three files, and the split of each row."""
   if any('label_present' in columns for columns in parts):
     for columns in parts:
       everywhere = np.ones(len(columns['label']), bool)
@@ -119,8 +132,7 @@ def _read(
     for name in shapes[0]
   }
   sizes = [len(columns['label']) for columns in parts]
-  joined['split'] = np.repeat(own_splits.SPLITS, sizes)
-  return _table(path, joined, regression)
+  return joined | {'split': np.repeat(own_splits.SPLITS, sizes)}
 
 
 def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
@@ -147,27 +159,25 @@ def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
     ) from error
 
 
-def _columns(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
-  """Name -> array, each with as many rows as there are labels."""
-  columns = load(path)
+def _check_shapes(columns: Mapping[str, npt.NDArray[Any]]) -> None:
+  """Refuses arrays that do not have as many rows as there are labels."""
   if 'label' not in columns:
     raise ValueError(
-      f"{path} has {sorted(columns)}, and no 'label'. Expected:\n{TREE}"
+      f"it has {sorted(columns)}, and no 'label'. Expected:\n{TREE}"
     )
   rows = columns['label'].shape
   if len(rows) != 1:
     raise ValueError(
-      f"'label' of {path} has the shape {rows}; expected [rows], a class or a"
-      ' number each. For several targets, write a builder.'
+      f"'label' has the shape {rows}; expected [rows], a class or a number"
+      ' each. For several targets, write a builder.'
     )
   for name, values in columns.items():
     axes = 1 if name in ('split', 'group') else values.ndim
     if values.shape[:1] != rows or values.ndim != axes or not values.size:
       raise ValueError(
-        f'{name!r} of {path} has the shape {values.shape}; expected one entry'
-        f' for each of the labels, whose shape is {rows}.'
+        f'{name!r} has the shape {values.shape}; expected one entry for each of'
+        f' the labels, whose shape is {rows}.'
       )
-  return columns
 
 
 def _table(
@@ -177,35 +187,31 @@ def _table(
 ) -> Table:
   told = columns.get('label_present')
   if told is not None:
-    told = _present(path, 'label_present', told)
-  target = targets.of_array(
-    str(path), columns['label'], told, regression=regression
-  )
+    told = _present('label_present', told)
+  target = targets.of_array(columns['label'], told, regression=regression)
   targets.tell(str(path), target.is_there)
   named = {n: v for n, v in columns.items() if n not in NO_MODALITIES}
   lengths = {
-    name: _length(path, name, named[name], named[owner])
+    name: _length(name, named[name], named[owner])
     for name, owner in _owned(named, '_length').items()
   }
   said = _owned(named, '_present')
-  has = {
-    owner: _present(path, name, named[name]) for name, owner in said.items()
-  }
+  has = {owner: _present(name, named[name]) for name, owner in said.items()}
   modalities = {}
   for name, values in named.items():
     if name not in lengths and name not in said:
       has.setdefault(name, np.ones(len(values), bool))
       modalities[name], has[name] = _modality(
-        path, name, values, has[name], target.is_there
+        name, values, has[name], target.is_there
       )
   if not modalities:
     raise ValueError(
-      f'{path} has {sorted(columns)}, and no modality. Expected:\n{TREE}'
+      f'it has {sorted(columns)}, and no modality. Expected:\n{TREE}'
     )
   split, group = own_splits.of_rows(
-    str(path), target, columns.get('split'), columns.get('group')
+    target, columns.get('split'), columns.get('group')
   )
-  lacking = own_splits.lacking(str(path), has, target, split)
+  lacking = own_splits.lacking(has, target, split)
   present = {
     name: rows
     for name, rows in has.items()
@@ -221,10 +227,7 @@ def _owned(named: Collection[str], end: str) -> dict[str, str]:
 
 
 def _length(
-  path: pathlib.Path,
-  name: str,
-  values: npt.NDArray[Any],
-  sequence: npt.NDArray[Any],
+  name: str, values: npt.NDArray[Any], sequence: npt.NDArray[Any]
 ) -> npt.NDArray[np.int32]:
   most = sequence.shape[1] if sequence.ndim > 1 else 1
   expected = (
@@ -233,31 +236,25 @@ def _length(
   )
   if values.ndim != 1 or values.dtype.kind not in 'iuf':
     raise ValueError(
-      f'{name!r} of {path} is {values.dtype}{list(values.shape)}; {expected}'
+      f'{name!r} is {values.dtype}{list(values.shape)}; {expected}'
     )
   wrong = ~((values >= 0) & (values <= most) & (values == np.round(values)))
   if wrong.any():
     row = np.argmax(wrong)
-    raise ValueError(
-      f'{name!r} of {path}, row {row}: {values[row]}; {expected}'
-    )
+    raise ValueError(f'{name!r}, row {row}: {values[row]}; {expected}')
   return values.astype(np.int32)
 
 
-def _present(
-  path: pathlib.Path, name: str, values: npt.NDArray[Any]
-) -> npt.NDArray[np.bool_]:
+def _present(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
   if values.ndim != 1 or not set(np.unique(values).tolist()) <= {0, 1}:
     raise ValueError(
-      f'{name!r} of {path} is {values.dtype}{list(values.shape)}; expected'
-      f' [rows] bool, which have {name.removesuffix("_present")!r}, or another'
-      ' name.'
+      f'{name!r} is {values.dtype}{list(values.shape)}; expected [rows] bool,'
+      f' which have {name.removesuffix("_present")!r}, or another name.'
     )
   return values.astype(bool)
 
 
 def _modality(
-  path: pathlib.Path,
   name: str,
   values: npt.NDArray[Any],
   has: npt.NDArray[np.bool_],
@@ -266,8 +263,8 @@ def _modality(
   """The values, 0 where rows lack them, and which rows have them."""
   if values.dtype.kind not in 'biuf':
     raise ValueError(
-      f'{name!r} of {path} is {values.dtype}; expected numbers, or one of the'
-      f' names {NO_MODALITIES}. Texts belong in the CSV of a folder.'
+      f'{name!r} is {values.dtype}; expected numbers, or one of the names'
+      f' {NO_MODALITIES}. Texts belong in the CSV of a folder.'
     )
   if values.ndim == 1:
     values = values[:, None]
@@ -285,9 +282,9 @@ def _modality(
     if bad.size:
       row, *column = bad[0].tolist()
       raise ValueError(
-        f'{name!r} of {path}, row {row}, column {tuple(column)}: the value is'
-        ' not finite, in float32. Expected finite numbers; leave the row out,'
-        ' or make all of it NaN, if it lacks the modality.'
+        f'{name!r}, row {row}, column {tuple(column)}: the value is not finite,'
+        ' in float32. Expected finite numbers; leave the row out, or make all'
+        ' of it NaN, if it lacks the modality.'
       )
   return values, has
 

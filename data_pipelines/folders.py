@@ -164,16 +164,25 @@ def read(path: str | os.PathLike[str]) -> Table:
 
 @functools.lru_cache(maxsize=2)
 def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
-  lines, cells = columns(path)
+  with lists.at(str(path)):
+    return _table(path, *columns(path), regression)
+
+
+def _table(
+  path: pathlib.Path,
+  lines: list[str],
+  cells: dict[str, list[str]],
+  regression: bool,
+) -> Table:
   if 'label' not in cells:
     raise ValueError(
-      f"{path} has the columns {list(cells)}, and no 'label'. Expected, with"
-      f' commas between columns:\n{TREE}'
+      f"it has the columns {list(cells)}, and no 'label'. Expected, with commas"
+      f' between columns:\n{TREE}'
     )
   if 'label_present' in cells:
     raise ValueError(
-      f"{path} has a column 'label_present'. Leave it out; where there is no"
-      ' label, leave its cell empty.'
+      "it has a column 'label_present'. Leave it out; where there is no label,"
+      ' leave its cell empty.'
     )
   for name in cells.keys() & set(arrays.NO_MODALITIES) - {'label'}:
     if '' in cells[name]:
@@ -186,23 +195,22 @@ def _read(path: pathlib.Path, _: int, regression: bool) -> Table:
   }
   if not kinds:
     raise ValueError(
-      f'{path} has the columns {list(cells)}, and no modality.'
-      f' Expected:\n{TREE}'
+      f'it has the columns {list(cells)}, and no modality. Expected:\n{TREE}'
     )
-  target = targets.of_cells(path, lines, cells['label'], regression=regression)
+  target = targets.of_cells(lines, cells['label'], regression=regression)
   targets.tell(str(path), target.is_there, lines)
   given, group = (
     np.array(cells[name]) if name in cells else None
     for name in ('split', 'group')
   )
-  split, group = own_splits.of_rows(str(path), target, given, group, lines)
+  split, group = own_splits.of_rows(target, given, group, lines)
   own = {name: cells[name] for name in kinds}
   table = Table(path, lines, own, kinds, target, split, group, present={})
   has = {
     name: _has(table, name, of_name)
     for name, of_name in table.modalities.items()
   }
-  present = own_splits.lacking(str(path), has, target, split, lines)
+  present = own_splits.lacking(has, target, split, lines)
   return table._replace(present=present)
 
 
@@ -213,7 +221,7 @@ def _has(
   kinds = {table.kinds[column] for column in of_name}
   if len(kinds) > 1:
     raise ValueError(
-      f'{table.path} has a column {name!r}, and the columns of numbers'
+      f'it has a column {name!r}, and the columns of numbers'
       f' {sorted(set(of_name) - {name})} make a modality of that name. Rename'
       ' it, or call these MODALITY.FEATURE, with another MODALITY.'
     )

@@ -7,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines import targets
-from data_pipelines.reading import lists
 from data_pipelines.reading import stratified
 
 SPLITS = ('train', 'validation', 'test')
 
 
 def of_rows(
-  where: str,
   target: targets.Targets,
   given: npt.NDArray[Any] | None,
   group: npt.NDArray[Any] | None,
@@ -26,7 +24,6 @@ def of_rows(
   rows in a regression.
 
   Args:
-    where: The file, for errors.
     target: The labels of the rows.
     given: [rows] of `SPLITS`, or None.
     group: [rows], what must not be in two splits, or None.
@@ -44,15 +41,15 @@ def of_rows(
   if group is not None:
     if group.dtype.kind == 'f' and np.isnan(group).any():
       raise ValueError(
-        f"'group' of {where}, row {np.argmax(np.isnan(group))}: NaN; expected"
-        ' the group of each row, a number of its own if it is by itself.'
+        f"'group', row {np.argmax(np.isnan(group))}: NaN; expected the group of"
+        ' each row, a number of its own if it is by itself.'
       )
     code = np.unique(group, return_inverse=True)[1].astype(np.int64)
   labelled = np.flatnonzero(target.is_there)
   split = np.full(len(target.label), '', '<U10')
   if given is None:
     groups = None if code is None else code[labelled]
-    for name, drawn in _drawn(where, target, labelled, groups).items():
+    for name, drawn in _drawn(target, labelled, groups).items():
       split[labelled[drawn]] = name
     return split, code
   said = given.astype(str)
@@ -64,20 +61,19 @@ def of_rows(
   ]
   if wrong or found != set(SPLITS):
     raise ValueError(
-      f"'split' of {where} has {sorted(found)}; expected rows of each of"
-      f' {SPLITS}, with a label, and of no other. {"".join(wrong)}'
+      f"'split' has {sorted(found)}; expected rows of each of {SPLITS}, with a"
+      f' label, and of no other. {"".join(wrong)}'
     )
   if group is not None and (divided := _divided(code, split, labelled)).size:
     raise ValueError(
-      f"'split' of {where} divides the group of"
-      f' {targets.called(divided[0], rows)}, {group[divided[0]].item()!r};'
-      " expected each in one split. Leave 'split' out to have it drawn."
+      f"'split' divides the group of {targets.called(divided[0], rows)},"
+      f' {group[divided[0]].item()!r}; expected each in one split. Leave'
+      " 'split' out to have it drawn."
     )
   return split, code
 
 
 def lacking(
-  where: str,
   has: Mapping[str, npt.NDArray[np.bool_]],
   target: targets.Targets,
   split: npt.NDArray[np.str_],
@@ -91,33 +87,31 @@ def lacking(
   labelled = target.is_there
   for name, here in has.items():
     if not here[split == 'train'].any():
-      raise ValueError(f'{where}: {name!r} is missing in all rows of train.')
+      raise ValueError(f'{name!r} is missing in all rows of train.')
   without = labelled & ~np.any(list(has.values()), axis=0)
   if without.any():
-    row = int(np.argmax(without))
-    at = f'{where}, row {row}' if rows is None else rows[row]
-    raise ValueError(f'{at}: no modality is there. Leave the row out.')
+    row = targets.called(int(np.argmax(without)), rows)
+    raise ValueError(f'{row}: no modality is there. Leave the row out.')
   return {name: here for name, here in has.items() if not here[labelled].all()}
 
 
 def _drawn(
-  where: str,
   target: targets.Targets,
   rows: npt.NDArray[np.int64],
   groups: npt.NDArray[np.int64] | None,
 ) -> dict[str, npt.NDArray[np.int64]]:
   """Draws splits of the rows with a label: split -> places in `rows`."""
   if target.is_regression:
-    units = len(rows) if groups is None else len(np.unique(groups))
-    if units < len(SPLITS):
+    unit = 'rows' if groups is None else 'groups'
+    count = len(rows if groups is None else np.unique(groups))
+    if count < len(SPLITS):
       raise ValueError(
-        f'{where} has {units} {"rows" if groups is None else "groups"} with a'
-        f' target; expected some for each of {SPLITS}.'
+        f'it has {count} {unit} with a target; expected some for each of'
+        f' {SPLITS}.'
       )
     return stratified.split(np.zeros(len(rows), int), groups)
   try:
-    with lists.at(where):
-      return stratified.split(target.label[rows], groups, names=target.classes)
+    return stratified.split(target.label[rows], groups, names=target.classes)
   except ValueError as error:
     if not target.are_numbers:
       raise

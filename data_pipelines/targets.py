@@ -111,7 +111,6 @@ def parsed(path: str | os.PathLike[str]) -> tuple[pathlib.Path, bool]:
 
 
 def of_array(
-  where: str,
   values: npt.NDArray[Any],
   present: npt.NDArray[np.bool_] | None = None,
   *,
@@ -125,7 +124,6 @@ def of_array(
   turns NaN among texts.
 
   Args:
-    where: The file, for errors.
     values: [rows], numbers or texts; texts may be bytes. NaN and an empty text
       are no label.
     present: [rows], whether each row has a label, or None.
@@ -136,11 +134,11 @@ def of_array(
       label, or the meaning of -1 or 'nan' is unclear.
 
   Examples:
-    >>> of_array('', np.array([2, np.nan, 0]))
+    >>> of_array(np.array([2, np.nan, 0]))
     Targets(label=array([ 1, -1,  0]), classes=(0, 2))
-    >>> of_array('', np.array(['b', '', 'a', 'b'])).label
+    >>> of_array(np.array(['b', '', 'a', 'b'])).label
     array([ 1, -1,  0,  1])
-    >>> of_array('', np.array([2, np.nan, 0.5]))
+    >>> of_array(np.array([2, np.nan, 0.5]))
     Targets(label=array([2. , nan, 0.5]), classes=())
   """
   if values.dtype.kind == 'S':
@@ -155,10 +153,10 @@ def of_array(
   has &= True if present is None else present
   named = values[has]
   if not named.size:
-    raise ValueError(f"'label' of {where} has no label in any row.")
+    raise ValueError("'label' has no label in any row.")
   if kind not in 'biufU' or (regression and kind == 'U'):
     raise ValueError(
-      f"'label' of {where} is {values.dtype}; expected"
+      f"'label' is {values.dtype}; expected"
       f' {"numbers" if regression else "numbers, or classes as texts"}.'
     )
   whole = kind == 'f' and bool(
@@ -167,22 +165,22 @@ def of_array(
   if regression or (kind == 'f' and not whole):
     return _of_numbers(
       np.where(has, values.astype(np.float64), np.nan),
-      lambda row: f"'label' of {where}, row {row}",
+      lambda row: f"'label', row {row}",
     )
   named = named.astype(np.int64) if whole else named
   classes, place = np.unique(named, return_inverse=True)
   if not says_none and kind in 'if':
     _ask_of_minus_one(
-      f"'label' of {where}",
+      "'label'",
       classes.tolist(),
       "Say so by an array 'label_present' [rows]: label >= 0 if it is none, all"
       f' True if it is a class. {IF_NUMBERS}',
     )
   if not says_none and kind == 'U' and 'nan' in classes:
     raise ValueError(
-      f"'label' of {where} has the text 'nan': is it a class, or no label? Say"
-      " so by an array 'label_present' [rows]: label != 'nan' if it is none,"
-      ' all True if it is a class.'
+      "'label' has the text 'nan': is it a class, or no label? Say so by an"
+      " array 'label_present' [rows]: label != 'nan' if it is none, all True if"
+      ' it is a class.'
     )
   label = np.full(len(values), NONE, np.int64)
   label[has] = place
@@ -190,7 +188,6 @@ def of_array(
 
 
 def of_cells(
-  path: pathlib.Path,
   lines: Sequence[str],
   cells: Sequence[str],
   *,
@@ -199,7 +196,6 @@ def of_cells(
   """Reads labels from the cells of a CSV, [rows]; an empty cell is no label.
 
   Args:
-    path: The CSV, for errors.
     lines: Where each row is, for errors.
     cells: [rows].
     regression: As in `of_array`.
@@ -208,13 +204,12 @@ def of_cells(
     ValueError: as in `of_array`, or if two classes are the same number.
 
   Examples:
-    >>> of_cells(pathlib.Path('a.csv'), [], ['10', '9', '', '9'])
+    >>> of_cells([], ['10', '9', '', '9'])
     Targets(label=array([ 1,  0, -1,  0]), classes=('9', '10'))
   """
-  where = f"{path}, column 'label'"
   classes = sorted(set(cells) - {''}, key=_by_size)
   if not classes:
-    raise ValueError(f'{where}: it is empty in all rows.')
+    raise ValueError("column 'label': it is empty in all rows.")
   are_numbers = all(map(is_number, classes))
   if regression or (are_numbers and not all(map(_is_whole, classes))):
     for line, cell in zip(lines, cells, strict=True):
@@ -228,7 +223,7 @@ def of_cells(
     )
   if are_numbers and '' not in cells:
     _ask_of_minus_one(
-      f'{where},',
+      "column 'label'",
       list(map(float, classes)),
       'Leave the cell empty if it is none, or give the class a name.'
       f' {IF_NUMBERS}',
@@ -236,8 +231,8 @@ def of_cells(
   for one, other in itertools.pairwise(filter(is_number, classes)):
     if float(one) == float(other):
       raise ValueError(
-        f'{where}: {one!r} and {other!r} are one number. Spell it in one way.'
-        f' {IF_NUMBERS}'
+        f"column 'label': {one!r} and {other!r} are one number. Spell it in one"
+        f' way. {IF_NUMBERS}'
       )
   place = {name: i for i, name in enumerate(classes)} | {'': NONE}
   label = np.array([place[cell] for cell in cells], np.int64)

@@ -86,7 +86,9 @@ def records(
 
 @contextlib.contextmanager
 def at(where: str) -> Iterator[None]:
-  """Adds the file and the line to a ValueError that is raised inside the block.
+  """Puts the file, or its line, before a ValueError of the block.
+
+  It does not if the error begins with it.
 
   Examples:
     >>> with at('list.csv, line 7'):
@@ -97,4 +99,6 @@ def at(where: str) -> Iterator[None]:
   try:
     yield
   except ValueError as error:
+    if str(error).startswith(where):
+      raise
     raise ValueError(f'{where}: {error}') from error

@@ -344,7 +344,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ('photo;label', ['a.png;x'], r"no 'label'\. Expected, with commas"),
     ('label,split', ['x,train'], 'no modality'),
     ('photo,label', ['\n'], 'has no row'),
-    ('note,label,split', ['a,x,dev'], r"'split' of .*line 2 has 'dev'"),
+    ('note,label,split', ['a,x,dev'], r"'split' has .*line 2 has 'dev'"),
     ('note,label,split', ['a,x,train'] * 2, r"\['train'\]; expected rows of"),
   ],
 )

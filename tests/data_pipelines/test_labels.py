@@ -98,7 +98,7 @@ def test_values_of_a_row_without_a_label_are_not_looked_at(tmp_path):
     path = write(tmp_path / 'mine.npz', WAYS['said.npz'] | {'left': left})
     if LACKS[row]:
       assert not arrays.read(path).present
-  with pytest.raises(ValueError, match=f"'left' .*row {KEPT[9]}, column"):
+  with pytest.raises(ValueError, match=f"'left', row {KEPT[9]}, column"):
     arrays.read(path)
 
 

@@ -142,7 +142,7 @@ def test_names_that_the_model_has_or_that_are_invalid_are_refused(
   for path in tmp_path.iterdir():
     remedy = rf'{path}.*{name!r}.*Rename it'
     if name == 'eye_present' and path.suffix == '.npz':  # says what is there
-      remedy = rf'{name!r} of {path} .*expected \[rows\] bool.* another name'
+      remedy = rf'{path}: {name!r} .*expected \[rows\] bool.* another name'
     with pytest.raises(ValueError, match=remedy):
       arrays.get_config(str(path))
 
@@ -171,7 +171,7 @@ def test_a_model_can_use_numbers_beside_texts(tmp_path, monkeypatch, caplog):
     f'p{i},{age},{900 + 3 * age:.2f},{i},{"ab"[int(age > 50)]}'
     for i, age in enumerate(ages)
   ]
-  lines[3] = 'p3,,900,3,a'  # is left out
+  lines[3] = 'p3,,900,3,'  # is left out
   header = 'note,age,weight,eye.patient,label'
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine/list.csv').write_text('\n'.join([header, *lines]))
