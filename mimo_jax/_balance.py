@@ -19,6 +19,7 @@ from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
 from mimo_jax.per_encoder import _paths
+from mimo_jax.pullbacks import _base as pullbacks
 from mimo_jax.weightings import mimo
 
 
@@ -271,8 +272,7 @@ def balance(
       rule=rule,
       gramian=jacobian.gramian if gramian is None else gramian,
       axis_name=axis_name,
-      names=names,
-      primary=primary,
+      read=read,
       losses=losses,
       given=given,
       means=means,
@@ -286,7 +286,7 @@ def balance(
       return _combining.with_given(step, updates, weights), state
     observations = _observing.observe(step, extra_args)
     plan = _combining.by_gradients if needs_rows else _combining.by_losses
-    if needs_rows and _observing.is_known(updates):
+    if needs_rows and isinstance(updates, pullbacks.Pullback):
       observations = _observing.observe_known(step, observations, updates)
       plan = _combining.by_losses
     direction, weighed = plan(step, observations, updates, state.weighting)

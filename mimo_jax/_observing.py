@@ -1,7 +1,7 @@
 """Makes what a rule sees of a step: losses, and Gramians if it needs them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from mimo_jax import _pullback
 from mimo_jax import _reals
 from mimo_jax import base
 from mimo_jax import jacobian
-from mimo_jax.pullbacks import _base
+from mimo_jax.pullbacks import _base as pullbacks
 
 # A pullback, or a Jacobian in any form.
 Updates: TypeAlias = base.PyTree | Callable[[Any], Any]
@@ -31,8 +31,7 @@ class Step(NamedTuple):
   rule: base.Weighting
   gramian: Gramian
   axis_name: _devices.AxisName
-  names: tuple[str, ...] | None
-  primary: str | None
+  read: Callable[[base.PyTree], _objectives.Objectives]  # losses in any form
   losses: base.PyTree  # as the user gave them
   given: _objectives.Objectives  # the same in row order
   means: list[jax.Array]  # K losses, averaged over the devices
@@ -111,7 +110,7 @@ def observe(step: Step, extra_args: dict[str, Any]) -> list[base.Observation]:
   if 'losses_after' in step.rule.extra_args:
     given = extra(extra_args, 'losses_after')
     try:
-      after = _objectives.read(given, step.names, step.primary)
+      after = step.read(given)
     except ValueError as error:
       raise ValueError(
         f'losses_after must have the form of the losses: {error}'
@@ -158,24 +157,19 @@ def observe_gradients(
   ]
 
 
-def is_known(updates: Any) -> TypeGuard[_base.Pullback]:
-  """Whether `updates` is a pullback that knows its Gramian."""
-  return isinstance(updates, _base.Pullback)
-
-
 def observe_known(
   step: Step,
   observations: list[base.Observation],
-  pullback: _base.Pullback,
+  pullback: pullbacks.Pullback,
 ) -> list[base.Observation]:
   """Adds the pullback's Gramian to the observations, in row order."""
   _check_known(step, pullback)
-  averages = _base.Averages(
+  averages = pullbacks.Averages(
     losses=step.losses,
     shares=step.given.like_losses([jnp.float32(one) for one in step.shares]),
     gradient=_averaging(step),
     products=lambda rows: gramian_of(step, rows, step.shards),
-    cross=lambda rows, others: _base.cross(rows, others, step.shards),
+    cross=lambda rows, others: pullbacks.cross(rows, others, step.shards),
     total=lambda value: _devices.sum_of_gradients(value, step.axis_name),
   )
   order = np.array(step.given.order)
@@ -186,9 +180,7 @@ def observe_known(
   return [observations[0]._replace(gramian=gramian)]
 
 
-def _averaging(
-  step: Step,
-) -> Callable[[base.PyTree], base.PyTree]:
+def _averaging(step: Step) -> Callable[[base.PyTree], base.PyTree]:
   """Makes a function from a raw gradient to its average over the devices.
 
   Leaves that the rule does not look at become 0.
@@ -210,7 +202,7 @@ def _averaging(
   return gradient_of
 
 
-def _check_known(step: Step, pullback: _base.Pullback) -> None:
+def _check_known(step: Step, pullback: pullbacks.Pullback) -> None:
   """Raises if the rule or the groups need more than the Gramian."""
   if 'jacobian' in base.names_of(step.rule.needs):
     raise ValueError(

@@ -13,6 +13,7 @@ from mimo_jax import _objectives
 from mimo_jax import _observing
 from mimo_jax import _pullback
 from mimo_jax import base
+from mimo_jax.pullbacks import _base as pullbacks
 
 
 def rows_of(
@@ -90,15 +91,14 @@ def scale_pullback(
     cotangent = _pullback.like_outputs(updates, cotangent)
     return updates(jax.tree.map(_pullback.vary_like, cotangent, losses))
 
-  if _observing.is_known(updates):
-    known, of = updates, updates.gramian
+  if not isinstance(updates, pullbacks.Pullback):
+    return pull
 
-    def gramian(averages: Any) -> jax.Array:
-      shares = _times(averages.shares, in_form)
-      return of(averages._replace(shares=shares))
+  def gramian(averages: pullbacks.Averages) -> jax.Array:
+    shares = _times(averages.shares, in_form)
+    return updates.gramian(averages._replace(shares=shares))
 
-    return dataclasses.replace(known, pull=pull, gramian=gramian)
-  return pull
+  return dataclasses.replace(updates, pull=pull, gramian=gramian)
 
 
 def of_other_batches(
