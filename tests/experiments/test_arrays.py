@@ -4,9 +4,7 @@ import csv
 
 import jax
 import numpy as np
-import PIL.Image
 import pytest
-import soundfile
 
 from experiments import compare
 from experiments import predict
@@ -206,44 +204,3 @@ def test_a_model_can_use_numbers_beside_texts(tmp_path, monkeypatch, caplog):
     ValueError, match=r"row 1: '(numbers|other)' has no .'age"
   ):
     predict.predict(tmp_path / 'run', new)
-
-
-@pytest.mark.slow
-def test_a_model_can_be_trained_on_a_folder_of_media(tmp_path, monkeypatch):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
-  root = tmp_path / 'mine'
-  root.mkdir()
-  lines = ['photo,audio,caption,label']
-  for i in range(20):
-    grey = np.full((8, 8, 3), 40 + 150 * (i % 2), np.uint8)
-    PIL.Image.fromarray(grey).save(root / f'{i}.png')
-    tone = np.sin(np.arange(1600) * (0.1 + i % 2))
-    soundfile.write(root / f'{i}.wav', tone, 16_000)
-    lines.append(f'{i}.png,{i}.wav,"So {i}",{"ab"[i % 2]}')
-  (root / '4.wav').write_bytes(b'')
-  lines.append('none.png,none.wav,It has no label,')  # is not looked for
-  (root / 'list.csv').write_text('\n'.join(lines))
-  config = arrays.get_config(f'{root},smoke')
-  assert {n: e.name for n, e in config.model.encoders.items()} == {
-    'photo': 'ResNet18',
-    'audio': 'ResNet18',
-    'caption': 'MLP',
-  }
-  config.steps, config.data.views.photo.size = 2, 8
-  with config.unlocked():
-    for by_name in (config.data.views, config.evaluation.noise_scale):
-      by_name.look = by_name.photo
-      del by_name['photo']
-    del config.model.encoders['photo']
-    for name in ('look', 'audio'):  # ResNets take long to compile
-      config.model.encoders[name] = {'name': 'tests.standins:Flat'}
-  assert np.isfinite(train.train(config, tmp_path / 'run')['accuracy/fused'])
-  (root / 'new.csv').write_text('caption,photo\nSo,1.png\n,2.png\nSo,\n')
-  table = predict.predict(tmp_path / 'run', root / 'new.csv')
-  with table.open() as file:
-    rows = list(csv.DictReader(file))
-  assert [row['audio'] for row in rows] == ['', '', '']
-  *rows, without = rows
-  assert {row['look'] for row in rows} <= {'a', 'b'}
-  assert all(float(row['look_probability']) >= 0.5 for row in rows)
-  assert without['look'] == '' and without['fused'] in ('a', 'b')

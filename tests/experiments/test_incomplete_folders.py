@@ -79,6 +79,8 @@ def predicted(run, path):
 def test_a_model_learns_from_the_modalities_that_each_row_has(root, run):
   config = with_small_encoders(root)
   assert dict(config.data.missing_rate) == dict.fromkeys(MODALITIES, 'stored')
+  chosen = arrays.get_config(str(root)).model.encoders.values()
+  assert [one.name for one in chosen] == ['MLP', 'MLP', 'ResNet18', 'ResNet18']
   where, scores = run
   assert scores['accuracy/fused'] > 0.9
   model, table = trained.load(where), folders.read(root)

@@ -112,11 +112,17 @@ def assert_learned(config, workdir):
 
 
 @pytest.mark.usefixtures('one_block')
-@pytest.mark.parametrize('name', ['av_mnist', 'htad', *ALIKE])
+@pytest.mark.parametrize(
+  'name', ['av_mnist', 'cmu_mosei', 'htad', 'icons', *ALIKE]
+)
 def test_a_sample_is_prepared_and_learned(
   name, folder_of, tmp_path, monkeypatch
 ):
-  config = small(config_of(name))
+  config = config_of(name)
+  if name == 'icons':
+    config.steps, config.evaluation.noise_levels = 60, (1.0,)
+  else:
+    config = small(config)
   if name in ALIKE:
     config = small(config_of('kinetics_sounds'))
     config.data.name = name
@@ -136,14 +142,6 @@ def test_a_sample_is_prepared_and_learned(
   assert all(map(np.isfinite, scores.values()))
   if name not in ALIKE[1:]:
     assert_learned(config, tmp_path)
-
-
-def test_icons_are_prepared_and_learned(folder_of, tmp_path):
-  config = config_of('icons')
-  config.evaluation.noise_levels = (1.0,)
-  config.steps = config.log_every_steps = config.checkpoint_every_steps = 60
-  train.train(config, tmp_path, folder_of(config))
-  assert_learned(config, tmp_path)
 
 
 @pytest.mark.usefixtures('one_block')
@@ -170,13 +168,6 @@ def test_one_command_learns_and_resumes_after_a_kill(folder_of, tmp_path):
   running.run('train', *arguments, f'--workdir={whole}')
   running.assert_same_run(killed, whole, config)
   assert_learned(config, killed)
-
-
-def test_sequences_are_prepared_and_learned(folder_of, tmp_path):
-  # With three modalities without lengths.
-  config = small(config_of('cmu_mosei'))
-  train.train(config, tmp_path, folder_of(config))
-  assert_learned(config, tmp_path)
 
 
 @pytest.mark.usefixtures('reused_programs')

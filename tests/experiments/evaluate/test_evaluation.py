@@ -186,31 +186,22 @@ def expected_scores(variables, batches):
   still = accuracy('fused', ('still',))
   phi_series = ((series - nothing) + (everything - still)) / 2
   phi_still = ((still - nothing) + (everything - series)) / 2
-  half, two = accuracy('fused', level=0.5), accuracy('fused', level=2.0)
-  area = 0.5 * (everything + half) / 2 + 1.5 * (half + two) / 2
-  for name in ('heads', 'all'):
-    curve = [accuracy(name, level=level) for level in (0.0, 0.5, 2.0)]
+  for name, prefix in (('fused', ''), ('heads', 'heads/'), ('all', 'all/')):
+    clean, half, two = (accuracy(name, level=x) for x in (0.0, 0.5, 2.0))
+    area = 0.5 * (clean + half) / 2 + 1.5 * (half + two) / 2
     scores |= {
-      f'{name}/missing/series': accuracy(name, ('still',)),
-      f'{name}/missing/still': accuracy(name, ('series',)),
-      f'{name}/noise/0.5': curve[1],
-      f'{name}/noise/2': curve[2],
-      f'{name}/relative_robustness': (
-        0.5 * (curve[0] + curve[1]) / 2 + 1.5 * (curve[1] + curve[2]) / 2
-      )
-      / 2,
+      f'{prefix}missing/series': accuracy(name, ('still',)),
+      f'{prefix}missing/still': accuracy(name, ('series',)),
+      f'{prefix}noise/0.5': half,
+      f'{prefix}noise/2': two,
+      f'{prefix}relative_robustness': area / 2,
     }
   own_gap = scores['accuracy/series'] - scores['accuracy/still']
   return scores | {
-    'missing/series': still,
-    'missing/still': series,
     'only/series': series,
     'only/still': still,
     'shapley/series': phi_series,
     'shapley/still': phi_still,
-    'noise/0.5': half,
-    'noise/2': two,
-    'relative_robustness': area / 2,
     'imbalance/accuracy': abs(own_gap),
     'imbalance/shapley': abs(phi_series - phi_still),
   }

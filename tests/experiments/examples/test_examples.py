@@ -80,48 +80,28 @@ def test_numbers_in_docstrings_are_those_measured(name):
     assert any(abs(float(number) - x) < 3 for x in measured), number
 
 
-# Bounds far from the measurements, on the side that the example claims.
+# What the last rule gains on the first, far from the measurements, on the side
+# that the example claims. `policy` measures distances: the less the better.
+GAINS = {
+  'contrastive': {'pairs': 0.005, 'pix': 0.05, 'fou': 0},
+  'equinox_loop': {'fou': 0.1, 'pix': 0},
+  'image_text': {'words': 0.1, 'fused': 0.08},
+  'lora': {'fou': 0.1, 'pix': 0},
+  'nnx_loop': {'fou': 0.1, 'pix': 0},
+  'policy': {'east': -0.02, 'north': -0.02, 'west': -0.02, 'far': 0.02},
+  'segmentation': {'depth': 0.2, 'camera': 0},
+  'train_state': {'no pix': 0.04},
+}
 
 
-@pytest.mark.parametrize(
-  ('name', 'weak', 'strong', 'gain'),
-  [
-    ('nnx_loop', 'fou', 'pix', 0.1),
-    ('equinox_loop', 'fou', 'pix', 0.1),
-    ('lora', 'fou', 'pix', 0.1),
-    ('segmentation', 'depth', 'camera', 0.2),
-    ('contrastive', 'pix', 'fou', 0.05),
-  ],
-)
-def test_balancing_improves_the_weak_output(name, weak, strong, gain):
-  scores = list(run(name)[0].values())
-  alone, balanced = scores[0], scores[-1]
-  assert balanced[weak] > alone[weak] + gain
-  assert balanced[strong] > alone[strong]
-
-
-def test_balancing_uses_words_beside_memorised_pictures():
-  alone, balanced = run('image_text')[0].values()
-  assert balanced['words'] > alone['words'] + 0.1
-  assert balanced['fused'] > alone['fused'] + 0.08
-
-
-def test_losses_of_each_view_find_more_pairs():
-  alone, _, balanced = run('contrastive')[0].values()
-  assert balanced['pairs'] > alone['pairs'] + 0.005
-
-
-def test_balancing_loses_less_if_a_sensor_is_missing():
-  alone, balanced = run('train_state')[0].values()
-  assert balanced['no pix'] > alone['no pix'] + 0.04
-  assert balanced['both views'] > 0.96
-
-
-def test_pcgrad_helps_the_tasks_that_pay_little():
-  total, pcgrad = run('policy')[0].values()
-  for task in ('east', 'north', 'west'):
-    assert pcgrad[task] < total[task] - 0.02
-  assert pcgrad['far'] < total['far'] + 0.02
+@pytest.mark.parametrize('name', NAMES)
+def test_balancing_gains_what_the_example_claims(name):
+  alone, *_, balanced = run(name)[0].values()
+  for output, least in GAINS[name].items():
+    gain = balanced[output] - alone[output]
+    assert gain < least if name == 'policy' else gain > least, output
+  if name == 'train_state':
+    assert balanced['both views'] > 0.96
 
 
 def test_low_rank_adapters_begin_as_the_backbone():

@@ -1,6 +1,7 @@
 """Figures of many recipes."""
 
 import numpy as np
+import pytest
 
 from experiments.report import figures
 from experiments.report import measures
@@ -23,40 +24,45 @@ def columns_of(*best, metric='accuracy'):
   return columns
 
 
-def test_reference_subject_and_the_best_recipes_have_colours():
-  for metric in ('accuracy', ERROR):
-    columns = columns_of('j', 'k', 'j', metric=metric)
-    for one in columns.values():  # the reference has diverged
-      one['fused'].values['a'] = np.full(2, np.nan)
-    found = figures._highlighted(columns, 'i')
-    assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
-    assert found == sorted(found)  # as they are compared
-  # With fewer recipes, all of them.
-  few = {
-    place: {
-      name: column._replace(values={k: column.values[k] for k in 'abc'})
-      for name, column in one.items()
-    }
-    for place, one in columns_of('b', 'b').items()
-  }
-  assert figures._highlighted(few, 'c') == ['a', 'b', 'c']
-
-
-def test_other_recipes_are_grey_and_do_not_affect_the_range(
-  tmp_path, monkeypatch
-):
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+  """Function: draws lines, and returns their panel and its labels."""
   shown = []
   monkeypatch.setattr(
     figures.figure.Figure, 'savefig', lambda self, _: shown.append(self)
   )
+
+  def drawn(columns, subject):
+    figures.lines(columns, None, subject, tmp_path / 'lines.png')
+    (axes,) = shown.pop().axes
+    return axes, axes.get_legend_handles_labels()[1]
+
+  return drawn
+
+
+def test_reference_subject_and_the_best_recipes_have_colours(draw):
+  for metric in ('accuracy', ERROR):
+    columns = columns_of('j', 'k', 'j', metric=metric)
+    for one in columns.values():  # the reference has diverged
+      one['fused'].values['a'] = np.full(2, np.nan)
+    _, found = draw(columns, 'i')
+    assert {'a', 'i', 'j', 'k'} < set(found) and len(found) == 8
+    assert found == sorted(found)  # as they are compared
+  # With fewer recipes, all of them.
+  few = columns_of('b', 'b')
+  for one in few.values():
+    for name in set(NAMES) - set('abc'):
+      one['fused'].values.pop(name, None)
+  assert draw(few, 'c')[1] == ['a', 'b', 'c']
+
+
+def test_other_recipes_are_grey_and_do_not_affect_the_range(draw):
   columns = columns_of('j', 'k')
   outlier = np.array([-9.0, -9.0])
   for one in columns.values():
     one['fused'].values['h'] = outlier  # no colour is left for it
-  figures.lines(columns, None, 'i', tmp_path / 'lines.png')
-  (axes,) = shown[0].axes
-  _, labels = axes.get_legend_handles_labels()
-  assert labels == figures._highlighted(columns, 'i') and 'h' not in labels
+  axes, labels = draw(columns, 'i')
+  assert 'h' not in labels
   greys = [line for line in axes.lines if line.get_color() == '0.8']
   assert len(greys) == len(NAMES) - len(labels)
   assert min(min(line.get_ydata()) for line in greys) == -900
