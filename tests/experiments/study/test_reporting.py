@@ -96,18 +96,10 @@ def test_a_study_counts_wins_and_losses(tmp_path, metric):
   assert winner[1].startswith('**') and winner[3].startswith('**')
   won = '0 / 1 / 2' if is_error else '2 / 1 / 0'
   assert wins == [
-    [
-      'recipe',
-      'chosen',
-      'stopped early',
-      'fused',
-      'uni-modal mean',
-      'worst missing',
-      'robustness',
-    ],
+    ['recipe', 'chosen', 'stopped early', 'fused', 'uni-modal mean',
+     'worst missing', 'robustness'],
     ['joint', won, '0 / 3 / 0', *([won] * 4)],
-  ]
-  unit = 1 if is_error else 100
+  ]  # fmt: skip
   assert choices[2][1:4] == ['2', 'penalty 2', 'heads']
   assert choices[2][6:9] == ['3', 'penalty 2', 'fused']
   # Costs in time, in memory and of all training, (5 + 2) / 2: the median of
