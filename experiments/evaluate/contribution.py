@@ -1,7 +1,7 @@
 """How unevenly modalities contribute, and robustness to noise."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,18 +23,18 @@ def imbalance_degree(values: Mapping[str, float]) -> float:
   return float(np.mean([abs(one - other) for one, other in pairs]))
 
 
-def relative_robustness(
-  levels: Sequence[float], values: Sequence[float]
-) -> float:
+def relative_robustness(curve: Mapping[float, float]) -> float:
   """Mean of a metric over a range of noise levels: the area under its curve.
 
   The area is computed by the trapezoid rule, and divided by the range of the
-  levels: at least two, ascending. MultiBench takes the area itself,
-  with a step of 0.1 whatever the levels. Divided, it is an average accuracy (if
-  the metric is), and comparable across numbers and ranges of levels.
+  levels: at least two, ascending. MultiBench takes the area itself, with a step
+  of 0.1 whatever the levels. Divided, it is an average accuracy (if the metric
+  is), and comparable across numbers and ranges of levels.
 
   Examples:
-    >>> relative_robustness([0.0, 1.0, 3.0], [0.9, 0.7, 0.1])  # (0.8 + 1.6 / 2)
+    >>> relative_robustness({0.0: 0.9, 1.0: 0.7, 3.0: 0.1})  # (0.8 + 1.6 / 2)
     0.533
   """
-  return float(np.trapezoid(values, levels) / (levels[-1] - levels[0]))
+  levels = list(curve)
+  area = np.trapezoid(list(curve.values()), levels)
+  return float(area / (levels[-1] - levels[0]))

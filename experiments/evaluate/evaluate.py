@@ -307,13 +307,10 @@ def _comparisons(metric: Mapping[_Case, float]) -> dict[str, float]:
   scores |= {f'only/{name}': values[frozenset({name})] for name in names}
   shapley = nn.shapley_values(values)
   scores |= {f'shapley/{name}': shapley[name] for name in names}
-  levels = [level for some, level in metric if some == all_]
-  curve = [metric[all_, level] for level in levels]
-  noise = zip(levels[1:], curve[1:], strict=True)
-  scores |= {f'noise/{level:g}': value for level, value in noise}
-  if len(levels) > 1:
-    robustness = contribution.relative_robustness(levels, curve)
-    scores['relative_robustness'] = robustness
+  curve = {level: metric[some, level] for some, level in metric if some == all_}
+  scores |= {f'noise/{level:g}': curve[level] for level in curve if level}
+  if len(curve) > 1:
+    scores['relative_robustness'] = contribution.relative_robustness(curve)
   scores['imbalance/shapley'] = contribution.imbalance_degree(shapley)
   return scores
 

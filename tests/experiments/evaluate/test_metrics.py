@@ -200,10 +200,9 @@ def test_imbalance_degree_is_the_mean_gap_of_pairs():
 
 
 def test_relative_robustness_is_the_area_over_the_range():
-  levels, values = [0.0, 0.1, 0.5, 2.0], [0.9, 0.8, 0.4, 0.1]
   area = 0.1 * 0.85 + 0.4 * 0.6 + 1.5 * 0.25
-  robustness = contribution.relative_robustness(levels, values)
-  np.testing.assert_allclose(robustness, area / 2)
+  found = contribution.relative_robustness({0: 0.9, 0.1: 0.8, 0.5: 0.4, 2: 0.1})
+  np.testing.assert_allclose(found, area / 2)
   # If noise does not change a metric, robustness equals it, on any grid.
-  flat = contribution.relative_robustness([0.5, 0.7, 3.0], [0.3, 0.3, 0.3])
+  flat = contribution.relative_robustness({0.5: 0.3, 0.7: 0.3, 3.0: 0.3})
   np.testing.assert_allclose(flat, 0.3)
