@@ -143,7 +143,7 @@ def test_every_study_names_configurations_that_exist():
   for one in studies.STUDIES.values():
     assert len({setting.name for setting in one.settings}) == len(one.settings)
     for setting in one.settings:
-      config = studies.config_of(setting, 10, 8, 3, smoke=False)
+      config = studies.config_of(setting, seeds=10, candidates=8)
       assert config.subject in config.compare
       assert set(config.compare) >= {'joint', 'mgda', 'ogm', 'umt', 'mla'}
       assert (config.num_seeds, config.tuning.num_candidates) == (10, 8)
@@ -171,7 +171,7 @@ def test_all_stands_for_the_recipes_of_a_fair_comparison_that_fit(monkeypatch):
 def test_choices_that_the_model_refuses_are_not_drawn(monkeypatch):
   monkeypatch.setattr(recipes, 'tuned', lambda: ('joint', 'lfm'))
   setting = reporting.Setting('one', None, 'synthetic:interaction')
-  config = studies.config_of(setting, 2, 8, 1, smoke=True)
+  config = studies.config_of(setting, smoke=True)
   found = refusing.of_what_runs(config)
   assert found.compare == ('joint', 'lfm')
   assert list(found.left_out) == ['lfm with alignment js']
@@ -199,7 +199,7 @@ def test_recipes_that_refuse_a_model_are_left_out_and_checked_once(monkeypatch):
     ('interaction', ('joint',), 2),
   ):
     setting = reporting.Setting('one', None, f'synthetic:{name}')
-    config = studies.config_of(setting, 2, 2, 1, smoke=True)
+    config = studies.config_of(setting, smoke=True)
     found = refusing.of_what_runs(config, known=known)
     assert (found.compare, len(asked)) == (left, times)
   assert 'has no shares' in found.left_out['ogm']
