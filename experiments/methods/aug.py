@@ -196,7 +196,8 @@ def make(
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
     logits: Any = jax.eval_shape(model.apply, state.variables, batch)
     zeros = {name: jnp.zeros_like(logits[name]) for name in names}
-    return state._replace(memory=Memory(zeros, _no_scores(names)))
+    scores = {name: jnp.zeros(()) for name in names}
+    return state._replace(memory=Memory(zeros, scores))
 
   def add(state: base.TrainState, _: Any) -> base.TrainState:
     there = _branches(state.model_state)
@@ -209,7 +210,9 @@ def make(
       there[name] = jnp.where(gets_it, 1, there[name])
     return state._replace(
       model_state=_with_branches(state.model_state, there),
-      memory=state.memory._replace(scores=_no_scores(names)),
+      memory=state.memory._replace(
+        scores={name: jnp.zeros(()) for name in names}
+      ),
     )
 
   return base.Method(
@@ -222,11 +225,6 @@ def make(
     rehearsal=base.Rehearsal(every_epochs, lambda *_: (), (), add),
     phases=tuple(range(len(names))),
   )
-
-
-def _no_scores(names: tuple[str, ...]) -> dict[str, jax.Array]:
-  """The sums of scores before the first step."""
-  return {name: jnp.zeros(()) for name in names}
 
 
 def _names_of(modality: str, count: int) -> list[str]:

@@ -106,14 +106,9 @@ class Teachers(NamedTuple):
   model: nn.LateFusion  # its fusion is not trained
   # (state, batch) -> their variables before they are trained
   init: Callable[[base.TrainState, base.Batch], Any]
-  begin: Callable[[base.TrainState, base.Batch], Taught]
-  passes: tuple[base.Pass, ...]
-
-  def rehearsal(
-    self, end: Callable[[base.TrainState, Taught], base.TrainState]
-  ) -> base.Rehearsal:
-    """Trains them once, before the first step; `end` says what they leave."""
-    return base.Rehearsal(None, self.begin, self.passes, end)
+  # Trains them once, before the first step. Its `end`, from the state and
+  # `Taught`, says what they leave: nothing, unless it is replaced.
+  rehearsal: base.Rehearsal
 
 
 def teachers(
@@ -179,7 +174,10 @@ def teachers(
 
   passes = [base.Pass('train', epochs, learn)]
   passes += [base.Pass(ask, 1.0, answer)] if ask else []
-  return Teachers(model, init, begin_all, tuple(passes))
+  rehearsal = base.Rehearsal(
+    None, begin_all, tuple(passes), lambda state, _: state
+  )
+  return Teachers(model, init, rehearsal)
 
 
 def distance(

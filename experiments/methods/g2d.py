@@ -93,7 +93,8 @@ def make(
     length = fraction * task.steps
     part = state.step / jnp.maximum(length, 1)
     part = jnp.where(state.step < length, part, 1)
-    found = stands_still(memory.confidence, part)
+    # Numbers, so that the mean over parts of a batch exists.
+    found = stands_still(memory.confidence, part).astype(jnp.float32)
     return dict(zip(task.modalities, found, strict=True))
 
   def distillation(
@@ -128,18 +129,15 @@ def make(
     found, seen = plain.losses(state, batch, key, phase)
     stopped = still(state)
     if released:
-      factors = {name: 1.0 - one for name, one in stopped.items()}
+      factors = {name: 1 - one for name, one in stopped.items()}
       return found, seen._replace(observed={'factors': factors})
-
     model_state = encoders.mapped(
-      lambda name, new, old: jnp.where(stopped[name], old, new),
+      lambda name, new, old: jnp.where(stopped[name] > 0, old, new),
       seen.model_state,
       state.model_state,
     )
-    # Floats, so that the mean over parts of a batch exists.
-    as_numbers = {name: jnp.float32(one) for name, one in stopped.items()}
     return found, seen._replace(
-      model_state=model_state, observed={'still': as_numbers}
+      model_state=model_state, observed={'still': stopped}
     )
 
   def init(state: base.TrainState, batch: base.Batch) -> base.TrainState:
@@ -152,7 +150,9 @@ def make(
     kept = taught.copy.variables if distil else ()
     return state._replace(memory=Memory(taught.sureness.value, kept))
 
-  return plain._replace(losses=losses, init=init, rehearsal=made.rehearsal(end))
+  return plain._replace(
+    losses=losses, init=init, rehearsal=made.rehearsal._replace(end=end)
+  )
 
 
 def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:

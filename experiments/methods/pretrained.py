@@ -65,8 +65,8 @@ def make(
 
   # From the model's own encoders, which `config.warm_start` may have set.
   made = copies.teachers(task, pretraining_epochs, go_on=True)
-  rehearsal = made.rehearsal(taken)._replace(
-    moves=lambda path: _is_of_modality(path[0])
+  rehearsal = made.rehearsal._replace(
+    end=taken, moves=lambda path: _is_of_modality(path[0])
   )
   if not frozen:
     optimizer = optax.chain(task.optimizer(1), optax.scale(factor))

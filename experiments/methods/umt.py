@@ -65,7 +65,7 @@ def make(
     distillation,
     {'fused': 1.0, 'distillation': 1.0},
     init=lambda state, batch: state._replace(memory=made.init(state, batch)),
-    rehearsal=made.rehearsal(
-      lambda state, taught: state._replace(memory=taught.copy.variables)
+    rehearsal=made.rehearsal._replace(
+      end=lambda state, taught: state._replace(memory=taught.copy.variables)
     ),
   )

@@ -45,9 +45,8 @@ def test_without_evidence_or_with_certainty_all_learn_alike():
 
 def test_only_gradients_of_encoders_are_multiplied():
   task = recorded.make_task(recorded.THREE)
-  method, state, batch = recorded.begun(
-    arl, task, gamma=2.5, warm_up_epochs=2.0
-  )
+  options = {'gamma': 2.5, 'warm_up_epochs': 2.0}
+  method, state, batch = recorded.begun(arl, task, **options)
   losses, _, gradients = recorded.learn(method, state, batch)
   names = set(recorded.THREE)
   logits = np.array(
@@ -68,11 +67,16 @@ def test_only_gradients_of_encoders_are_multiplied():
   np.testing.assert_allclose(found, slopes, rtol=1e-3)
   later = weights(logits, 8.0)
   assert np.ptp(later) > 0.01
+  theirs = arl.make(task, released='authors', **options)
   # The last step of the warm-up, and the one after.
-  for step, gamma, w in ((19, 1.0, [1 / 3] * 3), (20, 2.5, later)):
+  for made, step, gamma, w in (
+    (method, 19, 1.0, [1 / 3] * 3),
+    (method, 20, 2.5, later),
+    (theirs, 20, 2.5, [1 / 3] * 3),
+  ):
     now = recorded.at_step(state, step)
-    assert common.factors(method, now)['unimodal'] == gamma
-    found, _ = recorded.update_of(method, now, batch)
+    assert common.factors(made, now)['unimodal'] == gamma
+    found, _ = recorded.update_of(made, now, batch)
     expected = recorded.summed(gradients, fused=1, unimodal=gamma)
     for factor, name in zip(w, recorded.THREE, strict=True):
       expected[f'encoders_{name}']['scale'] *= 1 + factor

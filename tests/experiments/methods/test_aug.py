@@ -73,6 +73,7 @@ def test_by_default_branches_are_half_as_wide_as_the_widest_features():
 @pytest.mark.quick
 def test_the_last_branch_learns_what_the_others_lack():
   method, state, batch = begin(residual=0.8)
+  theirs = make(residual=0.8, released='authors')
   params = jax.tree.map(np.float64, state.params)
   counts = {'audio': 1, 'text': 3, 'visual': 2}
   state = with_branches(state, counts)
@@ -95,11 +96,15 @@ def test_the_last_branch_learns_what_the_others_lack():
     # Existing branches of this modality learn, and nothing learns from 'fused'.
     assert not recorded.learns((gradients['fused'], gradients[name]))
     of_fusion = gradients[boosted]['fusion']
+    _, of_authors = recorded.losses_of(theirs, state, batch, phase)
     for other in NAMES:
       for i in range(3):
         learns = recorded.learns(of_fusion[f'{other}_{i}'])
         moves = seen.observed['still'][f'fusion/{other}_{i}'] == 0
         assert learns == moves == (other == name and i < counts[name])
+        # Branches that the authors add do not learn.
+        moves = of_authors.observed['still'][f'fusion/{other}_{i}'] == 0
+        assert moves == (learns and i == 0)
       moves = seen.observed['still'][other] == 0
       assert moves == (other == name)
     assert set(seen.model_state['branches']['fusion']) == set(NAMES)

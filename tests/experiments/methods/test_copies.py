@@ -17,9 +17,9 @@ def test_in_a_regression_confident_teachers_have_small_errors():
   task = recorded.make_task(num_classes=1)
   state, batch = recorded.begin(weighted.make(task))
   teachers = copies.teachers(task, 1.0, ask='validation')
-  teach, ask = teachers.passes
+  teach, ask = teachers.rehearsal.passes
   assert (teach.split, ask.split) == ('train', 'validation')
-  scratch = teachers.begin(state, batch)
+  scratch = teachers.rehearsal.begin(state, batch)
   targets = np.array([0.5, -1.25, 0.5, 2.0, 0.75, -1.0])
   batch['label'] = jnp.float32(targets)
   for count in (6, 4):  # the second batch is padded

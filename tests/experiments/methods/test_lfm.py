@@ -59,18 +59,18 @@ def test_features_of_zeros_have_a_gradient():
   assert all(np.all(np.isfinite(leaf)) for leaf in gradient.values())
 
 
-def test_the_divergence_is_jensen_shannon_of_the_shares():
+@pytest.mark.parametrize('released', [None, 'authors'])
+def test_the_divergence_is_jensen_shannon_of_the_shares(released):
+  """The authors swap the arguments of its divergences."""
   task = recorded.make_task(recorded.THREE)
-  method, state, batch = recorded.begun(lfm, task, alignment='js')
+  options = {'alignment': 'js', 'released': released}
+  method, state, batch = recorded.begun(lfm, task, **options)
   losses, _ = recorded.losses_of(method, state, batch)
   kernels = recorded.kernels(*recorded.LINEAR)
   logits = [3 * recorded.THREE[k] @ kernels[k] for k in sorted(kernels)]
   p = recorded.softmax(np.stack(logits) + recorded.BIAS)
-
-  def entropy(q):
-    return -np.sum(q * np.log(q), axis=-1).mean()
-
-  expected = entropy(p.mean(0)) - np.mean([entropy(one) for one in p])
+  of, to = (p.mean(0), p) if released else (p, p.mean(0))
+  expected = np.mean(np.sum(of * np.log(of / to), axis=-1))
   np.testing.assert_allclose(losses['alignment'], expected, rtol=1e-5)
 
 

@@ -9,7 +9,9 @@ import optax
 import pytest
 from jax import lax
 
+import mimo_jax
 from experiments.methods import g_blending
+from mimo_jax import nn
 from tests import checks
 from tests.experiments.methods import hand
 from tests.experiments.methods import recorded
@@ -32,10 +34,14 @@ def test_mla_equals_the_alternation_by_hand():
   run = hand.train('mla', batches=batches, optimizer=ADAMW, transforms=(TRACE,))
   after, found = run.after, run.metrics['losses']
   rule = optax.chain(optax.trace(0.9), optax.adamw(0.01, weight_decay=0.1))
+  head = mimo_jax.orthogonal_head(
+    lambda _: True, updates_per_batch=3, steps_per_epoch=hand.STEPS_PER_EPOCH
+  )
+  project = recorded.compiled(head.update)
   for seed in range(len(hand.SEEDS)):
     params = hand.flat(run.start.params, seed)
     optimizers = {part: hand.Learner(rule) for part in (*NAMES, 'fusion')}
-    head = Head(params['fusion/head/kernel'].shape[0])
+    head_state = head.init({'kernel': params['fusion/head/kernel']})
     for step in range(batches['label'].shape[1]):
       batch = hand.batch_of(batches, seed, step)
       expected, logits = {}, {}
@@ -45,9 +51,9 @@ def test_mla_equals_the_alternation_by_hand():
         gradient, seen = phase(name, params, batch)
         features, logits[name], losses = seen
         expected |= losses
-        gradient['fusion/head/kernel'] = head.projected(
-          gradient['fusion/head/kernel'], np.mean(features, axis=0)
-        )
+        own = {'kernel': gradient['fusion/head/kernel']}
+        own, head_state = project(own, head_state, features=features)
+        gradient['fusion/head/kernel'] = own['kernel']
         for part, prefixes in (
           (name, (f'encoders_{name}/', f'heads_{name}/')),
           ('fusion', ('fusion/',)),
@@ -57,7 +63,8 @@ def test_mla_equals_the_alternation_by_hand():
           }
           optimizers[part].step(params, own)
       if len(logits) == len(NAMES):
-        expected['fused'] = hand.cross_entropy(gated(logits), batch['label'])
+        fused = nn.entropy_weighted(logits)
+        expected['fused'] = hand.cross_entropy(fused, batch['label'])
       for name, loss in expected.items():
         checks.assert_close(found[name][seed, step], loss, rtol=2e-3, name=name)
     hand.assert_params(after.params, seed, params)
@@ -81,35 +88,6 @@ def phase(name, params, batch):
     return sum(losses.values()), (features, shared, losses)
 
   return jax.grad(total, has_aux=True)(params)
-
-
-class Head:
-  """Computes MLA's gradient modification, by the formula with a scalar."""
-
-  def __init__(self, width):
-    self.projection, self.updates = np.eye(width), 0
-
-  def projected(self, gradient, mean):
-    if self.updates:
-      batch = self.updates // len(NAMES) % hand.STEPS_PER_EPOCH
-      alpha = 0.1 ** (1 + batch / hand.STEPS_PER_EPOCH)
-      k = self.projection @ mean
-      self.projection -= np.outer(k, k) / (alpha + mean @ k)
-      self.projection /= np.linalg.norm(self.projection)
-      gradient = self.projection @ gradient
-    self.updates += 1
-    return gradient
-
-
-def gated(logits):
-  """MLA's weights: exp(max_j e_j - e_m), divided by their sum."""
-  entropies = {}
-  for name, value in logits.items():
-    p = recorded.softmax(value)
-    entropies[name] = -np.sum(p * np.log(p), axis=1, keepdims=True)
-  largest = np.max(list(entropies.values()), axis=0)
-  weights = {name: np.exp(largest - e) for name, e in entropies.items()}
-  return sum(weights[k] * logits[k] for k in logits) / sum(weights.values())
 
 
 # UMT.
