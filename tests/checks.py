@@ -61,8 +61,13 @@ def first_step(
   vjp: Callable[..., Any] = jax.vjp,
   **extra_args: Any,
 ) -> Any:
-  """Returns the updates and the state of a first step, given a pullback."""
+  """Returns the updates and the state of a first step, given a pullback.
+
+  Rules that look at several batches look at the same one again.
+  """
   losses, pullback = vjp(losses_fn, params)
+  extra_args.setdefault('losses_after', losses)
+  extra_args.setdefault('independent_updates', (pullback, pullback))
   return balancer.update(
     pullback, balancer.init(params), params, losses=losses, **extra_args
   )

@@ -104,23 +104,12 @@ def test_rules_work_under_strict_promotion_of_types(name):
     if name != 'modo':  # which sees two batches
       rules += [mimo_jax.unit_gradients(rule), mimo_jax.diagnosed(rule)]
 
-  def step(params, optimizer):
-    losses, pullback = jax.vjp(
-      lambda p: {
-        'fused': jnp.sum((p - 1) ** 2),
-        'audio': jnp.sum((p + 2) ** 2),
-        'visual': jnp.sum(3 * p[:2]),
-      },
-      params,
-    )
-    return optimizer.update(
-      pullback,
-      optimizer.init(params),
-      params,
-      losses=losses,
-      independent_updates=(pullback, pullback),
-      losses_after=losses,
-    )[0]
+  def losses_fn(params):
+    return {
+      'fused': jnp.sum((params - 1) ** 2),
+      'audio': jnp.sum((params + 2) ** 2),
+      'visual': jnp.sum(3 * params[:2]),
+    }
 
   for rule, x64, dtype in (
     *((rule, False, jnp.float32) for rule in rules),
@@ -128,9 +117,8 @@ def test_rules_work_under_strict_promotion_of_types(name):
   ):
     optimizer = mimo_jax.balance(rule, objectives=_NAMES)
     with jax.numpy_dtype_promotion('strict'), jax.enable_x64(x64):
-      updates = jax.eval_shape(
-        functools.partial(step, optimizer=optimizer), jnp.arange(4, dtype=dtype)
-      )
+      step = functools.partial(checks.first_step, optimizer, losses_fn)
+      updates, _ = jax.eval_shape(step, jnp.arange(4, dtype=dtype))
     assert (updates.shape, updates.dtype) == ((4,), dtype)
 
 

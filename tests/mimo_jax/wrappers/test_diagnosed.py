@@ -56,15 +56,12 @@ def test_zero_gradients_and_a_zero_direction_have_cosine_zero():
 
 
 def test_diagnostics_are_read_from_the_state_of_balance():
-  losses, pullback = jax.vjp(three.named_losses_of, three.PARAMS)
   for always in (False, True):
     rule = mimo_jax.diagnosed(mimo_jax.mimo(), always=always)
     optimizer = optax.chain(
       mimo_jax.balance(rule, objectives=three.OBJECTIVES), optax.sgd(0.1)
     )
-    _, state = jax.jit(optimizer.update)(
-      pullback, optimizer.init(three.PARAMS), three.PARAMS, losses=losses
-    )
+    _, state = checks.first_step(optimizer, three.named_losses_of, three.PARAMS)
     cosines = optax.tree.get(state, 'cosines')
     assert (cosines is None) == (not always)
   gradients = jax.jit(jax.jacrev(three.losses_of))(three.PARAMS)
