@@ -1,4 +1,4 @@
-"""`weigh_on` and `shared`, alone and on devices."""
+"""`groups`, `weigh_on` and `shared`, alone and on devices."""
 
 import functools
 
@@ -13,6 +13,86 @@ from tests import checks
 from tests.mimo_jax import parts
 from tests.mimo_jax import three_objectives as three
 from tests.mimo_jax.shardable import on_devices
+
+# Groups.
+
+
+@parts.each_form
+@pytest.mark.parametrize('rule', ['inverse lengths', 'mgda', 'sign agreement'])
+def test_each_group_has_its_own_weights(rule, form):
+  updates, state = parts.updated(three.RULES[rule], form, groups=parts.group_of)
+  for name, places in parts.GROUPS.items():
+    found = parts.leaves(updates, places)
+    expected = parts.by_hand(three.RULES[rule], places)
+    checks.assert_close(found, expected, 1e-4, 1e-5, name)
+  assert list(state.weights) == sorted(parts.GROUPS)
+  if rule == 'sign agreement':  # each number of the gradients has weights
+    return
+  for name, places in parts.GROUPS.items():
+    expected = parts.weights_on(three.RULES[rule], places)
+    checks.assert_close(state.weights[name], expected, 1e-4, 1e-5)
+  together = parts.weights_on(three.RULES[rule], (0, 1, 2))
+  assert np.abs(together - state.weights['audio']).max() > 1e-2
+
+
+def test_a_rule_for_losses_is_asked_once_and_weights_all_groups_alike():
+  rule = three.RULES['scheduled mimo']
+  updates, state = parts.updated(rule, groups=parts.group_of)
+  expected, without = parts.updated(rule)
+  checks.assert_close(updates, expected)
+  assert list(state.weights) == sorted(parts.GROUPS)
+  for weights in state.weights.values():
+    checks.assert_close(weights, without.weights)
+  checks.assert_close(state.weighting, without.weighting)
+
+
+def test_names_of_groups_are_their_keys_as_strings():
+  keys = {'bias': None, 'audio': 3, 'visual': ('a', 'b')}
+
+  def names(groups):
+    balance = mimo_jax.balance(
+      weightings.mgda(), objectives=parts.OBJECTIVES, groups=groups
+    )
+    return ' '.join(balance.init(parts.PARAMS).weights)
+
+  assert names(lambda path: keys[path[min(1, len(path) - 1)]]) == '3 None a/b'
+  assert names(lambda path: path) == 'bias encoders/audio encoders/visual/0'
+
+
+def test_a_group_that_is_not_finite_stops_all_groups():
+  balance = mimo_jax.balance(
+    weightings.cr_mogm(), objectives=parts.OBJECTIVES, groups=parts.group_of
+  )
+
+  @jax.jit
+  def step(state, added):
+    losses, forms = parts.forms()
+    rows = forms['mapping']
+    rows['audio']['bias'] += added
+    return balance.update(rows, state, parts.PARAMS, losses=losses)
+
+  _, state = step(balance.init(parts.PARAMS), 0.0)
+  new, after = step(state, np.nan)
+  checks.assert_equal(after, state)
+  for leaf in jax.tree.leaves(new):
+    assert np.all(np.isnan(leaf))
+
+
+def test_weigh_on_may_select_parts_of_groups():
+  def half(path):
+    return path != ('encoders', 'audio')
+
+  updates, state = parts.updated(
+    three.RULES['mgda'], groups=lambda path: path[0], weigh_on=half
+  )
+  for name, places in {'bias': (0,), 'encoders': (2,)}.items():
+    weights = parts.weights_on(three.RULES['mgda'], places)
+    checks.assert_close(state.weights[name], weights, 1e-4, 1e-5)
+  expected = np.asarray(weights) @ parts.flattened(parts.gradients(), [1])
+  checks.assert_close(parts.leaves(updates, [1])[0], expected, 1e-4, 1e-5)
+
+
+# Parameters that weigh.
 
 
 @parts.each_form
