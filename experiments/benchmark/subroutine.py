@@ -6,7 +6,6 @@ What it does between steps is divided over the steps. Memory is the peak of the
 compiled programs; XLA counts the operations. Most of the time is compilation.
 """
 
-import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from tqdm.contrib import concurrent
 from experiments import benchmark
 from experiments.benchmark import timing
 from experiments.core import configuration
+from experiments.core import rehearsals
 from experiments.core import training
 from experiments.methods import base
 from experiments.methods import recipes as recipes_lib
@@ -210,20 +210,20 @@ def _of_program(
   }
 
 
-def summary(costs: Mapping[str, Cost], method: str = 'mimo') -> str:
-  """How much cheaper one method's subroutine is than the costly ones'."""
+def summary(costs: Mapping[str, Cost]) -> str:
+  """How much cheaper the subroutine of MIMO is than the costly ones'."""
   rivals = {name: costs[name].subroutine for name in COSTLY if name in costs}
   median = statistics.median(rivals.values())
-  own = costs[method]
+  own = costs['mimo']
   above = own.subroutine + 2 * own.error
   text = (
-    f'{method} adds {1e3 * own.subroutine:.2f} ± {1e3 * own.error:.2f} ms, at'
+    f'mimo adds {1e3 * own.subroutine:.2f} ± {1e3 * own.error:.2f} ms, at'
     f' most {1e3 * above:.2f} (two standard errors above); the median of'
     f' {", ".join(rivals)} is {1e3 * median:.2f} ms'
   )
   if own.subroutine > 2 * own.error:
     return f'{text}, {median / own.subroutine:.0f} times as much'
-  return f'{text}; what {method} adds cannot be told from nothing'
+  return f'{text}; what mimo adds cannot be told from nothing'
 
 
 def run(
@@ -269,12 +269,9 @@ def between(
   rehearsal: base.Rehearsal, state: Any, batch: base.Batch
 ) -> Iterator[tuple[float, timing.Compiled]]:
   """The parts of a rehearsal: how often per step, and the program."""
-  each = 1 / (_EPOCHS * STEPS_PER_EPOCH)
-  if rehearsal.every_epochs is not None:
-    # How many rehearsals are due before the run ends.
-    due = math.ceil(_EPOCHS / rehearsal.every_epochs)
-    end = due if rehearsal.last is None else min(due, rehearsal.last + 1)
-    each *= max(0, end - rehearsal.first)
+  steps = _EPOCHS * STEPS_PER_EPOCH
+  due = rehearsals.Rehearsals(rehearsal, STEPS_PER_EPOCH, join=tuple)
+  each = sum(map(due.is_due, range(steps))) / steps
   scratch = rehearsal.begin(state, batch)
   for one in rehearsal.passes:
     batches = _VALIDATION_BATCHES

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
+from experiments.core import compilation
 from experiments.report import tables
 
 # A program shorter than this is called once untimed in every round, to get its
@@ -30,10 +31,7 @@ class Compiled(NamedTuple):
   @property
   def megabytes(self) -> float:
     """The peak of its memory, by the compiler's own analysis."""
-    memory: Any = self.program.memory_analysis()
-    given = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    total = memory.temp_size_in_bytes + given - memory.alias_size_in_bytes
-    return float(total / 1e6)
+    return compilation.peak_megabytes(self.program)
 
   @property
   def gigaflops(self) -> float:

@@ -61,3 +61,13 @@ def kept() -> contextlib.AbstractContextManager[None]:
   settings: Any = jax.config
   is_kept = settings.jax_compilation_cache_dir is not None
   return contextlib.nullcontext() if is_kept else anew()
+
+
+def peak_megabytes(compiled: Any) -> float:
+  """The memory that a compiled program needs; NaN if it does not report it."""
+  used = compiled.memory_analysis()
+  if used is None:
+    return float('nan')
+  size = used.argument_size_in_bytes + used.temp_size_in_bytes
+  size += used.output_size_in_bytes - used.alias_size_in_bytes
+  return float(size / 1e6)

@@ -133,16 +133,6 @@ def one_by_one(
   return state, stack(jax.device_get(metrics)), seconds
 
 
-def peak_megabytes(compiled: Any) -> float:
-  """The memory that a compiled program needs; NaN if it does not report it."""
-  used = compiled.memory_analysis()
-  if used is None:
-    return float('nan')
-  size = used.argument_size_in_bytes + used.temp_size_in_bytes
-  size += used.output_size_in_bytes - used.alias_size_in_bytes
-  return float(size / 1e6)
-
-
 def make_predict(
   config: config_dict.ConfigDict, experiment: training.Experiment
 ) -> evaluate.Predict:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from experiments.core import compilation
 from experiments.core import layout as layout_lib
 from experiments.core import program
 from experiments.core.layout import RUNS
@@ -79,7 +80,7 @@ class Stepper:
 
   def megabytes(self) -> float:
     """The most memory that a step needs; NaN before the first one."""
-    found = map(program.peak_megabytes, self._compiled)
+    found = map(compilation.peak_megabytes, self._compiled)
     return max(found, default=float('nan'))
 
   def _trace(self, function: Callable[..., Any], *arguments: Any) -> Any:
