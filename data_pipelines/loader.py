@@ -1,6 +1,5 @@
 """The loader: endless training batches, and one pass for evaluation."""
 
-import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -107,11 +106,11 @@ def loader(
     return iter(_ahead(later, num_workers, num_threads))
 
   def gathered(first: int) -> Iterator[sources.Element]:
-    for number in itertools.count(
-      shard_index + first * shard_count, shard_count
-    ):
+    number = shard_index + first * shard_count
+    while True:
       rows = shuffle.rows(number * batch_size, (number + 1) * batch_size)
       yield {name: values[rows] for name, values in arrays.items()}
+      number += shard_count
 
   # Both make the same, bit for bit, and gathering is much faster.
   arrays: Mapping[str, Any] = {}

@@ -231,27 +231,30 @@ def test_threads_change_nothing():
 
 
 @pytest.mark.quick
-def test_the_loader_refuses_wrong_arguments():
-  for changed, message in (
-    ({'batch_size': 0}, 'batch_size.*0'),
-    ({'source': []}, 'empty'),
-    ({'seed': -1}, 'seed'),
-    ({'seed': 2**32}, 'seed'),
-    ({'shard_index': 2, 'shard_count': 2}, 'shard_index 2, shard_count 2'),
-    ({'shard_index': -1}, 'shard_index -1'),
-    ({'shard_count': 5}, 'length 4'),
-    ({'num_workers': -1}, 'num_workers'),
-    ({'num_threads': -1}, 'num_threads'),
-    ({'transforms': [len]}, 'len'),
-    ({'transforms': [grain.transforms.Batch(2)]}, 'Batch'),
-  ):
-    arguments = {'source': toys.source(4), 'batch_size': 2, 'seed': 0} | changed
-    with pytest.raises(ValueError, match=message):
-      loader.loader(arguments.pop('source'), **arguments)
+def test_wrong_arguments_are_refused():
+  def refused(make, message, error=ValueError, **changed):
+    source = changed.pop('source', toys.source(4))
+    with pytest.raises(error, match=message):
+      make(source, **{'batch_size': 2, 'seed': 0} | changed)
+
+  of_both = loader.loader, loader.evaluation_batches
+  for make in of_both:
+    refused(make, 'batch_size.*0', batch_size=0)
+    refused(make, 'empty', source=[])
+    refused(make, 'seed', seed=-1)
+    refused(make, 'num_workers', num_workers=-1)
+    refused(make, 'num_threads', num_threads=-1)
+    refused(make, 'len', transforms=[len])
+    refused(make, 'Batch', transforms=[grain.transforms.Batch(2)])
+  train, evaluation = of_both
+  refused(train, 'seed', seed=2**32)
+  refused(train, 'integer', TypeError, seed=0.5)
+  refused(train, 'shard_index 2, shard_count 2', shard_index=2, shard_count=2)
+  refused(train, 'shard_index -1', shard_index=-1)
+  refused(train, 'length 4', shard_count=5)
+  refused(evaluation, "'mask'", source=[{'mask': np.ones(2)}])
   with pytest.raises(TypeError, match='seed'):
     loader.loader(toys.source(2), batch_size=1)
-  with pytest.raises(TypeError, match='integer'):
-    loader.loader(toys.source(2), batch_size=1, seed=0.5)
 
 
 # Evaluation.
@@ -299,19 +302,6 @@ def test_evaluation_is_random_only_with_a_seed():
     run(None)
   toys.assert_same_batches(run(1), run(1))
   assert not np.array_equal(run(1)[0]['audio'], run(2)[0]['audio'])
-
-
-def test_evaluation_refuses_wrong_arguments():
-  for changed, message in (
-    ({'batch_size': 0}, 'batch_size.*0'),
-    ({'source': []}, 'empty'),
-    ({'source': [{'mask': np.ones(2)}]}, "'mask'"),
-    ({'seed': -1}, 'seed'),
-    ({'transforms': [grain.transforms.Batch(2)]}, 'Batch'),
-  ):
-    arguments = {'source': toys.source(4), 'batch_size': 2} | changed
-    with pytest.raises(ValueError, match=message):
-      loader.evaluation_batches(arguments.pop('source'), **arguments)
 
 
 def test_errors_name_elements_of_different_forms():

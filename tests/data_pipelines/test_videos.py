@@ -299,32 +299,32 @@ def test_sound_that_changes_channels_and_rate_is_read(tmp_path):
     assert np.sqrt(2) * part.std() == pytest.approx(0.4, rel=0.05)
 
 
-def test_the_first_frame_of_every_second():
-  for count, rate, expected in (
-    (1, 30.0, [0]),
-    (30, 30.0, [0]),
-    (31, 30.0, [0, 30]),
-    (75, 29.97, [0, 29, 58]),
-    (75, 14.99, [0, 14, 28, 42, 56, 70]),
-    (3, 0.5, [0, 1, 2]),
-    (3, 0.0, [0, 1, 2]),
-  ):
-    assert media.one_each_second(count, rate) == expected
-
-
-def test_ten_frames_at_half_seconds():
-  for count, rate, expected in (
-    (300, 30.0, [15, 45, 75, 105, 135, 165, 195, 225, 255, 285]),
-    (900, 25.0, [12, 37, 62, 87, 112, 137, 162, 187, 212, 237]),
-    (100, 10.0, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]),
+@pytest.mark.parametrize(
+  ('choose', 'count', 'rate', 'expected'),
+  [
+    (media.one_each_second, 1, 30.0, [0]),
+    (media.one_each_second, 30, 30.0, [0]),
+    (media.one_each_second, 31, 30.0, [0, 30]),
+    (media.one_each_second, 75, 29.97, [0, 29, 58]),
+    (media.one_each_second, 75, 14.99, [0, 14, 28, 42, 56, 70]),
+    (media.one_each_second, 3, 0.5, [0, 1, 2]),
+    (media.one_each_second, 3, 0.0, [0, 1, 2]),
+    (media.ten_half_seconds, 300, 30.0, range(15, 300, 30)),
+    (media.ten_half_seconds, 900, 25.0, range(12, 250, 25)),
+    (media.ten_half_seconds, 100, 10.0, range(5, 100, 10)),
     # One frame too short for the last place: the last second is 90 to 94.
-    (95, 10.0, [5, 15, 25, 35, 45, 55, 65, 75, 85, 90]),
+    (media.ten_half_seconds, 95, 10.0, [*range(5, 90, 10), 90]),
     # The last second is 20 to 22, of which place 25 is number 5, and so on.
-    (23, 10.0, [5, 15, 22, 20, 21, 22, 20, 21, 22, 20]),
-    (3, 10.0, [2, 0, 1, 2, 0, 1, 2, 0, 1, 2]),
-    (1, 30.0, [0] * 10),
-  ):
-    assert media.ten_half_seconds(count, rate) == expected
+    (
+      *(media.ten_half_seconds, 23, 10.0),
+      [5, 15, 22, 20, 21, 22, 20, 21, 22, 20],
+    ),
+    (media.ten_half_seconds, 3, 10.0, [2, 0, 1, 2, 0, 1, 2, 0, 1, 2]),
+    (media.ten_half_seconds, 1, 30.0, [0] * 10),
+  ],
+)
+def test_frames_are_chosen_by_their_numbers(choose, count, rate, expected):
+  assert choose(count, rate) == list(expected)
 
 
 @hypothesis.given(st.integers(1, 2000), st.floats(0.5, 120))
