@@ -98,8 +98,8 @@ def test_pictures_are_turned_upright_by_their_exif_orientation(tmp_path):
   np.testing.assert_allclose(pixels, np.tile(seen, (9, 1, 1, 1)), atol=8)
   for number in held:
     (tmp_path / f'{number}.jpg').unlink()
-  for number, damaged in enumerate((b'II*\0no metadata', b'no metadata')):
-    picture.save(tmp_path / f'{number}.jpg', exif=b'Exif\0\0' + damaged)
+  for kind, damaged in (('JPEG', b'II*\0no tags'), ('PNG', b'no tags')):
+    picture.save(tmp_path / f'{kind}.jpg', kind, exif=b'Exif\0\0' + damaged)
   assert len(pictures.read_folder(tmp_path)) == 2
 
 
