@@ -33,15 +33,6 @@ def mapped(function: Callable[..., jax.Array], tree: Any, *rest: Any) -> Any:
 
   The tree is params, or has their keys, as all collections do. The rest are
   trees like it, which may lack leaves that are not encoders'.
-
-  Examples:
-    >>> params = {'encoders_audio': 1.0, 'fusion': 3.0}
-    >>> start = only({'encoders_audio': 0.5, 'fusion': 0.5})
-    >>> back = {'audio': 0.2}
-    >>> mapped(
-    ...   lambda name, now, old: now + back[name] * (old - now), params, start
-    ... )
-    {'encoders_audio': 0.9, 'fusion': 3.0}
   """
   others = [dict(jax.tree.leaves_with_path(one)) for one in rest]
 

@@ -39,8 +39,10 @@ def make(
   probabilities from those with the features of m reordered in the batch, as a
   mean over rows and random orders. Nothing is encoded again: it takes P fusions
   per modality, and none if the fused logits are a sum of shares. In a
-  regression J_m is the squared difference of the numbers. In the greedy game
-  every encoder raises its own influence and lowers that of each other one,
+  regression J_m is the squared difference of the numbers, as in the released
+  code. It has no upper bound, so that training can diverge there with the
+  default λ; 0.01 is safer. In the greedy game every encoder raises its own
+  influence and lowers that of each other one,
 
       R = Σ_m Σ_{j≠m} [J_j(z_m) - J_m(z_m)],
 

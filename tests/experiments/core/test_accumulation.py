@@ -85,8 +85,9 @@ def test_a_part_that_is_not_finite_is_left_out():
   chex.assert_tree_all_finite(with_bad[-1].params)
 
 
-def test_schedules_count_steps_not_updates():
-  config = smoke(2, 'each')
+@pytest.mark.parametrize(('batches', 'updates'), [(2, 1), (1, 3)])
+def test_schedules_count_steps_not_updates(batches, updates):
+  config = smoke(batches, 'each')
   with config.unlocked():
     config.optimizer = {
       'name': 'sgd',
@@ -98,13 +99,14 @@ def test_schedules_count_steps_not_updates():
         'staircase': True,
       },
     }
-  optimizer = training._make_optimizer(config, updates_per_step=1)
+  optimizer = training._make_optimizer(config, updates_per_step=updates)
   state = optimizer.init(np.float32(0))
   moved = []
-  for _ in range(4):  # eight steps
+  of_four_steps = 4 * updates // batches
+  for _ in range(2 * of_four_steps):
     update, state = optimizer.update(np.float32(1), state)
     moved.append(float(update))
-  assert moved == [-1.0, -1.0, -0.5, -0.5]
+  assert moved == [-1.0] * of_four_steps + [-0.5] * of_four_steps
 
 
 def test_methods_and_rules_that_cannot_accumulate_are_refused():

@@ -5,8 +5,6 @@ import re
 import sys
 import types
 
-import numpy as np
-
 from experiments import methods
 from experiments.core import comparing
 from experiments.core import configuration
@@ -81,35 +79,3 @@ def test_the_error_of_an_unknown_option_lists_the_known_ones():
   checks.assert_refused(r"\['alhpa'\].*'alpha'", training.make, config, 15)
   config.method = {'name': 'omg'}
   checks.assert_refused("no 'omg'", training.make, config, 15)
-
-
-def test_schedules_count_steps_whatever_the_number_of_updates(monkeypatch):
-  config = smoke()
-  with config.unlocked():
-    config.optimizer = {
-      'name': 'sgd',
-      'learning_rate': {
-        'name': 'exponential_decay',
-        'init_value': 1.0,
-        'transition_steps': 2,
-        'decay_rate': 0.5,
-        'staircase': True,
-      },
-    }
-  tasks = []
-
-  def make(task):
-    tasks.append(task)
-    return methods.weighted.make(task)
-
-  module = types.SimpleNamespace(__name__='probe', make=make)
-  monkeypatch.setattr(methods, 'probe', module, raising=False)
-  config.method = {'name': 'probe'}
-  training.make(config, 15)
-  optimizer = tasks[0].optimizer(3)
-  state = optimizer.init(np.float32(0))
-  moved = []
-  for _ in range(9):
-    update, state = optimizer.update(np.float32(1), state)
-    moved.append(float(update))
-  assert moved == [-1.0] * 6 + [-0.5] * 3
