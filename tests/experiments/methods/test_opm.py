@@ -74,21 +74,18 @@ def test_options_limit_the_modulated_batches_and_rows():
 
 
 def test_three_modalities_are_compared_with_the_mean_of_the_others():
-  scores = np.array([0.5, 0.2, 0.3])
-  ratio = 0.5 / 0.25
-  expected = [0.4 * (1 + 0.7 * np.tanh(ratio - 1)), 0, 0]
   rates = recorded.compiled(opm.rates)
-  found = rates(scores, 0.4, 0.7)
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
-  # Two may be ahead of the third; a probability is at most 1.
-  found = rates(np.array([0.5, 0.4, 0.0]), 0.9, 3.0)
-  assert found[0] == found[1] == 1
-  assert found[2] == 0
-  np.testing.assert_array_equal(rates(np.array([0.7]), 0.5, 0.5), 0)
-  # With zero scores none is ahead; one with the only score is.
-  np.testing.assert_array_equal(rates(np.zeros(2), 0.5, 0.5), 0)
-  found = rates(np.array([0.7, 0.0]), 0.5, 0.5)
-  np.testing.assert_allclose(found, [0.75, 0], rtol=1e-6)
+  for scores, rate, strength, expected in (
+    ([0.5, 0.2, 0.3], 0.4, 0.7, [0.4 * (1 + 0.7 * np.tanh(1.0)), 0, 0]),
+    # Two may be ahead of the third; a probability is at most 1.
+    ([0.5, 0.4, 0.0], 0.9, 3.0, [1, 1, 0]),
+    ([0.7], 0.5, 0.5, [0]),
+    # With zero scores none is ahead; one with the only score is.
+    ([0.0, 0.0], 0.5, 0.5, [0, 0]),
+    ([0.7, 0.0], 0.5, 0.5, [0.75, 0]),
+  ):
+    found = rates(np.array(scores), rate, strength)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.slow
