@@ -246,11 +246,10 @@ def unit_free(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
 
 def strongly_stationary(rule: mimo_jax.Weighting, rows: np.ndarray) -> None:
   """The direction is 0 if some positive combination of all rows is."""
-  lengths = np.linalg.norm(rows, axis=1)
   if not jacobians.is_strongly_stationary(rows):
     return
   weights, direction = weigh(rule, rows)
-  allowed = TOLERANCE * (lengths @ np.abs(weights))
+  allowed = TOLERANCE * summed_lengths(rows, weights)
   assert np.linalg.norm(direction) <= allowed, (direction, allowed)
 
 

@@ -41,8 +41,8 @@ def words(tags: str) -> list[str]:
   tells nothing.
 
   Examples:
-    >>> words('ab-test,Text,arrows,compare,test')
-    ['ab', 'compare', 'test']
+    >>> words('ab-test,Text,arrows,Cut short,cut'), words('')
+    (['ab', 'cut', 'short', 'test'], [])
   """
   found = set(filter(None, re.split(r'[\s,-]+', tags.lower())))
   return sorted(word for word in found if stem(word) not in NAMES)

@@ -98,12 +98,6 @@ def test_no_word_names_a_category(published):
     assert not set.intersection(*texts[published['category'] == name]), name
 
 
-def test_tags_are_split_into_distinct_words():
-  assert words.words('') == []
-  found = words.words('Cut short,cut,Databases,e-commerce, map')
-  assert found == ['cut', 'e', 'short']
-
-
 def test_groups_are_chains_of_families_and_of_near_copies():
   random = np.random.RandomState(0)
   pictures = random.randint(0, 256, (6, 5, 5)).astype(np.uint8)
