@@ -30,7 +30,8 @@ def opened(name, manual_dir, data_dir, split='train', config=None):
 
 def parts(name, root, config=None):
   """Returns the parts of a builder, split -> what to read, unprepared."""
-  return sources.builder_of(name, config)(data_dir=root).parts(root)
+  builder = sources.builder_of(name, config)
+  return builder(data_dir=root, config=config).parts(root)
 
 
 def reasons(items):

@@ -1,8 +1,6 @@
 """TFDS builder of CMU-MOSEI and CMU-MOSI."""
 
-import functools
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -41,23 +39,6 @@ class Builder(builder.FolderBuilder):
     """Reads the pickle; see `builder.FolderBuilder`."""
     source = tree.SOURCES[self.builder_config.name]
     path = manual.file(root, source.files, tree.TREE)
-    return {
-      split: builder.Part(
-        part.clips,
-        functools.partial(_example, part, source.aligned),
-        source.expected[split],
-      )
-      for split, part in feature_sequences.read_packed(
-        path, tree.LABELS
-      ).items()
-    }
-
-
-def _example(
-  part: feature_sequences.Packed, aligned: bool, clip: str, row: int
-) -> dict[str, Any]:
-  return {
-    **feature_sequences.packed_element(part, row, aligned, clip),
-    'score': tree.score(part.labels[row], clip),
-    'clip_id': clip,
-  }
+    return feature_sequences.parts(
+      path, source.aligned, 'score', tree.score, source.expected
+    )

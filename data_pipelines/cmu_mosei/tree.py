@@ -8,9 +8,6 @@ import numpy as np
 
 from data_pipelines.reading import audit
 
-LABELS = ('labels', 'regression_labels')
-"""Keys of the scores in the layouts of MulT and of MMSA."""
-
 TREE = """\
 One file for each configuration that is prepared, the first of these found:
   mosei            mosei_senti_data.pkl, mosei_raw.pkl or

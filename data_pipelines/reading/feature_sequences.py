@@ -1,10 +1,11 @@
 """Sequences of features of vision, sound and text, in one form."""
 
 import collections
+import functools
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from data_pipelines import _extra
 from data_pipelines.reading import audit
+from data_pipelines.reading import builder
 from data_pipelines.reading import media
 from data_pipelines.reading import pickles
 
@@ -21,6 +23,8 @@ with _extra.data_extra():
 MODALITIES = ('vision', 'audio', 'text')
 # Our names of the splits, and those of the published pickles.
 _SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
+# What MulT and MultiBench call the labels, and what MMSA does.
+_LABELS = ('labels', 'regression_labels')
 # What follows the video's name in the name of a clip: [3], $_$3 or _3.
 _SEGMENT = re.compile(r'(\[[^\[]*\]|\$_\$.*|_\d+)$')
 
@@ -116,24 +120,53 @@ def element(
   return stored
 
 
-def packed_element(
-  part: Packed, row: int, aligned: bool, where: str
-) -> dict[str, npt.NDArray[np.float32]]:
-  """Returns what `element` does, for one row of a split."""
-  sequences = {name: part.sequences[name][row] for name in MODALITIES}
-  return element(sequences, part.widths, aligned, where)
-
-
-def read_packed(
-  path: pathlib.Path, label_names: Sequence[str] = ('labels',)
-) -> dict[str, Packed]:
-  """Reads a pickle {'train': {'vision', 'audio', 'text', 'labels', 'id'}, ...}.
-
-  Arrays are not copied. A warning tells if a video is in more than one split.
+def parts(
+  path: pathlib.Path,
+  aligned: bool,
+  entry: str,
+  read_label: Callable[[float, str], Any],
+  expected: Mapping[str, int] | None = None,
+) -> dict[str, builder.Part]:
+  """Tells a builder how to read a pickle; see `read_packed`.
 
   Args:
     path: The pickle.
-    label_names: Keys that the labels may have.
+    aligned: Whether step i is the same word in all modalities.
+    entry: The name of the label in an element.
+    read_label: (published label, clip) -> label; raises `audit.SkipError`.
+    expected: Split -> how many clips it should have, if that is known.
+  """
+  return {
+    split: builder.Part(
+      part.clips,
+      functools.partial(_example, part, aligned, entry, read_label),
+      expected[split] if expected else None,
+    )
+    for split, part in read_packed(path).items()
+  }
+
+
+def _example(
+  part: Packed,
+  aligned: bool,
+  entry: str,
+  read_label: Callable[[float, str], Any],
+  clip: str,
+  row: int,
+) -> dict[str, Any]:
+  sequences = {name: part.sequences[name][row] for name in MODALITIES}
+  return {
+    **element(sequences, part.widths, aligned, clip),
+    entry: read_label(part.labels[row], clip),
+    'clip_id': clip,
+  }
+
+
+def read_packed(path: pathlib.Path) -> dict[str, Packed]:
+  """Reads a pickle {'train': {'vision', 'audio', 'text', 'labels', 'id'}, ...}.
+
+  Arrays are not copied. A warning tells if a video is in more than one split.
+  Labels may also be called `regression_labels`.
 
   Returns:
     'train', 'validation' and 'test' -> the split. A clip is named by its id or,
@@ -145,7 +178,7 @@ def read_packed(
   """
   content = pickles.check_keys(pickles.load(path), _SPLITS.values(), str(path))
   parts = {
-    split: _part(content[published], label_names, f'{path}, {published}')
+    split: _part(content[published], f'{path}, {published}')
     for split, published in _SPLITS.items()
   }
   for name in MODALITIES:
@@ -158,13 +191,13 @@ def read_packed(
   return parts
 
 
-def _part(content: Any, label_names: Sequence[str], where: str) -> Packed:
+def _part(content: Any, where: str) -> Packed:
   content = pickles.check_keys(content, (*MODALITIES, 'id'), where)
-  chosen = next((name for name in label_names if name in content), None)
+  chosen = next((name for name in _LABELS if name in content), None)
   if chosen is None:
     raise ValueError(
       f'{where} has the keys {", ".join(map(str, content))}, but not'
-      f' {" or ".join(label_names)}.'
+      f' {" or ".join(_LABELS)}.'
     )
   try:
     counts = {name: len(content[name]) for name in (*MODALITIES, chosen, 'id')}

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -40,10 +39,7 @@ class Builder(builder.FolderBuilder):
     """Reads the pickles; see `builder.FolderBuilder`."""
     if self.builder_config.name == 'multibench':
       path = manual.file(root, (tree.PACKED,), tree.TREE)
-      return {
-        split: builder.Part(part.clips, functools.partial(_packed_item, part))
-        for split, part in feature_sequences.read_packed(path).items()
-      }
+      return feature_sequences.parts(path, True, 'label', tree.label)
     keys = tree.splits(root)
     sdk = tree.read_sdk(root)
     tree.warn_of_unlisted(root, sdk, keys)
@@ -52,13 +48,3 @@ class Builder(builder.FolderBuilder):
       split: builder.Part(listed, read, len(listed))
       for split, listed in keys.items()
     }
-
-
-def _packed_item(
-  part: feature_sequences.Packed, clip: str, row: int
-) -> dict[str, Any]:
-  return {
-    **feature_sequences.packed_element(part, row, aligned=True, where=clip),
-    'label': tree.label(part.labels[row], clip),
-    'clip_id': clip,
-  }

@@ -121,14 +121,14 @@ def test_files_of_multibench_are_read(broken, config):
     content['id'] = [f'{split}[{row}]' for row in range(len(content['id']))]
     content['vision'] = content['vision'].astype(np.float64)
   (broken / file).write_bytes(pickle.dumps(part))
-  read = feature_sequences.read_packed(broken / file, tree.LABELS)
+  (broken / FILES[config]).unlink()
+  read = feature_sequences.read_packed(broken / file)
   assert list(read['validation'].clips)[:2] == ['valid[0]', 'valid[1]']
   assert read['validation'].videos == {'valid'}
-  stored = feature_sequences.packed_element(read['test'], 3, True, 'test[3]')
+  stored = clips.parts(NAME, broken, config)['test'].read('test[3]', 3)
   np.testing.assert_array_equal(
     stored['vision'], np.float32(part['test']['vision'][3])
   )
-  assert file in tree.SOURCES[config].files
 
 
 def test_files_of_mmsa_are_read(broken, tmp_path):
@@ -189,11 +189,10 @@ def test_a_warning_tells_of_a_video_in_two_splits(broken, config, caplog):
 
 def test_arrays_are_not_copied(sample):
   """MOSEI's unaligned arrays take gigabytes."""
-  read = feature_sequences.read_packed(sample / FILES['mosei_unaligned'])
-  part = read['train']
-  stored = feature_sequences.packed_element(part, 5, False, 'clip')
+  part = clips.parts(NAME, sample, 'mosei_unaligned')['train']
+  one, again = (part.read('clip', 5) for _ in range(2))
   for name in MODALITIES:
-    assert np.shares_memory(stored[name], part.sequences[name])
+    assert np.shares_memory(one[name], again[name])
 
 
 def drop(*keys):
