@@ -7,7 +7,6 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from data_pipelines.handwritten import archive
-from data_pipelines.handwritten import partition
 from data_pipelines.reading import builder
 
 # Modalities of each configuration.
@@ -67,5 +66,5 @@ class Builder(builder.ArrayBuilder):
     names = (*_MODALITIES[self.builder_config.name], 'label')
     return {
       split: {**{name: arrays[name][rows] for name in names}, 'row': rows}
-      for split, rows in partition.partition(arrays['label']).items()
+      for split, rows in archive.partition(arrays['label']).items()
     }

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.handwritten import archive
-from data_pipelines.handwritten import partition
 
 
 def load(*views: str) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
@@ -26,7 +25,7 @@ def load(*views: str) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     ((1000, 76), (800, 240), (800,))
   """
   arrays = archive.read_archive()
-  rows = partition.partition(arrays['label'])
+  rows = archive.partition(arrays['label'])
   standard = {'label': arrays['label'].astype(np.int32)}
   for name in views:
     values = arrays[name].astype(np.float32)

@@ -16,7 +16,6 @@ import pytest
 from data_pipelines import sources
 from data_pipelines.handwritten import archive
 from data_pipelines.handwritten import handwritten_dataset_builder
-from data_pipelines.handwritten import partition
 from tests import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,7 +46,7 @@ def handwritten(data_dir, config='six', split='train'):
 @pytest.mark.parametrize('config', CONFIGS)
 def test_stored_values_are_the_published_ones(data_dir_of, published, config):
   data_dir = data_dir_of('handwritten', config)
-  for split, rows in partition.partition(published['label']).items():
+  for split, rows in archive.partition(published['label']).items():
     source = handwritten(data_dir, config, split)
     assert len(source) == SPLITS[split]
     wanted = {name: published[name][rows] for name in CONFIGS[config]}
@@ -62,7 +61,7 @@ def test_the_partition_never_changes(published):
   # Recorded values. Results stay comparable only while these hold.
   checksums = {
     split: zlib.crc32(rows.astype('<i4').tobytes())
-    for split, rows in partition.partition(published['label']).items()
+    for split, rows in archive.partition(published['label']).items()
   }
   assert checksums == {
     'train': 924464233,
@@ -73,7 +72,7 @@ def test_the_partition_never_changes(published):
 
 def test_the_partition_is_balanced_and_mixes_classes():
   label = np.random.RandomState(0).permutation(np.repeat(np.arange(10), 200))
-  parts = partition.partition(label)
+  parts = archive.partition(label)
   for split, rows in parts.items():
     assert set(np.bincount(label[rows])) == {SPLITS[split] // 10}
     # If sorted by class, 9 neighbours would differ; if mixed, nine tenths do.

@@ -9,7 +9,6 @@ from data_pipelines import loader
 from data_pipelines import sources
 from data_pipelines import views
 from data_pipelines.handwritten import archive
-from data_pipelines.handwritten import partition
 from data_pipelines.views import transforms
 from tests.data_pipelines import toys
 
@@ -26,7 +25,7 @@ def published():
 @functools.cache
 def training_rows():
   arrays = published()
-  rows = partition.partition(arrays['label'])['train']
+  rows = archive.partition(arrays['label'])['train']
   return sources.InMemory({name: each[rows] for name, each in arrays.items()})
 
 
