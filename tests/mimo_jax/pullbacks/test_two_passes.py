@@ -11,10 +11,7 @@ from tests import checks
 from tests.mimo_jax import three_objectives
 
 _NAMES = three_objectives.OBJECTIVES
-_RULE = mimo_jax.stateless(
-  lambda observation: observation.gramian @ jnp.array([1.0, -2.0, 0.3]),
-  needs='gramian',
-)  # depends on every entry of the Gramian
+_RULE = three_objectives.products()
 
 
 def _both(losses_fn, params, rule=_RULE, names=None, batch_size=1, **options):
