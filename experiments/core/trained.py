@@ -3,11 +3,10 @@
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from ml_collections import config_dict
@@ -25,7 +24,6 @@ from experiments.core import runs
 from experiments.core import signature as signature_lib
 from experiments.core import training
 from experiments.evaluate import evaluate
-from experiments.evaluate import readouts
 from experiments.evaluate import units
 from experiments.methods import recipes
 
@@ -83,14 +81,19 @@ class Trained(NamedTuple):
     """
     given, is_present = self._checked(rows)
     patterns, places = np.unique(is_present, axis=0, return_inverse=True)
+    statistics = self.signature.statistics
+    standardize = [transforms.Standardize(*statistics)] if statistics else []
     found: Outputs = {}
     for i, pattern in enumerate(patterns):
       chosen = np.flatnonzero(places.ravel() == i)
-      some = {name: value[chosen] for name, value in given.items()}
-      outputs = self._of_arrays(some, pattern)
       here = list(itertools.compress(self.modalities, pattern))
-      outputs |= readouts.of_outputs(outputs, here)
-      for name, value in units.Units.of(self.config).read(outputs).items():
+      batches = loader.evaluation_batches(
+        sources.InMemory({k: value[chosen] for k, value in given.items()}),
+        batch_size=self.config.evaluation.batch_size,
+        transforms=standardize,
+      )
+      outputs, *_ = self._outputs(batches, here)
+      for name, value in outputs.items():
         if name not in found:
           found[name] = np.full(
             (len(is_present), *value.shape[1:]), np.nan, value.dtype
@@ -124,48 +127,25 @@ class Trained(NamedTuple):
   ) -> tuple[Outputs, npt.NDArray[Any]]:
     """Outputs, as of `predict`, and targets [n] of a split of the data set."""
     inputs = self.open_data(manual_dir)
-    whole = jnp.ones(len(self.modalities), bool)
-    found = self._run(inputs.evaluation(split), whole)
+    batches = inputs.evaluation(split)
+    found, targets, there = self._outputs(batches, self.modalities)
     inputs.train.close()
-    targets = found.pop(self.config.target)
-    present = {
-      name: found.pop(missing.entry(name))
-      for name in self.modalities
-      if missing.entry(name) in found
-    }
-    read = readouts.of_outputs(found, self.modalities, present)
-    for name, rows in present.items():
+    for name, rows in there.items():
       found[name] = np.where(rows[:, None], found[name], np.nan)
-    return units.Units.of(self.config).read(found | read), targets
+    return found, targets
 
-  def _of_arrays(
-    self, rows: Mapping[str, npt.NDArray[Any]], is_present: Any
-  ) -> Outputs:
-    """Outputs for rows that lack the same modalities."""
-    elements = sources.InMemory(dict(rows))
-    statistics = self.signature.statistics
-    batches = loader.evaluation_batches(
-      elements,
-      batch_size=self.config.evaluation.batch_size,
-      transforms=[transforms.Standardize(*statistics)] if statistics else [],
+  def _outputs(self, batches: Iterable[Any], present: Sequence[str]) -> Any:
+    """Outputs, targets, and the rows that have each modality that some lack."""
+    (found,), targets, mask, there = evaluate.run(
+      self.outputs,
+      self.state.variables,
+      batches,
+      self.modalities,
+      [(frozenset(present), 0.0)],
+      self.config.target,
+      units.Units.of(self.config),
     )
-    return self._run(batches, is_present)
-
-  def _run(self, batches: Iterable[Any], is_present: Any) -> Outputs:
-    """Outputs, with targets and `<modality>_present` if batches have them."""
-    condition = evaluate.Condition(jnp.asarray(is_present), jnp.float32(0))
-    target = self.config.target
-    parts = []
-    for batch in batches:
-      inputs = evaluate.model_inputs(batch, self.modalities)
-      found = jax.device_get(
-        self.outputs(self.state.variables, inputs, condition, 0)
-      )
-      beside = (target, *map(missing.entry, self.modalities))
-      found |= {name: batch[name] for name in beside if name in batch}
-      mask = np.asarray(batch['mask'])
-      parts.append({k: np.asarray(v)[mask] for k, v in found.items()})
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    return jax.tree.map(lambda rows: rows[mask], (found, targets, there))
 
   def _checked(
     self, rows: Rows
@@ -244,10 +224,8 @@ def load(workdir: str | os.PathLike[str]) -> Trained:
       run = trained.load('runs/train/handwritten-two-1f0c6a2e')
       logits = run.predict({'fou': ..., 'pix': ...})['fused']
 
-  It needs the directory only, and does not open the data set.
-
-  Args:
-    workdir: of the run, as `experiments.train` has printed it.
+  It needs the directory only, which `experiments.train` has printed, and does
+  not open the data set.
 
   Raises:
     FileNotFoundError: if there is no checkpoint; comparisons have none.

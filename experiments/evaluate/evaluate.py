@@ -207,7 +207,7 @@ def evaluate(
     levels = sorted({0.0, *map(float, noise_levels)})
     conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
     conditions += [(everything, level) for level in levels[1:]]
-  outputs, targets, masks, present = _run(
+  outputs, targets, masks, present = run(
     predict, variables, batches, names, conditions, target, units
   )
   scores = []
@@ -238,7 +238,7 @@ def evaluate(
   }
 
 
-def _run(
+def run(
   predict: Predict,
   variables: Any,
   batches: Iterable[Batch],
@@ -250,7 +250,7 @@ def _run(
   """Outputs under each condition, targets, masks and present, of all batches.
 
   There are all outputs under the first condition, and the read-outs under the
-  others.
+  others. Targets are None if batches have none.
   """
   data = []
   for some, level in conditions:
@@ -265,7 +265,7 @@ def _run(
     outputs, targets = jax.device_get(
       (
         [predict(variables, inputs, condition, index) for condition in data],
-        batch[target],
+        batch.get(target),
       )
     )
     mask = np.asarray(batch['mask'], bool)

@@ -59,8 +59,8 @@ def of_outputs(
     for name in present
     if name in rows
   }
-  heads = sum(
-    (outputs[name] * there.get(name, 1) for name in present),
+  heads = sum(  # in this order, or rounding would depend on that of a set
+    (outputs[name] * there.get(name, 1) for name in sorted(present)),
     start=np.zeros_like(fused),
   )
   together = fused + heads

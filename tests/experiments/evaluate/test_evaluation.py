@@ -1,6 +1,7 @@
 """The evaluation protocol: conditions, seeds, compilations and runs."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -11,6 +12,7 @@ from flax import linen
 
 from experiments.evaluate import evaluate
 from experiments.evaluate import metrics
+from experiments.evaluate import readouts
 from mimo_jax import nn
 
 
@@ -326,6 +328,17 @@ def test_the_first_metric_is_the_one_of_all_comparisons():
     'imbalance/shapley': 0.0,
   }
   assert scores == expected
+
+
+def test_read_outs_do_not_depend_on_the_order_of_modalities():
+  outputs = {'fused': 0.0, 'a': 1e8, 'b': 1.0, 'c': -1e8}  # which do not add up
+  outputs = {name: np.full((1, 2), x, 'f4') for name, x in outputs.items()}
+  first, *others = (
+    readouts.of_outputs(outputs, order)
+    for order in itertools.permutations('abc')
+  )
+  for one in others:
+    chex.assert_trees_all_equal(one, first)
 
 
 def test_a_single_modality_has_no_imbalance():
