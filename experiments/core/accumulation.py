@@ -62,19 +62,7 @@ def check(
 def optimizer(
   settings: config_dict.ConfigDict, inner: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-  """The optimizer; with 'each', it moves once in `batches` steps.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> settings = config_dict.ConfigDict({'batches': 2, 'balance': 'each'})
-    >>> twice = optimizer(settings, optax.sgd(1.0))
-    >>> params = jnp.float32(0)
-    >>> state = twice.init(params)
-    >>> first, state = twice.update(jnp.float32(1), state, params)
-    >>> second, state = twice.update(jnp.float32(3), state, params)
-    >>> float(first), float(second)
-    (0.0, -2.0)
-  """
+  """The optimizer; with 'each', it moves once in `batches` steps."""
   if (steps := steps_per_update(settings)) == 1:
     return optax.with_extra_args_support(inner)
   return optax.MultiSteps(inner, steps).gradient_transformation()

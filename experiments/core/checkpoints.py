@@ -95,9 +95,8 @@ class Checkpoints:
   def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
     """The newest undamaged checkpoint; None if there is none at all.
 
-    Args:
-      like: the arrays' shapes, as `jax.eval_shape` returns them. An array
-        without sharding is placed on the first device, wherever it was saved.
+    `like` has the arrays' shapes, as `jax.eval_shape` returns them. An array
+    without sharding is placed on the first device, wherever it was saved.
 
     Raises:
       ValueError: if all checkpoints are damaged, or the arrays have other

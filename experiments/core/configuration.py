@@ -211,14 +211,11 @@ def with_recipe(
 ) -> config_dict.ConfigDict:
   """The configuration of one of `config.recipes`, or of two that compose.
 
-  The `method` and `weighting` of a recipe replace those of the configuration
-  whole, since each has its own arguments. If the recipe has only one of the
-  two, the other becomes the plain one, 'weighted' or 'joint', whatever the
-  configuration has. Other changes are merged. The recipe's `space` is ignored.
-
-  Args:
-    config: unchanged.
-    recipe: a name, or several as in 'mmcosine+mimo'; see `recipes.changes_of`.
+  Several names are joined as in 'mmcosine+mimo'; see `recipes.changes_of`. The
+  `method` and `weighting` of a recipe replace those of the configuration whole,
+  since each has its own arguments. If the recipe has only one of the two, the
+  other becomes the plain one, 'weighted' or 'joint', whatever the configuration
+  has. Other changes are merged. The recipe's `space` is ignored.
 
   Raises:
     ValueError: if the recipe is unknown, or two name the same slot.

@@ -86,16 +86,9 @@ def run(
   killed at any moment and `run` is called again, the result is the same, bit
   for bit. Ctrl-C and SIGTERM end the run with a checkpoint; see `signals`.
 
-  Args:
-    programs: name -> program.
-    inputs: the data of each seed.
-    directory: where `checkpoints` are written, or resumed from.
-    config: with `steps`, `log_every_steps`, `checkpoint_every_steps` and
-      `model.encoders`.
-    label: for the progress bar.
-    beside: what the header of the run says beside `runs.header`.
-    observer: called as training proceeds.
-    keep_curves: whether to keep losses and weights of all steps.
+  The directory gets the `checkpoints`, from which the run resumes. The header
+  of the run is `runs.header` and what is `beside` it. With `keep_curves`, the
+  course has losses and weights of all steps.
 
   Returns:
     The course at the end of training.

@@ -13,16 +13,7 @@ _LOOKED_AT = 16  # rows
 def differ(then: str | Mapping[str, str], now: Mapping[str, str]) -> list[str]:
   """The splits whose fingerprints have changed.
 
-  Args:
-    then: a run's fingerprints; a string, of train alone, in runs of older
-      versions.
-    now: the fingerprints of `data.Data`.
-
-  Examples:
-    >>> differ({'train': 'a', 'test': 'b'}, {'train': 'a', 'test': 'c'})
-    ['test']
-    >>> differ('a', {'train': 'a', 'test': 'c'})
-    []
+  Runs of older versions have a string, of train alone.
   """
   known = {'train': then} if isinstance(then, str) else then
   return [split for split, one in known.items() if now.get(split) != one]

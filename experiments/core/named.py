@@ -12,12 +12,6 @@ def lookup(module: Any, name: str) -> Any:
 
   Raises:
     ValueError: if there is none.
-
-  Examples:
-    >>> import optax
-    >>> lookup(optax, 'stochastic')
-    Traceback (most recent call last):
-    ValueError: optax has no 'stochastic'.
   """
   if ':' in name:
     place, _, name = name.partition(':')

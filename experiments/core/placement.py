@@ -92,7 +92,7 @@ class Placement(NamedTuple):
   def step(
     self, train_step: Callable[[Any, Any], Any], state: Any, donate: bool = True
   ) -> Callable[[Any, Any], Any]:
-    """Compiles a training step.
+    """Compiles a training step, for batches that `batch` has made.
 
     Args:
       train_step: `train_step(state, batch) -> (state, metrics)`, made for this
@@ -100,9 +100,6 @@ class Placement(NamedTuple):
       state: an example, or shapes of one.
       donate: whether the old state donates its memory to the new one, and
         cannot be read after the step.
-
-    Returns:
-      The compiled function, for batches that `batch` has made.
     """
     donated = (0,) if donate else ()
     if self.mode == 'single':
@@ -270,24 +267,13 @@ class Placement(NamedTuple):
 
 
 def make(mode: str, devices: Sequence[jax.Device] | None = None) -> Placement:
-  """The placement of a mode.
+  """The placement of a mode on some devices, by default on all.
 
-  Args:
-    mode: `config.parallel`.
-    devices: the devices to use, by default all; 'single' uses the first.
-
-  Returns:
-    The placement.
+  'single' uses the first.
 
   Raises:
     ValueError: if there is no such mode, or it does not run in several
       processes.
-
-  Examples:
-    >>> make('fdsp')
-    Traceback (most recent call last):
-    ValueError: config.parallel is 'fdsp'; expected one of ('single', 'pmap', \
-'jit', 'fsdp').
   """
   if mode not in MODES:
     raise ValueError(f'config.parallel is {mode!r}; expected one of {MODES}.')

@@ -28,14 +28,6 @@ def missing_rates(config: config_dict.ConfigDict) -> dict[str, Any]:
 
   Raises:
     ValueError: if a modality is unknown, or a word is not `STORED`.
-
-  Examples:
-    >>> encoders = {'encoders': {'audio': {}, 'face': {}}}
-    >>> config = config_dict.ConfigDict(
-    ...   {'data': {'missing_rate': {'face': 0.5}}, 'model': encoders}
-    ... )
-    >>> missing_rates(config)
-    {'audio': 0.0, 'face': 0.5}
   """
   given: Any = config.data.to_dict().get('missing_rate', 0.0)
   names = sorted(config.model.encoders)

@@ -17,10 +17,6 @@ class Rehearsals:
   A rehearsal passes over the batches to come and puts the loaders back, so that
   training sees the same batches with and without it. It saves nothing: a run
   that is killed during a rehearsal starts it again.
-
-  Examples:
-    >>> Rehearsals(None, 15, lambda batches: batches[0]).is_due(0)
-    False
   """
 
   def __init__(

@@ -39,20 +39,7 @@ class Edge(NamedTuple):
 
 
 def of_recipe(config: config_dict.ConfigDict, recipe: str) -> Space:
-  """The space of a recipe; its own draw of a key replaces the shared one.
-
-  Examples:
-    >>> rate = {'low': 0.01, 'high': 1.0, 'scale': 'log'}
-    >>> own = {'weighting': {'penalty': {'low': 0.0, 'high': 2.0}}}
-    >>> config = config_dict.ConfigDict(
-    ...   {
-    ...     'tuning': {'space': {'optimizer': {'learning_rate': rate}}},
-    ...     'recipes': {'mimo': {'space': own}},
-    ...   }
-    ... )
-    >>> sorted(of_recipe(config, 'mimo'))
-    ['optimizer.learning_rate', 'weighting.penalty']
-  """
+  """The space of a recipe; its own draw of a key replaces the shared one."""
   changes = recipes.changes_of(config.recipes.to_dict(), recipe)
   own = changes.get('space', {})
   shared = config.tuning.space.to_dict()

@@ -107,12 +107,6 @@ def scaled(
 
   Raises:
     ValueError: if an entry is malformed.
-
-  Examples:
-    >>> updates = {'encoders_a': {'kernel': 1.0}, 'fusion': {'kernel': 2.0}}
-    >>> slower = scaled(['encoders_*=0.1'])
-    >>> slower.update(updates, slower.init(updates))[0]
-    {'encoders_a': {'kernel': 0.1}, 'fusion': {'kernel': 2.0}}
   """
   factors = dict(map(_factor, learning_rates))
 

@@ -70,10 +70,7 @@ def tune(
   step beyond each edge at which it lies, and draws from the wider space. There
   are at most `rounds` rounds.
 
-  Args:
-    config: with `compare`, `recipes` and `tuning`.
-    inputs: the data of each seed to tune on.
-    directory: where the scores of trained candidates are kept.
+  The directory keeps the scores of trained candidates.
 
   Returns:
     For each recipe: the `candidates`, each with its `values` and its scores on

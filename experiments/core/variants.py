@@ -180,12 +180,7 @@ def with_flags(
 
 
 def draws(space: Mapping[str, Any]) -> list[tuple[str, Any]]:
-  """Dotted key and draw of each entry of a space, whose keys may be nested.
-
-  Examples:
-    >>> draws({'weighting': {'penalty': {'low': 1.0, 'high': 2.0}}})
-    [('weighting.penalty', {'low': 1.0, 'high': 2.0})]
-  """
+  """Dotted key and draw of each entry of a space, whose keys may be nested."""
   found = traverse_util.flatten_dict(
     space, is_leaf=lambda path, value: path and _is_draw(value), sep='.'
   )

@@ -34,10 +34,6 @@ def make(
   the modalities' own outputs and the encoders. These outputs learn, so that the
   encoders of all models can be evaluated alike, and affect nothing else.
 
-  Args:
-    config: with `weighting`, `steps` and `diagnostics`.
-    model: as `config.model` describes it.
-
   Raises:
     ValueError: if there is no such rule, it does not take the arguments, or
       its gradients cannot be diagnosed.

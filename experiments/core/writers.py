@@ -37,10 +37,7 @@ class Writer(Protocol):
 
 
 def makers(names: Any) -> list[Any]:
-  """The functions that make writers; called before anything is trained.
-
-  Args:
-    names: of `config.writers`.
+  """The functions that make `config.writers`, before anything is trained.
 
   Returns:
     Functions (directory of the run, its configuration, step where it goes on,
