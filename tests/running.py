@@ -112,6 +112,12 @@ def train_rows(workdir):
   return {row['step']: row for row in rows if row['split'] == 'train'}
 
 
+def has_logged(workdir, step):
+  """Returns a function that tells whether a run has logged a step."""
+  path = workdir / 'metrics.jsonl'
+  return lambda: path.exists() and f'"step": {step},' in path.read_text()
+
+
 def last_saved(workdir):
   """Returns the step of a run's last checkpoint; -1 if there is none."""
   paths = (workdir / 'checkpoints').glob('[0-9]*')

@@ -28,9 +28,7 @@ def smoke(batches, balance):
 @functools.cache
 def compiled(parts, balance, rule):
   """Returns functions for a state and a step, compiled once for all tests."""
-  config = smoke(parts, balance)
-  with config.unlocked():
-    config.weighting = {'name': rule}
+  config = configuration.with_recipe(smoke(parts, balance), rule)
   experiment = training.make(config, 15)
   return jax.jit(experiment.init), jax.jit(experiment.train_step)
 
@@ -87,18 +85,11 @@ def test_a_part_that_is_not_finite_is_left_out():
 
 @pytest.mark.parametrize(('batches', 'updates'), [(2, 1), (1, 3)])
 def test_schedules_count_steps_not_updates(batches, updates):
-  config = smoke(batches, 'each')
-  with config.unlocked():
-    config.optimizer = {
-      'name': 'sgd',
-      'learning_rate': {
-        'name': 'exponential_decay',
-        'init_value': 1.0,
-        'transition_steps': 4,
-        'decay_rate': 0.5,
-        'staircase': True,
-      },
-    }
+  halved = {'name': 'exponential_decay', 'init_value': 1.0, 'decay_rate': 0.5}
+  rate = halved | {'transition_steps': 4, 'staircase': True}
+  config = configuration.with_values(
+    smoke(batches, 'each'), {'optimizer.learning_rate': rate}
+  )
   optimizer = training._make_optimizer(config, updates_per_step=updates)
   state = optimizer.init(np.float32(0))
   moved = []

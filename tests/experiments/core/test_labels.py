@@ -11,14 +11,7 @@ LACKS = np.array([1, 4, 5])  # in every split
 
 
 def opened(monkeypatch, relabelled, config, *, whole=True):
-  """Opens the data of a configuration with changed targets.
-
-  Args:
-    monkeypatch: of pytest.
-    relabelled: the targets of a split -> others.
-    config: the configuration.
-    whole: whether rows of `LACKS` are there.
-  """
+  """Opens data with changed targets; `whole`: with the rows of `LACKS`."""
   open_source = sources.open_source
 
   def changed(*arguments, **options):

@@ -80,10 +80,9 @@ def test_views_and_other_splits_mark_missing_modalities(in_memory, too):
     name: {'name': 'Scaled', 'source': name, 'divisor': 2.0}
     for name in ('fou', 'pix')
   }
-  config.data.update({'in_memory': in_memory})
-  with config.unlocked():
-    config.data.views = scaled
-  config.evaluation.missing = too
+  values = {'data.in_memory': in_memory, 'data.views': scaled}
+  values['evaluation.missing'] = too
+  config = configuration.with_values(config, values)
   opened = data.open_data(config, 3)
   assert 0 < np.mean(next(opened.train)['fou_present']) < 1
   found = next(iter(opened.evaluation('validation')))

@@ -89,7 +89,6 @@ def listening(process):
 
 def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
   workdir = tmp_path / 'run'
-  path = workdir / 'metrics.jsonl'
   pair = running.start_processes(
     [
       f'--config={CONFIG}',
@@ -100,9 +99,7 @@ def test_a_signal_to_one_of_two_processes_ends_both(tmp_path):
     ],
     2,
   )
-  running.wait_until(
-    lambda: path.exists() and path.read_text().count('\n') > 1, pair
-  )
+  running.wait_until(running.has_logged(workdir, 10), pair)
   # The coordinator and the devices listen on this machine only.
   coordinators = listening(pair[0]) - listening(pair[1])
   ours = ('0100007F', '0' * 16 + 'FFFF00000100007F', '0' * 24 + '01000000')

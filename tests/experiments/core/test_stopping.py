@@ -27,13 +27,11 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path):
   steps = []
   for number, status in ends.items():
     stopped = tmp_path / number.name
-    path = stopped / 'metrics.jsonl'
-
-    def ready(path=path):
-      return path.exists() and path.read_text().count('\n') > 3
-
     code, error = running.kill_when(
-      'train', [*arguments, f'--workdir={stopped}'], ready, signals=[number]
+      'train',
+      [*arguments, f'--workdir={stopped}'],
+      running.has_logged(stopped, 21),
+      signals=[number],
     )
     assert code == status, error
     assert 'Traceback' not in error
@@ -90,12 +88,8 @@ def test_tensorboard_has_every_step_of_a_run_that_was_killed(tmp_path):
     '--config.checkpoint_every_steps=30',
     f'--workdir={tmp_path}',
   ]
-  path = tmp_path / 'metrics.jsonl'
   for last in (30, 75):
-
-    def ready(last=last):
-      return path.exists() and f'"step": {last}' in path.read_text()
-
+    ready = running.has_logged(tmp_path, last)
     running.kill_when('train', arguments, ready)
   train.train(
     smoke(steps=120, log_every_steps=3, checkpoint_every_steps=30), tmp_path

@@ -61,9 +61,8 @@ def test_the_step_equals_the_one_by_hand(begun):
 
 def test_optimizers_that_need_more_than_gradients_are_refused(begun):
   _, _, _, (batch, *_) = begun
-  config = smoke()
-  with config.unlocked():
-    config.optimizer = {'name': 'polyak_sgd'}
+  changes = {'optimizer': {'name': 'polyak_sgd'}}
+  config = configuration.with_values(smoke(), changes)
   experiment = training.make(config, 15)
   state = jax.eval_shape(experiment.init, jax.random.key(7), batch)
   with pytest.raises(ValueError, match=r"'polyak_sgd'.*gradients and params"):
@@ -83,9 +82,8 @@ def test_arguments_of_a_wrong_type_are_refused_by_the_model(begun):
       r"config\.model has .*'abc'",
     ),
   ):
-    config = smoke()
-    with config.unlocked():
-      config.model.encoders.fou = encoder
+    changes = {'model.encoders.fou': encoder}
+    config = configuration.with_values(smoke(), changes)
     experiment = training.make(config, 15)
     with pytest.raises(ValueError, match=message):
       jax.eval_shape(experiment.init, jax.random.key(7), batch)
@@ -125,12 +123,9 @@ def test_seeds_under_vmap_are_the_runs_one_by_one():
 
 
 def test_joint_training_moves_encoders_and_fusion_as_fused_only():
-  joint = configuration.with_recipe(smoke(), 'joint')
-  fused_only = smoke()
-  with fused_only.unlocked():
-    fused_only.weighting = {'name': 'fused_only'}
   results = []
-  for config in (joint, fused_only):
+  for recipe in ('joint', 'fused_only'):
+    config = configuration.with_recipe(smoke(), recipe)
     experiment, state, _ = running.begun(config, 1)
     start, step = state.params, jax.jit(experiment.train_step)
     for batch in running.batches_of(config, 1, 6):
