@@ -106,13 +106,6 @@ def joined(factors: Mapping[str, Any], losses: base.Losses) -> base.Losses:
 
   A loss with the factor 0.0 is logged but not learnt from. If all factors are
   0.0, there is no primary objective.
-
-  Examples:
-    >>> losses = {'fused': jnp.float32(1), 'own': jnp.float32(3)}
-    >>> losses |= {'audio': jnp.float32(7)}
-    >>> objectives = joined({'fused': 0.5, 'own': 1.0}, losses)
-    >>> {name: float(value) for name, value in objectives.items()}
-    {'fused': 3.5, 'audio': 7.0}
   """
   parts = [
     factor * losses[name]

@@ -165,16 +165,6 @@ def stands_still(confidence: jax.Array, part: jax.Array | float) -> jax.Array:
       from 1 on none does. That time has M - 1 equal parts; in part t, all stand
       still but the t least sure ones. With two modalities the surer one stands
       still all the time.
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> confidence = jnp.array([0.9, 0.5, 0.7])
-    >>> for part in (0.0, 0.49, 0.5, 1.0):
-    ...   print(stands_still(confidence, part).tolist())
-    [True, False, True]
-    [True, False, True]
-    [True, False, False]
-    [False, False, False]
   """
   is_sure = jnp.where(jnp.isnan(confidence), -jnp.inf, confidence)
   order = jnp.argsort(jnp.argsort(is_sure))

@@ -146,7 +146,13 @@ def regulated(
       now, start = ends
       return (leaf + pulls[name] * (now - start)).astype(leaf.dtype)
 
-    found = jnp.stack([_mean_square(updates, name) for name in modalities])
+    gradients = [updates[f'encoders_{name}'] for name in modalities]
+    found = jnp.stack(
+      [
+        optax.tree.norm(one, squared=True) / max(optax.tree.size(one), 1)
+        for one in gradients
+      ]
+    )
     # A step that will be skipped is no part of the trace.
     running += jnp.where(jnp.all(jnp.isfinite(found)), found, 0)
     step = optax.safe_increment(state.step)
@@ -160,10 +166,3 @@ def advantages(scores: jax.Array) -> jax.Array:
   """The mean lead of each modality over those that it leads, [M]; 0 if none."""
   apart = scores[:, None] - scores[None]
   return means.of(apart, apart > 0, axis=1)
-
-
-def _mean_square(updates: Any, modality: str) -> jax.Array:
-  """The mean square of the entries of one encoder's gradient."""
-  gradient = updates[f'encoders_{modality}']
-  total = optax.tree.norm(gradient, squared=True)
-  return total / max(optax.tree.size(gradient), 1)

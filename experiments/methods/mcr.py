@@ -131,7 +131,12 @@ def make(
     found = {'competition': strength * competition(state, outputs.features)}
     if 'contrast' in names:
       labels = jnp.asarray(batch[task.target])
-      stacked = _of_one_width(outputs.features)
+      advice = (
+        ', or set config.method.contrast = 0.0, which leaves their comparison'
+        ' out'
+      )
+      checks.one_width('mcr', outputs.features, advice)
+      stacked = jnp.stack([outputs.features[k] for k in task.modalities])
       loss = supervised_contrastive(stacked, labels, temperature)
       found['contrast'] = contrast * loss
     if 'reconstruction' in names:
@@ -166,16 +171,6 @@ def _parts(
     ),
   }
   return features, lambda parts: model.fuse(variables, parts, train=True)
-
-
-def _of_one_width(features: dict[str, jax.Array]) -> jax.Array:
-  """Features of all modalities, [M, batch, d]."""
-  checks.one_width(
-    'mcr',
-    features,
-    ', or set config.method.contrast = 0.0, which leaves their comparison out',
-  )
-  return jnp.stack([features[name] for name in sorted(features)])
 
 
 def supervised_contrastive(

@@ -81,6 +81,30 @@ def make(
   task = common.with_own_weights(task, 1.0, 1.0)
   model = task.model.clone(heads='auxiliary')
 
+  def mixed(
+    state: base.TrainState,
+    outputs: common.Outputs,
+    targets: jax.Array,
+    order: jax.Array,
+  ) -> tuple[jax.Array, ...]:
+    """Of mixed rows: c and log p [batch, M], h, and which of them count."""
+    features, cosines, own, replaced = {}, [], [], []
+    for name, rows in zip(names, order, strict=True):
+      features[name] = outputs.features[name][rows]
+      apart = lax.stop_gradient(outputs.features[name])
+      cosines.append(_cosine(apart[rows], apart))
+      replaced.append(rows != jnp.arange(len(rows)))
+      own.append(common.sureness(outputs.logits[name], targets)[rows])
+    fused = model.fuse(state.variables, features, train=True)
+    labels = targets[order]  # [M, batch]
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(fused), labels.T, axis=1)
+    stacked = jnp.stack(own, axis=1)
+    least = jnp.finfo(stacked.dtype).tiny
+    shares = (stacked + least) / jnp.sum(stacked + least, axis=1, keepdims=True)
+    similarity = means.of(jnp.stack(cosines), jnp.stack(replaced), axis=0)
+    counts = jnp.any(labels != labels[:1], axis=0)
+    return shares, log_p, 1 + (similarity + 1) / 2, counts
+
   def losses(
     state: base.TrainState, batch: base.Batch, key: jax.Array, _: Any
   ) -> tuple[base.Losses, base.Seen]:
@@ -89,11 +113,13 @@ def make(
     is_warmed_up = state.step >= warm_up * task.steps
     is_first = state.step % task.steps_per_epoch == 0
     alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
-    mixed = [
-      _mixed(model, state, outputs, targets, names, order)
+    mixed_rows = [
+      mixed(state, outputs, targets, order)
       for order in sources(state, len(names), targets.shape[0])
     ]
-    own, log_fused, hardness, counts = map(jnp.stack, zip(*mixed, strict=True))
+    own, log_fused, hardness, counts = map(
+      jnp.stack, zip(*mixed_rows, strict=True)
+    )
     alpha, grown = adapted(alpha, own, log_fused, counts, rate)
     terms = -hardness * ((own * log_fused) @ alpha)  # [2, batch]
     misaligned = means.of(terms, counts)
@@ -126,33 +152,6 @@ def sources(
   rows_of_each = jnp.concatenate([jnp.arange(rows)[None], others])
   (places,) = common.orders(state, 1, modalities, draw=1)
   return rows_of_each[places], rows_of_each[modalities - 1 - places]
-
-
-def _mixed(
-  model: nn.LateFusion,
-  state: base.TrainState,
-  outputs: common.Outputs,
-  targets: jax.Array,
-  names: tuple[str, ...],
-  order: jax.Array,
-) -> tuple[jax.Array, ...]:
-  """Of mixed rows: c and log p [batch, M], h, and which of them count."""
-  features, cosines, own, replaced = {}, [], [], []
-  for name, rows in zip(names, order, strict=True):
-    features[name] = outputs.features[name][rows]
-    apart = lax.stop_gradient(outputs.features[name])
-    cosines.append(_cosine(apart[rows], apart))
-    replaced.append(rows != jnp.arange(len(rows)))
-    own.append(common.sureness(outputs.logits[name], targets)[rows])
-  log_p = jax.nn.log_softmax(model.fuse(state.variables, features, train=True))
-  labels = targets[order]  # [M, batch]
-  log_fused = jnp.take_along_axis(log_p, labels.T, axis=1)
-  stacked = jnp.stack(own, axis=1)
-  least = jnp.finfo(stacked.dtype).tiny
-  shares = (stacked + least) / jnp.sum(stacked + least, axis=1, keepdims=True)
-  similarity = means.of(jnp.stack(cosines), jnp.stack(replaced), axis=0)
-  counts = jnp.any(labels != labels[:1], axis=0)
-  return shares, log_fused, 1 + (similarity + 1) / 2, counts
 
 
 def adapted(

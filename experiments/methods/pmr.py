@@ -154,14 +154,6 @@ def coefficients(scores: jax.Array, alpha: float, rule: Rule) -> jax.Array:
 
       'switch'   α if ρ_m > 1, else 0
       'clipped'  α min(ρ_m - 1, 1)
-
-  Examples:
-    >>> import jax.numpy as jnp
-    >>> scores = jnp.array([0.5, 0.4, 0.1])
-    >>> coefficients(scores, 0.6, 'switch').tolist()
-    [0.0, 0.6, 0.6]
-    >>> coefficients(scores, 0.6, 'clipped').tolist()
-    [0.0, 0.15, 0.6]
   """
   best = jnp.max(scores)
   if rule == 'switch':

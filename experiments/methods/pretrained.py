@@ -1,7 +1,5 @@
 """Encoders that were trained alone, under a fusion that is trained after."""
 
-from typing import Any
-
 import optax
 
 from experiments.methods import base
@@ -77,18 +75,15 @@ def make(
     task, 'pretrained', 'with frozen encoders the fused loss alone is learnt'
   )
 
-  def parts(params: Any) -> Any:
-    return {
-      name: 'frozen' if _is_of_modality(name) else 'learns' for name in params
-    }
-
   optimizer = optax.partition(
-    {'frozen': optax.set_to_zero(), 'learns': task.optimizer(1)}, parts
+    {'frozen': optax.set_to_zero(), 'learns': task.optimizer(1)},
+    lambda params: {
+      name: 'frozen' if _is_of_modality(name) else 'learns' for name in params
+    },
   )
-  still = task.model.clone(frozen=task.modalities)
   return common.on_outputs(
     task,
-    model=still,
+    model=task.model.clone(frozen=task.modalities),
     rehearsal=rehearsal,
     optimizer=optimizer,
     takes_missing=True,

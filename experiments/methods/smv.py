@@ -106,9 +106,12 @@ def make(
     running += jnp.mean(row_values, axis=1)
 
     if level == 'sample':
-      number = copies(row_values)
+      below = jnp.stack([row_values <= bound for bound in _BOUNDS])
+      number = jnp.sum(below, axis=0).astype(jnp.float32)
     else:
-      share = repeated(last, strength)
+      share = 2 / 3 * strength * (jnp.max(last) - jnp.min(last))
+      is_least = jnp.arange(len(names)) == jnp.argmin(last)
+      share = jnp.where(is_least, share, 0)
       number = jnp.broadcast_to(share[:, None], row_values.shape)
     is_warmed_up = state.step >= warm_up_epochs * task.steps_per_epoch
     number = lax.stop_gradient(jnp.where(is_warmed_up, number, 0))
@@ -152,16 +155,3 @@ def values(
     worth[some] = (1 if alike else len(some)) * is_right.astype(jnp.float32)
   found = nn.shapley_values(worth)
   return jnp.stack([found[name] for name in sorted(found)])
-
-
-def copies(row_values: jax.Array) -> jax.Array:
-  """How often a row is repeated with a modality alone, by its value."""
-  below = [row_values <= bound for bound in _BOUNDS]
-  return jnp.sum(jnp.stack(below), axis=0).astype(jnp.float32)
-
-
-def repeated(means: jax.Array, strength: float | jax.Array) -> jax.Array:
-  """For each modality, the share of rows to repeat with it alone, [M]."""
-  share = 2 / 3 * strength * (jnp.max(means) - jnp.min(means))
-  is_least = jnp.arange(means.shape[0]) == jnp.argmin(means)
-  return jnp.where(is_least, share, 0)

@@ -97,6 +97,8 @@ def test_equally_confident_teachers_have_an_order():
     ([0.5, 0.5], 0.3, [False, True]),
     ([0.5, 0.5], 1.0, [False, False]),
     ([0.7], 0.0, [False]),
+    ([0.9, 0.5, 0.7], 0.49, [True, False, True]),
+    ([0.9, 0.5, 0.7], 0.5, [True, False, False]),
     ([0.9, 0.1, 0.5, 0.3], 0.34, [True, False, True, False]),
     ([-0.1, -4.0], 0.0, [True, False]),  # negative errors
     ([np.nan, 0.2, -np.inf], 0.0, [False, True, True]),  # diverged teachers

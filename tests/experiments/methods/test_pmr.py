@@ -47,6 +47,12 @@ def test_only_the_slower_of_two_modalities_has_a_weight():
     assert switch[1 - slow] == clipped[1 - slow] == 0
     checks.assert_close(switch[slow], alpha * (ratio > 1))
     checks.assert_close(clipped[slow], alpha * np.clip(ratio - 1, 0, 1))
+  scores = np.array([0.5, 0.4, 0.1])  # the best one is compared with all
+  for rule, expected in (
+    ('switch', [0, 0.6, 0.6]),
+    ('clipped', [0, 0.15, 0.6]),
+  ):
+    checks.assert_close(coefficients(scores, 0.6, rule), np.array(expected))
 
 
 def test_prototypes_are_means_of_seen_features_and_old_prototypes():
