@@ -37,37 +37,33 @@ class SkipError(Exception):
     self.detail = detail
 
 
-class Audit(NamedTuple):
-  """Where and how the skipped items of one split are reported.
+class Part(NamedTuple):
+  """How to read a split.
 
   Attributes:
-    name: The data set.
-    split: The split.
-    folder: The folder of the prepared data set, where `skipped-<split>.csv` is
-      written.
+    items: Key -> what `read` needs to know about the item, or a `SkipError` for
+      an item to leave out.
+    read: (key, item) -> example; raises `SkipError` for an item to leave out.
     expected: How many items the published split has, or None if unknown.
   """
 
-  name: str
-  split: str
-  folder: str | os.PathLike[str]
+  items: Mapping[str, Any]
+  read: Callable[[str, Any], dict[str, Any]]
   expected: int | None = None
 
 
 def examples(
-  audit: Audit,
-  items: Mapping[str, Any],
-  read: Callable[[str, Any], dict[str, Any]],
+  part: Part, name: str, split: str, folder: str | os.PathLike[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
   """Reads items in threads, in order, and reports at the end what is missing.
 
   Decoders release Python's lock while they work, so threads use every core.
 
   Args:
-    audit: Where to report what was skipped.
-    items: Key -> what `read` needs to know about the item, or a `SkipError` for
-      an item to leave out.
-    read: (key, item) -> example; raises `SkipError` for an item to leave out.
+    part: What to read.
+    name: The data set, for reports.
+    split: The split, likewise.
+    folder: Of the prepared data set; `skipped-<split>.csv` is written there.
 
   Yields:
     (number, example) for each item that was read, counted from 0 as for TFDS.
@@ -78,7 +74,7 @@ def examples(
   """
   skipped: list[tuple[str, str, str]] = []
   count = damaged = 0
-  for key, result in _in_order(items, read, f'{audit.name} {audit.split}'):
+  for key, result in _in_order(part, f'{name} {split}'):
     if isinstance(result, SkipError):
       skipped.append((key, result.reason, result.detail))
       damaged += result.reason == 'corrupt'
@@ -87,33 +83,31 @@ def examples(
     else:
       yield count, result
       count += 1
-  path = pathlib.Path(audit.folder) / f'skipped-{audit.split}.csv'
+  path = pathlib.Path(folder) / f'skipped-{split}.csv'
   # Paths may have bytes that are not valid text.
   with path.open(
     'w', newline='', encoding='utf-8', errors='backslashreplace'
   ) as file:
     csv.writer(file).writerows([('key', 'reason', 'detail'), *skipped])
-  _tell(audit, count, skipped)
+  _tell(f'{name}: the split {split!r}', count, part.expected, path, skipped)
   if count == 0:
     first = f' The first: {skipped[0][2]}' if skipped else ''
     raise ValueError(
-      f'{audit.name}: no item of the split {audit.split!r} could be read, of'
+      f'{name}: no item of the split {split!r} could be read, of'
       f' {len(skipped)} that were looked for.{first}'
     )
 
 
 def _in_order(
-  items: Mapping[str, Any],
-  read: Callable[[str, Any], dict[str, Any]],
-  description: str,
+  part: Part, description: str
 ) -> Iterator[tuple[str, dict[str, Any] | SkipError]]:
   """Reads a little ahead in threads; yields results in the order of keys."""
-  pairs = list(items.items())
+  pairs = list(part.items.items())
 
   def attempt(place: int) -> dict[str, Any] | SkipError:
     key, item = pairs[place]
     try:
-      return item if isinstance(item, SkipError) else read(key, item)
+      return item if isinstance(item, SkipError) else part.read(key, item)
     except SkipError as error:
       return error
 
@@ -128,7 +122,7 @@ def _in_order(
     # After an error or Ctrl-C, no further items are begun.
     contextlib.closing(results),
     # None: no bar where standard error is no terminal.
-    tqdm.tqdm(total=len(items), desc=description, disable=None) as bar,
+    tqdm.tqdm(total=len(pairs), desc=description, disable=None) as bar,
   ):
     for key, _ in pairs:
       yield key, next(results)
@@ -136,20 +130,23 @@ def _in_order(
 
 
 def _tell(
-  audit: Audit, count: int, skipped: Sequence[tuple[str, str, str]]
+  split: str,
+  count: int,
+  expected: int | None,
+  path: pathlib.Path,
+  skipped: Sequence[tuple[str, str, str]],
 ) -> None:
   """Logs how many items were read, expected and left out, and why."""
-  reasons = collections.Counter(reason for _, reason, _ in skipped)
-  text = f'{audit.name}: the split {audit.split!r} has {count} items'
-  if audit.expected is not None:
-    text += f'; the published one has {audit.expected}'
+  text = f'{split} has {count} items'
+  if expected is not None:
+    text += f'; the published one has {expected}'
   if skipped:
+    reasons = collections.Counter(reason for _, reason, _ in skipped)
     listed = ', '.join(f'{reasons[each]} {each}' for each in sorted(reasons))
     text += (
-      f'. Skipped: {listed}; skipped-{audit.split}.csv in the prepared folder'
-      ' lists them'
+      f'. Skipped: {listed}; {path.name} in the prepared folder lists them'
     )
-  is_whole = not skipped and audit.expected in (None, count)
+  is_whole = not skipped and expected in (None, count)
   logging.getLogger(__name__).log(
     logging.INFO if is_whole else logging.WARNING, '%s.', text
   )

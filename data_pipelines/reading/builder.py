@@ -3,8 +3,8 @@
 import abc
 import importlib
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -19,12 +19,7 @@ with _extra.data_extra():
   importlib.import_module('importlib_resources')
 
 
-class Part(NamedTuple):
-  """How to read a split; see `audit.examples` and `audit.Audit`."""
-
-  items: Mapping[str, Any]
-  read: Callable[[str, Any], dict[str, Any]]
-  expected: int | None = None
+Part = audit.Part
 
 
 def configs(**descriptions: str) -> list[tfds.core.BuilderConfig]:
@@ -112,5 +107,4 @@ class FolderBuilder(_Builder):
   def _generate_examples(
     self, split: str, part: Part
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    report = audit.Audit(self.name, split, self.data_path, part.expected)
-    return audit.examples(report, part.items, part.read)
+    return audit.examples(part, self.name, split, self.data_path)

@@ -36,9 +36,7 @@ def read_or_skip(key, item):
 
 def examples(folder, items, read=read_or_skip, split='train', expected=None):
   """Reads the examples of a toy data set."""
-  return audit.examples(
-    audit.Audit('toy', split, folder, expected), items, read
-  )
+  return audit.examples(audit.Part(items, read, expected), 'toy', split, folder)
 
 
 def test_items_keep_their_order_and_skipped_ones_are_listed(tmp_path, caplog):
