@@ -87,38 +87,28 @@ class Batch(grain.transforms.Map):
     """Returns batch `number`, padded with zeros after the last element."""
     first = number * self._batch_size
     last = min(first + self._batch_size, len(self._elements))
-    batch = self._with_first_row(self._elements[first])
-    for place in range(1, last - first):
+    batch: sources.Element = {}
+    for place in range(last - first):
       element = self._elements[first + place]
-      if element.keys() != batch.keys():
+      arrays = {name: np.asarray(value) for name, value in element.items()}
+      form = {name: (a.dtype.name, a.shape) for name, a in arrays.items()}
+      if place == 0:
+        expected = form
+        batch = {
+          name: np.empty((self._batch_size, *a.shape), a.dtype)
+          for name, a in arrays.items()
+        }
+      if form != expected:
         raise ValueError(
-          f'Expected elements of one form, got {sorted(element)} after'
-          f' {sorted(batch)}. Drop or add entries with a transform.'
+          f'Expected elements of one form, got {form} after {expected}. Cut,'
+          ' pad or drop entries with a transform, or a view.'
         )
-      for name, rows in batch.items():
-        value = np.asarray(element[name])
-        if (value.shape, value.dtype) != (rows.shape[1:], rows.dtype):
-          raise ValueError(
-            f'Expected elements of one form, got {name!r} {value.dtype.name}'
-            f' {value.shape} after {rows.dtype.name} {rows.shape[1:]}. Cut or'
-            ' pad them with a transform, or a view.'
-          )
-        rows[place] = value
+      for name, array in arrays.items():
+        batch[name][place] = array
     for rows in batch.values():
       rows[last - first :] = 0
     if self._with_mask:
       batch['mask'] = np.arange(self._batch_size) < last - first
-    return batch
-
-  def _with_first_row(
-    self, element: sources.Element
-  ) -> dict[str, npt.NDArray[Any]]:
-    """Allocates a batch for elements like this one, and fills its first row."""
-    batch = {}
-    for name, entry in element.items():
-      value = np.asarray(entry)
-      batch[name] = np.empty((self._batch_size, *value.shape), value.dtype)
-      batch[name][0] = value
     return batch
 
 

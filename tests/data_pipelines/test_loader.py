@@ -306,18 +306,23 @@ def test_evaluation_is_random_only_with_a_seed():
 
 def test_errors_name_elements_of_different_forms():
   for other, message in (
-    ({'x': np.zeros(3)}, r"got 'x' float64 \((2|3),\) after float64"),
+    (
+      {'x': np.zeros(3)},
+      r"'float64', \((2|3),\).* after .*'float64', \((2|3),",
+    ),
     (
       {'x': np.zeros(2, np.float32)},
-      r"got 'x' float(32|64) \(2,\) after float",
+      r"'float(32|64)', .* after .*'float(32|64)",
     ),
-    ({'y': np.zeros(2)}, r"got \['(x|y)'\] after \['(x|y)'\]"),
-    ({'x': np.zeros(2), 'y': 1}, r"got \['x'(, 'y')?\] after \['x'"),
+    ({'y': np.zeros(2)}, r"{'(x|y)': .* after {'(x|y)': "),
+    ({'x': np.zeros(2), 'y': 1}, r"{'x': .* after {'x': "),
   ):
     rows = [{'x': np.zeros(2)}, other]
     for batches in (
       loader.loader(rows, batch_size=2, seed=0),
       iter(loader.evaluation_batches(rows, batch_size=2)),
     ):
-      with pytest.raises(ValueError, match=f'elements of one form, {message}'):
+      with pytest.raises(
+        ValueError, match=f'elements of one form, got .*{message}'
+      ):
         next(batches)
