@@ -100,8 +100,9 @@ class Batch(grain.transforms.Map):
         }
       if form != expected:
         raise ValueError(
-          f'Expected elements of one form, got {form} after {expected}. Cut,'
-          ' pad or drop entries with a transform, or a view.'
+          f'Expected elements of one form, got {form} in element {place} of a'
+          f' batch after {expected}. Cut, pad or drop entries with a transform,'
+          ' or a view.'
         )
       for name, array in arrays.items():
         batch[name][place] = array

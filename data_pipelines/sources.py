@@ -200,8 +200,10 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
     >>> len(source), source.arrays['x'].shape
     (2, (2, 3))
   """
+  # Imported here, because only this function needs Grain.
   with _extra.data_extra():
     import grain
+  from data_pipelines import _stages
 
   for transform in transforms:
     if not isinstance(transform, grain.transforms.Map):
@@ -212,22 +214,8 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
       )
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
-  elements = []
-  for index in range(len(source)):
-    element = source[index]
-    for transform in transforms:
-      element = transform.map(element)
-    elements.append(element)
-  forms = [{name: np.shape(v) for name, v in e.items()} for e in elements]
-  for index, form in enumerate(forms):
-    if form != forms[0]:
-      raise ValueError(
-        f'Expected elements of one form, got the shapes {form} in element'
-        f' {index} after {forms[0]}. Cut, pad or drop entries with a transform.'
-      )
-  arrays = {
-    name: np.stack([element[name] for element in elements]) for name in forms[0]
-  }
+  elements = grain.MapDataset.source(source).apply(tuple(transforms))
+  arrays = _stages.Batch(elements, len(source)).map(0)
   # Elements are views of these arrays. A transform that writes in place must
   # fail, rather than change what later epochs see.
   for stacked in arrays.values():
