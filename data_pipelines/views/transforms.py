@@ -61,14 +61,8 @@ def statistics(
   """
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
-
-  def element_of(index: int) -> sources.Element:
-    element = source[index]
-    for transform in transforms:
-      element = transform.map(element)
-    return element
-
-  first = element_of(0)
+  elements = grain.MapDataset.source(source).apply(tuple(transforms))
+  first = elements[0]
   mean = {
     name: np.zeros(np.shape(sources.entry(first, name))) for name in names
   }
@@ -76,7 +70,7 @@ def statistics(
   square = {name: np.zeros_like(mean[name]) for name in names}
   counts = dict.fromkeys(names, 0)
   for index in range(len(source)):
-    element = element_of(index)
+    element = elements[index]
     for name in names:
       if not element.get(missing.entry(name), True):
         continue
