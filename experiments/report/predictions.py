@@ -1,7 +1,5 @@
 """Tables of predictions: a row per example, a column per answer."""
 
-import csv
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from pyarrow import parquet
 from scipy import special
 
 from experiments.core import runs
+from experiments.report import tables
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -82,21 +81,15 @@ def write(path: pathlib.Path, table: Columns) -> None:
   if suffix not in ('.csv', '.parquet'):
     raise ValueError(f'{path} is no table; expected a .csv or .parquet.')
   path.parent.mkdir(parents=True, exist_ok=True)
-  cells = {name: _with_gaps(values) for name, values in table.items()}
+  count = len(next(iter(table.values()), ()))
+  cells = {'row': list(range(count))}
+  cells |= {name: _with_gaps(values) for name, values in table.items()}
   if suffix == '.csv':
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['row', *cells])
-    writer.writerows(
-      ['' if cell is None else cell for cell in (i, *line)]
-      for i, line in enumerate(zip(*cells.values(), strict=True))
-    )
-    runs.write_text(path, text.getvalue())
+    rows = zip(*cells.values(), strict=True)
+    runs.write_text(path, tables.comma_separated([list(cells), *rows]))
     return
-  count = len(next(iter(cells.values()), []))
-  rows = pyarrow.table({'row': list(range(count)), **cells})
   with runs.replacing(path) as temporary:
-    parquet.write_table(rows, temporary)
+    parquet.write_table(pyarrow.table(cells), temporary)
 
 
 def _with_gaps(values: npt.NDArray[Any]) -> list[Any]:

@@ -1,5 +1,7 @@
-"""Markdown tables, and the same for LaTeX."""
+"""Tables in Markdown, LaTeX and CSV."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -110,6 +112,13 @@ def _latex_cell(cell: str) -> str:
   text = ''.join(_LATEX.get(sign, sign) for sign in text)
   text = re.sub(r'(?<![\w-])-(?=\d)', '$-$', text)
   return re.sub(r'\*\*(.+?)\*\*', r'\\textbf{\1}', text)
+
+
+def comma_separated(rows: Iterable[Sequence[Any]]) -> str:
+  """A table as CSV; None is an empty cell."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator='\n').writerows(rows)
+  return text.getvalue()
 
 
 def capital(text: str) -> str:

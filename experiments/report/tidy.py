@@ -1,12 +1,11 @@
 """Results as one tidy table: a row for each value."""
 
-import csv
-import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.core import runs
+from experiments.report import tables
 
 COLUMNS = ('run', 'recipe', 'seed', 'split', 'step', 'metric', 'value')
 # Of a row of JSON lines, what says whose the values are.
@@ -27,12 +26,9 @@ def write(
   run's configuration has. What is told of each objective has names with a
   slash: `losses/fused`.
   """
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(COLUMNS)
-  for name, rows in found.items():
-    writer.writerows(_lines(name, rows))
-  runs.write_text(directory / 'results.csv', text.getvalue())
+  lines = [line for name, rows in found.items() for line in _lines(name, rows)]
+  text = tables.comma_separated([COLUMNS, *lines])
+  runs.write_text(directory / 'results.csv', text)
 
 
 def _lines(
