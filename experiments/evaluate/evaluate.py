@@ -207,8 +207,10 @@ def evaluate(
     levels = sorted({0.0, *map(float, noise_levels)})
     conditions += [(some, 0.0) for some in nn.coalitions(names)[:-1]]
     conditions += [(everything, level) for level in levels[1:]]
+  # None: no bar where standard error is no terminal.
+  bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
   outputs, targets, masks, present = run(
-    predict, variables, batches, names, conditions, target, units
+    predict, variables, bar, names, conditions, target, units
   )
   scores = []
   for rows in [masks] if masks.ndim == 1 else list(enumerate(masks)):
@@ -257,9 +259,7 @@ def run(
     present = jnp.array([name in some for name in modalities])
     data.append(Condition(present, jnp.float32(level)))
   parts: list[Any] = []
-  # None: no bar where standard error is no terminal.
-  bar = tqdm.tqdm(batches, desc='evaluate', leave=False, disable=None)
-  for index, batch in enumerate(bar):
+  for index, batch in enumerate(batches):
     # Moved to the device once, not once per condition.
     inputs = jax.device_put(model_inputs(batch, modalities))
     outputs, targets = jax.device_get(
