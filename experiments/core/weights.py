@@ -199,7 +199,7 @@ def _replaced(
 
 
 def _name(path: Any) -> str:
-  return '.'.join(jax.tree_util.keystr((key,), simple=True) for key in path)
+  return jax.tree_util.keystr(path, simple=True, separator='.')
 
 
 def flat(tree: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Writer(Protocol):
     """
 
   def flush(self) -> None:
-    """Brings what was added to where it is kept."""
+    """Brings what was added to where it is kept, unless it is there."""
 
   def close(self, is_done: bool) -> None:
     """Ends; `is_done` says that the run was not stopped."""
@@ -94,7 +94,7 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
   return flat
 
 
-class _TensorBoard:
+class _TensorBoard(Writer):
   """Files of events in the directory of the run."""
 
   def __init__(
@@ -121,7 +121,7 @@ class _TensorBoard:
     self._events.close()
 
 
-class _WandB:
+class _WandB(Writer):
   """Weights & Biases, told by its environment (WANDB_PROJECT, WANDB_MODE).
 
   It drops a step that it has seen; what it is told again is the same. Offline
@@ -154,14 +154,11 @@ class _WandB:
   def add(self, values: Mapping[str, float], step: int) -> None:
     self._run.log(dict(values), step=step)
 
-  def flush(self) -> None:
-    """It sends by itself."""
-
   def close(self, is_done: bool) -> None:
     self._run.finish(exit_code=0 if is_done else 1)
 
 
-class _MLflow:
+class _MLflow(Writer):
   """MLflow, told by its environment (MLFLOW_TRACKING_URI and the like).
 
   It shows a number twice that it is told twice, and so is asked before.
@@ -196,9 +193,6 @@ class _MLflow:
         self._seen[name] = {number.step for number in history}
       if step not in self._seen[name]:
         self._mlflow.log_metrics(dict(values), step=step)
-
-  def flush(self) -> None:
-    """What was logged is there."""
 
   def close(self, is_done: bool) -> None:
     with self._guarded():
