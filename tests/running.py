@@ -162,11 +162,6 @@ def ending_at(place, loader=Interrupted):
     yield
 
 
-def assert_same_arrays(ours, theirs):
-  """Checks that two states are exactly equal."""
-  chex.assert_trees_all_equal(ours, theirs)
-
-
 def assert_same_run(workdir, other, config):
   """Checks that two finished training runs are exactly equal."""
   name = 'metrics.jsonl'

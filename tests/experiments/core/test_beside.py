@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_another_run_can_begin_with_exported_parameters(workdir, tmp_path):
     _, state, _ = running.begun(config)
     own = state.params.pop('beside', None)
     assert (own is None) == (factor == 0)
-    running.assert_same_arrays(state.params, model)
+    chex.assert_trees_all_equal(state.params, model)
 
 
 def test_its_name_can_be_used_in_frozen_and_learning_rates():

@@ -4,6 +4,7 @@ import signal
 import struct
 import time
 
+import chex
 import pytest
 from tensorboardX.proto import event_pb2
 
@@ -49,7 +50,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path):
   (expected, whole), *others = ended
   for rows, arrays in others:
     assert rows == expected
-    running.assert_same_arrays(arrays, whole)
+    chex.assert_trees_all_equal(arrays, whole)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
@@ -179,7 +180,7 @@ def test_a_run_may_be_resumed_with_more_steps_and_other_workers(
   ours, theirs = (
     running.final_arrays(place, smoke()) for place in (tmp_path, finished[0])
   )
-  running.assert_same_arrays(ours[0], theirs[0])
+  chex.assert_trees_all_equal(ours[0], theirs[0])
   with pytest.raises(
     ValueError, match='steps is 10, but the run has already taken'
   ):
