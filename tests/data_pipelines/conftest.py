@@ -62,9 +62,10 @@ def sample(name, sample_of):
 
 
 @pytest.fixture
-def broken(sample, tmp_path):
+def broken(name, request, tmp_path):
   """A copy of the sample tree, for the test to break."""
-  return shutil.copytree(sample, tmp_path / 'broken')
+  sample = 'small_av_mnist' if name == 'av_mnist' else 'sample'
+  return shutil.copytree(request.getfixturevalue(sample), tmp_path / 'broken')
 
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,6 @@
 """AV-MNIST: from the published tree to the batch, and broken trees."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,11 +11,6 @@ from tests import clips
 
 COUNTS = {'train': 220, 'validation': 20, 'test': 60}
 NAME = 'av_mnist'
-
-
-@pytest.fixture
-def broken(tmp_path, small_av_mnist):
-  return shutil.copytree(small_av_mnist, tmp_path / 'broken')
 
 
 def test_stored_values_are_those_of_the_tree(sample, stored):

@@ -35,11 +35,6 @@ def stored_arrays(stored):
   }
 
 
-@pytest.fixture
-def broken(tmp_path, small_av_mnist):
-  return shutil.copytree(small_av_mnist, tmp_path / 'broken')
-
-
 def raw(sample, part, kind):
   """Reads the values of an MNIST file as its page describes."""
   (path,) = (sample / 'mnist').glob(f'{part}-{kind}-*')
