@@ -35,29 +35,18 @@ from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import missing
 from data_pipelines import targets
+from experiments.configs import _in_memory
 from experiments.core import configuration
 from experiments.evaluate import readouts
 
 _SMALLEST = 4  # pixels per side of a LeNet's last maps, or a bit more
-_RESNET = {'name': 'ResNet18', 'width': 16}
-# Kind of a column -> its view, its encoder, and the view's standard deviation.
-_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
-  'picture': (
-    {'name': 'Frames', 'num_frames': 1, 'policy': 'first', 'size': 112},
-    _RESNET,
-    1.0,
-  ),
-  'video': (
-    {'name': 'Frames', 'num_frames': 3, 'policy': 'segments', 'size': 112},
-    _RESNET,
-    1.0,
-  ),
-  'sound': ({'name': 'FilterBank'}, _RESNET, 0.5),
-  'text': (
-    {'name': 'HashedWords', 'num_features': 1024},
-    {'name': 'MLP', 'widths': (128, 64)},
-    0.1,
-  ),
+_FRAMES = {'name': 'Frames', 'size': 112}
+# Kind of a column -> its view, and the view's standard deviation.
+_VIEWS: dict[str, tuple[dict[str, Any], float]] = {
+  'picture': ({**_FRAMES, 'num_frames': 1, 'policy': 'first'}, 1.0),
+  'video': ({**_FRAMES, 'num_frames': 3, 'policy': 'segments'}, 1.0),
+  'sound': ({'name': 'FilterBank'}, 0.5),
+  'text': ({'name': 'HashedWords', 'num_features': 1024}, 0.1),
 }
 
 _GRU = {'name': 'GRU', 'width': 64}
@@ -87,7 +76,7 @@ def encoder_for(
     ValueError: Expected rows [d], [time, d] or [height, width, channels], ...
   """
   if len(shape) == 1:
-    return {'name': 'MLP', 'widths': (128, 64)}
+    return {**_in_memory.MLP}
   if len(shape) == 2:
     return dict(_TRANSFORMER if transformer else _GRU)
   if len(shape) == 3 and min(shape[:2]) >= 2:
@@ -148,6 +137,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     _of_folder(config, table)
   else:
     _of_arrays(config, table, transformer=bool(given['sequences']))
+  if table.present:
+    config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.data.batch_size = min(config.data.batch_size, num_rows)
   if table.target.is_regression:
     _of_numbers(config, table)
@@ -225,8 +216,6 @@ def _of_arrays(
   config.data.batch_size = 64
   config.data.standardize = True
   config.data.in_memory = True
-  if table.present:
-    config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.model.encoders = {
     name: encoder_for(values.shape[1:], transformer)
     for name, values in table.modalities.items()
@@ -240,19 +229,21 @@ def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
   """Writes what follows from a folder of files, decoded while training."""
   config.data.batch_size = 32
   config.data.num_threads = 4
-  if table.present:
-    config.data.missing_rate = dict.fromkeys(table.present, 'stored')
   config.data.views, config.model.encoders = {}, {}
   config.evaluation.noise_scale = {}
   for name, columns in table.modalities.items():
     kind = table.kinds[columns[0]]
     if kind == 'number':
-      view, encoder, noise = _numbers(table, columns), encoder_for((1,)), 1.0
+      view, noise = _numbers(table, columns), 1.0
     else:
-      of_kind, encoder, noise = _KINDS[kind]
+      of_kind, noise = _VIEWS[kind]
       view = {**of_kind, 'source': name}
     config.data.views[name] = view
-    config.model.encoders[name] = dict(encoder)
+    config.model.encoders[name] = (
+      {**_in_memory.MLP}
+      if kind in ('number', 'text')
+      else {'name': 'ResNet18', 'width': 16}
+    )
     config.evaluation.noise_scale[name] = noise
 
 
