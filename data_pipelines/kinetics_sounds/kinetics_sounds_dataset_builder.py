@@ -7,8 +7,6 @@ import tensorflow_datasets as tfds
 from data_pipelines.kinetics_sounds import tree
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
-from data_pipelines.reading import media
-from data_pipelines.reading import youtube
 
 
 class Builder(builder.FolderBuilder):
@@ -36,4 +34,4 @@ class Builder(builder.FolderBuilder):
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
     """Finds the clips of each split; see `builder.FolderBuilder`."""
-    return youtube.parts(root, *tree.splits(root), media.ten_half_seconds)
+    return tree.parts(root)

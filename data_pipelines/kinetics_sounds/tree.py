@@ -5,8 +5,10 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines.reading import builder
 from data_pipelines.reading import lists
 from data_pipelines.reading import manual
+from data_pipelines.reading import media
 from data_pipelines.reading import youtube
 from data_pipelines.samples import tiny
 
@@ -50,10 +52,8 @@ _KINETICS = (
 _SAMPLED = (5, 12, 17, 27)
 
 
-def splits(
-  root: pathlib.Path,
-) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
-  """Lists the clips of each split, as `youtube.splits` returns them.
+def parts(root: pathlib.Path) -> dict[str, builder.Part]:
+  """Lists the clips of each split, whether or not their files exist.
 
   The field's lists are used if they exist. Otherwise the 31 classes of Kinetics
   are taken, and its validation part is `test`.
@@ -71,7 +71,7 @@ def splits(
     paths = [path for path in found if path]
     if len(paths) == 2:
       train, test = map(read, paths)
-      return youtube.splits(train, test, published)
+      return youtube.parts(root, train, test, published, media.ten_half_seconds)
     if paths:
       which = f'only {paths[0].name}'
       break

@@ -44,9 +44,6 @@ class Listed(NamedTuple):
   label: int
 
 
-Items = dict[str, Listed | audit.SkipError]
-
-
 class Media(NamedTuple):
   """Where the files of clips are, in a folder and its subfolders."""
 
@@ -126,62 +123,47 @@ def find(root: pathlib.Path) -> Media:
   )
 
 
-def splits(
+def parts(
+  root: pathlib.Path,
   train: Sequence[tuple[str, Listed | audit.SkipError]],
   test: Sequence[tuple[str, Listed | audit.SkipError]],
   published: Mapping[str, int] | None,
-) -> tuple[dict[str, Items], dict[str, int | None]]:
-  """Takes `validation` from the training clips; no video is in two splits.
+  choose: media.Choose,
+) -> dict[str, builder.Part]:
+  """Divides clips into splits, and tells a builder how to read them.
+
+  A tenth of the videos of `train` become `validation`. No video is in two
+  splits: repeated clips, and training clips of videos in `test`, are not read.
 
   Args:
+    root: The folder with the media.
     train: The training list: (name of the clip, what to read or why not).
     test: The test list, likewise.
     published: How many clips the published 'train' and 'test' have, if these
       are the published lists.
-
-  Returns:
-    What `parts` takes. A tenth of the videos of `train` become `validation`.
-    Repeated clips, and training clips of videos in `test`, are not read.
+    choose: Which frames of a video to keep.
   """
 
   def video(key: str) -> str:
     return clip(key.partition(' ')[0]).video
 
-  parts = splitting.without_repeats({'train': train, 'test': test}, video)
+  listed = splitting.without_repeats({'train': train, 'test': test}, video)
   divided = splitting.split(
-    {key: video(key) for key in parts['train']}, {'validation': _VALIDATION}
+    {key: video(key) for key in listed['train']}, {'validation': _VALIDATION}
   )
   items = {
-    part: {key: parts['train'][key] for key in keys}
-    for part, keys in divided.items()
+    split: {key: listed['train'][key] for key in keys}
+    for split, keys in divided.items()
   }
-  items['test'] = parts['test']
-  expected: dict[str, int | None] = dict.fromkeys(items)
+  items['test'] = listed['test']
+  expected = dict(published or {})
   if published:
-    carved = sum(isinstance(i, Listed) for i in items['validation'].values())
-    expected['train'] = published['train'] - carved
-    expected['test'] = published['test']
-  return items, expected
-
-
-def parts(
-  root: pathlib.Path,
-  items: Mapping[str, Items],
-  expected: Mapping[str, int | None],
-  choose: media.Choose,
-) -> dict[str, builder.Part]:
-  """Tells a builder how to read splits.
-
-  Args:
-    root: The folder with the media.
-    items: Split -> key -> what to read, or why not.
-    expected: Split -> how many clips it should have, None if unknown.
-    choose: Which frames of a video to keep.
-  """
+    carved = items['validation'].values()
+    expected['train'] -= sum(isinstance(each, Listed) for each in carved)
   read = functools.partial(_example, find(root), choose)
   return {
-    split: builder.Part(listed, read, expected[split])
-    for split, listed in items.items()
+    split: builder.Part(each, read, expected.get(split))
+    for split, each in items.items()
   }
 
 

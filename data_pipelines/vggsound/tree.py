@@ -6,8 +6,10 @@ import pathlib
 import numpy as np
 
 from data_pipelines.reading import audit
+from data_pipelines.reading import builder
 from data_pipelines.reading import lists
 from data_pipelines.reading import manual
+from data_pipelines.reading import media
 from data_pipelines.reading import youtube
 from data_pipelines.samples import tiny
 from data_pipelines.vggsound import labels
@@ -32,10 +34,8 @@ _WITHDRAWN = 'extending ladders'
 _SAMPLED = ('dog barking', 'playing violin, fiddle', 'thunder', 'airplane')
 
 
-def splits(
-  root: pathlib.Path,
-) -> tuple[dict[str, youtube.Items], dict[str, int | None]]:
-  """Lists the clips of each split, as `youtube.splits` returns them.
+def parts(root: pathlib.Path) -> dict[str, builder.Part]:
+  """Lists the clips of each split, whether or not their files exist.
 
   Raises:
     FileNotFoundError: if the list is missing.
@@ -43,11 +43,11 @@ def splits(
   """
   path = manual.file(root, ('vggsound.csv',), TREE)
   numbers = {name: number for number, name in enumerate(labels.CLASSES)}
-  parts: dict[str, list[tuple[str, youtube.Listed | audit.SkipError]]] = {
+  clips: dict[str, list[tuple[str, youtube.Listed | audit.SkipError]]] = {
     part: [] for part in PUBLISHED
   }
   for where, cells in lists.rows(path):
-    if len(cells) != 4 or cells[3] not in parts:
+    if len(cells) != 4 or cells[3] not in clips:
       raise ValueError(
         f'{where}: expected <id>,<start>,"<label>",<train or test>, a label'
         f' with commas in quotes, got {cells}.'
@@ -65,11 +65,13 @@ def splits(
       if label == _WITHDRAWN
       else youtube.Listed(clip, numbers[label])
     )
-    parts[part].append((clip.name, item))
-  empty = [part for part, listed in parts.items() if not listed]
+    clips[part].append((clip.name, item))
+  empty = [part for part, listed in clips.items() if not listed]
   if empty:
     raise ValueError(f'{path} has no row of {" or ".join(empty)}.')
-  return youtube.splits(**parts, published=PUBLISHED)
+  return youtube.parts(
+    root, **clips, published=PUBLISHED, choose=media.one_each_second
+  )
 
 
 def write_sample(root: pathlib.Path) -> None:

@@ -6,8 +6,6 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.reading import audio_visual
 from data_pipelines.reading import builder
-from data_pipelines.reading import media
-from data_pipelines.reading import youtube
 from data_pipelines.vggsound import labels
 from data_pipelines.vggsound import tree
 
@@ -35,4 +33,4 @@ class Builder(builder.FolderBuilder):
 
   def parts(self, root: pathlib.Path) -> dict[str, builder.Part]:
     """Finds the clips of each split; see `builder.FolderBuilder`."""
-    return youtube.parts(root, *tree.splits(root), media.one_each_second)
+    return tree.parts(root)

@@ -58,10 +58,9 @@ def test_two_clips_of_one_video_are_never_in_two_splits(broken):
   lines = (broken / 'my_train.txt').read_text().split()
   again = [f'{line[:11]}_777,10,3' for line in lines]
   (broken / 'my_train.txt').write_text('\n'.join([*lines, *again]))
-  parts, _ = tree.splits(broken)
   videos = {
-    split: collections.Counter(key[:11] for key in items)
-    for split, items in parts.items()
+    split: collections.Counter(key[:11] for key in part.items)
+    for split, part in tree.parts(broken).items()
   }
   assert not videos['train'].keys() & videos['validation'].keys()
   assert set(videos['validation'].values()) == {2}
@@ -99,21 +98,21 @@ def test_without_the_lists_the_annotations_of_kinetics_are_used(
   (folder / 'train.csv').write_text(annotations('train'))
   test = '\ufeff' + annotations('val')
   (tmp_path / f'{names}.csv').write_text(test, encoding='utf-8')
-  parts, expected = tree.splits(tmp_path)
-  train = {**parts['train'], **parts['validation']}
-  for items, letter in ((train, 't'), (parts['test'], 'v')):
+  parts = tree.parts(tmp_path)
+  train = {**parts['train'].items, **parts['validation'].items}
+  for items, letter in ((train, 't'), (parts['test'].items, 'v')):
     assert {key: item.label for key, item in items.items()} == {
       f'{letter}-{number:09d}_{number:06d}': number for number in range(31)
     }
-  assert set(expected.values()) == {None}
+  assert {part.expected for part in parts.values()} == {None}
   assert not caplog.records
 
 
 def test_a_warning_names_classes_missing_from_annotations(tmp_path, caplog):
   (tmp_path / 'train.csv').write_text(annotations('train', 'bowling'))
   (tmp_path / 'val.csv').write_text(annotations('val'))
-  parts, _ = tree.splits(tmp_path)
-  assert len(parts['train']) + len(parts['validation']) == 30
+  parts = tree.parts(tmp_path)
+  assert len(parts['train'].items) + len(parts['validation'].items) == 30
   assert 'train.csv has no row of the classes bowling' in caplog.text
 
 
@@ -129,7 +128,7 @@ def test_wrong_annotations_are_refused(tmp_path):
     (f'{header}\nabseiling,0123456789a,3', 'no row of the'),
   ):
     path.write_text(text)
-    checks.assert_refused(f'{path}.*{message}', tree.splits, tmp_path)
+    checks.assert_refused(f'{path}.*{message}', tree.parts, tmp_path)
 
 
 def test_errors_name_wrong_lines_of_the_lists(broken):
@@ -145,21 +144,21 @@ def test_errors_name_wrong_lines_of_the_lists(broken):
   ):
     path.write_text('\ufeff' + whole + line, encoding='utf-8')
     where = f'{path}, line 57: .*{line[:9]}'
-    checks.assert_refused(where, tree.splits, broken)
+    checks.assert_refused(where, tree.parts, broken)
   path.write_text('\n')
-  checks.assert_refused(r'my_train\.txt has no row', tree.splits, broken)
+  checks.assert_refused(r'my_train\.txt has no row', tree.parts, broken)
 
 
 def test_one_list_or_none_is_not_enough(broken):
   for left, gone in (('train', 'test'), ('test', 'train')):
     moved = (broken / f'my_{gone}.txt').rename(broken / 'moved')
     with pytest.raises(FileNotFoundError, match=rf'only my_{left}\.txt'):
-      tree.splits(broken)
+      tree.parts(broken)
     moved.rename(broken / f'my_{gone}.txt')
   for path in broken.glob('*.txt'):
     path.unlink()
   with pytest.raises(FileNotFoundError, match=r'none of the two') as caught:
-    tree.splits(broken)
+    tree.parts(broken)
   for part in (str(broken), tree.TREE, 'Found:', 'train/kinetic0000_000005'):
     assert part in str(caught.value)
 

@@ -66,11 +66,11 @@ def test_errors_name_wrong_lines_of_the_list(broken):
   ):
     path.write_text('\ufeff' + whole + row, encoding='utf-8')
     where = f'{path}, line 73: .*'
-    checks.assert_refused(where + re.escape(message), tree.splits, broken)
+    checks.assert_refused(where + re.escape(message), tree.parts, broken)
   for part in ('train', 'test'):
     lines = [line for line in whole.splitlines() if part not in line]
     path.write_text('\n'.join(lines))
-    checks.assert_refused(f'csv has no row of {part}', tree.splits, broken)
+    checks.assert_refused(f'csv has no row of {part}', tree.parts, broken)
 
 
 def test_skipped_rows_are_counted(broken):
