@@ -31,10 +31,6 @@ TREE = """\
   SentenceFilenames.csv          optional: the names of all clips
 A clip is named <actor>_<sentence>_<emotion>_<level>, as 1001_DFA_ANG_XX."""
 
-# Shares of the actors. Actors of `validation` are the same in all
-# configurations.
-_VALIDATION = 0.1
-_TEST = 0.1
 # With this salt, the 91 actors are divided into 71, 9 and 11.
 _SALT = 'crema_d'
 
@@ -108,12 +104,7 @@ def splits(
   )
   found = [path for path in paths if path]
   if by_actor or not found:
-    names = _all_names(root)
-    divided = splitting.split(
-      {name: clip(name).actor for name in names},
-      {'validation': _VALIDATION, 'test': _TEST},
-      _SALT,
-    )
+    divided = _by_actor(_all_names(root), 'validation', 'test')
     return divided, dict.fromkeys(divided)
   if len(found) == 1:
     raise FileNotFoundError(
@@ -127,11 +118,7 @@ def splits(
       f'{len(both)} clips are in both train.csv and test.csv in {root}, the'
       f' first of them {both[0]}.'
     )
-  divided = splitting.split(
-    {name: clip(name).actor for name in sorted(train)},
-    {'validation': _VALIDATION},
-    _SALT,
-  )
+  divided = _by_actor(sorted(train), 'validation')
   # The 6,698 training clips of the list include `validation`.
   expected: dict[str, int | None] = {
     'train': FIELD['train'] - len(divided['validation']),
@@ -139,6 +126,12 @@ def splits(
     'test': FIELD['test'],
   }
   return {**divided, 'test': sorted(test)}, expected
+
+
+def _by_actor(names: list[str], *parts: str) -> dict[str, list[str]]:
+  """Divides clips; each part gets a tenth of the actors, and train the rest."""
+  actors = {name: clip(name).actor for name in names}
+  return splitting.split(actors, dict.fromkeys(parts, 0.1), _SALT)
 
 
 def _read_list(path: pathlib.Path) -> list[str]:
