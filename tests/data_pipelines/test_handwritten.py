@@ -43,6 +43,12 @@ def handwritten(data_dir, config='six', split='train'):
   )
 
 
+def ran(program):
+  return subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+  )
+
+
 @pytest.mark.parametrize('config', CONFIGS)
 def test_stored_values_are_the_published_ones(data_dir_of, published, config):
   data_dir = data_dir_of('handwritten', config)
@@ -121,10 +127,7 @@ sources.open_source(
   'handwritten', config='two', split='train', data_dir={str(tmp_path)!r}
 )
 """
-  process = subprocess.run(
-    [sys.executable, '-c', program], cwd=ROOT, capture_output=True
-  )
-  assert process.returncode == -signal.SIGKILL
+  assert ran(program).returncode == -signal.SIGKILL
   leftover = list((tmp_path / 'handwritten' / 'two').glob('incomplete.*'))
   assert leftover, 'the process was killed too early to leave files'
   assert len(handwritten(tmp_path, 'two', 'validation')) == 200
@@ -144,10 +147,7 @@ try:
 except OSError as error:
   print(error)
 """
-  output = subprocess.run(
-    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
-  )
-  (line,) = output.stdout.splitlines()
+  (line,) = ran(program).stdout.splitlines()
   for part in (str(tmp_path), 'no space', 'handwritten', 'TFDS_DATA_DIR'):
     assert part in line
   assert len(handwritten(tmp_path, 'two')) == 1000
@@ -220,9 +220,7 @@ sys.modules['jax'] = None  # whoever imports it now fails
 for module in pkgutil.walk_packages(data_pipelines.__path__, 'data_pipelines.'):
   __import__(module.name)
 """
-  output = subprocess.run(
-    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
-  )
+  output = ran(program)
   assert output.returncode == 0, output.stderr
 
 
