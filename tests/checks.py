@@ -1,6 +1,5 @@
 """Checks and helpers that many tests share."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,18 +34,6 @@ def assert_close(
 def assert_equal(actual: Any, expected: Any, name: str = '') -> None:
   """Checks that two pytrees have exactly the same numbers."""
   assert_close(actual, expected, rtol=0, atol=0, name=name)
-
-
-def assert_refused(
-  message: str, call: Callable[..., Any], *args: Any, **options: Any
-) -> None:
-  """Checks that a call raises a ValueError whose text matches `message`."""
-  try:
-    call(*args, **options)
-  except ValueError as error:
-    assert re.search(message, str(error)), f'{message!r} is not in: {error}'
-  else:
-    raise AssertionError(f'Nothing was refused; expected: {message!r}')
 
 
 def slow(*values: Any) -> Any:

@@ -11,7 +11,6 @@ from data_pipelines.kinetics_sounds import tree
 from data_pipelines.reading import manual
 from data_pipelines.reading import youtube
 from data_pipelines.samples import tiny
-from tests import checks
 from tests import clips
 
 COUNTS = {'train': 47, 'validation': 9, 'test': 16}
@@ -128,7 +127,8 @@ def test_wrong_annotations_are_refused(tmp_path):
     (f'{header}\nabseiling,0123456789a,3', 'no row of the'),
   ):
     path.write_text(text)
-    checks.assert_refused(f'{path}.*{message}', tree.parts, tmp_path)
+    with pytest.raises(ValueError, match=f'{path}.*{message}'):
+      tree.parts(tmp_path)
 
 
 def test_errors_name_wrong_lines_of_the_lists(broken):
@@ -144,9 +144,11 @@ def test_errors_name_wrong_lines_of_the_lists(broken):
   ):
     path.write_text('\ufeff' + whole + line, encoding='utf-8')
     where = f'{path}, line 57: .*{line[:9]}'
-    checks.assert_refused(where, tree.parts, broken)
+    with pytest.raises(ValueError, match=where):
+      tree.parts(broken)
   path.write_text('\n')
-  checks.assert_refused(r'my_train\.txt has no row', tree.parts, broken)
+  with pytest.raises(ValueError, match=r'my_train\.txt has no row'):
+    tree.parts(broken)
 
 
 def test_one_list_or_none_is_not_enough(broken):
