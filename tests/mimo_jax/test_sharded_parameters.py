@@ -110,7 +110,8 @@ def test_sharded_params_may_be_in_groups(option):
   }[option]
   rule = three.RULES['inverse lengths']
   (found,) = _sharded([rule], 'both axes', check_vma=True, **options)
-  checks.assert_close(found, _expected(rule, **options), 2e-4, 1e-5)
+  # Of a short gradient its weight is 250, and multiplies rounding.
+  checks.assert_close(found, _expected(rule, **options), 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize('check_vma', [True, False])
