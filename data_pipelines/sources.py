@@ -203,7 +203,6 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
   # Imported here, because only this function needs Grain.
   with _extra.data_extra():
     import grain
-  from data_pipelines import _stages
 
   for transform in transforms:
     if not isinstance(transform, grain.transforms.Map):
@@ -214,8 +213,19 @@ def in_memory(source: Source, transforms: Sequence[Any] = ()) -> InMemory:
       )
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
-  elements = grain.MapDataset.source(source).apply(tuple(transforms))
-  arrays = _stages.Batch(elements, len(source)).map(0)
+  made = grain.MapDataset.source(source).apply(tuple(transforms))
+  elements = [made[index] for index in range(len(source))]
+  expected = {name: np.shape(value) for name, value in elements[0].items()}
+  for index, element in enumerate(elements):
+    form = {name: np.shape(value) for name, value in element.items()}
+    if form != expected:
+      raise ValueError(
+        f'Expected elements of one form, got {form} in element {index} after'
+        f' {expected}. Cut, pad or drop entries with a transform, or a view.'
+      )
+  arrays = {
+    name: np.stack([element[name] for element in elements]) for name in expected
+  }
   # Elements are views of these arrays. A transform that writes in place must
   # fail, rather than change what later epochs see.
   for stacked in arrays.values():

@@ -27,6 +27,11 @@ def test_a_source_in_memory_has_the_same_elements(data_dir_of):
       either[200]
 
 
+def test_texts_in_memory_may_be_of_any_length():
+  held = sources.in_memory([{'name': 'one'}, {'name': 'three'}])
+  assert [held[index]['name'] for index in range(2)] == ['one', 'three']
+
+
 def test_elements_in_memory_cannot_be_written_to():
   source = toys.source(3)
   with pytest.raises(ValueError, match='read-only'):
