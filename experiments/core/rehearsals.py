@@ -54,7 +54,7 @@ class Rehearsals:
 
     Returns:
       The state with what the method has learnt, and the seconds of its passes
-      without loading and compiling.
+      and their end, without loading and compiling.
     """
     assert self._rehearsal is not None
     places = [one.train.get_state() for one in inputs]
@@ -71,16 +71,24 @@ class Rehearsals:
           leave=False,
           disable=None,
         ):
-          if take not in self._compiled:
-            self._compiled.append(take)
-            jax.block_until_ready(take(state, scratch, batch))
-          began = time.perf_counter()
-          scratch = jax.block_until_ready(take(state, scratch, batch))
-          seconds += time.perf_counter() - began
-      return self._place(self._end(state, scratch)), seconds
+          scratch, spent = self._timed(take, state, scratch, batch)
+          seconds += spent
+      state, spent = self._timed(self._end, state, scratch)
+      return self._place(state), seconds + spent
     finally:
       for one, place in zip(inputs, places, strict=True):
         one.train.set_state(place)
+
+  def _timed(
+    self, function: Callable[..., Any], *given: Any
+  ) -> tuple[Any, float]:
+    """Calls a function, the first time twice; also returns its seconds."""
+    if function not in self._compiled:
+      self._compiled.append(function)
+      jax.block_until_ready(function(*given))
+    began = time.perf_counter()
+    found = jax.block_until_ready(function(*given))
+    return found, time.perf_counter() - began
 
   def _length(self, epochs: float) -> int:
     """Epochs in steps, at least one."""

@@ -1,5 +1,8 @@
 """Rehearsals: when they are due, on which rows, and resumed."""
 
+import time
+
+import jax
 import numpy as np
 import pytest
 
@@ -46,6 +49,24 @@ def test_a_rehearsal_sees_the_coming_batches_and_training_has_them_again():
   )
   np.testing.assert_array_equal(next(inputs.train)['row'], upcoming[7])
   assert seconds >= 0
+
+
+def test_the_time_of_a_rehearsal_includes_its_end():
+  def sleep(scratch):
+    time.sleep(0.2)
+    return scratch
+
+  rehearsal = base.Rehearsal(
+    every_epochs=1.0,
+    begin=lambda *_: np.float32(1),
+    passes=(base.Pass('train', 1 / 15, lambda _, scratch, __: scratch),),
+    end=lambda _, scratch: jax.pure_callback(sleep, scratch, scratch),
+  )
+  one = rehearsals.Rehearsals(rehearsal, 15, lambda batches: batches[0])
+  inputs = data.open_data(smoke(), 4)
+  for _ in range(2):
+    _, seconds = one.run(None, [inputs], 0)
+    assert seconds >= 0.2
 
 
 def test_rehearsals_are_due_at_the_start_of_every_epoch_or_once():
