@@ -84,8 +84,7 @@ def make(
   method_losses = accumulation.losses(config.accumulation, method.losses)
   # All that follows the method's gradients skips a step that is not finite.
   guarded = optax.apply_if_finite(
-    accumulation.optimizer(config.accumulation, method.optimizer),
-    config.max_skipped_steps,
+    task.accumulated(method.optimizer), config.max_skipped_steps
   )
   optimizer = optax.chain(method.gradients, guarded)
   finish = data.finish(config)
@@ -252,6 +251,7 @@ def _make_task(
     axis_name=placement.axis_name,
     missing=tuple(name for name, rate in rates.items() if rate),
     learns=functools.partial(trainable.learns, frozen=config.frozen),
+    accumulated=functools.partial(accumulation.optimizer, config.accumulation),
   )
 
 
@@ -276,7 +276,9 @@ def _make_method(
 
 
 def _make_optimizer(
-  config: config_dict.ConfigDict, updates_per_step: int
+  config: config_dict.ConfigDict,
+  updates_per_step: int,
+  part_of: Callable[[moments.Path], str | None] | None = None,
 ) -> optax.GradientTransformation:
   """The configured optimizer; its schedules count steps, not updates."""
   steps_per_update = accumulation.steps_per_update(config.accumulation)
@@ -289,13 +291,16 @@ def _make_optimizer(
   decay = config.get('weight_decay', 0.0)
   # A traced value may be nonzero.
   is_zero = not isinstance(decay, jax.core.Tracer) and decay == 0
+  optimizer = _make_transform('optimizer', config.optimizer.to_dict(), adapt)
+  if part_of is not None:
+    optimizer = moments.apart(optimizer, part_of)
   return optax.chain(
     *(
       _make_transform('gradient_transforms', each, adapt)
       for each in config.gradient_transforms
     ),
     *(() if is_zero else (optax.add_decayed_weights(decay),)),
-    _make_transform('optimizer', config.optimizer.to_dict(), adapt),
+    optimizer,
     *([trainable.scaled(rates)] if (rates := config.learning_rates) else []),
   )
 

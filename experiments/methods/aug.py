@@ -220,7 +220,9 @@ def make(
     objectives=(*task.objectives, *(f'boosted_{name}' for name in names)),
     losses=losses,
     gradients=common.summed(),
-    optimizer=moments.standing_still(task.optimizer(len(names)), _part_of),
+    optimizer=moments.standing_still(
+      task.optimizer(len(names), _part_of), _part_of
+    ),
     init=init,
     rehearsal=base.Rehearsal(every_epochs, lambda *_: (), (), add),
     phases=tuple(range(len(names))),

@@ -61,8 +61,10 @@ class Task(NamedTuple):
   weighting: mimo_jax.Weighting
   weighting_name: str
   # updates per step -> what follows the method's transformation: the user's
-  # transforms and optimizer, with schedules that count steps
-  optimizer: Callable[[int], optax.GradientTransformation]
+  # transforms and optimizer, with schedules that count steps. A second
+  # argument, path of a parameter -> its part, keeps the optimizer's state of
+  # parts apart, for a method that holds some still or starts them anew.
+  optimizer: Callable[..., optax.GradientTransformation]
   steps_per_epoch: int
   steps: int  # of the whole training; more once a run is made longer
   # `mimo_jax.balance` for the devices in use
@@ -76,6 +78,10 @@ class Task(NamedTuple):
   # (keys on a parameter's path) -> whether it learns; parameters that do not
   # are frozen in copies of the model, too
   learns: Callable[[tuple[str, ...]], bool] = lambda _: True
+  # optimizer -> the one that moves once in as many steps as make an update
+  accumulated: Callable[
+    [optax.GradientTransformation], optax.GradientTransformation
+  ] = lambda optimizer: optimizer
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -135,7 +141,8 @@ class Rehearsal(NamedTuple):
   passes: tuple[Pass, ...]
   end: Callable[[TrainState, Any], TrainState]  # (state, scratch) -> state
   # (path of a parameter) -> whether `end` moves it. The optimizer's moments and
-  # averages of such a parameter then start anew.
+  # averages of such a parameter then start anew; their count of steps does, if
+  # all of its part move.
   moves: Callable[[tuple[str, ...]], bool] | None = None
   # With `every_epochs`, the number of the first rehearsal, where 0 is before
   # the first step, and that of the last one, None if there is none.

@@ -90,7 +90,7 @@ def _optimizer(task: base.Task) -> optax.GradientTransformation:
   optimizer = optax.partition(
     {True: task.optimizer(1), False: optax.set_to_zero()}, kinds
   )
-  return optax.apply_if_finite(optimizer, _ALL)
+  return optax.apply_if_finite(task.accumulated(optimizer), _ALL)
 
 
 class Taught(NamedTuple):

@@ -112,15 +112,16 @@ def make(
     }
 
   terms = ('distilled_features', 'distilled_outputs') if distil else ()
-  optimizer = task.optimizer(1)
   plain = common.on_outputs(
     task,
     distillation if distil else None,
     dict.fromkeys(('fused', *terms), 1.0),
     after=encoders.scaled(4) if released else None,
-    optimizer=optimizer
+    optimizer=task.optimizer(1)
     if released
-    else moments.standing_still(optimizer, nn.encoder_of),
+    else moments.standing_still(
+      task.optimizer(1, nn.encoder_of), nn.encoder_of
+    ),
   )
 
   def losses(

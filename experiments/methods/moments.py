@@ -1,5 +1,6 @@
 """Optimizer states of which parts can stand still."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,11 @@ def chosen(
 ) -> optax.OptState:
   """Mixes two optimizer states: new for some parameters, old for the others.
 
-  Step counts, and all else that belongs to no parameter, are new. `is_new` says
-  by the keys on a parameter's path whether its moments and averages are; that
-  may be traced.
+  `is_new` says by the keys on a parameter's path whether its moments and
+  averages are; that may be traced. The count of steps that stands beside
+  moments, by which Adam corrects their bias, is new if any of them is: give
+  parts that differ a state each, see `apart`. All else, such as the counts of
+  schedules, is new.
   """
   choices = {
     keys_of(path): is_new(keys_of(path))
@@ -28,15 +31,55 @@ def chosen(
   }
   lengths = {len(path) for path in choices}
 
-  def choose(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> Any:
+  def parameter_of(keys: Path) -> Path | None:
     # The path of a parameter's moment ends with the path of the parameter.
+    tails = (keys[-length:] for length in lengths)
+    return next((tail for tail in tails if tail in choices), None)
+
+  beside: dict[Path, list[Any]] = {}  # place of moments -> their choices
+  for path, _ in jax.tree_util.tree_leaves_with_path(new):
     keys = keys_of(path)
-    for length in lengths:
-      if (tail := keys[-length:]) in choices:
-        return jnp.where(choices[tail], new, old)
+    if (parameter := parameter_of(keys)) is not None:
+      place = keys[: -len(parameter) - 1]
+      beside.setdefault(place, []).append(choices[parameter])
+
+  def choose(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> Any:
+    keys = keys_of(path)
+    if (parameter := parameter_of(keys)) is not None:
+      return jnp.where(choices[parameter], new, old)
+    if (found := beside.get(keys[:-1])) is not None:
+      return jnp.where(functools.reduce(jnp.logical_or, found), new, old)
     return new
 
   return jax.tree_util.tree_map_with_path(choose, old, new)
+
+
+def apart(
+  optimizer: optax.GradientTransformation, part_of: Callable[[Path], str | None]
+) -> optax.GradientTransformationExtraArgs:
+  """The optimizer, with a state for each part of the parameters.
+
+  So each part has its own count of steps. `part_of` is that of
+  `standing_still`.
+  """
+
+  def of(tree: Any) -> optax.GradientTransformationExtraArgs:
+    labels = mapped(lambda path, _: part_of(path) or '', tree)
+    return optax.partition(
+      dict.fromkeys(jax.tree.leaves(labels), optimizer), labels
+    )
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    return of(updates).update(updates, state, params, **extra_args)
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: of(params).init(params), update
+  )
 
 
 def standing_still(
@@ -44,9 +87,10 @@ def standing_still(
 ) -> optax.GradientTransformationExtraArgs:
   """An optimizer with parts of the parameters that may stand still in a step.
 
-  Neither weight decay nor momentum moves such a part, its moments do not
-  change, and it does not count in the norm by which gradients are clipped.
-  Schedules go on for all.
+  Neither weight decay nor momentum moves such a part, its moments and their
+  count of steps do not change (if the optimizer keeps them `apart`), and it
+  does not count in the norm by which gradients are clipped. Schedules go on for
+  all.
 
   `part_of` finds the name of a parameter's part by the keys on its path, or
   None if it never stands still. The transformation takes the extra argument

@@ -154,7 +154,7 @@ def make(
     observe=still,
     model=model,
     gradients=task.balance(alone, objectives=task.objectives),
-    optimizer=moments.standing_still(task.optimizer(1), part_of),
+    optimizer=moments.standing_still(task.optimizer(1, part_of), part_of),
     rehearsal=base.Rehearsal(
       every_epochs=epochs,
       begin=lambda *_: (),

@@ -159,6 +159,7 @@ def make(
   return common.on_outputs(
     task,
     init=init,
+    optimizer=task.optimizer(1, None if released else nn.encoder_of),
     rehearsal=base.Rehearsal(
       every_epochs=every_epochs,
       begin=begin,

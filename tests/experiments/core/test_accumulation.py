@@ -14,6 +14,7 @@ from experiments.benchmark import subroutine
 from experiments.core import configuration
 from experiments.core import placement
 from experiments.core import training
+from experiments.methods import copies
 from tests import running
 
 
@@ -98,6 +99,37 @@ def test_schedules_count_steps_not_updates(batches, updates):
     update, state = optimizer.update(np.float32(1), state)
     moved.append(float(update))
   assert moved == [-1.0] * of_four_steps + [-0.5] * of_four_steps
+
+
+def test_teachers_and_copies_accumulate_as_the_model_does():
+  halved = {'name': 'exponential_decay', 'init_value': 0.1, 'decay_rate': 0.5}
+  config = configuration.with_recipe(smoke(2, 'each'), 'pretrained_frozen')
+  rate = halved | {'transition_steps': 2, 'staircase': True}
+  config = configuration.with_values(config, {'optimizer.learning_rate': rate})
+  task = training._make_task(config, 15, placement.make('single'))
+  model = task.model.clone(heads='auxiliary', detach_heads=False)
+  batches = running.batches_of(config, 0, 4)
+  state = training.make(config, 15).init(jax.random.key(0), batches[0])
+  copy = copies.begin(task, state, state.variables, 0)
+  step = jax.jit(copies.stepper(task, model, task.modalities))
+  for batch in batches:
+    copy = step(copy, batch)
+
+  # By hand: two updates, by the mean gradients of two batches each.
+  def loss(params, pair):
+    total = 0
+    for batch in pair:
+      logits = model.apply({'params': params}, batch, train=True)
+      own = {name: logits[name] for name in task.modalities}
+      losses = task.losses_of(own, batch[config.target])
+      total += sum(losses.values()) / 2
+    return total
+
+  expected = state.params
+  for pair, size in ((batches[:2], 0.1), (batches[2:], 0.05)):
+    gradient = jax.grad(loss)(expected, pair)
+    expected = jax.tree.map(lambda p, g, s=size: p - s * g, expected, gradient)
+  chex.assert_trees_all_close(copy.params, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_methods_and_rules_that_cannot_accumulate_are_refused():

@@ -95,7 +95,7 @@ def make_task(features=FEATURES, encoder=Scaled, **model):
     target='label',
     weighting=weightings.sum(),
     weighting_name='joint',
-    optimizer=lambda updates: optax.sgd(1.0 / updates),
+    optimizer=lambda updates, *_: optax.sgd(1.0 / updates),
     steps_per_epoch=10,
     steps=40,
   )

@@ -23,7 +23,7 @@ RULE = optax.chain(
 def make(distil=False, **changes):
   """A method with batch statistics, trained by Adam with weight decay."""
   task = recorded.make_task(encoder=recorded.Normalised, **changes)
-  return g2d.make(task._replace(optimizer=lambda _: RULE), distil=distil)
+  return g2d.make(task._replace(optimizer=lambda *_: RULE), distil=distil)
 
 
 def stepped(method, state, opt_state, batch):

@@ -59,7 +59,7 @@ class Convolution(flax.linen.Module):
 
 def test_g2d_stops_only_the_gradients_of_convolutions():
   task = recorded.make_task(encoder=Convolution)
-  task = task._replace(optimizer=lambda _: optax.trace(0.9))
+  task = task._replace(optimizer=lambda *_: optax.trace(0.9))
   method, state, batch = recorded.begun(
     methods.g2d, task, distil=False, released='authors'
   )
