@@ -20,7 +20,7 @@ from data_pipelines.reading import lists
 NAME = 'folder'
 SUFFIXES = {
   'picture': ('.jpg', '.jpeg', '.png', '.webp'),
-  'sound': ('.wav', '.flac', '.ogg', '.mp3', '.aiff', '.aif'),
+  'sound': ('.wav', '.flac', '.ogg', '.mp3', '.m4a', '.aiff', '.aif'),
   'video': (
     *('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.flv', '.mpg', '.mpeg'),
   ),
@@ -263,7 +263,7 @@ def columns(path: pathlib.Path) -> tuple[list[str], dict[str, list[str]]]:
     if len(row) != len(header):
       raise ValueError(
         f'{where} has {len(row)} cells; expected {len(header)}: {header}. Put'
-        ' texts with commas in double quotes.'
+        ' commas between columns, and texts with commas in double quotes.'
       )
     lines.append(where)
     cells.append(row)
@@ -315,7 +315,8 @@ def kind(
         f'{line}, column {name!r}: {value!r}; expected a {kinds[first]}, as'
         f' {values[first]!r}: {", ".join(SUFFIXES[kinds[first]])}.'
       )
-  return 'sound' if name in _HEARD else kinds[first]
+  heard = name in _HEARD and kinds[first] == 'video'
+  return 'sound' if heard else kinds[first]
 
 
 def is_empty(kind: str, cell: str) -> bool:

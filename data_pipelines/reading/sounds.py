@@ -24,8 +24,8 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
   """Reads a sound file: the mean of its channels, resampled, [n] int16.
 
   Args:
-    path: Any format that libsndfile knows. FLAC without a length, as written to
-      a pipe, is read by FFmpeg, since libsndfile refuses it.
+    path: Any format that libsndfile knows. M4A, and FLAC without a length, as
+      written to a pipe, are read by FFmpeg, since libsndfile refuses them.
     rate: Samples a second; a file with another rate is resampled.
 
   Raises:
@@ -35,7 +35,7 @@ def read(path: pathlib.Path, rate: int = media.RATE) -> npt.NDArray[np.int16]:
   media.check(path)
   if endings.is_cut_sound(path):
     raise audit.SkipError('corrupt', f'{path} has lost its end: truncated')
-  if _is_flac_without_length(path):
+  if path.suffix.lower() == '.m4a' or _is_flac_without_length(path):
     return videos.read_sound(path, rate)
   with media.decoding(path), soundfile.SoundFile(_whole(path)) as file:
     media.check_length(path, 0, file.samplerate)

@@ -24,6 +24,7 @@ numbers have an MLP.
 
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -236,6 +237,8 @@ def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
     if kind == 'number':
       view, noise = _numbers(table, columns), 1.0
     else:
+      if kind == 'text':
+        _tell_of_numbers(table, name)
       of_kind, noise = _VIEWS[kind]
       view = {**of_kind, 'source': name}
     config.data.views[name] = view
@@ -245,6 +248,20 @@ def _of_folder(config: config_dict.ConfigDict, table: folders.Table) -> None:
       else {'name': 'ResNet18', 'width': 16}
     )
     config.evaluation.noise_scale[name] = noise
+
+
+def _tell_of_numbers(table: folders.Table, column: str) -> None:
+  """Warns if most texts of a column have no letter, as in '1,299' or '$5'."""
+  cells = [cell for cell in table.cells[column] if cell]
+  if 2 * sum(not re.search(r'[^\W\d_]', cell) for cell in cells) > len(cells):
+    logging.warning(
+      '%s: the column %r is used as texts, because %r is no number, but most of'
+      ' its cells have no letter. If they are numbers, write them as 1299.5,'
+      ' and leave a cell empty where there is none.',
+      table.path,
+      column,
+      next(cell for cell in cells if not targets.is_number(cell)),
+    )
 
 
 def _numbers(table: folders.Table, columns: Sequence[str]) -> dict[str, Any]:

@@ -147,6 +147,16 @@ def test_videos_give_frames_but_in_a_column_audio_their_sound(tmp_path):
   assert first['film'].shape == (3,) and first['film'].dtype == object
   assert abs(len(first['audio']) - 3 * 16_000) < 3_000
   assert first['audio'].dtype == np.int16
+  (tmp_path / 'a.mp4').rename(tmp_path / 'a.m4a')  # as phones record voices
+  write_list(tmp_path, 'voice', ['a.m4a'])
+  (voice,) = folder_builder.elements(tmp_path, ('voice',))
+  np.testing.assert_array_equal(voice['voice'], first['audio'])
+
+
+def test_pictures_in_a_column_audio_are_pictures(tmp_path):
+  lines = [f'{i}.png,{i % 2}' for i in range(20)]  # of spectrograms
+  table = folders.read(write_list(tmp_path, 'audio,label', lines))
+  assert table.kinds == {'audio': 'picture'}
 
 
 def test_new_rows_need_no_label_and_damaged_ones_are_errors(folder, tmp_path):
@@ -298,6 +308,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
   [
     ('photo,label', ['a.png,x', 'b.wav,y'], r"line 3, column 'photo': 'b.wav'"),
     ('photo,label', ['a.png,x', 'b.png'], r'line 3 has 1 cells; expected 2'),
+    ('note;age;label', ['a;1,5;x'] * 9, 'Put commas between columns'),
     ('photo,label', ['a.png,', 'b.png,'], r"column 'label': .*in all rows"),
     ('note,label,group', ['a,x,1', 'b,y,'], r"line 3, column 'group': .*empty"),
     ('photo,label,label_present', ['a.png,x,1'], 'leave its cell empty'),

@@ -161,6 +161,19 @@ def test_a_warning_tells_of_a_class_that_is_not_in_train(tmp_path, caplog):
   assert "no row of train is of ['fox']" in caplog.text
 
 
+def test_a_warning_tells_of_texts_that_look_like_numbers(tmp_path, caplog):
+  lines = [
+    f'"{i},{i}",{"N/A" if i == 5 else i % 7},{i} Main St,{i % 2}'
+    for i in range(20)
+  ]
+  path = tmp_path / 'list.csv'
+  path.write_text('\n'.join(['price,age,address,label', *lines]))
+  arrays.get_config(str(path))
+  assert "'price' is used as texts, because '0,0' is no number" in caplog.text
+  assert "'age' is used as texts, because 'N/A' is no number" in caplog.text
+  assert "'address'" not in caplog.text
+
+
 def test_a_model_can_use_numbers_beside_texts(tmp_path, monkeypatch, caplog):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
   random = np.random.RandomState(0)
