@@ -22,7 +22,7 @@ def make(
   *,
   gamma: float = 4.0,
   temperature: float = 8.0,
-  warm_up_epochs: float = 5.0,
+  warm_up_epochs: float | None = None,
   released: Literal['authors'] | None = None,
 ) -> base.Method:
   """The encoders learn the faster, the surer they are and the less relied on.
@@ -45,7 +45,8 @@ def make(
       AVE.
     temperature: T ≥ 0, how far the weights are apart; 8 on CREMA-D and 4
       elsewhere.
-    warm_up_epochs: the length of the warm-up.
+    warm_up_epochs: the length of the warm-up; 5 in the paper; None: a
+      twentieth of the training.
     released: 'authors': the weights are computed but not assigned, so that they
       stay 1/M, and the method is a weighted sum of losses.
 
@@ -60,8 +61,10 @@ def make(
   names = task.modalities
   model = task.model.clone(heads='alone')
 
+  warm_up = common.epochs_of(task, warm_up_epochs, 1 / 20)
+
   def in_warm_up(state: base.TrainState) -> jax.Array:
-    return state.step < warm_up_epochs * task.steps_per_epoch
+    return state.step < warm_up * task.steps_per_epoch
 
   def unimodal(
     state: base.TrainState, batch: base.Batch, outputs: common.Outputs

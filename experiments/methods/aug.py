@@ -138,8 +138,7 @@ def make(
   checks.unweighted(
     task, 'aug', 'nothing learns from a fused loss that could be weighed'
   )
-  if every_epochs is None:
-    every_epochs = task.steps / task.steps_per_epoch / 10
+  every_epochs = common.epochs_of(task, every_epochs, 1 / 10)
   checks.from_0_to_1('aug', residual=residual)
   checks.above_0('aug', every_epochs=every_epochs)
   names, places = task.modalities, jnp.arange(max_branches)

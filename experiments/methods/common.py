@@ -194,6 +194,13 @@ def rows_of(task: base.Task, batch: base.Batch) -> tuple[jax.Array, jax.Array]:
   return targets, jnp.asarray(batch.get('mask', jnp.ones(len(targets), bool)))
 
 
+def epochs_of(task: base.Task, epochs: Any, share: float = 1.0) -> Any:
+  """A length in epochs; if it is None, a share of the training."""
+  if epochs is not None:
+    return epochs
+  return share * task.steps / task.steps_per_epoch
+
+
 def stateless(
   change: Callable[..., optax.Updates],
 ) -> optax.GradientTransformationExtraArgs:

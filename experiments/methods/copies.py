@@ -135,8 +135,7 @@ def teachers(
     go_on: whether they start from the model's own encoders. Then what is frozen
       in the model is frozen in them; otherwise all of a teacher learns.
   """
-  if epochs is None:
-    epochs = task.steps / task.steps_per_epoch
+  epochs = common.epochs_of(task, epochs)
   if not go_on:
     whole = task.model.clone(frozen=())
     task = task._replace(model=whole, learns=lambda _: True)

@@ -34,7 +34,7 @@ class _Scratch(NamedTuple):
 def make(
   task: base.Task,
   *,
-  super_epochs: float = 10.0,
+  super_epochs: float | None = None,
   offline: bool = False,
   negative: Literal['zero', 'absolute'] = 'zero',
   total: Literal['one', 'objectives'] = 'one',
@@ -58,7 +58,8 @@ def make(
 
   Args:
     task: what is trained.
-    super_epochs: the length of a window in epochs, above 0.
+    super_epochs: the length of a window in epochs, above 0; None: a fifth of
+      the training.
     offline: whether the weights are found once, before the first step.
     negative: how a loss counts that rose on validation rows: see
       `blend`.
@@ -72,6 +73,7 @@ def make(
     Classification Networks Hard? <https://arxiv.org/abs/1905.12681>`_, CVPR
     2020.
   """
+  super_epochs = common.epochs_of(task, super_epochs, 1 / 5)
   expected = 'a number above 0; offline=True finds the weights once'
   checks.option(
     'g_blending', super_epochs > 0, expected, super_epochs=super_epochs

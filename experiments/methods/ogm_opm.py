@@ -19,7 +19,7 @@ def make(
   rate: float = 0.5,
   strength: float = 0.5,
   probability: float = 0.7,
-  warm_up_epochs: float = 5.0,
+  warm_up_epochs: float | None = None,
 ) -> base.Method:
   """`ogm` on the gradient of `opm`; both use the scores of all features.
 

@@ -54,7 +54,7 @@ def make(
   task: base.Task,
   *,
   strength: float = 3.0,
-  every_epochs: float = 20.0,
+  every_epochs: float | None = None,
   times: int = 3,
   rows: int = 4096,
   released: Literal['authors'] | None = None,
@@ -76,7 +76,8 @@ def make(
   Args:
     task: what is trained, on classes.
     strength: λ ≥ 0; 3 in the paper.
-    every_epochs: how often, above 0; 20 in the paper.
+    every_epochs: how often, above 0; 20 of 90 in the released code; None: after
+      each two ninths of the training.
     times: how often at most.
     rows: how many random rows of each split are clustered; all if there are
       fewer.
@@ -161,7 +162,7 @@ def make(
     init=init,
     optimizer=task.optimizer(1, None if released else nn.encoder_of),
     rehearsal=base.Rehearsal(
-      every_epochs=every_epochs,
+      every_epochs=common.epochs_of(task, every_epochs, 2 / 9),
       begin=begin,
       passes=(walk('train'), walk('validation')),
       end=end,

@@ -16,7 +16,7 @@ def make(
   task: base.Task,
   *,
   strength: float = 10.0,
-  teacher_epochs: float = 30.0,
+  teacher_epochs: float | None = None,
   released: Literal['balance_benchmark'] | None = None,
 ) -> base.Method:
   """Keeps features near those of uni-modal teachers.
@@ -34,7 +34,7 @@ def make(
   Args:
     task: what is trained.
     strength: λ ≥ 0.
-    teacher_epochs: how long the teachers are trained, above 0; best as long as
+    teacher_epochs: how long the teachers are trained, above 0; None: as long as
       the model.
     released: 'balance_benchmark': teachers stay in training mode, with dropout
       and the batch's statistics.

@@ -1,19 +1,24 @@
 """The interface of methods: no other code knows their names."""
 
+import inspect
 import pathlib
 import re
 import sys
 import types
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import methods
 from experiments.core import comparing
 from experiments.core import configuration
+from experiments.core import rehearsals
 from experiments.core import spaces
 from experiments.core import training
 from experiments.core import tuning
 from experiments.methods import recipes
+from tests.experiments.methods import recorded
 from tests.running import smoke
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -43,6 +48,67 @@ def test_every_recipe_has_the_same_number_of_candidates_with_its_default():
     tuning.check(config, name)
     labels = {one.label for one in (default, *drawn)}
     assert len(labels) == 6, name
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('steps_per_epoch', [1, 7, 10_000])
+def test_schedules_of_methods_fit_trainings_of_any_length(steps_per_epoch):
+  """In few epochs of many steps, too, each does what it is for."""
+  task = recorded.make_task()._replace(
+    steps=70, steps_per_epoch=steps_per_epoch
+  )
+  due = {}
+  for name, module in vars(methods).items():
+    if not hasattr(module, 'SPACE'):
+      continue
+    for option, parameter in inspect.signature(module.make).parameters.items():
+      if option.endswith('epochs'):
+        assert parameter.default is None, (name, option)
+    method = module.make(task)
+    if method.rehearsal is None or method.rehearsal.every_epochs is None:
+      continue
+    runner = rehearsals.Rehearsals(method.rehearsal, steps_per_epoch, tuple)
+    due[name] = [step for step in range(70) if runner.is_due(step)]
+  assert due.keys() == {'aug', 'g_blending', 'pmr', 'reconboost', 'relearning'}
+  assert due['aug'] == list(range(0, 70, 7))
+  assert due['g_blending'] == [0, 14, 28, 42, 56]
+  # Two modalities have five turns of two phases.
+  assert due['reconboost'] == list(range(0, 70, 4))
+  assert due['relearning'] == [16, 32, 48]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+  ('name', 'share'), [('arl', 20), ('opm', 20), ('smv', 12), ('remix', 6)]
+)
+def test_warm_ups_are_a_part_of_any_training(name, share):
+  module = getattr(methods, name)
+  options = {'probability': 1.0} if name == 'opm' else {}
+  task = recorded.make_task()._replace(steps=120, steps_per_epoch=50)
+  method, state, batch = recorded.begun(module, task, **options)
+  end = 120 // share
+
+  def at(step):
+    there = recorded.at_step(state, step)
+    found, seen = recorded.losses_of(method, there, batch)
+    weights = method.primary.values()
+    return (
+      found['fused'],
+      seen.observed,
+      found.get('valued'),
+      [factor(there) for factor in weights if callable(factor)],
+    )
+
+  def differ(one, other):
+    return not all(
+      map(
+        np.array_equal,
+        *(jax.tree.leaves(each) for each in (at(one), at(other))),
+      )
+    )
+
+  assert not differ(0, end - 1)
+  assert differ(0, end)
 
 
 def test_the_eleventh_method_is_one_file_and_one_import_line(

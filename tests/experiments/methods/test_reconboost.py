@@ -142,7 +142,8 @@ def test_a_phase_begins_without_moments_and_schedules_continue():
   rate['transition_steps'] = 9
   config.optimizer = {'name': 'adam', 'learning_rate': rate}
   experiment = training.make(config, 15)
-  assert experiment.rehearsal.every_epochs == 4
+  # Two modalities have five turns of two phases.
+  assert experiment.rehearsal.every_epochs * 15 == config.steps / 20
   batch = {'label': np.arange(6), 'fou': np.ones((6, 76), np.float32)}
   batch['pix'] = np.ones((6, 240), np.float32)
   key, variables = jax.random.key(0), recorded.drawn(experiment.fresh, batch)
