@@ -154,8 +154,8 @@ def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
       return dict(archive)
   except Exception as error:
     raise ValueError(
-      f'{path} is no npz file, or has arrays of objects: {error}.'
-      f' Expected:\n{TREE}'
+      f'{path} is no npz file, or has arrays of objects, as pandas makes of'
+      f' texts (.astype(str) makes texts of them): {error}. Expected:\n{TREE}'
     ) from error
 
 

@@ -16,10 +16,12 @@ an empty one, is missing. Without --data, the rows are those of a split of the
 run's own data set, without rows that lack a label.
 
 The table, CSV or (by its name) Parquet, has a line for each example, in order:
-the target if it is known, and for each output the predicted class (by name for
-your own data) and its probability, or the value of a regression. Unknown cells
-are empty (-1 for classes without names): the output of a missing modality, and
-all outputs of a row that lacks all modalities.
+`row`, where it is in FILE or in the file that the split was taken from, counted
+from 0 (of a folder of three files, through train, validation and test); the
+target if it is known; and for each output the predicted class (by name for your
+own data) and its probability, or the value of a regression. Unknown cells are
+empty (-1 for classes without names): the output of a missing modality, and all
+outputs of a row that lacks all modalities.
 """
 
 import itertools
@@ -51,8 +53,9 @@ def predict(
   classes = model.config.data.get('classes', ())
   columns: dict[str, Any] = {}
   if data is None:
-    outputs, targets = model.predict_split(split, manual_dir)
-    columns = {model.config.target: predictions.called(targets, classes)}
+    outputs, targets, rows = model.predict_split(split, manual_dir)
+    known = predictions.called(targets, classes)
+    columns = {'row': rows, model.config.target: known}
   else:
     outputs = model.predict(_rows(model, data))
   columns |= predictions.columns(

@@ -22,19 +22,23 @@ which is pretrained if `config.warm_start` says so and `width` is 64; columns of
 numbers have an MLP.
 """
 
+import functools
 import math
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from absl import logging
 from ml_collections import config_dict
 
 from data_pipelines import arrays
 from data_pipelines import folders
 from data_pipelines import missing
+from data_pipelines import own_splits
 from data_pipelines import targets
 from experiments.configs import _in_memory
 from experiments.core import configuration
@@ -145,6 +149,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     _of_numbers(config, table)
   else:
     _of_classes(config, table)
+  _tell(_as_read(config, table))
 
   # Weighting
   config.weighting.update({'penalty': 3.0, 'temperature': 0.3})
@@ -172,6 +177,31 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       'evaluation': {'batch_size': few, 'noise_levels': (1.0,)},
     }
   return configuration.finish(config, given, smoke)
+
+
+@functools.cache
+def _tell(text: str) -> None:
+  print(text, file=sys.stderr)
+
+
+def _as_read(
+  config: config_dict.ConfigDict, table: arrays.Table | folders.Table
+) -> str:
+  """Says how the data were read: what was guessed should be seen."""
+  classes = table.target.classes
+  target = f'{len(classes)} classes' if classes else 'a number to predict'
+  rows = ', '.join(
+    f'{np.sum(table.split == split)} {split}' for split in own_splits.SPLITS
+  )
+  found = [f'{config.data.config}: {target}; rows: {rows}']
+  for name, encoder in config.model.encoders.items():
+    if isinstance(table, folders.Table):
+      columns = table.modalities[name]
+      what = f'{table.kinds[columns[0]]}, of {", ".join(columns)}'
+    else:
+      what = f'rows {list(table.modalities[name].shape[1:])}'
+    found.append(f'  {name}: {what}; {encoder.name}')
+  return '\n'.join(found)
 
 
 def _of_classes(
@@ -217,6 +247,17 @@ def _of_arrays(
   config.data.batch_size = 64
   config.data.standardize = True
   config.data.in_memory = True
+  for name, values in table.modalities.items():
+    shape = values.shape[1:]
+    if len(shape) == 3 and shape[0] in (3, 4) and min(shape[1:]) > 4:
+      logging.warning(
+        '%s: rows of %r have %d x %d pixels of %d channels. If channels come'
+        ' first, put them last: numpy.moveaxis(%s, 1, -1).',
+        *(config.data.config, name, *shape, name),
+      )
+    if len(shape) == 1:
+      for column in values.T:
+        _tell_of_row_numbers(config.data.config, name, column)
   config.model.encoders = {
     name: encoder_for(values.shape[1:], transformer)
     for name, values in table.modalities.items()
@@ -269,16 +310,22 @@ def _numbers(table: folders.Table, columns: Sequence[str]) -> dict[str, Any]:
   mean, std = [], []
   for column in columns:
     values = table.numbers(column)
-    if len(values) == len(np.unique(values)) and not np.any(values % 1):
-      logging.warning(
-        '%s: the column %r has a different whole number in each row, and is'
-        ' used as a measurement. Leave it out if it only names rows, as row'
-        ' numbers do.',
-        table.path,
-        column,
-      )
+    _tell_of_row_numbers(str(table.path), column, values)
     known = values[(table.split == 'train') & np.isfinite(values)]
     mean.append(float(np.mean(known)))
     std.append(float(np.std(known)) or 1.0)
   made = {'columns': tuple(columns), 'mean': tuple(mean), 'std': tuple(std)}
   return {'name': 'Numbers', **made}
+
+
+def _tell_of_row_numbers(
+  where: str, name: str, values: npt.NDArray[np.floating[Any]]
+) -> None:
+  """Warns of a column of numbers that may only name rows."""
+  if len(values) == len(np.unique(values)) and not np.any(values % 1):
+    logging.warning(
+      '%s: %r has a different whole number in each row, and is used as a'
+      ' measurement. Leave it out if it only names rows, as row numbers do.',
+      where,
+      name,
+    )

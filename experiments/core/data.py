@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from data_pipelines import folders
 from data_pipelines import loader
 from data_pipelines import missing
 from data_pipelines import redrawing
@@ -49,7 +50,10 @@ def make_views(
     name: named.make(views, view)
     for name, view in config.data.views.to_dict().items()
   }
-  return made, () if config.target in made else (config.target,)
+  keep = () if config.target in made else (config.target,)
+  if config.data.name == folders.NAME:
+    keep = (*keep, 'row')  # as arrays have
+  return made, keep
 
 
 def finish(config: config_dict.ConfigDict) -> Callable[[Batch], Batch]:

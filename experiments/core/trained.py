@@ -3,7 +3,7 @@
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -124,15 +124,26 @@ class Trained(NamedTuple):
 
   def predict_split(
     self, split: str, manual_dir: str | os.PathLike[str] | None = None
-  ) -> tuple[Outputs, npt.NDArray[Any]]:
-    """Outputs, as of `predict`, and targets [n] of a split of the data set."""
+  ) -> tuple[Outputs, npt.NDArray[Any], npt.NDArray[Any]]:
+    """Outputs, as of `predict`, and targets [n] of a split of the data set.
+
+    The third is where each row is in the user's own file, [n], or in the split.
+    """
     inputs = self.open_data(manual_dir)
-    batches = inputs.evaluation(split)
-    found, targets, there = self._outputs(batches, self.modalities)
+    places: list[int] = []
+
+    def noted() -> Iterator[Any]:
+      for batch in inputs.evaluation(split):
+        count = int(np.sum(batch['mask']))  # what follows is padding
+        own = batch.get('row', len(places) + np.arange(count))
+        places.extend(own[:count].tolist())
+        yield batch
+
+    found, targets, there = self._outputs(noted(), self.modalities)
     inputs.train.close()
     for name, rows in there.items():
       found[name] = np.where(rows[:, None], found[name], np.nan)
-    return found, targets
+    return found, targets, np.array(places)
 
   def _outputs(self, batches: Iterable[Any], present: Sequence[str]) -> Any:
     """Outputs, targets, and the rows that have each modality that some lack."""

@@ -82,7 +82,7 @@ def write(path: pathlib.Path, table: Columns) -> None:
     raise ValueError(f'{path} is no table; expected a .csv or .parquet.')
   path.parent.mkdir(parents=True, exist_ok=True)
   count = len(next(iter(table.values()), ()))
-  cells = {'row': list(range(count))}
+  cells = {'row': list(range(count))}  # unless the table has it
   cells |= {name: _with_gaps(values) for name, values in table.items()}
   if suffix == '.csv':
     rows = zip(*cells.values(), strict=True)

@@ -249,6 +249,12 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.target.classes == ('ant', 'bee', 'cat')
 
 
+def test_the_index_that_pandas_writes_is_no_modality(tmp_path):
+  index = {'__index_level_0__': list(range(ROWS))}  # of a selection of rows
+  table = arrays.read(parquet(tmp_path / 'mine.parquet', **index))
+  assert set(table.modalities) == {'left', 'steps'}
+
+
 def test_a_row_that_is_null_in_parquet_lacks_the_modality(tmp_path):
   def without(values):
     return [None if row in (3, 8) else v for row, v in enumerate(values)]

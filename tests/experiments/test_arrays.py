@@ -105,6 +105,14 @@ def test_a_model_can_be_trained_on_a_file(path, tmp_path):
     named = [row['fused'] for row in csv.DictReader(file)]
     names = set(named)
   assert names <= {'c0', 'c1', 'c2'} and len(named) == 240
+  with predict.predict(tmp_path).open() as file:
+    of_test = list(csv.DictReader(file))
+  label, split = np.load(path)['label'], arrays.arrays.read(path).split
+  assert len(of_test) == (split == 'test').sum()
+  for line in of_test:
+    assert split[int(line['row'])] == 'test'
+    assert label[int(line['row'])] == line['label']
+    assert named[int(line['row'])] == line['fused']
   (tmp_path / 'rows.csv').write_text('vector,label\n1,c0\n')
   for other, remedy in (('rows.csv', 'is no npz file'), ('.', 'its files')):
     with pytest.raises(ValueError, match=remedy):
@@ -159,6 +167,33 @@ def test_a_warning_tells_of_a_class_that_is_not_in_train(tmp_path, caplog):
   np.savez(tmp_path / 'a.npz', eye=np.ones((20, 2)), label=label, split=split)
   arrays.get_config(str(tmp_path / 'a.npz'))
   assert "no row of train is of ['fox']" in caplog.text
+
+
+def test_how_the_data_were_read_is_printed_once(tmp_path, caplog, capsys):
+  np.savez(
+    tmp_path / 'a.npz',
+    photo=np.zeros((20, 3, 8, 8)),  # channels first
+    id=np.arange(20),
+    label=np.arange(20) % 2,
+  )
+  (tmp_path / 'b.csv').write_text(
+    '\n'.join(
+      ['photo,age,height,label', *(f'{i}.jpg,{i},7,{i / 9}' for i in range(20))]
+    )
+  )
+  for name in ('a.npz', 'b.csv', 'a.npz'):
+    arrays.get_config(str(tmp_path / name))
+  assert capsys.readouterr().err.splitlines() == [
+    f'{tmp_path}/a.npz: 2 classes; rows: 12 train, 4 validation, 4 test',
+    '  id: rows [1]; MLP',
+    '  photo: rows [3, 8, 8]; LeNet',
+    f'{tmp_path}/b.csv: a number to predict; rows: 12 train, 4 validation,'
+    ' 4 test',
+    '  numbers: number, of age, height; MLP',
+    '  photo: picture, of photo; ResNet18',
+  ]
+  assert "rows of 'photo' have 3 x 8 pixels of 8 channels" in caplog.text
+  assert "'id' has a different whole number in each row" in caplog.text
 
 
 def test_a_warning_tells_of_texts_that_look_like_numbers(tmp_path, caplog):

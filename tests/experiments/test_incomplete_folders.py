@@ -86,9 +86,10 @@ def test_a_model_learns_from_the_modalities_that_each_row_has(root, run):
   model, table = trained.load(where), folders.read(root)
   new = predicted(where, root)
   for split in ('train', 'validation', 'test'):
-    outputs, targets = model.predict_split(split)
-    rows = np.flatnonzero(table.split == split)
+    outputs, targets, rows = model.predict_split(split)
+    assert set(rows) == set(np.flatnonzero(table.split == split))
     assert len(targets) == len(rows)  # none is left out
+    np.testing.assert_array_equal(targets, table.target.label[rows])
     best = np.argmax(outputs['fused'], axis=1)
     assert new['fused'][rows].tolist() == ['ab'[i] for i in best]
     scored = evaluation.evaluate(where, split)
@@ -195,7 +196,7 @@ def test_a_folder_and_a_file_of_the_same_rows_train_the_same_model(
   assert same.model == config.model
   first, second = (data.open_data(each, 3) for each in (config, same))
   one, other = next(first.train), next(second.train)
-  assert one.keys() == other.keys() - {'row'}
+  assert one.keys() == other.keys()
   for name in one:
     has = one.get(f'{name}_present', np.True_)
     np.testing.assert_array_equal(one[name][has], other[name][has])

@@ -87,7 +87,7 @@ def test_predictions_scores_and_exports_are_in_the_unit_of_the_target(
 ):
   run, scores = runs_of_units['far']
   model = trained.load(run)
-  found, targets = model.predict_split('test')
+  found, targets, _ = model.predict_split('test')
   assert targets.min() > 4e5 and not np.isnan(targets).any()
   error = np.mean(np.abs(found['fused'][:, 0] - targets))
   np.testing.assert_allclose(error, scores['mean_absolute_error/fused'])

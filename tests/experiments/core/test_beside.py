@@ -63,7 +63,7 @@ def test_evaluation_uses_the_model_without_the_extra_parameters(workdir):
   assert {'hidden', 'features'} == {*run.state.params['beside']}
   scores = json.loads((workdir / 'scores.json').read_text())
   assert evaluate.evaluate(workdir) == scores
-  found, _ = run.predict_split('test')
+  found, *_ = run.predict_split('test')
   inputs = data.open_data(run.config, 0)
   batch = next(iter(inputs.evaluation('test')))
   inputs.train.close()

@@ -215,7 +215,7 @@ def test_missing_modalities_are_respected_wherever_a_run_is_used(tmp_path):
   train.train(config, tmp_path / 'run')
   run = trained.load(tmp_path / 'run')
   assert run.inputs.keys() == {'fou', 'pix'}
-  found, _ = run.predict_split('test')
+  found, *_ = run.predict_split('test')
   share = np.mean(np.isnan(found['fou']))
   assert abs(share - 0.3) < 0.08  # five standard errors of 800 rows
   for name in ('fused', 'heads', 'all', 'pix'):

@@ -51,7 +51,7 @@ def rows():
 def test_arrays_give_the_same_as_the_split_without_the_data_set(
   workdir, run, rows, monkeypatch
 ):
-  expected, targets = run.predict_split('test')
+  expected, targets, _ = run.predict_split('test')
   monkeypatch.setattr(data, 'open_data', None)
   monkeypatch.setattr(sources, 'open_source', None)
   found = trained.load(workdir).predict(rows)
