@@ -61,8 +61,7 @@ def statistics(
   """
   if len(source) == 0:
     raise ValueError('Expected a source with elements, got an empty one.')
-  elements = grain.MapDataset.source(source).apply(tuple(transforms))
-  first = elements[0]
+  first = sources.transformed(source[0], transforms)
   mean = {
     name: np.zeros(np.shape(sources.entry(first, name))) for name in names
   }
@@ -70,7 +69,7 @@ def statistics(
   square = {name: np.zeros_like(mean[name]) for name in names}
   counts = dict.fromkeys(names, 0)
   for index in range(len(source)):
-    element = elements[index]
+    element = sources.transformed(source[index], transforms)
     for name in names:
       if not element.get(missing.entry(name), True):
         continue
