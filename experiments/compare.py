@@ -65,6 +65,15 @@ def compare(
   """
   config = refusals.of_all(config, manual_dir)
   comparing.check(config)
+  return _compare(config, workdir, manual_dir)
+
+
+def _compare(
+  config: config_dict.ConfigDict,
+  workdir: pathlib.Path,
+  manual_dir: str | os.PathLike[str] | None,
+) -> pathlib.Path:
+  """Compares, after the configuration has been checked."""
   workdir = runs.open_workdir(workdir, config)
   rows, curves = comparing.run(config, workdir, manual_dir)
   named: Any = curves  # np.savez has keyword arguments of its own
@@ -89,7 +98,7 @@ def main(argv: list[str]) -> None:
   if planning.DRY.value:
     return
   with compilation.kept():
-    path = compare(config, workdir, manual_dir)
+    path = _compare(config, workdir, manual_dir)
   print(report.tables(workdir))
   print(f'The report, with figures, is {path}.')
 

@@ -191,9 +191,12 @@ def finish(
     smoke: what the word 'smoke' changes besides steps, seeds and workers.
   """
   rate = config.optimizer.learning_rate
-  if isinstance(rate, float):
-    draw = {'low': rate / 10, 'high': rate * 10, 'scale': 'log'}
-    config.tuning.space.optimizer = {'learning_rate': draw}
+  is_schedule = isinstance(rate, Mapping | config_dict.ConfigDict)
+  first = rate.get('init_value') if is_schedule else rate
+  if isinstance(first, float):
+    draw = {'low': first / 10, 'high': first * 10, 'scale': 'log'}
+    space = {'init_value': draw} if is_schedule else draw
+    config.tuning.space.optimizer = {'learning_rate': space}
   if given['smoke'] is not None:
     config.lock()  # so that only existing keys can be changed
     config.steps, config.num_seeds = 20, 2

@@ -1,10 +1,11 @@
 """Scores of the runs of a program, and their rows of results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optax
+from ml_collections import config_dict
 
 from experiments.core import data
 from experiments.core import engine
@@ -15,27 +16,44 @@ from experiments.evaluate import units
 Labels = Sequence[Mapping[str, Any]]  # of each variant
 
 
+def configured(
+  config: config_dict.ConfigDict,
+  predict: evaluate.Predict,
+  variables: Any,
+  batches: Iterable[evaluate.Batch],
+  *,
+  thorough: bool,
+  metrics: Sequence[str] | None = None,
+  noise_levels: Sequence[float] | None = None,
+) -> dict[str, np.ndarray[Any, Any]]:
+  """`evaluate.evaluate`; what is None is as in the configuration."""
+  settings = config.evaluation
+  return evaluate.evaluate(
+    predict,
+    variables,
+    batches,
+    modalities=sorted(config.model.encoders),
+    metrics=settings.metrics if metrics is None else metrics,
+    noise_levels=settings.noise_levels
+    if noise_levels is None
+    else noise_levels,
+    thorough=thorough,
+    target=config.target,
+    units=units.Units.of(config),
+  )
+
+
 def score(
   program: program_lib.Program,
   state: Any,
   inputs: Sequence[data.Data],
   split: str,
-  *,
-  thorough: bool,
-  metrics: Sequence[str] | None = None,
+  **options: Any,
 ) -> dict[str, np.ndarray[Any, Any]]:
-  """Evaluates all runs of a program; `metrics` default to the configured."""
-  config = program.config
-  scores = evaluate.evaluate(
-    program.predict,
-    state,
-    program.evaluation(inputs, split),
-    modalities=sorted(config.model.encoders),
-    metrics=config.evaluation.metrics if metrics is None else metrics,
-    noise_levels=config.evaluation.noise_levels,
-    thorough=thorough,
-    target=config.target,
-    units=units.Units.of(config),
+  """Evaluates all runs of a program; options are those of `configured`."""
+  batches = program.evaluation(inputs, split)
+  scores = configured(
+    program.config, program.predict, state, batches, **options
   )
   return {name: np.atleast_1d(values) for name, values in scores.items()}
 

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 from experiments.core import commands
 from experiments.core import runs
+from experiments.core import scoring
 from experiments.core import trained
-from experiments.evaluate import evaluate as evaluation
-from experiments.evaluate import units
 from experiments.report import tables
 
 
@@ -29,20 +28,15 @@ def evaluate(
 ) -> dict[str, float]:
   """Scores by name; None stands for what the run's configuration has."""
   model = trained.load(run)
-  settings = model.config.evaluation
   inputs = model.open_data(manual_dir)
-  scores = evaluation.evaluate(
+  scores = scoring.configured(
+    model.config,
     model.outputs,
     model.state.variables,
     inputs.evaluation(split),
-    modalities=model.modalities,
-    metrics=settings.metrics if metrics is None else metrics,
-    noise_levels=settings.noise_levels
-    if noise_levels is None
-    else noise_levels,
     thorough=True,
-    target=model.config.target,
-    units=units.Units.of(model.config),
+    metrics=metrics,
+    noise_levels=noise_levels,
   )
   inputs.train.close()
   return {name: float(value) for name, value in scores.items()}

@@ -125,7 +125,7 @@ def test_compare_estimates_its_time_before_training(
   monkeypatch.setattr(commands, 'workdir', lambda *_: tmp_path)
   monkeypatch.setattr(planning, 'DRY', dry)
   monkeypatch.setattr(planning, 'of_one', lambda *_: 'It takes a minute.')
-  monkeypatch.setattr(compare, 'compare', lambda *_: tmp_path / 'report.md')
+  monkeypatch.setattr(compare, '_compare', lambda *_: tmp_path / 'report.md')
   monkeypatch.setattr(compare.report, 'tables', lambda _: 'Tables.')
 
   def said():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.configs import crema_d
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import engine
@@ -17,6 +18,7 @@ from experiments.core import scoring
 from experiments.core import spaces
 from experiments.core import sweeping
 from experiments.core import together
+from experiments.core import training
 from experiments.core import tuning
 from experiments.report import report
 from experiments.report import results as results_lib
@@ -193,6 +195,26 @@ def test_keys_that_a_recipe_does_not_set_have_the_functions_default(
   space = spaces.of_recipe(config, 'mine')
   first, *_ = spaces.candidates(config, 'mine', space, 2)
   assert first.values[f'{slot}.{key}'] == default
+
+
+def test_the_learning_rate_of_a_schedule_is_drawn_too():
+  config = crema_d.get_config('smoke')
+  assert config.optimizer.learning_rate.init_value == 1e-3
+  key = f'{RATE}.init_value'
+  space = spaces.of_recipe(config, 'joint')
+  assert space[key].items() >= {'low': 1e-4, 'high': 1e-2}.items()
+  tried = spaces.candidates(config, 'joint', space, 3)
+  assert tried[0].values[key] == 1e-3
+  assert len({one.values[key] for one in tried}) == 3
+
+  def moved(rate):
+    changed = configuration.with_values(config, {key: rate})
+    optimizer = training._make_optimizer(changed, 1)
+    updates, _ = optimizer.update(1.0, optimizer.init(1.0), 1.0)
+    return updates
+
+  rate = np.float32(2e-3)
+  np.testing.assert_allclose(jax.jit(moved)(rate), moved(2e-3), rtol=1e-6)
 
 
 def test_weight_decay_pulls_params_in_proportion_to_their_values():
