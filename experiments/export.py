@@ -19,8 +19,10 @@ To run it you need only JAX, and `flatbuffers` to read it:
     model = jax.export.deserialize(open('model.jax_export', 'rb').read())
     outputs = model.call({'fou': ..., 'pix': ...}, numpy.ones(2, bool))
 
-The second argument says for each modality, in alphabetical order, whether it is
-present.
+The second argument says for each modality, in alphabetical order, whether the
+rows have it. Rows that lack another modality need a call of their own. If the
+run has views (`config.data.views`, as for a folder of files), the program takes
+what these make, not the files.
 """
 
 from experiments.core import commands

@@ -44,7 +44,7 @@ def probe(
 def main() -> None:
   """Probes a trained model, and prints the accuracies."""
   scores = probe(**vars(commands.of_a_run(__doc__).parse_args()))
-  rows = [[name, f'{score:.4f}'] for name, score in scores.items()]
+  rows = [[name, tables.score(score)] for name, score in scores.items()]
   print(tables.markdown(['features', 'test accuracy'], rows))
 
 

@@ -31,6 +31,7 @@ from experiments.core import logs
 from experiments.core import processes
 from experiments.core import program
 from experiments.core import runs
+from experiments.report import tables
 from experiments.report import tidy
 
 
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
   print(f'Test split after {config.steps} steps:')
   width = max(map(len, scores))
   for name, score in scores.items():
-    print(f'  {name:<{width}} {score:8.4f}')
+    print(f'  {name:<{width}} {tables.score(score):>8}')
   print(f'Metrics and checkpoints are in {workdir}.')
 
 

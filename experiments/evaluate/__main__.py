@@ -74,7 +74,7 @@ def main() -> None:
   given = vars(parser.parse_args())
   output = given.pop('output')
   scores = evaluate(**given)
-  rows = [[name, f'{value:.4f}'] for name, value in scores.items()]
+  rows = [[name, tables.score(value)] for name, value in scores.items()]
   print(tables.markdown(['score', given['split']], rows))
   path = output or given['run'] / f'scores-{given["split"]}.json'
   runs.write_text(path, json.dumps(scores, indent=2) + '\n')

@@ -80,7 +80,7 @@ def _last(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {}
   last = scored[-1]
   return {'split': last['split'], 'step': f'{last["step"]}'} | {
-    name: f'{value:.4f}'
+    name: tables.score(value)
     for name, value in last.items()
     if name not in ('split', 'step')
   }

@@ -51,6 +51,10 @@ class Measure(NamedTuple):
     """Mean ± standard error of values [seeds]; of one seed, the value.
 
     With the sign '+', positive numbers have theirs, too.
+
+    Examples:
+      >>> Measure.of('mean_absolute_error').text([2e-7, 4e-7])
+      '3.00e-07 ± 1.00e-07'
     """
     return self._written(*statistics.estimate(self.scaled(values)), sign)
 
@@ -60,9 +64,11 @@ class Measure(NamedTuple):
     return self._written(mean, error, '')
 
   def _written(self, mean: float, error: float, sign: str) -> str:
-    digits = 2 if self.is_share else _digits(mean)
-    text = f'{mean:{sign}.{digits}f}'
-    return text if np.isnan(error) else f'{text} ± {error:.{digits}f}'
+    form = f'.{2 if self.is_share else _digits(mean)}f'
+    if not self.is_share and 0 < np.fmax(abs(mean), error) < 1e-3:
+      form = '.2e'  # of a target in large units
+    text = f'{mean:{sign}{form}}'
+    return text if np.isnan(error) else f'{text} ± {error:{form}}'
 
 
 def _digits(mean: float) -> int:

@@ -131,6 +131,16 @@ def value(setting: Any) -> str:
   return f'{setting:.4g}' if isinstance(setting, float) else str(setting)
 
 
+def score(number: float) -> str:
+  """A number with four digits behind the point, unless it would be 0.
+
+  Examples:
+    >>> score(0.25), score(1.5e-7)
+    ('0.2500', '1.5e-07')
+  """
+  return f'{number:{".3g" if 0 < abs(number) < 1e-3 else ".4f"}}'
+
+
 def count(number: int, noun: str) -> str:
   """A number of things, for people."""
   return f'{number} {noun}{"" if number == 1 else "s"}'
