@@ -201,6 +201,15 @@ def epochs_of(task: base.Task, epochs: Any, share: float = 1.0) -> Any:
   return share * task.steps / task.steps_per_epoch
 
 
+def period(task: base.Task, epochs: int) -> int:
+  """The steps of an epoch or, if that is longer, of one of so many `epochs`.
+
+  For what a method does in each epoch of a training of that length: with one
+  batch per epoch, it would do nothing.
+  """
+  return max(task.steps_per_epoch, task.steps // epochs)
+
+
 def stateless(
   change: Callable[..., optax.Updates],
 ) -> optax.GradientTransformationExtraArgs:

@@ -16,6 +16,8 @@ SPACE: base.Space = {
   'threshold': {'low': 0.01, 'high': 0.1, 'scale': 'log'},
 }
 
+_EPOCHS = 50  # of the paper's trainings
+
 
 class RegulationState(NamedTuple):
   """State of the transformation; traces are means over entries and steps."""
@@ -46,7 +48,8 @@ def make(
 
   where the trace is the mean, over an epoch's steps, of the mean squared entry
   of encoder m's gradient: T in the last epoch, T' in the one before. Gradients
-  are those that the weights give. At an epoch's start the pull is 0.
+  are those that the weights give. At an epoch's start the pull is 0. An epoch
+  is at least a fiftieth of the training.
 
   The scores s are the mean probabilities of the true class by the modalities'
   shares of the fused logits, so the fusion must have shares, as for `ogm`. The
@@ -83,7 +86,7 @@ def make(
 
   transformation = regulated(
     task.modalities,
-    task.steps_per_epoch,
+    common.period(task, _EPOCHS),
     threshold,
     beta,
     one_window=released is not None,

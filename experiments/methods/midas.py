@@ -17,6 +17,8 @@ SPACE: base.Space = {
   'warm_up': {'low': 0.05, 'high': 0.3},
 }
 
+_EPOCHS = 70  # of the paper's trainings
+
 
 def make(
   task: base.Task,
@@ -49,7 +51,8 @@ def make(
       α ← max(1, α + η mean (c - a)),    a = p[y of j_weak] / Σ_m p[y of j_m]
 
   α is 1 again at each epoch's start, and when another modality becomes the weak
-  one. This takes two more fusions, and no further encoding.
+  one. An epoch is at least a seventieth of the training. This takes two more
+  fusions, and no further encoding.
 
   The heads are the model's `auxiliary` ones, whatever the configuration says.
   L_mis is the loss 'misaligned', a part of the primary objective.
@@ -111,7 +114,7 @@ def make(
     outputs = common.forward(model, state, batch, key)
     targets = jnp.asarray(batch[task.target])
     is_warmed_up = state.step >= warm_up * task.steps
-    is_first = state.step % task.steps_per_epoch == 0
+    is_first = state.step % common.period(task, _EPOCHS) == 0
     alpha = jnp.where(is_first, jnp.ones_like(state.memory), state.memory)
     mixed_rows = [
       mixed(state, outputs, targets, order)

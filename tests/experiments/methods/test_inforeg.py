@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from experiments.methods import inforeg
@@ -85,6 +86,22 @@ def test_the_advantage_is_over_the_modalities_that_are_behind():
   expected = [0, (0.3 + 0.2) / 2, 0.1, (0.3 + 0.2) / 2]
   np.testing.assert_allclose(advantages(scores), expected, rtol=1e-6)
   assert advantages(np.array([0.3])).tolist() == [0]
+
+
+def test_encoders_are_held_near_their_past_if_epochs_have_a_single_step():
+  task = recorded.make_task()._replace(steps=500, steps_per_epoch=1)
+  method, state, batch = recorded.begun(inforeg, task)
+  for step, is_kept in ((9, True), (10, False), (11, True)):
+    opt_state = optax.tree.set(state.opt_state, step=np.int32(step))
+    anchors = optax.tree.get(opt_state, 'anchors')
+    far = jax.tree.map(lambda leaf: leaf + 1, anchors)
+    opt_state = optax.tree.set(opt_state, anchors=far)
+    _, after = recorded.update_of(
+      method, state._replace(opt_state=opt_state), batch
+    )
+    checks.assert_equal(
+      optax.tree.get(after, 'anchors'), far if is_kept else anchors
+    )
 
 
 def test_a_step_that_is_not_finite_does_not_change_the_state():

@@ -109,6 +109,20 @@ def test_alpha_is_reset_in_each_epoch():
   assert max(found[2]) > 4
 
 
+def test_alpha_outlives_epochs_of_a_single_step():
+  task = recorded.make_task()._replace(steps=700, steps_per_epoch=1)
+  method, state, batch = recorded.begun(midas, task, warm_up=0.0)
+  state = state._replace(memory=np.full(2, 5, np.float32))
+  kept = [
+    np.max(
+      recorded.losses_of(method, recorded.at_step(state, step), batch)[1].memory
+    )
+    > 4
+    for step in (9, 10, 11)
+  ]
+  assert kept == [True, False, True]
+
+
 def test_in_the_warm_up_only_uni_modal_losses_count():
   for step, is_warm in ((3, False), (4, True)):
     state, batch = begin(step)
