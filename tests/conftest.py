@@ -16,6 +16,7 @@ import zlib
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # All processes of a test run share a compilation cache: pytest's workers, and
 # the programs that tests start. The first process makes the folder. If one
@@ -56,6 +57,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
 UNOPTIMISED = 'jax_disable_most_optimizations'
 OPTIMISED_FOLDERS = {'solvers'}
 
+# Tests in these folders hardly share programs with each other. Writing programs
+# to the cache would take a tenth of their time.
+UNCACHED_FOLDERS = {'mimo_jax'}
+
 # These settings must precede any use of a backend.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
 jax.config.update('jax_num_cpu_devices', 8)
@@ -63,6 +68,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 TESTS = pathlib.Path(__file__).parent
+ROOT = TESTS.parent
 # Every compiled program holds memory maps, of which Linux gives a process
 # 65,530. Thousands of tests in one process would exhaust them and abort it, so
 # compiled programs are released before that.
@@ -87,15 +93,26 @@ def set_unoptimised(unoptimised):
 set_unoptimised(True)
 
 
+def set_cached(cached):
+  """Looks for compiled programs in the cache, and writes them, or neither."""
+  if jax.config.jax_enable_compilation_cache != cached:
+    jax.config.update('jax_enable_compilation_cache', cached)
+    compilation_cache.reset_cache()  # Else JAX goes on as in the first use.
+
+
+def prepare(item):
+  """Sets what depends on the folder of a test."""
+  parts = item.path.relative_to(ROOT).parts if item else ()
+  set_unoptimised(OPTIMISED_FOLDERS.isdisjoint(parts))
+  set_cached(UNCACHED_FOLDERS.isdisjoint(parts))
+
+
 def pytest_runtest_setup(item):
-  set_unoptimised(OPTIMISED_FOLDERS.isdisjoint(item.path.parts))
+  prepare(item)
 
 
 def pytest_runtest_teardown(nextitem):
-  # `pytest_runtest_setup` is not called for doctests.
-  set_unoptimised(
-    nextitem is None or OPTIMISED_FOLDERS.isdisjoint(nextitem.path.parts)
-  )
+  prepare(nextitem)  # `pytest_runtest_setup` is not called for doctests.
   if next(finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
     return
   if MAPS.read_bytes().count(b'\n') > MAPS_BEFORE_RELEASE:
@@ -103,7 +120,6 @@ def pytest_runtest_teardown(nextitem):
     gc.collect()
 
 
-ROOT = TESTS.parent
 LONGEST = ('test_samples.py', 'test_processes.py')
 SLOW_FOLDERS = {'experiments', 'data_pipelines'}
 
