@@ -74,7 +74,14 @@ def compiled(rule: mimo_jax.Weighting) -> tuple[Any, list[int]]:
 
 def init(rule: mimo_jax.Weighting, rows: np.ndarray) -> Any:
   """Returns a rule's initial state for a Jacobian of this shape."""
-  return rule.init(len(rows), jacobians.params_of(rows))
+  return _initial(rule, rows.shape, jax.numpy.result_type(float))
+
+
+@functools.cache
+def _initial(
+  rule: mimo_jax.Weighting, shape: tuple[int, int], dtype: np.dtype
+) -> Any:
+  return rule.init(shape[0], jacobians.params_of(np.zeros(shape, dtype)))
 
 
 def weigh(
