@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,8 +159,19 @@ def load(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
     ) from error
 
 
+def check_names(names: Iterable[str]) -> None:
+  """Refuses names such as 'Split', which would silently be modalities."""
+  for name in names:
+    meant = name.lower()
+    if name != meant and meant in NO_MODALITIES:
+      raise ValueError(
+        f'it has {name!r}; write {meant!r} if that is meant, or rename it.'
+      )
+
+
 def _check_shapes(columns: Mapping[str, npt.NDArray[Any]]) -> None:
   """Refuses arrays that do not have as many rows as there are labels."""
+  check_names(columns)
   if 'label' not in columns:
     raise ValueError(
       f"it has {sorted(columns)}, and no 'label'. Expected:\n{TREE}"

@@ -174,6 +174,7 @@ def _table(
   cells: dict[str, list[str]],
   regression: bool,
 ) -> Table:
+  arrays.check_names(cells)
   if 'label' not in cells:
     raise ValueError(
       f"it has the columns {list(cells)}, and no 'label'. Expected, with commas"

@@ -240,12 +240,17 @@ def of_cells(
 
 
 def is_number(text: str) -> bool:
-  """Whether a text is a number; infinity and NaN are, too."""
+  """Whether a text is a number; infinity and NaN are, too.
+
+  Examples:
+    >>> is_number('1e3'), is_number('2024_01')  # which Python would read
+    (True, False)
+  """
   try:
     float(text)
   except ValueError:
     return False
-  return True
+  return '_' not in text
 
 
 def _of_numbers(

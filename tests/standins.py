@@ -1,6 +1,12 @@
 """Stand-ins for a user's own code, as configurations name it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 from flax import linen
 
 from mimo_jax import nn
@@ -16,6 +22,20 @@ class Flat(linen.Module):
     """Encodes [batch, ...] as [batch, width]."""
     flat = inputs.reshape(len(inputs), -1)
     return linen.relu(linen.Dense(self.width)(flat))
+
+
+def binary_losses(
+  logits: Mapping[str, jax.Array], labels: jax.Array, mask: Any = None
+) -> dict[str, jax.Array]:
+  """Mean binary cross-entropy of each output; of whole rows only."""
+  assert mask is None
+  losses = optax.sigmoid_binary_cross_entropy
+  return {name: jnp.mean(losses(z, labels)) for name, z in logits.items()}
+
+
+def share_of_right_answers(outputs: Any, targets: Any) -> float:
+  """Over all rows and answers."""
+  return float(np.mean((outputs > 0) == targets))
 
 
 class Coarse(linen.Module):

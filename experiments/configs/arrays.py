@@ -44,6 +44,7 @@ from experiments.configs import _in_memory
 from experiments.core import configuration
 from experiments.evaluate import readouts
 
+_SHOWN = 10  # classes that are listed
 _SMALLEST = 4  # pixels per side of a LeNet's last maps, or a bit more
 _FRAMES = {'name': 'Frames', 'size': 112}
 # Kind of a column -> its view, and the view's standard deviation.
@@ -188,8 +189,12 @@ def _as_read(
   config: config_dict.ConfigDict, table: arrays.Table | folders.Table
 ) -> str:
   """Says how the data were read: what was guessed should be seen."""
-  classes = table.target.classes
-  target = f'{len(classes)} classes' if classes else 'a number to predict'
+  label, classes = table.target
+  target = 'a number to predict'
+  if classes:
+    sizes = [f'{name!s} {np.sum(label == i)}' for i, name in enumerate(classes)]
+    more = ', ...' if len(sizes) > _SHOWN else ''
+    target = f'{len(classes)} classes ({", ".join(sizes[:_SHOWN])}{more})'
   rows = ', '.join(
     f'{np.sum(table.split == split)} {split}' for split in own_splits.SPLITS
   )

@@ -186,6 +186,7 @@ def lengths(value):
     ),
     ({'split': np.repeat(['train', 'dev'], 30)}, r"'dev'.*row 30 has 'dev'"),
     ({'split': np.repeat(['train', 'test'], 30)}, "'split' .*each of"),
+    ({'Group': np.arange(ROWS)}, "it has 'Group'; write 'group'"),
     ({'group': np.zeros((ROWS, 2), int)}, r"'group'.*\(60, 2\); .*\(60,\)"),
     ({'split': np.full((ROWS, 1), 'train')}, r"'split'.*\(60, 1\); .*\(60,\)"),
     ({'group': lengths(np.nan)}, r"'group'.*row 9: NaN; expected the group"),

@@ -352,6 +352,7 @@ def test_pictures_are_upright_and_no_larger_than_needed(tmp_path):
     ),
     ('photo,photo', ['a.png,x'], 'names, each once'),
     ('note,label', ['a,1', 'b,1.0', 'c,'], "'1' and '1.0' are one number"),
+    ('note,label,Split', ['a,x,train'], r"it has 'Split'; write 'split'"),
     ('photo;label', ['a.png;x'], r"no 'label'\. Expected, with commas"),
     ('label,split', ['x,train'], 'no modality'),
     ('photo,label', ['\n'], 'has no row'),

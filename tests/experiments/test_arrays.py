@@ -184,7 +184,8 @@ def test_how_the_data_were_read_is_printed_once(tmp_path, caplog, capsys):
   for name in ('a.npz', 'b.csv', 'a.npz'):
     arrays.get_config(str(tmp_path / name))
   assert capsys.readouterr().err.splitlines() == [
-    f'{tmp_path}/a.npz: 2 classes; rows: 12 train, 4 validation, 4 test',
+    f'{tmp_path}/a.npz: 2 classes (0 10, 1 10); rows: 12 train, 4 validation,'
+    ' 4 test',
     '  id: rows [1]; MLP',
     '  photo: rows [3, 8, 8]; LeNet',
     f'{tmp_path}/b.csv: a number to predict; rows: 12 train, 4 validation,'

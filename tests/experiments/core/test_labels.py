@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from data_pipelines import sources
+from experiments import train
 from experiments.core import data
+from experiments.core import trained
 from tests.running import smoke
 
 LACKS = np.array([1, 4, 5])  # in every split
@@ -94,3 +96,30 @@ def test_a_model_of_fewer_classes_than_the_rows_have_is_refused(monkeypatch):
 def test_a_split_without_labels_is_refused(monkeypatch):
   with pytest.raises(ValueError, match="handwritten, train: no row has a 'la"):
     opened(monkeypatch, lambda labels: -1 - labels, smoke())
+
+
+def test_a_row_may_have_several_classes_with_a_loss_of_your_own(
+  monkeypatch, tmp_path
+):
+  open_source = sources.open_source
+
+  def answers(*arguments, **options):
+    arrays = sources.in_memory(open_source(*arguments, **options)).arrays
+    digit = arrays['label']
+    each = np.stack([digit % 2, digit > 4, digit % 3 == 0], axis=1)
+    return sources.InMemory(arrays | {'label': each.astype(np.float32)})
+
+  monkeypatch.setattr(sources, 'open_source', answers)
+  metric = 'tests.standins:share_of_right_answers'
+  config = smoke(loss='tests.standins:binary_losses', steps=100)
+  config.model.num_classes, config.evaluation.metrics = 3, (metric,)
+  scores = train.train(config, tmp_path / 'run')
+  outputs, targets, _ = trained.load(tmp_path / 'run').predict_split('test')
+  assert targets.shape == (800, 3)
+  for name in ('fused', 'heads', 'fou', 'pix'):
+    right = np.mean((outputs[name] > 0) == targets)
+    np.testing.assert_allclose(scores[f'{metric}/{name}'], right)
+  assert scores[f'{metric}/fused'] > 0.8
+  config.method = {'name': 'mla'}
+  with pytest.raises(ValueError, match='mla is defined for classes'):
+    train.train(config, tmp_path / 'mla')
