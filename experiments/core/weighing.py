@@ -32,7 +32,9 @@ def make(
 
   'joint' is joint training: the losses are summed, and gradients stop between
   the modalities' own outputs and the encoders. These outputs learn, so that the
-  encoders of all models can be evaluated alike, and affect nothing else.
+  encoders of all models can be evaluated alike, and affect nothing else, except
+  by what the optimizer computes of all gradients at once, such as clipping by
+  the global norm.
 
   Raises:
     ValueError: if there is no such rule, it does not take the arguments, or
