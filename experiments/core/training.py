@@ -251,6 +251,7 @@ def _make_task(
     axis_name=placement.axis_name,
     missing=tuple(name for name, rate in rates.items() if rate),
     learns=functools.partial(trainable.learns, frozen=config.frozen),
+    warm=weights_lib.warm_encoders(model.encoders, config.warm_start),
     accumulated=functools.partial(accumulation.optimizer, config.accumulation),
   )
 

@@ -9,7 +9,7 @@ import pathlib
 import pickle
 import shlex
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,20 @@ def started(
     except ValueError as error:
       raise ValueError(f'config.warm_start has {entry!r}: {error}') from error
   return dict(variables)
+
+
+def warm_encoders(
+  modalities: Iterable[str], warm_start: Sequence[str]
+) -> frozenset[str]:
+  """The modules of the encoders that begin, at least in part, with a file's.
+
+  Examples:
+    >>> warm_encoders(['audio', 'visual'], ['encoders_audio/conv1=a.pth'])
+    frozenset({'encoders_audio'})
+  """
+  parts = {entry.partition('=')[0].partition('/')[0] for entry in warm_start}
+  encoders = {f'encoders_{name}' for name in modalities}
+  return frozenset(encoders if '' in parts else encoders & parts)
 
 
 def into(

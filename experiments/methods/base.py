@@ -78,6 +78,8 @@ class Task(NamedTuple):
   # (keys on a parameter's path) -> whether it learns; parameters that do not
   # are frozen in copies of the model, too
   learns: Callable[[tuple[str, ...]], bool] = lambda _: True
+  # encoders' parts of params, as 'encoders_visual', that begin with a file's
+  warm: frozenset[str] = frozenset()
   # optimizer -> the one that moves once in as many steps as make an update
   accumulated: Callable[
     [optax.GradientTransformation], optax.GradientTransformation

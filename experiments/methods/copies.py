@@ -132,8 +132,9 @@ def teachers(
     ask: the split on which they are then asked for one epoch how sure they are:
       for the mean probability of the true class or, in a regression, minus the
       mean squared error. None: they are not asked.
-    go_on: whether they start from the model's own encoders. Then what is frozen
-      in the model is frozen in them; otherwise all of a teacher learns.
+    go_on: whether they start from the model's own encoders, and not from those
+      alone that `config.warm_start` has set. Then what is frozen in the model
+      is frozen in them; otherwise all of a teacher learns.
   """
   epochs = common.epochs_of(task, epochs)
   if not go_on:
@@ -145,10 +146,17 @@ def teachers(
   def init(state: base.TrainState, batch: base.Batch) -> Any:
     # By the model's own key they would start from its parameters.
     fresh: Any = model.init(key_of(state, 0), batch)
-    if not go_on:
-      return fresh
+    # Copies, since the step donates the params' buffers.
+    taken = {
+      kind: {
+        k: jax.tree.map(jnp.copy, leaf)
+        for k, leaf in tree.items()
+        if go_on or k in task.warm
+      }
+      for kind, tree in state.variables.items()
+    }
     return {
-      kind: {k: state.variables[kind].get(k, leaf) for k, leaf in tree.items()}
+      kind: {k: taken[kind].get(k, leaf) for k, leaf in tree.items()}
       for kind, tree in fresh.items()
     }
 

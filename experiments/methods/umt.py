@@ -27,9 +27,10 @@ def make(
   rows and entries; λ = `strength`, 10 in BalanceBenchmark. The second term is
   the loss 'distillation'. L is the primary objective.
 
-  The teachers are uni-modal models with their own initial parameters, see
-  `copies.teachers`. From the model's first step on they do not change. They
-  are in evaluation mode (running statistics, no dropout).
+  The teachers are uni-modal models with their own initial parameters (but for
+  what `config.warm_start` sets), see `copies.teachers`. From the model's first
+  step on they do not change. They are in evaluation mode (running statistics,
+  no dropout).
 
   Args:
     task: what is trained.

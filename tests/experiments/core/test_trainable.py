@@ -201,6 +201,28 @@ def test_errors_name_wrong_patterns_and_entries(tmp_path):
     stepped(steps=1, warm_start=(f'fusion={tmp_path}/a.safetensors',))
 
 
+@pytest.mark.parametrize('recipe', ['umt', 'smp'])
+def test_teachers_begin_with_what_the_model_is_given(tmp_path, recipe):
+  config = configuration.with_recipe(smoke(), recipe)
+  _, state, _ = running.begun(config)
+  path = tmp_path / 'pix.safetensors'
+  kernel, bias = (
+    np.asarray(state.params['encoders_pix']['Dense_0'][name]) + 1
+    for name in ('kernel', 'bias')
+  )
+  safetensors.save_file({'Dense_0.kernel': kernel, 'Dense_0.bias': bias}, path)
+  config.warm_start = (f'encoders_pix={path}',)
+  experiment, state, batch = running.begun(config)
+  taught = experiment.rehearsal.begin(state, batch).copy.params
+  found = taught['encoders_pix']['Dense_0']
+  np.testing.assert_array_equal(found['kernel'], kernel)
+  np.testing.assert_array_equal(found['bias'], bias)
+  own, other = (
+    one['encoders_fou']['Dense_0']['kernel'] for one in (state.params, taught)
+  )
+  assert np.all(own != other)
+
+
 def test_a_run_can_begin_with_the_parameters_of_another(tmp_path, finished):
   shutil.copytree(finished[0], tmp_path / 'first')
   changes = {
