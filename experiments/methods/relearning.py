@@ -99,8 +99,11 @@ def make(
     return common.features_of(task.model, state.variables, batch)
 
   def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
-    empty = empty_sample(rows, jax.eval_shape(features_of, state, batch))
-    return _Scratch(empty, empty)
+    features = jax.eval_shape(features_of, state, batch)
+    seen = len(batch[task.target]) * task.steps_per_epoch
+    # Places without a row would take as long to cluster as rows.
+    train = empty_sample(min(rows, seen), features)
+    return _Scratch(train, empty_sample(rows, features))
 
   def walk(split: Literal['train', 'validation']) -> base.Pass:
     def step(

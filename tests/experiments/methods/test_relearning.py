@@ -125,3 +125,13 @@ def test_a_sample_is_random_rows_or_all_of_them(rows):
   if rows == 4:  # each as likely as the others: 60 * 4 / 13 times
     assert chosen[:13].min() > 8
     assert chosen[:13].max() < 32
+
+
+@pytest.mark.quick
+def test_no_more_places_are_clustered_than_there_are_training_rows():
+  method = relearning.make(recorded.make_task(), rows=100)
+  state, batch = recorded.begin(method)
+  scratch = jax.eval_shape(method.rehearsal.begin, state, batch)
+  # 10 batches of 6 rows in an epoch; how many for validation is not known.
+  assert scratch.train.labels.shape == (60,)
+  assert scratch.validation.labels.shape == (100,)
