@@ -190,13 +190,15 @@ def finish(
     given: topic -> word, as `begin` returns them.
     smoke: what the word 'smoke' changes besides steps, seeds and workers.
   """
-  rate = config.optimizer.learning_rate
-  is_schedule = isinstance(rate, Mapping | config_dict.ConfigDict)
-  first = rate.get('init_value') if is_schedule else rate
-  if isinstance(first, float):
-    draw = {'low': first / 10, 'high': first * 10, 'scale': 'log'}
-    space = {'init_value': draw} if is_schedule else draw
-    config.tuning.space.optimizer = {'learning_rate': space}
+  rates = config.optimizer.to_dict()['learning_rate']
+  rates = rates if isinstance(rates, Mapping) else {None: rates}
+  for name in ('peak_value', 'init_value', None):  # of a warm-up; or at first
+    rate = rates.get(name)
+    if isinstance(rate, float) and rate > 0:
+      draw = {'low': rate / 10, 'high': rate * 10, 'scale': 'log'}
+      space = {name: draw} if name else draw
+      config.tuning.space.optimizer = {'learning_rate': space}
+      break
   if given['smoke'] is not None:
     config.lock()  # so that only existing keys can be changed
     config.steps, config.num_seeds = 20, 2

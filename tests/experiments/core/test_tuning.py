@@ -217,6 +217,16 @@ def test_the_learning_rate_of_a_schedule_is_drawn_too():
   np.testing.assert_allclose(jax.jit(moved)(rate), moved(2e-3), rtol=1e-6)
 
 
+def test_the_peak_of_a_warm_up_is_drawn():
+  config, given = configuration.begin('')
+  rate = {'name': 'warmup_constant_schedule', 'init_value': 0.0}
+  rate |= {'peak_value': 0.5, 'warmup_steps': 3}
+  config.optimizer = {'name': 'sgd', 'learning_rate': rate}
+  space = configuration.finish(config, given).tuning.space.optimizer
+  draw = {'low': 0.05, 'high': 5.0, 'scale': 'log'}
+  assert space.learning_rate.to_dict() == {'peak_value': draw}
+
+
 def test_weight_decay_pulls_params_in_proportion_to_their_values():
   config, ends = smoke(), []
   for decay in (0.0, 0.5):
