@@ -261,6 +261,8 @@ def balance(
         extra_args, rule.extra_args, read, losses, params, axis_name
       )
     means, shares = _devices.mean_of_losses(given.losses, axis_name)
+    if sees_gradients:
+      _devices.check_whole(real_params, given.losses, axis_name)
     shards = _devices.shards_of(real_params, param_specs, axis_name)
     if shards and 'jacobian' in base.names_of(rule.needs):
       raise ValueError(

@@ -84,6 +84,28 @@ def shards_of(
   return shards if any(shards) else ()
 
 
+def check_whole(
+  params: base.PyTree, losses: tuple[jax.Array, ...], axis_name: AxisName
+) -> None:
+  """Raises if params are sharded over an axis missing from `axis_name`.
+
+  The losses are the same over that axis, but each device would weigh by the
+  gradients of its own shard.
+  """
+  sharded = (
+    frozenset().union(*map(_pullback.varying_axes, jax.tree.leaves(params)))
+    - frozenset().union(*map(_pullback.varying_axes, losses))
+    - set(_names(axis_name))
+  )
+  if sharded:
+    axes = tuple(sorted(sharded | set(_names(axis_name))))
+    raise ValueError(
+      f'params are sharded over the mesh axes {sorted(sharded)}, but balance'
+      f' was given axis_name={axis_name!r}, with a rule that looks at whole'
+      f' gradients. Use axis_name={axes!r}.'
+    )
+
+
 def sum_of_gradients(
   gradients: base.PyTree, axis_name: AxisName, shards: Shards = ()
 ) -> base.PyTree:

@@ -123,6 +123,12 @@ def nonzero(value: ArrayLike) -> jax.Array:
   return jnp.where(value == 0, 1, value)
 
 
+def root(square: jax.Array) -> jax.Array:
+  """√x, and 0 where x ≤ 0. The derivative there is 0, too, not NaN."""
+  is_zero = square <= 0
+  return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, square)))
+
+
 def softmax(
   scores: jax.Array, temperature: Scalar, *, where: jax.Array
 ) -> jax.Array:

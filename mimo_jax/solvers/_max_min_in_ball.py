@@ -106,7 +106,9 @@ def max_min_in_ball(
     next_levels = jnp.maximum(next_levels, state.level)
     index = jnp.argmin(next_levels)
     sphere = state.level + rise_to_sphere(state)
-    last = jnp.minimum(sphere, jnp.maximum(highest, state.level))
+    # Not jnp.minimum: the derivative of an infinite `highest` is NaN.
+    stop = jnp.maximum(highest, state.level)
+    last = jnp.where(stop < sphere, stop, sphere)
     owes = state.owed >= 0
     reached = ~owes & (last <= next_levels[index])
     level = jnp.where(owes, state.level, jnp.minimum(next_levels[index], last))

@@ -76,6 +76,6 @@ def aligned_mtl(
       index = first if scale == 'min' else first + (rank - 1) // 2
       square = values[jnp.clip(index, 0, size - 1)]
     factors = _numerics.divide(square, values, where=used)
-    return vectors @ (jnp.sqrt(factors) * (vectors.T @ p))
+    return vectors @ (_numerics.root(factors) * (vectors.T @ p))
 
   return base.stateless(weigh, needs='gramian')

@@ -92,9 +92,9 @@ def gradvac(beta: _arguments.Scalar = 0.5, seed: int = 0) -> base.Weighting:
       along = jnp.sum(products * at_visited, axis=1)
       target = jnp.sum(targets * at_visited, axis=1)
       square = jnp.maximum(jnp.sum(coefficients * products, axis=1), 0)
-      length = jnp.sqrt(square)
+      length = _numerics.root(square)
       # ‖h‖ √(1−φ²) is the length across uⱼ, so no division by ‖h‖ is needed.
-      across = jnp.sqrt(jnp.maximum(square - along**2, 0))
+      across = _numerics.root(square - along**2)
       added = target * across / jnp.sqrt(1 - target**2) - along
       # Else targets near 1, missed by many objectives at once, would overflow.
       added = jnp.minimum(added, 1 / eps)

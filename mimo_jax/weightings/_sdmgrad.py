@@ -105,7 +105,7 @@ def sdmgrad(
     preferred = preferred / _numerics.nonzero(jnp.sum(preferred))
     # Scale by the largest entry first: otherwise squares of 1e-30 would vanish.
     scaled = cross / _numerics.nonzero(jnp.max(jnp.abs(cross)))
-    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(scaled), 0))
+    lengths = _numerics.root(jnp.diagonal(scaled))
     square = (jnp.sum(lengths) / jnp.sum(present, dtype=cross.dtype)) ** 2
     # False if the batches have nothing in common but rounding errors.
     agrees = ~(square <= size * jnp.finfo(cross.dtype).eps)

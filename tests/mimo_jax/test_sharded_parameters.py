@@ -131,6 +131,47 @@ def test_if_one_shard_is_infinite_no_device_remembers_the_step(check_vma):
   assert state.weighting.step == 0
 
 
+@pytest.mark.parametrize('axis_name', [('data', 'model'), 'data', None])
+def test_tensor_parallel_params_need_the_axis_of_the_shards(axis_name):
+  """Each device multiplies by its rows; a sum over 'model' joins them."""
+  rule = weightings.mgda()
+
+  def losses_of(params, batch, join=lambda outputs: outputs):
+    left, right = join(batch @ params['left']), join(batch @ params['right'])
+    return {'fused': jnp.mean((left + right - 1) ** 2), 'one': jnp.mean(left)}
+
+  def update(params, batch, axis_name=None, **join):
+    balance = mimo_jax.balance(
+      rule, objectives=('fused', 'one'), axis_name=axis_name
+    )
+    losses, pullback = jax.vjp(lambda p: losses_of(p, batch, **join), params)
+    return balance.update(
+      pullback, balance.init(params), params, losses=losses
+    )[0]
+
+  def on_device(params, batch):
+    return update(
+      params, batch, axis_name, join=lambda each: lax.psum(each, 'model')
+    )
+
+  rows = P('data' if axis_name else None, 'model')
+  sharded = jax.jit(
+    jax.shard_map(
+      on_device,
+      mesh=make_mesh((4, 2), ('data', 'model')),
+      in_specs=(P('model'), rows),
+      out_specs=P('model'),
+    )
+  )
+  batch = jnp.asarray(checks.standard_normal(8, 4), jnp.float32)
+  params = {'left': jnp.arange(4.0), 'right': -jnp.ones(4)}
+  if isinstance(axis_name, tuple):
+    checks.assert_close(sharded(params, batch), update(params, batch), 1e-4)
+  else:
+    with pytest.raises(ValueError, match=r"\['model'\].*axis_name=.*'model'"):
+      sharded(params, batch)
+
+
 def test_rules_for_the_jacobian_refuse_shards():
   with pytest.raises(ValueError, match='looks at whole gradients'):
     _sharded([weightings.graddrop()], 'one axis', check_vma=True)
