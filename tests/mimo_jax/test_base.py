@@ -121,10 +121,10 @@ def test_a_state_of_another_number_of_objectives_is_refused():
     with pytest.raises(
       ValueError, match=r'init\(2\) returns. Use a state with the'
     ):
-      rule.update(observation, rule.init(3))
-    rule.update(observation, rule.init(2))
+      jax.eval_shape(rule.update, observation, rule.init(3))
+    jax.eval_shape(rule.update, observation, rule.init(2))
   # Rules without a state accept any.
-  weightings.mgda().update(observation, None)
+  jax.eval_shape(weightings.mgda().update, observation, None)
 
 
 def test_a_users_gramian_replaces_inner_products():

@@ -185,7 +185,8 @@ def test_the_rest_works_under_strict_promotion_of_types(x64):
       jax.eval_shape(step, jax.random.key(0), labels, inputs)
     for dtype in (np.float32, jnp.bfloat16):
       jax.eval_shape(single, np.ones(2, dtype), np.ones((3, 2), dtype))
-    combined = mimo_jax.combine_with(weightings.upgrad(), whole)
+    combine = functools.partial(mimo_jax.combine_with, weightings.upgrad())
+    combined = jax.jit(combine)(whole)
   np.testing.assert_allclose(combined, [0.2922, 1.901, 1.901], atol=1e-3)
 
 

@@ -74,7 +74,7 @@ def test_rows_may_span_few_dimensions_up_to_noise(size):
 
 def test_an_integer_gramian_has_fractional_weights():
   whole = jnp.array([[1, 0], [0, 3]])
-  np.testing.assert_allclose(solvers.min_norm(whole), [0.75, 0.25], rtol=1e-6)
+  np.testing.assert_allclose(of.min_norm(whole), [0.75, 0.25], rtol=1e-6)
 
 
 # Parameters: scale of the rows, radius of the ball, alpha.
