@@ -78,7 +78,8 @@ def workdir(kind: str, config: config_dict.ConfigDict) -> pathlib.Path:
   text = configuration.dump(config)
   digest = hashlib.sha256(text.encode()).hexdigest()[:8]
   data = config.data
-  return pathlib.Path('runs', kind, f'{data.name}-{data.config}-{digest}')
+  what = pathlib.Path(str(data.config)).name  # of your own data, the file's
+  return pathlib.Path('runs', kind, f'{data.name}-{what}-{digest}')
 
 
 def in_one_message(main: Callable[..., None]) -> Callable[..., None]:
