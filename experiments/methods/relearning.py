@@ -79,8 +79,8 @@ def make(
     every_epochs: how often, above 0; 20 of 90 in the released code; None: after
       each two ninths of the training.
     times: how often at most.
-    rows: how many random rows of each split are clustered; all if there are
-      fewer.
+    rows: how many random rows of each split are clustered, at most as many as a
+      training epoch has; all if there are fewer.
     released: 'authors': moments and batch statistics of encoders that are moved
       back stay as they are.
 
@@ -100,10 +100,10 @@ def make(
 
   def begin(state: base.TrainState, batch: base.Batch) -> _Scratch:
     features = jax.eval_shape(features_of, state, batch)
-    seen = len(batch[task.target]) * task.steps_per_epoch
+    of_epoch = len(batch[task.target]) * task.steps_per_epoch
     # Places without a row would take as long to cluster as rows.
-    train = empty_sample(min(rows, seen), features)
-    return _Scratch(train, empty_sample(rows, features))
+    empty = empty_sample(min(rows, of_epoch), features)
+    return _Scratch(empty, empty)
 
   def walk(split: Literal['train', 'validation']) -> base.Pass:
     def step(
