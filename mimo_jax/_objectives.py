@@ -103,7 +103,8 @@ def _read_container(losses: base.PyTree) -> _Form:
     if len(path) != 1:
       raise ValueError(
         f'{label} is nested or not in a container; expected losses as a mapping'
-        ' name -> scalar, a sequence of scalars or a vector [K].'
+        ' name -> scalar, a sequence of scalars or a vector [K]. If losses_fn'
+        ' returns more than the losses, pass has_aux=True.'
       )
     if jnp.shape(leaf) != ():
       raise ValueError(

@@ -32,7 +32,7 @@ REFUSED = {
   r"losses\['audio'\] has shape \(8,\); expected a scalar.*mean": {
     'losses': SCALARS | {'audio': jnp.ones(8)}
   },
-  r"losses\['audio'\]\['l2'\] is nested": {
+  r"losses\['audio'\]\['l2'\] is nested.*has_aux=True": {
     'losses': SCALARS | {'audio': {'l2': jnp.ones([])}}
   },
   r'shape \(3, 8, 2\); expected a vector \[K\]': {
