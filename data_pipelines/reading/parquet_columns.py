@@ -10,7 +10,8 @@ import numpy.typing as npt
 def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   """Reads a Parquet file; columns `MODALITY.FEATURE` become one array.
 
-  The row numbers that pandas adds to a selection of rows are left out.
+  Its features are in the order of their names, not of the file. The row numbers
+  that pandas adds to a selection of rows are left out.
 
   A null in `label` makes `label_present` [rows] False. A null in another column
   of numbers or lists, which is how pandas writes NaN, becomes NaN.
@@ -33,7 +34,7 @@ def read(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
   columns: dict[str, npt.NDArray[Any]] = {}
   features: dict[str, list[npt.NDArray[Any]]] = {}
   gaps: npt.NDArray[np.bool_] | None = None
-  for name in table.column_names:
+  for name in sorted(table.column_names):  # whatever their order in the file
     if name.startswith('__index_level_'):
       continue
     column = table.column(name)

@@ -250,6 +250,21 @@ def test_parquet_has_modalities_as_lists_or_as_columns(tmp_path):
   assert table.target.classes == ('ant', 'bee', 'cat')
 
 
+def test_features_in_parquet_are_known_by_their_names(tmp_path):
+  made = columns()
+  right_to_left = {
+    'left.b': made['left'][:, 1],
+    'label': made['label'],
+    'left.a': made['left'][:, 0],
+  }
+  toys.write_columns(tmp_path / 'mine.parquet', right_to_left)
+  np.testing.assert_allclose(
+    arrays.read(tmp_path / 'mine.parquet').modalities['left'],
+    made['left'][:, :2],
+    rtol=1e-6,
+  )
+
+
 def test_the_index_that_pandas_writes_is_no_modality(tmp_path):
   index = {'__index_level_0__': list(range(ROWS))}  # of a selection of rows
   table = arrays.read(parquet(tmp_path / 'mine.parquet', **index))

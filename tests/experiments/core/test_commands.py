@@ -144,11 +144,13 @@ def test_a_path_on_the_command_line_may_begin_with_the_home_directory():
     assert commands.WORKDIR.value == os.path.expanduser('~/x')
 
 
-def test_the_directory_of_a_run_is_one_folder_also_if_the_data_are_a_file():
+def test_the_directory_of_a_run_is_one_folder_also_if_the_data_are_a_file(
+  monkeypatch,
+):
   config = smoke()
   config.data.name, config.data.config = 'arrays', '/data/mine.npz,regression'
-  with flagsaver.as_parsed():
-    found = commands.workdir('train', config)
+  monkeypatch.setattr(commands, 'WORKDIR', types.SimpleNamespace(value=None))
+  found = commands.workdir('train', config)
   assert found.parent.as_posix() == 'runs/train'
   assert found.name.startswith('arrays-mine.npz,regression-')
 
