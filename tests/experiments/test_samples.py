@@ -61,6 +61,8 @@ def small(config):
   for view in config.data.views.values():
     if 'max_length' in view:
       view.max_length = 8
+    if view.name == 'Frames':
+      view.size = 56
   return config
 
 
@@ -155,7 +157,8 @@ def test_one_command_learns_and_resumes_after_a_kill(folder_of, tmp_path):
     f'--config={short}:smoke',
     '--config.optimizer.learning_rate.init_value=0.01',  # of few features
     '--config.data.batch_size=8',
-    '--config.evaluation.noise_levels=(1.0,)',
+    '--config.data.views.visual.size=56',
+    '--config.evaluation.noise_levels=()',
     f'--manual_dir={folder_of(config)}',
   ]
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
