@@ -24,7 +24,9 @@ MODULES = {
   'study': 'experiments.study.__main__',
 }
 _server = multiprocessing.get_context('forkserver')
-_server.set_forkserver_preload(['pytest', __name__, *MODULES.values()])
+# What most of them import only when they need it.
+LATER = 'data_pipelines.handwritten.handwritten_dataset_builder'
+_server.set_forkserver_preload(['pytest', __name__, *MODULES.values(), LATER])
 
 
 def _become(name, arguments, env, out, err):

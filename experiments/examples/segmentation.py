@@ -82,17 +82,18 @@ def overlap(logits: jax.Array, label: jax.Array) -> float:
 MODEL = Segmenter()
 
 
-def train(
-  rule: mimo_jax.Weighting, params: Any, steps: int
-) -> dict[str, float]:
-  """Trains by a rule; the overlap of new scenes."""
-  rows = scenes(512, seed=0)
-  optimizer = optax.chain(
-    mimo_jax.balance(rule, objectives=('fused', *SENSORS)), optax.adam(3e-3)
-  )
+def main(steps: int = 150) -> dict[str, dict[str, float]]:
+  """Trains with and without balancing, and prints both."""
+  rows, test = scenes(512, seed=0), scenes(256, seed=1)
+  start = jax.jit(MODEL.init)(jax.random.key(0), scenes(1, seed=0))['params']
+
+  def optimizer(penalty: Any) -> optax.GradientTransformationExtraArgs:
+    rule = mimo_jax.mimo(penalty=penalty)
+    balance = mimo_jax.balance(rule, objectives=('fused', *SENSORS))
+    return optax.chain(balance, optax.adam(3e-3))
 
   @jax.jit
-  def train_step(params: Any, opt_state: Any, key: jax.Array) -> Any:
+  def train_step(params: Any, opt_state: Any, key: Any, penalty: Any) -> Any:
     chosen = jax.random.randint(key, (16,), 0, 512)
     scene = jax.tree.map(lambda x: x[chosen], rows)
 
@@ -101,28 +102,19 @@ def train(
       return losses_of(logits, scene)
 
     losses, pullback = jax.vjp(losses_fn, params)
-    updates, opt_state = optimizer.update(
+    updates, opt_state = optimizer(penalty).update(
       pullback, opt_state, params, losses=losses
     )
     return optax.apply_updates(params, updates), opt_state
 
-  opt_state = optimizer.init(params)
-  for key in jax.random.split(jax.random.key(1), steps):
-    params, opt_state = train_step(params, opt_state, key)
-  test = scenes(256, seed=1)
-  logits: Any = jax.jit(MODEL.apply)({'params': params}, test)
-  return {name: overlap(x, test['label']) for name, x in logits.items()}
-
-
-def main(steps: int = 150) -> dict[str, dict[str, float]]:
-  """Trains with and without balancing, and prints both."""
-  start = jax.jit(MODEL.init)(jax.random.key(0), scenes(1, seed=0))['params']
-  scores = {
-    'fused loss alone': train(mimo_jax.weightings.fused_only(), start, steps),
-    'mimo': train(mimo_jax.mimo(), start, steps),
-  }
-  for name, found in scores.items():
-    print(f'{name:>16}:', *(f'{k} {v:.1%} ' for k, v in found.items()))
+  predict, scores = jax.jit(MODEL.apply), {}
+  for name, penalty in {'fused loss alone': 0.0, 'mimo': 1.0}.items():
+    params, opt_state = start, optimizer(penalty).init(start)
+    for key in jax.random.split(jax.random.key(1), steps):
+      params, opt_state = train_step(params, opt_state, key, penalty)
+    logits: Any = predict({'params': params}, test)
+    scores[name] = {k: overlap(x, test['label']) for k, x in logits.items()}
+    print(f'{name:>16}:', *(f'{k} {v:.1%} ' for k, v in scores[name].items()))
   return scores
 
 

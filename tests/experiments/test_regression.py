@@ -44,7 +44,8 @@ def runs_of_units(tmp_path_factory):
     root = tmp_path_factory.mktemp(unit)
     np.savez(root / 'mine.npz', **rows(unit))
     config = arrays.get_config(f'{root}/mine.npz,smoke')
-    config.steps, config.evaluation.noise_levels = 60, (1.0,)
+    config.evaluation.noise_levels = (1.0,)
+    config.steps = config.log_every_steps = config.checkpoint_every_steps = 60
     for encoder in config.model.encoders.values():
       encoder.widths = (8,)
     found[unit] = root / 'run', train.train(config, root / 'run')

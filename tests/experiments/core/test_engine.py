@@ -116,7 +116,7 @@ def test_train_interrupted_between_checkpoints_ends_as_if_undisturbed(
 
 def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   # It saves most of the time, so that it is killed while it writes.
-  changes = {'steps': 30, 'checkpoint_every_steps': 2}
+  changes = {'steps': 16, 'checkpoint_every_steps': 2}
   arguments = [f'--config={CONFIG}:two,smoke'] + [
     f'--config.{key}={value}' for key, value in changes.items()
   ]
@@ -124,7 +124,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
   finished = running.run('train', *arguments, f'--workdir={whole}')
   assert finished.returncode == 0, finished.stderr
   assert 'accuracy/fused' in finished.stdout
-  for saved in (0, 9):
+  for saved in (0, 5):
 
     def ready(saved=saved):
       steps = [
@@ -134,7 +134,7 @@ def test_train_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
       return max(steps, default=-1) >= saved
 
     running.kill_when('train', [*arguments, f'--workdir={killed}'], ready)
-    assert not list((killed / 'checkpoints').glob('30'))
+    assert not list((killed / 'checkpoints').glob('16'))
   train.train(smoke(**changes), killed)
   running.assert_same_run(killed, whole, smoke(**changes))
 
