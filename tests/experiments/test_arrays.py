@@ -36,9 +36,11 @@ def path(tmp_path_factory):
   return where
 
 
-def with_vectors(path):
-  """Makes a configuration whose encoders compile fast."""
+def with_vectors(path, steps):
+  """Makes a configuration whose encoders compile fast, evaluated once."""
   config = arrays.get_config(f'{path},smoke')
+  config.steps = config.log_every_steps = config.checkpoint_every_steps = steps
+  config.evaluation.noise_levels = ()
   with config.unlocked():
     del config.model.encoders['steps']
     config.model.encoders.photo = {'name': 'tests.standins:Flat'}
@@ -68,8 +70,8 @@ def test_encoders_are_chosen_by_shape_and_can_be_changed(path):
 
 
 def test_recipes_can_be_compared_on_a_file(path, tmp_path):
-  config = with_vectors(path)
-  config.steps, config.compare = 40, ('joint', 'mimo_1')
+  config = with_vectors(path, steps=40)
+  config.compare = ('joint', 'mimo_1')
   compare.compare(config, tmp_path)
   scores = results_lib.read(tmp_path).scores
   for recipe in config.compare:
@@ -77,8 +79,7 @@ def test_recipes_can_be_compared_on_a_file(path, tmp_path):
 
 
 def test_a_sweep_can_use_a_file(path, tmp_path):
-  config = with_vectors(path)
-  config.steps = 20
+  config = with_vectors(path, steps=20)
   config.sweep.grid = {'weighting': {'penalty': (0.5, 2.0)}}
   sweep.sweep(config, tmp_path)
   found = results_lib.read(tmp_path)
