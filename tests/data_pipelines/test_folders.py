@@ -89,6 +89,13 @@ def test_every_row_is_in_one_split_with_all_its_entries(folder, data_dir):
   assert sizes == {'train': 12, 'validation': 4, 'test': 4}
 
 
+def test_paths_may_be_absolute_or_lead_out_of_the_folder(folder):
+  lines = [f'../{folder.name}/files/5.png', f'{folder}/files/6.png']
+  beside = write_list(folder.parent / 'beside', 'photo', lines)
+  photos = [row['photo'] for row in folder_builder.elements(beside, ('photo',))]
+  assert [clips.decoded(each)[0][0, 0, 0] for each in photos] == [5, 6]
+
+
 def test_unreadable_items_are_listed_with_line_and_column(data_dir):
   prepared = next(data_dir.glob('folder/my_set-*/*'))
   skipped = [
