@@ -51,7 +51,7 @@ def make_views(
     for name, view in config.data.views.to_dict().items()
   }
   keep = () if config.target in made else (config.target,)
-  if config.data.name == folders.NAME:
+  if config.data.get('name') == folders.NAME:  # there may be no data set
     keep = (*keep, 'row')  # as arrays have
   return made, keep
 
