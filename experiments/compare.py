@@ -23,15 +23,12 @@ or more, the command says how long it will take; `--dry` ends there.
 
 import os
 import pathlib
-from typing import Any
 
-import numpy as np
 from ml_collections import config_dict
 
 from experiments.core import commands
 from experiments.core import comparing
 from experiments.core import compilation
-from experiments.core import refusals
 from experiments.core import runs
 from experiments.core import writers
 from experiments.report import report
@@ -61,11 +58,9 @@ def compare(
 
   Raises:
     ValueError: if `workdir` holds a run of another configuration, or as
-      `comparing.check`.
+      `comparing.checked`.
   """
-  config = refusals.of_all(config, manual_dir)
-  comparing.check(config)
-  return _compare(config, workdir, manual_dir)
+  return _compare(comparing.checked(config, manual_dir), workdir, manual_dir)
 
 
 def _compare(
@@ -76,9 +71,7 @@ def _compare(
   """Compares, after the configuration has been checked."""
   workdir = runs.open_workdir(workdir, config)
   rows, curves = comparing.run(config, workdir, manual_dir)
-  named: Any = curves  # np.savez has keyword arguments of its own
-  with runs.replacing(workdir / 'curves.npz') as path, path.open('wb') as file:
-    np.savez_compressed(file, **named)
+  runs.write_arrays(workdir / 'curves.npz', curves)
   runs.write_lines(workdir / 'results.jsonl', rows)
   return report.write(workdir)
 
@@ -89,8 +82,7 @@ def main(argv: list[str]) -> None:
   config = commands.CONFIG.value
   workdir = commands.workdir('compare', config)
   manual_dir = commands.MANUAL_DIR.value
-  config = refusals.of_all(config, manual_dir)
-  comparing.check(config)
+  config = comparing.checked(config, manual_dir)
   writers.warn_of_many(config.writers)
   is_new = not (workdir / 'config.json').exists()
   if planning.DRY.value or (is_new and config.steps >= _LONG):

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from experiments.core import configuration
 from experiments.core import data
 from experiments.core import engine
+from experiments.core import refusals
 from experiments.core import scoring
 from experiments.core import together
 from experiments.core import tuning
@@ -28,14 +29,21 @@ class _Plan(NamedTuple):
   stop: int | None = None  # the step of early stopping, where it is tested
 
 
-def check(config: config_dict.ConfigDict) -> None:
+def checked(
+  config: config_dict.ConfigDict,
+  manual_dir: str | os.PathLike[str] | None = None,
+) -> config_dict.ConfigDict:
   """Refuses what cannot be compared, before anything is trained.
+
+  Returns:
+    The comparison, with all recipes in place of the word 'all'.
 
   Raises:
     ValueError: if a recipe is refused or named twice, there is none, the
       subject is not among them, tuning has more seeds than the comparison, or
       `config.parallel` divides single runs.
   """
+  config = refusals.of_all(config, manual_dir)
   names = config.compare
   if not names or len(set(names)) < len(names):
     raise ValueError(
@@ -54,6 +62,7 @@ def check(config: config_dict.ConfigDict) -> None:
     )
   for name in names:
     tuning.check(config, name)
+  return config
 
 
 def run(

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
@@ -164,6 +165,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
   """Writes JSON lines, atomically."""
   write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  """Writes a compressed npz, atomically."""
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    # Typed as any, since the function has keyword arguments of its own.
+    np.savez_compressed(file, **dict[str, Any](arrays))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:

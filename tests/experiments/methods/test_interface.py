@@ -128,7 +128,7 @@ def test_the_eleventh_method_is_one_file_and_one_import_line(
   tuned = {'num_seeds': 1, 'num_candidates': 2, 'rounds': 0}
   config.tuning.update(tuned)
   config.evaluation.noise_levels = ()
-  comparing.check(config)
+  comparing.checked(config)
   rows, _ = comparing.run(config, tmp_path, None)
   tuned = {one['recipe']: one['candidates'] for one in rows[0]['tuning']}
   assert len(tuned[name]) == 2
