@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 import mimo_jax
 from mimo_jax import weightings
@@ -245,3 +246,34 @@ def test_hyperparameters_of_balance_are_injected():
       )
     )()
     checks.assert_close(found, expected, 1e-6)
+
+
+def test_weights_of_a_whole_batch_are_had_by_a_scan_over_its_parts():
+  """As the guide says beside MultiSteps, which weighs each part alone."""
+  balance = mimo_jax.balance(
+    weightings.mgda(), objectives=('fused', 'one', 'two')
+  )
+  params = jnp.array([1.0, -2.0, 0.5])
+  batch = jnp.asarray(checks.standard_normal(8, 3), jnp.float32)
+
+  def losses_of(params, batch):
+    one, two = jnp.tanh(batch @ params), batch @ params**2
+    each = {'fused': (one + two) ** 2, 'one': one**2, 'two': (two - 1) ** 2}
+    return jax.tree.map(jnp.mean, each)
+
+  def accumulated(params, batch):
+    parts = batch.reshape(4, 2, 3)
+    zero = jax.tree.map(jnp.zeros_like, losses_of(params, batch))
+
+    @jax.checkpoint
+    def add(total, part):
+      losses = losses_of(params, part)
+      return jax.tree.map(lambda a, b: a + b / 4, total, losses), None
+
+    return lax.scan(add, zero, parts)[0]
+
+  def update(losses_fn):
+    losses, pullback = jax.vjp(lambda p: losses_fn(p, batch), params)
+    return balance.update(pullback, balance.init(params), params, losses=losses)
+
+  checks.assert_close(update(accumulated), update(losses_of), 1e-5)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 import mimo_jax
 from mimo_jax import nn
@@ -278,3 +279,30 @@ def test_derivatives_of_weights_are_right_and_finite_at_degenerate_rows(name):
     assert np.all(np.isfinite(gradients))
     reverse = jnp.sum(gradients[0] * tangent)
     np.testing.assert_allclose(reverse, numeric, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['mimo', 'mgda'])
+def test_a_derivative_may_take_the_weights_as_constants(name):
+  """As the page of the rules says, in reverse mode also for solvers."""
+  balance = mimo_jax.balance(
+    getattr(weightings, name)(), objectives=('fused', 'one', 'two')
+  )
+  params = jnp.array([1.0, -2.0])
+
+  def losses_of(params):
+    one, two = params**2
+    return {'fused': one + 3 * two, 'one': one, 'two': two - params[0]}
+
+  def updated(scale):
+    losses, pullback = jax.vjp(
+      lambda p: jax.tree.map(lambda loss: scale * loss, losses_of(p)), params
+    )
+    update = functools.partial(
+      balance.update, pullback, balance.init(params), params, losses=losses
+    )
+    weights = update()[1].weights
+    return jnp.sum(update(weights=lax.stop_gradient(weights))[0]), weights
+
+  slope, weights = jax.grad(updated, has_aux=True)(1.5)
+  rows = np.array([[2.0, -12.0], [2.0, 0.0], [-1.0, -4.0]])
+  np.testing.assert_allclose(slope, weights @ rows.sum(axis=1), rtol=1e-5)
